@@ -1,0 +1,1 @@
+"""Conversion of other people's checkpoints, and training of the packaged generators."""

@@ -1,0 +1,92 @@
+"""Spectrally normalised discriminators for 32×32 images (Miyato et al. 2018, arXiv:1802.05957)."""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lsh_gan.generators import layers
+
+_conv_3x3 = partial(layers.conv, padding=1)
+_conv_1x1 = partial(layers.conv, padding=0)
+
+
+def _convolution(
+    features: int, size: int, function: Callable, x: jax.Array, update: bool, name: str
+) -> jax.Array:
+    init = nn.initializers.glorot_uniform()
+    layer = layers.Convolution(features, size, function, kernel_init=init, name=name)
+    return nn.SpectralNorm(layer, collection_name="spectral", name=f"{name}_norm")(
+        x, update_stats=update
+    )
+
+
+def _head(x: jax.Array, update: bool) -> jax.Array:
+    """Scores `x [n, h, w, c]` with one number an image, float32 `[n]`."""
+    x = jnp.concatenate([x, minibatch_deviation(x)], axis=-1)
+    layer = nn.Dense(1, kernel_init=nn.initializers.glorot_uniform(), name="score")
+    norm = nn.SpectralNorm(layer, collection_name="spectral", name="score_norm")
+    return norm(x.reshape(len(x), -1), update_stats=update)[:, 0]
+
+
+def minibatch_deviation(x: jax.Array, group: int = 8) -> jax.Array:
+    """One more channel: how much the images of a group differ (Karras et al. 2018, section 3).
+
+    It lets the discriminator punish a generator whose batches are less diverse than real ones.
+
+    Args:
+        x: `[n, h, w, c]`, `n` a multiple of `group`.
+        group: Images a group.
+
+    Returns:
+        `[n, h, w, 1]`.
+    """
+    n, h, w, _ = x.shape
+    deviation = jnp.sqrt(x.reshape(group, n // group, -1).var(axis=0) + 1e-8).mean(axis=-1)
+    return jnp.broadcast_to(jnp.tile(deviation, group)[:, None, None, None], (n, h, w, 1))
+
+
+class DCGANDiscriminator(nn.Module):
+    """4×4 convolutions of stride 2 and leaky ReLU, down to 4×4, then a linear score.
+
+    Attributes:
+        channels: Channels after each halving; the first acts on 16×16.
+    """
+
+    channels: tuple[int, ...] = (64, 128, 256)
+
+    @nn.compact
+    def __call__(self, x: jax.Array, update: bool) -> jax.Array:
+        """Scores images `x [n, 32, 32, c]`: float32 `[n]`; `update` runs a power step."""
+        for i, features in enumerate(self.channels):
+            x = _convolution(features, 4, layers.conv_4x4_stride_2, x, update, f"down_{i}")
+            x = nn.leaky_relu(x, 0.2)
+        return _head(x, update)
+
+
+class SNGANDiscriminator(nn.Module):
+    """Residual blocks with average pooling, down to 4×4, then a linear score.
+
+    Attributes:
+        channels: Channels after each halving block.
+    """
+
+    channels: tuple[int, ...] = (32, 64, 128)
+
+    @nn.compact
+    def __call__(self, x: jax.Array, update: bool) -> jax.Array:
+        """Scores images `x [n, 32, 32, c]`: float32 `[n]`; `update` runs a power step."""
+        for i, features in enumerate(self.channels):
+            x = self._down(x, features, update, f"block_{i}", activate_first=i > 0)
+        return _head(nn.leaky_relu(x, 0.2), update)
+
+    def _down(self, x, features, update, name, *, activate_first):
+        y = nn.leaky_relu(x, 0.2) if activate_first else x
+        hidden = max(x.shape[-1], features // 2)
+        y = _convolution(hidden, 3, _conv_3x3, y, update, f"{name}_conv_1")
+        y = nn.leaky_relu(y, 0.2)
+        y = _convolution(features, 3, layers.conv_3x3_average_pool, y, update, f"{name}_conv_2")
+        pooled = nn.avg_pool(x, (2, 2), strides=(2, 2))
+        return y + _convolution(features, 1, _conv_1x1, pooled, update, f"{name}_shortcut")

@@ -1,0 +1,258 @@
+r"""Trains the packaged generators on Fashion-MNIST, 32×32, on a CPU.
+
+    python -m checkpoints_tools.train_gan --config=configs/train.py:dcgan \
+        --workdir=training/dcgan --output=training/dcgan/generator
+
+Hinge loss (Lim & Ye 2017), spectrally normalised discriminator, Adam, exponential moving average of
+the generator. Every step is a function of (seed, step), and the work folder is checkpointed: an
+interrupted run continues with the same numbers. At the end the averaged generator is exported with
+its configuration and training curve.
+"""
+
+import dataclasses
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+from absl import app, flags
+from ml_collections import config_flags
+from rich.progress import track
+
+from checkpoints_tools.discriminators import DCGANDiscriminator, SNGANDiscriminator
+from lsh_gan import checkpoints, datasets
+from lsh_gan.errors import choose
+from lsh_gan.generators.dcgan import DCGAN
+from lsh_gan.generators.sngan import SNGAN
+
+PAIRS = {"dcgan": (DCGAN, DCGANDiscriminator), "sngan": (SNGAN, SNGANDiscriminator)}
+
+
+class TrainState(NamedTuple):
+    """Everything that one step reads and writes."""
+
+    step: jax.Array
+    generator: dict  # variables: params, batch_stats
+    average: dict  # moving average of the generator's params
+    discriminator: dict  # variables: params, spectral
+    generator_moments: optax.OptState
+    discriminator_moments: optax.OptState
+
+
+class Trainer:
+    """The networks, the optimizer and the jitted step of one configuration.
+
+    Args:
+        config: See `configs/train.py`.
+
+    Raises:
+        ValueError: Unknown generator.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        generator, discriminator = choose("generator", config.generator, PAIRS)
+        self.config = config
+        self.generator, self.discriminator = generator(), discriminator()
+        half = config.steps // 2
+        rate = optax.linear_schedule(config.learning_rate, 0.0, half, transition_begin=half)
+        self.optimizer = optax.adam(rate, b1=config.beta1, b2=config.beta2)
+        self.key = jax.random.key(config.seed)
+        self.step = jax.jit(self._step, donate_argnums=0)
+
+    def init(self) -> TrainState:
+        """Returns the state before the first step."""
+        keys = jax.random.split(jax.random.fold_in(self.key, 2**31 - 1), 2)
+        generator = self.generator.init(keys[0], self._latents(keys[0]), train=True)
+        fake = jnp.zeros((self.config.batch_size, 32, 32, 1))
+        discriminator = self.discriminator.init(keys[1], fake, update=True)
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            generator=generator,
+            average=jax.tree.map(jnp.copy, generator["params"]),
+            discriminator=discriminator,
+            generator_moments=self.optimizer.init(generator["params"]),
+            discriminator_moments=self.optimizer.init(discriminator["params"]),
+        )
+
+    def _latents(self, key: jax.Array) -> jax.Array:
+        return jax.random.normal(key, (self.config.batch_size, self.generator.latent_size))
+
+    def _generate(self, params: dict, state: TrainState, key: jax.Array):
+        variables = {**state.generator, "params": params}
+        return self.generator.apply(
+            variables, self._latents(key), train=True, mutable=["batch_stats"]
+        )
+
+    def _score(self, params: dict, state: TrainState, images: jax.Array, *, update: bool):
+        variables = {**state.discriminator, "params": params}
+        return self.discriminator.apply(variables, images, update=update, mutable=["spectral"])
+
+    def _step(self, state: TrainState, images: jax.Array) -> tuple[TrainState, dict]:
+        """Updates the discriminator once, then the generator once.
+
+        Args:
+            state: Before.
+            images: The whole training set, uint8 `[n, 32, 32, 1]`; a batch is drawn from it.
+
+        Returns:
+            The state after, and the two losses.
+        """
+        keys = jax.random.split(jax.random.fold_in(self.key, state.step), 4)
+        index = jax.random.randint(keys[0], (self.config.batch_size,), 0, len(images))
+        real = images[index].astype(jnp.float32) / 127.5 - 1.0
+        fake, _ = self._generate(state.generator["params"], state, keys[2])
+
+        def discriminator_loss(params):
+            real_score, _ = self._score(params, state, real, update=False)
+            fake_score, spectral = self._score(params, state, fake, update=True)
+            loss = jnp.mean(jax.nn.relu(1.0 - real_score)) + jnp.mean(jax.nn.relu(1.0 + fake_score))
+            return loss, spectral
+
+        (d_loss, spectral), grads = jax.value_and_grad(discriminator_loss, has_aux=True)(
+            state.discriminator["params"]
+        )
+        params, d_moments = self._update(
+            grads, state.discriminator_moments, state.discriminator["params"]
+        )
+        state = state._replace(
+            discriminator={"params": params, **spectral}, discriminator_moments=d_moments
+        )
+
+        def generator_loss(params):
+            images, statistics = self._generate(params, state, keys[3])
+            score, _ = self._score(state.discriminator["params"], state, images, update=False)
+            return -jnp.mean(score), statistics
+
+        (g_loss, statistics), grads = jax.value_and_grad(generator_loss, has_aux=True)(
+            state.generator["params"]
+        )
+        params, g_moments = self._update(grads, state.generator_moments, state.generator["params"])
+        # The average starts short, so that the random initial weights are soon forgotten.
+        decay = jnp.minimum(self.config.ema_decay, (1 + state.step) / (10 + state.step))
+        average = optax.incremental_update(params, state.average, 1 - decay)
+        state = state._replace(
+            step=state.step + 1,
+            generator={"params": params, **statistics},
+            average=average,
+            generator_moments=g_moments,
+        )
+        return state, {"discriminator_loss": d_loss, "generator_loss": g_loss}
+
+    def _update(self, grads: dict, moments: optax.OptState, params: dict):
+        updates, moments = self.optimizer.update(grads, moments, params)
+        return optax.apply_updates(params, updates), moments
+
+    def averaged(self, state: TrainState) -> dict:
+        """Returns the averaged generator's variables, with batch statistics of its own.
+
+        The moving average of weights has other activations than any of the weights it averages, so
+        its batch statistics are estimated anew ("standing statistics", Brock et al. 2019).
+        """
+
+        @jax.jit
+        def statistics(index):
+            z = self._latents(jax.random.fold_in(self.key, 2**30 + index))
+            variables = {**state.generator, "params": state.average}
+            return self.generator.apply(variables, z, train=True, mutable=["batch_stats"])[1]
+
+        momentum = 0.9  # of the generators' batch norms: batch = (new - m * old) / (1 - m)
+        old = state.generator["batch_stats"]
+        total = jax.tree.map(jnp.zeros_like, old)
+        for index in range(self.config.standing_batches):
+            new = statistics(index)["batch_stats"]
+            batch = jax.tree.map(lambda a, b: (a - momentum * b) / (1 - momentum), new, old)
+            total = jax.tree.map(jnp.add, total, batch)
+        mean = jax.tree.map(lambda x: x / self.config.standing_batches, total)
+        return {"params": state.average, "batch_stats": mean}
+
+
+def train(config: ml_collections.ConfigDict, workdir: Path) -> dict:
+    """Trains to `config.steps`, continuing from the newest checkpoint in `workdir`.
+
+    Args:
+        config: See `configs/train.py`.
+        workdir: Receives `checkpoints/` and `curve.csv` (step and losses).
+
+    Returns:
+        Variables of the averaged generator.
+
+    Raises:
+        ValueError: Unknown generator.
+        FloatingPointError: A loss became NaN or Inf.
+    """
+    trainer = Trainer(config)
+    images = jnp.asarray(datasets.pad_to(datasets.read_idx_images(config.images), 32))
+    state = trainer.init()
+    options = ocp.CheckpointManagerOptions(max_to_keep=2)
+    with ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options) as manager:
+        if manager.latest_step() is not None:
+            restore = ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, state))
+            state = manager.restore(manager.latest_step(), args=restore)
+        start = int(state.step)
+        steps = track(range(start, config.steps), "training", total=config.steps, completed=start)
+        for step in steps:
+            state, losses = trainer.step(state, images)
+            if (step + 1) % config.log_every == 0:
+                _log(workdir / "curve.csv", step + 1, jax.device_get(losses))
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+                manager.save(step + 1, args=ocp.args.StandardSave(state))
+    return trainer.averaged(state)
+
+
+def _log(path: Path, step: int, losses: dict) -> None:
+    """Adds a line to the curve, over what an interrupted run wrote after its last checkpoint."""
+    if not all(np.isfinite(loss) for loss in losses.values()):
+        raise FloatingPointError(f"step {step}: the losses are {losses}")
+    lines = path.read_text().splitlines() if path.exists() else ["step," + ",".join(losses)]
+    lines = [lines[0], *(line for line in lines[1:] if int(line.split(",")[0]) < step)]
+    values = ",".join(f"{loss:.5f}" for loss in losses.values())
+    path.write_text("\n".join([*lines, f"{step},{values}"]) + "\n")
+
+
+def export(config: ml_collections.ConfigDict, variables: dict, workdir: Path, output: Path) -> None:
+    """Writes the checkpoint folder `output`, with the training configuration and curve in it."""
+    module = choose("generator", config.generator, PAIRS)[0]()
+    options = {
+        field.name: getattr(module, field.name)
+        for field in dataclasses.fields(module)
+        if field.name not in ("parent", "name")
+    }
+    metadata = {
+        "name": config.generator,
+        "family": config.generator,
+        "options": options,
+        "source": "trained by checkpoints_tools/train_gan.py on the Fashion-MNIST training images",
+        "training": json.loads(config.to_json()),
+        "versions": {"jax": jax.__version__},
+    }
+    checkpoints.save(output, metadata, variables)
+    shutil.copy(workdir / "curve.csv", output / "curve.csv")
+
+
+_CONFIG = config_flags.DEFINE_config_file("config", "configs/train.py:dcgan", "What to train.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and curve.", required=True)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of the trained generator.", required=True)
+
+
+def main(arguments: list[str]) -> None:
+    """Trains and exports."""
+    del arguments
+    checkpoints.quiet_orbax()
+    workdir = Path(_WORKDIR.value)
+    workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        variables = train(_CONFIG.value, workdir)
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
+    export(_CONFIG.value, variables, workdir, Path(_OUTPUT.value))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,64 @@
+"""Every field of an evaluation, with its default. Other configs start from here."""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the default configuration."""
+    config = ml_collections.ConfigDict()
+
+    # What is judged: checkpoint folders, packed files, or names of shipped generators.
+    config.generators = ("dcgan", "sngan")
+    # Also judged, as they are: folders or arrays of images, or `.npy` features [m, d].
+    config.samples = ()
+    config.num_samples = 5_000  # m: images a generator and setting
+    config.batch_size = 250  # of sampling; a multiple of the number of devices
+    config.seeds = (0,)  # of the latents: one row a seed; the same latents for every setting
+
+    # What it is judged against.
+    config.reference = ml_collections.ConfigDict()
+    config.reference.images = "fashion_mnist"  # or a folder, .npz, .npy or idx file of images
+    config.reference.features = ""  # or `.npy` features [n, d], made with the same network
+    config.reference.num_images = 5_000  # n, drawn at random; 0 takes all
+    config.reference.side = 0  # 0: images as they are; else cropped and resized to this, pixels
+    config.reference.seed = 0  # of the draw
+
+    # The space in which images are compared.
+    config.features = ml_collections.ConfigDict()
+    config.features.name = "efficientnet_lite0"
+    config.features.side = 64  # input side, pixels
+    config.features.weights = ""  # weight file; "" takes the one of the installed package
+    config.features.batch_size = 0  # 0 lets the backend choose
+
+    # How generators are compressed: the product of the four tuples, and full precision.
+    config.compression = ml_collections.ConfigDict()
+    config.compression.bits = (8, 7, 6, 5, 4, 3, 2)  # 1 to 16
+    config.compression.clipping = ("none", "mse")
+    config.compression.granularity = ("per_channel",)  # or per_tensor, per_group
+    config.compression.scheme = ("symmetric",)  # or affine
+    config.compression.full_precision = True  # also judge the generator as it is
+    config.compression.group_size = 0  # of per_group
+    config.compression.percentile = 99.99  # of clipping percentile
+    config.compression.num_stds = 3.0  # of clipping std
+    # Ordered overrides by path, e.g. ({"pattern": ".*to_image.*", "skip": True},).
+    config.compression.rules = ()
+
+    # How the two sets of features are compared.
+    config.metrics = ("knn", "lsh_knn", "lsh")
+    config.k = 3  # neighbours that define a radius
+    config.inclusive = True  # a distance equal to the radius counts as inside
+    config.memory_mb = 256  # for blocks of distances
+    config.hash = ml_collections.ConfigDict()
+    config.hash.family = "affine"  # or hyperplane, pstable
+    config.hash.num_tables = 32
+    # Bits a table; "auto" brings the ceiling to its target.
+    config.hash.num_bits = config_dict.FieldReference("auto", field_type=object)
+    config.hash.radius_bins = 8  # 0 turns them off
+    config.hash.min_count = 1  # reference points that make a cell count
+    # Share of tables that must agree; None: the mean over tables.
+    config.hash.votes = config_dict.FieldReference(0.5, field_type=object)
+    config.hash.seed = 0
+
+    config.num_columns = 10  # images a row of the sample grids
+    return config

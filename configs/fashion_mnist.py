@@ -1,0 +1,15 @@
+"""The main experiment: two GANs of Fashion-MNIST, compressed to 8 … 2 bits, clipped or not.
+
+Needs nothing but `requirements.txt`: the generators and the 10,000 test images are shipped.
+
+Command: `python main.py --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist`.
+"""
+
+import ml_collections
+
+from configs import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the configuration of the main experiment, which is the default."""
+    return default.get_config()

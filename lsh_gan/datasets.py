@@ -1,0 +1,175 @@
+"""Reference images: uint8 `[n, h, w, c]`."""
+
+import gzip
+import struct
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+PACKAGED = Path(__file__).parent / "packaged"
+SHIPPED = ("fashion_mnist",)
+IDX_UINT8_IMAGES = 0x00000803
+
+
+def read_idx_images(path: str | Path) -> np.ndarray:
+    """Reads a file of the MNIST family (`*-images-idx3-ubyte`, gzipped or not).
+
+    Args:
+        path: The file.
+
+    Returns:
+        uint8 `[n, h, w, 1]`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not an idx file of 8-bit images, or it is truncated.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected an idx file of images")
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, OSError) as error:
+        raise ValueError(f"{path}: not a complete gzip file ({error})") from error
+    if len(data) < 16 or struct.unpack(">I", data[:4])[0] != IDX_UINT8_IMAGES:
+        raise ValueError(f"{path}: not an idx file of 8-bit images (magic {data[:4].hex()!r})")
+    n, h, w = struct.unpack(">3I", data[4:16])
+    if len(data) != 16 + n * h * w:
+        raise ValueError(f"{path}: {len(data) - 16} bytes of pixels, expected {n}×{h}×{w}")
+    return np.frombuffer(data, np.uint8, offset=16).reshape(n, h, w, 1)
+
+
+def pad_to(images: np.ndarray, side: int) -> np.ndarray:
+    """Surrounds images with black pixels, evenly, up to `side`.
+
+    Args:
+        images: uint8 `[n, h, w, c]`, `h` and `w` at most `side`.
+        side: Height and width of the result, pixels.
+
+    Returns:
+        uint8 `[n, side, side, c]`.
+
+    Raises:
+        ValueError: An image is larger than `side`.
+    """
+    h, w = images.shape[1:3]
+    if max(h, w) > side:
+        raise ValueError(f"images of {h}×{w} pixels do not fit into {side}×{side}")
+    rows, columns = side - h, side - w
+    pad = ((0, 0), (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
+    return np.pad(images, pad)
+
+
+def load_images(source: str | Path, *, side: int = 0) -> np.ndarray:
+    """Loads reference images.
+
+    Args:
+        source: 'fashion_mnist' (the shipped 10,000 test images, padded to 32×32), a folder of
+            images (searched recursively, in order of path), an idx file, or an `.npz` or `.npy`
+            file of uint8 `[n, h, w]`, `[n, h, w, 1]` or `[n, h, w, 3]` (in an npz the first array).
+        side: 0 keeps the images, which must then all have one size. Otherwise the largest centred
+            square of each is resized to `side` pixels (Lanczos), as is usual for GAN data sets.
+
+    Returns:
+        Uint8 `[n, h, w, c]`, c in {1, 3}.
+
+    Raises:
+        FileNotFoundError: No such source.
+        ValueError: An empty folder, a file that is no image, mixed sizes with `side=0`, or an array
+            of another type or rank.
+    """
+    if str(source) in SHIPPED:
+        images = pad_to(_read_array(PACKAGED / str(source) / "images.npz"), 32)
+        return images if side in (0, 32) else np.stack([_square(i, side) for i in images])
+    path = Path(source)
+    if path.is_dir():
+        return _read_folder(path, side)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"images {str(source)!r}: no such folder or file; shipped: {', '.join(SHIPPED)}"
+        )
+    images = _read_array(path) if path.suffix in (".npz", ".npy") else read_idx_images(path)
+    return images if side == 0 else np.stack([_square(image, side) for image in images])
+
+
+def _read_array(path: Path) -> np.ndarray:
+    images = load_array(path)
+    if images.dtype != np.uint8:
+        raise ValueError(f"{path}: images are {images.dtype}; expected uint8, 0 to 255")
+    images = images[..., None] if images.ndim == 3 else images
+    if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
+        raise ValueError(f"{path}: images have shape {images.shape}; expected [n, h, w, 1 or 3]")
+    return images
+
+
+def load_array(path: str | Path) -> np.ndarray:
+    """Reads the array of an `.npy` file, or the first one of an `.npz` file; never a pickle.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, or holds Python objects.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            return loaded[loaded.files[0]]
+    except (ValueError, OSError, EOFError, IndexError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: not a readable array file ({error})") from error
+
+
+def _read_folder(folder: Path, side: int) -> np.ndarray:
+    extensions = Image.registered_extensions()
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in extensions)
+    if not files:
+        raise ValueError(f"{folder}: no images; expected files such as .png or .jpg")
+    if side == 0:
+        _check_one_size(files)
+    images = [_read_file(file, side) for file in track(files, "reading images", transient=True)]
+    if len({image.shape[-1] for image in images}) > 1:
+        images = [np.repeat(i, 3, -1) if i.shape[-1] == 1 else i for i in images]
+    return np.stack(images)
+
+
+def _check_one_size(files: list[Path]) -> None:
+    """Compares the sizes in the headers, before any pixel is decoded."""
+    first = None
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                size = image.size
+        except (OSError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{file}: not a readable image ({error})") from error
+        first = first or size
+        if size != first:
+            raise ValueError(
+                f"{file}: {size[0]}×{size[1]} pixels, but {files[0].name} has {first[0]}×{first[1]}"
+                "; set reference.side to crop and resize all to one size"
+            )
+
+
+def _read_file(file: Path, side: int) -> np.ndarray:
+    try:
+        with Image.open(file) as image:
+            pixels = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{file}: not a readable image ({error})") from error
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    return _square(pixels, side) if side else pixels
+
+
+def _square(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Crops `[h, w, c]` to its largest centred square and resizes that to `[side, side, c]`."""
+    h, w, channels = pixels.shape
+    edge = min(h, w)
+    left, top = (w - edge) // 2, (h - edge) // 2
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    box = (left, top, left + edge, top + edge)
+    resized = image.resize((side, side), Image.Resampling.LANCZOS, box=box)
+    return np.asarray(resized).reshape(side, side, channels)

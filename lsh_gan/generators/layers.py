@@ -1,0 +1,169 @@
+"""Up- and down-sampling convolutions, written so that no zero is ever multiplied.
+
+A transposed convolution with stride 2 computes each of its four output phases from a 2×2 window of
+the input; so does nearest-neighbour upsampling followed by a 3×3 convolution. Both therefore reduce
+to one dense 2×2 convolution with `4 * out` channels (`phase_conv`), the sub-pixel form of Shi et
+al. 2016 (arXiv:1609.05158). Convolutions with input dilation, the textbook form, are an order of
+magnitude slower on CPU. All kernels are HWIO: the output channel comes last.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    """Cross-correlates `x [n, h, w, i]` with `kernel [kh, kw, i, o]` at stride 1, zero padded."""
+    if jax.default_backend() == "cpu":
+        return _conv_fast_kernel_gradient(x, kernel, padding)
+    return _conv(x, kernel, padding)
+
+
+def _conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    pad = ((padding, padding), (padding, padding))
+    return lax.conv_general_dilated(x, kernel, (1, 1), pad, dimension_numbers=DIMENSIONS)
+
+
+# XLA's CPU convolution is at the matrix roof forwards and for the input's gradient, but up to 90
+# times below it for the kernel's gradient, which is a convolution with a kernel of image size.
+# One matrix product for each tap of the kernel brings training there too.
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv_fast_kernel_gradient(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    return _conv(x, kernel, padding)
+
+
+def _conv_forward(x, kernel, padding):
+    return _conv(x, kernel, padding), (x, kernel)
+
+
+def _conv_backward(padding, residuals, gradient):
+    x, kernel = residuals
+    _, input_vjp = jax.vjp(lambda x: _conv(x, kernel, padding), x)
+    rows, columns = gradient.shape[1:3]
+    padded = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    flat = gradient.reshape(-1, gradient.shape[-1])
+    taps = [
+        padded[:, i : i + rows, j : j + columns].reshape(-1, x.shape[-1]).T @ flat
+        for i in range(kernel.shape[0])
+        for j in range(kernel.shape[1])
+    ]
+    return *input_vjp(gradient), jnp.stack(taps).reshape(kernel.shape)
+
+
+_conv_fast_kernel_gradient.defvjp(_conv_forward, _conv_backward)
+
+
+def phase_conv(x: jax.Array, phases: jax.Array) -> jax.Array:
+    """Doubles the resolution: output phase (a, b) is its own 2×2 convolution of the input.
+
+    Args:
+        x: `[n, h, w, i]`.
+        phases: `[2, 2, 2, 2, i, o]`, axes (row tap, row phase, column tap, column phase, i, o).
+
+    Returns:
+        `[n, 2h, 2w, o]`.
+    """
+    n, h, w, _ = x.shape
+    in_channels, out_channels = phases.shape[-2:]
+    kernel = phases.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, in_channels, 4 * out_channels)
+    y = conv(x, kernel, 1).reshape(n, h + 1, w + 1, 2, 2, out_channels)
+    rows = [jnp.stack([y[:, a : a + h, b : b + w, a, b] for b in (0, 1)], axis=3) for a in (0, 1)]
+    return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, out_channels)
+
+
+def conv_transpose_4x4(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Transposed convolution, kernel 4, stride 2, padding 1 (PyTorch's `ConvTranspose2d(4, 2, 1)`).
+
+    Args:
+        x: `[n, h, w, i]`.
+        kernel: `[4, 4, i, o]`; tap (0, 0) reaches furthest up and left in the output.
+
+    Returns:
+        `[n, 2h, 2w, o]`.
+    """
+    return phase_conv(x, kernel[::-1, ::-1].reshape(2, 2, 2, 2, *kernel.shape[2:]))
+
+
+def upsample_conv_3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Nearest-neighbour upsampling by 2, then a 3×3 convolution with padding 1, as one operation.
+
+    Args:
+        x: `[n, h, w, i]`.
+        kernel: `[3, 3, i, o]`.
+
+    Returns:
+        `[n, 2h, 2w, o]`.
+    """
+    for axis in (0, 2):
+        first, middle, last = (lax.index_in_dim(kernel, i, axis, keepdims=False) for i in range(3))
+        even = jnp.stack([first, middle + last], axis)
+        odd = jnp.stack([first + middle, last], axis)
+        kernel = jnp.stack([even, odd], axis + 1)
+    return phase_conv(x, kernel)
+
+
+def conv_4x4_stride_2(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolution with kernel 4, stride 2, padding 1, as a 2×2 convolution over 2×2 blocks.
+
+    Args:
+        x: `[n, 2h, 2w, i]`.
+        kernel: `[4, 4, i, o]`.
+
+    Returns:
+        `[n, h, w, o]`.
+    """
+    n, height, width, channels = x.shape
+    h, w = height // 2 + 1, width // 2 + 1
+    blocks = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(n, h, 2, w, 2, channels)
+    blocks = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(n, h, w, 4 * channels)
+    taps = kernel.reshape(2, 2, 2, 2, channels, -1).transpose(0, 2, 1, 3, 4, 5)
+    return conv(blocks, taps.reshape(2, 2, 4 * channels, -1), 0)
+
+
+def conv_3x3_average_pool(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A 3×3 convolution with padding 1, then 2×2 average pooling, as one strided convolution.
+
+    Args:
+        x: `[n, 2h, 2w, i]`.
+        kernel: `[3, 3, i, o]`.
+
+    Returns:
+        `[n, h, w, o]`.
+    """
+    spread = sum(
+        jnp.pad(kernel, ((a, 1 - a), (b, 1 - b), (0, 0), (0, 0))) for a in (0, 1) for b in (0, 1)
+    )
+    return conv_4x4_stride_2(x, spread / 4)
+
+
+class Convolution(nn.Module):
+    """A convolution layer around one of the functions above, with an optional bias.
+
+    Attributes:
+        features: Number of output channels.
+        kernel_size: Side of the square kernel.
+        function: Maps (`x [n, h, w, i]`, `kernel [k, k, i, features]`) to `[n, h', w', features]`.
+        use_bias: Whether to add `bias [features]`.
+        kernel_init: Initialiser of the kernel.
+    """
+
+    features: int
+    kernel_size: int
+    function: Callable[[jax.Array, jax.Array], jax.Array]
+    use_bias: bool = True
+    kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps `x [n, h, w, i]` to `[n, h', w', features]`."""
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        y = self.function(x, self.param("kernel", self.kernel_init, shape))
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,))
+        return y

@@ -1,0 +1,146 @@
+"""Checks a configuration before any heavy work, and says what it asks for."""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import jax
+import ml_collections
+
+from lsh_gan import compression, features
+from lsh_gan.compression import CompressionSpec, Rule
+from lsh_gan.errors import choose, nearest
+from lsh_gan.evaluators import EVALUATORS, hash_spec
+
+# The least and the most that a whole number may be; None is no limit.
+_RANGES = {
+    "num_samples": (1, None),
+    "batch_size": (1, None),
+    "k": (1, None),
+    "memory_mb": (1, None),
+    "num_columns": (1, None),
+    "reference.num_images": (0, None),
+    "reference.side": (0, None),
+    "features.batch_size": (0, None),
+    "compression.group_size": (0, None),
+    "hash.min_count": (1, None),
+}
+
+
+def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
+    """Checks every field that can be checked without reading a file.
+
+    Args:
+        config: As in `configs/default.py`. Tuples of names may be one string with commas, which is
+            what a command line gives.
+
+    Returns:
+        The configuration, unchangeable, with such strings split.
+
+    Raises:
+        ValueError: A value out of range or an unknown name; the message names the field, the value
+            and the nearest valid choice.
+        TypeError: A field of another type.
+    """
+    config = config.copy_and_resolve_references()
+    for fields, name in [(config, "generators"), (config, "samples"), (config, "metrics")]:
+        fields[name] = _split(fields[name])
+    for name in ("clipping", "granularity", "scheme"):
+        config.compression[name] = _split(config.compression[name])
+    for field, (low, high) in _RANGES.items():
+        _check_range(field, _get(config, field), low, high)
+    if config.batch_size % jax.local_device_count():
+        raise ValueError(
+            f"batch_size = {config.batch_size} is not a multiple of the "
+            f"{jax.local_device_count()} devices"
+        )
+    for metric in config.metrics:
+        choose("metric", metric, EVALUATORS)
+    choose("feature network", config.features.name, features.FEATURES)
+    least = config.k + 2
+    if 0 < config.reference.num_images < least or config.num_samples < least:
+        n, m = config.reference.num_images, config.num_samples
+        raise ValueError(f"k = {config.k} needs at least {least} images; n = {n}, m = {m}")
+    if not (config.generators or config.samples):
+        raise ValueError("generators and samples are both empty; expected something to judge")
+    compression_specs(config)
+    hash_spec(config)
+    return ml_collections.FrozenConfigDict(config)
+
+
+def _split(value: Any) -> tuple[str, ...]:
+    parts = (value,) if isinstance(value, str) else tuple(value)
+    return tuple(part.strip() for v in parts for part in str(v).split(",") if part.strip())
+
+
+def _get(config: Any, field: str) -> Any:
+    for name in field.split("."):
+        config = config[name]
+    return config
+
+
+def _check_range(field: str, value: Any, low: int, high: int | None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{field} = {value!r}; expected a whole number")
+    if value < low or (high is not None and value > high):
+        raise ValueError(f"{field} = {value}; expected at least {low}; the nearest is {low}")
+
+
+def compression_specs(config: Any) -> list[CompressionSpec]:
+    """The compressions that `config.compression` asks for, full precision first."""
+    fields = config.compression
+    shared = {
+        "group_size": fields.group_size or None,
+        "percentile": fields.percentile,
+        "num_stds": fields.num_stds,
+        "rules": tuple(_rule(rule) for rule in fields.rules),
+    }
+    specs = [CompressionSpec(bits=None)] if fields.full_precision else []
+    choices = (fields.granularity, fields.scheme, fields.clipping, fields.bits)
+    for granularity, scheme, clipping, bits in itertools.product(*choices):
+        spec = CompressionSpec(
+            bits=bits, clipping=clipping, granularity=granularity, scheme=scheme, **shared
+        )
+        specs.append(spec)
+    for clipping in fields.clipping:
+        choose("compression.clipping", clipping, compression.METHODS)
+    return specs
+
+
+def _rule(fields: Any) -> Rule:
+    known = [field.name for field in dataclasses.fields(Rule)]
+    for name in fields:
+        if name not in known:
+            raise ValueError(
+                f"compression.rules: unknown field {name!r}; did you mean {nearest(name, known)!r}?"
+            )
+    return Rule(**fields)
+
+
+def check_field_names(arguments: list[str], config: ml_collections.ConfigDict) -> None:
+    """Refuses command line overrides of fields that no configuration has.
+
+    Args:
+        arguments: The command line; `--config.FIELD=VALUE` are looked at.
+        config: A configuration with every field.
+
+    Raises:
+        ValueError: An unknown field; the message names the nearest.
+    """
+    known = _field_names(config)
+    for argument in arguments:
+        if argument.startswith("--config.") and "=" in argument:
+            field = argument.removeprefix("--config.").split("=")[0]
+            if field not in known:
+                raise ValueError(
+                    f"config has no field {field!r}; did you mean {nearest(field, known)!r}?"
+                )
+
+
+def _field_names(config: Any, prefix: str = "") -> list[str]:
+    names = []
+    for name, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            names += _field_names(value, f"{prefix}{name}.")
+        names.append(prefix + name)
+    return names

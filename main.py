@@ -1,0 +1,40 @@
+"""Judges what compressing GAN generators costs: python main.py --config=FILE --workdir=FOLDER."""
+
+import sys
+from pathlib import Path
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from configs import default
+from lsh_gan import checkpoints, settings, sweep
+
+_CONFIG = config_flags.DEFINE_config_file("config", "configs/fashion_mnist.py", "What to measure.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results.", required=True)
+
+
+def parse(arguments: list[str]) -> list[str]:
+    """Parses the command line; a field that no config has is named, with the nearest one."""
+    try:
+        settings.check_field_names(arguments, default.get_config())
+    except ValueError as error:
+        raise flags.Error(str(error)) from error
+    return app.parse_flags_with_usage(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the experiment; bad input ends it with one line."""
+    if len(arguments) > 1:
+        raise app.UsageError(f"unexpected argument {arguments[1]!r}")
+    checkpoints.quiet_orbax()
+    logging.info("devices: %s", ", ".join(map(str, jax.devices())))
+    try:
+        sweep.run(_CONFIG.value, Path(_WORKDIR.value))
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        logging.debug("where it happened", exc_info=True)
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)
