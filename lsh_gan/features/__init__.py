@@ -1,0 +1,6 @@
+"""Feature networks: images to feature vectors, with each network's exact preprocessing."""
+
+from lsh_gan.features.network import FeatureNetwork, embed, load
+from lsh_gan.features.registry import FEATURES, FeatureSpec
+
+__all__ = ["FEATURES", "FeatureNetwork", "FeatureSpec", "embed", "load"]

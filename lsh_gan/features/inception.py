@@ -1,0 +1,198 @@
+"""Inception-v3 as the Fréchet Inception Distance uses it: 2048 pooled features an image.
+
+The network of Szegedy et al. 2015 (arXiv:1512.00567) as published for TensorFlow in 2015, which
+Heusel et al. 2017 (arXiv:1706.08500) took for FID. It is not torchvision's: average pools leave the
+padding out of their mean, and the last block has a max pool. Names of convolutions follow the
+PyTorch weight files.
+"""
+
+from collections.abc import Iterator
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from lsh_gan.features.layers import Conv, fold_batch_norm
+
+DIM = 2048
+_EPSILON = 1e-3  # of its batch norms
+
+
+def _conv(x, name: str, features: int, size=(1, 1), *, strides: int = 1, padding="SAME"):
+    return nn.relu(Conv(features, size, strides, padding, name=name)(x))
+
+
+def _reduce(x, name: str, features: int):
+    """A 3×3 convolution that halves the image, without padding."""
+    return _conv(x, name, features, (3, 3), strides=2, padding=((0, 0), (0, 0)))
+
+
+def _halving_pool(x):
+    return nn.max_pool(x, (3, 3), strides=(2, 2))
+
+
+def _average_pool(x):
+    return nn.avg_pool(x, (3, 3), strides=(1, 1), padding="SAME", count_include_pad=False)
+
+
+class InceptionV3(nn.Module):
+    """The network up to global average pooling."""
+
+    @nn.compact
+    def __call__(self, x):
+        """Maps preprocessed images `[n, 299, 299, 3]` to `[n, 2048]`.
+
+        Sows the maps whose means are FID's smaller features, by their number of channels.
+        """
+        valid = ((0, 0), (0, 0))
+        x = _reduce(x, "Conv2d_1a_3x3", 32)
+        x = _conv(x, "Conv2d_2a_3x3", 32, (3, 3), padding=valid)
+        x = _halving_pool(_conv(x, "Conv2d_2b_3x3", 64, (3, 3)))
+        self.sow("intermediates", "map_64", x)
+        x = _conv(x, "Conv2d_3b_1x1", 80)
+        x = _halving_pool(_conv(x, "Conv2d_4a_3x3", 192, (3, 3), padding=valid))
+        self.sow("intermediates", "map_192", x)
+        for name, pooled in (("Mixed_5b", 32), ("Mixed_5c", 64), ("Mixed_5d", 64)):
+            x = Mixed5(pooled, name=name)(x)
+        x = Mixed6a(name="Mixed_6a")(x)
+        for name, width in (("b", 128), ("c", 160), ("d", 160), ("e", 192)):
+            x = Mixed6(width, name=f"Mixed_6{name}")(x)
+        self.sow("intermediates", "map_768", x)
+        x = Mixed7a(name="Mixed_7a")(x)
+        x = Mixed7(max_pool=False, name="Mixed_7b")(x)
+        x = Mixed7(max_pool=True, name="Mixed_7c")(x)
+        return jnp.mean(x, axis=(1, 2))
+
+
+class Mixed5(nn.Module):
+    """Branches of 1×1, 5×5 and twice 3×3 windows, and a pool of `pooled` features."""
+
+    pooled: int
+
+    @nn.compact
+    def __call__(self, x):
+        """Maps `[n, 35, 35, c]` to `[n, 35, 35, 224 + pooled]`."""
+        one = _conv(x, "branch1x1", 64)
+        five = _conv(x, "branch5x5_1", 48)
+        five = _conv(five, "branch5x5_2", 64, (5, 5))
+        twice = _conv(x, "branch3x3dbl_1", 64)
+        twice = _conv(twice, "branch3x3dbl_2", 96, (3, 3))
+        twice = _conv(twice, "branch3x3dbl_3", 96, (3, 3))
+        pool = _conv(_average_pool(x), "branch_pool", self.pooled)
+        return jnp.concatenate([one, five, twice, pool], axis=-1)
+
+
+class Mixed6a(nn.Module):
+    """Halves the image."""
+
+    @nn.compact
+    def __call__(self, x):
+        """Maps `[n, 35, 35, 288]` to `[n, 17, 17, 768]`."""
+        twice = _conv(x, "branch3x3dbl_1", 64)
+        twice = _conv(twice, "branch3x3dbl_2", 96, (3, 3))
+        twice = _reduce(twice, "branch3x3dbl_3", 96)
+        return jnp.concatenate([_reduce(x, "branch3x3", 384), twice, _halving_pool(x)], axis=-1)
+
+
+class Mixed6(nn.Module):
+    """7×7 windows as 1×7 and 7×1, once and twice; `width` features inside of the branches."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        """Maps `[n, 17, 17, 768]` to the same shape."""
+        width, row, column = self.width, (1, 7), (7, 1)
+        one = _conv(x, "branch1x1", 192)
+        once = _conv(x, "branch7x7_1", width)
+        once = _conv(once, "branch7x7_2", width, row)
+        once = _conv(once, "branch7x7_3", 192, column)
+        twice = _conv(x, "branch7x7dbl_1", width)
+        twice = _conv(twice, "branch7x7dbl_2", width, column)
+        twice = _conv(twice, "branch7x7dbl_3", width, row)
+        twice = _conv(twice, "branch7x7dbl_4", width, column)
+        twice = _conv(twice, "branch7x7dbl_5", 192, row)
+        pool = _conv(_average_pool(x), "branch_pool", 192)
+        return jnp.concatenate([one, once, twice, pool], axis=-1)
+
+
+class Mixed7a(nn.Module):
+    """Halves the image."""
+
+    @nn.compact
+    def __call__(self, x):
+        """Maps `[n, 17, 17, 768]` to `[n, 8, 8, 1280]`."""
+        three = _reduce(_conv(x, "branch3x3_1", 192), "branch3x3_2", 320)
+        seven = _conv(x, "branch7x7x3_1", 192)
+        seven = _conv(seven, "branch7x7x3_2", 192, (1, 7))
+        seven = _conv(seven, "branch7x7x3_3", 192, (7, 1))
+        seven = _reduce(seven, "branch7x7x3_4", 192)
+        return jnp.concatenate([three, seven, _halving_pool(x)], axis=-1)
+
+
+class Mixed7(nn.Module):
+    """3×3 windows that end in 1×3 and 3×1 side by side; the kind of pool is an option."""
+
+    max_pool: bool
+
+    @nn.compact
+    def __call__(self, x):
+        """Maps `[n, 8, 8, c]` to `[n, 8, 8, 2048]`."""
+        row, column = (1, 3), (3, 1)
+        one = _conv(x, "branch1x1", 320)
+        once = _conv(x, "branch3x3_1", 384)
+        twice = _conv(x, "branch3x3dbl_1", 448)
+        twice = _conv(twice, "branch3x3dbl_2", 384, (3, 3))
+        pool = nn.max_pool(x, (3, 3), padding="SAME") if self.max_pool else _average_pool(x)
+        branches = [
+            one,
+            _conv(once, "branch3x3_2a", 384, row),
+            _conv(once, "branch3x3_2b", 384, column),
+            _conv(twice, "branch3x3dbl_3a", 384, row),
+            _conv(twice, "branch3x3dbl_3b", 384, column),
+            _conv(pool, "branch_pool", 192),
+        ]
+        return jnp.concatenate(branches, axis=-1)
+
+
+def convert(state: dict) -> dict:
+    """Turns the PyTorch weights into parameters, batch norms folded into the convolutions.
+
+    Args:
+        state: `{name: array}` of pytorch-fid's or torch-fidelity's file, whose classifier is
+            not used.
+
+    Returns:
+        Variables of `InceptionV3`.
+
+    Raises:
+        KeyError: A tensor is missing.
+    """
+    params: dict = {}
+    for name in _conv_names():
+        names = ("weight", "bias", "running_mean", "running_var")
+        norm = {part: state[f"{name}.bn.{part}"] for part in names}
+        folded = fold_batch_norm(state[f"{name}.conv.weight"], norm, epsilon=_EPSILON)
+        *outer, last = name.split(".")
+        block = params.setdefault(outer[0], {}) if outer else params
+        block[last] = folded
+    return {"params": params}
+
+
+def _conv_names() -> Iterator[str]:
+    """The names of the 94 convolutions."""
+    for name in ("1a_3x3", "2a_3x3", "2b_3x3", "3b_1x1", "4a_3x3"):
+        yield f"Conv2d_{name}"
+    blocks = {
+        "Mixed_5b Mixed_5c Mixed_5d": "1x1 5x5_1 5x5_2 3x3dbl_1 3x3dbl_2 3x3dbl_3 _pool",
+        "Mixed_6a": "3x3 3x3dbl_1 3x3dbl_2 3x3dbl_3",
+        "Mixed_6b Mixed_6c Mixed_6d Mixed_6e": (
+            "1x1 7x7_1 7x7_2 7x7_3 7x7dbl_1 7x7dbl_2 7x7dbl_3 7x7dbl_4 7x7dbl_5 _pool"
+        ),
+        "Mixed_7a": "3x3_1 3x3_2 7x7x3_1 7x7x3_2 7x7x3_3 7x7x3_4",
+        "Mixed_7b Mixed_7c": (
+            "1x1 3x3_1 3x3_2a 3x3_2b 3x3dbl_1 3x3dbl_2 3x3dbl_3a 3x3dbl_3b _pool"
+        ),
+    }
+    for names, branches in blocks.items():
+        for name in names.split():
+            yield from (f"{name}.branch{branch}" for branch in branches.split())

@@ -1,0 +1,106 @@
+"""Convolutions in the form that is fast on the device at hand, and folding of batch norms."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
+
+def convolve(x, kernel, *, strides: int = 1, padding: Padding = ((0, 0), (0, 0)), groups: int = 1):
+    """2-D convolution in float32 at full precision, the same numbers in every form.
+
+    On CPU, XLA's depthwise and 1×1 convolutions are several times slower than the shifted
+    multiply-adds and the matrix product that they amount to; elsewhere its own are used.
+
+    Args:
+        x: Float32 `[n, h, w, c]`.
+        kernel: Float32 `[kernel_h, kernel_w, c / groups, features]`.
+        strides: Step in both directions.
+        padding: Rows above and below, columns left and right, filled with 0.
+        groups: 1, or c for a depthwise convolution.
+
+    Returns:
+        Float32 `[n, out_h, out_w, features]`.
+    """
+    if jax.default_backend() == "cpu":
+        if groups > 1 and groups == x.shape[-1] == kernel.shape[-1]:
+            return _depthwise_by_shifts(x, kernel[:, :, 0], strides, padding)
+        if kernel.shape[:2] == (1, 1) and groups == strides == 1 and not np.any(padding):
+            return jnp.einsum("nhwi,io->nhwo", x, kernel[0, 0], precision=lax.Precision.HIGHEST)
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (strides, strides),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+        precision=lax.Precision.HIGHEST,
+    )
+
+
+def _depthwise_by_shifts(x, kernel, strides: int, padding: Padding):
+    """Sum over the kernel's places of a shifted image times that place's weights."""
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    kernel_h, kernel_w, _ = kernel.shape
+    out_h = (x.shape[1] - kernel_h) // strides + 1
+    out_w = (x.shape[2] - kernel_w) // strides + 1
+    total = 0.0
+    for i in range(kernel_h):
+        for j in range(kernel_w):
+            rows = slice(i, i + (out_h - 1) * strides + 1, strides)
+            columns = slice(j, j + (out_w - 1) * strides + 1, strides)
+            total += x[:, rows, columns] * kernel[i, j]
+    return total
+
+
+def same_padding(size: tuple[int, int], kernel_size: tuple[int, int], strides: int) -> Padding:
+    """TensorFlow's "SAME" padding: the odd row or column goes below and to the right."""
+    pads = []
+    for length, window in zip(size, kernel_size, strict=True):
+        total = max((-(-length // strides) - 1) * strides + window - length, 0)
+        pads.append((total // 2, total - total // 2))
+    return tuple(pads)
+
+
+class Conv(nn.Module):
+    """Convolution with bias; see `convolve`. `padding` is "SAME" (TensorFlow's) or explicit."""
+
+    features: int
+    kernel_size: tuple[int, int]
+    strides: int = 1
+    padding: str | Padding = ((0, 0), (0, 0))
+    depthwise: bool = False
+
+    @nn.compact
+    def __call__(self, x):
+        """Maps `[n, h, w, c]` to `[n, out_h, out_w, features]`."""
+        groups = x.shape[-1] if self.depthwise else 1
+        shape = (*self.kernel_size, x.shape[-1] // groups, self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        padding = self.padding
+        if padding == "SAME":
+            padding = same_padding(x.shape[1:3], self.kernel_size, self.strides)
+        return convolve(x, kernel, strides=self.strides, padding=padding, groups=groups) + bias
+
+
+def fold_batch_norm(weight, norm: dict[str, np.ndarray], *, epsilon: float) -> dict:
+    """Merges a batch norm in evaluation mode into the convolution before it.
+
+    Args:
+        weight: Kernel in torch's layout `[features, c / groups, kernel_h, kernel_w]`.
+        norm: `weight`, `bias`, `running_mean` and `running_var`, each `[features]`.
+        epsilon: The norm's own.
+
+    Returns:
+        `kernel` `[kernel_h, kernel_w, c / groups, features]` and `bias` `[features]`, float32,
+        computed in float64.
+    """
+    norm = {name: values.astype(np.float64) for name, values in norm.items()}
+    scale = norm["weight"] / np.sqrt(norm["running_var"] + epsilon)
+    kernel = weight.astype(np.float64).transpose(2, 3, 1, 0) * scale
+    bias = norm["bias"] - norm["running_mean"] * scale
+    return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}

@@ -1,0 +1,230 @@
+"""Loads a feature network and embeds images with it."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lsh_gan import tensor_files
+from lsh_gan.errors import choose, nearest
+from lsh_gan.features.registry import FEATURES, FeatureSpec
+from lsh_gan.features.resizing import resize
+
+_SMALLEST_SIDE = 32
+_CPU_BATCH = 32  # activations of more images fall out of the caches
+_DEVICE_BATCH = 256
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureNetwork:
+    """Images to features.
+
+    Attributes:
+        name: Its key in `FEATURES`.
+        dim: d, the number of features.
+        side: Input side in pixels, to which images are resized.
+        content_hash: Sha256 (hex) over name, preprocessing version, side and weight file: equal
+            hashes mean equal features.
+        apply: Jitted function of (variables, images).
+        variables: The weights.
+    """
+
+    name: str
+    dim: int
+    side: int
+    content_hash: str
+    apply: Callable[[Any, Any], jax.Array] = field(repr=False)
+    variables: Any = field(repr=False)
+
+    def __call__(self, images: Any) -> jax.Array:
+        """Embeds one batch.
+
+        Args:
+            images: Uint8 `[n, h, w, c]`, c = 1 (repeated to three channels) or 3.
+
+        Returns:
+            Float32 `[n, d]`.
+
+        Raises:
+            TypeError: Not uint8.
+            ValueError: Wrong rank or number of channels, or no pixels.
+        """
+        check_images(images)
+        return self.apply(self.variables, images)
+
+
+def check_images(images: Any) -> None:
+    """Refuses what is not a batch of images, uint8 `[n, h, w, 1 or 3]`."""
+    dtype, shape = getattr(images, "dtype", None), getattr(images, "shape", None)
+    if dtype != np.uint8:
+        found = type(images).__name__ if dtype is None else dtype
+        raise TypeError(f"images are {found}; expected uint8 with values 0 to 255.")
+    if len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape[1:]:
+        raise ValueError(f"images have shape {tuple(shape)}; expected [n, h, w, 1 or 3].")
+
+
+def load(
+    name: str,
+    *,
+    side: int | None = None,
+    weights: str | os.PathLike | None = None,
+    sha256: str | None = None,
+) -> FeatureNetwork:
+    """Loads a feature network; everything is checked before anything is computed.
+
+    Args:
+        name: A key of `FEATURES`.
+        side: Input side in pixels; None takes the network's own.
+        weights: The weight file; None takes the one of the installed package, if there is one.
+        sha256: Expected hash of the weight file, or its first digits. None expects the published
+            file; "" accepts every file.
+
+    Raises:
+        FileNotFoundError: No weight file; the message says where it is usually obtained.
+        ValueError: Unknown name, unfit side, wrong hash, damaged file, or tensors that are missing,
+            of another shape or not finite.
+    """
+    spec = choose("feature network", name, FEATURES)
+    side = spec.side if side is None else side
+    _check_side(spec, side)
+    path = _weight_file(spec, weights)
+    found = _file_sha256(path)
+    expected = spec.sha256 if sha256 is None else sha256
+    if not found.startswith(expected.lower()):
+        raise ValueError(f"{path}: sha256 is {found}; expected {expected} for {name}.")
+    variables = jax.device_put(_read_variables(spec, path))
+    identity = json.dumps([spec.name, spec.version, side, found])
+    content_hash = hashlib.sha256(identity.encode()).hexdigest()
+    apply = jax.jit(lambda variables, images: _features(spec, side, variables, images))
+    return FeatureNetwork(name, spec.dim, side, content_hash, apply, variables)
+
+
+def _features(spec: FeatureSpec, side: int, variables: Any, images: jax.Array) -> jax.Array:
+    x = resize(images.astype(jnp.float32), side, rule=spec.resize_rule)
+    x = jnp.broadcast_to(x, (*x.shape[:3], 3))
+    x = (x - jnp.asarray(spec.shift, jnp.float32)) / jnp.asarray(spec.scale, jnp.float32)
+    return spec.module.apply(variables, x)
+
+
+def _check_side(spec: FeatureSpec, side: int) -> None:
+    if not isinstance(side, int) or isinstance(side, bool):
+        raise ValueError(f"side of {spec.name} is {side!r}; expected an integer.")
+    if spec.fixed_side and side != spec.side:
+        raise ValueError(f"side of {spec.name} is {side}; it is defined for {spec.side} only.")
+    if side < _SMALLEST_SIDE:
+        raise ValueError(f"side of {spec.name} is {side}; expected at least {_SMALLEST_SIDE}.")
+
+
+def _weight_file(spec: FeatureSpec, weights: str | os.PathLike | None) -> Path:
+    path = Path(weights) if weights is not None else spec.default_file and spec.default_file()
+    if path is None or not path.is_file():
+        where = f"{path}: no such file" if path else "no weight file is given"
+        raise FileNotFoundError(
+            f"{where}; the weights of {spec.name} usually come from {spec.origin}; "
+            f"their sha256 is {spec.sha256}. Nothing is downloaded."
+        )
+    return path
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read_variables(spec: FeatureSpec, path: Path) -> Any:
+    """Reads and converts the weights, and compares them with what the module expects."""
+    state = tensor_files.state_dict(tensor_files.read(path))
+    try:
+        variables = spec.convert(state)
+    except KeyError as error:
+        missing = error.args[0]
+        closest = nearest(missing, state) if state else "nothing"
+        raise ValueError(
+            f"{path}: lacks tensor {missing!r} of {spec.name}; the nearest is {closest!r}."
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{path}: does not fit {spec.name}: {error}") from error
+    images = jax.ShapeDtypeStruct((1, spec.side, spec.side, 3), jnp.float32)
+    expected = jax.eval_shape(spec.module.init, jax.random.key(0), images)["params"]
+    leaves = jax.tree_util.tree_flatten_with_path(expected)[0]
+    for (keys, leaf), values in zip(leaves, jax.tree.leaves(variables["params"]), strict=True):
+        where = "/".join(key.key for key in keys)
+        if values.shape != leaf.shape:
+            raise ValueError(f"{path}: {where} is {values.shape}; {spec.name} has {leaf.shape}.")
+        if not np.isfinite(values).all():
+            raise ValueError(f"{path}: {where} holds NaN or Inf.")
+    return variables
+
+
+def embed(
+    network: FeatureNetwork,
+    images: Any,
+    *,
+    batch_size: int | None = None,
+    progress: Callable[[int], Any] | None = None,
+) -> jax.Array:
+    """Embeds any number of images.
+
+    The last batch is padded and the padding cut off, so that every image counts and one program is
+    compiled. A row does not depend on its batch: another batch size changes it by at most 1e-5 of
+    the largest feature (other kernels round differently).
+
+    Args:
+        network: What `load` returned, or any function with its `dim`.
+        images: Uint8 `[n, h, w, c]`, or an iterable of such batches, all of one `h, w, c`.
+        batch_size: Images at a time; None takes 32 on CPU, 256 elsewhere.
+        progress: Called with the number of images done since its last call (`tqdm.update`).
+
+    Returns:
+        Float32 `[n, d]` on the device.
+
+    Raises:
+        TypeError: Images not uint8.
+        ValueError: No images, sizes that differ, or a feature that is NaN or Inf (row index).
+    """
+    if batch_size is None:
+        batch_size = _CPU_BATCH if jax.default_backend() == "cpu" else _DEVICE_BATCH
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}; expected an integer of at least 1.")
+    parts = []
+    for batch, count in _batches(images, batch_size):
+        parts.append(network(batch)[:count])
+        if progress is not None:
+            progress(count)
+    if not parts:
+        raise ValueError("there are no images to embed.")
+    features = jnp.concatenate(parts)
+    finite = np.asarray(jnp.isfinite(features).all(axis=1))
+    if not finite.all():
+        raise ValueError(f"row {int(np.argmin(finite))} of the features holds NaN or Inf.")
+    return features
+
+
+def _batches(images: Any, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Cuts arrays of any length into batches of one size; the last one is padded with zeros."""
+    parts: Iterable = [images] if hasattr(images, "shape") else images
+    shape, waiting, count = None, [], 0
+    for part in parts:
+        check_images(part)
+        shape = shape or part.shape[1:]
+        if part.shape[1:] != shape:
+            raise ValueError(f"images have sizes {shape} and {part.shape[1:]}; resize them first.")
+        part = np.asarray(part)
+        while len(part):
+            taken = part[: batch_size - count]
+            part = part[len(taken) :]
+            waiting.append(taken)
+            count += len(taken)
+            if count == batch_size:
+                yield np.concatenate(waiting) if len(waiting) > 1 else waiting[0], count
+                waiting, count = [], 0
+    if count:
+        waiting.append(np.zeros((batch_size - count, *shape), np.uint8))
+        yield np.concatenate(waiting), count

@@ -1,0 +1,10 @@
+"""Reads other people's tensor files without running anything in them.
+
+value = tensor_files.read("ffhq.pkl")                # arrays, values, stand-ins
+weights = tensor_files.state_dict(value["G_ema"])    # {dotted name: array}
+"""
+
+from lsh_gan.tensor_files.reader import read
+from lsh_gan.tensor_files.values import FormatError, Limits, Standin, state_dict
+
+__all__ = ["FormatError", "Limits", "Standin", "read", "state_dict"]

@@ -1,0 +1,255 @@
+"""What the classes and functions named in torch, NumPy and NVIDIA pickles stand for here."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from lsh_gan.tensor_files.values import FormatError, Standin
+
+_MOST_DIMENSIONS = 32
+_MOST_EXPANDED = 2**24  # elements of a tensor that repeats its storage
+
+DTYPES = {
+    name: np.dtype(dtype)
+    for name, dtype in {
+        "float64": np.float64, "double": np.float64, "float32": np.float32, "float": np.float32,
+        "float16": np.float16, "half": np.float16, "bfloat16": ml_dtypes.bfloat16,
+        "float8_e4m3fn": ml_dtypes.float8_e4m3fn, "float8_e5m2": ml_dtypes.float8_e5m2,
+        "int64": np.int64, "long": np.int64, "int32": np.int32, "int": np.int32,
+        "int16": np.int16, "short": np.int16, "int8": np.int8, "uint8": np.uint8,
+        "uint16": np.uint16, "uint32": np.uint32, "uint64": np.uint64, "bool": np.bool_,
+        "complex64": np.complex64, "cfloat": np.complex64,
+        "complex128": np.complex128, "cdouble": np.complex128,
+    }.items()
+}  # fmt: skip
+
+_STORAGE_DTYPES = {
+    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32",
+    "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8",
+    "BoolStorage": "bool", "ComplexFloatStorage": "complex64",
+    "ComplexDoubleStorage": "complex128", "UntypedStorage": "uint8",
+}  # fmt: skip
+
+
+class Storage(NamedTuple):
+    """The flat memory that tensors view: its element type and its bytes, uint8 [num_bytes]."""
+
+    dtype: np.dtype
+    data: np.ndarray
+
+
+def storage_dtype(kind: Any) -> np.dtype:
+    """The element type of a storage class, given as the global that the file names."""
+    name = kind.name.rpartition(".")[2] if isinstance(kind, Standin) else repr(kind)
+    if name not in _STORAGE_DTYPES:
+        raise FormatError(f"holds a {name}, which has no plain array form.")
+    return DTYPES[_STORAGE_DTYPES[name]]
+
+
+_SAFETENSORS_DTYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "C64": "complex64",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "BOOL": "bool",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
+}  # fmt: skip
+
+
+def safetensors_dtype(name: Any) -> np.dtype:
+    """The NumPy dtype of a safetensors type name such as "BF16"."""
+    if name not in _SAFETENSORS_DTYPES:
+        raise FormatError(f"has a tensor of type {name!r}, which has no plain array form.")
+    return DTYPES[_SAFETENSORS_DTYPES[name]]
+
+
+def tensor(storage, offset, shape, strides, *_) -> np.ndarray:
+    """`torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`: a view of a storage."""
+    if not isinstance(storage, Storage):
+        raise FormatError(f"builds a tensor from a {type(storage).__name__}.")
+    return _view(storage, storage.dtype, offset, shape, strides)
+
+
+def tensor_v3(storage, offset, shape, strides, requires_grad, hooks, dtype, *_) -> np.ndarray:
+    """`torch._utils._rebuild_tensor_v3`: a view of an untyped storage."""
+    if not isinstance(storage, Storage):
+        raise FormatError(f"builds a tensor from a {type(storage).__name__}.")
+    return _view(storage, torch_dtype(dtype), offset, shape, strides)
+
+
+def _view(storage: Storage, dtype: np.dtype, offset, shape, strides) -> np.ndarray:
+    numbers = (offset, *shape, *strides)
+    if any(not isinstance(number, int) or not 0 <= number < 2**48 for number in numbers):
+        raise FormatError(f"has a tensor with offset, shape, strides {numbers}.")
+    if len(shape) != len(strides) or len(shape) > _MOST_DIMENSIONS:
+        raise FormatError(f"has a tensor of shape {shape} with strides {strides}.")
+    size = math.prod(shape)
+    available = storage.data.size // dtype.itemsize
+    needed = offset + 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+    if size and needed > available:
+        raise FormatError(f"has a tensor of {needed} elements in a storage of {available}.")
+    if size > max(available, _MOST_EXPANDED):
+        raise FormatError(f"expands {available} elements to {size}.")
+    flat = storage.data[: available * dtype.itemsize].view(dtype)
+    if not size:
+        return np.zeros(shape, dtype)
+    byte_strides = [s * dtype.itemsize for s in strides]
+    return np.lib.stride_tricks.as_strided(flat[offset:], shape, byte_strides, writeable=False)
+
+
+def torch_dtype(value: Any) -> np.dtype:
+    """The NumPy dtype of a global such as `torch.float32`."""
+    name = value.name.rpartition(".")[2] if isinstance(value, Standin) else repr(value)
+    if name not in DTYPES:
+        raise FormatError(f"has a tensor of type {name}, which has no plain array form.")
+    return DTYPES[name]
+
+
+def _typed_tensor(rebuild: Standin, kind: Standin, args: tuple, state: Any) -> np.ndarray:
+    """`torch._tensor._rebuild_from_type_v2`: a tensor subclass, read as a plain tensor."""
+    if not isinstance(rebuild, Standin) or rebuild.name not in CONSTRUCTORS:
+        raise FormatError("rebuilds a tensor subclass by an unknown function.")
+    return CONSTRUCTORS[rebuild.name](*args)
+
+
+def persistent_object(meta: Any) -> Standin:
+    """NVIDIA's `torch_utils.persistence`: the class by name; its source text is dropped unread."""
+    if not isinstance(meta, dict) or not isinstance(meta.get("class_name"), str):
+        raise FormatError("has a persistent object without class_name.")
+    return Standin(meta["class_name"], state=meta.get("state"))
+
+
+def _numpy_dtype(value: Any) -> np.dtype:
+    """A pickled `numpy.dtype`: type string, then a state whose second entry is the byte order."""
+    if not isinstance(value, Standin) or value.name != "numpy.dtype":
+        raise FormatError(f"has an array of type {value!r}.")
+    dtype = np.dtype(_plain_type_string(value.args[0]))
+    order = value.state[1] if isinstance(value.state, tuple) else "="
+    if order not in ("<", ">", "=", "|"):
+        raise FormatError(f"has an array of byte order {order!r}.")
+    return dtype.newbyteorder(order)
+
+
+def _plain_type_string(text: Any) -> str:
+    plain = isinstance(text, str) and text[:1] in tuple("bBiufcSU") and text[1:].isdigit()
+    if not plain or int(text[1:]) > 2**20:
+        raise FormatError(f"has an array of type {text!r}; expected numbers or strings.")
+    return text
+
+
+def array_from_bytes(data: Any, dtype: np.dtype, shape: tuple, order: str) -> np.ndarray:
+    """An array in native byte order over `data`; the sizes must agree."""
+    data = data.encode("latin-1") if isinstance(data, str) else data
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise FormatError(f"has an array whose data are a {type(data).__name__}.")
+    if any(not isinstance(n, int) or n < 0 for n in shape) or len(shape) > _MOST_DIMENSIONS:
+        raise FormatError(f"has an array of shape {shape}.")
+    if math.prod(shape) * dtype.itemsize != len(data):
+        raise FormatError(f"has an array of {dtype} {shape} in {len(data)} bytes.")
+    array = np.frombuffer(data, dtype) if data else np.zeros(0, dtype)
+    return array.astype(dtype.newbyteorder("="), copy=False).reshape(shape, order=order)
+
+
+def _scalar(dtype: Standin, data: bytes) -> Any:
+    """`numpy.core.multiarray.scalar`, as a Python number or string."""
+    return array_from_bytes(data, _numpy_dtype(dtype), (), "C").item()
+
+
+def _frombuffer(data: Any, dtype: Standin, shape: tuple, order: str) -> np.ndarray:
+    """`numpy.core.numeric._frombuffer`, which protocol 5 uses."""
+    return array_from_bytes(data, _numpy_dtype(dtype), shape, "F" if order == "F" else "C")
+
+
+def set_array_state(array: np.ndarray, state: Any) -> None:
+    """Fills an array made by `numpy.core.multiarray._reconstruct`.
+
+    In place (`ndarray.__setstate__` with checked values), as others may refer to it already.
+    """
+    _, shape, dtype, fortran_order, data = state
+    values = array_from_bytes(data, _numpy_dtype(dtype), shape, "F" if fortran_order else "C")
+    array.__setstate__((1, values.shape, values.dtype, False, values.tobytes()))
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    """`_codecs.encode`, which old protocols use for bytes."""
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise FormatError(f"encodes a {type(text).__name__} as {encoding!r}.")
+    return text.encode("latin-1")
+
+
+def _dictionary(*args) -> dict:
+    """A dict or subclass of it, from nothing, a dict, or a list of pairs."""
+    pairs = args[0] if args else ()
+    if isinstance(pairs, dict):
+        return dict(pairs)
+    entries = [tuple(pair) for pair in pairs]
+    if not all(isinstance(key, str | int) for key, _ in entries):
+        raise FormatError("builds a dictionary whose keys are not strings or integers.")
+    return dict(entries)
+
+
+def _set(items: Any = ()) -> set:
+    if not all(isinstance(item, str | int | float) for item in items):
+        raise FormatError("builds a set of values other than strings and numbers.")
+    return set(items)
+
+
+def _standin(name: str) -> Callable[..., Standin]:
+    return lambda *args, **kwargs: Standin(name, args, kwargs)
+
+
+def _reconstructor(kind: Any, base: Any = None, state: Any = None) -> Standin:
+    """`copyreg._reconstructor(cls, base, state)`, which protocols 0 and 1 use for objects."""
+    return Standin(kind.name if isinstance(kind, Standin) else repr(kind), (state,))
+
+
+# Classes of the standard library that are read as stand-ins; all others there are refused.
+_STANDARD_CLASSES = (
+    "argparse.Namespace", "types.SimpleNamespace", "functools.partial", "collections.deque",
+    "datetime.date", "datetime.datetime", "datetime.time", "datetime.timedelta",
+    "datetime.timezone", "decimal.Decimal", "fractions.Fraction", "uuid.UUID",
+    "pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.PurePosixPath",
+    "pathlib.PureWindowsPath", "pathlib._local.PosixPath", "pathlib._local.WindowsPath",
+    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in (
+        "object", "int", "float", "bool", "str", "bytes", "bytearray", "complex", "list", "tuple",
+        "slice", "range", "Ellipsis", "NotImplemented",
+    )),
+)  # fmt: skip
+
+_NUMPY = {
+    f"numpy.{package}.{name}": function
+    for package in ("core", "_core")
+    for name, function in (
+        ("multiarray._reconstruct", lambda *_: np.zeros(0, np.uint8)),
+        ("multiarray.scalar", _scalar),
+        ("numeric._frombuffer", _frombuffer),
+    )
+}
+
+CONSTRUCTORS: dict[str, Callable] = {
+    **{name: _standin(name) for name in (*_STANDARD_CLASSES, "numpy.dtype", "torch.device")},
+    **_NUMPY,
+    **{f"{module}.dict": _dictionary for module in ("builtins", "__builtin__")},
+    **{f"{module}.set": _set for module in ("builtins", "__builtin__")},
+    **{f"{module}.frozenset": _set for module in ("builtins", "__builtin__")},
+    **{f"{module}._reconstructor": _reconstructor for module in ("copyreg", "copy_reg")},
+    "collections.OrderedDict": _dictionary,
+    "collections.Counter": _dictionary,
+    "collections.defaultdict": lambda factory=None, *args: _dictionary(*args),
+    "dnnlib.util.EasyDict": _dictionary,
+    "dnnlib.EasyDict": _dictionary,
+    "_codecs.encode": _encode,
+    "torch.Size": lambda sizes=(): tuple(sizes),
+    "torch._utils._rebuild_tensor": tensor,
+    "torch._utils._rebuild_tensor_v2": tensor,
+    "torch._utils._rebuild_tensor_v3": tensor_v3,
+    "torch._utils._rebuild_parameter": lambda data, *_: data,
+    "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
+    "torch._tensor._rebuild_from_type_v2": _typed_tensor,
+    "torch._utils._rebuild_device_tensor_from_numpy": lambda data, *_: data,
+    "torch._utils._rebuild_xla_tensor": lambda data, *_: data,
+    "torch._tensor._rebuild_from_type": _typed_tensor,
+    "torch_utils.persistence._reconstruct_persistent_obj": persistent_object,
+}

@@ -1,0 +1,144 @@
+"""Reads a file of tensors in whatever format its first bytes say, and runs nothing in it."""
+
+import errno
+import json
+import math
+import os
+import re
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from lsh_gan.tensor_files import objects, torch_files
+from lsh_gan.tensor_files.pickles import DAMAGED
+from lsh_gan.tensor_files.values import DEFAULT_LIMITS, FormatError, Limits, check_depth
+
+_DAMAGED = (*DAMAGED, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+_LONGEST_HEADER = 100_000_000
+_LONGEST_MESSAGE = 400
+_NPY_HEADER = re.compile(
+    r"\{'descr': '([<>|=]?[biufcSU]\d{1,7})', 'fortran_order': (True|False), "
+    r"'shape': \(([\d, ]*)\),? *\}\s*"
+)
+
+
+def read(path: str | os.PathLike, *, limits: Limits = DEFAULT_LIMITS) -> Any:
+    """Reads the tensors and values in a file without running anything that it contains.
+
+    Formats, told by content and not by name: torch zip and torch legacy (`torch.save`), pickles
+    (NVIDIA's persistent ones too), safetensors, npz and npy.
+
+    Args:
+        path: The file.
+        limits: Bounds on size, depth and number of values.
+
+    Returns:
+        Nested dicts, lists and tuples of NumPy arrays (native byte order; views of shared
+        storages may be read-only), numbers, strings and `Standin`s for other objects.
+
+    Raises:
+        FileNotFoundError: No such file.
+        FormatError: Damaged, hostile, too large, or another format; one line with the path.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: {'not a file' if path.exists() else 'no such file'}.")
+    try:
+        size = path.stat().st_size
+        if size > limits.num_bytes:
+            raise FormatError(f"has {size} bytes; at most {limits.num_bytes} are read.")
+        with path.open("rb") as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd escapes in a damaged file's strings
+            value = _read_stream(stream, size, limits)
+        check_depth(value, limits)
+    except FormatError as error:
+        raise FormatError(f"{path}: {_one_line(error)}") from error
+    except _DAMAGED as error:
+        raise FormatError(f"{path}: damaged file: {_one_line(error)}") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # what seeking to a position that is no position gives
+            raise
+        raise FormatError(f"{path}: damaged file: it refers to bytes outside of it.") from error
+    return value
+
+
+def _one_line(error: Exception) -> str:
+    """The message, printable and not long whatever names the file made up."""
+    text = "".join(char if char.isprintable() else "?" for char in str(error))
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}…"
+
+
+def _read_stream(stream: BinaryIO, size: int, limits: Limits) -> Any:
+    start = stream.read(64)
+    stream.seek(0)
+    if start.startswith(b"PK\x03\x04"):
+        return _read_zip(stream, limits)
+    if start.startswith(b"\x93NUMPY"):
+        return _npy(stream.read())
+    if len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < size:
+        return _safetensors(stream, size)
+    if start[:1] == b"\x80" and start[2:].startswith(torch_files.LEGACY_START):
+        return torch_files.read_legacy(stream, limits=limits)
+    if start[:1] == b"\x80":
+        return torch_files.read_pickle(stream, limits=limits)
+    raise FormatError(
+        f"starts with {start[:8]!r}; expected a torch, pickle, safetensors, npz or npy file."
+    )
+
+
+def _read_zip(stream: BinaryIO, limits: Limits) -> Any:
+    with zipfile.ZipFile(stream) as archive:
+        names = archive.namelist()
+        if len(names) > limits.values:
+            raise FormatError(f"has {len(names)} members; at most {limits.values}.")
+        if names and all(name.endswith(".npy") for name in names):
+            return {
+                name.removesuffix(".npy"): _npy(torch_files.member(archive, name, limits))
+                for name in names
+            }
+        return torch_files.read_zip(archive, limits=limits)
+
+
+def _npy(data: bytes) -> np.ndarray:
+    """One npy file (NumPy's format 1.0 to 3.0), numbers and strings only."""
+    length_bytes = 2 if data[6:7] == b"\x01" else 4
+    start = 8 + length_bytes
+    end = start + int.from_bytes(data[8:start], "little")
+    header = data[start:end].decode("latin-1")
+    match = _NPY_HEADER.fullmatch(header)
+    if match is None:
+        raise FormatError(f"has an npy header {header[:80]!r}, not of plain numbers or strings.")
+    shape = tuple(int(n) for n in match[3].split(",") if n.strip())
+    order = "F" if match[2] == "True" else "C"
+    return objects.array_from_bytes(memoryview(data)[end:], np.dtype(match[1]), shape, order)
+
+
+def _safetensors(stream: BinaryIO, size: int) -> dict[str, Any]:
+    """A safetensors file: length, JSON header, little-endian data; `__metadata__` is kept."""
+    length = int.from_bytes(stream.read(8), "little")
+    if length > min(size - 8, _LONGEST_HEADER):
+        raise FormatError(f"has a header of {length} bytes in a file of {size}.")
+    header = json.loads(stream.read(length))
+    start = 8 + length
+    tensors: dict[str, Any] = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            tensors[name] = {str(key): str(text) for key, text in entry.items()}
+            continue
+        dtype = objects.safetensors_dtype(entry["dtype"])
+        begin, end = entry["data_offsets"]
+        shape = entry["shape"]
+        integers = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
+        if not integers or not begin <= end <= size - start:
+            raise FormatError(f"tensor {name} lies at {begin}:{end} of {size - start} bytes.")
+        if math.prod(shape) * dtype.itemsize != end - begin:
+            raise FormatError(f"tensor {name} {dtype} {shape} has {end - begin} bytes.")
+        stream.seek(start + begin)
+        data = stream.read(end - begin)
+        order = dtype.newbyteorder("<")
+        tensors[name] = objects.array_from_bytes(data, order, tuple(shape), "C")
+    return tensors

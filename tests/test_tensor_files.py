@@ -1,0 +1,175 @@
+"""The tensor file reader on files that torch, NVIDIA's code and NumPy wrote.
+
+`goldens/files/kinds.*` were written by torch 2.13 (`torch.save` in both formats, and `pickle.dump`)
+and hold one tensor `arange(6).reshape(2, 3)` of each type, views of shared storages, and plain
+values. The other files there are networks whose weights the goldens regenerate.
+"""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from golden import FOLDER, load_golden
+from tensor_file_writers import call, named, raw, tensor, write_pickle, write_safetensors, write_zip
+
+from lsh_gan import tensor_files
+from lsh_gan.tensor_files import Standin
+
+FILES = FOLDER / "files"
+KINDS = ["kinds.zip.pth", "kinds.legacy.pth", "kinds.pkl"]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_type_of_tensor(name):
+    tensors = tensor_files.read(FILES / name)["tensors"]
+    types = ["float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "uint16"]
+    types = [np.dtype(t) for t in [*types, "complex64"]]
+    types += [np.dtype(ml_dtypes.bfloat16), np.dtype(ml_dtypes.float8_e4m3fn)]
+    for dtype in types:
+        assert tensors[dtype.name].dtype == dtype
+        expected = np.arange(6).reshape(2, 3)
+        np.testing.assert_array_equal(tensors[dtype.name].astype(np.complex64), expected)
+    np.testing.assert_array_equal(tensors["bool"], [[True, False, True], [False, True, False]])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_views_of_storages(name):
+    tensors = tensor_files.read(FILES / name)["tensors"]
+    base = np.arange(24, dtype=np.float32)
+    grid = base.reshape(2, 3, 4)
+    expected = {
+        "shared_first": base[:12],
+        "shared_last": base[12:],
+        "transposed": grid.transpose(2, 0, 1),
+        "stepped": grid[1, :, ::2],
+        "expanded": np.full((3, 2), 7, np.float32),
+        "scalar": np.float32(3.5),
+        "empty": np.zeros((0, 4), np.float32),
+        "parameter": base[:2],
+        "tagged": base[:3],
+    }
+    for key, values in expected.items():
+        assert tensors[key].dtype == np.float32
+        assert tensors[key].shape == values.shape
+        np.testing.assert_array_equal(tensors[key], values)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_plain_values_and_standins(name):
+    value = tensor_files.read(FILES / name)
+    assert value["numbers"] == [1, -2, 2**70, 0.5, True, None, "text", b"bytes"]
+    assert value["nested"] == ({"a": (1, (2,))}, {1, 2})
+    assert value["size"] == (2, 3)
+    assert value["dtype"].name == "torch.float16"
+    assert (value["device"].name, value["device"].args) == ("torch.device", ("cuda", 0))
+    np.testing.assert_array_equal(value["numpy"], np.arange(6.0).reshape(2, 3))
+    assert value["numpy"].dtype.isnative
+    np.testing.assert_array_equal(value["fortran"], np.arange(6).reshape(2, 3))
+    assert value["numpy_scalar"] == 1.5
+
+
+def test_shared_storages_are_read_once():
+    tensors = tensor_files.read(FILES / "kinds.zip.pth")["tensors"]
+    ends = [np.lib.array_utils.byte_bounds(tensors[k]) for k in ("shared_first", "shared_last")]
+    assert ends[0][1] == ends[1][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "golden", "part"),
+    [
+        ("stylegan2_uncond_skip.pkl", "stylegan2_uncond_skip", "G_ema"),
+        ("r3gan_32.pkl", "r3gan_32", "G_ema"),
+        ("mimicry_sngan32.netG_100000_steps.legacy.pth", "mimicry_sngan32", "model_state_dict"),
+        ("pgan_zoo_32_s3_i100.pth", "pgan_zoo_32", "avgG"),
+    ],
+)
+def test_state_dict_equals_the_original(name, golden, part):
+    value = tensor_files.read(FILES / name)
+    state = tensor_files.state_dict(value[part])
+    expected = load_golden(golden).state()
+    assert list(state) == list(expected)
+    for key, values in expected.items():
+        assert state[key].dtype == values.dtype
+        np.testing.assert_array_equal(state[key], values)
+
+
+def test_persistent_object_gives_class_and_arguments_and_drops_its_source():
+    generator = tensor_files.read(FILES / "stylegan2_uncond_skip.pkl")["G_ema"]
+    assert generator.name == "Generator"
+    assert generator.init_args == ()
+    assert generator.init_kwargs["img_resolution"] == 32
+    assert generator.init_kwargs["mapping_kwargs"] == {"num_layers": 3}
+    assert "must never be executed" not in repr(generator)
+
+
+def test_standin_keeps_arguments_state_elements_and_entries(tmp_path):
+    built = call("lib.Thing", raw(1)) + raw(((), {"a": 2, "_non": 3})) + b"b"
+    grown = b"]" + named("lib.Bag") + b")\x81" + raw("x") + b"a" + b"a"
+    keyed = named("lib.Box") + b")\x81" + raw("k") + raw(5) + b"s"
+    value = tensor_files.read(write_pickle(tmp_path / "a.pkl", built + grown + keyed + b"\x87"))
+    thing, bag, box = value
+    assert (thing.name, thing.args, thing.attributes) == ("lib.Thing", (1,), {"a": 2, "_non": 3})
+    assert bag[0].elements == ["x"]
+    assert box.entries == {"k": 5}
+    assert isinstance(box, Standin)
+
+
+def test_state_dict_leaves_out_buffers_that_torch_does_not_save():
+    one = np.ones(1)
+    inner = Standin("M", state={"_parameters": {"w": one}, "_buffers": {}, "_modules": {}})
+    state = {
+        "_parameters": {"bias": one, "absent": None},
+        "_buffers": {"kept": one, "hidden": one},
+        "_non_persistent_buffers_set": {"hidden"},
+        "_modules": {"0": inner},
+        "other": one,
+    }
+    flat = tensor_files.state_dict({"net": Standin("M", state=state), "list": [one, "text"]})
+    assert list(flat) == ["net.bias", "net.kept", "net.0.w", "list.0"]
+
+
+@pytest.mark.parametrize("byte_order", ["big", "little", None])
+def test_byte_order_of_a_torch_zip(tmp_path, byte_order):
+    order = ">" if byte_order == "big" else "<"
+    storages = {"0": np.arange(6, dtype=f"{order}f4"), "1": np.arange(6, dtype=f"{order}i8")}
+    operations = tensor() + tensor(kind="LongStorage", key="1") + b"\x86"
+    path = write_zip(tmp_path / "a.pth", operations, storages, byte_order=byte_order)
+    floats, integers = tensor_files.read(path)
+    np.testing.assert_array_equal(floats, np.arange(6, dtype=np.float32).reshape(2, 3))
+    np.testing.assert_array_equal(integers, np.arange(6).reshape(2, 3))
+
+
+def test_safetensors(tmp_path):
+    tensors = {
+        "a.weight": ("F16", np.arange(6, dtype="<f2").reshape(2, 3)),
+        "b": ("BF16", np.arange(2).astype(ml_dtypes.bfloat16)),
+        "flag": ("BOOL", np.array([True, False])),
+        "empty": ("F32", np.zeros((0, 3), "<f4")),
+        "scalar": ("I64", np.array(7, "<i8")),
+    }
+    value = tensor_files.read(write_safetensors(tmp_path / "a.safetensors", tensors))
+    assert value["__metadata__"] == {"format": "pt"}
+    assert list(tensor_files.state_dict(value)) == list(tensors)
+    for name, (_, array) in tensors.items():
+        assert value[name].dtype == array.dtype
+        np.testing.assert_array_equal(value[name], array)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz_and_npy(tmp_path, save):
+    arrays = {
+        "big_endian": np.arange(6, dtype=">i4").reshape(2, 3),
+        "fortran": np.asfortranarray(np.arange(6.0).reshape(3, 2)),
+        "half": np.ones(3, np.float16),
+        "text": np.array(["a", "bc"]),
+        "scalar": np.array(2.5),
+        "empty": np.zeros((0, 2)),
+        "flag": np.array([True]),
+    }
+    save(tmp_path / "a.npz", **arrays)
+    value = tensor_files.read(tmp_path / "a.npz")
+    assert list(value) == list(arrays)
+    for name, array in arrays.items():
+        assert value[name].dtype.isnative
+        np.testing.assert_array_equal(value[name], array)
+    np.save(tmp_path / "a.npy", arrays["fortran"])
+    np.testing.assert_array_equal(tensor_files.read(tmp_path / "a.npy"), arrays["fortran"])
