@@ -13,7 +13,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Also judged, as they are: folders or arrays of images, or `.npy` features [m, d].
     config.samples = ()
     config.num_samples = 5_000  # m: images a generator and setting
-    config.batch_size = 250  # of sampling; a multiple of the number of devices
+    config.batch_size = 256  # of sampling; a multiple of the number of devices
     config.seeds = (0,)  # of the latents: one row a seed; the same latents for every setting
 
     # What it is judged against.

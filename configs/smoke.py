@@ -12,7 +12,7 @@ def get_config() -> ml_collections.ConfigDict:
     """Returns the configuration of the smoke test."""
     config = default.get_config()
     config.num_samples = 250
-    config.batch_size = 125
+    config.batch_size = 128
     config.reference.num_images = 250
     config.features.side = 32
     config.compression.bits = (4, 2)

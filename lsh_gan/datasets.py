@@ -115,11 +115,9 @@ def load_array(path: str | Path) -> np.ndarray:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return loaded[loaded.files[0]]
+        with Path(path).open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            return loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]]
     except (ValueError, OSError, EOFError, IndexError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: not a readable array file ({error})") from error
 
@@ -170,6 +168,7 @@ def _square(pixels: np.ndarray, side: int) -> np.ndarray:
     edge = min(h, w)
     left, top = (w - edge) // 2, (h - edge) // 2
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    box = (left, top, left + edge, top + edge)
-    resized = image.resize((side, side), Image.Resampling.LANCZOS, box=box)
+    # Cropped first: `resize(box=...)` would let pixels outside the square bleed in.
+    square = image.crop((left, top, left + edge, top + edge))
+    resized = square.resize((side, side), Image.Resampling.LANCZOS)
     return np.asarray(resized).reshape(side, side, channels)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsh_gan import tensor_files
+from lsh_gan import sharding, tensor_files
 from lsh_gan.errors import choose, nearest
 from lsh_gan.features.registry import FEATURES, FeatureSpec
 from lsh_gan.features.resizing import resize
@@ -179,7 +179,8 @@ def embed(
     Args:
         network: What `load` returned, or any function with its `dim`.
         images: Uint8 `[n, h, w, c]`, or an iterable of such batches, all of one `h, w, c`.
-        batch_size: Images at a time; None takes 32 on CPU, 256 elsewhere.
+        batch_size: Images at a time, a multiple of the number of devices; None takes 32 on CPU,
+            256 elsewhere.
         progress: Called with the number of images done since its last call (`tqdm.update`).
 
     Returns:
@@ -195,7 +196,7 @@ def embed(
         raise ValueError(f"batch_size is {batch_size!r}; expected an integer of at least 1.")
     parts = []
     for batch, count in _batches(images, batch_size):
-        parts.append(network(batch)[:count])
+        parts.append(network(sharding.split(batch))[:count])
         if progress is not None:
             progress(count)
     if not parts:

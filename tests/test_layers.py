@@ -1,0 +1,104 @@
+"""The fast convolutions against the textbook ones."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from lsh_gan.generators import layers
+
+TOLERANCE = 1e-5  # float32 sums of up to 48 products of size 1, in another order
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((2, 6, 8, 3), np.float32)
+    return image, {k: rng.standard_normal((k, k, 3, 5), np.float32) for k in (1, 3, 4)}
+
+
+def naive_conv(x, kernel, *, stride, padding):
+    """Cross-correlation by definition, in float64."""
+    x = np.pad(x.astype(np.float64), ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    k = kernel.shape[0]
+    rows, columns = (x.shape[1] - k) // stride + 1, (x.shape[2] - k) // stride + 1
+    out = np.zeros((len(x), rows, columns, kernel.shape[3]))
+    for i in range(rows):
+        for j in range(columns):
+            patch = x[:, i * stride : i * stride + k, j * stride : j * stride + k]
+            out[:, i, j] = np.tensordot(patch, kernel.astype(np.float64), 3)
+    return out
+
+
+def naive_conv_transpose(x, kernel):
+    """Kernel 4, stride 2, padding 1: every input pixel adds the kernel around twice its place."""
+    n, h, w, _ = x.shape
+    out = np.zeros((n, 2 * h + 2, 2 * w + 2, kernel.shape[3]))
+    for i in range(h):
+        for j in range(w):
+            added = np.tensordot(x[:, i, j].astype(np.float64), kernel.astype(np.float64), (1, 2))
+            out[:, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4] += added
+    return out[:, 1:-1, 1:-1]
+
+
+@pytest.mark.parametrize(("size", "padding"), [(1, 0), (3, 1), (3, 0), (4, 1)])
+def test_conv(data, size, padding):
+    x, kernels = data
+    expected = naive_conv(x, kernels[size], stride=1, padding=padding)
+    np.testing.assert_allclose(
+        layers.conv(x, kernels[size], padding), expected, rtol=0, atol=TOLERANCE
+    )
+
+
+def test_conv_transpose(data):
+    x, kernels = data
+    expected = naive_conv_transpose(x, kernels[4])
+    np.testing.assert_allclose(
+        layers.conv_transpose_4x4(x, kernels[4]), expected, rtol=0, atol=TOLERANCE
+    )
+
+
+def test_conv_of_nearest_upsampling(data):
+    x, kernels = data
+    expected = naive_conv(x.repeat(2, 1).repeat(2, 2), kernels[3], stride=1, padding=1)
+    np.testing.assert_allclose(
+        layers.upsample_conv_3x3(x, kernels[3]), expected, rtol=0, atol=TOLERANCE
+    )
+
+
+def test_strided_conv(data):
+    x, kernels = data
+    expected = naive_conv(x, kernels[4], stride=2, padding=1)
+    np.testing.assert_allclose(
+        layers.conv_4x4_stride_2(x, kernels[4]), expected, rtol=0, atol=TOLERANCE
+    )
+
+
+def test_average_pool_of_conv(data):
+    x, kernels = data
+    full = naive_conv(x, kernels[3], stride=1, padding=1)
+    expected = full.reshape(2, 3, 2, 4, 2, 5).mean(axis=(2, 4))
+    np.testing.assert_allclose(
+        layers.conv_3x3_average_pool(x, kernels[3]), expected, rtol=0, atol=TOLERANCE
+    )
+
+
+@pytest.mark.parametrize(("size", "padding"), [(1, 0), (3, 1), (4, 1)])
+def test_gradients_are_those_of_the_plain_convolution(data, size, padding):
+    x, kernels = data
+
+    def plain(x, kernel):
+        pad = ((padding, padding), (padding, padding))
+        return lax.conv_general_dilated(x, kernel, (1, 1), pad, dimension_numbers=layers.DIMENSIONS)
+
+    weights = jnp.cos(jnp.arange(plain(x, kernels[size]).size, dtype=jnp.float32))
+
+    def loss(conv):
+        return lambda x, kernel: jnp.vdot(conv(x, kernel).reshape(-1), weights)
+
+    fast = jax.grad(loss(lambda x, k: layers.conv(x, k, padding)), argnums=(0, 1))
+    slow = jax.grad(loss(plain), argnums=(0, 1))
+    for ours, theirs in zip(fast(x, kernels[size]), slow(x, kernels[size]), strict=True):
+        # Sums of up to 96 products in another order.
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=5e-5)

@@ -1,0 +1,86 @@
+"""An image is a function of (key, index): not of the batch, nor of the number of devices."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lsh_gan import generators, sampling
+
+PROGRAM = """
+import json, jax, numpy as np
+from lsh_gan import features, generators, sampling
+generator = generators.load("dcgan")
+images = np.concatenate(
+    list(sampling.sample(generator, generator.params, jax.random.key(0), 21, batch_size=8))
+)
+embedded = features.embed(features.load("efficientnet_lite0", side=32), images, batch_size=8)
+print(json.dumps([jax.device_count(), images.tolist(), np.asarray(embedded).tolist()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return generators.load("dcgan")
+
+
+def sample(generator, count, batch_size):
+    batches = sampling.sample(
+        generator, generator.params, jax.random.key(0), count, batch_size=batch_size
+    )
+    return np.concatenate(list(batches)).astype(int)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20, 21, 64])
+def test_batch_size_does_not_matter(generator, batch_size):
+    images = sample(generator, 21, batch_size)
+    assert images.shape == (21, 32, 32, 1)
+    # Rounding to 255 steps may fall either way where float32 sums differ in their last bit.
+    np.testing.assert_allclose(images, sample(generator, 21, 16), rtol=0, atol=1)
+
+
+def test_latents_are_standard_normal_and_do_not_depend_on_the_start():
+    key = jax.random.key(3)
+    z = sampling.latents(key, 0, 2_000, 64)
+    np.testing.assert_array_equal(z[100:110], sampling.latents(key, 100, 10, 64))
+    # Four standard errors of the mean and of the variance of 128,000 normal draws.
+    assert abs(float(z.mean())) < 4 / 128_000**0.5
+    assert abs(float(z.var()) - 1) < 4 * (2 / 128_000) ** 0.5
+
+
+def test_rounding_to_uint8():
+    values = jnp.array([-2.0, -1.0, -0.999, 0.0, 0.999, 1.0, 2.0])
+    assert sampling.to_uint8(values).tolist() == [0, 0, 0, 128, 255, 255, 255]
+
+
+def test_nan_names_the_image(generator):
+    bad = jax.tree.map(lambda x: x, generator.params)
+    bad["batch_stats"]["norm_0"]["mean"] = jnp.full_like(
+        bad["batch_stats"]["norm_0"]["mean"], jnp.nan
+    )
+    with pytest.raises(ValueError, match="dcgan: image 0 holds NaN or Inf"):
+        list(sampling.sample(generator, bad, jax.random.key(0), 4, batch_size=4))
+
+
+def test_four_devices_give_what_one_gives():
+    outputs = []
+    for devices in (1, 4):
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+        result = subprocess.run(
+            [sys.executable, "-c", PROGRAM], env=environment, check=True, capture_output=True
+        )
+        count, images, embedded = json.loads(result.stdout)
+        assert count == devices
+        outputs.append((np.array(images), np.array(embedded)))
+    (images, embedded), (images_4, embedded_4) = outputs
+    np.testing.assert_allclose(images_4, images, rtol=0, atol=1)
+    # Equal images embed within 1e-5 of the largest feature; see `features.embed`.
+    same = (images == images_4).all(axis=(1, 2, 3))
+    assert same.mean() > 0.5
+    np.testing.assert_allclose(embedded_4[same], embedded[same], rtol=0, atol=1e-5 * embedded.max())

@@ -1,0 +1,86 @@
+"""Bad configurations: one line that names the field, the value and the nearest valid choice."""
+
+import pytest
+
+from configs import default
+from lsh_gan import settings
+
+
+def resolve(**changes):
+    config = default.get_config()
+    with config.unlocked():
+        for field, value in changes.items():
+            *parents, name = field.split("__")
+            target = config
+            for parent in parents:
+                target = target[parent]
+            target[name] = value
+    return settings.resolve(config)
+
+
+def test_the_default_is_valid_and_asks_for_15_compressions():
+    specs = settings.compression_specs(resolve())
+    assert len(specs) == 15
+    assert specs[0].bits is None
+    assert {(s.bits, s.clipping) for s in specs[1:]} == {
+        (bits, clipping) for bits in range(2, 9) for clipping in ("none", "mse")
+    }
+
+
+def test_names_with_commas_are_split():
+    config = resolve(metrics=("knn, lsh",), compression__clipping=("none,mse",))
+    assert config.metrics == ("knn", "lsh")
+    assert config.compression.clipping == ("none", "mse")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("metrics", ("kn",), r"metric 'kn' is unknown; did you mean 'knn'"),
+        ("features__name", "efficientnet", r"feature network 'efficientnet' is unknown; did you"),
+        ("compression__clipping", ("msee",), r"clipping method 'msee' is unknown.*'mse'"),
+        ("compression__granularity", ("channel",), r"granularity 'channel' is unknown"),
+        ("compression__scheme", ("afine",), r"scheme 'afine' is unknown; did you mean 'affine'"),
+        ("compression__bits", (0,), r"bits = 0 is not .* from 1 to 16.*nearest valid width is 1"),
+        ("compression__bits", (17,), r"bits = 17 .*nearest valid width is 16"),
+        ("compression__bits", (4.5,), r"bits = 4.5 is not a whole number"),
+        ("hash__family", "afine", r"hash family 'afine' is unknown; did you mean 'affine'"),
+        ("num_samples", 4, r"k = 3 needs at least 5 images; n = 5000, m = 4"),
+        ("reference__num_images", 4, r"k = 3 needs at least 5 images; n = 4, m = 5000"),
+        ("batch_size", 0, r"batch_size = 0; expected at least 1"),
+        ("k", 0, r"k = 0; expected at least 1"),
+        ("generators", (), r"generators and samples are both empty"),
+        ("compression__rules", ({"patern": "x"},), r"'patern'; did you mean 'pattern'"),
+        ("compression__rules", ({"pattern": "("},), r"rule '\(' is not a regular expression"),
+    ],
+)
+def test_bad_values(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        resolve(**{field: value})
+
+
+def test_unknown_names_are_refused_even_where_no_width_is_asked():
+    with pytest.raises(ValueError, match=r"'msee' is unknown"):
+        resolve(compression__bits=(), compression__clipping=("msee",))
+
+
+def test_wrong_type():
+    with pytest.raises(TypeError, match=r"num_samples = '5'; expected a whole number"):
+        resolve(num_samples="5")
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--config.metric=knn", r"no field 'metric'; did you mean 'metrics'"),
+        ("--config.compression.bit=4", r"no field 'compression.bit'.*'compression.bits'"),
+    ],
+)
+def test_unknown_fields(argument, message):
+    with pytest.raises(ValueError, match=message):
+        settings.check_field_names(["main.py", argument], default.get_config())
+
+
+def test_known_fields_pass():
+    arguments = ["main.py", "--config=a.py", "--config.compression.bits=4", "--workdir=x"]
+    assert settings.check_field_names(arguments, default.get_config()) is None

@@ -1,0 +1,221 @@
+"""The main job at a tiny size, as a person runs it, and the ways in which it refuses bad input."""
+
+import csv
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import smoke
+from lsh_gan import compression, generators, report, rows, sweep
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_main(*arguments):
+    return subprocess.run(
+        [sys.executable, "main.py", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """The work folder of one run of the smoke configuration from the command line."""
+    folder = tmp_path_factory.mktemp("run") / "smoke"
+    result = run_main("--config=configs/smoke.py", f"--workdir={folder}")
+    assert result.returncode == 0, result.stderr
+    assert "sngan" in result.stdout
+    return folder
+
+
+def tiny(**changes):
+    """A configuration of one row that embeds almost nothing."""
+    config = smoke.get_config()
+    config.generators = ("dcgan",)
+    config.compression.bits = ()
+    config.num_samples = config.reference.num_images = 8
+    config.metrics = ("knn",)
+    with config.unlocked():
+        for field, value in changes.items():
+            parent, _, name = field.rpartition("__")
+            (config[parent] if parent else config)[name] = value
+    return config
+
+
+def test_one_row_a_measurement_with_all_that_repeats_it(workdir):
+    measured = rows.read(workdir)
+    settings = {(row["generator"], row["bits"], row["clipping"]) for row in measured}
+    expected = {(None, None), (4, "mse"), (2, "mse")}
+    assert settings == {(name, *pair) for name in ("dcgan", "sngan") for pair in expected}
+    for row in measured:
+        for metric in ("knn", "lsh_knn", "lsh"):
+            for field in ("precision", "recall", "precision_ceiling", "recall_ceiling"):
+                assert 0 <= row[f"{metric}_{field}"] <= 1
+        assert (row["n"], row["m"], row["d"], row["k"], row["seed"]) == (250, 250, 1280, 3, 0)
+        assert row["features"]["name"] == "efficientnet_lite0"
+        assert row["hash"]["num_tables"] == 32
+        assert {"jax", "flax", "numpy", "lsh_gan", "python"} <= row["versions"].keys()
+        assert row["seconds"]["knn"] > 0
+        assert len({row["config_hash"] for row in measured}) == 1
+
+
+def test_size_in_the_table_is_the_size_on_disk(workdir):
+    for row in rows.read(workdir):
+        assert (workdir / "packed" / f"{row['row_hash']}.packed").stat().st_size == row["bytes"]
+    sizes = {row["bits"]: row["bytes"] for row in rows.read(workdir) if row["generator"] == "dcgan"}
+    assert sizes[2] < sizes[4] < sizes[None] / 7
+
+
+def test_packed_file_is_the_compressed_generator(workdir):
+    row = next(r for r in rows.read(workdir) if r["generator"] == "sngan" and r["bits"] == 4)
+    packed = generators.load(workdir / "packed" / f"{row['row_hash']}.packed")
+    spec = compression.CompressionSpec(bits=4, clipping="mse")
+    expected, _ = compression.compress(generators.load("sngan").params, spec)
+    for path in ("conv_1", "shortcut"):
+        ours = packed.params["params"]["block_1"][path]["kernel"]
+        np.testing.assert_array_equal(ours, expected["params"]["block_1"][path]["kernel"])
+
+
+def test_tables_and_pictures_are_there(workdir):
+    with (workdir / "table.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 6
+    first = table[0]
+    relative = float(first["knn_precision"]) / float(first["knn_precision_ceiling"])
+    assert float(first["knn_precision_relative"]) == pytest.approx(relative)
+    assert (workdir / "table.md").read_text().count("\n") >= 10
+    names = ("precision_recall", "tradeoff", "size_recall", "samples_dcgan", "samples_sngan")
+    for name in names:
+        with Image.open(workdir / f"{name}.png") as image:
+            pixels = np.asarray(image.convert("L"))
+        assert pixels.shape[0] > 200
+        assert pixels.std() > 5
+
+
+def test_strips_show_the_same_latents(workdir):
+    strips = {}
+    for row in rows.read(workdir):
+        if row["generator"] == "dcgan":
+            with Image.open(workdir / "samples" / f"{row['row_hash']}.png") as image:
+                strips[row["bits"]] = np.asarray(image).astype(float)
+    assert strips[None].shape == (32, 320)
+    shuffled = np.roll(strips[None], 32, axis=1)
+    for bits in (4, 2):
+        changed = np.abs(strips[bits] - strips[None]).mean()
+        assert 0 < changed < np.abs(strips[bits] - shuffled).mean() / 2
+
+
+def test_repeating_the_command_computes_nothing(workdir):
+    before = (workdir / "rows.jsonl").read_bytes()
+    started = time.time()
+    sweep.run(smoke.get_config(), workdir)
+    assert (workdir / "rows.jsonl").read_bytes() == before
+    assert (workdir / "table.md").stat().st_mtime >= started
+    for file in (workdir / "packed").iterdir():
+        assert file.stat().st_mtime < started
+
+
+def test_a_killed_run_continues_with_the_same_numbers(workdir):
+    file = workdir / "rows.jsonl"
+    before = rows.read(workdir)
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:-1]) + lines[-1][:100])
+    sweep.run(smoke.get_config(), workdir)
+    after = rows.read(workdir)
+    assert after[:-1] == before[:-1]
+    timeless = [{k: v for k, v in row.items() if k != "seconds"} for row in (before[-1], after[-1])]
+    assert timeless[0] == timeless[1]
+
+
+def test_report_alone_redraws(workdir):
+    (workdir / "tradeoff.png").unlink()
+    (workdir / "table.md").unlink()
+    assert report.main([str(workdir)]) == 0
+    assert (workdir / "tradeoff.png").exists()
+    assert (workdir / "table.md").exists()
+
+
+def test_report_of_no_work_folder(tmp_path, capsys):
+    assert report.main([str(tmp_path)]) == 1
+    assert "is not a work folder" in capsys.readouterr().err
+
+
+def test_other_configuration_in_the_same_folder(workdir):
+    config = smoke.get_config()
+    config.k = 5
+    with pytest.raises(ValueError, match=r"config\.json: k is 3 there and 5 here"):
+        sweep.run(config, workdir)
+
+
+def test_errors_are_one_line(tmp_path):
+    result = run_main("--config=configs/smoke.py", f"--workdir={tmp_path}", "--config.metrics=kn")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("error: metric 'kn' is unknown; did you mean")
+    assert "Traceback" not in result.stderr
+    result = run_main("--config=configs/smoke.py", f"--workdir={tmp_path}", "--config.bits=4")
+    assert result.returncode == 1
+    assert "no field 'bits'; did you mean" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_own_images_and_features(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (8, 32, 32, 3), np.uint8)
+    (tmp_path / "folder").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "folder" / f"{i}.png")
+    np.save(tmp_path / "real.npy", rng.standard_normal((12, 1280), np.float32))
+    np.save(tmp_path / "fake.npy", rng.standard_normal((9, 1280), np.float32))
+    config = tiny(
+        generators=(),
+        samples=(str(tmp_path / "folder"), str(tmp_path / "fake.npy")),
+        reference__features=str(tmp_path / "real.npy"),
+    )
+    sweep.run(config, tmp_path / "run")
+    folder, features = rows.read(tmp_path / "run")
+    assert (folder["generator"], folder["m"], features["generator"], features["m"]) == (
+        "folder", 8, "fake", 9
+    )  # fmt: skip
+    assert "bytes" not in folder
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (np.full((12, 1280), np.nan, np.float32), r"real\.npy: row 0 holds NaN or Inf"),
+        (np.zeros((12, 7), np.float32), r"real\.npy: d = 7; the feature network has d = 1280"),
+        (np.zeros((12, 4, 4), np.float32), r"real\.npy: float32 \(12, 4, 4\); expected float"),
+        (np.zeros((12, 1280), np.int32), r"real\.npy: int32 .*; expected float features"),
+        (np.zeros((4, 1280), np.float32), r"num_images = 8: .* has 4, and k = 3 needs at least 5"),
+    ],
+)
+def test_bad_reference_features(content, message, tmp_path):
+    np.save(tmp_path / "real.npy", content)
+    config = tiny(reference__features=str(tmp_path / "real.npy"))
+    with pytest.raises(ValueError, match=message):
+        sweep.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_sources_are_errors_before_the_work_folder_exists(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "weights.pth").write_bytes(b"no weights")
+    cases = [
+        ({"reference__images": str(tmp_path / "empty")}, ValueError, "no images"),
+        ({"generators": ("dcgam",)}, FileNotFoundError, "shipped generators: dcgan, sngan"),
+        ({"features__weights": str(tmp_path / "no.pth")}, FileNotFoundError, "no such file"),
+        ({"features__weights": str(tmp_path / "weights.pth")}, ValueError, "sha256 is"),
+        ({"reference__num_images": 20_000}, ValueError, "fashion_mnist has 10000"),
+        ({"samples": (str(tmp_path / "gone"),)}, FileNotFoundError, "no such folder or file"),
+    ]
+    for changes, error, message in cases:
+        with pytest.raises(error, match=message):
+            sweep.run(tiny(**changes), tmp_path / "run")
+    rule = ({"pattern": "params/up_9/kernel", "skip": True},)
+    with pytest.raises(ValueError, match=r"up_9.*matches no tensor.*params/up_0/kernel"):
+        sweep.run(tiny(compression__bits=(4,), compression__rules=rule), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
