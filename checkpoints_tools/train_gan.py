@@ -184,14 +184,15 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict:
         Variables of the averaged generator.
 
     Raises:
-        ValueError: Unknown generator.
+        ValueError: Unknown generator, or a file that holds no images.
+        FileNotFoundError: There is no such file of images.
         FloatingPointError: A loss became NaN or Inf.
     """
     trainer = Trainer(config)
-    images = jnp.asarray(datasets.pad_to(datasets.read_idx_images(config.images), 32))
+    images = load_training_images(config)
+    workdir.mkdir(parents=True, exist_ok=True)
     state = trainer.init()
-    options = ocp.CheckpointManagerOptions(max_to_keep=2)
-    with ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options) as manager:
+    with _checkpoints(workdir) as manager:
         if manager.latest_step() is not None:
             restore = ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, state))
             state = manager.restore(manager.latest_step(), args=restore)
@@ -204,6 +205,22 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict:
             if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
                 manager.save(step + 1, args=ocp.args.StandardSave(state))
     return trainer.averaged(state)
+
+
+def load_training_images(config: ml_collections.ConfigDict) -> jax.Array:
+    """Reads the images of `config.images`, padded with black: uint8 `[n, 32, 32, 1]`."""
+    return jnp.asarray(datasets.pad_to(datasets.read_idx_images(config.images), 32))
+
+
+def _checkpoints(workdir: Path) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(max_to_keep=2)
+    return ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
+
+
+def save_state(workdir: Path, state: TrainState) -> None:
+    """Writes a checkpoint from which `train` continues."""
+    with _checkpoints(workdir) as manager:
+        manager.save(int(state.step), args=ocp.args.StandardSave(state))
 
 
 def _log(path: Path, step: int, losses: dict) -> None:
@@ -236,7 +253,7 @@ def export(config: ml_collections.ConfigDict, variables: dict, workdir: Path, ou
     shutil.copy(workdir / "curve.csv", output / "curve.csv")
 
 
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/train.py:dcgan", "What to train.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "What to train.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and curve.", required=True)
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the trained generator.", required=True)
 
@@ -246,7 +263,6 @@ def main(arguments: list[str]) -> None:
     del arguments
     checkpoints.quiet_orbax()
     workdir = Path(_WORKDIR.value)
-    workdir.mkdir(parents=True, exist_ok=True)
     try:
         variables = train(_CONFIG.value, workdir)
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
@@ -255,4 +271,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
     app.run(main)

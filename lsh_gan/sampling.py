@@ -56,6 +56,7 @@ def sample(
     Raises:
         ValueError: An image holds NaN or Inf; the message gives its index.
     """
+    params = sharding.replicate(params)
     for start in range(0, count, batch_size):
         z = latents(key, start, batch_size, generator.latent_size)
         images, finite = _images(generator, params, sharding.split(z))

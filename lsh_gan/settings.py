@@ -12,18 +12,18 @@ from lsh_gan.compression import CompressionSpec, Rule
 from lsh_gan.errors import choose, nearest
 from lsh_gan.evaluators import EVALUATORS, hash_spec
 
-# The least and the most that a whole number may be; None is no limit.
-_RANGES = {
-    "num_samples": (1, None),
-    "batch_size": (1, None),
-    "k": (1, None),
-    "memory_mb": (1, None),
-    "num_columns": (1, None),
-    "reference.num_images": (0, None),
-    "reference.side": (0, None),
-    "features.batch_size": (0, None),
-    "compression.group_size": (0, None),
-    "hash.min_count": (1, None),
+# The least value of each whole number.
+_LEAST = {
+    "num_samples": 1,
+    "batch_size": 1,
+    "k": 1,
+    "memory_mb": 1,
+    "num_columns": 1,
+    "reference.num_images": 0,
+    "reference.side": 0,
+    "features.batch_size": 0,
+    "compression.group_size": 0,
+    "hash.min_count": 1,
 }
 
 
@@ -40,15 +40,15 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
     Raises:
         ValueError: A value out of range or an unknown name; the message names the field, the value
             and the nearest valid choice.
-        TypeError: A field of another type.
     """
     config = config.copy_and_resolve_references()
     for fields, name in [(config, "generators"), (config, "samples"), (config, "metrics")]:
         fields[name] = _split(fields[name])
     for name in ("clipping", "granularity", "scheme"):
         config.compression[name] = _split(config.compression[name])
-    for field, (low, high) in _RANGES.items():
-        _check_range(field, _get(config, field), low, high)
+    for field, least in _LEAST.items():
+        if _get(config, field) < least:
+            raise ValueError(f"{field} = {_get(config, field)}; expected at least {least}")
     if config.batch_size % jax.local_device_count():
         raise ValueError(
             f"batch_size = {config.batch_size} is not a multiple of the "
@@ -77,13 +77,6 @@ def _get(config: Any, field: str) -> Any:
     for name in field.split("."):
         config = config[name]
     return config
-
-
-def _check_range(field: str, value: Any, low: int, high: int | None) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{field} = {value!r}; expected a whole number")
-    if value < low or (high is not None and value > high):
-        raise ValueError(f"{field} = {value}; expected at least {low}; the nearest is {low}")
 
 
 def compression_specs(config: Any) -> list[CompressionSpec]:

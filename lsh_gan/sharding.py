@@ -1,5 +1,7 @@
 """The devices: the only module that knows how many there are."""
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -8,6 +10,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 def mesh() -> Mesh:
     """All local devices along one axis, 'data'."""
     return Mesh(np.array(jax.local_devices()), ("data",), axis_types=(AxisType.Auto,))
+
+
+def replicate(tree: Any) -> Any:
+    """Puts a copy of every array of `tree` on each device, as computations with `split` need it."""
+    return jax.device_put(tree, NamedSharding(mesh(), PartitionSpec()))
 
 
 def split(batch: jax.Array) -> jax.Array:

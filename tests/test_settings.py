@@ -41,8 +41,8 @@ def test_names_with_commas_are_split():
         ("compression__clipping", ("msee",), r"clipping method 'msee' is unknown.*'mse'"),
         ("compression__granularity", ("channel",), r"granularity 'channel' is unknown"),
         ("compression__scheme", ("afine",), r"scheme 'afine' is unknown; did you mean 'affine'"),
-        ("compression__bits", (0,), r"bits = 0 is not .* from 1 to 16.*nearest valid width is 1"),
-        ("compression__bits", (17,), r"bits = 17 .*nearest valid width is 16"),
+        ("compression__bits", (0,), r"bits = 0 is not .* from 1 to 16; the nearest valid .* is 1"),
+        ("compression__bits", (17,), r"bits = 17 is not .*; the nearest valid .* is 16"),
         ("compression__bits", (4.5,), r"bits = 4.5 is not a whole number"),
         ("hash__family", "afine", r"hash family 'afine' is unknown; did you mean 'affine'"),
         ("num_samples", 4, r"k = 3 needs at least 5 images; n = 5000, m = 4"),
@@ -51,7 +51,7 @@ def test_names_with_commas_are_split():
         ("k", 0, r"k = 0; expected at least 1"),
         ("generators", (), r"generators and samples are both empty"),
         ("compression__rules", ({"patern": "x"},), r"'patern'; did you mean 'pattern'"),
-        ("compression__rules", ({"pattern": "("},), r"rule '\(' is not a regular expression"),
+        ("compression__rules", ({"pattern": "("},), r"rule '\('.*unterminated subpattern"),
     ],
 )
 def test_bad_values(field, value, message):
@@ -62,11 +62,6 @@ def test_bad_values(field, value, message):
 def test_unknown_names_are_refused_even_where_no_width_is_asked():
     with pytest.raises(ValueError, match=r"'msee' is unknown"):
         resolve(compression__bits=(), compression__clipping=("msee",))
-
-
-def test_wrong_type():
-    with pytest.raises(TypeError, match=r"num_samples = '5'; expected a whole number"):
-        resolve(num_samples="5")
 
 
 @pytest.mark.parametrize(

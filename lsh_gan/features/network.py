@@ -99,7 +99,7 @@ def load(
     expected = spec.sha256 if sha256 is None else sha256
     if not found.startswith(expected.lower()):
         raise ValueError(f"{path}: sha256 is {found}; expected {expected} for {name}.")
-    variables = jax.device_put(_read_variables(spec, path))
+    variables = sharding.replicate(_read_variables(spec, path))
     identity = json.dumps([spec.name, spec.version, side, found])
     content_hash = hashlib.sha256(identity.encode()).hexdigest()
     apply = jax.jit(lambda variables, images: _features(spec, side, variables, images))

@@ -1,0 +1,191 @@
+"""Rules, channel axes and bad input: resolved or refused before any number is touched."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.core import freeze
+
+from lsh_gan.compression import CompressionSpec, Rule, compress
+
+
+def _params():
+    keys = iter(jax.random.split(jax.random.key(0), 8))
+    return {
+        "params": {
+            "project": {"kernel": jax.random.normal(next(keys), (6, 16)), "bias": jnp.ones(16)},
+            "conv_1": {"kernel": jax.random.normal(next(keys), (3, 3, 4, 8))},
+            "conv_10": {"kernel": jax.random.normal(next(keys), (3, 3, 8, 2))},
+            "norm": {"scale": jnp.ones(8), "bias": jnp.zeros(8)},
+        },
+        "batch_stats": {"norm": {"mean": jnp.zeros(8), "var": jnp.ones(8)}},
+    }
+
+
+def _bits(spec, **options):
+    return {t.path: t.bits for t in compress(_params(), spec, **options)[1].tensors}
+
+
+def _by_path(spec, **options):
+    return {t.path: t for t in compress(_params(), spec, **options)[1].tensors}
+
+
+def test_kernels_are_quantized_and_all_else_stays():
+    bits = _bits(CompressionSpec(bits=4))
+    assert {path for path, width in bits.items() if width is not None} == {
+        "params/project/kernel",
+        "params/conv_1/kernel",
+        "params/conv_10/kernel",
+    }
+    before, (after, _) = _params(), compress(_params(), CompressionSpec(bits=2))
+    np.testing.assert_array_equal(
+        after["params"]["norm"]["scale"], before["params"]["norm"]["scale"]
+    )
+    assert jax.tree.structure(after) == jax.tree.structure(before)
+
+
+def test_the_first_matching_rule_wins():
+    rules = (
+        Rule(pattern="params/conv_1/.*", bits=8, clipping="std"),
+        Rule(pattern=".*/kernel", bits=3, granularity="per_tensor", scheme="affine"),
+        Rule(pattern=".*mean", skip=True),
+    )
+    tensors = _by_path(CompressionSpec(bits=4, rules=rules))
+    first, second = tensors["params/conv_1/kernel"], tensors["params/conv_10/kernel"]
+    assert (first.bits, first.clipping, first.granularity) == (8, "std", "per_channel")
+    assert (second.bits, second.clipping, second.scheme) == (3, "none", "affine")
+    assert second.alpha.shape == (1, 1)
+    assert first.rule == "params/conv_1/.*"
+    assert tensors["params/project/bias"].rule == "default"
+
+
+def test_a_rule_may_compress_one_layer_of_a_full_precision_tree():
+    rule = Rule(pattern="params/conv_1/kernel", bits=2)
+    bits = _bits(CompressionSpec(bits=None, rules=[rule]))
+    assert bits.pop("params/conv_1/kernel") == 2
+    assert set(bits.values()) == {None}
+
+
+def test_skip_keeps_float32():
+    rule = Rule(pattern=".*project.*", skip=True)
+    assert _bits(CompressionSpec(bits=4, rules=[rule]))["params/project/kernel"] is None
+
+
+def test_rule_uses_are_logged(caplog):
+    with caplog.at_level("INFO"):
+        compress(_params(), CompressionSpec(bits=4, rules=[Rule(pattern=".*conv_1/.*", bits=8)]))
+    assert "params/conv_1/kernel" in caplog.text
+
+
+def test_channel_axes_come_from_the_declaration():
+    axes = {"params/conv_1/kernel": 2}
+    tensors = _by_path(CompressionSpec(bits=4), channel_axes=axes)
+    assert tensors["params/conv_1/kernel"].channel_axis == 2
+    assert tensors["params/conv_10/kernel"].channel_axis == 3
+    kernel = np.abs(_params()["params"]["conv_1"]["kernel"])
+    np.testing.assert_array_equal(
+        tensors["params/conv_1/kernel"].alpha, kernel.max(axis=(0, 1, 3))[None]
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (Rule(pattern="params/conv1/kernel", bits=2), "nearest path is 'params/conv_1/kernel'"),
+        (Rule(pattern="conv_1", bits=2), "match the whole path"),
+        (Rule(pattern="params/norm/scale", bits=2), "params/norm/scale.*'per_tensor'"),
+        (Rule(pattern=".*conv_1/kernel", granularity="per_group"), "conv_1/kernel.*group_size"),
+        (
+            Rule(pattern=".*conv_1/kernel", granularity="per_group", group_size=10),
+            "10 does not divide its 36 inputs.* 9",
+        ),
+    ],
+)
+def test_rules_that_do_not_fit_are_refused(rule, message):
+    with pytest.raises(ValueError, match=message):
+        compress(_params(), CompressionSpec(bits=4, rules=[rule]))
+
+
+def test_a_rule_behind_another_is_refused():
+    rules = [Rule(pattern=".*kernel", bits=3), Rule(pattern=".*conv_1/kernel", bits=8)]
+    with pytest.raises(ValueError, match="never used"):
+        compress(_params(), CompressionSpec(bits=4, rules=rules))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"bits": 0}, "bits = 0 .*nearest valid value is 1"),
+        ({"bits": 17}, "bits = 17 .*nearest valid value is 16"),
+        ({"bits": 4.0}, "bits = 4.0"),
+        ({"bits": float("nan")}, "bits = nan"),
+        ({"bits": True}, "bits = True"),
+        ({"bits": "4"}, "bits = '4'"),
+        ({"clipping": "msee"}, "clipping method 'msee'.*'mse'"),
+        ({"clipping": "aciq_laplacian"}, "'aciq_laplace'"),
+        ({"granularity": "per_chanel"}, "'per_channel'"),
+        ({"scheme": "asymmetric"}, "'symmetric'"),
+        ({"group_size": 0}, "group_size = 0"),
+        ({"percentile": 0}, "percentile = 0"),
+        ({"percentile": 100.5}, "percentile = 100.5"),
+        ({"num_stds": 0}, "num_stds = 0"),
+        ({"num_stds": float("inf")}, "num_stds = inf"),
+    ],
+)
+def test_impossible_specifications_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        CompressionSpec(**{"bits": 4, **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"pattern": "["}, r"rule '\['"),
+        ({"pattern": "a", "bits": 20}, "rule 'a': bits = 20"),
+        ({"pattern": "a", "clipping": "kll"}, "rule 'a': clipping method 'kll'.*'kl'"),
+    ],
+)
+def test_impossible_rules_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Rule(**fields)
+
+
+def test_rules_must_be_rules():
+    with pytest.raises(TypeError, match="Rule"):
+        CompressionSpec(bits=4, rules=[{"pattern": "a"}])
+
+
+def _with(leaf):
+    return {"params": {"a": {"kernel": leaf}, "b": {"kernel": jnp.ones((2, 2))}}}
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        (_with(np.array([[1.0, np.nan]])), ValueError, r"params/a/kernel.*\(0, 1\)"),
+        (_with(np.array([[np.inf, -np.inf]])), ValueError, "params/a/kernel.*2 in all"),
+        (_with(jnp.ones((2, 2), jnp.int32)), TypeError, "params/a/kernel.*int32"),
+        (_with(1.0), TypeError, "params/a/kernel.*float"),
+        (_with(jnp.ones((0, 2))), ValueError, "params/a/kernel.*empty"),
+        (_with([jnp.ones((2, 2))]), TypeError, "nested dicts"),
+        (jnp.ones((2, 2)), TypeError, "nested dicts.*root"),
+        ({}, ValueError, "no arrays"),
+        ({"params": {}}, ValueError, "no arrays"),
+        ({"weight": jnp.ones((2, 2))}, ValueError, "bits = 4 but no tensor.*'weight'"),
+    ],
+)
+def test_trees_that_cannot_be_compressed_are_refused(params, error, message):
+    with pytest.raises(error, match=message):
+        compress(params, CompressionSpec(bits=4))
+
+
+def test_a_channel_axis_out_of_range_is_refused():
+    with pytest.raises(ValueError, match=r"project/kernel.*axis 2 .*2 axes"):
+        compress(_params(), CompressionSpec(bits=4), channel_axes={".*project/kernel": 2})
+
+
+def test_frozen_dicts_and_half_precision_are_accepted():
+    params = freeze({"params": {"a": {"kernel": jnp.ones((4, 4), jnp.bfloat16)}}})
+    compressed, _ = compress(params, CompressionSpec(bits=4))
+    assert jax.tree.structure(compressed) == jax.tree.structure(params)
+    assert compressed["params"]["a"]["kernel"].dtype == jnp.float32

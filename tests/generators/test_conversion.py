@@ -1,0 +1,198 @@
+"""Conversion of files: what is recognised, what comes out, and what is refused by name."""
+
+import numpy as np
+import pytest
+from golden import FOLDER, load_golden
+
+from checkpoints_tools.convert import convert
+from checkpoints_tools.converters import SOURCES, convert_state
+from checkpoints_tools.converters.files import find
+from checkpoints_tools.inspect import describe
+from checkpoints_tools.verify import verify
+from lsh_gan import generators
+
+FILES = FOLDER / "files"
+MIMICRY = FILES / "mimicry_sngan32.netG_100000_steps.legacy.pth"
+WHOLE_FILES = {
+    "mimicry_sngan32": (MIMICRY, "mimicry", "model_state_dict"),
+    "pgan_zoo_32": (FILES / "pgan_zoo_32_s3_i100.pth", "progan", "avgG"),
+    "r3gan_32": (FILES / "r3gan_32.pkl", "r3gan", "G_ema"),
+    "stylegan2_uncond_skip": (FILES / "stylegan2_uncond_skip.pkl", "stylegan2", "G_ema"),
+}
+
+
+def save(path, state):
+    np.savez(path, **state)
+    return path
+
+
+@pytest.fixture(scope="module")
+def dcgan():
+    return load_golden("dcgan_tutorial_64").state()
+
+
+@pytest.mark.parametrize("name", WHOLE_FILES)
+def test_file_to_images(name, tmp_path):
+    file, source, prefix = WHOLE_FILES[name]
+    metadata = convert(file, tmp_path / name)
+    assert (metadata["source"], metadata["input_prefix"]) == (source, prefix)
+    assert metadata["key_map_version"] == 1
+    assert len(metadata["input_sha256"]) == 64
+    golden = load_golden(name)
+    images = tmp_path / "images.npz"
+    # The goldens' own tolerances are 1e-5 and 2e-5 of the largest value.
+    np.savez(
+        images, z=golden.inputs["z"], images=golden.outputs["image"], tolerance=golden.tolerance
+    )
+    assert "differ from" in verify(tmp_path / name, images)
+    np.savez(images, z=golden.inputs["z"], images=golden.outputs["image"] + 0.01)
+    with pytest.raises(ValueError, match=r"images differ by .* allowed is 1e-05"):
+        verify(tmp_path / name, images)
+
+
+def test_settings_are_read_from_the_objects_around():
+    found = find(WHOLE_FILES["stylegan2_uncond_skip"][0], SOURCES)
+    assert found.settings == {"conv_clamp": None, "lr_multiplier": 0.01}
+    found = find(WHOLE_FILES["pgan_zoo_32"][0], SOURCES)
+    assert found.settings == {"alpha": 0, "leakyReluLeak": 0.2, "lossCriterion": "WGANGP"}
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        lambda name: f"module.{name}",
+        lambda name: f"checkpoint.netG_state_dict.module.{name}",
+        lambda name: "G_ema." + name.replace("main.", "stages.stage_"),
+        lambda name: name.removeprefix("main."),
+    ],
+    ids=["dataparallel", "deep", "other names", "bare"],
+)
+def test_dcgan_whatever_the_layers_are_called(rename, dcgan, tmp_path):
+    file = save(tmp_path / "gan.npz", {rename(name): array for name, array in dcgan.items()})
+    found = find(file, SOURCES)
+    assert found.source.name == "dcgan"
+    ours = convert_state(found.state, found.source).variables
+    plain = convert_state(dcgan, SOURCES["dcgan"]).variables
+    np.testing.assert_array_equal(
+        ours["params"]["up_1"]["kernel"], plain["params"]["up_1"]["kernel"]
+    )
+    # Transposed convolution: input, output, height, width → height, width, input, output.
+    weight = next(array for name, array in dcgan.items() if name == "main.6.weight")
+    np.testing.assert_array_equal(
+        ours["params"]["up_1"]["kernel"], np.moveaxis(weight, (2, 3), (0, 1))
+    )
+
+
+def test_averaged_weights_are_preferred(dcgan, tmp_path):
+    both = {f"G.{name}": array * 0 for name, array in dcgan.items()}
+    both |= {f"G_ema.{name}": array for name, array in dcgan.items()}
+    assert find(save(tmp_path / "gan.npz", both), SOURCES).prefix == "G_ema"
+
+
+def test_every_missing_and_unexpected_tensor_is_listed():
+    state = load_golden("mimicry_sngan32").state()
+    state["block2.c1.weights"] = state.pop("block2.c1.bias")
+    state["extra"] = np.zeros(3, np.float32)
+    del state["block3.b1.weight"]
+    with pytest.raises(ValueError, match="missing tensors") as error:
+        convert_state(state, SOURCES["mimicry"])
+    message = str(error.value)
+    assert "block2.c1.bias (nearest: block2.c1.weights)" in message
+    assert "block3.b1.weight (nearest:" in message
+    assert "unexpected tensors: block2.c1.weights (nearest: block2.c1.bias), extra" in message
+
+
+def test_a_tensor_that_decides_the_architecture_is_missing():
+    state = load_golden("mimicry_sngan32").state()
+    del state["c5.weight"]
+    with pytest.raises(ValueError, match=r"tensor c5.weight is missing"):
+        convert_state(state, SOURCES["mimicry"])
+
+
+def test_wrong_shapes_are_listed_with_both_shapes():
+    state = load_golden("mimicry_sngan32").state()
+    state["block3.c2.bias"] = np.zeros(7, np.float32)
+    state["b5.weight"] = np.zeros(9, np.float32)
+    with pytest.raises(ValueError, match=r"b5.weight \(9,\) gives .*expected \(16,\)") as error:
+        convert_state(state, SOURCES["mimicry"])
+    assert "block3.c2.bias (7,) gives params/block_1/conv_2/bias the shape (7,)" in str(error.value)
+
+
+def test_nan_is_named():
+    state = load_golden("mimicry_sngan32").state()
+    state["c5.bias"][1] = np.nan
+    with pytest.raises(ValueError, match=r"c5.bias \(3,\): NaN or Inf"):
+        convert_state(state, SOURCES["mimicry"])
+
+
+def test_wrong_source_and_unknown_source(tmp_path):
+    with pytest.raises(ValueError, match=r"not a generator of source 'progan'.*like 'mimicry'"):
+        convert(MIMICRY, tmp_path / "out", source="progan")
+    with pytest.raises(ValueError, match=r"'mimicri' is unknown; did you mean 'mimicry'"):
+        convert(MIMICRY, tmp_path / "out", source="mimicri")
+    with pytest.raises(ValueError, match=r"'mimicry' has no setting 'conv_clamp'"):
+        convert(MIMICRY, tmp_path / "out", settings={"conv_clamp": 1})
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_that_are_no_generator(tmp_path):
+    shapes = {"conv1.weight": (8, 3, 4, 4), "conv2.weight": (16, 8, 4, 4), "out.weight": (1, 16)}
+    discriminator = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    with pytest.raises(ValueError, match="looks like a discriminator"):
+        find(save(tmp_path / "d.npz", discriminator), SOURCES)
+    optimizer = {"state.0.exp_avg": np.ones(3), "state.0.exp_avg_sq": np.ones(3)}
+    with pytest.raises(ValueError, match="looks like an optimizer"):
+        find(save(tmp_path / "o.npz", optimizer), SOURCES)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        find(tmp_path / "none.pth", SOURCES)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_truncated_file(share, tmp_path):
+    data = MIMICRY.read_bytes()
+    file = tmp_path / "cut.pth"
+    file.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(ValueError, match=r"cut\.pth"):
+        convert(file, tmp_path / "out")
+
+
+def test_resolution_that_is_no_power_of_two():
+    state = load_golden("stylegan2_uncond_skip").state()
+    state = {name.replace("b32", "b24"): array for name, array in state.items()}
+    with pytest.raises(ValueError, match=r"sides \[4, 8, 16, 24\]; expected powers of two"):
+        convert_state(state, SOURCES["stylegan2"])
+
+
+def test_other_filter_than_the_supported_one():
+    state = load_golden("stylegan2_uncond_skip").state()
+    state["synthesis.b8.resample_filter"] = np.ones((4, 4), np.float32) / 16
+    with pytest.raises(ValueError, match=r"b8.resample_filter is not the filter \[1, 3, 3, 1\]"):
+        convert_state(state, SOURCES["stylegan2"])
+
+
+def test_hugging_face_without_config_says_what_is_missing():
+    state = load_golden("biggan_deep_hf_small32").state()
+    with pytest.raises(ValueError, match=r"config.json only: 'layers' is missing"):
+        convert_state(state, SOURCES["biggan_deep_hf"])
+
+
+def test_unrecorded_settings_are_reported_as_assumed():
+    converted = convert_state(load_golden("stylegan2_uncond_skip").state(), SOURCES["stylegan2"])
+    assert converted.assumed == {"conv_clamp": 256.0, "lr_multiplier": 0.01}
+    assert convert_state({**load_golden("pgan_zoo_32").state()}, SOURCES["progan"]).assumed
+
+
+def test_inspect_lists_source_tensors_and_totals():
+    lines = describe(MIMICRY)
+    assert "source: mimicry" in lines[1]
+    assert any(line.split() == ["model_state_dict.c5.bias", "float32", "[3]"] for line in lines)
+    assert "tensors" in lines[-1]
+
+
+def test_changed_checkpoint_does_not_verify(tmp_path):
+    convert(MIMICRY, tmp_path / "gan")
+    file = tmp_path / "gan" / "generator.json"
+    recorded = generators.load(tmp_path / "gan").provenance["sha256"]
+    file.write_text(file.read_text().replace(recorded, "0" * 64))
+    with pytest.raises(ValueError, match="sha256 of the parameters is"):
+        verify(tmp_path / "gan")

@@ -1,0 +1,134 @@
+"""What a generator takes besides latents: labels, truncation, noise; and what it refuses."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lsh_gan.generators import Generator, build
+from lsh_gan.generators.generator import FAMILIES, abstract_params
+
+TINY = {
+    "biggan": {
+        "latent_size": 6, "base_channels": 8, "channels": [8, 8], "num_classes": 3,
+        "shared_size": 2, "attention": [2],
+    },
+    "biggan_deep": {
+        "latent_size": 4, "embedding_size": 2, "base_channels": 8, "num_classes": 3,
+        "blocks": [[8, True], [8, False]], "statistics_rows": 3,
+    },
+    "dcgan": {"latent_size": 4, "channels": [8, 4, 4]},
+    "progan": {"latent_size": 4, "base_channels": 4, "channels": [4]},
+    "r3gan": {
+        "latent_size": 4, "channels": [4, 2], "widths": [4, 4], "groups": [2, 2],
+        "blocks": [1, 1], "num_classes": 3, "embedding_size": 2,
+    },
+    "sngan": {"latent_size": 4, "base_channels": 4, "channels": [4], "num_classes": 3},
+    "stylegan2": {"latent_size": 4, "w_size": 4, "channels": [4, 4], "mapping_layers": 1},
+    "stylegan3": {
+        "latent_size": 4, "w_size": 4, "input_channels": 4, "channels": [4, 4, 3],
+        "num_classes": 3,
+    },
+}  # fmt: skip
+
+
+@functools.cache
+def make(family):
+    """A tiny generator with parameters that are random, cheaply drawn."""
+    module = build(family, TINY[family])
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.uniform(0.1, 1.0, leaf.shape), jnp.float32),
+        abstract_params(module),
+    )
+    return Generator("tiny", family, module, variables, 8, 3, {})
+
+
+def shape(family, n=2, **inputs):
+    generator = make(family)
+    z = jnp.ones((n, generator.latent_size))
+    call = functools.partial(generator, **inputs)
+    return jax.eval_shape(call, generator.params, z).shape
+
+
+def test_every_family_is_covered():
+    assert TINY.keys() == FAMILIES.keys()
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_images_are_n_h_w_c(family):
+    generator = make(family)
+    labels = {"labels": jnp.array([0, 2, 1])} if generator.num_classes else {}
+    n, height, width, channels = shape(family, 3, **labels)
+    assert (n, channels) == (3, 1 if family in ("dcgan", "sngan") else 3)
+    assert height == width
+    # Without labels a module still gives shapes, which loading a checkpoint relies on.
+    z = jax.ShapeDtypeStruct((1, generator.latent_size), jnp.float32)
+    image = jax.eval_shape(generator.module.apply, generator.params, z)
+    assert image.shape == (1, height, width, channels)
+
+
+def test_labels():
+    with pytest.raises(ValueError, match=r"conditional on 3 classes; pass labels"):
+        shape("biggan")
+    with pytest.raises(ValueError, match=r"label 1 is 3; expected 0 to 2"):
+        shape("biggan", labels=jnp.array([0, 3]))
+    with pytest.raises(ValueError, match=r"label 0 is -1"):
+        shape("biggan", labels=jnp.array([-1, 0]))
+    with pytest.raises(ValueError, match=r"label 0 is 0.5"):
+        shape("biggan", labels=jnp.array([0.5, 0.5]))
+    with pytest.raises(ValueError, match=r"labels of shape \(3,\); expected \(2,\) or \(2, 3\)"):
+        shape("biggan", labels=jnp.array([0, 1, 2]))
+    with pytest.raises(ValueError, match="unconditional; it takes no labels"):
+        shape("dcgan", labels=jnp.array([0, 1]))
+
+
+def test_truncation():
+    for psi in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=r"truncation_psi is .*; expected 0 to 1"):
+            shape("stylegan2", truncation_psi=psi)
+    with pytest.raises(ValueError, match=r"'dcgan' takes no truncation_psi"):
+        shape("dcgan", truncation_psi=0.5)
+    with pytest.raises(ValueError, match=r"'progan' takes no truncation_cutoff"):
+        shape("progan", truncation_cutoff=2)
+
+
+def test_noise():
+    with pytest.raises(ValueError, match=r"noise 'constant'; expected"):
+        shape("stylegan2", noise="constant")
+    with pytest.raises(ValueError, match=r"noise='random' and a key go together"):
+        shape("stylegan2", noise="random")
+    with pytest.raises(ValueError, match=r"noise='random' and a key go together"):
+        shape("stylegan2", key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"'dcgan' takes no noise"):
+        shape("dcgan", noise="none")
+
+
+def test_latents_of_another_size():
+    generator = make("dcgan")
+    with pytest.raises(ValueError, match=r"latents of shape \(2, 5\); expected \[n, 4\]"):
+        generator(generator.params, jnp.ones((2, 5)))
+
+
+def test_random_noise_is_a_function_of_its_key():
+    generator = make("stylegan2")
+    z = jnp.ones((2, 4))
+
+    @jax.jit
+    def images(key):
+        return generator(generator.params, z, noise="random", key=key)
+
+    first, again, other = (images(jax.random.key(seed)) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert float(jnp.abs(first - other).max()) > 1e-3
+    assert float(jnp.abs(first[0] - first[1]).max()) > 1e-3  # each image has noise of its own
+
+
+def test_class_weights_mix_classes_and_one_hot_is_the_class():
+    generator = make("r3gan")
+    z = jnp.ones((2, 4))
+    images = jax.jit(lambda labels: generator(generator.params, z, labels=labels))
+    classes = jnp.array([2, 1])
+    np.testing.assert_array_equal(images(classes), images(jax.nn.one_hot(classes, 3)))

@@ -1,0 +1,75 @@
+"""Training resumes with the same numbers, and its export loads as a generator."""
+
+import gzip
+import struct
+
+import jax
+import numpy as np
+import pytest
+
+from checkpoints_tools import train_gan
+from configs import train as train_config
+from lsh_gan import generators
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    images = np.random.default_rng(0).integers(0, 256, (32, 28, 28), np.uint8)
+    file = tmp_path_factory.mktemp("images") / "images.gz"
+    file.write_bytes(gzip.compress(struct.pack(">4I", 0x803, 32, 28, 28) + images.tobytes()))
+    config = train_config.get_config("dcgan")
+    config.images = str(file)
+    config.batch_size = 8
+    config.steps = 4
+    config.checkpoint_every = 2
+    config.log_every = 1
+    config.standing_batches = 2
+    return config
+
+
+@pytest.fixture(scope="module")
+def trained(config, tmp_path_factory):
+    """Work folder and variables of an uninterrupted run."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, train_gan.train(config, workdir)
+
+
+def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(config, trained, tmp_path):
+    workdir, variables = trained
+    trainer = train_gan.Trainer(config)
+    images = train_gan.load_training_images(config)
+    state = trainer.init()
+    for _ in range(2):
+        state, _ = trainer.step(state, images)
+    train_gan.save_state(tmp_path, state)
+    resumed = train_gan.train(config, tmp_path)
+    for ours, theirs in zip(jax.tree.leaves(resumed), jax.tree.leaves(variables), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    curve, rest = ((folder / "curve.csv").read_text() for folder in (workdir, tmp_path))
+    assert curve.splitlines()[0] == "step,discriminator_loss,generator_loss"
+    assert rest.splitlines()[1:] == curve.splitlines()[3:]
+
+
+def test_export_loads(config, trained, tmp_path):
+    workdir, variables = trained
+    train_gan.export(config, variables, workdir, tmp_path / "generator")
+    loaded = generators.load(tmp_path / "generator")
+    assert loaded.resolution == 32
+    assert loaded.provenance["training"]["steps"] == 4
+    assert (tmp_path / "generator" / "curve.csv").exists()
+    for ours, theirs in zip(
+        jax.tree.leaves(loaded.params), jax.tree.leaves(variables), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_unknown_generator(tmp_path):
+    with pytest.raises(ValueError, match="generator 'dcgam' is unknown; did you mean 'dcgan'"):
+        train_gan.train(train_config.get_config("dcgam"), tmp_path)
+
+
+def test_missing_images(tmp_path):
+    config = train_config.get_config("dcgan")
+    config.images = str(tmp_path / "gone.gz")
+    with pytest.raises(FileNotFoundError, match=r"gone\.gz: no such file"):
+        train_gan.train(config, tmp_path)
