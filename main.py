@@ -19,7 +19,7 @@ def parse(arguments: list[str]) -> list[str]:
     try:
         settings.check_field_names(arguments, default.get_config())
     except ValueError as error:
-        raise flags.Error(str(error)) from error
+        sys.exit(f"error: {error}")
     return app.parse_flags_with_usage(arguments)
 
 

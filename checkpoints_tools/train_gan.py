@@ -27,12 +27,10 @@ from ml_collections import config_flags
 from rich.progress import track
 
 from checkpoints_tools.discriminators import DCGANDiscriminator, SNGANDiscriminator
-from lsh_gan import checkpoints, datasets
+from lsh_gan import checkpoints, datasets, generators
 from lsh_gan.errors import choose
-from lsh_gan.generators.dcgan import DCGAN
-from lsh_gan.generators.sngan import SNGAN
 
-PAIRS = {"dcgan": (DCGAN, DCGANDiscriminator), "sngan": (SNGAN, SNGANDiscriminator)}
+DISCRIMINATORS = {"convolutional": DCGANDiscriminator, "residual": SNGANDiscriminator}
 
 
 class TrainState(NamedTuple):
@@ -53,13 +51,13 @@ class Trainer:
         config: See `configs/train.py`.
 
     Raises:
-        ValueError: Unknown generator.
+        ValueError: Unknown generator or discriminator.
     """
 
     def __init__(self, config: ml_collections.ConfigDict):
-        generator, discriminator = choose("generator", config.generator, PAIRS)
         self.config = config
-        self.generator, self.discriminator = generator(), discriminator()
+        self.generator = generators.build(config.generator, {})
+        self.discriminator = choose("discriminator", config.discriminator, DISCRIMINATORS)()
         half = config.steps // 2
         rate = optax.linear_schedule(config.learning_rate, 0.0, half, transition_begin=half)
         self.optimizer = optax.adam(rate, b1=config.beta1, b2=config.beta2)
@@ -67,11 +65,22 @@ class Trainer:
         self.step = jax.jit(self._step, donate_argnums=0)
 
     def init(self) -> TrainState:
-        """Returns the state before the first step."""
+        """Returns the state before the first step.
+
+        Raises:
+            FileNotFoundError, ValueError: No finished run in a folder to begin from, or networks
+                of other shapes.
+        """
         keys = jax.random.split(jax.random.fold_in(self.key, 2**31 - 1), 2)
         generator = self.generator.init(keys[0], self._latents(keys[0]), train=True)
         fake = jnp.zeros((self.config.batch_size, 32, 32, 1))
         discriminator = self.discriminator.init(keys[1], fake, update=True)
+        if self.config.first_generator:
+            generator = _last_state(self.config.first_generator, "generator", generator)
+        if self.config.first_discriminator:
+            discriminator = _last_state(
+                self.config.first_discriminator, "discriminator", discriminator
+            )
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             generator=generator,
@@ -217,6 +226,16 @@ def _checkpoints(workdir: Path) -> ocp.CheckpointManager:
     return ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
 
 
+def _last_state(workdir: str, network: str, fresh: dict) -> dict:
+    """Reads the variables of one network from the newest checkpoint of another run."""
+    if not (Path(workdir) / "checkpoints").is_dir():
+        raise FileNotFoundError(f"{workdir}: no checkpoints of a finished run to begin from")
+    with _checkpoints(Path(workdir)) as manager:
+        state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore())
+    checkpoints.compare_shapes(state[network], fresh, source=f"{workdir} {network}")
+    return jax.tree.map(jnp.asarray, state[network])
+
+
 def save_state(workdir: Path, state: TrainState) -> None:
     """Writes a checkpoint from which `train` continues."""
     with _checkpoints(workdir) as manager:
@@ -235,7 +254,7 @@ def _log(path: Path, step: int, losses: dict) -> None:
 
 def export(config: ml_collections.ConfigDict, variables: dict, workdir: Path, output: Path) -> None:
     """Writes the checkpoint folder `output`, with the training configuration and curve in it."""
-    module = choose("generator", config.generator, PAIRS)[0]()
+    module = generators.build(config.generator, {})
     options = {
         field.name: getattr(module, field.name)
         for field in dataclasses.fields(module)

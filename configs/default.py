@@ -41,7 +41,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.compression.group_size = 0  # of per_group
     config.compression.percentile = 99.99  # of clipping percentile
     config.compression.num_stds = 3.0  # of clipping std
-    # Ordered overrides by path, e.g. ({"pattern": ".*to_image.*", "skip": True},).
+    # Ordered overrides by path, the first match wins, for example
+    # ("params/to_image/kernel: skip", "params/project/.*: bits=8 clipping=none").
     config.compression.rules = ()
 
     # How the two sets of features are compared.

@@ -1,4 +1,13 @@
-"""Training of the packaged generators: `--config=configs/train.py:dcgan` or `:sngan`.
+"""Training of the shipped generators, one after the other: `--config=configs/train.py:RUN`.
+
+| run | generator | discriminator | begins with |
+|---|---|---|---|
+| `dcgan` | DCGAN | convolutional | random weights |
+| `sngan_residual` | SNGAN | residual | random weights |
+| `sngan` | SNGAN | convolutional | the generator of `sngan_residual`, the discriminator of `dcgan` |
+
+Against the small residual discriminator alone, which is what two cores can train in half an hour, the
+SNGAN's recall stayed at 0.27 (precision 0.75); the third run raises it.
 
 Needs the 60,000 training images of Fashion-MNIST (Debian package `dataset-fashion-mnist`, or a
 folder with its idx files).
@@ -6,15 +15,35 @@ folder with its idx files).
 
 import ml_collections
 
+from lsh_gan.errors import choose
 
-def get_config(generator: str = "dcgan") -> ml_collections.ConfigDict:
-    """Returns the training configuration of `generator` ('dcgan' or 'sngan')."""
+RUNS = {
+    "dcgan": {"generator": "dcgan", "discriminator": "convolutional", "steps": 7_000},
+    "sngan_residual": {
+        "generator": "sngan",
+        "discriminator": "residual",
+        "steps": 9_000,
+        "batch_size": 32,
+    },
+    "sngan": {
+        "generator": "sngan",
+        "discriminator": "convolutional",
+        "steps": 3_200,
+        "first_generator": "training/sngan_residual",
+        "first_discriminator": "training/dcgan",
+    },
+}
+
+
+def get_config(run: str = "dcgan") -> ml_collections.ConfigDict:
+    """Returns the configuration of a training run, a key of `RUNS`."""
     config = ml_collections.ConfigDict()
-    config.generator = generator
+    config.generator = ""
+    config.discriminator = ""
     config.images = "/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz"
     config.seed = 0
-    config.batch_size = {"dcgan": 64}.get(generator, 32)
-    config.steps = {"dcgan": 7_000}.get(generator, 9_000)
+    config.batch_size = 64
+    config.steps = 0
     config.learning_rate = 4e-4  # of both networks, decayed linearly to zero over the last half
     config.beta1 = 0.0
     config.beta2 = 0.99
@@ -22,4 +51,8 @@ def get_config(generator: str = "dcgan") -> ml_collections.ConfigDict:
     config.log_every = 100
     config.checkpoint_every = 250
     config.standing_batches = 200  # batches that re-estimate the batch norm of the averaged weights
+    # Work folders of finished runs to begin from; "" begins with random weights.
+    config.first_generator = ""
+    config.first_discriminator = ""
+    config.update(choose("training run", run, RUNS))
     return config

@@ -100,14 +100,25 @@ def compression_specs(config: Any) -> list[CompressionSpec]:
     return specs
 
 
-def _rule(fields: Any) -> Rule:
-    known = [field.name for field in dataclasses.fields(Rule)]
-    for name in fields:
+def _rule(text: str) -> Rule:
+    """Reads a rule: 'PATTERN: skip', or 'PATTERN: bits=8 clipping=mse' with fields of `Rule`."""
+    pattern, separator, wanted = text.rpartition(":")
+    if not separator or not wanted.strip():
+        raise ValueError(
+            f"compression.rules: {text!r} is no rule; expected 'PATTERN: skip' or "
+            "'PATTERN: bits=8 clipping=mse'"
+        )
+    known = [field.name for field in dataclasses.fields(Rule) if field.name != "pattern"]
+    fields: dict[str, Any] = {}
+    for assignment in wanted.split():
+        name, _, value = assignment.partition("=")
         if name not in known:
             raise ValueError(
-                f"compression.rules: unknown field {name!r}; did you mean {nearest(name, known)!r}?"
+                f"compression.rules: {text!r} has no field {name!r}; did you mean "
+                f"{nearest(name, known)!r}?"
             )
-    return Rule(**fields)
+        fields[name] = int(value) if value.isdigit() else value or True
+    return Rule(pattern=pattern.strip(), **fields)
 
 
 def check_field_names(arguments: list[str], config: ml_collections.ConfigDict) -> None:

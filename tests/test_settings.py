@@ -4,6 +4,7 @@ import pytest
 
 from configs import default
 from lsh_gan import settings
+from lsh_gan.compression import Rule
 
 
 def resolve(**changes):
@@ -50,8 +51,14 @@ def test_names_with_commas_are_split():
         ("batch_size", 0, r"batch_size = 0; expected at least 1"),
         ("k", 0, r"k = 0; expected at least 1"),
         ("generators", (), r"generators and samples are both empty"),
-        ("compression__rules", ({"patern": "x"},), r"'patern'; did you mean 'pattern'"),
-        ("compression__rules", ({"pattern": "("},), r"rule '\('.*unterminated subpattern"),
+        (
+            "compression__rules",
+            ("a: bit=4",),
+            r"'a: bit=4' has no field 'bit'; did you mean 'bits'",
+        ),
+        ("compression__rules", ("a",), r"'a' is no rule; expected 'PATTERN: skip'"),
+        ("compression__rules", ("a: bits=17",), r"bits = 17 is not"),
+        ("compression__rules", ("(: skip",), r"rule '\('.*unterminated subpattern"),
     ],
 )
 def test_bad_values(field, value, message):
@@ -62,6 +69,15 @@ def test_bad_values(field, value, message):
 def test_unknown_names_are_refused_even_where_no_width_is_asked():
     with pytest.raises(ValueError, match=r"'msee' is unknown"):
         resolve(compression__bits=(), compression__clipping=("msee",))
+
+
+def test_rules_keep_their_order():
+    rules = ("params/to_image/kernel: skip", "params/.*: bits=8 clipping=none")
+    spec = settings.compression_specs(resolve(compression__rules=rules))[1]
+    assert spec.rules == (
+        Rule(pattern="params/to_image/kernel", skip=True),
+        Rule(pattern="params/.*", bits=8, clipping="none"),
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,36 @@
 """A generator with its parameters, whatever its family, and the table of families."""
 
 import dataclasses
+import inspect
 from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lsh_gan import checkpoints, compression
 from lsh_gan.errors import choose, nearest
+from lsh_gan.generators.biggan import BigGAN
+from lsh_gan.generators.biggan_deep import BigGANDeep
 from lsh_gan.generators.dcgan import DCGAN
+from lsh_gan.generators.progan import ProGAN
+from lsh_gan.generators.r3gan import R3GAN
 from lsh_gan.generators.sngan import SNGAN
+from lsh_gan.generators.stylegan2 import StyleGAN2
+from lsh_gan.generators.stylegan3 import StyleGAN3
 
-FAMILIES: dict[str, type[nn.Module]] = {"dcgan": DCGAN, "sngan": SNGAN}
+FAMILIES: dict[str, type[nn.Module]] = {
+    "biggan": BigGAN,
+    "biggan_deep": BigGANDeep,
+    "dcgan": DCGAN,
+    "progan": ProGAN,
+    "r3gan": R3GAN,
+    "sngan": SNGAN,
+    "stylegan2": StyleGAN2,
+    "stylegan3": StyleGAN3,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,17 +60,89 @@ class Generator:
         """Size of a latent vector."""
         return self.module.latent_size
 
-    def __call__(self, params: Any, z: jax.Array) -> jax.Array:
-        """Generates images; a pure function that can be jitted.
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, 0 for an unconditional generator."""
+        return getattr(self.module, "num_classes", 0)
+
+    def __call__(
+        self,
+        params: Any,
+        z: jax.Array,
+        *,
+        labels: jax.Array | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        noise: str = "const",
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """Generates images; a pure function that can be jitted (psi, cutoff and noise static).
 
         Args:
             params: A tree like `self.params`, for example a compressed one.
             z: Latents, float32 `[n, latent_size]`.
+            labels: Classes, integer `[n]`, or their weights, float `[n, num_classes]`; required by
+                a conditional generator and refused by the others.
+            truncation_psi: In [0, 1]; 1 is none. Other values only where the family has it.
+            truncation_cutoff: Number of layers that are truncated (StyleGAN), None for all.
+            noise: "const" (as stored), "random" or "none", where the family has noise.
+            key: From `jax.random.key`, for `noise="random"`.
 
         Returns:
             Float32 `[n, h, w, c]`, nominally in [-1, 1], not clipped.
+
+        Raises:
+            ValueError: An input that this generator does not take or that is out of range.
         """
-        return self.module.apply(params, z)
+        if z.ndim != 2 or z.shape[1] != self.latent_size:
+            raise ValueError(
+                f"{self.name}: latents of shape {z.shape}; expected [n, {self.latent_size}]"
+            )
+        self._check_labels(labels, len(z))
+        if not 0 <= truncation_psi <= 1:
+            raise ValueError(f"{self.name}: truncation_psi is {truncation_psi}; expected 0 to 1")
+        if noise not in ("const", "random", "none"):
+            raise ValueError(f"{self.name}: noise {noise!r}; expected 'const', 'random' or 'none'")
+        if (noise == "random") != (key is not None):
+            raise ValueError(f"{self.name}: noise='random' and a key go together; noise={noise!r}")
+        given: dict[str, Any] = {}
+        if labels is not None:
+            given["labels"] = labels
+        if truncation_psi != 1:
+            given["truncation_psi"] = truncation_psi
+        if truncation_cutoff is not None:
+            given["truncation_cutoff"] = truncation_cutoff
+        if noise != "const":
+            given.update(noise=noise, key=key)
+        accepted = inspect.signature(type(self.module).__call__).parameters
+        for name in given:
+            if name not in accepted:
+                raise ValueError(f"{self.name}: the family {self.family!r} takes no {name}")
+        return self.module.apply(params, z, **given)
+
+    def _check_labels(self, labels: jax.Array | None, n: int) -> None:
+        classes = self.num_classes
+        if labels is None and classes:
+            raise ValueError(
+                f"{self.name}: conditional on {classes} classes; pass labels, integers [n]"
+            )
+        if labels is None:
+            return
+        if not classes:
+            raise ValueError(f"{self.name}: unconditional; it takes no labels")
+        if labels.shape not in ((n,), (n, classes)):
+            raise ValueError(
+                f"{self.name}: labels of shape {labels.shape}; expected ({n},) or ({n}, {classes})"
+            )
+        if labels.ndim == 2 or isinstance(labels, jax.core.Tracer):
+            return
+        values = np.asarray(labels)
+        wrong = (values < 0) | (values >= classes)
+        if not np.issubdtype(values.dtype, np.integer) or wrong.any():
+            index = int(np.argmax(wrong))
+            raise ValueError(
+                f"{self.name}: label {index} is {values[index]}; expected 0 to {classes - 1}"
+            )
 
 
 def build(family: str, options: dict[str, Any]) -> nn.Module:
@@ -70,8 +159,11 @@ def build(family: str, options: dict[str, Any]) -> nn.Module:
                 f"generator family {family!r} has no option {option!r}; "
                 f"did you mean {nearest(option, known)!r}?"
             )
-    lists_to_tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-    return module(**lists_to_tuples)
+    return module(**{name: _hashable(value) for name, value in options.items()})
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
 
 
 def abstract_params(module: nn.Module) -> Any:

@@ -108,6 +108,30 @@ def upsample_conv_3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return phase_conv(x, kernel)
 
 
+def upsample_bilinear(x: jax.Array, *, mode: str) -> jax.Array:
+    """Doubles the resolution: each output is 3/4 of the nearest input and 1/4 of the next one.
+
+    Args:
+        x: `[n, h, w, c]`.
+        mode: Beyond the border: "edge" repeats it, which is PyTorch's `bilinear` with
+            `align_corners=False`; "constant" is zero, which is StyleGAN's filter [1, 3, 3, 1].
+
+    Returns:
+        `[n, 2h, 2w, c]`.
+    """
+    for axis in (1, 2):
+        pad = [(0, 0)] * 4
+        pad[axis] = (1, 1)
+        padded = jnp.pad(x, pad, mode=mode)
+        size = x.shape[axis]
+        before, after = (
+            lax.slice_in_dim(padded, start, start + size, axis=axis) for start in (0, 2)
+        )
+        phases = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis=axis + 1)
+        x = phases.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1 :])
+    return x
+
+
 def conv_4x4_stride_2(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolution with kernel 4, stride 2, padding 1, as a 2×2 convolution over 2×2 blocks.
 

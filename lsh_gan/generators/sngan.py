@@ -1,6 +1,8 @@
-"""ResNet generator of SNGAN (Miyato et al. 2018, arXiv:1802.05957, table 4).
+"""ResNet generator of SNGAN (Miyato et al. 2018, arXiv:1802.05957, table 4) and its descendants.
 
-Spectral normalisation acts on the discriminator, which is needed for training only.
+With classes it is the generator of the projection cGAN (Miyato & Koyama 2018, arXiv:1802.05637),
+with self-attention too that of SAGAN (Zhang et al. 2019, arXiv:1805.08318). Spectral normalisation
+of weights is folded into them when a checkpoint is converted.
 """
 
 from functools import partial
@@ -9,11 +11,33 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lsh_gan.errors import choose
 from lsh_gan.generators import layers
+from lsh_gan.generators.conditioning import (
+    BatchStatistics,
+    ClassEmbedding,
+    SelfAttention,
+    one_hot,
+)
 
 _KERNEL_INIT = nn.initializers.glorot_uniform()
 _conv_3x3 = partial(layers.conv, padding=1)
 _conv_1x1 = partial(layers.conv, padding=0)
+
+
+def _nearest(x: jax.Array) -> jax.Array:
+    return x.repeat(2, axis=1).repeat(2, axis=2)
+
+
+def _bilinear_conv_3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _conv_3x3(_bilinear(x), kernel)
+
+
+_bilinear = partial(layers.upsample_bilinear, mode="edge")
+_UPSAMPLINGS = {
+    "nearest": (layers.upsample_conv_3x3, _nearest),
+    "bilinear": (_bilinear_conv_3x3, _bilinear),
+}
 
 
 class ResidualBlock(nn.Module):
@@ -21,54 +45,83 @@ class ResidualBlock(nn.Module):
 
     Attributes:
         features: Number of output channels.
+        upsample: "nearest" or "bilinear".
     """
 
     features: int
+    upsample: str = "nearest"
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps `x [n, h, w, i]` to `[n, 2h, 2w, features]`."""
-        y = _norm_relu(x, train, "norm_1")
-        y = _convolution(self.features, 3, layers.upsample_conv_3x3, "conv_1")(y)
-        y = _norm_relu(y, train, "norm_2")
+    def __call__(self, x: jax.Array, train: bool, classes: jax.Array | None = None) -> jax.Array:
+        """Maps `x [n, h, w, i]` to `[n, 2h, 2w, features]`; `classes [n, k]` are weights."""
+        upsample_conv, upsample = choose("upsampling", self.upsample, _UPSAMPLINGS)
+        y = _norm_relu(x, train, "norm_1", classes)
+        y = _convolution(self.features, 3, upsample_conv, "conv_1")(y)
+        y = _norm_relu(y, train, "norm_2", classes)
         y = _convolution(self.features, 3, _conv_3x3, "conv_2")(y)
-        # Nearest upsampling commutes with a 1×1 convolution: convolve the smaller image.
+        # Upsampling commutes with a 1×1 convolution: convolve the smaller image.
         shortcut = _convolution(self.features, 1, _conv_1x1, "shortcut")(x)
-        return y + shortcut.repeat(2, axis=1).repeat(2, axis=2)
+        return y + upsample(shortcut)
+
+
+class ConditionalBatchNorm(nn.Module):
+    """Batch norm by stored statistics with a learnt scale and bias for each class."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, classes: jax.Array) -> jax.Array:
+        """Maps `x [n, h, w, c]`, `classes [n, k]` to `[n, h, w, c]`."""
+        scale = ClassEmbedding(x.shape[-1], name="scale")(classes)[:, None, None]
+        bias = ClassEmbedding(x.shape[-1], name="bias")(classes)[:, None, None]
+        return BatchStatistics(name="statistics")(x) * scale + bias
 
 
 class SNGAN(nn.Module):
-    """Latent → dense 4×4 → residual blocks, each doubling the side → 3×3 convolution → tanh.
+    """Latent → dense → residual blocks, each doubling the side → 3×3 convolution → tanh.
 
-    The resolution is `4 * 2 ** len(channels)`.
+    The resolution is `bottom_width * 2 ** len(channels)`.
 
     Attributes:
         latent_size: Size of the latent vector.
-        base_channels: Channels of the 4×4 image.
+        base_channels: Channels of the first image.
         channels: Output channels of each residual block.
         image_channels: 1 (grey) or 3 (RGB).
+        upsample: "nearest" or "bilinear".
+        bottom_width: Side of the first image.
+        num_classes: Number of classes, 0 for an unconditional generator. With classes the blocks
+            normalise by stored statistics only: such a generator is converted, not trained here.
+        attention: Number of blocks before self-attention, 0 for none.
     """
 
     latent_size: int = 128
     base_channels: int = 128
     channels: tuple[int, ...] = (128, 64, 24)
     image_channels: int = 1
+    upsample: str = "nearest"
+    bottom_width: int = 4
+    num_classes: int = 0
+    attention: int = 0
 
     @nn.compact
-    def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(
+        self, z: jax.Array, train: bool = False, labels: jax.Array | None = None
+    ) -> jax.Array:
         """Generates images.
 
         Args:
             z: Latents, float32 `[n, latent_size]`, standard normal.
             train: Normalise by the batch's own statistics and update `batch_stats`.
+            labels: Classes `[n]`, or their weights `[n, num_classes]`; None is class 0.
 
         Returns:
             Images, float32 `[n, h, w, image_channels]` in [-1, 1].
         """
-        shape = (4, 4, self.base_channels)
+        classes = one_hot(labels, len(z), self.num_classes) if self.num_classes else None
+        shape = (self.bottom_width, self.bottom_width, self.base_channels)
         x = nn.DenseGeneral(shape, kernel_init=_KERNEL_INIT, name="project")(z)
         for i, features in enumerate(self.channels):
-            x = ResidualBlock(features, name=f"block_{i}")(x, train)
+            x = ResidualBlock(features, self.upsample, name=f"block_{i}")(x, train, classes)
+            if i + 1 == self.attention:
+                x = SelfAttention(name="attention")(x)
         x = _norm_relu(x, train, "norm")
         return jnp.tanh(_convolution(self.image_channels, 3, _conv_3x3, "to_image")(x))
 
@@ -77,6 +130,8 @@ def _convolution(features: int, size: int, function, name: str) -> nn.Module:
     return layers.Convolution(features, size, function, kernel_init=_KERNEL_INIT, name=name)
 
 
-def _norm_relu(x: jax.Array, train: bool, name: str) -> jax.Array:
+def _norm_relu(x: jax.Array, train: bool, name: str, classes: jax.Array | None = None) -> jax.Array:
+    if classes is not None:
+        return nn.relu(ConditionalBatchNorm(name=name)(x, classes))
     norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name=name)
     return nn.relu(norm(x))

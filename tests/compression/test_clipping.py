@@ -12,6 +12,7 @@ import scipy.special
 from lsh_gan.compression import METHODS, CompressionSpec
 from lsh_gan.compression import clipping as C
 
+GAUSS_RATIO, LAPLACE_RATIO = jax.jit(C.gauss_ratio), jax.jit(C.laplace_ratio)
 AXES = {"per_tensor": (0, 1, 2), "per_channel": (1,)}
 
 
@@ -52,7 +53,7 @@ def test_percentile_of_one_value_is_that_value():
     np.testing.assert_array_equal(_threshold(-np.ones((1, 1, 3)), "percentile"), 1)
 
 
-@pytest.mark.parametrize("size", [2, 7, 500])
+@pytest.mark.parametrize("size", [2, 500])
 def test_order_statistics_equal_a_sort(size):
     x = np.round(np.random.default_rng(size).normal(size=(1, size, 3)), 1).astype(np.float32)
     ordered = np.sort(np.abs(x), axis=1)
@@ -74,9 +75,9 @@ def test_aciq_ratios_are_the_published_ones():
     # Banner et al. 2019, for 1..8 bits; the published values keep two decimals.
     gauss = [1.24, 1.71, 2.15, 2.55, 2.93, 3.28, 3.61, 3.92]
     laplace = [1.86, 2.83, 3.89, 5.03, 6.20, 7.41, 8.64, 9.89]
-    for bits in range(1, 9):
-        for ratio, table in ((C.gauss_ratio, gauss), (C.laplace_ratio, laplace)):
-            assert float(ratio(jnp.int32(bits))) == pytest.approx(table[bits - 1], abs=0.01)
+    for ratio, table in ((C.gauss_ratio, gauss), (C.laplace_ratio, laplace)):
+        found = jax.jit(jax.vmap(ratio))(jnp.arange(1, 9))
+        np.testing.assert_allclose(found, table, rtol=0, atol=0.01)
 
 
 @pytest.mark.parametrize("bits", range(1, 17))
@@ -88,12 +89,12 @@ def test_aciq_ratios_minimise_the_error_model(bits):
     def laplace(a):
         return 2 * np.exp(-a) + a**2 / (3 * 4.0**bits)
 
-    for model, ratio in ((gauss, C.gauss_ratio), (laplace, C.laplace_ratio)):
+    for model, ratio in ((gauss, GAUSS_RATIO), (laplace, LAPLACE_RATIO)):
         best = scipy.optimize.minimize_scalar(model, bounds=(0.5, 30), options={"xatol": 1e-9})
         # A minimum is known to the root of the model's own precision.
         assert float(ratio(jnp.int32(bits))) == pytest.approx(best.x, rel=1e-4)
     root = scipy.special.lambertw(3 * 4.0**bits).real  # closed form of the Laplace case
-    assert float(C.laplace_ratio(jnp.int32(bits))) == pytest.approx(root, rel=1e-6)
+    assert float(LAPLACE_RATIO(jnp.int32(bits))) == pytest.approx(root, rel=1e-6)
 
 
 def test_aciq_thresholds_scale_the_right_moment():
@@ -157,11 +158,9 @@ def _slow_kl(counts, cut, levels):
     """KL(P‖Q) after `cut` bins, bin by bin in float64."""
     p = counts[:cut].astype(np.float64)
     level = np.arange(cut) * levels // cut
-    q = np.zeros(cut)
-    for k in range(levels):
-        filled = (level == k) & (p > 0)
-        if filled.any():
-            q[filled] = p[filled].sum() / filled.sum()
+    filled = np.bincount(level, weights=p > 0, minlength=levels)
+    merged = np.bincount(level, weights=p, minlength=levels)
+    q = np.where(p > 0, (merged / np.maximum(filled, 1))[level], 0)
     p[-1] += counts[cut:].sum()
     if p[-1] > 0 and q[-1] == 0:
         return np.inf
@@ -170,9 +169,9 @@ def _slow_kl(counts, cut, levels):
     return (p[used] * np.log(p[used] / q[used])).sum()
 
 
-@pytest.mark.parametrize(("bits", "size"), [(1, 500), (2, 3000), (4, 20000), (6, 20000), (8, 3000)])
-def test_kl_equals_a_slow_reference(bits, size):
-    x = np.random.default_rng(bits).standard_t(3, size=size).astype(np.float32)
+@pytest.mark.parametrize("bits", [1, 2, 4, 6, 8, 10])
+def test_kl_equals_a_slow_reference(bits):
+    x = np.random.default_rng(bits).standard_t(3, size=5000).astype(np.float32)
     unit = np.float32(C.KL_BINS) / np.abs(x).max()
     bins = np.minimum((np.abs(x) * unit).astype(int), C.KL_BINS - 1)
     counts = np.bincount(bins, minlength=C.KL_BINS)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from golden import FOLDER, load_golden
 
-from checkpoints_tools.convert import convert
+from checkpoints_tools.convert import convert, parse_setting
 from checkpoints_tools.converters import SOURCES, convert_state
 from checkpoints_tools.converters.files import find
 from checkpoints_tools.inspect import describe
@@ -99,7 +99,7 @@ def test_every_missing_and_unexpected_tensor_is_listed():
     message = str(error.value)
     assert "block2.c1.bias (nearest: block2.c1.weights)" in message
     assert "block3.b1.weight (nearest:" in message
-    assert "unexpected tensors: block2.c1.weights (nearest: block2.c1.bias), extra" in message
+    assert "unexpected tensors: block2.c1.weights (nearest: block3.b1.weight), extra (" in message
 
 
 def test_a_tensor_that_decides_the_architecture_is_missing():
@@ -180,6 +180,21 @@ def test_unrecorded_settings_are_reported_as_assumed():
     converted = convert_state(load_golden("stylegan2_uncond_skip").state(), SOURCES["stylegan2"])
     assert converted.assumed == {"conv_clamp": 256.0, "lr_multiplier": 0.01}
     assert convert_state({**load_golden("pgan_zoo_32").state()}, SOURCES["progan"]).assumed
+
+
+def test_settings_of_the_command_line():
+    assert parse_setting("conv_clamp=null") == ("conv_clamp", None)
+    assert parse_setting('lossCriterion="MSE"') == ("lossCriterion", "MSE")
+    for wrong in ("conv_clamp", "conv_clamp=off"):
+        with pytest.raises(ValueError, match=f"--set={wrong}: expected NAME=VALUE in JSON"):
+            parse_setting(wrong)
+
+
+def test_neither_skip_nor_resnet():
+    state = load_golden("stylegan2_uncond_skip").state()
+    state = {name: a for name, a in state.items() if not name.startswith("synthesis.b4.torgb")}
+    with pytest.raises(ValueError, match=r"neither images of every block \(skip\) nor shortcuts"):
+        convert_state(state, SOURCES["stylegan2"])
 
 
 def test_inspect_lists_source_tensors_and_totals():

@@ -1,6 +1,6 @@
 """Converted generators against the images and inner tensors of the original networks.
 
-`python tests/generators/test_goldens.py` prints the table of differences instead.
+`python -m tests.generators.test_goldens` prints the table of differences instead.
 """
 
 import sys

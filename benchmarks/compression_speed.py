@@ -1,0 +1,123 @@
+"""Seconds to compress a tree of 30 million parameters, shaped like a StyleGAN2 generator.
+
+    python benchmarks/compression_speed.py [--channels=512] [--bits=4]
+
+For each clipping method, per channel: the first call (compilation included), a second call at
+another width (compilation not needed), packing to a file, and loading. The ratio compares the
+second call of "mse" with the same search in NumPy, timed on the largest kernel and scaled to the
+tree by its number of values.
+"""
+
+import argparse
+import os
+import platform
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from lsh_gan.compression import (
+    METHODS,
+    CompressionSpec,
+    compress,
+    load_packed,
+    pack,
+    save_packed,
+    unpack,
+)
+from lsh_gan.compression.clipping import MSE_SHARES
+
+
+def stylegan2_shapes(channels: int) -> dict[str, tuple[int, ...]]:
+    """Kernels of a 512×512 generator: mapping, and for each resolution two convolutions and RGB."""
+    widths = [channels] * 5 + [channels // 2, channels // 4, channels // 8]
+    shapes = {f"mapping/fc{i}": (channels, channels) for i in range(8)}
+    previous = channels
+    for level, width in enumerate(widths):
+        block = f"b{4 * 2**level}"
+        for i, inputs in enumerate((previous, width) if level else (width,)):
+            shapes[f"{block}/conv{i}"] = (3, 3, inputs, width)
+            shapes[f"{block}/conv{i}/affine"] = (channels, inputs)
+        shapes[f"{block}/torgb"] = (1, 1, width, 3)
+        shapes[f"{block}/torgb/affine"] = (channels, width)
+        previous = width
+    return shapes
+
+
+def make_tree(channels: int) -> dict[str, dict[str, np.ndarray]]:
+    """Random kernels with slightly heavy tails."""
+    rng = np.random.default_rng(0)
+    return {
+        path.replace("/", "_"): {"kernel": rng.standard_t(8, shape).astype(np.float32)}
+        for path, shape in stylegan2_shapes(channels).items()
+    }
+
+
+def seconds(function, *args, **kwargs) -> float:
+    """Wall time of one call, its device work included."""
+    start = time.perf_counter()
+    jax.block_until_ready(function(*args, **kwargs))
+    return time.perf_counter() - start
+
+
+def numpy_mse(kernel: np.ndarray, bits: int) -> np.ndarray:
+    """The search of clipping "mse", symmetric and per channel, in plain NumPy."""
+    x = kernel.reshape(-1, kernel.shape[-1])
+    magnitude, max_abs = np.abs(x), np.abs(x).max(axis=0)
+    best_error, best = np.full_like(max_abs, np.inf), max_abs
+    for share in np.float32(MSE_SHARES):
+        scale = max_abs * share / ((2**bits - 1) / 2)
+        steps = np.clip(np.round(magnitude / scale - 0.5), 0, 2 ** (bits - 1) - 1)
+        error = (((steps + 0.5) * scale - magnitude) ** 2).sum(axis=0)
+        best = np.where(error < best_error, max_abs * share, best)
+        best_error = np.minimum(error, best_error)
+    return best
+
+
+def compress_tree(params, **fields):
+    """The compressed tree alone."""
+    return compress(params, CompressionSpec(**fields))[0]
+
+
+def measure(params, clipping: str, bits: int) -> list[float]:
+    """Seconds of the first call, a call at another width, packing and loading."""
+    first = seconds(compress_tree, params, bits=bits, clipping=clipping)
+    other = seconds(compress_tree, params, bits=bits + 1, clipping=clipping)
+    spec = CompressionSpec(bits=bits, clipping=clipping)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "generator.packed"
+        packing = seconds(lambda: save_packed(path, pack(params, spec)))
+        loading = seconds(lambda: unpack(load_packed(path)))
+    return [first, other, packing, loading]
+
+
+def main():
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--channels", type=int, default=512, help="512 gives 30M parameters")
+    parser.add_argument("--bits", type=int, default=4)
+    parser.add_argument("--clipping", default=",".join(METHODS))
+    options = parser.parse_args()
+    params = make_tree(options.channels)
+    size = sum(x.size for x in jax.tree.leaves(params))
+    cores, device = os.cpu_count(), jax.devices()[0].device_kind
+    print(f"{platform.machine()}, {cores} cores, device {device}, load {os.getloadavg()[0]:.1f}")
+    print(f"Python {platform.python_version()}, jax {version('jax')}, numpy {np.__version__}")
+    print(f"{size:,} parameters, {options.bits} bits, per channel, symmetric; seconds\n")
+    print(f"{'clipping':<14}{'first call':>12}{'next width':>12}{'pack, save':>12}{'load':>12}")
+    taken = {}
+    for clipping in options.clipping.split(","):
+        taken[clipping] = measure(params, clipping, options.bits)
+        print(f"{clipping:<14}" + "".join(f"{s:>12.2f}" for s in taken[clipping]), flush=True)
+    if "mse" in taken:
+        largest = max(jax.tree.leaves(params), key=np.size)
+        baseline = seconds(numpy_mse, largest, options.bits) * size / largest.size
+        ratio = baseline / taken["mse"][1]
+        print(f"\nmse in NumPy: {baseline:.2f} s, {ratio:.1f} times as long as the next width")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Converts other people's checkpoints of generators.
+
+    python -m checkpoints_tools.convert --source=auto --input=ffhq.pkl --output=checkpoints/ffhq
+
+Nothing in the input is run. `generator.json` of the output records the source, the version of its
+map of names, and the sha256 of the input.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+
+from checkpoints_tools.converters import SOURCES, convert_state
+from checkpoints_tools.converters.files import find, tensor_file
+from lsh_gan import checkpoints
+from lsh_gan.errors import nearest
+
+_SOURCE = flags.DEFINE_string("source", "auto", "Kind of checkpoint: auto, or a known source.")
+_INPUT = flags.DEFINE_string("input", None, "The file, or a Hugging Face folder.")
+_OUTPUT = flags.DEFINE_string("output", None, "Folder for the converted generator.")
+_SET = flags.DEFINE_multi_string(
+    "set", [], "A setting that the file does not record, NAME=VALUE (JSON): conv_clamp=256."
+)
+
+
+def convert(
+    path: str | Path,
+    output: str | Path,
+    *,
+    source: str = "auto",
+    settings: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Converts the generator in a file and writes it as a checkpoint.
+
+    Args:
+        path: The file, or a Hugging Face folder.
+        output: The checkpoint folder; replaced when it exists.
+        source: Key of `SOURCES`, or "auto".
+        settings: Replace what the file records.
+
+    Returns:
+        The metadata that was written.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: The file is damaged, holds no such generator, or its tensors do not fit: all
+            that are missing or unexpected are listed, with the nearest names.
+    """
+    found = find(path, SOURCES, source)
+    settings = settings or {}
+    for name in settings:
+        if name not in found.source.settings:
+            known = found.source.settings
+            hint = f"did you mean {nearest(name, known)!r}?" if known else "it has none."
+            raise ValueError(f"source {found.source.name!r} has no setting {name!r}; {hint}")
+    file = tensor_file(path)
+    try:
+        converted = convert_state(found.state, found.source, {**found.settings, **settings})
+    except ValueError as error:
+        raise ValueError(f"{file}: source {found.source.name!r}: {error}") from error
+    metadata = {
+        "name": Path(output).name,
+        "family": converted.family,
+        "options": converted.options,
+        "source": found.source.name,
+        "source_title": found.source.title,
+        "key_map_version": found.source.version,
+        "input_file": file.name,
+        "input_sha256": _sha256(file),
+        "input_prefix": found.prefix,
+        "assumed": converted.assumed,
+    }
+    checkpoints.save(output, metadata, converted.variables)
+    return metadata
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def parse_setting(setting: str) -> tuple[str, Any]:
+    """Splits NAME=VALUE, the value in JSON; ValueError when it is not of that form."""
+    name, equals, value = setting.partition("=")
+    try:
+        if not equals:
+            raise ValueError("no '='")
+        return name, json.loads(value)
+    except ValueError as error:
+        raise ValueError(f"--set={setting}: expected NAME=VALUE in JSON ({error})") from error
+
+
+def main(argv: list[str]) -> None:
+    """Command line."""
+    del argv
+    checkpoints.quiet_orbax()
+    try:
+        settings = dict(map(parse_setting, _SET.value))
+        metadata = convert(_INPUT.value, _OUTPUT.value, source=_SOURCE.value, settings=settings)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(str(error))
+    for name, value in metadata["assumed"].items():
+        print(f"not in the file, taken as usual: {name} = {value!r} (--set={name}=...)")
+    print(f"{_OUTPUT.value}: {metadata['family']} from {metadata['source']} checkpoint")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["input", "output"])
+    app.run(main)

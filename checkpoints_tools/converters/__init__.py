@@ -1,0 +1,29 @@
+"""From other people's state dicts to the variables of our generators, one file a source."""
+
+from checkpoints_tools.converters import (
+    biggan,
+    biggan_hf,
+    dcgan,
+    mimicry,
+    progan,
+    r3gan,
+    stylegan2,
+    stylegan3,
+)
+from checkpoints_tools.converters.conversion import Converted, convert_state
+from checkpoints_tools.converters.origin import Source
+
+_SOURCES = (
+    stylegan2.SOURCE,
+    stylegan3.SOURCE,
+    biggan.SOURCE,
+    biggan.SOURCE_DEEP,
+    biggan_hf.SOURCE,
+    mimicry.SOURCE,
+    progan.SOURCE,
+    r3gan.SOURCE,
+    dcgan.SOURCE,  # last: it looks at shapes alone
+)
+SOURCES: dict[str, Source] = {source.name: source for source in _SOURCES}
+
+__all__ = ["SOURCES", "Converted", "convert_state"]

@@ -1,0 +1,114 @@
+"""Where a tensor of ours comes from: names in the file, and the function that lays them out.
+
+Axis rules: PyTorch stores convolutions as output, input, height, width and dense layers as output,
+input; ours are height, width, input, output and input, output. A transposed convolution is input,
+output, height, width there, and keeps its taps in place here.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Origin(NamedTuple):
+    """The tensors of the file that make one tensor of ours.
+
+    Attributes:
+        names: Names in the file.
+        function: From their arrays to our array.
+    """
+
+    names: tuple[str, ...]
+    function: Callable[..., np.ndarray]
+
+
+class Plan(NamedTuple):
+    """How a state dict becomes the variables of a generator.
+
+    Attributes:
+        family: Key of `lsh_gan.generators.FAMILIES`.
+        options: Attributes of the module.
+        origin: From the path of one of our tensors ("params/to_image/kernel") to its origin.
+        ignored: Pattern of names in the file that no image depends on.
+        assumed: Settings that the file does not record and that were taken as usual.
+    """
+
+    family: str
+    options: dict
+    origin: Callable[[str], Origin]
+    ignored: str = r"(?!)"
+    assumed: dict = {}  # noqa: RUF012 (never changed)
+
+
+class Source(NamedTuple):
+    """One kind of checkpoint.
+
+    Attributes:
+        name: As in `--source`.
+        title: Code base that writes it.
+        matches: Whether a state dict is of this kind, by its names and shapes.
+        plan: From a state dict and the settings around it to the plan.
+        version: Of the map of names: raised when converted numbers change.
+        settings: Names of settings that `plan` understands.
+    """
+
+    name: str
+    title: str
+    matches: Callable[[Mapping[str, np.ndarray]], bool]
+    plan: Callable[[Mapping[str, np.ndarray], dict], Plan]
+    version: int = 1
+    settings: tuple[str, ...] = ()
+
+
+def has(*patterns: str) -> Callable[[Mapping[str, np.ndarray]], bool]:
+    """A `matches` that asks for a name for each pattern (the whole name)."""
+    compiled = [re.compile(pattern) for pattern in patterns]
+
+    def matches(state: Mapping[str, np.ndarray]) -> bool:
+        return all(any(pattern.fullmatch(name) for name in state) for pattern in compiled)
+
+    return matches
+
+
+def take(name: str, function: Callable[[np.ndarray], np.ndarray] = lambda x: x) -> Origin:
+    """One tensor, as it is or through `function`."""
+    return Origin((name,), function)
+
+
+def kernel(weight: np.ndarray, gain: float = 1.0) -> np.ndarray:
+    """A convolution `[o, i, h, w]` or dense `[o, i]` weight, times `gain`, output last."""
+    axes = (2, 3, 1, 0) if weight.ndim == 4 else (1, 0)
+    return (weight * np.float32(gain) if gain != 1 else weight).transpose(axes)
+
+
+def transposed_kernel(weight: np.ndarray) -> np.ndarray:
+    """A transposed convolution's weight `[i, o, h, w]` as `[h, w, i, o]`."""
+    return weight.transpose(2, 3, 0, 1)
+
+
+def to_grid(width: int) -> Callable[[np.ndarray], np.ndarray]:
+    """A dense layer whose output is seen as `[channels, width, width]`, on our `[w, w, c]` grid."""
+
+    def rearrange(x: np.ndarray) -> np.ndarray:
+        grid = x.reshape(-1, width, width, *x.shape[1:])
+        return grid.transpose(3, 1, 2, 0) if x.ndim == 2 else grid.transpose(1, 2, 0)
+
+    return rearrange
+
+
+def divide_by_stored_norm(weight: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """PyTorch's spectral norm in eval mode: weight / (u · W v) with the stored u and v."""
+    matrix = weight.reshape(len(weight), -1).astype(np.float64)
+    sigma = u.astype(np.float64) @ (matrix @ v.astype(np.float64))
+    return (weight / sigma).astype(np.float32)
+
+
+def normalised(base: str, function: Callable[[np.ndarray], np.ndarray] = kernel) -> Origin:
+    """The weight `base` under PyTorch's spectral norm, laid out by `function`."""
+    names = (f"{base}.weight_orig", f"{base}.weight_u", f"{base}.weight_v")
+    return Origin(names, lambda *arrays: function(divide_by_stored_norm(*arrays)))
+
+
+BATCH_NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}

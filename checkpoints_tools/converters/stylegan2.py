@@ -1,0 +1,104 @@
+"""StyleGAN2-ADA, from NVIDIA's pickles or from their state dicts."""
+
+import re
+
+import numpy as np
+
+from checkpoints_tools.converters.origin import Origin, Plan, Source, has, kernel, take
+
+MAPPING_LEARNING_RATE = 0.01
+_FILTER = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
+
+
+def mapping_origin(state, path: str, learning_rate: float) -> Origin:
+    """Dense layers of the mapping network, gains folded: lr / √fan_in, and lr for the bias."""
+    _, _, layer, leaf = path.split("/")
+    name = f"mapping.{layer.replace('_', '')}.{'weight' if leaf == 'kernel' else 'bias'}"
+    rate = 1.0 if layer == "embed" else learning_rate
+    if leaf == "bias":
+        return take(name, lambda b: b * np.float32(rate))
+    return take(name, lambda w: kernel(w, rate / w.shape[1] ** 0.5))
+
+
+def affine_origin(base: str, leaf: str) -> Origin:
+    """The dense layer from w to styles."""
+    if leaf == "bias":
+        return take(f"{base}.affine.bias")
+    return take(f"{base}.affine.weight", lambda w: kernel(w, 1 / w.shape[1] ** 0.5))
+
+
+def _options(state, sides: list[int], settings: dict) -> dict:
+    channels = [state["synthesis.b4.const"].shape[0]]
+    channels += [state[f"synthesis.b{side}.conv1.weight"].shape[0] for side in sides[1:]]
+    resnet = f"synthesis.b{sides[-1]}.skip.weight" in state
+    if not resnet and "synthesis.b4.torgb.weight" not in state:
+        raise ValueError("neither images of every block (skip) nor shortcuts (resnet)")
+    embed = state.get("mapping.embed.weight")
+    depth = len([name for name in state if re.fullmatch(r"mapping\.fc\d+\.weight", name)])
+    inputs = state["mapping.fc0.weight"].shape[1]
+    w_size = state["mapping.w_avg"].shape[0]
+    return {
+        "latent_size": inputs - (w_size if embed is not None else 0),
+        "w_size": w_size,
+        "channels": channels,
+        "mapping_layers": depth,
+        "num_classes": 0 if embed is None else embed.shape[1],
+        "image_channels": state[f"synthesis.b{sides[-1]}.torgb.weight"].shape[0],
+        "architecture": "resnet" if resnet else "skip",
+        "clamp": settings["conv_clamp"],
+    }
+
+
+def _plan(state, settings) -> Plan:
+    usual = {"conv_clamp": 256.0, "lr_multiplier": MAPPING_LEARNING_RATE}
+    assumed = {name: value for name, value in usual.items() if name not in settings}
+    settings = {**usual, **settings}
+    found = {int(m[1]) for name in state if (m := re.match(r"synthesis\.b(\d+)\.", name))}
+    sides = sorted(found)
+    if sides != [4 * 2**i for i in range(len(sides))]:
+        raise ValueError(f"blocks of sides {sides}; expected powers of two from 4")
+    _check_filters(state)
+    layer_names = {"conv": "conv1", "up": "conv0", "to_image": "torgb", "skip": "skip"}
+
+    def origin(path: str) -> Origin:
+        _, first, *rest = path.split("/")
+        if first in ("w_mean", "const"):
+            const = first == "const"
+            return (
+                take("synthesis.b4.const", lambda c: c.transpose(1, 2, 0))
+                if const
+                else take("mapping.w_avg")
+            )
+        if first == "mapping":
+            return mapping_origin(state, path, settings["lr_multiplier"])
+        kind, _, index = first.rpartition("_")
+        base = f"synthesis.b{sides[int(index)]}.{layer_names[kind]}"
+        if rest[0] == "affine":
+            return affine_origin(base, rest[1])
+        if rest[0] == "kernel":
+            runtime_gain = kind in ("to_image", "skip")
+            return take(
+                f"{base}.weight",
+                lambda w: kernel(w, w[0].size ** -0.5 if runtime_gain else 1.0),
+            )
+        return take(f"{base}.{'noise_const' if rest[0] == 'noise' else rest[0]}")
+
+    ignored = r".*resample_filter"
+    return Plan("stylegan2", _options(state, sides, settings), origin, ignored, assumed)
+
+
+def _check_filters(state) -> None:
+    for name, array in state.items():
+        if name.endswith("resample_filter") and not (
+            array.shape == (4, 4) and np.allclose(array, _FILTER, atol=1e-6)
+        ):
+            raise ValueError(f"{name} is not the filter [1, 3, 3, 1], the only one supported")
+
+
+SOURCE = Source(
+    "stylegan2",
+    "StyleGAN2-ADA (NVlabs stylegan2-ada-pytorch, stylegan3)",
+    has(r"synthesis\.b4\.const", r"mapping\.w_avg", r"mapping\.fc0\.weight"),
+    _plan,
+    settings=("conv_clamp", "lr_multiplier"),
+)

@@ -1,0 +1,90 @@
+"""StyleGAN3-T and -R, from NVIDIA's pickles or from their state dicts."""
+
+import re
+
+from checkpoints_tools.converters.origin import Origin, Plan, Source, has, kernel, take
+from checkpoints_tools.converters.stylegan2 import (
+    MAPPING_LEARNING_RATE,
+    affine_origin,
+    mapping_origin,
+)
+
+_USUAL = {
+    "conv_clamp": 256.0,
+    "lr_multiplier": MAPPING_LEARNING_RATE,
+    "filter_size": 6,
+    "first_cutoff": 2.0,
+    "margin_size": 10,
+    "output_scale": 0.25,
+}
+_BUFFERS = {"magnitude": "magnitude_ema"}
+
+
+def _layers(state) -> list[tuple[str, int, int]]:
+    """Names, sides and channels, in order: all three are in the names L0_36_512."""
+    pattern = r"synthesis\.(L(\d+)_(\d+)_(\d+))\.weight"
+    found = [m for name in state if (m := re.fullmatch(pattern, name))]
+    found.sort(key=lambda m: int(m[2]))
+    return [(m[1], int(m[3]), int(m[4])) for m in found]
+
+
+def _plan(state, settings) -> Plan:
+    assumed = {name: value for name, value in _USUAL.items() if name not in settings}
+    settings = {**_USUAL, **settings}
+    found = _layers(state)
+    if len(found) < 2:
+        raise ValueError("fewer than two layers named L0_SIDE_CHANNELS, ...")
+    filters = [
+        (state[f"synthesis.{name}.up_filter"], state[f"synthesis.{name}.down_filter"])
+        for name, _, _ in found[:-1]
+    ]
+    taps = [[len(up), len(down)] for up, down in filters]
+    embed = state.get("mapping.embed.weight")
+    w_size = state["mapping.w_avg"].shape[0]
+    inputs = state["mapping.fc0.weight"].shape[1]
+    options = {
+        "latent_size": inputs - (0 if embed is None else w_size),
+        "w_size": w_size,
+        "mapping_layers": sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", n)) for n in state),
+        "num_classes": 0 if embed is None else embed.shape[1],
+        "input_channels": state["synthesis.input.freqs"].shape[0],
+        "sampling_rate": float(found[0][1] - 2 * settings["margin_size"]),
+        "bandwidth": float(settings["first_cutoff"]),
+        "kernel_size": state[f"synthesis.{found[0][0]}.weight"].shape[2],
+        "sizes": [size for _, size, _ in found],
+        "channels": [channels for _, _, channels in found],
+        "taps": taps,
+        "factors": [[n // settings["filter_size"] for n in pair] for pair in taps],
+        "radial": [down.ndim == 2 for _, down in filters],
+        "clamp": settings["conv_clamp"],
+        "output_scale": settings["output_scale"],
+    }
+
+    names = {f"layer_{i}": name for i, (name, _, _) in enumerate(found[:-1])}
+    names |= {"input": "input", "to_image": found[-1][0]}
+
+    def origin(path: str) -> Origin:
+        _, first, *rest = path.split("/")
+        if first == "w_mean":
+            return take("mapping.w_avg")
+        if first == "mapping":
+            return mapping_origin(state, path, settings["lr_multiplier"])
+        base = f"synthesis.{names[first]}"
+        if rest[0] == "affine":
+            return affine_origin(base, rest[1])
+        if rest[0] == "kernel":
+            # Gains that the original applies at run time: 1 / √fan-in, of these two layers only.
+            gain = first in ("input", "to_image")
+            return take(f"{base}.weight", lambda w: kernel(w, w[0].size ** -0.5 if gain else 1.0))
+        return take(f"{base}.{_BUFFERS.get(rest[0], rest[0])}")
+
+    return Plan("stylegan3", options, origin, assumed=assumed)
+
+
+SOURCE = Source(
+    "stylegan3",
+    "StyleGAN3-T and -R (NVlabs/stylegan3)",
+    has(r"synthesis\.input\.freqs", r"mapping\.w_avg", r"synthesis\.L0_\d+_\d+\.weight"),
+    _plan,
+    settings=tuple(_USUAL),
+)

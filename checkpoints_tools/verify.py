@@ -1,0 +1,92 @@
+"""Checks a converted generator: its hash, its values, its images.
+
+    python -m checkpoints_tools.verify checkpoints/ffhq [--golden=images.npz]
+
+The golden file holds what the original network gives: `z` [n, latent_size], `images` [n, h, w, c]
+(or [n, c, h, w]), and where they apply `labels`, `truncation_psi`, `tolerance` (largest difference
+allowed, as a share of the largest value; 1e-5 when absent).
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from lsh_gan import checkpoints, generators
+from lsh_gan.tensor_files import read
+
+_GOLDEN = flags.DEFINE_string("golden", None, "npz with inputs and images of the original network.")
+_TOLERANCE = 1e-5
+
+
+def verify(path: str | Path, golden: str | Path | None = None) -> str:
+    """Loads a checkpoint, generates, and compares.
+
+    Returns:
+        One line: what was checked and the difference found.
+
+    Raises:
+        FileNotFoundError: No such checkpoint or golden.
+        ValueError: The checkpoint is damaged or its hash differs from the recorded one; an image
+            holds NaN or Inf; or images differ by more than the tolerance.
+    """
+    generator = generators.load(path)
+    arrays = _example(generator) if golden is None else read(golden)
+    for name in ("z",) if golden is None else ("z", "images"):
+        if name not in arrays:
+            raise ValueError(f"{golden}: lacks the array {name!r}; it has {', '.join(arrays)}")
+    labels = arrays.get("labels")
+    images = generator(
+        generator.params,
+        jnp.asarray(arrays["z"], jnp.float32),
+        labels=None if labels is None else jnp.asarray(labels),
+        truncation_psi=float(arrays.get("truncation_psi", 1.0)),
+    )
+    images = np.asarray(images)
+    if not np.isfinite(images).all():
+        raise ValueError(f"{path}: an image holds NaN or Inf")
+    done = f"{path}: {generator.family}, sha256 as recorded, images {images.shape} finite"
+    return done if golden is None else f"{done}; {_compare(images, arrays, golden)}"
+
+
+def _example(generator: generators.Generator) -> dict[str, np.ndarray]:
+    z = jax.random.normal(jax.random.key(0), (2, generator.latent_size))
+    classes = generator.num_classes
+    return {"z": z} | ({"labels": np.arange(2) % classes} if classes else {})
+
+
+def _compare(images: np.ndarray, arrays: dict[str, np.ndarray], golden: str | Path) -> str:
+    expected = arrays["images"]
+    if expected.shape != images.shape and expected.ndim == 4:
+        expected = expected.transpose(0, 2, 3, 1)
+    if expected.shape != images.shape:
+        shape = arrays["images"].shape
+        raise ValueError(f"{golden}: images of shape {shape}; the generator gives {images.shape}")
+    tolerance = float(arrays.get("tolerance", _TOLERANCE))
+    difference = float(np.abs(images - expected).max() / np.abs(expected).max())
+    if not difference <= tolerance:
+        raise ValueError(
+            f"{golden}: images differ by {difference:.2e} of the largest value; "
+            f"allowed is {tolerance:.0e}"
+        )
+    return (
+        f"differ from {golden} by {difference:.2e} of the largest value (at most {tolerance:.0e})"
+    )
+
+
+def main(argv: list[str]) -> None:
+    """Command line."""
+    if len(argv) != 2:
+        raise app.UsageError("expected one argument, the checkpoint folder")
+    checkpoints.quiet_orbax()
+    try:
+        print(verify(argv[1], _GOLDEN.value))
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,223 @@
+"""Packed parameter trees: codes that take exactly their bits, and the one file that holds them.
+
+File layout, all numbers little-endian:
+
+| bytes | content |
+|---|---|
+| 8 | magic `LSHGANPK` |
+| 4 | format version, uint32 |
+| 8 | length of the header, uint64 |
+| 32 | SHA-256 of all other bytes |
+| header | JSON, UTF-8: metadata, empty sub-trees, and for each tensor path, shape, bits, ... |
+| payload | tensor after tensor: codes (bits each, low bits first), scales (float32), zero points
+(bits each; only affine, 2 bits or more); or float32 values where bits is null |
+
+Reading parses JSON and raw numbers; nothing in a file is executed.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from lsh_gan.compression.quantization import Grid, num_levels
+from lsh_gan.compression.rules import Params
+from lsh_gan.compression.spec import CompressionSpec
+from lsh_gan.compression.tree import QuantizedTensor, dequantize_tensor, quantize_tree
+
+
+class Layout(NamedTuple):
+    """What the header says of one tensor; enough to know its bytes.
+
+    Attributes:
+        path: Keys from the root.
+        shape: Shape of the tensor.
+        bits: Width of a code; None for float32 values.
+        channel_axis: Output axis, counted from 0.
+        scheme: "symmetric" or "affine".
+        grid_shape: Shape of scale and zero point, `[groups, 1, channels]` or `[1, 1, 1]`.
+    """
+
+    path: tuple[str, ...]
+    shape: tuple[int, ...]
+    bits: int | None
+    channel_axis: int = 0
+    scheme: str = "symmetric"
+    grid_shape: tuple[int, ...] = ()
+
+    def zero_point_bits(self) -> int:
+        """Width of a stored zero point; 0 where the grid implies it."""
+        return self.bits if self.scheme == "affine" and self.bits > 1 else 0
+
+    def part_bytes(self) -> tuple[int, int, int]:
+        """Bytes of values or codes, of scales, and of zero points."""
+        size = math.prod(self.shape)
+        if self.bits is None:
+            return 4 * size, 0, 0
+        grid = math.prod(self.grid_shape)
+        return (
+            packed_bytes(size, self.bits),
+            4 * grid,
+            packed_bytes(grid, self.zero_point_bits()),
+        )
+
+    def num_bytes(self) -> int:
+        """Bytes of the tensor in the payload."""
+        return sum(self.part_bytes())
+
+
+class PackedTensor(NamedTuple):
+    """One tensor as it lies in a file.
+
+    Attributes:
+        layout: Shape, width and grid.
+        codes: uint8, bit-packed codes, or the bytes of float32 values where bits is None.
+        scale: float32, shape `layout.grid_shape`; None where bits is None.
+        zero_point: float32, same shape; None where bits is None.
+    """
+
+    layout: Layout
+    codes: np.ndarray
+    scale: np.ndarray | None = None
+    zero_point: np.ndarray | None = None
+
+
+class PackedTree(NamedTuple):
+    """A compressed parameter tree.
+
+    Attributes:
+        tensors: The tensors in tree order.
+        empty: Paths of empty sub-trees, which hold no tensor but belong to the tree.
+        metadata: JSON values of the caller, such as the generator's name and its configuration.
+    """
+
+    tensors: tuple[PackedTensor, ...]
+    empty: tuple[tuple[str, ...], ...]
+    metadata: dict[str, Any]
+
+
+def packed_bytes(count: int, bits: int) -> int:
+    """Bytes of `count` codes of `bits` bits."""
+    return -(-count * bits // 8)
+
+
+def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Packs whole numbers below 2^bits, low bits first, without gaps.
+
+    Args:
+        codes: uint16 `[n]`.
+        bits: 1 to 16. Above 8 the low bytes come first, then the packed high bits.
+
+    Returns:
+        uint8 `[ceil(n * bits / 8)]` (the two parts of codes above 8 bits need no more).
+    """
+    if bits > 8:
+        high = pack_codes(codes >> 8, bits - 8)
+        return np.concatenate([(codes & 0xFF).astype(np.uint8), high])
+    octets = np.zeros((-(-codes.size // 8), 8), np.uint64)
+    octets.reshape(-1)[: codes.size] = codes
+    words = np.zeros(len(octets), "<u8")
+    for i in range(8):
+        words |= octets[:, i] << np.uint64(i * bits)
+    rows = words.view(np.uint8).reshape(-1, 8)[:, :bits]
+    return rows.reshape(-1)[: packed_bytes(codes.size, bits)]
+
+
+def unpack_codes(packed: np.ndarray, count: int, bits: int) -> np.ndarray:
+    """The inverse of `pack_codes`: uint16 `[count]`."""
+    if bits > 8:
+        high = unpack_codes(packed[count:], count, bits - 8)
+        return packed[:count].astype(np.uint16) | (high << np.uint16(8))
+    rows = np.zeros((-(-count // 8), 8), np.uint8)
+    padded = np.zeros(len(rows) * bits, np.uint8)
+    padded[: packed.size] = packed
+    rows[:, :bits] = padded.reshape(-1, bits)
+    words = rows.view("<u8")
+    shifts = np.arange(8, dtype=np.uint64) * np.uint64(bits)
+    octets = (words >> shifts) & np.uint64((1 << bits) - 1)
+    return octets.astype(np.uint16).reshape(-1)[:count]
+
+
+def layout_of(path, shape, plan, quantized: QuantizedTensor | None) -> Layout:
+    """The layout of a planned tensor."""
+    if quantized is None:
+        return Layout(path, tuple(shape), None)
+    spec = plan.spec
+    grid_shape = tuple(quantized.grid.scale.shape)
+    return Layout(path, tuple(shape), spec.bits, plan.channel_axis, spec.scheme, grid_shape)
+
+
+def _pack_tensor(plan, leaf: jax.Array, quantized: QuantizedTensor | None) -> PackedTensor:
+    layout = layout_of(plan.path, leaf.shape, plan, quantized)
+    if quantized is None:
+        return PackedTensor(layout, np.asarray(leaf, "<f4").reshape(-1).view(np.uint8))
+    return PackedTensor(
+        layout,
+        pack_codes(np.asarray(quantized.codes).reshape(-1), layout.bits),
+        np.asarray(quantized.grid.scale),
+        np.asarray(quantized.grid.zero_point),
+    )
+
+
+def empty_subtrees(params: Params) -> tuple[tuple[str, ...], ...]:
+    """Paths of empty dicts, which a list of tensors alone would lose."""
+    flat = traverse_util.flatten_dict(params, keep_empty_nodes=True)
+    return tuple(path for path, leaf in flat.items() if leaf is traverse_util.empty_node)
+
+
+def pack(
+    params: Params,
+    spec: CompressionSpec,
+    *,
+    channel_axes: Mapping[str, int] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> PackedTree:
+    """Compresses a parameter tree into bit-packed codes.
+
+    Args:
+        params: Nested dicts of floating arrays.
+        spec: The compression; `bits=None` keeps float32 values.
+        channel_axes: Path pattern -> output axis, as the generator declares it; default -1.
+        metadata: JSON values stored with the tree.
+
+    Returns:
+        The packed tree; `unpack` of it equals `compress(params, spec, ...)[0]` bit for bit.
+
+    Raises:
+        ValueError, TypeError: As `compress`.
+    """
+    quantized, _ = quantize_tree(params, spec, channel_axes)
+    tensors = tuple(_pack_tensor(*item) for item in quantized)
+    return PackedTree(tensors, empty_subtrees(params), dict(metadata or {}))
+
+
+def _unpack_tensor(tensor: PackedTensor) -> jax.Array:
+    layout = tensor.layout
+    if layout.bits is None:
+        return jnp.asarray(tensor.codes.view("<f4").astype(np.float32).reshape(layout.shape))
+    codes = unpack_codes(tensor.codes, math.prod(layout.shape), layout.bits)
+    groups, _, channels = layout.grid_shape
+    channels = layout.shape[layout.channel_axis] if len(layout.shape) > 1 else channels
+    return dequantize_tensor(
+        jnp.asarray(codes.reshape(groups, -1, channels)),
+        Grid(jnp.asarray(tensor.scale), jnp.asarray(tensor.zero_point)),
+        shape=layout.shape,
+        channel_axis=layout.channel_axis,
+    )
+
+
+def unpack(packed: PackedTree) -> dict[str, Any]:
+    """The parameter tree of a packed tree: nested dicts of float32 arrays."""
+    flat = {tensor.layout.path: _unpack_tensor(tensor) for tensor in packed.tensors}
+    flat.update(dict.fromkeys(packed.empty, traverse_util.empty_node))
+    return traverse_util.unflatten_dict(flat)
+
+
+def implied_zero_point(layout: Layout) -> np.ndarray:
+    """The zero point of the symmetric grid, which is not stored."""
+    half_range = (num_levels(jnp.int32(layout.bits)) - 1) / 2
+    return np.full(layout.grid_shape, half_range, np.float32)

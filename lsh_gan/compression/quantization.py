@@ -1,0 +1,134 @@
+"""Uniform quantization grids, and rounding onto them.
+
+A tensor is seen as `[groups, group, channels]` (`to_groups`); scale and zero point broadcast
+against that view. Every scheme is decoded by the same formula,
+
+    value = scale * (code - zero_point),      code in 0 .. 2^bits - 1.
+
+**symmetric** is the mid-rise grid: all 2^bits levels, mirrored about zero, zero point
+(2^bits - 1) / 2, the outermost levels at -α and +α. At 4 bits: ±α/15, ±3α/15, ..., ±α. The usual
+integer grid is either lopsided ([-2, 1] at 2 bits) or gives up one code (ternary at 2 bits). With
+the best α the second loses 2.0, 1.0 and 0.5 dB at 2, 3 and 4 bits on Gaussian weights (1.3, 0.6 and
+0.3 dB on Laplacian ones) against this grid, which needs no special case at 1 bit: ±α. The outermost
+levels lie on ±α, so that compressing a compressed tensor again changes nothing. Zero is not a
+level, it becomes +scale/2; use "affine" where zeros must survive.
+
+**affine** covers [min(w, 0), max(w, 0)] after clipping with an integer zero point, so zero is a
+level and stays exact. At 1 bit, where an integer zero point would leave 0 and one other level, it
+is the symmetric grid.
+
+Codes are rounded half to even; symmetric codes are rounded by magnitude, which makes the grid
+sign symmetric at ties too. The subtraction above is exact in float32 and the product is rounded
+once, so decoding gives the same bits everywhere.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+class Grid(NamedTuple):
+    """A uniform grid.
+
+    Attributes:
+        scale: float32, distance between levels, >= 0; broadcasts against the grouped tensor.
+        zero_point: float32, same shape: the code (or half code) that stands for zero.
+    """
+
+    scale: Array
+    zero_point: Array
+
+
+def num_levels(bits: Array) -> Array:
+    """2^bits as float32, exact; `bits` may be traced."""
+    return jnp.left_shift(1, bits).astype(jnp.float32)
+
+
+def symmetric_grid(alpha: Array, bits: Array) -> Grid:
+    """The mid-rise grid of 2^bits levels from -alpha to +alpha; alpha may be 0."""
+    half_range = (num_levels(bits) - 1) / 2
+    scale = alpha / half_range
+    return Grid(scale, jnp.broadcast_to(half_range, scale.shape))
+
+
+def affine_grid(low: Array, high: Array, bits: Array) -> Grid:
+    """The grid of 2^bits levels that covers [low, high] (low <= 0 <= high) and holds zero."""
+    steps = num_levels(bits) - 1
+    width = high - low
+    scale = width / steps
+    # In this order a range mirrored about zero gives exactly half, and rounds alike everywhere.
+    zero_point = jnp.round(-low / jnp.where(width > 0, width, 1) * steps)
+    one_bit = symmetric_grid(jnp.maximum(-low, high), bits)
+    return Grid(
+        jnp.where(bits == 1, one_bit.scale, scale),
+        jnp.where(bits == 1, one_bit.zero_point, zero_point),
+    )
+
+
+def clipped_grid(low: Array, high: Array, alpha: Array, bits: Array, *, scheme: str) -> Grid:
+    """The grid of values in [low, high] clipped to [-alpha, alpha].
+
+    Args:
+        low: float32, smallest value of each group.
+        high: float32, largest value of each group.
+        alpha: float32, clipping threshold of each group, >= 0.
+        bits: int32 scalar, may be traced.
+        scheme: "symmetric" or "affine".
+    """
+    if scheme == "symmetric":
+        return symmetric_grid(alpha, bits)
+    low = jnp.clip(low, -alpha, 0)
+    high = jnp.clip(high, 0, alpha)
+    return affine_grid(low, high, bits)
+
+
+def quantize(x: Array, grid: Grid, bits: Array, *, scheme: str) -> Array:
+    """Codes of the levels nearest to x, as whole float32 numbers in 0 .. 2^bits - 1.
+
+    Values outside the grid get the outermost code. Ties go to the even code counted from the
+    innermost level of the sign (symmetric) or from zero (affine).
+    """
+    levels = num_levels(bits)
+    steps = x / jnp.where(grid.scale > 0, grid.scale, 1)
+    if scheme == "symmetric":
+        magnitude = jnp.clip(jnp.round(jnp.abs(steps) - 0.5), 0, levels / 2 - 1)
+        return jnp.where(x >= 0, levels / 2 + magnitude, levels / 2 - 1 - magnitude)
+    whole = jnp.floor(grid.zero_point)
+    return jnp.clip(jnp.round(steps + (grid.zero_point - whole)) + whole, 0, levels - 1)
+
+
+def dequantize(codes: Array, grid: Grid) -> Array:
+    """The float32 values of codes."""
+    return grid.scale * (codes.astype(jnp.float32) - grid.zero_point)
+
+
+def to_groups(x: Array, *, channel_axis: int, num_groups: int) -> Array:
+    """Views a tensor as `[groups, group, channels]`.
+
+    Args:
+        x: A tensor of any rank; rank 0 and 1 have one channel.
+        channel_axis: The output axis, moved last; the others are flattened in order.
+        num_groups: Groups that the flattened fan-in is cut into; must divide it.
+    """
+    if x.ndim < 2:
+        return x.reshape(num_groups, -1, 1)
+    x = jnp.moveaxis(x, channel_axis, -1)
+    return x.reshape(num_groups, -1, x.shape[-1])
+
+
+def from_groups(x: Array, *, shape: tuple[int, ...], channel_axis: int) -> Array:
+    """The inverse of `to_groups` for a tensor of the given shape."""
+    if len(shape) < 2:
+        return x.reshape(shape)
+    axis = channel_axis % len(shape)
+    moved = (*shape[:axis], *shape[axis + 1 :], shape[axis])
+    return jnp.moveaxis(x.reshape(moved), -1, axis)
+
+
+def fan_in(shape: tuple[int, ...], channel_axis: int) -> int:
+    """Weights that feed one output channel."""
+    return math.prod(shape) // shape[channel_axis] if len(shape) > 1 else math.prod(shape)

@@ -1,0 +1,160 @@
+"""What a compression did, tensor by tensor and in total."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lsh_gan.compression.files import file_bytes
+from lsh_gan.compression.packing import empty_subtrees, layout_of
+from lsh_gan.compression.rules import Params, TensorPlan, join
+from lsh_gan.compression.spec import CompressionSpec
+from lsh_gan.compression.tree import QuantizedTensor, dequantize_tensor, quantize_tree
+
+
+class TensorReport(NamedTuple):
+    """One quantized or kept tensor.
+
+    Attributes:
+        path: Keys joined by "/".
+        shape: Shape of the tensor.
+        rule: Pattern of the rule that decided, or "default".
+        bits: Width of a code; None where the tensor stays float32, and then all below but `bytes`
+            is None.
+        clipping, granularity, scheme: As in `CompressionSpec`.
+        channel_axis: Output axis, counted from 0.
+        alpha: float32 `[groups, channels]` (`[1, 1]` per tensor), clipping thresholds.
+        share_clipped: Share of values beyond their threshold, 0 to 1.
+        sqnr_db: Signal to quantization noise ratio in dB; inf where nothing was lost.
+        bytes: Payload of the tensor in the packed file.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    rule: str
+    bits: int | None
+    bytes: int
+    clipping: str | None = None
+    granularity: str | None = None
+    scheme: str | None = None
+    channel_axis: int | None = None
+    alpha: np.ndarray | None = None
+    share_clipped: float | None = None
+    sqnr_db: float | None = None
+
+
+class CompressionReport(NamedTuple):
+    """A compressed tree.
+
+    Attributes:
+        tensors: One report a tensor, in tree order.
+        bytes: Size of the packed file in bytes, header included, without caller's metadata.
+        float32_bytes: Four bytes a parameter.
+        num_parameters: Values in the tree.
+    """
+
+    tensors: tuple[TensorReport, ...]
+    bytes: int
+    float32_bytes: int
+    num_parameters: int
+
+    @property
+    def ratio(self) -> float:
+        """float32 bytes over packed bytes."""
+        return self.float32_bytes / self.bytes
+
+    @property
+    def bits_per_parameter(self) -> float:
+        """Packed bits over parameters, everything in the file included."""
+        return 8 * self.bytes / self.num_parameters
+
+
+def _sqnr_db(quantized: QuantizedTensor) -> float:
+    unit = np.asarray(quantized.max_abs, np.float64) ** 2
+    signal, noise = ((unit * np.asarray(x)).sum() for x in (quantized.signal, quantized.noise))
+    return float(10 * np.log10(signal / noise)) if noise > 0 else float("inf")
+
+
+def _tensor_report(
+    plan: TensorPlan, shape: tuple[int, ...], quantized: QuantizedTensor | None
+) -> TensorReport:
+    num_bytes = layout_of(plan.path, shape, plan, quantized).num_bytes()
+    kept = TensorReport(join(plan.path), tuple(shape), plan.rule, plan.spec.bits, num_bytes)
+    if quantized is None:
+        return kept
+    spec = plan.spec
+    return kept._replace(
+        clipping=spec.clipping,
+        granularity=spec.granularity,
+        scheme=spec.scheme,
+        channel_axis=plan.channel_axis,
+        alpha=np.asarray(quantized.alpha)[:, 0],
+        share_clipped=float(
+            np.asarray(quantized.num_clipped, np.float64).sum() / quantized.codes.size
+        ),
+        sqnr_db=_sqnr_db(quantized),
+    )
+
+
+def compress(
+    params: Params, spec: CompressionSpec, *, channel_axes: Mapping[str, int] | None = None
+) -> tuple[Any, CompressionReport]:
+    """Rounds a parameter tree onto quantization grids.
+
+    Args:
+        params: Nested dicts of floating arrays: `params`, or whole variables with statistics.
+        spec: The compression; `bits=None` returns the tree unchanged.
+        channel_axes: Path pattern -> output axis, as the generator declares it; default -1 (every
+            Flax kernel). First match wins.
+
+    Returns:
+        The same tree with float32 arrays, each quantized one on its grid, and the report.
+
+    Raises:
+        TypeError: A leaf that is not a floating array, or a container that is not a dict.
+        ValueError: NaN or Inf (path and index), an empty tree, a rule that matches nothing, a group
+            size that does not divide, a width given but nothing to quantize, or a threshold of 0.
+    """
+    quantized, treedef = quantize_tree(params, spec, channel_axes)
+    leaves, reports, layouts = [], [], []
+    for plan, leaf, codes in quantized:
+        reports.append(_tensor_report(plan, leaf.shape, codes))
+        layouts.append(layout_of(plan.path, leaf.shape, plan, codes))
+        leaves.append(
+            leaf
+            if codes is None
+            else dequantize_tensor(
+                codes.codes, codes.grid, shape=leaf.shape, channel_axis=plan.channel_axis
+            )
+        )
+    size = sum(leaf.size for leaf in leaves)
+    total = file_bytes(layouts, empty_subtrees(params), {})
+    report = CompressionReport(tuple(reports), total, 4 * size, size)
+    return jax.tree_util.tree_unflatten(treedef, leaves), report
+
+
+_COLUMNS = ("tensor", "shape", "bits", "alpha", "clipped", "SQNR dB", "bytes")
+
+
+def _cells(tensor: TensorReport) -> tuple[str, ...]:
+    shape, size = "x".join(map(str, tensor.shape)), f"{tensor.bytes:,}"
+    if tensor.bits is None:
+        return tensor.path, shape, "float32", "", "", "", size
+    alpha, clipped = float(np.median(tensor.alpha)), tensor.share_clipped
+    numbers = (str(tensor.bits), f"{alpha:.4g}", f"{clipped:.3%}", f"{tensor.sqnr_db:.1f}")
+    return tensor.path, shape, *numbers, size
+
+
+def format_report(report: CompressionReport) -> str:
+    """The report as a text table: one line a tensor (alpha: its median), then the totals."""
+    rows = [_COLUMNS, *(_cells(tensor) for tensor in report.tensors)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
+    lines.append(
+        f"{report.bytes:,} bytes, {report.ratio:.2f} times smaller than float32,"
+        f" {report.bits_per_parameter:.2f} bits a parameter"
+    )
+    return "\n".join(lines)

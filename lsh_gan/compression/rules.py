@@ -1,0 +1,178 @@
+"""Which tensor gets which treatment: path patterns resolved against a parameter tree, in Python."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from lsh_gan.compression.quantization import fan_in
+from lsh_gan.compression.spec import CompressionSpec, Rule
+from lsh_gan.errors import nearest
+
+Params = Mapping[str, Any]
+DEFAULT_CHANNEL_AXIS = -1
+
+
+class TensorPlan(NamedTuple):
+    """The treatment of one tensor.
+
+    Attributes:
+        path: Keys from the root.
+        spec: Resolved specification without rules; `spec.bits` None leaves the tensor in float32.
+        channel_axis: Output axis, counted from 0.
+        rule: Pattern that matched, or "default".
+    """
+
+    path: tuple[str, ...]
+    spec: CompressionSpec
+    channel_axis: int
+    rule: str
+
+
+def join(path: tuple[str, ...]) -> str:
+    """The path as patterns see it."""
+    return "/".join(path)
+
+
+def flatten(params: Params) -> tuple[list[tuple[tuple[str, ...], jax.Array]], Any]:
+    """Leaves with their paths as float32 arrays, and the tree definition.
+
+    Raises:
+        TypeError: A container that is not a dict with string keys, or a leaf that is not floating.
+        ValueError: An empty tree, an empty leaf, or NaN or Inf in a leaf.
+    """
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
+    if not leaves:
+        raise ValueError("the parameter tree holds no arrays.")
+    return [(_path(keys), _leaf(join(_path(keys)), leaf)) for keys, leaf in leaves], treedef
+
+
+def _path(keys) -> tuple[str, ...]:
+    names = tuple(getattr(key, "key", None) for key in keys)
+    if not names or not all(isinstance(name, str) for name in names):
+        where = jax.tree_util.keystr(keys) or "the root"
+        raise TypeError(f"parameters must be nested dicts with string keys, not so at {where}.")
+    return names
+
+
+def _leaf(name: str, leaf: Any) -> jax.Array:
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        found = dtype if dtype is not None else type(leaf).__name__
+        raise TypeError(f"{name}: expected a floating-point array, got {found}.")
+    if leaf.size == 0:
+        raise ValueError(f"{name}: the array of shape {tuple(leaf.shape)} is empty.")
+    leaf = jnp.asarray(leaf, jnp.float32)
+    finite = np.isfinite(np.asarray(leaf))
+    if not finite.all():
+        index = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise ValueError(f"{name}: NaN or Inf at {index} ({(~finite).sum()} in all).")
+    return leaf
+
+
+def is_kernel(path: tuple[str, ...], leaf: jax.Array) -> bool:
+    """The default rule: convolution and dense kernels."""
+    return path[-1] == "kernel" and leaf.ndim >= 2
+
+
+def resolve(
+    names: list[str], spec: CompressionSpec, defaults: list[bool]
+) -> list[tuple[CompressionSpec, str]]:
+    """The specification without rules of each name, and the pattern that decided.
+
+    Args:
+        names: Paths of tensors or modules.
+        spec: The compression; the first rule whose pattern matches a whole name decides.
+        defaults: Whether `spec` applies to a name that no rule matches.
+
+    Raises:
+        ValueError: A rule that matches nothing, or is never reached.
+    """
+    plain = dataclasses.replace(spec, rules=())
+    untouched = dataclasses.replace(plain, bits=None)
+    used: dict[Rule, list[str]] = {rule: [] for rule in spec.rules}
+    resolved = []
+    for name, default in zip(names, defaults, strict=True):
+        rule = next((rule for rule in used if re.fullmatch(rule.pattern, name)), None)
+        if rule is None:
+            resolved.append((plain if default else untouched, "default"))
+            continue
+        changed = untouched if rule.skip else dataclasses.replace(plain, **rule.overrides())
+        used[rule].append(name)
+        resolved.append((changed, rule.pattern))
+    for rule, matched in used.items():
+        if not matched:
+            raise ValueError(_why_unused(rule, names))
+        logging.info("%s applies to %s", rule, ", ".join(matched))
+    return resolved
+
+
+def _why_unused(rule: Rule, names: list[str]) -> str:
+    if any(re.fullmatch(rule.pattern, name) for name in names):
+        return f"rule {rule.pattern!r} is never used: earlier rules match first."
+    return (
+        f"rule {rule.pattern!r} matches nothing (a pattern must match the whole path);"
+        f" the nearest path is {nearest(rule.pattern, names)!r}."
+    )
+
+
+def _channel_axis(name: str, ndim: int, channel_axes: Mapping[str, int]) -> int:
+    axes = [axis for pattern, axis in channel_axes.items() if re.fullmatch(pattern, name)]
+    axis = axes[0] if axes else DEFAULT_CHANNEL_AXIS
+    if ndim >= 2 and not -ndim <= axis < ndim:
+        raise ValueError(f"{name}: channel axis {axis} is declared for an array of {ndim} axes.")
+    return axis % max(ndim, 1)
+
+
+def _check_granularity(name: str, leaf: jax.Array, plan: TensorPlan) -> None:
+    spec = plan.spec
+    if spec.bits is None or spec.granularity == "per_tensor":
+        return
+    if leaf.ndim < 2:
+        raise ValueError(
+            f"{name}: granularity {spec.granularity!r} needs two axes or more, the shape is"
+            f" {leaf.shape}; use 'per_tensor'."
+        )
+    if spec.granularity == "per_channel":
+        return
+    inputs = fan_in(leaf.shape, plan.channel_axis)
+    if spec.group_size is None:
+        raise ValueError(f"{name}: granularity 'per_group' needs group_size.")
+    if inputs % spec.group_size:
+        divisors = [d for d in range(1, inputs + 1) if inputs % d == 0]
+        close = min(divisors, key=lambda d: abs(d - spec.group_size))
+        raise ValueError(
+            f"{name}: group_size = {spec.group_size} does not divide its {inputs} inputs; the"
+            f" nearest size that does is {close}."
+        )
+
+
+def plan_tensors(
+    leaves: list[tuple[tuple[str, ...], jax.Array]],
+    spec: CompressionSpec,
+    channel_axes: Mapping[str, int] | None,
+) -> list[TensorPlan]:
+    """Resolves rules and channel axes for every tensor; logs what each rule matched.
+
+    Raises:
+        ValueError: A rule that matches nothing or is never reached, an axis out of range, a group
+            size that does not divide, or a width asked for when nothing would be quantized.
+    """
+    names = [join(path) for path, _ in leaves]
+    resolved = resolve(names, spec, [is_kernel(*leaf) for leaf in leaves])
+    plans = []
+    for name, (path, leaf), (own_spec, rule) in zip(names, leaves, resolved, strict=True):
+        axis = _channel_axis(name, leaf.ndim, channel_axes or {})
+        plans.append(TensorPlan(path, own_spec, axis, rule))
+        _check_granularity(name, leaf, plans[-1])
+    if spec.bits is not None and all(plan.spec.bits is None for plan in plans):
+        raise ValueError(
+            f"bits = {spec.bits} but no tensor would be quantized: none of the {len(names)} paths"
+            f" (such as {names[0]!r}) ends with 'kernel' or matches a rule that sets bits."
+        )
+    return plans

@@ -1,0 +1,147 @@
+"""BigGAN generator (Brock et al. 2019, arXiv:1809.11096).
+
+Spectral normalisation of weights is folded into them when a checkpoint is converted.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lsh_gan.generators import layers
+from lsh_gan.generators.conditioning import (
+    BatchStatistics,
+    ClassEmbedding,
+    SelfAttention,
+    one_hot,
+)
+
+_conv_3x3 = partial(layers.conv, padding=1)
+_conv_1x1 = partial(layers.conv, padding=0)
+
+
+class ConditionalNorm(nn.Module):
+    """Stored statistics, then a scale `1 + f(condition)` and a bias `g(condition)`.
+
+    Attributes:
+        epsilon: Added to the variance.
+        rows: Of statistics, see `BatchStatistics`.
+        embedded: The condition is class weights and f and g are tables; else they are dense.
+    """
+
+    epsilon: float = 1e-5
+    rows: int = 0
+    embedded: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, condition: jax.Array, truncation: float = 1.0) -> jax.Array:
+        """Maps `x [n, h, w, c]`, `condition [n, k]` to `[n, h, w, c]`."""
+        dense = partial(nn.Dense, use_bias=False)
+        layer = ClassEmbedding if self.embedded else dense
+        scale = 1 + layer(x.shape[-1], name="scale")(condition)[:, None, None]
+        bias = layer(x.shape[-1], name="bias")(condition)[:, None, None]
+        statistics = BatchStatistics(self.epsilon, self.rows, name="statistics")
+        return statistics(x, truncation) * scale + bias
+
+
+class FinalNorm(nn.Module):
+    """Stored statistics, then a learnt scale and bias.
+
+    Attributes:
+        epsilon: Added to the variance.
+        rows: Of statistics, see `BatchStatistics`.
+    """
+
+    epsilon: float = 1e-5
+    rows: int = 0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, truncation: float = 1.0) -> jax.Array:
+        """Maps `x [n, h, w, c]` to the same shape."""
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        statistics = BatchStatistics(self.epsilon, self.rows, name="statistics")
+        return statistics(x, truncation) * scale + bias
+
+
+class Block(nn.Module):
+    """Norm, ReLU, upsample, 3×3; norm, ReLU, 3×3; plus an upsampled 1×1 shortcut.
+
+    Attributes:
+        features: Output channels.
+        epsilon: Of the norms.
+        embedded: See `ConditionalNorm`.
+    """
+
+    features: int
+    epsilon: float
+    embedded: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
+        """Maps `x [n, h, w, i]`, `condition [n, k]` to `[n, 2h, 2w, features]`."""
+        norm = partial(ConditionalNorm, self.epsilon, embedded=self.embedded)
+        y = nn.relu(norm(name="norm_1")(x, condition))
+        y = layers.Convolution(self.features, 3, layers.upsample_conv_3x3, name="conv_1")(y)
+        y = nn.relu(norm(name="norm_2")(y, condition))
+        y = layers.Convolution(self.features, 3, _conv_3x3, name="conv_2")(y)
+        # Nearest upsampling commutes with a 1×1 convolution: convolve the smaller image.
+        shortcut = layers.Convolution(self.features, 1, _conv_1x1, name="shortcut")(x)
+        return y + shortcut.repeat(2, axis=1).repeat(2, axis=2)
+
+
+class BigGAN(nn.Module):
+    """Latent → dense → residual blocks, each doubling the side → 3×3 convolution → tanh.
+
+    Attributes:
+        latent_size: Size of the latent vector.
+        base_channels: Channels of the first image.
+        channels: Output channels of each block.
+        num_classes: Number of classes.
+        shared_size: Size of the class embedding that all norms share; 0: each norm has tables.
+        hierarchical: The latent is cut in one part for the dense layer and one for each block.
+        attention: Numbers of blocks that self-attention follows (1 is the first).
+        image_channels: 1 (grey) or 3 (RGB).
+        bottom_width: Side of the first image.
+        epsilon: Of the blocks' norms.
+    """
+
+    latent_size: int = 120
+    base_channels: int = 1536
+    channels: tuple[int, ...] = (1536, 768, 384, 192, 96)
+    num_classes: int = 1000
+    shared_size: int = 128
+    hierarchical: bool = True
+    attention: tuple[int, ...] = (4,)
+    image_channels: int = 3
+    bottom_width: int = 4
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+        """Generates images.
+
+        Args:
+            z: Latents, float32 `[n, latent_size]`, standard normal.
+            labels: Classes `[n]`, or their weights `[n, num_classes]`; None is class 0.
+
+        Returns:
+            Images, float32 `[n, h, w, image_channels]` in [-1, 1].
+        """
+        condition = one_hot(labels, len(z), self.num_classes)
+        if self.shared_size:
+            condition = ClassEmbedding(self.shared_size, name="shared")(condition)
+        conditions = [condition] * len(self.channels)
+        if self.hierarchical:
+            z, *chunks = jnp.split(z, len(self.channels) + 1, axis=1)
+            conditions = [jnp.concatenate([condition, chunk], axis=1) for chunk in chunks]
+        shape = (self.bottom_width, self.bottom_width, self.base_channels)
+        x = nn.DenseGeneral(shape, name="project")(z)
+        for i, features in enumerate(self.channels):
+            block = Block(features, self.epsilon, not self.shared_size, name=f"block_{i}")
+            x = block(x, conditions[i])
+            if i + 1 in self.attention:
+                x = SelfAttention(name=f"attention_{i}")(x)
+        x = nn.relu(FinalNorm(name="norm")(x))
+        return jnp.tanh(layers.Convolution(self.image_channels, 3, _conv_3x3, name="to_image")(x))

@@ -1,0 +1,118 @@
+"""BigGAN-deep generator (Brock et al. 2019, arXiv:1809.11096, appendix B), with bottlenecks.
+
+Spectral normalisation of weights is folded into them when a checkpoint is converted.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lsh_gan.generators import layers
+from lsh_gan.generators.biggan import ConditionalNorm, FinalNorm
+from lsh_gan.generators.conditioning import ClassEmbedding, SelfAttention, one_hot
+
+_conv_3x3 = partial(layers.conv, padding=1)
+_conv_1x1 = partial(layers.conv, padding=0)
+
+
+class Bottleneck(nn.Module):
+    """Four convolutions (1×1, 3×3, 3×3, 1×1) on a quarter of the channels, plus a skip.
+
+    The skip drops channels instead of convolving.
+
+    Attributes:
+        features: Output channels, at most the input's.
+        up: Whether the side is doubled.
+        epsilon: Of the norms.
+        rows: Of statistics, see `BatchStatistics`.
+    """
+
+    features: int
+    up: bool
+    epsilon: float
+    rows: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, condition: jax.Array, truncation: float) -> jax.Array:
+        """Maps `x [n, h, w, i]`, `condition [n, k]` to `[n, h', w', features]`."""
+        inner = x.shape[-1] // 4
+        upsampling = layers.upsample_conv_3x3 if self.up else _conv_3x3
+        functions = (_conv_1x1, upsampling, _conv_3x3, _conv_1x1)
+        y = x
+        for i, function in enumerate(functions):
+            norm = ConditionalNorm(self.epsilon, self.rows, name=f"norm_{i + 1}")
+            y = nn.relu(norm(y, condition, truncation))
+            size = 1 if function is _conv_1x1 else 3
+            features = self.features if i == 3 else inner
+            y = layers.Convolution(features, size, function, name=f"conv_{i + 1}")(y)
+        x = x[..., : self.features]
+        return y + (x.repeat(2, axis=1).repeat(2, axis=2) if self.up else x)
+
+
+class BigGANDeep(nn.Module):
+    """Latent and class → dense → bottlenecks → 3×3 convolution → tanh.
+
+    Attributes:
+        latent_size: Size of the latent vector.
+        embedding_size: Size of the class embedding.
+        base_channels: Channels of the first image.
+        blocks: For each block its output channels and whether it doubles the side.
+        attention: Numbers of blocks that self-attention follows (1 is the first).
+        num_classes: Number of classes.
+        hierarchical: The latent too conditions the norms, and the class the first image.
+        image_channels: 1 (grey) or 3 (RGB).
+        bottom_width: Side of the first image.
+        epsilon: Of the blocks' norms.
+        final_epsilon: Of the last norm.
+        statistics_rows: 0, or the number of truncations that statistics are stored for.
+    """
+
+    latent_size: int = 128
+    embedding_size: int = 128
+    base_channels: int = 2048
+    blocks: tuple[tuple[int, bool], ...] = ((2048, True), (1024, True), (512, True))
+    attention: tuple[int, ...] = ()
+    num_classes: int = 1000
+    hierarchical: bool = True
+    image_channels: int = 3
+    bottom_width: int = 4
+    epsilon: float = 1e-4
+    final_epsilon: float = 1e-4
+    statistics_rows: int = 0
+
+    @nn.compact
+    def __call__(
+        self, z: jax.Array, labels: jax.Array | None = None, truncation_psi: float = 1.0
+    ) -> jax.Array:
+        """Generates images.
+
+        Args:
+            z: Latents, float32 `[n, latent_size]`, standard normal; for a truncation t the
+                original draws them from a normal truncated to [-2, 2], times t.
+            labels: Classes `[n]`, or their weights `[n, num_classes]`; None is class 0.
+            truncation_psi: Truncation whose statistics are taken, in [0, 1]; static.
+
+        Returns:
+            Images, float32 `[n, h, w, image_channels]` in [-1, 1].
+
+        Raises:
+            ValueError: A truncation for a generator with one set of statistics.
+        """
+        if truncation_psi != 1 and not self.statistics_rows:
+            raise ValueError(f"truncation_psi is {truncation_psi}: only 1 has statistics here")
+        classes = one_hot(labels, len(z), self.num_classes)
+        embedded = ClassEmbedding(self.embedding_size, name="embedding")(classes)
+        both = jnp.concatenate([z, embedded], axis=1)
+        condition = both if self.hierarchical else embedded
+        shape = (self.bottom_width, self.bottom_width, self.base_channels)
+        x = nn.DenseGeneral(shape, name="project")(both if self.hierarchical else z)
+        for i, (features, up) in enumerate(self.blocks):
+            block = Bottleneck(features, up, self.epsilon, self.statistics_rows, name=f"block_{i}")
+            x = block(x, condition, truncation_psi)
+            if i + 1 in self.attention:
+                x = SelfAttention(name=f"attention_{i}")(x)
+        norm = FinalNorm(self.final_epsilon, self.statistics_rows, name="norm")
+        x = nn.relu(norm(x, truncation_psi))
+        return jnp.tanh(layers.Convolution(self.image_channels, 3, _conv_3x3, name="to_image")(x))

@@ -1,0 +1,223 @@
+"""StyleGAN2-ADA generator (Karras et al. 2020, arXiv:1912.04958 and arXiv:2006.06676).
+
+The learning-rate gains of its dense layers ("equalized learning rate") are folded into the weights
+when a checkpoint is converted; constant noise and the mean of w are buffers.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lsh_gan.errors import choose
+from lsh_gan.generators import layers
+from lsh_gan.generators.conditioning import one_hot
+
+_ARCHITECTURES = {"skip": False, "resnet": True}
+_conv_1x1 = partial(layers.conv, padding=0)
+_ROOT_2 = 2**0.5
+_INIT = nn.initializers.normal(1.0)
+
+
+def normalise_second_moment(x: jax.Array) -> jax.Array:
+    """Scales each row of `x [n, d]` to a mean square of 1."""
+    return x * jax.lax.rsqrt(jnp.mean(x**2, axis=1, keepdims=True) + 1e-8)
+
+
+def activate(x: jax.Array, *, gain: float, clamp: float | None) -> jax.Array:
+    """Leaky ReLU of slope 0.2, times √2 · gain, clamped to ± clamp · gain."""
+    x = nn.leaky_relu(x, 0.2) * (_ROOT_2 * gain)
+    return x if clamp is None else jnp.clip(x, -clamp * gain, clamp * gain)
+
+
+def filter_1331(x: jax.Array) -> jax.Array:
+    """Filters `[n, h + 1, w + 1, c]` with [1, 3, 3, 1] / 4 along both axes, to `[n, h, w, c]`."""
+    for axis in (1, 2):
+        pad = [(0, 0)] * 4
+        pad[axis] = (1, 1)
+        padded, size = jnp.pad(x, pad), x.shape[axis] - 1
+        taps = [jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(4)]
+        x = 0.25 * (taps[0] + taps[3]) + 0.75 * (taps[1] + taps[2])
+    return x
+
+
+def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Zero insertion, the 3×3 convolution flipped, then the filter [1, 3, 3, 1]; side doubled."""
+    padded = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+    # As a 4×4 kernel whose first row and column are zero, it fits the fast form.
+    spread = layers.conv_transpose_4x4(padded, jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0))))
+    return filter_1331(spread[:, :-1, :-1])
+
+
+class Mapping(nn.Module):
+    """Latent and class to w (Karras et al. 2019, arXiv:1812.04948).
+
+    Attributes:
+        w_size: Size of w.
+        num_layers: Dense layers.
+        num_classes: 0 for an unconditional generator.
+    """
+
+    w_size: int
+    num_layers: int
+    num_classes: int = 0
+
+    @nn.compact
+    def __call__(self, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+        """Maps `z [n, d]` to `w [n, w_size]`."""
+        x = normalise_second_moment(z)
+        if self.num_classes:
+            classes = one_hot(labels, len(z), self.num_classes)
+            embedded = nn.Dense(self.w_size, name="embed")(classes)
+            x = jnp.concatenate([x, normalise_second_moment(embedded)], axis=1)
+        for i in range(self.num_layers):
+            x = activate(nn.Dense(self.w_size, name=f"fc_{i}")(x), gain=1, clamp=None)
+        return x
+
+
+class StyledConv(nn.Module):
+    """Modulated 3×3 convolution, demodulated; noise; bias; leaky ReLU.
+
+    Attributes:
+        features: Output channels.
+        up: Whether the side is doubled.
+        gain: Of the activation.
+        clamp: Bound of the activation, None for none.
+    """
+
+    features: int
+    up: bool = False
+    gain: float = 1.0
+    clamp: float | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, w: jax.Array, noise: str, key: jax.Array | None) -> jax.Array:
+        """Maps `x [n, h, w, i]` and `w [n, d]` to `[n, h', w', features]`."""
+        kernel = self.param("kernel", _INIT, (3, 3, x.shape[-1], self.features))
+        styles = nn.Dense(x.shape[-1], name="affine")(w)
+        x = x * styles[:, None, None]
+        x = upsample_conv(x, kernel) if self.up else layers.conv(x, kernel, 1)
+        norms = jnp.matmul(styles**2, jnp.sum(kernel**2, axis=(0, 1)))
+        x = x * jax.lax.rsqrt(norms + 1e-8)[:, None, None]
+        side = x.shape[1]
+        stored = self.variable("buffers", "noise", jnp.zeros, (side, side)).value
+        strength = self.param("noise_strength", nn.initializers.zeros, ())
+        if noise == "const":
+            x = x + strength * stored[..., None]
+        elif noise == "random":
+            x = x + strength * jax.random.normal(key, (len(x), side, side, 1))
+        x = x + self.param("bias", nn.initializers.zeros, (self.features,))
+        return activate(x, gain=self.gain, clamp=self.clamp)
+
+
+class ToImage(nn.Module):
+    """Modulated 1×1 convolution to image channels, without demodulation.
+
+    Attributes:
+        features: Image channels.
+        clamp: Bound of the output, None for none.
+    """
+
+    features: int
+    clamp: float | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
+        """Maps `x [n, h, w, i]` and `w [n, d]` to `[n, h, w, features]`."""
+        kernel = self.param("kernel", _INIT, (1, 1, x.shape[-1], self.features))
+        styles = nn.Dense(x.shape[-1], name="affine")(w)
+        y = layers.conv(x * styles[:, None, None], kernel, 0)
+        y = y + self.param("bias", nn.initializers.zeros, (self.features,))
+        return y if self.clamp is None else jnp.clip(y, -self.clamp, self.clamp)
+
+
+class StyleGAN2(nn.Module):
+    """Mapping network, then blocks that each double the side.
+
+    The resolution is `4 * 2 ** (len(channels) - 1)`.
+
+    Attributes:
+        latent_size: Size of z.
+        w_size: Size of w.
+        channels: Channels at 4×4, 8×8, ...
+        mapping_layers: Dense layers of the mapping network.
+        num_classes: 0 for an unconditional generator.
+        image_channels: 1 (grey) or 3 (RGB).
+        architecture: "skip" (images of all resolutions are added) or "resnet".
+        clamp: Bound of activations, None for none.
+    """
+
+    latent_size: int = 512
+    w_size: int = 512
+    channels: tuple[int, ...] = (512, 512, 512, 512, 256, 128, 64)
+    mapping_layers: int = 8
+    num_classes: int = 0
+    image_channels: int = 3
+    architecture: str = "skip"
+    clamp: float | None = 256.0
+
+    @nn.compact
+    def __call__(
+        self,
+        z: jax.Array,
+        labels: jax.Array | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        noise: str = "const",
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """Generates images.
+
+        Args:
+            z: Latents, float32 `[n, latent_size]`, standard normal.
+            labels: Classes `[n]`, or their weights `[n, num_classes]`; None is class 0.
+            truncation_psi: w becomes mean + psi · (w − mean).
+            truncation_cutoff: Only the first so many layers' w, None for all.
+            noise: "const", "random" or "none".
+            key: For random noise.
+
+        Returns:
+            Images, float32 `[n, h, w, image_channels]`, about [-1, 1], not clipped.
+        """
+        resnet = choose("architecture", self.architecture, _ARCHITECTURES)
+        w = Mapping(self.w_size, self.mapping_layers, self.num_classes, name="mapping")(z, labels)
+        mean = self.variable("buffers", "w_mean", jnp.zeros, (self.w_size,)).value
+        truncated = mean + truncation_psi * (w - mean) if truncation_psi != 1 else w
+
+        def style(layer: int) -> jax.Array:
+            cut = truncation_cutoff is not None and layer >= truncation_cutoff
+            return w if cut else truncated
+
+        def noise_key(layer: int) -> jax.Array | None:
+            return None if key is None else jax.random.fold_in(key, layer)
+
+        const = self.param("const", _INIT, (4, 4, self.channels[0]))
+        x = jnp.broadcast_to(const, (len(z), *const.shape))
+        image = None
+        for i, features in enumerate(self.channels):
+            x = self._block(x, i, features, style, noise, noise_key)
+            self.sow("intermediates", f"block_{i}", x)
+            last = i == len(self.channels) - 1
+            if not resnet or last:
+                to_image = ToImage(self.image_channels, self.clamp, name=f"to_image_{i}")
+                # It shares its w with the first convolution of the next block.
+                rgb = to_image(x, style(2 * i + 1))
+                old = 0 if image is None else layers.upsample_bilinear(image, mode="constant")
+                image = old + rgb
+        return image
+
+    def _block(self, x, i: int, features: int, style, noise: str, noise_key) -> jax.Array:
+        resnet = self.architecture == "resnet" and i > 0
+        gain = 0.5**0.5 if resnet else 1.0
+        skip = x
+        if i > 0:
+            first = StyledConv(features, up=True, clamp=self.clamp, name=f"up_{i}")
+            x = first(x, style(2 * i - 1), noise, noise_key(2 * i - 1))
+        second = StyledConv(features, gain=gain, clamp=self.clamp, name=f"conv_{i}")
+        x = second(x, style(2 * i), noise, noise_key(2 * i))
+        if resnet:
+            conv = layers.Convolution(features, 1, _conv_1x1, use_bias=False, name=f"skip_{i}")
+            # Upsampling commutes with a 1×1 convolution: convolve the smaller image.
+            x = x + gain * layers.upsample_bilinear(conv(skip), mode="constant")
+        return x

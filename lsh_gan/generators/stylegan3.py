@@ -1,0 +1,257 @@
+"""StyleGAN3 generators, T and R (Karras et al. 2021, arXiv:2106.12423).
+
+Gains of dense layers are folded into the weights when a checkpoint is converted. Filters, which the
+original designs for each layer, are buffers taken from the checkpoint.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from lsh_gan.generators import layers
+from lsh_gan.generators.stylegan2 import Mapping
+
+_INIT = nn.initializers.normal(1.0)
+_ROOT_2 = 2**0.5
+
+
+def up_filter(x: jax.Array, taps: jax.Array, up: int, low: int, high: int) -> jax.Array:
+    """Inserts `up - 1` zeros after each pixel, pads, and filters along both axes, gain `up²`.
+
+    Args:
+        x: `[n, h, w, c]`.
+        taps: Separable filter `[k]`.
+        up: Factor.
+        low: Zeros before the first pixel; negative crops.
+        high: Zeros after the last one; negative crops.
+    """
+    taps = taps[::-1] * up  # convolution, not correlation
+    for axis in (1, 2):
+        config = [(0, 0, 0)] * 4
+        config[axis] = (low, high + up - 1, up - 1)
+        padded = lax.pad(x, jnp.zeros((), x.dtype), config)
+        size = padded.shape[axis] - len(taps) + 1
+        x = sum(
+            taps[i] * lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(len(taps))
+        )
+    return x
+
+
+def down_filter(x: jax.Array, taps: jax.Array, down: int) -> jax.Array:
+    """Filters `x [n, h, w, c]` by `taps`, `[k]` (separable) or `[k, k]`, at stride `down`."""
+    if taps.ndim == 2:
+        n, h, w, c = x.shape
+        planes = x.transpose(0, 3, 1, 2).reshape(n * c, h, w, 1)
+        kernel = taps[::-1, ::-1, None, None]
+        planes = lax.conv_general_dilated(
+            planes, kernel, (down, down), "VALID", dimension_numbers=layers.DIMENSIONS
+        )
+        return planes.reshape(n, c, *planes.shape[1:3]).transpose(0, 2, 3, 1)
+    taps = taps[::-1]
+    for axis in (1, 2):
+        span = x.shape[axis] - len(taps)
+        span -= span % down
+        x = sum(
+            taps[i] * lax.slice_in_dim(x, i, i + span + 1, down, axis) for i in range(len(taps))
+        )
+    return x
+
+
+class FourierInput(nn.Module):
+    """Sines of learnt frequencies on a grid that w rotates and shifts.
+
+    Attributes:
+        channels: Number of sines, and of output channels.
+        size: Side of the grid.
+        sampling_rate: Pixels per unit of length.
+        bandwidth: Highest frequency of full amplitude.
+    """
+
+    channels: int
+    size: int
+    sampling_rate: float
+    bandwidth: float
+
+    @nn.compact
+    def __call__(self, w: jax.Array) -> jax.Array:
+        """Maps `w [n, d]` to `[n, size, size, channels]`."""
+        channels = self.channels
+        freqs = self.variable("buffers", "freqs", jnp.ones, (channels, 2)).value
+        phases = self.variable("buffers", "phases", jnp.zeros, (channels,)).value
+        transform = self.variable("buffers", "transform", lambda: jnp.eye(3)).value
+        t = nn.Dense(4, name="affine")(w)
+        cos, sin, right, down = (t / jnp.linalg.norm(t[:, :2], axis=1, keepdims=True)).T
+        # Rotation by (cos, sin) of the grid shifted by (−right, −down), then the user's transform.
+        rows = [
+            [cos, -sin, -cos * right + sin * down],
+            [sin, cos, -sin * right - cos * down],
+        ]
+        learnt = jnp.stack([jnp.stack(row, axis=1) for row in rows], axis=1)
+        bottom = jnp.broadcast_to(jnp.array([[[0.0, 0.0, 1.0]]]), (len(w), 1, 3))
+        learnt = jnp.concatenate([learnt, bottom], axis=1)
+        matrix = jnp.matmul(learnt, transform, precision="highest")
+        phases = phases + jnp.einsum("cx,nx->nc", freqs, matrix[:, :2, 2], precision="highest")
+        freqs = jnp.einsum("cx,nxy->ncy", freqs, matrix[:, :2, :2], precision="highest")
+        excess = jnp.linalg.norm(freqs, axis=2) - self.bandwidth
+        amplitudes = jnp.clip(1 - excess / (self.sampling_rate / 2 - self.bandwidth), 0, 1)
+        centred = (jnp.arange(self.size) + 0.5) / self.size * 2 - 1
+        grid = centred * (0.5 * self.size / self.sampling_rate)
+        across = grid[None, None, :, None] * freqs[:, None, None, :, 0]
+        along = grid[None, :, None, None] * freqs[:, None, None, :, 1]
+        waves = jnp.sin((across + along + phases[:, None, None]) * (2 * math.pi))
+        kernel = self.param("kernel", _INIT, (channels, channels))
+        return jnp.matmul(waves * amplitudes[:, None, None], kernel)
+
+
+class FilteredConv(nn.Module):
+    """Modulated convolution, then leaky ReLU at a higher sampling rate between two filters.
+
+    Attributes:
+        size: Side of the output.
+        features: Output channels.
+        kernel_size: Of the convolution.
+        taps: Of the filters up and down.
+        factors: Of upsampling and downsampling.
+        radial: Whether the filter down is two-dimensional.
+        clamp: Bound of the activation, None for none.
+    """
+
+    size: int
+    features: int
+    kernel_size: int
+    taps: tuple[int, int]
+    factors: tuple[int, int]
+    radial: bool
+    clamp: float | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
+        """Maps `x [n, h, w, i]` and `w [n, d]` to `[n, size, size, features]`."""
+        in_size, in_channels = x.shape[2:]
+        k, (up, down), (up_taps, down_taps) = self.kernel_size, self.factors, self.taps
+        kernel = self.param("kernel", _INIT, (k, k, in_channels, self.features))
+        styles = nn.Dense(in_channels, name="affine")(w)
+        # The scale of styles cancels below; a mean square of 1 keeps it in range.
+        styles = styles * lax.rsqrt(jnp.mean(styles**2, axis=1, keepdims=True))
+        magnitude = self.variable("buffers", "magnitude", jnp.ones, ()).value
+        x = layers.conv(x * styles[:, None, None], kernel, k - 1)
+        norms = jnp.matmul(styles**2, jnp.sum(kernel**2, axis=(0, 1)))
+        x = x * (lax.rsqrt(norms + 1e-8) * lax.rsqrt(magnitude))[:, None, None]
+        x = x + self.param("bias", nn.initializers.zeros, (self.features,))
+        shape = (down_taps, down_taps) if self.radial else (down_taps,)
+        filter_up = self.variable("buffers", "up_filter", jnp.ones, (up_taps,)).value
+        filter_down = self.variable("buffers", "down_filter", jnp.ones, shape).value
+        padding = (self.size - 1) * down + 1 - (in_size + k - 1) * up + up_taps + down_taps - 2
+        low = (padding + up) // 2
+        x = up_filter(x, filter_up, up, low, padding - low)
+        x = nn.leaky_relu(x, 0.2) * _ROOT_2
+        if self.clamp is not None:
+            x = jnp.clip(x, -self.clamp, self.clamp)
+        return down_filter(x, filter_down, down)
+
+
+class ToImage(nn.Module):
+    """Modulated 1×1 convolution to image channels, without demodulation.
+
+    Attributes:
+        features: Image channels.
+        clamp: Bound of the output, None for none.
+    """
+
+    features: int
+    clamp: float | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
+        """Maps `x [n, h, w, i]` and `w [n, d]` to `[n, h, w, features]`."""
+        kernel = self.param("kernel", _INIT, (1, 1, x.shape[-1], self.features))
+        styles = nn.Dense(x.shape[-1], name="affine")(w)
+        magnitude = self.variable("buffers", "magnitude", jnp.ones, ()).value
+        x = layers.conv(x * styles[:, None, None], kernel, 0) * lax.rsqrt(magnitude)
+        x = x + self.param("bias", nn.initializers.zeros, (self.features,))
+        return x if self.clamp is None else jnp.clip(x, -self.clamp, self.clamp)
+
+
+class StyleGAN3(nn.Module):
+    """Fourier features, then layers that never alias; no noise.
+
+    Attributes:
+        latent_size: Size of z.
+        w_size: Size of w.
+        mapping_layers: Dense layers of the mapping network.
+        num_classes: 0 for an unconditional generator.
+        input_channels: Channels of the Fourier features.
+        sampling_rate: Of the Fourier features.
+        bandwidth: Of the Fourier features.
+        kernel_size: Of the convolutions: 3 (T) or 1 (R).
+        sizes: Side of each layer's output, the image's last.
+        channels: Output channels of each layer, the image's last.
+        taps: For each layer but the last, of its filters up and down.
+        factors: For each layer but the last, of upsampling and downsampling.
+        radial: For each layer but the last, whether its filter down is two-dimensional.
+        clamp: Bound of activations, None for none.
+        output_scale: Factor of the image.
+    """
+
+    latent_size: int = 512
+    w_size: int = 512
+    mapping_layers: int = 2
+    num_classes: int = 0
+    input_channels: int = 512
+    sampling_rate: float = 16.0
+    bandwidth: float = 2.0
+    kernel_size: int = 3
+    sizes: tuple[int, ...] = (36, 16, 16)
+    channels: tuple[int, ...] = (512, 512, 3)
+    taps: tuple[tuple[int, int], ...] = ((12, 12), (12, 12))
+    factors: tuple[tuple[int, int], ...] = ((2, 2), (2, 2))
+    radial: tuple[bool, ...] = (False, False)
+    clamp: float | None = 256.0
+    output_scale: float = 0.25
+
+    @nn.compact
+    def __call__(
+        self,
+        z: jax.Array,
+        labels: jax.Array | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> jax.Array:
+        """Generates images.
+
+        Args:
+            z: Latents, float32 `[n, latent_size]`, standard normal.
+            labels: Classes `[n]`, or their weights `[n, num_classes]`; None is class 0.
+            truncation_psi: w becomes mean + psi · (w − mean).
+            truncation_cutoff: Only the first so many layers' w (the input is one), None for all.
+
+        Returns:
+            Images, float32 `[n, h, w, image_channels]`, about [-1, 1], not clipped.
+        """
+        w = Mapping(self.w_size, self.mapping_layers, self.num_classes, name="mapping")(z, labels)
+        mean = self.variable("buffers", "w_mean", jnp.zeros, (self.w_size,)).value
+        truncated = mean + truncation_psi * (w - mean) if truncation_psi != 1 else w
+
+        def style(layer: int) -> jax.Array:
+            cut = truncation_cutoff is not None and layer >= truncation_cutoff
+            return w if cut else truncated
+
+        first = FourierInput(
+            self.input_channels, self.sizes[0], self.sampling_rate, self.bandwidth, name="input"
+        )
+        x = first(style(0))
+        for i, geometry in enumerate(zip(self.taps, self.factors, self.radial, strict=True)):
+            layer = FilteredConv(
+                self.sizes[i],
+                self.channels[i],
+                self.kernel_size,
+                *geometry,
+                clamp=self.clamp,
+                name=f"layer_{i}",
+            )
+            x = layer(x, style(i + 1))
+        to_image = ToImage(self.channels[-1], self.clamp, name="to_image")
+        return to_image(x, style(len(self.sizes))) * self.output_scale
