@@ -24,14 +24,25 @@ def latents(key: jax.Array, start: int, count: int, latent_size: int) -> jax.Arr
     return jax.vmap(lambda k: jax.random.normal(k, (latent_size,)))(keys)
 
 
+def labels(key: jax.Array, start: int, count: int, num_classes: int) -> jax.Array:
+    """Draws the classes that go with the latents of `key`, uniformly: int32 `[count]`."""
+    keys = jax.vmap(partial(jax.random.fold_in, key))(start + jnp.arange(count))
+    # One more fold: the key of index i itself has drawn the latent.
+    return jax.vmap(lambda k: jax.random.randint(jax.random.fold_in(k, 0), (), 0, num_classes))(
+        keys
+    )
+
+
 def to_uint8(images: jax.Array) -> jax.Array:
     """Maps float images in [-1, 1] to uint8 [0, 255], rounding to nearest; outside is clipped."""
     return jnp.round(jnp.clip(images * 127.5 + 127.5, 0, 255)).astype(jnp.uint8)
 
 
 @partial(jax.jit, static_argnums=0)
-def _images(generator: Generator, params: Any, z: jax.Array) -> tuple[jax.Array, jax.Array]:
-    images = generator(params, z)
+def _images(
+    generator: Generator, params: Any, z: jax.Array, classes: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    images = generator(params, z, labels=classes)
     return to_uint8(images), jnp.isfinite(images).all(axis=(1, 2, 3))
 
 
@@ -44,7 +55,7 @@ def sample(
     of a float32 sum decides.
 
     Args:
-        generator: The generator.
+        generator: The generator; a conditional one gets uniformly drawn classes.
         params: Its parameters, or compressed ones of the same shapes.
         key: From `jax.random.key`.
         count: Number of images.
@@ -58,8 +69,11 @@ def sample(
     """
     params = sharding.replicate(params)
     for start in range(0, count, batch_size):
-        z = latents(key, start, batch_size, generator.latent_size)
-        images, finite = _images(generator, params, sharding.split(z))
+        z = sharding.split(latents(key, start, batch_size, generator.latent_size))
+        classes = None
+        if generator.num_classes:
+            classes = sharding.split(labels(key, start, batch_size, generator.num_classes))
+        images, finite = _images(generator, params, z, classes)
         finite = np.asarray(finite)[: count - start]
         if not finite.all():
             index = start + int(np.argmin(finite))

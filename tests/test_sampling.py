@@ -53,6 +53,20 @@ def test_latents_are_standard_normal_and_do_not_depend_on_the_start():
     assert abs(float(z.var()) - 1) < 4 * (2 / 128_000) ** 0.5
 
 
+def test_conditional_generators_get_uniform_classes():
+    key = jax.random.key(0)
+    drawn = np.asarray(sampling.labels(key, 0, 4_000, 10))
+    np.testing.assert_array_equal(drawn[50:60], sampling.labels(key, 50, 10, 10))
+    # Pearson's statistic of 10 equal classes: below 33.7 but for one draw in 10,000.
+    assert ((np.bincount(drawn, minlength=10) - 400) ** 2 / 400).sum() < 33.7
+    options = {"latent_size": 8, "base_channels": 8, "channels": [8, 4, 4], "num_classes": 10}
+    module = generators.build("sngan", options)
+    params = module.init(key, jnp.zeros((1, 8)), labels=jnp.zeros(1, jnp.int32))
+    conditional = generators.Generator("tiny", "sngan", module, params, 32, 1, {})
+    images = np.concatenate(list(sampling.sample(conditional, params, key, 6, batch_size=4)))
+    assert images.shape == (6, 32, 32, 1)
+
+
 def test_rounding_to_uint8():
     values = jnp.array([-2.0, -1.0, -0.999, 0.0, 0.999, 1.0, 2.0])
     assert sampling.to_uint8(values).tolist() == [0, 0, 0, 128, 255, 255, 255]

@@ -8,9 +8,11 @@ File layout, all numbers little-endian:
 | 4 | format version, uint32 |
 | 8 | length of the header, uint64 |
 | 32 | SHA-256 of all other bytes |
-| header | JSON, UTF-8: metadata, empty sub-trees, and for each tensor path, shape, bits, ... |
-| payload | tensor after tensor: codes (bits each, low bits first), scales (float32), zero points
-(bits each; only affine, 2 bits or more); or float32 values where bits is null |
+| header | JSON, UTF-8: metadata, empty sub-trees, and `Layout` of each tensor |
+| payload | the parts of each tensor, one after the other |
+
+A tensor's parts are codes (`bits` each, low bits first), scales (float32) and, for "affine" at 2
+bits or more, zero points (`bits` each); or float32 values where it is not quantized.
 
 Reading parses JSON and raw numbers; nothing in a file is executed.
 """
