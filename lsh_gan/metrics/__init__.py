@@ -1,0 +1,41 @@
+"""Precision and recall of generated samples in a feature space; arrays in, NamedTuples out."""
+
+from lsh_gan.metrics.hashing import Hasher, HashSpec
+from lsh_gan.metrics.knn import KnnReference, knn_fit, knn_precision_recall, knn_score
+from lsh_gan.metrics.lsh import LshReference, lsh_fit, lsh_precision_recall, lsh_score
+from lsh_gan.metrics.lsh_knn import (
+    LshKnnReference,
+    lsh_knn_fit,
+    lsh_knn_precision_recall,
+    lsh_knn_score,
+)
+from lsh_gan.metrics.moments import frechet_distance, kid
+from lsh_gan.metrics.sketch import Sketch, build, fit_hash, merge
+from lsh_gan.metrics.storage import load, save
+from lsh_gan.metrics.types import PrecisionRecall
+
+__all__ = [
+    "HashSpec",
+    "Hasher",
+    "KnnReference",
+    "LshKnnReference",
+    "LshReference",
+    "PrecisionRecall",
+    "Sketch",
+    "build",
+    "fit_hash",
+    "frechet_distance",
+    "kid",
+    "knn_fit",
+    "knn_precision_recall",
+    "knn_score",
+    "load",
+    "lsh_fit",
+    "lsh_knn_fit",
+    "lsh_knn_precision_recall",
+    "lsh_knn_score",
+    "lsh_precision_recall",
+    "lsh_score",
+    "merge",
+    "save",
+]

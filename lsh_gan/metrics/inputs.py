@@ -1,0 +1,97 @@
+"""Feature sets on entry: arrays or iterables of batches, checked before any heavy work."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = np.ndarray | jax.Array
+_CHECK_ROWS = 4096
+
+
+def as_features(features: Any, source: str, *, min_rows: int = 1, dim: int | None = None) -> Array:
+    """Returns `features` as one checked floating-point array.
+
+    Args:
+        features: NumPy or JAX array `[n, d]`, or an iterable of such batches, which is concatenated.
+        source: What the set is called in messages ("reference").
+        min_rows: Smallest number of rows that the caller can use.
+        dim: Expected d, or None.
+
+    Returns:
+        The array itself, `[n, d]`: float64, float32, float16 or bfloat16, on the host or a device.
+
+    Raises:
+        TypeError: Not an array or an iterable of arrays, or not real floating point.
+        ValueError: Wrong rank or d, too few rows, NaN or Inf (the row is named).
+    """
+    if not hasattr(features, "ndim"):
+        features = concatenate(features, source)
+    check_shape(features, source, dim=dim)
+    if features.shape[0] < min_rows:
+        raise ValueError(f"{source} has {features.shape[0]} rows; at least {min_rows} are needed.")
+    check_finite(features, source)
+    return features
+
+
+def concatenate(batches: Iterable[Array], source: str) -> Array:
+    """Joins an iterable of batches `[*, d]` into one array."""
+    if isinstance(batches, (str, bytes)) or not isinstance(batches, Iterable):
+        raise TypeError(
+            f"{source} is a {type(batches).__name__}; expected a NumPy or JAX array [n, d] "
+            "or an iterable of such batches."
+        )
+    parts = []
+    for batch in batches:
+        check_shape(batch, f"batch {len(parts)} of {source}", dim=parts[0].shape[1] if parts else None)
+        parts.append(batch)
+    if not parts:
+        raise ValueError(f"{source} is an iterable without batches; expected at least one.")
+    return (np if isinstance(parts[0], np.ndarray) else jnp).concatenate(parts)
+
+
+def check_shape(features: Array, source: str, *, dim: int | None = None) -> None:
+    """Raises unless `features` is a real floating-point array `[n, d]` with the expected d."""
+    dtype = getattr(features, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        got = f"a {type(features).__name__}" if dtype is None else f"dtype {dtype}"
+        raise TypeError(f"{source} has {got}; expected floating-point features, such as float32.")
+    if features.ndim != 2:
+        raise ValueError(f"{source} has shape {tuple(features.shape)}; expected [rows, d].")
+    if features.shape[1] == 0:
+        raise ValueError(f"{source} has shape {tuple(features.shape)}; expected d >= 1.")
+    if dim is not None and features.shape[1] != dim:
+        raise ValueError(f"{source} has d = {features.shape[1]}; the other set has d = {dim}.")
+
+
+@jax.jit
+def _finite_rows(x: jax.Array) -> jax.Array:
+    return jnp.isfinite(x).all(axis=1)
+
+
+def check_finite(features: Array, source: str, *, first_row: int = 0) -> None:
+    """Raises ValueError naming the first row of `features` with NaN or Inf.
+
+    `first_row` is the number of row 0 in the whole set, for sets that arrive in batches.
+    """
+    if isinstance(features, np.ndarray):
+        steps = range(0, features.shape[0], _CHECK_ROWS)
+        parts = [np.isfinite(features[i : i + _CHECK_ROWS]).all(axis=1) for i in steps]
+        finite = np.concatenate(parts) if parts else np.ones(0, bool)
+    else:
+        finite = np.asarray(_finite_rows(features))
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise ValueError(f"{source} has NaN or Inf in row {row + first_row}.")
+
+
+def halves(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Splits range(n) into two halves, always the same ones for the same n, each in order.
+
+    The split is random because neighbouring rows are often alike (a picture and its mirror image,
+    a folder sorted by class).
+    """
+    order = np.random.default_rng(0).permutation(n)
+    return np.sort(order[: n // 2]), np.sort(order[n // 2 : 2 * (n // 2)])

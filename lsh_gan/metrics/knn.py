@@ -1,0 +1,296 @@
+"""Precision, recall, density and coverage from k-nearest-neighbour balls, exact and blockwise.
+
+With R the reference `[n, d]`, G the generated set `[m, d]`, and radius_k(r) the Euclidean distance
+from r to its k-th nearest other point of R:
+
+    precision = share of g with ‖g − r‖ <= radius_k(r) for at least one r
+    recall    = share of r with ‖r − g‖ <= radius_k(g) for at least one g
+    density   = mean over g of #{r : ‖g − r‖ <= radius_k'(r)} / k',      k' = 5
+    coverage  = share of r with ‖r − g‖ <= radius_k'(r) for at least one g
+
+Precision and recall: Kynkäänniemi et al. 2019, arXiv:1904.06991, section 3. Density and coverage:
+Naeem et al. 2020, arXiv:2002.09797, section 3. `inclusive=False` uses `<`, as PyPI `prdc` does.
+A point is never its own neighbour, by index, so that duplicates count.
+
+Exactness. Distances come from float32 matrix products of features shifted by the mean of R. A
+comparison whose sides differ by less than the error bound of those products is decided again in
+float64, from differences of the features as they were given: Σ(g − r)² against Σ(r − r_k)².
+Memberships are those of float64 throughout. float16 and bfloat16 are read as float32, exactly.
+
+Memory. Nothing n × m is held: tiles of distances come and go, sized by `memory_mb`.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lsh_gan.metrics import distances, refine
+from lsh_gan.metrics.distances import _TINY, Blocks, Frame, slack, sq_distances
+from lsh_gan.metrics.inputs import Array, as_features, halves
+from lsh_gan.metrics.types import PrecisionRecall
+
+
+class KnnReference(NamedTuple):
+    """Everything that the score of a generated set needs of the reference.
+
+    Attributes:
+        features: The reference as given, `[n, d]`.
+        frame: Shift and scale, fitted on it.
+        blocks: The reference for the float32 kernels.
+        sq_radii: Squared distances to the k-th neighbour, scaled, float32 `[n]`.
+        sq_density_radii: The same for `density_k`; None where n is too small for it.
+        k: Neighbours of precision and recall.
+        density_k: Neighbours of density and coverage.
+        inclusive: Whether a point on the sphere belongs to the ball.
+        ceiling: (precision, recall) of the reference distribution, or None.
+    """
+
+    features: Array
+    frame: Frame
+    blocks: Blocks
+    sq_radii: np.ndarray
+    sq_density_radii: np.ndarray | None
+    k: int
+    density_k: int
+    inclusive: bool
+    ceiling: tuple[float, float] | None
+
+
+def knn_precision_recall(
+    reference: Any,
+    generated: Any,
+    *,
+    k: int = 3,
+    inclusive: bool = True,
+    membership: bool = False,
+    ceiling: bool = True,
+    second_reference: Any = None,
+    density_k: int = 5,
+    memory_mb: int = 256,
+) -> PrecisionRecall:
+    """Scores `generated` against `reference` with k-nearest-neighbour balls.
+
+    Args:
+        reference: Features `[n, d]`, NumPy or JAX, floating point, or an iterable of batches.
+        generated: Features `[m, d]`, likewise.
+        k: Neighbours of precision and recall, 1 to n - 2.
+        inclusive: Ball membership by `<=` (as the paper's code); False for `<` (as prdc).
+        membership: Whether to return the membership of every sample.
+        ceiling: Whether to score one half of the reference against the other too.
+        second_reference: A second sample of the reference distribution; gives a better ceiling.
+        density_k: Neighbours of density and coverage.
+        memory_mb: Bound of the working memory beside the features, in MiB.
+
+    Returns:
+        The scores; see `PrecisionRecall`.
+
+    Raises:
+        TypeError: Features that are not floating-point arrays.
+        ValueError: NaN, Inf, wrong shape, or fewer than k + 2 rows.
+    """
+    fitted = knn_fit(
+        reference, k=k, inclusive=inclusive, ceiling=ceiling, second_reference=second_reference,
+        density_k=density_k, memory_mb=memory_mb,
+    )  # fmt: skip
+    return knn_score(fitted, generated, membership=membership)
+
+
+def knn_fit(
+    reference: Any,
+    *,
+    k: int = 3,
+    inclusive: bool = True,
+    ceiling: bool = True,
+    second_reference: Any = None,
+    density_k: int = 5,
+    memory_mb: int = 256,
+) -> KnnReference:
+    """Computes what depends on the reference alone; arguments as `knn_precision_recall`."""
+    if k < 1 or density_k < 1:
+        raise ValueError(f"k = {k}, density_k = {density_k}; both must be at least 1.")
+    reference = as_features(reference, "reference", min_rows=k + 2)
+    frame = distances.fit_frame(reference)
+    size = distances.block_size(reference.shape[0], memory_mb)
+    blocks = distances.to_blocks(reference, frame, size, "reference")
+    dense = reference.shape[0] > density_k
+    nearest = distances.nearest_sq_distances(blocks, max(k, density_k) if dense else k)
+    fitted = KnnReference(
+        reference, frame, blocks, nearest[:, k - 1], nearest[:, density_k - 1] if dense else None,
+        k, density_k, inclusive, None,
+    )  # fmt: skip
+    if not ceiling:
+        return fitted
+    return fitted._replace(ceiling=_ceiling(fitted, second_reference, memory_mb))
+
+
+def _ceiling(fitted: KnnReference, second: Any, memory_mb: int) -> tuple[float, float] | None:
+    if second is not None:
+        scores = knn_score(fitted, second)
+        return scores.precision, scores.recall
+    first, other = halves(fitted.features.shape[0])
+    if len(first) < fitted.k + 2:
+        return None
+    half = knn_fit(
+        fitted.features[first], k=fitted.k, inclusive=fitted.inclusive, ceiling=False,
+        density_k=fitted.density_k, memory_mb=memory_mb,
+    )  # fmt: skip
+    scores = knn_score(half, fitted.features[other])
+    return scores.precision, scores.recall
+
+
+def knn_score(
+    fitted: KnnReference, generated: Any, *, membership: bool = False
+) -> PrecisionRecall:
+    """Scores `generated` `[m, d]` against a fitted reference; see `knn_precision_recall`."""
+    d = fitted.features.shape[1]
+    generated = as_features(generated, "generated", min_rows=fitted.k + 2, dim=d)
+    blocks = distances.to_blocks(generated, fitted.frame, fitted.blocks.size, "generated")
+    sq_radii = distances.nearest_sq_distances(blocks, fitted.k)[:, -1]
+    found = _compare(fitted, generated, blocks, sq_radii)
+    precise, recalled = found.within_r, found.within_g
+    density = coverage = None
+    if fitted.sq_density_radii is not None:
+        density = float(found.density_count.mean() / fitted.density_k)
+        coverage = float(found.covered.mean())
+    ceiling = fitted.ceiling or (None, None)
+    return PrecisionRecall(
+        precision=float(precise.mean()),
+        recall=float(recalled.mean()),
+        precision_stderr=_stderr(precise),
+        recall_stderr=_stderr(recalled),
+        precision_ceiling=ceiling[0],
+        recall_ceiling=ceiling[1],
+        density=density,
+        coverage=coverage,
+        precision_membership=precise if membership else None,
+        recall_membership=recalled if membership else None,
+        k=fitted.k,
+        n=len(recalled),
+        m=len(precise),
+    )
+
+
+def _stderr(membership: np.ndarray) -> float:
+    return float(membership.std() / np.sqrt(len(membership)))
+
+
+class _Found(NamedTuple):
+    within_r: np.ndarray  # bool [m]: g lies in a ball of R
+    within_g: np.ndarray  # bool [n]: r lies in a ball of G
+    density_count: np.ndarray  # int [m]: density balls of R around g
+    covered: np.ndarray  # bool [n]: the density ball of r holds a g
+
+
+def _margins(g, g_sq, r, r_sq, share):
+    """Certain upper and lower bounds of the squared distances of a tile."""
+    d2 = sq_distances(g, g_sq, r, r_sq)
+    error = share * (g_sq[:, None] + r_sq[None, :]) + _TINY
+    return d2 + error, d2 - error
+
+
+@jax.jit
+def _compare_tile(g, g_sq, g_balls, r, r_sq, r_balls, r_dense, share):
+    """Certain hits of a tile [G, R], and its open comparisons: uint8 [G, R], bit i for kind i."""
+    upper, lower = _margins(g, g_sq, r, r_sq, share)
+
+    def inside(bounds, axis):
+        inner, outer = (jnp.expand_dims(b, axis) for b in bounds)
+        sure = upper <= inner
+        return sure, (lower <= outer) & ~sure
+
+    in_r, open_r = inside(r_balls, 0)
+    in_g, open_g = inside(g_balls, 1)
+    in_dense, open_dense = inside(r_dense, 0)
+    hits = in_r.any(1), in_g.any(0), in_dense.sum(1), in_dense.any(0)
+    bits = [mask.astype(jnp.uint8) << i for i, mask in enumerate((open_r, open_g, open_dense))]
+    return hits, bits[0] | bits[1] | bits[2]
+
+
+def _compare(
+    fitted: KnnReference, generated: Array, blocks: Blocks, sq_radii: np.ndarray
+) -> _Found:
+    d = generated.shape[1]
+    dense = fitted.sq_density_radii
+    nobody = np.full_like(fitted.sq_radii, -np.inf)
+    r_balls = refine.balls(fitted.blocks, fitted.sq_radii, d)
+    g_balls = refine.balls(blocks, sq_radii, d)
+    with np.errstate(invalid="ignore"):
+        r_dense = refine.balls(fitted.blocks, nobody if dense is None else dense, d)
+    share = np.float32(slack(d))
+    others = fitted.blocks
+    # Rows of fillings are counted too, and cut off at the end.
+    m, n = len(blocks.features) * blocks.size, len(others.features) * others.size
+    found = _Found(np.zeros(m, bool), np.zeros(n, bool), np.zeros(m, np.int64), np.zeros(n, bool))
+    judge = _Judge(fitted, generated, blocks, (r_balls, g_balls, r_dense))
+    for i in range(len(blocks.features)):
+        for j in range(len(others.features)):
+            hits, unsettled = _compare_tile(
+                blocks.features[i], blocks.sq_norms[i], (g_balls.inner[i], g_balls.outer[i]),
+                others.features[j], others.sq_norms[j], (r_balls.inner[j], r_balls.outer[j]),
+                (r_dense.inner[j], r_dense.outer[j]), share,
+            )  # fmt: skip
+            rows = slice(i * blocks.size, (i + 1) * blocks.size)
+            columns = slice(j * others.size, (j + 1) * others.size)
+            found.within_r[rows] |= np.asarray(hits[0])
+            found.within_g[columns] |= np.asarray(hits[1])
+            found.density_count[rows] += np.asarray(hits[2])
+            found.covered[columns] |= np.asarray(hits[3])
+            judge.settle(found, np.asarray(unsettled), rows.start, columns.start)
+    return _Found(
+        found.within_r[: blocks.rows], found.within_g[: others.rows],
+        found.density_count[: blocks.rows], found.covered[: others.rows],
+    )  # fmt: skip
+
+
+class _Judge:
+    """Decides open comparisons in float64; an exact radius is computed once."""
+
+    def __init__(self, fitted: KnnReference, generated: Array, blocks: Blocks, balls: tuple):
+        self.fitted, self.generated = fitted, generated
+        self.outer = [np.concatenate([np.asarray(part) for part in b.outer]) for b in balls]
+        self.sources = (
+            (fitted.features, fitted.blocks, fitted.k),
+            (generated, blocks, fitted.k),
+            (fitted.features, fitted.blocks, fitted.density_k),
+        )
+        self.radii = [np.full(len(outer), np.nan) for outer in self.outer]
+
+    def settle(self, found: _Found, bits: np.ndarray, first_g: int, first_r: int) -> None:
+        """Enters in `found` what is true of the open comparisons of a tile."""
+        flat = bits.reshape(-1)
+        # Nearly all bytes are zero: look at eight at a time first.
+        words = np.flatnonzero(flat.view(np.uint64))
+        places = (8 * words[:, None] + np.arange(8)).reshape(-1)
+        values = flat[places]
+        for kind in range(3):
+            at = places[(values >> kind) & 1 == 1]
+            g, r = at // bits.shape[1] + first_g, at % bits.shape[1] + first_r
+            # A sample that is already known to lie in some ball needs no other one.
+            if kind < 2:
+                needed = ~found.within_r[g] if kind == 0 else ~found.within_g[r]
+                g, r = g[needed], r[needed]
+            if len(g):
+                sq = refine.exact_sq_distances(self.generated, self.fitted.features, g, r)
+                radius = self._radii(kind, g if kind == 1 else r)
+                inside = sq <= radius if self.fitted.inclusive else sq < radius
+                _enter(found, kind, g[inside], r[inside])
+
+    def _radii(self, kind: int, owners: np.ndarray) -> np.ndarray:
+        features, blocks, k = self.sources[kind]
+        known = self.radii[kind]
+        new = np.unique(owners[np.isnan(known[owners])])
+        if len(new):
+            known[new] = refine.exact_sq_radii(features, blocks, self.outer[kind], new, k)
+        return known[owners]
+
+
+def _enter(found: _Found, kind: int, g: np.ndarray, r: np.ndarray) -> None:
+    if kind == 0:
+        found.within_r[g] = True
+    elif kind == 1:
+        found.within_g[r] = True
+    else:
+        np.add.at(found.density_count, g, 1)
+        found.covered[r] = True

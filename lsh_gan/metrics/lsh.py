@@ -1,0 +1,284 @@
+"""Precision and recall from hash cells alone: O(1) for an assessed sample, no distances.
+
+Table t says yes to x when at least c (`min_count`) points of the other set lie in its cell there:
+
+    yes_t(x; S) = #{s in S : code_t(s) = code_t(x)} >= c
+
+`votes=None`: precision is the mean of yes_t(g; R) over tables and generated samples. `votes=v`: g
+is on the manifold when at least the share v of its tables say yes, and precision is the share of
+such g. Recall is the same with the sets exchanged; the hash stays fitted on R.
+
+Source: the metric is that of arXiv:2103.11912, whose abstract fixes the idea; families, radius bins,
+votes and the choice of b are ours (see `hashing` and `bits`).
+
+Ceiling: R scored against itself, each row among the others. That estimates the score of a fresh
+sample of the reference distribution without thinning the cells, which halving R would do. With
+fewer generated samples than reference ones, the recall ceiling uses as many rows of R.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lsh_gan.metrics import hashing, sketch
+from lsh_gan.metrics.bits import choose_digits
+from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
+from lsh_gan.metrics.sketch import Sketch
+from lsh_gan.metrics.streams import batches, replayable, sample_rows
+from lsh_gan.metrics.types import PrecisionRecall
+
+_GROUPS = 8  # groups of tables for the jackknife
+
+
+class LshReference(NamedTuple):
+    """Everything that the score of a generated set needs of the reference.
+
+    Attributes:
+        sketch: The reference's counts and codes.
+        min_count: c.
+        votes: Share of tables that must say yes, or None for the mean over tables.
+        ceiling: Whether scores come with their ceilings.
+        second: Sketch of a second reference sample, or None.
+    """
+
+    sketch: Sketch
+    min_count: int
+    votes: float | None
+    ceiling: bool
+    second: Sketch | None
+
+
+def lsh_precision_recall(
+    key: jax.Array,
+    reference: Any,
+    generated: Any,
+    *,
+    spec: HashSpec | None = None,
+    min_count: int = 1,
+    votes: float | None = 0.5,
+    membership: bool = False,
+    ceiling: bool = True,
+    second_reference: Any = None,
+) -> PrecisionRecall:
+    """Scores `generated` against `reference` by shared hash cells.
+
+    Args:
+        key: `jax.random.key`; draws the hash.
+        reference: Features `[n, d]`, NumPy or JAX, floating point, or an iterable of batches; then
+            one batch at a time is held, with 4096 rows for the fit and the codes.
+        generated: Features `[m, d]`, likewise.
+        spec: Kind of hash; `HashSpec()` if None.
+        min_count: c, at least 1. Above 1, a lone outlier makes no manifold.
+        votes: Share of tables that must say yes, in (0, 1], or None for the mean over tables.
+        membership: Whether to return the membership of every sample: bool with votes, else the
+            share of tables, float.
+        ceiling: Whether to score the reference against itself too.
+        second_reference: A second sample of the reference distribution; gives the ceiling instead.
+
+    Returns:
+        The scores; `num_bits` says what 'auto' found.
+
+    Raises:
+        TypeError: Features that are not floating-point arrays.
+        ValueError: NaN, Inf, wrong shape, too few rows, or tables too large for memory.
+    """
+    fitted = lsh_fit(
+        key, reference, spec=spec, min_count=min_count, votes=votes, ceiling=ceiling,
+        second_reference=second_reference,
+    )  # fmt: skip
+    return lsh_score(fitted, generated, membership=membership)
+
+
+def lsh_fit(
+    key: jax.Array,
+    reference: Any,
+    *,
+    spec: HashSpec | None = None,
+    min_count: int = 1,
+    votes: float | None = 0.5,
+    ceiling: bool = True,
+    second_reference: Any = None,
+    source: str = "",
+) -> LshReference:
+    """Fits the hash and counts the reference; arguments as `lsh_precision_recall`, `fit_hash`."""
+    spec = HashSpec() if spec is None else spec
+    check_votes(min_count, votes)
+    reference = replayable(reference)
+    sample = sample_rows(reference, "reference")
+    if sample.shape[0] < min_count + 2:
+        raise ValueError(
+            f"reference has {sample.shape[0]} rows; at least {min_count + 2} are needed."
+        )
+    hasher = hashing.draw_hash(key, sample, spec, source=source)
+    codes = encode_all(hasher, reference, "reference")
+    if spec.num_bits == "auto":
+        hasher = choose_digits(hasher, codes, min_count=min_count, votes=votes)
+    hashing.check_memory(hasher)
+    second = None
+    if ceiling and second_reference is not None:
+        second = sketch.from_codes(hasher, encode_all(hasher, second_reference, "second reference"))
+    return LshReference(sketch.from_codes(hasher, codes), min_count, votes, ceiling, second)
+
+
+def check_votes(min_count: int, votes: float | None) -> None:
+    """Raises ValueError unless the voting options are valid."""
+    if min_count < 1:
+        raise ValueError(f"min_count = {min_count}; expected at least 1.")
+    if votes is not None and not 0 < votes <= 1:
+        raise ValueError(f"votes = {votes}; expected a share in (0, 1], or None.")
+
+
+def encode_all(hasher: Hasher, features: Any, source: str) -> Codes:
+    """Full-length codes of a whole set, batch by batch."""
+    parts, rows = [], 0
+    for batch in batches(features, source, dim=len(hasher.shift)):
+        parts.append(hashing.encode(hasher, batch, source, rows))
+        rows += batch.shape[0]
+    if len(parts) == 1:
+        return parts[0]
+    return Codes(
+        jnp.concatenate([p.digits for p in parts], axis=1),
+        jnp.concatenate([p.radius_bin for p in parts]),
+    )
+
+
+def lsh_score(
+    fitted: LshReference, generated: Any, *, membership: bool = False
+) -> PrecisionRecall:
+    """Scores `generated` `[m, d]` against a fitted reference; see `lsh_precision_recall`.
+
+    Raises:
+        ValueError: Also when the reference's sketch holds counts only and votes need its codes.
+    """
+    reference, votes = fitted.sketch, fitted.votes
+    hasher = reference.hasher
+    if reference.cells is None and (votes is not None or membership):
+        raise ValueError(
+            "This sketch holds counts only; voted recall and recall membership need the codes of "
+            "the reference: build it with keep_codes=True, or score with votes=None."
+        )
+    counts, tallies, rows = sketch.empty_counts(hasher), [], 0
+    for batch in batches(generated, "generated", dim=len(hasher.shift)):
+        cells = hashing.cell_index(hasher, hashing.encode(hasher, batch, "generated", rows))
+        tallies.append(tally(reference.counts, cells, fitted.min_count))
+        counts = sketch.add_counts(counts, cells)
+        rows += batch.shape[0]
+    precision = join(np.concatenate(tallies, axis=1), hasher.spec.num_tables, votes)
+    recall = _recall(fitted, counts)
+    above, below = _ceilings(fitted, rows)
+    return PrecisionRecall(
+        precision=precision.score,
+        recall=recall.score,
+        precision_stderr=precision.stderr,
+        recall_stderr=recall.stderr,
+        precision_ceiling=above,
+        recall_ceiling=below,
+        precision_membership=precision.membership if membership else None,
+        recall_membership=recall.membership if membership else None,
+        n=reference.rows,
+        m=rows,
+        family=hasher.spec.family,
+        num_bits=hasher.num_bits,
+        radius_bins=hasher.spec.radius_bins,
+        num_tables=hasher.spec.num_tables,
+    )
+
+
+class Joined(NamedTuple):
+    """Tables joined to a score."""
+
+    score: float
+    stderr: float
+    membership: np.ndarray | None
+
+
+def tally(counts: jax.Array, cells: jax.Array, min_count: int, own: Any = 0) -> np.ndarray:
+    """Yeses of each row in each of 8 groups of tables, int32 `[8, n]`.
+
+    Args:
+        counts: int32 `[t, cells]`.
+        cells: int32 `[t, n]`.
+        min_count: c.
+        own: Rows of the set that are to be left out of their own cell, 0 or 1, scalar or `[n]`.
+    """
+    return np.asarray(_tally(counts, cells, np.int32(min_count), jnp.asarray(own, jnp.int32)))
+
+
+@jax.jit
+def _tally(counts, cells, min_count, own):
+    found = jnp.take_along_axis(counts, cells, axis=1) - own
+    yes = (found >= min_count).astype(jnp.int32)
+    return jnp.stack([yes[i::_GROUPS].sum(axis=0) for i in range(_GROUPS)])
+
+
+def join(groups: np.ndarray, tables: int, votes: float | None) -> Joined:
+    """Joins the yeses of all tables; the standard error covers samples and tables.
+
+    The part of the tables comes from a jackknife over groups of them (Efron & Stein 1981,
+    doi:10.1214/aos/1176345462).
+    """
+    sizes = np.array([len(range(i, tables, _GROUPS)) for i in range(_GROUPS)])
+    sizes, groups = sizes[sizes > 0], groups[sizes > 0]
+
+    def member(yes, size):
+        # Compared in whole yeses: a share that is exactly met counts.
+        return yes / size if votes is None else yes >= np.ceil(votes * size - 1e-9)
+
+    membership = member(groups.sum(axis=0), sizes.sum())
+    variance = membership.var() / membership.size
+    if len(sizes) > 1:
+        left = [
+            member(groups.sum(axis=0) - g, sizes.sum() - s).mean()
+            for g, s in zip(groups, sizes, strict=True)
+        ]
+        variance += (len(left) - 1) * np.var(left)
+    return Joined(float(membership.mean()), float(np.sqrt(variance)), membership)
+
+
+def _recall(fitted: LshReference, counts: jax.Array) -> Joined:
+    reference = fitted.sketch
+    if reference.cells is not None:
+        groups = tally(counts, reference.cells, fitted.min_count)
+        return join(groups, reference.hasher.spec.num_tables, fitted.votes)
+    shares = np.asarray(_share_of_counts(reference.counts, counts, fitted.min_count))
+    shares = shares / reference.rows
+    score = float(shares.mean())
+    variance = score * (1 - score) / reference.rows + shares.var() / max(1, len(shares) - 1)
+    return Joined(score, float(np.sqrt(variance)), None)
+
+
+@functools.partial(jax.jit, static_argnames="own")
+def _share_of_counts(counts, others, min_count, *, own: int = 0):
+    """Rows counted in `counts` whose cell holds enough of `others`, int32 `[t]`."""
+    return jnp.sum(jnp.where(others - own >= min_count, counts, 0), axis=1)
+
+
+def _ceilings(fitted: LshReference, m: int) -> tuple[float | None, float | None]:
+    if not fitted.ceiling:
+        return None, None
+    hasher, votes, c = fitted.sketch.hasher, fitted.votes, fitted.min_count
+    t = hasher.spec.num_tables
+    cells, counts, n = fitted.sketch.cells, fitted.sketch.counts, fitted.sketch.rows
+    if fitted.second is not None:
+        above = join(tally(counts, fitted.second.cells, c), t, votes).score
+        subset = fitted.second.cells[:, _subset(fitted.second.rows, m)]
+        thinned = sketch.add_counts(sketch.empty_counts(hasher), subset)
+        return above, join(tally(thinned, cells, c), t, votes).score
+    if cells is None:
+        share = float(np.mean(np.asarray(_share_of_counts(counts, counts, c, own=1)) / n))
+        return share, share if m >= n else None
+    above = join(tally(counts, cells, c, own=1), t, votes).score
+    if m >= n:
+        return above, above
+    rows = _subset(n, m)
+    thinned = sketch.add_counts(sketch.empty_counts(hasher), cells[:, rows])
+    own = np.zeros(n, np.int32)
+    own[rows] = 1
+    return above, join(tally(thinned, cells, c, own=own), t, votes).score
+
+
+def _subset(n: int, m: int) -> np.ndarray:
+    return np.sort(np.random.default_rng(0).permutation(n)[:m])

@@ -1,0 +1,115 @@
+"""Second look, in float64, at the few comparisons that float32 cannot decide."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lsh_gan.metrics.distances import _TINY, Blocks, slack, sq_distances
+from lsh_gan.metrics.inputs import Array
+
+_CHUNK_VALUES = 2**22  # float64 differences held at a time
+
+
+class Balls(NamedTuple):
+    """Balls around the rows of a set, padded block by block.
+
+    Attributes:
+        inner: Lower bound of the squared radius, float32 `[size]` a block; -inf in filling rows.
+        outer: Upper bound of the squared radius.
+    """
+
+    inner: tuple[jax.Array, ...]
+    outer: tuple[jax.Array, ...]
+
+
+def balls(blocks: Blocks, sq_radii: np.ndarray, d: int) -> Balls:
+    """Bounds the squared radii `[n]` that float32 distances gave.
+
+    The k-th neighbour has a norm of at most ‖r‖ + radius, which bounds its error.
+    """
+    norms = np.concatenate([np.asarray(s) for s in blocks.sq_norms])[: blocks.rows]
+    error = slack(d) * (norms + (np.sqrt(norms) + np.sqrt(sq_radii)) ** 2) + _TINY
+    fill = len(blocks.sq_norms) * blocks.size - blocks.rows
+
+    def cut(values):
+        padded = np.pad(values.astype(np.float32), (0, fill), constant_values=-np.inf)
+        return tuple(jnp.asarray(part) for part in np.split(padded, len(blocks.sq_norms)))
+
+    return Balls(cut(sq_radii - error), cut(sq_radii + error))
+
+
+def take(features: Array, rows: np.ndarray) -> np.ndarray:
+    """Rows of `features` as float64 on the host, exactly."""
+    if isinstance(features, jax.Array) and features.platform() == "cpu":
+        features = np.asarray(features)  # a view: NumPy gathers rows without a compiled program
+    return np.asarray(features[rows]).astype(np.float64)
+
+
+def exact_sq_distances(x: Array, y: Array, rows_x: np.ndarray, rows_y: np.ndarray) -> np.ndarray:
+    """Squared distances of the pairs (x[rows_x[i]], y[rows_y[i]]), float64 `[p]`, by differences."""
+    out = np.empty(len(rows_x))
+    step = max(1, _CHUNK_VALUES // x.shape[1])
+    for start in range(0, len(rows_x), step):
+        cut = slice(start, start + step)
+        difference = take(x, rows_x[cut]) - take(y, rows_y[cut])
+        out[cut] = np.sum(difference * difference, axis=1)
+    return out
+
+
+@jax.jit
+def _within(x, x_sq, y, y_sq, outer, share):
+    """Which pairs of a tile may have a squared distance of at most `outer` `[a]`."""
+    error = share * (x_sq[:, None] + y_sq[None, :]) + _TINY
+    return sq_distances(x, x_sq, y, y_sq) - error <= outer[:, None]
+
+
+def _pick(blocks: Blocks, rows: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Some rows of a set of blocks, `[size, d]`, and their squared norms; the rest is filling."""
+    x = np.zeros((size, blocks.features[0].shape[1]), np.float32)
+    x_sq = np.full(size, np.inf, np.float32)
+    block, place = np.divmod(rows, blocks.size)
+    for j in np.unique(block):
+        at = np.flatnonzero(block == j)
+        x[at] = blocks.features[j][place[at]]
+        x_sq[at] = blocks.sq_norms[j][place[at]]
+    return x, x_sq
+
+
+def exact_sq_radii(
+    features: Array, blocks: Blocks, outer: np.ndarray, rows: np.ndarray, k: int
+) -> np.ndarray:
+    """Squared distances in float64 of some rows to their k-th nearest other row.
+
+    Args:
+        features: The set as given, `[n, d]`.
+        blocks: The same set for the float32 kernels.
+        outer: Upper bounds of the squared radii, float32 `[n]`.
+        rows: The rows asked for, int `[q]`.
+        k: Which neighbour.
+
+    Returns:
+        float64 `[q]`.
+    """
+    radii = np.empty(len(rows))
+    share = np.float32(slack(features.shape[1]))
+    for start in range(0, len(rows), blocks.size):
+        chosen = rows[start : start + blocks.size]
+        # Few sizes, so that few programs are compiled; small ones, since few rows are asked for.
+        size = max(64, 1 << (len(chosen) - 1).bit_length())
+        x, x_sq = _pick(blocks, chosen, size)
+        limit = np.full(size, -np.inf, np.float32)
+        limit[: len(chosen)] = outer[chosen]
+        pairs = []
+        for j, (y, y_sq) in enumerate(zip(blocks.features, blocks.sq_norms, strict=True)):
+            near = np.argwhere(np.asarray(_within(x, x_sq, y, y_sq, limit, share)))
+            pairs.append(near + np.array([0, j * blocks.size]))
+        q, other = np.concatenate(pairs).T
+        keep = chosen[q] != other
+        q, other = q[keep], other[keep]
+        sq = exact_sq_distances(features, features, chosen[q], other)
+        order = np.lexsort((sq, q))
+        first = np.searchsorted(q[order], np.arange(len(chosen)))
+        radii[start : start + len(chosen)] = sq[order][first + k - 1]
+    return radii

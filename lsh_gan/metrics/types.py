@@ -1,0 +1,50 @@
+"""What every metric returns."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class PrecisionRecall(NamedTuple):
+    """Precision and recall of a generated set against a reference set.
+
+    Attributes:
+        precision: Share of generated samples on the reference manifold, in [0, 1].
+        recall: Share of reference samples on the generated manifold, in [0, 1].
+        precision_stderr: Standard error of `precision` over the samples (and the hash tables).
+        recall_stderr: Standard error of `recall`.
+        precision_ceiling: Precision of a sample of the reference distribution itself; None when it
+            was not asked for or the reference is too small to be halved.
+        recall_ceiling: Recall of such a sample.
+        density: Mean number of reference balls around a generated sample, over k; KNN only.
+        coverage: Share of reference balls that hold a generated sample, in [0, 1]; KNN only.
+        precision_membership: bool [m], or None when not asked for.
+        recall_membership: bool [n], or None when not asked for.
+        k: Neighbours that define a radius; None for LSH.
+        n: Number of reference samples.
+        m: Number of generated samples.
+        family: Hash family; None for KNN.
+        num_bits: Bits of a code (directions in a table), mean over tables; None for KNN.
+        radius_bins: Radius bins in each code; None for KNN.
+        num_tables: Number of hash tables; None for KNN.
+        capped: Share of candidates that the cap on a cell's size left out, in [0, 1].
+    """
+
+    precision: float
+    recall: float
+    precision_stderr: float
+    recall_stderr: float
+    precision_ceiling: float | None = None
+    recall_ceiling: float | None = None
+    density: float | None = None
+    coverage: float | None = None
+    precision_membership: np.ndarray | None = None
+    recall_membership: np.ndarray | None = None
+    k: int | None = None
+    n: int = 0
+    m: int = 0
+    family: str | None = None
+    num_bits: float | None = None
+    radius_bins: int | None = None
+    num_tables: int | None = None
+    capped: float = 0.0
