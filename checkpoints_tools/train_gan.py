@@ -58,11 +58,15 @@ class Trainer:
         self.config = config
         self.generator = generators.build(config.generator, {})
         self.discriminator = choose("discriminator", config.discriminator, DISCRIMINATORS)()
-        half = config.steps // 2
-        rate = optax.linear_schedule(config.learning_rate, 0.0, half, transition_begin=half)
-        self.optimizer = optax.adam(rate, b1=config.beta1, b2=config.beta2)
+        self.generator_optimizer = self._adam(config.generator_learning_rate)
+        self.discriminator_optimizer = self._adam(config.discriminator_learning_rate)
         self.key = jax.random.key(config.seed)
         self.step = jax.jit(self._step, donate_argnums=0)
+
+    def _adam(self, rate: float) -> optax.GradientTransformation:
+        half = self.config.steps // 2
+        schedule = optax.linear_schedule(rate, 0.0, half, transition_begin=half)
+        return optax.adam(schedule, b1=self.config.beta1, b2=self.config.beta2)
 
     def init(self) -> TrainState:
         """Returns the state before the first step.
@@ -86,8 +90,8 @@ class Trainer:
             generator=generator,
             average=jax.tree.map(jnp.copy, generator["params"]),
             discriminator=discriminator,
-            generator_moments=self.optimizer.init(generator["params"]),
-            discriminator_moments=self.optimizer.init(discriminator["params"]),
+            generator_moments=self.generator_optimizer.init(generator["params"]),
+            discriminator_moments=self.discriminator_optimizer.init(discriminator["params"]),
         )
 
     def _latents(self, key: jax.Array) -> jax.Array:
@@ -127,11 +131,10 @@ class Trainer:
         (d_loss, spectral), grads = jax.value_and_grad(discriminator_loss, has_aux=True)(
             state.discriminator["params"]
         )
-        params, d_moments = self._update(
-            grads, state.discriminator_moments, state.discriminator["params"]
-        )
+        updates, moments = self.discriminator_optimizer.update(grads, state.discriminator_moments)
+        params = optax.apply_updates(state.discriminator["params"], updates)
         state = state._replace(
-            discriminator={"params": params, **spectral}, discriminator_moments=d_moments
+            discriminator={"params": params, **spectral}, discriminator_moments=moments
         )
 
         def generator_loss(params):
@@ -142,7 +145,8 @@ class Trainer:
         (g_loss, statistics), grads = jax.value_and_grad(generator_loss, has_aux=True)(
             state.generator["params"]
         )
-        params, g_moments = self._update(grads, state.generator_moments, state.generator["params"])
+        updates, moments = self.generator_optimizer.update(grads, state.generator_moments)
+        params = optax.apply_updates(state.generator["params"], updates)
         # The average starts short, so that the random initial weights are soon forgotten.
         decay = jnp.minimum(self.config.ema_decay, (1 + state.step) / (10 + state.step))
         average = optax.incremental_update(params, state.average, 1 - decay)
@@ -150,13 +154,9 @@ class Trainer:
             step=state.step + 1,
             generator={"params": params, **statistics},
             average=average,
-            generator_moments=g_moments,
+            generator_moments=moments,
         )
         return state, {"discriminator_loss": d_loss, "generator_loss": g_loss}
-
-    def _update(self, grads: dict, moments: optax.OptState, params: dict):
-        updates, moments = self.optimizer.update(grads, moments, params)
-        return optax.apply_updates(params, updates), moments
 
     def averaged(self, state: TrainState) -> dict:
         """Returns the averaged generator's variables, with batch statistics of its own.
@@ -183,7 +183,7 @@ class Trainer:
 
 
 def train(config: ml_collections.ConfigDict, workdir: Path) -> dict:
-    """Trains to `config.steps`, continuing from the newest checkpoint in `workdir`.
+    """Trains to the last step, continuing from the newest checkpoint in `workdir`.
 
     Args:
         config: See `configs/train.py`.
@@ -205,13 +205,13 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict:
         if manager.latest_step() is not None:
             restore = ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, state))
             state = manager.restore(manager.latest_step(), args=restore)
-        start = int(state.step)
-        steps = track(range(start, config.steps), "training", total=config.steps, completed=start)
+        start, stop = int(state.step), config.stop or config.steps
+        steps = track(range(start, stop), "training", total=stop, completed=start)
         for step in steps:
             state, losses = trainer.step(state, images)
             if (step + 1) % config.log_every == 0:
                 _log(workdir / "curve.csv", step + 1, jax.device_get(losses))
-            if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+            if (step + 1) % config.checkpoint_every == 0 or step + 1 == stop:
                 manager.save(step + 1, args=ocp.args.StandardSave(state))
     return trainer.averaged(state)
 

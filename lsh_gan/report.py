@@ -19,6 +19,7 @@ from lsh_gan import rows
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 TITLES = {"knn": "KNN", "lsh_knn": "LSH+KNN", "lsh": "LSH"}
 WIDTH = 140  # columns of a table that goes to a file
@@ -58,14 +59,15 @@ def write(workdir: Path) -> None:
 
 
 def ordered(measured: list[Row]) -> list[Row]:
-    """Sorts rows by generator (as first measured), falling bits, setting and seed."""
+    """Sorts rows by generator, falling bits, setting (both as first measured) and seed."""
     names = _unique(measured, "generator")
+    settings = list(dict.fromkeys(map(_setting, measured)))
     return sorted(
         measured,
         key=lambda row: (
             names.index(row["generator"]),
             -(row["bits"] or 99),
-            _setting(row),
+            settings.index(_setting(row)),
             row["seed"],
         ),
     )
@@ -79,7 +81,8 @@ def _setting(row: Row) -> str:
     """Names what one curve has in common; "" at full precision, where all curves begin."""
     if row["bits"] is None:
         return ""
-    return f"{row['clipping']} clipping, {row['granularity']} {row['scheme']}"
+    clipping = "no" if row["clipping"] == "none" else row["clipping"]
+    return f"{clipping} clipping, {row['granularity']} {row['scheme']}"
 
 
 def _short(setting: str, curves: dict[str, Any]) -> str:
@@ -207,9 +210,7 @@ def plot_against_bits(measured: list[Row], metrics: list[str]) -> plt.Figure:
 
 def plot_tradeoff(measured: list[Row], metrics: list[str]) -> plt.Figure:
     """The path of (recall, precision) through the bit widths."""
-    figure, axes = _plot_paths(measured, metrics, x="{}_recall", y="{}_precision")
-    for axis in axes.flat:
-        axis.set_xlim(0, 1.02)
+    figure, axes = _plot_paths(measured, metrics, x="{}_recall", y="{}_precision", xlim=(0, 1.02))
     for axis in axes[:, 0]:
         axis.set_ylabel("precision (quality)")
     for axis in axes[-1]:
@@ -219,34 +220,56 @@ def plot_tradeoff(measured: list[Row], metrics: list[str]) -> plt.Figure:
 
 def plot_size(measured: list[Row], metrics: list[str]) -> plt.Figure:
     """Recall against the size of the packed file."""
-    figure, axes = _plot_paths(measured, metrics, x="bytes", y="{}_recall")
+    figure, axes = _plot_paths(measured, metrics, x="bytes", y="{}_recall", scale="log")
     for axis in axes.flat:
-        axis.set_xscale("log")
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(EngFormatter("B"))
     for axis in axes[:, 0]:
         axis.set_ylabel("recall (diversity)")
     for axis in axes[-1]:
-        axis.set_xlabel("size on disk, bytes")
+        axis.set_xlabel("size on disk")
     return figure
 
 
-def _plot_paths(measured: list[Row], metrics: list[str], *, x: str, y: str):
+def _plot_paths(
+    measured: list[Row],
+    metrics: list[str],
+    *,
+    x: str,
+    y: str,
+    xlim: tuple[float | None, float | None] = (None, None),
+    scale: str = "linear",
+) -> tuple[plt.Figure, np.ndarray]:
     """Draws field `y` against field `x` ("{}" stands for the metric), a path through the widths."""
     figure, axes, names = _axes(measured, metrics)
     for row, name in zip(axes, names, strict=True):
         curves = _curves([r for r in measured if r["generator"] == name])
         for axis, metric in zip(row, metrics, strict=True):
+            points: list[tuple[str, float, float]] = []
             for setting, curve in curves.items():
                 labels, xs, _ = _by_bits(curve, x.format(metric))
                 _, ys, _ = _by_bits(curve, y.format(metric))
                 axis.plot(xs, ys, "o-", markersize=3, label=_short(setting, curves))
-                for label, *point in zip(labels, xs, ys, strict=True):
-                    axis.annotate(
-                        label, point, fontsize=7, xytext=(3, 3), textcoords="offset points"
-                    )
+                points += zip(labels, xs, ys, strict=True)
             axis.set_ylim(0, 1.02)
+            axis.set_xscale(scale)
+            axis.margins(x=0.1)
+            axis.set_xlim(*xlim)
+            _annotate(axis, points)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure, axes
+
+
+def _annotate(axis: plt.Axes, points: list[tuple[str, float, float]]) -> None:
+    """Labels the points of curves, but for those that lie on one that has a label."""
+    taken: list[np.ndarray] = []
+    for label, *point in points:
+        place = axis.transData.transform(point)
+        if all(np.abs(place - other).max() > 12 for other in taken):
+            taken.append(place)
+            axis.annotate(label, point, fontsize=7, xytext=(3, 3), textcoords="offset points")
 
 
 def plot_samples(workdir: Path, measured: list[Row]) -> plt.Figure:
