@@ -272,23 +272,21 @@ def export(config: ml_collections.ConfigDict, variables: dict, workdir: Path, ou
     shutil.copy(workdir / "curve.csv", output / "curve.csv")
 
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "What to train.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and curve.", required=True)
-_OUTPUT = flags.DEFINE_string("output", None, "Folder of the trained generator.", required=True)
-
-
 def main(arguments: list[str]) -> None:
     """Trains and exports."""
     del arguments
     checkpoints.quiet_orbax()
-    workdir = Path(_WORKDIR.value)
+    config, workdir = flags.FLAGS.config, Path(flags.FLAGS.workdir)
     try:
-        variables = train(_CONFIG.value, workdir)
+        variables = train(config, workdir)
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
-    export(_CONFIG.value, variables, workdir, Path(_OUTPUT.value))
+    export(config, variables, workdir, Path(flags.FLAGS.output))
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("config")
+    config_flags.DEFINE_config_file("config", None, "What to train.")
+    flags.DEFINE_string("workdir", None, "Folder of checkpoints and curve.")
+    flags.DEFINE_string("output", None, "Folder of the trained generator.")
+    flags.mark_flags_as_required(["config", "workdir", "output"])
     app.run(main)
