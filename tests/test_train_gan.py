@@ -63,8 +63,8 @@ def test_export_loads(config, trained, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_unknown_generator(tmp_path):
-    with pytest.raises(ValueError, match="generator 'dcgam' is unknown; did you mean 'dcgan'"):
+def test_unknown_run(tmp_path):
+    with pytest.raises(ValueError, match="training run 'dcgam' is unknown; did you mean 'dcgan'"):
         train_gan.train(train_config.get_config("dcgam"), tmp_path)
 
 

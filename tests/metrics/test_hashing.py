@@ -1,0 +1,287 @@
+"""Codes against a plain NumPy re-implementation, and what a fit promises about them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lsh_gan.metrics import Hasher, HashSpec, fit_hash
+from lsh_gan.metrics.hashing import cell_index, cell_keys, encode
+
+FAMILIES = ["affine", "hyperplane", "pstable"]
+# Float32 rounding of features scaled to norms near 1; only exact ties come closer to an edge here.
+TIE = 1e-6
+
+
+def draw(n, d, seed=0):
+    return np.random.default_rng([n, d, seed]).standard_normal((n, d)).astype(np.float32)
+
+
+def exact_hasher(family, radius_bins, digits):
+    """A hasher whose arithmetic on `exact_features` has no rounding, so that ties are decided."""
+    rng = np.random.default_rng(5)
+    directions = rng.choice([-0.5, 0.0, 0.5], (6, 4)).astype(np.float32)
+    members = np.stack([rng.permutation(6)[:5] for _ in digits]).astype(np.int32)
+    thresholds = rng.integers(-4, 5, (len(digits), 5)).astype(np.float32) / 8
+    spec = HashSpec(
+        family=family, num_tables=len(digits), num_bits=5, radius_bins=radius_bins,
+        num_directions=5,
+    )  # fmt: skip
+    # Norms are roots of multiples of 1/64; the edges lie between.
+    edges = np.array([0.4, 0.7, 0.95, 1.15], np.float32) if radius_bins else np.zeros(0, np.float32)
+    return Hasher(
+        spec, np.array(digits, np.int32), np.array([1.0, -2.0, 0.0, 0.5]), 0.25, directions,
+        members, thresholds, 0.375 if family == "pstable" else 1.0, edges, 400,
+    )  # fmt: skip
+
+
+def exact_features(n):
+    return np.random.default_rng(n).integers(-8, 9, (n, 4)).astype(np.float32) / 2
+
+
+def reference_codes(hasher, features, tie=0.0):
+    """Digits `[t, n, b]` and radius bins `[n]`, by definition and in float64.
+
+    Values closer than `tie` to an edge count as equal to it.
+    """
+    x = (np.asarray(features, np.float64) - hasher.shift) * hasher.scale
+    digits = []
+    for members, thresholds, b in zip(
+        hasher.members, hasher.thresholds, hasher.digits, strict=True
+    ):
+        offset = x @ np.asarray(hasher.directions, np.float64)[members[:b]].T - thresholds[:b]
+        if hasher.spec.family == "pstable":
+            digits.append(np.clip(np.floor(offset / hasher.width), -4, 3).astype(int) + 4)
+        else:
+            digits.append((offset > tie).astype(int))
+    norms = np.linalg.norm(x, axis=1)
+    edges = hasher.radius_edges.astype(np.float64)
+    # The innermost row of the fit lies above the first edge, all other ties below theirs.
+    slack = np.where(np.arange(len(edges)) == 0, -tie, tie)
+    return digits, (norms[:, None] > edges + slack).sum(axis=1)
+
+
+def mix(code, radius_bin, address_bits):
+    """The finaliser of MurmurHash3, by which pstable addresses its cells."""
+    code = (code ^ (radius_bin * 0x9E3779B9)) % 2**32
+    code = (code ^ (code >> 16)) * 0x85EBCA6B % 2**32
+    code = (code ^ (code >> 13)) * 0xC2B2AE35 % 2**32
+    return (code ^ (code >> 16)) >> (32 - address_bits)
+
+
+def reference_cells(hasher, features, tie=0.0):
+    """Cells as the documentation addresses them, `[t, n]`."""
+    bits = 3 if hasher.spec.family == "pstable" else 1
+    digits, radius = reference_codes(hasher, features, tie)
+    codes = [
+        d.astype(int) @ (2**bits) ** np.arange(d.shape[1], dtype=int)[::-1]
+        if d.size
+        else 0 * radius
+        for d in digits
+    ]
+    if hasher.spec.family == "pstable":  # mixed into a table of 16 cells a row, at least 1024
+        address = max(10, int(np.ceil(np.log2(hasher.rows))) + 4)
+        return np.stack(
+            [
+                [mix(int(c), int(r), address) for c, r in zip(code, radius, strict=True)]
+                for code in codes
+            ]
+        )
+    address = max(hasher.digits)
+    return np.stack(codes) + (radius << (address + address % 2))
+
+
+@pytest.mark.parametrize("digits", [(5, 5, 5), (4, 3, 3), (0, 0, 0)])
+@pytest.mark.parametrize("radius_bins", [0, 3])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_codes_equal_the_definition_ties_included(family, radius_bins, digits):
+    hasher, x = exact_hasher(family, radius_bins, digits), exact_features(400)
+    cells = np.asarray(cell_index(hasher, encode(hasher, x)))
+    np.testing.assert_array_equal(cells, reference_cells(hasher, x))
+    assert cells.max() < hasher.cells
+    if digits[0]:
+        assert len(np.unique(cells)) > 5
+
+
+@pytest.mark.parametrize("num_directions", [0, 32])
+@pytest.mark.parametrize("radius_bins", [0, 8])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fitted_codes_equal_the_definition(family, radius_bins, num_directions):
+    # 6 digits of pstable are 18 bits, which are not folded.
+    spec = HashSpec(
+        family=family, num_tables=5, num_bits=6, radius_bins=radius_bins,
+        num_directions=num_directions,
+    )  # fmt: skip
+    r, g = draw(300, 16), 1.3 * draw(200, 16, 1)
+    hasher = fit_hash(jax.random.key(3), r, spec)
+    for x in (g, jnp.asarray(g), g.astype(np.float64)):
+        cells = np.asarray(cell_index(hasher, encode(hasher, x)))
+        np.testing.assert_array_equal(cells, reference_cells(hasher, x))
+    if family != "pstable":  # rows of the fit lie on thresholds and edges
+        cells = np.asarray(cell_index(hasher, encode(hasher, r)))
+        np.testing.assert_array_equal(cells, reference_cells(hasher, r, TIE))
+
+
+def test_pstable_mixes_long_codes_and_keys_stay_distinct():
+    spec = HashSpec(family="pstable", num_tables=3, num_bits=10, radius_bins=2)
+    r = draw(200, 2)
+    hasher = fit_hash(jax.random.key(0), r, spec)
+    codes = encode(hasher, r)
+    cells, keys = np.asarray(cell_index(hasher, codes)), cell_keys(hasher, codes)
+    np.testing.assert_array_equal(cells, reference_cells(hasher, r))
+    assert 0 <= cells.min() <= cells.max() < hasher.cells == 2**12  # 8 bits of rows, and 4 more
+    digits, radius = reference_codes(hasher, r)
+    for table, key, row in zip(cells, keys, digits, strict=True):
+        whole = len(np.unique(np.column_stack([row, radius]), axis=0))
+        # One key for each code; an address may be shared, by a few of 200 in 4096.
+        assert len(np.unique(key)) == len(np.unique(np.stack([key, table]), axis=1).T) == whole
+        assert 0.9 * whole < len(np.unique(table)) <= whole
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_shorter_code_is_a_prefix(family):
+    r, key = draw(200, 8), jax.random.key(1)
+    codes = []
+    for b in (2, 6):
+        hasher = fit_hash(key, r, HashSpec(family=family, num_tables=4, num_bits=b))
+        codes.append(cell_keys(hasher, encode(hasher, r)))
+    for short, long in zip(*codes, strict=True):
+        assert len(np.unique(long)) == len(np.unique(np.stack([short, long]), axis=1).T)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fit_follows_its_description(family):
+    spec = HashSpec(family=family, num_tables=20, num_bits=8, radius_bins=4, num_directions=40)
+    r = draw(400, 6) + np.float32(3)
+    r[:20] *= 30  # outliers, which no statistic may see much of
+    hasher = fit_hash(jax.random.key(0), r, spec)
+    x = r.astype(np.float64)
+    shift = x.mean(0)
+    radius = np.linalg.norm(x - shift, axis=1)
+    shift = x[radius <= np.quantile(radius, 0.9)].mean(0)
+    np.testing.assert_allclose(hasher.shift, shift, rtol=1e-5)  # sums in float32
+
+    assert hasher.directions.shape == (40, 6)
+    # Normalised in float32.
+    np.testing.assert_allclose(np.linalg.norm(hasher.directions, axis=1), 1, rtol=1e-6)
+    assert all(len(np.unique(row)) == len(row) for row in hasher.members)
+
+    scaled = (x - hasher.shift) * hasher.scale
+    norms = np.linalg.norm(scaled, axis=1)
+    central = norms <= np.quantile(norms, 0.9)
+    edges = np.append(np.quantile(norms[central], np.linspace(0, 1, 5)), norms.max())
+    np.testing.assert_allclose(hasher.radius_edges, edges, rtol=1e-5)
+
+    projections = scaled[central] @ np.asarray(hasher.directions, np.float64).T
+    if family == "hyperplane":
+        assert not hasher.thresholds.any()
+    elif family == "affine":  # each threshold is the projection of some central row
+        gap = np.abs(projections[:, hasher.members] - hasher.thresholds).min(axis=0)
+        assert gap.max() < TIE
+    else:
+        assert hasher.width == pytest.approx(1.5 * projections.std(), rel=1e-5)
+        u = -hasher.thresholds / hasher.width
+        # Both ends of a uniform draw of 480 values are within 0.05 but with a chance of 1e-10.
+        assert 0 <= u.min() < 0.05 < 0.95 < u.max() < 1.000001
+
+
+def test_affine_cells_follow_the_density():
+    """One direction, b = 3 thresholds: the 4 cells of each table hold equal shares in the mean."""
+    r = np.random.default_rng(0).lognormal(sigma=1, size=(400, 1)).astype(np.float32)
+    spec = HashSpec(family="affine", num_tables=300, num_bits=3, radius_bins=0, num_directions=0)
+    hasher = fit_hash(jax.random.key(0), r, spec)
+    digits, _ = reference_codes(hasher, r, TIE)
+    radius = np.abs(r.astype(np.float64) - hasher.shift)[:, 0]
+    central = radius <= np.quantile(radius, 0.9)
+    # In one dimension a direction is +1 or -1: the rank of a point's cell is its sum of digits,
+    # with digits of direction -1 exchanged.
+    shares = []
+    for row, members in zip(digits, hasher.members, strict=True):
+        upward = np.where(np.asarray(hasher.directions)[members, 0] > 0, row, 1 - row)
+        shares.append(np.bincount(upward[central].sum(1), minlength=4) / central.sum())
+    # Gaps of 3 uniform thresholds: each has mean 1/4 and variance 3/80.
+    np.testing.assert_allclose(np.mean(shares, axis=0), 0.25, atol=4.5 * np.sqrt(3 / 80 / 300))
+
+
+def test_radius_bins_hold_equal_shares():
+    r = draw(400, 8)
+    hasher = fit_hash(jax.random.key(0), r, HashSpec(num_bits=2, radius_bins=8))
+    counts = np.bincount(np.asarray(encode(hasher, r).radius_bin), minlength=11)
+    assert counts[0] == counts[10] == 0
+    assert counts[9] == 40  # the outer tenth
+    np.testing.assert_allclose(counts[1:9], 45, atol=1)
+    far = np.stack([hasher.shift, hasher.shift + 100]).astype(np.float32)
+    np.testing.assert_array_equal(encode(hasher, far).radius_bin, [0, 10])
+
+
+@pytest.mark.parametrize("degrees", [10, 45, 90, 120, 170])
+def test_hyperplane_collision_rate(degrees):
+    """Charikar 2002: one bit of x and y agrees with probability 1 − θ/π."""
+    spec = HashSpec(
+        family="hyperplane", num_tables=30, num_bits=24, radius_bins=0, num_directions=0
+    )
+    hasher = fit_hash(jax.random.key(degrees), draw(100, 12) + np.float32(5), spec)
+    a, b = np.linalg.qr(draw(12, 2, degrees).astype(np.float64))[0].T
+    angle = np.deg2rad(degrees)
+    pair = hasher.shift + np.stack([a, 3 * (np.cos(angle) * a + np.sin(angle) * b)])
+    x, y = np.asarray(encode(hasher, pair).digits).T
+    agree = 24 * 30 - sum(int(v).bit_count() for v in x ^ y)
+    p = 1 - degrees / 180
+    # 720 independent directions; 4.5 standard deviations of a binomial.
+    assert agree / 720 == pytest.approx(p, abs=4.5 * np.sqrt(p * (1 - p) / 2400))
+
+
+def test_codes_do_not_depend_on_scale_and_offset():
+    """Powers of two scale exactly; μ takes an offset away."""
+    r, key = draw(200, 8).astype(np.float64), jax.random.key(0)
+    spec = HashSpec(num_tables=4, num_bits=6)
+    first, scaled = fit_hash(key, r, spec), fit_hash(key, 1024 * r, spec)
+    np.testing.assert_array_equal(
+        cell_index(first, encode(first, r)), cell_index(scaled, encode(scaled, 1024 * r))
+    )
+    moved = fit_hash(key, r + 1e6, spec)
+    differ = np.asarray(cell_index(first, encode(first, r))) != cell_index(
+        moved, encode(moved, r + 1e6)
+    )
+    # μ moves by rounding at 1e6 alone, which few thresholds notice.
+    assert differ.mean() < 0.01
+
+
+def test_same_key_same_hash():
+    r, spec = draw(100, 8), HashSpec(num_tables=3, num_bits=4)
+    first, same, other = (fit_hash(jax.random.key(k), r, spec) for k in (0, 0, 1))
+    for a, b in zip(first, same, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first.directions, other.directions)
+    assert not np.array_equal(first.members, other.members)
+    assert not np.array_equal(first.thresholds, other.thresholds)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"family": "afine"}, "hash family 'afine' is unknown; did you mean 'affine'"),
+        (
+            {"num_bits": "atuo", "family": "affine"},
+            "num_bits = 'atuo'; affine takes 0 to 24, or 'auto'",
+        ),
+        ({"num_bits": 25, "family": "affine"}, "num_bits = 25; affine takes 0 to 24"),
+        ({"num_bits": -1}, "num_bits = -1"),
+        ({"num_bits": 11, "family": "pstable"}, "num_bits = 11; pstable takes 0 to 10"),
+        ({"num_tables": 0}, "num_tables = 0; expected at least 1"),
+        ({"radius_bins": -1}, "radius_bins = -1; expected at least 0"),
+        ({"width": 0.0}, "width = 0.0; expected a positive number"),
+        ({"num_directions": 4, "num_bits": 5}, "num_directions = 4; a table draws 5"),
+        ({"ceiling_target": 1.0}, r"ceiling_target = 1.0; expected it in \(0, 1\)"),
+    ],
+)
+def test_bad_spec(options, message):
+    with pytest.raises(ValueError, match=message):
+        HashSpec(**options)
+
+
+def test_tables_too_large_for_memory():
+    with pytest.raises(ValueError, match=r"num_bits = 24: 32 tables .* take 23622320128 bytes"):
+        fit_hash(
+            jax.random.key(0), draw(50, 4), HashSpec(family="affine", num_bits=24, radius_bins=8)
+        )

@@ -1,0 +1,230 @@
+"""Bad input of every public function: one clear error, before any heavy work."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lsh_gan.metrics import (
+    HashSpec,
+    build,
+    fit_hash,
+    frechet_distance,
+    kid,
+    knn_fit,
+    knn_precision_recall,
+    knn_score,
+    lsh_fit,
+    lsh_knn_fit,
+    lsh_knn_precision_recall,
+    lsh_knn_score,
+    lsh_precision_recall,
+    lsh_score,
+)
+
+KEY = jax.random.key(0)
+SPEC = HashSpec(family="affine", num_tables=4, num_bits=3, radius_bins=2)
+
+
+def draw(n, d, seed=0):
+    return np.random.default_rng([n, d, seed]).standard_normal((n, d)).astype(np.float32)
+
+
+R, G = draw(40, 5), draw(30, 5, 1)
+
+PAIRS = {
+    "knn": knn_precision_recall,
+    "lsh": lambda r, g: lsh_precision_recall(KEY, r, g, spec=SPEC),
+    "lsh auto": lambda r, g: lsh_precision_recall(KEY, r, g),
+    "lsh_knn": lambda r, g: lsh_knn_precision_recall(KEY, r, g, spec=SPEC),
+    "kid": kid,
+    "frechet": frechet_distance,
+}
+# What takes one set, and the name it goes by in messages.
+SINGLES = {
+    **{f"{name} reference": (lambda x, f=f: f(x, G), "reference") for name, f in PAIRS.items()},
+    **{f"{name} generated": (lambda x, f=f: f(R, x), "generated") for name, f in PAIRS.items()},
+    "knn second": (lambda x: knn_fit(R, second_reference=x), "generated|second reference"),
+    "lsh second": (lambda x: lsh_fit(KEY, R, spec=SPEC, second_reference=x), "second reference"),
+    "lsh_knn second": (
+        lambda x: lsh_knn_fit(KEY, R, spec=SPEC, second_reference=x), "generated|second reference",
+    ),
+    "knn_fit": (knn_fit, "reference"),
+    "knn_score": (lambda x: knn_score(knn_fit(R), x), "generated"),
+    "lsh_fit": (lambda x: lsh_fit(KEY, x, spec=SPEC), "reference"),
+    "lsh_score": (lambda x: lsh_score(lsh_fit(KEY, R, spec=SPEC), x), "generated"),
+    "lsh_knn_fit": (lambda x: lsh_knn_fit(KEY, x, spec=SPEC), "reference"),
+    "lsh_knn_score": (lambda x: lsh_knn_score(lsh_knn_fit(KEY, R, spec=SPEC), x), "generated"),
+    "fit_hash": (lambda x: fit_hash(KEY, x, SPEC), "sample"),
+    "build": (lambda x: build(fit_hash(KEY, R, SPEC), x), "features"),
+}  # fmt: skip
+every_function = pytest.mark.parametrize("name", SINGLES)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@every_function
+def test_not_finite(name, value):
+    function, source = SINGLES[name]
+    x = draw(35, 5, 2)
+    x[17, 3] = value
+    x[20, 0] = value
+    for features in (x, jnp.asarray(x), x.astype(np.float64), x.astype(np.float16)):
+        with pytest.raises(ValueError, match=rf"({source}) has NaN or Inf.* in row 17\b"):
+            function(features)
+
+
+@every_function
+def test_not_finite_in_a_stream(name):
+    """The row is counted in the whole set."""
+    function, source = SINGLES[name]
+    x = draw(35, 5, 2)
+    x[17, 3] = np.nan
+    with pytest.raises(ValueError, match=rf"({source}) has NaN or Inf.* in row 17\b"):
+        function([x[:10], x[10:20], x[20:]])
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, bool, np.complex64, object])
+@every_function
+def test_not_real_floating_point(name, dtype):
+    function, source = SINGLES[name]
+    message = rf"({source}) has dtype {np.dtype(dtype)}; expected floating-point features"
+    with pytest.raises(TypeError, match=message):
+        function(draw(35, 5, 2).astype(dtype))
+
+
+@pytest.mark.parametrize("stream", [list, iter])
+@every_function
+def test_not_floating_point_in_a_stream(name, stream):
+    function, source = SINGLES[name]
+    x = draw(35, 5, 2)
+    with pytest.raises(TypeError, match=rf"batch 1 of ({source}) has dtype int64"):
+        function(stream([x[:20], x[20:].astype(np.int64)]))
+
+
+@pytest.mark.parametrize("features", [3.0, None, "features.npy"])
+@every_function
+def test_not_an_array(name, features):
+    function, source = SINGLES[name]
+    if features is None and "second" in name:
+        pytest.skip("None means that there is none")
+    kind = type(features).__name__
+    message = rf"({source}) is a {kind}; expected a NumPy or JAX array \[n, d\] or an iterable"
+    with pytest.raises(TypeError, match=message):
+        function(features)
+
+
+@every_function
+def test_nested_lists(name):
+    function, source = SINGLES[name]
+    with pytest.raises(TypeError, match=rf"batch 0 of ({source}) has a list; expected floating"):
+        function(R.tolist())
+
+
+@pytest.mark.parametrize("shape", [(5,), (7, 5, 1), ()])
+@every_function
+def test_rank(name, shape):
+    function, source = SINGLES[name]
+    message = rf"({source}) has shape \({', '.join(map(str, shape))},?\); expected \[rows, d\]"
+    with pytest.raises(ValueError, match=message):
+        function(np.zeros(shape, np.float32))
+
+
+@every_function
+def test_no_dimensions(name):
+    function, source = SINGLES[name]
+    with pytest.raises(ValueError, match=rf"({source}) has shape \(35, 0\); expected d >= 1"):
+        function(np.zeros((35, 0), np.float32))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "knn generated",
+        "lsh generated",
+        "lsh_knn generated",
+        "kid generated",
+        "frechet generated",
+        "knn second",
+        "lsh second",
+        "lsh_knn second",
+        "knn_score",
+        "lsh_score",
+        "lsh_knn_score",
+        "build",
+    ],
+)
+def test_other_d(name):
+    function, source = SINGLES[name]
+    with pytest.raises(ValueError, match=rf"({source}) has d = 4; the other set has d = 5"):
+        function(draw(35, 4))
+
+
+@pytest.mark.parametrize("stream", [list, iter])
+@every_function
+def test_d_that_changes_in_a_stream(name, stream):
+    function, source = SINGLES[name]
+    with pytest.raises(ValueError, match=rf"batch 1 of ({source}) has d = 4; .* d = 5"):
+        function(stream([R[:20], R[20:, :4]]))
+
+
+@pytest.mark.parametrize("features", [R[:0], [], [R[:0]]], ids=["array", "nothing", "batch"])
+@every_function
+def test_empty(name, features):
+    function, source = SINGLES[name]
+    with pytest.raises(ValueError, match=rf"({source}) (has no rows|has 0 rows|is an iterable w)"):
+        function(features)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("knn reference", 5), ("knn generated", 5), ("knn_fit", 5), ("knn_score", 5),
+        ("lsh_knn reference", 5), ("lsh_knn generated", 5), ("lsh_knn_fit", 5),
+        ("lsh_knn_score", 5), ("lsh reference", 3), ("lsh auto reference", 3), ("lsh_fit", 3),
+        ("fit_hash", 3), ("kid reference", 2), ("kid generated", 2), ("frechet reference", 2),
+        ("frechet generated", 2),
+    ],
+)  # fmt: skip
+def test_too_few_rows(name, rows):
+    function, source = SINGLES[name]
+    few = rows - 1
+    with pytest.raises(ValueError, match=rf"{source} has {few} rows; at least {rows} are needed"):
+        function(draw(few, 5))
+    function(draw(rows, 5))  # so many are enough
+
+
+@pytest.mark.parametrize("stream", [list, iter])
+@pytest.mark.parametrize("name", PAIRS)
+def test_streams_are_arrays(name, stream):
+    function = PAIRS[name]
+    whole = function(R, G)
+    parts = function(stream([R[:3], R[3:30], R[30:]]), stream([G[:29], G[29:]]))
+    assert whole == parts
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"votes": 0.0}, r"votes = 0.0; expected a share in \(0, 1\], or None"),
+        ({"votes": 1.5}, r"votes = 1.5; expected a share"),
+        ({"min_count": 0}, r"min_count = 0; expected at least 1"),
+    ],
+)
+def test_voting_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        lsh_precision_recall(KEY, R, G, **options)
+    with pytest.raises(ValueError, match=message):
+        fit_hash(KEY, R, **options)
+
+
+def test_options_of_knn():
+    with pytest.raises(ValueError, match=r"k = 0, density_k = 5; both must be at least 1"):
+        knn_precision_recall(R, G, k=0)
+
+
+def test_values_that_overflow_float32():
+    """A score of the reference's own scale cannot be had; an error, not NaN."""
+    far = G * np.float32(1e25)
+    for name in ("knn", "lsh", "lsh_knn"):
+        with pytest.raises(ValueError, match=r"generated .*overflows"):
+            PAIRS[name](R, far)

@@ -1,0 +1,273 @@
+"""Sketches: streams, merging, files, and what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lsh_gan.metrics import (
+    HashSpec,
+    LshReference,
+    build,
+    fit_hash,
+    knn_fit,
+    knn_score,
+    load,
+    lsh_fit,
+    lsh_score,
+    merge,
+    save,
+)
+
+KEY = jax.random.key(0)
+SPEC = HashSpec(family="affine", num_tables=4, num_bits=5, radius_bins=3)
+SOURCE = "a network, preprocessing 1"
+
+
+def draw(n, d, seed=0):
+    return np.random.default_rng([n, d, seed]).standard_normal((n, d)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def hasher():
+    return fit_hash(KEY, draw(200, 6), SPEC, source=SOURCE)
+
+
+def check_equal(a, b):
+    """Bit for bit: values and types."""
+    assert a.rows == b.rows
+    for x, y in zip((*a.hasher, a.counts, a.cells), (*b.hasher, b.counts, b.cells), strict=True):
+        assert type(x) is type(y) or isinstance(x, (np.ndarray, jax.Array))
+        if isinstance(x, (np.ndarray, jax.Array)):
+            assert x.dtype == y.dtype
+            np.testing.assert_array_equal(x, y)
+        else:
+            assert x == y
+
+
+@pytest.mark.parametrize("family", ["affine", "hyperplane", "pstable"])
+def test_counts_are_those_of_the_cells(family):
+    r = draw(200, 6)
+    spec = HashSpec(family=family, num_tables=4, num_bits=3, radius_bins=3)
+    sketch = build(fit_hash(KEY, r, spec), r)
+    assert sketch.rows == 200
+    assert sketch.cells.shape == (4, 200)
+    for counts, cells in zip(sketch.counts, sketch.cells, strict=True):
+        np.testing.assert_array_equal(counts, np.bincount(cells, minlength=len(counts)))
+
+
+@pytest.mark.parametrize("keep_codes", [True, False])
+def test_merged_halves_are_the_whole(hasher, keep_codes):
+    x = draw(301, 6, 1)
+    whole = build(hasher, x, keep_codes=keep_codes)
+    a, b = (build(hasher, part, keep_codes=keep_codes) for part in (x[:120], x[120:]))
+    check_equal(merge(a, b), whole)
+    assert (whole.cells is not None) == keep_codes
+    np.testing.assert_array_equal(merge(b, a).counts, whole.counts)
+
+
+def test_merging_with_counts_alone_leaves_counts(hasher):
+    x = draw(100, 6)
+    mixed = merge(build(hasher, x[:50]), build(hasher, x[50:], keep_codes=False))
+    check_equal(mixed, build(hasher, x, keep_codes=False))
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 100])
+@pytest.mark.parametrize("d", [6, 300])
+def test_streams_are_arrays(size, d):
+    """Rows of the fit lie on thresholds: the smallest difference in rounding would show."""
+    x = draw(100, d)
+    hasher = fit_hash(KEY, x, HashSpec(family="affine", num_tables=8, num_bits=8))
+    whole = build(hasher, x)
+    check_equal(build(hasher, (x[i : i + size] for i in range(0, 100, size))), whole)
+    check_equal(build(hasher, [jnp.asarray(x[:size]), x[size:]]), whole)
+
+
+@pytest.mark.parametrize("family", ["affine", "hyperplane", "pstable"])
+@pytest.mark.parametrize("num_bits", ["auto", 0, 5])
+@pytest.mark.parametrize("keep_codes", [True, False])
+def test_round_trip(tmp_path, family, num_bits, keep_codes):
+    r = draw(150, 6)
+    spec = HashSpec(family=family, num_tables=4, num_bits=num_bits, radius_bins=3)
+    sketch = build(fit_hash(KEY, r, spec, source=SOURCE), r, keep_codes=keep_codes)
+    path = tmp_path / "reference.sketch"
+    save(path, sketch)
+    read = load(path, source=SOURCE)
+    check_equal(read, sketch)
+    check_equal(load(str(path)), sketch)
+    assert [p.name for p in tmp_path.iterdir()] == ["reference.sketch"]
+    # What matters in the end: new rows count as before.
+    check_equal(merge(read, build(read.hasher, r)), merge(sketch, build(sketch.hasher, r)))
+
+
+def test_content_hash_is_of_the_content(tmp_path, hasher):
+    x = draw(100, 6)
+    first = save(tmp_path / "a", build(hasher, x))
+    assert first == save(tmp_path / "b", build(hasher, x))
+    x[3] += 5
+    assert first != save(tmp_path / "c", build(hasher, x))
+    other = hasher._replace(source="another network")
+    assert first != save(tmp_path / "d", build(other, draw(100, 6)))
+
+
+def test_a_sketch_scores_without_its_reference(tmp_path):
+    r, g = draw(200, 6), draw(150, 6, 1)
+    fitted = lsh_fit(KEY, r, spec=SPEC)
+    expected = lsh_score(fitted, g, membership=True)
+    save(tmp_path / "s", fitted.sketch)
+    read = lsh_score(fitted._replace(sketch=load(tmp_path / "s")), g, membership=True)
+    assert read[:6] == expected[:6]
+    np.testing.assert_array_equal(read.recall_membership, expected.recall_membership)
+
+
+@pytest.mark.parametrize("min_count", [1, 2])
+def test_counts_alone_give_the_share_of_tables(hasher, min_count):
+    r, g = draw(200, 6), draw(250, 6, 1)
+    scores = [
+        lsh_score(LshReference(build(hasher, r, keep_codes=keep), min_count, None, True, None), g)
+        for keep in (True, False)
+    ]
+    # Sums of the same yeses in another order.
+    assert scores[0][:2] == pytest.approx(scores[1][:2], rel=1e-12)
+    assert scores[0].precision_ceiling == pytest.approx(scores[1].precision_ceiling, rel=1e-12)
+    assert scores[0].recall_ceiling == pytest.approx(scores[1].recall_ceiling, rel=1e-12)
+
+
+@pytest.mark.parametrize(("votes", "membership"), [(0.5, False), (None, True)])
+def test_counts_alone_cannot_vote(hasher, votes, membership):
+    sketch = build(hasher, draw(50, 6), keep_codes=False)
+    with pytest.raises(ValueError, match=r"holds counts only; .* keep_codes=True"):
+        lsh_score(LshReference(sketch, 1, votes, True, None), draw(50, 6), membership=membership)
+
+
+def test_other_hashers_do_not_merge(hasher):
+    r = draw(200, 6)
+    sketch = build(hasher, r)
+    for other, message in (
+        (fit_hash(jax.random.key(1), r, SPEC, source=SOURCE), "directions differs"),
+        (fit_hash(KEY, r, SPEC, source="other"), "source differs .*preprocessing 1' and 'other'"),
+        (fit_hash(KEY, 2 * r + 1, SPEC, source=SOURCE), "shift differs"),
+        (
+            fit_hash(KEY, r, HashSpec(family="affine", num_tables=3, num_bits=5), source=SOURCE),
+            "spec differs",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"different hashers: {message}"):
+            merge(sketch, build(other, r))
+    check_equal(
+        merge(sketch, build(fit_hash(KEY, r, SPEC, source=SOURCE), r)), merge(sketch, sketch)
+    )
+
+
+def test_unfitted_hasher(hasher):
+    with pytest.raises(TypeError, match="hasher is a HashSpec; expected a Hasher, see fit_hash"):
+        build(SPEC, draw(50, 6))
+    with pytest.raises(ValueError, match="features has d = 5"):
+        build(hasher, draw(50, 5))
+
+
+def test_save_refuses_other_things(tmp_path):
+    with pytest.raises(TypeError, match="Cannot save a ndarray; expected Sketch or KnnReference"):
+        save(tmp_path / "x", draw(5, 5))
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_source_is_refused_whatever_the_name(tmp_path, hasher):
+    path = tmp_path / "preprocessing 2"
+    save(path, build(hasher, draw(50, 6)))
+    with pytest.raises(ValueError, match=r"preprocessing 2: fitted on .*'a network, preproc") as e:
+        load(path, source="a network, preprocessing 2")
+    assert "not of 'a network, preprocessing 2'" in str(e.value)
+
+
+def test_other_version_is_refused(tmp_path, hasher, monkeypatch):
+    from lsh_gan.metrics import storage
+
+    path = tmp_path / "s"
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "VERSION", storage.VERSION + 1)
+        save(path, build(hasher, draw(50, 6)))
+    with pytest.raises(ValueError, match=rf"s: version {storage.VERSION + 1}; this code reads"):
+        load(path)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.here: no such file"):
+        load(tmp_path / "nothing.here")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not an archive", b"\x93NUMPY\x01\x00"])
+def test_files_of_another_kind(tmp_path, content):
+    path = tmp_path / "odd.sketch"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"odd\.sketch: not a readable"):
+        load(path)
+
+
+def test_archives_and_arrays_of_others(tmp_path):
+    np.savez(tmp_path / "odd.npz", features=draw(5, 5))
+    np.save(tmp_path / "odd.npy", draw(5, 5))
+    np.savez(tmp_path / "object.npz", header=np.array([{}], object))  # would need a pickle
+    for name in ("odd.npz", "odd.npy", "object.npz"):
+        with pytest.raises(ValueError, match=f"{name}: not a readable"):
+            load(tmp_path / name)
+
+
+@pytest.fixture(scope="module")
+def file(hasher, tmp_path_factory):
+    path = tmp_path_factory.mktemp("sketch") / "whole"
+    save(path, build(hasher, draw(30, 6)))
+    return path
+
+
+def test_truncated_files(file, tmp_path):
+    whole, path = file.read_bytes(), tmp_path / "cut.sketch"
+    for length in range(0, len(whole), 61):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"cut\.sketch: "):
+            load(path)
+
+
+def test_flipped_bytes(file, tmp_path):
+    """Each damaged file is refused by name, or was damaged where it does not matter (a date)."""
+    whole, path, sketch = file.read_bytes(), tmp_path / "flipped.sketch", load(file)
+    refused = harmless = tried = 0
+    for place in range(0, len(whole), 11):
+        for bits in (0x01, 0xFF):
+            damaged = bytearray(whole)
+            damaged[place] ^= bits
+            path.write_bytes(damaged)
+            try:
+                read = load(path)
+            except ValueError as error:
+                refused += "flipped.sketch: " in str(error)
+            else:
+                check_equal(read, sketch)
+                harmless += 1
+            tried += 1
+    assert refused > 100
+    assert refused + harmless == tried
+
+
+def test_edited_contents(file, tmp_path):
+    """A well-formed archive with another number in it."""
+    path = tmp_path / "edited.npz"
+    with np.load(file) as archive:
+        arrays = dict(archive)
+    arrays["occupied_counts"] = arrays["occupied_counts"] + 1
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match="do not match their SHA-256; the file is damaged"):
+        load(path)
+
+
+@pytest.mark.parametrize("density_k", [5, 200])
+def test_knn_reference_round_trip(tmp_path, density_k):
+    r, g = draw(120, 6), draw(90, 6, 1)
+    fitted = knn_fit(r, density_k=density_k)
+    save(tmp_path / "knn", fitted, source=SOURCE)
+    read = load(tmp_path / "knn", source=SOURCE)
+    first, second = (knn_score(f, g, membership=True) for f in (fitted, read))
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="knn: fitted on features of"):
+        load(tmp_path / "knn", source="other")
