@@ -51,11 +51,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.inclusive = True  # a distance equal to the radius counts as inside
     config.memory_mb = 256  # for blocks of distances
     config.hash = ml_collections.ConfigDict()
-    config.hash.family = "affine"  # or hyperplane, pstable
+    config.hash.family = "pstable"  # or affine, hyperplane
     config.hash.num_tables = 32
     # Bits a table; "auto" brings the ceiling to its target.
     config.hash.num_bits = config_dict.FieldReference("auto", field_type=object)
-    config.hash.radius_bins = 8  # 0 turns them off
+    config.hash.radius_bins = 12  # 0 turns them off
     config.hash.min_count = 1  # reference points that make a cell count
     # Share of tables that must agree; None: the mean over tables.
     config.hash.votes = config_dict.FieldReference(0.5, field_type=object)

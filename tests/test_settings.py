@@ -3,8 +3,9 @@
 import pytest
 
 from configs import default
-from lsh_gan import settings
+from lsh_gan import evaluators, settings
 from lsh_gan.compression import Rule
+from lsh_gan.metrics import HashSpec
 
 
 def resolve(**changes):
@@ -95,3 +96,7 @@ def test_unknown_fields(argument, message):
 def test_known_fields_pass():
     arguments = ["main.py", "--config=a.py", "--config.compression.bits=4", "--workdir=x"]
     assert settings.check_field_names(arguments, default.get_config()) is None
+
+
+def test_the_default_hash_is_that_of_the_library():
+    assert evaluators.hash_spec(resolve()) == HashSpec()

@@ -1,8 +1,8 @@
 """How many digits a code should have: so many that the reference just recognises itself.
 
-Every row of the reference is looked up among the others. With rows sorted by code, those that share
-the first b digits stand together, so one sort of each table answers for every b: a row is recognised
-at b when some run of min_count + 1 rows around it agrees in b digits.
+Every row of the reference is looked up among the others. With rows sorted by code, those that
+share the first b digits stand together, so one sort of each table answers for every b: a row is
+recognised at b when some run of min_count + 1 rows around it agrees in b digits.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from lsh_gan.metrics.hashing import _DIGIT_BITS, Codes, Hasher, most_digits
 
 
 def depths(hasher: Hasher, codes: Codes, min_count: int) -> np.ndarray:
-    """Most digits at which each row shares its cell with `min_count` others, int8 `[t, n]`, or -1."""
+    """Most digits at which a row shares its cell with `min_count` others, int8 `[t, n]`, or -1."""
     full = hasher.spec.max_digits * _DIGIT_BITS[hasher.spec.family]
     radius = np.asarray(codes.radius_bin).astype(np.uint64) << np.uint64(32)
     out = np.empty(codes.digits.shape, np.int8)
@@ -72,26 +72,9 @@ def spread(total: int, tables: int) -> np.ndarray:
     return (total // tables + (np.arange(tables) < total % tables)).astype(np.int32)
 
 
-def choose_cell_size(hasher: Hasher, codes: Codes, rows: float) -> Hasher:
-    """Returns the hasher with digits such that a row shares its cell with about `rows` others.
-
-    The mean is over rows, not cells: it is what an assessed sample costs.
-    """
-    bits = _DIGIT_BITS[hasher.spec.family]
-    digits, tables = hasher.spec.max_digits, hasher.spec.num_tables
-    radius = np.asarray(codes.radius_bin).astype(np.uint64) << np.uint64(32)
-    ordered = np.sort(radius | np.asarray(codes.digits), axis=1)
-
-    def others(total: int) -> float:
-        found = 0.0
-        for keys, kept in zip(ordered, spread(total, tables), strict=True):
-            cell = keys >> np.uint64((digits - kept) * bits)
-            runs = np.diff(np.flatnonzero(np.append(True, cell[1:] != cell[:-1])), append=len(cell))
-            found += float(np.sum(runs * (runs - 1.0)))
-        return found / ordered.size
-
-    low, high = 0, digits * tables
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if others(middle) >= rows else (low, middle)
-    return hasher._replace(digits=spread(low, tables))
+def check_votes(min_count: int, votes: float | None) -> None:
+    """Raises ValueError unless the voting options are valid."""
+    if min_count < 1:
+        raise ValueError(f"min_count = {min_count}; expected at least 1.")
+    if votes is not None and not 0 < votes <= 1:
+        raise ValueError(f"votes = {votes}; expected a share in (0, 1], or None.")

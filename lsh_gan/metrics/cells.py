@@ -24,7 +24,7 @@ class Grouped(NamedTuple):
 
     Attributes:
         order: Row numbers, table after table, each sorted by cell, int32 `[t * n]`.
-        key: Table and cell of each group, `table << 32 | cell`, ascending, int64 `[groups]`.
+        key: Table and cell of each group, `table << 40 | cell`, ascending, int64 `[groups]`.
         start: Where the group starts in `order`, int64 `[groups]`.
         count: Rows in the group, int64 `[groups]`.
         rows: n.
@@ -52,17 +52,17 @@ class Blocks(NamedTuple):
 
 
 def grouped(cells: np.ndarray) -> Grouped:
-    """Groups the rows of every table by cell; `cells` is int32 `[t, n]`.
+    """Groups the rows of every table by cell; `cells` is int64 `[t, n]`, below 2^40.
 
     Within a cell rows stand in a fixed pseudo-random order, so that a cap takes a fair sample.
     """
-    t, n = cells.shape
+    n = cells.shape[1]
     shuffled = np.random.default_rng(0).permutation(n)
     orders, keys = [], []
     for table, row in enumerate(cells):
         order = shuffled[np.argsort(row[shuffled], kind="stable")]
         orders.append(order)
-        keys.append(row[order].astype(np.int64) | table << 32)
+        keys.append(row[order] | table << 40)
     key = np.concatenate(keys)
     start = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
     count = np.diff(np.append(start, len(key)))
@@ -90,7 +90,7 @@ def pair_blocks(a: Grouped, b: Grouped, cap: int, least: int = 1) -> Iterator[Bl
     candidates = np.minimum(b.count[j], cap)
     q = np.array(_QUERIES)[np.searchsorted(_QUERIES, count)]
     s = np.maximum(16, 2 ** np.ceil(np.log2(np.maximum(candidates, 1))).astype(np.int64))
-    table = a.key[i] >> 32
+    table = a.key[i] >> 40
     for shape in np.unique(np.stack([q, s]), axis=1).T:
         at = (q == shape[0]) & (s == shape[1])
         yield Blocks(
@@ -131,7 +131,7 @@ def batched(blocks: Blocks, d: int) -> Iterator[Blocks]:
 
 
 def _sq_distances(x, x_sq, queries, y, y_sq, candidates):
-    """Squared distances `[blocks, q, s]` and the norms they came from; inf where there is no row."""
+    """Squared distances `[blocks, q, s]` and the norms they came from; inf where no row is."""
     a, b = x[queries], y[candidates]
     a_sq = jnp.where(queries < 0, jnp.inf, x_sq[queries])[:, :, None]
     b_sq = jnp.where(candidates < 0, jnp.inf, y_sq[candidates])[:, None, :]
@@ -142,6 +142,8 @@ def _sq_distances(x, x_sq, queries, y, y_sq, candidates):
 @functools.partial(jax.jit, static_argnames="k")
 def nearest_in_blocks(x, x_sq, queries, candidates, *, k: int):
     """Squared distances and rows of the k nearest other candidates, each `[blocks, q, k]`."""
+    fill = max(0, k - candidates.shape[1])
+    candidates = jnp.pad(candidates, ((0, 0), (0, fill)), constant_values=-1)
     d2, _, _ = _sq_distances(x, x_sq, queries, x, x_sq, candidates)
     d2 = jnp.where(queries[:, :, None] == candidates[:, None, :], jnp.inf, d2)
     # Without the barrier XLA's CPU compiler turns top_k into a full sort.

@@ -113,8 +113,8 @@ def sq_distances(x: jax.Array, x_sq: jax.Array, y: jax.Array, y_sq: jax.Array) -
     return jnp.maximum(x_sq[:, None] + y_sq[None, :] - 2 * dot, 0)
 
 
-def smallest(x: jax.Array, k: int, axis: int) -> jax.Array:
-    """The k smallest values of x `[a, b]` along `axis`, ascending, `[*, k]`.
+def smallest(x: jax.Array, k: int, axis: int) -> tuple[jax.Array, jax.Array]:
+    """The k smallest values of x `[a, b]` along `axis`, ascending, and their places, `[*, k]`.
 
     The k smallest lie in the k strided groups with the smallest minima, so that one cheap pass
     leaves little to select from.
@@ -123,15 +123,18 @@ def smallest(x: jax.Array, k: int, axis: int) -> jax.Array:
     stride = 1
     while length // (2 * stride) >= 4 * k and 4 * stride * stride <= length:
         stride *= 2
+    width = length // stride
     if axis == 1:
-        groups = x.reshape(x.shape[0], stride, length // stride)
+        groups = x.reshape(x.shape[0], stride, width)
         _, ids = _top_k(-groups.min(axis=1), k)
-        values = jnp.take_along_axis(groups, ids[:, None, :], axis=2).reshape(x.shape[0], -1)
+        values = jnp.take_along_axis(groups, ids[:, None, :], axis=2)
     else:
-        groups = x.reshape(stride, length // stride, x.shape[1])
+        groups = x.reshape(stride, width, x.shape[1])
         _, ids = _top_k(-groups.min(axis=0).T, k)
-        values = jnp.take_along_axis(groups, ids.T[None], axis=1).reshape(-1, x.shape[1]).T
-    return -_top_k(-values, k)[0]
+        values = jnp.take_along_axis(groups, ids.T[None], axis=1).transpose(2, 0, 1)
+    places = jnp.arange(stride)[:, None] * width + ids[:, None, :]
+    values, at = _top_k(-values.reshape(len(ids), -1), k)
+    return -values, jnp.take_along_axis(places.reshape(len(ids), -1), at, axis=1)
 
 
 def _top_k(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
@@ -139,31 +142,44 @@ def _top_k(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     return jax.lax.optimization_barrier(jax.lax.top_k(x, k))
 
 
+class Nearest(NamedTuple):
+    """The k nearest others of each row: squared distances, ascending, and rows, `[n, k]` each."""
+
+    sq: jax.Array | np.ndarray
+    rows: jax.Array | np.ndarray
+
+
 @functools.partial(jax.jit, static_argnames=("k", "diagonal"))
-def _self_tile(x, x_sq, y, y_sq, best_x, best_y, *, k: int, diagonal: bool):
+def _self_tile(x, x_sq, y, y_sq, best_x, best_y, first_x, first_y, *, k: int, diagonal: bool):
     d2 = sq_distances(x, x_sq, y, y_sq)
     if diagonal:
         d2 = jnp.where(jnp.eye(d2.shape[0], dtype=bool), jnp.inf, d2)
 
-    def merge(best, found):
-        return -_top_k(-jnp.concatenate([best, found], axis=1), k)[0]
+    def merge(best, axis, first):
+        sq, places = smallest(d2, k, axis)
+        sq, at = _top_k(-jnp.concatenate([best.sq, sq], axis=1), k)
+        rows = jnp.concatenate([best.rows, places + first], axis=1)
+        return Nearest(-sq, jnp.take_along_axis(rows, at, axis=1))
 
-    best_x = merge(best_x, smallest(d2, k, axis=1))
-    return best_x, best_y if diagonal else merge(best_y, smallest(d2, k, axis=0))
+    best_x = merge(best_x, 1, first_y)
+    return best_x, best_y if diagonal else merge(best_y, 0, first_x)
 
 
-def nearest_sq_distances(blocks: Blocks, k: int) -> np.ndarray:
-    """Squared distances of every row to its k nearest others, ascending, float32 `[n, k]`.
+def nearest_others(blocks: Blocks, k: int) -> Nearest:
+    """The k nearest others of every row, ascending, float32 and int32 `[n, k]`.
 
     Distances are symmetric: only tiles on and above the diagonal are computed, and each serves its
     rows and its columns.
     """
-    count = len(blocks.features)
-    best = [jnp.full((blocks.size, k), jnp.inf)] * count
+    count, size = len(blocks.features), blocks.size
+    best = [Nearest(jnp.full((size, k), jnp.inf), jnp.zeros((size, k), jnp.int32))] * count
     for i in range(count):
         for j in range(i, count):
             x, y = blocks.features[i], blocks.features[j]
             x_sq, y_sq = blocks.sq_norms[i], blocks.sq_norms[j]
-            found = _self_tile(x, x_sq, y, y_sq, best[i], best[j], k=k, diagonal=i == j)
+            first = np.int32(i * size), np.int32(j * size)
+            found = _self_tile(x, x_sq, y, y_sq, best[i], best[j], *first, k=k, diagonal=i == j)
             best[i], best[j] = found if i != j else (found[0], found[0])
-    return np.concatenate([np.asarray(b) for b in best])[: blocks.rows]
+    return Nearest(
+        *(np.concatenate([np.asarray(b[f]) for b in best])[: blocks.rows] for f in (0, 1))
+    )

@@ -5,7 +5,8 @@ each direction, in order, so that the first digits of a code are the code of a c
 
     hyperplane  digit w_j·(x − μ) > 0                    Charikar 2002, doi:10.1145/509907.509965
     affine      digit w_j·x > w_j·r, r drawn from the reference          ours
-    pstable     digit floor((w_j·(x − μ) + u_j) / width)      Datar et al. 2004, doi:10.1145/997817.997857
+    pstable     digit floor((w_j·(x − μ) + u_j) / width), cut to eight cells around μ
+                                                     Datar et al. 2004, doi:10.1145/997817.997857
 
 μ is the mean of the reference. `radius_bins` adds the quantile bin of ‖x − μ‖ to the code, which
 bounds cells that are otherwise unbounded: one bin below the reference, `radius_bins` of equal
@@ -33,9 +34,9 @@ from lsh_gan.metrics.inputs import Array
 CENTRAL = 0.9  # share of the reference that a fit looks at
 _DIGIT_BITS = {"affine": 1, "hyperplane": 1, "pstable": 3}
 _MAX_DIGITS = {"affine": 24, "hyperplane": 24, "pstable": 10}
-_FOLDED_BITS = 20  # cells of a table, where codes are too long to address directly
+_SPARE_BITS = 4  # cells for each row, as a power of two, where codes are mixed into an address
 _MEMORY_BYTES = 2**31
-_GOLDEN = np.uint32(2654435769)  # 2^32 over the golden ratio: Fibonacci hashing
+_ROUNDING = 1e-5  # more than a norm in float32 is wrong by, as a share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,14 +50,16 @@ class HashSpec:
             'auto': as many as put the ceiling at `ceiling_target`; some tables then have one more
             than others.
         radius_bins: Quantile bins of the distance from the mean; 0 leaves it out.
+        width: Cell width of pstable, in standard deviations of a projection.
         num_directions: Size of the pool of directions; 0 gives every table its own.
         ceiling_target: Share of the reference that `num_bits='auto'` lets vote yes, in (0, 1).
     """
 
-    family: str = "affine"
+    family: str = "pstable"
     num_tables: int = 32
     num_bits: int | str = "auto"
-    radius_bins: int = 8
+    radius_bins: int = 12
+    width: float = 1.5
     num_directions: int = 128
     ceiling_target: float = 0.85
 
@@ -77,6 +80,8 @@ class HashSpec:
                 f"num_directions = {self.num_directions}; a table draws {least} from the pool "
                 "(0 gives every table its own)."
             )
+        if not 0 < self.width < np.inf:
+            raise ValueError(f"width = {self.width}; expected a positive number.")
         if not 0 < self.ceiling_target < 1:
             raise ValueError(f"ceiling_target = {self.ceiling_target}; expected it in (0, 1).")
 
@@ -106,6 +111,7 @@ class Hasher(NamedTuple):
         thresholds: t_j (pstable: −u_j), in scaled units, float32 `[t, digits]`.
         width: Cell width of pstable, in scaled units; 1 for the others.
         radius_edges: Edges of the radius bins, in scaled units, float32 `[e]`, or `[0]`.
+        rows: Rows that the tables of pstable are sized for.
         source: Says where the features come from (network, preprocessing, version); "" if unknown.
     """
 
@@ -118,6 +124,7 @@ class Hasher(NamedTuple):
     thresholds: np.ndarray
     width: float
     radius_edges: np.ndarray
+    rows: int
     source: str = ""
 
     @property
@@ -131,18 +138,25 @@ class Hasher(NamedTuple):
         return int(self.digits.max(initial=0)) * _DIGIT_BITS[self.spec.family]
 
     @property
-    def address_bits(self) -> int:
-        """Bits that a code takes in the index of its cell.
+    def mixed(self) -> bool:
+        """Whether code and radius bin are mixed into a short address, so that cells may collide."""
+        return self.spec.family == "pstable"
 
-        Even, so that tables come in few sizes and a sweep over bits compiles half as often.
+    @property
+    def address_bits(self) -> int:
+        """Bits of a cell's address (without its radius bin, unless mixed).
+
+        Even where they follow the code, so that tables come in few sizes and a sweep over bits
+        compiles half as often.
         """
-        even = self.code_bits + self.code_bits % 2
-        return min(even, _FOLDED_BITS) if self.spec.family == "pstable" else even
+        if self.mixed:
+            return max(10, math.ceil(math.log2(self.rows)) + _SPARE_BITS)
+        return self.code_bits + self.code_bits % 2
 
     @property
     def cells(self) -> int:
-        """Cells of a table: codes times radius bins."""
-        return (len(self.radius_edges) + 1) << self.address_bits
+        """Cells of a table."""
+        return (1 if self.mixed else len(self.radius_edges) + 1) << self.address_bits
 
 
 class Codes(NamedTuple):
@@ -168,7 +182,7 @@ def draw_hash(key: jax.Array, sample: Array, spec: HashSpec, *, source: str = ""
     digits = b if spec.num_bits == "auto" else spec.num_bits
     hasher = Hasher(
         spec, np.full(t, digits, np.int32), shift, scale, directions, members,
-        np.zeros((t, b), np.float32), 1.0, np.zeros(0, np.float32), source,
+        np.zeros((t, b), np.float32), 1.0, np.zeros(0, np.float32), sample.shape[0], source,
     )  # fmt: skip
     projections, norms = (np.asarray(x) for x in project(hasher, sample))
     central = np.flatnonzero(norms <= np.quantile(norms, CENTRAL))
@@ -176,10 +190,14 @@ def draw_hash(key: jax.Array, sample: Array, spec: HashSpec, *, source: str = ""
     uniform = np.asarray(jax.random.uniform(for_thresholds, (t, b)), np.float64)
     if spec.family == "affine":
         ordered = np.sort(projections[:, central], axis=1)
-        thresholds = ordered[members, (uniform * len(central)).astype(np.int64)]
+        rank = (uniform * len(central)).astype(np.int64)
+        above = np.minimum(rank + 1, len(central) - 1)
+        # Midway to the next row: no row of the sample lies on a threshold, where the rounding of a
+        # product, which depends on the shape of the batch, would decide its code.
+        thresholds = (ordered[members, rank] + ordered[members, above]) / 2
         hasher = hasher._replace(thresholds=thresholds.astype(np.float32))
     elif spec.family == "pstable":
-        width = float(projections[:, central].std()) or 1.0
+        width = spec.width * float(projections[:, central].std()) or 1.0
         hasher = hasher._replace(thresholds=-(uniform * width).astype(np.float32), width=width)
     return hasher._replace(radius_edges=_radius_edges(norms, central, spec.radius_bins))
 
@@ -216,10 +234,14 @@ def _centre(sample: Array) -> tuple[np.ndarray, float]:
 def _radius_edges(norms: np.ndarray, central: np.ndarray, bins: int) -> np.ndarray:
     if not bins:
         return np.zeros(0, np.float32)
-    edges = np.quantile(norms[central], np.linspace(0, 1, bins + 1))
-    edges = np.append(edges, max(norms.max(), edges[-1])).astype(np.float32)
-    edges[0] = np.nextafter(edges[0], np.float32(-np.inf))  # the innermost row lies inside
-    return edges
+    edges = np.quantile(norms[central], np.linspace(0, 1, bins + 1)[1:])
+    # Midway between rows, as thresholds are, and as far below the first and above the last row as
+    # rounding never reaches.
+    ordered = np.sort(norms).astype(np.float64)
+    above = np.searchsorted(ordered, edges, side="right")
+    edges = (ordered[above - 1] + ordered[np.minimum(above, len(ordered) - 1)]) / 2
+    ends = ordered[0] * (1 - _ROUNDING), max(ordered[-1], edges[-1]) * (1 + _ROUNDING)
+    return np.concatenate([ends[:1], edges, ends[1:]]).astype(np.float32)
 
 
 def project(hasher: Hasher, features: Array) -> tuple[jax.Array, jax.Array]:
@@ -277,26 +299,39 @@ def _digits(projections, members, thresholds, width, steps, *, bits: int):
 
 def cell_index(hasher: Hasher, codes: Codes) -> jax.Array:
     """Cell of each row in each table, int32 `[t, n]`, below `hasher.cells`."""
-    bits = _DIGIT_BITS[hasher.spec.family]
-    drop = ((hasher.spec.max_digits - hasher.digits) * bits).astype(np.uint32)
-    folded = hasher.code_bits > hasher.address_bits
-    return _cells(codes, drop, np.uint32(hasher.address_bits), folded)
+    return _cells(codes, _drop(hasher), np.uint32(hasher.address_bits), mixed=hasher.mixed)
 
 
-@jax.jit
-def _cells(codes: Codes, drop, address_bits, folded):
-    code = codes.digits >> drop[:, None]
-    code = jnp.where(folded, (code * _GOLDEN) >> (32 - address_bits), code)
-    return (codes.radius_bin.astype(jnp.uint32) << address_bits | code).astype(jnp.int32)
+def _drop(hasher: Hasher) -> np.ndarray:
+    """Bits at the end of each table's code that do not count."""
+    unused = hasher.spec.max_digits - hasher.digits
+    return (unused * _DIGIT_BITS[hasher.spec.family]).astype(np.uint32)
+
+
+@functools.partial(jax.jit, static_argnames="mixed")
+def _cells(codes: Codes, drop, address_bits, *, mixed: bool):
+    code, radius_bin = codes.digits >> drop[:, None], codes.radius_bin.astype(jnp.uint32)
+    if not mixed:
+        return (radius_bin << address_bits | code).astype(jnp.int32)
+    # The finaliser of MurmurHash3 (Appleby 2011): every bit of the code reaches every bit.
+    code = code ^ (radius_bin * np.uint32(0x9E3779B9))
+    code = (code ^ (code >> 16)) * np.uint32(0x85EBCA6B)
+    code = (code ^ (code >> 13)) * np.uint32(0xC2B2AE35)
+    return ((code ^ (code >> 16)) >> (32 - address_bits)).astype(jnp.int32)
+
+
+def cell_keys(hasher: Hasher, codes: Codes) -> np.ndarray:
+    """Like `cell_index`, but one number for each different code and radius bin, int64 `[t, n]`."""
+    code = np.asarray(codes.digits).astype(np.int64) >> _drop(hasher)[:, None].astype(np.int64)
+    return np.asarray(codes.radius_bin).astype(np.int64) << 32 | code
 
 
 def most_digits(hasher: Hasher) -> int:
     """Digits that a table may have before the tables of counts outgrow the memory limit."""
-    bits = _DIGIT_BITS[hasher.spec.family]
-    if hasher.spec.family == "pstable":
+    if hasher.mixed:
         return hasher.spec.max_digits
     cells = _MEMORY_BYTES // (4 * hasher.spec.num_tables * (len(hasher.radius_edges) + 1))
-    return min(hasher.spec.max_digits, (max(1, cells).bit_length() - 1) // 2 * 2 // bits)
+    return min(hasher.spec.max_digits, (max(1, cells).bit_length() - 1) // 2 * 2)
 
 
 def check_memory(hasher: Hasher) -> None:

@@ -15,7 +15,7 @@ def as_features(features: Any, source: str, *, min_rows: int = 1, dim: int | Non
     """Returns `features` as one checked floating-point array.
 
     Args:
-        features: NumPy or JAX array `[n, d]`, or an iterable of such batches, which is concatenated.
+        features: NumPy or JAX array `[n, d]`, or an iterable of batches, which are joined.
         source: What the set is called in messages ("reference").
         min_rows: Smallest number of rows that the caller can use.
         dim: Expected d, or None.
@@ -45,7 +45,8 @@ def concatenate(batches: Iterable[Array], source: str) -> Array:
         )
     parts = []
     for batch in batches:
-        check_shape(batch, f"batch {len(parts)} of {source}", dim=parts[0].shape[1] if parts else None)
+        dim = parts[0].shape[1] if parts else None
+        check_shape(batch, f"batch {len(parts)} of {source}", dim=dim)
         parts.append(batch)
     if not parts:
         raise ValueError(f"{source} is an iterable without batches; expected at least one.")
@@ -85,13 +86,3 @@ def check_finite(features: Array, source: str, *, first_row: int = 0) -> None:
     if not finite.all():
         row = int(np.argmin(finite))
         raise ValueError(f"{source} has NaN or Inf in row {row + first_row}.")
-
-
-def halves(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Splits range(n) into two halves, always the same ones for the same n, each in order.
-
-    The split is random because neighbouring rows are often alike (a picture and its mirror image,
-    a folder sorted by class).
-    """
-    order = np.random.default_rng(0).permutation(n)
-    return np.sort(order[: n // 2]), np.sort(order[n // 2 : 2 * (n // 2)])

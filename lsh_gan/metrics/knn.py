@@ -17,6 +17,9 @@ comparison whose sides differ by less than the error bound of those products is 
 float64, from differences of the features as they were given: Σ(g − r)² against Σ(r − r_k)².
 Memberships are those of float64 throughout. float16 and bfloat16 are read as float32, exactly.
 
+Ceiling. R scored against itself, each row among the others: the score that a fresh sample of the
+reference distribution would get.
+
 Memory. Nothing n × m is held: tiles of distances come and go, sized by `memory_mb`.
 """
 
@@ -28,7 +31,7 @@ import numpy as np
 
 from lsh_gan.metrics import distances, refine
 from lsh_gan.metrics.distances import _TINY, Blocks, Frame, slack, sq_distances
-from lsh_gan.metrics.inputs import Array, as_features, halves
+from lsh_gan.metrics.inputs import Array, as_features
 from lsh_gan.metrics.types import PrecisionRecall
 
 
@@ -78,8 +81,8 @@ def knn_precision_recall(
         k: Neighbours of precision and recall, 1 to n - 2.
         inclusive: Ball membership by `<=` (as the paper's code); False for `<` (as prdc).
         membership: Whether to return the membership of every sample.
-        ceiling: Whether to score one half of the reference against the other too.
-        second_reference: A second sample of the reference distribution; gives a better ceiling.
+        ceiling: Whether to score the reference against itself too.
+        second_reference: A second sample of the reference distribution; gives the ceiling instead.
         density_k: Neighbours of density and coverage.
         memory_mb: Bound of the working memory beside the features, in MiB.
 
@@ -115,39 +118,38 @@ def knn_fit(
     size = distances.block_size(reference.shape[0], memory_mb)
     blocks = distances.to_blocks(reference, frame, size, "reference")
     dense = reference.shape[0] > density_k
-    nearest = distances.nearest_sq_distances(blocks, max(k, density_k) if dense else k)
+    nearest = distances.nearest_others(blocks, max(k, density_k) if dense else k)
+    sq_density_radii = nearest.sq[:, density_k - 1] if dense else None
     fitted = KnnReference(
-        reference, frame, blocks, nearest[:, k - 1], nearest[:, density_k - 1] if dense else None,
-        k, density_k, inclusive, None,
+        reference, frame, blocks, nearest.sq[:, k - 1], sq_density_radii, k, density_k, inclusive,
+        None,
     )  # fmt: skip
     if not ceiling:
         return fitted
-    return fitted._replace(ceiling=_ceiling(fitted, second_reference, memory_mb))
+    if second_reference is not None:
+        scores = knn_score(fitted, second_reference)
+        return fitted._replace(ceiling=(scores.precision, scores.recall))
+    alone = _among_themselves(nearest.rows[:, :k])
+    return fitted._replace(ceiling=(alone, alone))
 
 
-def _ceiling(fitted: KnnReference, second: Any, memory_mb: int) -> tuple[float, float] | None:
-    if second is not None:
-        scores = knn_score(fitted, second)
-        return scores.precision, scores.recall
-    first, other = halves(fitted.features.shape[0])
-    if len(first) < fitted.k + 2:
-        return None
-    half = knn_fit(
-        fitted.features[first], k=fitted.k, inclusive=fitted.inclusive, ceiling=False,
-        density_k=fitted.density_k, memory_mb=memory_mb,
-    )  # fmt: skip
-    scores = knn_score(half, fitted.features[other])
-    return scores.precision, scores.recall
+def _among_themselves(neighbours: np.ndarray) -> float:
+    """Share of rows that the balls of the others cover when the row itself is left out.
+
+    Without r, the ball of r' that held it reaches to its next neighbour, so it still holds r; a
+    ball that did not hold it does not change. Covered are the neighbours `[n, k]` of some row.
+    """
+    covered = np.zeros(len(neighbours), bool)
+    covered[neighbours.ravel()] = True
+    return float(covered.mean())
 
 
-def knn_score(
-    fitted: KnnReference, generated: Any, *, membership: bool = False
-) -> PrecisionRecall:
+def knn_score(fitted: KnnReference, generated: Any, *, membership: bool = False) -> PrecisionRecall:
     """Scores `generated` `[m, d]` against a fitted reference; see `knn_precision_recall`."""
     d = fitted.features.shape[1]
     generated = as_features(generated, "generated", min_rows=fitted.k + 2, dim=d)
     blocks = distances.to_blocks(generated, fitted.frame, fitted.blocks.size, "generated")
-    sq_radii = distances.nearest_sq_distances(blocks, fitted.k)[:, -1]
+    sq_radii = distances.nearest_others(blocks, fitted.k).sq[:, -1]
     found = _compare(fitted, generated, blocks, sq_radii)
     precise, recalled = found.within_r, found.within_g
     density = coverage = None
@@ -192,7 +194,7 @@ def _margins(g, g_sq, r, r_sq, share):
 
 @jax.jit
 def _compare_tile(g, g_sq, g_balls, r, r_sq, r_balls, r_dense, share):
-    """Certain hits of a tile [G, R], and its open comparisons: uint8 [G, R], bit i for kind i."""
+    """Certain hits of a tile [G, R]; open comparisons, uint8 [G, R], bit i for kind i; if any."""
     upper, lower = _margins(g, g_sq, r, r_sq, share)
 
     def inside(bounds, axis):
@@ -205,7 +207,8 @@ def _compare_tile(g, g_sq, g_balls, r, r_sq, r_balls, r_dense, share):
     in_dense, open_dense = inside(r_dense, 0)
     hits = in_r.any(1), in_g.any(0), in_dense.sum(1), in_dense.any(0)
     bits = [mask.astype(jnp.uint8) << i for i, mask in enumerate((open_r, open_g, open_dense))]
-    return hits, bits[0] | bits[1] | bits[2]
+    unsettled = bits[0] | bits[1] | bits[2]
+    return hits, unsettled, jnp.any(unsettled != 0)
 
 
 def _compare(
@@ -226,7 +229,7 @@ def _compare(
     judge = _Judge(fitted, generated, blocks, (r_balls, g_balls, r_dense))
     for i in range(len(blocks.features)):
         for j in range(len(others.features)):
-            hits, unsettled = _compare_tile(
+            hits, unsettled, any_open = _compare_tile(
                 blocks.features[i], blocks.sq_norms[i], (g_balls.inner[i], g_balls.outer[i]),
                 others.features[j], others.sq_norms[j], (r_balls.inner[j], r_balls.outer[j]),
                 (r_dense.inner[j], r_dense.outer[j]), share,
@@ -237,7 +240,8 @@ def _compare(
             found.within_g[columns] |= np.asarray(hits[1])
             found.density_count[rows] += np.asarray(hits[2])
             found.covered[columns] |= np.asarray(hits[3])
-            judge.settle(found, np.asarray(unsettled), rows.start, columns.start)
+            if any_open:
+                judge.settle(found, np.asarray(unsettled), rows.start, columns.start)
     return _Found(
         found.within_r[: blocks.rows], found.within_g[: others.rows],
         found.density_count[: blocks.rows], found.covered[: others.rows],

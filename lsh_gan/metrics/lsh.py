@@ -8,8 +8,8 @@ Table t says yes to x when at least c (`min_count`) points of the other set lie 
 is on the manifold when at least the share v of its tables say yes, and precision is the share of
 such g. Recall is the same with the sets exchanged; the hash stays fitted on R.
 
-Source: the metric is that of arXiv:2103.11912, whose abstract fixes the idea; families, radius bins,
-votes and the choice of b are ours (see `hashing` and `bits`).
+Source: the metric is that of arXiv:2103.11912, whose abstract fixes the idea; families, radius
+bins, votes and the choice of b are ours (see `hashing` and `bits`).
 
 Ceiling: R scored against itself, each row among the others. That estimates the score of a fresh
 sample of the reference distribution without thinning the cells, which halving R would do. With
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.metrics import hashing, sketch
-from lsh_gan.metrics.bits import choose_digits
+from lsh_gan.metrics.bits import check_votes, choose_digits
 from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
 from lsh_gan.metrics.sketch import Sketch
 from lsh_gan.metrics.streams import batches, replayable, sample_rows
@@ -106,7 +106,7 @@ def lsh_fit(
     """Fits the hash and counts the reference; arguments as `lsh_precision_recall`, `fit_hash`."""
     spec = HashSpec() if spec is None else spec
     check_votes(min_count, votes)
-    reference = replayable(reference)
+    reference = replayable(reference, "reference")
     sample = sample_rows(reference, "reference")
     if sample.shape[0] < min_count + 2:
         raise ValueError(
@@ -114,6 +114,7 @@ def lsh_fit(
         )
     hasher = hashing.draw_hash(key, sample, spec, source=source)
     codes = encode_all(hasher, reference, "reference")
+    hasher = hasher._replace(rows=codes.digits.shape[1])
     if spec.num_bits == "auto":
         hasher = choose_digits(hasher, codes, min_count=min_count, votes=votes)
     hashing.check_memory(hasher)
@@ -121,14 +122,6 @@ def lsh_fit(
     if ceiling and second_reference is not None:
         second = sketch.from_codes(hasher, encode_all(hasher, second_reference, "second reference"))
     return LshReference(sketch.from_codes(hasher, codes), min_count, votes, ceiling, second)
-
-
-def check_votes(min_count: int, votes: float | None) -> None:
-    """Raises ValueError unless the voting options are valid."""
-    if min_count < 1:
-        raise ValueError(f"min_count = {min_count}; expected at least 1.")
-    if votes is not None and not 0 < votes <= 1:
-        raise ValueError(f"votes = {votes}; expected a share in (0, 1], or None.")
 
 
 def encode_all(hasher: Hasher, features: Any, source: str) -> Codes:
@@ -145,9 +138,7 @@ def encode_all(hasher: Hasher, features: Any, source: str) -> Codes:
     )
 
 
-def lsh_score(
-    fitted: LshReference, generated: Any, *, membership: bool = False
-) -> PrecisionRecall:
+def lsh_score(fitted: LshReference, generated: Any, *, membership: bool = False) -> PrecisionRecall:
     """Scores `generated` `[m, d]` against a fitted reference; see `lsh_precision_recall`.
 
     Raises:

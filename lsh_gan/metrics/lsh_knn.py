@@ -18,19 +18,19 @@ Cells are uneven; `max_cell` caps the candidates of a cell, and `capped` says wh
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.metrics import cells as kernels
 from lsh_gan.metrics import hashing, lsh, refine
-from lsh_gan.metrics.bits import choose_cell_size
+from lsh_gan.metrics.bits import choose_digits
 from lsh_gan.metrics.cells import Bounds, Grouped
 from lsh_gan.metrics.distances import _TINY, Frame, slack, to_blocks
 from lsh_gan.metrics.hashing import Hasher, HashSpec
 from lsh_gan.metrics.inputs import Array, as_features
 from lsh_gan.metrics.types import PrecisionRecall
 
-CELL_ROWS_PER_LOG2 = 4.0  # `num_bits='auto'`: rows that share a row's cell, over log2(n)
+# `num_bits='auto'`: other rows that the cells of a recognised row hold, over log2(n).
+CELL_ROWS_PER_LOG2 = 1 / 3
 
 
 class LshKnnSet(NamedTuple):
@@ -42,7 +42,8 @@ class LshKnnSet(NamedTuple):
         sq_norms: float32 `[n]`.
         groups: Rows by table and cell.
         sq_radii: Squared radii, scaled, float32 `[t, n]` (votes) or `[1, n]`; inf for no ball.
-        neighbours: Rows that define them, int32 `[t, n, k]` or `[1, n, k]`, -1 for none.
+        neighbours: The k + 1 nearest candidates, int32 `[t, n, k + 1]` or `[1, n, k + 1]`, -1 for
+            none.
     """
 
     features: Array
@@ -144,7 +145,8 @@ def lsh_knn_fit(
     hasher = hashing.draw_hash(key, sample, spec, source=source)
     codes = lsh.encode_all(hasher, reference, "reference")
     if spec.num_bits == "auto":
-        hasher = choose_cell_size(hasher, codes, CELL_ROWS_PER_LOG2 * np.log2(reference.shape[0]))
+        others = max(k + 1, round(CELL_ROWS_PER_LOG2 * np.log2(reference.shape[0])))
+        hasher = choose_digits(hasher, codes, min_count=others, votes=votes or 0.5)
     frame = Frame(hasher.shift, hasher.scale)
     empty = LshKnnReference(hasher, frame, None, k, votes, inclusive, max_cell, None)
     fitted = empty._replace(points=_points(empty, reference, codes, "reference"))
@@ -160,9 +162,10 @@ def lsh_knn_fit(
 def _points(fitted: LshKnnReference, features: Array, codes: Any, source: str) -> LshKnnSet:
     n = features.shape[0]
     blocks = to_blocks(features, fitted.frame, n, source)
-    groups = kernels.grouped(np.asarray(hashing.cell_index(fitted.hasher, codes)))
+    groups = kernels.grouped(hashing.cell_keys(fitted.hasher, codes))
     points, sq_norms = blocks.features[0], blocks.sq_norms[0]
-    t, k = fitted.hasher.spec.num_tables, fitted.k
+    # One more than the radius needs: it says whether a ball outlives the loss of a neighbour.
+    t, k = fitted.hasher.spec.num_tables, fitted.k + 1
     sq = np.full((t, n, k), np.inf, np.float32)
     rows = np.full((t, n, k), -1, np.int32)
     for blocks in kernels.pair_blocks(groups, groups, fitted.max_cell, least=2):
@@ -173,7 +176,7 @@ def _points(fitted: LshKnnReference, features: Array, codes: Any, source: str) -
             sq[place], rows[place] = (np.asarray(f)[at, column] for f in found)
     if fitted.votes is None:
         sq, rows = _merge(sq, rows, k)
-    return LshKnnSet(features, points, sq_norms, groups, sq[:, :, -1], rows)
+    return LshKnnSet(features, points, sq_norms, groups, sq[:, :, -2], rows)
 
 
 def _merge(sq: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -192,10 +195,9 @@ def _merge(sq: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.nda
 def _among_themselves(points: LshKnnSet, votes: float | None) -> float:
     """Share of rows that stay covered when they are left out: the neighbours of some other row."""
     t, n, _ = points.neighbours.shape
-    has_ball = np.isfinite(points.sq_radii)
     covered = np.zeros((t, n), bool)
-    for table in range(t):
-        near = points.neighbours[table][has_ball[table]]
+    for table, near in enumerate(points.neighbours):
+        near = near[near[:, -1] >= 0, :-1]
         covered[table, near.ravel()] = True
     return float(_join(covered, votes).mean())
 
@@ -252,6 +254,14 @@ def _stderr(yes: np.ndarray, joined: np.ndarray, votes: float | None) -> float:
 
 def _compare(fitted: LshKnnReference, points: LshKnnSet) -> tuple[np.ndarray, np.ndarray]:
     """Which g lie in balls of R and which r in balls of G, bool `[t, m]` and `[t, n]`."""
+    in_r, in_g = _compare_once(fitted, points)
+    if fitted.points.groups.count.max() > fitted.max_cell:
+        # The cap has left rows of R out as candidates; as queries they are all assessed.
+        in_g, _ = _compare_once(fitted._replace(points=points), fitted.points)
+    return in_r, in_g
+
+
+def _compare_once(fitted: LshKnnReference, points: LshKnnSet) -> tuple[np.ndarray, np.ndarray]:
     reference, t = fitted.points, fitted.hasher.spec.num_tables
     d = points.points.shape[1]
     share = np.float32(slack(d))
@@ -334,7 +344,7 @@ class _Exact:
     def _candidates(self, owned: LshKnnSet, tables: Any, row: int) -> np.ndarray:
         groups, found = owned.groups, []
         for table in tables:
-            first, last = np.searchsorted(groups.key, (table << 32, (table + 1) << 32))
+            first, last = np.searchsorted(groups.key, (table << 40, (table + 1) << 40))
             order = groups.order[table * groups.rows : (table + 1) * groups.rows]
             place = self._places(owned, table)[row] + table * groups.rows
             group = first + np.searchsorted(groups.start[first:last], place, side="right") - 1

@@ -70,7 +70,7 @@ def frechet_distance(reference: Any, generated: Any) -> float:
     """Fréchet distance between Gaussians fitted to two sets of features, computed in float64.
 
     ‖μ_r − μ_g‖² + Tr(C_r + C_g − 2 (C_r C_g)^½), Dowson & Landau 1982,
-    doi:10.1016/0047-259X(82)90077-X; as a score of generators: Heusel et al. 2017, arXiv:1706.08500.
+    doi:10.1016/0047-259X(82)90077-X; for generators: Heusel et al. 2017, arXiv:1706.08500.
     Biased upwards unless n and m are many times d.
 
     Args:

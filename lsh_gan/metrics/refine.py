@@ -48,7 +48,7 @@ def take(features: Array, rows: np.ndarray) -> np.ndarray:
 
 
 def exact_sq_distances(x: Array, y: Array, rows_x: np.ndarray, rows_y: np.ndarray) -> np.ndarray:
-    """Squared distances of the pairs (x[rows_x[i]], y[rows_y[i]]), float64 `[p]`, by differences."""
+    """Squared distances of pairs (x[rows_x[i]], y[rows_y[i]]), float64 `[p]`, by differences."""
     out = np.empty(len(rows_x))
     step = max(1, _CHUNK_VALUES // x.shape[1])
     for start in range(0, len(rows_x), step):

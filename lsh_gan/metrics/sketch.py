@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.metrics import hashing
-from lsh_gan.metrics.bits import choose_digits
+from lsh_gan.metrics.bits import check_votes, choose_digits
 from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
+from lsh_gan.metrics.inputs import check_finite
 from lsh_gan.metrics.streams import batches
 
 
@@ -61,11 +62,14 @@ def fit_hash(
         ValueError: NaN, Inf, wrong shape, too few rows, or tables too large for memory.
     """
     spec = HashSpec() if spec is None else spec
+    check_votes(min_count, votes)
     parts = list(batches(sample, "sample"))
     sample = parts[0] if len(parts) == 1 else np.concatenate([np.asarray(p) for p in parts])
+    check_finite(sample, "sample")
     if sample.shape[0] < min_count + 2:
         raise ValueError(f"sample has {sample.shape[0]} rows; at least {min_count + 2} are needed.")
     hasher = hashing.draw_hash(key, sample, spec, source=source)
+    hasher = hasher._replace(rows=max(rows or 0, sample.shape[0]))
     if spec.num_bits == "auto":
         codes = hashing.encode(hasher, sample, "sample")
         doublings = np.log2(rows / sample.shape[0]) if rows else 0.0

@@ -24,6 +24,10 @@ from lsh_gan.metrics.knn import KnnReference
 from lsh_gan.metrics.sketch import Sketch
 
 VERSION = 1  # also counts the ways that codes are made: bump it when a hash of equal arrays changes
+_UNREADABLE = (
+    OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, NotImplementedError,
+    RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 _HASHER_ARRAYS = ("digits", "shift", "directions", "members", "thresholds", "radius_edges")
 
 
@@ -90,11 +94,11 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a saved sketch or reference")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(arrays.pop("header").tobytes())
         expected = header.pop("sha256")
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as e:
+    except _UNREADABLE as e:
         raise ValueError(f"{path}: not a readable sketch or reference file ({e})") from e
     if content_hash(arrays, header) != expected:
         raise ValueError(f"{path}: the contents do not match their SHA-256; the file is damaged")
@@ -112,6 +116,7 @@ def _from_sketch(sketch: Sketch) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     header = {
         "kind": "sketch", "source": hasher.source, "rows": sketch.rows,
         "spec": dataclasses.asdict(hasher.spec), "scale": hasher.scale, "width": hasher.width,
+        "hasher_rows": hasher.rows,
     }  # fmt: skip
     return arrays, header
 
@@ -119,7 +124,8 @@ def _from_sketch(sketch: Sketch) -> tuple[dict[str, np.ndarray], dict[str, Any]]
 def _to_sketch(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> Sketch:
     hasher = Hasher(
         spec=HashSpec(**header["spec"]), scale=header["scale"], width=header["width"],
-        source=header["source"], **{name: arrays[name] for name in _HASHER_ARRAYS},
+        source=header["source"], rows=header["hasher_rows"],
+        **{name: arrays[name] for name in _HASHER_ARRAYS},
     )  # fmt: skip
     counts = np.zeros((hasher.spec.num_tables, hasher.cells), np.int32)
     counts.ravel()[arrays["occupied"]] = arrays["occupied_counts"]

@@ -1,66 +1,92 @@
-"""Feature sets as batches: arrays are cut up, iterables pass through, one-shot iterators replay."""
+"""Feature sets as blocks of rows: arrays are cut up, streams collected, iterators replayed.
+
+Blocks begin at multiples of `block_rows()` whatever the batches of a stream: a row goes through the
+same computation, to the last bit, however the set arrives.
+"""
 
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from lsh_gan.metrics.inputs import Array, check_shape
+from lsh_gan.metrics.inputs import Array, check_finite, check_shape
 
-BATCH_ROWS = 8192
 SAMPLE_ROWS = 4096  # rows that a hash is fitted on
 
 
+def block_rows() -> int:
+    """Rows of a block: few enough for a CPU's caches, or enough to occupy an accelerator."""
+    return 2048 if jax.default_backend() == "cpu" else 32768
+
+
 def batches(features: Any, source: str, *, dim: int | None = None) -> Iterator[Array]:
-    """Yields checked batches `[*, d]` of an array or of an iterable of arrays.
+    """Yields checked blocks `[block_rows(), d]`, the last one shorter, of an array or a stream.
 
     Raises:
         TypeError: Not arrays, or not floating point.
         ValueError: Wrong rank, a d that differs between batches or from `dim`, or no rows at all.
     """
+    size = block_rows()
     if hasattr(features, "ndim"):
         check_shape(features, source, dim=dim)
-        parts: Iterable[Array] = (
-            features[i : i + BATCH_ROWS] for i in range(0, features.shape[0], BATCH_ROWS)
-        )
-    elif isinstance(features, Iterable) and not isinstance(features, (str, bytes)):
-        parts = features
-    else:
+        if not features.shape[0]:
+            raise ValueError(f"{source} has no rows.")
+        yield from (features[i : i + size] for i in range(0, features.shape[0], size))
+        return
+    held, rows, total = [], 0, 0
+    for batch in _parts(features, source, dim):
+        start = 0
+        while start < batch.shape[0]:
+            part = batch[start : start + size - rows]
+            held.append(part)
+            start, rows, total = (x + part.shape[0] for x in (start, rows, total))
+            if rows == size:
+                yield _join(held)
+                held, rows = [], 0
+    if held:
+        yield _join(held)
+    if not total:
+        raise ValueError(f"{source} has no rows.")
+
+
+def _parts(features: Any, source: str, dim: int | None) -> Iterator[Array]:
+    if not isinstance(features, Iterable) or isinstance(features, (str, bytes)):
         raise TypeError(
             f"{source} is a {type(features).__name__}; expected a NumPy or JAX array [n, d] or an "
             "iterable of such batches."
         )
-    rows = 0
-    for index, batch in enumerate(parts):
-        name = source if hasattr(features, "ndim") else f"batch {index} of {source}"
-        check_shape(batch, name, dim=dim)
+    for index, batch in enumerate(features):
+        check_shape(batch, f"batch {index} of {source}", dim=dim)
         dim = batch.shape[1]
-        rows += batch.shape[0]
-        if batch.shape[0]:
-            yield batch
-    if not rows:
-        raise ValueError(f"{source} has no rows.")
+        yield batch
 
 
-def replayable(features: Any) -> Any:
+def _join(parts: list[Array]) -> Array:
+    if len(parts) == 1:
+        return parts[0]
+    return (np if isinstance(parts[0], np.ndarray) else jnp).concatenate(parts)
+
+
+def replayable(features: Any, source: str) -> Any:
     """Returns features that can be iterated again: a one-shot iterator goes to a temporary file."""
     if hasattr(features, "ndim") or not isinstance(features, Iterator):
         return features
-    return _Spool(features)
+    return _Spool(features, source)
 
 
 class _Spool:
     """The batches of an iterator, kept in a file without a name."""
 
-    def __init__(self, parts: Iterator[Array]):
+    def __init__(self, parts: Iterator[Array], source: str):
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the object
+        weakref.finalize(self, self._file.close)
         self._count = 0
-        for batch in parts:
-            check_shape(batch, f"batch {self._count}")
-            batch = np.asarray(batch)
-            wide = batch.dtype in (np.float32, np.float64)
-            np.save(self._file, batch if wide else batch.astype(np.float32), allow_pickle=False)
+        for batch in _parts(parts, source, None):
+            np.save(self._file, _on_host(batch), allow_pickle=False)
             self._count += 1
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -69,22 +95,39 @@ class _Spool:
             yield np.load(self._file, allow_pickle=False)
 
 
+def _on_host(batch: Array) -> np.ndarray:
+    batch = np.asarray(batch)
+    return batch if batch.dtype in (np.float32, np.float64) else batch.astype(np.float32)
+
+
 def sample_rows(features: Any, source: str, count: int = SAMPLE_ROWS) -> Array:
     """Rows of a set for fitting: all of a small set, else `count` pseudo-random ones, in order.
 
-    Which rows are taken depends on their index alone, not on how the set is cut into batches.
+    Which rows are taken depends on their index alone, not on how the set arrives.
+
+    Raises:
+        ValueError: NaN or Inf among them; the first such row of the whole set is named.
     """
     if hasattr(features, "ndim"):
         check_shape(features, source)
-        if features.shape[0] <= count:
-            return features
-        priority = _priority(np.arange(features.shape[0]))
-        return features[np.sort(np.argpartition(priority, count)[:count])]
-    kept, index = None, np.zeros(0, np.int64)
-    seen = 0
+        sample = features
+        if features.shape[0] > count:
+            priority = _priority(np.arange(features.shape[0]))
+            sample = features[np.sort(np.argpartition(priority, count)[:count])]
+    else:
+        sample = _reservoir(features, source, count)
+    if not np.isfinite(np.asarray(sample).astype(np.float64).sum()):
+        row = 0
+        for batch in batches(features, source):
+            check_finite(batch, source, first_row=row)
+            row += batch.shape[0]
+    return sample
+
+
+def _reservoir(features: Any, source: str, count: int) -> np.ndarray:
+    kept, index, seen = None, np.zeros(0, np.int64), 0
     for batch in batches(features, source):
-        rows = np.asarray(batch)
-        rows = rows if rows.dtype in (np.float32, np.float64) else rows.astype(np.float32)
+        rows = _on_host(batch)
         index = np.append(index, np.arange(seen, seen + len(rows)))
         kept = rows if kept is None else np.concatenate([kept, rows])
         seen += len(rows)

@@ -169,14 +169,22 @@ def test_fit_follows_its_description(family):
     scaled = (x - hasher.shift) * hasher.scale
     norms = np.linalg.norm(scaled, axis=1)
     central = norms <= np.quantile(norms, 0.9)
-    edges = np.append(np.quantile(norms[central], np.linspace(0, 1, 5)), norms.max())
-    np.testing.assert_allclose(hasher.radius_edges, edges, rtol=1e-5)
+    # Inner edges part the rows where the quantiles do; the outer ones hold every row.
+    ordered, edges = np.sort(norms), np.quantile(norms[central], np.linspace(0, 1, 5)[1:])
+    below = np.searchsorted(ordered, edges, side="right")
+    np.testing.assert_array_equal(np.searchsorted(ordered, hasher.radius_edges[1:-1]), below)
+    ends = hasher.radius_edges[[0, -1]]
+    np.testing.assert_allclose(ends, ordered[[0, -1]], rtol=2e-5)
+    assert ends[0] < ordered[0]
+    assert ends[1] > ordered[-1]
 
     projections = scaled[central] @ np.asarray(hasher.directions, np.float64).T
     if family == "hyperplane":
         assert not hasher.thresholds.any()
-    elif family == "affine":  # each threshold is the projection of some central row
-        gap = np.abs(projections[:, hasher.members] - hasher.thresholds).min(axis=0)
+    elif family == "affine":  # each threshold is midway between two neighbouring central rows
+        rows = np.sort(projections, axis=0)
+        middle = np.concatenate([(rows[:-1] + rows[1:]) / 2, rows[-1:]])
+        gap = np.abs(middle[:, hasher.members] - hasher.thresholds).min(axis=0)
         assert gap.max() < TIE
     else:
         assert hasher.width == pytest.approx(1.5 * projections.std(), rel=1e-5)
