@@ -10,6 +10,10 @@ import pytest
 
 from lsh_gan import checkpoints, compression, generators
 
+# Where one file of a checkpoint is missing, Orbax closes its event loop while other reads are still
+# under way; their late callbacks find it closed, now and then, and can be raised by nobody.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 TINY = {
     "dcgan": {"latent_size": 8, "channels": [8, 4, 4]},
     "sngan": {"latent_size": 8, "base_channels": 8, "channels": [8, 4, 4]},
