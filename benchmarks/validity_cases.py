@@ -1,0 +1,265 @@
+"""Data and sweeps with known truth for `validity.py`.
+
+A sweep starts from a fresh sample of the reference distribution and damages it step by step. Steps
+share their random numbers, so that a later step differs from an earlier one only by more damage.
+"""
+
+import gzip
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+CACHE = Path("runs/validity")
+LABELS = Path(__file__).parent / "fashion_mnist_labels.npz"
+
+
+class Data(NamedTuple):
+    """A reference sample and a pool of fresh samples of the same distribution.
+
+    Attributes:
+        name: For tables.
+        reference: float32 `[n, d]`.
+        base: What sweeps start from, float32 `[n, d]`.
+        base_modes: Mode of each row of `base`, int `[n]`, 0 to 9.
+        pool: More samples, float32 `[p, d]`.
+        pool_modes: int `[p]`.
+        truncated: Function of (rng, n, t) sampling with latents in [-t, t]; None for real data.
+    """
+
+    name: str
+    reference: np.ndarray
+    base: np.ndarray
+    base_modes: np.ndarray
+    pool: np.ndarray
+    pool_modes: np.ndarray
+    truncated: Callable | None
+
+
+class Sweep(NamedTuple):
+    """Sets of growing damage.
+
+    Attributes:
+        name: For tables.
+        quality: Whether quality falls (True), stays (False) or is not defined (None).
+        diversity: The same for diversity.
+        levels: Labels of the steps.
+        sets: Function of the step giving `[n, d]`.
+    """
+
+    name: str
+    quality: bool | None
+    diversity: bool | None
+    levels: list
+    sets: Callable[[int], np.ndarray]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self.sets(i).astype(np.float32) for i in range(len(self.levels)))
+
+
+def gauss(rng: np.random.Generator, n: int) -> Data:
+    """N(0, I) in 64-d around ten centres."""
+    centres = rng.normal(size=(10, 64))
+
+    def decode(z, modes):
+        return (centres[modes] + 0.7 * z).astype(np.float32)
+
+    return _synthetic("gauss", rng, n, 64, decode, lambda z: rng.integers(0, 10, len(z)))
+
+
+def curved(rng: np.random.Generator, n: int) -> Data:
+    """A curved 10-d manifold in 256-d: a random two-layer network of a normal latent."""
+    first, second = rng.normal(size=(10, 64)) * 0.5, rng.normal(size=(64, 256)) * 0.2
+    centres = rng.normal(size=(10, 10))
+
+    def decode(z, _):
+        return np.tanh(np.tanh(z @ first) @ second).astype(np.float32)
+
+    return _synthetic("curved", rng, n, 10, decode, lambda z: np.argmax(z @ centres.T, axis=1))
+
+
+def _synthetic(name, rng, n, latent, decode, assign) -> Data:
+    def sample(count):
+        z = rng.normal(size=(count, latent))
+        modes = assign(z)
+        return decode(z, modes), modes
+
+    def truncated(truncation_rng, count, t):
+        z = truncation_rng.normal(size=(count, latent))
+        modes = assign(z)
+        # Reflected into [-t, t] by wrapping the quantile: one draw serves every t.
+        quantile = jax.scipy.stats.norm.cdf(z)
+        low = jax.scipy.stats.norm.cdf(-t)
+        return decode(np.asarray(jax.scipy.stats.norm.ppf(low + quantile * (1 - 2 * low))), modes)
+
+    (reference, _), (base, base_modes), (pool, pool_modes) = sample(n), sample(n), sample(8 * n)
+    return Data(name, reference, base, base_modes, pool, pool_modes, truncated)
+
+
+def fashion(rng: np.random.Generator, n: int) -> Data:
+    """Features of the packaged Fashion-MNIST images, modes being classes."""
+    features, labels = embed_packaged(), np.load(LABELS)["labels"]
+    order = rng.permutation(len(features))
+    first, second, rest = np.split(order, (n, 2 * n))
+    rest = np.concatenate([rest, second]) if len(rest) < n else rest
+    return Data(
+        "fashion", features[first], features[second], labels[second],
+        features[rest], labels[rest], None,
+    )  # fmt: skip
+
+
+def embed_packaged() -> np.ndarray:
+    """EfficientNet-Lite0 features of the 10,000 packaged images at 64 px, kept in a file."""
+    return _cached("fashion", _packaged_images)
+
+
+def destroyed(bits: int, count: int, name: str = "dcgan") -> np.ndarray:
+    """Features of a packaged generator, quantized per tensor to `bits`; 0 leaves it whole."""
+    return _cached(f"{name}_{bits}_{count}", lambda: _generated(name, bits, count))
+
+
+def _cached(name: str, images: Callable[[], np.ndarray]) -> np.ndarray:
+    from lsh_gan import features
+
+    file = CACHE / f"{name}.npy"
+    if not file.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        network = features.load("efficientnet_lite0", side=64)
+        np.save(file, np.asarray(features.embed(network, images())))
+    return np.load(file)
+
+
+def _packaged_images() -> np.ndarray:
+    from lsh_gan import datasets
+
+    return datasets.load_images("fashion_mnist")
+
+
+def _generated(name: str, bits: int, count: int) -> np.ndarray:
+    from lsh_gan import compression, generators, sampling
+
+    generator = generators.load(name)
+    params = generator.params
+    if bits:
+        spec = compression.CompressionSpec(bits=bits, granularity="per_tensor")
+        params = compression.compress(params, spec)[0]
+    batches = sampling.sample(generator, params, jax.random.key(1), count, batch_size=256)
+    return np.concatenate(list(batches))
+
+
+def sweeps(data: Data, rng: np.random.Generator) -> list[Sweep]:
+    """All sweeps that the data allow."""
+    found = [
+        _shift(data, rng), _shrink(data), _spread(data), _noise(data, rng),
+        _drop_in_turn(data, rng), _drop_gradually(data, rng), _repeat(data, rng),
+        _blur(data, rng), _at_mean(data),
+    ]  # fmt: skip
+    if data.truncated:
+        found.append(_truncate(data, rng))
+    return found
+
+
+def _shift(data, rng) -> Sweep:
+    levels = [0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.5]
+    direction = rng.normal(size=data.base.shape[1])
+    direction *= np.sqrt(data.reference.var(axis=0).sum()) / np.linalg.norm(direction)
+    return Sweep("shift", True, True, levels, lambda i: data.base + levels[i] * direction)
+
+
+def _shrink(data) -> Sweep:
+    levels, mean = [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.25], data.reference.mean(axis=0)
+    return Sweep("shrink", None, True, levels, lambda i: mean + levels[i] * (data.base - mean))
+
+
+def _spread(data) -> Sweep:
+    levels, mean = [1, 1.1, 1.2, 1.3, 1.4, 1.6, 2, 4], data.reference.mean(axis=0)
+    return Sweep("spread", True, None, levels, lambda i: mean + levels[i] * (data.base - mean))
+
+
+def _noise(data, rng) -> Sweep:
+    levels = [0, 0.125, 0.25, 0.35, 0.5, 0.6, 0.7, 0.85, 1]
+    noise = rng.normal(size=data.base.shape) * data.reference.std(axis=0)
+    return Sweep("noise", True, False, levels, lambda i: data.base + levels[i] * noise)
+
+
+def _drop_in_turn(data, rng) -> Sweep:
+    levels, spare = list(range(10, 0, -1)), rng.random(len(data.base))
+
+    def dropped(i):
+        return _replace(data, data.base_modes >= levels[i], spare, data.pool_modes < levels[i])
+
+    return Sweep("drop modes", False, True, levels, dropped)
+
+
+def _drop_gradually(data, rng) -> Sweep:
+    levels, spare = [0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1], rng.random(len(data.base))
+    turn = rng.random(len(data.base))
+
+    def dropped(i):
+        gone = (data.base_modes > 0) & (turn < levels[i])
+        return _replace(data, gone, spare, data.pool_modes == 0)
+
+    return Sweep("drop gradually", False, True, levels, dropped)
+
+
+def _replace(data, gone, spare, kept) -> np.ndarray:
+    """Rows `gone` of the base become rows `kept` of the pool, the same ones at every step."""
+    donors = np.flatnonzero(kept)
+    out = data.base.copy()
+    out[gone] = data.pool[donors[(spare[gone] * len(donors)).astype(int)]]
+    return out
+
+
+def _repeat(data, rng) -> Sweep:
+    n = len(data.base)
+    levels = [n, int(0.8 * n), int(0.6 * n), int(0.4 * n), n // 4, n // 8, n // 16, n // 50]
+    order = rng.permutation(n)
+    return Sweep(
+        "repeat", False, True, levels, lambda i: data.base[order[np.arange(n) % levels[i]]]
+    )
+
+
+def _blur(data, rng) -> Sweep:
+    levels = [1, 2, 3, 4, 6, 8]
+    others = data.pool[rng.integers(0, len(data.pool), (len(data.base), 7))]
+
+    def averaged(i):
+        return (data.base + others[:, : levels[i] - 1].sum(axis=1)) / levels[i]
+
+    return Sweep("blur", True, None, levels, averaged)
+
+
+def _at_mean(data) -> Sweep:
+    levels, mean = [0, 0.1, 0.25, 0.5, 0.75, 1], data.reference.mean(axis=0)
+    at = np.arange(len(data.base)) / len(data.base)
+    return Sweep(
+        "at mean", True, True, levels,
+        lambda i: np.where((at < levels[i])[:, None], mean, data.base),
+    )  # fmt: skip
+
+
+def _truncate(data, rng) -> Sweep:
+    levels, seed = [9, 2, 1.5, 1, 0.8, 0.6, 0.4, 0.2], int(rng.integers(2**31))
+    n = len(data.base)
+    return Sweep(
+        "truncate", None, True, levels,
+        lambda i: data.truncated(np.random.default_rng(seed), n, levels[i]),
+    )  # fmt: skip
+
+
+def outliers(rng: np.random.Generator, a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
+    """Broad outliers around both sets: three standard deviations of the reference, `[count, d]`."""
+    centre = (a.mean(axis=0) + b.mean(axis=0)) / 2
+    noise = rng.normal(size=(count, a.shape[1])) * 3 * a.std(axis=0)
+    return (centre + noise).astype(np.float32)
+
+
+def write_labels(path: str) -> None:
+    """Writes the labels file from an idx file of labels (`t10k-labels-idx1-ubyte.gz`)."""
+    labels = np.frombuffer(gzip.decompress(Path(path).read_bytes()), np.uint8, offset=8)
+    np.savez_compressed(LABELS, labels=labels)
+
+
+DATA = {"gauss": gauss, "curved": curved, "fashion": fashion}
