@@ -53,9 +53,11 @@ class DCGANDiscriminator(nn.Module):
 
     Attributes:
         channels: Channels after each halving; the first acts on 16×16.
+        gain: Factor of the scores.
     """
 
     channels: tuple[int, ...] = (64, 128, 256)
+    gain: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array, update: bool) -> jax.Array:
@@ -63,7 +65,7 @@ class DCGANDiscriminator(nn.Module):
         for i, features in enumerate(self.channels):
             x = _convolution(features, 4, layers.conv_4x4_stride_2, x, update, f"down_{i}")
             x = nn.leaky_relu(x, 0.2)
-        return _head(x, update)
+        return self.gain * _head(x, update)
 
 
 class SNGANDiscriminator(nn.Module):
@@ -71,16 +73,18 @@ class SNGANDiscriminator(nn.Module):
 
     Attributes:
         channels: Channels after each halving block.
+        gain: Factor of the scores.
     """
 
     channels: tuple[int, ...] = (32, 64, 128)
+    gain: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array, update: bool) -> jax.Array:
         """Scores images `x [n, 32, 32, c]`: float32 `[n]`; `update` runs a power step."""
         for i, features in enumerate(self.channels):
             x = self._down(x, features, update, f"block_{i}", activate_first=i > 0)
-        return _head(nn.leaky_relu(x, 0.2), update)
+        return self.gain * _head(nn.leaky_relu(x, 0.2), update)
 
     def _down(self, x, features, update, name, *, activate_first):
         y = nn.leaky_relu(x, 0.2) if activate_first else x

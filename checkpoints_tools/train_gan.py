@@ -57,7 +57,8 @@ class Trainer:
     def __init__(self, config: ml_collections.ConfigDict):
         self.config = config
         self.generator = generators.build(config.generator, {})
-        self.discriminator = choose("discriminator", config.discriminator, DISCRIMINATORS)()
+        discriminator = choose("discriminator", config.discriminator, DISCRIMINATORS)
+        self.discriminator = discriminator(gain=config.discriminator_gain)
         self.generator_optimizer = self._adam(config.generator_learning_rate)
         self.discriminator_optimizer = self._adam(config.discriminator_learning_rate)
         self.key = jax.random.key(config.seed)

@@ -63,6 +63,37 @@ def test_export_loads(config, trained, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_run_begins_with_the_networks_of_another(config, trained):
+    workdir, _ = trained
+    follower = config.copy_and_resolve_references()
+    follower.first_generator = follower.first_discriminator = str(workdir)
+    state = train_gan.Trainer(follower).init()
+    trainer = train_gan.Trainer(config)
+    last, images = trainer.init(), train_gan.load_training_images(config)
+    for _ in range(config.steps):
+        last, _ = trainer.step(last, images)
+    assert int(state.step) == 0
+    for network in ("generator", "discriminator"):
+        ours, theirs = getattr(state, network), getattr(last, network)
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_a_run_to_begin_with_is_missing(config, tmp_path):
+    follower = config.copy_and_resolve_references()
+    follower.first_generator = str(tmp_path / "gone")
+    with pytest.raises(FileNotFoundError, match="gone: no checkpoints of a finished run"):
+        train_gan.Trainer(follower).init()
+
+
+@pytest.mark.parametrize("name", train_gan.DISCRIMINATORS)
+def test_gain_multiplies_the_scores(name):
+    images = jax.random.uniform(jax.random.key(0), (8, 32, 32, 1))
+    plain, amplified = (train_gan.DISCRIMINATORS[name](gain=gain) for gain in (1.0, 8.0))
+    variables = plain.init(jax.random.key(1), images, update=True)
+    scores = [module.apply(variables, images, update=False) for module in (plain, amplified)]
+    np.testing.assert_array_equal(8 * scores[0], scores[1])
+
+
 def test_unknown_run(tmp_path):
     with pytest.raises(ValueError, match="training run 'dcgam' is unknown; did you mean 'dcgan'"):
         train_gan.train(train_config.get_config("dcgam"), tmp_path)
