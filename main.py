@@ -1,4 +1,7 @@
-"""Judges what compressing GAN generators costs: python main.py --config=FILE --workdir=FOLDER."""
+"""Judges what compressing GAN generators costs: python main.py --config=FILE --workdir=FOLDER.
+
+With --dry_run instead of --workdir it prints what would be measured, from shapes alone.
+"""
 
 import sys
 from pathlib import Path
@@ -8,10 +11,11 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs import default
-from lsh_gan import checkpoints, settings, sweep
+from lsh_gan import checkpoints, dry_run, search, settings, sweep
 
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/fashion_mnist.py", "What to measure.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results.", required=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print what would be measured.")
 
 
 def parse(arguments: list[str]) -> list[str]:
@@ -27,10 +31,17 @@ def main(arguments: list[str]) -> None:
     """Runs the experiment; bad input ends it with one line."""
     if len(arguments) > 1:
         raise app.UsageError(f"unexpected argument {arguments[1]!r}")
+    if _WORKDIR.value is None and not _DRY_RUN.value:
+        raise app.UsageError("--workdir is missing: the folder of the results")
     checkpoints.quiet_orbax()
     logging.info("devices: %s", ", ".join(map(str, jax.devices())))
     try:
-        sweep.run(_CONFIG.value, Path(_WORKDIR.value))
+        if _DRY_RUN.value:
+            dry_run.run(_CONFIG.value)
+        elif _CONFIG.value.search.share:
+            search.run(_CONFIG.value, Path(_WORKDIR.value))
+        else:
+            sweep.run(_CONFIG.value, Path(_WORKDIR.value))
     except (ValueError, TypeError, FileNotFoundError) as error:
         logging.debug("where it happened", exc_info=True)
         sys.exit(f"error: {error}")

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 CACHE = Path("runs/validity")
+FACES = Path("checkpoints/face_dcgan")
 LABELS = Path(__file__).parent / "fashion_mnist_labels.npz"
 
 
@@ -115,16 +116,28 @@ def embed_packaged() -> np.ndarray:
     return _cached("fashion", _packaged_images)
 
 
-def destroyed(bits: int, count: int, name: str = "dcgan") -> np.ndarray:
-    """Features of a packaged generator, quantized per tensor to `bits`; 0 leaves it whole."""
-    return _cached(f"{name}_{bits}_{count}", lambda: _generated(name, bits, count))
+def destroyed(count: int) -> np.ndarray:
+    """Features of the packaged DCGAN's samples, quantized per tensor to 2 bits, `[count, d]`."""
+    return _cached(f"dcgan_2_{count}", lambda: _generated("dcgan", 2, count, 1))
+
+
+def faces(count: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Features of a DCGAN of faces, whole and at 2 bits; None where it has not been converted.
+
+    `configs/face_dcgan.py` says where it is from. The whole generator is the reference.
+    """
+    files = [CACHE / f"face_dcgan_{bits}_{count}.npy" for bits in (0, 2)]
+    if not FACES.exists() and not all(file.exists() for file in files):
+        return None
+    whole = _cached(f"face_dcgan_0_{count}", lambda: _generated(str(FACES), 0, count, 1))
+    return whole, _cached(f"face_dcgan_2_{count}", lambda: _generated(str(FACES), 2, count, 2))
 
 
 def _cached(name: str, images: Callable[[], np.ndarray]) -> np.ndarray:
-    from lsh_gan import features
-
     file = CACHE / f"{name}.npy"
     if not file.exists():
+        from lsh_gan import features
+
         CACHE.mkdir(parents=True, exist_ok=True)
         network = features.load("efficientnet_lite0", side=64)
         np.save(file, np.asarray(features.embed(network, images())))
@@ -137,7 +150,7 @@ def _packaged_images() -> np.ndarray:
     return datasets.load_images("fashion_mnist")
 
 
-def _generated(name: str, bits: int, count: int) -> np.ndarray:
+def _generated(name: str, bits: int, count: int, seed: int) -> np.ndarray:
     from lsh_gan import compression, generators, sampling
 
     generator = generators.load(name)
@@ -145,7 +158,7 @@ def _generated(name: str, bits: int, count: int) -> np.ndarray:
     if bits:
         spec = compression.CompressionSpec(bits=bits, granularity="per_tensor")
         params = compression.compress(params, spec)[0]
-    batches = sampling.sample(generator, params, jax.random.key(1), count, batch_size=256)
+    batches = sampling.sample(generator, params, jax.random.key(seed), count, batch_size=250)
     return np.concatenate(list(batches))
 
 
@@ -162,19 +175,22 @@ def sweeps(data: Data, rng: np.random.Generator) -> list[Sweep]:
 
 
 def _shift(data, rng) -> Sweep:
-    levels = [0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.5]
+    levels = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.5]
     direction = rng.normal(size=data.base.shape[1])
     direction *= np.sqrt(data.reference.var(axis=0).sum()) / np.linalg.norm(direction)
     return Sweep("shift", True, True, levels, lambda i: data.base + levels[i] * direction)
 
 
 def _shrink(data) -> Sweep:
-    levels, mean = [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.25], data.reference.mean(axis=0)
+    levels, mean = (
+        [1, 0.97, 0.94, 0.9, 0.87, 0.84, 0.8, 0.7, 0.5, 0.25],
+        data.reference.mean(axis=0),
+    )
     return Sweep("shrink", None, True, levels, lambda i: mean + levels[i] * (data.base - mean))
 
 
 def _spread(data) -> Sweep:
-    levels, mean = [1, 1.1, 1.2, 1.3, 1.4, 1.6, 2, 4], data.reference.mean(axis=0)
+    levels, mean = [1, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5, 2, 4], data.reference.mean(axis=0)
     return Sweep("spread", True, None, levels, lambda i: mean + levels[i] * (data.base - mean))
 
 
@@ -214,7 +230,8 @@ def _replace(data, gone, spare, kept) -> np.ndarray:
 
 def _repeat(data, rng) -> Sweep:
     n = len(data.base)
-    levels = [n, int(0.8 * n), int(0.6 * n), int(0.4 * n), n // 4, n // 8, n // 16, n // 50]
+    shares = [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.25, 0.12, 0.02]
+    levels = [int(share * n) for share in shares]
     order = rng.permutation(n)
     return Sweep(
         "repeat", False, True, levels, lambda i: data.base[order[np.arange(n) % levels[i]]]
@@ -241,7 +258,7 @@ def _at_mean(data) -> Sweep:
 
 
 def _truncate(data, rng) -> Sweep:
-    levels, seed = [9, 2, 1.5, 1, 0.8, 0.6, 0.4, 0.2], int(rng.integers(2**31))
+    levels, seed = [9, 2.5, 2, 1.75, 1.5, 1.25, 1, 0.8, 0.5, 0.2], int(rng.integers(2**31))
     n = len(data.base)
     return Sweep(
         "truncate", None, True, levels,
@@ -249,11 +266,10 @@ def _truncate(data, rng) -> Sweep:
     )  # fmt: skip
 
 
-def outliers(rng: np.random.Generator, a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
-    """Broad outliers around both sets: three standard deviations of the reference, `[count, d]`."""
-    centre = (a.mean(axis=0) + b.mean(axis=0)) / 2
-    noise = rng.normal(size=(count, a.shape[1])) * 3 * a.std(axis=0)
-    return (centre + noise).astype(np.float32)
+def outliers(rng: np.random.Generator, reference: np.ndarray, count: int) -> np.ndarray:
+    """Broad outliers: normal, three standard deviations of the reference wide, `[count, d]`."""
+    noise = rng.normal(size=(count, reference.shape[1])) * 3 * reference.std(axis=0)
+    return (reference.mean(axis=0) + noise).astype(np.float32)
 
 
 def write_labels(path: str) -> None:

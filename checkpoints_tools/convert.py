@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from checkpoints_tools.converters import SOURCES, convert_state
 from checkpoints_tools.converters.files import find, tensor_file
@@ -97,7 +97,7 @@ def parse_setting(setting: str) -> tuple[str, Any]:
 def main(argv: list[str]) -> None:
     """Command line."""
     del argv
-    checkpoints.quiet_orbax()
+    logging.set_verbosity(logging.WARNING)
     try:
         settings = dict(map(parse_setting, _SET.value))
         metadata = convert(_INPUT.value, _OUTPUT.value, source=_SOURCE.value, settings=settings)

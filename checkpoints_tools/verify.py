@@ -13,9 +13,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
-from lsh_gan import checkpoints, generators
+from lsh_gan import generators
 from lsh_gan.tensor_files import read
 
 _GOLDEN = flags.DEFINE_string("golden", None, "npz with inputs and images of the original network.")
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
     """Command line."""
     if len(argv) != 2:
         raise app.UsageError("expected one argument, the checkpoint folder")
-    checkpoints.quiet_orbax()
+    logging.set_verbosity(logging.WARNING)
     try:
         print(verify(argv[1], _GOLDEN.value))
     except (FileNotFoundError, ValueError) as error:

@@ -15,11 +15,20 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_samples = 5_000  # m: images a generator and setting
     config.batch_size = 256  # of sampling; a multiple of the number of devices
     config.seeds = (0,)  # of the latents: one row a seed; the same latents for every setting
+    config.truncation_psi = 1.0  # 0 to 1, 1 is none; families: see `Generator.__call__`
+    # What a generator is whose file is not there yet, and how to get it, by the last part of its
+    # path; for --dry_run and for error messages, see `configs/ffhq.py`.
+    config.expected = ml_collections.ConfigDict()
 
     # What it is judged against.
     config.reference = ml_collections.ConfigDict()
     config.reference.images = "fashion_mnist"  # or a folder, .npz, .npy or idx file of images
     config.reference.features = ""  # or `.npy` features [n, d], made with the same network
+    # Or uncompressed samples of this generator, drawn with `reference.seed`: then scores say how
+    # far compression moves it from itself, and nothing of how good it is.
+    config.reference.samples_of = ""
+    # Or the file `reference.sketch` of another work folder: no images then, and only metric lsh.
+    config.reference.sketch = ""
     config.reference.num_images = 5_000  # n, drawn at random; 0 takes all
     config.reference.side = 0  # 0: images as they are; else cropped and resized to this, pixels
     config.reference.seed = 0  # of the draw
@@ -38,12 +47,26 @@ def get_config() -> ml_collections.ConfigDict:
     config.compression.granularity = ("per_channel",)  # or per_tensor, per_group
     config.compression.scheme = ("symmetric",)  # or affine
     config.compression.full_precision = True  # also judge the generator as it is
+    # Inputs of layers: 0 leaves them in float32, (0, 8) measures both, 8 alone gives W8A8, W4A8 ...
+    config.compression.activation_bits = (0,)
+    config.compression.activation_clipping = "mse"  # of their ranges, which are affine
+    # Corrections that need samples of the generator itself, but no training.
+    config.compression.correct_biases = False  # each layer's mean output as at full precision
+    config.compression.reestimate_batch_norms = False  # statistics of the compressed generator
+    config.compression.num_calibration = 256  # latents for both, other ones than the judged
+    config.compression.layerwise = False  # one layer at a time, the others at full precision
     config.compression.group_size = 0  # of per_group
     config.compression.percentile = 99.99  # of clipping percentile
     config.compression.num_stds = 3.0  # of clipping std
     # Ordered overrides by path, the first match wins, for example
     # ("params/to_image/kernel: skip", "params/project/.*: bits=8 clipping=none").
     config.compression.rules = ()
+
+    # Search for the smallest mixed-precision setting, see `configs/search.py`.
+    config.search = ml_collections.ConfigDict()
+    config.search.share = 0.0  # of precision and recall to keep; 0 does not search
+    config.search.num_samples = 2_000  # n and m of a measurement inside the search
+    config.search.seed = 1_000  # of the latents inside the search; not among `seeds`
 
     # How the two sets of features are compared.
     config.metrics = ("knn", "lsh_knn", "lsh")
@@ -55,7 +78,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.hash.num_tables = 32
     # Bits a table; "auto" brings the ceiling to its target.
     config.hash.num_bits = config_dict.FieldReference("auto", field_type=object)
-    config.hash.radius_bins = 12  # 0 turns them off
+    config.hash.radius_bins = 8  # 0 turns them off
     config.hash.min_count = 1  # reference points that make a cell count
     # Share of tables that must agree; None: the mean over tables.
     config.hash.votes = config_dict.FieldReference(0.5, field_type=object)

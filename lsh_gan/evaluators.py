@@ -1,16 +1,40 @@
 """The metrics by name, behind one contract: fit the reference once, score many generated sets."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 
+import lsh_gan
 from lsh_gan import metrics
+from lsh_gan.cache import kept
 from lsh_gan.errors import choose
-from lsh_gan.metrics import HashSpec, PrecisionRecall
+from lsh_gan.features import FeatureNetwork
+from lsh_gan.metrics import HashSpec, LshReference, PrecisionRecall
+
+CACHE_FOLDER = "cache"
+SKETCH_FILE = "reference.sketch"  # in the work folder
 
 Score = Callable[[jax.Array], PrecisionRecall]
+
+
+class ReferenceFeatures(NamedTuple):
+    """A reference, embedded.
+
+    Attributes:
+        first: Features, float32 `[n, d]`.
+        second: A second sample of the same distribution, for the ceilings, or None.
+        content_hash: Sha256 (hex) over what both are features of.
+        source: What made the features; see `feature_source`.
+    """
+
+    first: jax.Array
+    second: jax.Array | None
+    content_hash: str
+    source: str
 
 
 def hash_spec(config: Any) -> HashSpec:
@@ -19,50 +43,111 @@ def hash_spec(config: Any) -> HashSpec:
     return HashSpec(**{name: config.hash[name] for name in names})
 
 
-def _knn(config: Any, reference: jax.Array, second: jax.Array | None) -> Score:
-    fitted = metrics.knn_fit(
-        reference,
-        k=config.k,
-        inclusive=config.inclusive,
-        second_reference=second,
-        memory_mb=config.memory_mb,
+def feature_source(config: Any, network: FeatureNetwork) -> str:
+    """What features are a function of, beside the images: equal texts mean equal features."""
+    side = config.reference.side
+    images = f"images cropped and resized to {side} px" if side else "images as they are"
+    return (
+        f"{network.name} at {network.side} px ({network.content_hash[:16]}), {images}, "
+        f"lsh_gan {lsh_gan.__version__}"
+    )
+
+
+def _knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
+    source = (
+        f"{reference.source}, reference {reference.content_hash[:16]}, k = {config.k}, "
+        f"inclusive = {config.inclusive}"
+    )
+    fitted = kept(
+        workdir / CACHE_FOLDER / "knn.radii",
+        read=partial(metrics.load, source=source, features=reference.first),
+        make=lambda: metrics.knn_fit(
+            reference.first,
+            k=config.k,
+            inclusive=config.inclusive,
+            second_reference=reference.second,
+            memory_mb=config.memory_mb,
+        ),
+        write=partial(_save_radii, source),
     )
     return partial(metrics.knn_score, fitted)
 
 
-def _lsh_knn(config: Any, reference: jax.Array, second: jax.Array | None) -> Score:
+def _save_radii(source: str, file: Path, fitted: metrics.KnnReference) -> None:
+    metrics.save(file, fitted, source=source, keep_features=False)
+
+
+def _lsh_knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
     key = jax.random.key(config.hash.seed)
     fitted = metrics.lsh_knn_fit(
-        key, reference, spec=hash_spec(config), k=config.k, second_reference=second
+        key,
+        reference.first,
+        spec=hash_spec(config),
+        k=config.k,
+        second_reference=reference.second,
     )
     return partial(metrics.lsh_knn_score, fitted)
 
 
-def _lsh(config: Any, reference: jax.Array, second: jax.Array | None) -> Score:
+def _lsh(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
     fitted = metrics.lsh_fit(
         jax.random.key(config.hash.seed),
-        reference,
+        reference.first,
         spec=hash_spec(config),
         min_count=config.hash.min_count,
         votes=config.hash.votes,
-        second_reference=second,
+        second_reference=reference.second,
+        source=reference.source,
     )
+    metrics.save(workdir / SKETCH_FILE, fitted)
     return partial(metrics.lsh_score, fitted)
 
 
 EVALUATORS = {"knn": _knn, "lsh_knn": _lsh_knn, "lsh": _lsh}
 
 
-def fit(config: Any, reference: jax.Array, second: jax.Array | None) -> dict[str, Score]:
+def fit(config: Any, reference: ReferenceFeatures, workdir: Path) -> dict[str, Score]:
     """Fits every metric of `config.metrics` on the reference.
 
     Args:
         config: See `configs/default.py`.
-        reference: Features, float32 `[n, d]`.
-        second: A second reference sample of the same distribution, for the ceilings, or None.
+        reference: What to fit on.
+        workdir: Keeps the radii of KNN (`cache`), and receives the sketch of LSH.
 
     Returns:
         Metric name to a function of generated features `[m, d]`.
     """
     evaluators = {name: choose("metric", name, EVALUATORS) for name in config.metrics}
-    return {name: make(config, reference, second) for name, make in evaluators.items()}
+    return {name: make(config, reference, workdir) for name, make in evaluators.items()}
+
+
+def load_sketch(config: Any, network: FeatureNetwork) -> LshReference:
+    """Reads the LSH reference that `config.reference.sketch` names.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no sketch, is damaged, was made with another feature network,
+            preprocessing or version, or with another hash than `config.hash`.
+    """
+    path = config.reference.sketch
+    fitted = metrics.load(path, source=feature_source(config, network))
+    votes, min_count = config.hash.votes, config.hash.min_count
+    if isinstance(fitted, metrics.Sketch):
+        fitted = LshReference(fitted, min_count, votes, True, None)
+    if not isinstance(fitted, LshReference):
+        raise ValueError(f"{path}: holds a KNN reference; expected the sketch of an LSH reference")
+    made = dataclasses.asdict(fitted.sketch.hasher.spec)
+    made |= {"min_count": fitted.min_count, "votes": fitted.votes}
+    asked = {**dataclasses.asdict(hash_spec(config)), "min_count": min_count, "votes": votes}
+    for name, value in made.items():
+        if value != asked[name]:
+            advice = f"say --config.hash.{name}={value}" if name in config.hash else "make it again"
+            raise ValueError(
+                f"{path}: made with hash.{name} = {value}, not {asked[name]}; {advice}"
+            )
+    if fitted.sketch.cells is None and votes is not None:
+        raise ValueError(
+            f"{path}: holds counts only, which give no voted recall; build it with "
+            "keep_codes=True, or say --config.hash.votes=None"
+        )
+    return fitted

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,8 @@ from PIL import Image
 
 import lsh_gan
 from lsh_gan import compression, features, rows, sampling
-from lsh_gan.compression import CompressionSpec
+from lsh_gan.compression import CompressionReport, GeneratorSpec
+from lsh_gan.compression.files import file_bytes
 from lsh_gan.evaluators import Score
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator
@@ -21,6 +22,8 @@ from lsh_gan.reference import Samples
 
 PACKED_FOLDER = "packed"
 SAMPLES_FOLDER = "samples"
+# Number of the fold of the key that calibration draws from; no sample has this number.
+CALIBRATION_FOLD = 2**32 - 1
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "orbax-checkpoint")
 
 
@@ -30,18 +33,24 @@ class Task(NamedTuple):
     Attributes:
         name: Of what is judged, for tables.
         identity: All that its numbers depend on; a JSON object that goes into the row.
-        spec: The compression.
+        spec: What is done to the generator.
         seed: Of the latents.
         generator: What is compressed and sampled; None for given samples.
         samples: Given samples; None for a generator.
+        channel_axes: Of the generator, see `generators.channel_axes`.
+        layer: Path of the only tensor that is compressed; None if it is not the only one.
+        keep: Whether the packed file and a strip of samples are kept.
     """
 
     name: str
     identity: dict[str, Any]
-    spec: CompressionSpec
+    spec: GeneratorSpec
     seed: int
     generator: Generator | None = None
     samples: Samples | None = None
+    channel_axes: Mapping[str, int] | None = None
+    layer: str | None = None
+    keep: bool = True
 
     @property
     def row_hash(self) -> str:
@@ -51,7 +60,8 @@ class Task(NamedTuple):
     @property
     def title(self) -> str:
         """What a progress bar says."""
-        return f"{self.name} {self.spec.bits} bits" if self.spec.bits else self.name
+        bits = self.spec.weights.bits
+        return f"{self.name} {bits} bits" if bits else self.name
 
 
 class Clock:
@@ -94,11 +104,13 @@ def measure(
     """
     clock = Clock()
     row = {"generator": task.name, **_spec_fields(task.spec), "seed": task.seed}
+    if task.layer:
+        row["layer"] = task.layer
     batch_size = config.features.batch_size or None
     if task.samples is not None:
         generated = task.samples.embed(network, batch_size=batch_size, progress=advance)
     else:
-        params, size = _compress(task, workdir)
+        params, size = _compress(task, config, workdir)
         row |= size
         clock.lap("compress")
         images = _sample(task, params, config, workdir)
@@ -119,31 +131,79 @@ def measure(
     }
 
 
-def _spec_fields(spec: CompressionSpec) -> dict[str, Any]:
+def _spec_fields(spec: GeneratorSpec) -> dict[str, Any]:
     """What tables show of a compression; nothing but the width is meant at full precision."""
-    names = ("bits", "clipping", "granularity", "scheme")
-    return {name: getattr(spec, name) if spec.bits else None for name in names}
+    weights = spec.weights
+    fields = {
+        "bits": weights.bits,
+        "activation_bits": spec.activations and spec.activations.bits,
+        "clipping": weights.clipping,
+        "granularity": weights.granularity,
+        "scheme": weights.scheme,
+        "correct_biases": spec.correct_biases,
+        "reestimate_batch_norms": spec.reestimate_batch_norms,
+    }
+    return fields if weights.bits else dict.fromkeys(fields)
 
 
-def _compress(task: Task, workdir: Path) -> tuple[Any, dict[str, Any]]:
+def _compress(task: Task, config: Any, workdir: Path) -> tuple[Any, dict[str, Any]]:
     """Packs the generator to a file and takes the parameters back from the packed codes."""
-    options = task.generator.provenance["options"]
-    metadata = {"name": task.name, "family": task.generator.family, "options": options}
-    packed = compression.pack(task.generator.params, task.spec, metadata=metadata)
-    size = compression.save_packed(workdir / PACKED_FOLDER / f"{task.row_hash}.packed", packed)
-    count = sum(leaf.size for leaf in jax.tree.leaves(task.generator.params))
+    generator = task.generator
+    options = generator.provenance["options"]
+    metadata = {"name": task.name, "family": generator.family, "options": options}
+    inputs = (None, None)
+    if task.spec.needs_latents:
+        key = jax.random.fold_in(jax.random.key(task.seed), CALIBRATION_FOLD)
+        inputs = generator.draw(key, 0, config.compression.num_calibration)
+    packed, report = compression.pack_generator(
+        generator.module,
+        generator.params,
+        task.spec,
+        latents=inputs[0],
+        labels=inputs[1],
+        channel_axes=task.channel_axes,
+        metadata=metadata,
+    )
+    if task.keep:
+        size = compression.save_packed(workdir / PACKED_FOLDER / f"{task.row_hash}.packed", packed)
+    else:
+        size = file_bytes([tensor.layout for tensor in packed.tensors], packed.empty, metadata)
+    count = sum(leaf.size for leaf in jax.tree.leaves(generator.params))
     sizes = {"bytes": size, "ratio": 4 * count / size, "bits_per_parameter": 8 * size / count}
-    return compression.unpack(packed), sizes
+    return compression.unpack(packed), sizes | {"tensors": _tensor_fields(report)}
+
+
+def _tensor_fields(report: CompressionReport) -> list[dict[str, Any]]:
+    """What happened to each compressed tensor; an SQNR without noise is null, α the median."""
+    return [
+        {
+            "path": tensor.path,
+            "shape": list(tensor.shape),
+            "bits": tensor.bits,
+            "clipping": tensor.clipping,
+            "alpha": float(np.median(tensor.alpha)),
+            "share_clipped": tensor.share_clipped,
+            "sqnr_db": tensor.sqnr_db if np.isfinite(tensor.sqnr_db) else None,
+            "bytes": tensor.bytes,
+        }
+        for tensor in report.tensors
+        if tensor.bits is not None
+    ]
 
 
 def _sample(task: Task, params: Any, config: Any, workdir: Path) -> Iterator[np.ndarray]:
     """Yields the generated images and keeps the first ones as a strip, one file a row."""
     key = jax.random.key(task.seed)
     batches = sampling.sample(
-        task.generator, params, key, config.num_samples, batch_size=config.batch_size
+        task.generator,
+        params,
+        key,
+        config.num_samples,
+        batch_size=config.batch_size,
+        truncation_psi=config.truncation_psi,
     )
     for number, batch in enumerate(batches):
-        if number == 0:
+        if number == 0 and task.keep:
             strip = np.concatenate(list(batch[: config.num_columns]), axis=1)
             image = Image.fromarray(strip[..., 0] if strip.shape[-1] == 1 else strip)
             image.save(workdir / SAMPLES_FOLDER / f"{task.row_hash}.png")

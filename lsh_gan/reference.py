@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsh_gan import datasets, features
+from lsh_gan import datasets, evaluators, features, metrics, own_samples
+from lsh_gan.cache import kept
+from lsh_gan.evaluators import CACHE_FOLDER, ReferenceFeatures, Score
 from lsh_gan.features import FeatureNetwork
+from lsh_gan.metrics import LshReference, storage
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,52 +53,89 @@ class Reference:
     """A reference sample, and a second one of the same size where there are enough images.
 
     Attributes:
-        first: The reference sample.
+        first: The reference sample; None if a sketch takes its place.
         second: Disjoint from the first and as large, for the ceilings; None if there is none.
-        content_hash: Sha256 (hex) over the values of both.
+        content_hash: Sha256 (hex) over the values of both, or of the sketch.
+        name: What it is, for tables.
+        sketch: The saved sketch that is scored against, or None.
     """
 
-    first: Samples
+    first: Samples | None
     second: Samples | None
     content_hash: str
+    name: str
+    sketch: LshReference | None = None
 
-    def embed(
-        self, config: Any, network: FeatureNetwork, cache: Path, progress: Callable[[int], Any]
-    ) -> tuple[jax.Array, jax.Array | None]:
-        """Returns the features of both samples, from the folder `cache` if they are there."""
+    def __len__(self) -> int:
+        return len(self.first) if self.sketch is None else self.sketch.sketch.rows
+
+    def fit(
+        self, config: Any, network: FeatureNetwork, workdir: Path, progress: Callable[[int], Any]
+    ) -> dict[str, Score]:
+        """Fits the metrics of `config` on the reference, which is embedded if need be.
+
+        Args:
+            config: See `configs/default.py`.
+            network: Embeds the images.
+            workdir: Keeps the features; see also `evaluators.fit`.
+            progress: Called with a number of embedded images.
+        """
+        if self.sketch is not None:
+            return {"lsh": partial(metrics.lsh_score, self.sketch)}
         first, second = (
-            part and _cached(part, config, network, cache, progress)
+            part and _embedded(part, config, network, workdir / CACHE_FOLDER, progress)
             for part in (self.first, self.second)
         )
-        return first, second
+        source = evaluators.feature_source(config, network)
+        reference = ReferenceFeatures(first, second, self.content_hash, source)
+        return evaluators.fit(config, reference, workdir)
 
 
-def _cached(
+def _embedded(
     part: Samples, config: Any, network: FeatureNetwork, cache: Path, progress: Callable
 ) -> jax.Array:
-    file = cache / f"{network.content_hash[:16]}-{part.content_hash[:16]}.npy"
-    if file.exists():
-        return jnp.asarray(load_features(file, network.dim))
+    if part.features is not None:
+        return part.embed(network)
     batch_size = config.features.batch_size or None
-    embedded = part.embed(network, batch_size=batch_size, progress=progress)
-    if part.features is None:
-        cache.mkdir(exist_ok=True)
-        with file.with_suffix(".part").open("wb") as stream:
-            np.save(stream, np.asarray(embedded))
-        file.with_suffix(".part").replace(file)
-    return embedded
+    header = {
+        "kind": "features",
+        "source": evaluators.feature_source(config, network),
+        "images": part.content_hash,
+    }
+    return kept(
+        cache / f"{network.content_hash[:16]}-{part.content_hash[:16]}.features",
+        read=partial(_read_embedded, header),
+        make=lambda: part.embed(network, batch_size=batch_size, progress=progress),
+        write=lambda file, x: storage.write(file, {"features": np.asarray(x)}, header),
+    )
 
 
-def load_reference(config: Any, dim: int) -> Reference:
+def _read_embedded(expected: dict[str, str], file: Path) -> jax.Array:
+    arrays, header = storage.read(file)
+    if not expected.items() <= header.items():
+        raise ValueError(f"{file}: holds features of {header.get('source')!r}")
+    return jnp.asarray(arrays["features"])
+
+
+def load_reference(config: Any, network: FeatureNetwork) -> Reference:
     """Loads and draws the reference that `config.reference` asks for.
 
     Raises:
-        FileNotFoundError, ValueError: As `datasets.load_images`; fewer than k + 2 or than asked.
+        FileNotFoundError, ValueError: As `datasets.load_images` and `evaluators.load_sketch`; fewer
+            than k + 2 or than asked.
     """
     fields = config.reference
+    if fields.sketch:
+        sketch = evaluators.load_sketch(config, network)
+        found = metrics.file_hash(fields.sketch)
+        return Reference(None, None, found, Path(fields.sketch).name, sketch)
+    if fields.samples_of:
+        first, second, name = own_samples.load(config)
+        both = first.content_hash + second.content_hash
+        return Reference(first, second, hashlib.sha256(both.encode()).hexdigest(), name)
     if fields.features:
         source, kind = fields.features, "features"
-        everything = load_features(source, dim)
+        everything = load_features(source, network.dim)
     else:
         source, kind = fields.images, "images"
         everything = datasets.load_images(source, side=fields.side)
@@ -110,7 +151,7 @@ def load_reference(config: Any, dim: int) -> Reference:
     if len(everything) >= 2 * n:
         second = _samples(everything[np.sort(order[n : 2 * n])], kind)
     both = first.content_hash + (second.content_hash if second else "")
-    return Reference(first, second, hashlib.sha256(both.encode()).hexdigest())
+    return Reference(first, second, hashlib.sha256(both.encode()).hexdigest(), Path(source).name)
 
 
 def load_samples(config: Any, path: str, dim: int) -> Samples:

@@ -8,7 +8,7 @@ import jax
 import ml_collections
 
 from lsh_gan import compression, features
-from lsh_gan.compression import CompressionSpec, Rule
+from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
 from lsh_gan.errors import choose, nearest
 from lsh_gan.evaluators import EVALUATORS, hash_spec
 
@@ -23,7 +23,9 @@ _LEAST = {
     "reference.side": 0,
     "features.batch_size": 0,
     "compression.group_size": 0,
+    "compression.num_calibration": 1,
     "hash.min_count": 1,
+    "search.num_samples": 1,
 }
 
 
@@ -63,9 +65,37 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
         raise ValueError(f"k = {config.k} needs at least {least} images; n = {n}, m = {m}")
     if not (config.generators or config.samples):
         raise ValueError("generators and samples are both empty; expected something to judge")
-    compression_specs(config)
+    if not 0 <= config.truncation_psi <= 1:
+        raise ValueError(f"truncation_psi = {config.truncation_psi}; expected 0 to 1")
+    if config.reference.samples_of and config.reference.seed in config.seeds:
+        raise ValueError(
+            f"reference.seed = {config.reference.seed} is in seeds too: samples would be judged "
+            "against themselves"
+        )
+    if config.reference.samples_of and config.reference.num_images == 0:
+        raise ValueError("reference.num_images = 0; expected a number with reference.samples_of")
+    _check_sketch(config)
+    _check_calibration(config, generator_specs(config))
+    if config.compression.layerwise and not config.compression.full_precision:
+        raise ValueError("compression.layerwise compares with full precision; set full_precision")
+    _check_search(config)
     hash_spec(config)
     return ml_collections.FrozenConfigDict(config)
+
+
+def _check_sketch(config: Any) -> None:
+    if not config.reference.sketch:
+        return
+    if config.metrics != ("lsh",):
+        raise ValueError(
+            f"metrics = {','.join(config.metrics)} with reference.sketch; a sketch has no features "
+            "to measure distances to: say --config.metrics=lsh, or give reference.images instead"
+        )
+    for name in ("features", "samples_of"):
+        if config.reference[name]:
+            raise ValueError(
+                f"reference.sketch and reference.{name} are both given; expected one of them"
+            )
 
 
 def _split(value: Any) -> tuple[str, ...]:
@@ -98,6 +128,70 @@ def compression_specs(config: Any) -> list[CompressionSpec]:
     for clipping in fields.clipping:
         choose("compression.clipping", clipping, compression.METHODS)
     return specs
+
+
+def generator_specs(config: Any) -> list[GeneratorSpec]:
+    """All that `config.compression` asks to be done to a generator, full precision first."""
+    fields = config.compression
+    choose("compression.activation_clipping", fields.activation_clipping, compression.METHODS)
+    activations = [_activations(b, fields.activation_clipping) for b in fields.activation_bits]
+    if not activations:
+        raise ValueError("compression.activation_bits is empty; expected (0,) for none")
+    corrections = {
+        "correct_biases": fields.correct_biases,
+        "reestimate_batch_norms": fields.reestimate_batch_norms,
+    }
+    weights = compression_specs(config)
+    full = [GeneratorSpec(weights=spec) for spec in weights if spec.bits is None]
+    return full + [
+        GeneratorSpec(weights=spec, activations=inputs, **corrections)
+        for inputs in activations
+        for spec in weights
+        if spec.bits is not None
+    ]
+
+
+def _activations(bits: int, clipping: str) -> CompressionSpec | None:
+    if bits == 0:
+        return None
+    try:
+        return CompressionSpec(
+            bits=bits, clipping=clipping, granularity="per_tensor", scheme="affine"
+        )
+    except ValueError as error:
+        raise ValueError(f"compression.activation_bits, 0 for none: {error}") from None
+
+
+def _check_search(config: Any) -> None:
+    fields = config.search
+    if not 0 <= fields.share <= 1:
+        raise ValueError(f"search.share = {fields.share}; expected 0 (no search) to 1")
+    if not fields.share:
+        return
+    for name in ("clipping", "granularity", "scheme", "activation_bits"):
+        if len(config.compression[name]) != 1:
+            raise ValueError(
+                f"compression.{name} = {config.compression[name]}: a search chooses widths; "
+                "expected one value"
+            )
+    if len(set(config.compression.bits)) < 2:
+        raise ValueError(f"compression.bits = {config.compression.bits}; expected widths to choose")
+    if fields.seed in config.seeds or fields.num_samples < config.k + 2 or not config.generators:
+        raise ValueError(
+            f"search.seed = {fields.seed}, search.num_samples = {fields.num_samples}, generators = "
+            f"{config.generators}: expected a seed that is not in seeds, at least k + 2 samples, "
+            "and a generator"
+        )
+    if config.compression.layerwise or config.samples:
+        raise ValueError("a search takes neither compression.layerwise nor samples")
+
+
+def _check_calibration(config: Any, specs: list[GeneratorSpec]) -> None:
+    if config.truncation_psi != 1 and any(spec.needs_latents for spec in specs):
+        raise ValueError(
+            f"truncation_psi = {config.truncation_psi}: activation_bits, correct_biases and "
+            "reestimate_batch_norms are calibrated without truncation; expected 1.0 with them"
+        )
 
 
 def _rule(text: str) -> Rule:

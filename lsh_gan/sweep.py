@@ -1,21 +1,40 @@
 """The driver: configuration in, one row a measurement out; what is done is not done again."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import logging
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import lsh_gan
-from lsh_gan import checkpoints, evaluators, features, generators, report, rows, settings
-from lsh_gan.compression import CompressionSpec
-from lsh_gan.compression.rules import flatten, plan_tensors
+from lsh_gan import checkpoints, expected, features, report, rows, sampling, settings
+from lsh_gan.compression import CompressionSpec, GeneratorSpec
+from lsh_gan.compression.rules import flatten, isolate, plan_tensors
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator
+from lsh_gan.generators.channels import channel_axes
+from lsh_gan.labels import Row
 from lsh_gan.measurement import PACKED_FOLDER, SAMPLES_FOLDER, Task, measure
 from lsh_gan.reference import Reference, load_reference, load_samples
+
+
+class Setup(NamedTuple):
+    """What is measured, and against what; nothing is computed yet.
+
+    Attributes:
+        config: See `configs/default.py`.
+        network: Embeds the images.
+        generators: What is compressed.
+        reference: What it is compared with.
+    """
+
+    config: Any
+    network: FeatureNetwork
+    generators: list[Generator]
+    reference: Reference
 
 
 def run(config: Any, workdir: Path) -> None:
@@ -28,31 +47,108 @@ def run(config: Any, workdir: Path) -> None:
     Raises:
         ValueError, TypeError, FileNotFoundError: Bad input, before any heavy work.
     """
-    config = settings.resolve(config)
-    network = features.load(
-        config.features.name, side=config.features.side, weights=config.features.weights or None
-    )
-    judged = [generators.load(name) for name in config.generators]
-    reference = load_reference(config, network.dim)
-    tasks = list(_tasks(config, judged, network, reference))
-    rows.open_workdir(workdir, config.to_dict())
-    finished = {row["row_hash"] for row in rows.read(workdir)}
-    waiting = [task for task in tasks if task.row_hash not in finished]
-    logging.info("%d of %d measurements are done", len(tasks) - len(waiting), len(tasks))
-    if waiting:
-        _measure_all(waiting, config, workdir, network, reference, total=len(tasks))
+    measure_all(config, workdir)
     report.write(workdir)
 
 
-def _tasks(
-    config: Any, judged: list[Generator], network: FeatureNetwork, reference: Reference
-) -> Iterator[Task]:
+def measure_all(config: Any, workdir: Path) -> list[Row]:
+    """As `run`, without the report; returns all rows, in the order of the configuration."""
+    setup = prepare(settings.resolve(config))
+    asked = list(tasks(setup))
+    with progress_bars() as progress:
+        session = Session(setup, workdir, progress)
+        waiting = [task for task in asked if task.row_hash not in session.finished]
+        finished = len(asked) - len(waiting)
+        logging.info("%d of %d measurements are done", finished, len(asked))
+        bar = progress.add_task("measurements", total=len(asked), completed=finished)
+        for task in waiting:
+            session.measure(task)
+            progress.advance(bar)
+    return [session.finished[task.row_hash] for task in asked]
+
+
+def prepare(config: Any) -> Setup:
+    """Loads what a checked configuration names.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError: Files that are missing or unfit.
+    """
+    network = features.load(
+        config.features.name, side=config.features.side, weights=config.features.weights or None
+    )
+    generators = [expected.load(config, name) for name in config.generators]
+    for generator in generators:
+        sampling.image_shape(generator, 1, truncation_psi=config.truncation_psi)
+    return Setup(config, network, generators, load_reference(config, network))
+
+
+def tasks(setup: Setup) -> Iterator[Task]:
     """Yields every measurement that the configuration asks for; bad rules are errors here."""
-    shared = {
+    for generator in setup.generators:
+        for layer, spec in _specs(setup.config, generator):
+            for seed in setup.config.seeds:
+                yield make_task(setup, generator, spec, seed, layer=layer)
+    for path in setup.config.samples:
+        samples = load_samples(setup.config, path, setup.network.dim)
+        identity = _shared_identity(setup) | {"samples": samples.content_hash}
+        full = GeneratorSpec(weights=CompressionSpec(bits=None))
+        yield Task(Path(path).stem, identity, full, 0, samples=samples)
+
+
+def make_task(
+    setup: Setup,
+    generator: Generator,
+    spec: GeneratorSpec,
+    seed: int,
+    *,
+    layer: str | None = None,
+    keep: bool = True,
+) -> Task:
+    """The measurement of one generator, setting and seed; see `Task` for the arguments."""
+    params_hash, axes = _params_hash_and_axes(generator)
+    asked = {"params": params_hash, "spec": dataclasses.asdict(spec), "seed": seed}
+    asked["truncation_psi"] = setup.config.truncation_psi
+    identity = _shared_identity(setup) | asked
+    return Task(
+        generator.name,
+        identity,
+        spec,
+        seed,
+        generator=generator,
+        channel_axes=axes,
+        layer=layer,
+        keep=keep,
+    )
+
+
+@lru_cache(maxsize=8)
+def _params_hash_and_axes(generator: Generator) -> tuple[str, dict[str, int]]:
+    axes = channel_axes(generator.module, generator.params)
+    return checkpoints.content_hash(generator.params), axes
+
+
+def _specs(config: Any, generator: Generator) -> Iterator[tuple[str | None, GeneratorSpec]]:
+    """Yields what is done to a generator, with the layer that it is done to if it is one alone."""
+    leaves, _ = flatten(generator.params)
+    axes = _params_hash_and_axes(generator)[1]
+    for spec in settings.generator_specs(config):
+        plans = plan_tensors(leaves, spec.weights, axes)
+        if not config.compression.layerwise or spec.weights.bits is None:
+            yield None, spec
+            continue
+        for layer, weights in isolate(plans).items():
+            yield layer, dataclasses.replace(spec, weights=weights)
+
+
+def _shared_identity(setup: Setup) -> dict[str, Any]:
+    """What the numbers of all rows of a configuration depend on."""
+    config, network, reference = setup.config, setup.network, setup.reference
+    return {
         "version": lsh_gan.__version__,
         "config_hash": rows.hash_of(config.to_dict()),
-        "n": len(reference.first),
+        "n": len(reference),
         "reference": reference.content_hash,
+        "reference_name": reference.name,
         "features": {
             "name": network.name,
             "side": network.side,
@@ -63,44 +159,56 @@ def _tasks(
         "inclusive": config.inclusive,
         "hash": config.hash.to_dict(),
     }
-    specs = settings.compression_specs(config)
-    for generator in judged:
-        params_hash = checkpoints.content_hash(generator.params)
-        for spec in specs:
-            plan_tensors(flatten(generator.params)[0], spec, None)
-            for seed in config.seeds:
-                asked = {"params": params_hash, "spec": dataclasses.asdict(spec), "seed": seed}
-                yield Task(generator.name, shared | asked, spec, seed, generator=generator)
-    for path in config.samples:
-        samples = load_samples(config, path, network.dim)
-        asked = {"samples": samples.content_hash}
-        full = CompressionSpec(bits=None)
-        yield Task(Path(path).stem, shared | asked, full, 0, samples=samples)
 
 
-def _measure_all(
-    waiting: list[Task],
-    config: Any,
-    workdir: Path,
-    network: FeatureNetwork,
-    reference: Reference,
-    *,
-    total: int,
-) -> None:
-    for folder in (PACKED_FOLDER, SAMPLES_FOLDER):
-        (workdir / folder).mkdir(exist_ok=True)
+def progress_bars() -> Progress:
+    """Bars with counts and the time that is left; silent where there is no terminal."""
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
-    with Progress(*columns, TimeRemainingColumn(), disable=None) as progress:
-        images = progress.add_task("reference", total=None)
-        done = progress.add_task("measurements", total=total, completed=total - len(waiting))
+    return Progress(*columns, TimeRemainingColumn(), disable=None)
 
-        def advance(count: int) -> None:
-            progress.advance(images, count)
 
-        embedded = reference.embed(config, network, workdir / "cache", advance)
-        scores = evaluators.fit(config, *embedded)
-        for task in waiting:
+class Session:
+    """An open work folder: measures what it does not have yet.
+
+    Attributes:
+        finished: Its rows, by their hash.
+    """
+
+    def __init__(self, setup: Setup, workdir: Path, progress: Progress):
+        rows.open_workdir(workdir, setup.config.to_dict())
+        self.finished = {row["row_hash"]: row for row in rows.read(workdir)}
+        self._setup, self._workdir = setup, workdir
+        self._scores: dict[str, Callable] | None = None
+        self._progress = progress
+        self._images = progress.add_task("images", total=None, visible=False)
+
+    def measure(self, task: Task, **fields: Any) -> Row:
+        """The row of a task: from the work folder, or measured and added to it.
+
+        Args:
+            task: What to measure.
+            **fields: What else a new row says.
+
+        Raises:
+            ValueError: As `measurement.measure`.
+        """
+        if task.row_hash not in self.finished:
+            config, network = self._setup.config, self._setup.network
+            if self._scores is None:
+                self._scores = self._fit()
             size = len(task.samples) if task.samples else config.num_samples
-            progress.reset(images, description=task.title, total=size)
-            rows.append(workdir, measure(task, config, workdir, network, scores, advance))
-            progress.advance(done)
+            self._progress.reset(self._images, description=task.title, total=size, visible=True)
+            row = measure(task, config, self._workdir, network, self._scores, self._advance)
+            rows.append(self._workdir, row | fields)
+            self.finished[task.row_hash] = row | fields
+        return self.finished[task.row_hash]
+
+    def _fit(self) -> dict[str, Callable]:
+        for folder in (PACKED_FOLDER, SAMPLES_FOLDER):
+            (self._workdir / folder).mkdir(exist_ok=True)
+        self._progress.update(self._images, description="reference", visible=True)
+        config, network, reference = self._setup.config, self._setup.network, self._setup.reference
+        return reference.fit(config, network, self._workdir, self._advance)
+
+    def _advance(self, count: int) -> None:
+        self._progress.advance(self._images, count)

@@ -51,8 +51,11 @@ def test_conv(data, size, padding):
     )
 
 
-def test_conv_transpose(data):
+@pytest.mark.parametrize("repeats", [1, 2])
+def test_conv_transpose(data, repeats):
+    """On a CPU, images of more than 64 pixels go another way."""
     x, kernels = data
+    x = np.concatenate([x, -x] if repeats == 2 else [x], axis=1)
     expected = naive_conv_transpose(x, kernels[4])
     np.testing.assert_allclose(
         layers.conv_transpose_4x4(x, kernels[4]), expected, rtol=0, atol=TOLERANCE
@@ -102,3 +105,19 @@ def test_gradients_are_those_of_the_plain_convolution(data, size, padding):
     for ours, theirs in zip(fast(x, kernels[size]), slow(x, kernels[size]), strict=True):
         # Sums of up to 96 products in another order.
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("channels", [3, 256])
+@pytest.mark.parametrize("upsampling", ["nearest", "bilinear"])
+def test_upsampling_convolutions_have_one_result_in_both_forms(upsampling, channels):
+    """From 256 channels on, a CPU mixes channels before it upsamples."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((2, 5, 3, channels), np.float32)
+    kernel = rng.standard_normal((3, 3, channels, 4), np.float32) / np.float32(channels**0.5)
+    if upsampling == "nearest":
+        ours, large = layers.upsample_conv_3x3, x.repeat(2, axis=1).repeat(2, axis=2)
+    else:
+        ours = layers.upsample_bilinear_conv_3x3
+        large = np.asarray(layers.upsample_bilinear(x, mode="edge"))
+    expected = naive_conv(large, kernel, stride=1, padding=1)
+    np.testing.assert_allclose(ours(x, kernel), expected, rtol=0, atol=TOLERANCE)

@@ -53,6 +53,48 @@ def test_latents_are_standard_normal_and_do_not_depend_on_the_start():
     assert abs(float(z.var()) - 1) < 4 * (2 / 128_000) ** 0.5
 
 
+def test_latents_of_biggan_deep_are_truncated_and_scaled():
+    """With statistics by truncation, as its authors draw them: psi times a normal cut at 2."""
+    options = {"latent_size": 64, "blocks": [[8, True]], "base_channels": 8, "num_classes": 3}
+    deep = generators.abstract("deep", "biggan_deep", {**options, "statistics_rows": 51})
+    key = jax.random.key(5)
+    z, classes = deep.draw(key, 0, 1_000, truncation_psi=0.5)
+    assert float(jnp.abs(z).max()) <= 1
+    # The variance of a normal cut at ±2 is 0.7737; its fourth moment 1.416 makes the standard error
+    # of 64,000 draws 0.0036 (0.0009 after scaling by 0.5 squared); four of them.
+    assert abs(float(z.var()) - 0.25 * 0.7737) < 0.0036
+    np.testing.assert_array_equal(z[10:14], deep.draw(key, 10, 4, truncation_psi=0.5)[0])
+    np.testing.assert_array_equal(2 * z, deep.draw(key, 0, 1_000)[0])
+    assert set(np.unique(classes)) == {0, 1, 2}
+    plain = generators.abstract("plain", "biggan_deep", options)
+    assert float(jnp.abs(plain.draw(key, 0, 1_000)[0]).max()) > 2
+
+
+def test_a_later_start_gives_the_later_images(generator):
+    key, params = jax.random.key(0), generator.params
+    (later,) = sampling.sample(generator, params, key, 4, batch_size=4, start=8)
+    # Rounding to 255 steps may fall either way where float32 sums differ in their last bit.
+    np.testing.assert_allclose(later.astype(int), sample(generator, 12, 12)[8:], rtol=0, atol=1)
+
+
+def test_truncation_reaches_the_generator(generator):
+    options = {"latent_size": 4, "w_size": 4, "channels": [4, 4], "mapping_layers": 1}
+    module = generators.build("stylegan2", options)
+    key = jax.random.key(0)
+    params = module.init(key, jnp.zeros((1, 4)))
+    style = generators.Generator("tiny", "stylegan2", module, params, 8, 3, {})
+
+    def images(psi):
+        batches = sampling.sample(style, params, key, 2, batch_size=2, truncation_psi=psi)
+        return next(batches).astype(int)
+
+    # At 0 every image is that of the mean w.
+    assert np.abs(images(0.0)[0] - images(0.0)[1]).max() == 0
+    assert np.abs(images(1.0)[0] - images(1.0)[1]).max() > 0
+    with pytest.raises(ValueError, match="'dcgan' takes no truncation_psi"):
+        next(sampling.sample(generator, generator.params, key, 2, batch_size=2, truncation_psi=0.5))
+
+
 def test_conditional_generators_get_uniform_classes():
     key = jax.random.key(0)
     drawn = np.asarray(sampling.labels(key, 0, 4_000, 10))

@@ -46,11 +46,19 @@ def test_names_with_commas_are_split():
         ("compression__bits", (0,), r"bits = 0 is not .* from 1 to 16; the nearest valid .* is 1"),
         ("compression__bits", (17,), r"bits = 17 is not .*; the nearest valid .* is 16"),
         ("compression__bits", (4.5,), r"bits = 4.5 is not a whole number"),
+        ("compression__activation_bits", (17,), r"compression.activation_bits, 0 for none: bits"),
+        ("compression__activation_bits", (), r"compression.activation_bits is empty"),
+        ("compression__activation_clipping", "msee", r"activation_clipping 'msee' is unknown"),
+        ("compression__num_calibration", 0, r"num_calibration = 0; expected at least 1"),
+        ("search__share", 1.5, r"search.share = 1.5; expected 0 .* to 1"),
+        ("search__share", 0.95, r"compression.clipping = .*; expected one value"),
         ("hash__family", "afine", r"hash family 'afine' is unknown; did you mean 'affine'"),
         ("num_samples", 4, r"k = 3 needs at least 5 images; n = 5000, m = 4"),
         ("reference__num_images", 4, r"k = 3 needs at least 5 images; n = 4, m = 5000"),
         ("batch_size", 0, r"batch_size = 0; expected at least 1"),
         ("k", 0, r"k = 0; expected at least 1"),
+        ("truncation_psi", 1.5, r"truncation_psi = 1.5; expected 0 to 1"),
+        ("truncation_psi", float("nan"), r"truncation_psi = nan; expected 0 to 1"),
         ("generators", (), r"generators and samples are both empty"),
         (
             "compression__rules",
@@ -100,3 +108,20 @@ def test_known_fields_pass():
 
 def test_the_default_hash_is_that_of_the_library():
     assert evaluators.hash_spec(resolve()) == HashSpec()
+
+
+def test_w4a8_is_one_field():
+    specs = settings.generator_specs(
+        resolve(compression__bits=(4,), compression__activation_bits=(0, 8))
+    )
+    full, first, second, third, fourth = specs
+    assert not full.needs_latents
+    assert (first.activations, second.activations) == (None, None)
+    assert {third.activations.bits, fourth.activations.bits} == {8}
+    assert third.activations.scheme == "affine"
+    assert third.weights.bits == 4
+
+
+def test_calibration_and_truncation_exclude_each_other():
+    with pytest.raises(ValueError, match=r"truncation_psi = 0.5: activation_bits.*expected 1.0"):
+        resolve(truncation_psi=0.5, compression__correct_biases=True)

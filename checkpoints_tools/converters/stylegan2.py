@@ -30,9 +30,6 @@ def affine_origin(base: str, leaf: str) -> Origin:
 def _options(state, sides: list[int], settings: dict) -> dict:
     channels = [state["synthesis.b4.const"].shape[0]]
     channels += [state[f"synthesis.b{side}.conv1.weight"].shape[0] for side in sides[1:]]
-    resnet = f"synthesis.b{sides[-1]}.skip.weight" in state
-    if not resnet and "synthesis.b4.torgb.weight" not in state:
-        raise ValueError("neither images of every block (skip) nor shortcuts (resnet)")
     embed = state.get("mapping.embed.weight")
     depth = len([name for name in state if re.fullmatch(r"mapping\.fc\d+\.weight", name)])
     inputs = state["mapping.fc0.weight"].shape[1]
@@ -44,9 +41,23 @@ def _options(state, sides: list[int], settings: dict) -> dict:
         "mapping_layers": depth,
         "num_classes": 0 if embed is None else embed.shape[1],
         "image_channels": state[f"synthesis.b{sides[-1]}.torgb.weight"].shape[0],
-        "architecture": "resnet" if resnet else "skip",
+        "architecture": _architecture(state, sides),
         "clamp": settings["conv_clamp"],
     }
+
+
+def _architecture(state, sides: list[int]) -> str:
+    if f"synthesis.b{sides[-1]}.skip.weight" in state:
+        return "resnet"
+    with_images = [side for side in sides if f"synthesis.b{side}.torgb.weight" in state]
+    if with_images == sides:
+        return "skip"
+    if with_images == sides[-1:]:
+        return "orig"
+    raise ValueError(
+        "neither images of every block (skip) nor shortcuts (resnet) nor only an image of the last "
+        "block (orig)"
+    )
 
 
 def _plan(state, settings) -> Plan:

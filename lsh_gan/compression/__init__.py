@@ -12,6 +12,7 @@ from lsh_gan.compression import activations
 from lsh_gan.compression.clipping import METHODS
 from lsh_gan.compression.corrections import correct_biases, reestimate_batch_norms
 from lsh_gan.compression.files import load_packed, save_packed
+from lsh_gan.compression.generators import GeneratorSpec, pack_generator
 from lsh_gan.compression.packing import PackedTree, pack, unpack
 from lsh_gan.compression.report import (
     CompressionReport,
@@ -25,6 +26,7 @@ __all__ = [
     "METHODS",
     "CompressionReport",
     "CompressionSpec",
+    "GeneratorSpec",
     "PackedTree",
     "Rule",
     "TensorReport",
@@ -34,6 +36,7 @@ __all__ = [
     "format_report",
     "load_packed",
     "pack",
+    "pack_generator",
     "reestimate_batch_norms",
     "save_packed",
     "unpack",

@@ -6,9 +6,9 @@ generator's code is not touched: both go through Flax's method interception. Var
 collection run as they are, so `apply` can stand in for `module.apply` everywhere.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -24,6 +24,8 @@ from lsh_gan.compression.spec import CompressionSpec
 Path = tuple[str, ...]
 
 COLLECTION = "activation_ranges"
+# Names that no submodule has: conditional norms have one called "scale".
+RANGE_FIELDS = ("input_scale", "input_zero_point", "input_bits")
 # Values of a layer that thresholds are computed from, besides its exact minimum and maximum.
 SAMPLE_SIZE = 2**17
 
@@ -41,6 +43,13 @@ def apply(module: nn.Module, variables: Params, *args: Any, **kwargs: Any) -> An
         return module.apply(variables, *args, **kwargs)
 
 
+class Batch(NamedTuple):
+    """What a generator runs on: latents `[n, latent_size]`, and classes `[n]` or None."""
+
+    latents: jax.Array
+    labels: jax.Array | None = None
+
+
 def own_variables(module: nn.Module, collection: str) -> Params:
     """A bound module's variables in a collection, submodules included."""
     return module.variables.get(collection, {})
@@ -48,10 +57,10 @@ def own_variables(module: nn.Module, collection: str) -> Params:
 
 def _quantize_input(call, args, kwargs, context):
     ranges = own_variables(context.module, COLLECTION)
-    if context.method_name != "__call__" or "scale" not in ranges:
+    if context.method_name != "__call__" or "input_scale" not in ranges:
         return call(*args, **kwargs)
-    grid = Grid(ranges["scale"], ranges["zero_point"])
-    bits = ranges["bits"].astype(jnp.int32)
+    grid = Grid(ranges["input_scale"], ranges["input_zero_point"])
+    bits = ranges["input_bits"].astype(jnp.int32)
     # The affine rounding covers symmetric grids too, whose zero point is half a code.
     rounded = dequantize(quantize(args[0], grid, bits, scheme="affine"), grid)
     return call(rounded, *args[1:], **kwargs)
@@ -60,7 +69,7 @@ def _quantize_input(call, args, kwargs, context):
 def record(
     module: nn.Module,
     variables: Params,
-    latents: jax.Array,
+    batch: Batch,
     choose: Callable[[nn.Module, jax.Array, jax.Array], jax.Array | None],
 ) -> dict[Path, list[jax.Array]]:
     """Runs a generator and keeps an array of each submodule, in the order of their first call.
@@ -68,7 +77,7 @@ def record(
     Args:
         module: The generator.
         variables: Its variables.
-        latents: float32 `[n, latent_size]`.
+        batch: What it runs on.
         choose: Called with (submodule, its input, its output); what it returns is kept, unless
             None.
 
@@ -85,8 +94,9 @@ def record(
                 kept.setdefault(context.module.path, []).append(chosen)
         return output
 
+    given = {} if batch.labels is None else {"labels": batch.labels}
     with nn.intercept_methods(intercept):
-        apply(module, variables, latents)
+        apply(module, variables, batch.latents, **given)
     return kept
 
 
@@ -97,22 +107,23 @@ def _kernel_input(module: nn.Module, x: jax.Array, _: jax.Array) -> jax.Array | 
 
 @partial(jax.jit, static_argnames=("module", "size"))
 def _sample_inputs(
-    module: nn.Module, variables: Params, latents: jax.Array, *, size: int
+    module: nn.Module, variables: Params, batch: Batch, *, size: int
 ) -> dict[Path, jax.Array]:
     """At most `size` input values of each layer, drawn at random, then minimum and maximum."""
     samples = {}
-    for path, inputs in record(module, variables, latents, _kernel_input).items():
+    for path, inputs in record(module, variables, batch, _kernel_input).items():
         x = jnp.concatenate([x.reshape(-1) for x in inputs]).astype(jnp.float32)
         indices = np.random.default_rng(0).integers(0, x.size, min(size, x.size))
         samples[path] = jnp.concatenate([x[indices], jnp.stack([x.min(), x.max()])])
     return samples
 
 
-def batches(latents: jax.Array, batch_size: int) -> Iterator[jax.Array]:
-    """Checks latents and cuts them into batches; the last may be smaller.
+def batches(latents: jax.Array, labels: jax.Array | None, batch_size: int) -> list[Batch]:
+    """Checks latents and their classes and cuts them into batches; the last may be smaller.
 
     Raises:
-        ValueError: Not `[n, latent_size]` with n >= 1, or NaN or Inf among them.
+        ValueError: Not `[n, latent_size]` with n >= 1, NaN or Inf among them, or another number of
+            labels.
     """
     if latents.ndim != 2 or len(latents) < 1 or batch_size < 1:
         raise ValueError(
@@ -121,7 +132,10 @@ def batches(latents: jax.Array, batch_size: int) -> Iterator[jax.Array]:
         )
     if not np.isfinite(np.asarray(latents)).all():
         raise ValueError("the latents hold NaN or Inf.")
-    return (latents[i : i + batch_size] for i in range(0, len(latents), batch_size))
+    if labels is not None and len(labels) != len(latents):
+        raise ValueError(f"{len(labels)} labels for {len(latents)} latents.")
+    cuts = [slice(i, i + batch_size) for i in range(0, len(latents), batch_size)]
+    return [Batch(latents[cut], None if labels is None else labels[cut]) for cut in cuts]
 
 
 @partial(jax.jit, static_argnames="spec")
@@ -140,7 +154,8 @@ def _range(path: str, sample: np.ndarray, spec: CompressionSpec) -> dict[str, ja
     grid, lost = _grid(jnp.asarray(sample), bits, spec=spec.without_width())
     if lost:
         raise ValueError(f"{path}: clipping {spec.clipping!r} gives threshold 0 for its inputs.")
-    return {"scale": grid.scale, "zero_point": grid.zero_point, "bits": jnp.float32(spec.bits)}
+    values = (grid.scale, grid.zero_point, jnp.float32(spec.bits))
+    return dict(zip(RANGE_FIELDS, values, strict=True))
 
 
 def calibrate(
@@ -149,6 +164,7 @@ def calibrate(
     latents: jax.Array,
     spec: CompressionSpec,
     *,
+    labels: jax.Array | None = None,
     batch_size: int = 64,
 ) -> dict[str, Any]:
     """Adds to variables the input range of every layer with a kernel.
@@ -157,11 +173,12 @@ def calibrate(
     Thresholds come from 2^17 random inputs of a layer and its exact minimum and maximum.
 
     Args:
-        module: The generator; `module.apply(variables, latents)` must run it.
+        module: The generator.
         variables: Its variables, whatever their weights.
         latents: float32 `[n, latent_size]`, a few hundred.
         spec: Width, clipping and scheme; granularity must be "per_tensor", patterns of rules match
             module paths ("block_0/conv_1"). "affine" suits inputs after a ReLU.
+        labels: Classes that go with the latents, for a conditional generator.
         batch_size: Latents at a time.
 
     Returns:
@@ -176,7 +193,7 @@ def calibrate(
         raise ValueError(
             f"granularity = {spec.granularity!r}: activations are quantized 'per_tensor'."
         )
-    parts = list(batches(latents, batch_size))
+    parts = batches(latents, labels, batch_size)
     plain = {name: value for name, value in variables.items() if name != COLLECTION}
     size = SAMPLE_SIZE // len(parts)
     drawn = [_sample_inputs(module, plain, part, size=size) for part in parts]
@@ -191,3 +208,26 @@ def calibrate(
             own_range = _range(join(path), sample, own_spec)
             ranges.update({(*path, name): value for name, value in own_range.items()})
     return {**plain, COLLECTION: traverse_util.unflatten_dict(ranges)} if ranges else plain
+
+
+def check_ranges(variables: Params, *, source: str) -> None:
+    """Checks activation ranges that were read from a file.
+
+    Args:
+        variables: With or without the collection.
+        source: For the message.
+
+    Raises:
+        ValueError: A range of no layer with a kernel, or one that lacks a number or has NaN or Inf.
+    """
+    flat = traverse_util.flatten_dict(variables)
+    kernels = {path[1:-1] for path in flat if path[0] == "params" and path[-1] == "kernel"}
+    found: dict[Path, set[str]] = {}
+    for path, value in flat.items():
+        if path[0] == COLLECTION:
+            found.setdefault(path[1:-1], set()).add(path[-1])
+            if path[1:-1] not in kernels or np.shape(value) or not np.isfinite(value):
+                raise ValueError(f"{source}: tensor {join(path)} is no range of a layer's inputs")
+    for path, names in found.items():
+        if names != set(RANGE_FIELDS):
+            raise ValueError(f"{source}: {COLLECTION}/{join(path)} has {', '.join(sorted(names))}")

@@ -18,7 +18,7 @@ Reading parses JSON and raw numbers; nothing in a file is executed.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,7 +27,7 @@ import numpy as np
 from flax import traverse_util
 
 from lsh_gan.compression.quantization import Grid, num_levels
-from lsh_gan.compression.rules import Params
+from lsh_gan.compression.rules import Params, TensorPlan
 from lsh_gan.compression.spec import CompressionSpec
 from lsh_gan.compression.tree import QuantizedTensor, dequantize_tensor, quantize_tree
 
@@ -193,8 +193,16 @@ def pack(
         ValueError, TypeError: As `compress`.
     """
     quantized, _ = quantize_tree(params, spec, channel_axes)
-    tensors = tuple(_pack_tensor(*item) for item in quantized)
-    return PackedTree(tensors, empty_subtrees(params), dict(metadata or {}))
+    return pack_quantized(quantized, empty_subtrees(params), metadata)
+
+
+def pack_quantized(
+    quantized: Sequence[tuple[TensorPlan, jax.Array, QuantizedTensor | None]],
+    empty: tuple[tuple[str, ...], ...],
+    metadata: Mapping[str, Any] | None,
+) -> PackedTree:
+    """The packed tree of what `quantize_tree` returns."""
+    return PackedTree(tuple(_pack_tensor(*item) for item in quantized), empty, dict(metadata or {}))
 
 
 def _unpack_tensor(tensor: PackedTensor) -> jax.Array:
@@ -217,6 +225,26 @@ def unpack(packed: PackedTree) -> dict[str, Any]:
     flat = {tensor.layout.path: _unpack_tensor(tensor) for tensor in packed.tensors}
     flat.update(dict.fromkeys(packed.empty, traverse_util.empty_node))
     return traverse_util.unflatten_dict(flat)
+
+
+def update(packed: PackedTree, variables: Params) -> PackedTree:
+    """The packed tree of variables that were unpacked and then changed in some places.
+
+    Args:
+        packed: The tree they come from; tensors whose values are still the same keep their codes.
+        variables: Nested dicts of float32 arrays; changed and new ones are stored as float32.
+    """
+    known = {tensor.layout.path: tensor for tensor in packed.tensors}
+    tensors = []
+    for path, leaf in traverse_util.flatten_dict(variables).items():
+        tensor = known.get(path)
+        if tensor is None or not np.array_equal(_unpack_tensor(tensor), leaf):
+            values = np.asarray(leaf, "<f4")
+            tensor = PackedTensor(
+                Layout(path, values.shape, None), values.reshape(-1).view(np.uint8)
+            )
+        tensors.append(tensor)
+    return PackedTree(tuple(tensors), empty_subtrees(variables), packed.metadata)
 
 
 def implied_zero_point(layout: Layout) -> np.ndarray:

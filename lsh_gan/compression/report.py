@@ -1,6 +1,6 @@
 """What a compression did, tensor by tensor and in total."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -117,21 +117,27 @@ def compress(
             size that does not divide, a width given but nothing to quantize, or a threshold of 0.
     """
     quantized, treedef = quantize_tree(params, spec, channel_axes)
-    leaves, reports, layouts = [], [], []
-    for plan, leaf, codes in quantized:
-        reports.append(_tensor_report(plan, leaf.shape, codes))
-        layouts.append(layout_of(plan.path, leaf.shape, plan, codes))
-        leaves.append(
-            leaf
-            if codes is None
-            else dequantize_tensor(
-                codes.codes, codes.grid, shape=leaf.shape, channel_axis=plan.channel_axis
-            )
+    leaves = [
+        leaf
+        if codes is None
+        else dequantize_tensor(
+            codes.codes, codes.grid, shape=leaf.shape, channel_axis=plan.channel_axis
         )
-    size = sum(leaf.size for leaf in leaves)
-    total = file_bytes(layouts, empty_subtrees(params), {})
-    report = CompressionReport(tuple(reports), total, 4 * size, size)
+        for plan, leaf, codes in quantized
+    ]
+    report = report_quantized(quantized, empty_subtrees(params))
     return jax.tree_util.tree_unflatten(treedef, leaves), report
+
+
+def report_quantized(
+    quantized: Sequence[tuple[TensorPlan, jax.Array, QuantizedTensor | None]],
+    empty: tuple[tuple[str, ...], ...],
+) -> CompressionReport:
+    """The report of what `quantize_tree` returns."""
+    reports = [_tensor_report(plan, leaf.shape, codes) for plan, leaf, codes in quantized]
+    layouts = [layout_of(plan.path, leaf.shape, plan, codes) for plan, leaf, codes in quantized]
+    size = sum(leaf.size for _, leaf, _ in quantized)
+    return CompressionReport(tuple(reports), file_bytes(layouts, empty, {}), 4 * size, size)
 
 
 _COLUMNS = ("tensor", "shape", "bits", "alpha", "clipped", "SQNR dB", "bytes")

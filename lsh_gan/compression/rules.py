@@ -108,7 +108,8 @@ def resolve(
     for rule, matched in used.items():
         if not matched:
             raise ValueError(_why_unused(rule, names))
-        logging.info("%s applies to %s", rule, ", ".join(matched))
+        more = f" and {len(matched) - 3} more" if len(matched) > 3 else ""
+        logging.info("%s applies to %s", rule, ", ".join(matched[:3]) + more)
     return resolved
 
 
@@ -176,3 +177,15 @@ def plan_tensors(
             f" (such as {names[0]!r}) ends with 'kernel' or matches a rule that sets bits."
         )
     return plans
+
+
+def isolate(plans: list[TensorPlan]) -> dict[str, CompressionSpec]:
+    """For each tensor that is compressed, by path: its treatment for it alone, the others kept."""
+    rest = (Rule(pattern=".*", skip=True),) if len(plans) > 1 else ()
+    return {
+        join(plan.path): dataclasses.replace(
+            plan.spec, rules=(Rule(pattern=re.escape(join(plan.path))), *rest)
+        )
+        for plan in plans
+        if plan.spec.bits is not None
+    }

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def load(
     spec = choose("feature network", name, FEATURES)
     side = spec.side if side is None else side
     _check_side(spec, side)
-    path = _weight_file(spec, weights)
+    path = _existing_weight_file(spec, weights)
     found = _file_sha256(path)
     expected = spec.sha256 if sha256 is None else sha256
     if not found.startswith(expected.lower()):
@@ -113,6 +114,20 @@ def _features(spec: FeatureSpec, side: int, variables: Any, images: jax.Array) -
     return spec.module.apply(variables, x)
 
 
+def feature_shape(name: str, side: int, shape: tuple[int, int, int, int]) -> tuple[int, int]:
+    """Shape `(n, d)` of the features of images of a shape, by abstract evaluation, without weights.
+
+    Raises:
+        ValueError: Unknown name or unfit side.
+    """
+    spec = choose("feature network", name, FEATURES)
+    _check_side(spec, side)
+    inputs = jax.ShapeDtypeStruct((1, spec.side, spec.side, 3), jnp.float32)
+    variables = jax.eval_shape(spec.module.init, jax.random.key(0), inputs)
+    images = jax.ShapeDtypeStruct(shape, jnp.uint8)
+    return jax.eval_shape(partial(_features, spec, side), variables, images).shape
+
+
 def _check_side(spec: FeatureSpec, side: int) -> None:
     if not isinstance(side, int) or isinstance(side, bool):
         raise ValueError(f"side of {spec.name} is {side!r}; expected an integer.")
@@ -122,8 +137,13 @@ def _check_side(spec: FeatureSpec, side: int) -> None:
         raise ValueError(f"side of {spec.name} is {side}; expected at least {_SMALLEST_SIDE}.")
 
 
-def _weight_file(spec: FeatureSpec, weights: str | os.PathLike | None) -> Path:
-    path = Path(weights) if weights is not None else spec.default_file and spec.default_file()
+def weight_file(spec: FeatureSpec, weights: str | os.PathLike | None) -> Path | None:
+    """The weight file: the given one, or the one of the installed package, if there is one."""
+    return Path(weights) if weights is not None else spec.default_file and spec.default_file()
+
+
+def _existing_weight_file(spec: FeatureSpec, weights: str | os.PathLike | None) -> Path:
+    path = weight_file(spec, weights)
     if path is None or not path.is_file():
         where = f"{path}: no such file" if path else "no weight file is given"
         raise FileNotFoundError(

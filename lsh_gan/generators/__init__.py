@@ -1,5 +1,5 @@
 """Flax generators, one file a family, and how a checkpoint becomes one."""
 
-from lsh_gan.generators.generator import FAMILIES, Generator, build, load
+from lsh_gan.generators.generator import FAMILIES, Generator, abstract, build, load
 
-__all__ = ["FAMILIES", "Generator", "build", "load"]
+__all__ = ["FAMILIES", "Generator", "abstract", "build", "load"]

@@ -11,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan import checkpoints, compression
+from lsh_gan.compression import activations
 from lsh_gan.errors import choose, nearest
+from lsh_gan.generators import latents
 from lsh_gan.generators.biggan import BigGAN
 from lsh_gan.generators.biggan_deep import BigGANDeep
 from lsh_gan.generators.dcgan import DCGAN
@@ -41,7 +43,7 @@ class Generator:
         name: For tables: the checkpoint's name.
         family: Key of `FAMILIES`.
         module: The Flax module.
-        params: Its variables: parameters and batch statistics.
+        params: Its variables: parameters and batch statistics; of `abstract` only their shapes.
         resolution: Height and width of an image, pixels.
         image_channels: 1 (grey) or 3 (RGB).
         provenance: Where it comes from (`generator.json`).
@@ -65,6 +67,34 @@ class Generator:
         """Number of classes, 0 for an unconditional generator."""
         return getattr(self.module, "num_classes", 0)
 
+    def draw(
+        self, key: jax.Array, start: int, count: int, *, truncation_psi: float = 1.0
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Draws inputs as this generator's authors do, number `start .. start + count - 1`.
+
+        Latents are standard normal. Where statistics are stored by truncation (BigGAN-deep of
+        Hugging Face) they are truncation_psi times a normal truncated to [-2, 2]. Everywhere else
+        truncation acts inside of the generator, on w.
+
+        Args:
+            key: From `jax.random.key`; input i is a function of (key, i).
+            start: Number of the first input.
+            count: Number of inputs.
+            truncation_psi: In [0, 1].
+
+        Returns:
+            Latents, float32 `[count, latent_size]`, and uniformly drawn classes, int32 `[count]`,
+            or None for an unconditional generator.
+        """
+        if getattr(self.module, "statistics_rows", 0):
+            bound = latents.TRUNCATION_BOUND
+            z = latents.latents(key, start, count, self.latent_size, bound=bound) * truncation_psi
+        else:
+            z = latents.latents(key, start, count, self.latent_size)
+        if not self.num_classes:
+            return z, None
+        return z, latents.labels(key, start, count, self.num_classes)
+
     def __call__(
         self,
         params: Any,
@@ -79,11 +109,14 @@ class Generator:
         """Generates images; a pure function that can be jitted (psi, cutoff and noise static).
 
         Args:
-            params: A tree like `self.params`, for example a compressed one.
+            params: A tree like `self.params`, for example a compressed one; with activation ranges
+                the inputs of layers are rounded to them.
             z: Latents, float32 `[n, latent_size]`.
             labels: Classes, integer `[n]`, or their weights, float `[n, num_classes]`; required by
                 a conditional generator and refused by the others.
-            truncation_psi: In [0, 1]; 1 is none. Other values only where the family has it.
+            truncation_psi: In [0, 1]; 1 is none. StyleGAN: w becomes mean + psi · (w − mean).
+                BigGAN-deep with statistics by truncation: selects the statistics; its latents must
+                come from `draw` with the same psi. Other families take none.
             truncation_cutoff: Number of layers that are truncated (StyleGAN), None for all.
             noise: "const" (as stored), "random" or "none", where the family has noise.
             key: From `jax.random.key`, for `noise="random"`.
@@ -118,7 +151,7 @@ class Generator:
         for name in given:
             if name not in accepted:
                 raise ValueError(f"{self.name}: the family {self.family!r} takes no {name}")
-        return self.module.apply(params, z, **given)
+        return activations.apply(self.module, params, z, **given)
 
     def _check_labels(self, labels: jax.Array | None, n: int) -> None:
         classes = self.num_classes
@@ -172,6 +205,31 @@ def abstract_params(module: nn.Module) -> Any:
     return jax.eval_shape(module.init, jax.random.key(0), z)
 
 
+def abstract(name: str, family: str, options: dict[str, Any]) -> Generator:
+    """A generator without its weights: leaves of `params` are shapes and dtypes.
+
+    Raises:
+        ValueError: Unknown family or option.
+    """
+    module = build(family, options)
+    metadata = {"name": name, "family": family, "options": options}
+    return _generator(module, abstract_params(module), metadata, name)
+
+
+def _generator(module: nn.Module, params: Any, metadata: dict[str, Any], stem: str) -> Generator:
+    z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
+    _, height, _, channels = jax.eval_shape(module.apply, params, z).shape
+    return Generator(
+        name=metadata.get("name", stem),
+        family=metadata["family"],
+        module=module,
+        params=params,
+        resolution=height,
+        image_channels=channels,
+        provenance=metadata,
+    )
+
+
 def load(path: str | Path) -> Generator:
     """Loads a generator checkpoint: a folder, a packed file, or the name of a shipped one.
 
@@ -193,15 +251,7 @@ def load(path: str | Path) -> Generator:
             raise ValueError(f"{path}: a packed tree of parameters, but not of a generator")
         module = build(metadata["family"], metadata["options"])
         params = compression.unpack(packed)
-        checkpoints.compare_shapes(params, abstract_params(module), source=str(path))
-    z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
-    _, height, _, channels = jax.eval_shape(module.apply, params, z).shape
-    return Generator(
-        name=metadata.get("name", path.stem),
-        family=metadata["family"],
-        module=module,
-        params=params,
-        resolution=height,
-        image_channels=channels,
-        provenance=metadata,
-    )
+        plain = {name: tree for name, tree in params.items() if name != activations.COLLECTION}
+        checkpoints.compare_shapes(plain, abstract_params(module), source=str(path))
+        activations.check_ranges(params, source=str(path))
+    return _generator(module, params, metadata, path.stem)

@@ -29,14 +29,10 @@ def _nearest(x: jax.Array) -> jax.Array:
     return x.repeat(2, axis=1).repeat(2, axis=2)
 
 
-def _bilinear_conv_3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _conv_3x3(_bilinear(x), kernel)
-
-
 _bilinear = partial(layers.upsample_bilinear, mode="edge")
 _UPSAMPLINGS = {
     "nearest": (layers.upsample_conv_3x3, _nearest),
-    "bilinear": (_bilinear_conv_3x3, _bilinear),
+    "bilinear": (layers.upsample_bilinear_conv_3x3, _bilinear),
 }
 
 

@@ -14,7 +14,8 @@ from lsh_gan.errors import choose
 from lsh_gan.generators import layers
 from lsh_gan.generators.conditioning import one_hot
 
-_ARCHITECTURES = {"skip": False, "resnet": True}
+# Whether every block makes an image.
+_ARCHITECTURES = {"orig": False, "resnet": False, "skip": True}
 _conv_1x1 = partial(layers.conv, padding=0)
 _ROOT_2 = 2**0.5
 _INIT = nn.initializers.normal(1.0)
@@ -90,6 +91,7 @@ class StyledConv(nn.Module):
     up: bool = False
     gain: float = 1.0
     clamp: float | None = None
+    bias_is_last = False  # no attribute: the activation comes after it
 
     @nn.compact
     def __call__(self, x: jax.Array, w: jax.Array, noise: str, key: jax.Array | None) -> jax.Array:
@@ -144,7 +146,8 @@ class StyleGAN2(nn.Module):
         mapping_layers: Dense layers of the mapping network.
         num_classes: 0 for an unconditional generator.
         image_channels: 1 (grey) or 3 (RGB).
-        architecture: "skip" (images of all resolutions are added) or "resnet".
+        architecture: "skip" (images of all resolutions are added), "resnet" (shortcuts around
+            blocks, one image) or "orig" (neither).
         clamp: Bound of activations, None for none.
     """
 
@@ -180,7 +183,7 @@ class StyleGAN2(nn.Module):
         Returns:
             Images, float32 `[n, h, w, image_channels]`, about [-1, 1], not clipped.
         """
-        resnet = choose("architecture", self.architecture, _ARCHITECTURES)
+        every_block = choose("architecture", self.architecture, _ARCHITECTURES)
         w = Mapping(self.w_size, self.mapping_layers, self.num_classes, name="mapping")(z, labels)
         mean = self.variable("buffers", "w_mean", jnp.zeros, (self.w_size,)).value
         truncated = mean + truncation_psi * (w - mean) if truncation_psi != 1 else w
@@ -199,7 +202,7 @@ class StyleGAN2(nn.Module):
             x = self._block(x, i, features, style, noise, noise_key)
             self.sow("intermediates", f"block_{i}", x)
             last = i == len(self.channels) - 1
-            if not resnet or last:
+            if every_block or last:
                 to_image = ToImage(self.image_channels, self.clamp, name=f"to_image_{i}")
                 # It shares its w with the first convolution of the next block.
                 rgb = to_image(x, style(2 * i + 1))

@@ -126,6 +126,7 @@ class FilteredConv(nn.Module):
     factors: tuple[int, int]
     radial: bool
     clamp: float | None
+    bias_is_last = False  # no attribute: the activation comes after it
 
     @nn.compact
     def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ from lsh_gan.metrics.lsh_knn import (
 )
 from lsh_gan.metrics.moments import frechet_distance, kid
 from lsh_gan.metrics.sketch import Sketch, build, fit_hash, merge
-from lsh_gan.metrics.storage import load, save
+from lsh_gan.metrics.storage import file_hash, load, save
 from lsh_gan.metrics.types import PrecisionRecall
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "PrecisionRecall",
     "Sketch",
     "build",
+    "file_hash",
     "fit_hash",
     "frechet_distance",
     "kid",

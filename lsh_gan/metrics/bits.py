@@ -7,6 +7,7 @@ recognised at b when some run of min_count + 1 rows around it agrees in b digits
 
 import numpy as np
 
+from lsh_gan.metrics.checks import check_whole
 from lsh_gan.metrics.hashing import _DIGIT_BITS, Codes, Hasher, most_digits
 
 
@@ -74,6 +75,7 @@ def spread(total: int, tables: int) -> np.ndarray:
 
 def check_votes(min_count: int, votes: float | None) -> None:
     """Raises ValueError unless the voting options are valid."""
+    check_whole(min_count=min_count)
     if min_count < 1:
         raise ValueError(f"min_count = {min_count}; expected at least 1.")
     if votes is not None and not 0 < votes <= 1:

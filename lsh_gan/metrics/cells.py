@@ -1,183 +1,221 @@
-"""Dense blocks of the rows that share a hash cell: the work lists and kernels of LSH+KNN.
+"""Rows that share a hash cell, packed into dense blocks.
 
-The members of a cell stand together once rows are sorted by cell, so that all pairs of a cell are
-one small matrix product. Cells of all tables are cut into blocks of a few sizes, which run in
-batches of equal shape.
+A cell lies in one radius bin, its shell, so that shells are worked on one after another. In a shell
+the members of a cell of a table stand together once rows are sorted by cell. Cells are small, so
+several go into one block of fixed size, of whose pairs those within a cell count. Cells of all
+tables are packed together; a block may span two of them.
 """
 
-import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from lsh_gan.metrics.distances import _TINY
-
-_QUERIES = (16, 64, 256)  # query rows of a block
-_BATCH_BYTES = 2**26
+# Queries and candidates of a block, the smallest that a cell fits into: few shapes to compile for.
+_SQUARE = (32, 32), (64, 64), (256, 256)
+_WIDE = (4, 64), (4, 256)  # where queries are few
+_TABLE, _SHELL = 32, 48  # first bits of table and shell in a key; the code stands below
 
 
 class Grouped(NamedTuple):
-    """Rows of a set by table and cell.
+    """Rows of a set by shell, table and cell, or the part of them in one shell.
 
     Attributes:
-        order: Row numbers, table after table, each sorted by cell, int32 `[t * n]`.
-        key: Table and cell of each group, `table << 40 | cell`, ascending, int64 `[groups]`.
+        order: Row numbers of the whole set, sorted by key, int32 `[t * n]`.
+        key: Shell, table and code of each group, ascending, int64 `[groups]`.
         start: Where the group starts in `order`, int64 `[groups]`.
         count: Rows in the group, int64 `[groups]`.
-        rows: n.
+        tables: t.
+        largest: Rows in the largest group of the set.
     """
 
     order: np.ndarray
     key: np.ndarray
     start: np.ndarray
     count: np.ndarray
-    rows: int
+    tables: int
+    largest: int
+
+    @property
+    def rows(self) -> int:
+        """Rows in these groups, each counted once: every table holds them all."""
+        return int(self.start[-1] + self.count[-1] - self.start[0]) // self.tables
+
+    @property
+    def members(self) -> np.ndarray:
+        """These rows, int32 `[rows]`: those of the first table, of one shell."""
+        return self.order[self.start[0] : self.start[0] + self.rows]
 
 
 class Blocks(NamedTuple):
-    """Blocks of one shape: rows are numbers in their sets, -1 where a block has no row.
+    """Blocks of one shape. Rows are numbers in their sets, -1 where a block has no row.
 
     Attributes:
-        table: int64 `[blocks]`.
         queries: int32 `[blocks, q]`.
+        query_cells: Cell of each query, numbered through all tables, int32 `[blocks, q]`.
         candidates: int32 `[blocks, s]`.
+        candidate_cells: int32 `[blocks, s]`; a pair counts where cells are equal.
+        tables: Table of each cell, int64 `[cells]`.
+        keys: Key of each cell, int64 `[cells]`.
     """
 
-    table: np.ndarray
     queries: np.ndarray
+    query_cells: np.ndarray
     candidates: np.ndarray
+    candidate_cells: np.ndarray
+    tables: np.ndarray
+    keys: np.ndarray
+
+
+class _Side(NamedTuple):
+    """Where one side's members of some cells stand: `order[start : start + count]`."""
+
+    order: np.ndarray
+    start: np.ndarray
+    count: np.ndarray
+
+    def take(self, at: np.ndarray) -> "_Side":
+        return _Side(self.order, self.start[at], self.count[at])
 
 
 def grouped(cells: np.ndarray) -> Grouped:
-    """Groups the rows of every table by cell; `cells` is int64 `[t, n]`, below 2^40.
+    """Groups the rows of every table by cell; `cells` is int64 `[t, n]`, `shell << 32 | code`.
 
     Within a cell rows stand in a fixed pseudo-random order, so that a cap takes a fair sample.
     """
-    n = cells.shape[1]
-    shuffled = np.random.default_rng(0).permutation(n)
-    orders, keys = [], []
+    t, n = cells.shape
+    shuffled = np.random.default_rng(0).permutation(n).astype(np.int32)
+    order, key = np.empty((t, n), np.int32), np.empty((t, n), np.int64)
     for table, row in enumerate(cells):
-        order = shuffled[np.argsort(row[shuffled], kind="stable")]
-        orders.append(order)
-        keys.append(row[order] | table << 40)
-    key = np.concatenate(keys)
+        order[table] = shuffled[np.argsort(row[shuffled], kind="stable")]
+        key[table] = row[order[table]]
+    shell = key >> 32
+    key += (shell << _SHELL) - (shell << 32) + (np.arange(t)[:, None] << _TABLE)
+    by_shell = np.argsort(shell.astype(np.int16).ravel(), kind="stable")
+    order, key = order.ravel()[by_shell], key.ravel()[by_shell]
     start = np.flatnonzero(np.append(True, key[1:] != key[:-1]))
     count = np.diff(np.append(start, len(key)))
-    return Grouped(np.concatenate(orders).astype(np.int32), key[start], start, count, n)
+    return Grouped(order, key[start], start, count, t, int(count.max()))
 
 
-def pair_blocks(a: Grouped, b: Grouped, cap: int, least: int = 1) -> Iterator[Blocks]:
+def shells(a: Grouped, b: Grouped) -> Iterator[tuple[Grouped, Grouped]]:
+    """Cuts two sets into the parts that lie in the same shell, and yields those of both."""
+    for shell in np.unique(a.key >> _SHELL).tolist():
+        parts = []
+        for groups in (a, b):
+            ends = np.searchsorted(groups.key, (shell << _SHELL, (shell + 1) << _SHELL))
+            cut = slice(*ends)
+            key, start, count = groups.key[cut], groups.start[cut], groups.count[cut]
+            parts.append(groups._replace(key=key, start=start, count=count))
+        if len(parts[1].key):
+            yield tuple(parts)
+
+
+def pair_blocks(
+    a: Grouped, b: Grouped, cap: int, *, least: int = 1, width: int = 1
+) -> Iterator[Blocks]:
     """Blocks that together hold every pair of rows (of a, of b) in a common cell.
 
     Args:
         a: Groups of the queries.
         b: Groups of the candidates.
         cap: Candidates taken of a cell, at most.
-        least: Cells of `b` with fewer rows are left out.
+        least: Cells with fewer rows on either side are left out.
+        width: Least number of places for candidates in a block.
     """
-    _, i, j = np.intersect1d(a.key, b.key, assume_unique=True, return_indices=True)
-    keep = b.count[j] >= least
+    i, j = _common(a, b)
+    keep = np.maximum(a.count[i], b.count[j]) >= least
     i, j = i[keep], j[keep]
-    # Cells with many queries are cut; each piece is a block.
-    pieces = -(-a.count[i] // _QUERIES[-1])
+    if not len(i):
+        return
+    keys = a.key[i]
+    queries = _Side(a.order, a.start[i], a.count[i])
+    candidates = _Side(b.order, b.start[j], np.minimum(b.count[j], cap))
+    left = np.arange(len(i))
+    for q, s in _WIDE if 4 * queries.count.sum() <= candidates.count.sum() else _SQUARE:
+        s = max(s, 1 << (width - 1).bit_length())
+        fits = (queries.count[left] <= q) & (candidates.count[left] <= s)
+        at, left = left[fits], left[~fits]
+        if len(at):
+            sides = queries.take(at), candidates.take(at)
+            yield _blocks(*sides, at, _pack(sides[0].count, sides[1].count, q, s), (q, s), keys)
+    if len(left):
+        yield from _large(queries, candidates, left, (q, s), keys)
+
+
+def _common(a: Grouped, b: Grouped) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the common cells in both, looked up from the side of `a`: O(log) for each."""
+    place = np.minimum(np.searchsorted(b.key, a.key), len(b.key) - 1)
+    found = b.key[place] == a.key
+    return np.flatnonzero(found), place[found]
+
+
+def _pack(a: np.ndarray, b: np.ndarray, q: int, s: int) -> np.ndarray:
+    """Block of each cell: neighbours share one while their counts sum to at most (q, s)."""
+    following = []
+    for count, size in ((a, q), (b, s)):
+        ends = np.cumsum(count)
+        # The first cell that does not fit into a block that begins with this one.
+        following.append(np.searchsorted(ends, ends - count + size, side="right"))
+    following = np.minimum(*following).tolist()
+    firsts, cell = [], 0
+    while cell < len(following):
+        firsts.append(cell)
+        cell = following[cell]
+    return np.repeat(np.arange(len(firsts)), np.diff([*firsts, len(following)]))
+
+
+def _large(queries, candidates, at, least: tuple[int, int], keys) -> Iterator[Blocks]:
+    """Blocks of one cell each; cells with many queries are cut into pieces."""
+    q, s = least
+    pieces = -(-queries.count[at] // q)
     piece = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    i, j = np.repeat(i, pieces), np.repeat(j, pieces)
-    start = a.start[i] + piece * _QUERIES[-1]
-    count = np.minimum(a.count[i] - piece * _QUERIES[-1], _QUERIES[-1])
-    candidates = np.minimum(b.count[j], cap)
-    q = np.array(_QUERIES)[np.searchsorted(_QUERIES, count)]
-    s = np.maximum(16, 2 ** np.ceil(np.log2(np.maximum(candidates, 1))).astype(np.int64))
-    table = a.key[i] >> 40
-    for shape in np.unique(np.stack([q, s]), axis=1).T:
-        at = (q == shape[0]) & (s == shape[1])
-        yield Blocks(
-            table[at],
-            _members(a.order, start[at], count[at], shape[0]),
-            _members(b.order, b.start[j][at], candidates[at], shape[1]),
-        )
+    at = np.repeat(at, pieces)
+    queries, candidates = queries.take(at), candidates.take(at)
+    count = np.minimum(queries.count - piece * q, q)
+    queries = _Side(queries.order, queries.start + piece * q, count)
+    steps = np.ceil(np.log2(np.maximum(1, candidates.count / s)) / 2).astype(np.int64)
+    for step in np.unique(steps):
+        here = np.flatnonzero(steps == step)
+        sides = queries.take(here), candidates.take(here)
+        yield _blocks(*sides, at[here], np.arange(len(here)), (q, s * 4 ** int(step)), keys)
 
 
-def _members(order: np.ndarray, start: np.ndarray, count: np.ndarray, width: int) -> np.ndarray:
-    place = np.arange(width)
-    inside = place < count[:, None]
-    at = np.minimum(start[:, None] + place, len(order) - 1)
-    return np.where(inside, order[at], np.int32(-1))
+def _blocks(queries: _Side, candidates: _Side, cell, block, shape, keys) -> Blocks:
+    sides = (
+        _fill(side, cell, block, width)
+        for side, width in zip((queries, candidates), shape, strict=True)
+    )
+    (q, q_cells), (s, s_cells) = sides
+    tables = (keys >> _TABLE) & (2 ** (_SHELL - _TABLE) - 1)
+    return Blocks(q, q_cells, s, s_cells, tables, keys)
+
+
+def _fill(side: _Side, cell, block, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and cells of blocks, `[blocks, width]` each, from cells `[c]` in blocks `[c]`."""
+    before = np.cumsum(side.count) - side.count
+    place = np.arange(side.count.sum())
+    own = np.repeat(np.arange(len(cell)), side.count)
+    first = before[np.flatnonzero(np.append(True, block[1:] != block[:-1]))]
+    at = block[own] * width + place - first[block[own]]
+    rows = np.full((block[-1] + 1, width), -1, np.int32)
+    cells = np.full_like(rows, -1)
+    rows.ravel()[at] = side.order[side.start[own] + place - before[own]]
+    cells.ravel()[at] = cell[own]
+    return rows, cells
+
+
+def batched(blocks: Blocks, size: int) -> Iterator[Blocks]:
+    """Cuts blocks into batches of `size`, the last filled with empty blocks."""
+    for first in range(0, len(blocks.queries), size):
+        part = [x[first : first + size] for x in blocks[:4]]
+        fill = ((0, size - len(part[0])), (0, 0))
+        yield Blocks(*(np.pad(x, fill, constant_values=-1) for x in part), *blocks[4:])
 
 
 def capped_share(a: Grouped, b: Grouped, cap: int) -> float:
     """Share of the candidates of all queries that the cap leaves out."""
-    _, i, j = np.intersect1d(a.key, b.key, assume_unique=True, return_indices=True)
+    i, j = _common(a, b)
     everything = np.sum(a.count[i] * b.count[j])
     kept = np.sum(a.count[i] * np.minimum(b.count[j], cap))
     return float(1 - kept / everything) if everything else 0.0
-
-
-def batched(blocks: Blocks, d: int) -> Iterator[Blocks]:
-    """Cuts blocks into batches of one shape, the last filled with empty blocks."""
-    q, s = blocks.queries.shape[1], blocks.candidates.shape[1]
-    size = max(1, _BATCH_BYTES // (4 * ((q + s) * d + 4 * q * s)))
-    size = 2 ** int(np.log2(size))
-    for first in range(0, len(blocks.table), size):
-        part = Blocks(*(x[first : first + size] for x in blocks))
-        fill = size - len(part.table)
-        yield Blocks(
-            np.pad(part.table, (0, fill)),
-            np.pad(part.queries, ((0, fill), (0, 0)), constant_values=-1),
-            np.pad(part.candidates, ((0, fill), (0, 0)), constant_values=-1),
-        )
-
-
-def _sq_distances(x, x_sq, queries, y, y_sq, candidates):
-    """Squared distances `[blocks, q, s]` and the norms they came from; inf where no row is."""
-    a, b = x[queries], y[candidates]
-    a_sq = jnp.where(queries < 0, jnp.inf, x_sq[queries])[:, :, None]
-    b_sq = jnp.where(candidates < 0, jnp.inf, y_sq[candidates])[:, None, :]
-    dot = jnp.einsum("bqd,bsd->bqs", a, b, precision=jax.lax.Precision.HIGHEST)
-    return jnp.maximum(a_sq + b_sq - 2 * dot, 0), a_sq, b_sq
-
-
-@functools.partial(jax.jit, static_argnames="k")
-def nearest_in_blocks(x, x_sq, queries, candidates, *, k: int):
-    """Squared distances and rows of the k nearest other candidates, each `[blocks, q, k]`."""
-    fill = max(0, k - candidates.shape[1])
-    candidates = jnp.pad(candidates, ((0, 0), (0, fill)), constant_values=-1)
-    d2, _, _ = _sq_distances(x, x_sq, queries, x, x_sq, candidates)
-    d2 = jnp.where(queries[:, :, None] == candidates[:, None, :], jnp.inf, d2)
-    # Without the barrier XLA's CPU compiler turns top_k into a full sort.
-    values, at = jax.lax.optimization_barrier(jax.lax.top_k(-d2, k))
-    rows = jnp.take_along_axis(candidates[:, None, :], at, axis=2)
-    return -values, jnp.where(jnp.isinf(values), -1, rows)
-
-
-class Bounds(NamedTuple):
-    """Bounds of squared radii, `[blocks, q]` and `[blocks, s]`; -inf where there is no ball."""
-
-    query_inner: jax.Array
-    query_outer: jax.Array
-    candidate_inner: jax.Array
-    candidate_outer: jax.Array
-
-
-@functools.partial(jax.jit, static_argnames="masks")
-def compare_blocks(x, x_sq, queries, y, y_sq, candidates, bounds: Bounds, share, *, masks: bool):
-    """Certain hits of queries in balls of candidates and the reverse, and open comparisons.
-
-    Returns:
-        Queries in some candidate's ball, bool `[blocks, q]`; candidates in some query's ball, bool
-        `[blocks, s]`; open comparisons: how many, or with `masks` which, bool `[2, blocks, q, s]`.
-    """
-    d2, a_sq, b_sq = _sq_distances(x, x_sq, queries, y, y_sq, candidates)
-    error = share * (a_sq + b_sq) + _TINY
-    lower, upper = d2 - error, d2 + error
-    in_candidate = upper <= bounds.candidate_inner[:, None, :]
-    in_query = upper <= bounds.query_inner[:, :, None]
-    unsure = jnp.stack(
-        [
-            (lower <= bounds.candidate_outer[:, None, :]) & ~in_candidate,
-            (lower <= bounds.query_outer[:, :, None]) & ~in_query,
-        ]
-    )
-    return in_candidate.any(2), in_query.any(1), unsure if masks else unsure.sum()

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsh_gan.metrics.inputs import Array
+from lsh_gan.metrics.inputs import Array, is_wide, narrow, on_host_if_free
 
 _UNIT = 2.0**-24  # unit roundoff of float32
 _TINY = 1e-30  # stands for underflow: features are scaled to norms around 1
+_LARGEST = float(np.finfo(np.float32).max)
 _MIN_BLOCK = 128
 
 
@@ -52,9 +53,17 @@ def slack(d: int) -> float:
     return (8 + 2 * math.sqrt(d)) * _UNIT
 
 
-def block_size(rows: int, memory_mb: int) -> int:
-    """Rows in a block, a power of two: several float32 tiles [block, block] fit in `memory_mb`."""
+def block_size(rows: int, d: int, memory_mb: int) -> int:
+    """Rows in a block, a power of two: several float32 tiles [block, block] fit in `memory_mb`.
+
+    On a CPU a tile also stays in the caches between its product and what is asked of it, unless d
+    is so small that starting it would cost more.
+    """
+    if memory_mb < 1:
+        raise ValueError(f"memory_mb = {memory_mb}; expected at least 1.")
     limit = 2 ** int(math.log2(math.sqrt(memory_mb * 2**20 / 24)))
+    if jax.default_backend() == "cpu":
+        limit = min(limit, 512 if d >= 512 else 2048)
     return max(_MIN_BLOCK, min(limit, 2 ** math.ceil(math.log2(max(rows, 2)))))
 
 
@@ -71,12 +80,11 @@ def fit_frame(features: Array) -> Frame:
     return Frame(mean, scale)
 
 
-@functools.partial(jax.jit, static_argnames="size")
-def _to_block(x: jax.Array, shift: jax.Array, scale: jax.Array, *, size: int):
+@jax.jit
+def _to_block(x: jax.Array, shift: jax.Array, scale: jax.Array, rows: jax.Array):
     x = (x.astype(jnp.float32) - shift) * scale
     sq = jnp.sum(x * x, axis=1)
-    fill = size - x.shape[0]
-    return jnp.pad(x, ((0, fill), (0, 0))), jnp.pad(sq, (0, fill), constant_values=jnp.inf)
+    return x, jnp.where(jnp.arange(len(x)) < rows, sq, jnp.inf)
 
 
 def to_blocks(features: Array, frame: Frame, size: int, source: str) -> Blocks:
@@ -86,14 +94,20 @@ def to_blocks(features: Array, frame: Frame, size: int, source: str) -> Blocks:
         ValueError: A row lies so far from the reference that its square overflows float32.
     """
     blocks, norms = [], []
-    shift = np.zeros_like(frame.shift, np.float32) if _wide(features) else frame.shift
+    features = on_host_if_free(features)
+    wide = is_wide(features, frame.shift)
+    shift = np.zeros_like(frame.shift, np.float32) if wide else frame.shift
     for start in range(0, features.shape[0], size):
         x = features[start : start + size]
-        if _wide(features):
+        if wide:
             # float64 is shifted in float64; narrower input subtracts exactly enough in float32.
-            x = ((x - frame.shift) * frame.scale).astype(np.float32)
-        scale = 1.0 if _wide(features) else frame.scale
-        x, sq = _to_block(x, np.float32(shift), np.float32(scale), size=size)
+            x = narrow(x, *frame)
+        scale, rows = 1.0 if wide else frame.scale, x.shape[0]
+        # Filled up before it is compiled for: another n is the same program.
+        if rows < size:
+            numpy = np if isinstance(x, np.ndarray) else jnp
+            x = numpy.pad(x, ((0, size - rows), (0, 0)))
+        x, sq = _to_block(x, np.float32(shift), np.float32(scale), np.int32(rows))
         blocks.append(x)
         norms.append(sq)
     finite = np.isfinite(np.concatenate([np.asarray(s) for s in norms]))[: features.shape[0]]
@@ -103,18 +117,34 @@ def to_blocks(features: Array, frame: Frame, size: int, source: str) -> Blocks:
     return Blocks(features.shape[0], size, tuple(blocks), tuple(norms))
 
 
-def _wide(features: Array) -> bool:
-    return isinstance(features, np.ndarray) and features.dtype == np.float64
-
-
 def sq_distances(x: jax.Array, x_sq: jax.Array, y: jax.Array, y_sq: jax.Array) -> jax.Array:
     """Squared distances `[a, b]` between rows of x `[a, d]` and y `[b, d]`, at least 0."""
     dot = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
     return jnp.maximum(x_sq[:, None] + y_sq[None, :] - 2 * dot, 0)
 
 
+def k_smallest(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """The k smallest values of x `[..., a, b]` along axis -2, ascending, and places `[..., k, b]`.
+
+    k is at most a. Of equal values the first come first.
+    """
+    if jax.default_backend() != "cpu":
+        values, at = jax.lax.top_k(-x.swapaxes(-1, -2), k)
+        return -values.swapaxes(-1, -2), at.swapaxes(-1, -2)
+    # One minimum after another, across columns: a third of what XLA's top_k takes on a CPU.
+    place = jnp.arange(x.shape[-2])[:, None]
+    x = jnp.minimum(x, _LARGEST)  # so that what is missing stays apart from what was taken
+    values, places = [], []
+    for _ in range(k):
+        values.append(x.min(axis=-2, keepdims=True))
+        places.append(jnp.where(x == values[-1], place, x.shape[-2]).min(axis=-2, keepdims=True))
+        x = jnp.where(place == places[-1], jnp.inf, x)
+    values = jnp.concatenate(values, axis=-2)
+    return jnp.where(values == _LARGEST, jnp.inf, values), jnp.concatenate(places, axis=-2)
+
+
 def smallest(x: jax.Array, k: int, axis: int) -> tuple[jax.Array, jax.Array]:
-    """The k smallest values of x `[a, b]` along `axis`, ascending, and their places, `[*, k]`.
+    """The k smallest values of x `[a, b]` along `axis`, ascending, and their places, `[k, *]`.
 
     The k smallest lie in the k strided groups with the smallest minima, so that one cheap pass
     leaves little to select from.
@@ -126,24 +156,19 @@ def smallest(x: jax.Array, k: int, axis: int) -> tuple[jax.Array, jax.Array]:
     width = length // stride
     if axis == 1:
         groups = x.reshape(x.shape[0], stride, width)
-        _, ids = _top_k(-groups.min(axis=1), k)
-        values = jnp.take_along_axis(groups, ids[:, None, :], axis=2)
+        _, ids = k_smallest(groups.min(axis=1).T, k)
+        values = jnp.take_along_axis(groups, ids.T[:, None, :], axis=2).transpose(1, 2, 0)
     else:
         groups = x.reshape(stride, width, x.shape[1])
-        _, ids = _top_k(-groups.min(axis=0).T, k)
-        values = jnp.take_along_axis(groups, ids.T[None], axis=1).transpose(2, 0, 1)
-    places = jnp.arange(stride)[:, None] * width + ids[:, None, :]
-    values, at = _top_k(-values.reshape(len(ids), -1), k)
-    return -values, jnp.take_along_axis(places.reshape(len(ids), -1), at, axis=1)
-
-
-def _top_k(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    # Without the barrier XLA's CPU compiler turns a sliced top_k into a full sort.
-    return jax.lax.optimization_barrier(jax.lax.top_k(x, k))
+        _, ids = k_smallest(groups.min(axis=0), k)
+        values = jnp.take_along_axis(groups, ids[None], axis=1)
+    places = jnp.arange(stride)[:, None, None] * width + ids
+    values, at = k_smallest(values.reshape(stride * k, -1), k)
+    return values, jnp.take_along_axis(places.reshape(stride * k, -1), at, axis=0)
 
 
 class Nearest(NamedTuple):
-    """The k nearest others of each row: squared distances, ascending, and rows, `[n, k]` each."""
+    """The k nearest others of each row: squared distances, ascending, and rows."""
 
     sq: jax.Array | np.ndarray
     rows: jax.Array | np.ndarray
@@ -157,22 +182,23 @@ def _self_tile(x, x_sq, y, y_sq, best_x, best_y, first_x, first_y, *, k: int, di
 
     def merge(best, axis, first):
         sq, places = smallest(d2, k, axis)
-        sq, at = _top_k(-jnp.concatenate([best.sq, sq], axis=1), k)
-        rows = jnp.concatenate([best.rows, places + first], axis=1)
-        return Nearest(-sq, jnp.take_along_axis(rows, at, axis=1))
+        sq, at = k_smallest(jnp.concatenate([best.sq, sq]), k)
+        rows = jnp.concatenate([best.rows, places + first])
+        return Nearest(sq, jnp.take_along_axis(rows, at, axis=0))
 
     best_x = merge(best_x, 1, first_y)
     return best_x, best_y if diagonal else merge(best_y, 0, first_x)
 
 
 def nearest_others(blocks: Blocks, k: int) -> Nearest:
-    """The k nearest others of every row, ascending, float32 and int32 `[n, k]`.
+    """The k nearest others of every row, float32 and int32 `[n, k]`.
 
     Distances are symmetric: only tiles on and above the diagonal are computed, and each serves its
     rows and its columns.
     """
     count, size = len(blocks.features), blocks.size
-    best = [Nearest(jnp.full((size, k), jnp.inf), jnp.zeros((size, k), jnp.int32))] * count
+    none = Nearest(np.full((k, size), np.inf, np.float32), np.zeros((k, size), np.int32))
+    best = [none] * count
     for i in range(count):
         for j in range(i, count):
             x, y = blocks.features[i], blocks.features[j]
@@ -180,6 +206,5 @@ def nearest_others(blocks: Blocks, k: int) -> Nearest:
             first = np.int32(i * size), np.int32(j * size)
             found = _self_tile(x, x_sq, y, y_sq, best[i], best[j], *first, k=k, diagonal=i == j)
             best[i], best[j] = found if i != j else (found[0], found[0])
-    return Nearest(
-        *(np.concatenate([np.asarray(b[f]) for b in best])[: blocks.rows] for f in (0, 1))
-    )
+    joined = (np.concatenate([np.asarray(b[f]) for b in best], axis=1) for f in (0, 1))
+    return Nearest(*(values[:, : blocks.rows].T for values in joined))

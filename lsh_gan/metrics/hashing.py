@@ -29,13 +29,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.errors import choose
-from lsh_gan.metrics.inputs import Array
+from lsh_gan.metrics.checks import check_type, check_whole
+from lsh_gan.metrics.inputs import Array, is_wide, narrow
 
 CENTRAL = 0.9  # share of the reference that a fit looks at
 _DIGIT_BITS = {"affine": 1, "hyperplane": 1, "pstable": 3}
 _MAX_DIGITS = {"affine": 24, "hyperplane": 24, "pstable": 10}
 _SPARE_BITS = 4  # cells for each row, as a power of two, where codes are mixed into an address
 _MEMORY_BYTES = 2**31
+_PROJECT_ROWS = 2048  # rows that a CPU projects at a time while they are in its caches
 _ROUNDING = 1e-5  # more than a norm in float32 is wrong by, as a share
 
 
@@ -58,7 +60,7 @@ class HashSpec:
     family: str = "pstable"
     num_tables: int = 32
     num_bits: int | str = "auto"
-    radius_bins: int = 12
+    radius_bins: int = 8
     width: float = 1.5
     num_directions: int = 128
     ceiling_target: float = 0.85
@@ -71,6 +73,12 @@ class HashSpec:
             raise ValueError(
                 f"num_bits = {self.num_bits!r}; {self.family} takes 0 to {most}, or 'auto'."
             )
+        check_whole(
+            num_tables=self.num_tables,
+            num_bits=0 if self.num_bits == "auto" else self.num_bits,
+            radius_bins=self.radius_bins,
+            num_directions=self.num_directions,
+        )
         for field, least in (("num_tables", 1), ("radius_bins", 0), ("num_directions", 0)):
             if getattr(self, field) < least:
                 raise ValueError(f"{field} = {getattr(self, field)}; expected at least {least}.")
@@ -173,6 +181,8 @@ class Codes(NamedTuple):
 
 def draw_hash(key: jax.Array, sample: Array, spec: HashSpec, *, source: str = "") -> Hasher:
     """Fits everything but the number of bits, which 'auto' leaves at the most there can be."""
+    check_type("spec", spec, HashSpec, "a HashSpec")
+    check_type("key", key, (jax.Array, np.ndarray), "jax.random.key(seed)")
     t, b = spec.num_tables, spec.max_digits
     pool = spec.num_directions or t * b
     for_directions, for_members, for_thresholds = jax.random.split(key, 3)
@@ -184,7 +194,7 @@ def draw_hash(key: jax.Array, sample: Array, spec: HashSpec, *, source: str = ""
         spec, np.full(t, digits, np.int32), shift, scale, directions, members,
         np.zeros((t, b), np.float32), 1.0, np.zeros(0, np.float32), sample.shape[0], source,
     )  # fmt: skip
-    projections, norms = (np.asarray(x) for x in project(hasher, sample))
+    projections, norms = project(hasher, sample)
     central = np.flatnonzero(norms <= np.quantile(norms, CENTRAL))
     # Drawn by rank: the same draw from a slightly different sample is a slightly different value.
     uniform = np.asarray(jax.random.uniform(for_thresholds, (t, b)), np.float64)
@@ -220,14 +230,15 @@ def _centre(sample: Array) -> tuple[np.ndarray, float]:
     """Mean of the central rows, and the power of two that scales the offsets from it."""
     x = np.asarray(sample)
     x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
-    shift = x.mean(axis=0, dtype=np.float64)
-    offset = x - shift.astype(x.dtype)
-    largest = float(np.abs(offset).max())
+    # About the mean: the offsets from it say the rest.
+    shift = np.full(len(x), 1 / len(x), x.dtype) @ x
+    offset = x - shift
+    largest = float(max(offset.max(), -offset.min()))
     scale = 2.0 ** -math.ceil(math.log2(largest)) if largest > 0 else 1.0
     offset *= scale
     sq_radii = np.einsum("nd,nd->n", offset, offset)
     central = sq_radii <= np.quantile(sq_radii, CENTRAL)
-    shift += central.astype(x.dtype) @ offset / (central.sum() * scale)
+    shift = shift + (central.astype(x.dtype) @ offset) / np.float64(central.sum() * scale)
     return shift if x.dtype == np.float64 else shift.astype(np.float32).astype(np.float64), scale
 
 
@@ -244,13 +255,29 @@ def _radius_edges(norms: np.ndarray, central: np.ndarray, bins: int) -> np.ndarr
     return np.concatenate([ends[:1], edges, ends[1:]]).astype(np.float32)
 
 
-def project(hasher: Hasher, features: Array) -> tuple[jax.Array, jax.Array]:
+def project(hasher: Hasher, features: Array) -> tuple[np.ndarray, np.ndarray]:
     """Projections float32 `[p, n]` and norms float32 `[n]` of shifted, scaled features `[n, d]`."""
-    if isinstance(features, np.ndarray) and features.dtype == np.float64:
-        features = ((features - hasher.shift) * hasher.scale).astype(np.float32)
-        return _project(features, np.zeros(1, np.float32), np.float32(1), hasher.directions)
-    shift = hasher.shift.astype(np.float32)
-    return _project(features, shift, np.float32(hasher.scale), hasher.directions)
+    parts = []
+    for start in range(0, features.shape[0], _PROJECT_ROWS):
+        x, shift, scale = _arguments(hasher, features[start : start + _PROJECT_ROWS])
+        parts.append(_project(x, shift, scale, hasher.directions))
+    projections, norms = (np.concatenate(p, axis=-1) for p in zip(*parts, strict=True))
+    return projections[:, : features.shape[0]], norms[: features.shape[0]]
+
+
+def _arguments(hasher: Hasher, features: Array) -> tuple[Array, np.ndarray, np.float32]:
+    """Features, shift and scale as the kernels take them."""
+    shift, scale = hasher.shift.astype(np.float32), np.float32(hasher.scale)
+    if is_wide(features, hasher.shift):
+        features = narrow(features, hasher.shift, hasher.scale)
+        shift, scale = np.zeros_like(shift), np.float32(1)
+    rows = features.shape[0]
+    # A power of two rows: few shapes, so that another n is seldom compiled for.
+    fill = ((0, (1 << (rows - 1).bit_length()) - rows), (0, 0))
+    if fill[0][1]:
+        numpy = isinstance(features, np.ndarray)
+        features = np.pad(features, fill) if numpy else jnp.pad(features, fill)
+    return features, shift, scale
 
 
 @jax.jit
@@ -267,21 +294,29 @@ def encode(hasher: Hasher, features: Array, source: str = "features", first_row:
     Raises:
         ValueError: NaN or Inf; the message names `source` and the row, counted from `first_row`.
     """
-    projections, norms = project(hasher, features)
-    finite = np.isfinite(np.asarray(norms))
+    codes, finite = _encode(
+        *_arguments(hasher, features), hasher.directions, hasher.members, hasher.thresholds,
+        np.float32(hasher.width), np.int32(hasher.digits.max()), hasher.radius_edges,
+        bits=_DIGIT_BITS[hasher.spec.family],
+    )  # fmt: skip
+    finite = np.asarray(finite)
     if not finite.all():
         row = int(np.argmin(finite)) + first_row
         raise ValueError(f"{source} has NaN or Inf (or overflows float32) in row {row}.")
-    return Codes(
-        _digits(
-            projections, hasher.members, hasher.thresholds, np.float32(hasher.width),
-            np.int32(hasher.digits.max()), bits=_DIGIT_BITS[hasher.spec.family],
-        ),
-        jnp.searchsorted(jnp.asarray(hasher.radius_edges), norms).astype(jnp.int32),
-    )  # fmt: skip
+    if len(finite) == features.shape[0]:
+        return codes
+    return Codes(codes.digits[:, : features.shape[0]], codes.radius_bin[: features.shape[0]])
 
 
 @functools.partial(jax.jit, static_argnames="bits")
+def _encode(x, shift, scale, directions, members, thresholds, width, steps, edges, *, bits: int):
+    """Codes of a batch, and which of its rows are finite."""
+    projections, norms = _project(x, shift, scale, directions)
+    digits = _digits(projections, members, thresholds, width, steps, bits=bits)
+    radius_bin = jnp.searchsorted(edges, norms).astype(jnp.int32)
+    return Codes(digits, radius_bin), jnp.isfinite(norms)
+
+
 def _digits(projections, members, thresholds, width, steps, *, bits: int):
     def step(j, code):
         offset = projections[members[:, j]] - thresholds[:, j, None]

@@ -32,8 +32,14 @@ def as_features(features: Any, source: str, *, min_rows: int = 1, dim: int | Non
     check_shape(features, source, dim=dim)
     if features.shape[0] < min_rows:
         raise ValueError(f"{source} has {features.shape[0]} rows; at least {min_rows} are needed.")
+    features = on_host_if_free(features)
     check_finite(features, source)
     return features
+
+
+def on_host_if_free(features: Array) -> Array:
+    """The array as NumPy's where the device is the CPU: a view, whose rows are views or quick."""
+    return np.asarray(features) if jax.default_backend() == "cpu" else features
 
 
 def concatenate(batches: Iterable[Array], source: str) -> Array:
@@ -86,3 +92,15 @@ def check_finite(features: Array, source: str, *, first_row: int = 0) -> None:
     if not finite.all():
         row = int(np.argmin(finite))
         raise ValueError(f"{source} has NaN or Inf in row {row + first_row}.")
+
+
+def is_wide(features: Array, shift: np.ndarray) -> bool:
+    """Whether `features - shift` needs float64: the features are, or the shift is of such."""
+    return features.dtype == np.float64 or bool((shift != shift.astype(np.float32)).any())
+
+
+def narrow(features: Array, shift: np.ndarray, scale: float) -> np.ndarray:
+    """`(features - shift) * scale` in float64, returned in float32."""
+    return ((np.asarray(features).astype(np.float64, copy=False) - shift) * scale).astype(
+        np.float32
+    )

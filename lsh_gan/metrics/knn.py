@@ -23,6 +23,7 @@ reference distribution would get.
 Memory. Nothing n × m is held: tiles of distances come and go, sized by `memory_mb`.
 """
 
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -30,9 +31,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.metrics import distances, refine
+from lsh_gan.metrics.checks import check_type, check_whole
 from lsh_gan.metrics.distances import _TINY, Blocks, Frame, slack, sq_distances
 from lsh_gan.metrics.inputs import Array, as_features
 from lsh_gan.metrics.types import PrecisionRecall
+
+_AHEAD = 8  # tiles under way while one is read
+_WAITING = 2**16  # open comparisons that are kept before they are decided
 
 
 class KnnReference(NamedTuple):
@@ -111,11 +116,12 @@ def knn_fit(
     memory_mb: int = 256,
 ) -> KnnReference:
     """Computes what depends on the reference alone; arguments as `knn_precision_recall`."""
+    check_whole(k=k, density_k=density_k)
     if k < 1 or density_k < 1:
         raise ValueError(f"k = {k}, density_k = {density_k}; both must be at least 1.")
     reference = as_features(reference, "reference", min_rows=k + 2)
     frame = distances.fit_frame(reference)
-    size = distances.block_size(reference.shape[0], memory_mb)
+    size = distances.block_size(*reference.shape, memory_mb)
     blocks = distances.to_blocks(reference, frame, size, "reference")
     dense = reference.shape[0] > density_k
     nearest = distances.nearest_others(blocks, max(k, density_k) if dense else k)
@@ -146,6 +152,7 @@ def _among_themselves(neighbours: np.ndarray) -> float:
 
 def knn_score(fitted: KnnReference, generated: Any, *, membership: bool = False) -> PrecisionRecall:
     """Scores `generated` `[m, d]` against a fitted reference; see `knn_precision_recall`."""
+    check_type("fitted", fitted, KnnReference, "a KnnReference, see knn_fit")
     d = fitted.features.shape[1]
     generated = as_features(generated, "generated", min_rows=fitted.k + 2, dim=d)
     blocks = distances.to_blocks(generated, fitted.frame, fitted.blocks.size, "generated")
@@ -226,14 +233,19 @@ def _compare(
     # Rows of fillings are counted too, and cut off at the end.
     m, n = len(blocks.features) * blocks.size, len(others.features) * others.size
     found = _Found(np.zeros(m, bool), np.zeros(n, bool), np.zeros(m, np.int64), np.zeros(n, bool))
-    judge = _Judge(fitted, generated, blocks, (r_balls, g_balls, r_dense))
-    for i in range(len(blocks.features)):
-        for j in range(len(others.features)):
-            hits, unsettled, any_open = _compare_tile(
-                blocks.features[i], blocks.sq_norms[i], (g_balls.inner[i], g_balls.outer[i]),
-                others.features[j], others.sq_norms[j], (r_balls.inner[j], r_balls.outer[j]),
-                (r_dense.inner[j], r_dense.outer[j]), share,
-            )  # fmt: skip
+    judge = refine.Judge(fitted, generated, blocks, (r_balls, g_balls, r_dense))
+
+    def tile(i: int, j: int):
+        return _compare_tile(
+            blocks.features[i], blocks.sq_norms[i], (g_balls.inner[i], g_balls.outer[i]),
+            others.features[j], others.sq_norms[j], (r_balls.inner[j], r_balls.outer[j]),
+            (r_dense.inner[j], r_dense.outer[j]), share,
+        )  # fmt: skip
+
+    places = itertools.product(range(len(blocks.features)), range(len(others.features)))
+    while some := list(itertools.islice(places, _AHEAD)):
+        tiles = [tile(*place) for place in some]
+        for (i, j), (hits, unsettled, any_open) in zip(some, tiles, strict=True):
             rows = slice(i * blocks.size, (i + 1) * blocks.size)
             columns = slice(j * others.size, (j + 1) * others.size)
             found.within_r[rows] |= np.asarray(hits[0])
@@ -241,60 +253,11 @@ def _compare(
             found.density_count[rows] += np.asarray(hits[2])
             found.covered[columns] |= np.asarray(hits[3])
             if any_open:
-                judge.settle(found, np.asarray(unsettled), rows.start, columns.start)
+                judge.add(np.asarray(unsettled), rows.start, columns.start)
+        if judge.waiting > _WAITING:
+            judge.settle(found)
+    judge.settle(found)
     return _Found(
         found.within_r[: blocks.rows], found.within_g[: others.rows],
         found.density_count[: blocks.rows], found.covered[: others.rows],
     )  # fmt: skip
-
-
-class _Judge:
-    """Decides open comparisons in float64; an exact radius is computed once."""
-
-    def __init__(self, fitted: KnnReference, generated: Array, blocks: Blocks, balls: tuple):
-        self.fitted, self.generated = fitted, generated
-        self.outer = [np.concatenate([np.asarray(part) for part in b.outer]) for b in balls]
-        self.sources = (
-            (fitted.features, fitted.blocks, fitted.k),
-            (generated, blocks, fitted.k),
-            (fitted.features, fitted.blocks, fitted.density_k),
-        )
-        self.radii = [np.full(len(outer), np.nan) for outer in self.outer]
-
-    def settle(self, found: _Found, bits: np.ndarray, first_g: int, first_r: int) -> None:
-        """Enters in `found` what is true of the open comparisons of a tile."""
-        flat = bits.reshape(-1)
-        # Nearly all bytes are zero: look at eight at a time first.
-        words = np.flatnonzero(flat.view(np.uint64))
-        places = (8 * words[:, None] + np.arange(8)).reshape(-1)
-        values = flat[places]
-        for kind in range(3):
-            at = places[(values >> kind) & 1 == 1]
-            g, r = at // bits.shape[1] + first_g, at % bits.shape[1] + first_r
-            # A sample that is already known to lie in some ball needs no other one.
-            if kind < 2:
-                needed = ~found.within_r[g] if kind == 0 else ~found.within_g[r]
-                g, r = g[needed], r[needed]
-            if len(g):
-                sq = refine.exact_sq_distances(self.generated, self.fitted.features, g, r)
-                radius = self._radii(kind, g if kind == 1 else r)
-                inside = sq <= radius if self.fitted.inclusive else sq < radius
-                _enter(found, kind, g[inside], r[inside])
-
-    def _radii(self, kind: int, owners: np.ndarray) -> np.ndarray:
-        features, blocks, k = self.sources[kind]
-        known = self.radii[kind]
-        new = np.unique(owners[np.isnan(known[owners])])
-        if len(new):
-            known[new] = refine.exact_sq_radii(features, blocks, self.outer[kind], new, k)
-        return known[owners]
-
-
-def _enter(found: _Found, kind: int, g: np.ndarray, r: np.ndarray) -> None:
-    if kind == 0:
-        found.within_r[g] = True
-    elif kind == 1:
-        found.within_g[r] = True
-    else:
-        np.add.at(found.density_count, g, 1)
-        found.covered[r] = True

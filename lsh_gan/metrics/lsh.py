@@ -25,6 +25,7 @@ import numpy as np
 
 from lsh_gan.metrics import hashing, sketch
 from lsh_gan.metrics.bits import check_votes, choose_digits
+from lsh_gan.metrics.checks import check_type
 from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
 from lsh_gan.metrics.sketch import Sketch
 from lsh_gan.metrics.streams import batches, replayable, sample_rows
@@ -144,6 +145,7 @@ def lsh_score(fitted: LshReference, generated: Any, *, membership: bool = False)
     Raises:
         ValueError: Also when the reference's sketch holds counts only and votes need its codes.
     """
+    check_type("fitted", fitted, LshReference, "an LshReference, see lsh_fit")
     reference, votes = fitted.sketch, fitted.votes
     hasher = reference.hasher
     if reference.cells is None and (votes is not None or membership):
@@ -257,6 +259,8 @@ def _ceilings(fitted: LshReference, m: int) -> tuple[float | None, float | None]
         above = join(tally(counts, fitted.second.cells, c), t, votes).score
         subset = fitted.second.cells[:, _subset(fitted.second.rows, m)]
         thinned = sketch.add_counts(sketch.empty_counts(hasher), subset)
+        if cells is None:
+            return above, float(np.mean(np.asarray(_share_of_counts(counts, thinned, c)) / n))
         return above, join(tally(thinned, cells, c), t, votes).score
     if cells is None:
         share = float(np.mean(np.asarray(_share_of_counts(counts, counts, c, own=1)) / n))

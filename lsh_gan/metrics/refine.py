@@ -1,6 +1,6 @@
 """Second look, in float64, at the few comparisons that float32 cannot decide."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import numpy as np
 from lsh_gan.metrics.distances import _TINY, Blocks, slack, sq_distances
 from lsh_gan.metrics.inputs import Array
 
-_CHUNK_VALUES = 2**22  # float64 differences held at a time
+_CHUNK_VALUES = 2**20  # float64 differences held at a time
 
 
 class Balls(NamedTuple):
@@ -113,3 +113,67 @@ def exact_sq_radii(
         first = np.searchsorted(q[order], np.arange(len(chosen)))
         radii[start : start + len(chosen)] = sq[order][first + k - 1]
     return radii
+
+
+class Judge:
+    """Decides open comparisons in float64; an exact radius is computed once."""
+
+    def __init__(self, fitted: Any, generated: Array, blocks: Blocks, balls: tuple):
+        self.fitted, self.generated = fitted, generated
+        self.outer = [np.concatenate([np.asarray(part) for part in b.outer]) for b in balls]
+        self.sources = (
+            (fitted.features, fitted.blocks, fitted.k),
+            (generated, blocks, fitted.k),
+            (fitted.features, fitted.blocks, fitted.density_k),
+        )
+        self.radii = [np.full(len(outer), np.nan) for outer in self.outer]
+        self.open: list[tuple[np.ndarray, ...]] = []
+        self.waiting = 0
+
+    def add(self, bits: np.ndarray, first_g: int, first_r: int) -> None:
+        """Keeps the open comparisons of a tile for `settle`: radii are cheaper many at a time."""
+        flat = bits.reshape(-1)
+        # Nearly all bytes are zero: look at eight at a time first.
+        words = np.flatnonzero(flat.view(np.uint64))
+        places = (8 * words[:, None] + np.arange(8)).reshape(-1)
+        places = places[flat[places] != 0]
+        g, r = np.divmod(places, bits.shape[1])
+        self.open.append((g + first_g, r + first_r, flat[places]))
+        self.waiting += len(places)
+
+    def settle(self, found: Any) -> None:
+        """Enters in `found` what is true of the comparisons kept so far."""
+        if not self.waiting:
+            return
+        all_g, all_r, values = (np.concatenate(part) for part in zip(*self.open, strict=True))
+        self.open, self.waiting = [], 0
+        for kind in range(3):
+            at = (values >> kind) & 1 == 1
+            g, r = all_g[at], all_r[at]
+            # A sample that is already known to lie in some ball needs no other one.
+            if kind < 2:
+                needed = ~found.within_r[g] if kind == 0 else ~found.within_g[r]
+                g, r = g[needed], r[needed]
+            if len(g):
+                sq = exact_sq_distances(self.generated, self.fitted.features, g, r)
+                radius = self._radii(kind, g if kind == 1 else r)
+                inside = sq <= radius if self.fitted.inclusive else sq < radius
+                _enter(found, kind, g[inside], r[inside])
+
+    def _radii(self, kind: int, owners: np.ndarray) -> np.ndarray:
+        features, blocks, k = self.sources[kind]
+        known = self.radii[kind]
+        new = np.unique(owners[np.isnan(known[owners])])
+        if len(new):
+            known[new] = exact_sq_radii(features, blocks, self.outer[kind], new, k)
+        return known[owners]
+
+
+def _enter(found: Any, kind: int, g: np.ndarray, r: np.ndarray) -> None:
+    if kind == 0:
+        found.within_r[g] = True
+    elif kind == 1:
+        found.within_g[r] = True
+    else:
+        np.add.at(found.density_count, g, 1)
+        found.covered[r] = True

@@ -9,6 +9,7 @@ import numpy as np
 
 from lsh_gan.metrics import hashing
 from lsh_gan.metrics.bits import check_votes, choose_digits
+from lsh_gan.metrics.checks import check_type
 from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
 from lsh_gan.metrics.inputs import check_finite
 from lsh_gan.metrics.streams import batches
@@ -110,7 +111,11 @@ def build(hasher: Hasher, features: Any, *, keep_codes: bool = True) -> Sketch:
 
 def from_codes(hasher: Hasher, codes: Codes) -> Sketch:
     """The sketch of rows whose full-length codes are at hand."""
-    cells = hashing.cell_index(hasher, codes)
+    return from_cells(hasher, hashing.cell_index(hasher, codes))
+
+
+def from_cells(hasher: Hasher, cells: jax.Array) -> Sketch:
+    """The sketch of rows whose cells, int32 `[t, n]`, are at hand."""
     return Sketch(hasher, add_counts(empty_counts(hasher), cells), cells, cells.shape[1])
 
 
@@ -120,6 +125,8 @@ def merge(a: Sketch, b: Sketch) -> Sketch:
     Raises:
         ValueError: The two were not made by the same hasher.
     """
+    for part in (a, b):
+        check_type("part", part, Sketch, "a Sketch, see build")
     check_same_hasher(a.hasher, b.hasher)
     both = a.cells is not None and b.cells is not None
     cells = jnp.concatenate([a.cells, b.cells], axis=1) if both else None
@@ -128,8 +135,7 @@ def merge(a: Sketch, b: Sketch) -> Sketch:
 
 def check_hasher(hasher: Any) -> None:
     """Raises TypeError unless `hasher` is a fitted one."""
-    if not isinstance(hasher, Hasher):
-        raise TypeError(f"hasher is a {type(hasher).__name__}; expected a Hasher, see fit_hash.")
+    check_type("hasher", hasher, Hasher, "a Hasher, see fit_hash")
 
 
 def check_same_hasher(a: Hasher, b: Hasher) -> None:

@@ -20,10 +20,12 @@ import numpy as np
 from lsh_gan.metrics import distances
 from lsh_gan.metrics.distances import Frame
 from lsh_gan.metrics.hashing import Hasher, HashSpec
+from lsh_gan.metrics.inputs import Array
 from lsh_gan.metrics.knn import KnnReference
-from lsh_gan.metrics.sketch import Sketch
+from lsh_gan.metrics.lsh import LshReference
+from lsh_gan.metrics.sketch import Sketch, from_cells
 
-VERSION = 1  # also counts the ways that codes are made: bump it when a hash of equal arrays changes
+VERSION = 2  # also counts the ways that codes are made: bump it when a hash of equal arrays changes
 _UNREADABLE = (
     OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, NotImplementedError,
     RuntimeError, zipfile.BadZipFile, zlib.error,
@@ -33,7 +35,7 @@ _HASHER_ARRAYS = ("digits", "shift", "directions", "members", "thresholds", "rad
 
 def content_hash(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> str:
     """SHA-256 (hex) over names, shapes, dtypes and values of arrays, and over a JSON header."""
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    digest = hashlib.sha256(_text(header))
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         digest.update(f"{name}:{array.dtype}:{array.shape};".encode())
@@ -41,68 +43,115 @@ def content_hash(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def save(path: str | os.PathLike, fitted: Sketch | KnnReference, *, source: str = "") -> str:
-    """Writes a sketch, or a KNN reference with its features and radii.
+def _text(header: dict[str, Any]) -> bytes:
+    """JSON, where numbers may be NumPy's."""
+    return json.dumps(header, sort_keys=True, default=lambda number: number.item()).encode()
+
+
+def save(
+    path: str | os.PathLike,
+    fitted: Sketch | LshReference | KnnReference,
+    *,
+    source: str = "",
+    keep_features: bool = True,
+) -> str:
+    """Writes a sketch, an LSH reference, or a KNN reference with its radii.
 
     Args:
         path: The file.
         fitted: What to write.
-        source: Says what made the features of a KNN reference; a sketch has its hasher's.
+        source: Says what made the features of a KNN reference; the others have their hasher's.
+        keep_features: Whether the file of a KNN reference holds the features too; if not, `load`
+            must be given the same ones.
 
     Returns:
         The content hash, hex.
+
+    Raises:
+        TypeError: `fitted` is something else.
     """
-    if isinstance(fitted, Sketch):
+    if isinstance(fitted, LshReference):
+        arrays, header = _from_lsh(fitted)
+    elif isinstance(fitted, Sketch):
         arrays, header = _from_sketch(fitted)
     elif isinstance(fitted, KnnReference):
-        arrays, header = _from_knn(fitted, source)
+        arrays, header = _from_knn(fitted, source, keep_features)
     else:
-        raise TypeError(f"Cannot save a {type(fitted).__name__}; expected Sketch or KnnReference.")
-    header = {**header, "version": VERSION}
-    header["sha256"] = content_hash(arrays, header)
-    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-    part = Path(path).with_name(Path(path).name + ".part")
-    with part.open("wb") as stream:
-        np.savez_compressed(stream, header=text, **arrays)
-    part.replace(path)
-    return header["sha256"]
+        raise TypeError(
+            f"Cannot save a {type(fitted).__name__}; expected Sketch, LshReference or KnnReference."
+        )
+    return write(path, arrays, header)
 
 
-def load(path: str | os.PathLike, *, source: str | None = None) -> Sketch | KnnReference:
+def load(
+    path: str | os.PathLike, *, source: str | None = None, features: Array | None = None
+) -> Sketch | LshReference | KnnReference:
     """Reads what `save` wrote.
 
     Args:
         path: The file.
         source: What the features must come from; None accepts any.
+        features: Those of a KNN reference that was saved without them.
 
     Returns:
         The sketch or reference.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not such a file, is damaged, has another version, or another source.
+        ValueError: It is not such a file, is damaged, has another version, another source, or was
+            made of other features.
     """
-    arrays, header = _read(Path(path))
-    if header["version"] != VERSION:
-        raise ValueError(f"{path}: version {header['version']}; this code reads {VERSION}.")
-    if source is not None and header["source"] != source:
-        raise ValueError(f"{path}: fitted on features of {header['source']!r}, not of {source!r}.")
-    return {"sketch": _to_sketch, "knn": _to_knn}[header["kind"]](arrays, header)
+    arrays, header = read(path)
+    if source is not None and header.get("source") != source:
+        raise ValueError(
+            f"{path}: fitted on features of {header.get('source')!r}, not of {source!r}."
+        )
+    if header["kind"] == "knn":
+        return _to_knn(path, arrays, header, features)
+    readers = {"sketch": _to_sketch, "lsh": _to_lsh}
+    if header["kind"] not in readers:
+        raise ValueError(f"{path}: holds {header['kind']}; expected a sketch or reference.")
+    return readers[header["kind"]](arrays, header)
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def file_hash(path: str | os.PathLike) -> str:
+    """The content hash of a saved file, hex, after checking it; raises as `load`."""
+    return read(path)[1]["sha256"]
+
+
+def write(path: str | os.PathLike, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> str:
+    """Writes arrays and a JSON header to one file, whole or not at all; returns its hash."""
+    header = {**header, "version": VERSION}
+    header["sha256"] = content_hash(arrays, header)
+    if not Path(path).parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {Path(path).parent}")
+    text = np.frombuffer(_text(header), np.uint8)
+    part = Path(path).with_name(Path(path).name + ".part")
+    # Features do not compress; counts and codes do.
+    save_archive = np.savez if "features" in arrays else np.savez_compressed
+    with part.open("wb") as stream:
+        save_archive(stream, header=text, **arrays)
+    part.replace(path)
+    return header["sha256"]
+
+
+def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads what `write` wrote; raises as `load`."""
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected a saved sketch or reference")
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(arrays.pop("header").tobytes())
-        expected = header.pop("sha256")
+        expected, version = header.pop("sha256"), header["version"]
     except _UNREADABLE as e:
         raise ValueError(f"{path}: not a readable sketch or reference file ({e})") from e
     if content_hash(arrays, header) != expected:
-        raise ValueError(f"{path}: the contents do not match their SHA-256; the file is damaged")
-    return arrays, header
+        raise ValueError(f"{path}: the contents do not match their SHA-256; the file is damaged.")
+    if version != VERSION:
+        raise ValueError(f"{path}: version {version}; this code reads {VERSION}.")
+    return arrays, {**header, "sha256": expected}
 
 
 def _from_sketch(sketch: Sketch) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -111,14 +160,18 @@ def _from_sketch(sketch: Sketch) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     arrays = {name: np.asarray(getattr(hasher, name)) for name in _HASHER_ARRAYS}
     arrays |= {"occupied": occupied, "occupied_counts": counts.ravel()[occupied]}
     if sketch.cells is not None:
-        cells = np.asarray(sketch.cells)
-        arrays["cells"] = cells.astype(np.min_scalar_type(max(0, hasher.cells - 1)))
+        arrays["cells"] = _short(sketch)
     header = {
         "kind": "sketch", "source": hasher.source, "rows": sketch.rows,
         "spec": dataclasses.asdict(hasher.spec), "scale": hasher.scale, "width": hasher.width,
         "hasher_rows": hasher.rows,
     }  # fmt: skip
     return arrays, header
+
+
+def _short(sketch: Sketch) -> np.ndarray:
+    """Cells of every row in the smallest type that holds them."""
+    return np.asarray(sketch.cells).astype(np.min_scalar_type(max(0, sketch.hasher.cells - 1)))
 
 
 def _to_sketch(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> Sketch:
@@ -134,29 +187,63 @@ def _to_sketch(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> Sketch:
     return Sketch(hasher, jnp.asarray(counts), cells, header["rows"])
 
 
-def _from_knn(fitted: KnnReference, source: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    features = np.asarray(fitted.features)
-    wide = features.dtype in (np.float32, np.float64)
-    arrays = {
-        "features": features if wide else features.astype(np.float32),
-        "shift": fitted.frame.shift,
-        "sq_radii": fitted.sq_radii,
-    }
-    if fitted.sq_density_radii is not None:
-        arrays["sq_density_radii"] = fitted.sq_density_radii
-    header = {
-        "kind": "knn", "source": source, "scale": fitted.frame.scale, "size": fitted.blocks.size,
-        "k": fitted.k, "density_k": fitted.density_k, "inclusive": fitted.inclusive,
+def _from_lsh(fitted: LshReference) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    arrays, header = _from_sketch(fitted.sketch)
+    if fitted.second is not None:
+        arrays["second_cells"] = _short(fitted.second)
+    header |= {
+        "kind": "lsh", "min_count": fitted.min_count, "votes": fitted.votes,
         "ceiling": fitted.ceiling,
     }  # fmt: skip
     return arrays, header
 
 
-def _to_knn(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> KnnReference:
+def _to_lsh(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> LshReference:
+    first, second = _to_sketch(arrays, header), None
+    if "second_cells" in arrays:
+        cells = arrays["second_cells"].astype(np.int32)
+        second = from_cells(first.hasher, jnp.asarray(cells))
+    return LshReference(first, header["min_count"], header["votes"], header["ceiling"], second)
+
+
+def _from_knn(
+    fitted: KnnReference, source: str, keep_features: bool
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    features = _plain(fitted.features)
+    arrays = {"shift": fitted.frame.shift, "sq_radii": fitted.sq_radii}
+    if keep_features:
+        arrays["features"] = features
+    if fitted.sq_density_radii is not None:
+        arrays["sq_density_radii"] = fitted.sq_density_radii
+    header = {
+        "kind": "knn", "source": source, "scale": fitted.frame.scale, "size": fitted.blocks.size,
+        "k": fitted.k, "density_k": fitted.density_k, "inclusive": fitted.inclusive,
+        "ceiling": fitted.ceiling, "features": content_hash({"features": features}, {}),
+    }  # fmt: skip
+    return arrays, header
+
+
+def _plain(features: Array) -> np.ndarray:
+    """Features as a file can hold them: float16 and bfloat16 become float32, exactly."""
+    features = np.asarray(features)
+    return features if features.dtype in (np.float32, np.float64) else features.astype(np.float32)
+
+
+def _to_knn(
+    path: str | os.PathLike,
+    arrays: dict[str, np.ndarray],
+    header: dict[str, Any],
+    features: Array | None,
+) -> KnnReference:
+    features = arrays.get("features", features)
+    if features is None:
+        raise ValueError(f"{path}: holds radii only; give the features that they were made of.")
+    if content_hash({"features": _plain(features)}, {}) != header["features"]:
+        raise ValueError(f"{path}: the radii were made of other features (SHA-256 differs).")
     frame = Frame(arrays["shift"], header["scale"])
-    blocks = distances.to_blocks(arrays["features"], frame, header["size"], "reference")
+    blocks = distances.to_blocks(features, frame, header["size"], "reference")
     ceiling = header["ceiling"]
     return KnnReference(
-        arrays["features"], frame, blocks, arrays["sq_radii"], arrays.get("sq_density_radii"),
+        features, frame, blocks, arrays["sq_radii"], arrays.get("sq_density_radii"),
         header["k"], header["density_k"], header["inclusive"], ceiling and tuple(ceiling),
     )  # fmt: skip

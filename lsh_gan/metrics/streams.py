@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsh_gan.metrics.inputs import Array, check_finite, check_shape
+from lsh_gan.metrics.inputs import Array, check_finite, check_shape, on_host_if_free
 
 SAMPLE_ROWS = 4096  # rows that a hash is fitted on
 
@@ -35,6 +35,7 @@ def batches(features: Any, source: str, *, dim: int | None = None) -> Iterator[A
         check_shape(features, source, dim=dim)
         if not features.shape[0]:
             raise ValueError(f"{source} has no rows.")
+        features = on_host_if_free(features)
         yield from (features[i : i + size] for i in range(0, features.shape[0], size))
         return
     held, rows, total = [], 0, 0
@@ -110,18 +111,24 @@ def sample_rows(features: Any, source: str, count: int = SAMPLE_ROWS) -> Array:
     """
     if hasattr(features, "ndim"):
         check_shape(features, source)
-        sample = features
+        sample = features = on_host_if_free(features)
         if features.shape[0] > count:
             priority = _priority(np.arange(features.shape[0]))
             sample = features[np.sort(np.argpartition(priority, count)[:count])]
     else:
         sample = _reservoir(features, source, count)
-    if not np.isfinite(np.asarray(sample).astype(np.float64).sum()):
+    if not _sum_is_finite(np.asarray(sample)):
         row = 0
         for batch in batches(features, source):
             check_finite(batch, source, first_row=row)
             row += batch.shape[0]
     return sample
+
+
+def _sum_is_finite(x: np.ndarray) -> bool:
+    """False if a value is not finite, or in narrow types perhaps if all are."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(x.astype(np.float32, copy=False).sum()))
 
 
 def _reservoir(features: Any, source: str, count: int) -> np.ndarray:

@@ -8,14 +8,21 @@ import numpy as np
 class PrecisionRecall(NamedTuple):
     """Precision and recall of a generated set against a reference set.
 
+    Ceilings. Two samples of the same distribution do not score 1; the ceilings are what a sample of
+    the reference distribution scores. With a second reference sample they are its scores. Without
+    one, every row of the reference is judged by all the others (leave-one-out). One half judged by
+    the other half would estimate the score at n / 2, which is lower: cells hold half as many rows
+    and balls are larger.
+
     Attributes:
         precision: Share of generated samples on the reference manifold, in [0, 1].
         recall: Share of reference samples on the generated manifold, in [0, 1].
         precision_stderr: Standard error of `precision` over the samples (and the hash tables).
         recall_stderr: Standard error of `recall`.
-        precision_ceiling: Precision of a sample of the reference distribution itself; None when it
-            was not asked for or the reference is too small to be halved.
-        recall_ceiling: Recall of such a sample.
+        precision_ceiling: Precision of a sample of the reference distribution, in [0, 1]; None when
+            it was not asked for.
+        recall_ceiling: Recall of such a sample of m rows; None also where a sketch of counts alone
+            cannot give it.
         density: Mean number of reference balls around a generated sample, over k; KNN only.
         coverage: Share of reference balls that hold a generated sample, in [0, 1]; KNN only.
         precision_membership: bool [m], or None when not asked for.

@@ -49,8 +49,8 @@ def test_apply_rounds_what_enters_each_layer(net):
     hidden = np.maximum(x @ params["first"]["kernel"] + params["first"]["bias"], 0)
     ranges = activations.calibrate(module, variables, z, _spec())[activations.COLLECTION]
     step = hidden.max() / 15
-    assert float(ranges["second"]["scale"]) == pytest.approx(step, rel=1e-5)
-    assert float(ranges["second"]["zero_point"]) == 0
+    assert float(ranges["second"]["input_scale"]) == pytest.approx(step, rel=1e-5)
+    assert float(ranges["second"]["input_zero_point"]) == 0
     rounded = _round_by_hand(x, 4) @ params["first"]["kernel"] + params["first"]["bias"]
     steps = np.maximum(rounded, 0) / step
     expected = step * np.clip(np.round(steps), 0, 15) @ params["second"]["kernel"]
@@ -103,7 +103,7 @@ def test_clipping_narrows_the_range(net):
         activations.calibrate(module, variables, z, _spec(2, clipping))["activation_ranges"]
         for clipping in ("none", "mse")
     )
-    assert 0 < narrow["first"]["scale"] < 0.9 * wide["first"]["scale"]
+    assert 0 < narrow["first"]["input_scale"] < 0.9 * wide["first"]["input_scale"]
 
 
 def test_rules_match_module_paths(net):
@@ -111,7 +111,7 @@ def test_rules_match_module_paths(net):
     rules = [Rule(pattern="first", skip=True), Rule(pattern="sec.*", bits=6)]
     ranges = activations.calibrate(module, variables, z, _spec(rules=rules))["activation_ranges"]
     assert set(ranges) == {"second"}
-    assert float(ranges["second"]["bits"]) == 6
+    assert float(ranges["second"]["input_bits"]) == 6
     with pytest.raises(ValueError, match="nearest path is 'second'"):
         activations.calibrate(module, variables, z, _spec(rules=[Rule(pattern="secnd", bits=2)]))
 

@@ -1,5 +1,7 @@
 """KNN precision, recall, density and coverage against a float64 oracle, point for point."""
 
+import jax
+import jax.monitoring
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -93,6 +95,39 @@ def test_other_types_are_read_exactly(dtype):
     r, g = np.asarray(r * 1.5, dtype), np.asarray(g * 1.5, dtype)
     scores = knn_precision_recall(r, g, membership=True, ceiling=False, memory_mb=MEMORY_MB)
     check(scores, oracle(r, g))
+
+
+def test_features_of_different_widths():
+    """float64 far from the origin beside float32: both are shifted by the same."""
+    r, g = draw("offset", 130, 100, 6)
+    r = r.astype(np.float64) + 1e-3 * np.random.default_rng(0).standard_normal(r.shape)
+    scores = knn_precision_recall(r, g, membership=True, ceiling=False, memory_mb=MEMORY_MB)
+    check(scores, oracle(r, g))
+
+
+def test_few_programs_are_compiled():
+    """Another n in as many blocks is the same programs; another k, those of the neighbours."""
+    found = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(event)
+
+    def score(n, m, k):
+        found.clear()
+        r, g = draw("normal", n, m, 7)  # a d that no other test has
+        knn_precision_recall(r, g, k=k, density_k=k, memory_mb=MEMORY_MB)
+        return len(found)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        assert score(300, 290, 3) > 0  # the counter counts
+        # What is left open differs in number: one program for each power of two of 64 and more.
+        assert score(310, 270, 3) <= 2
+        assert score(1000, 900, 3) <= 4  # more blocks, and none of another size
+        assert score(300, 290, 4) <= 4
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_numpy_and_jax_arrays_score_the_same():

@@ -8,6 +8,7 @@ import pytest
 
 from lsh_gan.metrics import (
     HashSpec,
+    cell_kernels,
     knn_precision_recall,
     lsh_knn_fit,
     lsh_knn_precision_recall,
@@ -102,7 +103,10 @@ def test_one_cell_of_any_family_and_k(family, k):
         ("offset", "affine", 5, True),
     ],
 )
-def test_equals_the_definition(kind, family, k, inclusive, votes):
+@pytest.mark.parametrize("whole", [True, False])
+def test_equals_the_definition(kind, family, k, inclusive, votes, whole, monkeypatch):
+    """In both forms of the products: all pairs of a shell at once, and block by block."""
+    monkeypatch.setattr(cell_kernels, "whole_pays", lambda *_: whole)
     r, g = draw(kind, 130, 110, 4)
     spec = HashSpec(
         family=family, num_tables=6, num_bits=1 if family == "pstable" else 3, radius_bins=2
@@ -245,6 +249,35 @@ def test_kinds_of_input_agree():
         assert other[:6] == whole[:6]
         np.testing.assert_array_equal(other.precision_membership, whole.precision_membership)
         np.testing.assert_array_equal(other.recall_membership, whole.recall_membership)
+
+
+def test_features_of_different_widths():
+    """float64 far from the origin beside float32: both are shifted by the same."""
+    r, g = draw("offset", 150, 120, 6)
+    r = r.astype(np.float64) + 1e-3 * np.random.default_rng(0).standard_normal(r.shape)
+    for votes in (None, 0.5):
+        scores = lsh_knn_precision_recall(KEY, r, g, spec=ONE_CELL, votes=votes, membership=True)
+        one = np.zeros((1, 1), int)
+        cells = np.broadcast_to(one, (1, 150)), np.broadcast_to(one, (1, 120))
+        precise, recalled = oracle(*cells, r, g, k=3, votes=votes)
+        np.testing.assert_array_equal(scores.precision_membership, precise)
+        np.testing.assert_array_equal(scores.recall_membership, recalled)
+
+
+def test_large_cells_and_few_queries():
+    """Cells of every size of block, and fewer queries than candidates; some cells are cut."""
+    r, _ = draw("normal", 1500, 5, 2)
+    _, g = draw("normal", 5, 70, 2)
+    spec = HashSpec(family="affine", num_tables=5, num_bits=3, radius_bins=0)
+    fitted = lsh_knn_fit(KEY, r, spec=spec, ceiling=False)
+    scores = lsh_knn_score(fitted, g, membership=True)
+    cells = [np.asarray(cell_keys(fitted.hasher, encode(fitted.hasher, x))) for x in (r, g)]
+    sizes = np.concatenate([np.unique(row, return_counts=True)[1] for row in cells[0]])
+    assert sizes.min() <= 64
+    assert sizes.max() > 256
+    precise, recalled = oracle(*cells, r, g, k=3, votes=0.5)
+    np.testing.assert_array_equal(scores.precision_membership, precise)
+    np.testing.assert_array_equal(scores.recall_membership, recalled)
 
 
 def test_one_key_one_result():

@@ -20,6 +20,7 @@ from lsh_gan.metrics import (
     lsh_knn_score,
     lsh_precision_recall,
     lsh_score,
+    merge,
 )
 
 KEY = jax.random.key(0)
@@ -220,6 +221,42 @@ def test_voting_options(options, message):
 def test_options_of_knn():
     with pytest.raises(ValueError, match=r"k = 0, density_k = 5; both must be at least 1"):
         knn_precision_recall(R, G, k=0)
+    with pytest.raises(ValueError, match=r"memory_mb = 0; expected at least 1"):
+        knn_precision_recall(R, G, memory_mb=0)
+    with pytest.raises(ValueError, match=r"reference has 40 rows; at least 42 are needed"):
+        knn_precision_recall(R, G, k=40)
+    with pytest.raises(ValueError, match=r"k = 3, max_cell = 2; expected 1 <= k < max_cell"):
+        lsh_knn_precision_recall(KEY, R, G, max_cell=2)
+
+
+@pytest.mark.parametrize("value", [2.5, "3", True, None])
+def test_whole_numbers(value):
+    message = rf" = {value!r}; expected a whole number"
+    for options in ({"k": value}, {"density_k": value}):
+        with pytest.raises(TypeError, match=next(iter(options)) + message):
+            knn_precision_recall(R, G, **options)
+    with pytest.raises(TypeError, match=f"k{message}"):
+        lsh_knn_precision_recall(KEY, R, G, k=value)
+    with pytest.raises(TypeError, match=f"min_count{message}"):
+        lsh_precision_recall(KEY, R, G, min_count=value)
+    for field in ("num_tables", "radius_bins", "num_directions"):
+        with pytest.raises(TypeError, match=field + message):
+            HashSpec(**{field: value})
+
+
+def test_things_of_another_kind():
+    sketch = build(fit_hash(KEY, R, SPEC), R)
+    cases = [
+        (lambda: knn_score(R, G), "fitted is a ndarray; expected a KnnReference, see knn_fit"),
+        (lambda: lsh_score(sketch, G), "fitted is a Sketch; expected an LshReference, see lsh_fit"),
+        (lambda: lsh_knn_score(None, G), "fitted is a NoneType; expected an LshKnnReference"),
+        (lambda: merge(sketch, R), "part is a ndarray; expected a Sketch, see build"),
+        (lambda: lsh_precision_recall(0, R, G), r"key is a int; expected jax\.random\.key\(seed"),
+        (lambda: lsh_precision_recall(KEY, R, G, spec={}), "spec is a dict; expected a HashSpec"),
+    ]
+    for function, message in cases:
+        with pytest.raises(TypeError, match=message):
+            function()
 
 
 def test_values_that_overflow_float32():

@@ -9,6 +9,7 @@ from lsh_gan.metrics import (
     HashSpec,
     LshReference,
     build,
+    file_hash,
     fit_hash,
     knn_fit,
     knn_score,
@@ -167,7 +168,7 @@ def test_unfitted_hasher(hasher):
 
 
 def test_save_refuses_other_things(tmp_path):
-    with pytest.raises(TypeError, match="Cannot save a ndarray; expected Sketch or KnnReference"):
+    with pytest.raises(TypeError, match="Cannot save a ndarray; expected Sketch, LshRef"):
         save(tmp_path / "x", draw(5, 5))
     assert not list(tmp_path.iterdir())
 
@@ -257,6 +258,55 @@ def test_edited_contents(file, tmp_path):
     arrays["occupied_counts"] = arrays["occupied_counts"] + 1
     np.savez(path, **arrays)
     with pytest.raises(ValueError, match="do not match their SHA-256; the file is damaged"):
+        load(path)
+
+
+@pytest.mark.parametrize("second", [False, True])
+@pytest.mark.parametrize(("votes", "keep"), [(0.5, True), (None, True), (None, False)])
+def test_lsh_reference_round_trip(tmp_path, second, votes, keep):
+    """Scores of the file are those of the reference, with their ceilings, for any m."""
+    r = draw(120, 6)
+    other = draw(120, 6, 2) if second else None
+    fitted = lsh_fit(KEY, r, spec=SPEC, min_count=2, votes=votes, second_reference=other)
+    if not keep:
+        whole = fitted
+        fitted = fitted._replace(sketch=fitted.sketch._replace(cells=None))
+        pair = lsh_score(whole, other if second else r), lsh_score(fitted, other if second else r)
+        # Sums of the same yeses in another order.
+        assert pair[0].recall_ceiling == pytest.approx(pair[1].recall_ceiling, rel=1e-12)
+    path = tmp_path / "reference.sketch"
+    saved = save(path, fitted)
+    read = load(path)
+    assert isinstance(read, LshReference)
+    assert (read.min_count, read.votes, read.ceiling) == (2, votes, True)
+    assert saved == file_hash(path)
+    for g in (draw(50, 6, 1), draw(200, 6, 1)):
+        assert lsh_score(read, g)[:6] == lsh_score(fitted, g)[:6]
+
+
+def test_hash_of_a_file_is_of_its_content(tmp_path, hasher):
+    x = draw(100, 6)
+    first = save(tmp_path / "a", build(hasher, x))
+    assert first == file_hash(tmp_path / "a")
+    save(tmp_path / "a", build(hasher, x[:-1]))
+    assert first != file_hash(tmp_path / "a")
+    with pytest.raises(FileNotFoundError, match="b: no such file"):
+        file_hash(tmp_path / "b")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16, jnp.bfloat16])
+def test_radii_without_their_features(tmp_path, dtype):
+    r, g, path = draw(120, 6).astype(dtype), draw(90, 6, 1), tmp_path / "radii"
+    fitted = knn_fit(r)
+    save(path, fitted, source=SOURCE, keep_features=False)
+    read = load(path, source=SOURCE, features=r)
+    for a, b in zip(knn_score(fitted, g), knn_score(read, g), strict=True):
+        np.testing.assert_array_equal(a, b)
+    other = r.copy()
+    other[70, 2] += 1
+    with pytest.raises(ValueError, match=r"radii: .* made of other features \(SHA-256 differs\)"):
+        load(path, features=other)
+    with pytest.raises(ValueError, match="radii: holds radii only; give the features"):
         load(path)
 
 

@@ -1,0 +1,181 @@
+"""Claims: sampling costs no more than in torch, and converting a checkpoint little time and memory.
+
+StyleGAN2 and BigGAN may take 1.5 times torch's time; a StyleGAN2 pickle of 30 million parameters is
+converted in 20 s and 3 times its size in memory.
+
+    python -m benchmarks.generators [--threads=2] [--models=dcgan,sngan,biggan,stylegan2,convert]
+
+Both libraries run the same network on the same weights, and must give the same images. torch is
+tried in both memory layouts, with whole batches and the parts that ours takes, and its best time
+counts. Rounds alternate, so that a busy machine
+hurts both; `--clock=cpu` counts processor time instead of wall time, for machines that are busy all
+the time. Needs torch (benchmarks/requirements.txt); about 4 minutes on two cores.
+"""
+
+import argparse
+import os
+import pickle
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+# Batch size, what torch's seconds may be multiplied with, and options of the weights.
+MODELS = {
+    "dcgan": (64, 1.0, {}),
+    "sngan": (32, 1.0, {}),
+    "biggan": (4, 1.5, {}),
+    "stylegan2": (2, 1.5, {}),
+}
+CHANNELS_1024 = (512, 512, 512, 512, 512, 256, 128, 64, 32)
+
+
+def arguments():
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--models", default=",".join([*MODELS, "convert"]))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    return parser.parse_args()
+
+
+def candidates(name, batch, options):
+    """Each way to generate a batch, and the largest difference between ours and torch's images."""
+    import jax
+    import numpy as np
+    import torch
+
+    from benchmarks import torch_generators
+    from checkpoints_tools.converters import SOURCES, convert_state
+    from lsh_gan import generators, sampling
+
+    state = getattr(torch_generators, f"{name}_state")(**options)
+    source = {"sngan": "mimicry"}.get(name, name)
+    converted = convert_state(state, SOURCES[source])
+    generator = generators.abstract(name, converted.family, converted.options)
+    rng = np.random.default_rng(1)
+    inputs = {"z": rng.standard_normal((batch, generator.latent_size), np.float32)}
+    if generator.num_classes:
+        inputs["labels"] = rng.integers(0, generator.num_classes, batch)
+    variables = jax.device_put(converted.variables)
+    apply = jax.jit(lambda variables, inputs: generator.module.apply(variables, **inputs))
+    part = sampling.part_size(generator, batch)
+
+    def in_parts(function, size):
+        starts = range(0, batch, size)
+        parts = [{k: v[start : start + size] for k, v in inputs.items()} for start in starts]
+        return np.concatenate([np.asarray(function(part)) for part in parts])
+
+    runs = {"lsh_gan": lambda: in_parts(lambda inputs: apply(variables, inputs), part)}
+    for layout in (torch.contiguous_format, torch.channels_last):
+        network = getattr(torch_generators, name)(state, layout)
+
+        def theirs(inputs, network=network):
+            tensors = {key: torch.from_numpy(value) for key, value in inputs.items()}
+            return network(**tensors).permute(0, 2, 3, 1)
+
+        for size in {batch, part}:
+            label = f"torch, {layout}, {size} at a time"
+            runs[label] = lambda theirs=theirs, size=size: in_parts(theirs, size)
+    images = {label: run() for label, run in runs.items()}
+    ours = images.pop("lsh_gan")
+    worst = max(np.abs(ours - theirs).max() / np.abs(theirs).max() for theirs in images.values())
+    return runs, float(worst), ours.shape
+
+
+def best_seconds(runs, rounds, clock):
+    """The best time of each function, in alternating rounds."""
+    now = time.process_time if clock == "cpu" else time.perf_counter
+    best = {}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = now()
+            run()
+            best[name] = min(best.get(name, float("inf")), now() - start)
+    return best
+
+
+def write_pickle(path):
+    """A pickle of the size and kind of ffhq.pkl: G, D and G_ema, of torch's tensors."""
+    import torch
+
+    from benchmarks import torch_generators
+
+    def tensors():
+        state = torch_generators.stylegan2_state(CHANNELS_1024)
+        return {name: torch.as_tensor(array).clone() for name, array in state.items()}
+
+    generator = tensors()
+    count = sum(tensor.numel() for tensor in generator.values())
+    other = {f"b{i}.weight": torch.zeros(512, 512, 3, 3) for i in range(12)}
+    with Path(path).open("wb") as stream:
+        pickle.dump({"G": tensors(), "D": other, "G_ema": generator}, stream)
+    return count
+
+
+def time_conversion():
+    """Seconds, peak memory and file size of converting a StyleGAN2 of 1024 pixels."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "ffhq.pkl"
+        count = write_pickle(file)
+        command = [sys.executable, "-m", "checkpoints_tools.convert"]
+        command += ["--source=stylegan2", f"--input={file}", f"--output={folder}/ffhq"]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        start = time.perf_counter()
+        subprocess.run(command, check=True, env=environment, stderr=subprocess.DEVNULL)
+        seconds = time.perf_counter() - start
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        processor = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return count, file.stat().st_size, seconds, processor, 1024 * after.ru_maxrss
+
+
+def processor_name():
+    """The model of the CPU."""
+    with open("/proc/cpuinfo") as lines:
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def main():
+    """Prints the table."""
+    args = arguments()
+    cores = sorted(os.sched_getaffinity(0))[: args.threads]
+    os.sched_setaffinity(0, cores)  # before JAX starts its threads
+    models = args.models.split(",")
+    if "convert" in models:  # first, while this process has no children of its own to count
+        count, size, seconds, processor, peak = time_conversion()
+        print(
+            f"convert: {count:,} values, file {size / 1e6:.0f} MB: {seconds:.1f} s (processor "
+            f"{processor:.1f} s; claim: 20), peak {peak / 1e6:.0f} MB, {peak / size:.2f} times the "
+            "file (claim: 3)",
+            flush=True,
+        )
+    import jax
+    import torch
+
+    torch.set_num_threads(len(cores))
+    torch.set_grad_enabled(False)
+    print(f"{processor_name()}, {len(cores)} cores, {args.clock} time, best of {args.rounds}")
+    print(f"Python {platform.python_version()}, jax {jax.__version__}, torch {torch.__version__}")
+    print("| network | batch | ours, ms an image | torch | ours / torch | claim | difference |")
+    print("|---|---|---|---|---|---|---|")
+    for name in (model for model in models if model != "convert"):
+        batch, claim, options = MODELS[name]
+        runs, difference, shape = candidates(name, batch, options)
+        best = best_seconds(runs, args.rounds, args.clock)
+        ours = 1e3 * best.pop("lsh_gan") / batch
+        theirs = 1e3 * min(best.values()) / batch
+        print(
+            f"| {name}, {shape[1]} px | {batch} | {ours:.1f} | {theirs:.1f} | "
+            f"{ours / theirs:.2f} | {claim} | {difference:.0e} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Time to assess one sample against ever more references, and the slopes of its growth."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lsh_gan import metrics
+from lsh_gan.metrics import (
+    HashSpec,
+    cell_balls,
+    cell_kernels,
+    cells,
+    distances,
+    hashing,
+    knn,
+    lsh,
+    refine,
+)
+
+KEY = jax.random.key(0)
+# Codes long enough that cells of the largest reference still hold few rows.
+FIXED = {
+    "lsh": HashSpec(family="affine", num_bits=16, radius_bins=0),
+    "lsh_knn": HashSpec(num_bits=10),
+}
+MAX_CELL = 256  # O(log n) needs bounded cells
+CLAIMS = {"LSH, fixed bits": 1.25, "LSH+KNN, fixed bits": 2.5}  # most, from 1e4 to 1e6 references
+
+
+def assessors(r: jax.Array, g: jax.Array) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Functions that find which of g lie on the manifold of r; fitting r is not part of them."""
+    yield "KNN", _knn(r, g)
+    for bits in ("fixed", "auto"):
+        local = metrics.lsh_knn_fit(
+            KEY,
+            r,
+            spec=FIXED["lsh_knn"] if bits == "fixed" else None,
+            ceiling=False,
+            max_cell=MAX_CELL,
+        )
+        yield f"LSH+KNN, {bits} bits", _lsh_knn(local, g)
+        del local
+        hashed = metrics.lsh_fit(
+            KEY, r, spec=FIXED["lsh"] if bits == "fixed" else None, ceiling=False
+        )
+        yield f"LSH, {bits} bits", _lsh(hashed, g)
+        del hashed
+
+
+def _knn(r, g) -> Callable[[], object]:
+    """All tiles of a comparison. Radii do not change its cost, and at 1e6 would take hours."""
+    frame = distances.fit_frame(r)
+    size = distances.block_size(*r.shape, 256)
+    others = distances.to_blocks(r, frame, size, "reference")
+    balls = refine.balls(others, np.full(len(r), 1e-3, np.float32), r.shape[1])
+
+    def run():
+        blocks = distances.to_blocks(g, frame, len(g), "generated")
+        none = jnp.full(len(g), -jnp.inf)
+        found = np.zeros(len(g), bool)
+        for j in range(len(others.features)):
+            bounds = balls.inner[j], balls.outer[j]
+            hits, *_ = knn._compare_tile(
+                blocks.features[0], blocks.sq_norms[0], (none, none), others.features[j],
+                others.sq_norms[j], bounds, bounds, np.float32(distances.slack(g.shape[1])),
+            )  # fmt: skip
+            found |= np.asarray(hits[0])
+        return found
+
+    return run
+
+
+def _lsh_knn(fitted: metrics.LshKnnReference, g) -> Callable[[], object]:
+    hasher = fitted.hasher
+    none = np.full((hasher.spec.num_tables, len(g)), -np.inf, np.float32)
+
+    def run():
+        points = cell_kernels.as_points(g, distances.Frame(hasher.shift, hasher.scale))
+        groups = cells.grouped(hashing.cell_keys(hasher, hashing.encode(hasher, g)))
+        queries = cell_balls.Balls(points, groups, none, none, None)
+        return cell_balls._hits(queries, fitted.balls, fitted.rule)[0]  # of g alone
+
+    return run
+
+
+def _lsh(fitted: metrics.LshReference, g) -> Callable[[], object]:
+    hasher = fitted.sketch.hasher
+
+    def run():
+        found = hashing.cell_index(hasher, hashing.encode(hasher, g))
+        return lsh.tally(fitted.sketch.counts, found, 1)
+
+    return run
+
+
+def slope(sizes: list[int], seconds: list[float]) -> float:
+    """Exponent of the growth, fitted from 1e4 references on."""
+    keep = np.array(sizes) >= 10_000
+    if keep.sum() < 2:
+        return float("nan")
+    return float(np.polyfit(np.log(sizes)[keep], np.log(seconds)[keep], 1)[0])
+
+
+def table(sizes: list[int], times: dict[str, list[float]]) -> str:
+    """Markdown: microseconds a sample, slopes, and growth from 1e4 to the largest reference."""
+    lines = ["| µs a sample | " + " | ".join(f"n = {n:,}" for n in sizes) + " | slope | growth |"]
+    lines.append("|---" * (len(sizes) + 3) + "|")
+    for name, seconds in times.items():
+        cells_ = " | ".join(f"{1e6 * s:.2f}" for s in seconds)
+        start = sizes.index(10_000) if 10_000 in sizes else 0
+        growth = f"{seconds[-1] / seconds[start]:.2f}×"
+        growth += f" (at most {CLAIMS[name]}×)" if name in CLAIMS else ""
+        lines.append(f"| {name} | {cells_} | {slope(sizes, seconds):.2f} | {growth} |")
+    return "\n".join(lines)
+
+
+def plot(sizes: list[int], times: dict[str, list[float]], path: Path) -> None:
+    """A log-log plot of `times`, seconds a sample, with the fitted slopes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(6, 4.2))
+    for name, seconds in times.items():
+        dashed = {"linestyle": "--", "alpha": 0.6} if "auto" in name else {}
+        label = f"{name}: slope {slope(sizes, seconds):.2f}"
+        axis.loglog(sizes, 1e6 * np.array(seconds), marker="o", label=label, **dashed)
+    axis.set(xlabel="reference samples n", ylabel="time to assess one sample, µs")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    figure.savefig(path, dpi=120, bbox_inches="tight")

@@ -1,0 +1,202 @@
+"""Claims: faster than the peers, growing as O(1), O(log n) and O(n), holding little but features.
+
+    python -m benchmarks.metrics --part=peers     KNN and LSH beside the peers
+    python -m benchmarks.metrics --part=lsh_knn   LSH+KNN beside exact KNN
+    python -m benchmarks.metrics --part=growth    time to assess a sample, 1e3 to 1e6 references
+    python -m benchmarks.metrics --part=memory    peak memory of each metric
+
+All of a part is measured in one run on the same data, in turn, the best of `--rounds`; first calls
+compile and are shown apart. Peers that are not installed are skipped (benchmarks/requirements.txt).
+Each part writes its table to benchmarks/results and joins those there to metrics.md.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import metric_growth, metric_peers
+from lsh_gan import metrics
+from lsh_gan.metrics import HashSpec
+
+KEY = jax.random.key(0)
+CLAIMED_SPEC = HashSpec(family="affine", num_tables=8, num_bits=16, radius_bins=0)
+SLOW = ("prdc", "scikit-learn", "cdist")  # measured once
+
+
+def draw(n: int, d: int, seed: int) -> np.ndarray:
+    """Features of the usual kind, float32 `[n, d]`: rectified, 64 strong directions and noise."""
+    mixing = np.random.default_rng(0).standard_normal((64, d)).astype(np.float32) / 8
+    out = np.empty((n, d), np.float32)
+    for start in range(0, n, 1024):  # in parts, so that peak memory is that of the result
+        rng = np.random.default_rng([seed, start])
+        part = out[start : start + 1024]
+        np.matmul(rng.standard_normal((len(part), 64), np.float32), mixing, out=part)
+        part += 0.5 * rng.standard_normal(part.shape, np.float32)
+        np.maximum(part, 0, out=part)
+    return out
+
+
+def best(run: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """Seconds of the first call and of the best later one."""
+    times = []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return times[0], min(times[1:])
+
+
+def compare(runs: dict[str, Callable], baselines: tuple[str, ...], rounds: int) -> str:
+    """Markdown: seconds of each, and how many times as fast as the baselines."""
+    seconds = {}
+    for name, run in runs.items():
+        seconds[name] = best(run, 1 if name.startswith(SLOW) else rounds)
+        print(f"{name}: {seconds[name][1]:.3f} s (first {seconds[name][0]:.3f} s)", flush=True)
+    found = [name for b in baselines for name in seconds if name.startswith(b)]
+    lines = ["| | first call, s | s | " + " | ".join(f"× {b}" for b in found) + " |"]
+    lines.append("|---" * (3 + len(found)) + "|")
+    for name, (first, again) in seconds.items():
+        ratios = " | ".join(f"{seconds[b][1] / again:.1f}" for b in found)
+        lines.append(f"| {name} | {first:.3f} | {again:.3f} | {ratios} |")
+    return "\n".join(lines)
+
+
+def measure_peers(n: int, d: int, rounds: int) -> str:
+    """Precision and recall of everyone; ceilings left out, since no peer has them."""
+    r, g = draw(n, d, 1), draw(n, d, 2)
+    device = jax.block_until_ready((jnp.asarray(r), jnp.asarray(g)))
+    shares = {"spec": CLAIMED_SPEC, "votes": None}
+
+    def lsh(arrays, **options):
+        return lambda: metrics.lsh_precision_recall(KEY, *arrays, ceiling=False, **options)
+
+    ours = {
+        "KNN, device arrays": lambda: metrics.knn_precision_recall(*device, ceiling=False),
+        "KNN, NumPy arrays": lambda: metrics.knn_precision_recall(r, g, ceiling=False),
+        "LSH 8 × 16, device arrays": lsh(device, **shares),
+        "LSH 8 × 16, NumPy arrays": lsh((r, g), **shares),
+        "LSH default, device arrays": lsh(device),
+        "LSH default, NumPy arrays": lsh((r, g)),
+    }
+    baselines = ("prdc", "torch-fidelity", "faiss", "KNN, device")
+    return compare({**metric_peers.installed(r, g), **ours}, baselines, rounds)
+
+
+def measure_lsh_knn(n: int, d: int, rounds: int) -> str:
+    """LSH+KNN beside exact KNN, device arrays, fit and score; KNN is measured once."""
+    r, g = (jnp.asarray(draw(n, d, seed)) for seed in (1, 2))
+    runs = {
+        "KNN": lambda: metrics.knn_precision_recall(r, g, ceiling=False),
+        "LSH+KNN": lambda: metrics.lsh_knn_precision_recall(KEY, r, g, ceiling=False),
+    }
+    return compare(runs, ("KNN",), rounds)
+
+
+def measure_growth(n: int, d: int, rounds: int) -> str:
+    """Time to assess a sample against up to n references, with fitted slopes and a plot."""
+    sizes = [10**e for e in range(3, 1 + int(np.log10(n)))]
+    times: dict[str, list[float]] = {}
+    g = jnp.asarray(draw(1024, d, 2))
+    for size in sizes:
+        for name, assess in metric_growth.assessors(jnp.asarray(draw(size, d, 1)), g):
+            slow = name == "KNN" and size >= 10**6
+            _, seconds = best(assess, 1 if slow else rounds)
+            times.setdefault(name, []).append(seconds / len(g))
+            print(f"n = {size:,}, {name}: {1e6 * seconds / len(g):.2f} µs a sample", flush=True)
+    metric_growth.plot(sizes, times, _results() / "growth.png")
+    return metric_growth.table(sizes, times) + "\n\n![Growth](growth.png)"
+
+
+def measure_memory(n: int, d: int, rounds: int) -> str:
+    """Peak memory beyond the features, of each metric in a process of its own, NumPy arrays."""
+    lines = ["| | features, MiB | peak beyond them, MiB |", "|---|---|---|"]
+    for name in MEMORY:
+        command = [sys.executable, "-m", "benchmarks.metrics", f"--child={name}", f"--n={n}"]
+        done = subprocess.run([*command, f"--d={d}"], check=True, capture_output=True, text=True)
+        found = json.loads(done.stdout)
+        print(f"{name}: {found}", flush=True)
+        lines.append(f"| {name} | {found['features']:.0f} | {found['beyond']:.0f} |")
+    return "\n".join(lines)
+
+
+MEMORY = {
+    "knn": lambda r, g: metrics.knn_precision_recall(r, g),
+    "lsh_knn": lambda r, g: metrics.lsh_knn_precision_recall(KEY, r, g),
+    "lsh": lambda r, g: metrics.lsh_precision_recall(KEY, r, g),
+}
+
+
+def measure_child(name: str, n: int, d: int) -> None:
+    """Prints, as JSON, the peak memory of one metric in this process."""
+    r, g = draw(n, d, 1), draw(n, d, 2)
+    MEMORY[name](r[:300], g[:300])  # imports and compilers are no part of it
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    MEMORY[name](r, g)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"features": (r.nbytes + g.nbytes) / 2**20, "beyond": peak - before}))
+
+
+def _results() -> Path:
+    path = Path(__file__).parent / "results"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def processor() -> str:
+    """Name of the processor, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    names = [x.split(":")[1].strip() for x in info.read_text().splitlines() if "model name" in x]
+    return names[0] if names else platform.processor()
+
+
+PARTS = {
+    "peers": (measure_peers, 10_000, 2048),
+    "lsh_knn": (measure_lsh_knn, 20_000, 2048),
+    "growth": (measure_growth, 1_000_000, 64),
+    "memory": (measure_memory, 20_000, 2048),
+}
+
+
+def main() -> None:
+    """Measures one part, prints its table and writes it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--part", choices=PARTS, default="peers")
+    parser.add_argument("--n", type=int, help="rows of each set (growth: of the largest reference)")
+    parser.add_argument("--d", type=int)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--child", choices=MEMORY, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    measure, n, d = PARTS[options.part]
+    n, d = options.n or n, options.d or d
+    if options.child:
+        measure_child(options.child, n, d)
+        return
+    table = measure(n, d, options.rounds)
+    title = measure.__doc__.split("\n")[0]
+    machine = f"{processor()}, {len(os.sched_getaffinity(0))} cores, {jax.devices()[0].device_kind}"
+    versions = f"Python {platform.python_version()}, JAX {jax.__version__}, NumPy {np.__version__}"
+    text = (
+        f"## {options.part}\n\n{title} n = {n:,}, d = {d}, best of {options.rounds}. {machine}; "
+        f"{versions}; {datetime.date.today()}.\n\n{table}\n"
+    )
+    print(text)
+    (_results() / f"metrics_{options.part}.md").write_text(text)
+    written = [_results() / f"metrics_{part}.md" for part in PARTS]
+    joined = "\n".join(path.read_text() for path in written if path.exists())
+    (_results() / "metrics.md").write_text(f"# Speed and memory of the metrics\n\n{joined}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""The metrics that `validity.py` compares: ours, and those of `prdc` and `top-pr` if installed."""
+
+import contextlib
+import io
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from lsh_gan import metrics
+from lsh_gan.metrics import HashSpec
+
+DENSITY = "density/coverage"
+
+
+class Score(NamedTuple):
+    """Memberships `[m]` and `[n]`, or scalars where a package gives none, and the ceiling."""
+
+    precise: np.ndarray
+    recalled: np.ndarray
+    ceiling: float = 1.0
+
+
+# Generated features to scores by column: KNN gives density and coverage at no extra cost.
+Fitted = Callable[[np.ndarray], dict[str, Score]]
+
+
+class Metric(NamedTuple):
+    """One metric of the study.
+
+    Attributes:
+        fit: Function of (reference `[n, d]`, seed).
+        every: Takes every second step of a sweep and one share of outliers if 2, to save time.
+        rows: Takes every second row if 2.
+    """
+
+    fit: Callable[[np.ndarray, int], Fitted]
+    every: int = 1
+    rows: int = 1
+
+
+def _ours(name: str, score: Callable, fitted) -> Fitted:
+    def run(generated):
+        found = score(fitted, generated, membership=True)
+        ceiling = found.precision_ceiling or 1.0
+        columns = {name: Score(found.precision_membership, found.recall_membership, ceiling)}
+        if found.density is not None:
+            columns[DENSITY] = Score(np.array(found.density), np.array(found.coverage))
+        return columns
+
+    return run
+
+
+def _knn(reference: np.ndarray, seed: int) -> Fitted:
+    return _ours("KNN", metrics.knn_score, metrics.knn_fit(reference))
+
+
+def _lsh(name: str, votes: float | None = 0.5, **options) -> Metric:
+    def fit(reference, seed):
+        key, spec = jax.random.key(seed), HashSpec(**options)
+        fitted = metrics.lsh_fit(key, reference, spec=spec, votes=votes)
+        return _ours(name, metrics.lsh_score, fitted)
+
+    return Metric(fit)
+
+
+def _lsh_knn(name: str, votes: float | None = 0.5, **options) -> Metric:
+    def fit(reference, seed):
+        key, spec = jax.random.key(seed), HashSpec(**options)
+        fitted = metrics.lsh_knn_fit(key, reference, spec=spec, votes=votes)
+        return _ours(name, metrics.lsh_knn_score, fitted)
+
+    return Metric(fit)
+
+
+def _prdc(reference: np.ndarray, seed: int) -> Fitted:
+    from prdc import compute_prdc
+
+    def run(generated):
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = compute_prdc(reference, generated, nearest_k=3)
+        return {"prdc": Score(np.array(found["precision"]), np.array(found["recall"]))}
+
+    return run
+
+
+def _top_pr(reference: np.ndarray, seed: int) -> Fitted:
+    from top_pr import compute_top_pr
+
+    def run(generated):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = compute_top_pr(real_features=reference, fake_features=generated, f1_score=False)
+        # No significant sample at all is 0 / 0 there.
+        scores = (np.nan_to_num(np.array(found[k])) for k in ("fidelity", "diversity"))
+        return {"TopP&R": Score(*scores)}
+
+    return run
+
+
+METRICS = {
+    "KNN": Metric(_knn),
+    "LSH": _lsh("LSH"),
+    "LSH affine": _lsh("LSH affine", family="affine"),
+    "LSH hyperplane": _lsh("LSH hyperplane", family="hyperplane"),
+    "LSH shares": _lsh("LSH shares", votes=None),
+    "LSH+KNN": _lsh_knn("LSH+KNN"),
+    "prdc": Metric(_prdc, every=2),
+    "TopP&R": Metric(_top_pr, every=2, rows=2),
+    "LSH+KNN affine": _lsh_knn("LSH+KNN affine", family="affine"),
+    "LSH+KNN union": _lsh_knn("LSH+KNN union", votes=None),
+}

@@ -1,0 +1,153 @@
+"""Tables, verdict and plot of the validity study."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+
+SHOWN = ("KNN", "density/coverage", "TopP&R", "LSH", "LSH+KNN")  # in the plot
+
+
+def write(out: Path, rows: list[dict]) -> None:
+    """Writes OUT.md, OUT.csv and OUT.png and prints the first.
+
+    Args:
+        out: Path without suffix.
+        rows: Lines of `validity.py`; means over seeds are shown.
+    """
+    runs: dict = {}
+    for row in rows:
+        for column, numbers in row["columns"].items():
+            runs.setdefault(row["data"], {}).setdefault(column, []).append(numbers)
+    results = {d: {c: summarise(parts) for c, parts in by.items()} for d, by in runs.items()}
+    seeds, n = 1 + max(row["seed"] for row in rows), rows[0]["n"]
+    head = (
+        f"# Validity of the metrics\n\n`python -m benchmarks.validity`: n = m = {n}, "
+        f"seeds: {seeds}.\nDefaults: `{rows[0]['defaults']}`.\n"
+        "TopP&R sees every second row; TopP&R and prdc see every second step.\n"
+    )
+    text = head + verdict(results) + "".join(_tables(results))
+    print(text)
+    out.with_suffix(".md").write_text(text)
+    with out.with_suffix(".csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["data", "metric", "quantity", "value"])
+        for data, by_metric in results.items():
+            for metric, lines in by_metric.items():
+                writer.writerows([data, metric, k, f"{v:.4f}"] for k, v in lines.items())
+    plot(runs, out.with_suffix(".png"))
+
+
+def summarise(runs: list[dict]) -> dict[str, float]:
+    """Means over seeds, by quantity, which starts with rho, moves, garbage or outliers."""
+    lines: dict = {}
+    for name, first in runs[0]["sweeps"].items():
+        parts = [run["sweeps"][name] for run in runs]
+        for score, truth in (("precision", "quality"), ("recall", "diversity")):
+            falls = first[truth]
+            if falls is not None:
+                values = [(_spearman if falls else np.ptp)(part[score]) for part in parts]
+                lines[f"{'rho' if falls else 'moves'} {name}: {score}"] = float(np.mean(values))
+    for name in runs[0]["garbage"]:
+        lines[f"garbage {name}"] = float(np.mean([run["garbage"][name] for run in runs]))
+    for place in ("R", "G", "RG"):
+        # The sign is kept until seeds are averaged: the noise of a refit is not a response.
+        kinds = [k for k in runs[0]["outliers"] if k.split()[0] == place]
+        slopes = [np.mean([run["outliers"][k] for run in runs], axis=0) for k in kinds]
+        lines[f"outliers in {place}"] = float(np.mean(np.abs(slopes)))
+    return lines
+
+
+def _spearman(scores: list[float]) -> float:
+    if np.ptp(scores) == 0:
+        return 0.0
+    return float(spearmanr(-np.arange(len(scores)), scores)[0])
+
+
+def _of(lines: dict[str, float], kind: str) -> dict[str, float]:
+    return {k.removeprefix(f"{kind} "): v for k, v in lines.items() if k.startswith(f"{kind} ")}
+
+
+def verdict(results: dict) -> str:
+    """The three aims, for every metric and data set; the worst case decides."""
+    text = ["\n## Against the aims\n\n"]
+    text.append(
+        "Aims: ρ >= 0.95 on every sweep; outlier response at most a quarter of KNN's (mean of R, G "
+        "and both); garbage precision under 0.2 of the ceiling. Worst value of each, **bold** "
+        "where the aim is met.\n\n"
+    )
+    head = ("data", "metric", "least ρ (sweep)", "false response", "outliers, of KNN's", "garbage")
+    text.append("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|\n")
+    for data, by_metric in results.items():
+        knn = np.mean(list(_of(by_metric["KNN"], "outliers").values())) if "KNN" in by_metric else 1
+        for metric, lines in by_metric.items():
+            rho, garbage = _of(lines, "rho"), max(_of(lines, "garbage").values())
+            worst = min(rho, key=rho.get)
+            moves = max(_of(lines, "moves").values())
+            ratio = np.mean(list(_of(lines, "outliers").values())) / knn
+            cells = [
+                _met(f"{rho[worst]:.3f}", rho[worst] >= 0.95) + f" ({worst})",
+                f"{moves:.2f}", _met(f"{ratio:.2f}", ratio <= 0.25),
+                _met(f"{garbage:.2f}", garbage < 0.2),
+            ]  # fmt: skip
+            text.append(f"| {data} | {metric} | " + " | ".join(cells) + " |\n")
+    return "".join(text)
+
+
+def _met(value: str, met: bool) -> str:
+    return f"**{value}**" if met else value
+
+
+def _tables(results: dict) -> Iterator[str]:
+    """Markdown: a block a data set, a line a quantity, a column a metric."""
+    yield (
+        "\n## All numbers\n\nrho: Spearman correlation with the truth. moves: range of a score "
+        "that should\nstay. garbage: precision over ceiling. outliers: points for each 1 %.\n"
+    )
+    for data, by_metric in results.items():
+        names = list(by_metric)
+        head = "| | " + " | ".join(names) + " |\n" + "|---" * (len(names) + 1) + "|\n"
+        yield f"\n### {data}\n\n" + head
+        for line in by_metric[names[0]]:
+            cells = [f"{by_metric[name].get(line, np.nan):.2f}" for name in names]
+            yield f"| {line} | " + " | ".join(cells) + " |\n"
+
+
+def plot(runs: dict, path: Path) -> None:
+    """Precision and recall along every sweep: a column a sweep, two rows a data set."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names = max((next(iter(by.values()))[0]["sweeps"] for by in runs.values()), key=len)
+    shape = 2 * len(runs), len(names)
+    size = 2.3 * shape[1], 1.9 * shape[0]
+    figure, axes = pyplot.subplots(*shape, figsize=size, sharey=True, squeeze=False)
+    for i, (data, by_metric) in enumerate(runs.items()):
+        for j, name in enumerate(names):
+            for k, score in enumerate(("precision", "recall")):
+                axis = axes[2 * i + k, j]
+                axis.set_title(f"{data}, {name}: {score}", fontsize=7)
+                axis.set_ylim(-0.03, 1.05)
+                axis.tick_params(labelsize=6)
+                axis.set_axis_off()
+                for metric in SHOWN:
+                    _curve(axis, by_metric.get(metric, []), name, score, metric)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, ncol=len(SHOWN), loc="upper center", fontsize=9)
+    figure.tight_layout(rect=(0, 0, 1, 0.97))
+    figure.savefig(path, dpi=80)
+    pyplot.close(figure)
+
+
+def _curve(axis, runs: list[dict], sweep: str, score: str, label: str) -> None:
+    if not runs or sweep not in runs[0]["sweeps"]:
+        return
+    lines = [run["sweeps"][sweep] for run in runs]
+    levels = list(map(str, lines[0]["levels"]))
+    axis.set_axis_on()
+    axis.plot(levels, np.mean([line[score] for line in lines], axis=0), label=label, marker=".")
+    axis.tick_params(axis="x", rotation=90)

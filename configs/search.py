@@ -1,0 +1,21 @@
+"""The smallest mixed precision that keeps 95 % of precision and of recall, for each generator.
+
+LSH judges inside the search, n = m = 2,000; the settings that it ends with are judged by all
+metrics on other samples, n = m = 5,000. Leaves in the work folder `search.md`, `widths.md` and
+`GENERATOR.packed`, the result, which `--config.generators=PATH` takes. It continues where it was
+stopped. The measurements inside the search are in the folder `search`.
+
+Command: `python main.py --config=configs/search.py --workdir=runs/search`.
+"""
+
+import ml_collections
+
+from configs import default
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the configuration of the search."""
+    config = default.get_config()
+    config.search.share = 0.95
+    config.compression.clipping = ("mse",)
+    return config

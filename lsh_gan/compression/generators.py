@@ -1,0 +1,91 @@
+"""Everything that is done to one generator after training, in its order."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from lsh_gan.compression.activations import calibrate
+from lsh_gan.compression.corrections import correct_biases, reestimate_batch_norms
+from lsh_gan.compression.packing import (
+    PackedTree,
+    empty_subtrees,
+    pack_quantized,
+    unpack,
+    update,
+)
+from lsh_gan.compression.report import CompressionReport, report_quantized
+from lsh_gan.compression.rules import Params
+from lsh_gan.compression.spec import CompressionSpec
+from lsh_gan.compression.tree import quantize_tree
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GeneratorSpec:
+    """One compression of a generator: weights, then activations, then corrections.
+
+    Attributes:
+        weights: What happens to the parameters.
+        activations: What happens to the inputs of layers, "per_tensor"; None leaves them alone.
+        correct_biases: Whether biases are shifted, see `correct_biases`.
+        reestimate_batch_norms: Whether statistics are replaced, see `reestimate_batch_norms`.
+    """
+
+    weights: CompressionSpec
+    activations: CompressionSpec | None = None
+    correct_biases: bool = False
+    reestimate_batch_norms: bool = False
+
+    @property
+    def needs_latents(self) -> bool:
+        """Whether the generator has to be run."""
+        return bool(self.activations or self.correct_biases or self.reestimate_batch_norms)
+
+
+def pack_generator(
+    module: nn.Module,
+    variables: Params,
+    spec: GeneratorSpec,
+    *,
+    latents: jax.Array | None = None,
+    labels: jax.Array | None = None,
+    channel_axes: Mapping[str, int] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> tuple[PackedTree, CompressionReport]:
+    """Compresses a generator.
+
+    Ranges of activations are those of the compressed weights. Statistics of batch norms are
+    re-estimated before biases are corrected, because they move the means that biases put right.
+
+    Args:
+        module: The generator.
+        variables: Its variables in full precision.
+        spec: What to do.
+        latents: float32 `[n, latent_size]`, a few hundred, not those that are judged later; needed
+            if `spec.needs_latents`.
+        labels: Classes that go with them, for a conditional generator.
+        channel_axes: As in `pack`.
+        metadata: As in `pack`.
+
+    Returns:
+        The packed generator, with activation ranges if it has any, and the report on its weights.
+
+    Raises:
+        ValueError, TypeError: As `compress` and `calibrate`.
+    """
+    quantized, _ = quantize_tree(variables, spec.weights, channel_axes)
+    empty = empty_subtrees(variables)
+    packed = pack_quantized(quantized, empty, metadata)
+    report = report_quantized(quantized, empty)
+    if not spec.needs_latents:
+        return packed, report
+    changed = unpack(packed)
+    if spec.activations:
+        changed = calibrate(module, changed, latents, spec.activations, labels=labels)
+    if spec.reestimate_batch_norms:
+        changed = reestimate_batch_norms(module, changed, latents, labels=labels)
+    if spec.correct_biases:
+        changed = correct_biases(module, variables, changed, latents, labels=labels)
+    return update(packed, changed), report

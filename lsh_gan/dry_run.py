@@ -1,0 +1,205 @@
+"""What a configuration would measure, and how large everything is, from shapes alone.
+
+`python main.py --config=FILE --dry_run` goes through everything up to sampling by abstract
+evaluation. Generators and weight files that are not there yet are taken from the configuration.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from lsh_gan import datasets, expected, features, sampling, settings
+from lsh_gan.checkpoints import path_of
+from lsh_gan.compression import CompressionSpec
+from lsh_gan.compression.files import file_bytes
+from lsh_gan.compression.packing import Layout, empty_subtrees
+from lsh_gan.compression.quantization import fan_in
+from lsh_gan.compression.rules import TensorPlan, isolate, plan_tensors
+from lsh_gan.generators import Generator
+
+WIDTH = 140  # columns of a table that goes to a file
+
+
+class Judged(NamedTuple):
+    """One generator of a dry run.
+
+    Attributes:
+        path: As the configuration names it.
+        generator: Without weights where there is no file.
+        found: Whether its file is there.
+        parameters: Number of parameters.
+        values: Number of parameters, statistics and buffers, all of which are stored.
+        sizes: For each compression its bytes on disk.
+        images: Shape of a batch, `(batch_size, h, w, c)`.
+        features: Shape of its features, `(batch_size, d)`.
+    """
+
+    path: str
+    generator: Generator
+    found: bool
+    parameters: int
+    values: int
+    sizes: list[tuple[CompressionSpec, int]]
+    images: tuple[int, ...]
+    features: tuple[int, ...]
+
+
+def run(config: Any) -> None:
+    """Prints what `config` would measure.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError: As `sweep.run`, but for missing files of
+            generators with a recipe, of feature networks and of reference images.
+    """
+    config = settings.resolve(config)
+    judged = [describe(config, path) for path in config.generators]
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console.print(_generator_table(judged))
+    console.print(_size_table(judged))
+    for line in _summary(config, judged):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def describe(config: Any, path: str) -> Judged:
+    """Evaluates one generator abstractly: from its file if it is there, else from its recipe."""
+    generator, found = expected.describe(config, path)
+    shape = sampling.image_shape(generator, config.batch_size, truncation_psi=config.truncation_psi)
+    embedded = features.feature_shape(config.features.name, config.features.side, shape)
+    specs = settings.compression_specs(config)
+    sizes = [(spec, packed_size(generator, spec)) for spec in specs]
+    parameters, values = (
+        sum(leaf.size for leaf in jax.tree.leaves(tree))
+        for tree in (generator.params["params"], generator.params)
+    )
+    return Judged(path, generator, found, parameters, values, sizes, shape, embedded)
+
+
+def packed_size(generator: Generator, spec: CompressionSpec) -> int:
+    """Bytes of the packed file of a generator, from the shapes of its parameters.
+
+    Raises:
+        ValueError: As `compression.compress`, for rules and sizes of groups.
+    """
+    metadata = {
+        "name": generator.name,
+        "family": generator.family,
+        "options": generator.provenance["options"],
+    }
+    leaves = _leaves(generator)
+    plans = plan_tensors(leaves, spec, None)
+    layouts = [_layout(plan, leaf.shape) for plan, (_, leaf) in zip(plans, leaves, strict=True)]
+    return file_bytes(layouts, empty_subtrees(generator.params), metadata)
+
+
+def _leaves(generator: Generator) -> list[tuple[tuple[str, ...], jax.ShapeDtypeStruct]]:
+    return [
+        (tuple(path_of(keys).split("/")), jax.ShapeDtypeStruct(leaf.shape, jnp.float32))
+        for keys, leaf in jax.tree_util.tree_leaves_with_path(generator.params)
+    ]
+
+
+def num_settings(config: Any, generator: Generator) -> int:
+    """How often a sweep measures a generator with one seed."""
+    specs = settings.generator_specs(config)
+    if not config.compression.layerwise:
+        return len(specs)
+    leaves = _leaves(generator)
+    return sum(
+        1 if spec.weights.bits is None else len(isolate(plan_tensors(leaves, spec.weights, None)))
+        for spec in specs
+    )
+
+
+def _layout(plan: TensorPlan, shape: tuple[int, ...]) -> Layout:
+    spec = plan.spec
+    if spec.bits is None:
+        return Layout(plan.path, shape, None)
+    grid = (1, 1, 1)
+    if spec.granularity != "per_tensor":
+        grouped = spec.granularity == "per_group"
+        groups = fan_in(shape, plan.channel_axis) // spec.group_size if grouped else 1
+        grid = (groups, 1, shape[plan.channel_axis])
+    return Layout(plan.path, shape, spec.bits, plan.channel_axis, spec.scheme, grid)
+
+
+def _generator_table(judged: list[Judged]) -> Table:
+    table = Table(title="generators", box=box.SIMPLE_HEAVY)
+    for column in ("generator", "file", "family"):
+        table.add_column(column, overflow="fold")
+    for column in ("parameters", "images", "latent", "classes", "features", "float32 bytes"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for item in judged:
+        generator = item.generator
+        table.add_row(
+            generator.name,
+            f"{item.path}: {'found' if item.found else 'not there'}",
+            generator.family,
+            f"{item.parameters:,}",
+            "×".join(map(str, item.images[1:])),
+            str(generator.latent_size),
+            str(generator.num_classes or "–"),
+            str(item.features[1]),
+            f"{4 * item.values:,}",
+        )
+    return table
+
+
+def _size_table(judged: list[Judged]) -> Table:
+    """Packed bytes and their ratio to float32: a line a width and grid, a column a generator."""
+    table = Table(title="bytes on disk, and times smaller than float32", box=box.SIMPLE_HEAVY)
+    for column in ("bits", "grid"):
+        table.add_column(column)
+    for item in judged:
+        table.add_column(item.generator.name, justify="right", overflow="fold")
+    lines: dict[tuple[str, str], list[str]] = {}
+    for item in judged:
+        mine = {}
+        for spec, size in item.sizes:
+            grid = f"{spec.granularity}, {spec.scheme}" if spec.bits else ""
+            cell = f"{size:,}  {4 * item.values / size:5.1f}"
+            mine[str(spec.bits or "full"), grid] = cell
+        for key, cell in mine.items():
+            lines.setdefault(key, []).append(cell)
+    for key, cells in lines.items():
+        table.add_row(*key, *cells)
+    return table
+
+
+def _summary(config: Any, judged: list[Judged]) -> list[str]:
+    fields = config.reference
+    spec = features.FEATURES[config.features.name]
+    weights = features.weight_file(spec, config.features.weights or None)
+    there = "found" if weights is not None and weights.is_file() else "not there"
+    lines = [
+        f"features: {spec.name}, d = {spec.dim}, at {config.features.side} pixels; weights "
+        f"{weights or 'of an installed package'}: {there}"
+    ]
+    n = f"{fields.num_images:,}" if fields.num_images else "all"
+    if fields.samples_of:
+        lines.append(f"reference: n = {n} uncompressed samples of {fields.samples_of} itself")
+    elif fields.sketch:
+        there = "found" if Path(fields.sketch).is_file() else "not there"
+        lines.append(f"reference: the sketch {fields.sketch}: {there}")
+    else:
+        source = fields.features or fields.images
+        there = source in datasets.SHIPPED or Path(source).exists()
+        lines.append(f"reference: n = {n} of {source}: {'found' if there else 'not there'}")
+    counts = [num_settings(config, item.generator) for item in judged]
+    rows = sum(counts) * len(config.seeds) + len(config.samples)
+    lines.append(
+        f"rows: {rows} = ({' + '.join(map(str, counts)) or 0}) settings × {len(config.seeds)} "
+        f"seeds + {len(config.samples)} given samples; m = "
+        f"{config.num_samples:,} images each, batches of {config.batch_size}, truncation_psi = "
+        f"{config.truncation_psi}"
+    )
+    for item in judged:
+        if not item.found:
+            recipe = expected.recipe(config, item.path)
+            lines.append(f"{item.path} is not there; {expected.how(recipe, item.path)}")
+    return lines

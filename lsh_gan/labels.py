@@ -1,0 +1,63 @@
+"""What rows are called in tables and plots, and where tables go."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+WIDTH = 140  # columns of a table that goes to a file
+TITLES = {"knn": "KNN", "lsh_knn": "LSH+KNN", "lsh": "LSH"}
+Row = dict[str, Any]
+
+
+def unique(measured: list[Row], field: str) -> list[Any]:
+    """The values of a field, in the order of their first row."""
+    return list(dict.fromkeys(row[field] for row in measured))
+
+
+def setting_of(row: Row) -> str:
+    """Names what one curve has in common; "" at full precision, where all curves begin."""
+    if row["bits"] is None:
+        return ""
+    clipping = "no" if row["clipping"] == "none" else row["clipping"]
+    parts = [f"{clipping} clipping", f"{row['granularity']} {row['scheme']}", *extras(row)]
+    if row.get("activation_bits"):
+        parts.append(f"activations {row['activation_bits']} bits")
+    return ", ".join(parts)
+
+
+def extras(row: Row) -> list[str]:
+    """Names of the corrections that were made."""
+    names = {"correct_biases": "biases corrected", "reestimate_batch_norms": "batch norms anew"}
+    return [name for field, name in names.items() if row.get(field)]
+
+
+def short(setting: str, curves: dict[str, Any]) -> str:
+    """Leaves out what all curves have in common, but for the clipping."""
+    others = [curve.split(", ") for curve in curves]
+    clipping, *parts = setting.split(", ")
+    own = [part for part in parts if not all(part in other for other in others)]
+    return ", ".join([clipping, *own])
+
+
+def width_label(row: Row) -> str:
+    """The width of weights: "4", or "full" at full precision."""
+    return "full" if row["bits"] is None else str(row["bits"])
+
+
+def bits_label(row: Row) -> str:
+    """The width: "4", "W4A8" with quantized activations, "full" at full precision."""
+    activations = row.get("activation_bits")
+    return f"W{row['bits']}A{activations}" if activations else width_label(row)
+
+
+def print_and_save(path: Path, table: Table) -> None:
+    """Prints a table and writes it as Markdown, without its title."""
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
+    with path.open("w") as file:
+        table.box = box.MARKDOWN
+        table.title = None
+        Console(file=file, width=WIDTH).print(table)

@@ -1,0 +1,219 @@
+"""Balls around the rows of a set, table by table, and exact tests against them."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from lsh_gan.metrics import cell_kernels, refine
+from lsh_gan.metrics.cell_kernels import Bounds, Found, Points, Products
+from lsh_gan.metrics.cells import Blocks, Grouped, pair_blocks, shells
+from lsh_gan.metrics.distances import _TINY, slack
+
+
+class Balls(NamedTuple):
+    """A set with its cells and balls. A ball may be the same in all tables: then t is 1.
+
+    Attributes:
+        points: The set, as the kernels read it.
+        groups: Rows by shell, table and cell.
+        inner: Lower bounds of the squared radii, scaled, float32 `[t, n]`; -inf for no ball.
+        outer: Upper bounds of them.
+        covered: Which rows stay covered when they are left out, bool `[t, n]`: the neighbours of
+            some other row whose ball outlives the loss.
+    """
+
+    points: Points
+    groups: Grouped
+    inner: np.ndarray
+    outer: np.ndarray
+    covered: np.ndarray
+
+
+class Rule(NamedTuple):
+    """What makes a ball and who is in it.
+
+    Attributes:
+        k: Neighbours that define a radius.
+        inclusive: Whether a point on the sphere belongs to the ball.
+        joint: Whether candidates of all tables define one radius.
+        max_cell: Cap on the candidates of a cell.
+        memory_mb: Bound of the working memory, in MiB.
+    """
+
+    k: int
+    inclusive: bool
+    joint: bool
+    max_cell: int
+    memory_mb: int
+
+
+def find(points: Points, groups: Grouped, rule: Rule) -> Balls:
+    """Finds the balls of all rows from the rows of their cells."""
+    n, d = points.features.shape
+    tables = 1 if rule.joint else groups.tables
+    inner, outer = (np.full((tables, n), -np.inf, np.float32) for _ in range(2))
+    covered = np.zeros((tables, n), bool)
+    for part, _ in shells(groups, groups):
+        rows = part.members
+        sq, near, norms = _nearest(points, part, rule)
+        if rule.joint:
+            sq, near = _merge(sq, near)
+        inner[:, rows], outer[:, rows] = _bounds(sq[:, :, rule.k - 1], norms, d)
+        for table, found in enumerate(near):
+            covered[table, found[found[:, -1] >= 0, :-1].ravel()] = True
+    return Balls(points, groups, inner, outer, covered)
+
+
+def _nearest(points: Points, part: Grouped, rule: Rule) -> tuple[np.ndarray, ...]:
+    """Squared distances and rows of the k + 1 nearest of a shell's rows, `[t, rows, k + 1]`.
+
+    One more than the radius needs: it says whether a ball outlives the loss of a neighbour. With
+    them the squared norms of the rows that have candidates.
+    """
+    rows, k = part.members, rule.k + 1
+    at = np.empty(points.features.shape[0], np.int64)
+    at[rows] = np.arange(len(rows))
+    sq = np.full((part.tables, len(rows), k), np.inf, np.float32)
+    near = np.full(sq.shape, -1, np.int32)
+    norms = np.zeros(len(rows), np.float32)
+    # A cell of k rows or fewer has no ball of its own.
+    least = 2 if rule.joint else rule.k + 1
+    blocks = list(pair_blocks(part, part, rule.max_cell, least=least, width=k))
+    products = Products(points, points, part, part, blocks, rule.memory_mb)
+
+    def nearest(part: Blocks, found: Found):
+        return *cell_kernels.nearest(part, found, k), np.asarray(found.query_sq)
+
+    for of_one_shape in blocks:
+        for block, (d2, ids, query_sq) in products.each(nearest, of_one_shape):
+            real = block.queries >= 0
+            place = block.tables[block.query_cells[real]], at[block.queries[real]]
+            sq[place], near[place], norms[place[1]] = d2[real], ids[real], query_sq[real]
+    return sq, near, norms
+
+
+def _merge(sq: np.ndarray, near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest over all tables, each row counted once."""
+    t, n, k = sq.shape
+    sq, near = (x.transpose(1, 0, 2).reshape(n, t * k) for x in (sq, near))
+    order = np.argsort(near, axis=1, kind="stable")
+    sq, near = (np.take_along_axis(x, order, axis=1) for x in (sq, near))
+    sq[:, 1:][near[:, 1:] == near[:, :-1]] = np.inf
+    order = np.argsort(sq, axis=1, kind="stable")[:, :k]
+    sq, near = (np.take_along_axis(x, order, axis=1) for x in (sq, near))
+    return sq[None], np.where(np.isinf(sq), -1, near)[None]
+
+
+def _bounds(sq_radii: np.ndarray, norms: np.ndarray, d: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of squared radii `[t, n]` that float32 gave; -inf for no ball.
+
+    The k-th neighbour has a norm of at most ‖r‖ + radius, which bounds its error.
+    """
+    ball = np.isfinite(sq_radii)
+    radii = np.where(ball, sq_radii, np.float32(0))
+    share, tiny = np.float32(slack(d)), np.float32(_TINY)
+    error = share * (norms + (np.sqrt(norms) + np.sqrt(radii)) ** 2) + tiny
+    return tuple(np.where(ball, b, np.float32(-np.inf)) for b in (radii - error, radii + error))
+
+
+def hits(queries: Balls, candidates: Balls, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
+    """Which queries lie in balls of candidates and the reverse, bool `[t, queries]`, `[t, n]`."""
+    in_candidates, in_queries = _hits(queries, candidates, rule)
+    if candidates.groups.largest > rule.max_cell:
+        # The cap has left rows out as candidates; as queries they are all assessed.
+        in_queries, _ = _hits(candidates, queries, rule)
+    return in_candidates, in_queries
+
+
+def _hits(queries: Balls, candidates: Balls, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
+    sides, tables = (queries, candidates), queries.groups.tables
+    share = np.float32(slack(queries.points.features.shape[1]))
+    in_candidates, in_queries = (
+        np.zeros((tables, side.points.features.shape[0]), bool) for side in sides
+    )
+    exact = _Exact(queries, candidates, rule)
+
+    def compare(part: Blocks, found: Found):
+        bounds = Bounds(
+            *_gather(queries, part.tables, part.query_cells, part.queries),
+            *_gather(candidates, part.tables, part.candidate_cells, part.candidates),
+        )
+        return cell_kernels.compare(part, found, bounds, share)
+
+    # A cell may hold no ball of one side and still be covered by the other.
+    least = 1 if rule.joint else rule.k + 1
+    for a, b in shells(queries.groups, candidates.groups):
+        blocks = list(pair_blocks(a, b, rule.max_cell, least=least))
+        points = (side.points for side in sides)
+        products = Products(*points, a, b, blocks, rule.memory_mb)
+        for of_one_shape in blocks:
+            for part, (hit_q, hit_s, unsure) in products.each(compare, of_one_shape):
+                in_candidates[part.tables[part.query_cells[hit_q]], part.queries[hit_q]] = True
+                in_queries[part.tables[part.candidate_cells[hit_s]], part.candidates[hit_s]] = True
+                if unsure is not None:
+                    exact.settle(part, unsure, in_candidates, in_queries)
+    return in_candidates, in_queries
+
+
+def _gather(balls: Balls, tables: np.ndarray, cells: np.ndarray, rows: np.ndarray) -> list:
+    """Bounds of the balls of rows of cells; -inf where there is no row."""
+    table = np.minimum(tables[cells], len(balls.inner) - 1)
+    none = rows < 0
+    bounds = (b[table, rows] for b in (balls.inner, balls.outer))
+    return [np.where(none, np.float32(-np.inf), b) for b in bounds]
+
+
+class _Exact:
+    """Decides open comparisons in float64, remembering the exact radii it needed."""
+
+    def __init__(self, queries: Balls, candidates: Balls, rule: Rule):
+        self._sides, self._rule = (queries, candidates), rule
+        self._radii: dict = {}
+        self._places: dict = {}
+
+    def settle(
+        self, part: Blocks, masks: np.ndarray, in_candidates: np.ndarray, in_queries: np.ndarray
+    ) -> None:
+        """Enters what is true of the open comparisons of a batch, bool `[2, blocks, q, s]`."""
+        for mask, owner, found in zip(masks, (1, 0), (in_candidates, in_queries), strict=True):
+            some = np.flatnonzero(mask.any(axis=(1, 2)))
+            block, q, s = np.nonzero(mask[some])
+            block = some[block]
+            cell = part.query_cells[block, q]
+            rows = part.queries[block, q], part.candidates[block, s]
+            # A sample that is already known to lie in some ball needs no other one.
+            needed = ~found[part.tables[cell], rows[1 - owner]]
+            cell, rows = cell[needed], tuple(side[needed] for side in rows)
+            features = (side.points.features for side in self._sides)
+            sq = refine.exact_sq_distances(*features, *rows)
+            owners = zip(part.keys[cell].tolist(), rows[owner].tolist(), strict=True)
+            radii = np.array([self._radius(owner, *at) for at in owners])
+            inside = sq <= radii if self._rule.inclusive else sq < radii
+            found[part.tables[cell[inside]], rows[1 - owner][inside]] = True
+
+    def _radius(self, owner: int, cell: int, row: int) -> float:
+        """Squared distance to the k-th nearest candidate of a row of a cell (its key), float64."""
+        joint, k, side = self._rule.joint, self._rule.k, self._sides[owner]
+        key = (owner, row) if joint else (owner, row, cell)
+        if key not in self._radii:
+            groups = side.groups
+            places = self._groups_of(owner, row) if joint else np.searchsorted(groups.key, [cell])
+            near = np.unique(np.concatenate([self._candidates(owner, p) for p in places]))
+            near = near[near != row]
+            features = side.points.features
+            sq = refine.exact_sq_distances(features, features, np.full(len(near), row), near)
+            self._radii[key] = np.partition(sq, k - 1)[k - 1]
+        return self._radii[key]
+
+    def _groups_of(self, owner: int, row: int) -> np.ndarray:
+        """The groups that hold a row, one in each table."""
+        groups = self._sides[owner].groups
+        if owner not in self._places:
+            order = np.argsort(groups.order, kind="stable")
+            self._places[owner] = order.reshape(-1, groups.tables)
+        return np.searchsorted(groups.start, self._places[owner][row], side="right") - 1
+
+    def _candidates(self, owner: int, group: int) -> np.ndarray:
+        groups = self._sides[owner].groups
+        start, count = groups.start[group], min(groups.count[group], self._rule.max_cell)
+        return groups.order[start : start + count]

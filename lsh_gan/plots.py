@@ -1,0 +1,164 @@
+"""Plots of a sweep over bit widths, and sample grids."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from PIL import Image
+
+from lsh_gan.labels import TITLES, Row, setting_of, short, unique, width_label
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+
+def _curves(measured: list[Row]) -> dict[str, list[Row]]:
+    """Rows of each setting by falling bits, each curve beginning at full precision."""
+    full = [row for row in measured if row["bits"] is None]
+    settings = list(dict.fromkeys(setting_of(row) for row in measured if row["bits"] is not None))
+    if not settings:
+        return {"full precision": full}
+    return {s: full + [row for row in measured if setting_of(row) == s] for s in settings}
+
+
+def _by_bits(curve: list[Row], field: str) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Labels of the widths, and mean and standard deviation of `field` over the seeds."""
+    groups: dict[str, list[float]] = {}
+    for row in curve:
+        groups.setdefault(width_label(row), []).append(row[field])
+    values = [np.asarray(group) for group in groups.values()]
+    return list(groups), np.array([v.mean() for v in values]), np.array([v.std() for v in values])
+
+
+def _axes(measured: list[Row], metrics: list[str]) -> tuple[plt.Figure, np.ndarray, list[str]]:
+    names = unique(measured, "generator")
+    figure, axes = plt.subplots(
+        len(names), len(metrics), squeeze=False, sharex="row", sharey=True, layout="constrained",
+        figsize=(3.4 * len(metrics), 2.9 * len(names)),
+    )  # fmt: skip
+    for row, name in zip(axes, names, strict=True):
+        for axis, metric in zip(row, metrics, strict=True):
+            axis.set_title(f"{name}: {TITLES[metric]}")
+            axis.grid(alpha=0.3)
+    return figure, axes, names
+
+
+def plot_against_bits(measured: list[Row], metrics: list[str]) -> plt.Figure:
+    """Precision and recall against the bit width, with the ceilings of the metric."""
+    figure, axes, names = _axes(measured, metrics)
+    colors = {"precision": "tab:blue", "recall": "tab:orange"}
+    styles = ["-", "--", ":", "-."]
+    for row, name in zip(axes, names, strict=True):
+        mine = [r for r in measured if r["generator"] == name]
+        for axis, metric in zip(row, metrics, strict=True):
+            curves = _curves(mine)
+            for style, (setting, curve) in zip(styles * 9, curves.items(), strict=False):
+                for score, color in colors.items():
+                    labels, mean, deviation = _by_bits(curve, f"{metric}_{score}")
+                    line = {"color": color, "linestyle": style, "marker": "o", "markersize": 3}
+                    label = f"{score}, {short(setting, curves)}"
+                    axis.errorbar(labels, mean, deviation, label=label, **line)
+            for score, color in colors.items():
+                ceiling = mine[0].get(f"{metric}_{score}_ceiling")
+                if ceiling is not None:
+                    axis.axhline(ceiling, color=color, alpha=0.5, linewidth=1)
+            axis.set_ylim(0, 1.02)
+    for axis in axes[-1]:
+        axis.set_xlabel("bits (thin lines: ceilings)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return figure
+
+
+def plot_tradeoff(measured: list[Row], metrics: list[str]) -> plt.Figure:
+    """The path of (recall, precision) through the bit widths."""
+    figure, axes = _plot_paths(measured, metrics, x="{}_recall", y="{}_precision", xlim=(0, 1.02))
+    for axis in axes[:, 0]:
+        axis.set_ylabel("precision (quality)")
+    for axis in axes[-1]:
+        axis.set_xlabel("recall (diversity)")
+    return figure
+
+
+def plot_size(measured: list[Row], metrics: list[str]) -> plt.Figure:
+    """Recall against the size of the packed file."""
+    figure, axes = _plot_paths(measured, metrics, x="bytes", y="{}_recall", scale="log")
+    for axis in axes.flat:
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(EngFormatter("B"))
+    for axis in axes[:, 0]:
+        axis.set_ylabel("recall (diversity)")
+    for axis in axes[-1]:
+        axis.set_xlabel("size on disk")
+    return figure
+
+
+def _plot_paths(
+    measured: list[Row],
+    metrics: list[str],
+    *,
+    x: str,
+    y: str,
+    xlim: tuple[float | None, float | None] = (None, None),
+    scale: str = "linear",
+) -> tuple[plt.Figure, np.ndarray]:
+    """Draws field `y` against field `x` ("{}" stands for the metric), a path through the widths."""
+    figure, axes, names = _axes(measured, metrics)
+    for row, name in zip(axes, names, strict=True):
+        curves = _curves([r for r in measured if r["generator"] == name])
+        for axis, metric in zip(row, metrics, strict=True):
+            points: list[tuple[str, float, float]] = []
+            for setting, curve in curves.items():
+                labels, xs, _ = _by_bits(curve, x.format(metric))
+                _, ys, _ = _by_bits(curve, y.format(metric))
+                axis.plot(xs, ys, "o-", markersize=3, label=short(setting, curves))
+                points += zip(labels, xs, ys, strict=True)
+            axis.set_ylim(0, 1.02)
+            axis.set_xscale(scale)
+            axis.margins(x=0.1)
+            axis.set_xlim(*xlim)
+            _annotate(axis, points)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return figure, axes
+
+
+def _annotate(axis: plt.Axes, points: list[tuple[str, float, float]]) -> None:
+    """Labels the points of curves, but for those that lie on one that has a label."""
+    taken: list[np.ndarray] = []
+    for label, *point in points:
+        place = axis.transData.transform(point)
+        if all(np.abs(place - other).max() > 12 for other in taken):
+            taken.append(place)
+            axis.annotate(label, point, fontsize=7, xytext=(3, 3), textcoords="offset points")
+
+
+def plot_samples(workdir: Path, measured: list[Row]) -> plt.Figure:
+    """The same latents at every width: one column of strips a setting, one strip a width."""
+    curves = _curves([row for row in measured if row["seed"] == measured[0]["seed"]])
+    strips = {
+        (setting, width_label(row)): Image.open(workdir / "samples" / f"{row['row_hash']}.png")
+        for setting, curve in curves.items()
+        for row in curve
+    }
+    labels = list(dict.fromkeys(label for _, label in strips))
+    width, height = next(iter(strips.values())).size
+    inches = 5.0
+    figure, axes = plt.subplots(
+        len(labels), len(curves), squeeze=False, layout="constrained",
+        figsize=(inches * len(curves), 1.06 * inches * height / width * len(labels) + 0.4),
+    )  # fmt: skip
+    figure.get_layout_engine().set(h_pad=0.01, w_pad=0.04, hspace=0, wspace=0)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[], frame_on=False)
+    for column, setting in enumerate(curves):
+        axes[0, column].set_title(short(setting, curves))
+        for line, label in enumerate(labels):
+            if (setting, label) in strips:
+                axes[line, column].imshow(
+                    strips[setting, label], cmap="gray", vmin=0, vmax=255, interpolation="nearest"
+                )
+            axes[line, 0].set_ylabel(label, rotation=0, ha="right", va="center")
+    return figure

@@ -1,0 +1,314 @@
+"""Generators as a whole: channel axes, activations and corrections in one packed file."""
+
+import re
+from functools import cache
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lsh_gan import compression, generators, sampling
+from lsh_gan.compression import (
+    CompressionSpec,
+    GeneratorSpec,
+    activations,
+    load_packed,
+    pack_generator,
+    save_packed,
+    unpack,
+)
+from lsh_gan.generators import FAMILIES, Generator, build, layers, r3gan, stylegan2, stylegan3
+from lsh_gan.generators.channels import CHANNEL_AXES, channel_axes
+from lsh_gan.generators.generator import abstract_params
+
+TINY = {
+    "biggan": {
+        "latent_size": 6, "base_channels": 8, "channels": [8, 8], "num_classes": 3,
+        "shared_size": 2, "attention": [2],
+    },
+    "biggan_deep": {
+        "latent_size": 4, "embedding_size": 2, "base_channels": 8, "num_classes": 3,
+        "blocks": [[8, True], [8, False]], "statistics_rows": 3,
+    },
+    "dcgan": {"latent_size": 4, "channels": [8, 4]},
+    "progan": {"latent_size": 4, "base_channels": 4, "channels": [4]},
+    "r3gan": {
+        "latent_size": 4, "channels": [4, 2], "widths": [4, 4], "groups": [2, 2],
+        "blocks": [1, 1], "num_classes": 3, "embedding_size": 2,
+    },
+    "sngan": {"latent_size": 4, "base_channels": 4, "channels": [4], "num_classes": 3},
+    "stylegan2": {"latent_size": 4, "w_size": 4, "channels": [4, 4], "mapping_layers": 1},
+    "stylegan3": {
+        "latent_size": 4, "w_size": 4, "input_channels": 4, "channels": [4, 4, 3],
+        "num_classes": 3,
+    },
+}  # fmt: skip
+
+
+@cache
+def make(family):
+    """A tiny generator with random weights."""
+    module = build(family, TINY[family])
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(0.1, 0.5, leaf.shape), jnp.float32),
+        abstract_params(module),
+    )
+    if "batch_stats" in variables:
+        variables["batch_stats"] = jax.tree.map(jnp.abs, variables["batch_stats"])
+    return Generator("tiny", family, module, variables, 8, 3, {"options": TINY[family]})
+
+
+def kernels(variables):
+    leaves = jax.tree_util.tree_leaves_with_path(variables["params"])
+    paths = ["params/" + jax.tree_util.keystr(k, simple=True, separator="/") for k, _ in leaves]
+    return {p: leaf for p, (_, leaf) in zip(paths, leaves, strict=True) if p.endswith("/kernel")}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_kernel_of_every_family_has_a_declared_axis(family):
+    module = build(family, TINY[family])
+    variables = abstract_params(module)
+    declared = channel_axes(module, variables)
+    assert declared.keys() == {re.escape(path) for path in kernels(variables)}
+
+
+class Undeclared(nn.Module):
+    latent_size: int = 4
+
+    @nn.compact
+    def __call__(self, z):
+        return z @ self.param("kernel", nn.initializers.ones, (4, 4))
+
+
+class Outer(nn.Module):
+    latent_size: int = 4
+
+    @nn.compact
+    def __call__(self, z):
+        return Undeclared(name="inner")(z)
+
+
+def test_a_layer_without_a_declaration_is_an_error():
+    module = Outer()
+    message = r"params/inner/kernel: Undeclared does not declare which axis"
+    with pytest.raises(ValueError, match=message):
+        channel_axes(module, abstract_params(module))
+
+
+def _conv(x, kernel):
+    return layers.conv(x, kernel, 1)
+
+
+X, W = jnp.ones((1, 4, 4, 6)), jnp.ones((1, 5))
+LAYERS = [
+    (nn.Dense(4), (W,)),
+    (nn.DenseGeneral((2, 2, 4)), (W,)),
+    (layers.Convolution(4, 3, _conv), (X,)),
+    (layers.Convolution(4, 4, layers.conv_transpose_4x4), (X,)),
+    (layers.Convolution(4, 3, layers.upsample_conv_3x3), (X,)),
+    (r3gan.GroupedConvolution(4, 2), (X,)),
+    (stylegan2.StyledConv(4), (X, W, "none", None)),
+    (stylegan2.StyledConv(4, up=True), (X, W, "none", None)),
+    (stylegan2.ToImage(4), (X, W)),
+    (stylegan3.FilteredConv(8, 4, 3, (6, 6), (2, 2), False, None), (X, W)),
+    (stylegan3.FourierInput(4, 8, 8.0, 2.0), (W,)),
+    (stylegan3.ToImage(4, None), (X, W)),
+]
+
+
+def test_every_declaration_is_tested():
+    assert {type(layer) for layer, _ in LAYERS} == CHANNEL_AXES.keys()
+
+
+@pytest.mark.parametrize(("layer", "inputs"), LAYERS)
+def test_a_slice_along_the_declared_axis_feeds_one_output_channel(layer, inputs):
+    variables = layer.init(jax.random.key(0), *inputs)
+    kernel = np.array(variables["params"]["kernel"])
+    axis = CHANNEL_AXES[type(layer)]
+    slices = np.moveaxis(kernel, axis, 0)
+    # Not a multiple of what it was: demodulation would undo that.
+    slices[1] = np.random.default_rng(0).normal(size=slices[1].shape)
+    changed = {**variables["params"], "kernel": jnp.asarray(kernel)}
+    before, after = (
+        np.asarray(layer.apply({**variables, "params": p}, *inputs))
+        for p in (variables["params"], changed)
+    )
+    moved = np.abs(after - before).reshape(-1, 4).max(axis=0)
+    np.testing.assert_array_equal(moved > 0, [False, True, False, False])
+
+
+def everything(bits=4, activation_bits=8):
+    inputs = CompressionSpec(
+        bits=activation_bits or None, clipping="none", granularity="per_tensor", scheme="affine"
+    )
+    return GeneratorSpec(
+        weights=CompressionSpec(bits=bits),
+        activations=inputs if activation_bits else None,
+        correct_biases=True,
+        reestimate_batch_norms=True,
+    )
+
+
+def packed_of(generator, spec):
+    z, labels = generator.draw(jax.random.key(5), 0, 12)
+    return pack_generator(
+        generator.module,
+        generator.params,
+        spec,
+        latents=z,
+        labels=labels,
+        channel_axes=channel_axes(generator.module, generator.params),
+        metadata={"family": generator.family, "options": TINY[generator.family]},
+    )[0]
+
+
+def images(generator, params):
+    return np.concatenate(
+        list(sampling.sample(generator, params, jax.random.key(0), 16, batch_size=8))
+    )
+
+
+@pytest.mark.parametrize("family", ["dcgan", "biggan", "stylegan2"])
+def test_a_packed_file_holds_everything(family, tmp_path):
+    generator = make(family)
+    packed = packed_of(generator, everything())
+    path = tmp_path / "tiny.packed"
+    size = save_packed(path, packed)
+    assert size == path.stat().st_size
+    params, loaded = unpack(packed), generators.load(path)
+    assert activations.COLLECTION in loaded.params
+    assert jax.tree.structure(loaded.params) == jax.tree.structure(params)
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
+    ours = images(generator, params)
+    np.testing.assert_array_equal(images(loaded, loaded.params), ours)
+    # The ranges are at work: without them the images are others.
+    plain = {name: tree for name, tree in params.items() if name != activations.COLLECTION}
+    assert (images(generator, plain) != ours).any()
+
+
+def test_codes_of_kernels_are_those_of_the_weights_alone():
+    generator = make("dcgan")
+    alone = compression.pack(
+        generator.params, CompressionSpec(bits=4), channel_axes=channel_axes(
+            generator.module, generator.params
+        ),
+    )  # fmt: skip
+    whole = {tensor.layout.path: tensor for tensor in packed_of(generator, everything()).tensors}
+    quantized = [tensor for tensor in alone.tensors if tensor.layout.bits]
+    assert len(quantized) == 3
+    for tensor in quantized:
+        np.testing.assert_array_equal(whole[tensor.layout.path].codes, tensor.codes)
+        np.testing.assert_array_equal(whole[tensor.layout.path].scale, tensor.scale)
+
+
+def test_corrections_change_what_they_name_and_nothing_else():
+    generator = make("dcgan")
+    spec = GeneratorSpec(weights=CompressionSpec(bits=2), reestimate_batch_norms=True)
+    changed = unpack(packed_of(generator, spec))
+    plain, _ = compression.compress(generator.params, CompressionSpec(bits=2))
+    jax.tree.map(np.testing.assert_array_equal, changed["params"], plain["params"])
+    before = jax.tree.leaves(plain["batch_stats"])
+    after = jax.tree.leaves(changed["batch_stats"])
+    assert all((a != b).any() for a, b in zip(after, before, strict=True))
+    spec = GeneratorSpec(weights=CompressionSpec(bits=2), correct_biases=True)
+    changed = unpack(packed_of(generator, spec))
+    jax.tree.map(np.testing.assert_array_equal, changed["batch_stats"], plain["batch_stats"])
+    flat = {
+        jax.tree_util.keystr(keys): (leaf != before).any()
+        for (keys, leaf), before in zip(
+            jax.tree_util.tree_leaves_with_path(changed["params"]),
+            jax.tree.leaves(plain["params"]),
+            strict=True,
+        )
+    }
+    assert {keys for keys, moved in flat.items() if moved} == {k for k in flat if "bias" in k}
+
+
+def test_statistics_by_truncation_keep_all_rows_but_that_of_no_truncation():
+    generator = make("biggan_deep")
+    z, labels = generator.draw(jax.random.key(5), 0, 12)
+    changed = compression.reestimate_batch_norms(
+        generator.module, generator.params, z, labels=labels
+    )
+    before, after = (
+        jax.tree.leaves(params["batch_stats"]) for params in (generator.params, changed)
+    )
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(new[:-1], old[:-1])
+        assert (new[-1] != old[-1]).any()
+
+
+def test_labels_decide_what_calibration_sees():
+    generator = make("biggan")
+    z, _ = generator.draw(jax.random.key(5), 0, 12)
+    spec = CompressionSpec(bits=8, granularity="per_tensor", scheme="affine")
+    found = [
+        activations.calibrate(
+            generator.module, generator.params, z, spec, labels=jnp.full(12, label)
+        )[activations.COLLECTION]["to_image"]["input_scale"]
+        for label in (1, 2)
+    ]
+    assert found[0] != found[1]
+    with pytest.raises(ValueError, match=r"3 labels for 12 latents"):
+        activations.calibrate(generator.module, generator.params, z, spec, labels=jnp.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.update(up_9=r["up_0"]), r"activation_ranges/up_9/.* is no range of a layer"),
+        (lambda r: r["up_0"].pop("input_bits"), r"activation_ranges/up_0 has input_scale, "),
+        (
+            lambda r: r["up_0"].update(input_scale=jnp.ones(2)),
+            r"activation_ranges/up_0/input_scale is no range of a layer",
+        ),
+    ],
+)
+def test_ranges_that_fit_no_layer_are_refused(change, message, tmp_path):
+    generator = make("dcgan")
+    packed = packed_of(generator, everything())
+    params = unpack(packed)
+    change(params[activations.COLLECTION])
+    save_packed(tmp_path / "a.packed", compression.packing.update(packed, params))
+    assert load_packed(tmp_path / "a.packed").metadata["family"] == "dcgan"
+    with pytest.raises(ValueError, match=message):
+        generators.load(tmp_path / "a.packed")
+
+
+@pytest.fixture
+def compilations():
+    """A list that grows by one for every program that is compiled."""
+    found = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            found.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield found
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_a_sweep_over_16_widths_compiles_once(compilations):
+    options = {"latent_size": 3, "channels": [5, 4]}  # shapes that no other test has
+    module = build("dcgan", options)
+    variables = jax.jit(module.init)(jax.random.key(0), jnp.ones((1, 3)))
+    generator = Generator("tiny", "dcgan", module, variables, 16, 1, {"options": options})
+    z, _ = generator.draw(jax.random.key(5), 0, 8)
+
+    def sweep(widths):
+        before = len(compilations), sampling._images._cache_size()
+        for bits in widths:
+            for activation_bits in (0, bits):
+                spec = everything(bits, activation_bits)
+                packed, _ = pack_generator(module, variables, spec, latents=z)
+                images(generator, unpack(packed))
+        return len(compilations) - before[0], sampling._images._cache_size() - before[1]
+
+    first, generator_programs = sweep([16])
+    assert first > 0
+    assert generator_programs == 2  # with and without activation ranges
+    assert sweep(range(1, 16)) == (0, 0)

@@ -1,0 +1,60 @@
+"""Damage of single layers from rows, and the files of a sweep over layers."""
+
+import csv
+
+import pytest
+
+from lsh_gan import layer_report
+
+
+def row(bits, layer=None, seed=0, precision=0.8, recall=0.6, sqnr=20.0):
+    found = {
+        "row_hash": f"{bits}{layer}{seed}",
+        "generator": "known",
+        "bits": bits,
+        "seed": seed,
+        "clipping": "mse" if bits else None,
+        "lsh_precision": precision,
+        "lsh_recall": recall,
+        "tensors": [],
+    }
+    if layer:
+        found["layer"] = layer
+        found["tensors"] = [
+            {
+                "path": layer, "shape": [3, 4], "bits": bits, "clipping": "mse", "alpha": 0.5,
+                "share_clipped": 0.01, "sqnr_db": sqnr, "bytes": 6,
+            }
+        ]  # fmt: skip
+    return found
+
+
+ROWS = [
+    row(None),
+    row(None, seed=1, precision=0.7),
+    row(4, "params/a/kernel", recall=0.5),
+    row(4, "params/a/kernel", seed=1, precision=0.5, recall=0.6),
+    row(2, "params/b/kernel", precision=0.9, sqnr=None),
+]
+
+
+def test_drops_are_means_over_seeds_against_full_precision_of_the_same_seed():
+    first, second = layer_report.find_damages(ROWS, ["lsh"])
+    assert (first.layer, first.setting) == ("params/a/kernel", "4 bits, mse")
+    assert first.drops["lsh_precision"] == pytest.approx((0.0 + 0.2) / 2)
+    assert first.drops["lsh_recall"] == pytest.approx((0.1 + 0.0) / 2)
+    assert second.drops["lsh_precision"] == pytest.approx(-0.1)
+
+
+def test_table_plot_and_tensors(tmp_path, capsys):
+    layer_report.write(tmp_path, ROWS, ["lsh"])
+    printed = capsys.readouterr().out
+    for text in ("params/a/kernel", "+0.100 / +0.050", "-0.100 / +0.000", "3×4", "20.0"):
+        assert text in printed
+        assert text in (tmp_path / "layers.md").read_text()
+    assert (tmp_path / "layers_known.png").stat().st_size > 5_000
+    layer_report.write_csv(tmp_path / "tensors.csv", ROWS)
+    with (tmp_path / "tensors.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["path"] for line in lines] == ["params/a/kernel"] * 2 + ["params/b/kernel"]
+    assert lines[0]["sqnr_db"] == "20.0"

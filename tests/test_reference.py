@@ -1,0 +1,227 @@
+"""References that are kept: sketches in place of images, features and radii found again."""
+
+import logging
+
+import jax
+import numpy as np
+import pytest
+
+from configs import smoke
+from lsh_gan import evaluators, features, metrics, reference, rows, settings, sweep
+from lsh_gan.metrics import storage
+
+SCORES = metrics.PrecisionRecall._fields
+
+
+def tiny(**changes):
+    """A configuration of two rows that embeds little."""
+    config = smoke.get_config()
+    config.generators = ("dcgan",)
+    config.compression.bits = (4,)
+    config.num_samples = config.reference.num_images = 40
+    with config.unlocked():
+        config.hash.num_bits = "auto"
+        for field, value in changes.items():
+            parent, _, name = field.rpartition("__")
+            (config[parent] if parent else config)[name] = value
+    return config
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """The work folder of a finished run with all metrics."""
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    sweep.run(tiny(), folder)
+    return folder
+
+
+def sketched(workdir, **changes):
+    file = str(workdir / "reference.sketch")
+    return tiny(reference__sketch=file, reference__images="", metrics=("lsh",), **changes)
+
+
+def scores(row, metric):
+    names = [f"{metric}_{field}" for field in SCORES if f"{metric}_{field}" in row]
+    assert len(names) > 6
+    return {k: row[k] for k in (*names, "n", "m", "d", "bits", "generator")}
+
+
+def test_a_sketch_scores_as_the_images_do(workdir, tmp_path):
+    sweep.run(sketched(workdir), tmp_path / "run")
+    by_images, by_sketch = rows.read(workdir), rows.read(tmp_path / "run")
+    assert len(by_sketch) == 2
+    for a, b in zip(by_images, by_sketch, strict=True):
+        assert scores(a, "lsh") == scores(b, "lsh")
+        assert b["reference"] == metrics.file_hash(workdir / "reference.sketch")
+        assert a["row_hash"] != b["row_hash"]
+        assert "knn_precision" not in b
+    assert not (tmp_path / "run" / "reference.sketch").exists()
+
+
+def test_rows_know_the_content_of_the_sketch(workdir, tmp_path):
+    """The same name and configuration, another content: the rows are measured again."""
+    file = tmp_path / "reference.sketch"
+    fitted = metrics.load(workdir / "reference.sketch")
+    metrics.save(file, fitted)
+    fake = np.random.default_rng(0).standard_normal((30, 1280)).astype(np.float32)
+    np.save(tmp_path / "fake.npy", fake)
+    config = sketched(tmp_path, generators=(), samples=(str(tmp_path / "fake.npy"),))
+    sweep.run(config, tmp_path / "run")
+    sweep.run(config, tmp_path / "run")
+    assert len(rows.read(tmp_path / "run")) == 1
+    both = metrics.merge(fitted.sketch, fitted.sketch)
+    metrics.save(file, fitted._replace(sketch=both))
+    sweep.run(config, tmp_path / "run")
+    first, second = rows.read(tmp_path / "run")
+    assert first["row_hash"] != second["row_hash"]
+    assert (first["n"], second["n"]) == (40, 80)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"features__side": 40}, r"features of 'effici.* at 32 px .*, not of '.* at 40 px"),
+        ({"reference__side": 16}, "not of .*images cropped and resized to 16 px"),
+        ({"hash__num_tables": 16}, r"hash\.num_tables = 32, not 16; say --config\.hash\.num_t"),
+        ({"hash__num_bits": 4}, r"with hash\.num_bits = auto, not 4; say --config\.hash\.num_"),
+        ({"hash__votes": None}, r"with hash\.votes = 0\.5, not None; say --config\.hash\.vo"),
+        ({"metrics": ("knn", "lsh")}, r"metrics = knn,lsh with reference\.sketch; .*metrics=lsh"),
+        ({"reference__features": "x.npy"}, r"reference\.sketch and reference\.features are both"),
+    ],
+)  # fmt: skip
+def test_a_sketch_made_otherwise_is_refused(workdir, tmp_path, changes, message):
+    config = sketched(workdir)
+    with config.unlocked():
+        for field, value in changes.items():
+            parent, _, name = field.rpartition("__")
+            (config[parent] if parent else config)[name] = value
+    with pytest.raises(ValueError, match=message):
+        sweep.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_files_that_are_no_sketch(workdir, tmp_path):
+    config = sketched(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"reference\.sketch: no such file"):
+        sweep.run(config, tmp_path / "run")
+    whole = (workdir / "reference.sketch").read_bytes()
+    for content in (whole[:-100], b"sketch", whole.replace(b"PK", b"KP", 1)):
+        (tmp_path / "reference.sketch").write_bytes(content)
+        with pytest.raises(ValueError, match=r"reference\.sketch: not a readable sketch"):
+            sweep.run(config, tmp_path / "run")
+    radii = (workdir / "cache" / "knn.radii").read_bytes()
+    (tmp_path / "reference.sketch").write_bytes(radii)
+    with pytest.raises(ValueError, match=r"reference\.sketch: "):
+        sweep.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_own_sketches_score_too(workdir, tmp_path):
+    """Made with the library: no second sample, and other rows."""
+    config = settings.resolve(tiny())
+    network = features.load("efficientnet_lite0", side=32)
+    source = evaluators.feature_source(config, network)
+    x = np.random.default_rng(0).standard_normal((50, network.dim)).astype(np.float32)
+    hasher = metrics.fit_hash(jax.random.key(0), x, evaluators.hash_spec(config), source=source)
+    file = tmp_path / "reference.sketch"
+    metrics.save(file, metrics.build(hasher, x))
+    fitted = evaluators.load_sketch(settings.resolve(sketched(tmp_path)), network)
+    assert fitted.sketch.rows == 50
+    assert (fitted.min_count, fitted.votes, fitted.second) == (1, 0.5, None)
+    metrics.save(file, metrics.build(hasher, x, keep_codes=False))
+    with pytest.raises(
+        ValueError, match=r"counts only.* keep_codes=True, or say --config\.hash\.v"
+    ):
+        evaluators.load_sketch(settings.resolve(sketched(tmp_path)), network)
+    metrics.save(file, metrics.knn_fit(x), source=source)
+    with pytest.raises(ValueError, match="holds a KNN reference; expected the sketch"):
+        evaluators.load_sketch(settings.resolve(sketched(tmp_path)), network)
+
+
+@pytest.fixture
+def lost_row(workdir):
+    """Takes the last row away; gives what it was."""
+    measured = rows.read(workdir)
+    lines = (workdir / "rows.jsonl").read_text().splitlines(keepends=True)
+    (workdir / "rows.jsonl").write_text("".join(lines[:-1]))
+    return measured[-1]
+
+
+def again(workdir, lost_row):
+    sweep.run(tiny(), workdir)
+    found = rows.read(workdir)[-1]
+    for metric in ("knn", "lsh_knn", "lsh"):
+        assert scores(found, metric) == scores(lost_row, metric)
+
+
+def test_a_continued_run_computes_no_features_or_radii(workdir, lost_row, monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(metrics, "knn_fit", refuse)
+    monkeypatch.setattr(reference.Samples, "embed", refuse)
+    again(workdir, lost_row)
+
+
+def damage(file, place):
+    content = bytearray(file.read_bytes())
+    middle = int(place * len(content))
+    content[middle : middle + 40] = bytes(byte ^ 0x55 for byte in content[middle : middle + 40])
+    file.write_bytes(content)
+
+
+def warnings_of(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_damaged_features_are_computed_again(workdir, lost_row, caplog):
+    files = sorted((workdir / "cache").glob("*.features"))
+    assert len(files) == 2
+    for file in files:
+        damage(file, 0.5)
+    with caplog.at_level(logging.WARNING, "absl"):
+        again(workdir, lost_row)
+    assert (
+        sum("features: " in text and "computed again" in text for text in warnings_of(caplog)) == 2
+    )
+    for file in files:
+        storage.read(file)  # whole again
+
+
+def fit_knn(folder, *, content="a", seed=0, **changes):
+    """KNN on random features with a cache in `folder`; returns scores of other ones."""
+    config = settings.resolve(tiny(metrics=("knn",), **changes))
+    rng = np.random.default_rng(seed)
+    first, second, generated = (rng.standard_normal((40, 8)).astype(np.float32) for _ in range(3))
+    found = evaluators.ReferenceFeatures(first, second, content, "a network")
+    return evaluators.fit(config, found, folder)["knn"](generated)
+
+
+def test_radii_are_found_again(tmp_path, monkeypatch):
+    expected = fit_knn(tmp_path)
+    monkeypatch.setattr(metrics, "knn_fit", None)
+    assert fit_knn(tmp_path) == expected
+
+
+@pytest.mark.parametrize("place", [0.01, 0.3, 0.5, 0.7, 0.99])
+def test_damaged_radii_are_computed_again(tmp_path, place, caplog):
+    """Wherever the damage is, the scores are those of before."""
+    expected = fit_knn(tmp_path)
+    damage(tmp_path / "cache" / "knn.radii", place)
+    with caplog.at_level(logging.WARNING, "absl"):
+        assert fit_knn(tmp_path) == expected
+    assert all("knn.radii: " in text and "computed again" in text for text in warnings_of(caplog))
+    assert len(warnings_of(caplog)) == 1
+    storage.read(tmp_path / "cache" / "knn.radii")
+
+
+@pytest.mark.parametrize(
+    "change", [{"k": 5}, {"inclusive": False}, {"content": "b"}, {"seed": 1}], ids=str
+)
+def test_radii_of_something_else_are_not_used(tmp_path, change, caplog):
+    fit_knn(tmp_path / "shared")
+    expected = fit_knn(tmp_path / "fresh", **change)
+    with caplog.at_level(logging.WARNING, "absl"):
+        assert fit_knn(tmp_path / "shared", **change) == expected
+    (text,) = warnings_of(caplog)
+    assert "fitted on features of" in text or "made of other features" in text
