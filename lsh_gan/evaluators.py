@@ -85,6 +85,7 @@ def _lsh_knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
         spec=hash_spec(config),
         k=config.k,
         second_reference=reference.second,
+        memory_mb=config.memory_mb,
     )
     return partial(metrics.lsh_knn_score, fitted)
 
