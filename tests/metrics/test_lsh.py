@@ -290,7 +290,7 @@ def compilations():
 
 
 def test_compiles_once_for_all_bit_widths(compilations):
-    r, g = draw(130, 5), draw(110, 5, 1)  # shapes that no other test has
+    r, g = draw(130, 37), draw(110, 37, 1)  # no other test has this d
 
     def sweep(seed, widths):
         sizes = [f._cache_size() for f in (hashing._project, hashing._encode, hashing._cells)]
