@@ -24,9 +24,9 @@ KEY = jax.random.key(0)
 # Codes long enough that cells of the largest reference still hold few rows.
 FIXED = {
     "lsh": HashSpec(family="affine", num_bits=16, radius_bins=0),
-    "lsh_knn": HashSpec(num_bits=10),
+    "lsh_knn": HashSpec(family="affine", num_bits=16, radius_bins=8),
 }
-MAX_CELL = 256  # O(log n) needs bounded cells
+MAX_CELL = 32  # O(log n) needs bounded cells; about 1.6 log2(1e6)
 CLAIMS = {"LSH, fixed bits": 1.25, "LSH+KNN, fixed bits": 2.5}  # most, from 1e4 to 1e6 references
 
 
