@@ -1,6 +1,6 @@
 """Seconds to compress a tree of 30 million parameters, shaped like a StyleGAN2 generator.
 
-    python benchmarks/compression_speed.py [--channels=512] [--bits=4]
+    python -m benchmarks.compression_speed [--channels=512] [--bits=4]
 
 For each clipping method, per channel: the first call (compilation included), a second call at
 another width (compilation not needed), packing to a file, and loading. The ratio compares the

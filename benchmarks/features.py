@@ -1,6 +1,6 @@
 """Claim: embedding images costs no more than the same network in torch on the same cores.
 
-    python benchmarks/features.py [--images=512] [--side=64] [--batches=32,64,128] [--threads=2]
+    python -m benchmarks.features [--images=512] [--side=64] [--batches=32,64,128] [--threads=2]
 
 Ours has its real weights, the one in torch random ones, on which the time does not depend. torch
 is tried in both memory layouts and with its batch norms folded or not, and its best time counts.
