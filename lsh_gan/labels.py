@@ -1,5 +1,6 @@
 """What rows are called in tables and plots, and where tables go."""
 
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-WIDTH = 140  # columns of a table that goes to a file
+WIDTH = 140  # columns of a table where the output is no terminal
 TITLES = {"knn": "KNN", "lsh_knn": "LSH+KNN", "lsh": "LSH"}
 Row = dict[str, Any]
 
@@ -57,7 +58,9 @@ def bits_label(row: Row) -> str:
 def print_and_save(path: Path, table: Table) -> None:
     """Prints a table and writes it as Markdown, without its title."""
     Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
-    with path.open("w") as file:
-        table.box = box.MARKDOWN
-        table.title = None
-        Console(file=file, width=WIDTH).print(table)
+    table.box, table.title = box.MARKDOWN, None
+    # So wide that no cell is wrapped: in Markdown a row is one line.
+    console = Console(file=io.StringIO(), width=10_000)
+    console.print(table)
+    lines = (line.rstrip() for line in console.file.getvalue().splitlines())
+    path.write_text("".join(f"{line}\n" for line in lines if line))
