@@ -220,7 +220,8 @@ def main() -> None:
     titles = [TITLES[metric] for metric in METRICS]
     first = rows[0]
     parts = [
-        f"# Clipping methods, widths and grids\n\nn = m = {args.num}, {first['features']['name']} at {args.side} pixels, k = {first['k']}, "
+        "# Clipping methods, widths and grids\n",
+        f"n = m = {args.num}, {first['features']['name']} at {args.side} pixels, k = {first['k']}, "
         f"seed 0; {machine()}. {sum(sum(row['seconds'].values()) for row in rows):.0f} s.\n",
         "".join(line for results in everything for line in summary(results)),
         "Best method by the worse kept share of precision and recall; methods within "
