@@ -32,23 +32,48 @@ def activate(x: jax.Array, *, gain: float, clamp: float | None) -> jax.Array:
     return x if clamp is None else jnp.clip(x, -clamp * gain, clamp * gain)
 
 
-def filter_1331(x: jax.Array) -> jax.Array:
-    """Filters `[n, h + 1, w + 1, c]` with [1, 3, 3, 1] / 4 along both axes, to `[n, h, w, c]`."""
-    for axis in (1, 2):
-        pad = [(0, 0)] * 4
-        pad[axis] = (1, 1)
-        padded, size = jnp.pad(x, pad), x.shape[axis] - 1
-        taps = [jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(4)]
-        x = 0.25 * (taps[0] + taps[3]) + 0.75 * (taps[1] + taps[2])
-    return x
-
-
 def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Zero insertion, the 3×3 convolution flipped, then the filter [1, 3, 3, 1]; side doubled."""
-    padded = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
-    # As a 4×4 kernel whose first row and column are zero, it fits the fast form.
-    spread = layers.conv_transpose_4x4(padded, jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0))))
-    return filter_1331(spread[:, :-1, :-1])
+    """Zero insertion, the 3×3 convolution flipped, then the filter [1, 3, 3, 1]; side doubled.
+
+    With the zeros left out, even and odd rows and columns of the convolution are convolutions of
+    their own, with 4, 2, 2 and 1 of the taps; the filter takes them as they are.
+    """
+    even, odd = slice(None, None, -2), slice(1, 2)
+    (ee, eo), (oe, oo) = (
+        [_taps_conv(x, kernel[rows, columns]) for columns in (even, odd)] for rows in (even, odd)
+    )
+    columns = zip(_filter_1331(ee, eo, 2), _filter_1331(oe, oo, 2), strict=True)
+    phases = [_filter_1331(*rows, 1) for rows in columns]
+    n, h, w, _ = x.shape
+    interleaved = [jnp.stack([column[row] for column in phases], 3) for row in (0, 1)]
+    return jnp.stack(interleaved, 2).reshape(n, 2 * h, 2 * w, -1)
+
+
+def _taps_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Along an axis of one tap as large as `x`, of two taps larger by one."""
+    pad = [(size - 1, size - 1) for size in kernel.shape[:2]]
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), pad, dimension_numbers=layers.DIMENSIONS)
+
+
+def _filter_1331(even: jax.Array, odd: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+    """Filters with [1, 3, 3, 1] / 4 along an axis.
+
+    Args:
+        even: Elements 0, 2, ..., 2h along the axis.
+        odd: Elements 1, 3, ..., 2h - 1; there are zeros beyond both ends.
+        axis: Which.
+
+    Returns:
+        Even and odd elements of the result, h each.
+    """
+    size = odd.shape[axis]
+    pad = [(0, 0)] * even.ndim
+    pad[axis] = (1, 1)
+    padded = jnp.pad(odd, pad)
+    before, here, after = (jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(3))
+    left, right = (jax.lax.slice_in_dim(even, i, i + size, axis=axis) for i in range(2))
+    first = 0.25 * (before + right) + 0.75 * (left + here)
+    return first, 0.25 * (left + after) + 0.75 * (here + right)
 
 
 class Mapping(nn.Module):
