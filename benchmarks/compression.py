@@ -22,6 +22,7 @@ import ml_collections
 import numpy as np
 from matplotlib import pyplot as plt
 
+from benchmarks.machine import processor
 from configs import default
 from lsh_gan import checkpoints, compression, sweep
 from lsh_gan.labels import TITLES, Row, unique
@@ -203,7 +204,7 @@ def write_csv(path: Path, rows: list[Row]) -> None:
 def machine() -> str:
     """What the numbers were computed on."""
     return (
-        f"{os.cpu_count()} × {platform.machine()}, {jax.devices()[0].device_kind}, Python "
+        f"{os.cpu_count()} × {processor()}, {jax.devices()[0].device_kind}, Python "
         f"{platform.python_version()}, JAX {jax.__version__}"
     )
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from benchmarks.machine import processor
 from lsh_gan.compression import (
     METHODS,
     CompressionSpec,
@@ -104,7 +105,7 @@ def main():
     params = make_tree(options.channels)
     size = sum(x.size for x in jax.tree.leaves(params))
     cores, device = os.cpu_count(), jax.devices()[0].device_kind
-    print(f"{platform.machine()}, {cores} cores, device {device}, load {os.getloadavg()[0]:.1f}")
+    print(f"{processor()}, {cores} cores, device {device}, load {os.getloadavg()[0]:.1f}")
     print(f"Python {platform.python_version()}, jax {version('jax')}, numpy {np.__version__}")
     print(f"{size:,} parameters, {options.bits} bits, per channel, symmetric; seconds\n")
     print(f"{'clipping':<14}{'first call':>12}{'next width':>12}{'pack, save':>12}{'load':>12}")

@@ -12,6 +12,8 @@ import os
 import platform
 import time
 
+from benchmarks.machine import processor
+
 
 def arguments():
     """Parses the command line."""
@@ -98,13 +100,6 @@ def best_seconds(runs, rounds):
             if index:
                 best[name] = min(best.get(name, seconds), seconds)
     return best
-
-
-def processor():
-    """The model of the CPU."""
-    with open("/proc/cpuinfo") as lines:
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def main():

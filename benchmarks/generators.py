@@ -23,6 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import machine
+
 # Batch size, what torch's seconds may be multiplied with, and options of the weights.
 MODELS = {
     "dcgan": (64, 1.0, {}),
@@ -134,13 +136,6 @@ def time_conversion():
         return count, file.stat().st_size, seconds, processor, 1024 * after.ru_maxrss
 
 
-def processor_name():
-    """The model of the CPU."""
-    with open("/proc/cpuinfo") as lines:
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def main():
     """Prints the table."""
     args = arguments()
@@ -160,7 +155,7 @@ def main():
 
     torch.set_num_threads(len(cores))
     torch.set_grad_enabled(False)
-    print(f"{processor_name()}, {len(cores)} cores, {args.clock} time, best of {args.rounds}")
+    print(f"{machine.processor()}, {len(cores)} cores, {args.clock} time, best of {args.rounds}")
     print(f"Python {platform.python_version()}, jax {jax.__version__}, torch {torch.__version__}")
     print("| network | batch | ours, ms an image | torch | ours / torch | claim | difference |")
     print("|---|---|---|---|---|---|---|")

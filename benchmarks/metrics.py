@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import metric_growth, metric_peers
+from benchmarks.machine import processor
 from lsh_gan import metrics
 from lsh_gan.metrics import HashSpec
 
@@ -152,13 +153,6 @@ def _results() -> Path:
     path = Path(__file__).parent / "results"
     path.mkdir(exist_ok=True)
     return path
-
-
-def processor() -> str:
-    """Name of the processor, as far as the system tells."""
-    info = Path("/proc/cpuinfo")
-    names = [x.split(":")[1].strip() for x in info.read_text().splitlines() if "model name" in x]
-    return names[0] if names else platform.processor()
 
 
 PARTS = {

@@ -7,7 +7,7 @@ import numpy as np
 from lsh_gan.metrics import cell_kernels, refine
 from lsh_gan.metrics.cell_kernels import Bounds, Found, Points, Products
 from lsh_gan.metrics.cells import Blocks, Grouped, pair_blocks, shells
-from lsh_gan.metrics.distances import _TINY, slack
+from lsh_gan.metrics.distances import slack
 
 
 class Balls(NamedTuple):
@@ -58,7 +58,7 @@ def find(points: Points, groups: Grouped, rule: Rule) -> Balls:
         sq, near, norms = _nearest(points, part, rule)
         if rule.joint:
             sq, near = _merge(sq, near)
-        inner[:, rows], outer[:, rows] = _bounds(sq[:, :, rule.k - 1], norms, d)
+        inner[:, rows], outer[:, rows] = refine.bounds(sq[:, :, rule.k - 1], norms, d)
         for table, found in enumerate(near):
             covered[table, found[found[:, -1] >= 0, :-1].ravel()] = True
     return Balls(points, groups, inner, outer, covered)
@@ -102,18 +102,6 @@ def _merge(sq: np.ndarray, near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(sq, axis=1, kind="stable")[:, :k]
     sq, near = (np.take_along_axis(x, order, axis=1) for x in (sq, near))
     return sq[None], np.where(np.isinf(sq), -1, near)[None]
-
-
-def _bounds(sq_radii: np.ndarray, norms: np.ndarray, d: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of squared radii `[t, n]` that float32 gave; -inf for no ball.
-
-    The k-th neighbour has a norm of at most ‖r‖ + radius, which bounds its error.
-    """
-    ball = np.isfinite(sq_radii)
-    radii = np.where(ball, sq_radii, np.float32(0))
-    share, tiny = np.float32(slack(d)), np.float32(_TINY)
-    error = share * (norms + (np.sqrt(norms) + np.sqrt(radii)) ** 2) + tiny
-    return tuple(np.where(ball, b, np.float32(-np.inf)) for b in (radii - error, radii + error))
 
 
 def hits(queries: Balls, candidates: Balls, rule: Rule) -> tuple[np.ndarray, np.ndarray]:

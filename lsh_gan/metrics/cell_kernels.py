@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.metrics.cells import Blocks, Grouped, batched
-from lsh_gan.metrics.distances import _TINY, Frame, k_smallest
+from lsh_gan.metrics.distances import TINY, Frame, k_smallest
 from lsh_gan.metrics.inputs import Array, is_wide, narrow
 
 _FETCH = 64  # fetching a row costs as much as so many dot products with it
@@ -240,7 +240,7 @@ def compare(
 @jax.jit
 def _compare(found: Found, q_cells, s_cells, bounds: Bounds, share):
     d2 = _sq_distances(found, q_cells, s_cells)
-    error = share * (found.query_sq[:, :, None] + found.candidate_sq[:, None, :]) + _TINY
+    error = share * (found.query_sq[:, :, None] + found.candidate_sq[:, None, :]) + TINY
     lower, upper = d2 - error, d2 + error
     in_candidate = upper <= bounds.candidate_inner[:, None, :]
     in_query = upper <= bounds.query_inner[:, :, None]

@@ -16,7 +16,7 @@ import numpy as np
 from lsh_gan.metrics.inputs import Array, is_wide, narrow, on_host_if_free
 
 _UNIT = 2.0**-24  # unit roundoff of float32
-_TINY = 1e-30  # stands for underflow: features are scaled to norms around 1
+TINY = 1e-30  # stands for underflow: features are scaled to norms around 1
 _LARGEST = float(np.finfo(np.float32).max)
 _MIN_BLOCK = 128
 

@@ -32,7 +32,7 @@ import numpy as np
 
 from lsh_gan.metrics import distances, refine
 from lsh_gan.metrics.checks import check_type, check_whole
-from lsh_gan.metrics.distances import _TINY, Blocks, Frame, slack, sq_distances
+from lsh_gan.metrics.distances import TINY, Blocks, Frame, slack, sq_distances
 from lsh_gan.metrics.inputs import Array, as_features
 from lsh_gan.metrics.types import PrecisionRecall
 
@@ -195,7 +195,7 @@ class _Found(NamedTuple):
 def _margins(g, g_sq, r, r_sq, share):
     """Certain upper and lower bounds of the squared distances of a tile."""
     d2 = sq_distances(g, g_sq, r, r_sq)
-    error = share * (g_sq[:, None] + r_sq[None, :]) + _TINY
+    error = share * (g_sq[:, None] + r_sq[None, :]) + TINY
     return d2 + error, d2 - error
 
 

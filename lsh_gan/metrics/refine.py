@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsh_gan.metrics.distances import _TINY, Blocks, slack, sq_distances
+from lsh_gan.metrics.distances import TINY, Blocks, slack, sq_distances
 from lsh_gan.metrics.inputs import Array
 
 _CHUNK_VALUES = 2**20  # float64 differences held at a time
@@ -24,20 +24,33 @@ class Balls(NamedTuple):
     outer: tuple[jax.Array, ...]
 
 
-def balls(blocks: Blocks, sq_radii: np.ndarray, d: int) -> Balls:
-    """Bounds the squared radii `[n]` that float32 distances gave.
+def bounds(sq_radii: np.ndarray, norms: np.ndarray, d: int) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper bounds of squared radii that float32 distances gave; -inf for no ball.
 
     The k-th neighbour has a norm of at most ‖r‖ + radius, which bounds its error.
+
+    Args:
+        sq_radii: Squared radii, float32 `[..., n]`; not finite where there is no ball.
+        norms: Squared norms of the centres, float32 `[n]`.
+        d: Features of a row.
     """
+    ball = np.isfinite(sq_radii)
+    radii = np.where(ball, sq_radii, np.float32(0))
+    error = np.float32(slack(d)) * (norms + (np.sqrt(norms) + np.sqrt(radii)) ** 2)
+    error += np.float32(TINY)
+    return tuple(np.where(ball, b, np.float32(-np.inf)) for b in (radii - error, radii + error))
+
+
+def balls(blocks: Blocks, sq_radii: np.ndarray, d: int) -> Balls:
+    """Bounds the squared radii `[n]` that float32 distances gave, block by block."""
     norms = np.concatenate([np.asarray(s) for s in blocks.sq_norms])[: blocks.rows]
-    error = slack(d) * (norms + (np.sqrt(norms) + np.sqrt(sq_radii)) ** 2) + _TINY
     fill = len(blocks.sq_norms) * blocks.size - blocks.rows
 
     def cut(values):
         padded = np.pad(values.astype(np.float32), (0, fill), constant_values=-np.inf)
         return tuple(jnp.asarray(part) for part in np.split(padded, len(blocks.sq_norms)))
 
-    return Balls(cut(sq_radii - error), cut(sq_radii + error))
+    return Balls(*(cut(bound) for bound in bounds(sq_radii, norms, d)))
 
 
 def take(features: Array, rows: np.ndarray) -> np.ndarray:
@@ -61,7 +74,7 @@ def exact_sq_distances(x: Array, y: Array, rows_x: np.ndarray, rows_y: np.ndarra
 @jax.jit
 def _within(x, x_sq, y, y_sq, outer, share):
     """Which pairs of a tile may have a squared distance of at most `outer` `[a]`."""
-    error = share * (x_sq[:, None] + y_sq[None, :]) + _TINY
+    error = share * (x_sq[:, None] + y_sq[None, :]) + TINY
     return sq_distances(x, x_sq, y, y_sq) - error <= outer[:, None]
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_generators import TINY
 
 from lsh_gan import compression, generators, sampling
 from lsh_gan.compression import (
@@ -22,29 +23,6 @@ from lsh_gan.compression import (
 from lsh_gan.generators import FAMILIES, Generator, build, layers, r3gan, stylegan2, stylegan3
 from lsh_gan.generators.channels import CHANNEL_AXES, channel_axes
 from lsh_gan.generators.generator import abstract_params
-
-TINY = {
-    "biggan": {
-        "latent_size": 6, "base_channels": 8, "channels": [8, 8], "num_classes": 3,
-        "shared_size": 2, "attention": [2],
-    },
-    "biggan_deep": {
-        "latent_size": 4, "embedding_size": 2, "base_channels": 8, "num_classes": 3,
-        "blocks": [[8, True], [8, False]], "statistics_rows": 3,
-    },
-    "dcgan": {"latent_size": 4, "channels": [8, 4]},
-    "progan": {"latent_size": 4, "base_channels": 4, "channels": [4]},
-    "r3gan": {
-        "latent_size": 4, "channels": [4, 2], "widths": [4, 4], "groups": [2, 2],
-        "blocks": [1, 1], "num_classes": 3, "embedding_size": 2,
-    },
-    "sngan": {"latent_size": 4, "base_channels": 4, "channels": [4], "num_classes": 3},
-    "stylegan2": {"latent_size": 4, "w_size": 4, "channels": [4, 4], "mapping_layers": 1},
-    "stylegan3": {
-        "latent_size": 4, "w_size": 4, "input_channels": 4, "channels": [4, 4, 3],
-        "num_classes": 3,
-    },
-}  # fmt: skip
 
 
 @cache
@@ -276,20 +254,6 @@ def test_ranges_that_fit_no_layer_are_refused(change, message, tmp_path):
     assert load_packed(tmp_path / "a.packed").metadata["family"] == "dcgan"
     with pytest.raises(ValueError, match=message):
         generators.load(tmp_path / "a.packed")
-
-
-@pytest.fixture
-def compilations():
-    """A list that grows by one for every program that is compiled."""
-    found = []
-
-    def listen(event, duration, **_):
-        if event == "/jax/core/compile/backend_compile_duration":
-            found.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield found
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_a_sweep_over_16_widths_compiles_once(compilations):

@@ -275,20 +275,6 @@ def test_order_of_rows_does_not_matter():
     np.testing.assert_array_equal(first.precision_membership[order], second.precision_membership)
 
 
-@pytest.fixture
-def compilations():
-    """A list that grows by one for every program that is compiled."""
-    found = []
-
-    def listen(event, duration, **_):
-        if event == "/jax/core/compile/backend_compile_duration":
-            found.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield found
-    jax.monitoring.unregister_event_duration_listener(listen)
-
-
 def test_compiles_once_for_all_bit_widths(compilations):
     r, g = draw(130, 37), draw(110, 37, 1)  # no other test has this d
 

@@ -1,0 +1,24 @@
+"""The smallest generator of each family, as options of its module."""
+
+TINY = {
+    "biggan": {
+        "latent_size": 6, "base_channels": 8, "channels": [8, 8], "num_classes": 3,
+        "shared_size": 2, "attention": [2],
+    },
+    "biggan_deep": {
+        "latent_size": 4, "embedding_size": 2, "base_channels": 8, "num_classes": 3,
+        "blocks": [[8, True], [8, False]], "statistics_rows": 3,
+    },
+    "dcgan": {"latent_size": 4, "channels": [8, 4]},
+    "progan": {"latent_size": 4, "base_channels": 4, "channels": [4]},
+    "r3gan": {
+        "latent_size": 4, "channels": [4, 2], "widths": [4, 4], "groups": [2, 2],
+        "blocks": [1, 1], "num_classes": 3, "embedding_size": 2,
+    },
+    "sngan": {"latent_size": 4, "base_channels": 4, "channels": [4], "num_classes": 3},
+    "stylegan2": {"latent_size": 4, "w_size": 4, "channels": [4, 4], "mapping_layers": 1},
+    "stylegan3": {
+        "latent_size": 4, "w_size": 4, "input_channels": 4, "channels": [4, 4, 3],
+        "num_classes": 3,
+    },
+}  # fmt: skip
