@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.metrics.cells import Blocks, Grouped, batched
-from lsh_gan.metrics.distances import TINY, Frame, k_smallest
+from lsh_gan.metrics.distances import TINY, Frame
 from lsh_gan.metrics.inputs import Array, is_wide, narrow
+from lsh_gan.metrics.nearest import k_smallest
 
 _FETCH = 64  # fetching a row costs as much as so many dot products with it
 _LOOKED_UP, _MULTIPLIED = 2**18, 2**21  # pairs, and values of rows, in a batch on a CPU

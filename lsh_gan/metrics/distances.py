@@ -5,9 +5,8 @@ two, so that ‖x‖² − 2xy + ‖y‖² loses nothing to a large mean and can
 filled with rows of infinite norm, which are nobody's neighbours.
 """
 
-import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +16,8 @@ from lsh_gan.metrics.inputs import Array, is_wide, narrow, on_host_if_free
 
 _UNIT = 2.0**-24  # unit roundoff of float32
 TINY = 1e-30  # stands for underflow: features are scaled to norms around 1
-_LARGEST = float(np.finfo(np.float32).max)
 _MIN_BLOCK = 128
+_FEW = 32  # of so many pairs of a tile one may be taken by itself
 
 
 class Frame(NamedTuple):
@@ -54,16 +53,18 @@ def slack(d: int) -> float:
 
 
 def block_size(rows: int, d: int, memory_mb: int) -> int:
-    """Rows in a block, a power of two: several float32 tiles [block, block] fit in `memory_mb`.
+    """Rows in a block: several float32 tiles [block, block] fit in `memory_mb`.
 
     On a CPU a tile also stays in the caches between its product and what is asked of it, unless d
-    is so small that starting it would cost more.
+    is so small that starting it would cost more, and blocks are of equal size, a multiple of 16, so
+    that little is filled up. Elsewhere the size is a power of two.
     """
     if memory_mb < 1:
         raise ValueError(f"memory_mb = {memory_mb}; expected at least 1.")
     limit = 2 ** int(math.log2(math.sqrt(memory_mb * 2**20 / 24)))
     if jax.default_backend() == "cpu":
-        limit = min(limit, 512 if d >= 512 else 2048)
+        limit = max(_MIN_BLOCK, min(limit, 1040 if d >= 512 else 2048))
+        return max(_MIN_BLOCK, 8 * math.ceil(rows / (8 * math.ceil(rows / limit))))
     return max(_MIN_BLOCK, min(limit, 2 ** math.ceil(math.log2(max(rows, 2)))))
 
 
@@ -117,94 +118,35 @@ def to_blocks(features: Array, frame: Frame, size: int, source: str) -> Blocks:
     return Blocks(features.shape[0], size, tuple(blocks), tuple(norms))
 
 
-def sq_distances(x: jax.Array, x_sq: jax.Array, y: jax.Array, y_sq: jax.Array) -> jax.Array:
-    """Squared distances `[a, b]` between rows of x `[a, d]` and y `[b, d]`, at least 0."""
-    dot = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
-    return jnp.maximum(x_sq[:, None] + y_sq[None, :] - 2 * dot, 0)
+@jax.jit
+def dots(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Dot products `[a, b]` of the rows of x `[a, d]` and y `[b, d]`, in full float32.
+
+    A program of its own: compiled together with what is asked of a tile, XLA's product for CPUs is
+    up to a third slower.
+    """
+    return jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
 
 
-def k_smallest(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """The k smallest values of x `[..., a, b]` along axis -2, ascending, and places `[..., k, b]`.
+def sq_distances(dot: Any, x_sq: Any, y_sq: Any) -> Any:
+    """Squared distances, at least 0, from dot products and squared norms that broadcast.
 
-    k is at most a. Of equal values the first come first.
+    NumPy gives NumPy, so that a few pairs of any number are no new program.
+    """
+    return (x_sq + y_sq - 2 * dot).clip(0)
+
+
+def few_places(mask: jax.Array) -> np.ndarray | None:
+    """Flat places of what is true in a tile, or None where that is too much to take one by one.
+
+    Nearly all of a tile is false, so that a CPU is faster if it only looks for what is not: eight
+    bytes at a time. An accelerator deals with the tile as a whole: None.
     """
     if jax.default_backend() != "cpu":
-        values, at = jax.lax.top_k(-x.swapaxes(-1, -2), k)
-        return -values.swapaxes(-1, -2), at.swapaxes(-1, -2)
-    # One minimum after another, across columns: a third of what XLA's top_k takes on a CPU.
-    place = jnp.arange(x.shape[-2])[:, None]
-    x = jnp.minimum(x, _LARGEST)  # so that what is missing stays apart from what was taken
-    values, places = [], []
-    for _ in range(k):
-        values.append(x.min(axis=-2, keepdims=True))
-        places.append(jnp.where(x == values[-1], place, x.shape[-2]).min(axis=-2, keepdims=True))
-        x = jnp.where(place == places[-1], jnp.inf, x)
-    values = jnp.concatenate(values, axis=-2)
-    return jnp.where(values == _LARGEST, jnp.inf, values), jnp.concatenate(places, axis=-2)
-
-
-def smallest(x: jax.Array, k: int, axis: int) -> tuple[jax.Array, jax.Array]:
-    """The k smallest values of x `[a, b]` along `axis`, ascending, and their places, `[k, *]`.
-
-    The k smallest lie in the k strided groups with the smallest minima, so that one cheap pass
-    leaves little to select from.
-    """
-    length = x.shape[axis]
-    stride = 1
-    while length // (2 * stride) >= 4 * k and 4 * stride * stride <= length:
-        stride *= 2
-    width = length // stride
-    if axis == 1:
-        groups = x.reshape(x.shape[0], stride, width)
-        _, ids = k_smallest(groups.min(axis=1).T, k)
-        values = jnp.take_along_axis(groups, ids.T[:, None, :], axis=2).transpose(1, 2, 0)
-    else:
-        groups = x.reshape(stride, width, x.shape[1])
-        _, ids = k_smallest(groups.min(axis=0), k)
-        values = jnp.take_along_axis(groups, ids[None], axis=1)
-    places = jnp.arange(stride)[:, None, None] * width + ids
-    values, at = k_smallest(values.reshape(stride * k, -1), k)
-    return values, jnp.take_along_axis(places.reshape(stride * k, -1), at, axis=0)
-
-
-class Nearest(NamedTuple):
-    """The k nearest others of each row: squared distances, ascending, and rows."""
-
-    sq: jax.Array | np.ndarray
-    rows: jax.Array | np.ndarray
-
-
-@functools.partial(jax.jit, static_argnames=("k", "diagonal"))
-def _self_tile(x, x_sq, y, y_sq, best_x, best_y, first_x, first_y, *, k: int, diagonal: bool):
-    d2 = sq_distances(x, x_sq, y, y_sq)
-    if diagonal:
-        d2 = jnp.where(jnp.eye(d2.shape[0], dtype=bool), jnp.inf, d2)
-
-    def merge(best, axis, first):
-        sq, places = smallest(d2, k, axis)
-        sq, at = k_smallest(jnp.concatenate([best.sq, sq]), k)
-        rows = jnp.concatenate([best.rows, places + first])
-        return Nearest(sq, jnp.take_along_axis(rows, at, axis=0))
-
-    best_x = merge(best_x, 1, first_y)
-    return best_x, best_y if diagonal else merge(best_y, 0, first_x)
-
-
-def nearest_others(blocks: Blocks, k: int) -> Nearest:
-    """The k nearest others of every row, float32 and int32 `[n, k]`.
-
-    Distances are symmetric: only tiles on and above the diagonal are computed, and each serves its
-    rows and its columns.
-    """
-    count, size = len(blocks.features), blocks.size
-    none = Nearest(np.full((k, size), np.inf, np.float32), np.zeros((k, size), np.int32))
-    best = [none] * count
-    for i in range(count):
-        for j in range(i, count):
-            x, y = blocks.features[i], blocks.features[j]
-            x_sq, y_sq = blocks.sq_norms[i], blocks.sq_norms[j]
-            first = np.int32(i * size), np.int32(j * size)
-            found = _self_tile(x, x_sq, y, y_sq, best[i], best[j], *first, k=k, diagonal=i == j)
-            best[i], best[j] = found if i != j else (found[0], found[0])
-    joined = (np.concatenate([np.asarray(b[f]) for b in best], axis=1) for f in (0, 1))
-    return Nearest(*(values[:, : blocks.rows].T for values in joined))
+        return None
+    flat = np.asarray(mask).reshape(-1)
+    words = np.flatnonzero(flat.view(np.uint64))
+    if len(words) > len(flat) // _FEW:
+        return None
+    places = (8 * words[:, None] + np.arange(8)).reshape(-1)
+    return places[flat[places]]

@@ -23,21 +23,17 @@ reference distribution would get.
 Memory. Nothing n × m is held: tiles of distances come and go, sized by `memory_mb`.
 """
 
-import itertools
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from lsh_gan.metrics import distances, refine
+from lsh_gan.metrics import distances
 from lsh_gan.metrics.checks import check_type, check_whole
-from lsh_gan.metrics.distances import TINY, Blocks, Frame, slack, sq_distances
+from lsh_gan.metrics.distances import Blocks, Frame
 from lsh_gan.metrics.inputs import Array, as_features
+from lsh_gan.metrics.knn_hits import compare
+from lsh_gan.metrics.nearest import nearest_others
 from lsh_gan.metrics.types import PrecisionRecall
-
-_AHEAD = 8  # tiles under way while one is read
-_WAITING = 2**16  # open comparisons that are kept before they are decided
 
 
 class KnnReference(NamedTuple):
@@ -124,7 +120,7 @@ def knn_fit(
     size = distances.block_size(*reference.shape, memory_mb)
     blocks = distances.to_blocks(reference, frame, size, "reference")
     dense = reference.shape[0] > density_k
-    nearest = distances.nearest_others(blocks, max(k, density_k) if dense else k)
+    nearest = nearest_others(blocks, max(k, density_k) if dense else k)
     sq_density_radii = nearest.sq[:, density_k - 1] if dense else None
     fitted = KnnReference(
         reference, frame, blocks, nearest.sq[:, k - 1], sq_density_radii, k, density_k, inclusive,
@@ -156,8 +152,8 @@ def knn_score(fitted: KnnReference, generated: Any, *, membership: bool = False)
     d = fitted.features.shape[1]
     generated = as_features(generated, "generated", min_rows=fitted.k + 2, dim=d)
     blocks = distances.to_blocks(generated, fitted.frame, fitted.blocks.size, "generated")
-    sq_radii = distances.nearest_others(blocks, fitted.k).sq[:, -1]
-    found = _compare(fitted, generated, blocks, sq_radii)
+    sq_radii = nearest_others(blocks, fitted.k).sq[:, -1]
+    found = compare(fitted, generated, blocks, sq_radii)
     precise, recalled = found.within_r, found.within_g
     density = coverage = None
     if fitted.sq_density_radii is not None:
@@ -183,81 +179,3 @@ def knn_score(fitted: KnnReference, generated: Any, *, membership: bool = False)
 
 def _stderr(membership: np.ndarray) -> float:
     return float(membership.std() / np.sqrt(len(membership)))
-
-
-class _Found(NamedTuple):
-    within_r: np.ndarray  # bool [m]: g lies in a ball of R
-    within_g: np.ndarray  # bool [n]: r lies in a ball of G
-    density_count: np.ndarray  # int [m]: density balls of R around g
-    covered: np.ndarray  # bool [n]: the density ball of r holds a g
-
-
-def _margins(g, g_sq, r, r_sq, share):
-    """Certain upper and lower bounds of the squared distances of a tile."""
-    d2 = sq_distances(g, g_sq, r, r_sq)
-    error = share * (g_sq[:, None] + r_sq[None, :]) + TINY
-    return d2 + error, d2 - error
-
-
-@jax.jit
-def _compare_tile(g, g_sq, g_balls, r, r_sq, r_balls, r_dense, share):
-    """Certain hits of a tile [G, R]; open comparisons, uint8 [G, R], bit i for kind i; if any."""
-    upper, lower = _margins(g, g_sq, r, r_sq, share)
-
-    def inside(bounds, axis):
-        inner, outer = (jnp.expand_dims(b, axis) for b in bounds)
-        sure = upper <= inner
-        return sure, (lower <= outer) & ~sure
-
-    in_r, open_r = inside(r_balls, 0)
-    in_g, open_g = inside(g_balls, 1)
-    in_dense, open_dense = inside(r_dense, 0)
-    hits = in_r.any(1), in_g.any(0), in_dense.sum(1), in_dense.any(0)
-    bits = [mask.astype(jnp.uint8) << i for i, mask in enumerate((open_r, open_g, open_dense))]
-    unsettled = bits[0] | bits[1] | bits[2]
-    return hits, unsettled, jnp.any(unsettled != 0)
-
-
-def _compare(
-    fitted: KnnReference, generated: Array, blocks: Blocks, sq_radii: np.ndarray
-) -> _Found:
-    d = generated.shape[1]
-    dense = fitted.sq_density_radii
-    nobody = np.full_like(fitted.sq_radii, -np.inf)
-    r_balls = refine.balls(fitted.blocks, fitted.sq_radii, d)
-    g_balls = refine.balls(blocks, sq_radii, d)
-    with np.errstate(invalid="ignore"):
-        r_dense = refine.balls(fitted.blocks, nobody if dense is None else dense, d)
-    share = np.float32(slack(d))
-    others = fitted.blocks
-    # Rows of fillings are counted too, and cut off at the end.
-    m, n = len(blocks.features) * blocks.size, len(others.features) * others.size
-    found = _Found(np.zeros(m, bool), np.zeros(n, bool), np.zeros(m, np.int64), np.zeros(n, bool))
-    judge = refine.Judge(fitted, generated, blocks, (r_balls, g_balls, r_dense))
-
-    def tile(i: int, j: int):
-        return _compare_tile(
-            blocks.features[i], blocks.sq_norms[i], (g_balls.inner[i], g_balls.outer[i]),
-            others.features[j], others.sq_norms[j], (r_balls.inner[j], r_balls.outer[j]),
-            (r_dense.inner[j], r_dense.outer[j]), share,
-        )  # fmt: skip
-
-    places = itertools.product(range(len(blocks.features)), range(len(others.features)))
-    while some := list(itertools.islice(places, _AHEAD)):
-        tiles = [tile(*place) for place in some]
-        for (i, j), (hits, unsettled, any_open) in zip(some, tiles, strict=True):
-            rows = slice(i * blocks.size, (i + 1) * blocks.size)
-            columns = slice(j * others.size, (j + 1) * others.size)
-            found.within_r[rows] |= np.asarray(hits[0])
-            found.within_g[columns] |= np.asarray(hits[1])
-            found.density_count[rows] += np.asarray(hits[2])
-            found.covered[columns] |= np.asarray(hits[3])
-            if any_open:
-                judge.add(np.asarray(unsettled), rows.start, columns.start)
-        if judge.waiting > _WAITING:
-            judge.settle(found)
-    judge.settle(found)
-    return _Found(
-        found.within_r[: blocks.rows], found.within_g[: others.rows],
-        found.density_count[: blocks.rows], found.covered[: others.rows],
-    )  # fmt: skip

@@ -3,10 +3,9 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from lsh_gan.metrics.distances import TINY, Blocks, slack, sq_distances
+from lsh_gan.metrics.distances import TINY, Blocks, dots, slack, sq_distances
 from lsh_gan.metrics.inputs import Array
 
 _CHUNK_VALUES = 2**20  # float64 differences held at a time
@@ -20,8 +19,8 @@ class Balls(NamedTuple):
         outer: Upper bound of the squared radius.
     """
 
-    inner: tuple[jax.Array, ...]
-    outer: tuple[jax.Array, ...]
+    inner: tuple[np.ndarray, ...]
+    outer: tuple[np.ndarray, ...]
 
 
 def bounds(sq_radii: np.ndarray, norms: np.ndarray, d: int) -> tuple[np.ndarray, np.ndarray]:
@@ -48,7 +47,7 @@ def balls(blocks: Blocks, sq_radii: np.ndarray, d: int) -> Balls:
 
     def cut(values):
         padded = np.pad(values.astype(np.float32), (0, fill), constant_values=-np.inf)
-        return tuple(jnp.asarray(part) for part in np.split(padded, len(blocks.sq_norms)))
+        return tuple(np.split(padded, len(blocks.sq_norms)))
 
     return Balls(*(cut(bound) for bound in bounds(sq_radii, norms, d)))
 
@@ -72,10 +71,10 @@ def exact_sq_distances(x: Array, y: Array, rows_x: np.ndarray, rows_y: np.ndarra
 
 
 @jax.jit
-def _within(x, x_sq, y, y_sq, outer, share):
+def _within(dot, x_sq, y_sq, outer, share):
     """Which pairs of a tile may have a squared distance of at most `outer` `[a]`."""
-    error = share * (x_sq[:, None] + y_sq[None, :]) + TINY
-    return sq_distances(x, x_sq, y, y_sq) - error <= outer[:, None]
+    x_sq, y_sq = x_sq[:, None], y_sq[None, :]
+    return sq_distances(dot, x_sq, y_sq) - (share * (x_sq + y_sq) + TINY) <= outer[:, None]
 
 
 def _pick(blocks: Blocks, rows: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -116,7 +115,7 @@ def exact_sq_radii(
         limit[: len(chosen)] = outer[chosen]
         pairs = []
         for j, (y, y_sq) in enumerate(zip(blocks.features, blocks.sq_norms, strict=True)):
-            near = np.argwhere(np.asarray(_within(x, x_sq, y, y_sq, limit, share)))
+            near = np.argwhere(np.asarray(_within(dots(x, y), x_sq, y_sq, limit, share)))
             pairs.append(near + np.array([0, j * blocks.size]))
         q, other = np.concatenate(pairs).T
         keep = chosen[q] != other
@@ -133,7 +132,7 @@ class Judge:
 
     def __init__(self, fitted: Any, generated: Array, blocks: Blocks, balls: tuple):
         self.fitted, self.generated = fitted, generated
-        self.outer = [np.concatenate([np.asarray(part) for part in b.outer]) for b in balls]
+        self.outer = [np.concatenate(b.outer) for b in balls]
         self.sources = (
             (fitted.features, fitted.blocks, fitted.k),
             (generated, blocks, fitted.k),
@@ -143,16 +142,10 @@ class Judge:
         self.open: list[tuple[np.ndarray, ...]] = []
         self.waiting = 0
 
-    def add(self, bits: np.ndarray, first_g: int, first_r: int) -> None:
-        """Keeps the open comparisons of a tile for `settle`: radii are cheaper many at a time."""
-        flat = bits.reshape(-1)
-        # Nearly all bytes are zero: look at eight at a time first.
-        words = np.flatnonzero(flat.view(np.uint64))
-        places = (8 * words[:, None] + np.arange(8)).reshape(-1)
-        places = places[flat[places] != 0]
-        g, r = np.divmod(places, bits.shape[1])
-        self.open.append((g + first_g, r + first_r, flat[places]))
-        self.waiting += len(places)
+    def add(self, g: np.ndarray, r: np.ndarray, bits: np.ndarray) -> None:
+        """Keeps open comparisons, bit i for kind i: radii are cheaper many at a time."""
+        self.open.append((g, r, bits))
+        self.waiting += len(bits)
 
     def settle(self, found: Any) -> None:
         """Enters in `found` what is true of the comparisons kept so far."""
@@ -171,7 +164,7 @@ class Judge:
                 sq = exact_sq_distances(self.generated, self.fitted.features, g, r)
                 radius = self._radii(kind, g if kind == 1 else r)
                 inside = sq <= radius if self.fitted.inclusive else sq < radius
-                _enter(found, kind, g[inside], r[inside])
+                enter(found, kind, g[inside], r[inside])
 
     def _radii(self, kind: int, owners: np.ndarray) -> np.ndarray:
         features, blocks, k = self.sources[kind]
@@ -182,7 +175,8 @@ class Judge:
         return known[owners]
 
 
-def _enter(found: Any, kind: int, g: np.ndarray, r: np.ndarray) -> None:
+def enter(found: Any, kind: int, g: np.ndarray, r: np.ndarray) -> None:
+    """Enters hits: g in a ball of R (kind 0), r in a ball of G (1), g in a density ball (2)."""
     if kind == 0:
         found.within_r[g] = True
     elif kind == 1:

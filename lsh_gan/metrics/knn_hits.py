@@ -1,0 +1,159 @@
+"""Who lies in whose ball: all pairs of a generated set and the reference, tile by tile."""
+
+import collections
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lsh_gan.metrics import refine
+from lsh_gan.metrics.distances import TINY, Blocks, dots, few_places, slack, sq_distances
+from lsh_gan.metrics.inputs import Array
+
+_AHEAD = 2  # tiles under way while one is read
+_WAITING = 2**16  # open comparisons that are kept before they are decided
+
+
+class Found(NamedTuple):
+    """What is known of the samples.
+
+    Attributes:
+        within_r: Whether g lies in a ball of R, bool `[m]`.
+        within_g: Whether r lies in a ball of G, bool `[n]`.
+        density_count: Density balls of R around g, int `[m]`.
+        covered: Whether the density ball of r holds a g, bool `[n]`.
+    """
+
+    within_r: np.ndarray
+    within_g: np.ndarray
+    density_count: np.ndarray
+    covered: np.ndarray
+
+
+class _Side(NamedTuple):
+    """A block of one set. Bounds of squared radii `[kinds, size]`, -inf where there is no ball."""
+
+    sq_norms: Any
+    inner: Any
+    outer: Any
+
+
+def compare(fitted: Any, generated: Array, blocks: Blocks, sq_radii: np.ndarray) -> Found:
+    """Compares a generated set with a reference.
+
+    Args:
+        fitted: A `KnnReference`.
+        generated: Features as given, `[m, d]`.
+        blocks: The same for the float32 kernels, in the frame of the reference.
+        sq_radii: Squared radii of the balls of G, float32 `[m]`.
+
+    Returns:
+        Memberships and counts, those of float64.
+    """
+    d, others, dense = generated.shape[1], fitted.blocks, fitted.sq_density_radii
+    dense = np.full_like(fitted.sq_radii, np.inf) if dense is None else dense  # inf: no ball
+    r_balls, r_dense = (refine.balls(others, sq, d) for sq in (fitted.sq_radii, dense))
+    g_balls = refine.balls(blocks, sq_radii, d)
+    r_sides = _sides(others, r_balls, r_dense)
+    g_sides = _sides(blocks, g_balls)
+    share = np.float32(slack(d))
+    # Rows of fillings are counted too, and cut off at the end.
+    m, n = len(g_sides) * blocks.size, len(r_sides) * others.size
+    found = Found(np.zeros(m, bool), np.zeros(n, bool), np.zeros(m, np.int64), np.zeros(n, bool))
+    judge = refine.Judge(fitted, generated, blocks, (r_balls, g_balls, r_dense))
+
+    def start(i: int, j: int):
+        dot = dots(blocks.features[i], others.features[j])
+        return i, j, dot, _near(dot, g_sides[i], r_sides[j], share)
+
+    def finish(i: int, j: int, dot: jax.Array, near: jax.Array):
+        enter = _enter_few if (places := few_places(near)) is not None else _enter_whole
+        first = i * blocks.size, j * others.size
+        enter(found, judge, dot, g_sides[i], r_sides[j], share, first, places)
+        if judge.waiting > _WAITING:
+            judge.settle(found)
+
+    under_way: collections.deque = collections.deque()
+    for place in itertools.product(range(len(g_sides)), range(len(r_sides))):
+        under_way.append(start(*place))
+        if len(under_way) == _AHEAD:
+            finish(*under_way.popleft())
+    for some in under_way:
+        finish(*some)
+    judge.settle(found)
+    return Found(
+        found.within_r[: blocks.rows], found.within_g[: others.rows],
+        found.density_count[: blocks.rows], found.covered[: others.rows],
+    )  # fmt: skip
+
+
+def _sides(blocks: Blocks, *kinds: refine.Balls) -> list[_Side]:
+    inner = [np.stack(parts) for parts in zip(*(kind.inner for kind in kinds), strict=True)]
+    outer = [np.stack(parts) for parts in zip(*(kind.outer for kind in kinds), strict=True)]
+    sides = [_Side(np.asarray(s), *b) for s, *b in zip(blocks.sq_norms, inner, outer, strict=True)]
+    # The host reads them too where it enters pairs one by one, and then kernels read its memory.
+    return sides if jax.default_backend() == "cpu" else jax.device_put(sides)
+
+
+def _bounds(dot: Any, g_sq: Any, r_sq: Any, share: np.float32) -> tuple[Any, Any]:
+    """Certain upper and lower bounds of squared distances."""
+    d2 = sq_distances(dot, g_sq, r_sq)
+    error = share * (g_sq + r_sq) + TINY
+    return d2 + error, d2 - error
+
+
+@jax.jit
+def _near(dot, g: _Side, r: _Side, share):
+    """Which pairs of a tile may lie in a ball of any kind."""
+    _, lower = _bounds(dot, g.sq_norms[:, None], r.sq_norms[None, :], share)
+    return lower <= jnp.maximum(g.outer.max(0)[:, None], r.outer.max(0)[None, :])
+
+
+def _enter_few(found, judge, dot, g: _Side, r: _Side, share, first, places: np.ndarray) -> None:
+    """Enters a tile of which only the pairs at `places` matter."""
+    x, y = np.divmod(places, dot.shape[1])
+    upper, lower = _bounds(np.asarray(dot).ravel()[places], g.sq_norms[x], r.sq_norms[y], share)
+    g_rows, r_rows = x + first[0], y + first[1]
+    kinds = (r.inner[0][y], r.outer[0][y]), (g.inner[0][x], g.outer[0][x])
+    bits = np.zeros(len(places), np.uint8)
+    for kind, (inner, outer) in enumerate((*kinds, (r.inner[1][y], r.outer[1][y]))):
+        sure = upper <= inner
+        refine.enter(found, kind, g_rows[sure], r_rows[sure])
+        bits |= ((lower <= outer) & ~sure).astype(np.uint8) << np.uint8(kind)
+    some = np.flatnonzero(bits)
+    judge.add(g_rows[some], r_rows[some], bits[some])
+
+
+def _enter_whole(found, judge, dot, g: _Side, r: _Side, share, first, _) -> None:
+    """Enters a tile of which many pairs matter."""
+    hits, unsettled, any_open = _compare_tile(dot, g, r, share)
+    rows, columns = (slice(at, at + size) for at, size in zip(first, dot.shape, strict=True))
+    found.within_r[rows] |= np.asarray(hits[0])
+    found.within_g[columns] |= np.asarray(hits[1])
+    found.density_count[rows] += np.asarray(hits[2])
+    found.covered[columns] |= np.asarray(hits[3])
+    if any_open:
+        unsettled = np.asarray(unsettled)
+        x, y = np.nonzero(unsettled)
+        judge.add(x + first[0], y + first[1], unsettled[x, y])
+
+
+@jax.jit
+def _compare_tile(dot, g: _Side, r: _Side, share):
+    """Certain hits of a tile [G, R]; open comparisons, uint8 [G, R], bit i for kind i; if any."""
+    upper, lower = _bounds(dot, g.sq_norms[:, None], r.sq_norms[None, :], share)
+
+    def inside(side, kind, axis):
+        inner, outer = (jnp.expand_dims(b[kind], axis) for b in (side.inner, side.outer))
+        sure = upper <= inner
+        return sure, (lower <= outer) & ~sure
+
+    in_r, open_r = inside(r, 0, 0)
+    in_g, open_g = inside(g, 0, 1)
+    in_dense, open_dense = inside(r, 1, 0)
+    hits = in_r.any(1), in_g.any(0), in_dense.sum(1), in_dense.any(0)
+    bits = [mask.astype(jnp.uint8) << i for i, mask in enumerate((open_r, open_g, open_dense))]
+    unsettled = bits[0] | bits[1] | bits[2]
+    return hits, unsettled, jnp.any(unsettled != 0)

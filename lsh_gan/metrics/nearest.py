@@ -1,0 +1,191 @@
+"""The k nearest others of every row of a set.
+
+Distances are symmetric: only tiles on and above the diagonal are computed, and each serves its rows
+and its columns. A pair that is no nearer than the k-th nearest so far of either row cannot matter.
+On a CPU one comparison finds the few pairs that can, and the host enters them; an accelerator
+selects the k smallest of every tile.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lsh_gan.metrics.distances import Blocks, dots, few_places, sq_distances
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+class Nearest(NamedTuple):
+    """The k nearest others of each row: squared distances, ascending, and rows."""
+
+    sq: jax.Array | np.ndarray
+    rows: jax.Array | np.ndarray
+
+
+def nearest_others(blocks: Blocks, k: int) -> Nearest:
+    """The k nearest others of every row, float32 and int32 `[n, k]`; at least k + 1 rows."""
+    find = _by_threshold if jax.default_backend() == "cpu" else _by_selection
+    return Nearest(*(part[: blocks.rows] for part in find(blocks, k)))
+
+
+def _by_selection(blocks: Blocks, k: int) -> Nearest:
+    count, size = len(blocks.features), blocks.size
+    none = Nearest(np.full((k, size), np.inf, np.float32), np.zeros((k, size), np.int32))
+    best = [none] * count
+    for i in range(count):
+        for j in range(i, count):
+            first = np.int32(i * size), np.int32(j * size)
+            found = _select(*_tile(blocks, i, j), *first, k=k, diagonal=i == j)
+            best[i] = _merge(best[i], found[0])
+            if i != j:
+                best[j] = _merge(best[j], found[1])
+    return Nearest(*(np.concatenate([np.asarray(b[f]) for b in best], axis=1).T for f in (0, 1)))
+
+
+def _tile(blocks: Blocks, i: int, j: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    dot = dots(blocks.features[i], blocks.features[j])
+    return dot, blocks.sq_norms[i], blocks.sq_norms[j]
+
+
+@functools.partial(jax.jit, static_argnames=("k", "diagonal"))
+def _select(dot, x_sq, y_sq, first_x, first_y, *, k: int, diagonal: bool):
+    """The k nearest of each row, and off the diagonal of each column, of a tile, `[k, *]`."""
+    d2 = sq_distances(dot, x_sq[:, None], y_sq[None, :])
+    if diagonal:
+        d2 = jnp.where(jnp.eye(d2.shape[0], dtype=bool), jnp.inf, d2)
+    found = []
+    for axis, first in ((1, first_y),) if diagonal else ((1, first_y), (0, first_x)):
+        sq, places = smallest(d2, k, axis)
+        found.append(Nearest(sq, places + first))
+    return found
+
+
+@jax.jit
+def _merge(a: Nearest, b: Nearest) -> Nearest:
+    """The k nearest, `[k, *]`, of k and k."""
+    sq, at = k_smallest(jnp.concatenate([a.sq, b.sq]), a.sq.shape[0])
+    return Nearest(sq, jnp.take_along_axis(jnp.concatenate([a.rows, b.rows]), at, axis=0))
+
+
+@jax.jit
+def _nearer(dot, x_sq, y_sq, limit_x, limit_y):
+    """Which pairs of a tile are nearer than the limit of its row or its column."""
+    d2 = sq_distances(dot, x_sq[:, None], y_sq[None, :])
+    return d2 < jnp.maximum(limit_x[:, None], limit_y[None, :])
+
+
+class _Table:
+    """The k nearest of every row so far, and nearer pairs that wait to be entered."""
+
+    def __init__(self, rows: int, k: int):
+        self.best = Nearest(np.full((rows, k), np.inf, np.float32), np.zeros((rows, k), np.int32))
+        self._waiting: list[tuple[np.ndarray, ...]] = []
+        self._count = 0
+
+    def add(self, owner: np.ndarray, other: np.ndarray, sq: np.ndarray) -> None:
+        """Keeps pairs; they are entered when they are as many as what is held."""
+        self._waiting.append((owner, other, sq))
+        self._count += len(owner)
+        if self._count >= self.best.sq.size:
+            self.enter()
+
+    def enter(self) -> None:
+        """Enters what waits."""
+        rows, k = self.best.sq.shape
+        held = np.repeat(np.arange(rows), k), self.best.rows.ravel(), self.best.sq.ravel()
+        owner, other, sq = (np.concatenate(p) for p in zip(held, *self._waiting, strict=True))
+        self._waiting, self._count = [], 0
+        # Of floats that are not negative, the bits are in the order of the values.
+        order = np.argsort(owner << 32 | sq.view(np.int32), kind="stable")
+        first = np.searchsorted(owner[order], np.arange(rows))
+        keep = order[first[:, None] + np.arange(k)]
+        self.best = Nearest(sq[keep], other[keep])
+
+
+def _by_threshold(blocks: Blocks, k: int) -> Nearest:
+    count, size = len(blocks.features), blocks.size
+    table = _Table(count * size, k)
+    zero = np.int32(0)
+    for i in range(count):
+        at = slice(i * size, (i + 1) * size)
+        (own,) = _select(*_tile(blocks, i, i), zero, np.int32(at.start), k=k, diagonal=True)
+        table.best.sq[at], table.best.rows[at] = np.asarray(own.sq).T, np.asarray(own.rows).T
+    # Every block meets its neighbours first, so that all limits soon are near their ends.
+    pairs = [(i, i + step) for step in range(1, count) for i in range(count - step)]
+    under_way = []
+    for i, j in pairs:
+        limits = (table.best.sq[b * size : (b + 1) * size, -1] for b in (i, j))
+        tile = _tile(blocks, i, j)
+        under_way.append((i, j, tile, _nearer(*tile, *limits)))
+        if len(under_way) > 1:
+            _enter_tile(table, *under_way.pop(0), size=size)
+    for some in under_way:
+        _enter_tile(table, *some, size=size)
+    table.enter()
+    return table.best
+
+
+def _enter_tile(table: _Table, i: int, j: int, tile: tuple, nearer: jax.Array, *, size: int):
+    k = table.best.sq.shape[1]
+    first = i * size, j * size
+    places = few_places(nearer)
+    if places is None:
+        found = _select(*tile, np.int32(first[0]), np.int32(first[1]), k=k, diagonal=False)
+        for start, (sq, rows) in zip(first, found, strict=True):
+            owner = np.broadcast_to(start + np.arange(size), (k, size))
+            table.add(owner.ravel(), np.asarray(rows).ravel(), np.asarray(sq).ravel())
+        return
+    dot, x_sq, y_sq = (np.asarray(part) for part in tile)
+    x, y = np.divmod(places, size)
+    sq = sq_distances(dot.ravel()[places], x_sq[x], y_sq[y])
+    x, y = x + first[0], y + first[1]
+    for owner, other in ((x, y), (y, x)):
+        near = sq < table.best.sq[owner, -1]
+        table.add(owner[near], other[near].astype(np.int32), sq[near])
+
+
+def k_smallest(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """The k smallest values of x `[..., a, b]` along axis -2, ascending, and places `[..., k, b]`.
+
+    k is at most a. Of equal values the first come first.
+    """
+    if jax.default_backend() != "cpu":
+        values, at = jax.lax.top_k(-x.swapaxes(-1, -2), k)
+        return -values.swapaxes(-1, -2), at.swapaxes(-1, -2)
+    # One minimum after another, across columns: a third of what XLA's top_k takes on a CPU.
+    place = jnp.arange(x.shape[-2])[:, None]
+    x = jnp.minimum(x, _LARGEST)  # so that what is missing stays apart from what was taken
+    values, places = [], []
+    for _ in range(k):
+        values.append(x.min(axis=-2, keepdims=True))
+        places.append(jnp.where(x == values[-1], place, x.shape[-2]).min(axis=-2, keepdims=True))
+        x = jnp.where(place == places[-1], jnp.inf, x)
+    values = jnp.concatenate(values, axis=-2)
+    return jnp.where(values == _LARGEST, jnp.inf, values), jnp.concatenate(places, axis=-2)
+
+
+def smallest(x: jax.Array, k: int, axis: int) -> tuple[jax.Array, jax.Array]:
+    """The k smallest values of x `[a, b]` along `axis`, ascending, and their places, `[k, *]`.
+
+    The k smallest lie in the k strided groups with the smallest minima, so that one cheap pass
+    leaves little to select from.
+    """
+    length = x.shape[axis]
+    stride = 1
+    while length % (2 * stride) == 0 and length >= max(8 * k * stride, 4 * stride * stride):
+        stride *= 2
+    width = length // stride
+    if axis == 1:
+        groups = x.reshape(x.shape[0], stride, width)
+        _, ids = k_smallest(groups.min(axis=1).T, k)
+        values = jnp.take_along_axis(groups, ids.T[:, None, :], axis=2).transpose(1, 2, 0)
+    else:
+        groups = x.reshape(stride, width, x.shape[1])
+        _, ids = k_smallest(groups.min(axis=0), k)
+        values = jnp.take_along_axis(groups, ids[None], axis=1)
+    places = jnp.arange(stride)[:, None, None] * width + ids
+    values, at = k_smallest(values.reshape(stride * k, -1), k)
+    return values, jnp.take_along_axis(places.reshape(stride * k, -1), at, axis=0)
