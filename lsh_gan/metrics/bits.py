@@ -57,7 +57,8 @@ def choose_digits(
         deep = deep[:, central]
 
     def recognised(total: int) -> float:
-        yes = (deep >= spread(total, spec.num_tables)[:, None]).mean(axis=0)
+        yes = (deep >= spread(total, spec.num_tables)[:, None]).sum(axis=0, dtype=np.int32)
+        yes = yes / spec.num_tables
         return float(yes.mean() if votes is None else (yes >= votes).mean())
 
     low, high = 0, limit

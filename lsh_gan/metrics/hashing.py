@@ -12,9 +12,6 @@ each direction, in order, so that the first digits of a code are the code of a c
 bounds cells that are otherwise unbounded: one bin below the reference, `radius_bins` of equal
 shares of its central part, one for its outer part, and one above it.
 
-Robust fit: μ, thresholds, bins, and the share that chooses b see the central 90 % of the reference
-by distance from μ, so that up to a tenth of outliers moves none of them much.
-
 Directions come from a pool that the tables share (each table draws its own, with its own
 thresholds): scores as with independent tables for a third of the work or less.
 """
@@ -29,16 +26,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.errors import choose
-from lsh_gan.metrics.checks import check_type, check_whole
-from lsh_gan.metrics.inputs import Array, is_wide, narrow
+from lsh_gan.metrics.checks import check_whole
+from lsh_gan.metrics.distances import dots
+from lsh_gan.metrics.inputs import Array, is_wide, narrow, readable, readable_empty
 
-CENTRAL = 0.9  # share of the reference that a fit looks at
 _DIGIT_BITS = {"affine": 1, "hyperplane": 1, "pstable": 3}
 _MAX_DIGITS = {"affine": 24, "hyperplane": 24, "pstable": 10}
 _SPARE_BITS = 4  # cells for each row, as a power of two, where codes are mixed into an address
 _MEMORY_BYTES = 2**31
-_PROJECT_ROWS = 2048  # rows that a CPU projects at a time while they are in its caches
-_ROUNDING = 1e-5  # more than a norm in float32 is wrong by, as a share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +115,8 @@ class Hasher(NamedTuple):
         width: Cell width of pstable, in scaled units; 1 for the others.
         radius_edges: Edges of the radius bins, in scaled units, float32 `[e]`, or `[0]`.
         rows: Rows that the tables of pstable are sized for.
+        offsets: w_j·μ, in features' own units, float32 `[p]`, where features are multiplied before
+            μ is taken off; `[0]` where μ is too large for that.
         source: Says where the features come from (network, preprocessing, version); "" if unknown.
     """
 
@@ -133,6 +130,7 @@ class Hasher(NamedTuple):
     width: float
     radius_edges: np.ndarray
     rows: int
+    offsets: np.ndarray = np.zeros(0, np.float32)
     source: str = ""
 
     @property
@@ -179,113 +177,69 @@ class Codes(NamedTuple):
     radius_bin: jax.Array
 
 
-def draw_hash(key: jax.Array, sample: Array, spec: HashSpec, *, source: str = "") -> Hasher:
-    """Fits everything but the number of bits, which 'auto' leaves at the most there can be."""
-    check_type("spec", spec, HashSpec, "a HashSpec")
-    check_type("key", key, (jax.Array, np.ndarray), "jax.random.key(seed)")
-    t, b = spec.num_tables, spec.max_digits
-    pool = spec.num_directions or t * b
-    for_directions, for_members, for_thresholds = jax.random.split(key, 3)
-    directions = _directions(for_directions, pool, sample.shape[1])
-    members = _members(for_members, spec, pool)
-    shift, scale = _centre(sample)
-    digits = b if spec.num_bits == "auto" else spec.num_bits
-    hasher = Hasher(
-        spec, np.full(t, digits, np.int32), shift, scale, directions, members,
-        np.zeros((t, b), np.float32), 1.0, np.zeros(0, np.float32), sample.shape[0], source,
-    )  # fmt: skip
-    projections, norms = project(hasher, sample)
-    central = np.flatnonzero(norms <= np.quantile(norms, CENTRAL))
-    # Drawn by rank: the same draw from a slightly different sample is a slightly different value.
-    uniform = np.asarray(jax.random.uniform(for_thresholds, (t, b)), np.float64)
-    if spec.family == "affine":
-        ordered = np.sort(projections[:, central], axis=1)
-        rank = (uniform * len(central)).astype(np.int64)
-        above = np.minimum(rank + 1, len(central) - 1)
-        # Midway to the next row: no row of the sample lies on a threshold, where the rounding of a
-        # product, which depends on the shape of the batch, would decide its code.
-        thresholds = (ordered[members, rank] + ordered[members, above]) / 2
-        hasher = hasher._replace(thresholds=thresholds.astype(np.float32))
-    elif spec.family == "pstable":
-        width = spec.width * float(projections[:, central].std()) or 1.0
-        hasher = hasher._replace(thresholds=-(uniform * width).astype(np.float32), width=width)
-    return hasher._replace(radius_edges=_radius_edges(norms, central, spec.radius_bins))
+class Products(NamedTuple):
+    """Products of a batch with the directions; projections are `(products - offsets) * scale`.
+
+    Attributes:
+        products: float32 `[p, rows]`; behind the batch follow rows that fill up a power of two.
+        norms: Norms of the shifted, scaled rows, float32 `[rows]`; None where nothing needs them.
+        offsets: float32 `[p]`.
+        scale: float32.
+    """
+
+    products: jax.Array
+    norms: jax.Array | None
+    offsets: np.ndarray
+    scale: np.float32
+
+    def projections(self) -> jax.Array:
+        """Projections of the shifted, scaled rows, float32 `[p, rows]`."""
+        return (self.products - self.offsets[:, None]) * self.scale
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _directions(key: jax.Array, pool: int, d: int) -> jax.Array:
-    w = jax.random.normal(key, (pool, d), jnp.float32)
-    return w / jnp.linalg.norm(w, axis=1, keepdims=True)
+def project(hasher: Hasher, features: Array, *, norms: bool = True) -> Products:
+    """Projects features `[n, d]`, and finds their norms unless `norms` is False.
 
-
-def _members(key: jax.Array, spec: HashSpec, pool: int) -> np.ndarray:
-    t, b = spec.num_tables, spec.max_digits
-    if not spec.num_directions:
-        return np.arange(pool, dtype=np.int32).reshape(t, b)
-    order = np.argsort(np.asarray(jax.random.uniform(key, (t, pool))), axis=1)
-    return order[:, :b].astype(np.int32)
-
-
-def _centre(sample: Array) -> tuple[np.ndarray, float]:
-    """Mean of the central rows, and the power of two that scales the offsets from it."""
-    x = np.asarray(sample)
-    x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
-    # About the mean: the offsets from it say the rest.
-    shift = np.full(len(x), 1 / len(x), x.dtype) @ x
-    offset = x - shift
-    largest = float(max(offset.max(), -offset.min()))
-    scale = 2.0 ** -math.ceil(math.log2(largest)) if largest > 0 else 1.0
-    offset *= scale
-    sq_radii = np.einsum("nd,nd->n", offset, offset)
-    central = sq_radii <= np.quantile(sq_radii, CENTRAL)
-    shift = shift + (central.astype(x.dtype) @ offset) / np.float64(central.sum() * scale)
-    return shift if x.dtype == np.float64 else shift.astype(np.float32).astype(np.float64), scale
-
-
-def _radius_edges(norms: np.ndarray, central: np.ndarray, bins: int) -> np.ndarray:
-    if not bins:
-        return np.zeros(0, np.float32)
-    edges = np.quantile(norms[central], np.linspace(0, 1, bins + 1)[1:])
-    # Midway between rows, as thresholds are, and as far below the first and above the last row as
-    # rounding never reaches.
-    ordered = np.sort(norms).astype(np.float64)
-    above = np.searchsorted(ordered, edges, side="right")
-    edges = (ordered[above - 1] + ordered[np.minimum(above, len(ordered) - 1)]) / 2
-    ends = ordered[0] * (1 - _ROUNDING), max(ordered[-1], edges[-1]) * (1 + _ROUNDING)
-    return np.concatenate([ends[:1], edges, ends[1:]]).astype(np.float32)
-
-
-def project(hasher: Hasher, features: Array) -> tuple[np.ndarray, np.ndarray]:
-    """Projections float32 `[p, n]` and norms float32 `[n]` of shifted, scaled features `[n, d]`."""
-    parts = []
-    for start in range(0, features.shape[0], _PROJECT_ROWS):
-        x, shift, scale = _arguments(hasher, features[start : start + _PROJECT_ROWS])
-        parts.append(_project(x, shift, scale, hasher.directions))
-    projections, norms = (np.concatenate(p, axis=-1) for p in zip(*parts, strict=True))
-    return projections[:, : features.shape[0]], norms[: features.shape[0]]
-
-
-def _arguments(hasher: Hasher, features: Array) -> tuple[Array, np.ndarray, np.float32]:
-    """Features, shift and scale as the kernels take them."""
+    Features are multiplied as they come, and μ is taken off the products, unless it is so large
+    that float32 would lose what is behind it: then a shifted copy is made first.
+    """
     shift, scale = hasher.shift.astype(np.float32), np.float32(hasher.scale)
-    if is_wide(features, hasher.shift):
-        features = narrow(features, hasher.shift, hasher.scale)
+    offsets, directions = hasher.offsets, jnp.asarray(hasher.directions)
+    moved = is_wide(features, hasher.shift)
+    x = filled(narrow(features, hasher.shift, hasher.scale) if moved else features)
+    if not moved and not len(offsets):
+        x, moved = move(x, shift, scale), True
+    if moved:
         shift, scale = np.zeros_like(shift), np.float32(1)
+        offsets = np.zeros(len(directions), np.float32)
+    found = norms_about(x, shift, scale) if norms else None
+    return Products(dots(directions, x), found, offsets, scale)
+
+
+def filled(features: Array) -> Array:
+    """Features with so many copies of the last row that rows are a power of two: few shapes."""
     rows = features.shape[0]
-    # A power of two rows: few shapes, so that another n is seldom compiled for.
-    fill = ((0, (1 << (rows - 1).bit_length()) - rows), (0, 0))
-    if fill[0][1]:
-        numpy = isinstance(features, np.ndarray)
-        features = np.pad(features, fill) if numpy else jnp.pad(features, fill)
-    return features, shift, scale
+    size = 1 << (rows - 1).bit_length()
+    if size == rows:
+        return readable(features)
+    if not isinstance(features, np.ndarray):
+        return jnp.pad(features, ((0, size - rows), (0, 0)), mode="edge")
+    x = readable_empty((size, features.shape[1]), features.dtype)
+    x[:rows], x[rows:] = features, features[-1]
+    return x
 
 
 @jax.jit
-def _project(x, shift, scale, directions):
-    x = (x.astype(jnp.float32) - shift) * scale
-    # Full float32: a code must not depend on the precision that a backend prefers.
-    projections = jnp.matmul(directions, x.T, precision=jax.lax.Precision.HIGHEST)
-    return projections, jnp.sqrt(jnp.sum(x * x, axis=1))
+def move(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
+    """`(x - shift) * scale` in float32."""
+    return (x.astype(jnp.float32) - shift) * scale
+
+
+@jax.jit
+def norms_about(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
+    """Norms of `(x - shift) * scale`, float32 `[n]`."""
+    x = move(x, shift, scale)
+    return jnp.sqrt(jnp.sum(x * x, axis=1))
 
 
 def encode(hasher: Hasher, features: Array, source: str = "features", first_row: int = 0) -> Codes:
@@ -294,27 +248,41 @@ def encode(hasher: Hasher, features: Array, source: str = "features", first_row:
     Raises:
         ValueError: NaN or Inf; the message names `source` and the row, counted from `first_row`.
     """
+    codes, finite = start_encoding(hasher, features)
+    check_encoded(finite, source, first_row)
+    return codes
+
+
+def start_encoding(hasher: Hasher, features: Array) -> tuple[Codes, jax.Array]:
+    """Codes, perhaps not yet computed, and which rows are finite, for `check_encoded`."""
+    found = project(hasher, features, norms=hasher.spec.radius_bins > 0)
     codes, finite = _encode(
-        *_arguments(hasher, features), hasher.directions, hasher.members, hasher.thresholds,
-        np.float32(hasher.width), np.int32(hasher.digits.max()), hasher.radius_edges,
-        bits=_DIGIT_BITS[hasher.spec.family],
+        found, hasher.members, hasher.thresholds, np.float32(hasher.width),
+        np.int32(hasher.digits.max()), hasher.radius_edges, bits=_DIGIT_BITS[hasher.spec.family],
     )  # fmt: skip
+    rows = features.shape[0]
+    if len(finite) == rows:
+        return codes, finite
+    return Codes(codes.digits[:, :rows], codes.radius_bin[:rows]), finite[:rows]
+
+
+def check_encoded(finite: jax.Array, source: str, first_row: int) -> None:
+    """Raises ValueError unless all rows are finite."""
     finite = np.asarray(finite)
     if not finite.all():
         row = int(np.argmin(finite)) + first_row
         raise ValueError(f"{source} has NaN or Inf (or overflows float32) in row {row}.")
-    if len(finite) == features.shape[0]:
-        return codes
-    return Codes(codes.digits[:, : features.shape[0]], codes.radius_bin[: features.shape[0]])
 
 
 @functools.partial(jax.jit, static_argnames="bits")
-def _encode(x, shift, scale, directions, members, thresholds, width, steps, edges, *, bits: int):
+def _encode(found: Products, members, thresholds, width, steps, edges, *, bits: int):
     """Codes of a batch, and which of its rows are finite."""
-    projections, norms = _project(x, shift, scale, directions)
-    digits = _digits(projections, members, thresholds, width, steps, bits=bits)
-    radius_bin = jnp.searchsorted(edges, norms).astype(jnp.int32)
-    return Codes(digits, radius_bin), jnp.isfinite(norms)
+    digits = _digits(found.projections(), members, thresholds, width, steps, bits=bits)
+    if found.norms is None:
+        none = jnp.zeros(digits.shape[1], jnp.int32)
+        return Codes(digits, none), jnp.isfinite(found.products).all(axis=0)
+    radius_bin = jnp.searchsorted(edges, found.norms).astype(jnp.int32)
+    return Codes(digits, radius_bin), jnp.isfinite(found.norms)
 
 
 def _digits(projections, members, thresholds, width, steps, *, bits: int):

@@ -9,6 +9,7 @@ import numpy as np
 
 Array = np.ndarray | jax.Array
 _CHECK_ROWS = 4096
+_ALIGNMENT = 64  # bytes
 
 
 def as_features(features: Any, source: str, *, min_rows: int = 1, dim: int | None = None) -> Array:
@@ -40,6 +41,25 @@ def as_features(features: Any, source: str, *, min_rows: int = 1, dim: int | Non
 def on_host_if_free(features: Array) -> Array:
     """The array as NumPy's where the device is the CPU: a view, whose rows are views or quick."""
     return np.asarray(features) if jax.default_backend() == "cpu" else features
+
+
+def readable(features: Array) -> Array:
+    """The array as XLA reads it without a copy of its own for every program: once copied, if so."""
+    if isinstance(features, np.ndarray) and jax.default_backend() == "cpu":
+        if features.ctypes.data % _ALIGNMENT or not features.flags.c_contiguous:
+            place = readable_empty(features.shape, features.dtype)
+            place[:] = features
+            return place
+        return features
+    return jnp.asarray(features)
+
+
+def readable_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Room that XLA for CPUs reads in place."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    room = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -room.ctypes.data % _ALIGNMENT
+    return room[start : start + size].view(dtype).reshape(shape)
 
 
 def concatenate(batches: Iterable[Array], source: str) -> Array:

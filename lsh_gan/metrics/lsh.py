@@ -26,6 +26,7 @@ import numpy as np
 from lsh_gan.metrics import hashing, sketch
 from lsh_gan.metrics.bits import check_votes, choose_digits
 from lsh_gan.metrics.checks import check_type
+from lsh_gan.metrics.hash_fit import draw_hash
 from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
 from lsh_gan.metrics.sketch import Sketch
 from lsh_gan.metrics.streams import batches, replayable, sample_rows
@@ -113,7 +114,7 @@ def lsh_fit(
         raise ValueError(
             f"reference has {sample.shape[0]} rows; at least {min_count + 2} are needed."
         )
-    hasher = hashing.draw_hash(key, sample, spec, source=source)
+    hasher = draw_hash(key, sample, spec, source=source)
     codes = encode_all(hasher, reference, "reference")
     hasher = hasher._replace(rows=codes.digits.shape[1])
     if spec.num_bits == "auto":
@@ -127,10 +128,17 @@ def lsh_fit(
 
 def encode_all(hasher: Hasher, features: Any, source: str) -> Codes:
     """Full-length codes of a whole set, batch by batch."""
-    parts, rows = [], 0
+    parts: list[Codes] = []
+    under_way, rows = [], 0
     for batch in batches(features, source, dim=len(hasher.shift)):
-        parts.append(hashing.encode(hasher, batch, source, rows))
+        codes, finite = hashing.start_encoding(hasher, batch)
+        parts.append(codes)
+        under_way.append((finite, source, rows))
         rows += batch.shape[0]
+        # One behind: the next batch is read while this one is computed.
+        if len(under_way) > 1:
+            hashing.check_encoded(*under_way.pop(0))
+    hashing.check_encoded(*under_way.pop())
     if len(parts) == 1:
         return parts[0]
     return Codes(
@@ -153,14 +161,10 @@ def lsh_score(fitted: LshReference, generated: Any, *, membership: bool = False)
             "This sketch holds counts only; voted recall and recall membership need the codes of "
             "the reference: build it with keep_codes=True, or score with votes=None."
         )
-    counts, tallies, rows = sketch.empty_counts(hasher), [], 0
-    for batch in batches(generated, "generated", dim=len(hasher.shift)):
-        cells = hashing.cell_index(hasher, hashing.encode(hasher, batch, "generated", rows))
-        tallies.append(tally(reference.counts, cells, fitted.min_count))
-        counts = sketch.add_counts(counts, cells)
-        rows += batch.shape[0]
-    precision = join(np.concatenate(tallies, axis=1), hasher.spec.num_tables, votes)
-    recall = _recall(fitted, counts)
+    found = sketch.from_codes(hasher, encode_all(hasher, generated, "generated"))
+    rows, tables = found.rows, hasher.spec.num_tables
+    precision = join(tally(reference.counts, found.cells, fitted.min_count), tables, votes)
+    recall = _recall(fitted, found.counts)
     above, below = _ceilings(fitted, rows)
     return PrecisionRecall(
         precision=precision.score,

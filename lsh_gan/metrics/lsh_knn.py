@@ -27,6 +27,7 @@ from lsh_gan.metrics.cell_kernels import as_points
 from lsh_gan.metrics.cells import capped_share, grouped
 from lsh_gan.metrics.checks import check_type, check_whole
 from lsh_gan.metrics.distances import Frame
+from lsh_gan.metrics.hash_fit import draw_hash
 from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
 from lsh_gan.metrics.inputs import Array, as_features
 from lsh_gan.metrics.types import PrecisionRecall
@@ -121,7 +122,7 @@ def lsh_knn_fit(
         raise ValueError(f"k = {k}, max_cell = {max_cell}; expected 1 <= k < max_cell.")
     reference = as_features(reference, "reference", min_rows=k + 2)
     sample = lsh.sample_rows(reference, "reference")
-    hasher = hashing.draw_hash(key, sample, spec, source=source)
+    hasher = draw_hash(key, sample, spec, source=source)
     codes = lsh.encode_all(hasher, reference, "reference")
     if spec.num_bits == "auto":
         others = max(k + 1, round(CELL_ROWS_PER_LOG2 * np.log2(reference.shape[0])))

@@ -25,12 +25,20 @@ from lsh_gan.metrics.knn import KnnReference
 from lsh_gan.metrics.lsh import LshReference
 from lsh_gan.metrics.sketch import Sketch, from_cells
 
-VERSION = 2  # also counts the ways that codes are made: bump it when a hash of equal arrays changes
+VERSION = 3  # also counts the ways that codes are made: bump it when a hash of equal arrays changes
 _UNREADABLE = (
     OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, NotImplementedError,
     RuntimeError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-_HASHER_ARRAYS = ("digits", "shift", "directions", "members", "thresholds", "radius_edges")
+_HASHER_ARRAYS = (
+    "digits",
+    "shift",
+    "directions",
+    "members",
+    "thresholds",
+    "radius_edges",
+    "offsets",
+)
 
 
 def content_hash(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> str:

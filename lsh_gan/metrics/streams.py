@@ -13,14 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsh_gan.metrics.inputs import Array, check_finite, check_shape, on_host_if_free
+from lsh_gan.metrics.inputs import Array, check_finite, check_shape, on_host_if_free, readable_empty
 
 SAMPLE_ROWS = 4096  # rows that a hash is fitted on
 
 
 def block_rows() -> int:
     """Rows of a block: few enough for a CPU's caches, or enough to occupy an accelerator."""
-    return 2048 if jax.default_backend() == "cpu" else 32768
+    return 4096 if jax.default_backend() == "cpu" else 32768
 
 
 def batches(features: Any, source: str, *, dim: int | None = None) -> Iterator[Array]:
@@ -114,10 +114,10 @@ def sample_rows(features: Any, source: str, count: int = SAMPLE_ROWS) -> Array:
         sample = features = on_host_if_free(features)
         if features.shape[0] > count:
             priority = _priority(np.arange(features.shape[0]))
-            sample = features[np.sort(np.argpartition(priority, count)[:count])]
+            sample = _take(features, np.sort(np.argpartition(priority, count)[:count]))
     else:
         sample = _reservoir(features, source, count)
-    if not _sum_is_finite(np.asarray(sample)):
+    if not _sum_is_finite(sample):
         row = 0
         for batch in batches(features, source):
             check_finite(batch, source, first_row=row)
@@ -125,10 +125,24 @@ def sample_rows(features: Any, source: str, count: int = SAMPLE_ROWS) -> Array:
     return sample
 
 
-def _sum_is_finite(x: np.ndarray) -> bool:
-    """False if a value is not finite, or in narrow types perhaps if all are."""
+def _take(features: Array, rows: np.ndarray) -> Array:
+    if not isinstance(features, np.ndarray):
+        return features[rows]
+    room = readable_empty((len(rows), features.shape[1]), features.dtype)
+    return np.take(features, rows, axis=0, out=room, mode="clip")  # "raise" would copy twice
+
+
+def _sum_is_finite(x: Array) -> bool:
+    """False if a value is not finite, or perhaps if all are but their sum is not."""
+    if x.shape[0] == SAMPLE_ROWS and x.dtype != np.float64:
+        return bool(np.isfinite(_sum(x)))  # on all cores
     with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(x.astype(np.float32, copy=False).sum()))
+        return bool(np.isfinite(np.asarray(x).astype(np.float32, copy=False).sum()))
+
+
+@jax.jit
+def _sum(x):
+    return jnp.sum(x.astype(jnp.float32))
 
 
 def _reservoir(features: Any, source: str, count: int) -> np.ndarray:

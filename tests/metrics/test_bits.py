@@ -8,7 +8,8 @@ import pytest
 
 from lsh_gan.metrics import HashSpec, build, fit_hash, lsh_fit, lsh_precision_recall, lsh_score
 from lsh_gan.metrics.bits import choose_digits, depths, spread
-from lsh_gan.metrics.hashing import cell_keys, draw_hash, encode
+from lsh_gan.metrics.hash_fit import draw_hash
+from lsh_gan.metrics.hashing import cell_keys, encode
 
 KEY = jax.random.key(0)
 

@@ -1,0 +1,131 @@
+"""Fits a hash: draws directions and thresholds, and finds the centre and the radius bins.
+
+Robust: μ, thresholds and bins see the central 90 % of the reference by distance from its mean, so
+that up to a tenth of outliers moves none of them much.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lsh_gan.metrics.checks import check_type
+from lsh_gan.metrics.hashing import Hasher, HashSpec, filled, move, norms_about, project
+from lsh_gan.metrics.inputs import Array, narrow
+
+CENTRAL = 0.9  # share of the reference that a fit looks at
+_NEAR = 4  # spreads that μ may be from the origin before features are shifted by it first
+_ROUNDING = 1e-5  # more than a norm in float32 is wrong by, as a share
+
+
+def draw_hash(key: jax.Array, sample: Array, spec: HashSpec, *, source: str = "") -> Hasher:
+    """Fits everything but the number of bits, which 'auto' leaves at the most there can be."""
+    check_type("spec", spec, HashSpec, "a HashSpec")
+    check_type("key", key, (jax.Array, np.ndarray), "jax.random.key(seed)")
+    t, b = spec.num_tables, spec.max_digits
+    pool = spec.num_directions or t * b
+    for_directions, for_members, for_thresholds = jax.random.split(key, 3)
+    directions = _directions(for_directions, pool, sample.shape[1])
+    members = _members(for_members, spec, pool)
+    shift, scale, near = _centre(sample)
+    # Not by BLAS, whose threads would wait on the cores of what comes next.
+    offsets = np.einsum("pd,d->p", directions, shift) if near else np.zeros(0)
+    digits = b if spec.num_bits == "auto" else spec.num_bits
+    hasher = Hasher(
+        spec, np.full(t, digits, np.int32), shift, scale, directions, members,
+        np.zeros((t, b), np.float32), 1.0, np.zeros(0, np.float32), sample.shape[0],
+        offsets.astype(np.float32), source,
+    )  # fmt: skip
+    found = project(hasher, sample)
+    norms = np.asarray(found.norms)[: sample.shape[0]]
+    central = np.flatnonzero(norms <= np.quantile(norms, CENTRAL))
+    # Drawn by rank: the same draw from a slightly different sample is a slightly different value.
+    uniform = np.asarray(jax.random.uniform(for_thresholds, (t, b)), np.float64)
+    if spec.family == "affine":
+        ordered = np.sort(np.asarray(found.projections())[:, central], axis=1)
+        rank = (uniform * len(central)).astype(np.int64)
+        above = np.minimum(rank + 1, len(central) - 1)
+        # Midway to the next row: no row of the sample lies on a threshold, where the rounding of a
+        # product, which depends on the shape of the batch, would decide its code.
+        thresholds = (ordered[members, rank] + ordered[members, above]) / 2
+        hasher = hasher._replace(thresholds=thresholds.astype(np.float32))
+    elif spec.family == "pstable":
+        width = spec.width * float(np.asarray(found.projections())[:, central].std()) or 1.0
+        hasher = hasher._replace(thresholds=-(uniform * width).astype(np.float32), width=width)
+    return hasher._replace(radius_edges=_radius_edges(norms, central, spec.radius_bins))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _directions(key: jax.Array, pool: int, d: int) -> jax.Array:
+    w = jax.random.normal(key, (pool, d), jnp.float32)
+    return w / jnp.linalg.norm(w, axis=1, keepdims=True)
+
+
+def _members(key: jax.Array, spec: HashSpec, pool: int) -> np.ndarray:
+    t, b = spec.num_tables, spec.max_digits
+    if not spec.num_directions:
+        return np.arange(pool, dtype=np.int32).reshape(t, b)
+    order = np.argsort(np.asarray(jax.random.uniform(key, (t, pool))), axis=1)
+    return order[:, :b].astype(np.int32)
+
+
+def _centre(sample: Array) -> tuple[np.ndarray, float, bool]:
+    """Mean of the central rows, float64 `[d]`, a scale, and whether the mean is near the origin.
+
+    The scale is the power of two that brings the offsets from the mean near 1. "Near" is beside the
+    spread: products with features as they come then lose no precision to speak of.
+    """
+    rows, wide = sample.shape[0], sample.dtype == np.float64
+    if wide:
+        sample = np.asarray(sample)
+        mean, low, high = (f(axis=0) for f in (sample.mean, sample.min, sample.max))
+    else:
+        x = filled(sample)
+        weights = (np.arange(len(x)) < rows) / np.float32(rows)
+        mean, low, high = (np.asarray(v) for v in _summary(x, weights.astype(np.float32)))
+    largest = float(max((high - mean).max(), (mean - low).max()))
+    scale = 2.0 ** -math.ceil(math.log2(largest)) if largest > 0 else 1.0
+    if wide:
+        x = filled(narrow(sample, mean, scale))
+        norms, near = norms_about(x, np.zeros(len(mean), np.float32), np.float32(1)), False
+    else:
+        norms = norms_about(x, mean, np.float32(scale))
+        near = _is_near(mean, scale, np.asarray(norms)[:rows])
+        x = x if near else move(x, mean, np.float32(scale))
+    norms = np.asarray(norms)[:rows]
+    weights = np.zeros(len(x), np.float32)
+    weights[:rows] = norms <= np.quantile(norms, CENTRAL)
+    centre = np.asarray(_weighted_sum(x, weights), np.float64) / weights.sum()
+    shift = centre if near else mean + centre / scale
+    return shift if wide else shift.astype(np.float32).astype(np.float64), scale, near
+
+
+def _is_near(mean: np.ndarray, scale: float, norms: np.ndarray) -> bool:
+    return float(np.linalg.norm(mean * np.float32(scale))) <= _NEAR * float(np.median(norms))
+
+
+@jax.jit
+def _weighted_sum(x, weights):
+    return jnp.matmul(weights, x.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST)
+
+
+@jax.jit
+def _summary(x, weights):
+    """Weighted sum, least and largest value of each column, float32 `[d]`."""
+    x = x.astype(jnp.float32)
+    return _weighted_sum(x, weights), x.min(axis=0), x.max(axis=0)
+
+
+def _radius_edges(norms: np.ndarray, central: np.ndarray, bins: int) -> np.ndarray:
+    if not bins:
+        return np.zeros(0, np.float32)
+    edges = np.quantile(norms[central], np.linspace(0, 1, bins + 1)[1:])
+    # Midway between rows, as thresholds are, and as far below the first and above the last row as
+    # rounding never reaches.
+    ordered = np.sort(norms).astype(np.float64)
+    above = np.searchsorted(ordered, edges, side="right")
+    edges = (ordered[above - 1] + ordered[np.minimum(above, len(ordered) - 1)]) / 2
+    ends = ordered[0] * (1 - _ROUNDING), max(ordered[-1], edges[-1]) * (1 + _ROUNDING)
+    return np.concatenate([ends[:1], edges, ends[1:]]).astype(np.float32)
