@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan import metrics
-from lsh_gan.metrics import HashSpec, distances, hashing, knn, lsh, streams
+from lsh_gan.metrics import HashSpec, distances, hashing, knn_hits, lsh, nearest, streams
 
 KEY = jax.random.key(0)
 MEMORY_MB = 1024
@@ -88,11 +88,13 @@ def measure_kernels(r: jax.Array, g: jax.Array, rounds: int) -> list[Kernel]:
     size = distances.block_size(len(r), d, MEMORY_MB)
     x, y = (distances.to_blocks(part[:size], frame, size, "features") for part in (r, g))
     x, x_sq, y, y_sq = x.features[0], x.sq_norms[0], y.features[0], y.sq_norms[0]
-    best = distances.Nearest(jnp.full((5, size), jnp.inf), jnp.zeros((5, size), jnp.int32))
-    ball = jnp.full(size, jnp.median(x_sq)), jnp.full(size, jnp.median(x_sq) * 1.00001)
+    dot = jax.block_until_ready(distances.dots(x, y))
+    radius = np.float32(np.median(x_sq))
+    ball = np.full((2, size), radius), np.full((2, size), radius * np.float32(1.00001))
+    of_x, of_y = (knn_hits._Side(sq, *ball) for sq in (x_sq, y_sq))
     share = np.float32(distances.slack(d))
     zero = np.int32(0)
-    tile = 2 * size * d * 4, 2 * size**2 * d
+    tile = 4 * size**2
     return [
         Kernel(
             f"hash {rows:,} rows with {pool} directions", 4 * rows * d + codes.digits.nbytes,
@@ -103,14 +105,17 @@ def measure_kernels(r: jax.Array, g: jax.Array, rounds: int) -> list[Kernel]:
             seconds(lambda: lsh._tally(fitted.sketch.counts, cells, np.int32(1), zero), rounds),
         ),
         Kernel(
-            f"neighbours in a tile {size} × {size}", *tile,
-            seconds(lambda: distances._self_tile(
-                x, x_sq, y, y_sq, best, best, zero, zero, k=5, diagonal=False), rounds),
+            f"products of a tile {size} × {size}", 2 * size * d * 4 + tile, 2 * size**2 * d,
+            seconds(lambda: distances.dots(x, y), rounds),
         ),
         Kernel(
-            f"comparisons in a tile {size} × {size}", *tile,
-            seconds(lambda: knn._compare_tile(
-                x, x_sq, ball, y, y_sq, ball, ball, share)[0], rounds),
+            f"neighbours in a tile {size} × {size}", tile, 0,
+            seconds(lambda: nearest._select(
+                dot, x_sq, y_sq, zero, zero, k=5, diagonal=False), rounds),
+        ),
+        Kernel(
+            f"comparisons in a tile {size} × {size}", tile, 0,
+            seconds(lambda: knn_hits._compare_tile(dot, of_x, of_y, share)[0], rounds),
         ),
     ]  # fmt: skip
 

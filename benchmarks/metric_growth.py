@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan import metrics
@@ -16,8 +15,8 @@ from lsh_gan.metrics import (
     distances,
     hashing,
     knn,
+    knn_hits,
     lsh,
-    refine,
 )
 
 KEY = jax.random.key(0)
@@ -55,20 +54,12 @@ def _knn(r, g) -> Callable[[], object]:
     frame = distances.fit_frame(r)
     size = distances.block_size(*r.shape, 256)
     others = distances.to_blocks(r, frame, size, "reference")
-    balls = refine.balls(others, np.full(len(r), 1e-3, np.float32), r.shape[1])
+    radii, none = np.full(len(r), 1e-3, np.float32), np.full(len(g), np.inf, np.float32)
+    fitted = knn.KnnReference(np.asarray(r), frame, others, radii, None, 3, 5, True, None)
 
     def run():
-        blocks = distances.to_blocks(g, frame, len(g), "generated")
-        none = jnp.full(len(g), -jnp.inf)
-        found = np.zeros(len(g), bool)
-        for j in range(len(others.features)):
-            bounds = balls.inner[j], balls.outer[j]
-            hits, *_ = knn._compare_tile(
-                blocks.features[0], blocks.sq_norms[0], (none, none), others.features[j],
-                others.sq_norms[j], bounds, bounds, np.float32(distances.slack(g.shape[1])),
-            )  # fmt: skip
-            found |= np.asarray(hits[0])
-        return found
+        blocks = distances.to_blocks(g, frame, min(size, len(g)), "generated")
+        return knn_hits.compare(fitted, np.asarray(g), blocks, none).within_r
 
     return run
 

@@ -11,6 +11,7 @@ Each part writes its table to benchmarks/results and joins those there to metric
 """
 
 import argparse
+import dataclasses
 import datetime
 import json
 import os
@@ -32,7 +33,8 @@ from lsh_gan import metrics
 from lsh_gan.metrics import HashSpec
 
 KEY = jax.random.key(0)
-CLAIMED_SPEC = HashSpec(family="affine", num_tables=8, num_bits=16, radius_bins=0)
+EIGHT = HashSpec(family="affine", num_tables=8, num_bits=16, radius_bins=0, num_directions=64)
+EIGHT_LOCAL = HashSpec(num_tables=8, radius_bins=16)
 SLOW = ("prdc", "scikit-learn", "cdist")  # measured once
 
 
@@ -78,7 +80,8 @@ def measure_peers(n: int, d: int, rounds: int) -> str:
     """Precision and recall of everyone; ceilings left out, since no peer has them."""
     r, g = draw(n, d, 1), draw(n, d, 2)
     device = jax.block_until_ready((jnp.asarray(r), jnp.asarray(g)))
-    shares = {"spec": CLAIMED_SPEC, "votes": None}
+    shares = {"spec": EIGHT, "votes": None}
+    apart = {"spec": dataclasses.replace(EIGHT, num_directions=128), "votes": None}
 
     def lsh(arrays, **options):
         return lambda: metrics.lsh_precision_recall(KEY, *arrays, ceiling=False, **options)
@@ -88,6 +91,7 @@ def measure_peers(n: int, d: int, rounds: int) -> str:
         "KNN, NumPy arrays": lambda: metrics.knn_precision_recall(r, g, ceiling=False),
         "LSH 8 × 16, device arrays": lsh(device, **shares),
         "LSH 8 × 16, NumPy arrays": lsh((r, g), **shares),
+        "LSH 8 × 16, 128 directions, device arrays": lsh(device, **apart),
         "LSH default, device arrays": lsh(device),
         "LSH default, NumPy arrays": lsh((r, g)),
     }
@@ -98,9 +102,14 @@ def measure_peers(n: int, d: int, rounds: int) -> str:
 def measure_lsh_knn(n: int, d: int, rounds: int) -> str:
     """LSH+KNN beside exact KNN, device arrays, fit and score; KNN is measured once."""
     r, g = (jnp.asarray(draw(n, d, seed)) for seed in (1, 2))
+
+    def local(spec):
+        return lambda: metrics.lsh_knn_precision_recall(KEY, r, g, spec=spec, ceiling=False)
+
     runs = {
         "KNN": lambda: metrics.knn_precision_recall(r, g, ceiling=False),
-        "LSH+KNN": lambda: metrics.lsh_knn_precision_recall(KEY, r, g, ceiling=False),
+        "LSH+KNN, 8 tables, 16 radius bins": local(EIGHT_LOCAL),
+        "LSH+KNN default": local(None),
     }
     return compare(runs, ("KNN",), rounds)
 

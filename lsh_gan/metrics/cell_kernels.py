@@ -21,7 +21,8 @@ from lsh_gan.metrics.distances import TINY, Frame
 from lsh_gan.metrics.inputs import Array, is_wide, narrow
 from lsh_gan.metrics.nearest import k_smallest
 
-_FETCH = 64  # fetching a row costs as much as so many dot products with it
+# In dot products of one large product: fetching a row, and a dot product of a small block.
+_FETCH, _SMALL = 128, 4
 _LOOKED_UP, _MULTIPLIED = 2**18, 2**21  # pairs, and values of rows, in a batch on a CPU
 _DEVICE = 64  # the same on an accelerator, over those
 
@@ -82,10 +83,9 @@ def _take(x, rows, shift, scale):
 def whole_pays(a: Grouped, b: Grouped, blocks: list[Blocks], memory_mb: int) -> bool:
     """Whether all pairs of a shell cost less than its blocks one by one, and fit in memory."""
     pairs = a.rows * b.rows
-    # In units of one dot product; what a fetch and a product cost depends on d alike.
     whole = pairs + _FETCH * (a.rows + b.rows)
     apart = sum(
-        part.queries.size * part.candidates.shape[1]
+        _SMALL * part.queries.size * part.candidates.shape[1]
         + _FETCH * (part.queries.size + part.candidates.size)
         for part in blocks
     )

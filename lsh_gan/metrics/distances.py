@@ -12,11 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsh_gan.metrics.inputs import Array, is_wide, narrow, on_host_if_free
+from lsh_gan.metrics.inputs import Array, is_wide, narrow, on_host_if_free, readable
 
 _UNIT = 2.0**-24  # unit roundoff of float32
 TINY = 1e-30  # stands for underflow: features are scaled to norms around 1
 _MIN_BLOCK = 128
+_ORDINARY = 2.0**10
+_SOME = 256  # rows that say how wide a set is
 _FEW = 32  # of so many pairs of a tile one may be taken by itself
 
 
@@ -63,13 +65,17 @@ def block_size(rows: int, d: int, memory_mb: int) -> int:
         raise ValueError(f"memory_mb = {memory_mb}; expected at least 1.")
     limit = 2 ** int(math.log2(math.sqrt(memory_mb * 2**20 / 24)))
     if jax.default_backend() == "cpu":
-        limit = max(_MIN_BLOCK, min(limit, 1040 if d >= 512 else 2048))
+        limit = max(_MIN_BLOCK, min(limit, 720 if d >= 512 else 2048))
         return max(_MIN_BLOCK, 8 * math.ceil(rows / (8 * math.ceil(rows / limit))))
     return max(_MIN_BLOCK, min(limit, 2 ** math.ceil(math.log2(max(rows, 2)))))
 
 
 def fit_frame(features: Array) -> Frame:
-    """Returns the shift (mean) and scale (power of two near 1 / largest value) of a set."""
+    """Returns the shift (mean) and scale (power of two near 1 / largest value) of a set.
+
+    Float32 features that are of ordinary size and lie around the origin, beside their spread, stay
+    as they are, so that nobody needs a second copy of them.
+    """
     if isinstance(features, np.ndarray):
         mean = features.mean(axis=0, dtype=np.float64)
     else:
@@ -78,14 +84,22 @@ def fit_frame(features: Array) -> Frame:
         mean = mean.astype(np.float32).astype(np.float64)
     largest = float(max(abs(features.max() - mean.min()), abs(features.min() - mean.max())))
     scale = 2.0 ** -math.ceil(math.log2(largest)) if largest > 0 else 1.0
+    if features.dtype == np.float32 and 1 / _ORDINARY <= scale <= _ORDINARY:
+        some = np.asarray(features[:_SOME], np.float64)
+        if np.sum(mean**2) <= np.mean(np.sum((some - mean) ** 2, axis=1)):
+            return Frame(np.zeros_like(mean), 1.0)
     return Frame(mean, scale)
 
 
 @jax.jit
-def _to_block(x: jax.Array, shift: jax.Array, scale: jax.Array, rows: jax.Array):
-    x = (x.astype(jnp.float32) - shift) * scale
-    sq = jnp.sum(x * x, axis=1)
-    return x, jnp.where(jnp.arange(len(x)) < rows, sq, jnp.inf)
+def move(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
+    """`(x - shift) * scale` in float32."""
+    return (x.astype(jnp.float32) - shift) * scale
+
+
+@jax.jit
+def _sq_norms(x: jax.Array, rows: jax.Array) -> jax.Array:
+    return jnp.where(jnp.arange(len(x)) < rows, jnp.sum(x * x, axis=1), jnp.inf)
 
 
 def to_blocks(features: Array, frame: Frame, size: int, source: str) -> Blocks:
@@ -97,20 +111,23 @@ def to_blocks(features: Array, frame: Frame, size: int, source: str) -> Blocks:
     blocks, norms = [], []
     features = on_host_if_free(features)
     wide = is_wide(features, frame.shift)
-    shift = np.zeros_like(frame.shift, np.float32) if wide else frame.shift
+    scale, shift = frame.scale, frame.shift
+    as_is = not shift.any() and scale == 1 and features.dtype == np.float32
+    if wide:
+        scale, shift = 1.0, np.zeros_like(shift)
     for start in range(0, features.shape[0], size):
         x = features[start : start + size]
         if wide:
             # float64 is shifted in float64; narrower input subtracts exactly enough in float32.
             x = narrow(x, *frame)
-        scale, rows = 1.0 if wide else frame.scale, x.shape[0]
+        rows = x.shape[0]
         # Filled up before it is compiled for: another n is the same program.
         if rows < size:
             numpy = np if isinstance(x, np.ndarray) else jnp
             x = numpy.pad(x, ((0, size - rows), (0, 0)))
-        x, sq = _to_block(x, np.float32(shift), np.float32(scale), np.int32(rows))
+        x = readable(x) if as_is else move(x, np.float32(shift), np.float32(scale))
         blocks.append(x)
-        norms.append(sq)
+        norms.append(_sq_norms(x, np.int32(rows)))
     finite = np.isfinite(np.concatenate([np.asarray(s) for s in norms]))[: features.shape[0]]
     if not finite.all():
         row = int(np.argmin(finite))
@@ -140,11 +157,8 @@ def sq_distances(dot: Any, x_sq: Any, y_sq: Any) -> Any:
 def few_places(mask: jax.Array) -> np.ndarray | None:
     """Flat places of what is true in a tile, or None where that is too much to take one by one.
 
-    Nearly all of a tile is false, so that a CPU is faster if it only looks for what is not: eight
-    bytes at a time. An accelerator deals with the tile as a whole: None.
+    Nearly all of a tile is false, and eight bytes are looked at at a time.
     """
-    if jax.default_backend() != "cpu":
-        return None
     flat = np.asarray(mask).reshape(-1)
     words = np.flatnonzero(flat.view(np.uint64))
     if len(words) > len(flat) // _FEW:

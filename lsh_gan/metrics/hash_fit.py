@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.metrics.checks import check_type
-from lsh_gan.metrics.hashing import Hasher, HashSpec, filled, move, norms_about, project
+from lsh_gan.metrics.distances import move
+from lsh_gan.metrics.hashing import Hasher, HashSpec, filled, norms_about, project
 from lsh_gan.metrics.inputs import Array, narrow
 
 CENTRAL = 0.9  # share of the reference that a fit looks at

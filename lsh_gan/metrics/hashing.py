@@ -27,7 +27,7 @@ import numpy as np
 
 from lsh_gan.errors import choose
 from lsh_gan.metrics.checks import check_whole
-from lsh_gan.metrics.distances import dots
+from lsh_gan.metrics.distances import dots, move
 from lsh_gan.metrics.inputs import Array, is_wide, narrow, readable, readable_empty
 
 _DIGIT_BITS = {"affine": 1, "hyperplane": 1, "pstable": 3}
@@ -227,12 +227,6 @@ def filled(features: Array) -> Array:
     x = readable_empty((size, features.shape[1]), features.dtype)
     x[:rows], x[rows:] = features, features[-1]
     return x
-
-
-@jax.jit
-def move(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
-    """`(x - shift) * scale` in float32."""
-    return (x.astype(jnp.float32) - shift) * scale
 
 
 @jax.jit

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Array = np.ndarray | jax.Array
-_CHECK_ROWS = 4096
+_CHECK_ROWS = 1024
 _ALIGNMENT = 64  # bytes
 
 

@@ -58,7 +58,7 @@ def compare(fitted: Any, generated: Array, blocks: Blocks, sq_radii: np.ndarray)
     g_balls = refine.balls(blocks, sq_radii, d)
     r_sides = _sides(others, r_balls, r_dense)
     g_sides = _sides(blocks, g_balls)
-    share = np.float32(slack(d))
+    share, on_cpu = np.float32(slack(d)), jax.default_backend() == "cpu"
     # Rows of fillings are counted too, and cut off at the end.
     m, n = len(g_sides) * blocks.size, len(r_sides) * others.size
     found = Found(np.zeros(m, bool), np.zeros(n, bool), np.zeros(m, np.int64), np.zeros(n, bool))
@@ -66,10 +66,13 @@ def compare(fitted: Any, generated: Array, blocks: Blocks, sq_radii: np.ndarray)
 
     def start(i: int, j: int):
         dot = dots(blocks.features[i], others.features[j])
-        return i, j, dot, _near(dot, g_sides[i], r_sides[j], share)
+        # An accelerator deals with all of a tile sooner than the host with a part of it.
+        near = _near(dot, g_sides[i], r_sides[j], share) if on_cpu else None
+        return i, j, dot, near
 
-    def finish(i: int, j: int, dot: jax.Array, near: jax.Array):
-        enter = _enter_few if (places := few_places(near)) is not None else _enter_whole
+    def finish(i: int, j: int, dot: jax.Array, near: jax.Array | None):
+        places = None if near is None else few_places(near)
+        enter = _enter_whole if places is None else _enter_few
         first = i * blocks.size, j * others.size
         enter(found, judge, dot, g_sides[i], r_sides[j], share, first, places)
         if judge.waiting > _WAITING:

@@ -8,7 +8,8 @@ import numpy as np
 from lsh_gan.metrics.distances import TINY, Blocks, dots, slack, sq_distances
 from lsh_gan.metrics.inputs import Array
 
-_CHUNK_VALUES = 2**20  # float64 differences held at a time
+_ROWS = 128  # rows whose radii are found at a time: always as many, so that one program does
+_CHUNK_VALUES = 2**18  # float64 differences held at a time
 
 
 class Balls(NamedTuple):
@@ -66,7 +67,7 @@ def exact_sq_distances(x: Array, y: Array, rows_x: np.ndarray, rows_y: np.ndarra
     for start in range(0, len(rows_x), step):
         cut = slice(start, start + step)
         difference = take(x, rows_x[cut]) - take(y, rows_y[cut])
-        out[cut] = np.sum(difference * difference, axis=1)
+        out[cut] = np.sum(np.square(difference, out=difference), axis=1)
     return out
 
 
@@ -106,12 +107,10 @@ def exact_sq_radii(
     """
     radii = np.empty(len(rows))
     share = np.float32(slack(features.shape[1]))
-    for start in range(0, len(rows), blocks.size):
-        chosen = rows[start : start + blocks.size]
-        # Few sizes, so that few programs are compiled; small ones, since few rows are asked for.
-        size = max(64, 1 << (len(chosen) - 1).bit_length())
-        x, x_sq = _pick(blocks, chosen, size)
-        limit = np.full(size, -np.inf, np.float32)
+    for start in range(0, len(rows), _ROWS):
+        chosen = rows[start : start + _ROWS]
+        x, x_sq = _pick(blocks, chosen, _ROWS)
+        limit = np.full(_ROWS, -np.inf, np.float32)
         limit[: len(chosen)] = outer[chosen]
         pairs = []
         for j, (y, y_sq) in enumerate(zip(blocks.features, blocks.sq_norms, strict=True)):

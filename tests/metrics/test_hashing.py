@@ -293,3 +293,22 @@ def test_tables_too_large_for_memory():
         fit_hash(
             jax.random.key(0), draw(50, 4), HashSpec(family="affine", num_bits=24, radius_bins=8)
         )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_mean_near_the_origin_is_taken_off_the_products(family):
+    """What is multiplied as it comes has the codes of what is shifted first, but for rounding."""
+    r, spec = draw(400, 24) + np.float32(0.5), HashSpec(family=family, num_tables=4, num_bits=6)
+    near, far = (fit_hash(jax.random.key(0), x, spec) for x in (r, r + 64))  # 64 is exact enough
+    assert len(near.offsets) == 128
+    assert len(far.offsets) == 0
+    shifted = near._replace(offsets=np.zeros(0, np.float32))
+    np.testing.assert_array_equal(cell_index(near, encode(near, r)), reference_cells(near, r, TIE))
+    differ = np.asarray(
+        cell_index(near, encode(near, r)) != cell_index(shifted, encode(shifted, r))
+    )
+    assert differ.mean() < 0.002
+    differ = np.asarray(cell_index(near, encode(near, r)) != cell_index(far, encode(far, r + 64)))
+    assert differ.mean() < 0.02  # the mean and the thresholds are rounded at 64
+    with pytest.raises(ValueError, match=r"NaN or Inf .* in row 7"):
+        encode(near, np.where(np.arange(400)[:, None] == 7, np.float32(np.nan), r))

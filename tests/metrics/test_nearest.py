@@ -1,0 +1,98 @@
+"""Nearest others and hits against float64, in the form for CPUs and the one for accelerators."""
+
+import numpy as np
+import pytest
+
+from lsh_gan.metrics import distances, knn, knn_hits, knn_precision_recall, nearest
+
+FORMS = {"threshold": nearest._by_threshold, "selection": nearest._by_selection}
+
+
+def blocks_of(x, size):
+    return distances.to_blocks(x, distances.fit_frame(x), size, "x")
+
+
+def oracle(x, k):
+    """Squared distances to the k nearest others, ascending, float64 `[n, k]`."""
+    x = x.astype(np.float64)
+    d2 = np.sum((x[:, None] - x[None]) ** 2, axis=2)
+    np.fill_diagonal(d2, np.inf)
+    return np.sort(d2, axis=1)[:, :k]
+
+
+def sets():
+    rng = np.random.default_rng(3)
+    normal = rng.standard_normal((413, 24)).astype(np.float32)
+    far = normal[np.argsort(normal[:, 0])] * np.linspace(1, 30, 413, dtype=np.float32)[:, None]
+    # Each block is spread widely and the next one holds the same points again, slightly moved: all
+    # that is near lies off the diagonal, where no limit is known yet.
+    twins = np.repeat(10 * normal[None, :128], 4, axis=0).reshape(-1, 24)[:413]
+    twins = twins + 0.01 * rng.standard_normal(twins.shape).astype(np.float32)
+    few = np.repeat(normal[:20], 12, axis=0)
+    return {"normal": normal, "far": far, "twins": twins, "repeated": few, "short": normal[:130]}
+
+
+@pytest.mark.parametrize("k", [1, 3, 20])
+@pytest.mark.parametrize("name", sets())
+@pytest.mark.parametrize("form", FORMS)
+def test_equals_the_oracle(form, name, k):
+    x = sets()[name]
+    blocks = blocks_of(x, 128)
+    found = nearest.Nearest(*(np.asarray(part)[: len(x)] for part in FORMS[form](blocks, k)))
+    scale = distances.fit_frame(x).scale
+    # Rounding of float32 products, as a share of the squared norms.
+    norms = np.sum((x * scale) ** 2, axis=1, dtype=np.float64).max()
+    np.testing.assert_allclose(found.sq, oracle(x, k) * scale**2, rtol=0, atol=4e-6 * norms)
+    assert (found.rows != np.arange(len(x))[:, None]).all()
+    assert all(len(set(rows)) == k for rows in found.rows.tolist())
+    own = np.sum((x[:, None] - x[found.rows]).astype(np.float64) ** 2, axis=2) * scale**2
+    np.testing.assert_allclose(own, found.sq, rtol=0, atol=4e-6 * norms)
+
+
+def test_both_forms_of_a_tile_find_the_same(monkeypatch):
+    rng = np.random.default_rng(0)
+    r, g = (rng.standard_normal((n, 6)).astype(np.float32).round(1) for n in (300, 280))
+    some = knn_precision_recall(r, g, membership=True, ceiling=False)
+    whole = []
+    monkeypatch.setattr(knn_hits, "few_places", lambda mask: whole.append(mask))
+    monkeypatch.setattr(nearest, "few_places", lambda mask: whole.append(mask))
+    other = knn_precision_recall(r, g, membership=True, ceiling=False)
+    assert whole
+    assert 0 < some.precision < 1
+    for field in ("precision", "recall", "density", "coverage"):
+        assert getattr(some, field) == getattr(other, field)
+    np.testing.assert_array_equal(some.precision_membership, other.precision_membership)
+    np.testing.assert_array_equal(some.recall_membership, other.recall_membership)
+
+
+def test_few_places():
+    mask = np.zeros((40, 40), bool)
+    mask[3, 5] = mask[3, 6] = mask[39, 39] = True
+    np.testing.assert_array_equal(distances.few_places(mask), np.flatnonzero(mask))
+    assert len(distances.few_places(np.zeros((40, 40), bool))) == 0
+    assert distances.few_places(np.ones((40, 40), bool)) is None
+
+
+def test_features_around_the_origin_are_not_moved():
+    x = np.random.default_rng(0).standard_normal((300, 16)).astype(np.float32)
+    plain, moved, tiny = (distances.fit_frame(v) for v in (x, x + 50, x * np.float32(2.0**-40)))
+    assert plain.scale == 1
+    assert not plain.shift.any()
+    np.testing.assert_allclose(moved.shift, 50, atol=0.5)
+    # Near 1, whatever the size of the features: the largest offset is bounded, not computed.
+    assert 0.25 < np.abs(tiny.scale * (x * 2.0**-40 - tiny.shift)).max() <= 1
+    same = knn.knn_precision_recall(x[:150], x[150:], membership=True)
+    scaled = knn.knn_precision_recall(
+        *(v * np.float32(2.0**-40) for v in (x[:150], x[150:])), membership=True
+    )
+    np.testing.assert_array_equal(same.precision_membership, scaled.precision_membership)
+
+
+@pytest.mark.parametrize(("rows", "d"), [(130, 8), (1000, 8), (1000, 600), (10_000, 2048)])
+def test_blocks_are_of_equal_size_and_fit_in_memory(rows, d):
+    for memory_mb in (1, 16, 256):
+        size = distances.block_size(rows, d, memory_mb)
+        assert size % 8 == 0
+        assert size == 128 or 24 * size * size <= 1.1 * memory_mb * 2**20
+        # At most a block less 8 rows is filled up in all.
+        assert -(-rows // size) * size - rows < max(128, 8 * -(-rows // size))
