@@ -25,7 +25,7 @@ FIXED = {
     "lsh": HashSpec(family="affine", num_bits=16, radius_bins=0),
     "lsh_knn": HashSpec(family="affine", num_bits=16, radius_bins=8),
 }
-MAX_CELL = 32  # O(log n) needs bounded cells; about 1.6 log2(1e6)
+MAX_CELL = 20  # O(log n) needs bounded cells; log2(1e6)
 CLAIMS = {"LSH, fixed bits": 1.25, "LSH+KNN, fixed bits": 2.5}  # most, from 1e4 to 1e6 references
 
 
