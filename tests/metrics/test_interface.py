@@ -163,3 +163,19 @@ def test_tables_too_large_for_memory(family):
         ValueError, match=r"num_bits = 24: 64 tables of \d+ cells take \d+ bytes, mo"
     ):
         lsh_precision_recall(KEY, R, G, spec=spec)
+
+
+@every_metric
+@pytest.mark.parametrize("offset", [0, 100])
+def test_the_forms_for_accelerators_score_the_same(monkeypatch, name, offset):
+    """They are chosen by the name of the backend alone, so that a CPU can run them too."""
+    r, g = (jnp.asarray(x + np.float32(offset)) for x in (draw(500, 24), 1.1 * draw(410, 24, 1)))
+    here = METRICS[name](r, g, membership=True)
+    asked = []
+    monkeypatch.setattr(jax, "default_backend", lambda: asked.append(name) or "gpu")
+    there = METRICS[name](r, g, membership=True)
+    assert asked
+    assert 0 < here.precision < 1
+    assert here[:6] == there[:6]
+    np.testing.assert_array_equal(here.precision_membership, there.precision_membership)
+    np.testing.assert_array_equal(here.recall_membership, there.recall_membership)
