@@ -21,7 +21,7 @@ steps of shrink, spread, shift, repeat and truncate tied at 0 for LSH, and its c
 the packaged DCGAN at 2 bits passed for good, and the default of 8 radius bins was chosen on it.
 
 One line a (data set, metric, seed) goes to OUT.jsonl, and what is there is not done again; delete
-the file to start anew. OUT.md, OUT.csv and OUT.png are drawn from it. About 12 minutes of one core.
+the file to start anew. OUT.md, OUT.csv and OUT.png are drawn from it. About 18 minutes of one core.
 """
 
 import argparse
