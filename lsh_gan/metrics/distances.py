@@ -1,8 +1,9 @@
 """Blocks of squared Euclidean distances in float32, with a bound on their error.
 
 A set is held as blocks `[block, d]`, shifted by the mean of the reference and scaled by a power of
-two, so that ‖x‖² − 2xy + ‖y‖² loses nothing to a large mean and cannot overflow. The last block is
-filled with rows of infinite norm, which are nobody's neighbours.
+two, so that ‖x‖² − 2xy + ‖y‖² loses nothing to a large mean and cannot overflow; see `fit_frame`
+for those that need neither. The last block is filled with rows of infinite norm, which are nobody's
+neighbours.
 """
 
 import math
@@ -17,7 +18,7 @@ from lsh_gan.metrics.inputs import Array, is_wide, narrow, on_host_if_free, read
 _UNIT = 2.0**-24  # unit roundoff of float32
 TINY = 1e-30  # stands for underflow: features are scaled to norms around 1
 _MIN_BLOCK = 128
-_ORDINARY = 2.0**10
+_ORDINARY = 2.0**10  # features up to so much larger or smaller than 1 are not scaled
 _SOME = 256  # rows that say how wide a set is
 _FEW = 32  # of so many pairs of a tile one may be taken by itself
 
@@ -58,7 +59,7 @@ def block_size(rows: int, d: int, memory_mb: int) -> int:
     """Rows in a block: several float32 tiles [block, block] fit in `memory_mb`.
 
     On a CPU a tile also stays in the caches between its product and what is asked of it, unless d
-    is so small that starting it would cost more, and blocks are of equal size, a multiple of 16, so
+    is so small that starting it would cost more, and blocks are of equal size, a multiple of 8, so
     that little is filled up. Elsewhere the size is a power of two.
     """
     if memory_mb < 1:
@@ -158,6 +159,12 @@ def few_places(mask: jax.Array) -> np.ndarray | None:
     """Flat places of what is true in a tile, or None where that is too much to take one by one.
 
     Nearly all of a tile is false, and eight bytes are looked at at a time.
+
+    Args:
+        mask: bool `[a, b]`, a · b a multiple of 8.
+
+    Returns:
+        int64 `[places]`, ascending; None if more than a quarter of the groups of eight hold some.
     """
     flat = np.asarray(mask).reshape(-1)
     words = np.flatnonzero(flat.view(np.uint64))

@@ -22,7 +22,20 @@ _ROUNDING = 1e-5  # more than a norm in float32 is wrong by, as a share
 
 
 def draw_hash(key: jax.Array, sample: Array, spec: HashSpec, *, source: str = "") -> Hasher:
-    """Fits everything but the number of bits, which 'auto' leaves at the most there can be."""
+    """Fits everything but the number of bits, which 'auto' leaves at the most there can be.
+
+    Args:
+        key: `jax.random.key`; draws directions, members of tables and thresholds.
+        sample: Finite features of the reference, floating point `[n, d]`.
+        spec: What to fit.
+        source: Where the features come from.
+
+    Returns:
+        The hasher; families and their sources are in `hashing`.
+
+    Raises:
+        TypeError: `spec` or `key` is something else.
+    """
     check_type("spec", spec, HashSpec, "a HashSpec")
     check_type("key", key, (jax.Array, np.ndarray), "jax.random.key(seed)")
     t, b = spec.num_tables, spec.max_digits

@@ -12,10 +12,11 @@ Precision and recall: Kynkäänniemi et al. 2019, arXiv:1904.06991, section 3. D
 Naeem et al. 2020, arXiv:2002.09797, section 3. `inclusive=False` uses `<`, as PyPI `prdc` does.
 A point is never its own neighbour, by index, so that duplicates count.
 
-Exactness. Distances come from float32 matrix products of features shifted by the mean of R. A
-comparison whose sides differ by less than the error bound of those products is decided again in
-float64, from differences of the features as they were given: Σ(g − r)² against Σ(r − r_k)².
-Memberships are those of float64 throughout. float16 and bfloat16 are read as float32, exactly.
+Exactness. Distances come from float32 matrix products of features shifted by the mean of R, unless
+that lies near the origin beside the spread of R. A comparison whose sides differ by less than the
+error bound of those products is decided again in float64, from differences of the features as they
+were given: Σ(g − r)² against Σ(r − r_k)². Memberships are those of float64 throughout. float16 and
+bfloat16 are read as float32, exactly.
 
 Ceiling. R scored against itself, each row among the others: the score that a fresh sample of the
 reference distribution would get.
