@@ -17,6 +17,7 @@ from lsh_gan.metrics import (
     knn,
     knn_hits,
     lsh,
+    nearest,
 )
 
 KEY = jax.random.key(0)
@@ -57,8 +58,11 @@ def _knn(r, g) -> Callable[[], object]:
     frame = distances.fit_frame(r)
     size = distances.block_size(*r.shape, 256)
     others = distances.to_blocks(r, frame, size, "reference")
-    radii, none = np.full(len(r), 1e-3, np.float32), np.full(len(g), np.inf, np.float32)
-    fitted = knn.KnnReference(np.asarray(r), frame, others, radii, None, 3, 5, True, None)
+    near, none = (
+        nearest.Nearest(np.full((len(x), 3), sq, np.float32), np.zeros((len(x), 3), np.int32))
+        for x, sq in ((r, 1e-3), (g, np.inf))
+    )
+    fitted = knn.KnnReference(np.asarray(r), frame, others, near, 3, 5, True, None)
 
     def run():
         blocks = distances.to_blocks(g, frame, min(size, len(g)), "generated")

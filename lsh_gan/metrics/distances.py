@@ -6,6 +6,7 @@ for those that need neither. The last block is filled with rows of infinite norm
 neighbours.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -19,8 +20,8 @@ _UNIT = 2.0**-24  # unit roundoff of float32
 TINY = 1e-30  # stands for underflow: features are scaled to norms around 1
 _MIN_BLOCK = 128
 _ORDINARY = 2.0**10  # features up to so much larger or smaller than 1 are not scaled
-_SOME = 256  # rows that say how wide a set is
-_FEW = 32  # of so many pairs of a tile one may be taken by itself
+_SOME = 256  # rows that say where a set is and how wide
+_FEW = 32  # up to one of so many pairs of a tile is entered by itself
 
 
 class Frame(NamedTuple):
@@ -36,14 +37,14 @@ class Blocks(NamedTuple):
     Attributes:
         rows: Number of real rows.
         size: Rows in a block.
-        features: Blocks, float32 `[size, d]`.
+        features: Blocks, float32 `[size, d]`; on a CPU the host's, where they are not moved.
         sq_norms: Their squared norms, float32 `[size]`; inf in the filling rows.
     """
 
     rows: int
     size: int
-    features: tuple[jax.Array, ...]
-    sq_norms: tuple[jax.Array, ...]
+    features: tuple[Array, ...]
+    sq_norms: tuple[Array, ...]
 
 
 def slack(d: int) -> float:
@@ -66,8 +67,8 @@ def block_size(rows: int, d: int, memory_mb: int) -> int:
         raise ValueError(f"memory_mb = {memory_mb}; expected at least 1.")
     limit = 2 ** int(math.log2(math.sqrt(memory_mb * 2**20 / 24)))
     if jax.default_backend() == "cpu":
-        limit = max(_MIN_BLOCK, min(limit, 720 if d >= 512 else 2048))
-        return max(_MIN_BLOCK, 8 * math.ceil(rows / (8 * math.ceil(rows / limit))))
+        limit = max(_MIN_BLOCK, min(limit, 2048))
+        return max(_MIN_BLOCK, 16 * math.ceil(rows / (16 * math.ceil(rows / limit))))
     return max(_MIN_BLOCK, min(limit, 2 ** math.ceil(math.log2(max(rows, 2)))))
 
 
@@ -77,18 +78,20 @@ def fit_frame(features: Array) -> Frame:
     Float32 features that are of ordinary size and lie around the origin, beside their spread, stay
     as they are, so that nobody needs a second copy of them.
     """
+    highest, lowest = features.max(), features.min()
+    if features.dtype == np.float32 and 1 / _ORDINARY <= max(highest, -lowest) <= _ORDINARY:
+        some = np.asarray(features[:: -(-len(features) // _SOME)], np.float64)
+        mean = some.mean(axis=0)
+        if np.sum(mean**2) <= np.mean(np.sum((some - mean) ** 2, axis=1)):
+            return Frame(np.zeros_like(mean), 1.0)
     if isinstance(features, np.ndarray):
         mean = features.mean(axis=0, dtype=np.float64)
     else:
         mean = np.asarray(features.astype(jnp.float32).mean(axis=0), np.float64)
     if features.dtype != np.float64:
         mean = mean.astype(np.float32).astype(np.float64)
-    largest = float(max(abs(features.max() - mean.min()), abs(features.min() - mean.max())))
+    largest = float(max(abs(highest - mean.min()), abs(lowest - mean.max())))
     scale = 2.0 ** -math.ceil(math.log2(largest)) if largest > 0 else 1.0
-    if features.dtype == np.float32 and 1 / _ORDINARY <= scale <= _ORDINARY:
-        some = np.asarray(features[:_SOME], np.float64)
-        if np.sum(mean**2) <= np.mean(np.sum((some - mean) ** 2, axis=1)):
-            return Frame(np.zeros_like(mean), 1.0)
     return Frame(mean, scale)
 
 
@@ -126,8 +129,9 @@ def to_blocks(features: Array, frame: Frame, size: int, source: str) -> Blocks:
         if rows < size:
             numpy = np if isinstance(x, np.ndarray) else jnp
             x = numpy.pad(x, ((0, size - rows), (0, 0)))
-        x = readable(x) if as_is else move(x, np.float32(shift), np.float32(scale))
-        blocks.append(x)
+        if not as_is:
+            x = move(x, np.float32(shift), np.float32(scale))
+        blocks.append(x if jax.default_backend() == "cpu" else jnp.asarray(x))
         norms.append(_sq_norms(x, np.int32(rows)))
     finite = np.isfinite(np.concatenate([np.asarray(s) for s in norms]))[: features.shape[0]]
     if not finite.all():
@@ -136,15 +140,38 @@ def to_blocks(features: Array, frame: Frame, size: int, source: str) -> Blocks:
     return Blocks(features.shape[0], size, tuple(blocks), tuple(norms))
 
 
-@jax.jit
-def dots(x: jax.Array, y: jax.Array) -> jax.Array:
+def in_place(blocks: Blocks) -> Blocks:
+    """On a CPU, the blocks on the host, where XLA too reads them without copies of its own.
+
+    As large a copy as the set itself, where that does not lie as XLA needs it.
+    """
+    if jax.default_backend() != "cpu":
+        return blocks
+    features, sq_norms = (tuple(np.asarray(readable(x)) for x in parts) for parts in blocks[2:])
+    return blocks._replace(features=features, sq_norms=sq_norms)
+
+
+def halves(blocks: Blocks) -> Blocks:
+    """Views of the blocks, cut in two."""
+    half = blocks.size // 2
+    features, sq_norms = (
+        tuple(x[start : start + half] for x in parts for start in (0, half))
+        for parts in (blocks.features, blocks.sq_norms)
+    )
+    return blocks._replace(size=half, features=features, sq_norms=sq_norms)
+
+
+def products(x: jax.Array, y: jax.Array) -> jax.Array:
     """Dot products `[a, b]` of the rows of x `[a, d]` and y `[b, d]`, in full float32.
 
-    A program of its own: compiled together with what is asked of a tile, XLA's product for CPUs is
-    up to a third slower.
+    A program that asks something of them should return them too: XLA for CPUs fuses what only the
+    program itself sees, and then the product takes up to twice as long.
     """
     x, y = x.astype(jnp.float32), y.astype(jnp.float32)
     return jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
+
+
+dots = jax.jit(products)
 
 
 def sq_distances(dot: Any, x_sq: Any, y_sq: Any) -> Any:
@@ -155,20 +182,29 @@ def sq_distances(dot: Any, x_sq: Any, y_sq: Any) -> Any:
     return (x_sq + y_sq - 2 * dot).clip(0)
 
 
-def few_places(mask: jax.Array) -> np.ndarray | None:
-    """Flat places of what is true in a tile, or None where that is too much to take one by one.
+def pack(mask: jax.Array) -> jax.Array:
+    """Packs bool `[a, b]`, a a multiple of 8, as uint8 `[a / 8, b]`: bit i is row i of eight."""
+    eights = mask.reshape(-1, 8, mask.shape[1]).astype(jnp.uint8)
+    return functools.reduce(jnp.bitwise_or, (eights[:, i] << i for i in range(8)))
 
-    Nearly all of a tile is false, and eight bytes are looked at at a time.
+
+def few_places(packed: jax.Array) -> tuple[np.ndarray, np.ndarray] | None:
+    """Rows and columns of what is true in a tile, or None if that is much.
+
+    Nearly all of a tile is false, and 64 pairs are looked at at a time.
 
     Args:
-        mask: bool `[a, b]`, a · b a multiple of 8.
+        packed: What `pack` made of the tile, uint8 `[a / 8, b]`, b a multiple of 8.
 
     Returns:
-        int64 `[places]`, ascending; None if more than a quarter of the groups of eight hold some.
+        int64 `[places]` each; None if more than one pair of 32 is true.
     """
-    flat = np.asarray(mask).reshape(-1)
-    words = np.flatnonzero(flat.view(np.uint64))
-    if len(words) > len(flat) // _FEW:
+    packed = np.asarray(packed)
+    words = packed.reshape(-1).view(np.uint64)
+    some = np.flatnonzero(words != 0)  # NumPy finds places of bool several times as fast
+    if np.bitwise_count(words[some]).sum() > 8 * packed.size // _FEW:
         return None
-    places = (8 * words[:, None] + np.arange(8)).reshape(-1)
-    return places[flat[places]]
+    of_eight = np.unpackbits(words[some].view(np.uint8), bitorder="little").view(bool)
+    place, bit = np.divmod(np.flatnonzero(of_eight), 8)
+    row, column = np.divmod(8 * some[place // 8] + place % 8, packed.shape[1])
+    return 8 * row + bit, column

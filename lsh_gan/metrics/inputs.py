@@ -38,6 +38,18 @@ def as_features(features: Any, source: str, *, min_rows: int = 1, dim: int | Non
     return features
 
 
+def as_all_features(
+    reference: Any, generated: Any, second_reference: Any, *, min_rows: int
+) -> tuple[Array, Array, Array | None]:
+    """All sets of a score, checked as by `as_features` before heavy work on any of them."""
+    reference = as_features(reference, "reference", min_rows=min_rows)
+    others = {"min_rows": min_rows, "dim": reference.shape[1]}
+    generated = as_features(generated, "generated", **others)
+    if second_reference is not None:
+        second_reference = as_features(second_reference, "second reference", **others)
+    return reference, generated, second_reference
+
+
 def on_host_if_free(features: Array) -> Array:
     """The array as NumPy's where the device is the CPU: a view, whose rows are views or quick."""
     return np.asarray(features) if jax.default_backend() == "cpu" else features

@@ -30,11 +30,13 @@ import numpy as np
 
 from lsh_gan.metrics import distances
 from lsh_gan.metrics.checks import check_type, check_whole
-from lsh_gan.metrics.distances import Blocks, Frame
-from lsh_gan.metrics.inputs import Array, as_features
+from lsh_gan.metrics.distances import Blocks, Frame, in_place
+from lsh_gan.metrics.inputs import Array, as_all_features, as_features
 from lsh_gan.metrics.knn_hits import compare
-from lsh_gan.metrics.nearest import nearest_others
+from lsh_gan.metrics.nearest import Nearest, nearest_others
 from lsh_gan.metrics.types import PrecisionRecall
+
+_SPARE = 1  # neighbours held beyond those that radii need, for when float32 cannot tell them apart
 
 
 class KnnReference(NamedTuple):
@@ -44,8 +46,7 @@ class KnnReference(NamedTuple):
         features: The reference as given, `[n, d]`.
         frame: Shift and scale, fitted on it.
         blocks: The reference for the float32 kernels.
-        sq_radii: Squared distances to the k-th neighbour, scaled, float32 `[n]`.
-        sq_density_radii: The same for `density_k`; None where n is too small for it.
+        nearest: Nearest other rows of each, one more than the radii need if there are so many.
         k: Neighbours of precision and recall.
         density_k: Neighbours of density and coverage.
         inclusive: Whether a point on the sphere belongs to the ball.
@@ -55,12 +56,16 @@ class KnnReference(NamedTuple):
     features: Array
     frame: Frame
     blocks: Blocks
-    sq_radii: np.ndarray
-    sq_density_radii: np.ndarray | None
+    nearest: Nearest
     k: int
     density_k: int
     inclusive: bool
     ceiling: tuple[float, float] | None
+
+    @property
+    def dense(self) -> bool:
+        """Whether there are rows enough for the radii of density and coverage."""
+        return self.nearest.sq.shape[1] >= self.density_k
 
 
 def knn_precision_recall(
@@ -95,11 +100,13 @@ def knn_precision_recall(
         TypeError: Features that are not floating-point arrays.
         ValueError: NaN, Inf, wrong shape, or fewer than k + 2 rows.
     """
-    fitted = knn_fit(
-        reference, k=k, inclusive=inclusive, ceiling=ceiling, second_reference=second_reference,
-        density_k=density_k, memory_mb=memory_mb,
-    )  # fmt: skip
-    return knn_score(fitted, generated, membership=membership)
+    _check_neighbours(k, density_k)
+    reference, generated, second_reference = as_all_features(
+        reference, generated, second_reference, min_rows=k + 2
+    )
+    second_reference = second_reference if ceiling else None
+    fitted = _fit(reference, second_reference, k, density_k, inclusive, ceiling, memory_mb)
+    return _score(fitted, generated, membership)
 
 
 def knn_fit(
@@ -113,24 +120,41 @@ def knn_fit(
     memory_mb: int = 256,
 ) -> KnnReference:
     """Computes what depends on the reference alone; arguments as `knn_precision_recall`."""
+    _check_neighbours(k, density_k)
+    reference = as_features(reference, "reference", min_rows=k + 2)
+    if second_reference is not None:
+        dim = reference.shape[1]
+        second_reference = as_features(
+            second_reference, "second reference", min_rows=k + 2, dim=dim
+        )
+    return _fit(reference, second_reference, k, density_k, inclusive, ceiling, memory_mb)
+
+
+def _check_neighbours(k: int, density_k: int) -> None:
     check_whole(k=k, density_k=density_k)
     if k < 1 or density_k < 1:
         raise ValueError(f"k = {k}, density_k = {density_k}; both must be at least 1.")
-    reference = as_features(reference, "reference", min_rows=k + 2)
+
+
+def _fit(
+    reference: Array,
+    second_reference: Array | None,
+    k: int,
+    density_k: int,
+    inclusive: bool,
+    ceiling: bool,
+    memory_mb: int,
+) -> KnnReference:
     frame = distances.fit_frame(reference)
     size = distances.block_size(*reference.shape, memory_mb)
     blocks = distances.to_blocks(reference, frame, size, "reference")
-    dense = reference.shape[0] > density_k
-    nearest = nearest_others(blocks, max(k, density_k) if dense else k)
-    sq_density_radii = nearest.sq[:, density_k - 1] if dense else None
-    fitted = KnnReference(
-        reference, frame, blocks, nearest.sq[:, k - 1], sq_density_radii, k, density_k, inclusive,
-        None,
-    )  # fmt: skip
+    held = min(max(k, density_k) + _SPARE, reference.shape[0] - 1)
+    nearest = nearest_others(blocks, held)
+    fitted = KnnReference(reference, frame, blocks, nearest, k, density_k, inclusive, None)
     if not ceiling:
         return fitted
     if second_reference is not None:
-        scores = knn_score(fitted, second_reference)
+        scores = _score(fitted, second_reference)
         return fitted._replace(ceiling=(scores.precision, scores.recall))
     alone = _among_themselves(nearest.rows[:, :k])
     return fitted._replace(ceiling=(alone, alone))
@@ -152,12 +176,18 @@ def knn_score(fitted: KnnReference, generated: Any, *, membership: bool = False)
     check_type("fitted", fitted, KnnReference, "a KnnReference, see knn_fit")
     d = fitted.features.shape[1]
     generated = as_features(generated, "generated", min_rows=fitted.k + 2, dim=d)
-    blocks = distances.to_blocks(generated, fitted.frame, fitted.blocks.size, "generated")
-    sq_radii = nearest_others(blocks, fitted.k).sq[:, -1]
-    found = compare(fitted, generated, blocks, sq_radii)
+    return _score(fitted, generated, membership)
+
+
+def _score(fitted: KnnReference, generated: Array, membership: bool = False) -> PrecisionRecall:
+    size = fitted.blocks.size
+    blocks = in_place(distances.to_blocks(generated, fitted.frame, size, "generated"))
+    found = compare(
+        fitted, generated, blocks, nearest_others(blocks, min(fitted.k + _SPARE, blocks.rows - 1))
+    )
     precise, recalled = found.within_r, found.within_g
     density = coverage = None
-    if fitted.sq_density_radii is not None:
+    if fitted.dense:
         density = float(found.density_count.mean() / fitted.density_k)
         coverage = float(found.covered.mean())
     ceiling = fitted.ceiling or (None, None)

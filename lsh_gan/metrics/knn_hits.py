@@ -1,7 +1,7 @@
 """Who lies in whose ball: all pairs of a generated set and the reference, tile by tile."""
 
 import collections
-import itertools
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -9,10 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.metrics import refine
-from lsh_gan.metrics.distances import TINY, Blocks, dots, few_places, slack, sq_distances
-from lsh_gan.metrics.inputs import Array
+from lsh_gan.metrics.distances import (
+    TINY,
+    Blocks,
+    dots,
+    few_places,
+    pack,
+    products,
+    slack,
+    sq_distances,
+)
+from lsh_gan.metrics.inputs import Array, readable
+from lsh_gan.metrics.nearest import Nearest
 
-_AHEAD = 2  # tiles under way while one is read
 _WAITING = 2**16  # open comparisons that are kept before they are decided
 
 
@@ -40,35 +49,32 @@ class _Side(NamedTuple):
     outer: Any
 
 
-def compare(fitted: Any, generated: Array, blocks: Blocks, sq_radii: np.ndarray) -> Found:
+def compare(fitted: Any, generated: Array, blocks: Blocks, nearest: Nearest) -> Found:
     """Compares a generated set with a reference.
 
     Args:
         fitted: A `KnnReference`.
         generated: Features as given, `[m, d]`.
         blocks: The same for the float32 kernels, in the frame of the reference.
-        sq_radii: Squared radii of the balls of G, float32 `[m]`.
+        nearest: The nearest others in G, at least k of each row.
 
     Returns:
         Memberships and counts, those of float64.
     """
-    d, others, dense = generated.shape[1], fitted.blocks, fitted.sq_density_radii
-    dense = np.full_like(fitted.sq_radii, np.inf) if dense is None else dense  # inf: no ball
-    r_balls, r_dense = (refine.balls(others, sq, d) for sq in (fitted.sq_radii, dense))
-    g_balls = refine.balls(blocks, sq_radii, d)
+    d, k, others = generated.shape[1], fitted.k, fitted.blocks
+    r_balls = refine.balls(others, fitted.nearest.sq[:, k - 1], d)
+    g_balls = refine.balls(blocks, nearest.sq[:, k - 1], d)
+    no_ball = np.full(others.rows, np.inf, np.float32)
+    dense = fitted.nearest.sq[:, fitted.density_k - 1] if fitted.dense else no_ball
+    r_dense = refine.balls(others, dense, d)
     r_sides = _sides(others, r_balls, r_dense)
     g_sides = _sides(blocks, g_balls)
     share, on_cpu = np.float32(slack(d)), jax.default_backend() == "cpu"
+    ahead = 0 if on_cpu else 1  # tiles under way while one is read
     # Rows of fillings are counted too, and cut off at the end.
     m, n = len(g_sides) * blocks.size, len(r_sides) * others.size
     found = Found(np.zeros(m, bool), np.zeros(n, bool), np.zeros(m, np.int64), np.zeros(n, bool))
-    judge = refine.Judge(fitted, generated, blocks, (r_balls, g_balls, r_dense))
-
-    def start(i: int, j: int):
-        dot = dots(blocks.features[i], others.features[j])
-        # An accelerator deals with all of a tile sooner than the host with a part of it.
-        near = _near(dot, g_sides[i], r_sides[j], share) if on_cpu else None
-        return i, j, dot, near
+    judge = refine.Judge(fitted, generated, blocks, nearest, (r_balls, g_balls, r_dense))
 
     def finish(i: int, j: int, dot: jax.Array, near: jax.Array | None):
         places = None if near is None else few_places(near)
@@ -79,10 +85,20 @@ def compare(fitted: Any, generated: Array, blocks: Blocks, sq_radii: np.ndarray)
             judge.settle(found)
 
     under_way: collections.deque = collections.deque()
-    for place in itertools.product(range(len(g_sides)), range(len(r_sides))):
-        under_way.append(start(*place))
-        if len(under_way) == _AHEAD:
-            finish(*under_way.popleft())
+    room = None
+    for j, of_r in enumerate(others.features):
+        of_r = readable(of_r)
+        for i, of_g in enumerate(blocks.features):
+            # An accelerator deals with all of a tile sooner than the host with a part of it.
+            if on_cpu:
+                dot, near = _near(of_g, of_r, g_sides[i], r_sides[j], share, room)
+            else:
+                dot, near = dots(of_g, of_r), None
+            under_way.append((i, j, dot, near))
+            if len(under_way) > ahead:
+                last = under_way.popleft()
+                finish(*last)
+                room = last[2]
     for some in under_way:
         finish(*some)
     judge.settle(found)
@@ -107,20 +123,24 @@ def _bounds(dot: Any, g_sq: Any, r_sq: Any, share: np.float32) -> tuple[Any, Any
     return d2 + error, d2 - error
 
 
-@jax.jit
-def _near(dot, g: _Side, r: _Side, share):
-    """Which pairs of a tile may lie in a ball of any kind."""
+@functools.partial(jax.jit, donate_argnames="room", keep_unused=True)
+def _near(x, y, g: _Side, r: _Side, share, room):
+    """Dot products of two blocks, and which pairs may lie in a ball of any kind, packed.
+
+    `room` as in `nearest`.
+    """
+    dot = products(x, y)
     _, lower = _bounds(dot, g.sq_norms[:, None], r.sq_norms[None, :], share)
-    return lower <= jnp.maximum(g.outer.max(0)[:, None], r.outer.max(0)[None, :])
+    return dot, pack(lower <= jnp.maximum(g.outer.max(0)[:, None], r.outer.max(0)[None, :]))
 
 
-def _enter_few(found, judge, dot, g: _Side, r: _Side, share, first, places: np.ndarray) -> None:
+def _enter_few(found, judge, dot, g: _Side, r: _Side, share, first, places: tuple) -> None:
     """Enters a tile of which only the pairs at `places` matter."""
-    x, y = np.divmod(places, dot.shape[1])
-    upper, lower = _bounds(np.asarray(dot).ravel()[places], g.sq_norms[x], r.sq_norms[y], share)
+    x, y = places
+    upper, lower = _bounds(np.asarray(dot)[x, y], g.sq_norms[x], r.sq_norms[y], share)
     g_rows, r_rows = x + first[0], y + first[1]
     kinds = (r.inner[0][y], r.outer[0][y]), (g.inner[0][x], g.outer[0][x])
-    bits = np.zeros(len(places), np.uint8)
+    bits = np.zeros(len(x), np.uint8)
     for kind, (inner, outer) in enumerate((*kinds, (r.inner[1][y], r.outer[1][y]))):
         sure = upper <= inner
         refine.enter(found, kind, g_rows[sure], r_rows[sure])

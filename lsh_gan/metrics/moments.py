@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsh_gan.metrics.distances import block_size
+from lsh_gan.metrics.distances import block_size, dots
 from lsh_gan.metrics.inputs import Array, as_features
 
 
@@ -46,19 +46,18 @@ def kid(reference: Any, generated: Any, *, memory_mb: int = 256) -> float:
 
 
 @jax.jit
-def _tile_sum(x: jax.Array, y: jax.Array) -> jax.Array:
-    x, y = x.astype(jnp.float32), y.astype(jnp.float32)
-    dot = jnp.matmul(x, y.T, precision=jax.lax.Precision.HIGHEST)
-    return jnp.sum((dot / x.shape[1] + 1) ** 3)
+def _row_sums(dot: jax.Array, d: jax.Array) -> jax.Array:
+    return jnp.sum((dot / d + 1) ** 3, axis=1)
 
 
 def _kernel_sum(x: Array, y: Array, size: int) -> float:
-    tiles = [
-        _tile_sum(x[i : i + size], y[j : j + size])
-        for i in range(0, len(x), size)
-        for j in range(0, len(y), size)
-    ]
-    return float(np.sum([np.asarray(t, np.float64) for t in tiles]))
+    """Sum of the kernel over all pairs. Of a set with itself half the tiles count twice."""
+    total, d = 0.0, np.float32(x.shape[1])
+    for i in range(0, len(x), size):
+        for j in range(i if x is y else 0, len(y), size):
+            rows = _row_sums(dots(x[i : i + size], y[j : j + size]), d)
+            total += np.asarray(rows).sum(dtype=np.float64) * (2 if x is y and i != j else 1)
+    return total
 
 
 def _diagonal_sum(x: Array) -> float:

@@ -7,8 +7,9 @@ import numpy as np
 
 from lsh_gan.metrics.distances import TINY, Blocks, dots, slack, sq_distances
 from lsh_gan.metrics.inputs import Array
+from lsh_gan.metrics.nearest import Nearest
 
-_ROWS = 128  # rows whose radii are found at a time: always as many, so that one program does
+_FEW_ROWS, _ROWS = 32, 128  # rows whose radii are found at a time, so that two programs do
 _CHUNK_VALUES = 2**18  # float64 differences held at a time
 
 
@@ -41,9 +42,14 @@ def bounds(sq_radii: np.ndarray, norms: np.ndarray, d: int) -> tuple[np.ndarray,
     return tuple(np.where(ball, b, np.float32(-np.inf)) for b in (radii - error, radii + error))
 
 
+def all_norms(blocks: Blocks) -> np.ndarray:
+    """Squared norms, float32 `[n]`."""
+    return np.concatenate([np.asarray(s) for s in blocks.sq_norms])[: blocks.rows]
+
+
 def balls(blocks: Blocks, sq_radii: np.ndarray, d: int) -> Balls:
     """Bounds the squared radii `[n]` that float32 distances gave, block by block."""
-    norms = np.concatenate([np.asarray(s) for s in blocks.sq_norms])[: blocks.rows]
+    norms = all_norms(blocks)
     fill = len(blocks.sq_norms) * blocks.size - blocks.rows
 
     def cut(values):
@@ -91,13 +97,17 @@ def _pick(blocks: Blocks, rows: np.ndarray, size: int) -> tuple[np.ndarray, np.n
 
 
 def exact_sq_radii(
-    features: Array, blocks: Blocks, outer: np.ndarray, rows: np.ndarray, k: int
+    features: Array, blocks: Blocks, nearest: Nearest, outer: np.ndarray, rows: np.ndarray, k: int
 ) -> np.ndarray:
     """Squared distances in float64 of some rows to their k-th nearest other row.
+
+    The nearest that are held are all that can matter, unless the last of them is as near as the
+    k-th, up to the error of float32.
 
     Args:
         features: The set as given, `[n, d]`.
         blocks: The same set for the float32 kernels.
+        nearest: The nearest others, at least k of each row.
         outer: Upper bounds of the squared radii, float32 `[n]`.
         rows: The rows asked for, int `[q]`.
         k: Which neighbour.
@@ -105,12 +115,27 @@ def exact_sq_radii(
     Returns:
         float64 `[q]`.
     """
+    held = nearest.rows[rows]
+    sq = exact_sq_distances(features, features, np.repeat(rows, held.shape[1]), held.ravel())
+    radii = np.partition(sq.reshape(held.shape), k - 1, axis=1)[:, k - 1]
+    last, _ = bounds(nearest.sq[rows, -1], all_norms(blocks)[rows], features.shape[1])
+    open_rows = last <= outer[rows]
+    if open_rows.any():
+        radii[open_rows] = _searched(features, blocks, outer, rows[open_rows], k)
+    return radii
+
+
+def _searched(
+    features: Array, blocks: Blocks, outer: np.ndarray, rows: np.ndarray, k: int
+) -> np.ndarray:
+    """What `exact_sq_radii` returns, from all rows that float32 cannot rule out."""
     radii = np.empty(len(rows))
     share = np.float32(slack(features.shape[1]))
-    for start in range(0, len(rows), _ROWS):
-        chosen = rows[start : start + _ROWS]
-        x, x_sq = _pick(blocks, chosen, _ROWS)
-        limit = np.full(_ROWS, -np.inf, np.float32)
+    size = _FEW_ROWS if len(rows) <= _FEW_ROWS else _ROWS
+    for start in range(0, len(rows), size):
+        chosen = rows[start : start + size]
+        x, x_sq = _pick(blocks, chosen, size)
+        limit = np.full(size, -np.inf, np.float32)
         limit[: len(chosen)] = outer[chosen]
         pairs = []
         for j, (y, y_sq) in enumerate(zip(blocks.features, blocks.sq_norms, strict=True)):
@@ -129,13 +154,15 @@ def exact_sq_radii(
 class Judge:
     """Decides open comparisons in float64; an exact radius is computed once."""
 
-    def __init__(self, fitted: Any, generated: Array, blocks: Blocks, balls: tuple):
+    def __init__(
+        self, fitted: Any, generated: Array, blocks: Blocks, nearest: Nearest, balls: tuple
+    ):
         self.fitted, self.generated = fitted, generated
         self.outer = [np.concatenate(b.outer) for b in balls]
         self.sources = (
-            (fitted.features, fitted.blocks, fitted.k),
-            (generated, blocks, fitted.k),
-            (fitted.features, fitted.blocks, fitted.density_k),
+            (fitted.features, fitted.blocks, fitted.nearest, fitted.k),
+            (generated, blocks, nearest, fitted.k),
+            (fitted.features, fitted.blocks, fitted.nearest, fitted.density_k),
         )
         self.radii = [np.full(len(outer), np.nan) for outer in self.outer]
         self.open: list[tuple[np.ndarray, ...]] = []
@@ -166,11 +193,11 @@ class Judge:
                 enter(found, kind, g[inside], r[inside])
 
     def _radii(self, kind: int, owners: np.ndarray) -> np.ndarray:
-        features, blocks, k = self.sources[kind]
+        features, blocks, nearest, k = self.sources[kind]
         known = self.radii[kind]
         new = np.unique(owners[np.isnan(known[owners])])
         if len(new):
-            known[new] = exact_sq_radii(features, blocks, self.outer[kind], new, k)
+            known[new] = exact_sq_radii(features, blocks, nearest, self.outer[kind], new, k)
         return known[owners]
 
 

@@ -23,9 +23,10 @@ from lsh_gan.metrics.hashing import Hasher, HashSpec
 from lsh_gan.metrics.inputs import Array
 from lsh_gan.metrics.knn import KnnReference
 from lsh_gan.metrics.lsh import LshReference
+from lsh_gan.metrics.nearest import Nearest
 from lsh_gan.metrics.sketch import Sketch, from_cells
 
-VERSION = 3  # also counts the ways that codes are made: bump it when a hash of equal arrays changes
+VERSION = 4  # also counts the ways that codes are made: bump it when a hash of equal arrays changes
 _UNREADABLE = (
     OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, NotImplementedError,
     RuntimeError, zipfile.BadZipFile, zlib.error,
@@ -218,11 +219,10 @@ def _from_knn(
     fitted: KnnReference, source: str, keep_features: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     features = _plain(fitted.features)
-    arrays = {"shift": fitted.frame.shift, "sq_radii": fitted.sq_radii}
+    arrays = {"shift": fitted.frame.shift}
+    arrays |= {"nearest_sq": fitted.nearest.sq, "nearest_rows": fitted.nearest.rows}
     if keep_features:
         arrays["features"] = features
-    if fitted.sq_density_radii is not None:
-        arrays["sq_density_radii"] = fitted.sq_density_radii
     header = {
         "kind": "knn", "source": source, "scale": fitted.frame.scale, "size": fitted.blocks.size,
         "k": fitted.k, "density_k": fitted.density_k, "inclusive": fitted.inclusive,
@@ -252,6 +252,6 @@ def _to_knn(
     blocks = distances.to_blocks(features, frame, header["size"], "reference")
     ceiling = header["ceiling"]
     return KnnReference(
-        features, frame, blocks, arrays["sq_radii"], arrays.get("sq_density_radii"),
+        features, frame, blocks, Nearest(arrays["nearest_sq"], arrays["nearest_rows"]),
         header["k"], header["density_k"], header["inclusive"], ceiling and tuple(ceiling),
     )  # fmt: skip

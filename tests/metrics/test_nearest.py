@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lsh_gan.metrics import distances, knn, knn_hits, knn_precision_recall, nearest
+from lsh_gan.metrics import distances, knn, knn_hits, knn_precision_recall, nearest, refine
 
 FORMS = {"threshold": nearest._by_threshold, "selection": nearest._by_selection}
 
@@ -66,11 +66,44 @@ def test_both_forms_of_a_tile_find_the_same(monkeypatch):
 
 
 def test_few_places():
-    mask = np.zeros((40, 40), bool)
-    mask[3, 5] = mask[3, 6] = mask[39, 39] = True
-    np.testing.assert_array_equal(distances.few_places(mask), np.flatnonzero(mask))
-    assert len(distances.few_places(np.zeros((40, 40), bool))) == 0
-    assert distances.few_places(np.ones((40, 40), bool)) is None
+    mask = np.random.default_rng(0).random((48, 40)) < 0.02
+    mask[3, 5] = mask[3, 6] = mask[47, 39] = mask[0, 0] = True
+    found = zip(*distances.few_places(distances.pack(mask)), strict=True)
+    assert sorted(found) == sorted(zip(*np.nonzero(mask), strict=True))
+    rows, columns = distances.few_places(distances.pack(np.zeros((48, 40), bool)))
+    assert len(rows) == len(columns) == 0
+    mask[:, ::32] = True  # two columns of forty
+    assert distances.few_places(distances.pack(mask)) is None
+
+
+def test_blocks_are_halved_for_their_own_pairs(monkeypatch):
+    x = sets()["far"]
+    blocks = blocks_of(x, 128)
+    whole = nearest.nearest_others(blocks, 5)
+    monkeypatch.setattr(nearest, "_LEAST", 16)
+    finest, pairs = nearest._pairs(distances.in_place(blocks))
+    assert finest.size == 16
+    met = np.kron(np.eye(len(finest.features), dtype=int), np.ones((16, 16), int))
+    for level, i, j in pairs:
+        met[i * level.size : (i + 1) * level.size, j * level.size : (j + 1) * level.size] += 1
+    np.testing.assert_array_equal(np.triu(met), np.triu(np.ones_like(met)))  # all pairs, once
+    cut = nearest.nearest_others(blocks, 5)
+    np.testing.assert_array_equal(whole.rows, cut.rows)
+    # Products of other shapes round otherwise.
+    np.testing.assert_allclose(whole.sq, cut.sq, rtol=0, atol=4e-6 * np.sum(x**2, axis=1).max())
+
+
+@pytest.mark.parametrize("name", sets())
+def test_exact_radii_of_held_neighbours_and_of_a_search_are_equal(name):
+    x, k = sets()[name], 3
+    blocks = blocks_of(x, 128)
+    held = nearest.nearest_others(blocks, k + 1)
+    outer = np.concatenate(refine.balls(blocks, held.sq[:, k - 1], x.shape[1]).outer)
+    rows = np.arange(0, len(x), 2)
+    exact = refine.exact_sq_radii(x, blocks, held, outer, rows, k)
+    searched = refine._searched(x, blocks, outer, rows, k)
+    np.testing.assert_array_equal(exact, searched)
+    np.testing.assert_allclose(exact, oracle(x, k)[rows, k - 1], rtol=1e-12)
 
 
 def test_features_around_the_origin_are_not_moved():
@@ -92,7 +125,7 @@ def test_features_around_the_origin_are_not_moved():
 def test_blocks_are_of_equal_size_and_fit_in_memory(rows, d):
     for memory_mb in (1, 16, 256):
         size = distances.block_size(rows, d, memory_mb)
-        assert size % 8 == 0
+        assert size % 16 == 0
         assert size == 128 or 24 * size * size <= 1.1 * memory_mb * 2**20
-        # At most a block less 8 rows is filled up in all.
-        assert -(-rows // size) * size - rows < max(128, 8 * -(-rows // size))
+        # Fewer than 16 rows a block are filled up.
+        assert -(-rows // size) * size - rows < max(128, 16 * -(-rows // size))
