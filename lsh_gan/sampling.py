@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan import sharding
+from lsh_gan.backend import on_cpu
 from lsh_gan.generators import Generator
 from lsh_gan.generators.latents import labels, latents
 
@@ -105,7 +106,7 @@ def part_size(generator: Generator, batch_size: int) -> int:
     There the memory of large batches is also asked anew of the system for every batch, which takes
     up to a fifth of the time.
     """
-    if jax.default_backend() != "cpu":
+    if not on_cpu():
         return batch_size
     devices = jax.local_device_count()
     wanted = max(_CPU_BYTES // _largest_activation(generator), _CPU_IMAGES) * devices

@@ -1,10 +1,11 @@
 """Convolutions in the form that is fast on the device at hand, and folding of batch norms."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from lsh_gan.backend import on_cpu
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -25,7 +26,7 @@ def convolve(x, kernel, *, strides: int = 1, padding: Padding = ((0, 0), (0, 0))
     Returns:
         Float32 `[n, out_h, out_w, features]`.
     """
-    if jax.default_backend() == "cpu":
+    if on_cpu():
         if groups > 1 and groups == x.shape[-1] == kernel.shape[-1]:
             return _depthwise_by_shifts(x, kernel[:, :, 0], strides, padding)
         if kernel.shape[:2] == (1, 1) and groups == strides == 1 and not np.any(padding):

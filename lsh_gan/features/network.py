@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan import sharding, tensor_files
+from lsh_gan.backend import on_cpu
 from lsh_gan.errors import choose, nearest
 from lsh_gan.features.registry import FEATURES, FeatureSpec
 from lsh_gan.features.resizing import resize
@@ -211,7 +212,7 @@ def embed(
         ValueError: No images, sizes that differ, or a feature that is NaN or Inf (row index).
     """
     if batch_size is None:
-        batch_size = _CPU_BATCH if jax.default_backend() == "cpu" else _DEVICE_BATCH
+        batch_size = _CPU_BATCH if on_cpu() else _DEVICE_BATCH
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size is {batch_size!r}; expected an integer of at least 1.")
     parts = []

@@ -16,13 +16,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from lsh_gan.backend import on_cpu
+
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _SMALL = 64  # pixels
 
 
 def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     """Cross-correlates `x [n, h, w, i]` with `kernel [kh, kw, i, o]` at stride 1, zero padded."""
-    if jax.default_backend() == "cpu":
+    if on_cpu():
         return _conv_fast_kernel_gradient(x, kernel, padding)
     return _conv(x, kernel, padding)
 
@@ -89,7 +91,7 @@ def conv_transpose_4x4(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
         `[n, 2h, 2w, o]`.
     """
-    if jax.default_backend() == "cpu" and x.shape[1] * x.shape[2] <= _SMALL:
+    if on_cpu() and x.shape[1] * x.shape[2] <= _SMALL:
         # The 2×2 windows of so small an image lie on its border for the greater part.
         return _upsample_products(x, kernel, _transposed_phases)
     return phase_conv(x, kernel[::-1, ::-1].reshape(2, 2, 2, 2, *kernel.shape[2:]))
@@ -133,7 +135,7 @@ def upsample_bilinear_conv_3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _products_pay(x: jax.Array) -> bool:
     # Measured on CPU: 1.5 to 2 times faster from 256 channels on, slower below, where the sums of
     # the nine products, which are bound by memory, take longer than the products.
-    return jax.default_backend() == "cpu" and x.shape[-1] >= 256
+    return on_cpu() and x.shape[-1] >= 256
 
 
 def _upsample_products(x: jax.Array, kernel: jax.Array, phases: Callable) -> jax.Array:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lsh_gan.backend import on_cpu
 from lsh_gan.metrics.cells import Blocks, Grouped, batched
 from lsh_gan.metrics.distances import TINY, Frame
 from lsh_gan.metrics.inputs import Array, is_wide, narrow
@@ -51,13 +52,11 @@ class Bounds(NamedTuple):
     candidate_outer: np.ndarray
 
 
-def on_cpu() -> bool:
-    """Whether rows are fetched by NumPy: on a CPU, XLA gathers at a quarter of its speed."""
-    return jax.default_backend() == "cpu"
-
-
 def as_points(features: Array, frame: Frame) -> Points:
-    """The set where its rows are fetched from: on the host on a CPU, else on the device."""
+    """The set where its rows are fetched from: on the host on a CPU, else on the device.
+
+    On a CPU, XLA gathers at a quarter of NumPy's speed.
+    """
     on_host = on_cpu() or is_wide(features, frame.shift)
     return Points(np.asarray(features) if on_host else jnp.asarray(features), frame)
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lsh_gan.backend import on_cpu
 from lsh_gan.metrics.inputs import Array, is_wide, narrow, on_host_if_free, readable
 
 _UNIT = 2.0**-24  # unit roundoff of float32
@@ -66,7 +67,7 @@ def block_size(rows: int, d: int, memory_mb: int) -> int:
     if memory_mb < 1:
         raise ValueError(f"memory_mb = {memory_mb}; expected at least 1.")
     limit = 2 ** int(math.log2(math.sqrt(memory_mb * 2**20 / 24)))
-    if jax.default_backend() == "cpu":
+    if on_cpu():
         limit = max(_MIN_BLOCK, min(limit, 2048))
         return max(_MIN_BLOCK, 16 * math.ceil(rows / (16 * math.ceil(rows / limit))))
     return max(_MIN_BLOCK, min(limit, 2 ** math.ceil(math.log2(max(rows, 2)))))
@@ -131,7 +132,7 @@ def to_blocks(features: Array, frame: Frame, size: int, source: str) -> Blocks:
             x = numpy.pad(x, ((0, size - rows), (0, 0)))
         if not as_is:
             x = move(x, np.float32(shift), np.float32(scale))
-        blocks.append(x if jax.default_backend() == "cpu" else jnp.asarray(x))
+        blocks.append(x if on_cpu() else jnp.asarray(x))
         norms.append(_sq_norms(x, np.int32(rows)))
     finite = np.isfinite(np.concatenate([np.asarray(s) for s in norms]))[: features.shape[0]]
     if not finite.all():
@@ -145,7 +146,7 @@ def in_place(blocks: Blocks) -> Blocks:
 
     As large a copy as the set itself, where that does not lie as XLA needs it.
     """
-    if jax.default_backend() != "cpu":
+    if not on_cpu():
         return blocks
     features, sq_norms = (tuple(np.asarray(readable(x)) for x in parts) for parts in blocks[2:])
     return blocks._replace(features=features, sq_norms=sq_norms)

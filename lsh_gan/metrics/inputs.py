@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lsh_gan.backend import on_cpu
+
 Array = np.ndarray | jax.Array
 _CHECK_ROWS = 1024
 _ALIGNMENT = 64  # bytes
@@ -52,12 +54,12 @@ def as_all_features(
 
 def on_host_if_free(features: Array) -> Array:
     """The array as NumPy's where the device is the CPU: a view, whose rows are views or quick."""
-    return np.asarray(features) if jax.default_backend() == "cpu" else features
+    return np.asarray(features) if on_cpu() else features
 
 
 def readable(features: Array) -> Array:
     """The array as XLA reads it without a copy of its own for every program: once copied, if so."""
-    if isinstance(features, np.ndarray) and jax.default_backend() == "cpu":
+    if isinstance(features, np.ndarray) and on_cpu():
         if features.ctypes.data % _ALIGNMENT or not features.flags.c_contiguous:
             place = readable_empty(features.shape, features.dtype)
             place[:] = features

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lsh_gan.backend import on_cpu
 from lsh_gan.metrics import refine
 from lsh_gan.metrics.distances import (
     TINY,
@@ -69,36 +70,43 @@ def compare(fitted: Any, generated: Array, blocks: Blocks, nearest: Nearest) -> 
     r_dense = refine.balls(others, dense, d)
     r_sides = _sides(others, r_balls, r_dense)
     g_sides = _sides(blocks, g_balls)
-    share, on_cpu = np.float32(slack(d)), jax.default_backend() == "cpu"
-    ahead = 0 if on_cpu else 1  # tiles under way while one is read
+    share = np.float32(slack(d))
+    ahead = 0 if on_cpu() else 1  # tiles under way while one is read
     # Rows of fillings are counted too, and cut off at the end.
     m, n = len(g_sides) * blocks.size, len(r_sides) * others.size
     found = Found(np.zeros(m, bool), np.zeros(n, bool), np.zeros(m, np.int64), np.zeros(n, bool))
     judge = refine.Judge(fitted, generated, blocks, nearest, (r_balls, g_balls, r_dense))
 
-    def finish(i: int, j: int, dot: jax.Array, near: jax.Array | None):
-        places = None if near is None else few_places(near)
-        enter = _enter_whole if places is None else _enter_few
-        first = i * blocks.size, j * others.size
-        enter(found, judge, dot, g_sides[i], r_sides[j], share, first, places)
-        if judge.waiting > _WAITING:
-            judge.settle(found)
+    def start(i: int, j: int, of_r: Array, room: jax.Array | None) -> tuple[jax.Array, Any]:
+        of_g, sides = blocks.features[i], (g_sides[i], r_sides[j], share)
+        if on_cpu():
+            return _near(of_g, of_r, *sides, room)
+        # An accelerator deals with all of a tile sooner than the host with a part of it.
+        dot = dots(of_g, of_r)
+        return dot, _compare_tile(dot, *sides)
+
+    def finish(i: int, j: int, dot: jax.Array, known: Any) -> None:
+        first, sides = (i * blocks.size, j * others.size), (g_sides[i], r_sides[j], share)
+        if on_cpu():
+            places = few_places(known)
+            if places is not None:
+                _enter_few(found, judge, dot, *sides, first, places)
+                return
+            known = _compare_tile(dot, *sides)
+        _enter_whole(found, judge, known, first)
 
     under_way: collections.deque = collections.deque()
     room = None
     for j, of_r in enumerate(others.features):
         of_r = readable(of_r)
-        for i, of_g in enumerate(blocks.features):
-            # An accelerator deals with all of a tile sooner than the host with a part of it.
-            if on_cpu:
-                dot, near = _near(of_g, of_r, g_sides[i], r_sides[j], share, room)
-            else:
-                dot, near = dots(of_g, of_r), None
-            under_way.append((i, j, dot, near))
+        for i in range(len(g_sides)):
+            under_way.append((i, j, *start(i, j, of_r, room)))
             if len(under_way) > ahead:
-                last = under_way.popleft()
-                finish(*last)
-                room = last[2]
+                i_last, j_last, dot, known = under_way.popleft()
+                finish(i_last, j_last, dot, known)
+                room = dot
+            if judge.waiting > _WAITING:
+                judge.settle(found)
     for some in under_way:
         finish(*some)
     judge.settle(found)
@@ -113,7 +121,7 @@ def _sides(blocks: Blocks, *kinds: refine.Balls) -> list[_Side]:
     outer = [np.stack(parts) for parts in zip(*(kind.outer for kind in kinds), strict=True)]
     sides = [_Side(np.asarray(s), *b) for s, *b in zip(blocks.sq_norms, inner, outer, strict=True)]
     # The host reads them too where it enters pairs one by one, and then kernels read its memory.
-    return sides if jax.default_backend() == "cpu" else jax.device_put(sides)
+    return sides if on_cpu() else jax.device_put(sides)
 
 
 def _bounds(dot: Any, g_sq: Any, r_sq: Any, share: np.float32) -> tuple[Any, Any]:
@@ -149,10 +157,10 @@ def _enter_few(found, judge, dot, g: _Side, r: _Side, share, first, places: tupl
     judge.add(g_rows[some], r_rows[some], bits[some])
 
 
-def _enter_whole(found, judge, dot, g: _Side, r: _Side, share, first, _) -> None:
-    """Enters a tile of which many pairs matter."""
-    hits, unsettled, any_open = _compare_tile(dot, g, r, share)
-    rows, columns = (slice(at, at + size) for at, size in zip(first, dot.shape, strict=True))
+def _enter_whole(found: Found, judge: refine.Judge, known: tuple, first: tuple[int, int]) -> None:
+    """Enters what `_compare_tile` says of a tile."""
+    hits, unsettled, any_open = known
+    rows, columns = (slice(at, at + size) for at, size in zip(first, unsettled.shape, strict=True))
     found.within_r[rows] |= np.asarray(hits[0])
     found.within_g[columns] |= np.asarray(hits[1])
     found.density_count[rows] += np.asarray(hits[2])

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lsh_gan.backend import on_cpu
 from lsh_gan.metrics.distances import (
     Blocks,
     dots,
@@ -37,7 +38,7 @@ class Nearest(NamedTuple):
 
 def nearest_others(blocks: Blocks, k: int) -> Nearest:
     """The k nearest others of every row, float32 and int32 `[n, k]`; at least k + 1 rows."""
-    find = _by_threshold if jax.default_backend() == "cpu" else _by_selection
+    find = _by_threshold if on_cpu() else _by_selection
     return Nearest(*(part[: blocks.rows] for part in find(blocks, k)))
 
 
@@ -187,7 +188,7 @@ def k_smallest(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
 
     k is at most a. Of equal values the first come first.
     """
-    if jax.default_backend() != "cpu":
+    if not on_cpu():
         values, at = jax.lax.top_k(-x.swapaxes(-1, -2), k)
         return -values.swapaxes(-1, -2), at.swapaxes(-1, -2)
     # One minimum after another, across columns: a third of what XLA's top_k takes on a CPU.

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lsh_gan.backend import on_cpu
 from lsh_gan.metrics import hashing
 from lsh_gan.metrics.bits import check_votes, choose_digits
 from lsh_gan.metrics.checks import check_type
@@ -153,7 +154,7 @@ def check_same_hasher(a: Hasher, b: Hasher) -> None:
 def empty_counts(hasher: Hasher) -> Array:
     """Zeros, int32 `[t, cells]`; NumPy's on a CPU, which counts there in half the time."""
     shape = hasher.spec.num_tables, hasher.cells
-    if jax.default_backend() != "cpu":
+    if not on_cpu():
         return jnp.zeros(shape, jnp.int32)
     counts = readable_empty(shape, np.int32)
     counts.fill(0)

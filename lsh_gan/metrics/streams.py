@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lsh_gan.backend import on_cpu
 from lsh_gan.metrics.inputs import Array, check_finite, check_shape, on_host_if_free, readable_empty
 
 SAMPLE_ROWS = 4096  # rows that a hash is fitted on
@@ -20,7 +21,7 @@ SAMPLE_ROWS = 4096  # rows that a hash is fitted on
 
 def block_rows() -> int:
     """Rows of a block: few enough for a CPU's caches, or enough to occupy an accelerator."""
-    return 4096 if jax.default_backend() == "cpu" else 32768
+    return 4096 if on_cpu() else 32768
 
 
 def batches(features: Any, source: str, *, dim: int | None = None) -> Iterator[Array]:
