@@ -40,16 +40,15 @@ def as_features(features: Any, source: str, *, min_rows: int = 1, dim: int | Non
     return features
 
 
-def as_all_features(
-    reference: Any, generated: Any, second_reference: Any, *, min_rows: int
-) -> tuple[Array, Array, Array | None]:
-    """All sets of a score, checked as by `as_features` before heavy work on any of them."""
+def as_references(
+    reference: Any, second_reference: Any, *, min_rows: int
+) -> tuple[Array, Array | None]:
+    """A reference and, unless it is None, a second one, both checked by `as_features`."""
     reference = as_features(reference, "reference", min_rows=min_rows)
-    others = {"min_rows": min_rows, "dim": reference.shape[1]}
-    generated = as_features(generated, "generated", **others)
     if second_reference is not None:
-        second_reference = as_features(second_reference, "second reference", **others)
-    return reference, generated, second_reference
+        options = {"min_rows": min_rows, "dim": reference.shape[1]}
+        second_reference = as_features(second_reference, "second reference", **options)
+    return reference, second_reference
 
 
 def on_host_if_free(features: Array) -> Array:

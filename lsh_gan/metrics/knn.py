@@ -31,7 +31,7 @@ import numpy as np
 from lsh_gan.metrics import distances
 from lsh_gan.metrics.checks import check_type, check_whole
 from lsh_gan.metrics.distances import Blocks, Frame, in_place
-from lsh_gan.metrics.inputs import Array, as_all_features, as_features
+from lsh_gan.metrics.inputs import Array, as_features, as_references
 from lsh_gan.metrics.knn_hits import compare
 from lsh_gan.metrics.nearest import Nearest, nearest_others
 from lsh_gan.metrics.types import PrecisionRecall
@@ -101,11 +101,10 @@ def knn_precision_recall(
         ValueError: NaN, Inf, wrong shape, or fewer than k + 2 rows.
     """
     _check_neighbours(k, density_k)
-    reference, generated, second_reference = as_all_features(
-        reference, generated, second_reference, min_rows=k + 2
-    )
-    second_reference = second_reference if ceiling else None
-    fitted = _fit(reference, second_reference, k, density_k, inclusive, ceiling, memory_mb)
+    # All sets are checked before heavy work on any of them.
+    references = as_references(reference, second_reference, min_rows=k + 2)
+    generated = as_features(generated, "generated", min_rows=k + 2, dim=references[0].shape[1])
+    fitted = _fit(*references, k, density_k, inclusive, ceiling, memory_mb)
     return _score(fitted, generated, membership)
 
 
@@ -121,13 +120,8 @@ def knn_fit(
 ) -> KnnReference:
     """Computes what depends on the reference alone; arguments as `knn_precision_recall`."""
     _check_neighbours(k, density_k)
-    reference = as_features(reference, "reference", min_rows=k + 2)
-    if second_reference is not None:
-        dim = reference.shape[1]
-        second_reference = as_features(
-            second_reference, "second reference", min_rows=k + 2, dim=dim
-        )
-    return _fit(reference, second_reference, k, density_k, inclusive, ceiling, memory_mb)
+    references = as_references(reference, second_reference, min_rows=k + 2)
+    return _fit(*references, k, density_k, inclusive, ceiling, memory_mb)
 
 
 def _check_neighbours(k: int, density_k: int) -> None:

@@ -29,7 +29,7 @@ from lsh_gan.metrics.checks import check_type, check_whole
 from lsh_gan.metrics.distances import Frame
 from lsh_gan.metrics.hash_fit import draw_hash
 from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
-from lsh_gan.metrics.inputs import Array, as_features
+from lsh_gan.metrics.inputs import Array, as_features, as_references
 from lsh_gan.metrics.types import PrecisionRecall
 
 # `num_bits='auto'`: other rows that the cells of a recognised row hold, over log2(n).
@@ -93,11 +93,12 @@ def lsh_knn_precision_recall(
         TypeError: Features that are not floating-point arrays.
         ValueError: NaN, Inf, wrong shape, or fewer than k + 2 rows.
     """
-    fitted = lsh_knn_fit(
-        key, reference, spec=spec, k=k, votes=votes, inclusive=inclusive, ceiling=ceiling,
-        second_reference=second_reference, max_cell=max_cell, memory_mb=memory_mb,
-    )  # fmt: skip
-    return lsh_knn_score(fitted, generated, membership=membership)
+    rule = _rule(k, votes, inclusive, max_cell, memory_mb)
+    # All sets are checked before heavy work on any of them.
+    references = as_references(reference, second_reference, min_rows=k + 2)
+    generated = as_features(generated, "generated", min_rows=k + 2, dim=references[0].shape[1])
+    fitted = _fit(key, *references, spec, rule, votes, ceiling, "")
+    return _score(fitted, generated, membership)
 
 
 def lsh_knn_fit(
@@ -115,25 +116,42 @@ def lsh_knn_fit(
     source: str = "",
 ) -> LshKnnReference:
     """Computes what depends on the reference alone; arguments as `lsh_knn_precision_recall`."""
-    spec = HashSpec() if spec is None else spec
+    rule = _rule(k, votes, inclusive, max_cell, memory_mb)
+    references = as_references(reference, second_reference, min_rows=k + 2)
+    return _fit(key, *references, spec, rule, votes, ceiling, source)
+
+
+def _rule(k: int, votes: float | None, inclusive: bool, max_cell: int, memory_mb: int) -> Rule:
     lsh.check_votes(1, votes)
     check_whole(k=k, max_cell=max_cell)
     if k < 1 or max_cell <= k:
         raise ValueError(f"k = {k}, max_cell = {max_cell}; expected 1 <= k < max_cell.")
-    reference = as_features(reference, "reference", min_rows=k + 2)
+    return Rule(k, inclusive, votes is None, max_cell, memory_mb)
+
+
+def _fit(
+    key: jax.Array,
+    reference: Array,
+    second_reference: Array | None,
+    spec: HashSpec | None,
+    rule: Rule,
+    votes: float | None,
+    ceiling: bool,
+    source: str,
+) -> LshKnnReference:
+    spec = HashSpec() if spec is None else spec
     sample = lsh.sample_rows(reference, "reference")
     hasher = draw_hash(key, sample, spec, source=source)
     codes = lsh.encode_all(hasher, reference, "reference")
     if spec.num_bits == "auto":
-        others = max(k + 1, round(CELL_ROWS_PER_LOG2 * np.log2(reference.shape[0])))
+        others = max(rule.k + 1, round(CELL_ROWS_PER_LOG2 * np.log2(reference.shape[0])))
         hasher = choose_digits(hasher, codes, min_count=others, votes=votes or 0.5)
-    rule = Rule(k, inclusive, votes is None, max_cell, memory_mb)
     balls = _balls(hasher, rule, reference, codes)
     fitted = LshKnnReference(hasher, balls, rule, votes, None)
     if not ceiling:
         return fitted
     if second_reference is not None:
-        scores = lsh_knn_score(fitted, second_reference)
+        scores = _score(fitted, second_reference)
         return fitted._replace(ceiling=(scores.precision, scores.recall))
     alone = float(_join(balls.covered, votes).mean())
     return fitted._replace(ceiling=(alone, alone))
@@ -156,9 +174,13 @@ def lsh_knn_score(
 ) -> PrecisionRecall:
     """Scores `generated` `[m, d]` against a fitted reference; see `lsh_knn_precision_recall`."""
     check_type("fitted", fitted, LshKnnReference, "an LshKnnReference, see lsh_knn_fit")
+    d = fitted.balls.points.features.shape[1]
+    generated = as_features(generated, "generated", min_rows=fitted.rule.k + 2, dim=d)
+    return _score(fitted, generated, membership)
+
+
+def _score(fitted: LshKnnReference, generated: Array, membership: bool = False) -> PrecisionRecall:
     reference, hasher, rule = fitted.balls, fitted.hasher, fitted.rule
-    d = reference.points.features.shape[1]
-    generated = as_features(generated, "generated", min_rows=rule.k + 2, dim=d)
     codes = lsh.encode_all(hasher, generated, "generated")
     balls = _balls(hasher, rule, generated, codes)
     in_r, in_g = cell_balls.hits(balls, reference, rule)

@@ -1,5 +1,7 @@
 """Bad input of every public function: one clear error, before any heavy work."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,10 +13,12 @@ from lsh_gan.metrics import (
     fit_hash,
     frechet_distance,
     kid,
+    knn,
     knn_fit,
     knn_precision_recall,
     knn_score,
     lsh_fit,
+    lsh_knn,
     lsh_knn_fit,
     lsh_knn_precision_recall,
     lsh_knn_score,
@@ -45,10 +49,10 @@ PAIRS = {
 SINGLES = {
     **{f"{name} reference": (lambda x, f=f: f(x, G), "reference") for name, f in PAIRS.items()},
     **{f"{name} generated": (lambda x, f=f: f(R, x), "generated") for name, f in PAIRS.items()},
-    "knn second": (lambda x: knn_fit(R, second_reference=x), "generated|second reference"),
+    "knn second": (lambda x: knn_fit(R, second_reference=x), "second reference"),
     "lsh second": (lambda x: lsh_fit(KEY, R, spec=SPEC, second_reference=x), "second reference"),
     "lsh_knn second": (
-        lambda x: lsh_knn_fit(KEY, R, spec=SPEC, second_reference=x), "generated|second reference",
+        lambda x: lsh_knn_fit(KEY, R, spec=SPEC, second_reference=x), "second reference",
     ),
     "knn_fit": (knn_fit, "reference"),
     "knn_score": (lambda x: knn_score(knn_fit(R), x), "generated"),
@@ -216,6 +220,22 @@ def test_voting_options(options, message):
         lsh_precision_recall(KEY, R, G, **options)
     with pytest.raises(ValueError, match=message):
         fit_hash(KEY, R, **options)
+
+
+def test_all_sets_are_checked_before_heavy_work(monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("heavy work has begun")
+
+    monkeypatch.setattr(knn, "nearest_others", never)
+    monkeypatch.setattr(lsh_knn, "draw_hash", never)
+    bad = np.where(np.arange(30)[:, None] == 7, np.nan, G)
+    for score in (knn_precision_recall, functools.partial(lsh_knn_precision_recall, KEY)):
+        with pytest.raises(ValueError, match="generated has NaN or Inf in row 7"):
+            score(R, bad)
+        with pytest.raises(ValueError, match="second reference has NaN or Inf in row 7"):
+            score(R, G, second_reference=bad)
+        with pytest.raises(AssertionError, match="heavy work has begun"):
+            score(R, G)
 
 
 def test_options_of_knn():
