@@ -85,7 +85,7 @@ def measure_kernels(r: jax.Array, g: jax.Array, rounds: int) -> list[Kernel]:
     codes = hashing.encode(hasher, batch)
     cells = hashing.cell_index(hasher, codes)
     frame = distances.fit_frame(r)
-    size = distances.block_size(len(r), d, MEMORY_MB)
+    size = distances.block_size(len(r), MEMORY_MB)
     x, y = (distances.to_blocks(part[:size], frame, size, "features") for part in (r, g))
     x, x_sq, y, y_sq = x.features[0], x.sq_norms[0], y.features[0], y.sq_norms[0]
     dot = jax.block_until_ready(distances.dots(x, y))

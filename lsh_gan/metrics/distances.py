@@ -57,12 +57,11 @@ def slack(d: int) -> float:
     return (8 + 2 * math.sqrt(d)) * _UNIT
 
 
-def block_size(rows: int, d: int, memory_mb: int) -> int:
+def block_size(rows: int, memory_mb: int) -> int:
     """Rows in a block: several float32 tiles [block, block] fit in `memory_mb`.
 
-    On a CPU a tile also stays in the caches between its product and what is asked of it, unless d
-    is so small that starting it would cost more, and blocks are of equal size, a multiple of 8, so
-    that little is filled up. Elsewhere the size is a power of two.
+    On a CPU blocks have at most 2048 rows, where products are fastest, and equal sizes, a multiple
+    of 16, so that little is filled up. Elsewhere the size is a power of two.
     """
     if memory_mb < 1:
         raise ValueError(f"memory_mb = {memory_mb}; expected at least 1.")

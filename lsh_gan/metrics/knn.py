@@ -140,7 +140,7 @@ def _fit(
     memory_mb: int,
 ) -> KnnReference:
     frame = distances.fit_frame(reference)
-    size = distances.block_size(*reference.shape, memory_mb)
+    size = distances.block_size(len(reference), memory_mb)
     blocks = distances.to_blocks(reference, frame, size, "reference")
     held = min(max(k, density_k) + _SPARE, reference.shape[0] - 1)
     nearest = nearest_others(blocks, held)

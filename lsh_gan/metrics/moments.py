@@ -35,7 +35,7 @@ def kid(reference: Any, generated: Any, *, memory_mb: int = 256) -> float:
     """
     reference = as_features(reference, "reference", min_rows=2)
     generated = as_features(generated, "generated", min_rows=2, dim=reference.shape[1])
-    size = block_size(max(len(reference), len(generated)), reference.shape[1], memory_mb)
+    size = block_size(max(len(reference), len(generated)), memory_mb)
 
     def within(x):
         n = len(x)

@@ -123,7 +123,8 @@ class _Table:
         # Of floats that are not negative, the bits are in the order of the values.
         key = owner << 32 | sq.view(np.int32)
         order = np.argsort(key)
-        if (np.diff(key[order]) == 0).any():  # rarely; the faster sort leaves open who comes first
+        tied = np.flatnonzero(np.diff(key[order]) == 0)
+        if np.isfinite(sq[order[tied]]).any():  # rarely: the faster sort leaves open who is first
             order = np.argsort(key, kind="stable")
         first = np.searchsorted(owner[order], np.arange(rows))
         keep = order[first[:, None] + np.arange(k)]
