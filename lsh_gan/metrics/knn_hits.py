@@ -2,6 +2,7 @@
 
 import collections
 import functools
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -62,20 +63,13 @@ def compare(fitted: Any, generated: Array, blocks: Blocks, nearest: Nearest) -> 
     Returns:
         Memberships and counts, those of float64.
     """
-    d, k, others = generated.shape[1], fitted.k, fitted.blocks
-    r_balls = refine.balls(others, fitted.nearest.sq[:, k - 1], d)
-    g_balls = refine.balls(blocks, nearest.sq[:, k - 1], d)
-    no_ball = np.full(others.rows, np.inf, np.float32)
-    dense = fitted.nearest.sq[:, fitted.density_k - 1] if fitted.dense else no_ball
-    r_dense = refine.balls(others, dense, d)
-    r_sides = _sides(others, r_balls, r_dense)
-    g_sides = _sides(blocks, g_balls)
-    share = np.float32(slack(d))
-    ahead = 0 if on_cpu() else 1  # tiles under way while one is read
+    others, share = fitted.blocks, np.float32(slack(generated.shape[1]))
+    r_balls, g_balls, r_dense = balls = _balls(fitted, blocks, nearest)
+    r_sides, g_sides = _sides(others, r_balls, r_dense), _sides(blocks, g_balls)
     # Rows of fillings are counted too, and cut off at the end.
     m, n = len(g_sides) * blocks.size, len(r_sides) * others.size
     found = Found(np.zeros(m, bool), np.zeros(n, bool), np.zeros(m, np.int64), np.zeros(n, bool))
-    judge = refine.Judge(fitted, generated, blocks, nearest, (r_balls, g_balls, r_dense))
+    judge = refine.Judge(fitted, generated, blocks, nearest, balls)
 
     def start(i: int, j: int, of_r: Array, room: jax.Array | None) -> tuple[jax.Array, Any]:
         of_g, sides = blocks.features[i], (g_sides[i], r_sides[j], share)
@@ -95,25 +89,46 @@ def compare(fitted: Any, generated: Array, blocks: Blocks, nearest: Nearest) -> 
             known = _compare_tile(dot, *sides)
         _enter_whole(found, judge, known, first)
 
-    under_way: collections.deque = collections.deque()
-    room = None
-    for j, of_r in enumerate(others.features):
-        of_r = readable(of_r)
-        for i in range(len(g_sides)):
-            under_way.append((i, j, *start(i, j, of_r, room)))
-            if len(under_way) > ahead:
-                i_last, j_last, dot, known = under_way.popleft()
-                finish(i_last, j_last, dot, known)
-                room = dot
-            if judge.waiting > _WAITING:
-                judge.settle(found)
-    for some in under_way:
-        finish(*some)
+    for tile in _each_tile(start, len(g_sides), others):
+        finish(*tile)
+        if judge.waiting > _WAITING:
+            judge.settle(found)
     judge.settle(found)
     return Found(
         found.within_r[: blocks.rows], found.within_g[: others.rows],
         found.density_count[: blocks.rows], found.covered[: others.rows],
     )  # fmt: skip
+
+
+def _balls(fitted: Any, blocks: Blocks, nearest: Nearest) -> tuple[refine.Balls, ...]:
+    """Balls of R, balls of G, and density balls of R, in the order of the kinds of comparison."""
+    d, k = fitted.features.shape[1], fitted.k
+    no_ball = np.full(fitted.blocks.rows, np.inf, np.float32)
+    dense = fitted.nearest.sq[:, fitted.density_k - 1] if fitted.dense else no_ball
+    return (
+        refine.balls(fitted.blocks, fitted.nearest.sq[:, k - 1], d),
+        refine.balls(blocks, nearest.sq[:, k - 1], d),
+        refine.balls(fitted.blocks, dense, d),
+    )
+
+
+def _each_tile(start: Callable[..., tuple], count: int, others: Blocks) -> Iterator[tuple]:
+    """Starts every tile, and yields its place and what `start` returned, dot products first.
+
+    Finished when the next is asked for: the dot products' memory is given to a later tile. On an
+    accelerator the next tile is under way while one is read.
+    """
+    ahead, room = 0 if on_cpu() else 1, None
+    under_way: collections.deque = collections.deque()
+    for j, of_r in enumerate(others.features):
+        of_r = readable(of_r)
+        for i in range(count):
+            under_way.append((i, j, *start(i, j, of_r, room)))
+            if len(under_way) > ahead:
+                tile = under_way.popleft()
+                yield tile
+                room = tile[2]
+    yield from under_way
 
 
 def _sides(blocks: Blocks, *kinds: refine.Balls) -> list[_Side]:
