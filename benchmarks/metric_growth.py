@@ -26,6 +26,7 @@ FIXED = {
     "lsh": HashSpec(family="affine", num_bits=16, radius_bins=0),
     "lsh_knn": HashSpec(family="affine", num_bits=16, radius_bins=8),
 }
+_SOME = 31  # rows that say how large the balls of a reference are
 MAX_CELL = 20  # O(log n) needs bounded cells; log2(1e6)
 CLAIMS = {"LSH, fixed bits": 1.25, "LSH+KNN, fixed bits": 2.5}  # most, from 1e4 to 1e6 references
 
@@ -51,16 +52,13 @@ def assessors(r: jax.Array, g: jax.Array) -> Iterator[tuple[str, Callable[[], ob
 
 
 def _knn(r, g) -> Callable[[], object]:
-    """All tiles of a comparison, with small balls: real radii take hours at 1e6.
-
-    Entering their few hits would make it a little slower.
-    """
+    """All tiles of a comparison, with balls of the usual size: all radii would take long at 1e6."""
     frame = distances.fit_frame(r)
     size = distances.block_size(len(r), 256)
     others = distances.to_blocks(r, frame, size, "reference")
     near, none = (
         nearest.Nearest(np.full((len(x), 3), sq, np.float32), np.zeros((len(x), 3), np.int32))
-        for x, sq in ((r, 1e-3), (g, np.inf))
+        for x, sq in ((r, _usual_sq_radius(np.asarray(r), 3)), (g, np.inf))
     )
     fitted = knn.KnnReference(np.asarray(r), frame, others, near, 3, 5, True, None)
 
@@ -69,6 +67,12 @@ def _knn(r, g) -> Callable[[], object]:
         return knn_hits.compare(fitted, np.asarray(g), blocks, none).within_r
 
     return run
+
+
+def _usual_sq_radius(r: np.ndarray, k: int) -> np.float32:
+    """Median over some rows of the squared distance to the k-th nearest other row."""
+    sq = [np.partition(np.square(r - row).sum(axis=1), k)[k] for row in r[:_SOME]]
+    return np.median(sq)
 
 
 def _lsh_knn(fitted: metrics.LshKnnReference, g) -> Callable[[], object]:
