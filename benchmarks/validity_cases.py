@@ -4,6 +4,7 @@ A sweep starts from a fresh sample of the reference distribution and damages it 
 share their random numbers, so that a later step differs from an earlier one only by more damage.
 """
 
+import functools
 import gzip
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-CACHE = Path("runs/validity")
 FACES = Path("checkpoints/face_dcgan")
 LABELS = Path(__file__).parent / "fashion_mnist_labels.npz"
 
@@ -111,37 +111,34 @@ def fashion(rng: np.random.Generator, n: int) -> Data:
     )  # fmt: skip
 
 
+@functools.cache
 def embed_packaged() -> np.ndarray:
-    """EfficientNet-Lite0 features of the 10,000 packaged images at 64 px, kept in a file."""
-    return _cached("fashion", _packaged_images)
+    """EfficientNet-Lite0 features of the 10,000 packaged images at 64 px."""
+    return _embed(_packaged_images())
 
 
+@functools.cache
 def destroyed(count: int) -> np.ndarray:
     """Features of the packaged DCGAN's samples, quantized per tensor to 2 bits, `[count, d]`."""
-    return _cached(f"dcgan_2_{count}", lambda: _generated("dcgan", 2, count, 1))
+    return _embed(_generated("dcgan", 2, count, 1))
 
 
+@functools.cache
 def faces(count: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Features of a DCGAN of faces, whole and at 2 bits; None where it has not been converted.
 
     `configs/face_dcgan.py` says where it is from. The whole generator is the reference.
     """
-    files = [CACHE / f"face_dcgan_{bits}_{count}.npy" for bits in (0, 2)]
-    if not FACES.exists() and not all(file.exists() for file in files):
+    if not FACES.exists():
         return None
-    whole = _cached(f"face_dcgan_0_{count}", lambda: _generated(str(FACES), 0, count, 1))
-    return whole, _cached(f"face_dcgan_2_{count}", lambda: _generated(str(FACES), 2, count, 2))
+    whole, coarse = (_generated(str(FACES), bits, count, seed) for bits, seed in ((0, 1), (2, 2)))
+    return _embed(whole), _embed(coarse)
 
 
-def _cached(name: str, images: Callable[[], np.ndarray]) -> np.ndarray:
-    file = CACHE / f"{name}.npy"
-    if not file.exists():
-        from lsh_gan import features
+def _embed(images: np.ndarray) -> np.ndarray:
+    from lsh_gan import features
 
-        CACHE.mkdir(parents=True, exist_ok=True)
-        network = features.load("efficientnet_lite0", side=64)
-        np.save(file, np.asarray(features.embed(network, images())))
-    return np.load(file)
+    return np.asarray(features.embed(features.load("efficientnet_lite0", side=64), images))
 
 
 def _packaged_images() -> np.ndarray:
