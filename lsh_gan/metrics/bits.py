@@ -7,7 +7,7 @@ recognised at b when some run of min_count + 1 rows around it agrees in b digits
 
 import numpy as np
 
-from lsh_gan.metrics.checks import check_whole
+from lsh_gan.metrics.checks import check_real, check_whole
 from lsh_gan.metrics.hashing import _DIGIT_BITS, Codes, Hasher, most_digits
 
 
@@ -55,6 +55,8 @@ def choose_digits(
         radius_bin = np.asarray(codes.radius_bin)
         central = (radius_bin >= 1) & (radius_bin <= spec.radius_bins)
         deep = deep[:, central]
+    if not deep.size:  # no row lies in a radius bin: they all are the same
+        return hasher._replace(digits=spread(0, spec.num_tables))
 
     def recognised(total: int) -> float:
         yes = (deep >= spread(total, spec.num_tables)[:, None]).sum(axis=0, dtype=np.int32)
@@ -79,5 +81,7 @@ def check_votes(min_count: int, votes: float | None) -> None:
     check_whole(min_count=min_count)
     if min_count < 1:
         raise ValueError(f"min_count = {min_count}; expected at least 1.")
-    if votes is not None and not 0 < votes <= 1:
-        raise ValueError(f"votes = {votes}; expected a share in (0, 1], or None.")
+    if votes is not None:
+        check_real(votes=votes)
+        if not 0 < votes <= 1:
+            raise ValueError(f"votes = {votes}; expected a share in (0, 1], or None.")

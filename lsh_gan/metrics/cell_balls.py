@@ -6,7 +6,7 @@ import numpy as np
 
 from lsh_gan.metrics import cell_kernels, refine
 from lsh_gan.metrics.cell_kernels import Bounds, Found, Points, Products
-from lsh_gan.metrics.cells import Blocks, Grouped, pair_blocks, shells
+from lsh_gan.metrics.cells import Blocks, Grouped, pair_blocks, shells, tables_of
 from lsh_gan.metrics.distances import slack
 
 
@@ -18,8 +18,8 @@ class Balls(NamedTuple):
         groups: Rows by shell, table and cell.
         inner: Lower bounds of the squared radii, scaled, float32 `[t, n]`; -inf for no ball.
         outer: Upper bounds of them.
-        covered: Which rows stay covered when they are left out, bool `[t, n]`: the neighbours of
-            some other row whose ball outlives the loss.
+        covered: Which rows the balls of others cover when they are left out, bool `[t, n]`: see
+            `refine.covered_by_others`; here a ball needs k + 1 candidates to outlive the loss.
     """
 
     points: Points
@@ -53,15 +53,55 @@ def find(points: Points, groups: Grouped, rule: Rule) -> Balls:
     tables = 1 if rule.joint else groups.tables
     inner, outer = (np.full((tables, n), -np.inf, np.float32) for _ in range(2))
     covered = np.zeros((tables, n), bool)
+    members = _Members(groups, rule)
     for part, _ in shells(groups, groups):
         rows = part.members
         sq, near, norms = _nearest(points, part, rule)
         if rule.joint:
             sq, near = _merge(sq, near)
         inner[:, rows], outer[:, rows] = refine.bounds(sq[:, :, rule.k - 1], norms, d)
+        following, _ = refine.bounds(sq[:, :, rule.k], norms, d)
+        lasting = near[:, :, -1] >= 0
+        tied = lasting & (following <= outer[:, rows])
         for table, found in enumerate(near):
-            covered[table, found[found[:, -1] >= 0, :-1].ravel()] = True
+            covered[table, found[lasting[table] & ~tied[table], :-1].ravel()] = True
+            for row in rows[tied[table]]:
+                _cover(covered[table], points, row, members.of_row(row, table), rule)
     return Balls(points, groups, inner, outer, covered)
+
+
+def _cover(covered: np.ndarray, points: Points, row: int, near: np.ndarray, rule: Rule) -> None:
+    """Enters the rows that the ball of one row keeps covered, by distances in float64."""
+    if not covered[near].all():
+        features = points.features
+        sq = refine.exact_sq_distances(features, features, np.full(len(near), row), near)
+        covered[near[refine.within_next(sq, rule.k, rule.inclusive)]] = True
+
+
+class _Members:
+    """The candidates of single rows, the row itself left out."""
+
+    def __init__(self, groups: Grouped, rule: Rule):
+        self._groups, self._rule = groups, rule
+        self._places: np.ndarray | None = None
+
+    def of_row(self, row: int, table: int) -> np.ndarray:
+        """Rows in its cell in a table, or in any table where all define one radius."""
+        if self._places is None:
+            order = np.argsort(self._groups.order, kind="stable")
+            self._places = order.reshape(-1, self._groups.tables)
+        groups = np.searchsorted(self._groups.start, self._places[row], side="right") - 1
+        if not self._rule.joint:
+            groups = groups[tables_of(self._groups.key[groups]) == table]
+        return self.of_groups(row, groups)
+
+    def of_groups(self, row: int, groups: np.ndarray) -> np.ndarray:
+        """Rows in some cells."""
+        start, count = (part[groups] for part in (self._groups.start, self._groups.count))
+        ends = start + np.minimum(count, self._rule.max_cell)
+        parts = [self._groups.order[slice(*ends)] for ends in zip(start, ends, strict=True)]
+        near = np.unique(np.concatenate(parts))
+        return near[near != row]
 
 
 def _nearest(points: Points, part: Grouped, rule: Rule) -> tuple[np.ndarray, ...]:
@@ -107,7 +147,7 @@ def _merge(sq: np.ndarray, near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def hits(queries: Balls, candidates: Balls, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
     """Which queries lie in balls of candidates and the reverse, bool `[t, queries]`, `[t, n]`."""
     in_candidates, in_queries = _hits(queries, candidates, rule)
-    if candidates.groups.largest > rule.max_cell:
+    if max(queries.groups.largest, candidates.groups.largest) > rule.max_cell:
         # The cap has left rows out as candidates; as queries they are all assessed.
         in_queries, _ = _hits(candidates, queries, rule)
     return in_candidates, in_queries
@@ -156,8 +196,8 @@ class _Exact:
 
     def __init__(self, queries: Balls, candidates: Balls, rule: Rule):
         self._sides, self._rule = (queries, candidates), rule
+        self._members = [_Members(side.groups, rule) for side in self._sides]
         self._radii: dict = {}
-        self._places: dict = {}
 
     def settle(
         self, part: Blocks, masks: np.ndarray, in_candidates: np.ndarray, in_queries: np.ndarray
@@ -184,24 +224,12 @@ class _Exact:
         joint, k, side = self._rule.joint, self._rule.k, self._sides[owner]
         key = (owner, row) if joint else (owner, row, cell)
         if key not in self._radii:
-            groups = side.groups
-            places = self._groups_of(owner, row) if joint else np.searchsorted(groups.key, [cell])
-            near = np.unique(np.concatenate([self._candidates(owner, p) for p in places]))
-            near = near[near != row]
+            members = self._members[owner]
+            if joint:
+                near = members.of_row(row, 0)
+            else:
+                near = members.of_groups(row, np.searchsorted(side.groups.key, [cell]))
             features = side.points.features
             sq = refine.exact_sq_distances(features, features, np.full(len(near), row), near)
             self._radii[key] = np.partition(sq, k - 1)[k - 1]
         return self._radii[key]
-
-    def _groups_of(self, owner: int, row: int) -> np.ndarray:
-        """The groups that hold a row, one in each table."""
-        groups = self._sides[owner].groups
-        if owner not in self._places:
-            order = np.argsort(groups.order, kind="stable")
-            self._places[owner] = order.reshape(-1, groups.tables)
-        return np.searchsorted(groups.start, self._places[owner][row], side="right") - 1
-
-    def _candidates(self, owner: int, group: int) -> np.ndarray:
-        groups = self._sides[owner].groups
-        start, count = groups.start[group], min(groups.count[group], self._rule.max_cell)
-        return groups.order[start : start + count]

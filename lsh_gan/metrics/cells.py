@@ -111,6 +111,11 @@ def shells(a: Grouped, b: Grouped) -> Iterator[tuple[Grouped, Grouped]]:
             yield tuple(parts)
 
 
+def tables_of(keys: np.ndarray) -> np.ndarray:
+    """The table of each cell, int64, from its key."""
+    return (keys >> _TABLE) & (2 ** (_SHELL - _TABLE) - 1)
+
+
 def pair_blocks(
     a: Grouped, b: Grouped, cap: int, *, least: int = 1, width: int = 1
 ) -> Iterator[Blocks]:
@@ -187,8 +192,7 @@ def _blocks(queries: _Side, candidates: _Side, cell, block, shape, keys) -> Bloc
         for side, width in zip((queries, candidates), shape, strict=True)
     )
     (q, q_cells), (s, s_cells) = sides
-    tables = (keys >> _TABLE) & (2 ** (_SHELL - _TABLE) - 1)
-    return Blocks(q, q_cells, s, s_cells, tables, keys)
+    return Blocks(q, q_cells, s, s_cells, tables_of(keys), keys)
 
 
 def _fill(side: _Side, cell, block, width: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.backend import on_cpu
+from lsh_gan.metrics.checks import check_memory
 from lsh_gan.metrics.inputs import Array, is_wide, narrow, on_host_if_free, readable
 
 _UNIT = 2.0**-24  # unit roundoff of float32
@@ -63,8 +64,7 @@ def block_size(rows: int, memory_mb: int) -> int:
     On a CPU blocks have at most 2048 rows, where products are fastest, and equal sizes, a multiple
     of 16, so that little is filled up. Elsewhere the size is a power of two.
     """
-    if memory_mb < 1:
-        raise ValueError(f"memory_mb = {memory_mb}; expected at least 1.")
+    check_memory(memory_mb)
     limit = 2 ** int(math.log2(math.sqrt(memory_mb * 2**20 / 24)))
     if on_cpu():
         limit = max(_MIN_BLOCK, min(limit, 2048))

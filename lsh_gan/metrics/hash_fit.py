@@ -18,6 +18,8 @@ from lsh_gan.metrics.inputs import Array, narrow
 
 CENTRAL = 0.9  # share of the reference that a fit looks at
 _NEAR = 4  # spreads that μ may be from the origin before features are shifted by it first
+_EXTREME = 1000  # times the usual size of rows: too large to say anything of the others
+_USUAL = 50  # times the spread of a feature, in which the largest value mostly lies
 _ROUNDING = 1e-5  # more than a norm in float32 is wrong by, as a share
 
 
@@ -34,10 +36,9 @@ def draw_hash(key: jax.Array, sample: Array, spec: HashSpec, *, source: str = ""
         The hasher; families and their sources are in `hashing`.
 
     Raises:
-        TypeError: `spec` or `key` is something else.
+        TypeError: `spec`, `key` or `source` is something else.
     """
-    check_type("spec", spec, HashSpec, "a HashSpec")
-    check_type("key", key, (jax.Array, np.ndarray), "jax.random.key(seed)")
+    check_spec(key, spec, source)
     t, b = spec.num_tables, spec.max_digits
     pool = spec.num_directions or t * b
     for_directions, for_members, for_thresholds = jax.random.split(key, 3)
@@ -56,7 +57,7 @@ def draw_hash(key: jax.Array, sample: Array, spec: HashSpec, *, source: str = ""
     norms = np.asarray(found.norms)[: sample.shape[0]]
     central = np.flatnonzero(norms <= np.quantile(norms, CENTRAL))
     # Drawn by rank: the same draw from a slightly different sample is a slightly different value.
-    uniform = np.asarray(jax.random.uniform(for_thresholds, (t, b)), np.float64)
+    uniform = np.asarray(jax.random.uniform(for_thresholds, (t, b), jnp.float32), np.float64)
     if spec.family == "affine":
         ordered = np.sort(np.asarray(found.projections())[:, central], axis=1)
         rank = (uniform * len(central)).astype(np.int64)
@@ -71,6 +72,18 @@ def draw_hash(key: jax.Array, sample: Array, spec: HashSpec, *, source: str = ""
     return hasher._replace(radius_edges=_radius_edges(norms, central, spec.radius_bins))
 
 
+def check_spec(key: jax.Array, spec: HashSpec, source: str) -> None:
+    """Raises TypeError unless these are a key, a HashSpec and a string."""
+    check_type("spec", spec, HashSpec, "a HashSpec")
+    check_type("source", source, str, "a string")
+    check_type("key", key, (jax.Array, np.ndarray), "jax.random.key(seed)")
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if key.shape != (() if typed else (2,)) or not (typed or key.dtype == np.uint32):
+        raise TypeError(
+            f"key has shape {key.shape} and dtype {key.dtype}; expected jax.random.key(seed)."
+        )
+
+
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _directions(key: jax.Array, pool: int, d: int) -> jax.Array:
     w = jax.random.normal(key, (pool, d), jnp.float32)
@@ -81,7 +94,7 @@ def _members(key: jax.Array, spec: HashSpec, pool: int) -> np.ndarray:
     t, b = spec.num_tables, spec.max_digits
     if not spec.num_directions:
         return np.arange(pool, dtype=np.int32).reshape(t, b)
-    order = np.argsort(np.asarray(jax.random.uniform(key, (t, pool))), axis=1)
+    order = np.argsort(np.asarray(jax.random.uniform(key, (t, pool), jnp.float32)), axis=1)
     return order[:, :b].astype(np.int32)
 
 
@@ -109,11 +122,21 @@ def _centre(sample: Array) -> tuple[np.ndarray, float, bool]:
         near = _is_near(mean, scale, np.asarray(norms)[:rows])
         x = x if near else move(x, mean, np.float32(scale))
     norms = np.asarray(norms)[:rows]
+    if _USUAL * float(np.median(norms)) < math.sqrt(sample.shape[1]):
+        ordinary = _ordinary(sample)
+        if len(ordinary) < rows:
+            return _centre(sample[ordinary])
     weights = np.zeros(len(x), np.float32)
     weights[:rows] = norms <= np.quantile(norms, CENTRAL)
     centre = np.asarray(_weighted_sum(x, weights), np.float64) / weights.sum()
     shift = centre if near else mean + centre / scale
     return shift if wide else shift.astype(np.float32).astype(np.float64), scale, near
+
+
+def _ordinary(sample: Array) -> np.ndarray:
+    """Rows without extreme values, beside which float32 would lose all others, int64 `[rows]`."""
+    largest = np.abs(np.asarray(sample).astype(np.float64)).max(axis=1)
+    return np.flatnonzero(largest <= _EXTREME * np.median(largest))
 
 
 def _is_near(mean: np.ndarray, scale: float, norms: np.ndarray) -> bool:

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.errors import choose
-from lsh_gan.metrics.checks import check_whole
+from lsh_gan.metrics.checks import check_real, check_type, check_whole
 from lsh_gan.metrics.distances import dots, move
 from lsh_gan.metrics.inputs import Array, is_wide, narrow, readable, readable_empty
 
@@ -34,6 +34,8 @@ _DIGIT_BITS = {"affine": 1, "hyperplane": 1, "pstable": 3}
 _MAX_DIGITS = {"affine": 24, "hyperplane": 24, "pstable": 10}
 _SPARE_BITS = 4  # cells for each row, as a power of two, where codes are mixed into an address
 _MEMORY_BYTES = 2**31
+_FEWEST = 512  # rows of a batch: of fewer, products and norms are rounded otherwise
+_MOST_TABLES = 2**16 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,7 @@ class HashSpec:
 
     Attributes:
         family: 'affine', 'hyperplane' or 'pstable'.
-        num_tables: T, at least 1.
+        num_tables: T, 1 to 65535.
         num_bits: Directions in a table, 0 (one cell for every radius bin) to 24 (pstable: 10), or
             'auto': as many as put the ceiling at `ceiling_target`; some tables then have one more
             than others.
@@ -61,22 +63,20 @@ class HashSpec:
     ceiling_target: float = 0.85
 
     def __post_init__(self):
+        check_type("family", self.family, str, "the name of a hash family")
         most = choose("hash family", self.family, _MAX_DIGITS)
-        if self.num_bits != "auto" and (
-            isinstance(self.num_bits, str) or not 0 <= self.num_bits <= most
-        ):
-            raise ValueError(
-                f"num_bits = {self.num_bits!r}; {self.family} takes 0 to {most}, or 'auto'."
-            )
+        self._check_bits(most)
         check_whole(
             num_tables=self.num_tables,
-            num_bits=0 if self.num_bits == "auto" else self.num_bits,
             radius_bins=self.radius_bins,
             num_directions=self.num_directions,
         )
+        check_real(width=self.width, ceiling_target=self.ceiling_target)
         for field, least in (("num_tables", 1), ("radius_bins", 0), ("num_directions", 0)):
             if getattr(self, field) < least:
                 raise ValueError(f"{field} = {getattr(self, field)}; expected at least {least}.")
+        if self.num_tables > _MOST_TABLES:
+            raise ValueError(f"num_tables = {self.num_tables}; expected at most {_MOST_TABLES}.")
         least = 1 if self.num_bits == "auto" else self.num_bits
         if 0 < self.num_directions < least:
             raise ValueError(
@@ -87,6 +87,16 @@ class HashSpec:
             raise ValueError(f"width = {self.width}; expected a positive number.")
         if not 0 < self.ceiling_target < 1:
             raise ValueError(f"ceiling_target = {self.ceiling_target}; expected it in (0, 1).")
+
+    def _check_bits(self, most: int) -> None:
+        bits = self.num_bits
+        if isinstance(bits, str) and bits == "auto":
+            return
+        hint = f"num_bits = {bits!r}; {self.family} takes 0 to {most}, or 'auto'."
+        if isinstance(bits, bool) or not isinstance(bits, (int, np.integer, str)):
+            raise TypeError(hint)
+        if isinstance(bits, str) or not 0 <= bits <= most:
+            raise ValueError(hint)
 
     @property
     def max_digits(self) -> int:
@@ -217,9 +227,12 @@ def project(hasher: Hasher, features: Array, *, norms: bool = True) -> Products:
 
 
 def filled(features: Array) -> Array:
-    """Features with so many copies of the last row that rows are a power of two: few shapes."""
+    """Features with so many copies of the last row that rows are a power of two: few shapes.
+
+    And no small ones, so that a row's code is the same to the bit in a batch of any size.
+    """
     rows = features.shape[0]
-    size = 1 << (rows - 1).bit_length()
+    size = max(_FEWEST, 1 << (rows - 1).bit_length())
     if size == rows:
         return readable(features)
     if not isinstance(features, np.ndarray):

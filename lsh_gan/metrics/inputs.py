@@ -10,6 +10,7 @@ import numpy as np
 from lsh_gan.backend import on_cpu
 
 Array = np.ndarray | jax.Array
+_DTYPES = tuple(np.dtype(t) for t in (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64))
 _CHECK_ROWS = 1024
 _ALIGNMENT = 64  # bytes
 
@@ -49,6 +50,11 @@ def as_references(
         options = {"min_rows": min_rows, "dim": reference.shape[1]}
         second_reference = as_features(second_reference, "second reference", **options)
     return reference, second_reference
+
+
+def subset(n: int, m: int) -> np.ndarray:
+    """Fixed pseudo-random m rows of n, ascending, int64 `[m]`."""
+    return np.sort(np.random.default_rng(0).permutation(n)[:m])
 
 
 def on_host_if_free(features: Array) -> Array:
@@ -95,9 +101,12 @@ def concatenate(batches: Iterable[Array], source: str) -> Array:
 def check_shape(features: Array, source: str, *, dim: int | None = None) -> None:
     """Raises unless `features` is a real floating-point array `[n, d]` with the expected d."""
     dtype = getattr(features, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+    if not isinstance(dtype, np.dtype) or dtype not in _DTYPES:
         got = f"a {type(features).__name__}" if dtype is None else f"dtype {dtype}"
-        raise TypeError(f"{source} has {got}; expected floating-point features, such as float32.")
+        raise TypeError(
+            f"{source} has {got}; expected floating-point features: float16, bfloat16, float32 or "
+            "float64, in this machine's byte order."
+        )
     if features.ndim != 2:
         raise ValueError(f"{source} has shape {tuple(features.shape)}; expected [rows, d].")
     if features.shape[1] == 0:

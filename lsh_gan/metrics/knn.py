@@ -19,7 +19,8 @@ were given: Σ(g − r)² against Σ(r − r_k)². Memberships are those of floa
 bfloat16 are read as float32, exactly.
 
 Ceiling. R scored against itself, each row among the others: the score that a fresh sample of the
-reference distribution would get.
+reference distribution would get. With fewer generated samples than reference ones, the recall
+ceiling uses the balls of as many rows of R.
 
 Memory. Nothing n × m is held: tiles of distances come and go, sized by `memory_mb`.
 """
@@ -28,13 +29,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lsh_gan.metrics import distances
-from lsh_gan.metrics.checks import check_type, check_whole
+from lsh_gan.metrics import distances, refine
+from lsh_gan.metrics.checks import check_memory, check_type, check_whole
 from lsh_gan.metrics.distances import Blocks, Frame, in_place
-from lsh_gan.metrics.inputs import Array, as_features, as_references
+from lsh_gan.metrics.inputs import Array, as_features, as_references, subset
 from lsh_gan.metrics.knn_hits import compare
 from lsh_gan.metrics.nearest import Nearest, nearest_others
-from lsh_gan.metrics.types import PrecisionRecall
+from lsh_gan.metrics.types import Ceiling, PrecisionRecall
 
 _SPARE = 1  # neighbours held beyond those that radii need, for when float32 cannot tell them apart
 
@@ -50,7 +51,7 @@ class KnnReference(NamedTuple):
         k: Neighbours of precision and recall.
         density_k: Neighbours of density and coverage.
         inclusive: Whether a point on the sphere belongs to the ball.
-        ceiling: (precision, recall) of the reference distribution, or None.
+        ceiling: Scores of the reference distribution, or None.
     """
 
     features: Array
@@ -60,7 +61,7 @@ class KnnReference(NamedTuple):
     k: int
     density_k: int
     inclusive: bool
-    ceiling: tuple[float, float] | None
+    ceiling: Ceiling | None
 
     @property
     def dense(self) -> bool:
@@ -100,7 +101,7 @@ def knn_precision_recall(
         TypeError: Features that are not floating-point arrays.
         ValueError: NaN, Inf, wrong shape, or fewer than k + 2 rows.
     """
-    _check_neighbours(k, density_k)
+    _check_options(k, density_k, memory_mb)
     # All sets are checked before heavy work on any of them.
     references = as_references(reference, second_reference, min_rows=k + 2)
     generated = as_features(generated, "generated", min_rows=k + 2, dim=references[0].shape[1])
@@ -119,13 +120,14 @@ def knn_fit(
     memory_mb: int = 256,
 ) -> KnnReference:
     """Computes what depends on the reference alone; arguments as `knn_precision_recall`."""
-    _check_neighbours(k, density_k)
+    _check_options(k, density_k, memory_mb)
     references = as_references(reference, second_reference, min_rows=k + 2)
     return _fit(*references, k, density_k, inclusive, ceiling, memory_mb)
 
 
-def _check_neighbours(k: int, density_k: int) -> None:
+def _check_options(k: int, density_k: int, memory_mb: int) -> None:
     check_whole(k=k, density_k=density_k)
+    check_memory(memory_mb)
     if k < 1 or density_k < 1:
         raise ValueError(f"k = {k}, density_k = {density_k}; both must be at least 1.")
 
@@ -149,19 +151,18 @@ def _fit(
         return fitted
     if second_reference is not None:
         scores = _score(fitted, second_reference)
-        return fitted._replace(ceiling=(scores.precision, scores.recall))
-    alone = _among_themselves(nearest.rows[:, :k])
-    return fitted._replace(ceiling=(alone, alone))
+        return fitted._replace(ceiling=Ceiling(scores.precision, scores.recall, scores.m))
+    alone = float(refine.covered_by_others(reference, blocks, nearest, k, inclusive).mean())
+    return fitted._replace(ceiling=Ceiling(alone, alone, len(reference)))
 
 
-def _among_themselves(neighbours: np.ndarray) -> float:
-    """Share of rows that the balls of the others cover when the row itself is left out.
-
-    Without r, the ball of r' that held it reaches to its next neighbour, so it still holds r; a
-    ball that did not hold it does not change. Covered are the neighbours `[n, k]` of some row.
-    """
-    covered = np.zeros(len(neighbours), bool)
-    covered[neighbours.ravel()] = True
+def _recall_ceiling(fitted: KnnReference, m: int) -> float:
+    """Share of the reference that the balls of m rows of it cover, each left out for itself."""
+    rows = subset(len(fitted.features), m)
+    some, k = fitted.features[rows], fitted.k
+    blocks, nearest = _prepared(fitted, some)
+    covered = compare(fitted, some, blocks, nearest).within_g
+    covered[rows] = refine.covered_by_others(some, blocks, nearest, k, fitted.inclusive)
     return float(covered.mean())
 
 
@@ -174,24 +175,22 @@ def knn_score(fitted: KnnReference, generated: Any, *, membership: bool = False)
 
 
 def _score(fitted: KnnReference, generated: Array, membership: bool = False) -> PrecisionRecall:
-    size = fitted.blocks.size
-    blocks = in_place(distances.to_blocks(generated, fitted.frame, size, "generated"))
-    found = compare(
-        fitted, generated, blocks, nearest_others(blocks, min(fitted.k + _SPARE, blocks.rows - 1))
-    )
+    found = compare(fitted, generated, *_prepared(fitted, generated))
     precise, recalled = found.within_r, found.within_g
     density = coverage = None
     if fitted.dense:
         density = float(found.density_count.mean() / fitted.density_k)
         coverage = float(found.covered.mean())
-    ceiling = fitted.ceiling or (None, None)
+    above, below, rows = fitted.ceiling or (None, None, 0)
+    if len(precise) < min(rows, len(recalled)):
+        below = _recall_ceiling(fitted, len(precise))
     return PrecisionRecall(
         precision=float(precise.mean()),
         recall=float(recalled.mean()),
         precision_stderr=_stderr(precise),
         recall_stderr=_stderr(recalled),
-        precision_ceiling=ceiling[0],
-        recall_ceiling=ceiling[1],
+        precision_ceiling=above,
+        recall_ceiling=below,
         density=density,
         coverage=coverage,
         precision_membership=precise if membership else None,
@@ -200,6 +199,13 @@ def _score(fitted: KnnReference, generated: Array, membership: bool = False) -> 
         n=len(recalled),
         m=len(precise),
     )
+
+
+def _prepared(fitted: KnnReference, generated: Array) -> tuple[Blocks, Nearest]:
+    """A generated set for the kernels, and its nearest others."""
+    size = fitted.blocks.size
+    blocks = in_place(distances.to_blocks(generated, fitted.frame, size, "generated"))
+    return blocks, nearest_others(blocks, min(fitted.k + _SPARE, blocks.rows - 1))
 
 
 def _stderr(membership: np.ndarray) -> float:

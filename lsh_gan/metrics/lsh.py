@@ -17,6 +17,7 @@ fewer generated samples than reference ones, the recall ceiling uses as many row
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -26,10 +27,11 @@ import numpy as np
 from lsh_gan.metrics import hashing, sketch
 from lsh_gan.metrics.bits import check_votes, choose_digits
 from lsh_gan.metrics.checks import check_type
-from lsh_gan.metrics.hash_fit import draw_hash
+from lsh_gan.metrics.hash_fit import check_spec, draw_hash
 from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
+from lsh_gan.metrics.inputs import subset
 from lsh_gan.metrics.sketch import Sketch
-from lsh_gan.metrics.streams import batches, replayable, sample_rows
+from lsh_gan.metrics.streams import SAMPLE_ROWS, batches, check_kind, replayable, sample_rows
 from lsh_gan.metrics.types import PrecisionRecall
 
 _GROUPS = 8  # groups of tables for the jackknife
@@ -87,6 +89,9 @@ def lsh_precision_recall(
         TypeError: Features that are not floating-point arrays.
         ValueError: NaN, Inf, wrong shape, too few rows, or tables too large for memory.
     """
+    check_kind(reference, "reference")
+    dim = reference.shape[1] if hasattr(reference, "ndim") else None
+    check_kind(generated, "generated", dim=dim)
     fitted = lsh_fit(
         key, reference, spec=spec, min_count=min_count, votes=votes, ceiling=ceiling,
         second_reference=second_reference,
@@ -107,15 +112,21 @@ def lsh_fit(
 ) -> LshReference:
     """Fits the hash and counts the reference; arguments as `lsh_precision_recall`, `fit_hash`."""
     spec = HashSpec() if spec is None else spec
+    check_spec(key, spec, source)
     check_votes(min_count, votes)
+    check_kind(reference, "reference")
+    if second_reference is not None:
+        dim = reference.shape[1] if hasattr(reference, "ndim") else None
+        check_kind(second_reference, "second reference", dim=dim)
     reference = replayable(reference, "reference")
     sample = sample_rows(reference, "reference")
-    if sample.shape[0] < min_count + 2:
-        raise ValueError(
-            f"reference has {sample.shape[0]} rows; at least {min_count + 2} are needed."
-        )
+    if sample.shape[0] < SAMPLE_ROWS:  # then these are all rows
+        _check_rows(sample.shape[0], min_count)
     hasher = draw_hash(key, sample, spec, source=source)
+    if spec.num_bits != "auto":
+        hashing.check_memory(hasher)
     codes = encode_all(hasher, reference, "reference")
+    _check_rows(codes.digits.shape[1], min_count)
     hasher = hasher._replace(rows=codes.digits.shape[1])
     if spec.num_bits == "auto":
         hasher = choose_digits(hasher, codes, min_count=min_count, votes=votes)
@@ -124,6 +135,11 @@ def lsh_fit(
     if ceiling and second_reference is not None:
         second = sketch.from_codes(hasher, encode_all(hasher, second_reference, "second reference"))
     return LshReference(sketch.from_codes(hasher, codes), min_count, votes, ceiling, second)
+
+
+def _check_rows(rows: int, min_count: int) -> None:
+    if rows < min_count + 2:
+        raise ValueError(f"reference has {rows} rows; at least {min_count + 2} are needed.")
 
 
 def encode_all(hasher: Hasher, features: Any, source: str) -> Codes:
@@ -153,7 +169,7 @@ def lsh_score(fitted: LshReference, generated: Any, *, membership: bool = False)
     Raises:
         ValueError: Also when the reference's sketch holds counts only and votes need its codes.
     """
-    check_type("fitted", fitted, LshReference, "an LshReference, see lsh_fit")
+    check_reference(fitted)
     reference, votes = fitted.sketch, fitted.votes
     hasher = reference.hasher
     if reference.cells is None and (votes is not None or membership):
@@ -182,6 +198,20 @@ def lsh_score(fitted: LshReference, generated: Any, *, membership: bool = False)
         radius_bins=hasher.spec.radius_bins,
         num_tables=hasher.spec.num_tables,
     )
+
+
+def check_reference(fitted: LshReference) -> None:
+    """Raises TypeError or ValueError unless a reference's parts belong together."""
+    check_type("fitted", fitted, LshReference, "an LshReference, see lsh_fit")
+    check_type("sketch", fitted.sketch, Sketch, "a Sketch, see build")
+    check_votes(fitted.min_count, fitted.votes)
+    if fitted.second is not None:
+        check_type("second", fitted.second, Sketch, "a Sketch, see build")
+        sketch.check_same_hasher(fitted.sketch.hasher, fitted.second.hasher)
+        if fitted.second.cells is None:
+            raise ValueError(
+                "The second sample's sketch holds counts only; build it with keep_codes=True."
+            )
 
 
 class Joined(NamedTuple):
@@ -221,8 +251,7 @@ def join(groups: np.ndarray, tables: int, votes: float | None) -> Joined:
     sizes, groups = sizes[sizes > 0], groups[sizes > 0]
 
     def member(yes, size):
-        # Compared in whole yeses: a share that is exactly met counts.
-        return yes / size if votes is None else yes >= np.ceil(votes * size - 1e-9)
+        return yes / size if votes is None else yes >= least_yeses(votes, size)
 
     membership = member(groups.sum(axis=0), sizes.sum())
     variance = membership.var() / membership.size
@@ -233,6 +262,11 @@ def join(groups: np.ndarray, tables: int, votes: float | None) -> Joined:
         ]
         variance += (len(left) - 1) * np.var(left)
     return Joined(float(membership.mean()), float(np.sqrt(variance)), membership)
+
+
+def least_yeses(votes: float, tables: int) -> int:
+    """Tables that must say yes, at least one; a share that is exactly met counts."""
+    return max(1, math.ceil(votes * tables - 1e-9))
 
 
 def _recall(fitted: LshReference, counts: jax.Array) -> Joined:
@@ -261,8 +295,8 @@ def _ceilings(fitted: LshReference, m: int) -> tuple[float | None, float | None]
     cells, counts, n = fitted.sketch.cells, fitted.sketch.counts, fitted.sketch.rows
     if fitted.second is not None:
         above = join(tally(counts, fitted.second.cells, c), t, votes).score
-        subset = fitted.second.cells[:, _subset(fitted.second.rows, m)]
-        thinned = sketch.add_counts(sketch.empty_counts(hasher), subset)
+        some = fitted.second.cells[:, subset(fitted.second.rows, m)]
+        thinned = sketch.add_counts(sketch.empty_counts(hasher), some)
         if cells is None:
             return above, float(np.mean(np.asarray(_share_of_counts(counts, thinned, c)) / n))
         return above, join(tally(thinned, cells, c), t, votes).score
@@ -272,12 +306,8 @@ def _ceilings(fitted: LshReference, m: int) -> tuple[float | None, float | None]
     above = join(tally(counts, cells, c, own=1), t, votes).score
     if m >= n:
         return above, above
-    rows = _subset(n, m)
+    rows = subset(n, m)
     thinned = sketch.add_counts(sketch.empty_counts(hasher), cells[:, rows])
     own = np.zeros(n, np.int32)
     own[rows] = 1
     return above, join(tally(thinned, cells, c, own=own), t, votes).score
-
-
-def _subset(n: int, m: int) -> np.ndarray:
-    return np.sort(np.random.default_rng(0).permutation(n)[:m])

@@ -25,12 +25,12 @@ from lsh_gan.metrics.bits import choose_digits
 from lsh_gan.metrics.cell_balls import Balls, Rule
 from lsh_gan.metrics.cell_kernels import as_points
 from lsh_gan.metrics.cells import capped_share, grouped
-from lsh_gan.metrics.checks import check_type, check_whole
+from lsh_gan.metrics.checks import check_memory, check_type, check_whole
 from lsh_gan.metrics.distances import Frame
-from lsh_gan.metrics.hash_fit import draw_hash
+from lsh_gan.metrics.hash_fit import check_spec, draw_hash
 from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
-from lsh_gan.metrics.inputs import Array, as_features, as_references
-from lsh_gan.metrics.types import PrecisionRecall
+from lsh_gan.metrics.inputs import Array, as_features, as_references, subset
+from lsh_gan.metrics.types import Ceiling, PrecisionRecall
 
 # `num_bits='auto'`: other rows that the cells of a recognised row hold, over log2(n).
 CELL_ROWS_PER_LOG2 = 1 / 3
@@ -44,14 +44,14 @@ class LshKnnReference(NamedTuple):
         balls: The reference with its cells and balls.
         rule: k, `inclusive`, `max_cell`, and whether tables have radii of their own.
         votes: Share of tables that must say yes, or None for candidates of any table.
-        ceiling: (precision, recall) of the reference distribution, or None.
+        ceiling: Scores of the reference distribution, or None.
     """
 
     hasher: Hasher
     balls: Balls
     rule: Rule
     votes: float | None
-    ceiling: tuple[float, float] | None
+    ceiling: Ceiling | None
 
 
 def lsh_knn_precision_recall(
@@ -93,6 +93,8 @@ def lsh_knn_precision_recall(
         TypeError: Features that are not floating-point arrays.
         ValueError: NaN, Inf, wrong shape, or fewer than k + 2 rows.
     """
+    spec = HashSpec() if spec is None else spec
+    check_spec(key, spec, "")
     rule = _rule(k, votes, inclusive, max_cell, memory_mb)
     # All sets are checked before heavy work on any of them.
     references = as_references(reference, second_reference, min_rows=k + 2)
@@ -116,6 +118,8 @@ def lsh_knn_fit(
     source: str = "",
 ) -> LshKnnReference:
     """Computes what depends on the reference alone; arguments as `lsh_knn_precision_recall`."""
+    spec = HashSpec() if spec is None else spec
+    check_spec(key, spec, source)
     rule = _rule(k, votes, inclusive, max_cell, memory_mb)
     references = as_references(reference, second_reference, min_rows=k + 2)
     return _fit(key, *references, spec, rule, votes, ceiling, source)
@@ -124,6 +128,7 @@ def lsh_knn_fit(
 def _rule(k: int, votes: float | None, inclusive: bool, max_cell: int, memory_mb: int) -> Rule:
     lsh.check_votes(1, votes)
     check_whole(k=k, max_cell=max_cell)
+    check_memory(memory_mb)
     if k < 1 or max_cell <= k:
         raise ValueError(f"k = {k}, max_cell = {max_cell}; expected 1 <= k < max_cell.")
     return Rule(k, inclusive, votes is None, max_cell, memory_mb)
@@ -133,13 +138,12 @@ def _fit(
     key: jax.Array,
     reference: Array,
     second_reference: Array | None,
-    spec: HashSpec | None,
+    spec: HashSpec,
     rule: Rule,
     votes: float | None,
     ceiling: bool,
     source: str,
 ) -> LshKnnReference:
-    spec = HashSpec() if spec is None else spec
     sample = lsh.sample_rows(reference, "reference")
     hasher = draw_hash(key, sample, spec, source=source)
     codes = lsh.encode_all(hasher, reference, "reference")
@@ -152,9 +156,9 @@ def _fit(
         return fitted
     if second_reference is not None:
         scores = _score(fitted, second_reference)
-        return fitted._replace(ceiling=(scores.precision, scores.recall))
+        return fitted._replace(ceiling=Ceiling(scores.precision, scores.recall, scores.m))
     alone = float(_join(balls.covered, votes).mean())
-    return fitted._replace(ceiling=(alone, alone))
+    return fitted._replace(ceiling=Ceiling(alone, alone, len(reference)))
 
 
 def _balls(hasher: Hasher, rule: Rule, features: Array, codes: Codes) -> Balls:
@@ -166,7 +170,7 @@ def _join(yes: np.ndarray, votes: float | None) -> np.ndarray:
     """Joins bool `[t, n]` over tables."""
     if votes is None:
         return yes.any(axis=0)
-    return yes.sum(axis=0) >= np.ceil(votes * len(yes) - 1e-9)
+    return yes.sum(axis=0) >= lsh.least_yeses(votes, len(yes))
 
 
 def lsh_knn_score(
@@ -185,7 +189,9 @@ def _score(fitted: LshKnnReference, generated: Array, membership: bool = False) 
     balls = _balls(hasher, rule, generated, codes)
     in_r, in_g = cell_balls.hits(balls, reference, rule)
     precise, recalled = _join(in_r, fitted.votes), _join(in_g, fitted.votes)
-    ceiling = fitted.ceiling or (None, None)
+    above, below, rows = fitted.ceiling or (None, None, 0)
+    if len(precise) < min(rows, len(recalled)):
+        below = _recall_ceiling(fitted, len(precise))
     cut = [
         capped_share(a.groups, b.groups, rule.max_cell)
         for a, b in ((reference, reference), (balls, reference), (reference, balls))
@@ -195,8 +201,8 @@ def _score(fitted: LshKnnReference, generated: Array, membership: bool = False) 
         recall=float(recalled.mean()),
         precision_stderr=_stderr(in_r, precise, fitted.votes),
         recall_stderr=_stderr(in_g, recalled, fitted.votes),
-        precision_ceiling=ceiling[0],
-        recall_ceiling=ceiling[1],
+        precision_ceiling=above,
+        recall_ceiling=below,
         precision_membership=precise if membership else None,
         recall_membership=recalled if membership else None,
         k=rule.k,
@@ -208,6 +214,19 @@ def _score(fitted: LshKnnReference, generated: Array, membership: bool = False) 
         num_tables=hasher.spec.num_tables,
         capped=max(cut),
     )
+
+
+def _recall_ceiling(fitted: LshKnnReference, m: int) -> float:
+    """Share of the reference that the balls of m rows of it cover, each left out for itself."""
+    reference, hasher = fitted.balls, fitted.hasher
+    features = reference.points.features
+    rows = subset(len(features), m)
+    some = features[rows]
+    codes = lsh.encode_all(hasher, some, "reference")
+    balls = _balls(hasher, fitted.rule, some, codes)
+    _, covered = cell_balls.hits(balls, reference, fitted.rule)
+    covered[:, rows] = balls.covered
+    return float(_join(covered, fitted.votes).mean())
 
 
 def _stderr(yes: np.ndarray, joined: np.ndarray, votes: float | None) -> float:

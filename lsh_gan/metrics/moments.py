@@ -4,7 +4,7 @@ Neither is Inception FID or KID unless the features are Inception's: the numbers
 feature networks, or of different numbers of samples, do not compare.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,10 @@ import numpy as np
 
 from lsh_gan.metrics.distances import block_size, dots
 from lsh_gan.metrics.inputs import Array, as_features
+
+_LEAST = 2.0**-40  # features up to so much smaller or larger than 1 are multiplied in float32
+_FAR = 100  # squared distance of the mean from the origin, over the mean squared one from the mean
+_SOME = 256  # rows that say where a set lies
 
 
 def kid(reference: Any, generated: Any, *, memory_mb: int = 256) -> float:
@@ -22,7 +26,8 @@ def kid(reference: Any, generated: Any, *, memory_mb: int = 256) -> float:
     may be slightly negative.
 
     Args:
-        reference: Features `[n, d]`, NumPy or JAX, floating point; computed in float32.
+        reference: Features `[n, d]`, NumPy or JAX, floating point; computed in float32, and in
+            float64 where they lie far from the origin beside their spread.
         generated: Features `[m, d]`.
         memory_mb: Bound of the working memory beside the features, in MiB.
 
@@ -31,38 +36,85 @@ def kid(reference: Any, generated: Any, *, memory_mb: int = 256) -> float:
 
     Raises:
         TypeError: Features that are not floating-point arrays.
-        ValueError: NaN, Inf, wrong shape, or fewer than 2 rows.
+        ValueError: NaN, Inf, wrong shape, fewer than 2 rows, or a kernel that overflows.
     """
     reference = as_features(reference, "reference", min_rows=2)
     generated = as_features(generated, "generated", min_rows=2, dim=reference.shape[1])
+    largest = max(_largest(reference), _largest(generated))
+    kernel = _kernel(largest, reference.shape[1])
+    if _is_far(reference) or not _LEAST <= largest <= 1 / _LEAST:
+        reference, generated = (np.asarray(x).astype(np.float64) for x in (reference, generated))
     size = block_size(max(len(reference), len(generated)), memory_mb)
 
     def within(x):
         n = len(x)
-        return (_kernel_sum(x, x, size) - _diagonal_sum(x)) / (n * (n - 1))
+        return (_kernel_sum(x, x, kernel, size) - _diagonal_sum(x, kernel)) / (n * (n - 1))
 
-    across = _kernel_sum(reference, generated, size) / (len(reference) * len(generated))
-    return float(within(reference) + within(generated) - 2 * across)
+    across = _kernel_sum(reference, generated, kernel, size) / (len(reference) * len(generated))
+    found = (within(reference) + within(generated) - 2 * across) * kernel.unit
+    if not np.isfinite(found):
+        raise ValueError(f"The kernel overflows float64: features are as large as {largest:g}.")
+    return float(found)
+
+
+class _Kernel(NamedTuple):
+    """The kernel without its constant, which cancels, over `unit`: Σ weights · (scale · x·y)^power.
+
+    Of numbers near 1, so that float32 neither overflows nor loses small features beside the 1.
+    """
+
+    scale: float
+    weights: tuple[float, float, float]  # of powers 1, 2 and 3
+    unit: float
+
+
+def _kernel(largest: float, d: int) -> _Kernel:
+    square = np.float64(largest or 1.0) ** 2
+    with np.errstate(over="ignore"):
+        unit = max(square, square**3)
+        weights = 3 * square / unit, 3 * square**2 / unit, square**3 / unit
+    return _Kernel(1 / (square * d), weights, unit)
+
+
+def _largest(x: Array) -> float:
+    return max(float(x.max()), -float(x.min()))
+
+
+def _is_far(x: Array) -> bool:
+    """Whether a set lies so far from the origin that float32 products lose its spread."""
+    some = np.asarray(x[:: -(-len(x) // _SOME)]).astype(np.float64)
+    mean = some.mean(axis=0)
+    return bool(np.sum(mean**2) > _FAR * np.mean(np.sum((some - mean) ** 2, axis=1)))
+
+
+def _values(dot: Any, kernel: _Kernel) -> Any:
+    x = dot * kernel.scale
+    one, two, three = kernel.weights
+    return x * (one + x * (two + x * three))
 
 
 @jax.jit
-def _row_sums(dot: jax.Array, d: jax.Array) -> jax.Array:
-    return jnp.sum((dot / d + 1) ** 3, axis=1)
+def _row_sums(dot: jax.Array, kernel: _Kernel) -> jax.Array:
+    return jnp.sum(_values(dot, kernel), axis=1)
 
 
-def _kernel_sum(x: Array, y: Array, size: int) -> float:
+def _kernel_sum(x: Array, y: Array, kernel: _Kernel, size: int) -> float:
     """Sum of the kernel over all pairs. Of a set with itself half the tiles count twice."""
-    total, d = 0.0, np.float32(x.shape[1])
+    total, single = 0.0, _Kernel(*jax.tree.map(np.float32, kernel[:2]), None)
     for i in range(0, len(x), size):
         for j in range(i if x is y else 0, len(y), size):
-            rows = _row_sums(dots(x[i : i + size], y[j : j + size]), d)
-            total += np.asarray(rows).sum(dtype=np.float64) * (2 if x is y and i != j else 1)
+            rows, others = x[i : i + size], y[j : j + size]
+            if rows.dtype == others.dtype == np.float64:
+                sums = _values(rows @ others.T, kernel)
+            else:
+                sums = np.asarray(_row_sums(dots(rows, others), single))
+            total += sums.sum(dtype=np.float64) * (2 if x is y and i != j else 1)
     return total
 
 
-def _diagonal_sum(x: Array) -> float:
+def _diagonal_sum(x: Array, kernel: _Kernel) -> float:
     x = np.asarray(x).astype(np.float64)
-    return float(np.sum((np.einsum("nd,nd->n", x, x) / x.shape[1] + 1) ** 3))
+    return float(np.sum(_values(np.einsum("nd,nd->n", x, x), kernel)))
 
 
 def frechet_distance(reference: Any, generated: Any) -> float:
@@ -91,7 +143,7 @@ def frechet_distance(reference: Any, generated: Any) -> float:
     # The trace of the root of C_r C_g, by a symmetric matrix with the same eigenvalues.
     shared = np.linalg.eigvalsh(root.T @ cov_g @ root)
     trace = np.trace(cov_r) + np.trace(cov_g) - 2 * np.sqrt(np.maximum(shared, 0)).sum()
-    return float(np.sum((mean_r - mean_g) ** 2) + trace)
+    return max(0.0, float(np.sum((mean_r - mean_g) ** 2) + trace))  # rounding may leave less
 
 
 def _moments(features: Array) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """Second look, in float64, at the few comparisons that float32 cannot decide."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -129,8 +130,22 @@ def _searched(
     features: Array, blocks: Blocks, outer: np.ndarray, rows: np.ndarray, k: int
 ) -> np.ndarray:
     """What `exact_sq_radii` returns, from all rows that float32 cannot rule out."""
-    radii = np.empty(len(rows))
-    share = np.float32(slack(features.shape[1]))
+    radii = []
+    for chosen, q, other in _near(blocks, outer, rows, features.shape[1]):
+        sq = exact_sq_distances(features, features, chosen[q], other)
+        order = np.lexsort((sq, q))
+        first = np.searchsorted(q[order], np.arange(len(chosen)))
+        radii.append(sq[order][first + k - 1])
+    return np.concatenate(radii)
+
+
+def _near(blocks: Blocks, outer: np.ndarray, rows: np.ndarray, d: int) -> Iterator[tuple]:
+    """Pairs of some rows with all others that float32 cannot rule out to lie within `outer`.
+
+    Yields:
+        Some of the rows, int `[q]`; places in them, ascending, and other rows, int `[pairs]` each.
+    """
+    share = np.float32(slack(d))
     size = _FEW_ROWS if len(rows) <= _FEW_ROWS else _ROWS
     for start in range(0, len(rows), size):
         chosen = rows[start : start + size]
@@ -142,13 +157,60 @@ def _searched(
             near = np.argwhere(np.asarray(_within(dots(x, y), x_sq, y_sq, limit, share)))
             pairs.append(near + np.array([0, j * blocks.size]))
         q, other = np.concatenate(pairs).T
-        keep = chosen[q] != other
-        q, other = q[keep], other[keep]
-        sq = exact_sq_distances(features, features, chosen[q], other)
-        order = np.lexsort((sq, q))
-        first = np.searchsorted(q[order], np.arange(len(chosen)))
-        radii[start : start + len(chosen)] = sq[order][first + k - 1]
-    return radii
+        order = np.argsort(q, kind="stable")
+        order = order[chosen[q[order]] != other[order]]
+        yield chosen, q[order], other[order]
+
+
+def covered_by_others(
+    features: Array, blocks: Blocks, nearest: Nearest, k: int, inclusive: bool
+) -> np.ndarray:
+    """Which rows the balls of the others cover when the row itself is left out, bool `[n]`.
+
+    Without r, the ball of r' that held it reaches to its next neighbour, so it still holds r; a
+    ball that did not hold it does not change. Covered are the k nearest of any row, and all that
+    are as near as the k-th; not inclusive, those as near as both the k-th and the next are not.
+
+    Args:
+        features: The set as given, `[n, d]`.
+        blocks: The same set for the float32 kernels.
+        nearest: The nearest others, at least k + 1 of each row.
+        k: Neighbours that define a radius.
+        inclusive: Whether a point on the sphere belongs to the ball.
+    """
+    d, norms = features.shape[1], all_norms(blocks)
+    _, outer = bounds(nearest.sq[:, k - 1], norms, d)
+    following, _ = bounds(nearest.sq[:, k], norms, d)
+    tied = following <= outer
+    covered = np.zeros(len(tied), bool)
+    covered[nearest.rows[~tied, :k].ravel()] = True
+    rows = np.flatnonzero(tied)
+    if not inclusive:
+        # Balls of radius 0 hold nothing, however many the duplicates.
+        held = nearest.rows[rows, : k + 1]
+        sq = exact_sq_distances(features, features, np.repeat(rows, k + 1), held.ravel())
+        rows = rows[sq.reshape(held.shape).any(axis=1)]
+    for chosen, q, other in _near(blocks, outer, rows, d):
+        ends = np.searchsorted(q, np.arange(len(chosen) + 1))
+        for row, start, end in zip(chosen, ends, ends[1:], strict=False):
+            near = other[start:end]
+            if not covered[near].all():
+                sq = exact_sq_distances(features, features, np.full(len(near), row), near)
+                covered[near[within_next(sq, k, inclusive)]] = True
+    return covered
+
+
+def within_next(sq: np.ndarray, k: int, inclusive: bool) -> np.ndarray:
+    """Which of some neighbours lie in a ball that reaches to the next one when they are left out.
+
+    Args:
+        sq: Exact squared distances of all that are as near as the k-th, and perhaps more, `[p]`.
+        k: Neighbours that define the radius.
+        inclusive: Whether a point on the sphere belongs to the ball.
+    """
+    radius = np.partition(sq, k - 1)[k - 1]
+    within = sq <= radius
+    return within if inclusive or within.sum() == k else sq < radius
 
 
 class Judge:

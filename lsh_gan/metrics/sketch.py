@@ -10,8 +10,8 @@ import numpy as np
 from lsh_gan.backend import on_cpu
 from lsh_gan.metrics import hashing
 from lsh_gan.metrics.bits import check_votes, choose_digits
-from lsh_gan.metrics.checks import check_type
-from lsh_gan.metrics.hash_fit import draw_hash
+from lsh_gan.metrics.checks import check_type, check_whole
+from lsh_gan.metrics.hash_fit import check_spec, draw_hash
 from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
 from lsh_gan.metrics.inputs import Array, check_finite, readable_empty
 from lsh_gan.metrics.streams import batches
@@ -65,7 +65,12 @@ def fit_hash(
         ValueError: NaN, Inf, wrong shape, too few rows, or tables too large for memory.
     """
     spec = HashSpec() if spec is None else spec
+    check_spec(key, spec, source)
     check_votes(min_count, votes)
+    if rows is not None:
+        check_whole(rows=rows)
+        if rows < 1:
+            raise ValueError(f"rows = {rows}; expected at least 1.")
     parts = list(batches(sample, "sample"))
     sample = parts[0] if len(parts) == 1 else np.concatenate([np.asarray(p) for p in parts])
     check_finite(sample, "sample")

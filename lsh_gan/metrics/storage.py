@@ -22,11 +22,12 @@ from lsh_gan.metrics.distances import Frame
 from lsh_gan.metrics.hashing import Hasher, HashSpec
 from lsh_gan.metrics.inputs import Array
 from lsh_gan.metrics.knn import KnnReference
-from lsh_gan.metrics.lsh import LshReference
+from lsh_gan.metrics.lsh import LshReference, check_reference
 from lsh_gan.metrics.nearest import Nearest
 from lsh_gan.metrics.sketch import Sketch, from_cells
+from lsh_gan.metrics.types import Ceiling
 
-VERSION = 4  # also counts the ways that codes are made: bump it when a hash of equal arrays changes
+VERSION = 5  # also counts the ways that codes are made: bump it when a hash of equal arrays changes
 _UNREADABLE = (
     OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, NotImplementedError,
     RuntimeError, zipfile.BadZipFile, zlib.error,
@@ -197,6 +198,7 @@ def _to_sketch(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> Sketch:
 
 
 def _from_lsh(fitted: LshReference) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    check_reference(fitted)
     arrays, header = _from_sketch(fitted.sketch)
     if fitted.second is not None:
         arrays["second_cells"] = _short(fitted.second)
@@ -253,5 +255,5 @@ def _to_knn(
     ceiling = header["ceiling"]
     return KnnReference(
         features, frame, blocks, Nearest(arrays["nearest_sq"], arrays["nearest_rows"]),
-        header["k"], header["density_k"], header["inclusive"], ceiling and tuple(ceiling),
+        header["k"], header["density_k"], header["inclusive"], ceiling and Ceiling(*ceiling),
     )  # fmt: skip

@@ -32,10 +32,8 @@ def batches(features: Any, source: str, *, dim: int | None = None) -> Iterator[A
         ValueError: Wrong rank, a d that differs between batches or from `dim`, or no rows at all.
     """
     size = block_rows()
+    check_kind(features, source, dim=dim)
     if hasattr(features, "ndim"):
-        check_shape(features, source, dim=dim)
-        if not features.shape[0]:
-            raise ValueError(f"{source} has no rows.")
         features = on_host_if_free(features)
         yield from (features[i : i + size] for i in range(0, features.shape[0], size))
         return
@@ -55,12 +53,21 @@ def batches(features: Any, source: str, *, dim: int | None = None) -> Iterator[A
         raise ValueError(f"{source} has no rows.")
 
 
-def _parts(features: Any, source: str, dim: int | None) -> Iterator[Array]:
-    if not isinstance(features, Iterable) or isinstance(features, (str, bytes)):
+def check_kind(features: Any, source: str, *, dim: int | None = None) -> None:
+    """Raises TypeError or ValueError as `batches` would, as far as can be said before reading."""
+    if hasattr(features, "ndim"):
+        check_shape(features, source, dim=dim)
+        if not features.shape[0]:
+            raise ValueError(f"{source} has no rows.")
+    elif not isinstance(features, Iterable) or isinstance(features, (str, bytes)):
         raise TypeError(
             f"{source} is a {type(features).__name__}; expected a NumPy or JAX array [n, d] or an "
             "iterable of such batches."
         )
+
+
+def _parts(features: Any, source: str, dim: int | None) -> Iterator[Array]:
+    check_kind(features, source)
     for index, batch in enumerate(features):
         check_shape(batch, f"batch {index} of {source}", dim=dim)
         dim = batch.shape[1]

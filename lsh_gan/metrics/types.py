@@ -5,6 +5,14 @@ from typing import NamedTuple
 import numpy as np
 
 
+class Ceiling(NamedTuple):
+    """What a sample of the reference distribution scores, and how many rows it has."""
+
+    precision: float
+    recall: float
+    rows: int
+
+
 class PrecisionRecall(NamedTuple):
     """Precision and recall of a generated set against a reference set.
 
@@ -21,8 +29,8 @@ class PrecisionRecall(NamedTuple):
         recall_stderr: Standard error of `recall`.
         precision_ceiling: Precision of a sample of the reference distribution, in [0, 1]; None when
             it was not asked for.
-        recall_ceiling: Recall of such a sample of m rows; None also where a sketch of counts alone
-            cannot give it.
+        recall_ceiling: Recall of such a sample of m rows, or of n where m is larger; None also
+            where a sketch of counts alone cannot give it.
         density: Mean number of reference balls around a generated sample, over k; KNN only.
         coverage: Share of reference balls that hold a generated sample, in [0, 1]; KNN only.
         precision_membership: bool [m], or None when not asked for.

@@ -277,7 +277,7 @@ def test_order_of_rows_does_not_matter():
 
 
 def test_compiles_once_for_all_bit_widths(compilations):
-    r, g = draw(130, 37), draw(110, 37, 1)  # no other test has this d
+    r, g = draw(600, 37), draw(110, 37, 1)  # no other test has this d
     programs = distances.dots, hashing._encode, hashing._cells
 
     def sweep(seed, widths):
