@@ -14,6 +14,7 @@ from lsh_gan.metrics.distances import block_size, dots
 from lsh_gan.metrics.inputs import Array, as_features
 
 _LEAST = 2.0**-40  # features up to so much smaller or larger than 1 are multiplied in float32
+_MOST = 1e50  # features whose sixth power float64 holds
 _FAR = 100  # squared distance of the mean from the origin, over the mean squared one from the mean
 _SOME = 256  # rows that say where a set lies
 
@@ -51,10 +52,7 @@ def kid(reference: Any, generated: Any, *, memory_mb: int = 256) -> float:
         return (_kernel_sum(x, x, kernel, size) - _diagonal_sum(x, kernel)) / (n * (n - 1))
 
     across = _kernel_sum(reference, generated, kernel, size) / (len(reference) * len(generated))
-    found = (within(reference) + within(generated) - 2 * across) * kernel.unit
-    if not np.isfinite(found):
-        raise ValueError(f"The kernel overflows float64: features are as large as {largest:g}.")
-    return float(found)
+    return float((within(reference) + within(generated) - 2 * across) * kernel.unit)
 
 
 class _Kernel(NamedTuple):
@@ -69,10 +67,11 @@ class _Kernel(NamedTuple):
 
 
 def _kernel(largest: float, d: int) -> _Kernel:
-    square = np.float64(largest or 1.0) ** 2
-    with np.errstate(over="ignore"):
-        unit = max(square, square**3)
-        weights = 3 * square / unit, 3 * square**2 / unit, square**3 / unit
+    if largest > _MOST:
+        raise ValueError(f"The kernel overflows float64: features are as large as {largest:g}.")
+    square = (largest or 1.0) ** 2
+    unit = max(square, square**3)
+    weights = 3 * square / unit, 3 * square**2 / unit, square**3 / unit
     return _Kernel(1 / (square * d), weights, unit)
 
 

@@ -14,6 +14,7 @@ from lsh_gan.metrics import (
     hashing,
     lsh,
     lsh_fit,
+    lsh_knn_precision_recall,
     lsh_precision_recall,
     lsh_score,
 )
@@ -224,6 +225,38 @@ def test_a_share_of_tables_and_votes_agree_on_one_table():
     spec = HashSpec(family="affine", num_tables=1, num_bits=6, radius_bins=4)
     a, b = (lsh_precision_recall(KEY, r, g, spec=spec, votes=v) for v in (None, 1.0))
     assert a[:4] == pytest.approx(b[:4], abs=1e-12)
+
+
+def test_at_least_one_table_must_say_yes():
+    r, g = draw(200, 8), draw(100, 8) + 50
+    spec = HashSpec(family="affine", num_bits=4)  # whose cells do not collide
+    for score in (lsh_precision_recall, lsh_knn_precision_recall):
+        assert score(KEY, r, g, spec=spec, votes=1e-12).precision == 0
+
+
+@pytest.mark.parametrize("size", [1e8, 1e16])
+def test_an_extreme_outlier_changes_little(size):
+    """The mean and the scale of the rows would be its own, and float32 would lose the others."""
+    r, g = draw(600, 16), draw(300, 16, 1)
+    spoilt = r.copy()
+    spoilt[7] = size
+    for score in (lsh_precision_recall, lsh_knn_precision_recall):
+        clean, found = score(KEY, r, g), score(KEY, spoilt, g)
+        # One row of 600 and another fit: about as much as another sample of 600 would move it.
+        assert found.precision == pytest.approx(clean.precision, abs=0.03)
+        assert found.recall == pytest.approx(clean.recall, abs=0.03)
+    spoilt[7] = 1e20
+    with pytest.raises(ValueError, match=r"reference .*overflows float32\) in row 7"):
+        lsh_precision_recall(KEY, spoilt, g)
+
+
+def test_double_precision_in_jax_changes_no_hash():
+    r, g = draw(300, 8), draw(200, 8, 1)
+    for family in ("affine", "hyperplane", "pstable"):
+        spec = HashSpec(family=family)
+        single = lsh_precision_recall(KEY, r, g, spec=spec)
+        with jax.enable_x64(True):
+            assert lsh_precision_recall(jax.random.key(0), r, g, spec=spec) == single
 
 
 def test_one_key_one_result():

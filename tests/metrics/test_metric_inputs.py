@@ -1,6 +1,7 @@
 """Bad input of every public function: one clear error, before any heavy work."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -247,6 +248,80 @@ def test_options_of_knn():
         knn_precision_recall(R, G, k=40)
     with pytest.raises(ValueError, match=r"k = 3, max_cell = 2; expected 1 <= k < max_cell"):
         lsh_knn_precision_recall(KEY, R, G, max_cell=2)
+
+
+@pytest.mark.parametrize("value", ["half", [0.5], True])
+def test_numbers(value):
+    message = rf" = {re.escape(repr(value))}; expected a number"
+    for score in (lsh_precision_recall, lsh_knn_precision_recall):
+        with pytest.raises(TypeError, match="votes" + message):
+            score(KEY, R, G, votes=value)
+    for score in (knn_precision_recall, functools.partial(lsh_knn_precision_recall, KEY)):
+        with pytest.raises(TypeError, match="memory_mb" + message):
+            score(R, G, memory_mb=value)
+    for field in ("width", "ceiling_target"):
+        with pytest.raises(TypeError, match=field + message):
+            HashSpec(**{field: value})
+
+
+@pytest.mark.parametrize("value", [None, [4], 2.0, True])
+def test_number_of_bits(value):
+    message = rf"num_bits = {re.escape(repr(value))}; pstable takes 0 to 10, or 'auto'"
+    with pytest.raises(TypeError, match=message):
+        HashSpec(num_bits=value)
+
+
+def test_rows_of_fit_hash():
+    with pytest.raises(ValueError, match="rows = -5; expected at least 1"):
+        fit_hash(KEY, R, rows=-5)
+    with pytest.raises(TypeError, match=r"rows = 1000000.0; expected a whole number"):
+        fit_hash(KEY, R, rows=1e6)
+    with pytest.raises(TypeError, match="source is a int; expected a string"):
+        fit_hash(KEY, R, source=3)
+
+
+@pytest.mark.parametrize("key", [np.zeros((3, 2), np.uint32), np.zeros(2), jax.random.split(KEY)])
+def test_keys(key):
+    message = rf"key has shape {re.escape(str(key.shape))} and dtype .*; expected jax.random.key"
+    for score in (lsh_precision_recall, lsh_knn_precision_recall):
+        with pytest.raises(TypeError, match=message):
+            score(key, R, G)
+    old = jax.random.PRNGKey(0)
+    assert lsh_precision_recall(old, R, G) == lsh_precision_recall(KEY, R, G)
+
+
+def test_lsh_looks_at_what_it_can_before_it_reads_the_reference():
+    def unread():
+        raise AssertionError("the reference was read")
+        yield
+
+    with pytest.raises(TypeError, match="generated is a str"):
+        lsh_precision_recall(KEY, unread(), "images")
+    with pytest.raises(TypeError, match="second reference is a int"):
+        lsh_precision_recall(KEY, unread(), G, second_reference=3, ceiling=False)
+    with pytest.raises(TypeError, match="key is a int"):
+        lsh_precision_recall(0, unread(), G)
+    with pytest.raises(ValueError, match="generated has d = 4; the other set has d = 5"):
+        lsh_precision_recall(KEY, R, G[:, :4])
+    with pytest.raises(AssertionError, match="the reference was read"):
+        lsh_precision_recall(KEY, unread(), G)
+
+
+def test_min_count_beyond_the_rows_that_the_hash_is_fitted_on():
+    r = draw(5000, 2)
+    spec = HashSpec(family="affine", num_tables=2, num_bits=0, radius_bins=0)
+    options = {"spec": spec, "ceiling": False}
+    assert lsh_precision_recall(KEY, r, G[:, :2], min_count=4998, **options).precision == 1
+    for reference in (r, [r[:2000], r[2000:]]):
+        with pytest.raises(ValueError, match="reference has 5000 rows; at least 5001 are needed"):
+            lsh_precision_recall(KEY, reference, G[:, :2], min_count=4999, **options)
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", np.longdouble])
+def test_floating_point_of_other_machines(dtype):
+    for name in PAIRS:
+        with pytest.raises(TypeError, match=r"generated has dtype .*; expected floating"):
+            PAIRS[name](R, G.astype(dtype))
 
 
 @pytest.mark.parametrize("value", [2.5, "3", True, None])

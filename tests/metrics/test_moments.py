@@ -43,6 +43,40 @@ def test_kid_equals_its_oracle(n, m, d):
     assert kid(r, g, memory_mb=1) == pytest.approx(expected, rel=2e-6, abs=2e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1e-18, 1e-6, 1e-3, 1e3, 1e6, 1e15])
+def test_kid_of_any_scale(size, dtype):
+    r, g = (size * x.astype(np.float64) for x in (draw(300, 5), 1.2 * draw(200, 5, 1) + 0.3))
+    r, g = r.astype(dtype), g.astype(dtype)
+    # Without its constant, which cancels, the kernel is t³ + 3t² + 3t.
+    x, y = r.astype(np.float64), g.astype(np.float64)
+
+    def kernel(a, b):
+        t = a @ b.T / a.shape[1]
+        return t**3 + 3 * t**2 + 3 * t
+
+    def within(a):
+        k = kernel(a, a)
+        return (k.sum() - np.trace(k)) / (len(a) * (len(a) - 1))
+
+    expected = within(x) + within(y) - 2 * kernel(x, y).mean()
+    assert kid(r, g) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("offset", [1e2, 1e4])
+def test_kid_far_from_the_origin(offset):
+    r, g = draw(300, 8) + np.float32(offset), 1.2 * draw(200, 8, 1) + np.float32(offset + 0.3)
+    # Kernel values of 1e24 differ by 1e16: float64 leaves some 1e-16 / 1e-8 of the difference.
+    assert kid(r, g) == pytest.approx(kid_oracle(r, g), rel=1e-5)
+
+
+def test_kid_that_overflows_is_an_error():
+    with pytest.raises(
+        ValueError, match=r"overflows float64: .* are as large as 1\.95.*e\+60"
+    ):
+        kid(1e60 * np.ones((5, 2)), 1e60 * draw(5, 2).astype(np.float64))
+
+
 def test_kid_is_unbiased():
     """Over samples of one distribution the mean is 0; a biased estimate would be off by more."""
     values = [kid(draw(40, 8, 2 * i), draw(40, 8, 2 * i + 1)) for i in range(30)]
@@ -73,7 +107,9 @@ def test_frechet_closed_forms():
     variance = np.trace(np.cov(r, rowvar=False))
     # Roots of rounding errors of eigenvalues, near 1e-16 · trace, are near 1e-8.
     close = {"rel": 1e-6, "abs": 1e-6}
-    assert frechet_distance(r, r) == pytest.approx(0, **close)
+    assert 0 <= frechet_distance(r, r) == pytest.approx(0, **close)
+    few = draw(20, 64)
+    assert 0 <= frechet_distance(few, few) == pytest.approx(0, abs=1e-5)
     assert frechet_distance(r, r + 2) == pytest.approx(40, **close)
     centred = r - r.mean(0)
     assert frechet_distance(centred, 3 * centred) == pytest.approx(4 * variance, **close)

@@ -67,6 +67,37 @@ def test_merged_halves_are_the_whole(hasher, keep_codes):
     np.testing.assert_array_equal(merge(b, a).counts, whole.counts)
 
 
+def test_rows_have_the_same_cells_in_a_batch_of_any_size():
+    """Products of few rows may be rounded otherwise, and a row near a threshold would move."""
+    x = np.random.default_rng(2).standard_normal((2000, 64)).astype(np.float32) + 1
+    hasher = fit_hash(KEY, x, HashSpec(num_bits=10))
+    whole = np.asarray(build(hasher, x).cells)
+    for rows in (1, 7, 16, 250):
+        starts = range(0, 2000 if rows > 7 else 60 * rows, rows)
+        parts = [np.asarray(build(hasher, x[i : i + rows]).cells) for i in starts]
+        found = np.concatenate(parts, axis=1)
+        np.testing.assert_array_equal(found, whole[:, : found.shape[1]])
+
+
+def test_parts_of_a_reference_belong_together(hasher, tmp_path):
+    r, g = draw(120, 6), draw(50, 6, 1)
+    sketch, other = build(hasher, r), build(fit_hash(jax.random.key(9), r, SPEC), r)
+    counts = build(hasher, r, keep_codes=False)
+    cases = [
+        (LshReference(sketch, 1, 0.5, True, other), "come from different hashers"),
+        (LshReference(sketch, 1, 0.5, True, counts), "second sample's sketch holds counts only"),
+        (LshReference(sketch, 0, 0.5, True, None), "min_count = 0; expected at least 1"),
+        (LshReference(sketch, 1, 3.0, True, None), "votes = 3.0; expected a share"),
+    ]
+    for reference, message in cases:
+        with pytest.raises(ValueError, match=message):
+            lsh_score(reference, g)
+        with pytest.raises(ValueError, match=message):
+            save(tmp_path / "reference", reference)
+    with pytest.raises(TypeError, match="second is a ndarray; expected a Sketch"):
+        lsh_score(LshReference(sketch, 1, 0.5, True, r), g)
+
+
 def test_merging_with_counts_alone_leaves_counts(hasher):
     x = draw(100, 6)
     mixed = merge(build(hasher, x[:50]), build(hasher, x[50:], keep_codes=False))
