@@ -1,5 +1,6 @@
 """Balls around the rows of a set, table by table, and exact tests against them."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,14 +20,15 @@ class Balls(NamedTuple):
         inner: Lower bounds of the squared radii, scaled, float32 `[t, n]`; -inf for no ball.
         outer: Upper bounds of them.
         covered: Which rows the balls of others cover when they are left out, bool `[t, n]`: see
-            `refine.covered_by_others`; here a ball needs k + 1 candidates to outlive the loss.
+            `refine.covered_by_others`; here a ball needs k + 1 candidates to outlive the loss. None
+            where nobody asked.
     """
 
     points: Points
     groups: Grouped
     inner: np.ndarray
     outer: np.ndarray
-    covered: np.ndarray
+    covered: np.ndarray | None
 
 
 class Rule(NamedTuple):
@@ -47,12 +49,12 @@ class Rule(NamedTuple):
     memory_mb: int
 
 
-def find(points: Points, groups: Grouped, rule: Rule) -> Balls:
-    """Finds the balls of all rows from the rows of their cells."""
+def find(points: Points, groups: Grouped, rule: Rule, *, alone: bool) -> Balls:
+    """Finds the balls of all rows from the rows of their cells; with `alone`, `covered` too."""
     n, d = points.features.shape
     tables = 1 if rule.joint else groups.tables
     inner, outer = (np.full((tables, n), -np.inf, np.float32) for _ in range(2))
-    covered = np.zeros((tables, n), bool)
+    covered = np.zeros((tables, n), bool) if alone else None
     members = _Members(groups, rule)
     for part, _ in shells(groups, groups):
         rows = part.members
@@ -60,48 +62,73 @@ def find(points: Points, groups: Grouped, rule: Rule) -> Balls:
         if rule.joint:
             sq, near = _merge(sq, near)
         inner[:, rows], outer[:, rows] = refine.bounds(sq[:, :, rule.k - 1], norms, d)
-        following, _ = refine.bounds(sq[:, :, rule.k], norms, d)
-        lasting = near[:, :, -1] >= 0
-        tied = lasting & (following <= outer[:, rows])
-        for table, found in enumerate(near):
-            covered[table, found[lasting[table] & ~tied[table], :-1].ravel()] = True
-            for row in rows[tied[table]]:
-                _cover(covered[table], points, row, members.of_row(row, table), rule)
+        if alone:
+            following, _ = refine.bounds(sq[:, :, rule.k], norms, d)
+            tied = following <= outer[:, rows]
+            for table in range(tables):
+                _cover(covered[table], points, members, table, rows, near[table], tied[table])
     return Balls(points, groups, inner, outer, covered)
 
 
-def _cover(covered: np.ndarray, points: Points, row: int, near: np.ndarray, rule: Rule) -> None:
-    """Enters the rows that the ball of one row keeps covered, by distances in float64."""
-    if not covered[near].all():
-        features = points.features
-        sq = refine.exact_sq_distances(features, features, np.full(len(near), row), near)
-        covered[near[refine.within_next(sq, rule.k, rule.inclusive)]] = True
+def _cover(
+    covered: np.ndarray, points: Points, members: "_Members", table: int, rows: np.ndarray,
+    near: np.ndarray, tied: np.ndarray,
+) -> None:  # fmt: skip
+    """Enters the rows that the balls of a shell's rows keep covered; ties by float64.
+
+    Args:
+        covered: Of all rows, bool `[n]`; changed in place.
+        points: The set.
+        members: Its candidates.
+        table: The table.
+        rows: Rows of the shell, `[s]`.
+        near: Their k + 1 nearest, -1 where there are fewer, `[s, k + 1]`.
+        tied: Whether float32 cannot tell the last two of them apart, bool `[s]`.
+    """
+    lasting, features, rule = near[:, -1] >= 0, points.features, members.rule
+    covered[near[lasting & ~tied, :-1].ravel()] = True
+    tied = np.flatnonzero(lasting & tied)
+    if not rule.inclusive:
+        # Balls of radius 0 hold nothing, however many the duplicates.
+        owners = np.repeat(rows[tied], near.shape[1])
+        sq = refine.exact_sq_distances(features, features, owners, near[tied].ravel())
+        tied = tied[sq.reshape(-1, near.shape[1]).any(axis=1)]
+    for some, cell in members.of_rows(rows[tied], table):
+        for row in some:
+            if covered[cell].all():
+                break
+            others = cell[cell != row]
+            sq = refine.exact_sq_distances(features, features, np.full(len(others), row), others)
+            covered[others[refine.within_next(sq, rule.k, rule.inclusive)]] = True
 
 
 class _Members:
-    """The candidates of single rows, the row itself left out."""
+    """The candidates of single rows."""
 
     def __init__(self, groups: Grouped, rule: Rule):
-        self._groups, self._rule = groups, rule
+        self.rule = rule
+        self._groups = groups
         self._places: np.ndarray | None = None
 
-    def of_row(self, row: int, table: int) -> np.ndarray:
-        """Rows in its cell in a table, or in any table where all define one radius."""
+    def of_rows(self, rows: np.ndarray, table: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows with the same candidates, and these, from a table, or from all that are joint."""
         if self._places is None:
             order = np.argsort(self._groups.order, kind="stable")
             self._places = order.reshape(-1, self._groups.tables)
-        groups = np.searchsorted(self._groups.start, self._places[row], side="right") - 1
-        if not self._rule.joint:
-            groups = groups[tables_of(self._groups.key[groups]) == table]
-        return self.of_groups(row, groups)
+        groups = np.searchsorted(self._groups.start, self._places[rows], side="right") - 1
+        if self.rule.joint:
+            yield from ((rows[[i]], self.of_groups(own)) for i, own in enumerate(groups))
+            return
+        own = groups[tables_of(self._groups.key[groups]) == table]
+        for group in np.unique(own):
+            yield rows[own == group], self.of_groups(np.array([group]))
 
-    def of_groups(self, row: int, groups: np.ndarray) -> np.ndarray:
-        """Rows in some cells."""
+    def of_groups(self, groups: np.ndarray) -> np.ndarray:
+        """Rows in some cells, as far as the cap lets them in."""
         start, count = (part[groups] for part in (self._groups.start, self._groups.count))
-        ends = start + np.minimum(count, self._rule.max_cell)
+        ends = start + np.minimum(count, self.rule.max_cell)
         parts = [self._groups.order[slice(*ends)] for ends in zip(start, ends, strict=True)]
-        near = np.unique(np.concatenate(parts))
-        return near[near != row]
+        return np.unique(np.concatenate(parts))
 
 
 def _nearest(points: Points, part: Grouped, rule: Rule) -> tuple[np.ndarray, ...]:
@@ -226,9 +253,10 @@ class _Exact:
         if key not in self._radii:
             members = self._members[owner]
             if joint:
-                near = members.of_row(row, 0)
+                ((_, near),) = members.of_rows(np.array([row]), 0)
             else:
-                near = members.of_groups(row, np.searchsorted(side.groups.key, [cell]))
+                near = members.of_groups(np.searchsorted(side.groups.key, [cell]))
+            near = near[near != row]
             features = side.points.features
             sq = refine.exact_sq_distances(features, features, np.full(len(near), row), near)
             self._radii[key] = np.partition(sq, k - 1)[k - 1]

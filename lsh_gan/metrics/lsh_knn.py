@@ -150,7 +150,8 @@ def _fit(
     if spec.num_bits == "auto":
         others = max(rule.k + 1, round(CELL_ROWS_PER_LOG2 * np.log2(reference.shape[0])))
         hasher = choose_digits(hasher, codes, min_count=others, votes=votes or 0.5)
-    balls = _balls(hasher, rule, reference, codes)
+    alone = ceiling and second_reference is None
+    balls = _balls(hasher, rule, reference, codes, alone=alone)
     fitted = LshKnnReference(hasher, balls, rule, votes, None)
     if not ceiling:
         return fitted
@@ -161,9 +162,11 @@ def _fit(
     return fitted._replace(ceiling=Ceiling(alone, alone, len(reference)))
 
 
-def _balls(hasher: Hasher, rule: Rule, features: Array, codes: Codes) -> Balls:
+def _balls(
+    hasher: Hasher, rule: Rule, features: Array, codes: Codes, *, alone: bool = False
+) -> Balls:
     points = as_points(features, Frame(hasher.shift, hasher.scale))
-    return cell_balls.find(points, grouped(hashing.cell_keys(hasher, codes)), rule)
+    return cell_balls.find(points, grouped(hashing.cell_keys(hasher, codes)), rule, alone=alone)
 
 
 def _join(yes: np.ndarray, votes: float | None) -> np.ndarray:
@@ -223,7 +226,7 @@ def _recall_ceiling(fitted: LshKnnReference, m: int) -> float:
     rows = subset(len(features), m)
     some = features[rows]
     codes = lsh.encode_all(hasher, some, "reference")
-    balls = _balls(hasher, fitted.rule, some, codes)
+    balls = _balls(hasher, fitted.rule, some, codes, alone=True)
     _, covered = cell_balls.hits(balls, reference, fitted.rule)
     covered[:, rows] = balls.covered
     return float(_join(covered, fitted.votes).mean())
