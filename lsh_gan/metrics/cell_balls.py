@@ -224,6 +224,9 @@ class _Exact:
     def __init__(self, queries: Balls, candidates: Balls, rule: Rule):
         self._sides, self._rule = (queries, candidates), rule
         self._members = [_Members(side.groups, rule) for side in self._sides]
+        self._twins = refine.Twins(*(side.points.features for side in self._sides))
+        # Of equal rows, a cap may leave some out of their own cell, whose radii then differ.
+        self._capped = any(side.groups.largest > rule.max_cell for side in self._sides)
         self._radii: dict = {}
 
     def settle(
@@ -239,12 +242,18 @@ class _Exact:
             # A sample that is already known to lie in some ball needs no other one.
             needed = ~found[part.tables[cell], rows[1 - owner]]
             cell, rows = cell[needed], tuple(side[needed] for side in rows)
-            features = (side.points.features for side in self._sides)
-            sq = refine.exact_sq_distances(*features, *rows)
-            owners = zip(part.keys[cell].tolist(), rows[owner].tolist(), strict=True)
-            radii = np.array([self._radius(owner, *at) for at in owners])
-            inside = sq <= radii if self._rule.inclusive else sq < radii
+            inside = self._inside(owner, *rows, part.keys[cell])
             found[part.tables[cell[inside]], rows[1 - owner][inside]] = True
+
+    def _inside(self, owner: int, *pairs: np.ndarray) -> np.ndarray:
+        """Whether pairs (query, candidate, key of their cell) lie in the ball of the owner."""
+        pairs, at = (pairs, slice(None)) if self._capped else self._twins.distinct(*pairs)
+        *rows, keys = pairs
+        features = (side.points.features for side in self._sides)
+        sq = refine.exact_sq_distances(*features, *rows)
+        owners = zip(keys.tolist(), rows[owner].tolist(), strict=True)
+        radii = np.array([self._radius(owner, *at) for at in owners])
+        return (sq <= radii if self._rule.inclusive else sq < radii)[at]
 
     def _radius(self, owner: int, cell: int, row: int) -> float:
         """Squared distance to the k-th nearest candidate of a row of a cell (its key), float64."""

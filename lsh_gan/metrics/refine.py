@@ -11,6 +11,7 @@ from lsh_gan.metrics.inputs import Array
 from lsh_gan.metrics.nearest import Nearest
 
 _FEW_ROWS, _ROWS = 32, 128  # rows whose radii are found at a time, so that two programs do
+_MANY = 4096  # pairs after which equal rows are looked for
 _CHUNK_VALUES = 2**18  # float64 differences held at a time
 
 
@@ -65,6 +66,53 @@ def take(features: Array, rows: np.ndarray) -> np.ndarray:
     if isinstance(features, jax.Array) and features.platform() == "cpu":
         features = np.asarray(features)  # a view: NumPy gathers rows without a compiled program
     return np.asarray(features[rows]).astype(np.float64)
+
+
+class Twins:
+    """Pairs of rows of two sets of which each is looked at once, however often its rows occur.
+
+    A generator that has collapsed draws one image many times, and all of its pairs are open.
+    """
+
+    def __init__(self, x: Array, y: Array):
+        self._sets, self._firsts, self._seen = (x, y), None, 0
+
+    def distinct(
+        self, rows_x: np.ndarray, rows_y: np.ndarray, *more: np.ndarray
+    ) -> tuple[list[np.ndarray], np.ndarray | slice]:
+        """Some pairs that stand for all, and where each is among them.
+
+        Args:
+            rows_x: int `[p]`.
+            rows_y: int `[p]`.
+            more: What else tells pairs apart, int `[p]` each.
+
+        Returns:
+            These arrays for distinct pairs, with the first of equal rows for each; and an index
+            from them to all pairs.
+        """
+        pairs = [rows_x, rows_y, *more]
+        self._seen += len(rows_x)
+        if self._seen < _MANY:
+            return pairs, slice(None)
+        if self._firsts is None:
+            self._firsts = [first_of_equal(x) for x in self._sets]
+        pairs[:2] = (firsts[p] for firsts, p in zip(self._firsts, pairs[:2], strict=True))
+        number = np.zeros(len(rows_x), np.int64)
+        for part in pairs:  # numbered anew after each, so that they do not overflow
+            values, of_part = np.unique(part, return_inverse=True)
+            _, kept, number = np.unique(
+                number * len(values) + of_part, return_index=True, return_inverse=True
+            )
+        return [part[kept] for part in pairs], number
+
+
+def first_of_equal(x: Array) -> np.ndarray:
+    """The first row that is equal to each row of x `[n, d]`, int64 `[n]`."""
+    x = np.ascontiguousarray(x)
+    rows = x.view(np.dtype((np.void, x.dtype.itemsize * x.shape[1]))).ravel()
+    _, first, at = np.unique(rows, return_index=True, return_inverse=True)
+    return first[at]
 
 
 def exact_sq_distances(x: Array, y: Array, rows_x: np.ndarray, rows_y: np.ndarray) -> np.ndarray:
@@ -226,6 +274,7 @@ class Judge:
             (generated, blocks, nearest, fitted.k),
             (fitted.features, fitted.blocks, fitted.nearest, fitted.density_k),
         )
+        self.twins = Twins(generated, fitted.features)
         self.radii = [np.full(len(outer), np.nan) for outer in self.outer]
         self.open: list[tuple[np.ndarray, ...]] = []
         self.waiting = 0
@@ -249,10 +298,14 @@ class Judge:
                 needed = ~found.within_r[g] if kind == 0 else ~found.within_g[r]
                 g, r = g[needed], r[needed]
             if len(g):
-                sq = exact_sq_distances(self.generated, self.fitted.features, g, r)
-                radius = self._radii(kind, g if kind == 1 else r)
-                inside = sq <= radius if self.fitted.inclusive else sq < radius
+                inside = self._inside(kind, g, r)
                 enter(found, kind, g[inside], r[inside])
+
+    def _inside(self, kind: int, g: np.ndarray, r: np.ndarray) -> np.ndarray:
+        (g, r), at = self.twins.distinct(g, r)
+        sq = exact_sq_distances(self.generated, self.fitted.features, g, r)
+        radius = self._radii(kind, g if kind == 1 else r)
+        return (sq <= radius if self.fitted.inclusive else sq < radius)[at]
 
     def _radii(self, kind: int, owners: np.ndarray) -> np.ndarray:
         features, blocks, nearest, k = self.sources[kind]

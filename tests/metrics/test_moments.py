@@ -71,9 +71,7 @@ def test_kid_far_from_the_origin(offset):
 
 
 def test_kid_that_overflows_is_an_error():
-    with pytest.raises(
-        ValueError, match=r"overflows float64: .* are as large as 1\.95.*e\+60"
-    ):
+    with pytest.raises(ValueError, match=r"overflows float64: .* are as large as 1\.95.*e\+60"):
         kid(1e60 * np.ones((5, 2)), 1e60 * draw(5, 2).astype(np.float64))
 
 

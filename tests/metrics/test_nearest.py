@@ -1,9 +1,25 @@
 """Nearest others and hits against float64, in the form for CPUs and the one for accelerators."""
 
+import jax
 import numpy as np
 import pytest
 
-from lsh_gan.metrics import distances, knn, knn_hits, knn_precision_recall, nearest, refine
+from lsh_gan.metrics import (
+    HashSpec,
+    distances,
+    knn,
+    knn_hits,
+    knn_precision_recall,
+    lsh_knn_precision_recall,
+    nearest,
+    refine,
+)
+
+
+def lsh_knn_in_cells(r, g, **options):
+    spec = HashSpec(family="affine", num_tables=3, num_bits=1, radius_bins=0)
+    return lsh_knn_precision_recall(jax.random.key(0), r, g, spec=spec, **options)
+
 
 FORMS = {"threshold": nearest._by_threshold, "selection": nearest._by_selection}
 
@@ -63,6 +79,40 @@ def test_both_forms_of_a_tile_find_the_same(monkeypatch):
         assert getattr(some, field) == getattr(other, field)
     np.testing.assert_array_equal(some.precision_membership, other.precision_membership)
     np.testing.assert_array_equal(some.recall_membership, other.recall_membership)
+
+
+@pytest.mark.parametrize("inclusive", [True, False])
+@pytest.mark.parametrize("score", [knn_precision_recall, lsh_knn_in_cells])
+def test_equal_rows_are_looked_at_once(monkeypatch, score, inclusive):
+    """A collapsed generator repeats one image: what is open of equal rows is decided for all."""
+    rng = np.random.default_rng(0)
+    r = rng.integers(0, 5, (200, 2)).astype(np.float32)
+    g = np.concatenate([np.repeat(r[:1], 80, axis=0), rng.integers(0, 9, (90, 2))])
+    options = {"membership": True, "inclusive": inclusive, "ceiling": False}
+    apart = score(r, g.astype(np.float32), **options)
+    compared = []
+    exact = refine.exact_sq_distances
+    monkeypatch.setattr(
+        refine,
+        "exact_sq_distances",
+        lambda x, y, i, j: compared.append(len(i)) or exact(x, y, i, j),
+    )
+    score(r, g.astype(np.float32), **options)
+    one_by_one, compared[:] = sum(compared), []
+    monkeypatch.setattr(refine, "_MANY", 1)
+    together = score(r, g.astype(np.float32), **options)
+    assert sum(compared) < one_by_one
+    assert 0 < together.precision + together.recall < 2
+    for field in ("precision", "recall", "density", "coverage"):
+        assert getattr(together, field) == getattr(apart, field)
+    np.testing.assert_array_equal(together.precision_membership, apart.precision_membership)
+    np.testing.assert_array_equal(together.recall_membership, apart.recall_membership)
+
+
+def test_first_of_equal():
+    x = np.array([[1, 2], [3, 4], [1, 2], [1, 4], [3, 4]])
+    for dtype in (np.float16, np.float32, np.float64):
+        assert refine.first_of_equal(x.astype(dtype)).tolist() == [0, 1, 0, 3, 1]
 
 
 def test_few_places():
