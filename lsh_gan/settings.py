@@ -7,26 +7,10 @@ from typing import Any
 import jax
 import ml_collections
 
-from lsh_gan import compression, features
+from lsh_gan import compression, config_checks, features
 from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
 from lsh_gan.errors import choose, nearest
 from lsh_gan.evaluators import EVALUATORS, hash_spec
-
-# The least value of each whole number.
-_LEAST = {
-    "num_samples": 1,
-    "batch_size": 1,
-    "k": 1,
-    "memory_mb": 1,
-    "num_columns": 1,
-    "reference.num_images": 0,
-    "reference.side": 0,
-    "features.batch_size": 0,
-    "compression.group_size": 0,
-    "compression.num_calibration": 1,
-    "hash.min_count": 1,
-    "search.num_samples": 1,
-}
 
 
 def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
@@ -48,9 +32,7 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
         fields[name] = _split(fields[name])
     for name in ("clipping", "granularity", "scheme"):
         config.compression[name] = _split(config.compression[name])
-    for field, least in _LEAST.items():
-        if _get(config, field) < least:
-            raise ValueError(f"{field} = {_get(config, field)}; expected at least {least}")
+    config_checks.check_numbers(config)
     if config.batch_size % jax.local_device_count():
         raise ValueError(
             f"batch_size = {config.batch_size} is not a multiple of the "
@@ -101,12 +83,6 @@ def _check_sketch(config: Any) -> None:
 def _split(value: Any) -> tuple[str, ...]:
     parts = (value,) if isinstance(value, str) else tuple(value)
     return tuple(part.strip() for v in parts for part in str(v).split(",") if part.strip())
-
-
-def _get(config: Any, field: str) -> Any:
-    for name in field.split("."):
-        config = config[name]
-    return config
 
 
 def compression_specs(config: Any) -> list[CompressionSpec]:
