@@ -4,13 +4,13 @@ import dataclasses
 import itertools
 from typing import Any
 
-import jax
 import ml_collections
 
 from lsh_gan import compression, config_checks, features
 from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
 from lsh_gan.errors import choose, nearest
 from lsh_gan.evaluators import EVALUATORS, hash_spec
+from lsh_gan.metrics.bits import check_votes
 
 
 def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
@@ -28,23 +28,13 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
             and the nearest valid choice.
     """
     config = config.copy_and_resolve_references()
-    for fields, name in [(config, "generators"), (config, "samples"), (config, "metrics")]:
-        fields[name] = _split(fields[name])
-    for name in ("clipping", "granularity", "scheme"):
-        config.compression[name] = _split(config.compression[name])
+    config_checks.split_lists(config)
     config_checks.check_numbers(config)
-    if config.batch_size % jax.local_device_count():
-        raise ValueError(
-            f"batch_size = {config.batch_size} is not a multiple of the "
-            f"{jax.local_device_count()} devices"
-        )
+    config_checks.check_devices(config)
     for metric in config.metrics:
         choose("metric", metric, EVALUATORS)
     choose("feature network", config.features.name, features.FEATURES)
-    least = config.k + 2
-    if 0 < config.reference.num_images < least or config.num_samples < least:
-        n, m = config.reference.num_images, config.num_samples
-        raise ValueError(f"k = {config.k} needs at least {least} images; n = {n}, m = {m}")
+    _check_enough(config, ("num_samples", "reference.num_images"))
     if not (config.generators or config.samples):
         raise ValueError("generators and samples are both empty; expected something to judge")
     if not 0 <= config.truncation_psi <= 1:
@@ -58,11 +48,37 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
         raise ValueError("reference.num_images = 0; expected a number with reference.samples_of")
     _check_sketch(config)
     _check_calibration(config, generator_specs(config))
+    if config.generators and not compression_specs(config):
+        raise ValueError(
+            "compression.bits is empty and compression.full_precision is off; expected widths, or "
+            "compression.full_precision=True"
+        )
     if config.compression.layerwise and not config.compression.full_precision:
         raise ValueError("compression.layerwise compares with full precision; set full_precision")
     _check_search(config)
-    hash_spec(config)
+    _check_hash(config)
     return ml_collections.FrozenConfigDict(config)
+
+
+def _check_enough(config: Any, fields: tuple[str, ...]) -> None:
+    """Checks numbers of images against k; 0 stands for all that there are."""
+    for field in fields:
+        number = config_checks.get(config, field)
+        if 0 < number < config.k + 2:
+            raise ValueError(
+                f"{field} = {number}; k = {config.k} needs at least {config.k + 2} images"
+            )
+
+
+def _check_hash(config: Any) -> None:
+    votes = config.hash.votes
+    if isinstance(votes, bool) or not isinstance(votes, int | float | None):
+        raise ValueError(f"hash.votes = {votes!r}; expected a share in (0, 1], or None")
+    try:
+        hash_spec(config)
+        check_votes(config.hash.min_count, votes)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"hash.{error}" if " = " in str(error) else str(error)) from error
 
 
 def _check_sketch(config: Any) -> None:
@@ -78,11 +94,6 @@ def _check_sketch(config: Any) -> None:
             raise ValueError(
                 f"reference.sketch and reference.{name} are both given; expected one of them"
             )
-
-
-def _split(value: Any) -> tuple[str, ...]:
-    parts = (value,) if isinstance(value, str) else tuple(value)
-    return tuple(part.strip() for v in parts for part in str(v).split(",") if part.strip())
 
 
 def compression_specs(config: Any) -> list[CompressionSpec]:
@@ -111,8 +122,6 @@ def generator_specs(config: Any) -> list[GeneratorSpec]:
     fields = config.compression
     choose("compression.activation_clipping", fields.activation_clipping, compression.METHODS)
     activations = [_activations(b, fields.activation_clipping) for b in fields.activation_bits]
-    if not activations:
-        raise ValueError("compression.activation_bits is empty; expected (0,) for none")
     corrections = {
         "correct_biases": fields.correct_biases,
         "reestimate_batch_norms": fields.reestimate_batch_norms,
@@ -130,12 +139,7 @@ def generator_specs(config: Any) -> list[GeneratorSpec]:
 def _activations(bits: int, clipping: str) -> CompressionSpec | None:
     if bits == 0:
         return None
-    try:
-        return CompressionSpec(
-            bits=bits, clipping=clipping, granularity="per_tensor", scheme="affine"
-        )
-    except ValueError as error:
-        raise ValueError(f"compression.activation_bits, 0 for none: {error}") from None
+    return CompressionSpec(bits=bits, clipping=clipping, granularity="per_tensor", scheme="affine")
 
 
 def _check_search(config: Any) -> None:
@@ -152,11 +156,11 @@ def _check_search(config: Any) -> None:
             )
     if len(set(config.compression.bits)) < 2:
         raise ValueError(f"compression.bits = {config.compression.bits}; expected widths to choose")
-    if fields.seed in config.seeds or fields.num_samples < config.k + 2 or not config.generators:
+    _check_enough(config, ("search.num_samples",))
+    if fields.seed in config.seeds or not config.generators:
         raise ValueError(
-            f"search.seed = {fields.seed}, search.num_samples = {fields.num_samples}, generators = "
-            f"{config.generators}: expected a seed that is not in seeds, at least k + 2 samples, "
-            "and a generator"
+            f"search.seed = {fields.seed}, generators = {config.generators}: expected a seed that "
+            "is not in seeds, and a generator"
         )
     if config.compression.layerwise or config.samples:
         raise ValueError("a search takes neither compression.layerwise nor samples")

@@ -1,5 +1,9 @@
 """Bad configurations: one line that names the field, the value and the nearest valid choice."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from configs import default
@@ -46,15 +50,28 @@ def test_names_with_commas_are_split():
         ("compression__bits", (0,), r"bits = 0 is not .* from 1 to 16; the nearest valid .* is 1"),
         ("compression__bits", (17,), r"bits = 17 is not .*; the nearest valid .* is 16"),
         ("compression__bits", (4.5,), r"bits = 4.5 is not a whole number"),
-        ("compression__activation_bits", (17,), r"compression.activation_bits, 0 for none: bits"),
+        ("compression__activation_bits", (17,), r"activation_bits = 17 is not a .* 0 to 16"),
+        ("compression__activation_bits", ("",), r"compression.activation_bits is empty"),
+        ("compression__bits", ("a",), r"compression.bits = 'a' is not a whole number"),
+        ("compression__clipping", ("",), r"compression.clipping is empty; expected at least one"),
+        ("compression__full_precision", False, r"compression.bits is empty and compression.full"),
+        ("metrics", ("",), r"metrics is empty; expected at least one entry"),
+        ("metrics", ("knn,knn",), r"metrics: 'knn' is given twice"),
+        ("generators", ("dcgan", "dcgan"), r"generators: 'dcgan' is given twice"),
+        ("seeds", ("",), r"seeds is empty; expected at least one entry"),
+        ("seeds", ("a",), r"seeds = 'a' is not a whole number from 0 to 4294967295"),
+        ("seeds", (1, 1), r"seeds: 1 is given twice"),
+        ("hash__votes", "foo", r"hash.votes = 'foo'; expected a share in \(0, 1\], or None"),
+        ("hash__votes", 2, r"hash.votes = 2; expected a share in \(0, 1\], or None"),
+        ("hash__num_bits", 99, r"hash.num_bits = 99; pstable takes 0 to 10"),
         ("compression__activation_bits", (), r"compression.activation_bits is empty"),
         ("compression__activation_clipping", "msee", r"activation_clipping 'msee' is unknown"),
         ("compression__num_calibration", 0, r"num_calibration = 0 is not .* from 1 up; .* is 1"),
         ("search__share", 1.5, r"search.share = 1.5; expected 0 .* to 1"),
         ("search__share", 0.95, r"compression.clipping = .*; expected one value"),
         ("hash__family", "afine", r"hash family 'afine' is unknown; did you mean 'affine'"),
-        ("num_samples", 4, r"k = 3 needs at least 5 images; n = 5000, m = 4"),
-        ("reference__num_images", 4, r"k = 3 needs at least 5 images; n = 4, m = 5000"),
+        ("num_samples", 4, r"^num_samples = 4; k = 3 needs at least 5 images"),
+        ("reference__num_images", 4, r"reference.num_images = 4; k = 3 needs at least 5"),
         ("batch_size", 0, r"batch_size = 0 is not .* from 1 up; the near.* is 1"),
         ("k", 0, r"k = 0 is not a whole number from 1 up; the near.* is 1"),
         ("seeds", (0, 2**32), r"seeds = 4294967296 is not .* 0 to 4294967295; .* is 4294967295"),
@@ -76,8 +93,24 @@ def test_names_with_commas_are_split():
     ],
 )
 def test_bad_values(field, value, message):
+    changes = {"compression__bits": ()} if field == "compression__full_precision" else {}
     with pytest.raises(ValueError, match=message):
-        resolve(**{field: value})
+        resolve(**{field: value, **changes})
+
+
+def test_batches_are_spread_over_all_devices():
+    program = (
+        "from configs import default; from lsh_gan import settings\n"
+        "config = default.get_config()\n"
+        "config.features.batch_size = 30\n"
+        "settings.resolve(config)"
+    )
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    expected = "features.batch_size = 30 is not a multiple of the 4 devices; the nearest is 32"
+    assert expected in result.stderr
 
 
 def test_unknown_names_are_refused_even_where_no_width_is_asked():
