@@ -83,9 +83,13 @@ def describe(config: Any, path: str) -> Judged:
 def packed_size(generator: Generator, spec: CompressionSpec) -> int:
     """Bytes of the packed file of a generator, from the shapes of its parameters.
 
+    A generator that was read from a packed file has that one as long as nothing is done to it.
+
     Raises:
         ValueError: As `compression.compress`, for rules and sizes of groups.
     """
+    if generator.packed_file and spec.bits is None:
+        return generator.packed_file.stat().st_size
     metadata = {
         "name": generator.name,
         "family": generator.family,

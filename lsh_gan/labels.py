@@ -19,6 +19,28 @@ def unique(measured: list[Row], field: str) -> list[Any]:
     return list(dict.fromkeys(row[field] for row in measured))
 
 
+def distinct(names: list[str], paths: list[str]) -> list[str]:
+    """Makes names unique: equal ones are replaced by as much of their paths as tells them apart.
+
+    Args:
+        names: Of what is judged.
+        paths: As the configuration gives them, one a name.
+
+    Raises:
+        ValueError: The paths do not tell them apart.
+    """
+    clashing = [names.count(name) > 1 for name in names]
+    parts = [[part for part in Path(path).parts if part != "/"] for path in paths]
+    for depth in range(max(map(len, parts), default=0) + 1):
+        found = [
+            "_".join(part[-depth:]) if clashes and depth else name
+            for name, part, clashes in zip(names, parts, clashing, strict=True)
+        ]
+        if len(set(found)) == len(found):
+            return found
+    raise ValueError(f"the names of {', '.join(paths)} clash; expected paths that differ")
+
+
 def setting_of(row: Row) -> str:
     """Names what one curve has in common; "" at full precision, where all curves begin."""
     if row["bits"] is None:
@@ -45,12 +67,14 @@ def short(setting: str, curves: dict[str, Any]) -> str:
 
 
 def width_label(row: Row) -> str:
-    """The width of weights: "4", or "full" at full precision."""
-    return "full" if row["bits"] is None else str(row["bits"])
+    """The width of weights: "4", "full" at full precision, "packed" as a packed file has them."""
+    if row["bits"] is None:
+        return "packed" if row.get("packed") else "full"
+    return str(row["bits"])
 
 
 def bits_label(row: Row) -> str:
-    """The width: "4", "W4A8" with quantized activations, "full" at full precision."""
+    """The width: "4", "W4A8" with quantized activations, else as `width_label`."""
     activations = row.get("activation_bits")
     return f"W{row['bits']}A{activations}" if activations else width_label(row)
 

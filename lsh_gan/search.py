@@ -38,7 +38,7 @@ def run(config: Any, workdir: Path) -> None:
     """
     config = settings.resolve(config)
     final = sweep.prepare(config)
-    list(sweep.tasks(final))  # bad rules are errors here
+    sweep.tasks(final)  # bad rules are errors here
     inside = _inside(config)
     loop = final._replace(config=inside, reference=load_reference(inside, final.network))
     with sweep.progress_bars() as progress:

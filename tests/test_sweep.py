@@ -183,6 +183,30 @@ def test_own_images_and_features(tmp_path):
     assert "bytes" not in folder
 
 
+def test_equal_names_and_packed_files_say_what_they_are(workdir, tmp_path):
+    by_width = {row["bits"]: row for row in rows.read(workdir) if row["generator"] == "dcgan"}
+    packed = tmp_path / "p.packed"
+    packed.write_bytes((workdir / "packed" / f"{by_width[2]['row_hash']}.packed").read_bytes())
+    sweep.run(tiny(generators=("dcgan", str(packed))), tmp_path / "run")
+    plain, compressed = rows.read(tmp_path / "run")
+    assert (plain["generator"], compressed["generator"]) == ("dcgan", "p.packed")
+    assert compressed["bytes"] == packed.stat().st_size == by_width[2]["bytes"]
+    assert compressed["ratio"] == by_width[2]["ratio"] > 7
+    kept = tmp_path / "run" / "packed" / f"{compressed['row_hash']}.packed"
+    assert kept.read_bytes() == packed.read_bytes()
+    lines = (tmp_path / "run" / "table.md").read_text().splitlines()
+    widths = [line.split("|")[2].strip() for line in lines if "p.packed" in line]
+    assert widths == ["packed"]
+
+
+def test_the_same_content_under_two_names_is_refused(workdir, tmp_path):
+    full = next(r for r in rows.read(workdir) if r["generator"] == "dcgan" and not r["bits"])
+    same = str(workdir / "packed" / f"{full['row_hash']}.packed")
+    with pytest.raises(ValueError, match=r"^dcgan and .*\.packed have the same content"):
+        sweep.run(tiny(generators=("dcgan", same)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
