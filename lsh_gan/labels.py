@@ -11,6 +11,7 @@ from rich.table import Table
 
 WIDTH = 140  # columns of a table where the output is no terminal
 TITLES = {"knn": "KNN", "lsh_knn": "LSH+KNN", "lsh": "LSH"}
+SCORES = ("precision", "recall")
 Row = dict[str, Any]
 
 

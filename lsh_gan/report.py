@@ -6,13 +6,24 @@ Command: `python -m lsh_gan.report WORKDIR`.
 import csv
 import sys
 from pathlib import Path
+from typing import Any
 
 from matplotlib import pyplot as plt
 from rich import box
 from rich.table import Table
 
 from lsh_gan import layer_report, plots, rows, search_report
-from lsh_gan.labels import TITLES, Row, bits_label, extras, print_and_save, setting_of, unique
+from lsh_gan.errors import choose
+from lsh_gan.labels import (
+    SCORES,
+    TITLES,
+    Row,
+    bits_label,
+    extras,
+    print_and_save,
+    setting_of,
+    unique,
+)
 
 
 def write(workdir: Path) -> None:
@@ -30,8 +41,8 @@ def write(workdir: Path) -> None:
     measured = rows.read(workdir)
     if not measured:
         raise ValueError(f"{workdir / rows.ROWS_FILE}: there are no rows to report")
+    metrics = _metrics(workdir, config, measured)
     measured = ordered(measured)
-    metrics = config["metrics"]
     _write_csv(workdir / "table.csv", measured, metrics)
     layer_report.write_csv(workdir / "tensors.csv", measured)
     with plt.rc_context({"font.size": 9, "figure.dpi": 150, "savefig.bbox": "tight"}):
@@ -42,6 +53,22 @@ def write(workdir: Path) -> None:
         else:
             _write_sweep(workdir, measured, metrics)
     plt.close("all")
+
+
+def _metrics(workdir: Path, config: dict[str, Any], measured: list[Row]) -> list[str]:
+    """The metrics of a work folder, after checking that every row has their scores."""
+    file = workdir / rows.CONFIG_FILE
+    if "metrics" not in config:
+        raise ValueError(f"{file}: lacks the field 'metrics'")
+    for metric in config["metrics"]:
+        choose(f"{file}: metric", metric, TITLES)
+    for row in measured:
+        for field in (f"{m}_{score}" for m in config["metrics"] for score in SCORES):
+            if field not in row:
+                raise ValueError(
+                    f"{workdir / rows.ROWS_FILE}: row {row['row_hash']} lacks {field!r}"
+                )
+    return config["metrics"]
 
 
 def _write_sweep(workdir: Path, measured: list[Row], metrics: list[str]) -> None:
@@ -83,7 +110,7 @@ def _write_csv(path: Path, measured: list[Row], metrics: list[str]) -> None:
     for row in measured:
         plain = {k: v for k, v in row.items() if not isinstance(v, dict | list)}
         for metric in metrics:
-            for score in ("precision", "recall"):
+            for score in SCORES:
                 plain[f"{metric}_{score}_relative"] = _relative(row, metric, score)
         plain |= {f"seconds_{k}": v for k, v in row["seconds"].items()}
         flat.append(plain)
@@ -125,7 +152,7 @@ def make_table(measured: list[Row], metrics: list[str]) -> Table:
 
 
 def _pair(row: Row, metric: str, suffix: str) -> str:
-    pair = [row.get(f"{metric}_{score}{suffix}") for score in ("precision", "recall")]
+    pair = [row.get(f"{metric}_{score}{suffix}") for score in SCORES]
     return " / ".join("–" if value is None else f"{value:.3f}" for value in pair)
 
 
@@ -136,14 +163,10 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         write(Path(arguments[0]))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lsh_gan.labels import TITLES, WIDTH, Row, print_and_save, unique, width_label
+from lsh_gan.labels import SCORES, TITLES, WIDTH, Row, print_and_save, unique, width_label
 
-SCORES = ("precision", "recall")
 # Roles of rows, in the order of the table.
 FULL = "full precision"
 MIXED = "mixed precision"

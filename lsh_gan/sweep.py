@@ -57,7 +57,7 @@ def measure_all(config: Any, workdir: Path) -> list[Row]:
     """As `run`, without the report; returns all rows, in the order of the configuration."""
     setup = prepare(settings.resolve(config))
     asked = tasks(setup)
-    with progress_bars() as progress:
+    with rows.locked(workdir), progress_bars() as progress:
         session = Session(setup, workdir, progress)
         waiting = [task for task in asked if task.row_hash not in session.finished]
         finished = len(asked) - len(waiting)
