@@ -193,32 +193,3 @@ def _rule(text: str) -> Rule:
             )
         fields[name] = int(value) if value.isdigit() else value or True
     return Rule(pattern=pattern.strip(), **fields)
-
-
-def check_field_names(arguments: list[str], config: ml_collections.ConfigDict) -> None:
-    """Refuses command line overrides of fields that no configuration has.
-
-    Args:
-        arguments: The command line; `--config.FIELD=VALUE` are looked at.
-        config: A configuration with every field.
-
-    Raises:
-        ValueError: An unknown field; the message names the nearest.
-    """
-    known = _field_names(config)
-    for argument in arguments:
-        if argument.startswith("--config.") and "=" in argument:
-            field = argument.removeprefix("--config.").split("=")[0]
-            if field not in known:
-                raise ValueError(
-                    f"config has no field {field!r}; did you mean {nearest(field, known)!r}?"
-                )
-
-
-def _field_names(config: Any, prefix: str = "") -> list[str]:
-    names = []
-    for name, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict):
-            names += _field_names(value, f"{prefix}{name}.")
-        names.append(prefix + name)
-    return names

@@ -127,23 +127,6 @@ def test_rules_keep_their_order():
     )
 
 
-@pytest.mark.parametrize(
-    ("argument", "message"),
-    [
-        ("--config.metric=knn", r"no field 'metric'; did you mean 'metrics'"),
-        ("--config.compression.bit=4", r"no field 'compression.bit'.*'compression.bits'"),
-    ],
-)
-def test_unknown_fields(argument, message):
-    with pytest.raises(ValueError, match=message):
-        settings.check_field_names(["main.py", argument], default.get_config())
-
-
-def test_known_fields_pass():
-    arguments = ["main.py", "--config=a.py", "--config.compression.bits=4", "--workdir=x"]
-    assert settings.check_field_names(arguments, default.get_config()) is None
-
-
 def test_the_default_hash_is_that_of_the_library():
     assert evaluators.hash_spec(resolve()) == HashSpec()
 
