@@ -176,34 +176,67 @@ def _size_table(judged: list[Judged]) -> Table:
 
 
 def _summary(config: Any, judged: list[Judged]) -> list[str]:
-    fields = config.reference
     spec = features.FEATURES[config.features.name]
     weights = features.weight_file(spec, config.features.weights or None)
     there = "found" if weights is not None and weights.is_file() else "not there"
     lines = [
         f"features: {spec.name}, d = {spec.dim}, at {config.features.side} pixels; weights "
-        f"{weights or 'of an installed package'}: {there}"
+        f"{weights or 'of an installed package'}: {there}",
+        _reference(config),
+        *(f"samples: {path}: {_found(path)}" for path in config.samples),
+        *(_search(config, judged) if config.search.share else [_rows(config, judged)]),
     ]
-    n = f"{fields.num_images:,}" if fields.num_images else "all"
-    if fields.samples_of:
-        lines.append(f"reference: n = {n} uncompressed samples of {fields.samples_of} itself")
-    elif fields.sketch:
-        there = "found" if Path(fields.sketch).is_file() else "not there"
-        lines.append(f"reference: the sketch {fields.sketch}: {there}")
-    else:
-        source = fields.features or fields.images
-        there = source in datasets.SHIPPED or Path(source).exists()
-        lines.append(f"reference: n = {n} of {source}: {'found' if there else 'not there'}")
-    counts = [num_settings(config, item.generator) for item in judged]
-    rows = sum(counts) * len(config.seeds) + len(config.samples)
-    lines.append(
-        f"rows: {rows} = ({' + '.join(map(str, counts)) or 0}) settings × {len(config.seeds)} "
-        f"seeds + {len(config.samples)} given samples; m = "
-        f"{config.num_samples:,} images each, batches of {config.batch_size}, truncation_psi = "
-        f"{config.truncation_psi}"
-    )
     for item in judged:
         if not item.found:
             recipe = expected.recipe(config, item.path)
             lines.append(f"{item.path} is not there; {expected.how(recipe, item.path)}")
     return lines
+
+
+def _found(source: str) -> str:
+    return "found" if source in datasets.SHIPPED or Path(source).exists() else "not there"
+
+
+def _reference(config: Any) -> str:
+    fields = config.reference
+    n = f"{fields.num_images:,}" if fields.num_images else "all"
+    if fields.samples_of:
+        return f"reference: n = {n} uncompressed samples of {fields.samples_of} itself"
+    if fields.sketch:
+        return f"reference: the sketch {fields.sketch}: {_found(fields.sketch)}"
+    source = fields.features or fields.images
+    return f"reference: n = {n} of {source}: {_found(source)}"
+
+
+def _rows(config: Any, judged: list[Judged]) -> str:
+    counts = [num_settings(config, item.generator) for item in judged]
+    rows = sum(counts) * len(config.seeds) + len(config.samples)
+    return (
+        f"rows: {rows} = ({' + '.join(map(str, counts)) or 0}) settings × {len(config.seeds)} "
+        f"seeds + {len(config.samples)} given samples; m = "
+        f"{config.num_samples:,} images each, batches of {config.batch_size}, truncation_psi = "
+        f"{config.truncation_psi}"
+    )
+
+
+def _search(config: Any, judged: list[Judged]) -> list[str]:
+    """What a search does; it judges most settings only when others have turned out well."""
+    fields, bits = config.search, config.compression.bits
+    *_, spec = settings.compression_specs(config)
+    layers = {
+        item.generator.name: len(isolate(plan_tensors(_leaves(item.generator), spec, None)))
+        for item in judged
+    }
+    return [
+        f"search: the smallest widths out of {', '.join(map(str, bits))} bits, one a tensor, that "
+        f"keep {fields.share:.0%} of precision and of recall by LSH; n = m = "
+        f"{fields.num_samples:,}, seed {fields.seed}",
+        *(
+            f"search of {name}: full precision, {len(bits)} uniform widths, at most {len(bits)} "
+            f"widths of each of {count} tensors alone, then mixed widths"
+            for name, count in layers.items()
+        ),
+        f"rows: at most 4 a generator (full precision, the mixed widths found, two uniform widths) "
+        f"× {len(config.seeds)} seeds, by {', '.join(config.metrics)}; m = "
+        f"{config.num_samples:,} images each, batches of {config.batch_size}",
+    ]
