@@ -9,6 +9,7 @@ from lsh_gan.compression.spec import MAX_BITS
 from lsh_gan.errors import whole
 
 LAST_SEED = 2**32 - 1  # keys are made of 32 bits: other seeds would be taken modulo 2³²
+MOST_PIXELS = 4096  # of a reference image's side: four times that of the largest usual data set
 
 # The least and the largest value of each whole number.
 _RANGES = {
@@ -18,7 +19,7 @@ _RANGES = {
     "memory_mb": (1, math.inf),
     "num_columns": (1, math.inf),
     "reference.num_images": (0, math.inf),
-    "reference.side": (0, math.inf),
+    "reference.side": (0, MOST_PIXELS),
     "reference.seed": (0, LAST_SEED),
     "features.batch_size": (0, math.inf),
     "compression.group_size": (0, math.inf),

@@ -112,8 +112,10 @@ def load_array(path: str | Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is damaged, or holds Python objects.
+        ValueError: It is damaged, holds Python objects, or is a folder.
     """
+    if Path(path).is_dir():
+        raise ValueError(f"{path}: is a folder; expected an .npy or .npz file")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
@@ -121,7 +123,9 @@ def load_array(path: str | Path) -> np.ndarray:
             loaded = np.load(stream, allow_pickle=False)
             return loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]]
     except (ValueError, OSError, EOFError, IndexError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a readable array file ({error})") from error
+        # NumPy takes whatever it does not know for a pickle, and advises to run it.
+        reason = "neither .npy nor .npz" if "pickle" in str(error) else error
+        raise ValueError(f"{path}: not a readable array file ({reason})") from error
 
 
 def _read_folder(folder: Path, side: int) -> np.ndarray:

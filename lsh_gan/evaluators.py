@@ -133,6 +133,8 @@ def load_sketch(config: Any, network: FeatureNetwork) -> LshReference:
             preprocessing or version, or with another hash than `config.hash`, seed included.
     """
     path = config.reference.sketch
+    if Path(path).is_dir():
+        raise ValueError(f"{path}: is a folder; expected the file {SKETCH_FILE} in it or elsewhere")
     fitted = metrics.load(path, source=feature_source(config, network))
     votes, min_count = config.hash.votes, config.hash.min_count
     if isinstance(fitted, metrics.Sketch):

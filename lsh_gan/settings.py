@@ -44,6 +44,10 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
             f"reference.seed = {config.reference.seed} is in seeds too: samples would be judged "
             "against themselves"
         )
+    if config.reference.samples_of and config.reference.features:
+        raise ValueError(
+            "reference.samples_of and reference.features are both given; expected one of them"
+        )
     if config.reference.samples_of and config.reference.num_images == 0:
         raise ValueError("reference.num_images = 0; expected a number with reference.samples_of")
     _check_sketch(config)
@@ -185,11 +189,16 @@ def _rule(text: str) -> Rule:
     known = [field.name for field in dataclasses.fields(Rule) if field.name != "pattern"]
     fields: dict[str, Any] = {}
     for assignment in wanted.split():
-        name, _, value = assignment.partition("=")
+        name, equals, value = assignment.partition("=")
         if name not in known:
             raise ValueError(
                 f"compression.rules: {text!r} has no field {name!r}; did you mean "
                 f"{nearest(name, known)!r}?"
             )
+        if name in fields:
+            raise ValueError(f"compression.rules: {text!r} gives {name} twice")
+        if bool(equals) == (name == "skip"):
+            expected = "skip" if name == "skip" else f"{name}=VALUE"
+            raise ValueError(f"compression.rules: {text!r} has {assignment!r}; expected {expected}")
         fields[name] = int(value) if value.isdigit() else value or True
     return Rule(pattern=pattern.strip(), **fields)

@@ -87,6 +87,11 @@ def test_names_with_commas_are_split():
             ("a: bit=4",),
             r"'a: bit=4' has no field 'bit'; did you mean 'bits'",
         ),
+        ("compression__rules", ("a: skip=maybe",), r"'a: .*' has 'skip=maybe'; expected skip"),
+        ("compression__rules", ("a: skip bits=3",), r"rule 'a': skip and bits; expected one or"),
+        ("compression__rules", ("a: bits",), r"'a: bits' has 'bits'; expected bits=VALUE"),
+        ("compression__rules", ("a: bits=3 bits=4",), r"'a: .*' gives bits twice"),
+        ("reference__side", 10_000, r"reference.side = 10000 is not .* 0 to 4096; .* is 4096"),
         ("compression__rules", ("a",), r"'a' is no rule; expected 'PATTERN: skip'"),
         ("compression__rules", ("a: bits=17",), r"bits = 17 is not"),
         ("compression__rules", ("(: skip",), r"rule '\('.*unterminated subpattern"),
@@ -111,6 +116,11 @@ def test_batches_are_spread_over_all_devices():
     )
     expected = "features.batch_size = 30 is not a multiple of the 4 devices; the nearest is 32"
     assert expected in result.stderr
+
+
+def test_one_reference_at_a_time():
+    with pytest.raises(ValueError, match=r"reference.samples_of and reference.features are both"):
+        resolve(reference__samples_of="dcgan", reference__features="x.npy", reference__seed=7)
 
 
 def test_unknown_names_are_refused_even_where_no_width_is_asked():

@@ -214,7 +214,12 @@ def test_the_same_content_under_two_names_is_refused(workdir, tmp_path):
         (np.zeros((12, 7), np.float32), r"real\.npy: d = 7; the feature network has d = 1280"),
         (np.zeros((12, 4, 4), np.float32), r"real\.npy: float32 \(12, 4, 4\); expected float"),
         (np.zeros((12, 1280), np.int32), r"real\.npy: int32 .*; expected float features"),
-        (np.zeros((4, 1280), np.float32), r"num_images = 8: .* has 4, and k = 3 needs at least 5"),
+        (np.zeros((4, 1280), np.float32), r"num_images = 8: .* has 4, and .* needs at least 5$"),
+        (np.zeros((7, 1280), np.float32), r"num_images = 8: .* has 7, .*; the nearest is 7$"),
+        (
+            np.full((12, 1280), -1e60),
+            r"real\.npy: row 0 holds 1e\+60; expected magnitudes of float32",
+        ),
     ],
 )
 def test_bad_reference_features(content, message, tmp_path):
@@ -228,11 +233,16 @@ def test_bad_reference_features(content, message, tmp_path):
 def test_bad_sources_are_errors_before_the_work_folder_exists(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "weights.pth").write_bytes(b"no weights")
+    (tmp_path / "text.npy").write_text("1 2 3")
+    sketch = {"metrics": ("lsh",), "reference__sketch": str(tmp_path / "empty")}
     cases = [
         ({"reference__images": str(tmp_path / "empty")}, ValueError, "no images"),
         ({"generators": ("dcgam",)}, FileNotFoundError, "shipped generators: dcgan, sngan"),
         ({"features__weights": str(tmp_path / "no.pth")}, FileNotFoundError, "no such file"),
         ({"features__weights": str(tmp_path / "weights.pth")}, ValueError, "sha256 is"),
+        ({"reference__features": str(tmp_path / "empty")}, ValueError, "empty: is a folder"),
+        ({"reference__features": str(tmp_path / "text.npy")}, ValueError, r"\(neither \.npy nor"),
+        (sketch, ValueError, "empty: is a folder; expected the file reference.sketch"),
         ({"reference__num_images": 20_000}, ValueError, "fashion_mnist has 10000"),
         ({"samples": (str(tmp_path / "gone"),)}, FileNotFoundError, "no such folder or file"),
     ]

@@ -25,7 +25,8 @@ class Rule:
         skip: Leave the tensor in float32.
 
     Raises:
-        ValueError: A malformed pattern, a width outside 1..16 or an unknown name.
+        ValueError: A malformed pattern, a width outside 1..16, an unknown name, or `skip` together
+            with what to do.
     """
 
     pattern: str
@@ -42,6 +43,9 @@ class Rule:
             CompressionSpec(**{"bits": None, **self.overrides()})
         except (re.error, ValueError) as error:
             raise ValueError(f"rule {self.pattern!r}: {error}") from None
+        if self.skip and self.overrides():
+            fields = ", ".join(self.overrides())
+            raise ValueError(f"rule {self.pattern!r}: skip and {fields}; expected one or the other")
 
     def overrides(self) -> dict[str, Any]:
         """The fields of `CompressionSpec` that this rule replaces."""
