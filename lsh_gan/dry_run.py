@@ -4,6 +4,7 @@
 evaluation. Generators and weight files that are not there yet are taken from the configuration.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from lsh_gan.compression.packing import Layout, empty_subtrees
 from lsh_gan.compression.quantization import fan_in
 from lsh_gan.compression.rules import TensorPlan, isolate, plan_tensors
 from lsh_gan.generators import Generator
+from lsh_gan.labels import distinct
 
 WIDTH = 140  # columns of a table that goes to a file
 
@@ -58,12 +60,21 @@ def run(config: Any) -> None:
             generators with a recipe, of feature networks and of reference images.
     """
     config = settings.resolve(config)
-    judged = [describe(config, path) for path in config.generators]
+    judged = _distinct([describe(config, path) for path in config.generators])
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(_generator_table(judged))
     console.print(_size_table(judged))
     for line in _summary(config, judged):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _distinct(judged: list[Judged]) -> list[Judged]:
+    """Gives generators the names that a run would give them."""
+    names = distinct([item.generator.name for item in judged], [item.path for item in judged])
+    return [
+        item._replace(generator=dataclasses.replace(item.generator, name=name))
+        for item, name in zip(judged, names, strict=True)
+    ]
 
 
 def describe(config: Any, path: str) -> Judged:

@@ -1,6 +1,7 @@
 """From rows to a table, plots and sample grids; computes no measurement.
 
-Command: `python -m lsh_gan.report WORKDIR`.
+Command: `python -m lsh_gan.report WORKDIR [OUTPUT]`; a work folder that cannot be written needs the
+folder OUTPUT for tables and pictures.
 """
 
 import csv
@@ -26,16 +27,21 @@ from lsh_gan.labels import (
 )
 
 
-def write(workdir: Path) -> None:
-    """Writes the tables and pictures of `workdir`, and prints the table.
+def write(workdir: Path, output: Path | None = None) -> None:
+    """Writes the tables and pictures of `workdir` to `output`, and prints the table.
 
     Every work folder gets `table.csv` and `tensors.csv` (what happened to each compressed tensor);
     a sweep over widths `table.md` and its pictures, a sweep over layers those of `layer_report`, a
     search those of `search_report`.
 
+    Args:
+        workdir: The work folder.
+        output: Where tables and pictures go, made if missing; None for the work folder itself.
+
     Raises:
         ValueError: There are no rows, or they are damaged.
         FileNotFoundError: `workdir` is not a work folder.
+        OSError: `output` cannot be written.
     """
     config = rows.read_config(workdir)
     measured = rows.read(workdir)
@@ -43,15 +49,17 @@ def write(workdir: Path) -> None:
         raise ValueError(f"{workdir / rows.ROWS_FILE}: there are no rows to report")
     metrics = _metrics(workdir, config, measured)
     measured = ordered(measured)
-    _write_csv(workdir / "table.csv", measured, metrics)
-    layer_report.write_csv(workdir / "tensors.csv", measured)
+    output = output or workdir
+    output.mkdir(parents=True, exist_ok=True)
+    _write_csv(output / "table.csv", measured, metrics)
+    layer_report.write_csv(output / "tensors.csv", measured)
     with plt.rc_context({"font.size": 9, "figure.dpi": 150, "savefig.bbox": "tight"}):
         if config.get("search", {}).get("share"):
-            search_report.write(workdir, measured, metrics, config["search"]["share"])
+            search_report.write(output, measured, metrics, config["search"]["share"])
         elif any("layer" in row for row in measured):
-            layer_report.write(workdir, measured, metrics)
+            layer_report.write(output, measured, metrics)
         else:
-            _write_sweep(workdir, measured, metrics)
+            _write_sweep(workdir, output, measured, metrics)
     plt.close("all")
 
 
@@ -71,17 +79,17 @@ def _metrics(workdir: Path, config: dict[str, Any], measured: list[Row]) -> list
     return config["metrics"]
 
 
-def _write_sweep(workdir: Path, measured: list[Row], metrics: list[str]) -> None:
-    print_and_save(workdir / "table.md", make_table(measured, metrics))
+def _write_sweep(workdir: Path, output: Path, measured: list[Row], metrics: list[str]) -> None:
+    print_and_save(output / "table.md", make_table(measured, metrics))
     swept = [row for row in measured if "bytes" in row]
     if not swept:
         return
-    plots.plot_against_bits(swept, metrics).savefig(workdir / "precision_recall.png")
-    plots.plot_tradeoff(swept, metrics).savefig(workdir / "tradeoff.png")
-    plots.plot_size(swept, metrics).savefig(workdir / "size_recall.png")
+    plots.plot_against_bits(swept, metrics).savefig(output / "precision_recall.png")
+    plots.plot_tradeoff(swept, metrics).savefig(output / "tradeoff.png")
+    plots.plot_size(swept, metrics).savefig(output / "size_recall.png")
     for name in unique(swept, "generator"):
         grid = plots.plot_samples(workdir, [row for row in swept if row["generator"] == name])
-        grid.savefig(workdir / f"samples_{name}.png")
+        grid.savefig(output / f"samples_{name}.png")
 
 
 def ordered(measured: list[Row]) -> list[Row]:
@@ -158,11 +166,14 @@ def _pair(row: Row, metric: str, suffix: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Runs the command line; returns the exit code."""
-    if len(arguments) != 1:
-        print("usage: python -m lsh_gan.report WORKDIR", file=sys.stderr)  # noqa: T201
+    if len(arguments) not in (1, 2):
+        print("usage: python -m lsh_gan.report WORKDIR [OUTPUT]", file=sys.stderr)  # noqa: T201
         return 2
     try:
-        write(Path(arguments[0]))
+        write(*map(Path, arguments))
+    except PermissionError as error:
+        print(f"error: {error}; name another folder as OUTPUT", file=sys.stderr)  # noqa: T201
+        return 1
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1

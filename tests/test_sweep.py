@@ -139,6 +139,14 @@ def test_report_alone_redraws(workdir):
     assert (workdir / "table.md").exists()
 
 
+def test_report_leaves_the_work_folder_alone_where_another_is_named(workdir, tmp_path):
+    before = {file: file.stat().st_mtime_ns for file in workdir.rglob("*")}
+    assert report.main([str(workdir), str(tmp_path / "a" / "b")]) == 0
+    assert {file: file.stat().st_mtime_ns for file in workdir.rglob("*")} == before
+    written = {file.name for file in (tmp_path / "a" / "b").iterdir()}
+    assert {"table.md", "table.csv", "tradeoff.png", "samples_dcgan.png"} <= written
+
+
 def test_report_of_no_work_folder(tmp_path, capsys):
     assert report.main([str(tmp_path)]) == 1
     assert "is not a work folder" in capsys.readouterr().err
