@@ -47,6 +47,9 @@ def write(workdir: Path, output: Path | None = None) -> None:
     measured = rows.read(workdir)
     if not measured:
         raise ValueError(f"{workdir / rows.ROWS_FILE}: there are no rows to report")
+    share = config.get("search", {}).get("share")
+    if share and not all("roles" in row for row in measured):
+        raise ValueError(f"{workdir}: is the inside of a search; report {workdir.parent} instead")
     metrics = _metrics(workdir, config, measured)
     measured = ordered(measured)
     output = output or workdir
@@ -54,8 +57,8 @@ def write(workdir: Path, output: Path | None = None) -> None:
     _write_csv(output / "table.csv", measured, metrics)
     layer_report.write_csv(output / "tensors.csv", measured)
     with plt.rc_context({"font.size": 9, "figure.dpi": 150, "savefig.bbox": "tight"}):
-        if config.get("search", {}).get("share"):
-            search_report.write(output, measured, metrics, config["search"]["share"])
+        if share:
+            search_report.write(output, measured, metrics, share)
         elif any("layer" in row for row in measured):
             layer_report.write(output, measured, metrics)
         else:

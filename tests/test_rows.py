@@ -57,6 +57,7 @@ def test_damage_in_the_middle_is_an_error(tmp_path, line, message):
         ("[]", "config.json: holds a list; expected a configuration"),
         ("{}", "config.json: lacks the field 'metrics'"),
         ('{"metrics": ["knn"]}', "rows.jsonl: row 0 lacks 'knn_precision'"),
+        ('{"search": {"share": 0.9}}', "is the inside of a search; report "),
         ('{"metrics": ["kn"]}', "config.json: metric 'kn' is unknown; did you mean 'knn'"),
     ],
 )
