@@ -39,17 +39,7 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
         raise ValueError("generators and samples are both empty; expected something to judge")
     if not 0 <= config.truncation_psi <= 1:
         raise ValueError(f"truncation_psi = {config.truncation_psi}; expected 0 to 1")
-    if config.reference.samples_of and config.reference.seed in config.seeds:
-        raise ValueError(
-            f"reference.seed = {config.reference.seed} is in seeds too: samples would be judged "
-            "against themselves"
-        )
-    if config.reference.samples_of and config.reference.features:
-        raise ValueError(
-            "reference.samples_of and reference.features are both given; expected one of them"
-        )
-    if config.reference.samples_of and config.reference.num_images == 0:
-        raise ValueError("reference.num_images = 0; expected a number with reference.samples_of")
+    _check_samples_of(config)
     _check_sketch(config)
     _check_calibration(config, generator_specs(config))
     if config.generators and not compression_specs(config):
@@ -83,6 +73,27 @@ def _check_hash(config: Any) -> None:
         check_votes(config.hash.min_count, votes)
     except (TypeError, ValueError) as error:
         raise ValueError(f"hash.{error}" if " = " in str(error) else str(error)) from error
+
+
+def _check_samples_of(config: Any) -> None:
+    fields = config.reference
+    if not fields.samples_of:
+        return
+    judged = {"seeds": config.seeds}
+    if config.search.share:
+        judged["search.seed"] = (config.search.seed,)
+    for name, seeds in judged.items():
+        if fields.seed in seeds:
+            raise ValueError(
+                f"reference.seed = {fields.seed} is in {name} too: samples would be judged against "
+                "themselves"
+            )
+    if fields.features:
+        raise ValueError(
+            "reference.samples_of and reference.features are both given; expected one of them"
+        )
+    if fields.num_images == 0:
+        raise ValueError("reference.num_images = 0; expected a number with reference.samples_of")
 
 
 def _check_sketch(config: Any) -> None:

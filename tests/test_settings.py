@@ -118,6 +118,13 @@ def test_batches_are_spread_over_all_devices():
     assert expected in result.stderr
 
 
+def test_a_search_is_not_judged_against_its_own_samples():
+    changes = {"search__share": 0.9, "compression__clipping": ("mse",), "search__seed": 7}
+    with pytest.raises(ValueError, match=r"reference.seed = 7 is in search.seed too"):
+        resolve(reference__samples_of="dcgan", reference__seed=7, **changes)
+    assert resolve(reference__samples_of="dcgan", reference__seed=8, **changes).search.seed == 7
+
+
 def test_one_reference_at_a_time():
     with pytest.raises(ValueError, match=r"reference.samples_of and reference.features are both"):
         resolve(reference__samples_of="dcgan", reference__features="x.npy", reference__seed=7)
