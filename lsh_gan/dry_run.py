@@ -178,7 +178,8 @@ def _size_table(judged: list[Judged]) -> Table:
         for spec, size in item.sizes:
             grid = f"{spec.granularity}, {spec.scheme}" if spec.bits else ""
             cell = f"{size:,}  {4 * item.values / size:5.1f}"
-            mine[str(spec.bits or "full"), grid] = cell
+            as_read = spec.bits is None and item.generator.packed_file
+            mine[str(spec.bits or "full"), grid] = f"packed {cell}" if as_read else cell
         for key, cell in mine.items():
             lines.setdefault(key, []).append(cell)
     for key, cells in lines.items():

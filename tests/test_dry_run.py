@@ -75,6 +75,20 @@ def test_a_search_says_what_it_will_do(capsys):
     assert "rows: 30" not in printed
 
 
+def test_a_packed_generator_has_its_own_size_and_name(capsys, tmp_path):
+    dcgan = generators.load("dcgan")
+    metadata = {"name": "dcgan", "family": "dcgan", "options": dcgan.provenance["options"]}
+    packed = compression.pack(dcgan.params, CompressionSpec(bits=2), metadata=metadata)
+    size = compression.save_packed(tmp_path / "p.packed", packed)
+    config = default.get_config()
+    config.generators = ("dcgan", str(tmp_path / "p.packed"))
+    dry_run.run(config)
+    lines = capsys.readouterr().out.splitlines()
+    full = next(line for line in lines if line.split()[:1] == ["full"])
+    assert full.split()[-3:] == ["packed", f"{size:,}", "15.5"]
+    assert any(line.split()[:4] == ["bits", "grid", "dcgan", "p.packed"] for line in lines)
+
+
 def test_samples_that_are_not_there_are_named(capsys, tmp_path):
     config = default.get_config()
     config.samples = (str(tmp_path / "nope"), str(tmp_path))
