@@ -11,20 +11,20 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs import default
-from lsh_gan import checkpoints, dry_run, search, settings, sweep
+from lsh_gan import checkpoints, command_line, dry_run, search, sweep
 
+command_line.register_lists()
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/fashion_mnist.py", "What to measure.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print what would be measured.")
 
 
 def parse(arguments: list[str]) -> list[str]:
-    """Parses the command line; a field that no config has is named, with the nearest one."""
+    """Parses the command line; what is wrong with it ends the program with one line."""
     try:
-        settings.check_field_names(arguments, default.get_config())
+        return command_line.parse(arguments, default.get_config())
     except ValueError as error:
         sys.exit(f"error: {error}")
-    return app.parse_flags_with_usage(arguments)
 
 
 def main(arguments: list[str]) -> None:
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> None:
             search.run(_CONFIG.value, Path(_WORKDIR.value))
         else:
             sweep.run(_CONFIG.value, Path(_WORKDIR.value))
-    except (ValueError, TypeError, FileNotFoundError) as error:
+    except (ValueError, TypeError, OSError) as error:
         logging.debug("where it happened", exc_info=True)
         sys.exit(f"error: {error}")
 

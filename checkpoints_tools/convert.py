@@ -48,8 +48,11 @@ def convert(
     Raises:
         FileNotFoundError: No such file.
         ValueError: The file is damaged, holds no such generator, or its tensors do not fit: all
-            that are missing or unexpected are listed, with the nearest names.
+            that are missing or unexpected are listed, with the nearest names. Or `output` is a
+            file.
     """
+    if Path(output).exists() and not Path(output).is_dir():
+        raise ValueError(f"--output={output}: is a file; expected a folder")
     found = find(path, SOURCES, source)
     settings = settings or {}
     for name in settings:
@@ -101,7 +104,7 @@ def main(argv: list[str]) -> None:
     try:
         settings = dict(map(parse_setting, _SET.value))
         metadata = convert(_INPUT.value, _OUTPUT.value, source=_SOURCE.value, settings=settings)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(str(error))
     for name, value in metadata["assumed"].items():
         print(f"not in the file, taken as usual: {name} = {value!r} (--set={name}=...)")

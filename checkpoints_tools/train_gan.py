@@ -28,7 +28,8 @@ from rich.progress import track
 
 from checkpoints_tools.discriminators import DCGANDiscriminator, SNGANDiscriminator
 from lsh_gan import checkpoints, datasets, generators
-from lsh_gan.errors import choose
+from lsh_gan.config_checks import LAST_SEED
+from lsh_gan.errors import choose, whole
 
 DISCRIMINATORS = {"convolutional": DCGANDiscriminator, "residual": SNGANDiscriminator}
 
@@ -51,7 +52,7 @@ class Trainer:
         config: See `configs/train.py`.
 
     Raises:
-        ValueError: Unknown generator or discriminator.
+        ValueError: Unknown generator or discriminator, or a seed out of range.
     """
 
     def __init__(self, config: ml_collections.ConfigDict):
@@ -61,7 +62,7 @@ class Trainer:
         self.discriminator = discriminator(gain=config.discriminator_gain)
         self.generator_optimizer = self._adam(config.generator_learning_rate)
         self.discriminator_optimizer = self._adam(config.discriminator_learning_rate)
-        self.key = jax.random.key(config.seed)
+        self.key = jax.random.key(whole("seed", config.seed, 0, LAST_SEED))
         self.step = jax.jit(self._step, donate_argnums=0)
 
     def _adam(self, rate: float) -> optax.GradientTransformation:

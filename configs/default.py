@@ -14,7 +14,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.samples = ()
     config.num_samples = 5_000  # m: images a generator and setting
     config.batch_size = 256  # of sampling; a multiple of the number of devices
-    config.seeds = (0,)  # of the latents: one row a seed; the same latents for every setting
+    # Of the latents, below 2^32: one row a seed; the same latents for every setting.
+    config.seeds = (0,)
     config.truncation_psi = 1.0  # 0 to 1, 1 is none; families: see `Generator.__call__`
     # What a generator is whose file is not there yet, and how to get it, by the last part of its
     # path; for --dry_run and for error messages, see `configs/ffhq.py`.
@@ -30,7 +31,8 @@ def get_config() -> ml_collections.ConfigDict:
     # Or the file `reference.sketch` of another work folder: no images then, and only metric lsh.
     config.reference.sketch = ""
     config.reference.num_images = 5_000  # n, drawn at random; 0 takes all
-    config.reference.side = 0  # 0: images as they are; else cropped and resized to this, pixels
+    # 0: images as they are; else cropped and resized to this, up to 4096 pixels.
+    config.reference.side = 0
     config.reference.seed = 0  # of the draw
 
     # The space in which images are compared.
@@ -42,7 +44,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     # How generators are compressed: the product of the four tuples, and full precision.
     config.compression = ml_collections.ConfigDict()
-    config.compression.bits = (8, 7, 6, 5, 4, 3, 2)  # 1 to 16
+    config.compression.bits = (8, 7, 6, 5, 4, 3, 2)  # 1 to 16; () for full precision alone
     config.compression.clipping = ("none", "mse")
     config.compression.granularity = ("per_channel",)  # or per_tensor, per_group
     config.compression.scheme = ("symmetric",)  # or affine

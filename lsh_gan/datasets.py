@@ -12,6 +12,8 @@ from rich.progress import track
 PACKAGED = Path(__file__).parent / "packaged"
 SHIPPED = ("fashion_mnist",)
 IDX_UINT8_IMAGES = 0x00000803
+_SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes
+_RANGE_UNKNOWN = ("I", "F")
 
 
 def read_idx_images(path: str | Path) -> np.ndarray:
@@ -110,8 +112,10 @@ def load_array(path: str | Path) -> np.ndarray:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is damaged, or holds Python objects.
+        ValueError: It is damaged, holds Python objects, or is a folder.
     """
+    if Path(path).is_dir():
+        raise ValueError(f"{path}: is a folder; expected an .npy or .npz file")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
@@ -119,7 +123,9 @@ def load_array(path: str | Path) -> np.ndarray:
             loaded = np.load(stream, allow_pickle=False)
             return loaded if isinstance(loaded, np.ndarray) else loaded[loaded.files[0]]
     except (ValueError, OSError, EOFError, IndexError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a readable array file ({error})") from error
+        # NumPy takes whatever it does not know for a pickle, and advises to run it.
+        reason = "neither .npy nor .npz" if "pickle" in str(error) else error
+        raise ValueError(f"{path}: not a readable array file ({reason})") from error
 
 
 def _read_folder(folder: Path, side: int) -> np.ndarray:
@@ -155,11 +161,23 @@ def _check_one_size(files: list[Path]) -> None:
 def _read_file(file: Path, side: int) -> np.ndarray:
     try:
         with Image.open(file) as image:
-            pixels = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+            pixels = _eight_bit(file, image)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{file}: not a readable image ({error})") from error
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     return _square(pixels, side) if side else pixels
+
+
+def _eight_bit(file: Path, image: Image.Image) -> np.ndarray:
+    """Decodes to uint8 `[h, w]` or `[h, w, 3]`, 16 bits to the nearest of 8 (65535 is white)."""
+    # Pillow gives files of the PNM family in mode I scaled to 16 bits, whatever their range.
+    if image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format == "PPM"):
+        return ((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if image.mode in _RANGE_UNKNOWN:
+        raise ValueError(
+            f"{file}: pixels of mode {image.mode!r}, whose range is unknown; expected 8 or 16 bits"
+        )
+    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
 
 
 def _square(pixels: np.ndarray, side: int) -> np.ndarray:

@@ -4,6 +4,7 @@
 evaluation. Generators and weight files that are not there yet are taken from the configuration.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from lsh_gan.compression.packing import Layout, empty_subtrees
 from lsh_gan.compression.quantization import fan_in
 from lsh_gan.compression.rules import TensorPlan, isolate, plan_tensors
 from lsh_gan.generators import Generator
+from lsh_gan.labels import distinct
 
 WIDTH = 140  # columns of a table that goes to a file
 
@@ -58,12 +60,21 @@ def run(config: Any) -> None:
             generators with a recipe, of feature networks and of reference images.
     """
     config = settings.resolve(config)
-    judged = [describe(config, path) for path in config.generators]
+    judged = _distinct([describe(config, path) for path in config.generators])
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(_generator_table(judged))
     console.print(_size_table(judged))
     for line in _summary(config, judged):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _distinct(judged: list[Judged]) -> list[Judged]:
+    """Gives generators the names that a run would give them."""
+    names = distinct([item.generator.name for item in judged], [item.path for item in judged])
+    return [
+        item._replace(generator=dataclasses.replace(item.generator, name=name))
+        for item, name in zip(judged, names, strict=True)
+    ]
 
 
 def describe(config: Any, path: str) -> Judged:
@@ -83,9 +94,13 @@ def describe(config: Any, path: str) -> Judged:
 def packed_size(generator: Generator, spec: CompressionSpec) -> int:
     """Bytes of the packed file of a generator, from the shapes of its parameters.
 
+    A generator that was read from a packed file has that one as long as nothing is done to it.
+
     Raises:
         ValueError: As `compression.compress`, for rules and sizes of groups.
     """
+    if generator.packed_file and spec.bits is None:
+        return generator.packed_file.stat().st_size
     metadata = {
         "name": generator.name,
         "family": generator.family,
@@ -163,7 +178,8 @@ def _size_table(judged: list[Judged]) -> Table:
         for spec, size in item.sizes:
             grid = f"{spec.granularity}, {spec.scheme}" if spec.bits else ""
             cell = f"{size:,}  {4 * item.values / size:5.1f}"
-            mine[str(spec.bits or "full"), grid] = cell
+            as_read = spec.bits is None and item.generator.packed_file
+            mine[str(spec.bits or "full"), grid] = f"packed {cell}" if as_read else cell
         for key, cell in mine.items():
             lines.setdefault(key, []).append(cell)
     for key, cells in lines.items():
@@ -172,34 +188,67 @@ def _size_table(judged: list[Judged]) -> Table:
 
 
 def _summary(config: Any, judged: list[Judged]) -> list[str]:
-    fields = config.reference
     spec = features.FEATURES[config.features.name]
     weights = features.weight_file(spec, config.features.weights or None)
     there = "found" if weights is not None and weights.is_file() else "not there"
     lines = [
         f"features: {spec.name}, d = {spec.dim}, at {config.features.side} pixels; weights "
-        f"{weights or 'of an installed package'}: {there}"
+        f"{weights or 'of an installed package'}: {there}",
+        _reference(config),
+        *(f"samples: {path}: {_found(path)}" for path in config.samples),
+        *(_search(config, judged) if config.search.share else [_rows(config, judged)]),
     ]
-    n = f"{fields.num_images:,}" if fields.num_images else "all"
-    if fields.samples_of:
-        lines.append(f"reference: n = {n} uncompressed samples of {fields.samples_of} itself")
-    elif fields.sketch:
-        there = "found" if Path(fields.sketch).is_file() else "not there"
-        lines.append(f"reference: the sketch {fields.sketch}: {there}")
-    else:
-        source = fields.features or fields.images
-        there = source in datasets.SHIPPED or Path(source).exists()
-        lines.append(f"reference: n = {n} of {source}: {'found' if there else 'not there'}")
-    counts = [num_settings(config, item.generator) for item in judged]
-    rows = sum(counts) * len(config.seeds) + len(config.samples)
-    lines.append(
-        f"rows: {rows} = ({' + '.join(map(str, counts)) or 0}) settings × {len(config.seeds)} "
-        f"seeds + {len(config.samples)} given samples; m = "
-        f"{config.num_samples:,} images each, batches of {config.batch_size}, truncation_psi = "
-        f"{config.truncation_psi}"
-    )
     for item in judged:
         if not item.found:
             recipe = expected.recipe(config, item.path)
             lines.append(f"{item.path} is not there; {expected.how(recipe, item.path)}")
     return lines
+
+
+def _found(source: str) -> str:
+    return "found" if source in datasets.SHIPPED or Path(source).exists() else "not there"
+
+
+def _reference(config: Any) -> str:
+    fields = config.reference
+    n = f"{fields.num_images:,}" if fields.num_images else "all"
+    if fields.samples_of:
+        return f"reference: n = {n} uncompressed samples of {fields.samples_of} itself"
+    if fields.sketch:
+        return f"reference: the sketch {fields.sketch}: {_found(fields.sketch)}"
+    source = fields.features or fields.images
+    return f"reference: n = {n} of {source}: {_found(source)}"
+
+
+def _rows(config: Any, judged: list[Judged]) -> str:
+    counts = [num_settings(config, item.generator) for item in judged]
+    rows = sum(counts) * len(config.seeds) + len(config.samples)
+    return (
+        f"rows: {rows} = ({' + '.join(map(str, counts)) or 0}) settings × {len(config.seeds)} "
+        f"seeds + {len(config.samples)} given samples; m = "
+        f"{config.num_samples:,} images each, batches of {config.batch_size}, truncation_psi = "
+        f"{config.truncation_psi}"
+    )
+
+
+def _search(config: Any, judged: list[Judged]) -> list[str]:
+    """What a search does; it judges most settings only when others have turned out well."""
+    fields, bits = config.search, config.compression.bits
+    *_, spec = settings.compression_specs(config)
+    layers = {
+        item.generator.name: len(isolate(plan_tensors(_leaves(item.generator), spec, None)))
+        for item in judged
+    }
+    return [
+        f"search: the smallest widths out of {', '.join(map(str, bits))} bits, one a tensor, that "
+        f"keep {fields.share:.0%} of precision and of recall by LSH; n = m = "
+        f"{fields.num_samples:,}, seed {fields.seed}",
+        *(
+            f"search of {name}: full precision, {len(bits)} uniform widths, at most {len(bits)} "
+            f"widths of each of {count} tensors alone, then mixed widths"
+            for name, count in layers.items()
+        ),
+        f"rows: at most 4 a generator (full precision, the mixed widths found, two uniform widths) "
+        f"× {len(config.seeds)} seeds, by {', '.join(config.metrics)}; m = "
+        f"{config.num_samples:,} images each, batches of {config.batch_size}",
+    ]

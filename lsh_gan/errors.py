@@ -1,8 +1,10 @@
 """Errors that name the nearest valid choice."""
 
 import difflib
+import math
+import operator
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -34,3 +36,22 @@ def choose(kind: str, name: str, table: Mapping[str, T]) -> T:
         f"{kind} {name!r} is unknown; did you mean {nearest(str(name), table)!r}? "
         f"Valid: {', '.join(sorted(table))}."
     )
+
+
+def whole(field: str, value: Any, low: int, high: float = math.inf) -> int:
+    """Returns `value` as an int.
+
+    Raises:
+        ValueError: It is not a whole number in [low, high]; the message names `field` and the
+            nearest valid value.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is not None and not isinstance(value, bool) and low <= number <= high:
+        return number
+    upper = f"to {high}" if high < math.inf else "up"
+    is_number = isinstance(value, int | float) and math.isfinite(value)
+    close = f"; the nearest valid value is {round(min(max(value, low), high))}" if is_number else ""
+    raise ValueError(f"{field} = {value!r} is not a whole number from {low} {upper}{close}.")

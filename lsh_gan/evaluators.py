@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 import lsh_gan
 from lsh_gan import metrics
@@ -14,6 +15,7 @@ from lsh_gan.cache import kept
 from lsh_gan.errors import choose
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.metrics import HashSpec, LshReference, PrecisionRecall
+from lsh_gan.metrics.hash_fit import draw_hash
 
 CACHE_FOLDER = "cache"
 SKETCH_FILE = "reference.sketch"  # in the work folder
@@ -128,9 +130,11 @@ def load_sketch(config: Any, network: FeatureNetwork) -> LshReference:
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is no sketch, is damaged, was made with another feature network,
-            preprocessing or version, or with another hash than `config.hash`.
+            preprocessing or version, or with another hash than `config.hash`, seed included.
     """
     path = config.reference.sketch
+    if Path(path).is_dir():
+        raise ValueError(f"{path}: is a folder; expected the file {SKETCH_FILE} in it or elsewhere")
     fitted = metrics.load(path, source=feature_source(config, network))
     votes, min_count = config.hash.votes, config.hash.min_count
     if isinstance(fitted, metrics.Sketch):
@@ -146,9 +150,23 @@ def load_sketch(config: Any, network: FeatureNetwork) -> LshReference:
             raise ValueError(
                 f"{path}: made with hash.{name} = {value}, not {asked[name]}; {advice}"
             )
+    if not _drawn_with(fitted.sketch.hasher, config.hash.seed):
+        raise ValueError(
+            f"{path}: made with another hash.seed than {config.hash.seed}; expected the one of the "
+            "run that made it, which is in its config.json"
+        )
     if fitted.sketch.cells is None and votes is not None:
         raise ValueError(
             f"{path}: holds counts only, which give no voted recall; build it with "
             "keep_codes=True, or say --config.hash.votes=None"
         )
     return fitted
+
+
+def _drawn_with(hasher: metrics.Hasher, seed: int) -> bool:
+    """Whether a hash was drawn with a seed: its directions depend on that and on no feature."""
+    anything = np.eye(2, hasher.directions.shape[1], dtype=np.float32)
+    drawn = draw_hash(jax.random.key(seed), anything, hasher.spec)
+    return np.array_equal(drawn.members, hasher.members) and np.allclose(
+        drawn.directions, hasher.directions, atol=1e-5
+    )

@@ -11,12 +11,35 @@ from rich.table import Table
 
 WIDTH = 140  # columns of a table where the output is no terminal
 TITLES = {"knn": "KNN", "lsh_knn": "LSH+KNN", "lsh": "LSH"}
+SCORES = ("precision", "recall")
 Row = dict[str, Any]
 
 
 def unique(measured: list[Row], field: str) -> list[Any]:
     """The values of a field, in the order of their first row."""
     return list(dict.fromkeys(row[field] for row in measured))
+
+
+def distinct(names: list[str], paths: list[str]) -> list[str]:
+    """Makes names unique: equal ones are replaced by as much of their paths as tells them apart.
+
+    Args:
+        names: Of what is judged.
+        paths: As the configuration gives them, one a name.
+
+    Raises:
+        ValueError: The paths do not tell them apart.
+    """
+    clashing = [names.count(name) > 1 for name in names]
+    parts = [[part for part in Path(path).parts if part != "/"] for path in paths]
+    for depth in range(max(map(len, parts), default=0) + 1):
+        found = [
+            "_".join(part[-depth:]) if clashes and depth else name
+            for name, part, clashes in zip(names, parts, clashing, strict=True)
+        ]
+        if len(set(found)) == len(found):
+            return found
+    raise ValueError(f"the names of {', '.join(paths)} clash; expected paths that differ")
 
 
 def setting_of(row: Row) -> str:
@@ -45,12 +68,14 @@ def short(setting: str, curves: dict[str, Any]) -> str:
 
 
 def width_label(row: Row) -> str:
-    """The width of weights: "4", or "full" at full precision."""
-    return "full" if row["bits"] is None else str(row["bits"])
+    """The width of weights: "4", "full" at full precision, "packed" as a packed file has them."""
+    if row["bits"] is None:
+        return "packed" if row.get("packed") else "full"
+    return str(row["bits"])
 
 
 def bits_label(row: Row) -> str:
-    """The width: "4", "W4A8" with quantized activations, "full" at full precision."""
+    """The width: "4", "W4A8" with quantized activations, else as `width_label`."""
     activations = row.get("activation_bits")
     return f"W{row['bits']}A{activations}" if activations else width_label(row)
 

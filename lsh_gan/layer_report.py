@@ -9,12 +9,10 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from lsh_gan.labels import TITLES, Row, bits_label, print_and_save, unique
+from lsh_gan.labels import SCORES, TITLES, Row, bits_label, print_and_save, unique
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
-
-SCORES = ("precision", "recall")
 
 
 class Damage(NamedTuple):

@@ -1,6 +1,7 @@
 """One measurement: compress a generator, sample it, embed the samples, judge them."""
 
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
@@ -147,8 +148,18 @@ def _spec_fields(spec: GeneratorSpec) -> dict[str, Any]:
 
 
 def _compress(task: Task, config: Any, workdir: Path) -> tuple[Any, dict[str, Any]]:
-    """Packs the generator to a file and takes the parameters back from the packed codes."""
+    """Packs the generator to a file and takes the parameters back from the packed codes.
+
+    A packed file that is to be judged as it is stays what it is.
+    """
     generator = task.generator
+    file = workdir / PACKED_FOLDER / f"{task.row_hash}.packed"
+    count = sum(leaf.size for leaf in jax.tree.leaves(generator.params))
+    if generator.packed_file and task.spec.weights.bits is None:
+        if task.keep:
+            shutil.copyfile(generator.packed_file, file)
+        size = generator.packed_file.stat().st_size
+        return generator.params, _sizes(size, count) | {"packed": True, "tensors": []}
     options = generator.provenance["options"]
     metadata = {"name": task.name, "family": generator.family, "options": options}
     inputs = (None, None)
@@ -165,12 +176,14 @@ def _compress(task: Task, config: Any, workdir: Path) -> tuple[Any, dict[str, An
         metadata=metadata,
     )
     if task.keep:
-        size = compression.save_packed(workdir / PACKED_FOLDER / f"{task.row_hash}.packed", packed)
+        size = compression.save_packed(file, packed)
     else:
         size = file_bytes([tensor.layout for tensor in packed.tensors], packed.empty, metadata)
-    count = sum(leaf.size for leaf in jax.tree.leaves(generator.params))
-    sizes = {"bytes": size, "ratio": 4 * count / size, "bits_per_parameter": 8 * size / count}
-    return compression.unpack(packed), sizes | {"tensors": _tensor_fields(report)}
+    return compression.unpack(packed), _sizes(size, count) | {"tensors": _tensor_fields(report)}
+
+
+def _sizes(size: int, count: int) -> dict[str, Any]:
+    return {"bytes": size, "ratio": 4 * count / size, "bits_per_parameter": 8 * size / count}
 
 
 def _tensor_fields(report: CompressionReport) -> list[dict[str, Any]]:

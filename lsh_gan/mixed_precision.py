@@ -9,11 +9,10 @@ from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
 from lsh_gan.compression.rules import TensorPlan, flatten, join, plan_tensors
 from lsh_gan.generators import Generator
 from lsh_gan.generators.channels import channel_axes
-from lsh_gan.labels import Row
+from lsh_gan.labels import SCORES, Row
 
 Widths = Mapping[str, int]  # path of a tensor -> bits
 METRIC = "lsh"
-SCORES = ("precision", "recall")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -81,5 +81,6 @@ def load(config: Any) -> tuple[OwnSamples, OwnSamples, str]:
         rest = (config.batch_size, config.truncation_psi, content_hash)
         return OwnSamples(generator, fields.seed, start, n, *rest)
 
-    name = f"uncompressed samples of {generator.name} itself, not real images"
+    kind = "packed" if generator.packed_file else "uncompressed"
+    name = f"{kind} samples of {generator.name} itself, not real images"
     return samples(0), samples(n), name

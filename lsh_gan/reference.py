@@ -141,9 +141,10 @@ def load_reference(config: Any, network: FeatureNetwork) -> Reference:
         everything = datasets.load_images(source, side=fields.side)
     n = fields.num_images or len(everything)
     if n > len(everything) or n < config.k + 2:
+        close = f"; the nearest is {len(everything)}" if len(everything) >= config.k + 2 else ""
         raise ValueError(
             f"reference.num_images = {n}: {source} has {len(everything)}, and k = {config.k} needs "
-            f"at least {config.k + 2}; the nearest is {max(config.k + 2, len(everything))}"
+            f"at least {config.k + 2}{close}"
         )
     order = np.random.default_rng(fields.seed).permutation(len(everything))
     first = _samples(everything[np.sort(order[:n])], kind)
@@ -184,7 +185,8 @@ def load_features(path: str | Path, dim: int) -> np.ndarray:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: Not floating point, wrong rank or d, or NaN or Inf (the row).
+        ValueError: Not floating point, wrong rank or d, or NaN, Inf or more than float32
+            holds (the row).
     """
     values = datasets.load_array(path)
     if not np.issubdtype(values.dtype, np.floating) or values.ndim != 2:
@@ -194,7 +196,16 @@ def load_features(path: str | Path, dim: int) -> np.ndarray:
     finite = np.isfinite(values).all(axis=1)
     if not finite.all():
         raise ValueError(f"{path}: row {int(np.argmin(finite))} holds NaN or Inf")
-    return values.astype(np.float32)
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
+    finite = np.isfinite(narrow).all(axis=1)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise ValueError(
+            f"{path}: row {row} holds {np.abs(values[row]).max():.3g}; expected magnitudes of "
+            f"float32, up to {np.finfo(np.float32).max:.3g}"
+        )
+    return narrow
 
 
 def _samples(values: np.ndarray, kind: str) -> Samples:

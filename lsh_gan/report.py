@@ -1,60 +1,98 @@
 """From rows to a table, plots and sample grids; computes no measurement.
 
-Command: `python -m lsh_gan.report WORKDIR`.
+Command: `python -m lsh_gan.report WORKDIR [OUTPUT]`; a work folder that cannot be written needs the
+folder OUTPUT for tables and pictures.
 """
 
 import csv
 import sys
 from pathlib import Path
+from typing import Any
 
 from matplotlib import pyplot as plt
 from rich import box
 from rich.table import Table
 
 from lsh_gan import layer_report, plots, rows, search_report
-from lsh_gan.labels import TITLES, Row, bits_label, extras, print_and_save, setting_of, unique
+from lsh_gan.errors import choose
+from lsh_gan.labels import (
+    SCORES,
+    TITLES,
+    Row,
+    bits_label,
+    extras,
+    print_and_save,
+    setting_of,
+    unique,
+)
 
 
-def write(workdir: Path) -> None:
-    """Writes the tables and pictures of `workdir`, and prints the table.
+def write(workdir: Path, output: Path | None = None) -> None:
+    """Writes the tables and pictures of `workdir` to `output`, and prints the table.
 
     Every work folder gets `table.csv` and `tensors.csv` (what happened to each compressed tensor);
     a sweep over widths `table.md` and its pictures, a sweep over layers those of `layer_report`, a
     search those of `search_report`.
 
+    Args:
+        workdir: The work folder.
+        output: Where tables and pictures go, made if missing; None for the work folder itself.
+
     Raises:
         ValueError: There are no rows, or they are damaged.
         FileNotFoundError: `workdir` is not a work folder.
+        OSError: `output` cannot be written.
     """
     config = rows.read_config(workdir)
     measured = rows.read(workdir)
     if not measured:
         raise ValueError(f"{workdir / rows.ROWS_FILE}: there are no rows to report")
+    share = config.get("search", {}).get("share")
+    if share and not all("roles" in row for row in measured):
+        raise ValueError(f"{workdir}: is the inside of a search; report {workdir.parent} instead")
+    metrics = _metrics(workdir, config, measured)
     measured = ordered(measured)
-    metrics = config["metrics"]
-    _write_csv(workdir / "table.csv", measured, metrics)
-    layer_report.write_csv(workdir / "tensors.csv", measured)
+    output = output or workdir
+    output.mkdir(parents=True, exist_ok=True)
+    _write_csv(output / "table.csv", measured, metrics)
+    layer_report.write_csv(output / "tensors.csv", measured)
     with plt.rc_context({"font.size": 9, "figure.dpi": 150, "savefig.bbox": "tight"}):
-        if config.get("search", {}).get("share"):
-            search_report.write(workdir, measured, metrics, config["search"]["share"])
+        if share:
+            search_report.write(output, measured, metrics, share)
         elif any("layer" in row for row in measured):
-            layer_report.write(workdir, measured, metrics)
+            layer_report.write(output, measured, metrics)
         else:
-            _write_sweep(workdir, measured, metrics)
+            _write_sweep(workdir, output, measured, metrics)
     plt.close("all")
 
 
-def _write_sweep(workdir: Path, measured: list[Row], metrics: list[str]) -> None:
-    print_and_save(workdir / "table.md", make_table(measured, metrics))
+def _metrics(workdir: Path, config: dict[str, Any], measured: list[Row]) -> list[str]:
+    """The metrics of a work folder, after checking that every row has their scores."""
+    file = workdir / rows.CONFIG_FILE
+    if "metrics" not in config:
+        raise ValueError(f"{file}: lacks the field 'metrics'")
+    for metric in config["metrics"]:
+        choose(f"{file}: metric", metric, TITLES)
+    for row in measured:
+        for field in (f"{m}_{score}" for m in config["metrics"] for score in SCORES):
+            if field not in row:
+                raise ValueError(
+                    f"{workdir / rows.ROWS_FILE}: row {row['row_hash']} lacks {field!r}"
+                )
+    return config["metrics"]
+
+
+def _write_sweep(workdir: Path, output: Path, measured: list[Row], metrics: list[str]) -> None:
+    print_and_save(output / "table.md", make_table(measured, metrics))
     swept = [row for row in measured if "bytes" in row]
     if not swept:
         return
-    plots.plot_against_bits(swept, metrics).savefig(workdir / "precision_recall.png")
-    plots.plot_tradeoff(swept, metrics).savefig(workdir / "tradeoff.png")
-    plots.plot_size(swept, metrics).savefig(workdir / "size_recall.png")
+    plots.plot_against_bits(swept, metrics).savefig(output / "precision_recall.png")
+    plots.plot_tradeoff(swept, metrics).savefig(output / "tradeoff.png")
+    plots.plot_size(swept, metrics).savefig(output / "size_recall.png")
     for name in unique(swept, "generator"):
         grid = plots.plot_samples(workdir, [row for row in swept if row["generator"] == name])
-        grid.savefig(workdir / f"samples_{name}.png")
+        grid.savefig(output / f"samples_{name}.png")
 
 
 def ordered(measured: list[Row]) -> list[Row]:
@@ -83,7 +121,7 @@ def _write_csv(path: Path, measured: list[Row], metrics: list[str]) -> None:
     for row in measured:
         plain = {k: v for k, v in row.items() if not isinstance(v, dict | list)}
         for metric in metrics:
-            for score in ("precision", "recall"):
+            for score in SCORES:
                 plain[f"{metric}_{score}_relative"] = _relative(row, metric, score)
         plain |= {f"seconds_{k}": v for k, v in row["seconds"].items()}
         flat.append(plain)
@@ -125,25 +163,24 @@ def make_table(measured: list[Row], metrics: list[str]) -> Table:
 
 
 def _pair(row: Row, metric: str, suffix: str) -> str:
-    pair = [row.get(f"{metric}_{score}{suffix}") for score in ("precision", "recall")]
+    pair = [row.get(f"{metric}_{score}{suffix}") for score in SCORES]
     return " / ".join("–" if value is None else f"{value:.3f}" for value in pair)
 
 
 def main(arguments: list[str]) -> int:
     """Runs the command line; returns the exit code."""
-    if len(arguments) != 1:
-        print("usage: python -m lsh_gan.report WORKDIR", file=sys.stderr)  # noqa: T201
+    if len(arguments) not in (1, 2):
+        print("usage: python -m lsh_gan.report WORKDIR [OUTPUT]", file=sys.stderr)  # noqa: T201
         return 2
     try:
-        write(Path(arguments[0]))
-    except (ValueError, FileNotFoundError) as error:
+        write(*map(Path, arguments))
+    except PermissionError as error:
+        print(f"error: {error}; name another folder as OUTPUT", file=sys.stderr)  # noqa: T201
+        return 1
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,22 @@
 """The work folder: the configuration and one JSON line a measurement."""
 
+import fcntl
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 CONFIG_FILE = "config.json"
 ROWS_FILE = "rows.jsonl"
+LOCK_FILE = "lock"
+# What every row has.
+FIELDS = (
+    "row_hash", "generator", "bits", "clipping", "granularity", "scheme", "seed", "seconds", "n",
+    "features",
+)  # fmt: skip
 
 
 def hash_of(value: Any) -> str:
@@ -15,15 +24,37 @@ def hash_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Makes the work folder and keeps other runs out of it; the system frees it if this one dies.
+
+    Raises:
+        ValueError: Another run is in the folder, or it cannot be made or written.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise ValueError(f"workdir {workdir} is a file; expected a folder")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / LOCK_FILE).open("w")
+    except OSError as error:
+        raise ValueError(f"workdir {workdir}: cannot be written ({error.strerror})") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"workdir {workdir}: another run is measuring there; wait for its end, or give "
+                "another --workdir"
+            ) from None
+        yield
+
+
 def open_workdir(workdir: Path, config: dict[str, Any]) -> None:
     """Makes the work folder and writes the configuration, or checks that it is the same.
 
     Raises:
-        ValueError: The folder belongs to another configuration (the first field that differs), or
-            `workdir` is a file.
+        ValueError: The folder belongs to another configuration (the first field that differs).
     """
-    if workdir.exists() and not workdir.is_dir():
-        raise ValueError(f"workdir {workdir} is a file; expected a folder")
     workdir.mkdir(parents=True, exist_ok=True)
     file = workdir / CONFIG_FILE
     config = json.loads(json.dumps(config))
@@ -39,15 +70,18 @@ def read_config(workdir: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: It has none.
-        ValueError: It is not JSON.
+        ValueError: It is not a JSON object.
     """
     file = workdir / CONFIG_FILE
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; {workdir} is not a work folder")
     try:
-        return json.loads(file.read_text())
+        config = json.loads(file.read_text())
     except ValueError as error:
         raise ValueError(f"{file}: not JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{file}: holds a {type(config).__name__}; expected a configuration")
+    return config
 
 
 def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -76,22 +110,34 @@ def _write_whole(file: Path, text: str) -> None:
 def read(workdir: Path) -> list[dict[str, Any]]:
     """Reads the finished rows, in the order in which they were measured.
 
-    A last line without its end is what a killed run left; it is ignored.
+    A last line without its end is what a killed run left; it is ignored. Of rows with the same hash
+    the first counts.
 
     Raises:
-        ValueError: A line is not JSON (its number).
+        ValueError: A line is no row (its number).
     """
     file = workdir / ROWS_FILE
     if not file.exists():
         return []
-    lines = file.read_text().split("\n")[:-1]
-    rows = []
+    lines = file.read_bytes().split(b"\n")[:-1]
+    rows: dict[str, dict[str, Any]] = {}
     for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise ValueError(f"{file}:{number}: not JSON ({error})") from error
-    return rows
+        row = _row(f"{file}:{number}", line)
+        rows.setdefault(row["row_hash"], row)
+    return list(rows.values())
+
+
+def _row(where: str, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where}: not JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: holds a {type(row).__name__}; expected a row")
+    missing = [field for field in FIELDS if field not in row]
+    if missing:
+        raise ValueError(f"{where}: no row, it lacks the field {missing[0]!r}")
+    return row
 
 
 def append(workdir: Path, row: dict[str, Any]) -> None:

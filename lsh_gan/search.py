@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import ml_collections
 from absl import logging
 
-from lsh_gan import report, settings, sweep
+from lsh_gan import report, rows, settings, sweep
 from lsh_gan.compression import GeneratorSpec
 from lsh_gan.generators import Generator
 from lsh_gan.labels import Row
@@ -38,10 +38,10 @@ def run(config: Any, workdir: Path) -> None:
     """
     config = settings.resolve(config)
     final = sweep.prepare(config)
-    list(sweep.tasks(final))  # bad rules are errors here
+    sweep.tasks(final)  # bad rules are errors here
     inside = _inside(config)
     loop = final._replace(config=inside, reference=load_reference(inside, final.network))
-    with sweep.progress_bars() as progress:
+    with rows.locked(workdir), sweep.progress_bars() as progress:
         session = sweep.Session(final, workdir, progress)
         inner = sweep.Session(loop, workdir / FOLDER, progress)
         for generator in final.generators:

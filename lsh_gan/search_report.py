@@ -6,9 +6,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lsh_gan.labels import TITLES, WIDTH, Row, print_and_save, unique
+from lsh_gan.labels import SCORES, TITLES, WIDTH, Row, print_and_save, unique, width_label
 
-SCORES = ("precision", "recall")
 # Roles of rows, in the order of the table.
 FULL = "full precision"
 MIXED = "mixed precision"
@@ -99,7 +98,7 @@ def make_table(measured: list[Row], metrics: list[str]) -> Table:
 
 def _bits(row: Row) -> str:
     widths = sorted({tensor["bits"] for tensor in row["tensors"]}, reverse=True)
-    return ", ".join(map(str, widths)) or "full"
+    return ", ".join(map(str, widths)) or width_label(row)
 
 
 def _cell(group: list[Row], full: list[Row], metric: str) -> str:

@@ -4,29 +4,13 @@ import dataclasses
 import itertools
 from typing import Any
 
-import jax
 import ml_collections
 
-from lsh_gan import compression, features
+from lsh_gan import compression, config_checks, features
 from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
 from lsh_gan.errors import choose, nearest
 from lsh_gan.evaluators import EVALUATORS, hash_spec
-
-# The least value of each whole number.
-_LEAST = {
-    "num_samples": 1,
-    "batch_size": 1,
-    "k": 1,
-    "memory_mb": 1,
-    "num_columns": 1,
-    "reference.num_images": 0,
-    "reference.side": 0,
-    "features.batch_size": 0,
-    "compression.group_size": 0,
-    "compression.num_calibration": 1,
-    "hash.min_count": 1,
-    "search.num_samples": 1,
-}
+from lsh_gan.metrics.bits import check_votes
 
 
 def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
@@ -44,43 +28,72 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
             and the nearest valid choice.
     """
     config = config.copy_and_resolve_references()
-    for fields, name in [(config, "generators"), (config, "samples"), (config, "metrics")]:
-        fields[name] = _split(fields[name])
-    for name in ("clipping", "granularity", "scheme"):
-        config.compression[name] = _split(config.compression[name])
-    for field, least in _LEAST.items():
-        if _get(config, field) < least:
-            raise ValueError(f"{field} = {_get(config, field)}; expected at least {least}")
-    if config.batch_size % jax.local_device_count():
-        raise ValueError(
-            f"batch_size = {config.batch_size} is not a multiple of the "
-            f"{jax.local_device_count()} devices"
-        )
+    config_checks.split_lists(config)
+    config_checks.check_numbers(config)
+    config_checks.check_devices(config)
     for metric in config.metrics:
         choose("metric", metric, EVALUATORS)
     choose("feature network", config.features.name, features.FEATURES)
-    least = config.k + 2
-    if 0 < config.reference.num_images < least or config.num_samples < least:
-        n, m = config.reference.num_images, config.num_samples
-        raise ValueError(f"k = {config.k} needs at least {least} images; n = {n}, m = {m}")
+    _check_enough(config, ("num_samples", "reference.num_images"))
     if not (config.generators or config.samples):
         raise ValueError("generators and samples are both empty; expected something to judge")
     if not 0 <= config.truncation_psi <= 1:
         raise ValueError(f"truncation_psi = {config.truncation_psi}; expected 0 to 1")
-    if config.reference.samples_of and config.reference.seed in config.seeds:
-        raise ValueError(
-            f"reference.seed = {config.reference.seed} is in seeds too: samples would be judged "
-            "against themselves"
-        )
-    if config.reference.samples_of and config.reference.num_images == 0:
-        raise ValueError("reference.num_images = 0; expected a number with reference.samples_of")
+    _check_samples_of(config)
     _check_sketch(config)
     _check_calibration(config, generator_specs(config))
+    if config.generators and not compression_specs(config):
+        raise ValueError(
+            "compression.bits is empty and compression.full_precision is off; expected widths, or "
+            "compression.full_precision=True"
+        )
     if config.compression.layerwise and not config.compression.full_precision:
         raise ValueError("compression.layerwise compares with full precision; set full_precision")
     _check_search(config)
-    hash_spec(config)
+    _check_hash(config)
     return ml_collections.FrozenConfigDict(config)
+
+
+def _check_enough(config: Any, fields: tuple[str, ...]) -> None:
+    """Checks numbers of images against k; 0 stands for all that there are."""
+    for field in fields:
+        number = config_checks.get(config, field)
+        if 0 < number < config.k + 2:
+            raise ValueError(
+                f"{field} = {number}; k = {config.k} needs at least {config.k + 2} images"
+            )
+
+
+def _check_hash(config: Any) -> None:
+    votes = config.hash.votes
+    if isinstance(votes, bool) or not isinstance(votes, int | float | None):
+        raise ValueError(f"hash.votes = {votes!r}; expected a share in (0, 1], or None")
+    try:
+        hash_spec(config)
+        check_votes(config.hash.min_count, votes)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"hash.{error}" if " = " in str(error) else str(error)) from error
+
+
+def _check_samples_of(config: Any) -> None:
+    fields = config.reference
+    if not fields.samples_of:
+        return
+    judged = {"seeds": config.seeds}
+    if config.search.share:
+        judged["search.seed"] = (config.search.seed,)
+    for name, seeds in judged.items():
+        if fields.seed in seeds:
+            raise ValueError(
+                f"reference.seed = {fields.seed} is in {name} too: samples would be judged against "
+                "themselves"
+            )
+    if fields.features:
+        raise ValueError(
+            "reference.samples_of and reference.features are both given; expected one of them"
+        )
+    if fields.num_images == 0:
+        raise ValueError("reference.num_images = 0; expected a number with reference.samples_of")
 
 
 def _check_sketch(config: Any) -> None:
@@ -96,17 +109,6 @@ def _check_sketch(config: Any) -> None:
             raise ValueError(
                 f"reference.sketch and reference.{name} are both given; expected one of them"
             )
-
-
-def _split(value: Any) -> tuple[str, ...]:
-    parts = (value,) if isinstance(value, str) else tuple(value)
-    return tuple(part.strip() for v in parts for part in str(v).split(",") if part.strip())
-
-
-def _get(config: Any, field: str) -> Any:
-    for name in field.split("."):
-        config = config[name]
-    return config
 
 
 def compression_specs(config: Any) -> list[CompressionSpec]:
@@ -135,8 +137,6 @@ def generator_specs(config: Any) -> list[GeneratorSpec]:
     fields = config.compression
     choose("compression.activation_clipping", fields.activation_clipping, compression.METHODS)
     activations = [_activations(b, fields.activation_clipping) for b in fields.activation_bits]
-    if not activations:
-        raise ValueError("compression.activation_bits is empty; expected (0,) for none")
     corrections = {
         "correct_biases": fields.correct_biases,
         "reestimate_batch_norms": fields.reestimate_batch_norms,
@@ -154,12 +154,7 @@ def generator_specs(config: Any) -> list[GeneratorSpec]:
 def _activations(bits: int, clipping: str) -> CompressionSpec | None:
     if bits == 0:
         return None
-    try:
-        return CompressionSpec(
-            bits=bits, clipping=clipping, granularity="per_tensor", scheme="affine"
-        )
-    except ValueError as error:
-        raise ValueError(f"compression.activation_bits, 0 for none: {error}") from None
+    return CompressionSpec(bits=bits, clipping=clipping, granularity="per_tensor", scheme="affine")
 
 
 def _check_search(config: Any) -> None:
@@ -176,11 +171,11 @@ def _check_search(config: Any) -> None:
             )
     if len(set(config.compression.bits)) < 2:
         raise ValueError(f"compression.bits = {config.compression.bits}; expected widths to choose")
-    if fields.seed in config.seeds or fields.num_samples < config.k + 2 or not config.generators:
+    _check_enough(config, ("search.num_samples",))
+    if fields.seed in config.seeds or not config.generators:
         raise ValueError(
-            f"search.seed = {fields.seed}, search.num_samples = {fields.num_samples}, generators = "
-            f"{config.generators}: expected a seed that is not in seeds, at least k + 2 samples, "
-            "and a generator"
+            f"search.seed = {fields.seed}, generators = {config.generators}: expected a seed that "
+            "is not in seeds, and a generator"
         )
     if config.compression.layerwise or config.samples:
         raise ValueError("a search takes neither compression.layerwise nor samples")
@@ -205,40 +200,16 @@ def _rule(text: str) -> Rule:
     known = [field.name for field in dataclasses.fields(Rule) if field.name != "pattern"]
     fields: dict[str, Any] = {}
     for assignment in wanted.split():
-        name, _, value = assignment.partition("=")
+        name, equals, value = assignment.partition("=")
         if name not in known:
             raise ValueError(
                 f"compression.rules: {text!r} has no field {name!r}; did you mean "
                 f"{nearest(name, known)!r}?"
             )
+        if name in fields:
+            raise ValueError(f"compression.rules: {text!r} gives {name} twice")
+        if bool(equals) == (name == "skip"):
+            expected = "skip" if name == "skip" else f"{name}=VALUE"
+            raise ValueError(f"compression.rules: {text!r} has {assignment!r}; expected {expected}")
         fields[name] = int(value) if value.isdigit() else value or True
     return Rule(pattern=pattern.strip(), **fields)
-
-
-def check_field_names(arguments: list[str], config: ml_collections.ConfigDict) -> None:
-    """Refuses command line overrides of fields that no configuration has.
-
-    Args:
-        arguments: The command line; `--config.FIELD=VALUE` are looked at.
-        config: A configuration with every field.
-
-    Raises:
-        ValueError: An unknown field; the message names the nearest.
-    """
-    known = _field_names(config)
-    for argument in arguments:
-        if argument.startswith("--config.") and "=" in argument:
-            field = argument.removeprefix("--config.").split("=")[0]
-            if field not in known:
-                raise ValueError(
-                    f"config has no field {field!r}; did you mean {nearest(field, known)!r}?"
-                )
-
-
-def _field_names(config: Any, prefix: str = "") -> list[str]:
-    names = []
-    for name, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict):
-            names += _field_names(value, f"{prefix}{name}.")
-        names.append(prefix + name)
-    return names

@@ -16,7 +16,7 @@ from lsh_gan.compression.rules import flatten, isolate, plan_tensors
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator
 from lsh_gan.generators.channels import channel_axes
-from lsh_gan.labels import Row
+from lsh_gan.labels import Row, distinct
 from lsh_gan.measurement import PACKED_FOLDER, SAMPLES_FOLDER, Task, measure
 from lsh_gan.reference import Reference, load_reference, load_samples
 
@@ -29,12 +29,14 @@ class Setup(NamedTuple):
         network: Embeds the images.
         generators: What is compressed.
         reference: What it is compared with.
+        sample_names: What the given samples are called.
     """
 
     config: Any
     network: FeatureNetwork
     generators: list[Generator]
     reference: Reference
+    sample_names: list[str]
 
 
 def run(config: Any, workdir: Path) -> None:
@@ -54,8 +56,8 @@ def run(config: Any, workdir: Path) -> None:
 def measure_all(config: Any, workdir: Path) -> list[Row]:
     """As `run`, without the report; returns all rows, in the order of the configuration."""
     setup = prepare(settings.resolve(config))
-    asked = list(tasks(setup))
-    with progress_bars() as progress:
+    asked = tasks(setup)
+    with rows.locked(workdir), progress_bars() as progress:
         session = Session(setup, workdir, progress)
         waiting = [task for task in asked if task.row_hash not in session.finished]
         finished = len(asked) - len(waiting)
@@ -79,20 +81,41 @@ def prepare(config: Any) -> Setup:
     generators = [expected.load(config, name) for name in config.generators]
     for generator in generators:
         sampling.image_shape(generator, 1, truncation_psi=config.truncation_psi)
-    return Setup(config, network, generators, load_reference(config, network))
+    given = [*(generator.name for generator in generators), *(Path(s).stem for s in config.samples)]
+    names = distinct(given, [*config.generators, *config.samples])
+    generators = [
+        dataclasses.replace(generator, name=name)
+        for generator, name in zip(generators, names, strict=False)
+    ]
+    reference = load_reference(config, network)
+    return Setup(config, network, generators, reference, names[len(generators) :])
 
 
-def tasks(setup: Setup) -> Iterator[Task]:
-    """Yields every measurement that the configuration asks for; bad rules are errors here."""
+def tasks(setup: Setup) -> list[Task]:
+    """Every measurement that the configuration asks for.
+
+    Raises:
+        ValueError: Bad rules; or two of different names with the same content.
+    """
+    found = list(_tasks(setup))
+    names: dict[str, str] = {}
+    for task in found:
+        name = names.setdefault(task.row_hash, task.name)
+        if name != task.name:
+            raise ValueError(f"{name} and {task.name} have the same content; expected it once")
+    return found
+
+
+def _tasks(setup: Setup) -> Iterator[Task]:
     for generator in setup.generators:
         for layer, spec in _specs(setup.config, generator):
             for seed in setup.config.seeds:
                 yield make_task(setup, generator, spec, seed, layer=layer)
-    for path in setup.config.samples:
+    for name, path in zip(setup.sample_names, setup.config.samples, strict=True):
         samples = load_samples(setup.config, path, setup.network.dim)
         identity = _shared_identity(setup) | {"samples": samples.content_hash}
         full = GeneratorSpec(weights=CompressionSpec(bits=None))
-        yield Task(Path(path).stem, identity, full, 0, samples=samples)
+        yield Task(name, identity, full, 0, samples=samples)
 
 
 def make_task(

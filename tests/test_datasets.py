@@ -99,6 +99,30 @@ def test_truncated_image(tmp_path):
         datasets.load_images(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.tiff", "a.pgm"])
+def test_16_bit_grey_is_scaled_not_clipped(name, tmp_path):
+    values = np.array([[0, 128, 129, 257, 32896, 65535]], np.uint16)
+    if name == "a.pgm":
+        (tmp_path / name).write_bytes(b"P5 6 1 65535\n" + values.astype(">u2").tobytes())
+    else:
+        Image.fromarray(values).save(tmp_path / name)
+    loaded = datasets.load_images(tmp_path)
+    np.testing.assert_array_equal(loaded[0, ..., 0], [[0, 0, 1, 1, 128, 255]])
+
+
+def test_16_bit_big_endian_tiff(tmp_path):
+    values = np.array([[0, 257, 65535]], ">u2")
+    Image.frombytes("I;16B", (3, 1), values.tobytes()).save(tmp_path / "a.tiff")
+    np.testing.assert_array_equal(datasets.load_images(tmp_path)[0, ..., 0], [[0, 1, 255]])
+
+
+@pytest.mark.parametrize(("dtype", "mode"), [(np.int32, "I"), (np.float32, "F")])
+def test_pixels_of_unknown_range_are_refused(dtype, mode, tmp_path):
+    Image.fromarray(np.full((4, 4), 70_000, dtype)).save(tmp_path / "a.tiff")
+    with pytest.raises(ValueError, match=rf"a\.tiff: pixels of mode '{mode}', whose range is unk"):
+        datasets.load_images(tmp_path)
+
+
 def test_arrays(images, tmp_path):
     np.savez(tmp_path / "a.npz", images=images)
     np.save(tmp_path / "b.npy", np.stack([images] * 3, -1))

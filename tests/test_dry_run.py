@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import celeba_hq, cifar10, default, face_dcgan, ffhq, imagenet, lsun
+from configs import celeba_hq, cifar10, default, face_dcgan, ffhq, imagenet, lsun, search
 from lsh_gan import compression, dry_run, generators, sweep
 from lsh_gan.compression import CompressionSpec, Rule
 
@@ -63,6 +63,39 @@ def test_files_that_are_there_are_used(capsys):
     assert "is not there" not in printed
     assert "fashion_mnist: found" in printed
     assert "rows: 30 = (15 + 15) settings × 1 seeds" in printed
+
+
+def test_a_search_says_what_it_will_do(capsys):
+    dry_run.run(search.get_config())
+    printed = capsys.readouterr().out
+    assert "smallest widths out of 8, 7, 6, 5, 4, 3, 2 bits" in printed
+    assert "keep 95% of precision and of recall by LSH; n = m = 2,000, seed 1000" in printed
+    assert "search of dcgan: full precision, 7 uniform widths" in printed
+    assert "rows: at most 4 a generator" in printed
+    assert "rows: 30" not in printed
+
+
+def test_a_packed_generator_has_its_own_size_and_name(capsys, tmp_path):
+    dcgan = generators.load("dcgan")
+    metadata = {"name": "dcgan", "family": "dcgan", "options": dcgan.provenance["options"]}
+    packed = compression.pack(dcgan.params, CompressionSpec(bits=2), metadata=metadata)
+    size = compression.save_packed(tmp_path / "p.packed", packed)
+    config = default.get_config()
+    config.generators = ("dcgan", str(tmp_path / "p.packed"))
+    dry_run.run(config)
+    lines = capsys.readouterr().out.splitlines()
+    full = next(line for line in lines if line.split()[:1] == ["full"])
+    assert full.split()[-3:] == ["packed", f"{size:,}", "15.5"]
+    assert any(line.split()[:4] == ["bits", "grid", "dcgan", "p.packed"] for line in lines)
+
+
+def test_samples_that_are_not_there_are_named(capsys, tmp_path):
+    config = default.get_config()
+    config.samples = (str(tmp_path / "nope"), str(tmp_path))
+    dry_run.run(config)
+    printed = capsys.readouterr().out
+    assert f"samples: {tmp_path / 'nope'}: not there" in printed
+    assert f"samples: {tmp_path}: found" in printed
 
 
 SPECS = [

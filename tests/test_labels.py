@@ -1,8 +1,9 @@
 """Tables as people and other programs read them."""
 
+import pytest
 from rich.table import Table
 
-from lsh_gan.labels import print_and_save
+from lsh_gan.labels import distinct, print_and_save
 
 
 def test_a_row_of_markdown_is_one_line(tmp_path, capsys):
@@ -14,3 +15,21 @@ def test_a_row_of_markdown_is_one_line(tmp_path, capsys):
     assert len(lines) == 4  # head, rule, two rows
     assert all(line.startswith("|") and line.count("|") == 3 for line in lines)
     assert "a title" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("names", "paths", "expected"),
+    [
+        (["dcgan", "sngan"], ["a/x", "b/x"], ["dcgan", "sngan"]),
+        (["dcgan", "dcgan", "sngan"], ["dcgan", "p.packed", "x"], ["dcgan", "p.packed", "sngan"]),
+        (["fake", "fake"], ["fake.npy", "b/fake.npy"], ["fake.npy", "b_fake.npy"]),
+        (["f", "f", "f"], ["/a/c/f", "/b/c/f", "/b/d/f"], ["a_c_f", "b_c_f", "b_d_f"]),
+    ],
+)
+def test_equal_names_are_told_apart_by_their_paths(names, paths, expected):
+    assert distinct(names, paths) == expected
+
+
+def test_paths_that_tell_nothing_apart_are_refused():
+    with pytest.raises(ValueError, match="names of a/f, /a/f clash"):
+        distinct(["f", "f"], ["a/f", "/a/f"])

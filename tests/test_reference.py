@@ -84,6 +84,7 @@ def test_rows_know_the_content_of_the_sketch(workdir, tmp_path):
         ({"reference__side": 16}, "not of .*images cropped and resized to 16 px"),
         ({"hash__num_tables": 16}, r"hash\.num_tables = 32, not 16; say --config\.hash\.num_t"),
         ({"hash__num_bits": 4}, r"with hash\.num_bits = auto, not 4; say --config\.hash\.num_"),
+        ({"hash__seed": 1}, r"reference\.sketch: made with another hash\.seed than 1; expected"),
         ({"hash__votes": None}, r"with hash\.votes = 0\.5, not None; say --config\.hash\.vo"),
         ({"metrics": ("knn", "lsh")}, r"metrics = knn,lsh with reference\.sketch; .*metrics=lsh"),
         ({"reference__features": "x.npy"}, r"reference\.sketch and reference\.features are both"),

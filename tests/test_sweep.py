@@ -139,6 +139,14 @@ def test_report_alone_redraws(workdir):
     assert (workdir / "table.md").exists()
 
 
+def test_report_leaves_the_work_folder_alone_where_another_is_named(workdir, tmp_path):
+    before = {file: file.stat().st_mtime_ns for file in workdir.rglob("*")}
+    assert report.main([str(workdir), str(tmp_path / "a" / "b")]) == 0
+    assert {file: file.stat().st_mtime_ns for file in workdir.rglob("*")} == before
+    written = {file.name for file in (tmp_path / "a" / "b").iterdir()}
+    assert {"table.md", "table.csv", "tradeoff.png", "samples_dcgan.png"} <= written
+
+
 def test_report_of_no_work_folder(tmp_path, capsys):
     assert report.main([str(tmp_path)]) == 1
     assert "is not a work folder" in capsys.readouterr().err
@@ -183,6 +191,30 @@ def test_own_images_and_features(tmp_path):
     assert "bytes" not in folder
 
 
+def test_equal_names_and_packed_files_say_what_they_are(workdir, tmp_path):
+    by_width = {row["bits"]: row for row in rows.read(workdir) if row["generator"] == "dcgan"}
+    packed = tmp_path / "p.packed"
+    packed.write_bytes((workdir / "packed" / f"{by_width[2]['row_hash']}.packed").read_bytes())
+    sweep.run(tiny(generators=("dcgan", str(packed))), tmp_path / "run")
+    plain, compressed = rows.read(tmp_path / "run")
+    assert (plain["generator"], compressed["generator"]) == ("dcgan", "p.packed")
+    assert compressed["bytes"] == packed.stat().st_size == by_width[2]["bytes"]
+    assert compressed["ratio"] == by_width[2]["ratio"] > 7
+    kept = tmp_path / "run" / "packed" / f"{compressed['row_hash']}.packed"
+    assert kept.read_bytes() == packed.read_bytes()
+    lines = (tmp_path / "run" / "table.md").read_text().splitlines()
+    widths = [line.split("|")[2].strip() for line in lines if "p.packed" in line]
+    assert widths == ["packed"]
+
+
+def test_the_same_content_under_two_names_is_refused(workdir, tmp_path):
+    full = next(r for r in rows.read(workdir) if r["generator"] == "dcgan" and not r["bits"])
+    same = str(workdir / "packed" / f"{full['row_hash']}.packed")
+    with pytest.raises(ValueError, match=r"^dcgan and .*\.packed have the same content"):
+        sweep.run(tiny(generators=("dcgan", same)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -190,7 +222,12 @@ def test_own_images_and_features(tmp_path):
         (np.zeros((12, 7), np.float32), r"real\.npy: d = 7; the feature network has d = 1280"),
         (np.zeros((12, 4, 4), np.float32), r"real\.npy: float32 \(12, 4, 4\); expected float"),
         (np.zeros((12, 1280), np.int32), r"real\.npy: int32 .*; expected float features"),
-        (np.zeros((4, 1280), np.float32), r"num_images = 8: .* has 4, and k = 3 needs at least 5"),
+        (np.zeros((4, 1280), np.float32), r"num_images = 8: .* has 4, and .* needs at least 5$"),
+        (np.zeros((7, 1280), np.float32), r"num_images = 8: .* has 7, .*; the nearest is 7$"),
+        (
+            np.full((12, 1280), -1e60),
+            r"real\.npy: row 0 holds 1e\+60; expected magnitudes of float32",
+        ),
     ],
 )
 def test_bad_reference_features(content, message, tmp_path):
@@ -204,11 +241,16 @@ def test_bad_reference_features(content, message, tmp_path):
 def test_bad_sources_are_errors_before_the_work_folder_exists(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "weights.pth").write_bytes(b"no weights")
+    (tmp_path / "text.npy").write_text("1 2 3")
+    sketch = {"metrics": ("lsh",), "reference__sketch": str(tmp_path / "empty")}
     cases = [
         ({"reference__images": str(tmp_path / "empty")}, ValueError, "no images"),
         ({"generators": ("dcgam",)}, FileNotFoundError, "shipped generators: dcgan, sngan"),
         ({"features__weights": str(tmp_path / "no.pth")}, FileNotFoundError, "no such file"),
         ({"features__weights": str(tmp_path / "weights.pth")}, ValueError, "sha256 is"),
+        ({"reference__features": str(tmp_path / "empty")}, ValueError, "empty: is a folder"),
+        ({"reference__features": str(tmp_path / "text.npy")}, ValueError, r"\(neither \.npy nor"),
+        (sketch, ValueError, "empty: is a folder; expected the file reference.sketch"),
         ({"reference__num_images": 20_000}, ValueError, "fashion_mnist has 10000"),
         ({"samples": (str(tmp_path / "gone"),)}, FileNotFoundError, "no such folder or file"),
     ]

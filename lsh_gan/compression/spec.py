@@ -2,29 +2,15 @@
 
 import dataclasses
 import math
-import operator
 import re
 from typing import Any
 
 from lsh_gan.compression.clipping import METHODS
-from lsh_gan.errors import choose
+from lsh_gan.errors import choose, whole
 
 MAX_BITS = 16
 GRANULARITIES = dict.fromkeys(("per_tensor", "per_channel", "per_group"))
 SCHEMES = dict.fromkeys(("symmetric", "affine"))
-
-
-def _whole(field: str, value: Any, low: int, high: float) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is not None and not isinstance(value, bool) and low <= number <= high:
-        return number
-    upper = f"to {high}" if high < math.inf else "up"
-    is_number = isinstance(value, int | float) and math.isfinite(value)
-    close = f"; the nearest valid value is {round(min(max(value, low), high))}" if is_number else ""
-    raise ValueError(f"{field} = {value!r} is not a whole number from {low} {upper}{close}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +25,8 @@ class Rule:
         skip: Leave the tensor in float32.
 
     Raises:
-        ValueError: A malformed pattern, a width outside 1..16 or an unknown name.
+        ValueError: A malformed pattern, a width outside 1..16, an unknown name, or `skip` together
+            with what to do.
     """
 
     pattern: str
@@ -56,6 +43,9 @@ class Rule:
             CompressionSpec(**{"bits": None, **self.overrides()})
         except (re.error, ValueError) as error:
             raise ValueError(f"rule {self.pattern!r}: {error}") from None
+        if self.skip and self.overrides():
+            fields = ", ".join(self.overrides())
+            raise ValueError(f"rule {self.pattern!r}: skip and {fields}; expected one or the other")
 
     def overrides(self) -> dict[str, Any]:
         """The fields of `CompressionSpec` that this rule replaces."""
@@ -101,9 +91,9 @@ class CompressionSpec:
             if not isinstance(rule, Rule):
                 raise TypeError(f"rules must hold Rule objects, got {rule!r}.")
         if self.bits is not None:
-            object.__setattr__(self, "bits", _whole("bits", self.bits, 1, MAX_BITS))
+            object.__setattr__(self, "bits", whole("bits", self.bits, 1, MAX_BITS))
         if self.group_size is not None:
-            _whole("group_size", self.group_size, 1, math.inf)
+            whole("group_size", self.group_size, 1, math.inf)
         choose("clipping method", self.clipping, METHODS)
         choose("granularity", self.granularity, GRANULARITIES)
         choose("scheme", self.scheme, SCHEMES)

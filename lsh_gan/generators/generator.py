@@ -47,6 +47,7 @@ class Generator:
         resolution: Height and width of an image, pixels.
         image_channels: 1 (grey) or 3 (RGB).
         provenance: Where it comes from (`generator.json`).
+        packed_file: The packed file that it was read from; None for a checkpoint in float32.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Generator:
     resolution: int
     image_channels: int
     provenance: dict[str, Any] = dataclasses.field(repr=False)
+    packed_file: Path | None = None
 
     @property
     def latent_size(self) -> int:
@@ -239,19 +241,24 @@ def load(path: str | Path) -> Generator:
             tensor), damaged files, another hash than recorded, or NaN or Inf.
     """
     path = checkpoints.locate(path)
-    if path.is_dir():
-        metadata = checkpoints.read_metadata(path)
-        module = build(metadata["family"], metadata["options"])
-        params = checkpoints.restore(path, abstract_params(module))
-        checkpoints.verify(params, metadata["sha256"], source=str(path))
-    else:
-        packed = compression.load_packed(path)
-        metadata = packed.metadata
-        if "family" not in metadata:
-            raise ValueError(f"{path}: a packed tree of parameters, but not of a generator")
-        module = build(metadata["family"], metadata["options"])
-        params = compression.unpack(packed)
-        plain = {name: tree for name, tree in params.items() if name != activations.COLLECTION}
-        checkpoints.compare_shapes(plain, abstract_params(module), source=str(path))
-        activations.check_ranges(params, source=str(path))
+    if not path.is_dir():
+        return _load_packed(path)
+    metadata = checkpoints.read_metadata(path)
+    module = build(metadata["family"], metadata["options"])
+    params = checkpoints.restore(path, abstract_params(module))
+    checkpoints.verify(params, metadata["sha256"], source=str(path))
     return _generator(module, params, metadata, path.stem)
+
+
+def _load_packed(path: Path) -> Generator:
+    packed = compression.load_packed(path)
+    metadata = packed.metadata
+    if "family" not in metadata:
+        raise ValueError(f"{path}: a packed tree of parameters, but not of a generator")
+    module = build(metadata["family"], metadata["options"])
+    params = compression.unpack(packed)
+    plain = {name: tree for name, tree in params.items() if name != activations.COLLECTION}
+    checkpoints.compare_shapes(plain, abstract_params(module), source=str(path))
+    activations.check_ranges(params, source=str(path))
+    generator = _generator(module, params, metadata, path.stem)
+    return dataclasses.replace(generator, packed_file=path)

@@ -135,6 +135,9 @@ def test_wrong_source_and_unknown_source(tmp_path):
         convert(MIMICRY, tmp_path / "out", source="mimicri")
     with pytest.raises(ValueError, match=r"'mimicry' has no setting 'conv_clamp'"):
         convert(MIMICRY, tmp_path / "out", settings={"conv_clamp": 1})
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"--output=.*file: is a file; expected a folder"):
+        convert("nothing", tmp_path / "file")
     assert not (tmp_path / "out").exists()
 
 

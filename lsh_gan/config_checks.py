@@ -1,0 +1,107 @@
+"""Checks of single fields of a configuration; `settings` checks what they mean together."""
+
+import math
+from typing import Any
+
+import jax
+
+from lsh_gan.compression.spec import MAX_BITS
+from lsh_gan.errors import whole
+
+LAST_SEED = 2**32 - 1  # keys are made of 32 bits: other seeds would be taken modulo 2³²
+MOST_PIXELS = 4096  # of a reference image's side: four times that of the largest usual data set
+
+# The least and the largest value of each whole number.
+_RANGES = {
+    "num_samples": (1, math.inf),
+    "batch_size": (1, math.inf),
+    "k": (1, math.inf),
+    "memory_mb": (1, math.inf),
+    "num_columns": (1, math.inf),
+    "reference.num_images": (0, math.inf),
+    "reference.side": (0, MOST_PIXELS),
+    "reference.seed": (0, LAST_SEED),
+    "features.batch_size": (0, math.inf),
+    "compression.group_size": (0, math.inf),
+    "compression.num_calibration": (1, math.inf),
+    "hash.min_count": (1, math.inf),
+    "hash.seed": (0, LAST_SEED),
+    "search.num_samples": (1, math.inf),
+    "search.seed": (0, LAST_SEED),
+}
+# Lists of names and of whole numbers, the latter with the range of their entries.
+_NAMES = (
+    "generators",
+    "samples",
+    "metrics",
+    "compression.clipping",
+    "compression.granularity",
+    "compression.scheme",
+)
+_NUMBERS = {
+    "seeds": (0, LAST_SEED),
+    "compression.bits": (1, MAX_BITS),
+    "compression.activation_bits": (0, MAX_BITS),  # 0 for none
+}
+# No generators means samples, and no bits full precision alone.
+_MAY_BE_EMPTY = ("generators", "samples", "compression.bits")
+
+
+def split_lists(config: Any) -> None:
+    """Splits strings with commas, which is what a command line gives, in place.
+
+    Raises:
+        ValueError: A list is empty that must not be, or an entry is in it twice.
+    """
+    for field in (*_NAMES, *_NUMBERS):
+        entries = _entries(get(config, field), split=field in _NAMES)
+        if not entries and field not in _MAY_BE_EMPTY:
+            raise ValueError(f"{field} is empty; expected at least one entry")
+        twice = next((entry for entry in entries if entries.count(entry) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{field}: {twice!r} is given twice; expected each entry once")
+        config.update_from_flattened_dict({field: entries})
+
+
+def _entries(value: Any, *, split: bool) -> tuple[Any, ...]:
+    parts = (value,) if isinstance(value, str) else tuple(value)
+    if not split:
+        return tuple(part for part in parts if part != "")
+    return tuple(part.strip() for v in parts for part in str(v).split(",") if part.strip())
+
+
+def check_numbers(config: Any) -> None:
+    """Checks the range of every whole number.
+
+    Raises:
+        ValueError: One is out of range; the message names the field and the nearest valid value.
+    """
+    for field, (low, high) in _RANGES.items():
+        whole(field, get(config, field), low, high)
+    for field, (low, high) in _NUMBERS.items():
+        for number in get(config, field):
+            whole(field, number, low, high)
+
+
+def check_devices(config: Any) -> None:
+    """Checks that batches can be spread over the devices.
+
+    Raises:
+        ValueError: A size is no multiple of their number; the message gives the nearest.
+    """
+    devices = jax.local_device_count()
+    for field in ("batch_size", "features.batch_size"):
+        size = get(config, field)
+        if size % devices:
+            close = max(devices, round(size / devices) * devices)
+            raise ValueError(
+                f"{field} = {size} is not a multiple of the {devices} devices; the nearest is "
+                f"{close}"
+            )
+
+
+def get(config: Any, field: str) -> Any:
+    """The value of a field, "hash.seed" for example."""
+    for name in field.split("."):
+        config = config[name]
+    return config
