@@ -136,7 +136,8 @@ def _centre(sample: Array) -> tuple[np.ndarray, float, bool]:
 def _ordinary(sample: Array) -> np.ndarray:
     """Rows without extreme values, beside which float32 would lose all others, int64 `[rows]`."""
     largest = np.abs(np.asarray(sample).astype(np.float64)).max(axis=1)
-    return np.flatnonzero(largest <= _EXTREME * np.median(largest))
+    usual = np.median(largest[largest > 0]) if largest.any() else 0
+    return np.flatnonzero(largest <= _EXTREME * usual)
 
 
 def _is_near(mean: np.ndarray, scale: float, norms: np.ndarray) -> bool:

@@ -27,8 +27,8 @@ def kid(reference: Any, generated: Any, *, memory_mb: int = 256) -> float:
     may be slightly negative.
 
     Args:
-        reference: Features `[n, d]`, NumPy or JAX, floating point; computed in float32, and in
-            float64 where they lie far from the origin beside their spread.
+        reference: Features `[n, d]`, NumPy or JAX, floating point; computed in float32. In float64
+            are those of float64, and those far from the origin beside their spread.
         generated: Features `[m, d]`.
         memory_mb: Bound of the working memory beside the features, in MiB.
 

@@ -11,6 +11,7 @@ import pytest
 from lsh_gan.metrics import (
     HashSpec,
     distances,
+    fit_hash,
     hashing,
     lsh,
     lsh_fit,
@@ -248,6 +249,13 @@ def test_an_extreme_outlier_changes_little(size):
     spoilt[7] = 1e20
     with pytest.raises(ValueError, match=r"reference .*overflows float32\) in row 7"):
         lsh_precision_recall(KEY, spoilt, g)
+
+
+def test_rows_of_zeros_do_not_make_others_extreme():
+    rows = draw(100, 4)
+    r = np.concatenate([np.zeros((150, 4), np.float32), rows])
+    hasher = fit_hash(KEY, r)
+    assert 0.25 < hasher.scale * np.abs(r - hasher.shift).max() <= 1
 
 
 def test_double_precision_in_jax_changes_no_hash():
