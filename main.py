@@ -4,6 +4,7 @@ With --dry_run instead of --workdir it prints what would be measured, from shape
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -17,14 +18,6 @@ command_line.register_lists()
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/fashion_mnist.py", "What to measure.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print what would be measured.")
-
-
-def parse(arguments: list[str]) -> list[str]:
-    """Parses the command line; what is wrong with it ends the program with one line."""
-    try:
-        return command_line.parse(arguments, default.get_config())
-    except ValueError as error:
-        sys.exit(f"error: {error}")
 
 
 def main(arguments: list[str]) -> None:
@@ -48,4 +41,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    app.run(main, flags_parser=partial(command_line.parse_or_exit, config=default.get_config()))

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,8 @@ from ml_collections import config_flags
 from rich.progress import track
 
 from checkpoints_tools.discriminators import DCGANDiscriminator, SNGANDiscriminator
-from lsh_gan import checkpoints, datasets, generators
+from configs import train as train_config
+from lsh_gan import checkpoints, command_line, datasets, generators
 from lsh_gan.config_checks import LAST_SEED
 from lsh_gan.errors import choose, whole
 
@@ -281,7 +283,7 @@ def main(arguments: list[str]) -> None:
     config, workdir = flags.FLAGS.config, Path(flags.FLAGS.workdir)
     try:
         variables = train(config, workdir)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
     export(config, variables, workdir, Path(flags.FLAGS.output))
 
@@ -291,4 +293,6 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of checkpoints and curve.")
     flags.DEFINE_string("output", None, "Folder of the trained generator.")
     flags.mark_flags_as_required(["config", "workdir", "output"])
-    app.run(main)
+    app.run(
+        main, flags_parser=partial(command_line.parse_or_exit, config=train_config.get_config())
+    )

@@ -1,6 +1,7 @@
 """The command line: mistakes in it are one line, and lists may hold paths."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,14 @@ def parse(arguments: list[str], config: ml_collections.ConfigDict) -> list[str]:
         # Of an error inside of a configuration file, the first and the last line of many.
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ValueError(" ... ".join(dict.fromkeys((lines[0], lines[-1])))) from error
+
+
+def parse_or_exit(arguments: list[str], config: ml_collections.ConfigDict) -> list[str]:
+    """As `parse`, but what is wrong ends the program with one line."""
+    try:
+        return parse(arguments, config)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
 
 
 def _check_config_file(arguments: list[str]) -> None:

@@ -5,6 +5,7 @@ folder OUTPUT for tables and pictures.
 """
 
 import csv
+import errno
 import sys
 from pathlib import Path
 from typing import Any
@@ -174,11 +175,10 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         write(*map(Path, arguments))
-    except PermissionError as error:
-        print(f"error: {error}; name another folder as OUTPUT", file=sys.stderr)  # noqa: T201
-        return 1
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        unwritable = getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS)
+        hint = "; name another folder as OUTPUT" if unwritable else ""
+        print(f"error: {error}{hint}", file=sys.stderr)  # noqa: T201
         return 1
     return 0
 

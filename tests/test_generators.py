@@ -101,6 +101,15 @@ def test_other_hash_than_recorded(tmp_path):
         generators.load(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "close"), [("ffhq/psi", "psi"), ("/", "dcgan"), (7, "7"), ("", "dcgan")]
+)
+def test_names_that_cannot_be_part_of_a_file_name(tmp_path, name, close):
+    path, _ = make("dcgan", tmp_path, name=name)
+    with pytest.raises(ValueError, match=rf"name of the generator is .*; expected .*'{close}'"):
+        generators.load(path)
+
+
 def test_damaged_checkpoints(tmp_path):
     path, _ = make("dcgan", tmp_path)
     shutil.rmtree(path / "params" / "d")

@@ -147,6 +147,12 @@ def test_report_leaves_the_work_folder_alone_where_another_is_named(workdir, tmp
     assert {"table.md", "table.csv", "tradeoff.png", "samples_dcgan.png"} <= written
 
 
+def test_report_where_nothing_can_be_written(workdir, capsys):
+    # Not even by root: another error number by system, the same advice.
+    assert report.main([str(workdir), "/sys/report"]) == 1
+    assert "name another folder as OUTPUT" in capsys.readouterr().err
+
+
 def test_report_of_no_work_folder(tmp_path, capsys):
     assert report.main([str(tmp_path)]) == 1
     assert "is not a work folder" in capsys.readouterr().err

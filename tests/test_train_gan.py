@@ -2,6 +2,9 @@
 
 import gzip
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,6 +13,8 @@ import pytest
 from checkpoints_tools import train_gan
 from configs import train as train_config
 from lsh_gan import generators
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +109,18 @@ def test_missing_images(tmp_path):
     config.images = str(tmp_path / "gone.gz")
     with pytest.raises(FileNotFoundError, match=r"gone\.gz: no such file"):
         train_gan.train(config, tmp_path)
+
+
+def test_mistakes_on_the_command_line_are_one_line(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "checkpoints_tools.train_gan",
+        "--config=configs/train.py:sngan",
+    ]
+    folders = [f"--workdir={tmp_path / 'work'}", f"--output={tmp_path / 'out'}"]
+    done = subprocess.run(
+        [*command, "--config.stpes=4", *folders], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert done.stderr == "error: config has no field 'stpes'; did you mean 'steps'?\n"

@@ -221,8 +221,15 @@ def abstract(name: str, family: str, options: dict[str, Any]) -> Generator:
 def _generator(module: nn.Module, params: Any, metadata: dict[str, Any], stem: str) -> Generator:
     z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
     _, height, _, channels = jax.eval_shape(module.apply, params, z).shape
+    name = metadata.get("name", stem)
+    if not isinstance(name, str) or not name or name != Path(name).name:  # part of file names
+        close = Path(str(name)).name or stem
+        raise ValueError(
+            f"{stem}: the name of the generator is {name!r}; expected text without '/', "
+            f"{close!r} for example"
+        )
     return Generator(
-        name=metadata.get("name", stem),
+        name=name,
         family=metadata["family"],
         module=module,
         params=params,
