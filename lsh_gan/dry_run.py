@@ -17,8 +17,10 @@ from rich.table import Table
 
 from lsh_gan import datasets, expected, features, sampling, settings
 from lsh_gan.checkpoints import path_of
-from lsh_gan.compression import CompressionSpec
+from lsh_gan.compression import GeneratorSpec
+from lsh_gan.compression.activations import COLLECTION, RANGE_FIELDS
 from lsh_gan.compression.files import file_bytes
+from lsh_gan.compression.generators import check_corrections
 from lsh_gan.compression.packing import Layout, empty_subtrees
 from lsh_gan.compression.quantization import fan_in
 from lsh_gan.compression.rules import TensorPlan, isolate, plan_tensors
@@ -37,7 +39,7 @@ class Judged(NamedTuple):
         found: Whether its file is there.
         parameters: Number of parameters.
         values: Number of parameters, statistics and buffers, all of which are stored.
-        sizes: For each compression its bytes on disk.
+        sizes: For each setting its bytes on disk.
         images: Shape of a batch, `(batch_size, h, w, c)`.
         features: Shape of its features, `(batch_size, d)`.
     """
@@ -47,7 +49,7 @@ class Judged(NamedTuple):
     found: bool
     parameters: int
     values: int
-    sizes: list[tuple[CompressionSpec, int]]
+    sizes: list[tuple[GeneratorSpec, int]]
     images: tuple[int, ...]
     features: tuple[int, ...]
 
@@ -82,7 +84,7 @@ def describe(config: Any, path: str) -> Judged:
     generator, found = expected.describe(config, path)
     shape = sampling.image_shape(generator, config.batch_size, truncation_psi=config.truncation_psi)
     embedded = features.feature_shape(config.features.name, config.features.side, shape)
-    specs = settings.compression_specs(config)
+    specs = settings.generator_specs(config)
     sizes = [(spec, packed_size(generator, spec)) for spec in specs]
     parameters, values = (
         sum(leaf.size for leaf in jax.tree.leaves(tree))
@@ -91,7 +93,7 @@ def describe(config: Any, path: str) -> Judged:
     return Judged(path, generator, found, parameters, values, sizes, shape, embedded)
 
 
-def packed_size(generator: Generator, spec: CompressionSpec) -> int:
+def packed_size(generator: Generator, spec: GeneratorSpec) -> int:
     """Bytes of the packed file of a generator, from the shapes of its parameters.
 
     A generator that was read from a packed file has that one as long as nothing is done to it.
@@ -99,7 +101,7 @@ def packed_size(generator: Generator, spec: CompressionSpec) -> int:
     Raises:
         ValueError: As `compression.compress`, for rules and sizes of groups.
     """
-    if generator.packed_file and spec.bits is None:
+    if generator.packed_file and spec.weights.bits is None:
         return generator.packed_file.stat().st_size
     metadata = {
         "name": generator.name,
@@ -107,15 +109,25 @@ def packed_size(generator: Generator, spec: CompressionSpec) -> int:
         "options": generator.provenance["options"],
     }
     leaves = _leaves(generator)
-    plans = plan_tensors(leaves, spec, None)
+    plans = plan_tensors(leaves, spec.weights, None)
+    check_corrections(plans, spec)
     layouts = [_layout(plan, leaf.shape) for plan, (_, leaf) in zip(plans, leaves, strict=True)]
+    if spec.activations:
+        layouts += [
+            Layout((COLLECTION, *path[1:-1], field), (), None)
+            for path, _ in leaves
+            if path[0] == "params" and path[-1] == "kernel"
+            for field in RANGE_FIELDS
+        ]
     return file_bytes(layouts, empty_subtrees(generator.params), metadata)
 
 
 def _leaves(generator: Generator) -> list[tuple[tuple[str, ...], jax.ShapeDtypeStruct]]:
     return [
         (tuple(path_of(keys).split("/")), jax.ShapeDtypeStruct(leaf.shape, jnp.float32))
-        for keys, leaf in jax.tree_util.tree_leaves_with_path(generator.params)
+        for name, tree in generator.params.items()
+        if name != COLLECTION
+        for keys, leaf in jax.tree_util.tree_leaves_with_path({name: tree})
     ]
 
 
@@ -176,10 +188,12 @@ def _size_table(judged: list[Judged]) -> Table:
     for item in judged:
         mine = {}
         for spec, size in item.sizes:
-            grid = f"{spec.granularity}, {spec.scheme}" if spec.bits else ""
+            bits, weights = spec.weights.bits, spec.weights
+            grid = f"{weights.granularity}, {weights.scheme}" if bits else ""
             cell = f"{size:,}  {4 * item.values / size:5.1f}"
-            as_read = spec.bits is None and item.generator.packed_file
-            mine[str(spec.bits or "full"), grid] = f"packed {cell}" if as_read else cell
+            as_read = bits is None and item.generator.packed_file
+            label = f"W{bits}A{spec.activations.bits}" if spec.activations else str(bits or "full")
+            mine[label, grid] = f"packed {cell}" if as_read else cell
         for key, cell in mine.items():
             lines.setdefault(key, []).append(cell)
     for key, cells in lines.items():
@@ -235,13 +249,14 @@ def _search(config: Any, judged: list[Judged]) -> list[str]:
     """What a search does; it judges most settings only when others have turned out well."""
     fields, bits = config.search, config.compression.bits
     *_, spec = settings.compression_specs(config)
+    n = "n as in the sketch," if config.reference.sketch else "n ="
     layers = {
         item.generator.name: len(isolate(plan_tensors(_leaves(item.generator), spec, None)))
         for item in judged
     }
     return [
         f"search: the smallest widths out of {', '.join(map(str, bits))} bits, one a tensor, that "
-        f"keep {fields.share:.0%} of precision and of recall by LSH; n = m = "
+        f"keep {fields.share:.0%} of precision and of recall by LSH; {n} m = "
         f"{fields.num_samples:,}, seed {fields.seed}",
         *(
             f"search of {name}: full precision, {len(bits)} uniform widths, at most {len(bits)} "

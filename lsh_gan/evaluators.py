@@ -86,6 +86,8 @@ def _lsh_knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
         reference.first,
         spec=hash_spec(config),
         k=config.k,
+        votes=config.hash.votes,
+        inclusive=config.inclusive,
         second_reference=reference.second,
         memory_mb=config.memory_mb,
     )

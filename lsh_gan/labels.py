@@ -53,6 +53,11 @@ def setting_of(row: Row) -> str:
     return ", ".join(parts)
 
 
+def grid_label(row: Row) -> str:
+    """Granularity, scheme and corrections; "" at full precision."""
+    return ", ".join([row["granularity"], row["scheme"], *extras(row)]) if row["bits"] else ""
+
+
 def extras(row: Row) -> list[str]:
     """Names of the corrections that were made."""
     names = {"correct_biases": "biases corrected", "reestimate_batch_norms": "batch norms anew"}

@@ -9,7 +9,17 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from lsh_gan.labels import SCORES, TITLES, Row, bits_label, print_and_save, unique
+from lsh_gan.labels import (
+    SCORES,
+    TITLES,
+    Row,
+    bits_label,
+    grid_label,
+    print_and_save,
+    setting_of,
+    short,
+    unique,
+)
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -21,8 +31,9 @@ class Damage(NamedTuple):
     Attributes:
         generator: Name of the generator.
         layer: Path of the tensor.
-        setting: Width and clipping ("4 bits, mse").
+        setting: Width and clipping ("4 bits, mse clipping"), and the grid where it varies.
         bits: Width label.
+        grid: Granularity and scheme.
         tensor: Entry of the row's `tensors`.
         drops: "METRIC_SCORE" -> score at full precision minus score, absolute.
     """
@@ -31,6 +42,7 @@ class Damage(NamedTuple):
     layer: str
     setting: str
     bits: str
+    grid: str
     tensor: dict[str, Any]
     drops: dict[str, float]
 
@@ -46,7 +58,7 @@ def write(workdir: Path, measured: list[Row], metrics: list[str]) -> None:
     damages = find_damages(measured, metrics)
     print_and_save(workdir / "layers.md", make_table(damages, metrics))
     shown = "lsh" if "lsh" in metrics else metrics[0]
-    for name in unique(measured, "generator"):
+    for name in dict.fromkeys(damage.generator for damage in damages):
         figure = plot([d for d in damages if d.generator == name], shown)
         figure.savefig(workdir / f"layers_{name}.png")
 
@@ -69,12 +81,13 @@ def find_damages(measured: list[Row], metrics: list[str]) -> list[Damage]:
     """Compares every row of a single layer with full precision at the same seed."""
     full = {(row["generator"], row["seed"]): row for row in measured if row["bits"] is None}
     groups: dict[tuple, list[Row]] = {}
-    for row in measured:
-        if "layer" in row:
-            bits = bits_label(row)
-            label = f"{bits} bits" if bits.isdigit() else bits
-            key = (row["generator"], row["layer"], f"{label}, {row['clipping']}", bits)
-            groups.setdefault(key, []).append(row)
+    alone = [row for row in measured if "layer" in row]
+    settings = dict.fromkeys(map(setting_of, alone))
+    for row in alone:
+        bits = bits_label(row)
+        label = f"{bits} bits, {short(setting_of(row), settings)}"
+        key = (row["generator"], row["layer"], label, bits, grid_label(row))
+        groups.setdefault(key, []).append(row)
     damages = []
     for key, group in groups.items():
         drops = {
@@ -98,7 +111,7 @@ def find_damages(measured: list[Row], metrics: list[str]) -> list[Damage]:
 def make_table(damages: list[Damage], metrics: list[str]) -> Table:
     """One line a layer and setting: its tensor, and the drops of precision / recall."""
     table = Table(title="one layer compressed, the others at full precision", box=box.SIMPLE_HEAVY)
-    for column in ("generator", "layer", "shape"):
+    for column in ("generator", "layer", "shape", "grid"):
         table.add_column(column, overflow="fold")
     drops = [f"{TITLES[metric]} drop" for metric in metrics]
     for column in ("bits", "clipping", "α", "clipped", "SQNR dB", "bytes", *drops):
@@ -114,6 +127,7 @@ def make_table(damages: list[Damage], metrics: list[str]) -> Table:
             damage.generator,
             damage.layer,
             "×".join(map(str, tensor["shape"])),
+            damage.grid,
             damage.bits,
             tensor["clipping"],
             f"{tensor['alpha']:.4g}",

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from lsh_gan import checkpoints, expected, features, sampling
+from lsh_gan import expected, features, sampling
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator
 
@@ -72,11 +72,10 @@ def load(config: Any) -> tuple[OwnSamples, OwnSamples, str]:
     fields = config.reference
     generator = expected.load(config, fields.samples_of)
     sampling.image_shape(generator, 1, truncation_psi=config.truncation_psi)
-    params_hash = checkpoints.content_hash(generator.params)
     n = fields.num_images
 
     def samples(start: int) -> OwnSamples:
-        identity = [params_hash, fields.seed, start, n, config.truncation_psi]
+        identity = [generator.identity, fields.seed, start, n, config.truncation_psi]
         content_hash = sha256(json.dumps(identity).encode()).hexdigest()
         rest = (config.batch_size, config.truncation_psi, content_hash)
         return OwnSamples(generator, fields.seed, start, n, *rest)

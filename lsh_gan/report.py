@@ -6,6 +6,7 @@ folder OUTPUT for tables and pictures.
 
 import csv
 import errno
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from lsh_gan.labels import (
     TITLES,
     Row,
     bits_label,
-    extras,
+    grid_label,
     print_and_save,
     setting_of,
     unique,
@@ -45,7 +46,7 @@ def write(workdir: Path, output: Path | None = None) -> None:
         OSError: `output` cannot be written.
     """
     config = rows.read_config(workdir)
-    measured = rows.read(workdir)
+    measured = rows.read_asked(workdir)
     if not measured:
         raise ValueError(f"{workdir / rows.ROWS_FILE}: there are no rows to report")
     share = config.get("search", {}).get("share")
@@ -134,9 +135,19 @@ def _write_csv(path: Path, measured: list[Row], metrics: list[str]) -> None:
 
 
 def make_table(measured: list[Row], metrics: list[str]) -> Table:
-    """Lays out rows as a table: precision / recall by metric, each generator under its ceiling."""
+    """Lays out rows as a table: precision / recall by metric, each generator under its ceiling.
+
+    A line a generator and setting; of several seeds, means and their standard errors.
+    """
     first = measured[0]
     title = f"precision / recall, n = {first['n']}, {first['features']['name']}"
+    groups: dict[tuple, list[Row]] = {}
+    for row in measured:
+        key = (row["generator"], bits_label(row), setting_of(row))
+        groups.setdefault(key, []).append(row)
+    seeds = max(map(len, groups.values()))
+    if seeds > 1:
+        title += f", mean ± standard error of {seeds} seeds"
     # Says so where the reference is not real images; rows of older versions do not know.
     caption = f"reference: {first['reference_name']}" if "reference_name" in first else None
     table = Table(title=title, caption=caption, box=box.SIMPLE_HEAVY)
@@ -145,27 +156,37 @@ def make_table(measured: list[Row], metrics: list[str]) -> Table:
     for column in ("bytes", "ratio", *(TITLES[metric] for metric in metrics)):
         table.add_column(column, justify="right", no_wrap=True)
     generator = None
-    for row in measured:
+    for group in groups.values():
+        row = group[0]
         if row["generator"] != generator:
             generator = row["generator"]
-            cells = [_pair(row, metric, "_ceiling") for metric in metrics]
+            cells = [_pair([row], metric, "_ceiling") for metric in metrics]
             table.add_row("ceiling", "", "", "", "", "", *cells)
-        grid = [row["granularity"], row["scheme"], *extras(row)] if row["bits"] else []
         table.add_row(
             generator,
             bits_label(row),
             row["clipping"] or "",
-            ", ".join(grid),
+            grid_label(row),
             f"{row['bytes']:,}" if "bytes" in row else "",
             f"{row['ratio']:.1f}" if "ratio" in row else "",
-            *(_pair(row, metric, "") for metric in metrics),
+            *(_pair(group, metric, "") for metric in metrics),
         )
     return table
 
 
-def _pair(row: Row, metric: str, suffix: str) -> str:
-    pair = [row.get(f"{metric}_{score}{suffix}") for score in SCORES]
-    return " / ".join("–" if value is None else f"{value:.3f}" for value in pair)
+def _pair(group: list[Row], metric: str, suffix: str) -> str:
+    return " / ".join(
+        _mean([row.get(f"{metric}_{score}{suffix}") for row in group]) for score in SCORES
+    )
+
+
+def _mean(values: list[float | None]) -> str:
+    if None in values:
+        return "–"
+    text = f"{statistics.fmean(values):.3f}"
+    if len(values) == 1:
+        return text
+    return f"{text}±{statistics.stdev(values) / len(values) ** 0.5:.3f}"
 
 
 def main(arguments: list[str]) -> int:

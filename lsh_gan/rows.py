@@ -11,6 +11,7 @@ from typing import Any
 
 CONFIG_FILE = "config.json"
 ROWS_FILE = "rows.jsonl"
+ASKED_FILE = "asked.json"  # the rows that the last run asked for
 LOCK_FILE = "lock"
 # What every row has.
 FIELDS = (
@@ -125,6 +126,27 @@ def read(workdir: Path) -> list[dict[str, Any]]:
         row = _row(f"{file}:{number}", line)
         rows.setdefault(row["row_hash"], row)
     return list(rows.values())
+
+
+def ask(workdir: Path, row_hashes: list[str]) -> None:
+    """Notes which rows belong together: others were measured before a file had changed."""
+    _write_whole(workdir / ASKED_FILE, json.dumps(row_hashes) + "\n")
+
+
+def read_asked(workdir: Path) -> list[dict[str, Any]]:
+    """Reads the finished rows that the last run asked for; all, if no run has noted which.
+
+    Raises:
+        ValueError: As `read`; or the note is damaged.
+    """
+    measured, file = read(workdir), workdir / ASKED_FILE
+    if not file.exists():
+        return measured
+    try:
+        asked = set(json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file}: not a JSON list of rows ({error})") from error
+    return [row for row in measured if row["row_hash"] in asked]
 
 
 def _row(where: str, line: bytes) -> dict[str, Any]:

@@ -44,10 +44,13 @@ def run(config: Any, workdir: Path) -> None:
     with rows.locked(workdir), sweep.progress_bars() as progress:
         session = sweep.Session(final, workdir, progress)
         inner = sweep.Session(loop, workdir / FOLDER, progress)
+        asked: list[str] = []
         for generator in final.generators:
             judge = _judge(loop, generator, inner)
             found = find(judge, config.search.share)
-            _measure_found(judge, found, generator, final, session, workdir)
+            measured = _measure_found(judge, found, generator, final, session, workdir)
+            asked += [row["row_hash"] for row in measured]
+        rows.ask(workdir, asked)
     report.write(workdir)
 
 
@@ -190,8 +193,9 @@ def _measure_found(
     final: sweep.Setup,
     session: sweep.Session,
     workdir: Path,
-) -> None:
+) -> list[Row]:
     """Measures full precision and what was found with all metrics, and keeps the result."""
+    measured: list[Row] = []
     roles: dict[Any, list[str]] = {judge.full: [FULL]}
     for role, widths in (
         (WITHIN, found.within),
@@ -203,7 +207,9 @@ def _measure_found(
     for spec, names in roles.items():
         for seed in final.config.seeds:
             task = sweep.make_task(final, generator, spec, seed)
-            row: Row = session.measure(task, roles=names)
+            row = session.measure(task, roles=names)
+            measured.append(row)
             if MIXED in names and seed == final.config.seeds[0]:
                 packed = workdir / PACKED_FOLDER / f"{row['row_hash']}.packed"
                 shutil.copyfile(packed, workdir / f"{generator.name}.packed")
+    return measured

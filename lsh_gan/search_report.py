@@ -1,5 +1,6 @@
 """What a search found: the chosen widths, and how they compare with uniform ones."""
 
+import math
 from pathlib import Path
 
 from rich import box
@@ -44,14 +45,25 @@ def by_role(measured: list[Row]) -> dict[str, list[Row]]:
 
 
 def retention(group: list[Row], full: list[Row], metric: str, score: str) -> float:
-    """Mean share of a full precision score that a setting keeps, over the seeds."""
+    """Share of the mean full precision score that a setting keeps, over the seeds of both.
+
+    NaN where that score is 0: nothing can be kept of it.
+    """
     field = f"{metric}_{score}"
-    return sum(row[field] for row in group) / sum(row[field] for row in full)
+    before = {row["seed"]: row[field] for row in full}
+    kept = [(row[field], before[row["seed"]]) for row in group if row["seed"] in before]
+    whole = sum(value for _, value in kept)
+    return sum(value for value, _ in kept) / whole if whole else math.nan
 
 
 def least_retention(group: list[Row], full: list[Row], metric: str) -> float:
-    """The smaller of the kept shares of precision and recall."""
-    return min(retention(group, full, metric, score) for score in SCORES)
+    """The smaller of the kept shares of precision and recall; NaN if one is."""
+    kept = [retention(group, full, metric, score) for score in SCORES]
+    return math.nan if any(map(math.isnan, kept)) else min(kept)
+
+
+def _percent(share: float, unit: str = " %") -> str:
+    return "–" if math.isnan(share) else f"{100 * share:.0f}{unit}"
 
 
 def make_width_table(measured: list[Row]) -> Table:
@@ -103,7 +115,7 @@ def _bits(row: Row) -> str:
 
 def _cell(group: list[Row], full: list[Row], metric: str) -> str:
     scores = [sum(row[f"{metric}_{score}"] for row in group) / len(group) for score in SCORES]
-    kept = [f"{100 * retention(group, full, metric, score):.0f}" for score in SCORES]
+    kept = [_percent(retention(group, full, metric, score), "") for score in SCORES]
     return f"{scores[0]:.3f}/{scores[1]:.3f} ({kept[0]}/{kept[1]} %)"
 
 
@@ -121,8 +133,8 @@ def verdict(measured: list[Row], metrics: list[str], share: float) -> list[str]:
         other = roles[role]
         smaller = 1 - mixed[0]["bytes"] / other[0]["bytes"]
         kept = "; ".join(
-            f"{TITLES[m]} {least_retention(mixed, full, m):.0%} against "
-            f"{least_retention(other, full, m):.0%}"
+            f"{TITLES[m]} {_percent(least_retention(mixed, full, m), '%')} against "
+            f"{_percent(least_retention(other, full, m), '%')}"
             for m in metrics
         )
         size = f"{abs(smaller):.1%} {'smaller' if smaller > 0 else 'larger'}"

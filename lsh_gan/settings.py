@@ -49,9 +49,23 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
         )
     if config.compression.layerwise and not config.compression.full_precision:
         raise ValueError("compression.layerwise compares with full precision; set full_precision")
+    _check_layerwise(config)
     _check_search(config)
     _check_hash(config)
     return ml_collections.FrozenConfigDict(config)
+
+
+def _check_layerwise(config: Any) -> None:
+    fields = config.compression
+    if not fields.layerwise:
+        return
+    expected = {"activation_bits": (0,), "correct_biases": False, "reestimate_batch_norms": False}
+    for name, value in expected.items():
+        if fields[name] != value:
+            raise ValueError(
+                f"compression.{name} = {fields[name]} changes all layers, and "
+                f"compression.layerwise measures one at a time; expected {value} with it"
+            )
 
 
 def _check_enough(config: Any, fields: tuple[str, ...]) -> None:

@@ -10,8 +10,9 @@ from absl import logging
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import lsh_gan
-from lsh_gan import checkpoints, expected, features, report, rows, sampling, settings
+from lsh_gan import expected, features, report, rows, sampling, settings
 from lsh_gan.compression import CompressionSpec, GeneratorSpec
+from lsh_gan.compression.generators import check_corrections
 from lsh_gan.compression.rules import flatten, isolate, plan_tensors
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator
@@ -59,6 +60,7 @@ def measure_all(config: Any, workdir: Path) -> list[Row]:
     asked = tasks(setup)
     with rows.locked(workdir), progress_bars() as progress:
         session = Session(setup, workdir, progress)
+        rows.ask(workdir, [task.row_hash for task in asked])
         waiting = [task for task in asked if task.row_hash not in session.finished]
         finished = len(asked) - len(waiting)
         logging.info("%d of %d measurements are done", finished, len(asked))
@@ -128,34 +130,32 @@ def make_task(
     keep: bool = True,
 ) -> Task:
     """The measurement of one generator, setting and seed; see `Task` for the arguments."""
-    params_hash, axes = _params_hash_and_axes(generator)
-    asked = {"params": params_hash, "spec": dataclasses.asdict(spec), "seed": seed}
+    asked = {"spec": dataclasses.asdict(spec), "seed": seed}
     asked["truncation_psi"] = setup.config.truncation_psi
-    identity = _shared_identity(setup) | asked
+    identity = _shared_identity(setup) | generator.identity | asked
     return Task(
         generator.name,
         identity,
         spec,
         seed,
         generator=generator,
-        channel_axes=axes,
+        channel_axes=_axes(generator),
         layer=layer,
         keep=keep,
     )
 
 
 @lru_cache(maxsize=8)
-def _params_hash_and_axes(generator: Generator) -> tuple[str, dict[str, int]]:
-    axes = channel_axes(generator.module, generator.params)
-    return checkpoints.content_hash(generator.params), axes
+def _axes(generator: Generator) -> dict[str, int]:
+    return channel_axes(generator.module, generator.params)
 
 
 def _specs(config: Any, generator: Generator) -> Iterator[tuple[str | None, GeneratorSpec]]:
     """Yields what is done to a generator, with the layer that it is done to if it is one alone."""
     leaves, _ = flatten(generator.params)
-    axes = _params_hash_and_axes(generator)[1]
     for spec in settings.generator_specs(config):
-        plans = plan_tensors(leaves, spec.weights, axes)
+        plans = plan_tensors(leaves, spec.weights, _axes(generator))
+        check_corrections(plans, spec)
         if not config.compression.layerwise or spec.weights.bits is None:
             yield None, spec
             continue

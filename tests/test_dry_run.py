@@ -1,12 +1,14 @@
 """Dry runs: every recipe without its file, sizes to the byte, and what a real run says instead."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_generators import TINY
 
 from configs import celeba_hq, cifar10, default, face_dcgan, ffhq, imagenet, lsun, search
 from lsh_gan import compression, dry_run, generators, sweep
-from lsh_gan.compression import CompressionSpec, Rule
+from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
 
 # Parameters in millions, as published with the networks: Karras et al. 2020 count 30.37 M at 1024
 # pixels; Hugging Face 50.4 and 55.9 M with 125 output channels that are never used, 0.14 M, and the
@@ -123,6 +125,23 @@ def test_sizes_are_those_of_the_file(spec, tmp_path):
     )
     metadata = {"name": "tiny", "family": "dcgan", "options": options}
     packed = compression.pack(params, spec, metadata=metadata)
+    written = compression.save_packed(tmp_path / "tiny.packed", packed)
+    assert dry_run.packed_size(generator, GeneratorSpec(weights=spec)) == written
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_sizes_count_activation_ranges(family, tmp_path):
+    generator = generators.abstract("tiny", family, TINY[family])
+    z = jnp.ones((2, generator.latent_size))
+    labels = jnp.zeros(2, jnp.int32) if generator.num_classes else None
+    given = {} if labels is None else {"labels": labels}
+    params = generator.module.init(jax.random.key(0), z, **given)
+    inputs = CompressionSpec(bits=8, granularity="per_tensor", scheme="affine")
+    spec = GeneratorSpec(weights=CompressionSpec(bits=4), activations=inputs)
+    packed, _ = compression.pack_generator(
+        generator.module, params, spec, latents=z, labels=labels,
+        metadata={"name": "tiny", "family": family, "options": TINY[family]},
+    )  # fmt: skip
     written = compression.save_packed(tmp_path / "tiny.packed", packed)
     assert dry_run.packed_size(generator, spec) == written
 

@@ -7,9 +7,11 @@ import pytest
 from lsh_gan import layer_report
 
 
-def row(bits, layer=None, seed=0, precision=0.8, recall=0.6, sqnr=20.0):
+def row(bits, layer=None, seed=0, precision=0.8, recall=0.6, sqnr=20.0, granularity="per_channel"):
     found = {
         "row_hash": f"{bits}{layer}{seed}",
+        "granularity": granularity if bits else None,
+        "scheme": "symmetric" if bits else None,
         "generator": "known",
         "bits": bits,
         "seed": seed,
@@ -40,10 +42,24 @@ ROWS = [
 
 def test_drops_are_means_over_seeds_against_full_precision_of_the_same_seed():
     first, second = layer_report.find_damages(ROWS, ["lsh"])
-    assert (first.layer, first.setting) == ("params/a/kernel", "4 bits, mse")
+    assert (first.layer, first.setting) == ("params/a/kernel", "4 bits, mse clipping")
     assert first.drops["lsh_precision"] == pytest.approx((0.0 + 0.2) / 2)
     assert first.drops["lsh_recall"] == pytest.approx((0.1 + 0.0) / 2)
     assert second.drops["lsh_precision"] == pytest.approx(-0.1)
+
+
+def test_grids_are_kept_apart():
+    rows = [
+        row(None, precision=0.9),
+        row(4, "params/a/kernel", precision=0.8),
+        row(4, "params/a/kernel", precision=0.2, sqnr=9.0, granularity="per_tensor"),
+    ]
+    first, second = layer_report.find_damages(rows, ["lsh"])
+    assert (first.grid, second.grid) == ("per_channel, symmetric", "per_tensor, symmetric")
+    assert first.setting == "4 bits, mse clipping, per_channel symmetric"
+    drops = [damage.drops["lsh_precision"] for damage in (first, second)]
+    assert drops == [pytest.approx(0.1), pytest.approx(0.7)]
+    assert (first.tensor["sqnr_db"], second.tensor["sqnr_db"]) == (20.0, 9.0)
 
 
 def test_table_plot_and_tensors(tmp_path, capsys):

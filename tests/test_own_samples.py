@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs import smoke
-from lsh_gan import generators, own_samples, rows, sampling, settings, sweep
+from lsh_gan import checkpoints, generators, own_samples, rows, sampling, settings, sweep
 
 
 def config(**changes):
@@ -59,6 +59,20 @@ def test_the_content_hash_is_of_what_the_samples_depend_on():
     assert content_hash() == content_hash(batch_size=16)
     assert content_hash() != content_hash(reference__seed=8)
     assert content_hash() != content_hash(reference__samples_of="sngan")
+
+
+def test_options_that_change_no_parameter_are_part_of_the_content(tmp_path):
+    sngan, names, hashes = generators.load("sngan"), [], set()
+    for upsample in ("nearest", "bilinear"):
+        options = sngan.provenance["options"] | {"upsample": upsample}
+        names.append(str(tmp_path / upsample))
+        metadata = {"name": upsample, "family": "sngan", "options": options}
+        checkpoints.save(names[-1], metadata, sngan.params)
+        made = settings.resolve(config(reference__samples_of=names[-1]))
+        hashes.add(own_samples.load(made)[0].content_hash)
+    assert len(hashes) == 2
+    rows_of_both = sweep.tasks(sweep.prepare(settings.resolve(config(generators=tuple(names)))))
+    assert len({task.row_hash for task in rows_of_both}) == 2
 
 
 def test_the_same_latents_are_refused():

@@ -226,3 +226,26 @@ def test_radii_of_something_else_are_not_used(tmp_path, change, caplog):
         assert fit_knn(tmp_path / "shared", **change) == expected
     (text,) = warnings_of(caplog)
     assert "fitted on features of" in text or "made of other features" in text
+
+
+@pytest.mark.parametrize(
+    "change", [{"inclusive": False}, {"hash__votes": None}, {"hash__votes": 0.9}, {"k": 2}], ids=str
+)
+def test_every_metric_does_what_the_configuration_says(tmp_path, change):
+    """On a lattice, where spheres hold points, as the library called directly."""
+    rng = np.random.default_rng(0)
+    reference, generated = (
+        rng.integers(0, 3, (300, 4)).astype(np.float32) + np.float32(shift) for shift in (0, 1)
+    )
+    config = settings.resolve(tiny(metrics=("knn", "lsh_knn", "lsh"), **change))
+    found = evaluators.ReferenceFeatures(reference, None, "a", "a network")
+    fitted = evaluators.fit(config, found, tmp_path)
+    pair, key = (reference, generated), jax.random.key(config.hash.seed)
+    balls, votes = {"k": config.k, "inclusive": config.inclusive}, config.hash.votes
+    spec = evaluators.hash_spec(config)
+    expected = {
+        "knn": metrics.knn_precision_recall(*pair, **balls),
+        "lsh_knn": metrics.lsh_knn_precision_recall(key, *pair, spec=spec, votes=votes, **balls),
+        "lsh": metrics.lsh_precision_recall(key, *pair, spec=spec, votes=votes),
+    }
+    assert {name: score(generated) for name, score in fitted.items()} == expected

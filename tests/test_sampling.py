@@ -123,6 +123,20 @@ def test_nan_names_the_image(generator):
         list(sampling.sample(generator, bad, jax.random.key(0), 4, batch_size=4))
 
 
+def test_the_batch_that_is_chosen_suits_any_number_of_devices():
+    program = (
+        "import numpy as np; from lsh_gan import features\n"
+        "network = features.load('efficientnet_lite0', side=32)\n"
+        "print(features.embed(network, np.zeros((5, 32, 32, 1), np.uint8)).shape)"
+    )
+    flags = "--xla_force_host_platform_device_count=3"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True
+    )
+    assert result.stdout.strip() == "(5, 1280)"
+
+
 def test_four_devices_give_what_one_gives():
     outputs = []
     for devices in (1, 4):

@@ -4,9 +4,11 @@ import itertools
 
 import pytest
 
+from lsh_gan import search_report
 from lsh_gan.compression import CompressionSpec, GeneratorSpec
 from lsh_gan.mixed_precision import Judge
 from lsh_gan.search import find
+from lsh_gan.search_report import FULL, MIXED, retention
 
 SIZES = {"a": 1000, "b": 4000, "c": 200}  # parameters of the layers
 COSTS = {"a": 0.2, "b": 0.02, "c": 1.0}  # damage at b bits: cost · 4 / 4^b
@@ -78,3 +80,25 @@ def test_equal_widths_are_equal_settings():
     mixed = {"a": 4, "b": 3, "c": 4}
     assert bits_of(judge.spec(mixed)) == mixed
     assert bits_of(judge.alone("b", 3)) == {"a": None, "b": 3, "c": None}
+
+
+def scored(role, seed, precision, recall=0.8):
+    return {
+        "generator": "known", "roles": [role], "seed": seed, "bytes": 10, "tensors": [], "bits": 4,
+        "lsh_precision": precision, "lsh_recall": recall,
+    }  # fmt: skip
+
+
+def test_kept_shares_are_of_the_seeds_that_both_have():
+    full = [scored(FULL, 0, 0.8), scored(FULL, 1, 0.4)]
+    assert retention([scored(MIXED, 0, 0.6)], full, "lsh", "precision") == pytest.approx(0.75)
+    both = [scored(MIXED, 0, 0.6), scored(MIXED, 1, 0.4)]
+    assert retention(both, full, "lsh", "precision") == pytest.approx(1.0 / 1.2)
+
+
+def test_nothing_is_kept_of_a_score_of_0(tmp_path, capsys):
+    measured = [scored(FULL, 0, 0.8, 0.0), scored(MIXED, 0, 0.8, 0.0)]
+    search_report.write(tmp_path, measured, ["lsh"], 0.9)
+    printed = capsys.readouterr().out
+    assert "0.800/0.000 (100/– %)" in printed
+    assert "keeps 90% of both by none of the metrics" in printed

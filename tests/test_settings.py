@@ -103,6 +103,17 @@ def test_bad_values(field, value, message):
         resolve(**{field: value, **changes})
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"activation_bits": (8,)}, {"correct_biases": True}, {"reestimate_batch_norms": True}],
+    ids=str,
+)
+def test_one_layer_at_a_time_means_that_no_other_is_changed(change):
+    fields = {f"compression__{name}": value for name, value in change.items()}
+    with pytest.raises(ValueError, match=rf"compression.{next(iter(change))} = .* all layers"):
+        resolve(compression__bits=(4,), compression__layerwise=True, **fields)
+
+
 def test_batches_are_spread_over_all_devices():
     program = (
         "from configs import default; from lsh_gan import settings\n"

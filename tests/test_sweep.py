@@ -6,12 +6,13 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from configs import smoke
-from lsh_gan import compression, generators, report, rows, sweep
+from lsh_gan import checkpoints, compression, generators, report, rows, sweep
 
 ROOT = Path(__file__).parent.parent
 
@@ -211,6 +212,42 @@ def test_equal_names_and_packed_files_say_what_they_are(workdir, tmp_path):
     lines = (tmp_path / "run" / "table.md").read_text().splitlines()
     widths = [line.split("|")[2].strip() for line in lines if "p.packed" in line]
     assert widths == ["packed"]
+
+
+def test_a_report_has_what_the_last_run_asked_for(tmp_path):
+    """A checkpoint that changes in its place is measured again, and its old rows are not mixed."""
+    dcgan, path = generators.load("dcgan"), tmp_path / "own"
+    for scale in (1.0, 0.5):
+        params = jax.tree.map(lambda leaf, scale=scale: scale * leaf, dcgan.params)
+        checkpoints.save(path, dcgan.provenance | {"name": "own"}, params)
+        sweep.run(tiny(generators=(str(path),)), tmp_path / "run")
+    first, second = rows.read(tmp_path / "run")
+    assert first["params"] != second["params"]
+    assert rows.read_asked(tmp_path / "run") == [second]
+    with (tmp_path / "run" / "table.csv").open() as file:
+        assert [line["row_hash"] for line in csv.DictReader(file)] == [second["row_hash"]]
+    (tmp_path / "run" / "asked.json").write_text("{")
+    with pytest.raises(ValueError, match=r"asked\.json: not a JSON list of rows"):
+        rows.read_asked(tmp_path / "run")
+
+
+def test_several_seeds_are_one_line(tmp_path, capsys):
+    sweep.run(tiny(seeds=(0, 1, 2)), tmp_path / "run")
+    assert "mean ± standard error of 3 seeds" in capsys.readouterr().out
+    recalls = np.array([row["knn_recall"] for row in rows.read(tmp_path / "run")])
+    assert recalls.std() > 0
+    (line,) = (x for x in (tmp_path / "run" / "table.md").read_text().splitlines() if "dcgan" in x)
+    assert f"/ {recalls.mean():.3f}±{recalls.std(ddof=1) / 3**0.5:.3f} |" in line
+
+
+def test_layers_and_given_samples_in_one_run(tmp_path):
+    np.save(tmp_path / "fake.npy", np.random.default_rng(0).random((9, 1280), np.float32))
+    config = tiny(
+        compression__bits=(4,), compression__layerwise=True, samples=(str(tmp_path / "fake.npy"),)
+    )
+    sweep.run(config, tmp_path / "run")
+    assert (tmp_path / "run" / "layers_dcgan.png").exists()
+    assert not (tmp_path / "run" / "layers_fake.png").exists()
 
 
 def test_the_same_content_under_two_names_is_refused(workdir, tmp_path):

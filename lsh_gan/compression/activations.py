@@ -195,8 +195,12 @@ def calibrate(
         )
     parts = batches(latents, labels, batch_size)
     plain = {name: value for name, value in variables.items() if name != COLLECTION}
-    size = SAMPLE_SIZE // len(parts)
-    drawn = [_sample_inputs(module, plain, part, size=size) for part in parts]
+    # Every latent has the same share, also where the last batch is smaller.
+    sizes = [SAMPLE_SIZE * len(part.latents) // len(latents) for part in parts]
+    drawn = [
+        _sample_inputs(module, plain, part, size=size)
+        for part, size in zip(parts, sizes, strict=True)
+    ]
     paths = list(drawn[0])
     if not paths:
         raise ValueError(f"{type(module).__name__} has no layer with a kernel.")

@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from lsh_gan.compression.activations import calibrate
+from lsh_gan.compression.activations import COLLECTION, calibrate
 from lsh_gan.compression.corrections import correct_biases, reestimate_batch_norms
 from lsh_gan.compression.packing import (
     PackedTree,
@@ -17,7 +17,7 @@ from lsh_gan.compression.packing import (
     update,
 )
 from lsh_gan.compression.report import CompressionReport, report_quantized
-from lsh_gan.compression.rules import Params
+from lsh_gan.compression.rules import Params, TensorPlan, flatten, join, plan_tensors
 from lsh_gan.compression.spec import CompressionSpec
 from lsh_gan.compression.tree import quantize_tree
 
@@ -44,6 +44,29 @@ class GeneratorSpec:
         return bool(self.activations or self.correct_biases or self.reestimate_batch_norms)
 
 
+def check_corrections(plans: list[TensorPlan], spec: GeneratorSpec) -> None:
+    """Checks that no tensor is both quantized and corrected.
+
+    Args:
+        plans: What happens to the tensors.
+        spec: What is done to the generator.
+
+    Raises:
+        ValueError: A rule quantizes a bias or statistic that a correction would replace by float32.
+    """
+    for plan in plans:
+        corrections = {
+            "correct_biases": spec.correct_biases and plan.path[-1] == "bias",
+            "reestimate_batch_norms": spec.reestimate_batch_norms and plan.path[0] == "batch_stats",
+        }
+        for name, corrected in corrections.items():
+            if corrected and plan.spec.bits is not None:
+                raise ValueError(
+                    f"{join(plan.path)}: the rule {plan.rule!r} gives it {plan.spec.bits} bits, "
+                    f"and {name} would replace it by float32; expected one of the two"
+                )
+
+
 def pack_generator(
     module: nn.Module,
     variables: Params,
@@ -61,7 +84,7 @@ def pack_generator(
 
     Args:
         module: The generator.
-        variables: Its variables in full precision.
+        variables: Its variables in full precision; activation ranges among them are left out.
         spec: What to do.
         latents: float32 `[n, latent_size]`, a few hundred, not those that are judged later; needed
             if `spec.needs_latents`.
@@ -73,8 +96,11 @@ def pack_generator(
         The packed generator, with activation ranges if it has any, and the report on its weights.
 
     Raises:
-        ValueError, TypeError: As `compress` and `calibrate`.
+        ValueError, TypeError: As `compress`, `calibrate` and `check_corrections`.
     """
+    # Ranges of a generator that was packed with some belong to that compression, not to this one.
+    variables = {name: tree for name, tree in variables.items() if name != COLLECTION}
+    check_corrections(plan_tensors(flatten(variables)[0], spec.weights, channel_axes), spec)
     quantized, _ = quantize_tree(variables, spec.weights, channel_axes)
     empty = empty_subtrees(variables)
     packed = pack_quantized(quantized, empty, metadata)

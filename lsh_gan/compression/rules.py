@@ -16,6 +16,7 @@ from lsh_gan.errors import nearest
 
 Params = Mapping[str, Any]
 DEFAULT_CHANNEL_AXIS = -1
+LARGEST = 1e30  # of a value: sums and reciprocals stay within float32
 
 
 class TensorPlan(NamedTuple):
@@ -44,7 +45,7 @@ def flatten(params: Params) -> tuple[list[tuple[tuple[str, ...], jax.Array]], An
 
     Raises:
         TypeError: A container that is not a dict with string keys, or a leaf that is not floating.
-        ValueError: An empty tree, an empty leaf, or NaN or Inf in a leaf.
+        ValueError: An empty tree, an empty leaf, or NaN, Inf or a value beyond 1e30 in a leaf.
     """
     leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
     if not leaves:
@@ -72,6 +73,9 @@ def _leaf(name: str, leaf: Any) -> jax.Array:
     if not finite.all():
         index = tuple(int(i) for i in np.argwhere(~finite)[0])
         raise ValueError(f"{name}: NaN or Inf at {index} ({(~finite).sum()} in all).")
+    largest = float(np.abs(np.asarray(leaf)).max())
+    if largest > LARGEST:
+        raise ValueError(f"{name}: values of up to {largest:g}; expected at most {LARGEST:g}.")
     return leaf
 
 

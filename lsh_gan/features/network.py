@@ -201,7 +201,7 @@ def embed(
         network: What `load` returned, or any function with its `dim`.
         images: Uint8 `[n, h, w, c]`, or an iterable of such batches, all of one `h, w, c`.
         batch_size: Images at a time, a multiple of the number of devices; None takes 32 on CPU,
-            256 elsewhere.
+            256 elsewhere, or the next multiple.
         progress: Called with the number of images done since its last call (`tqdm.update`).
 
     Returns:
@@ -212,7 +212,8 @@ def embed(
         ValueError: No images, sizes that differ, or a feature that is NaN or Inf (row index).
     """
     if batch_size is None:
-        batch_size = _CPU_BATCH if on_cpu() else _DEVICE_BATCH
+        devices = jax.local_device_count()
+        batch_size = -(-(_CPU_BATCH if on_cpu() else _DEVICE_BATCH) // devices) * devices
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size is {batch_size!r}; expected an integer of at least 1.")
     parts = []

@@ -1,6 +1,7 @@
 """A generator with its parameters, whatever its family, and the table of families."""
 
 import dataclasses
+import functools
 import inspect
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,18 @@ class Generator:
     def latent_size(self) -> int:
         """Size of a latent vector."""
         return self.module.latent_size
+
+    @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """All that its images depend on beside their inputs, as a JSON object.
+
+        Options belong to it: some change images and no parameter, `upsample` for example.
+        """
+        return {
+            "params": checkpoints.content_hash(self.params),
+            "family": self.family,
+            "options": self.provenance["options"],
+        }
 
     @property
     def num_classes(self) -> int:

@@ -164,6 +164,7 @@ def _with(leaf):
     [
         (_with(np.array([[1.0, np.nan]])), ValueError, r"params/a/kernel.*\(0, 1\)"),
         (_with(np.array([[np.inf, -np.inf]])), ValueError, "params/a/kernel.*2 in all"),
+        (_with(np.array([[1.0, -2e30]])), ValueError, r"params/a/kernel: .*2e\+30; .* most 1e\+30"),
         (_with(jnp.ones((2, 2), jnp.int32)), TypeError, "params/a/kernel.*int32"),
         (_with(1.0), TypeError, "params/a/kernel.*float"),
         (_with(jnp.ones((0, 2))), ValueError, "params/a/kernel.*empty"),

@@ -1,5 +1,6 @@
 """Generators as a whole: channel axes, activations and corrections in one packed file."""
 
+import dataclasses
 import re
 from functools import cache
 
@@ -14,6 +15,7 @@ from lsh_gan import compression, generators, sampling
 from lsh_gan.compression import (
     CompressionSpec,
     GeneratorSpec,
+    Rule,
     activations,
     load_packed,
     pack_generator,
@@ -165,6 +167,30 @@ def test_a_packed_file_holds_everything(family, tmp_path):
     # The ranges are at work: without them the images are others.
     plain = {name: tree for name, tree in params.items() if name != activations.COLLECTION}
     assert (images(generator, plain) != ours).any()
+
+
+def test_ranges_of_an_earlier_compression_are_left_out(tmp_path):
+    generator = make("dcgan")
+    save_packed(tmp_path / "a.packed", packed_of(generator, everything(bits=8, activation_bits=2)))
+    loaded = generators.load(tmp_path / "a.packed")
+    for plain in (GeneratorSpec(weights=CompressionSpec(bits=8)), everything(8, 0)):
+        again = unpack(packed_of(loaded, plain))
+        assert activations.COLLECTION not in again
+    # Biases are corrected towards the weights as they are, not as they run with two bits.
+    bare = {n: tree for n, tree in loaded.params.items() if n != activations.COLLECTION}
+    expected = unpack(packed_of(dataclasses.replace(loaded, params=bare), everything(8, 0)))
+    jax.tree.map(np.testing.assert_array_equal, again, expected)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "correction"),
+    [("params/.*/bias", "correct_biases"), ("batch_stats/.*/mean", "reestimate_batch_norms")],
+)
+def test_what_is_corrected_cannot_be_quantized(pattern, correction):
+    rule = Rule(pattern=pattern, bits=8, granularity="per_tensor")
+    spec = GeneratorSpec(weights=CompressionSpec(bits=4, rules=(rule,)), **{correction: True})
+    with pytest.raises(ValueError, match=rf"8 bits, and {correction} would replace it by"):
+        packed_of(make("dcgan"), spec)
 
 
 def test_codes_of_kernels_are_those_of_the_weights_alone():
