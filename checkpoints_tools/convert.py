@@ -75,6 +75,7 @@ def convert(
         "input_file": file.name,
         "input_sha256": _sha256(file),
         "input_prefix": found.prefix,
+        "other_prefixes": list(found.others),
         "assumed": converted.assumed,
     }
     checkpoints.save(output, metadata, converted.variables)
@@ -106,6 +107,9 @@ def main(argv: list[str]) -> None:
         metadata = convert(_INPUT.value, _OUTPUT.value, source=_SOURCE.value, settings=settings)
     except (OSError, ValueError) as error:
         sys.exit(str(error))
+    if metadata["other_prefixes"]:
+        others = ", ".join(map(repr, metadata["other_prefixes"]))
+        print(f"taken: {metadata['input_prefix']!r}; the file has other generators: {others}")
     for name, value in metadata["assumed"].items():
         print(f"not in the file, taken as usual: {name} = {value!r} (--set={name}=...)")
     print(f"{_OUTPUT.value}: {metadata['family']} from {metadata['source']} checkpoint")

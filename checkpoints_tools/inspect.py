@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError("expected one argument, FILE")
     try:
         print("\n".join(describe(argv[1])))
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         sys.exit(str(error))
 
 

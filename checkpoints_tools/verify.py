@@ -9,6 +9,7 @@ allowed, as a share of the largest value; 1e-5 when absent).
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from lsh_gan.tensor_files import read
 
 _GOLDEN = flags.DEFINE_string("golden", None, "npz with inputs and images of the original network.")
 _TOLERANCE = 1e-5
+_NUMBERS = ("truncation_psi", "tolerance")
 
 
 def verify(path: str | Path, golden: str | Path | None = None) -> str:
@@ -35,9 +37,8 @@ def verify(path: str | Path, golden: str | Path | None = None) -> str:
     """
     generator = generators.load(path)
     arrays = _example(generator) if golden is None else read(golden)
-    for name in ("z",) if golden is None else ("z", "images"):
-        if name not in arrays:
-            raise ValueError(f"{golden}: lacks the array {name!r}; it has {', '.join(arrays)}")
+    if golden is not None:
+        _check(arrays, golden)
     labels = arrays.get("labels")
     images = generator(
         generator.params,
@@ -50,6 +51,20 @@ def verify(path: str | Path, golden: str | Path | None = None) -> str:
         raise ValueError(f"{path}: an image holds NaN or Inf")
     done = f"{path}: {generator.family}, sha256 as recorded, images {images.shape} finite"
     return done if golden is None else f"{done}; {_compare(images, arrays, golden)}"
+
+
+def _check(arrays: Any, golden: str | Path) -> None:
+    if not isinstance(arrays, dict):
+        raise ValueError(f"{golden}: holds a {type(arrays).__name__}; expected an npz of arrays")
+    for name in ("z", "images"):
+        if name not in arrays:
+            raise ValueError(f"{golden}: lacks the array {name!r}; it has {', '.join(arrays)}")
+    for name in ("z", "images", *_NUMBERS):
+        value = np.asarray(arrays.get(name, 0.0))
+        wrong_size = value.size != 1 if name in _NUMBERS else not value.size
+        if value.dtype.kind not in "fiu" or wrong_size:
+            what = "one number" if name in _NUMBERS else "numbers"
+            raise ValueError(f"{golden}: {name} is {value.dtype} {value.shape}; expected {what}")
 
 
 def _example(generator: generators.Generator) -> dict[str, np.ndarray]:
@@ -84,7 +99,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     try:
         print(verify(argv[1], _GOLDEN.value))
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         sys.exit(str(error))
 
 

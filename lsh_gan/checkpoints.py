@@ -66,11 +66,12 @@ def save(path: str | Path, metadata: dict[str, Any], params: Any) -> None:
         params: Flax variables, nested dicts of arrays.
     """
     folder = Path(path).absolute()
+    metadata = {**metadata, "sha256": content_hash(params)}
+    text = json.dumps(metadata, indent=1) + "\n"  # before anything is replaced
     folder.mkdir(parents=True, exist_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder / PARAMS_FOLDER, params, force=True)
-    metadata = {**metadata, "sha256": content_hash(params)}
-    (folder / METADATA_FILE).write_text(json.dumps(metadata, indent=1) + "\n")
+    (folder / METADATA_FILE).write_text(text)
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

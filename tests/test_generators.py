@@ -110,6 +110,33 @@ def test_names_that_cannot_be_part_of_a_file_name(tmp_path, name, close):
         generators.load(path)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("family", ["dcgan"], r"family \['dcgan'\] .* expected a name"),
+        ("family", "dgan", r"a/dcgan: generator family 'dgan' is unknown; did you mean 'dcgan'"),
+        ("options", None, r"with options None; expected .* a JSON object"),
+        ("options", [8], r"with options \[8\]; expected .* a JSON object"),
+        ("options", {"latent_size": "8"}, "a/dcgan: "),
+        ("options", {"latent_size": -8}, "a/dcgan: "),
+        ("options", {"latent_size": 8, "channels": None}, "a/dcgan: "),
+    ],
+)
+def test_metadata_that_describes_no_generator(tmp_path, field, value, message):
+    path, _ = make("dcgan", tmp_path / "a")
+    file = path / "generator.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), field: value}))
+    with pytest.raises(ValueError, match=message):
+        generators.load(path)
+
+
+def test_metadata_that_is_no_json_replaces_nothing(tmp_path):
+    path, params = make("dcgan", tmp_path)
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        checkpoints.save(path, {"family": jnp.ones(3)}, jax.tree.map(jnp.zeros_like, params))
+    assert generators.load(path).name == "dcgan"
+
+
 def test_damaged_checkpoints(tmp_path):
     path, _ = make("dcgan", tmp_path)
     shutil.rmtree(path / "params" / "d")

@@ -5,6 +5,7 @@ import re
 import numpy as np
 
 from checkpoints_tools.converters.origin import Origin, Plan, Source, has, kernel, take, to_grid
+from lsh_gan.errors import whole
 
 _ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "o"}
 _STATISTICS = {"mean": "stored_mean", "var": "stored_var"}
@@ -128,7 +129,7 @@ def _plan_deep(state, settings) -> Plan:
     condition = state[f"{blocks[0]}.bn1.gain.weight"].shape[1]
     hierarchical = condition > size
     inputs = state["linear.weight"].shape[1]
-    depth = settings.get("G_depth", 2)
+    depth = whole("G_depth", settings.get("G_depth", 2), 1)
     if len(blocks) % depth:
         raise ValueError(f"{len(blocks)} blocks are no multiple of G_depth = {depth}")
     widths = [state[f"{block}.conv4.weight"].shape[0] for block in blocks]

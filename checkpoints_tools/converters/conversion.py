@@ -57,6 +57,10 @@ def convert_state(
         raise ValueError(
             f"not a complete {source.name} generator: tensor {error.args[0]} is missing"
         ) from error
+    except (TypeError, ArithmeticError, AttributeError) as error:
+        raise ValueError(
+            f"no {source.name} generator has tensors of such shapes and such settings ({error})"
+        ) from error
     leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
     paths = [path_of(keys) for keys, _ in leaves]
     origins = {path: plan.origin(path) for path in paths}
@@ -98,7 +102,7 @@ def _array(state, path: str, origin: Origin, shape: tuple) -> tuple[np.ndarray, 
     what = ", ".join(f"{n} {p.shape}" for n, p in zip(origin.names, parts, strict=True))
     try:
         array = origin.function(*(part.astype(np.float32) for part in parts))
-    except (ValueError, IndexError) as error:
+    except (ValueError, TypeError, IndexError, ArithmeticError) as error:
         return parts[0], [f"{what} cannot become {path} {shape} ({error})"]
     if array.shape != shape:
         return array, [f"{what} gives {path} the shape {array.shape}; expected {shape}"]

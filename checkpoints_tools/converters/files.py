@@ -1,6 +1,7 @@
 """Finds the generator in a file: which part of it, and which settings lie around it."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,10 @@ from lsh_gan.errors import choose
 from lsh_gan.tensor_files import Standin
 
 _DEEPEST = 4
-_AVERAGES = ("ema", "avg", "average", "shadow")
+_AVERAGES = frozenset(
+    ("ema", "avg", "average", "averaged", "shadow", "running", "swa", "smoothed", "gs")
+)
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of G_ema, avgG and netGEma
 _HUGGING_FACE = ("pytorch_model.bin", "config.json")
 
 
@@ -25,12 +29,14 @@ class Found(NamedTuple):
         source: What kind it is.
         state: Arrays by name, without the prefix.
         settings: What the objects around the arrays record, where names and shapes do not.
+        others: Other parts of the file that are generators too.
     """
 
     prefix: str
     source: Source
     state: dict[str, np.ndarray]
     settings: dict[str, Any]
+    others: tuple[str, ...] = ()
 
 
 def tensor_file(path: str | Path) -> Path:
@@ -50,8 +56,8 @@ def tensor_file(path: str | Path) -> Path:
 def find(path: str | Path, sources: Mapping[str, Source], source: str = "auto") -> Found:
     """Finds the generator in a file.
 
-    Averaged weights (a wrapper named "ema", "avg" or the like) are preferred, then the part that
-    is wrapped the least.
+    Averaged weights (a wrapper with a word such as "ema" or "avg" in its name) are preferred, then
+    the part that is wrapped the least.
 
     Args:
         path: The file, or a Hugging Face folder.
@@ -67,11 +73,35 @@ def find(path: str | Path, sources: Mapping[str, Source], source: str = "auto") 
     file = tensor_file(path)
     value = tensor_files.read(file)
     state = tensor_files.state_dict(value)
-    for prefix, part in _parts(state):
-        for kind in wanted.values():
-            if kind.matches(part):
-                return Found(prefix, kind, part, _settings(value, prefix, kind, file))
+    if file.suffix == ".safetensors":
+        # Sorted by size and name there; some kinds go by the order of their layers.
+        state = dict(sorted(state.items(), key=_by_number))
+    fits = (
+        (prefix, kind, part)
+        for prefix, part in _parts(state)
+        for kind in wanted.values()
+        if kind.matches(part)
+    )
+    taken = next(fits, None)
+    if taken is not None:
+        prefix, kind, part = taken
+        others = _outermost([prefix, *(other for other, _, _ in fits)])[1:]
+        return Found(prefix, kind, part, _settings(value, prefix, kind, file), others)
     raise ValueError(f"{file}: {_why_not(state, sources, source)}")
+
+
+def _by_number(item: tuple[str, Any]) -> list[str | int]:
+    parts = re.split(r"(\d+)", item[0])
+    return [int(part) if part.isdecimal() else part for part in parts]
+
+
+def _outermost(prefixes: list[str]) -> tuple[str, ...]:
+    """The prefixes that lie in none before them."""
+    kept: list[str] = []
+    for prefix in prefixes:
+        if not any(f"{prefix}.".startswith(f"{other}." if other else "") for other in kept):
+            kept.append(prefix)
+    return tuple(kept)
 
 
 def _parts(state: dict[str, np.ndarray]) -> list[tuple[str, dict[str, np.ndarray]]]:
@@ -85,7 +115,7 @@ def _parts(state: dict[str, np.ndarray]) -> list[tuple[str, dict[str, np.ndarray
 
     def rank(item: tuple[str, dict]) -> tuple[bool, int]:
         prefix = item[0]
-        average = any(word in prefix.lower() for word in _AVERAGES)
+        average = any(word.lower() in _AVERAGES for word in _WORD.findall(prefix))
         return not average, prefix.count(".") + bool(prefix)
 
     whole, *parts = groups.items()
@@ -101,12 +131,29 @@ def _settings(value: Any, prefix: str, source: Source, file: Path) -> dict[str, 
     config = value.get("config") if isinstance(value, dict) else None
     beside = file.with_name(_HUGGING_FACE[1])
     if file.name == _HUGGING_FACE[0] and beside.is_file():
-        config = json.loads(beside.read_text())
+        config = _json(beside)
     for place in [*_nested(holder), *_nested(config)]:
         for name in source.settings:
             if name in place:
                 found.setdefault(name, place[name])
+    for name, setting in found.items():
+        if not _is_plain(setting):
+            kind = type(setting).__name__
+            raise ValueError(f"{file}: the setting {name} is a {kind}; expected a plain value")
     return found
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file}: not JSON ({error})") from error
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _nested(value: Any, depth: int = 0) -> list[dict]:

@@ -6,7 +6,14 @@ import numpy as np
 
 from checkpoints_tools.converters.origin import Origin, Plan, Source, has, kernel, take, to_grid
 
-_USUAL = {"leakyReluLeak": 0.2, "alpha": 0.0, "lossCriterion": "WGANGP"}
+_USUAL = {
+    "leakyReluLeak": 0.2,
+    "alpha": 0.0,
+    "lossCriterion": "WGANGP",
+    "perChannelNormalization": True,
+    "equalizedlR": True,
+}
+_ONLY = ("perChannelNormalization", "equalizedlR")  # networks without are not implemented
 _TANH_LOSSES = ("MSE", "DCGAN")
 
 
@@ -17,6 +24,9 @@ def _gain(weight: np.ndarray) -> np.float32:
 def _plan(state, settings) -> Plan:
     assumed = {name: value for name, value in _USUAL.items() if name not in settings}
     settings = {**_USUAL, **settings}
+    for name in _ONLY:
+        if not settings[name]:
+            raise ValueError(f"{name} is {settings[name]}; only networks with it are supported")
     inner = "module." if "formatLayer.module.weight" in state else ""
     scales = {int(m[1]) for name in state if (m := re.match(r"scaleLayers\.(\d+)\.", name))}
     count = len(scales)

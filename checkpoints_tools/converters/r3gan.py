@@ -28,8 +28,8 @@ def _plan(state, settings) -> Plan:
         "embedding_size": size,
         "image_channels": state["Model.AggregationLayer.Layer.weight"].shape[0],
     }
-    for name, array in state.items():
-        if name.endswith("Resampler.Kernel") and not np.allclose(array, _FILTER, atol=1e-6):
+    for name in (name for name in state if name.endswith("Resampler.Kernel")):
+        if not state[name].size or not np.allclose(state[name], _FILTER, atol=1e-6):
             raise ValueError(f"{name} is not the filter [1, 3, 3, 1], the only one supported")
     return Plan("r3gan", options, _origin, ignored=r".*Resampler\.Kernel")
 

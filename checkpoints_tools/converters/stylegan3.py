@@ -28,6 +28,16 @@ def _layers(state) -> list[tuple[str, int, int]]:
     return [(m[1], int(m[3]), int(m[4])) for m in found]
 
 
+def _check(taps: list[list[int]], side: int, settings: dict) -> None:
+    """Refuses settings that the lengths of filters or the first layer's side rule out."""
+    size, margin = settings["filter_size"], settings["margin_size"]
+    for n in (n for pair in taps for n in pair):
+        if n != 1 and n % size:
+            raise ValueError(f"filter_size is {size}; a filter has {n} taps, no multiple of it")
+    if side <= 2 * margin:
+        raise ValueError(f"margin_size is {margin}; the first layer has only {side} pixels a side")
+
+
 def _plan(state, settings) -> Plan:
     assumed = {name: value for name, value in _USUAL.items() if name not in settings}
     settings = {**_USUAL, **settings}
@@ -39,6 +49,7 @@ def _plan(state, settings) -> Plan:
         for name, _, _ in found[:-1]
     ]
     taps = [[len(up), len(down)] for up, down in filters]
+    _check(taps, found[0][1], settings)
     embed = state.get("mapping.embed.weight")
     w_size = state["mapping.w_avg"].shape[0]
     inputs = state["mapping.fc0.weight"].shape[1]

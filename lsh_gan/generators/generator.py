@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import FlaxError
 
 from lsh_gan import checkpoints, compression
 from lsh_gan.compression import activations
@@ -252,6 +253,22 @@ def _generator(module: nn.Module, params: Any, metadata: dict[str, Any], stem: s
     )
 
 
+def _described(metadata: dict[str, Any], path: Path) -> tuple[nn.Module, Any]:
+    """The module that a checkpoint's metadata describes, and the shapes of its variables."""
+    family, options = metadata["family"], metadata.get("options")
+    if not isinstance(family, str) or not isinstance(options, dict):
+        raise ValueError(
+            f"{path}: family {family!r} with options {options!r}; expected a name and a JSON object"
+        )
+    try:
+        module = build(family, options)
+        return module, abstract_params(module)
+    except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    except FlaxError as error:
+        raise ValueError(f"{path}: its options do not fit each other ({error})") from error
+
+
 def load(path: str | Path) -> Generator:
     """Loads a generator checkpoint: a folder, a packed file, or the name of a shipped one.
 
@@ -264,8 +281,8 @@ def load(path: str | Path) -> Generator:
     if not path.is_dir():
         return _load_packed(path)
     metadata = checkpoints.read_metadata(path)
-    module = build(metadata["family"], metadata["options"])
-    params = checkpoints.restore(path, abstract_params(module))
+    module, abstract = _described(metadata, path)
+    params = checkpoints.restore(path, abstract)
     checkpoints.verify(params, metadata["sha256"], source=str(path))
     return _generator(module, params, metadata, path.stem)
 
@@ -275,10 +292,10 @@ def _load_packed(path: Path) -> Generator:
     metadata = packed.metadata
     if "family" not in metadata:
         raise ValueError(f"{path}: a packed tree of parameters, but not of a generator")
-    module = build(metadata["family"], metadata["options"])
+    module, abstract = _described(metadata, path)
     params = compression.unpack(packed)
     plain = {name: tree for name, tree in params.items() if name != activations.COLLECTION}
-    checkpoints.compare_shapes(plain, abstract_params(module), source=str(path))
+    checkpoints.compare_shapes(plain, abstract, source=str(path))
     activations.check_ranges(params, source=str(path))
     generator = _generator(module, params, metadata, path.stem)
     return dataclasses.replace(generator, packed_file=path)

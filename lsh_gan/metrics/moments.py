@@ -4,6 +4,7 @@ Neither is Inception FID or KID unless the features are Inception's: the numbers
 feature networks, or of different numbers of samples, do not compare.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -48,8 +49,7 @@ def kid(reference: Any, generated: Any, *, memory_mb: int = 256) -> float:
     size = block_size(max(len(reference), len(generated)), memory_mb)
 
     def within(x):
-        n = len(x)
-        return (_kernel_sum(x, x, kernel, size) - _diagonal_sum(x, kernel)) / (n * (n - 1))
+        return _kernel_sum(x, x, kernel, size) / (len(x) * (len(x) - 1))
 
     across = _kernel_sum(reference, generated, kernel, size) / (len(reference) * len(generated))
     return float((within(reference) + within(generated) - 2 * across) * kernel.unit)
@@ -92,28 +92,31 @@ def _values(dot: Any, kernel: _Kernel) -> Any:
     return x * (one + x * (two + x * three))
 
 
-@jax.jit
-def _row_sums(dot: jax.Array, kernel: _Kernel) -> jax.Array:
-    return jnp.sum(_values(dot, kernel), axis=1)
+@partial(jax.jit, static_argnames="own")
+def _row_sums(dot: jax.Array, kernel: _Kernel, *, own: bool) -> jax.Array:
+    values = _values(dot, kernel)
+    return jnp.sum(jnp.where(jnp.eye(len(dot), dtype=bool), 0, values) if own else values, axis=1)
 
 
 def _kernel_sum(x: Array, y: Array, kernel: _Kernel, size: int) -> float:
-    """Sum of the kernel over all pairs. Of a set with itself half the tiles count twice."""
+    """Sum of the kernel over all pairs; of a set with itself over those of different rows.
+
+    Half the tiles count twice then. A row with itself is left out from the start: where one is much
+    larger than the others, nothing would be left of their pairs beside it.
+    """
     total, single = 0.0, _Kernel(*jax.tree.map(np.float32, kernel[:2]), None)
     for i in range(0, len(x), size):
         for j in range(i if x is y else 0, len(y), size):
             rows, others = x[i : i + size], y[j : j + size]
+            own = x is y and i == j
             if rows.dtype == others.dtype == np.float64:
                 sums = _values(rows @ others.T, kernel)
+                if own:
+                    np.fill_diagonal(sums, 0)
             else:
-                sums = np.asarray(_row_sums(dots(rows, others), single))
+                sums = np.asarray(_row_sums(dots(rows, others), single, own=own))
             total += sums.sum(dtype=np.float64) * (2 if x is y and i != j else 1)
     return total
-
-
-def _diagonal_sum(x: Array, kernel: _Kernel) -> float:
-    x = np.asarray(x).astype(np.float64)
-    return float(np.sum(_values(np.einsum("nd,nd->n", x, x), kernel)))
 
 
 def frechet_distance(reference: Any, generated: Any) -> float:

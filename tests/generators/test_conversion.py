@@ -1,6 +1,10 @@
 """Conversion of files: what is recognised, what comes out, and what is refused by name."""
 
+import json
+import pickle
 import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -57,7 +61,10 @@ def test_settings_are_read_from_the_objects_around():
     found = find(WHOLE_FILES["stylegan2_uncond_skip"][0], SOURCES)
     assert found.settings == {"conv_clamp": None, "lr_multiplier": 0.01}
     found = find(WHOLE_FILES["pgan_zoo_32"][0], SOURCES)
-    assert found.settings == {"alpha": 0, "leakyReluLeak": 0.2, "lossCriterion": "WGANGP"}
+    assert found.settings == {
+        "alpha": 0, "leakyReluLeak": 0.2, "lossCriterion": "WGANGP",
+        "perChannelNormalization": True, "equalizedlR": True,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -233,3 +240,118 @@ def test_changed_checkpoint_does_not_verify(tmp_path):
     file.write_text(file.read_text().replace(recorded, "0" * 64))
     with pytest.raises(ValueError, match="sha256 of the parameters is"):
         verify(tmp_path / "gan")
+
+
+@pytest.mark.parametrize(
+    ("plain", "average"),
+    [("g", "g_running"), ("G", "G_swa"), ("G", "Gs"), ("netG", "avgG"), ("G", "netGEma")],
+)
+def test_averages_go_by_many_names(plain, average, dcgan, tmp_path, capsys):
+    parts = {plain: 1.0, average: 2.0}
+    state = {f"{p}.{name}": f * array for p, f in parts.items() for name, array in dcgan.items()}
+    found = find(save(tmp_path / "gan.npz", state), SOURCES)
+    assert (found.prefix, found.others) == (average, (plain,))
+
+
+def test_a_word_in_a_word_is_no_average(dcgan, tmp_path):
+    names = ("generator", "old.schematic")
+    state = {f"{p}.{name}": array for p in names for name, array in dcgan.items()}
+    assert find(save(tmp_path / "gan.npz", state), SOURCES).prefix == "generator"
+
+
+def test_the_command_says_what_it_took(dcgan, tmp_path):
+    state = {f"{p}.{name}": a for p in ("G", "G_ema") for name, a in dcgan.items()}
+    file = save(tmp_path / "gan.npz", state)
+    command = [sys.executable, "-m", "checkpoints_tools.convert"]
+    done = subprocess.run(
+        [*command, f"--input={file}", f"--output={tmp_path / 'out'}"],
+        cwd=FOLDER.parents[1], capture_output=True, text=True,
+    )  # fmt: skip
+    assert "taken: 'G_ema'; the file has other generators: 'G'" in done.stdout
+
+
+def test_safetensors_are_in_the_order_of_their_numbers(dcgan, tmp_path):
+    """That format sorts names as text: layer 12 comes before layer 3."""
+    header, data = {}, b""
+    for name, array in sorted(dcgan.items()):
+        if array.dtype == np.float32:
+            end = len(data) + array.nbytes
+            header[name] = {
+                "dtype": "F32", "shape": array.shape, "data_offsets": [len(data), end]
+            }  # fmt: skip
+            data += array.tobytes()
+    text = json.dumps(header).encode()
+    file = tmp_path / "dcgan.safetensors"
+    file.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    found = find(file, SOURCES)
+    ours = convert_state(found.state, found.source).variables
+    expected = convert_state(dcgan, SOURCES["dcgan"]).variables
+    jax.tree.map(np.testing.assert_array_equal, ours, expected)
+
+
+@pytest.mark.parametrize("name", ["perChannelNormalization", "equalizedlR"])
+def test_progressive_gans_of_another_kind_are_refused(name):
+    state = load_golden("pgan_zoo_32").state()
+    with pytest.raises(ValueError, match=f"{name} is False; only networks with it"):
+        convert_state(state, SOURCES["progan"], {name: False})
+
+
+@pytest.mark.parametrize(
+    ("golden", "source", "settings", "message"),
+    [
+        ("stylegan3_t", "stylegan3", {"filter_size": 7}, r"filter_size is 7; .* 12 taps, no mult"),
+        ("stylegan3_t", "stylegan3", {"margin_size": 1000}, r"margin_size is 1000; .* pixels"),
+        ("biggan_ajbrock_deep_64", "biggan_deep", {"G_depth": 0}, r"G_depth = 0 is not .* from 1"),
+        ("biggan_ajbrock_deep_64", "biggan_deep", {"G_depth": -1}, r"G_depth = -1 is not a whole"),
+        ("biggan_deep_hf_small32", "biggan_deep_hf", {"layers": 3}, r"such shapes and such sett"),
+        ("stylegan2_uncond_skip", "stylegan2", {"lr_multiplier": "a"}, r"cannot become"),
+    ],
+)
+def test_settings_that_cannot_be_right(golden, source, settings, message):
+    state = load_golden(golden).state()
+    with pytest.raises(ValueError, match=message):
+        convert_state(state, SOURCES[source], settings)
+
+
+@pytest.mark.parametrize("name", ["dcgan_tutorial_64", "pgan_zoo_32", "r3gan_32", "stylegan3_t"])
+def test_tensors_of_other_shapes_are_errors_of_one_kind(name):
+    """Wherever a tensor is replaced by another, unless no image depends on it."""
+    state = load_golden(name).state()
+    (source,) = (source for source in SOURCES.values() if source.matches(state))
+    ignored = source.plan(state, {}).ignored
+    for key in list(state)[:: max(1, len(state) // 12)]:
+        for shape in ((), (0, 4), (2, 0, 4, 4)):
+            changed = {**state, key: np.ones(shape, np.float32)}
+            if shape == state[key].shape or re.fullmatch(ignored, key):
+                continue
+            if source.matches(changed):
+                with pytest.raises(ValueError, match=r".+"):
+                    convert_state(changed, source)
+
+
+def test_a_setting_that_is_a_tensor_is_refused(tmp_path):
+    file = tmp_path / "a.pkl"
+    state = load_golden("pgan_zoo_32").state()
+    file.write_bytes(pickle.dumps({"avgG": state, "config": {"leakyReluLeak": np.ones(2)}}))
+    with pytest.raises(ValueError, match="the setting leakyReluLeak is a ndarray; expected a pla"):
+        find(file, SOURCES)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"z": np.ones((2, 8)), "images": np.array(["a", "b"])}, "images is <U1"),
+        (
+            {"z": np.zeros((0, 8)), "images": np.ones((2, 3))},
+            r"z is float64 \(0, 8\); expected num",
+        ),
+        ({"z": np.ones((2, 8)), "images": np.ones(2), "tolerance": np.ones(2)}, "expected one num"),
+    ],
+)
+def test_goldens_that_are_none(arrays, message, tmp_path):
+    file = save(tmp_path / "golden.npz", arrays)
+    with pytest.raises(ValueError, match=message):
+        verify("dcgan", file)
+    np.save(tmp_path / "list.npy", np.ones(3))
+    with pytest.raises(ValueError, match=r"list\.npy: holds a ndarray; expected an npz"):
+        verify("dcgan", tmp_path / "list.npy")

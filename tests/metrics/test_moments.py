@@ -63,6 +63,27 @@ def test_kid_of_any_scale(size, dtype):
     assert kid(r, g) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("factor", [30, 1e3, 1e5])
+@pytest.mark.parametrize("d", [8, 600])
+def test_kid_with_one_large_row(d, factor, dtype):
+    """Its kernel with itself is no part of the estimate, and the largest number by far."""
+    r, g = (np.maximum(draw(n, d), 0).astype(dtype) for n in (400, 300))
+    g[7] *= dtype(factor)
+    x, y = r.astype(np.float64), g.astype(np.float64)
+
+    def kernel(a, b):
+        return (a @ b.T / d + 1) ** 3
+
+    def within(a):
+        upper = np.triu(kernel(a, a), 1)  # without the diagonal from the start
+        return 2 * upper.sum() / (len(a) * (len(a) - 1))
+
+    expected = within(x) + within(y) - 2 * kernel(x, y).mean()
+    # Both sides take the difference of three means that are larger than it, in float32 sums.
+    assert kid(r, g) == pytest.approx(expected, rel=2e-4)
+
+
 @pytest.mark.parametrize("offset", [1e2, 1e4])
 def test_kid_far_from_the_origin(offset):
     r, g = draw(300, 8) + np.float32(offset), 1.2 * draw(200, 8, 1) + np.float32(offset + 0.3)
