@@ -32,7 +32,7 @@ def _check(taps: list[list[int]], side: int, settings: dict) -> None:
     """Refuses settings that the lengths of filters or the first layer's side rule out."""
     size, margin = settings["filter_size"], settings["margin_size"]
     for n in (n for pair in taps for n in pair):
-        if n != 1 and n % size:
+        if not n or n % size:
             raise ValueError(f"filter_size is {size}; a filter has {n} taps, no multiple of it")
     if side <= 2 * margin:
         raise ValueError(f"margin_size is {margin}; the first layer has only {side} pixels a side")
