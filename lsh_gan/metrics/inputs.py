@@ -107,6 +107,8 @@ def check_shape(features: Array, source: str, *, dim: int | None = None) -> None
             f"{source} has {got}; expected floating-point features: float16, bfloat16, float32 or "
             "float64, in this machine's byte order."
         )
+    if isinstance(features, np.ma.MaskedArray):
+        raise TypeError(f"{source} is a masked array; expected one without a mask: fill it first.")
     if features.ndim != 2:
         raise ValueError(f"{source} has shape {tuple(features.shape)}; expected [rows, d].")
     if features.shape[1] == 0:

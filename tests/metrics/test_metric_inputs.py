@@ -107,6 +107,14 @@ def test_not_floating_point_in_a_stream(name, stream):
         function(stream([x[:20], x[20:].astype(np.int64)]))
 
 
+@every_function
+def test_masked_arrays(name):
+    """What lies under a mask would be scored like all else."""
+    function, source = SINGLES[name]
+    with pytest.raises(TypeError, match=rf"({source}) is a masked array; expected one without"):
+        function(np.ma.masked_greater(draw(35, 5, 2), 1))
+
+
 @pytest.mark.parametrize("features", [3.0, None, "features.npy"])
 @every_function
 def test_not_an_array(name, features):
