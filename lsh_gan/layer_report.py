@@ -109,9 +109,13 @@ def find_damages(measured: list[Row], metrics: list[str]) -> list[Damage]:
 
 
 def make_table(damages: list[Damage], metrics: list[str]) -> Table:
-    """One line a layer and setting: its tensor, and the drops of precision / recall."""
+    """One line a layer and setting: its tensor, and the drops of precision / recall.
+
+    Grids are named where there are several.
+    """
     table = Table(title="one layer compressed, the others at full precision", box=box.SIMPLE_HEAVY)
-    for column in ("generator", "layer", "shape", "grid"):
+    grids = len({damage.grid for damage in damages}) > 1
+    for column in ("generator", "layer", "shape", *(["grid"] if grids else [])):
         table.add_column(column, overflow="fold")
     drops = [f"{TITLES[metric]} drop" for metric in metrics]
     for column in ("bits", "clipping", "α", "clipped", "SQNR dB", "bytes", *drops):
@@ -127,7 +131,7 @@ def make_table(damages: list[Damage], metrics: list[str]) -> Table:
             damage.generator,
             damage.layer,
             "×".join(map(str, tensor["shape"])),
-            damage.grid,
+            *([damage.grid] if grids else []),
             damage.bits,
             tensor["clipping"],
             f"{tensor['alpha']:.4g}",

@@ -137,11 +137,11 @@ def verdict(measured: list[Row], metrics: list[str], share: float) -> list[str]:
             f"{_percent(least_retention(other, full, m), '%')}"
             for m in metrics
         )
-        size = f"{abs(smaller):.1%} {'smaller' if smaller > 0 else 'larger'}"
+        size = f"{abs(smaller):.1%} {'smaller' if smaller > 0 else 'larger'} than"
         if smaller == 0:
-            size = "of the same size"
+            size = "of the same size as"
         lines.append(
-            f"{name}: mixed precision is {size} than the {role} ({_bits(other[0])} bits); of the "
+            f"{name}: mixed precision is {size} the {role} ({_bits(other[0])} bits); of the "
             f"worse of precision and recall it keeps: {kept}."
         )
     met = [TITLES[m] for m in metrics if least_retention(mixed, full, m) >= share]
