@@ -38,19 +38,38 @@ _STORAGE_DTYPES = {
 }  # fmt: skip
 
 
+class Filling:
+    """What waits until storages are filled; once they are, nothing waits any more."""
+
+    def __init__(self):
+        self._waiting: list[Callable[[], Any]] | None = []
+
+    def when_done(self, compute: Callable[[], Any]) -> None:
+        """Calls it when the storages are filled."""
+        if self._waiting is None:
+            compute()
+        else:
+            self._waiting.append(compute)
+
+    def done(self) -> None:
+        """Says that the storages are filled."""
+        for compute in self._waiting or ():
+            compute()
+        self._waiting = None
+
+
 class Storage(NamedTuple):
     """The flat memory that tensors view.
 
     Attributes:
         dtype: Its element type.
         data: Its bytes, uint8 [num_bytes].
-        later: Collects what computes values from the bytes, where these are filled in later; None
-            where they are there already.
+        filling: Says when the bytes are there; None where they are there from the start.
     """
 
     dtype: np.dtype
     data: np.ndarray
-    later: list[Callable[[], Any]] | None = None
+    filling: Filling | None = None
 
 
 def storage_dtype(kind: Any) -> np.dtype:
@@ -138,10 +157,10 @@ def _changed(view: np.ndarray, storage: Storage, metadata: Any) -> np.ndarray:
         if name in notes:
             source, view = view, np.empty(view.shape, view.dtype)
             compute = partial(function, source, out=view)
-            if storage.later is None:
+            if storage.filling is None:
                 compute()
             else:
-                storage.later.append(compute)
+                storage.filling.when_done(compute)
     return view
 
 

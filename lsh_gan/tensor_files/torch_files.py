@@ -10,7 +10,6 @@ import io
 import os
 import sys
 import zipfile
-from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -104,7 +103,7 @@ def read_legacy(stream: BinaryIO, *, budget: Budget, level: int = 0) -> Any:
             raise FormatError(f"has {name} {shown(found)}; expected {expected}.")
     pickles.load(stream, budget=budget)
     storages: dict[str, objects.Storage] = {}
-    later: list[Callable[[], Any]] = []
+    filling = objects.Filling()
 
     def persistent_load(identifier):
         nonlocal available
@@ -117,7 +116,7 @@ def read_legacy(stream: BinaryIO, *, budget: Budget, level: int = 0) -> Any:
                 raise FormatError(f"ends before the end of storage {key} (truncated?).")
             budget.charge(dtype.itemsize * count)
             data = np.zeros(dtype.itemsize * count, np.uint8)
-            storages[key] = objects.Storage(dtype, data, later)
+            storages[key] = objects.Storage(dtype, data, filling)
         storage = storages[key]._replace(dtype=dtype)
         return _storage_view(storage, view) if view else storage
 
@@ -128,9 +127,7 @@ def read_legacy(stream: BinaryIO, *, budget: Budget, level: int = 0) -> Any:
         raise FormatError("does not list the storages that its tensors use.")
     for key in keys:
         _fill(storages[key], stream, key)
-    for compute in later:
-        compute()
-    later.clear()
+    filling.done()
     return value
 
 
