@@ -246,7 +246,7 @@ def state_dict(value: Any, *, limits: Limits = DEFAULT_LIMITS) -> dict[str, np.n
 
 
 def _dotted(names: list[str]) -> str:
-    length = sum(map(len, names)) + len(names)
+    length = sum(map(len, names)) + len(names) - 1
     if length > _LONGEST_NAME:
         start = ".".join(name[:_LONGEST_SHOWN] for name in names)
         raise FormatError(
