@@ -22,10 +22,14 @@ def call(name, *args):
     return named(name) + b"(" + b"".join(args) + b"tR"
 
 
-def tensor(*, kind="FloatStorage", key="0", count=6, offset=0, shape=(2, 3), strides=(3, 1)):
+def storage(*, kind="FloatStorage", key="0", count=6):
     identifier = raw("storage") + named(f"torch.{kind}") + raw(key) + raw("cpu") + raw(count)
-    storage = b"(" + identifier + b"tQ"
-    args = [storage, *map(raw, (offset, shape, strides, False, None))]
+    return b"(" + identifier + b"tQ"
+
+
+def tensor(*, offset=0, shape=(2, 3), strides=(3, 1), metadata=None, **of_storage):
+    args = [storage(**of_storage), *map(raw, (offset, shape, strides, False, None))]
+    args += [] if metadata is None else [raw(metadata)]
     return call("torch._utils._rebuild_tensor_v2", *args)
 
 
@@ -42,6 +46,15 @@ def write_zip(path, operations, storages, *, byte_order=None, compression=zipfil
         for key, values in storages.items():
             archive.writestr(f"archive/data/{key}", np.asarray(values).tobytes())
     return path
+
+
+def legacy(operations, storages, *, keys=None, protocol=2, version=b"M\xe9\x03"):
+    """The bytes of a legacy torch file whose object and version are given as operations."""
+    keys = raw(list(storages)) if keys is None else keys
+    start = pickle.dumps(0x1950A86A20F9469CFC6C, protocol)
+    pickles = (b"\x80\x02" + part + b"." for part in (version, raw({}), operations, keys))
+    data = (len(a).to_bytes(8, "little") + np.asarray(a).tobytes() for a in storages.values())
+    return start + b"".join([*pickles, *data])
 
 
 def write_safetensors(path, tensors, **changes):

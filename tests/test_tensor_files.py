@@ -9,7 +9,17 @@ import ml_dtypes
 import numpy as np
 import pytest
 from golden import FOLDER, load_golden
-from tensor_file_writers import call, named, raw, tensor, write_pickle, write_safetensors, write_zip
+from tensor_file_writers import (
+    call,
+    legacy,
+    named,
+    raw,
+    storage,
+    tensor,
+    write_pickle,
+    write_safetensors,
+    write_zip,
+)
 
 from lsh_gan import tensor_files
 from lsh_gan.tensor_files import Standin
@@ -136,6 +146,75 @@ def test_byte_order_of_a_torch_zip(tmp_path, byte_order):
     floats, integers = tensor_files.read(path)
     np.testing.assert_array_equal(floats, np.arange(6, dtype=np.float32).reshape(2, 3))
     np.testing.assert_array_equal(integers, np.arange(6).reshape(2, 3))
+
+
+def write(path, form, operations, storages):
+    """A torch file of either format."""
+    if form == "zip":
+        return write_zip(path, operations, storages)
+    path.write_bytes(legacy(operations, storages))
+    return path
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy"])
+def test_conjugated_and_negated_tensors(tmp_path, form):
+    numbers = np.arange(6) + 1j * np.arange(1, 7)
+    storages = {"0": numbers.astype(np.complex64), "1": np.arange(6, dtype=np.float32)}
+    complex_ = {"kind": "ComplexFloatStorage", "shape": (3, 2), "strides": (1, 3)}
+    operations = (
+        tensor(metadata={"conj": True}, **complex_)
+        + tensor(metadata={"neg": True}, key="1")
+        + tensor(metadata={"conj": True, "neg": True}, **complex_)
+        + tensor(metadata={}, key="1")
+        + tensor(metadata={"backend": True}, key="1")
+    )
+    path = write(tmp_path / "a.pth", form, b"(" + operations + b"t", storages)
+    conjugated, negated, both, *plain = tensor_files.read(path)
+    expected = numbers.reshape(2, 3).T.astype(np.complex64)
+    np.testing.assert_array_equal(conjugated, expected.conj())
+    np.testing.assert_array_equal(both, -expected.conj())
+    np.testing.assert_array_equal(negated, -np.arange(6, dtype=np.float32).reshape(2, 3))
+    for array in plain:
+        np.testing.assert_array_equal(array, np.arange(6).reshape(2, 3))
+
+
+def test_negated_tensors_of_a_storage_that_lies_inside_the_pickle(tmp_path):
+    data = legacy(storage(), {"0": np.arange(6, dtype=np.float32)})
+    loaded = call("torch.storage._load_from_bytes", b"B" + len(data).to_bytes(4, "little") + data)
+    args = map(raw, (0, (6,), (1,), False, None, {"neg": True}))
+    operations = call("torch._utils._rebuild_tensor_v2", loaded, *args)
+    value = tensor_files.read(write_pickle(tmp_path / "a.pkl", operations))
+    np.testing.assert_array_equal(value, -np.arange(6))
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_legacy_files_of_every_protocol(tmp_path, protocol):
+    storages = {"0": np.arange(6, dtype=np.float32)}
+    (tmp_path / "a.pth").write_bytes(legacy(tensor(), storages, protocol=protocol))
+    value = tensor_files.read(tmp_path / "a.pth")
+    np.testing.assert_array_equal(value, np.arange(6).reshape(2, 3))
+
+
+@pytest.mark.parametrize("name", ["float8_e5m2", "float8_e4m3fn", "complex128"])
+def test_strided_tensors_of_untyped_storages(tmp_path, name):
+    values = np.arange(6).astype(np.dtype(getattr(ml_dtypes, name, name)))
+    untyped = storage(kind="UntypedStorage", count=values.nbytes)
+    args = [*map(raw, (1, (2, 2), (1, 3), False, None)), named(f"torch.{name}")]
+    operations = call("torch._utils._rebuild_tensor_v3", untyped, *args)
+    value = tensor_files.read(write_zip(tmp_path / "a.pth", operations, {"0": values}))
+    assert value.dtype == values.dtype
+    np.testing.assert_array_equal(value.astype(np.complex64), [[1, 4], [2, 5]])
+
+
+def test_empty_arrays_of_old_protocols(tmp_path):
+    made = call("numpy.core.multiarray._reconstruct")
+    dtype = call("numpy.dtype", raw("f4"))
+    state = b"(" + raw(1) + raw((0, 3)) + dtype + raw(False) + call("__builtin__.bytes") + b"t"
+    path = write_zip(tmp_path / "a.pth", made + state + b"b", {})
+    value = tensor_files.read(path)
+    assert (value.shape, value.dtype) == ((0, 3), np.float32)
+    given = tensor_files.read(write_pickle(tmp_path / "a.pkl", call("builtins.bytes", raw(3))))
+    assert (given.name, given.args) == ("builtins.bytes", (3,))
 
 
 def test_safetensors(tmp_path):

@@ -2,15 +2,18 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
-from lsh_gan.tensor_files.values import FormatError, Standin
+from lsh_gan.tensor_files.values import FormatError, Standin, shown, shown_parts
 
 _MOST_DIMENSIONS = 32
+_LARGEST_SIZE = 2**48
 _MOST_EXPANDED = 2**24  # elements of a tensor that repeats its storage
+_WIDEST_KEY = 60  # bits; integers that differ by 2**61 - 1 have the same hash
 
 DTYPES = {
     name: np.dtype(dtype)
@@ -35,16 +38,43 @@ _STORAGE_DTYPES = {
 }  # fmt: skip
 
 
+class Filling:
+    """What waits until storages are filled; once they are, nothing waits any more."""
+
+    def __init__(self):
+        self._waiting: list[Callable[[], Any]] | None = []
+
+    def when_done(self, compute: Callable[[], Any]) -> None:
+        """Calls it when the storages are filled."""
+        if self._waiting is None:
+            compute()
+        else:
+            self._waiting.append(compute)
+
+    def done(self) -> None:
+        """Says that the storages are filled."""
+        for compute in self._waiting or ():
+            compute()
+        self._waiting = None
+
+
 class Storage(NamedTuple):
-    """The flat memory that tensors view: its element type and its bytes, uint8 [num_bytes]."""
+    """The flat memory that tensors view.
+
+    Attributes:
+        dtype: Its element type.
+        data: Its bytes, uint8 [num_bytes].
+        filling: Says when the bytes are there; None where they are there from the start.
+    """
 
     dtype: np.dtype
     data: np.ndarray
+    filling: Filling | None = None
 
 
 def storage_dtype(kind: Any) -> np.dtype:
     """The element type of a storage class, given as the global that the file names."""
-    name = kind.name.rpartition(".")[2] if isinstance(kind, Standin) else repr(kind)
+    name = kind.name.rpartition(".")[2] if isinstance(kind, Standin) else shown(kind)
     if name not in _STORAGE_DTYPES:
         raise FormatError(f"holds a {name}, which has no plain array form.")
     return DTYPES[_STORAGE_DTYPES[name]]
@@ -60,31 +90,43 @@ _SAFETENSORS_DTYPES = {
 
 def safetensors_dtype(name: Any) -> np.dtype:
     """The NumPy dtype of a safetensors type name such as "BF16"."""
-    if name not in _SAFETENSORS_DTYPES:
-        raise FormatError(f"has a tensor of type {name!r}, which has no plain array form.")
+    if not isinstance(name, str) or name not in _SAFETENSORS_DTYPES:
+        raise FormatError(f"has a tensor of type {shown(name)}, which has no plain array form.")
     return DTYPES[_SAFETENSORS_DTYPES[name]]
 
 
-def tensor(storage, offset, shape, strides, *_) -> np.ndarray:
+def is_shape(value: Any) -> bool:
+    """Whether it is a tuple or list of at most 32 sizes that are safe to multiply."""
+    return _is_list(value) and len(value) <= _MOST_DIMENSIONS and all(map(is_count, value))
+
+
+def is_count(value: Any) -> bool:
+    """Whether it is a size or offset that no file exceeds."""
+    return isinstance(value, int) and 0 <= value < _LARGEST_SIZE
+
+
+def tensor(storage, offset, shape, strides, grad=False, hooks=None, metadata=None, *_):
     """`torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`: a view of a storage."""
     if not isinstance(storage, Storage):
         raise FormatError(f"builds a tensor from a {type(storage).__name__}.")
-    return _view(storage, storage.dtype, offset, shape, strides)
+    return _changed(_view(storage, storage.dtype, offset, shape, strides), storage, metadata)
 
 
-def tensor_v3(storage, offset, shape, strides, requires_grad, hooks, dtype, *_) -> np.ndarray:
+def tensor_v3(storage, offset, shape, strides, grad, hooks, dtype, metadata=None, *_):
     """`torch._utils._rebuild_tensor_v3`: a view of an untyped storage."""
     if not isinstance(storage, Storage):
         raise FormatError(f"builds a tensor from a {type(storage).__name__}.")
-    return _view(storage, torch_dtype(dtype), offset, shape, strides)
+    return _changed(_view(storage, torch_dtype(dtype), offset, shape, strides), storage, metadata)
 
 
 def _view(storage: Storage, dtype: np.dtype, offset, shape, strides) -> np.ndarray:
+    fit = _is_list(shape) and _is_list(strides) and len(shape) == len(strides)
+    if not fit or len(shape) > _MOST_DIMENSIONS:
+        parts = f"{shown_parts(shape)} with strides {shown_parts(strides)}"
+        raise FormatError(f"has a tensor of shape {parts}.")
     numbers = (offset, *shape, *strides)
-    if any(not isinstance(number, int) or not 0 <= number < 2**48 for number in numbers):
-        raise FormatError(f"has a tensor with offset, shape, strides {numbers}.")
-    if len(shape) != len(strides) or len(shape) > _MOST_DIMENSIONS:
-        raise FormatError(f"has a tensor of shape {shape} with strides {strides}.")
+    if not all(map(is_count, numbers)):
+        raise FormatError(f"has a tensor with offset, shape, strides {shown_parts(numbers)}.")
     size = math.prod(shape)
     available = storage.data.size // dtype.itemsize
     needed = offset + 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
@@ -92,16 +134,39 @@ def _view(storage: Storage, dtype: np.dtype, offset, shape, strides) -> np.ndarr
         raise FormatError(f"has a tensor of {needed} elements in a storage of {available}.")
     if size > max(available, _MOST_EXPANDED):
         raise FormatError(f"expands {available} elements to {size}.")
-    flat = storage.data[: available * dtype.itemsize].view(dtype)
     if not size:
         return np.zeros(shape, dtype)
     byte_strides = [s * dtype.itemsize for s in strides]
-    return np.lib.stride_tricks.as_strided(flat[offset:], shape, byte_strides, writeable=False)
+    view = np.ndarray(shape, dtype, storage.data, offset * dtype.itemsize, byte_strides)
+    view.flags.writeable = False
+    return view
+
+
+def _changed(view: np.ndarray, storage: Storage, metadata: Any) -> np.ndarray:
+    """A copy with what torch does on reading the elements; the view itself if that is nothing.
+
+    Torch's `conj()`, and `imag` of that, only note in the metadata that the elements are to be
+    conjugated, or negated. Like torch, goes by the names of the notes and ignores unknown ones.
+    """
+    if metadata is not None and not isinstance(metadata, dict):
+        raise FormatError(f"has a tensor whose metadata are a {type(metadata).__name__}.")
+    notes = metadata or {}
+    if "conj" in notes and view.dtype.kind != "c":
+        raise FormatError(f"conjugates a tensor of type {view.dtype}; expected complex numbers.")
+    for name, function in (("conj", np.conjugate), ("neg", np.negative)):
+        if name in notes:
+            source, view = view, np.empty(view.shape, view.dtype)
+            compute = partial(function, source, out=view)
+            if storage.filling is None:
+                compute()
+            else:
+                storage.filling.when_done(compute)
+    return view
 
 
 def torch_dtype(value: Any) -> np.dtype:
     """The NumPy dtype of a global such as `torch.float32`."""
-    name = value.name.rpartition(".")[2] if isinstance(value, Standin) else repr(value)
+    name = value.name.rpartition(".")[2] if isinstance(value, Standin) else shown(value)
     if name not in DTYPES:
         raise FormatError(f"has a tensor of type {name}, which has no plain array form.")
     return DTYPES[name]
@@ -109,7 +174,8 @@ def torch_dtype(value: Any) -> np.dtype:
 
 def _typed_tensor(rebuild: Standin, kind: Standin, args: tuple, state: Any) -> np.ndarray:
     """`torch._tensor._rebuild_from_type_v2`: a tensor subclass, read as a plain tensor."""
-    if not isinstance(rebuild, Standin) or rebuild.name not in CONSTRUCTORS:
+    known = isinstance(rebuild, Standin) and rebuild.name in CONSTRUCTORS
+    if not known or not isinstance(args, tuple):
         raise FormatError("rebuilds a tensor subclass by an unknown function.")
     return CONSTRUCTORS[rebuild.name](*args)
 
@@ -124,18 +190,18 @@ def persistent_object(meta: Any) -> Standin:
 def _numpy_dtype(value: Any) -> np.dtype:
     """A pickled `numpy.dtype`: type string, then a state whose second entry is the byte order."""
     if not isinstance(value, Standin) or value.name != "numpy.dtype":
-        raise FormatError(f"has an array of type {value!r}.")
+        raise FormatError(f"has an array of type {shown(value)}.")
     dtype = np.dtype(_plain_type_string(value.args[0]))
     order = value.state[1] if isinstance(value.state, tuple) else "="
-    if order not in ("<", ">", "=", "|"):
-        raise FormatError(f"has an array of byte order {order!r}.")
+    if not isinstance(order, str) or order not in ("<", ">", "=", "|"):
+        raise FormatError(f"has an array of byte order {shown(order)}.")
     return dtype.newbyteorder(order)
 
 
 def _plain_type_string(text: Any) -> str:
     plain = isinstance(text, str) and text[:1] in tuple("bBiufcSU") and text[1:].isdigit()
     if not plain or int(text[1:]) > 2**20:
-        raise FormatError(f"has an array of type {text!r}; expected numbers or strings.")
+        raise FormatError(f"has an array of type {shown(text)}; expected numbers or strings.")
     return text
 
 
@@ -144,12 +210,12 @@ def array_from_bytes(data: Any, dtype: np.dtype, shape: tuple, order: str) -> np
     data = data.encode("latin-1") if isinstance(data, str) else data
     if not isinstance(data, bytes | bytearray | memoryview):
         raise FormatError(f"has an array whose data are a {type(data).__name__}.")
-    if any(not isinstance(n, int) or n < 0 for n in shape) or len(shape) > _MOST_DIMENSIONS:
-        raise FormatError(f"has an array of shape {shape}.")
+    if not is_shape(shape):
+        raise FormatError(f"has an array of shape {shown_parts(shape)}.")
     if math.prod(shape) * dtype.itemsize != len(data):
         raise FormatError(f"has an array of {dtype} {shape} in {len(data)} bytes.")
     array = np.frombuffer(data, dtype) if data else np.zeros(0, dtype)
-    return array.astype(dtype.newbyteorder("="), copy=False).reshape(shape, order=order)
+    return array.reshape(shape, order=order).astype(dtype.newbyteorder("="), copy=False)
 
 
 def _scalar(dtype: Standin, data: bytes) -> Any:
@@ -174,9 +240,22 @@ def set_array_state(array: np.ndarray, state: Any) -> None:
 
 def _encode(text: Any, encoding: Any) -> bytes:
     """`_codecs.encode`, which old protocols use for bytes."""
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise FormatError(f"encodes a {type(text).__name__} as {encoding!r}.")
+    known = isinstance(encoding, str) and encoding in ("latin1", "latin-1")
+    if not isinstance(text, str) or not known:
+        raise FormatError(f"encodes a {type(text).__name__} as {shown(encoding)}.")
     return text.encode("latin-1")
+
+
+def check_number(key: Any) -> None:
+    """Refuses integers among dictionary keys that could be chosen to have all the same hash.
+
+    Floats need no such check: few of them share a hash.
+
+    Raises:
+        FormatError: It is an integer that is too large.
+    """
+    if isinstance(key, int) and key.bit_length() > _WIDEST_KEY:
+        raise FormatError(f"uses {shown(key)} as a dictionary key; at most {_WIDEST_KEY} bits.")
 
 
 def _dictionary(*args) -> dict:
@@ -184,16 +263,38 @@ def _dictionary(*args) -> dict:
     pairs = args[0] if args else ()
     if isinstance(pairs, dict):
         return dict(pairs)
-    entries = [tuple(pair) for pair in pairs]
-    if not all(isinstance(key, str | int) for key, _ in entries):
-        raise FormatError("builds a dictionary whose keys are not strings or integers.")
-    return dict(entries)
+    if not _is_list(pairs) or not all(_is_list(pair) and len(pair) == 2 for pair in pairs):
+        raise FormatError("builds a dictionary from something other than pairs.")
+    for key, _ in pairs:
+        if not isinstance(key, str | int):
+            raise FormatError("builds a dictionary whose keys are not strings or integers.")
+        check_number(key)
+    return {key: value for key, value in pairs}
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple)
 
 
 def _set(items: Any = ()) -> set:
-    if not all(isinstance(item, str | int | float) for item in items):
+    flat = _is_list(items) or isinstance(items, set)
+    if not flat or not all(isinstance(item, str | int | float) for item in items):
         raise FormatError("builds a set of values other than strings and numbers.")
+    for item in items:
+        check_number(item)
     return set(items)
+
+
+def _size(sizes: Any = ()) -> tuple:
+    """`torch.Size`."""
+    if not _is_list(sizes):
+        raise FormatError(f"builds a torch.Size from a {type(sizes).__name__}.")
+    return tuple(sizes)
+
+
+def _bytes(name: str) -> Callable[..., Any]:
+    """`bytes`: protocols before 3 write b"" as a call without arguments."""
+    return lambda *args: Standin(name, args) if args else b""
 
 
 def _standin(name: str) -> Callable[..., Standin]:
@@ -202,7 +303,7 @@ def _standin(name: str) -> Callable[..., Standin]:
 
 def _reconstructor(kind: Any, base: Any = None, state: Any = None) -> Standin:
     """`copyreg._reconstructor(cls, base, state)`, which protocols 0 and 1 use for objects."""
-    return Standin(kind.name if isinstance(kind, Standin) else repr(kind), (state,))
+    return Standin(kind.name if isinstance(kind, Standin) else shown(kind), (state,))
 
 
 # Classes of the standard library that are read as stand-ins; all others there are refused.
@@ -213,7 +314,7 @@ _STANDARD_CLASSES = (
     "pathlib.Path", "pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.PurePosixPath",
     "pathlib.PureWindowsPath", "pathlib._local.PosixPath", "pathlib._local.WindowsPath",
     *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in (
-        "object", "int", "float", "bool", "str", "bytes", "bytearray", "complex", "list", "tuple",
+        "object", "int", "float", "bool", "str", "bytearray", "complex", "list", "tuple",
         "slice", "range", "Ellipsis", "NotImplemented",
     )),
 )  # fmt: skip
@@ -231,6 +332,7 @@ _NUMPY = {
 CONSTRUCTORS: dict[str, Callable] = {
     **{name: _standin(name) for name in (*_STANDARD_CLASSES, "numpy.dtype", "torch.device")},
     **_NUMPY,
+    **{name: _bytes(name) for name in ("builtins.bytes", "__builtin__.bytes")},
     **{f"{module}.dict": _dictionary for module in ("builtins", "__builtin__")},
     **{f"{module}.set": _set for module in ("builtins", "__builtin__")},
     **{f"{module}.frozenset": _set for module in ("builtins", "__builtin__")},
@@ -241,7 +343,7 @@ CONSTRUCTORS: dict[str, Callable] = {
     "dnnlib.util.EasyDict": _dictionary,
     "dnnlib.EasyDict": _dictionary,
     "_codecs.encode": _encode,
-    "torch.Size": lambda sizes=(): tuple(sizes),
+    "torch.Size": _size,
     "torch._utils._rebuild_tensor": tensor,
     "torch._utils._rebuild_tensor_v2": tensor,
     "torch._utils._rebuild_tensor_v3": tensor_v3,

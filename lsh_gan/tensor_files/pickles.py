@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lsh_gan.tensor_files import objects
-from lsh_gan.tensor_files.values import FormatError, Limits, Standin
+from lsh_gan.tensor_files.values import Budget, FormatError, Standin
 
 DAMAGED = (
     ValueError,
@@ -32,6 +32,8 @@ DAMAGED = (
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _IGNORED = {"PROTO", "FRAME", "READONLY_BUFFER"}
 _KEYS = (str, bytes, int, float, bool, type(None), Standin)
+_LONGEST_KEY = 32  # parts of a tuple
+_MOST_TUPLE_KEYS = 10_000  # with numbers: such tuples can be chosen to have all the same hash
 _OLD_STANDARD_LIBRARY = {
     "__builtin__",
     "cPickle",
@@ -54,7 +56,7 @@ def load(
     *,
     extra_constructors: Mapping[str, Callable] | None = None,
     persistent_load: Callable[[Any], Any] | None = None,
-    limits: Limits,
+    budget: Budget,
 ) -> Any:
     """Reads one pickle and leaves the stream behind its last byte.
 
@@ -62,7 +64,7 @@ def load(
         stream: Binary file, with `read`, `readline` and `tell`.
         extra_constructors: Functions that stand for globals, besides `objects.CONSTRUCTORS`.
         persistent_load: Turns a persistent id into a value; None refuses persistent ids.
-        limits: Bounds on what the file may ask for.
+        budget: What the file may ask for, shared by all of its pickles.
 
     Returns:
         The value.
@@ -71,13 +73,12 @@ def load(
         FormatError: Damaged, or names something that is refused.
     """
     constructors = {**objects.CONSTRUCTORS, **(extra_constructors or {})}
-    machine = _Machine(constructors, persistent_load)
-    count = position = 0
+    machine = _Machine(constructors, persistent_load, budget)
+    position = 0
     try:
         for opcode, argument, where in pickletools.genops(stream):
-            count, position = count + 1, where
-            if count > limits.values:
-                raise FormatError(f"holds more than {limits.values} pickle operations.")
+            position = where
+            budget.count_operation()
             machine.step(opcode.name, argument)
         return machine.result
     except FormatError:
@@ -89,9 +90,10 @@ def load(
 class _Machine:
     """The stack machine; a method for each operation that does more than push its argument."""
 
-    def __init__(self, constructors, persistent_load):
+    def __init__(self, constructors, persistent_load, budget):
         self.constructors = constructors
         self.persistent_load = persistent_load
+        self.budget = budget
         self.stack: list = []
         self.outer: list[list] = []
         self.memo: dict[int, Any] = {}
@@ -169,7 +171,7 @@ class _Machine:
 
     def op_frozenset(self, _):
         items = self.since_mark()
-        self.stack.append(frozenset(_key(item) for item in items))
+        self.stack.append(frozenset(self.key(item) for item in items))
 
     def op_dict(self, _):
         items = self.since_mark()
@@ -203,7 +205,7 @@ class _Machine:
     def extend(self, items):
         target = self.stack[-1]
         if isinstance(target, set):
-            target.update(_key(item) for item in items)
+            target.update(self.key(item) for item in items)
         elif isinstance(target, list | Standin):
             elements = target if isinstance(target, list) else target.elements
             elements.extend(items)
@@ -216,12 +218,28 @@ class _Machine:
         if not isinstance(entries, dict) or len(items) % 2:
             raise FormatError(f"stores entries in a {type(target).__name__}.")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            entries[_key(key)] = value
+            entries[self.key(key)] = value
+
+    def key(self, value):
+        """Checks a dictionary key or set element: hashing must be fast and compare no arrays."""
+        flat = value if isinstance(value, tuple) else (value,)
+        if len(flat) > _LONGEST_KEY:
+            raise FormatError(f"uses a tuple of {len(flat)} parts as a dictionary key.")
+        for part in flat:
+            if not isinstance(part, _KEYS):
+                raise FormatError(f"uses a {type(part).__name__} as (part of) a dictionary key.")
+            objects.check_number(part)
+        if isinstance(value, tuple) and not all(isinstance(part, str | bytes) for part in value):
+            self.budget.tuple_keys += 1
+            if self.budget.tuple_keys > _MOST_TUPLE_KEYS:
+                raise FormatError(f"uses more than {_MOST_TUPLE_KEYS} tuples as dictionary keys.")
+        return value
 
     # Globals, and what calls them.
     def push_global(self, module: str, name: str):
         if not isinstance(module, str) or not isinstance(name, str):
             raise FormatError("names a global by something that is not a string.")
+        self.budget.charge(len(module) + len(name))
         full_name = f"{module}.{name}"
         root = module.partition(".")[0]
         standard = root in sys.stdlib_module_names or root in _OLD_STANDARD_LIBRARY
@@ -240,7 +258,11 @@ class _Machine:
         if not isinstance(function, Global) or not isinstance(args, tuple):
             raise FormatError("calls a value that is not a class.")
         if function.name in self.constructors:
-            return self.constructors[function.name](*args, **(kwargs or {}))
+            value = self.constructors[function.name](*args, **(kwargs or {}))
+            # Texts that are worked on count even where the result is small or a view of them.
+            texts = [len(arg) for arg in args if isinstance(arg, str | bytes | bytearray)]
+            self.budget.charge(max(sys.getsizeof(value), *texts, 0))
+            return value
         module, _, name = function.name.rpartition(".")
         if module.partition(".")[0] in _FUNCTION_PACKAGES and not name.lstrip("_")[:1].isupper():
             raise FormatError(f"refused: it calls {function.name}, which is not on the list.")
@@ -273,6 +295,7 @@ class _Machine:
             target.state = state
         elif isinstance(target, np.ndarray):
             objects.set_array_state(target, state)
+            self.budget.charge(target.nbytes)
         elif not isinstance(target, dict):  # attributes of an OrderedDict, such as _metadata
             raise FormatError(f"sets the state of a {type(target).__name__}.")
 
@@ -287,12 +310,3 @@ _PUSHED = {
     "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE",
     "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
 }  # fmt: skip
-
-
-def _key(value: Any) -> Any:
-    """Checks a dictionary key or set element: hashing must neither recurse nor compare arrays."""
-    flat = value if isinstance(value, tuple) else (value,)
-    for part in flat:
-        if not isinstance(part, _KEYS):
-            raise FormatError(f"uses a {type(part).__name__} as (part of) a dictionary key.")
-    return value

@@ -15,11 +15,21 @@ import numpy as np
 
 from lsh_gan.tensor_files import objects, torch_files
 from lsh_gan.tensor_files.pickles import DAMAGED
-from lsh_gan.tensor_files.values import DEFAULT_LIMITS, FormatError, Limits, check_depth
+from lsh_gan.tensor_files.values import (
+    DEFAULT_LIMITS,
+    Budget,
+    FormatError,
+    Limits,
+    check_depth,
+    shown,
+    shown_parts,
+)
 
 _DAMAGED = (*DAMAGED, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 _LONGEST_HEADER = 100_000_000
 _LONGEST_MESSAGE = 400
+_MOST_BUILT = 4  # times the size of a file: bytes, arrays of them, and working copies
+_SMALL = 2**28  # bytes that a file of any size may build
 _NPY_HEADER = re.compile(
     r"\{'descr': '([<>|=]?[biufcSU]\d{1,7})', 'fortran_order': (True|False), "
     r"'shape': \(([\d, ]*)\),? *\}\s*"
@@ -53,7 +63,7 @@ def read(path: str | os.PathLike, *, limits: Limits = DEFAULT_LIMITS) -> Any:
             raise FormatError(f"has {size} bytes; at most {limits.num_bytes} are read.")
         with path.open("rb") as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd escapes in a damaged file's strings
-            value = _read_stream(stream, size, limits)
+            value = _read_stream(stream, size, Budget(limits, _most_built(size, limits)))
         check_depth(value, limits)
     except FormatError as error:
         raise FormatError(f"{path}: {_one_line(error)}") from error
@@ -66,41 +76,48 @@ def read(path: str | os.PathLike, *, limits: Limits = DEFAULT_LIMITS) -> Any:
     return value
 
 
+def _most_built(size: int, limits: Limits) -> int:
+    return min(_MOST_BUILT * size + _SMALL, _MOST_BUILT * limits.num_bytes)
+
+
 def _one_line(error: Exception) -> str:
     """The message, printable and not long whatever names the file made up."""
-    text = "".join(char if char.isprintable() else "?" for char in str(error))
+    text = str(error)[: _LONGEST_MESSAGE + 1]
+    text = "".join(char if char.isprintable() else "?" for char in text)
     return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}…"
 
 
-def _read_stream(stream: BinaryIO, size: int, limits: Limits) -> Any:
+def _read_stream(stream: BinaryIO, size: int, budget: Budget) -> Any:
     start = stream.read(64)
     stream.seek(0)
     if start.startswith(b"PK\x03\x04"):
-        return _read_zip(stream, limits)
+        return _read_zip(stream, size, budget)
     if start.startswith(b"\x93NUMPY"):
         return _npy(stream.read())
     if len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < size:
-        return _safetensors(stream, size)
-    if start[:1] == b"\x80" and start[2:].startswith(torch_files.LEGACY_START):
-        return torch_files.read_legacy(stream, limits=limits)
+        return _safetensors(stream, size, budget)
+    if torch_files.is_legacy(start):
+        return torch_files.read_legacy(stream, budget=budget)
     if start[:1] == b"\x80":
-        return torch_files.read_pickle(stream, limits=limits)
+        return torch_files.read_pickle(stream, budget=budget)
     raise FormatError(
         f"starts with {start[:8]!r}; expected a torch, pickle, safetensors, npz or npy file."
     )
 
 
-def _read_zip(stream: BinaryIO, limits: Limits) -> Any:
+def _read_zip(stream: BinaryIO, size: int, budget: Budget) -> Any:
+    limits = budget.limits
     with zipfile.ZipFile(stream) as archive:
         names = archive.namelist()
         if len(names) > limits.values:
             raise FormatError(f"has {len(names)} members; at most {limits.values}.")
         if names and all(name.endswith(".npy") for name in names):
+            arrays = Budget(limits, min(torch_files.most_expanded(size), limits.num_bytes))
             return {
-                name.removesuffix(".npy"): _npy(torch_files.member(archive, name, limits))
+                name.removesuffix(".npy"): _npy(torch_files.member(archive, name, arrays))
                 for name in names
             }
-        return torch_files.read_zip(archive, limits=limits)
+        return torch_files.read_zip(archive, budget=budget)
 
 
 def _npy(data: bytes) -> np.ndarray:
@@ -117,7 +134,7 @@ def _npy(data: bytes) -> np.ndarray:
     return objects.array_from_bytes(memoryview(data)[end:], np.dtype(match[1]), shape, order)
 
 
-def _safetensors(stream: BinaryIO, size: int) -> dict[str, Any]:
+def _safetensors(stream: BinaryIO, size: int, budget: Budget) -> dict[str, Any]:
     """A safetensors file: length, JSON header, little-endian data; `__metadata__` is kept."""
     length = int.from_bytes(stream.read(8), "little")
     if length > min(size - 8, _LONGEST_HEADER):
@@ -131,14 +148,18 @@ def _safetensors(stream: BinaryIO, size: int) -> dict[str, Any]:
             continue
         dtype = objects.safetensors_dtype(entry["dtype"])
         begin, end = entry["data_offsets"]
-        shape = entry["shape"]
-        integers = all(type(n) is int and n >= 0 for n in (*shape, begin, end))
-        if not integers or not begin <= end <= size - start:
-            raise FormatError(f"tensor {name} lies at {begin}:{end} of {size - start} bytes.")
+        shape = tuple(entry["shape"])
+        fit = objects.is_shape(shape) and objects.is_shape((begin, end))
+        if not fit or not begin <= end <= size - start:
+            raise FormatError(
+                f"tensor {name} {shown_parts(list(shape))} lies at {shown(begin)}:{shown(end)} "
+                f"of {size - start} bytes."
+            )
         if math.prod(shape) * dtype.itemsize != end - begin:
-            raise FormatError(f"tensor {name} {dtype} {shape} has {end - begin} bytes.")
+            raise FormatError(f"tensor {name} {dtype} {list(shape)} has {end - begin} bytes.")
+        budget.charge(end - begin)
         stream.seek(start + begin)
         data = stream.read(end - begin)
         order = dtype.newbyteorder("<")
-        tensors[name] = objects.array_from_bytes(data, order, tuple(shape), "C")
+        tensors[name] = objects.array_from_bytes(data, order, shape, "C")
     return tensors

@@ -2,9 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
+
+_LONGEST_SHOWN = 80  # characters of a text in a message
+_MOST_SHOWN = 32  # entries of a tuple in a message or a name
+_WIDEST_SHOWN = 256  # bits of an integer in a message: below 80 digits
+_LONGEST_NAME = 1024  # characters of an array's dotted name
+_MOST_NAME_CHARACTERS = 2**26  # in all names together
 
 
 class FormatError(ValueError):
@@ -15,7 +22,8 @@ class Limits(NamedTuple):
     """What a file may ask for before it is refused.
 
     Attributes:
-        num_bytes: Largest file, and largest single array once expanded.
+        num_bytes: Largest file, and most bytes of the arrays of an .npz file once expanded. What
+            other files build, working copies included, may take up to four times as much.
         depth: Deepest nesting of containers.
         values: Most values (pickle operations, tensors, container entries).
     """
@@ -26,6 +34,68 @@ class Limits(NamedTuple):
 
 
 DEFAULT_LIMITS = Limits()
+
+
+@dataclass
+class Budget:
+    """What one file has used so far, pickles inside of pickles included, and may use in all.
+
+    Attributes:
+        limits: Bounds on what the file may ask for.
+        num_bytes: Most bytes to build from the file, working copies included.
+        used: Bytes built so far.
+        operations: Pickle operations so far.
+        tuple_keys: Dictionary keys so far that are tuples with numbers.
+    """
+
+    limits: Limits
+    num_bytes: int
+    used: int = 0
+    operations: int = 0
+    tuple_keys: int = 0
+
+    def charge(self, num_bytes: int) -> None:
+        """Counts bytes that are built.
+
+        Raises:
+            FormatError: They are more than the file may build in all.
+        """
+        self.used += num_bytes
+        if self.used > self.num_bytes:
+            raise FormatError(f"expands to more than {self.num_bytes} bytes.")
+
+    def count_operation(self) -> None:
+        """Counts a pickle operation.
+
+        Raises:
+            FormatError: Too many.
+        """
+        self.operations += 1
+        if self.operations > self.limits.values:
+            raise FormatError(f"holds more than {self.limits.values} pickle operations.")
+
+
+def shown(value: Any) -> str:
+    """A value from a file for a message: short plain values as they are, of others the type.
+
+    The `repr` of a tuple of few bytes can be endless, as its parts may be shared.
+    """
+    if isinstance(value, int) and value.bit_length() > _WIDEST_SHOWN:
+        return f"an integer of {value.bit_length()} bits"
+    if isinstance(value, str | bytes) and len(value) > _LONGEST_SHOWN:
+        return f"{value[:_LONGEST_SHOWN]!r}…"
+    plain = value is None or isinstance(value, str | bytes | int | float)
+    return repr(value) if plain else type(value).__name__
+
+
+def shown_parts(values: Any) -> str:
+    """Like `shown`, but of a tuple or list also its first parts."""
+    if not isinstance(values, tuple | list):
+        return shown(values)
+    parts = ", ".join(map(shown, values[:_MOST_SHOWN]))
+    if len(values) > _MOST_SHOWN:
+        return f"({parts}, … {len(values)} in all)"
+    return f"({parts},)" if len(values) == 1 else f"({parts})"
 
 
 @dataclass(eq=False)
@@ -51,12 +121,18 @@ class Standin:
     @property
     def attributes(self) -> dict[str, Any]:
         """The object's `__dict__`; slots included when the state is a (dict, slots) pair."""
-        parts = self.state if isinstance(self.state, tuple) else (self.state,)
         merged: dict[str, Any] = {}
-        for part in parts:
-            if isinstance(part, dict):
-                merged.update(part)
+        for part in self._state_parts():
+            merged.update(part)
         return merged
+
+    def attribute(self, name: str) -> Any:
+        """One of the `attributes`, without a copy of them all; None if absent."""
+        return next((part[name] for part in self._state_parts()[::-1] if name in part), None)
+
+    def _state_parts(self) -> list[dict]:
+        parts = self.state[:2] if isinstance(self.state, tuple) else (self.state,)
+        return [part for part in parts if isinstance(part, dict)]
 
     @property
     def init_args(self) -> tuple:
@@ -69,17 +145,21 @@ class Standin:
         return dict(self.attributes.get("_init_kwargs", {}))
 
 
-def children(value: Any) -> list[tuple[str, Any]]:
+def children(value: Any) -> Iterator[tuple[str, Any]]:
     """The named parts of a container or stand-in; nothing for a leaf."""
     if isinstance(value, dict):
-        return [(str(key), child) for key, child in value.items()]
+        return ((_key_name(key), child) for key, child in value.items())
     if isinstance(value, list | tuple | set | frozenset):
-        return [(str(index), child) for index, child in enumerate(value)]
+        return ((str(index), child) for index, child in enumerate(value))
     if isinstance(value, Standin):
         named = (("args", value.args), ("kwargs", value.kwargs), ("state", value.state))
         grown = (("elements", value.elements), ("entries", value.entries))
-        return [(name, child) for name, child in (*named, *grown) if not _is_nothing(child)]
-    return []
+        return ((name, child) for name, child in (*named, *grown) if not _is_nothing(child))
+    return iter(())
+
+
+def _key_name(key: Any) -> str:
+    return key if isinstance(key, str) else shown_parts(key)
 
 
 def _is_nothing(value: Any) -> bool:
@@ -136,34 +216,55 @@ def state_dict(value: Any, *, limits: Limits = DEFAULT_LIMITS) -> dict[str, np.n
         limits: Bounds on depth and number of values.
 
     Raises:
-        FormatError: Too deep, or too many values (shared parts count each time).
+        FormatError: Too deep, too many values (shared parts count each time), or names too long.
     """
     flat: dict[str, np.ndarray] = {}
-    stack = [("", value, 0)]
+    characters = 0
+    # Names are put together for arrays alone: a long key may lie over many other values.
+    path: list[str] = []
+    stack = [iter([("", value)])]
     visited = 0
     while stack:
-        prefix, node, depth = stack.pop()
+        name, node = next(stack[-1], (None, None))
+        if name is None:
+            stack.pop()
+            del path[-1:]
+            continue
         visited += 1
-        if visited > limits.values or depth > limits.depth:
+        if visited > limits.values or len(stack) - 1 > limits.depth:
             raise FormatError(f"holds more than {limits.values} values or {limits.depth} levels.")
         if isinstance(node, np.ndarray):
-            flat[prefix.removesuffix(".")] = node
-            continue
-        parts = _module_parts(node) if isinstance(node, Standin) else children(node)
-        stack += [(f"{prefix}{name}.", part, depth + 1) for name, part in reversed(parts)]
+            full_name = _dotted([*path, name][1:])
+            characters += len(full_name)
+            if characters > _MOST_NAME_CHARACTERS:
+                raise FormatError(f"needs names of over {_MOST_NAME_CHARACTERS} characters.")
+            flat[full_name] = node
+        elif isinstance(node, _CONTAINERS):
+            stack.append(_module_parts(node) if isinstance(node, Standin) else children(node))
+            path.append(name)
     return flat
 
 
-def _module_parts(module: Standin) -> list[tuple[str, Any]]:
+def _dotted(names: list[str]) -> str:
+    length = sum(map(len, names)) + len(names) - 1
+    if length > _LONGEST_NAME:
+        start = ".".join(name[:_LONGEST_SHOWN] for name in names)
+        raise FormatError(
+            f"names an array {shown(start)} by {length} characters; at most {_LONGEST_NAME}."
+        )
+    return ".".join(names)
+
+
+def _module_parts(module: Standin) -> Iterator[tuple[str, Any]]:
     """Parameters, persistent buffers and submodules of a torch module; else entries, elements."""
-    attributes = module.attributes
-    if not isinstance(attributes.get("_parameters"), dict):
-        return children(module.entries) + children(module.elements)
-    hidden = attributes.get("_non_persistent_buffers_set", ())
+    parameters = module.attribute("_parameters")
+    if not isinstance(parameters, dict):
+        return chain(children(module.entries), children(module.elements))
+    hidden = module.attribute("_non_persistent_buffers_set")
     hidden = hidden if isinstance(hidden, set | frozenset) else ()
-    buffers = children(attributes.get("_buffers"))
-    return (
-        children(attributes["_parameters"])
-        + [(name, part) for name, part in buffers if name not in hidden]
-        + children(attributes.get("_modules"))
+    buffers = children(module.attribute("_buffers"))
+    return chain(
+        children(parameters),
+        ((name, None if name in hidden else part) for name, part in buffers),
+        children(module.attribute("_modules")),
     )
