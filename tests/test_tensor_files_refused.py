@@ -520,3 +520,12 @@ def test_unfit_arguments_are_refused(tmp_path, operations, message):
     path = write_zip(tmp_path / "a.pth", operations, {"0": np.zeros(6, np.float32)})
     with pytest.raises(FormatError, match=message):
         tensor_files.read(path)
+
+
+def test_safetensors_that_share_their_bytes_are_limited_in_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "_SMALL", 20_000)
+    tensors = {str(i): ("F32", np.zeros(2000 if i == 0 else 0, "<f4")) for i in range(40)}
+    changes = {"shape": [2000], "data_offsets": [0, 8000]}
+    path = write_safetensors(tmp_path / "a.safetensors", tensors, **changes)
+    with pytest.raises(FormatError, match="expands to more than"):
+        tensor_files.read(path)
