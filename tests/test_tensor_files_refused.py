@@ -357,8 +357,15 @@ def conjugated(times):
     return b"](" + tensor(count=8, metadata={"conj": True}, **parts) * times + b"e"
 
 
+def counted(times):
+    """Makes the same list of 1,000 pairs a dictionary of one entry as many times."""
+    pairs = b"](" + raw((1, 2)) + b"q\xc8" + b"h\xc8" * 999 + b"eq\xc90"
+    return pairs + b"](" + call("builtins.dict", b"h\xc9") * times + b"e"
+
+
 @pytest.mark.parametrize(
-    ("operations", "times"), [(encoded, 200), (filled, 100), (nested, 60), (conjugated, 200)]
+    ("operations", "times"),
+    [(encoded, 200), (filled, 100), (nested, 60), (conjugated, 200), (counted, 100)],
 )
 def test_what_a_file_builds_is_limited_in_all(tmp_path, monkeypatch, operations, times):
     monkeypatch.setattr(reader, "_SMALL", 20_000)
@@ -473,6 +480,13 @@ def test_integer_keys_that_could_share_their_hash_are_refused(tmp_path, operatio
         tensor_files.read(write_pickle(tmp_path / "a.pkl", operations))
 
 
+@pytest.mark.parametrize("text", ["k" * 70_000, b"k" * 70_000])
+def test_long_texts_as_keys_are_refused(tmp_path, text):
+    operations = b"}" + pickle.dumps(text, 3)[2:-1] + b"Ns"
+    with pytest.raises(FormatError, match="uses 70000 characters as a dictionary key; at most"):
+        tensor_files.read(write_pickle(tmp_path / "a.pkl", operations))
+
+
 def test_tuples_as_keys_are_limited(tmp_path, monkeypatch):
     pairs = b"}(" + b"".join(raw((i, i)) + b"N" for i in range(10)) + b"u"
     path = write_pickle(tmp_path / "a.pkl", pairs)
@@ -494,9 +508,24 @@ def test_tuples_as_keys_are_limited(tmp_path, monkeypatch):
         (call("builtins.dict", raw("abc")), "something other than pairs"),
         (call("builtins.set", raw("abc")), "other than strings and numbers"),
         (call("torch.Size", raw("abc")), "builds a torch.Size from a str"),
+        (
+            call(
+                "torch._tensor._rebuild_from_type_v2", named("builtins.set"), *map(raw, (0, (), 0))
+            ),
+            "rebuilds a tensor subclass by an unknown function",
+        ),
     ],
 )
 def test_unfit_arguments_are_refused(tmp_path, operations, message):
     path = write_zip(tmp_path / "a.pth", operations, {"0": np.zeros(6, np.float32)})
     with pytest.raises(FormatError, match=message):
+        tensor_files.read(path)
+
+
+def test_safetensors_that_share_their_bytes_are_limited_in_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "_SMALL", 20_000)
+    tensors = {str(i): ("F32", np.zeros(2000 if i == 0 else 0, "<f4")) for i in range(40)}
+    changes = {"shape": [2000], "data_offsets": [0, 8000]}
+    path = write_safetensors(tmp_path / "a.safetensors", tensors, **changes)
+    with pytest.raises(FormatError, match="expands to more than"):
         tensor_files.read(path)

@@ -14,6 +14,7 @@ _MOST_DIMENSIONS = 32
 _LARGEST_SIZE = 2**48
 _MOST_EXPANDED = 2**24  # elements of a tensor that repeats its storage
 _WIDEST_KEY = 60  # bits; integers that differ by 2**61 - 1 have the same hash
+_LONGEST_KEY = 2**16  # characters
 
 DTYPES = {
     name: np.dtype(dtype)
@@ -102,7 +103,7 @@ def is_shape(value: Any) -> bool:
 
 def is_count(value: Any) -> bool:
     """Whether it is a size or offset that no file exceeds."""
-    return isinstance(value, int) and 0 <= value < _LARGEST_SIZE
+    return type(value) is int and 0 <= value < _LARGEST_SIZE
 
 
 def tensor(storage, offset, shape, strides, grad=False, hooks=None, metadata=None, *_):
@@ -175,7 +176,7 @@ def torch_dtype(value: Any) -> np.dtype:
 def _typed_tensor(rebuild: Standin, kind: Standin, args: tuple, state: Any) -> np.ndarray:
     """`torch._tensor._rebuild_from_type_v2`: a tensor subclass, read as a plain tensor."""
     known = isinstance(rebuild, Standin) and rebuild.name in CONSTRUCTORS
-    if not known or not isinstance(args, tuple):
+    if not known or not rebuild.name.startswith("torch._utils.") or not isinstance(args, tuple):
         raise FormatError("rebuilds a tensor subclass by an unknown function.")
     return CONSTRUCTORS[rebuild.name](*args)
 
@@ -246,16 +247,21 @@ def _encode(text: Any, encoding: Any) -> bytes:
     return text.encode("latin-1")
 
 
-def check_number(key: Any) -> None:
-    """Refuses integers among dictionary keys that could be chosen to have all the same hash.
+def check_key(key: Any) -> None:
+    """Refuses keys that make dictionaries and sets slow.
 
-    Floats need no such check: few of them share a hash.
+    Those are integers that could be chosen to have all the same hash, and long texts, which are
+    compared whole each time. Floats need no such check: few of them share a hash.
 
     Raises:
-        FormatError: It is an integer that is too large.
+        FormatError: It is an integer that is too large, or a text that is too long.
     """
     if isinstance(key, int) and key.bit_length() > _WIDEST_KEY:
         raise FormatError(f"uses {shown(key)} as a dictionary key; at most {_WIDEST_KEY} bits.")
+    if isinstance(key, str | bytes) and len(key) > _LONGEST_KEY:
+        raise FormatError(
+            f"uses {len(key)} characters as a dictionary key; at most {_LONGEST_KEY}."
+        )
 
 
 def _dictionary(*args) -> dict:
@@ -268,7 +274,7 @@ def _dictionary(*args) -> dict:
     for key, _ in pairs:
         if not isinstance(key, str | int):
             raise FormatError("builds a dictionary whose keys are not strings or integers.")
-        check_number(key)
+        check_key(key)
     return {key: value for key, value in pairs}
 
 
@@ -281,7 +287,7 @@ def _set(items: Any = ()) -> set:
     if not flat or not all(isinstance(item, str | int | float) for item in items):
         raise FormatError("builds a set of values other than strings and numbers.")
     for item in items:
-        check_number(item)
+        check_key(item)
     return set(items)
 
 

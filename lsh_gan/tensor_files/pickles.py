@@ -32,7 +32,7 @@ DAMAGED = (
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _IGNORED = {"PROTO", "FRAME", "READONLY_BUFFER"}
 _KEYS = (str, bytes, int, float, bool, type(None), Standin)
-_LONGEST_KEY = 32  # parts of a tuple
+_MOST_KEY_PARTS = 32
 _MOST_TUPLE_KEYS = 10_000  # with numbers: such tuples can be chosen to have all the same hash
 _OLD_STANDARD_LIBRARY = {
     "__builtin__",
@@ -223,12 +223,12 @@ class _Machine:
     def key(self, value):
         """Checks a dictionary key or set element: hashing must be fast and compare no arrays."""
         flat = value if isinstance(value, tuple) else (value,)
-        if len(flat) > _LONGEST_KEY:
+        if len(flat) > _MOST_KEY_PARTS:
             raise FormatError(f"uses a tuple of {len(flat)} parts as a dictionary key.")
         for part in flat:
             if not isinstance(part, _KEYS):
                 raise FormatError(f"uses a {type(part).__name__} as (part of) a dictionary key.")
-            objects.check_number(part)
+            objects.check_key(part)
         if isinstance(value, tuple) and not all(isinstance(part, str | bytes) for part in value):
             self.budget.tuple_keys += 1
             if self.budget.tuple_keys > _MOST_TUPLE_KEYS:
@@ -259,9 +259,8 @@ class _Machine:
             raise FormatError("calls a value that is not a class.")
         if function.name in self.constructors:
             value = self.constructors[function.name](*args, **(kwargs or {}))
-            # Texts that are worked on count even where the result is small or a view of them.
-            texts = [len(arg) for arg in args if isinstance(arg, str | bytes | bytearray)]
-            self.budget.charge(max(sys.getsizeof(value), *texts, 0))
+            # Arguments that are worked on count even where the result is small or a view of them.
+            self.budget.charge(max(map(sys.getsizeof, (value, *args))))
             return value
         module, _, name = function.name.rpartition(".")
         if module.partition(".")[0] in _FUNCTION_PACKAGES and not name.lstrip("_")[:1].isupper():

@@ -123,7 +123,7 @@ def read_legacy(stream: BinaryIO, *, budget: Budget, level: int = 0) -> Any:
     value = _load_object(stream, persistent_load, budget, level=level)
     keys = pickles.load(stream, budget=budget)
     texts = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
-    if not texts or sorted(keys) != sorted(storages):
+    if not texts or len(keys) != len(storages) or sorted(keys) != sorted(storages):
         raise FormatError("does not list the storages that its tensors use.")
     for key in keys:
         _fill(storages[key], stream, key)
