@@ -394,7 +394,8 @@ def test_zip_members_that_share_their_bytes_are_limited_in_all(tmp_path, monkeyp
     path = write_zip(tmp_path / "a.pth", operations, storages)
     assert len(tensor_files.read(path)) == 40
     overlap(path, storages)
-    with pytest.raises(FormatError, match="expands to more than"):
+    # Newer versions of Python refuse such members themselves.
+    with pytest.raises(FormatError, match=r"expands to more than|Overlapped entries"):
         tensor_files.read(path)
 
 
