@@ -83,7 +83,7 @@ def measure_kernels(r: jax.Array, g: jax.Array, rounds: int) -> list[Kernel]:
     hasher = fitted.sketch.hasher
     pool = hasher.directions.shape[0]
     codes = hashing.encode(hasher, batch)
-    cells = hashing.cell_index(hasher, codes)
+    cells = hashing.cell_index(hasher, codes, fitted.sketch.directory)
     frame = distances.fit_frame(r)
     size = distances.block_size(len(r), MEMORY_MB)
     x, y = (distances.to_blocks(part[:size], frame, size, "features") for part in (r, g))

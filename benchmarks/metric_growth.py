@@ -92,7 +92,7 @@ def _lsh(fitted: metrics.LshReference, g) -> Callable[[], object]:
     hasher = fitted.sketch.hasher
 
     def run():
-        found = hashing.cell_index(hasher, hashing.encode(hasher, g))
+        found = hashing.cell_index(hasher, hashing.encode(hasher, g), fitted.sketch.directory)
         return lsh.tally(fitted.sketch.counts, found, 1)
 
     return run

@@ -50,7 +50,7 @@ def draw_hash(key: jax.Array, sample: Array, spec: HashSpec, *, source: str = ""
     digits = b if spec.num_bits == "auto" else spec.num_bits
     hasher = Hasher(
         spec, np.full(t, digits, np.int32), shift, scale, directions, members,
-        np.zeros((t, b), np.float32), 1.0, np.zeros(0, np.float32), sample.shape[0],
+        np.zeros((t, b), np.float32), 1.0, np.zeros(0, np.float32),
         offsets.astype(np.float32), source,
     )  # fmt: skip
     found = project(hasher, sample)

@@ -18,7 +18,6 @@ thresholds): scores as with independent tables for a third of the work or less.
 
 import dataclasses
 import functools
-import math
 from typing import NamedTuple
 
 import jax
@@ -27,12 +26,12 @@ import numpy as np
 
 from lsh_gan.errors import choose
 from lsh_gan.metrics.checks import check_real, check_type, check_whole
+from lsh_gan.metrics.directory import Directory, list_keys, look_up, mix
 from lsh_gan.metrics.distances import dots, move
 from lsh_gan.metrics.inputs import Array, is_wide, narrow, readable, readable_empty
 
 _DIGIT_BITS = {"affine": 1, "hyperplane": 1, "pstable": 3}
 _MAX_DIGITS = {"affine": 24, "hyperplane": 24, "pstable": 10}
-_SPARE_BITS = 4  # cells for each row, as a power of two, where codes are mixed into an address
 _MEMORY_BYTES = 2**31
 _FEWEST = 512  # rows of a batch: of fewer, products and norms are rounded otherwise
 _MOST_TABLES = 2**16 - 1
@@ -124,7 +123,6 @@ class Hasher(NamedTuple):
         thresholds: t_j (pstable: −u_j), in scaled units, float32 `[t, digits]`.
         width: Cell width of pstable, in scaled units; 1 for the others.
         radius_edges: Edges of the radius bins, in scaled units, float32 `[e]`, or `[0]`.
-        rows: Rows that the tables of pstable are sized for.
         offsets: w_j·μ, in features' own units, float32 `[p]`, where features are multiplied before
             μ is taken off; `[0]` where μ is too large for that.
         source: Says where the features come from (network, preprocessing, version); "" if unknown.
@@ -139,7 +137,6 @@ class Hasher(NamedTuple):
     thresholds: np.ndarray
     width: float
     radius_edges: np.ndarray
-    rows: int
     offsets: np.ndarray = np.zeros(0, np.float32)
     source: str = ""
 
@@ -154,25 +151,23 @@ class Hasher(NamedTuple):
         return int(self.digits.max(initial=0)) * _DIGIT_BITS[self.spec.family]
 
     @property
-    def mixed(self) -> bool:
-        """Whether code and radius bin are mixed into a short address, so that cells may collide."""
+    def listed(self) -> bool:
+        """Whether codes are too long to be addresses, so that tables need a directory of them."""
         return self.spec.family == "pstable"
 
-    @property
-    def address_bits(self) -> int:
-        """Bits of a cell's address (without its radius bin, unless mixed).
+    def table_size(self, rows: int) -> int:
+        """Addresses of a table that counts up to `rows` rows, for each radius bin.
 
-        Even where they follow the code, so that tables come in few sizes and a sweep over bits
-        compiles half as often.
+        Even powers of two where codes are addresses, so that tables come in few sizes and a sweep
+        over bits compiles half as often. Else enough for as many codes as there can be, and one.
         """
-        if self.mixed:
-            return max(10, math.ceil(math.log2(self.rows)) + _SPARE_BITS)
-        return self.code_bits + self.code_bits % 2
+        if self.listed:
+            return max(_FEWEST, 1 << min(rows.bit_length(), self.code_bits + 1))
+        return 1 << (self.code_bits + self.code_bits % 2)
 
-    @property
-    def cells(self) -> int:
-        """Cells of a table."""
-        return (1 if self.mixed else len(self.radius_edges) + 1) << self.address_bits
+    def cells(self, rows: int) -> int:
+        """Cells of a table that counts up to `rows` rows."""
+        return (len(self.radius_edges) + 1) * self.table_size(rows)
 
 
 class Codes(NamedTuple):
@@ -307,9 +302,29 @@ def _digits(projections, members, thresholds, width, steps, *, bits: int):
     return code << (bits * (members.shape[1] - steps)).astype(jnp.uint32)
 
 
-def cell_index(hasher: Hasher, codes: Codes) -> jax.Array:
-    """Cell of each row in each table, int32 `[t, n]`, below `hasher.cells`."""
-    return _cells(codes, _drop(hasher), np.uint32(hasher.address_bits), mixed=hasher.mixed)
+def cell_index(hasher: Hasher, codes: Codes, directory: Directory | None) -> jax.Array:
+    """Cell of each row in each table, int32 `[t, n]`: radius bin, and address within it.
+
+    Args:
+        hasher: What made the codes.
+        codes: Full-length codes.
+        directory: Of the set whose cells they are looked up in, see `directory_of`.
+    """
+    if directory is not None:
+        return _listed_cells(codes.radius_bin, directory, keys(hasher, codes))
+    return _cells(codes, _drop(hasher), np.uint32(hasher.table_size(0)))
+
+
+def keys(hasher: Hasher, codes: Codes) -> jax.Array:
+    """Codes as a directory lists them, uint32 `[t, n]`."""
+    return mix(codes.digits >> _drop(hasher)[:, None])
+
+
+def directory_of(hasher: Hasher, codes: Codes) -> Directory | None:
+    """The directory of the codes of a set, or None where codes are addresses."""
+    if not hasher.listed:
+        return None
+    return list_keys(np.asarray(keys(hasher, codes)), hasher.table_size(codes.digits.shape[1]))
 
 
 def _drop(hasher: Hasher) -> np.ndarray:
@@ -318,38 +333,37 @@ def _drop(hasher: Hasher) -> np.ndarray:
     return (unused * _DIGIT_BITS[hasher.spec.family]).astype(np.uint32)
 
 
-@functools.partial(jax.jit, static_argnames="mixed")
-def _cells(codes: Codes, drop, address_bits, *, mixed: bool):
-    code, radius_bin = codes.digits >> drop[:, None], codes.radius_bin.astype(jnp.uint32)
-    if not mixed:
-        return (radius_bin << address_bits | code).astype(jnp.int32)
-    # The finaliser of MurmurHash3 (Appleby 2011): every bit of the code reaches every bit.
-    code = code ^ (radius_bin * np.uint32(0x9E3779B9))
-    code = (code ^ (code >> 16)) * np.uint32(0x85EBCA6B)
-    code = (code ^ (code >> 13)) * np.uint32(0xC2B2AE35)
-    return ((code ^ (code >> 16)) >> (32 - address_bits)).astype(jnp.int32)
+@jax.jit
+def _cells(codes: Codes, drop, size) -> jax.Array:
+    radius_bin = codes.radius_bin.astype(jnp.uint32)
+    return (radius_bin * size + (codes.digits >> drop[:, None])).astype(jnp.int32)
+
+
+@jax.jit
+def _listed_cells(radius_bin, directory: Directory, keys) -> jax.Array:
+    return radius_bin * directory.size + look_up(directory, keys)
 
 
 def cell_keys(hasher: Hasher, codes: Codes) -> np.ndarray:
-    """Like `cell_index`, but one number for each different code and radius bin, int64 `[t, n]`."""
+    """One number for each different code and radius bin, int64 `[t, n]`."""
     code = np.asarray(codes.digits).astype(np.int64) >> _drop(hasher)[:, None].astype(np.int64)
     return np.asarray(codes.radius_bin).astype(np.int64) << 32 | code
 
 
 def most_digits(hasher: Hasher) -> int:
     """Digits that a table may have before the tables of counts outgrow the memory limit."""
-    if hasher.mixed:
+    if hasher.listed:
         return hasher.spec.max_digits
     cells = _MEMORY_BYTES // (4 * hasher.spec.num_tables * (len(hasher.radius_edges) + 1))
     return min(hasher.spec.max_digits, (max(1, cells).bit_length() - 1) // 2 * 2)
 
 
-def check_memory(hasher: Hasher) -> None:
-    """Raises ValueError, with the bytes, when the tables of counts would not fit in memory."""
-    size = hasher.cells * hasher.spec.num_tables * 4
+def check_memory(hasher: Hasher, rows: int) -> None:
+    """Raises ValueError, with the bytes, if the counts of so many rows would not fit in memory."""
+    cells = hasher.cells(rows)
+    size = cells * hasher.spec.num_tables * 4
     if size > _MEMORY_BYTES:
         raise ValueError(
-            f"num_bits = {hasher.num_bits:g}: {hasher.spec.num_tables} tables of {hasher.cells} "
-            f"cells take {size} bytes, more than {_MEMORY_BYTES}; use fewer bits, tables or "
-            "radius bins."
+            f"num_bits = {hasher.num_bits:g}: {hasher.spec.num_tables} tables of {cells} cells "
+            f"take {size} bytes, more than {_MEMORY_BYTES}; use fewer bits, tables or radius bins."
         )

@@ -28,10 +28,10 @@ from lsh_gan.metrics import hashing, sketch
 from lsh_gan.metrics.bits import check_votes, choose_digits
 from lsh_gan.metrics.checks import check_type
 from lsh_gan.metrics.hash_fit import check_spec, draw_hash
-from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
-from lsh_gan.metrics.inputs import subset
+from lsh_gan.metrics.hashing import HashSpec
+from lsh_gan.metrics.inputs import Array, subset
 from lsh_gan.metrics.sketch import Sketch
-from lsh_gan.metrics.streams import SAMPLE_ROWS, batches, check_kind, replayable, sample_rows
+from lsh_gan.metrics.streams import SAMPLE_ROWS, check_kind, replayable, sample_rows
 from lsh_gan.metrics.types import PrecisionRecall
 
 _GROUPS = 8  # groups of tables for the jackknife
@@ -124,43 +124,21 @@ def lsh_fit(
         _check_rows(sample.shape[0], min_count)
     hasher = draw_hash(key, sample, spec, source=source)
     if spec.num_bits != "auto":
-        hashing.check_memory(hasher)
-    codes = encode_all(hasher, reference, "reference")
+        hashing.check_memory(hasher, sample.shape[0])
+    codes = sketch.encode_all(hasher, reference, "reference")
     _check_rows(codes.digits.shape[1], min_count)
-    hasher = hasher._replace(rows=codes.digits.shape[1])
     if spec.num_bits == "auto":
         hasher = choose_digits(hasher, codes, min_count=min_count, votes=votes)
-    hashing.check_memory(hasher)
     second = None
     if ceiling and second_reference is not None:
-        second = sketch.from_codes(hasher, encode_all(hasher, second_reference, "second reference"))
+        codes_of_second = sketch.encode_all(hasher, second_reference, "second reference")
+        second = sketch.from_codes(hasher, codes_of_second)
     return LshReference(sketch.from_codes(hasher, codes), min_count, votes, ceiling, second)
 
 
 def _check_rows(rows: int, min_count: int) -> None:
     if rows < min_count + 2:
         raise ValueError(f"reference has {rows} rows; at least {min_count + 2} are needed.")
-
-
-def encode_all(hasher: Hasher, features: Any, source: str) -> Codes:
-    """Full-length codes of a whole set, batch by batch."""
-    parts: list[Codes] = []
-    under_way, rows = [], 0
-    for batch in batches(features, source, dim=len(hasher.shift)):
-        codes, finite = hashing.start_encoding(hasher, batch)
-        parts.append(codes)
-        under_way.append((finite, source, rows))
-        rows += batch.shape[0]
-        # One behind: the next batch is read while this one is computed.
-        if len(under_way) > 1:
-            hashing.check_encoded(*under_way.pop(0))
-    hashing.check_encoded(*under_way.pop())
-    if len(parts) == 1:
-        return parts[0]
-    return Codes(
-        jnp.concatenate([p.digits for p in parts], axis=1),
-        jnp.concatenate([p.radius_bin for p in parts]),
-    )
 
 
 def lsh_score(fitted: LshReference, generated: Any, *, membership: bool = False) -> PrecisionRecall:
@@ -177,10 +155,11 @@ def lsh_score(fitted: LshReference, generated: Any, *, membership: bool = False)
             "This sketch holds counts only; voted recall and recall membership need the codes of "
             "the reference: build it with keep_codes=True, or score with votes=None."
         )
-    found = sketch.from_codes(hasher, encode_all(hasher, generated, "generated"))
-    rows, tables = found.rows, hasher.spec.num_tables
-    precision = join(tally(reference.counts, found.cells, fitted.min_count), tables, votes)
-    recall = _recall(fitted, found.counts)
+    codes = sketch.encode_all(hasher, generated, "generated")
+    cells = hashing.cell_index(hasher, codes, reference.directory)
+    rows, tables = cells.shape[1], hasher.spec.num_tables
+    precision = join(tally(reference.counts, cells, fitted.min_count), tables, votes)
+    recall = _recall(fitted, _counted(reference, cells))
     above, below = _ceilings(fitted, rows)
     return PrecisionRecall(
         precision=precision.score,
@@ -212,6 +191,11 @@ def check_reference(fitted: LshReference) -> None:
             raise ValueError(
                 "The second sample's sketch holds counts only; build it with keep_codes=True."
             )
+
+
+def _counted(reference: Sketch, cells: jax.Array) -> Array:
+    """Counts of rows whose cells, int32 `[t, m]`, are those of a reference's tables."""
+    return sketch.add_counts(sketch.empty_counts(*reference.counts.shape), cells)
 
 
 class Joined(NamedTuple):
@@ -290,13 +274,12 @@ def _share_of_counts(counts, others, min_count, *, own: int = 0):
 def _ceilings(fitted: LshReference, m: int) -> tuple[float | None, float | None]:
     if not fitted.ceiling:
         return None, None
-    hasher, votes, c = fitted.sketch.hasher, fitted.votes, fitted.min_count
-    t = hasher.spec.num_tables
-    cells, counts, n = fitted.sketch.cells, fitted.sketch.counts, fitted.sketch.rows
+    reference, votes, c = fitted.sketch, fitted.votes, fitted.min_count
+    cells, counts, n, t = reference.cells, reference.counts, reference.rows, len(reference.counts)
     if fitted.second is not None:
-        above = join(tally(counts, fitted.second.cells, c), t, votes).score
-        some = fitted.second.cells[:, subset(fitted.second.rows, m)]
-        thinned = sketch.add_counts(sketch.empty_counts(hasher), some)
+        second = sketch.cells_in(reference.directory, fitted.second)
+        above = join(tally(counts, second, c), t, votes).score
+        thinned = _counted(reference, second[:, subset(fitted.second.rows, min(m, n))])
         if cells is None:
             return above, float(np.mean(np.asarray(_share_of_counts(counts, thinned, c)) / n))
         return above, join(tally(thinned, cells, c), t, votes).score
@@ -307,7 +290,7 @@ def _ceilings(fitted: LshReference, m: int) -> tuple[float | None, float | None]
     if m >= n:
         return above, above
     rows = subset(n, m)
-    thinned = sketch.add_counts(sketch.empty_counts(hasher), cells[:, rows])
+    thinned = _counted(reference, cells[:, rows])
     own = np.zeros(n, np.int32)
     own[rows] = 1
     return above, join(tally(thinned, cells, c, own=own), t, votes).score

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lsh_gan.metrics import cell_balls, hashing, lsh
+from lsh_gan.metrics import cell_balls, hashing, lsh, sketch
 from lsh_gan.metrics.bits import choose_digits
 from lsh_gan.metrics.cell_balls import Balls, Rule
 from lsh_gan.metrics.cell_kernels import as_points
@@ -146,7 +146,7 @@ def _fit(
 ) -> LshKnnReference:
     sample = lsh.sample_rows(reference, "reference")
     hasher = draw_hash(key, sample, spec, source=source)
-    codes = lsh.encode_all(hasher, reference, "reference")
+    codes = sketch.encode_all(hasher, reference, "reference")
     if spec.num_bits == "auto":
         others = max(rule.k + 1, round(CELL_ROWS_PER_LOG2 * np.log2(reference.shape[0])))
         hasher = choose_digits(hasher, codes, min_count=others, votes=votes or 0.5)
@@ -188,7 +188,7 @@ def lsh_knn_score(
 
 def _score(fitted: LshKnnReference, generated: Array, membership: bool = False) -> PrecisionRecall:
     reference, hasher, rule = fitted.balls, fitted.hasher, fitted.rule
-    codes = lsh.encode_all(hasher, generated, "generated")
+    codes = sketch.encode_all(hasher, generated, "generated")
     balls = _balls(hasher, rule, generated, codes)
     in_r, in_g = cell_balls.hits(balls, reference, rule)
     precise, recalled = _join(in_r, fitted.votes), _join(in_g, fitted.votes)
@@ -225,7 +225,7 @@ def _recall_ceiling(fitted: LshKnnReference, m: int) -> float:
     features = reference.points.features
     rows = subset(len(features), m)
     some = features[rows]
-    codes = lsh.encode_all(hasher, some, "reference")
+    codes = sketch.encode_all(hasher, some, "reference")
     balls = _balls(hasher, fitted.rule, some, codes, alone=True)
     _, covered = cell_balls.hits(balls, reference, fitted.rule)
     covered[:, rows] = balls.covered

@@ -1,6 +1,7 @@
-"""A set of samples as counts in hash cells: fixed size, additive, one small file."""
+"""A set of samples as counts in hash cells: small, additive, one file."""
 
 import functools
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -11,10 +12,13 @@ from lsh_gan.backend import on_cpu
 from lsh_gan.metrics import hashing
 from lsh_gan.metrics.bits import check_votes, choose_digits
 from lsh_gan.metrics.checks import check_type, check_whole
+from lsh_gan.metrics.directory import Directory, joined, look_up
 from lsh_gan.metrics.hash_fit import check_spec, draw_hash
 from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
 from lsh_gan.metrics.inputs import Array, check_finite, readable_empty
 from lsh_gan.metrics.streams import batches
+
+_FEWEST = 4096  # rows of a part of a sketch that is built in a stream
 
 
 class Sketch(NamedTuple):
@@ -26,12 +30,14 @@ class Sketch(NamedTuple):
         cells: Cell of every row in every table, int32 `[t, n]`; None in a sketch of counts only,
             which cannot give a voted recall.
         rows: n.
+        directory: Where codes stand in the tables; None where codes are addresses.
     """
 
     hasher: Hasher
     counts: Array
     cells: jax.Array | None
     rows: int
+    directory: Directory | None
 
 
 def fit_hash(
@@ -77,14 +83,13 @@ def fit_hash(
     if sample.shape[0] < min_count + 2:
         raise ValueError(f"sample has {sample.shape[0]} rows; at least {min_count + 2} are needed.")
     hasher = draw_hash(key, sample, spec, source=source)
-    hasher = hasher._replace(rows=max(rows or 0, sample.shape[0]))
     if spec.num_bits == "auto":
         codes = hashing.encode(hasher, sample, "sample")
         doublings = np.log2(rows / sample.shape[0]) if rows else 0.0
         hasher = choose_digits(
             hasher, codes, min_count=min_count, votes=votes, doublings=max(0.0, doublings)
         )
-    hashing.check_memory(hasher)
+    hashing.check_memory(hasher, max(rows or 0, sample.shape[0]))
     return hasher
 
 
@@ -93,7 +98,7 @@ def build(hasher: Hasher, features: Any, *, keep_codes: bool = True) -> Sketch:
 
     Args:
         hasher: From `fit_hash`.
-        features: `[n, d]`, or an iterable of batches, of which one at a time is held.
+        features: `[n, d]`, or an iterable of batches, of which one at a time is held, beside codes.
         keep_codes: Whether to keep every row's cell, which voted recall needs.
 
     Returns:
@@ -101,43 +106,121 @@ def build(hasher: Hasher, features: Any, *, keep_codes: bool = True) -> Sketch:
 
     Raises:
         TypeError: `hasher` is not a fitted hasher, or features are not floating-point arrays.
-        ValueError: NaN, Inf, or a d other than the hasher's.
+        ValueError: NaN, Inf, a d other than the hasher's, or tables too large for memory.
     """
     check_hasher(hasher)
-    counts, cells, rows = empty_counts(hasher), [], 0
-    for batch in batches(features, "features", dim=len(hasher.shift)):
-        codes = hashing.encode(hasher, batch, "features", rows)
-        found = hashing.cell_index(hasher, codes)
-        counts = add_counts(counts, found)
-        cells.append(found)
+    if keep_codes:
+        return from_codes(hasher, encode_all(hasher, features, "features"))
+    whole, waiting, rows = None, [], 0
+    for codes in encoded(hasher, features, "features"):
+        waiting.append(codes)
+        rows += codes.digits.shape[1]
+        # Codes that wait take no more memory than tables, and are few additions of tables.
+        if rows >= (_FEWEST if whole is None else min(whole.rows, hasher.table_size(whole.rows))):
+            whole, waiting, rows = _added(hasher, whole, waiting), [], 0
+    return _added(hasher, whole, waiting) if waiting else whole
+
+
+def _added(hasher: Hasher, whole: Sketch | None, codes: list[Codes]) -> Sketch:
+    part = from_codes(hasher, _joined(codes))._replace(cells=None)
+    return part if whole is None else merge(whole, part)
+
+
+def encoded(hasher: Hasher, features: Any, source: str) -> Iterator[Codes]:
+    """Full-length codes, batch by batch."""
+    under_way: list[tuple[Codes, Any, int]] = []
+    rows = 0
+    for batch in batches(features, source, dim=len(hasher.shift)):
+        under_way.append((*hashing.start_encoding(hasher, batch), rows))
         rows += batch.shape[0]
-        if not keep_codes:
-            cells.clear()
-    return Sketch(hasher, counts, jnp.concatenate(cells, axis=1) if keep_codes else None, rows)
+        # One behind: the next batch is read while this one is computed.
+        if len(under_way) > 1:
+            yield _checked(under_way.pop(0), source)
+    yield _checked(under_way.pop(), source)
+
+
+def _checked(encoded: tuple[Codes, Any, int], source: str) -> Codes:
+    codes, finite, first_row = encoded
+    hashing.check_encoded(finite, source, first_row)
+    return codes
+
+
+def encode_all(hasher: Hasher, features: Any, source: str) -> Codes:
+    """Full-length codes of a whole set."""
+    return _joined(list(encoded(hasher, features, source)))
+
+
+def _joined(parts: list[Codes]) -> Codes:
+    if len(parts) == 1:
+        return parts[0]
+    return Codes(
+        jnp.concatenate([p.digits for p in parts], axis=1),
+        jnp.concatenate([p.radius_bin for p in parts]),
+    )
 
 
 def from_codes(hasher: Hasher, codes: Codes) -> Sketch:
     """The sketch of rows whose full-length codes are at hand."""
-    return from_cells(hasher, hashing.cell_index(hasher, codes))
+    hashing.check_memory(hasher, codes.digits.shape[1])
+    directory = hashing.directory_of(hasher, codes)
+    return from_cells(hasher, hashing.cell_index(hasher, codes, directory), directory)
 
 
-def from_cells(hasher: Hasher, cells: jax.Array) -> Sketch:
-    """The sketch of rows whose cells, int32 `[t, n]`, are at hand."""
-    return Sketch(hasher, add_counts(empty_counts(hasher), cells), cells, cells.shape[1])
+def from_cells(hasher: Hasher, cells: jax.Array, directory: Directory | None) -> Sketch:
+    """The sketch of rows whose cells, int32 `[t, n]`, in a directory of theirs are at hand."""
+    rows = cells.shape[1]
+    counts = add_counts(empty_counts(hasher.spec.num_tables, hasher.cells(rows)), cells)
+    return Sketch(hasher, counts, cells, rows, directory)
 
 
 def merge(a: Sketch, b: Sketch) -> Sketch:
     """The sketch of two sets together: counts add, codes follow one another.
 
     Raises:
-        ValueError: The two were not made by the same hasher.
+        ValueError: The two were not made by the same hasher, or do not fit in memory together.
     """
     for part in (a, b):
         check_type("part", part, Sketch, "a Sketch, see build")
     check_same_hasher(a.hasher, b.hasher)
+    hasher, rows = a.hasher, a.rows + b.rows
     both = a.cells is not None and b.cells is not None
-    cells = jnp.concatenate([a.cells, b.cells], axis=1) if both else None
-    return Sketch(a.hasher, a.counts + b.counts, cells, a.rows + b.rows)
+    if a.directory is None:
+        directory, counts = None, a.counts + b.counts
+        cells = [a.cells, b.cells]
+    else:
+        hashing.check_memory(hasher, rows)
+        directory = joined(a.directory, b.directory, hasher.table_size(rows))
+        counts = sum(_counts_in(directory, part) for part in (a, b))
+        cells = [cells_in(directory, part) for part in (a, b)] if both else []
+    return Sketch(hasher, counts, jnp.concatenate(cells, axis=1) if both else None, rows, directory)
+
+
+def _counts_in(directory: Directory, sketch: Sketch) -> Array:
+    """Counts of a sketch where another directory, which lists all its codes, has them."""
+    tables = len(sketch.counts)
+    counts = np.asarray(sketch.counts).reshape(tables, -1, sketch.directory.size)
+    moved = np.zeros((*counts.shape[:2], directory.size), np.int32)
+    addresses = np.asarray(look_up(directory, jnp.asarray(sketch.directory.keys)))
+    for of_table, old, at, listed in zip(
+        moved, counts, addresses, sketch.directory.listed, strict=True
+    ):
+        of_table[:, at[:listed]] = old[:, :listed]
+    moved = moved.reshape(tables, -1)
+    return moved if on_cpu() else jnp.asarray(moved)
+
+
+def cells_in(directory: Directory | None, sketch: Sketch) -> jax.Array:
+    """Cells of the rows of a sketch, int32 `[t, n]`, as another directory has them."""
+    if directory is None or directory is sketch.directory:
+        return sketch.cells
+    return _cells_in(directory, sketch.directory, sketch.cells)
+
+
+@jax.jit
+def _cells_in(directory: Directory, own: Directory, cells: jax.Array) -> jax.Array:
+    radius_bin, address = jnp.divmod(cells, own.size)
+    keys = jnp.take_along_axis(own.keys, address, axis=1)
+    return radius_bin * directory.size + look_up(directory, keys)
 
 
 def check_hasher(hasher: Any) -> None:
@@ -156,12 +239,11 @@ def check_same_hasher(a: Hasher, b: Hasher) -> None:
             raise ValueError(f"The sketches come from different hashers: {field} differs{detail}.")
 
 
-def empty_counts(hasher: Hasher) -> Array:
-    """Zeros, int32 `[t, cells]`; NumPy's on a CPU, which counts there in half the time."""
-    shape = hasher.spec.num_tables, hasher.cells
+def empty_counts(tables: int, cells: int) -> Array:
+    """Zeros, int32 `[tables, cells]`; NumPy's on a CPU, which counts there in half the time."""
     if not on_cpu():
-        return jnp.zeros(shape, jnp.int32)
-    counts = readable_empty(shape, np.int32)
+        return jnp.zeros((tables, cells), jnp.int32)
+    counts = readable_empty((tables, cells), np.int32)
     counts.fill(0)
     return counts
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.metrics import distances
+from lsh_gan.metrics.directory import Directory, list_keys
 from lsh_gan.metrics.distances import Frame
 from lsh_gan.metrics.hashing import Hasher, HashSpec
 from lsh_gan.metrics.inputs import Array
@@ -27,7 +28,7 @@ from lsh_gan.metrics.nearest import Nearest
 from lsh_gan.metrics.sketch import Sketch, from_cells
 from lsh_gan.metrics.types import Ceiling
 
-VERSION = 5  # also counts the ways that codes are made: bump it when a hash of equal arrays changes
+VERSION = 6  # also counts the ways that codes are made: bump it when a hash of equal arrays changes
 _UNREADABLE = (
     OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, NotImplementedError,
     RuntimeError, zipfile.BadZipFile, zlib.error,
@@ -169,39 +170,56 @@ def _from_sketch(sketch: Sketch) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     occupied = np.flatnonzero(counts)
     arrays = {name: np.asarray(getattr(hasher, name)) for name in _HASHER_ARRAYS}
     arrays |= {"occupied": occupied, "occupied_counts": counts.ravel()[occupied]}
-    if sketch.cells is not None:
-        arrays["cells"] = _short(sketch)
+    arrays |= _of_rows(sketch, "")
     header = {
         "kind": "sketch", "source": hasher.source, "rows": sketch.rows,
         "spec": dataclasses.asdict(hasher.spec), "scale": hasher.scale, "width": hasher.width,
-        "hasher_rows": hasher.rows,
     }  # fmt: skip
     return arrays, header
 
 
-def _short(sketch: Sketch) -> np.ndarray:
-    """Cells of every row in the smallest type that holds them."""
-    return np.asarray(sketch.cells).astype(np.min_scalar_type(max(0, sketch.hasher.cells - 1)))
+def _of_rows(sketch: Sketch, prefix: str) -> dict[str, np.ndarray]:
+    """Cells of every row in the smallest type that holds them, and the directory they are in."""
+    arrays = {}
+    if sketch.cells is not None:
+        most = sketch.hasher.cells(sketch.rows) - 1
+        arrays[f"{prefix}cells"] = np.asarray(sketch.cells).astype(np.min_scalar_type(most))
+    if sketch.directory is not None:
+        keys, listed = np.asarray(sketch.directory.keys), sketch.directory.listed
+        arrays[f"{prefix}listed"] = listed
+        arrays[f"{prefix}keys"] = keys[np.arange(keys.shape[1]) < listed[:, None]]
+    return arrays
+
+
+def _directory(
+    arrays: dict[str, np.ndarray], prefix: str, hasher: Hasher, rows: int
+) -> Directory | None:
+    if not hasher.listed:
+        return None
+    ends = np.cumsum(arrays[f"{prefix}listed"])
+    return list_keys(np.split(arrays[f"{prefix}keys"], ends[:-1]), hasher.table_size(rows))
 
 
 def _to_sketch(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> Sketch:
     hasher = Hasher(
         spec=HashSpec(**header["spec"]), scale=header["scale"], width=header["width"],
-        source=header["source"], rows=header["hasher_rows"],
+        source=header["source"],
         **{name: arrays[name] for name in _HASHER_ARRAYS},
     )  # fmt: skip
-    counts = np.zeros((hasher.spec.num_tables, hasher.cells), np.int32)
+    rows = header["rows"]
+    counts = np.zeros((hasher.spec.num_tables, hasher.cells(rows)), np.int32)
     counts.ravel()[arrays["occupied"]] = arrays["occupied_counts"]
     cells = arrays.get("cells")
     cells = None if cells is None else jnp.asarray(cells.astype(np.int32))
-    return Sketch(hasher, jnp.asarray(counts), cells, header["rows"])
+    directory = _directory(arrays, "", hasher, rows)
+    return Sketch(hasher, jnp.asarray(counts), cells, rows, directory)
 
 
 def _from_lsh(fitted: LshReference) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     check_reference(fitted)
     arrays, header = _from_sketch(fitted.sketch)
     if fitted.second is not None:
-        arrays["second_cells"] = _short(fitted.second)
+        arrays |= _of_rows(fitted.second, "second_")
     header |= {
         "kind": "lsh", "min_count": fitted.min_count, "votes": fitted.votes,
         "ceiling": fitted.ceiling,
@@ -213,7 +231,8 @@ def _to_lsh(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> LshReferen
     first, second = _to_sketch(arrays, header), None
     if "second_cells" in arrays:
         cells = arrays["second_cells"].astype(np.int32)
-        second = from_cells(first.hasher, jnp.asarray(cells))
+        directory = _directory(arrays, "second_", first.hasher, cells.shape[1])
+        second = from_cells(first.hasher, jnp.asarray(cells), directory)
     return LshReference(first, header["min_count"], header["votes"], header["ceiling"], second)
 
 

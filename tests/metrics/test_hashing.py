@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lsh_gan.metrics import Hasher, HashSpec, fit_hash
-from lsh_gan.metrics.hashing import cell_index, cell_keys, encode
+from lsh_gan.metrics.hashing import cell_index, cell_keys, directory_of, encode
 
 FAMILIES = ["affine", "hyperplane", "pstable"]
 # Float32 rounding of features scaled to norms near 1; only exact ties come closer to an edge here.
@@ -31,7 +31,7 @@ def exact_hasher(family, radius_bins, digits):
     edges = np.array([0.4, 0.7, 0.95, 1.15], np.float32) if radius_bins else np.zeros(0, np.float32)
     return Hasher(
         spec, np.array(digits, np.int32), np.array([1.0, -2.0, 0.0, 0.5]), 0.25, directions,
-        members, thresholds, 0.375 if family == "pstable" else 1.0, edges, 400,
+        members, thresholds, 0.375 if family == "pstable" else 1.0, edges,
     )  # fmt: skip
 
 
@@ -61,16 +61,8 @@ def reference_codes(hasher, features, tie=0.0):
     return digits, (norms[:, None] > edges + slack).sum(axis=1)
 
 
-def mix(code, radius_bin, address_bits):
-    """The finaliser of MurmurHash3, by which pstable addresses its cells."""
-    code = (code ^ (radius_bin * 0x9E3779B9)) % 2**32
-    code = (code ^ (code >> 16)) * 0x85EBCA6B % 2**32
-    code = (code ^ (code >> 13)) * 0xC2B2AE35 % 2**32
-    return (code ^ (code >> 16)) >> (32 - address_bits)
-
-
 def reference_cells(hasher, features, tie=0.0):
-    """Cells as the documentation addresses them, `[t, n]`."""
+    """Radius bin and code of each row as one number, `[t, n]`."""
     bits = 3 if hasher.spec.family == "pstable" else 1
     digits, radius = reference_codes(hasher, features, tie)
     codes = [
@@ -79,16 +71,24 @@ def reference_cells(hasher, features, tie=0.0):
         else 0 * radius
         for d in digits
     ]
-    if hasher.spec.family == "pstable":  # mixed into a table of 16 cells a row, at least 1024
-        address = max(10, int(np.ceil(np.log2(hasher.rows))) + 4)
-        return np.stack(
-            [
-                [mix(int(c), int(r), address) for c, r in zip(code, radius, strict=True)]
-                for code in codes
-            ]
-        )
-    address = max(hasher.digits)
+    address = bits * int(max(hasher.digits))
     return np.stack(codes) + (radius << (address + address % 2))
+
+
+def cells_of(hasher, features):
+    codes = encode(hasher, features)
+    return np.asarray(cell_index(hasher, codes, directory_of(hasher, codes)))
+
+
+def check_cells(hasher, cells, expected):
+    """Cells are the codes, or with a directory one number for each different code."""
+    assert 0 <= cells.min() <= cells.max() < hasher.cells(cells.shape[1])
+    if hasher.spec.family != "pstable":
+        np.testing.assert_array_equal(cells, expected)
+        return
+    for found, of_table in zip(cells, expected, strict=True):
+        pairs = np.unique(np.stack([found, of_table]), axis=1)
+        assert pairs.shape[1] == len(np.unique(found)) == len(np.unique(of_table))
 
 
 @pytest.mark.parametrize("digits", [(5, 5, 5), (4, 3, 3), (0, 0, 0)])
@@ -96,9 +96,8 @@ def reference_cells(hasher, features, tie=0.0):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_codes_equal_the_definition_ties_included(family, radius_bins, digits):
     hasher, x = exact_hasher(family, radius_bins, digits), exact_features(400)
-    cells = np.asarray(cell_index(hasher, encode(hasher, x)))
-    np.testing.assert_array_equal(cells, reference_cells(hasher, x))
-    assert cells.max() < hasher.cells
+    cells = cells_of(hasher, x)
+    check_cells(hasher, cells, reference_cells(hasher, x))
     if digits[0]:
         assert len(np.unique(cells)) > 5
 
@@ -107,7 +106,6 @@ def test_codes_equal_the_definition_ties_included(family, radius_bins, digits):
 @pytest.mark.parametrize("radius_bins", [0, 8])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fitted_codes_equal_the_definition(family, radius_bins, num_directions):
-    # 6 digits of pstable are 18 bits, which are not folded.
     spec = HashSpec(
         family=family, num_tables=5, num_bits=6, radius_bins=radius_bins,
         num_directions=num_directions,
@@ -115,27 +113,39 @@ def test_fitted_codes_equal_the_definition(family, radius_bins, num_directions):
     r, g = draw(300, 16), 1.3 * draw(200, 16, 1)
     hasher = fit_hash(jax.random.key(3), r, spec)
     for x in (g, jnp.asarray(g), g.astype(np.float64)):
-        cells = np.asarray(cell_index(hasher, encode(hasher, x)))
-        np.testing.assert_array_equal(cells, reference_cells(hasher, x))
+        check_cells(hasher, cells_of(hasher, x), reference_cells(hasher, x))
     if family != "pstable":  # rows of the fit lie on thresholds and edges
-        cells = np.asarray(cell_index(hasher, encode(hasher, r)))
-        np.testing.assert_array_equal(cells, reference_cells(hasher, r, TIE))
+        check_cells(hasher, cells_of(hasher, r), reference_cells(hasher, r, TIE))
 
 
-def test_pstable_mixes_long_codes_and_keys_stay_distinct():
-    spec = HashSpec(family="pstable", num_tables=3, num_bits=10, radius_bins=2)
-    r = draw(200, 2)
+@pytest.mark.parametrize("num_bits", [1, 10])
+def test_codes_are_looked_up_among_those_of_the_reference(num_bits):
+    spec = HashSpec(family="pstable", num_tables=3, num_bits=num_bits, radius_bins=2)
+    r, g = draw(700, 2), 2 * draw(900, 2, 1)
     hasher = fit_hash(jax.random.key(0), r, spec)
-    codes = encode(hasher, r)
-    cells, keys = np.asarray(cell_index(hasher, codes)), cell_keys(hasher, codes)
-    np.testing.assert_array_equal(cells, reference_cells(hasher, r))
-    assert 0 <= cells.min() <= cells.max() < hasher.cells == 2**12  # 8 bits of rows, and 4 more
-    digits, radius = reference_codes(hasher, r)
-    for table, key, row in zip(cells, keys, digits, strict=True):
-        whole = len(np.unique(np.column_stack([row, radius]), axis=0))
-        # One key for each code; an address may be shared, by a few of 200 in 4096.
-        assert len(np.unique(key)) == len(np.unique(np.stack([key, table]), axis=1).T) == whole
-        assert 0.9 * whole < len(np.unique(table)) <= whole
+    codes, others = encode(hasher, r), encode(hasher, g)
+    directory = directory_of(hasher, codes)
+    cells, found = (np.asarray(cell_index(hasher, c, directory)) for c in (codes, others))
+    own, other = cell_keys(hasher, codes), cell_keys(hasher, others)
+    np.testing.assert_array_equal(own, reference_cells_as_keys(hasher, r))
+    for table in range(3):
+        at = dict(zip(own[table].tolist(), cells[table].tolist(), strict=True))
+        assert len(set(at.values())) == len(at)
+        known = {key & 0xFFFFFFFF for key in at}
+        for key, cell in zip(other[table].tolist(), found[table].tolist(), strict=True):
+            if key in at:
+                assert cell == at[key]
+            else:  # another radius bin of a known code, or the last place, where nothing is
+                assert cell not in at.values()
+                unknown = key & 0xFFFFFFFF not in known
+                assert unknown == (cell % directory.size == directory.size - 1)
+    assert (found % directory.size == directory.size - 1).any()
+
+
+def reference_cells_as_keys(hasher, features):
+    digits, radius = reference_codes(hasher, features)
+    codes = [d @ 8 ** np.arange(d.shape[1])[::-1] for d in digits]
+    return np.stack(codes) + (radius << 32)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -244,13 +254,10 @@ def test_codes_do_not_depend_on_scale_and_offset():
     r, key = draw(200, 8).astype(np.float64), jax.random.key(0)
     spec = HashSpec(num_tables=4, num_bits=6)
     first, scaled = fit_hash(key, r, spec), fit_hash(key, 1024 * r, spec)
-    np.testing.assert_array_equal(
-        cell_index(first, encode(first, r)), cell_index(scaled, encode(scaled, 1024 * r))
-    )
+    own = cell_keys(first, encode(first, r))
+    np.testing.assert_array_equal(own, cell_keys(scaled, encode(scaled, 1024 * r)))
     moved = fit_hash(key, r + 1e6, spec)
-    differ = np.asarray(cell_index(first, encode(first, r))) != cell_index(
-        moved, encode(moved, r + 1e6)
-    )
+    differ = own != cell_keys(moved, encode(moved, r + 1e6))
     # μ moves by rounding at 1e6 alone, which few thresholds notice.
     assert differ.mean() < 0.01
 
@@ -303,12 +310,11 @@ def test_a_mean_near_the_origin_is_taken_off_the_products(family):
     assert len(near.offsets) == 128
     assert len(far.offsets) == 0
     shifted = near._replace(offsets=np.zeros(0, np.float32))
-    np.testing.assert_array_equal(cell_index(near, encode(near, r)), reference_cells(near, r, TIE))
-    differ = np.asarray(
-        cell_index(near, encode(near, r)) != cell_index(shifted, encode(shifted, r))
-    )
+    check_cells(near, cells_of(near, r), reference_cells(near, r, TIE))
+    own = cell_keys(near, encode(near, r))
+    differ = own != cell_keys(shifted, encode(shifted, r))
     assert differ.mean() < 0.002
-    differ = np.asarray(cell_index(near, encode(near, r)) != cell_index(far, encode(far, r + 64)))
+    differ = own != cell_keys(far, encode(far, r + 64))
     assert differ.mean() < 0.02  # the mean and the thresholds are rounded at 64
     with pytest.raises(ValueError, match=r"NaN or Inf .* in row 7"):
         encode(near, np.where(np.arange(400)[:, None] == 7, np.float32(np.nan), r))

@@ -27,18 +27,8 @@ def draw(n, d, seed=0):
     return np.random.default_rng([n, d, seed]).standard_normal((n, d)).astype(np.float32)
 
 
-def mix(code, radius_bin, address_bits):
-    """The finaliser of MurmurHash3, by which pstable addresses its cells."""
-    code = (code ^ (radius_bin * 0x9E3779B9)) % 2**32
-    code = (code ^ (code >> 16)) * 0x85EBCA6B % 2**32
-    code = (code ^ (code >> 13)) * 0xC2B2AE35 % 2**32
-    return (code ^ (code >> 16)) >> (32 - address_bits)
-
-
 def reference_codes(hasher, features):
     """The code of each row in each table, as tuples (digits and radius bin), in float64.
-
-    For pstable the address that it is mixed into.
 
     A value within float32 rounding of an edge counts as equal to it, and an equal one is not above
     it, but for the first edge, which lies just below the innermost row.
@@ -56,13 +46,6 @@ def reference_codes(hasher, features):
         else:
             digits = offset > 1e-6
         codes = np.column_stack([digits, radius]).astype(int)
-        if hasher.spec.family == "pstable":
-            places = 8 ** np.arange(b)[::-1]
-            address = max(10, int(np.ceil(np.log2(hasher.rows))) + 4)
-            codes = [
-                [mix(int(c[:-1] @ places), int(c[-1]), address)]
-                for c in codes + np.array([4] * int(b) + [0])
-            ]
         tables.append([tuple(row) for row in codes])
     return tables
 
@@ -230,7 +213,7 @@ def test_a_share_of_tables_and_votes_agree_on_one_table():
 
 def test_at_least_one_table_must_say_yes():
     r, g = draw(200, 8), draw(100, 8) + 50
-    spec = HashSpec(family="affine", num_bits=4)  # whose cells do not collide
+    spec = HashSpec(family="affine", num_bits=4)
     for score in (lsh_precision_recall, lsh_knn_precision_recall):
         assert score(KEY, r, g, spec=spec, votes=1e-12).precision == 0
 

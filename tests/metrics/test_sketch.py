@@ -19,6 +19,7 @@ from lsh_gan.metrics import (
     merge,
     save,
 )
+from lsh_gan.metrics.hashing import cell_keys, encode
 
 KEY = jax.random.key(0)
 SPEC = HashSpec(family="affine", num_tables=4, num_bits=5, radius_bins=3)
@@ -37,7 +38,8 @@ def hasher():
 def check_equal(a, b):
     """Bit for bit: values and types."""
     assert a.rows == b.rows
-    for x, y in zip((*a.hasher, a.counts, a.cells), (*b.hasher, b.counts, b.cells), strict=True):
+    parts = [(*s.hasher, s.counts, s.cells, *(s.directory or ())) for s in (a, b)]
+    for x, y in zip(*parts, strict=True):
         assert type(x) is type(y) or isinstance(x, (np.ndarray, jax.Array))
         if isinstance(x, (np.ndarray, jax.Array)):
             assert x.dtype == y.dtype
@@ -57,9 +59,12 @@ def test_counts_are_those_of_the_cells(family):
         np.testing.assert_array_equal(counts, np.bincount(cells, minlength=len(counts)))
 
 
+@pytest.mark.parametrize("family", ["affine", "pstable"])
 @pytest.mark.parametrize("keep_codes", [True, False])
-def test_merged_halves_are_the_whole(hasher, keep_codes):
+def test_merged_halves_are_the_whole(family, keep_codes):
     x = draw(301, 6, 1)
+    spec = HashSpec(family=family, num_tables=4, num_bits=5, radius_bins=3)
+    hasher = fit_hash(KEY, draw(200, 6), spec)
     whole = build(hasher, x, keep_codes=keep_codes)
     a, b = (build(hasher, part, keep_codes=keep_codes) for part in (x[:120], x[120:]))
     check_equal(merge(a, b), whole)
@@ -71,10 +76,10 @@ def test_rows_have_the_same_cells_in_a_batch_of_any_size():
     """Products of few rows may be rounded otherwise, and a row near a threshold would move."""
     x = np.random.default_rng(2).standard_normal((2000, 64)).astype(np.float32) + 1
     hasher = fit_hash(KEY, x, HashSpec(num_bits=10))
-    whole = np.asarray(build(hasher, x).cells)
+    whole = cell_keys(hasher, encode(hasher, x))
     for rows in (1, 7, 16, 250):
         starts = range(0, 2000 if rows > 7 else 60 * rows, rows)
-        parts = [np.asarray(build(hasher, x[i : i + rows]).cells) for i in starts]
+        parts = [cell_keys(hasher, encode(hasher, x[i : i + rows])) for i in starts]
         found = np.concatenate(parts, axis=1)
         np.testing.assert_array_equal(found, whole[:, : found.shape[1]])
 
