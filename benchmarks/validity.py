@@ -12,6 +12,8 @@ For each metric and data set:
 - Garbage: precision over its ceiling when every sample is the mean of the reference, the average
   of eight real points, or comes from a generator that 2 bits have destroyed: the packaged DCGAN
   against real images, and a DCGAN of faces against itself where `checkpoints/face_dcgan` is.
+- Flat images, the same: images of one grey level each, and the packaged DCGAN before training,
+  whose images are nearly grey. No aim was set; they lie just outside a dense part of the data.
 - Outliers: change of the score of the clean samples, in points, for each 1 % of outliers in R, in
   G, or in both. Packages without memberships: outliers are taken to be misses.
 
@@ -38,6 +40,7 @@ from lsh_gan.metrics import HashSpec
 
 OUTLIER_SHARES = (0.05, 0.1)
 PLACES = ("R", "G", "RG")
+PARTS = ("sweeps", "garbage", "flat", "outliers")  # of the numbers of a metric
 # Sets whose response to outliers is measured: name to (sweep, step).
 KINDS = {
     "same": ("shift", 0),
@@ -52,7 +55,7 @@ def measure(metric: Metric, data: cases.Data, seed: int) -> dict[str, dict]:
     rows, every = metric.rows, metric.every
     fitted = metric.fit(data.reference[::rows], seed)
     start = fitted(data.base[::rows])
-    columns: dict = {name: {"sweeps": {}, "garbage": {}, "outliers": {}} for name in start}
+    columns: dict = {name: {part: {} for part in PARTS} for name in start}
     kept: dict = {}
     for sweep in cases.sweeps(data, np.random.default_rng(seed)):
         wanted = {step for name, step in KINDS.values() if name == sweep.name}
@@ -78,6 +81,9 @@ def measure(metric: Metric, data: cases.Data, seed: int) -> dict[str, dict]:
         for label, (judge, generated) in ruined.items():
             for name, score in judge(generated[::rows]).items():
                 columns[name]["garbage"][label] = float(score.precise.mean() / score.ceiling)
+        for label, make in {"grey": cases.grey, "untrained": cases.untrained}.items():
+            for name, score in fitted(make(len(data.base))[::rows]).items():
+                columns[name]["flat"][label] = float(score.precise.mean() / score.ceiling)
     for place, kind, slopes in _responses(metric, fitted, data, seed, kept):
         for name, column in columns.items():
             column["outliers"][f"{place} {kind}"] = slopes[name]

@@ -124,6 +124,35 @@ def destroyed(count: int) -> np.ndarray:
 
 
 @functools.cache
+def grey(count: int) -> np.ndarray:
+    """Features of images of one grey level each, 0 to 255, `[count, d]`."""
+    levels = np.random.default_rng(1).integers(0, 256, count, np.uint8)
+    return _embed(np.broadcast_to(levels[:, None, None, None], (count, 32, 32, 1)))
+
+
+@functools.cache
+def untrained(count: int) -> np.ndarray:
+    """Features of samples of the packaged DCGAN before any training, `[count, d]`.
+
+    Weights are drawn from N(0, 0.02²), as DCGANs begin (Radford et al. 2016, arXiv:1511.06434),
+    and batch norms do nothing.
+    """
+    from lsh_gan import generators, sampling
+
+    generator, rng = generators.load("dcgan"), np.random.default_rng(1)
+    starts = {"scale": np.ones, "var": np.ones, "bias": np.zeros, "mean": np.zeros}
+
+    def drawn(path, leaf):
+        start = starts.get(path[-1].key)
+        values = rng.normal(0, 0.02, leaf.shape) if start is None else start(leaf.shape)
+        return np.asarray(values, np.float32)
+
+    params = jax.tree_util.tree_map_with_path(drawn, generator.params)
+    batches = sampling.sample(generator, params, jax.random.key(1), count, batch_size=250)
+    return _embed(np.concatenate(list(batches)))
+
+
+@functools.cache
 def faces(count: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Features of a DCGAN of faces, whole and at 2 bits; None where it has not been converted.
 

@@ -56,10 +56,10 @@ def _knn(reference: np.ndarray, seed: int) -> Fitted:
     return _ours("KNN", metrics.knn_score, metrics.knn_fit(reference))
 
 
-def _lsh(name: str, votes: float | None = 0.5, **options) -> Metric:
+def _lsh(name: str, votes: float | None = 0.5, min_count: int = 1, **options) -> Metric:
     def fit(reference, seed):
         key, spec = jax.random.key(seed), HashSpec(**options)
-        fitted = metrics.lsh_fit(key, reference, spec=spec, votes=votes)
+        fitted = metrics.lsh_fit(key, reference, spec=spec, votes=votes, min_count=min_count)
         return _ours(name, metrics.lsh_score, fitted)
 
     return Metric(fit)
@@ -103,6 +103,7 @@ METRICS = {
     "LSH": _lsh("LSH"),
     "LSH affine": _lsh("LSH affine", family="affine"),
     "LSH hyperplane": _lsh("LSH hyperplane", family="hyperplane"),
+    "LSH c = 2": _lsh("LSH c = 2", min_count=2),
     "LSH shares": _lsh("LSH shares", votes=None),
     "LSH 64 directions": _lsh("LSH 64 directions", num_directions=64),
     "LSH+KNN": _lsh_knn("LSH+KNN"),
@@ -110,5 +111,6 @@ METRICS = {
     "prdc": Metric(_prdc, every=2),
     "TopP&R": Metric(_top_pr, every=2, rows=2),
     "LSH+KNN affine": _lsh_knn("LSH+KNN affine", family="affine"),
+    "LSH+KNN hyperplane": _lsh_knn("LSH+KNN hyperplane", family="hyperplane"),
     "LSH+KNN union": _lsh_knn("LSH+KNN union", votes=None),
 }

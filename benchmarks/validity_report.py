@@ -50,8 +50,9 @@ def summarise(runs: list[dict]) -> dict[str, float]:
             if falls is not None:
                 values = [(_spearman if falls else np.ptp)(part[score]) for part in parts]
                 lines[f"{'rho' if falls else 'moves'} {name}: {score}"] = float(np.mean(values))
-    for name in runs[0]["garbage"]:
-        lines[f"garbage {name}"] = float(np.mean([run["garbage"][name] for run in runs]))
+    for part in ("garbage", "flat"):
+        for name in runs[0][part]:
+            lines[f"{part} {name}"] = float(np.mean([run[part][name] for run in runs]))
     for place in ("R", "G", "RG"):
         # The sign is kept until seeds are averaged: the noise of a refit is not a response.
         kinds = [k for k in runs[0]["outliers"] if k.split()[0] == place]
@@ -78,7 +79,10 @@ def verdict(results: dict) -> str:
         "and both); garbage precision under 0.2 of the ceiling. Worst value of each, **bold** "
         "where the aim is met.\n\n"
     )
-    head = ("data", "metric", "least ρ (sweep)", "false response", "outliers, of KNN's", "garbage")
+    head = (
+        "data", "metric", "least ρ (sweep)", "false response", "outliers, of KNN's", "garbage",
+        "flat images",
+    )  # fmt: skip
     text.append("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|\n")
     for data, by_metric in results.items():
         knn = np.mean(list(_of(by_metric["KNN"], "outliers").values())) if "KNN" in by_metric else 1
@@ -91,6 +95,7 @@ def verdict(results: dict) -> str:
                 _met(f"{rho[worst]:.3f}", rho[worst] >= 0.95) + f" ({worst})",
                 f"{moves:.2f}", _met(f"{ratio:.2f}", ratio <= 0.25),
                 _met(f"{garbage:.2f}", garbage < 0.2),
+                f"{max(flat):.2f}" if (flat := _of(lines, "flat").values()) else "",
             ]  # fmt: skip
             text.append(f"| {data} | {metric} | " + " | ".join(cells) + " |\n")
     return "".join(text)
@@ -104,7 +109,7 @@ def _tables(results: dict) -> Iterator[str]:
     """Markdown: a block a data set, a line a quantity, a column a metric."""
     yield (
         "\n## All numbers\n\nrho: Spearman correlation with the truth. moves: range of a score "
-        "that should\nstay. garbage: precision over ceiling. outliers: points for each 1 %.\n"
+        "that should\nstay. garbage, flat images: precision over ceiling. outliers: points for each 1 %.\n"
     )
     for data, by_metric in results.items():
         names = list(by_metric)
