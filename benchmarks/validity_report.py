@@ -109,7 +109,7 @@ def _tables(results: dict) -> Iterator[str]:
     """Markdown: a block a data set, a line a quantity, a column a metric."""
     yield (
         "\n## All numbers\n\nrho: Spearman correlation with the truth. moves: range of a score "
-        "that should\nstay. garbage, flat images: precision over ceiling. outliers: points for each 1 %.\n"
+        "that should\nstay. garbage, flat: precision over ceiling. outliers: points for each 1 %.\n"
     )
     for data, by_metric in results.items():
         names = list(by_metric)
