@@ -66,12 +66,9 @@ class HashSpec:
         check_type("family", self.family, str, "the name of a hash family")
         most = choose("hash family", self.family, _MAX_DIGITS)
         self._check_bits(most)
-        check_whole(
-            num_tables=self.num_tables,
-            radius_bins=self.radius_bins,
-            num_directions=self.num_directions,
-        )
-        check_real(width=self.width, ceiling_target=self.ceiling_target)
+        for field in ("num_tables", "radius_bins", "num_directions"):
+            self._set(field, *check_whole(**{field: getattr(self, field)}))
+        width, target = check_real(width=self.width, ceiling_target=self.ceiling_target)
         for field, least in (("num_tables", 1), ("radius_bins", 0), ("num_directions", 0)):
             if getattr(self, field) < least:
                 raise ValueError(f"{field} = {getattr(self, field)}; expected at least {least}.")
@@ -83,10 +80,16 @@ class HashSpec:
                 f"num_directions = {self.num_directions}; a table draws {least} from the pool "
                 "(0 gives every table its own)."
             )
-        if not 0 < self.width < np.inf:
+        if not 0 < width < np.inf:
             raise ValueError(f"width = {self.width}; expected a positive number.")
-        if not 0 < self.ceiling_target < 1:
+        if not 0 < target < 1:
             raise ValueError(f"ceiling_target = {self.ceiling_target}; expected it in (0, 1).")
+        self._set("width", width)
+        self._set("ceiling_target", target)
+
+    def _set(self, field: str, value: int | float) -> None:
+        """Makes a field of a frozen instance a Python number: NumPy's would overflow in sums."""
+        object.__setattr__(self, field, value)
 
     def _check_bits(self, most: int) -> None:
         bits = self.num_bits
@@ -97,6 +100,7 @@ class HashSpec:
             raise TypeError(hint)
         if isinstance(bits, str) or not 0 <= bits <= most:
             raise ValueError(hint)
+        self._set("num_bits", int(bits))
 
     @property
     def max_digits(self) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from lsh_gan.backend import on_cpu
 from lsh_gan.metrics import hashing
 from lsh_gan.metrics.bits import check_votes, choose_digits
-from lsh_gan.metrics.checks import check_type, check_whole
+from lsh_gan.metrics.checks import check_flags, check_type, check_whole
 from lsh_gan.metrics.hash_fit import check_spec, draw_hash
 from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
 from lsh_gan.metrics.inputs import Array, check_finite, readable_empty
@@ -66,9 +66,9 @@ def fit_hash(
     """
     spec = HashSpec() if spec is None else spec
     check_spec(key, spec, source)
-    check_votes(min_count, votes)
+    min_count = check_votes(min_count, votes)
     if rows is not None:
-        check_whole(rows=rows)
+        (rows,) = check_whole(rows=rows)
         if rows < 1:
             raise ValueError(f"rows = {rows}; expected at least 1.")
     parts = list(batches(sample, "sample"))
@@ -104,6 +104,7 @@ def build(hasher: Hasher, features: Any, *, keep_codes: bool = True) -> Sketch:
         ValueError: NaN, Inf, or a d other than the hasher's.
     """
     check_hasher(hasher)
+    check_flags(keep_codes=keep_codes)
     counts, cells, rows = empty_counts(hasher), [], 0
     for batch in batches(features, "features", dim=len(hasher.shift)):
         codes = hashing.encode(hasher, batch, "features", rows)
