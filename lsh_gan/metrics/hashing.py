@@ -36,6 +36,7 @@ _SPARE_BITS = 4  # cells for each row, as a power of two, where codes are mixed 
 _MEMORY_BYTES = 2**31
 _FEWEST = 512  # rows of a batch: of fewer, products and norms are rounded otherwise
 _MOST_TABLES = 2**16 - 1
+_MOST_BINS = 32_000  # with those around them they are numbered in int16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ class HashSpec:
         num_bits: Directions in a table, 0 (one cell for every radius bin) to 24 (pstable: 10), or
             'auto': as many as put the ceiling at `ceiling_target`; some tables then have one more
             than others.
-        radius_bins: Quantile bins of the distance from the mean; 0 leaves it out.
+        radius_bins: Quantile bins of the distance from the mean, up to 32000; 0 leaves it out.
         width: Cell width of pstable, in standard deviations of a projection.
         num_directions: Size of the pool of directions; 0 gives every table its own.
         ceiling_target: Share of the reference that `num_bits='auto'` lets vote yes, in (0, 1).
@@ -72,8 +73,9 @@ class HashSpec:
         for field, least in (("num_tables", 1), ("radius_bins", 0), ("num_directions", 0)):
             if getattr(self, field) < least:
                 raise ValueError(f"{field} = {getattr(self, field)}; expected at least {least}.")
-        if self.num_tables > _MOST_TABLES:
-            raise ValueError(f"num_tables = {self.num_tables}; expected at most {_MOST_TABLES}.")
+        for field, most in (("num_tables", _MOST_TABLES), ("radius_bins", _MOST_BINS)):
+            if getattr(self, field) > most:
+                raise ValueError(f"{field} = {getattr(self, field)}; expected at most {most}.")
         least = 1 if self.num_bits == "auto" else self.num_bits
         if 0 < self.num_directions < least:
             raise ValueError(
