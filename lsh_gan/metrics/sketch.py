@@ -13,7 +13,7 @@ from lsh_gan.metrics.bits import check_votes, choose_digits
 from lsh_gan.metrics.checks import check_flags, check_type, check_whole
 from lsh_gan.metrics.hash_fit import check_spec, draw_hash
 from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
-from lsh_gan.metrics.inputs import Array, check_finite, readable_empty
+from lsh_gan.metrics.inputs import Array, check_finite, join, readable_empty
 from lsh_gan.metrics.streams import batches
 
 
@@ -72,7 +72,7 @@ def fit_hash(
         if rows < 1:
             raise ValueError(f"rows = {rows}; expected at least 1.")
     parts = list(batches(sample, "sample"))
-    sample = parts[0] if len(parts) == 1 else np.concatenate([np.asarray(p) for p in parts])
+    sample = join([np.asarray(p) for p in parts] if len(parts) > 1 else parts)
     check_finite(sample, "sample")
     if sample.shape[0] < min_count + 2:
         raise ValueError(f"sample has {sample.shape[0]} rows; at least {min_count + 2} are needed.")
