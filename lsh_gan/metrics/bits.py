@@ -83,11 +83,11 @@ def check_votes(min_count: int, votes: float | None) -> int:
         TypeError: An option is not a number.
         ValueError: An option is out of its range.
     """
-    (min_count,) = check_whole(min_count=min_count)
+    (min_count,) = check_whole(" of at least 1", min_count=min_count)
     if min_count < 1:
         raise ValueError(f"min_count = {min_count}; expected at least 1.")
     if votes is not None:
-        check_real(votes=votes)
+        check_real(" in (0, 1], or None", votes=votes)
         if not 0 < votes <= 1:
             raise ValueError(f"votes = {votes}; expected a share in (0, 1], or None.")
     return min_count

@@ -128,7 +128,7 @@ def knn_fit(
 
 
 def _check_options(k: int, density_k: int, memory_mb: int) -> tuple[int, ...]:
-    k, density_k = check_whole(k=k, density_k=density_k)
+    k, density_k = check_whole(" of at least 1 (k: up to n - 2)", k=k, density_k=density_k)
     check_memory(memory_mb)
     if k < 1 or density_k < 1:
         raise ValueError(

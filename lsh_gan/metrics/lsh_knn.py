@@ -130,11 +130,11 @@ def lsh_knn_fit(
 
 def _rule(k: int, votes: float | None, inclusive: bool, max_cell: int, memory_mb: int) -> Rule:
     lsh.check_votes(1, votes)
-    k, max_cell = check_whole(k=k, max_cell=max_cell)
+    k, max_cell = check_whole("; 1 <= k < max_cell", k=k, max_cell=max_cell)
     memory_mb = check_memory(memory_mb)
     check_flags(inclusive=inclusive)
     if k < 1 or max_cell <= k:
-        raise ValueError(f"k = {k}, max_cell = {max_cell}; expected 1 <= k < max_cell.")
+        raise ValueError(f"k = {k}, max_cell = {max_cell}; expected 1 <= k < max_cell, k <= n - 2.")
     return Rule(k, inclusive, votes is None, max_cell, memory_mb)
 
 

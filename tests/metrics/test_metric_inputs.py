@@ -387,6 +387,25 @@ def test_whole_numbers(value):
             HashSpec(**{field: value})
 
 
+def test_numbers_of_another_type_say_their_range():
+    far = functools.partial(lsh_precision_recall, KEY)
+    near = functools.partial(lsh_knn_precision_recall, KEY)
+    for score, options, message in (
+        (
+            knn_precision_recall,
+            {"k": "3"},
+            r"k = .*; expected a whole number of at least 1 \(k",
+        ),
+        (near, {"k": 3.0}, r"k = 3.0; expected a whole number; 1 <= k < max_cell"),
+        (near, {"votes": "half"}, r"expected a number in \(0, 1\], or None"),
+        (far, {"votes": "half"}, r"expected a number in \(0, 1\], or None"),
+        (far, {"min_count": 1.0}, r"expected a whole number of at least 1"),
+        (knn_precision_recall, {"memory_mb": "1"}, r"expected a number of at least 1"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            score(R, G, **options)
+
+
 @pytest.mark.parametrize("number", [np.uint8, np.int8, np.int64, np.uint64])
 def test_whole_numbers_of_numpy(number):
     """The smallest ones too, whose sums would overflow, are what Python's are."""
