@@ -76,12 +76,18 @@ def spread(total: int, tables: int) -> np.ndarray:
     return (total // tables + (np.arange(tables) < total % tables)).astype(np.int32)
 
 
-def check_votes(min_count: int, votes: float | None) -> None:
-    """Raises ValueError unless the voting options are valid."""
-    check_whole(min_count=min_count)
+def check_votes(min_count: int, votes: float | None) -> int:
+    """Returns `min_count` as a Python number.
+
+    Raises:
+        TypeError: An option is not a number.
+        ValueError: An option is out of its range.
+    """
+    (min_count,) = check_whole(" of at least 1", min_count=min_count)
     if min_count < 1:
         raise ValueError(f"min_count = {min_count}; expected at least 1.")
     if votes is not None:
-        check_real(votes=votes)
+        check_real(" in (0, 1], or None", votes=votes)
         if not 0 < votes <= 1:
             raise ValueError(f"votes = {votes}; expected a share in (0, 1], or None.")
+    return min_count

@@ -64,7 +64,7 @@ def block_size(rows: int, memory_mb: int) -> int:
     On a CPU blocks have at most 2048 rows, where products are fastest, and equal sizes, a multiple
     of 16, so that little is filled up. Elsewhere the size is a power of two.
     """
-    check_memory(memory_mb)
+    memory_mb = check_memory(memory_mb)
     limit = 2 ** int(math.log2(math.sqrt(memory_mb * 2**20 / 24)))
     if on_cpu():
         limit = max(_MIN_BLOCK, min(limit, 2048))

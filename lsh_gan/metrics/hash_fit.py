@@ -11,15 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lsh_gan.metrics import hashing
 from lsh_gan.metrics.checks import check_type
 from lsh_gan.metrics.distances import move
 from lsh_gan.metrics.hashing import Hasher, HashSpec, filled, norms_about, project
 from lsh_gan.metrics.inputs import Array, narrow
+from lsh_gan.metrics.streams import SAMPLE_ROWS
 
 CENTRAL = 0.9  # share of the reference that a fit looks at
 _NEAR = 4  # spreads that μ may be from the origin before features are shifted by it first
 _EXTREME = 1000  # times the usual size of rows: too large to say anything of the others
 _USUAL = 50  # times the spread of a feature, in which the largest value mostly lies
+_MEMBER_BYTES = 20  # of a table's direction: its number, its threshold, and the draws behind them
+_RANK_BYTES = 12  # of a draw of one direction for one table, which ranks it, and its rank
 _ROUNDING = 1e-5  # more than a norm in float32 is wrong by, as a share
 
 
@@ -37,10 +41,12 @@ def draw_hash(key: jax.Array, sample: Array, spec: HashSpec, *, source: str = ""
 
     Raises:
         TypeError: `spec`, `key` or `source` is something else.
+        ValueError: What is drawn would not fit in memory.
     """
     check_spec(key, spec, source)
+    _check_memory(spec, *sample.shape)
     t, b = spec.num_tables, spec.max_digits
-    pool = spec.num_directions or t * b
+    pool = _pool(spec)
     for_directions, for_members, for_thresholds = jax.random.split(key, 3)
     directions = _directions(for_directions, pool, sample.shape[1])
     members = _members(for_members, spec, pool)
@@ -70,6 +76,30 @@ def draw_hash(key: jax.Array, sample: Array, spec: HashSpec, *, source: str = ""
         width = spec.width * float(np.asarray(found.projections())[:, central].std()) or 1.0
         hasher = hasher._replace(thresholds=-(uniform * width).astype(np.float32), width=width)
     return hasher._replace(radius_edges=_radius_edges(norms, central, spec.radius_bins))
+
+
+def _pool(spec: HashSpec) -> int:
+    """Directions that are drawn."""
+    return spec.num_directions or spec.num_tables * spec.max_digits
+
+
+def _check_memory(spec: HashSpec, rows: int, d: int) -> None:
+    """Raises ValueError, with the bytes, when a hash fitted on a sample `[rows, d]` is too large.
+
+    Samples beyond the usual size are their owner's affair.
+    """
+    t, b, pool = spec.num_tables, spec.max_digits, _pool(spec)
+    rows = min(max(rows, hashing._FEWEST), SAMPLE_ROWS)
+    size = 4 * pool * (d + rows) + _MEMBER_BYTES * t * b
+    if spec.num_directions:
+        size += _RANK_BYTES * t * pool
+    if size > hashing._MEMORY_BYTES:
+        raise ValueError(
+            f"num_tables = {t}, num_bits = {spec.num_bits}, num_directions = "
+            f"{spec.num_directions}: {pool} directions of d = {d}, their products with {rows} rows "
+            f"and {b} of them for each table take {size} bytes, more than {hashing._MEMORY_BYTES}; "
+            "use fewer tables, bits or directions (tables can share num_directions = 128)."
+        )
 
 
 def check_spec(key: jax.Array, spec: HashSpec, source: str) -> None:

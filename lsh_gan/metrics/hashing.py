@@ -35,6 +35,7 @@ _MAX_DIGITS = {"affine": 24, "hyperplane": 24, "pstable": 10}
 _MEMORY_BYTES = 2**31
 _FEWEST = 512  # rows of a batch: of fewer, products and norms are rounded otherwise
 _MOST_TABLES = 2**16 - 1
+_MOST_BINS = 32_000  # with those around them they are numbered in int16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ class HashSpec:
         num_bits: Directions in a table, 0 (one cell for every radius bin) to 24 (pstable: 10), or
             'auto': as many as put the ceiling at `ceiling_target`; some tables then have one more
             than others.
-        radius_bins: Quantile bins of the distance from the mean; 0 leaves it out.
+        radius_bins: Quantile bins of the distance from the mean, up to 32000; 0 leaves it out.
         width: Cell width of pstable, in standard deviations of a projection.
         num_directions: Size of the pool of directions; 0 gives every table its own.
         ceiling_target: Share of the reference that `num_bits='auto'` lets vote yes, in (0, 1).
@@ -65,27 +66,31 @@ class HashSpec:
         check_type("family", self.family, str, "the name of a hash family")
         most = choose("hash family", self.family, _MAX_DIGITS)
         self._check_bits(most)
-        check_whole(
-            num_tables=self.num_tables,
-            radius_bins=self.radius_bins,
-            num_directions=self.num_directions,
-        )
-        check_real(width=self.width, ceiling_target=self.ceiling_target)
+        for field in ("num_tables", "radius_bins", "num_directions"):
+            self._set(field, *check_whole(**{field: getattr(self, field)}))
+        width, target = check_real(width=self.width, ceiling_target=self.ceiling_target)
         for field, least in (("num_tables", 1), ("radius_bins", 0), ("num_directions", 0)):
             if getattr(self, field) < least:
                 raise ValueError(f"{field} = {getattr(self, field)}; expected at least {least}.")
-        if self.num_tables > _MOST_TABLES:
-            raise ValueError(f"num_tables = {self.num_tables}; expected at most {_MOST_TABLES}.")
+        for field, most in (("num_tables", _MOST_TABLES), ("radius_bins", _MOST_BINS)):
+            if getattr(self, field) > most:
+                raise ValueError(f"{field} = {getattr(self, field)}; expected at most {most}.")
         least = 1 if self.num_bits == "auto" else self.num_bits
         if 0 < self.num_directions < least:
             raise ValueError(
                 f"num_directions = {self.num_directions}; a table draws {least} from the pool "
                 "(0 gives every table its own)."
             )
-        if not 0 < self.width < np.inf:
+        if not 0 < width < np.inf:
             raise ValueError(f"width = {self.width}; expected a positive number.")
-        if not 0 < self.ceiling_target < 1:
+        if not 0 < target < 1:
             raise ValueError(f"ceiling_target = {self.ceiling_target}; expected it in (0, 1).")
+        self._set("width", width)
+        self._set("ceiling_target", target)
+
+    def _set(self, field: str, value: int | float) -> None:
+        """Makes a field of a frozen instance a Python number: NumPy's would overflow in sums."""
+        object.__setattr__(self, field, value)
 
     def _check_bits(self, most: int) -> None:
         bits = self.num_bits
@@ -96,6 +101,7 @@ class HashSpec:
             raise TypeError(hint)
         if isinstance(bits, str) or not 0 <= bits <= most:
             raise ValueError(hint)
+        self._set("num_bits", int(bits))
 
     @property
     def max_digits(self) -> int:

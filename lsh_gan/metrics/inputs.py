@@ -12,6 +12,7 @@ from lsh_gan.backend import on_cpu
 Array = np.ndarray | jax.Array
 _DTYPES = tuple(np.dtype(t) for t in (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64))
 _CHECK_ROWS = 1024
+EARLIER = "earlier batches have"
 _ALIGNMENT = 64  # bytes
 
 
@@ -91,15 +92,30 @@ def concatenate(batches: Iterable[Array], source: str) -> Array:
     parts = []
     for batch in batches:
         dim = parts[0].shape[1] if parts else None
-        check_shape(batch, f"batch {len(parts)} of {source}", dim=dim)
+        check_shape(batch, f"batch {len(parts)} of {source}", dim=dim, other=EARLIER)
         parts.append(batch)
     if not parts:
         raise ValueError(f"{source} is an iterable without batches; expected at least one.")
-    return (np if isinstance(parts[0], np.ndarray) else jnp).concatenate(parts)
+    return join(parts)
 
 
-def check_shape(features: Array, source: str, *, dim: int | None = None) -> None:
-    """Raises unless `features` is a real floating-point array `[n, d]` with the expected d."""
+def join(parts: list[Array]) -> Array:
+    """Joins batches `[*, d]` of any floating-point types into one that holds them all."""
+    if len(parts) == 1:
+        return parts[0]
+    if {np.dtype(jnp.float16), np.dtype(jnp.bfloat16)} <= {part.dtype for part in parts}:
+        # NumPy knows no type that holds both.
+        parts = [part if part.dtype.itemsize > 2 else part.astype(np.float32) for part in parts]
+    return (np if any(isinstance(x, np.ndarray) for x in parts) else jnp).concatenate(parts)
+
+
+def check_shape(
+    features: Array, source: str, *, dim: int | None = None, other: str = "the other set has"
+) -> None:
+    """Raises unless `features` is a real floating-point array `[n, d]` with the expected d.
+
+    `other` says in the message what has that d.
+    """
     dtype = getattr(features, "dtype", None)
     if not isinstance(dtype, np.dtype) or dtype not in _DTYPES:
         got = f"a {type(features).__name__}" if dtype is None else f"dtype {dtype}"
@@ -114,7 +130,7 @@ def check_shape(features: Array, source: str, *, dim: int | None = None) -> None
     if features.shape[1] == 0:
         raise ValueError(f"{source} has shape {tuple(features.shape)}; expected d >= 1.")
     if dim is not None and features.shape[1] != dim:
-        raise ValueError(f"{source} has d = {features.shape[1]}; the other set has d = {dim}.")
+        raise ValueError(f"{source} has d = {features.shape[1]}; {other} d = {dim}.")
 
 
 @jax.jit

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lsh_gan.metrics import distances, refine
-from lsh_gan.metrics.checks import check_memory, check_type, check_whole
+from lsh_gan.metrics.checks import check_flags, check_memory, check_type, check_whole
 from lsh_gan.metrics.distances import Blocks, Frame, in_place
 from lsh_gan.metrics.inputs import Array, as_features, as_references, subset
 from lsh_gan.metrics.knn_hits import compare
@@ -101,7 +101,8 @@ def knn_precision_recall(
         TypeError: Features that are not floating-point arrays.
         ValueError: NaN, Inf, wrong shape, or fewer than k + 2 rows.
     """
-    _check_options(k, density_k, memory_mb)
+    k, density_k = _check_options(k, density_k, memory_mb)
+    check_flags(inclusive=inclusive, membership=membership, ceiling=ceiling)
     # All sets are checked before heavy work on any of them.
     references = as_references(reference, second_reference, min_rows=k + 2)
     generated = as_features(generated, "generated", min_rows=k + 2, dim=references[0].shape[1])
@@ -120,16 +121,20 @@ def knn_fit(
     memory_mb: int = 256,
 ) -> KnnReference:
     """Computes what depends on the reference alone; arguments as `knn_precision_recall`."""
-    _check_options(k, density_k, memory_mb)
+    k, density_k = _check_options(k, density_k, memory_mb)
+    check_flags(inclusive=inclusive, ceiling=ceiling)
     references = as_references(reference, second_reference, min_rows=k + 2)
     return _fit(*references, k, density_k, inclusive, ceiling, memory_mb)
 
 
-def _check_options(k: int, density_k: int, memory_mb: int) -> None:
-    check_whole(k=k, density_k=density_k)
+def _check_options(k: int, density_k: int, memory_mb: int) -> tuple[int, ...]:
+    k, density_k = check_whole(" of at least 1 (k: up to n - 2)", k=k, density_k=density_k)
     check_memory(memory_mb)
     if k < 1 or density_k < 1:
-        raise ValueError(f"k = {k}, density_k = {density_k}; both must be at least 1.")
+        raise ValueError(
+            f"k = {k}, density_k = {density_k}; expected 1 <= k <= n - 2 and density_k >= 1."
+        )
+    return k, density_k
 
 
 def _fit(
@@ -169,6 +174,7 @@ def _recall_ceiling(fitted: KnnReference, m: int) -> float:
 def knn_score(fitted: KnnReference, generated: Any, *, membership: bool = False) -> PrecisionRecall:
     """Scores `generated` `[m, d]` against a fitted reference; see `knn_precision_recall`."""
     check_type("fitted", fitted, KnnReference, "a KnnReference, see knn_fit")
+    check_flags(membership=membership)
     d = fitted.features.shape[1]
     generated = as_features(generated, "generated", min_rows=fitted.k + 2, dim=d)
     return _score(fitted, generated, membership)

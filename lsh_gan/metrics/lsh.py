@@ -26,7 +26,7 @@ import numpy as np
 
 from lsh_gan.metrics import hashing, sketch
 from lsh_gan.metrics.bits import check_votes, choose_digits
-from lsh_gan.metrics.checks import check_type
+from lsh_gan.metrics.checks import check_flags, check_type
 from lsh_gan.metrics.hash_fit import check_spec, draw_hash
 from lsh_gan.metrics.hashing import HashSpec
 from lsh_gan.metrics.inputs import Array, subset
@@ -92,6 +92,7 @@ def lsh_precision_recall(
     check_kind(reference, "reference")
     dim = reference.shape[1] if hasattr(reference, "ndim") else None
     check_kind(generated, "generated", dim=dim)
+    check_flags(membership=membership)
     fitted = lsh_fit(
         key, reference, spec=spec, min_count=min_count, votes=votes, ceiling=ceiling,
         second_reference=second_reference,
@@ -113,7 +114,8 @@ def lsh_fit(
     """Fits the hash and counts the reference; arguments as `lsh_precision_recall`, `fit_hash`."""
     spec = HashSpec() if spec is None else spec
     check_spec(key, spec, source)
-    check_votes(min_count, votes)
+    min_count = check_votes(min_count, votes)
+    check_flags(ceiling=ceiling)
     check_kind(reference, "reference")
     if second_reference is not None:
         dim = reference.shape[1] if hasattr(reference, "ndim") else None
@@ -148,6 +150,7 @@ def lsh_score(fitted: LshReference, generated: Any, *, membership: bool = False)
         ValueError: Also when the reference's sketch holds counts only and votes need its codes.
     """
     check_reference(fitted)
+    check_flags(membership=membership)
     reference, votes = fitted.sketch, fitted.votes
     hasher = reference.hasher
     if reference.cells is None and (votes is not None or membership):
@@ -184,6 +187,7 @@ def check_reference(fitted: LshReference) -> None:
     check_type("fitted", fitted, LshReference, "an LshReference, see lsh_fit")
     check_type("sketch", fitted.sketch, Sketch, "a Sketch, see build")
     check_votes(fitted.min_count, fitted.votes)
+    check_flags(ceiling=fitted.ceiling)
     if fitted.second is not None:
         check_type("second", fitted.second, Sketch, "a Sketch, see build")
         sketch.check_same_hasher(fitted.sketch.hasher, fitted.second.hasher)

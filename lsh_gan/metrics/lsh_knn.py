@@ -25,7 +25,7 @@ from lsh_gan.metrics.bits import choose_digits
 from lsh_gan.metrics.cell_balls import Balls, Rule
 from lsh_gan.metrics.cell_kernels import as_points
 from lsh_gan.metrics.cells import capped_share, grouped
-from lsh_gan.metrics.checks import check_memory, check_type, check_whole
+from lsh_gan.metrics.checks import check_flags, check_memory, check_type, check_whole
 from lsh_gan.metrics.distances import Frame
 from lsh_gan.metrics.hash_fit import check_spec, draw_hash
 from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
@@ -96,9 +96,11 @@ def lsh_knn_precision_recall(
     spec = HashSpec() if spec is None else spec
     check_spec(key, spec, "")
     rule = _rule(k, votes, inclusive, max_cell, memory_mb)
+    check_flags(membership=membership, ceiling=ceiling)
     # All sets are checked before heavy work on any of them.
-    references = as_references(reference, second_reference, min_rows=k + 2)
-    generated = as_features(generated, "generated", min_rows=k + 2, dim=references[0].shape[1])
+    references = as_references(reference, second_reference, min_rows=rule.k + 2)
+    d = references[0].shape[1]
+    generated = as_features(generated, "generated", min_rows=rule.k + 2, dim=d)
     fitted = _fit(key, *references, spec, rule, votes, ceiling, "")
     return _score(fitted, generated, membership)
 
@@ -121,16 +123,18 @@ def lsh_knn_fit(
     spec = HashSpec() if spec is None else spec
     check_spec(key, spec, source)
     rule = _rule(k, votes, inclusive, max_cell, memory_mb)
-    references = as_references(reference, second_reference, min_rows=k + 2)
+    check_flags(ceiling=ceiling)
+    references = as_references(reference, second_reference, min_rows=rule.k + 2)
     return _fit(key, *references, spec, rule, votes, ceiling, source)
 
 
 def _rule(k: int, votes: float | None, inclusive: bool, max_cell: int, memory_mb: int) -> Rule:
     lsh.check_votes(1, votes)
-    check_whole(k=k, max_cell=max_cell)
-    check_memory(memory_mb)
+    k, max_cell = check_whole("; 1 <= k < max_cell", k=k, max_cell=max_cell)
+    memory_mb = check_memory(memory_mb)
+    check_flags(inclusive=inclusive)
     if k < 1 or max_cell <= k:
-        raise ValueError(f"k = {k}, max_cell = {max_cell}; expected 1 <= k < max_cell.")
+        raise ValueError(f"k = {k}, max_cell = {max_cell}; expected 1 <= k < max_cell, k <= n - 2.")
     return Rule(k, inclusive, votes is None, max_cell, memory_mb)
 
 
@@ -181,6 +185,7 @@ def lsh_knn_score(
 ) -> PrecisionRecall:
     """Scores `generated` `[m, d]` against a fitted reference; see `lsh_knn_precision_recall`."""
     check_type("fitted", fitted, LshKnnReference, "an LshKnnReference, see lsh_knn_fit")
+    check_flags(membership=membership)
     d = fitted.balls.points.features.shape[1]
     generated = as_features(generated, "generated", min_rows=fitted.rule.k + 2, dim=d)
     return _score(fitted, generated, membership)

@@ -11,11 +11,11 @@ import numpy as np
 from lsh_gan.backend import on_cpu
 from lsh_gan.metrics import hashing
 from lsh_gan.metrics.bits import check_votes, choose_digits
-from lsh_gan.metrics.checks import check_type, check_whole
+from lsh_gan.metrics.checks import check_flags, check_type, check_whole
 from lsh_gan.metrics.directory import Directory, joined, look_up
 from lsh_gan.metrics.hash_fit import check_spec, draw_hash
 from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
-from lsh_gan.metrics.inputs import Array, check_finite, readable_empty
+from lsh_gan.metrics.inputs import Array, check_finite, join, readable_empty
 from lsh_gan.metrics.streams import batches
 
 _FEWEST = 4096  # rows of a part of a sketch that is built in a stream
@@ -72,13 +72,13 @@ def fit_hash(
     """
     spec = HashSpec() if spec is None else spec
     check_spec(key, spec, source)
-    check_votes(min_count, votes)
+    min_count = check_votes(min_count, votes)
     if rows is not None:
-        check_whole(rows=rows)
+        (rows,) = check_whole(rows=rows)
         if rows < 1:
             raise ValueError(f"rows = {rows}; expected at least 1.")
     parts = list(batches(sample, "sample"))
-    sample = parts[0] if len(parts) == 1 else np.concatenate([np.asarray(p) for p in parts])
+    sample = join([np.asarray(p) for p in parts] if len(parts) > 1 else parts)
     check_finite(sample, "sample")
     if sample.shape[0] < min_count + 2:
         raise ValueError(f"sample has {sample.shape[0]} rows; at least {min_count + 2} are needed.")
@@ -109,6 +109,7 @@ def build(hasher: Hasher, features: Any, *, keep_codes: bool = True) -> Sketch:
         ValueError: NaN, Inf, a d other than the hasher's, or tables too large for memory.
     """
     check_hasher(hasher)
+    check_flags(keep_codes=keep_codes)
     if keep_codes:
         return from_codes(hasher, encode_all(hasher, features, "features"))
     whole, waiting, rows = None, [], 0

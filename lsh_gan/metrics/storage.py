@@ -8,7 +8,9 @@ of another version of this format, is refused, whatever the file is called.
 import dataclasses
 import hashlib
 import json
+import lzma
 import os
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -18,9 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.metrics import distances
+from lsh_gan.metrics.checks import check_flags, check_real, check_whole
 from lsh_gan.metrics.directory import Directory, list_keys
 from lsh_gan.metrics.distances import Frame
-from lsh_gan.metrics.hashing import Hasher, HashSpec
+from lsh_gan.metrics.hashing import Hasher, HashSpec, check_memory
 from lsh_gan.metrics.inputs import Array
 from lsh_gan.metrics.knn import KnnReference
 from lsh_gan.metrics.lsh import LshReference, check_reference
@@ -31,7 +34,8 @@ from lsh_gan.metrics.types import Ceiling
 VERSION = 6  # also counts the ways that codes are made: bump it when a hash of equal arrays changes
 _UNREADABLE = (
     OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, NotImplementedError,
-    RuntimeError, zipfile.BadZipFile, zlib.error,
+    RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, IndexError, ArithmeticError,
+    MemoryError, SyntaxError, tokenize.TokenError,  # the last three: of damaged headers of arrays
 )  # fmt: skip
 _HASHER_ARRAYS = (
     "digits",
@@ -109,20 +113,79 @@ def load(
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is not such a file, is damaged, has another version, another source, or was
-            made of other features.
+        ValueError: It is not such a file, is damaged, has another version, another source, parts
+            that do not fit together, or was made of other features.
     """
     arrays, header = read(path)
     if source is not None and header.get("source") != source:
         raise ValueError(
             f"{path}: fitted on features of {header.get('source')!r}, not of {source!r}."
         )
-    if header["kind"] == "knn":
-        return _to_knn(path, arrays, header, features)
-    readers = {"sketch": _to_sketch, "lsh": _to_lsh}
-    if header["kind"] not in readers:
-        raise ValueError(f"{path}: holds {header['kind']}; expected a sketch or reference.")
-    return readers[header["kind"]](arrays, header)
+    kind, readers = header.get("kind"), {"sketch": _to_sketch, "lsh": _to_lsh, "knn": _to_knn}
+    if kind not in tuple(readers):
+        raise ValueError(f"{path}: holds {kind}; expected a sketch or reference.")
+    if kind == "knn":
+        arrays["features"] = _features_of(path, arrays, header, features)
+    try:
+        fitted = readers[kind](arrays, header)
+        _check(fitted)
+    except _UNREADABLE as e:
+        raise ValueError(f"{path}: holds no whole {kind} ({type(e).__name__}: {e})") from e
+    return fitted
+
+
+def _check(fitted: Sketch | LshReference | KnnReference) -> None:
+    """Raises TypeError or ValueError where parts that were read do not fit together."""
+    if isinstance(fitted, KnnReference):
+        _check_knn(fitted)
+    elif isinstance(fitted, Sketch):
+        _check_hasher(fitted.hasher)
+        _check_counts(fitted)
+    else:
+        check_reference(fitted)
+        for sketch in (fitted.sketch, fitted.second):
+            if sketch is not None:
+                _check(sketch)
+
+
+def _check_hasher(hasher: Hasher) -> None:
+    check_real(scale=hasher.scale, width=hasher.width)
+    (p, d), shape = hasher.directions.shape, (hasher.spec.num_tables, hasher.spec.max_digits)
+    _require("shift", hasher.shift.shape == (d,))
+    _require("offsets", hasher.offsets.shape in ((0,), (p,)))
+    _require("thresholds", hasher.thresholds.shape == shape)
+    _require("members", hasher.members.shape == shape and _within(hasher.members, p))
+    _require("digits", hasher.digits.shape == shape[:1] and _within(hasher.digits, shape[1] + 1))
+
+
+def _check_counts(sketch: Sketch) -> None:
+    counts, cells = np.asarray(sketch.counts), sketch.cells
+    whole = (counts >= 0).all() and (counts.sum(axis=1, dtype=np.int64) == sketch.rows).all()
+    _require("counts", whole)
+    if cells is not None:
+        cells = np.asarray(cells)
+        _require("cells", cells.shape == (len(counts), sketch.rows))
+        _require("cells", _within(cells, counts.shape[1]))
+
+
+def _check_knn(fitted: KnnReference) -> None:
+    (n, d), near = fitted.features.shape, fitted.nearest
+    k, density_k = check_whole(k=fitted.k, density_k=fitted.density_k)
+    check_flags(inclusive=fitted.inclusive)
+    _require("shift", fitted.frame.shift.shape == (d,))
+    _require("k", 1 <= k <= n - 2 and density_k >= 1)
+    _require("nearest_sq", len(near.sq) == n and near.sq.shape[1] >= k)
+    _require("nearest_rows", near.rows.shape == near.sq.shape and _within(near.rows, n))
+
+
+def _within(numbers: np.ndarray, end: int) -> bool:
+    """Whether all lie in [0, end)."""
+    return not numbers.size or bool(numbers.min() >= 0 and numbers.max() < end)
+
+
+def _require(name: str, fits: bool) -> None:
+    if not fits:
+        raise ValueError(f"{name} does not fit the rest")
 
 
 def file_hash(path: str | os.PathLike) -> str:
@@ -196,8 +259,11 @@ def _directory(
 ) -> Directory | None:
     if not hasher.listed:
         return None
-    ends = np.cumsum(arrays[f"{prefix}listed"])
-    return list_keys(np.split(arrays[f"{prefix}keys"], ends[:-1]), hasher.table_size(rows))
+    listed, keys = arrays[f"{prefix}listed"], arrays[f"{prefix}keys"]
+    _require("listed", listed.shape == (hasher.spec.num_tables,) and listed.sum() == len(keys))
+    directory = list_keys(np.split(keys, np.cumsum(listed)[:-1]), hasher.table_size(rows))
+    _require("keys", np.array_equal(directory.listed, listed))
+    return directory
 
 
 def _to_sketch(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> Sketch:
@@ -207,6 +273,7 @@ def _to_sketch(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> Sketch:
         **{name: arrays[name] for name in _HASHER_ARRAYS},
     )  # fmt: skip
     rows = header["rows"]
+    check_memory(hasher, rows)
     counts = np.zeros((hasher.spec.num_tables, hasher.cells(rows)), np.int32)
     counts.ravel()[arrays["occupied"]] = arrays["occupied_counts"]
     cells = arrays.get("cells")
@@ -258,17 +325,23 @@ def _plain(features: Array) -> np.ndarray:
     return features if features.dtype in (np.float32, np.float64) else features.astype(np.float32)
 
 
-def _to_knn(
+def _features_of(
     path: str | os.PathLike,
     arrays: dict[str, np.ndarray],
     header: dict[str, Any],
     features: Array | None,
-) -> KnnReference:
+) -> Array:
+    """The features of a KNN reference: the file's, or those given, if they are its own."""
     features = arrays.get("features", features)
     if features is None:
         raise ValueError(f"{path}: holds radii only; give the features that they were made of.")
-    if content_hash({"features": _plain(features)}, {}) != header["features"]:
+    if content_hash({"features": _plain(features)}, {}) != header.get("features"):
         raise ValueError(f"{path}: the radii were made of other features (SHA-256 differs).")
+    return features
+
+
+def _to_knn(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> KnnReference:
+    features = arrays["features"]
     frame = Frame(arrays["shift"], header["scale"])
     blocks = distances.to_blocks(features, frame, header["size"], "reference")
     ceiling = header["ceiling"]

@@ -14,7 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.backend import on_cpu
-from lsh_gan.metrics.inputs import Array, check_finite, check_shape, on_host_if_free, readable_empty
+from lsh_gan.metrics.inputs import (
+    EARLIER,
+    Array,
+    check_finite,
+    check_shape,
+    join,
+    on_host_if_free,
+    readable_empty,
+)
 
 SAMPLE_ROWS = 4096  # rows that a hash is fitted on
 
@@ -45,10 +53,10 @@ def batches(features: Any, source: str, *, dim: int | None = None) -> Iterator[A
             held.append(part)
             start, rows, total = (x + part.shape[0] for x in (start, rows, total))
             if rows == size:
-                yield _join(held)
+                yield join(held)
                 held, rows = [], 0
     if held:
-        yield _join(held)
+        yield join(held)
     if not total:
         raise ValueError(f"{source} has no rows.")
 
@@ -68,16 +76,11 @@ def check_kind(features: Any, source: str, *, dim: int | None = None) -> None:
 
 def _parts(features: Any, source: str, dim: int | None) -> Iterator[Array]:
     check_kind(features, source)
+    other = {}
     for index, batch in enumerate(features):
-        check_shape(batch, f"batch {index} of {source}", dim=dim)
-        dim = batch.shape[1]
+        check_shape(batch, f"batch {index} of {source}", dim=dim, **other)
+        dim, other = batch.shape[1], {"other": EARLIER}
         yield batch
-
-
-def _join(parts: list[Array]) -> Array:
-    if len(parts) == 1:
-        return parts[0]
-    return (np if isinstance(parts[0], np.ndarray) else jnp).concatenate(parts)
 
 
 def replayable(features: Any, source: str) -> Any:

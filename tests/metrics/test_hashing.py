@@ -1,11 +1,21 @@
 """Codes against a plain NumPy re-implementation, and what a fit promises about them."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lsh_gan.metrics import Hasher, HashSpec, fit_hash
+from lsh_gan.metrics import (
+    Hasher,
+    HashSpec,
+    fit_hash,
+    hash_fit,
+    lsh_fit,
+    lsh_knn_fit,
+    lsh_knn_precision_recall,
+)
 from lsh_gan.metrics.hashing import cell_index, cell_keys, directory_of, encode
 
 FAMILIES = ["affine", "hyperplane", "pstable"]
@@ -284,6 +294,8 @@ def test_same_key_same_hash():
         ({"num_bits": -1}, "num_bits = -1"),
         ({"num_bits": 11, "family": "pstable"}, "num_bits = 11; pstable takes 0 to 10"),
         ({"num_tables": 0}, "num_tables = 0; expected at least 1"),
+        ({"num_tables": 65536}, "num_tables = 65536; expected at most 65535"),
+        ({"radius_bins": 4 * 10**8}, "radius_bins = 400000000; expected at most 32000"),
         ({"radius_bins": -1}, "radius_bins = -1; expected at least 0"),
         ({"width": 0.0}, "width = 0.0; expected a positive number"),
         ({"num_directions": 4, "num_bits": 5}, "num_directions = 4; a table draws 5"),
@@ -293,6 +305,38 @@ def test_same_key_same_hash():
 def test_bad_spec(options, message):
     with pytest.raises(ValueError, match=message):
         HashSpec(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "bytes_needed"),
+    [
+        # Directions alone, those of every table's own, the products with them, and their ranks.
+        ({"num_directions": 10**9}, 4 * 10**9 * (2048 + 512)),
+        ({"num_tables": 65535, "num_bits": 24, "num_directions": 0}, 4 * 1572840 * (2048 + 512)),
+        ({"num_tables": 65535, "num_bits": 10, "num_directions": 0}, 4 * 655350 * (2048 + 512)),
+        ({"num_tables": 65535, "num_directions": 8192}, 12 * 65535 * 8192),
+    ],
+    ids=str,
+)
+def test_directions_too_large_for_memory(options, bytes_needed, monkeypatch):
+    """Said before anything is drawn."""
+    monkeypatch.setattr(hash_fit, "_directions", None)
+    monkeypatch.setattr(hash_fit, "_members", None)
+    x, spec = draw(50, 2048), HashSpec(family="affine", **options)
+    fields = " = .*, ".join(("num_tables", "num_bits", "num_directions"))
+    for fit in (fit_hash, lsh_fit, lsh_knn_fit):
+        with pytest.raises(ValueError, match=rf"{fields} = .* take \d+ bytes, more than") as e:
+            fit(jax.random.key(0), x, spec=spec)
+        found = int(re.search(r"take (\d+) bytes", str(e.value))[1])
+        assert bytes_needed <= found <= 1.2 * bytes_needed
+
+
+def test_most_radius_bins():
+    r = draw(100, 4)
+    spec = HashSpec(num_tables=2, num_bits=1, radius_bins=32000)
+    edges = fit_hash(jax.random.key(0), r, spec).radius_edges
+    assert len(edges) <= np.iinfo(np.int16).max
+    assert 0 <= lsh_knn_precision_recall(jax.random.key(0), r, r + 9, spec=spec).precision <= 1
 
 
 def test_tables_too_large_for_memory():

@@ -177,7 +177,9 @@ def test_other_d(name):
 @every_function
 def test_d_that_changes_in_a_stream(name, stream):
     function, source = SINGLES[name]
-    with pytest.raises(ValueError, match=rf"batch 1 of ({source}) has d = 4; .* d = 5"):
+    with pytest.raises(
+        ValueError, match=rf"batch 1 of ({source}) has d = 4; earlier batches have d = 5"
+    ):
         function(stream([R[:20], R[20:, :4]]))
 
 
@@ -216,6 +218,42 @@ def test_streams_are_arrays(name, stream):
     assert whole == parts
 
 
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray], ids=["numpy", "jax"])
+@pytest.mark.parametrize("name", PAIRS)
+def test_types_that_change_in_a_stream(name, array):
+    """All are held exactly, half precision of both kinds and what follows it."""
+    kinds, cuts = (jnp.float16, jnp.bfloat16, np.float32, jnp.float16), (10, 20, 25)
+    mixed = [array(x.astype(kind)) for x, kind in zip(np.split(R, cuts), kinds, strict=True)]
+    whole = np.concatenate([np.asarray(x).astype(np.float32) for x in mixed])
+    assert PAIRS[name](mixed, G) == PAIRS[name](whole, G)
+    half = [x for x in mixed if x.dtype.itemsize == 2]
+    assert PAIRS[name](R, half) == PAIRS[name](R, [x.astype(np.float32) for x in half])
+
+
+@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("name", PAIRS)
+def test_float64_in_a_stream_of_arrays_of_jax(name, place):
+    """Stays float64, wherever it stands: differences far from the origin need it."""
+    far = [x.astype(np.float64) + 1e6 for x in (R[:20], R[20:])]
+    far[place] = far[place].astype(np.float32).astype(np.float64)
+    expected = PAIRS[name](far, G.astype(np.float64) + 1e6)
+    mixed = [jnp.asarray(x, jnp.float32) if i == place else x for i, x in enumerate(far)]
+    assert PAIRS[name](mixed, G.astype(np.float64) + 1e6) == expected
+
+
+def test_half_precision_of_both_kinds_makes_a_hash():
+    r = draw(5000, 4)
+    parts = [r[:4500].astype(np.float16), r[4500:].astype(jnp.bfloat16)]
+    found = fit_hash(KEY, parts, SPEC)
+    expected = fit_hash(KEY, np.concatenate([x.astype(np.float32) for x in parts]), SPEC)
+    np.testing.assert_array_equal(found.thresholds, expected.thresholds)
+
+
+def test_another_d_than_the_other_set_in_a_stream():
+    with pytest.raises(ValueError, match="batch 0 of generated has d = 4; the other set has d = 5"):
+        lsh_precision_recall(KEY, R, [G[:, :4]])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -248,10 +286,12 @@ def test_all_sets_are_checked_before_heavy_work(monkeypatch):
 
 
 def test_options_of_knn():
-    with pytest.raises(ValueError, match=r"k = 0, density_k = 5; both must be at least 1"):
+    with pytest.raises(ValueError, match=r"k = 0, density_k = 5; expected 1 <= k <= n - 2 and"):
         knn_precision_recall(R, G, k=0)
-    with pytest.raises(ValueError, match=r"memory_mb = 0; expected at least 1"):
-        knn_precision_recall(R, G, memory_mb=0)
+    for memory_mb in (0, np.inf, np.nan, 10**400):
+        for score in (knn_precision_recall, functools.partial(lsh_knn_precision_recall, KEY), kid):
+            with pytest.raises(ValueError, match=r"memory_mb = .*; expected at least 1, at mo"):
+                score(R, G, memory_mb=memory_mb)
     with pytest.raises(ValueError, match=r"reference has 40 rows; at least 42 are needed"):
         knn_precision_recall(R, G, k=40)
     with pytest.raises(ValueError, match=r"k = 3, max_cell = 2; expected 1 <= k < max_cell"):
@@ -345,6 +385,101 @@ def test_whole_numbers(value):
     for field in ("num_tables", "radius_bins", "num_directions"):
         with pytest.raises(TypeError, match=field + message):
             HashSpec(**{field: value})
+
+
+def test_numbers_of_another_type_say_their_range():
+    far = functools.partial(lsh_precision_recall, KEY)
+    near = functools.partial(lsh_knn_precision_recall, KEY)
+    for score, options, message in (
+        (
+            knn_precision_recall,
+            {"k": "3"},
+            r"k = .*; expected a whole number of at least 1 \(k",
+        ),
+        (near, {"k": 3.0}, r"k = 3.0; expected a whole number; 1 <= k < max_cell"),
+        (near, {"votes": "half"}, r"expected a number in \(0, 1\], or None"),
+        (far, {"votes": "half"}, r"expected a number in \(0, 1\], or None"),
+        (far, {"min_count": 1.0}, r"expected a whole number of at least 1"),
+        (knn_precision_recall, {"memory_mb": "1"}, r"expected a number of at least 1"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            score(R, G, **options)
+
+
+@pytest.mark.parametrize("number", [np.uint8, np.int8, np.int64, np.uint64])
+def test_whole_numbers_of_numpy(number):
+    """The smallest ones too, whose sums would overflow, are what Python's are."""
+    near = functools.partial(lsh_knn_precision_recall, KEY)
+    for score, options in (
+        (knn_precision_recall, {"k": 3, "density_k": 20}),
+        (knn_precision_recall, {"k": 20, "density_k": 5, "memory_mb": 100}),
+        (near, {"k": 3, "max_cell": 100, "memory_mb": 100}),
+        (functools.partial(lsh_precision_recall, KEY), {"min_count": 2}),
+        (kid, {"memory_mb": 100}),
+    ):
+        expected = score(R, G, **options)
+        found = score(R, G, **{name: number(value) for name, value in options.items()})
+        assert repr(found) == repr(expected)
+    most = number(np.iinfo(number).max) if number in (np.uint8, np.int8) else number(126)
+    message = rf"reference has 40 rows; at least {int(most) + 2} are needed"
+    for score in (knn_precision_recall, near):
+        with pytest.raises(ValueError, match=message):
+            score(R, G, k=most)
+    for score in (lambda r, **options: lsh_precision_recall(KEY, r, G, **options), knn_fit):
+        with pytest.raises(ValueError, match=message):
+            score(R, **{"k" if score is knn_fit else "min_count": most})
+    with pytest.raises(ValueError, match=message.replace("reference", "sample")):
+        fit_hash(KEY, R, min_count=most)
+    assert fit_hash(KEY, R, rows=number(120)).num_bits == fit_hash(KEY, R, rows=120).num_bits
+
+
+def test_numbers_of_numpy_make_the_same_hash():
+    options = {"num_tables": 32, "num_bits": 8, "radius_bins": 100, "num_directions": 127}
+    numbers = {"width": 1.5, "ceiling_target": 0.75}
+    expected = HashSpec(family="affine", **options, **numbers)
+    found = HashSpec(
+        family="affine",
+        **{name: np.int8(value) for name, value in options.items()},
+        **{name: np.float32(value) for name, value in numbers.items()},
+    )
+    assert repr(found) == repr(expected)
+    assert [type(getattr(found, name)) for name in options] == [int] * 4
+    assert [type(getattr(found, name)) for name in numbers] == [float] * 2
+    assert type(HashSpec(width=2).width) is float
+    assert lsh_precision_recall(KEY, R, G, spec=found) == lsh_precision_recall(
+        KEY, R, G, spec=expected
+    )
+    with pytest.raises(ValueError, match=r"width = 1000.*; expected a positive number"):
+        HashSpec(width=10**400)
+
+
+@pytest.mark.parametrize("value", ["no", None, 0, 1.0, np.array(True)])
+def test_flags(value):
+    hasher, near = fit_hash(KEY, R, SPEC), functools.partial(lsh_knn_precision_recall, KEY)
+    far = functools.partial(lsh_precision_recall, KEY)
+    fitted = lsh_fit(KEY, R, spec=SPEC)
+    takes = [(score, (R, G), name) for score in (knn_precision_recall, near)
+             for name in ("inclusive", "membership", "ceiling")]  # fmt: skip
+    takes += [(far, (R, G), name) for name in ("membership", "ceiling")]
+    takes += [(knn_fit, (R,), name) for name in ("inclusive", "ceiling")]
+    takes += [
+        (functools.partial(lsh_knn_fit, KEY), (R,), name) for name in ("inclusive", "ceiling")
+    ]
+    takes += [
+        (functools.partial(lsh_fit, KEY), (R,), "ceiling"),
+        (functools.partial(knn_score, knn_fit(R)), (G,), "membership"),
+        (functools.partial(lsh_score, fitted), (G,), "membership"),
+        (functools.partial(lsh_knn_score, lsh_knn_fit(KEY, R)), (G,), "membership"),
+        (functools.partial(build, hasher), (R,), "keep_codes"),
+    ]
+    for function, sets, name in takes:
+        message = rf"^{name} = {re.escape(repr(value))}; expected True or False"
+        with pytest.raises(TypeError, match=message):
+            function(*sets, **{name: value})
+    with pytest.raises(TypeError, match=r"ceiling = .*; expected True or False"):
+        lsh_score(fitted._replace(ceiling=value), G)
+    for score in (knn_precision_recall, near, far):
+        assert score(R, G, ceiling=np.False_) == score(R, G, ceiling=False)
 
 
 def test_things_of_another_kind():
