@@ -20,6 +20,7 @@ from lsh_gan.metrics.inputs import Array, is_wide, narrow, on_host_if_free, read
 
 _UNIT = 2.0**-24  # unit roundoff of float32
 TINY = 1e-30  # stands for underflow: features are scaled to norms around 1
+_IN_ORDER = 512  # terms of a dot product that are summed one after another
 _MIN_BLOCK = 128
 _ORDINARY = 2.0**10  # features up to so much larger or smaller than 1 are not scaled
 _SOME = 256  # rows that say where a set is and how wide
@@ -53,9 +54,12 @@ def slack(d: int) -> float:
     """Relative error bound of a squared distance, as a share of ‖x‖² + ‖y‖².
 
     Rounding errors of a dot product of length d grow like √d units in practice (Higham & Mary 2019,
-    doi:10.1137/18M1226312); twice that, and 8 units for the sums and for rounding the input.
+    doi:10.1137/18M1226312): twice that. Terms that are alike round alike, a unit each at worst, so
+    that errors add up over the terms that are summed in order, of which a CPU's product has 512;
+    rows of one grey level take a quarter of that. 8 units are for the sums of norms and products
+    and for rounding the input.
     """
-    return (8 + 2 * math.sqrt(d)) * _UNIT
+    return (8 + min(d, _IN_ORDER) + 2 * math.sqrt(d)) * _UNIT
 
 
 def block_size(rows: int, memory_mb: int) -> int:

@@ -89,6 +89,20 @@ def test_high_dimension():
     )
 
 
+@pytest.mark.parametrize("seed", [3, 20, 45, 47])
+def test_rows_of_one_grey_level(seed):
+    """All terms of a product are equal, so that their rounding errors add up."""
+    rng = np.random.default_rng(seed)
+    n, width = 100, rng.uniform(0.1, 0.6)
+
+    def sample():  # of both signs, so that the set lies around the origin and is not moved
+        grey = rng.uniform(1.3, 1.3 + width, (n, 1)) * np.where(np.arange(n) % 2, 1, -1)[:, None]
+        return np.repeat(grey.astype(np.float32), 1024, axis=1)
+
+    r, g = sample(), sample()
+    check(knn_precision_recall(r, g, membership=True, ceiling=False), oracle(r, g))
+
+
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, np.float64])
 def test_other_types_are_read_exactly(dtype):
     r, g = draw("grid", 130, 100, 6)
