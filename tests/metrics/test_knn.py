@@ -111,6 +111,25 @@ def test_other_types_are_read_exactly(dtype):
     check(scores, oracle(r, g))
 
 
+@pytest.mark.parametrize(
+    ("factor", "dtype"),
+    [(1e-36, np.float32), (1e-40, np.float32), (1e-43, np.float32), (1e-150, np.float64)],
+)
+def test_tiny_features(factor, dtype):
+    """Some or all are subnormal in float32, where kernels take them for 0."""
+    r, g = (factor * x.astype(np.float64) for x in draw("normal", 130, 100, 6))
+    r, g = r.astype(dtype), g.astype(dtype)
+    options = {"membership": True, "ceiling": False, "memory_mb": MEMORY_MB}
+    check(knn_precision_recall(r, g, **options), oracle(r, g))
+
+
+def test_features_whose_squares_are_zero_in_float64():
+    """All distances are 0, so that all is covered."""
+    r, g = (1e-320 * x.astype(np.float64) for x in draw("normal", 130, 100, 6))
+    assert r.any()
+    assert knn_precision_recall(r, g, ceiling=False)[:2] == (1, 1)
+
+
 def test_features_of_different_widths():
     """float64 far from the origin beside float32: both are shifted by the same."""
     r, g = draw("offset", 130, 100, 6)
