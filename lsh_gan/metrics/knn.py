@@ -22,7 +22,8 @@ Ceiling. R scored against itself, each row among the others: the score that a fr
 reference distribution would get; or that of a second sample. The recall ceiling uses the balls of n
 rows of it, or of m where fewer were generated.
 
-Memory. Nothing n × m is held: tiles of distances come and go, sized by `memory_mb`.
+Memory. Nothing n × m is held: tiles of distances come and go, sized by `memory_mb`. Sets that are
+not float32, or whose mean is not near the origin, have a float32 copy each while they are compared.
 """
 
 from typing import Any, NamedTuple
@@ -95,7 +96,7 @@ def knn_precision_recall(
         second_reference: A second sample of the reference distribution, at least n rows; gives the
             ceiling instead.
         density_k: Neighbours of density and coverage.
-        memory_mb: Bound of the working memory beside the features, in MiB.
+        memory_mb: Bound of the tiles of distances, in MiB; see Memory for what else there is.
 
     Returns:
         The scores; see `PrecisionRecall`.
