@@ -72,7 +72,7 @@ def _knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
         ),
         write=partial(_save_radii, source),
     )
-    return partial(metrics.knn_score, fitted)
+    return partial(metrics.knn_score, fitted._replace(second=reference.second))
 
 
 def _save_radii(source: str, file: Path, fitted: metrics.KnnReference) -> None:

@@ -20,8 +20,11 @@ from lsh_gan.metrics.inputs import Array, is_wide, narrow, on_host_if_free, read
 
 _UNIT = 2.0**-24  # unit roundoff of float32
 TINY = 1e-30  # stands for underflow: features are scaled to norms around 1
+_IN_ORDER = 512  # terms of a dot product that are summed one after another
 _MIN_BLOCK = 128
 _ORDINARY = 2.0**10  # features up to so much larger or smaller than 1 are not scaled
+_TINIEST = 2.0**-1000  # smaller features are scaled as these, so that the scale is finite
+_SUBNORMAL = 2.0**100  # scale from which what float32 kernels take for 0 is more than rounding
 _SOME = 256  # rows that say where a set is and how wide
 _FEW = 32  # up to one of so many pairs of a tile is entered by itself
 
@@ -53,9 +56,12 @@ def slack(d: int) -> float:
     """Relative error bound of a squared distance, as a share of ‖x‖² + ‖y‖².
 
     Rounding errors of a dot product of length d grow like √d units in practice (Higham & Mary 2019,
-    doi:10.1137/18M1226312); twice that, and 8 units for the sums and for rounding the input.
+    doi:10.1137/18M1226312): twice that. Terms that are alike round alike, a unit each at worst, so
+    that errors add up over the terms that are summed in order, of which a CPU's product has 512;
+    rows of one grey level take a quarter of that. 8 units are for the sums of norms and products
+    and for rounding the input.
     """
-    return (8 + 2 * math.sqrt(d)) * _UNIT
+    return (8 + min(d, _IN_ORDER) + 2 * math.sqrt(d)) * _UNIT
 
 
 def block_size(rows: int, memory_mb: int) -> int:
@@ -91,7 +97,7 @@ def fit_frame(features: Array) -> Frame:
     if features.dtype != np.float64:
         mean = mean.astype(np.float32).astype(np.float64)
     largest = float(max(abs(highest - mean.min()), abs(lowest - mean.max())))
-    scale = 2.0 ** -math.ceil(math.log2(largest)) if largest > 0 else 1.0
+    scale = 2.0 ** -math.ceil(math.log2(max(largest, _TINIEST))) if largest > 0 else 1.0
     return Frame(mean, scale)
 
 
@@ -114,7 +120,7 @@ def to_blocks(features: Array, frame: Frame, size: int, source: str) -> Blocks:
     """
     blocks, norms = [], []
     features = on_host_if_free(features)
-    wide = is_wide(features, frame.shift)
+    wide = is_wide(features, frame.shift) or frame.scale > _SUBNORMAL
     scale, shift = frame.scale, frame.shift
     as_is = not shift.any() and scale == 1 and features.dtype == np.float32
     if wide:
@@ -122,7 +128,8 @@ def to_blocks(features: Array, frame: Frame, size: int, source: str) -> Blocks:
     for start in range(0, features.shape[0], size):
         x = features[start : start + size]
         if wide:
-            # float64 is shifted in float64; narrower input subtracts exactly enough in float32.
+            # float64 is shifted in float64, and subnormal numbers are scaled in it; other narrower
+            # input subtracts exactly enough in float32.
             x = narrow(x, *frame)
         rows = x.shape[0]
         # Filled up before it is compiled for: another n is the same program.

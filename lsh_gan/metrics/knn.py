@@ -19,10 +19,11 @@ were given: Σ(g − r)² against Σ(r − r_k)². Memberships are those of floa
 bfloat16 are read as float32, exactly.
 
 Ceiling. R scored against itself, each row among the others: the score that a fresh sample of the
-reference distribution would get. With fewer generated samples than reference ones, the recall
-ceiling uses the balls of as many rows of R.
+reference distribution would get; or that of a second sample. The recall ceiling uses the balls of n
+rows of it, or of m where fewer were generated.
 
-Memory. Nothing n × m is held: tiles of distances come and go, sized by `memory_mb`.
+Memory. Nothing n × m is held: tiles of distances come and go, sized by `memory_mb`. Sets that are
+not float32, or whose mean is not near the origin, have a float32 copy each while they are compared.
 """
 
 from typing import Any, NamedTuple
@@ -35,7 +36,7 @@ from lsh_gan.metrics.distances import Blocks, Frame, in_place
 from lsh_gan.metrics.inputs import Array, as_features, as_references, subset
 from lsh_gan.metrics.knn_hits import compare
 from lsh_gan.metrics.nearest import Nearest, nearest_others
-from lsh_gan.metrics.types import Ceiling, PrecisionRecall
+from lsh_gan.metrics.types import Ceiling, PrecisionRecall, check_second
 
 _SPARE = 1  # neighbours held beyond those that radii need, for when float32 cannot tell them apart
 
@@ -52,6 +53,7 @@ class KnnReference(NamedTuple):
         density_k: Neighbours of density and coverage.
         inclusive: Whether a point on the sphere belongs to the ball.
         ceiling: Scores of the reference distribution, or None.
+        second: A second sample of the reference distribution, at least n rows, or None.
     """
 
     features: Array
@@ -62,6 +64,7 @@ class KnnReference(NamedTuple):
     density_k: int
     inclusive: bool
     ceiling: Ceiling | None
+    second: Array | None = None
 
     @property
     def dense(self) -> bool:
@@ -90,16 +93,18 @@ def knn_precision_recall(
         inclusive: Ball membership by `<=` (as the paper's code); False for `<` (as prdc).
         membership: Whether to return the membership of every sample.
         ceiling: Whether to score the reference against itself too.
-        second_reference: A second sample of the reference distribution; gives the ceiling instead.
+        second_reference: A second sample of the reference distribution, at least n rows; gives the
+            ceiling instead.
         density_k: Neighbours of density and coverage.
-        memory_mb: Bound of the working memory beside the features, in MiB.
+        memory_mb: Bound of the tiles of distances, in MiB; see Memory for what else there is.
 
     Returns:
         The scores; see `PrecisionRecall`.
 
     Raises:
         TypeError: Features that are not floating-point arrays.
-        ValueError: NaN, Inf, wrong shape, or fewer than k + 2 rows.
+        ValueError: NaN, Inf, wrong shape, fewer than k + 2 rows, or fewer in the second reference
+            than in the reference.
     """
     k, density_k = _check_options(k, density_k, memory_mb)
     check_flags(inclusive=inclusive, membership=membership, ceiling=ceiling)
@@ -146,6 +151,8 @@ def _fit(
     ceiling: bool,
     memory_mb: int,
 ) -> KnnReference:
+    if second_reference is not None:
+        check_second(len(reference), len(second_reference))
     frame = distances.fit_frame(reference)
     size = distances.block_size(len(reference), memory_mb)
     blocks = distances.to_blocks(reference, frame, size, "reference")
@@ -155,19 +162,26 @@ def _fit(
     if not ceiling:
         return fitted
     if second_reference is not None:
+        fitted, n = fitted._replace(second=second_reference), len(reference)
         scores = _score(fitted, second_reference)
-        return fitted._replace(ceiling=Ceiling(scores.precision, scores.recall, scores.m))
+        recall = scores.recall if scores.m == n else _recall_ceiling(fitted, n)
+        return fitted._replace(ceiling=Ceiling(scores.precision, recall, n))
     alone = float(refine.covered_by_others(reference, blocks, nearest, k, inclusive).mean())
     return fitted._replace(ceiling=Ceiling(alone, alone, len(reference)))
 
 
 def _recall_ceiling(fitted: KnnReference, m: int) -> float:
-    """Share of the reference that the balls of m rows of it cover, each left out for itself."""
-    rows = subset(len(fitted.features), m)
-    some, k = fitted.features[rows], fitted.k
+    """Share of the reference that the balls of m rows of a sample of its distribution cover.
+
+    Rows of the second sample if there is one, else of the reference, each left out for itself.
+    """
+    sample = fitted.features if fitted.second is None else fitted.second
+    rows = subset(len(sample), m)
+    some, k = sample[rows], fitted.k
     blocks, nearest = _prepared(fitted, some)
     covered = compare(fitted, some, blocks, nearest).within_g
-    covered[rows] = refine.covered_by_others(some, blocks, nearest, k, fitted.inclusive)
+    if fitted.second is None:
+        covered[rows] = refine.covered_by_others(some, blocks, nearest, k, fitted.inclusive)
     return float(covered.mean())
 
 

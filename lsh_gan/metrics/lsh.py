@@ -32,7 +32,7 @@ from lsh_gan.metrics.hashing import HashSpec
 from lsh_gan.metrics.inputs import Array, subset
 from lsh_gan.metrics.sketch import Sketch
 from lsh_gan.metrics.streams import SAMPLE_ROWS, check_kind, replayable, sample_rows
-from lsh_gan.metrics.types import PrecisionRecall
+from lsh_gan.metrics.types import PrecisionRecall, check_second
 
 _GROUPS = 8  # groups of tables for the jackknife
 
@@ -120,6 +120,8 @@ def lsh_fit(
     if second_reference is not None:
         dim = reference.shape[1] if hasattr(reference, "ndim") else None
         check_kind(second_reference, "second reference", dim=dim)
+        if hasattr(reference, "ndim") and hasattr(second_reference, "ndim"):
+            check_second(len(reference), len(second_reference))
     reference = replayable(reference, "reference")
     sample = sample_rows(reference, "reference")
     if sample.shape[0] < SAMPLE_ROWS:  # then these are all rows
@@ -135,6 +137,7 @@ def lsh_fit(
     if ceiling and second_reference is not None:
         codes_of_second = sketch.encode_all(hasher, second_reference, "second reference")
         second = sketch.from_codes(hasher, codes_of_second)
+        check_second(codes.digits.shape[1], second.rows)
     return LshReference(sketch.from_codes(hasher, codes), min_count, votes, ceiling, second)
 
 
@@ -143,36 +146,44 @@ def _check_rows(rows: int, min_count: int) -> None:
         raise ValueError(f"reference has {rows} rows; at least {min_count + 2} are needed.")
 
 
-def lsh_score(fitted: LshReference, generated: Any, *, membership: bool = False) -> PrecisionRecall:
+def lsh_score(
+    fitted: LshReference, generated: Any, *, membership: bool = False, recall: bool = True
+) -> PrecisionRecall:
     """Scores `generated` `[m, d]` against a fitted reference; see `lsh_precision_recall`.
 
+    Args:
+        fitted: From `lsh_fit`, or of a sketch.
+        generated: Features `[m, d]`, or an iterable of batches.
+        membership: Whether to return the membership of every sample.
+        recall: Whether to score recall. With votes, a sketch of counts alone gives precision only.
+
     Raises:
-        ValueError: Also when the reference's sketch holds counts only and votes need its codes.
+        ValueError: Also when the reference's sketch holds counts only and recall needs its codes.
     """
     check_reference(fitted)
-    check_flags(membership=membership)
+    check_flags(membership=membership, recall=recall)
     reference, votes = fitted.sketch, fitted.votes
     hasher = reference.hasher
-    if reference.cells is None and (votes is not None or membership):
+    if recall and reference.cells is None and (votes is not None or membership):
         raise ValueError(
             "This sketch holds counts only; voted recall and recall membership need the codes of "
-            "the reference: build it with keep_codes=True, or score with votes=None."
+            "the reference: build it with keep_codes=True, or ask for votes=None or recall=False."
         )
     codes = sketch.encode_all(hasher, generated, "generated")
     cells = hashing.cell_index(hasher, codes, reference.directory)
     rows, tables = cells.shape[1], hasher.spec.num_tables
     precision = join(tally(reference.counts, cells, fitted.min_count), tables, votes)
-    recall = _recall(fitted, _counted(reference, cells))
+    recalled = _recall(fitted, _counted(reference, cells)) if recall else _NOT_ASKED
     above, below = _ceilings(fitted, rows)
     return PrecisionRecall(
         precision=precision.score,
-        recall=recall.score,
+        recall=recalled.score,
         precision_stderr=precision.stderr,
-        recall_stderr=recall.stderr,
+        recall_stderr=recalled.stderr,
         precision_ceiling=above,
-        recall_ceiling=below,
+        recall_ceiling=below if recall else None,
         precision_membership=precision.membership if membership else None,
-        recall_membership=recall.membership if membership else None,
+        recall_membership=recalled.membership if membership else None,
         n=reference.rows,
         m=rows,
         family=hasher.spec.family,
@@ -191,6 +202,7 @@ def check_reference(fitted: LshReference) -> None:
     if fitted.second is not None:
         check_type("second", fitted.second, Sketch, "a Sketch, see build")
         sketch.check_same_hasher(fitted.sketch.hasher, fitted.second.hasher)
+        check_second(fitted.sketch.rows, fitted.second.rows)
         if fitted.second.cells is None:
             raise ValueError(
                 "The second sample's sketch holds counts only; build it with keep_codes=True."
@@ -205,9 +217,12 @@ def _counted(reference: Sketch, cells: jax.Array) -> Array:
 class Joined(NamedTuple):
     """Tables joined to a score."""
 
-    score: float
-    stderr: float
+    score: float | None
+    stderr: float | None
     membership: np.ndarray | None
+
+
+_NOT_ASKED = Joined(None, None, None)
 
 
 def tally(counts: jax.Array, cells: jax.Array, min_count: int, own: Any = 0) -> np.ndarray:
@@ -284,9 +299,13 @@ def _ceilings(fitted: LshReference, m: int) -> tuple[float | None, float | None]
         second = sketch.cells_in(reference.directory, fitted.second)
         above = join(tally(counts, second, c), t, votes).score
         thinned = _counted(reference, second[:, subset(fitted.second.rows, min(m, n))])
+        if cells is None and votes is not None:
+            return above, None
         if cells is None:
             return above, float(np.mean(np.asarray(_share_of_counts(counts, thinned, c)) / n))
         return above, join(tally(thinned, cells, c), t, votes).score
+    if cells is None and votes is not None:
+        return None, None
     if cells is None:
         share = float(np.mean(np.asarray(_share_of_counts(counts, counts, c, own=1)) / n))
         return share, share if m >= n else None

@@ -30,7 +30,7 @@ from lsh_gan.metrics.distances import Frame
 from lsh_gan.metrics.hash_fit import check_spec, draw_hash
 from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
 from lsh_gan.metrics.inputs import Array, as_features, as_references, subset
-from lsh_gan.metrics.types import Ceiling, PrecisionRecall
+from lsh_gan.metrics.types import Ceiling, PrecisionRecall, check_second
 
 # `num_bits='auto'`: other rows that the cells of a recognised row hold, over log2(n).
 CELL_ROWS_PER_LOG2 = 1 / 3
@@ -45,6 +45,7 @@ class LshKnnReference(NamedTuple):
         rule: k, `inclusive`, `max_cell`, and whether tables have radii of their own.
         votes: Share of tables that must say yes, or None for candidates of any table.
         ceiling: Scores of the reference distribution, or None.
+        second: A second sample of the reference distribution, at least n rows, or None.
     """
 
     hasher: Hasher
@@ -52,6 +53,7 @@ class LshKnnReference(NamedTuple):
     rule: Rule
     votes: float | None
     ceiling: Ceiling | None
+    second: Array | None = None
 
 
 def lsh_knn_precision_recall(
@@ -82,7 +84,8 @@ def lsh_knn_precision_recall(
         inclusive: Ball membership by `<=`; False for `<`.
         membership: Whether to return the membership of every sample, bool.
         ceiling: Whether to score the reference against itself too.
-        second_reference: A second sample of the reference distribution; gives the ceiling instead.
+        second_reference: A second sample of the reference distribution, at least n rows; gives the
+            ceiling instead.
         max_cell: Cap on the candidates of a cell.
         memory_mb: Bound of the working memory beside the features, in MiB.
 
@@ -91,7 +94,8 @@ def lsh_knn_precision_recall(
 
     Raises:
         TypeError: Features that are not floating-point arrays.
-        ValueError: NaN, Inf, wrong shape, or fewer than k + 2 rows.
+        ValueError: NaN, Inf, wrong shape, fewer than k + 2 rows, or fewer in the second reference
+            than in the reference.
     """
     spec = HashSpec() if spec is None else spec
     check_spec(key, spec, "")
@@ -148,6 +152,8 @@ def _fit(
     ceiling: bool,
     source: str,
 ) -> LshKnnReference:
+    if second_reference is not None:
+        check_second(len(reference), len(second_reference))
     sample = lsh.sample_rows(reference, "reference")
     hasher = draw_hash(key, sample, spec, source=source)
     codes = sketch.encode_all(hasher, reference, "reference")
@@ -160,8 +166,10 @@ def _fit(
     if not ceiling:
         return fitted
     if second_reference is not None:
+        fitted, n = fitted._replace(second=second_reference), len(reference)
         scores = _score(fitted, second_reference)
-        return fitted._replace(ceiling=Ceiling(scores.precision, scores.recall, scores.m))
+        recall = scores.recall if scores.m == n else _recall_ceiling(fitted, n)
+        return fitted._replace(ceiling=Ceiling(scores.precision, recall, n))
     alone = float(_join(balls.covered, votes).mean())
     return fitted._replace(ceiling=Ceiling(alone, alone, len(reference)))
 
@@ -225,15 +233,19 @@ def _score(fitted: LshKnnReference, generated: Array, membership: bool = False) 
 
 
 def _recall_ceiling(fitted: LshKnnReference, m: int) -> float:
-    """Share of the reference that the balls of m rows of it cover, each left out for itself."""
-    reference, hasher = fitted.balls, fitted.hasher
-    features = reference.points.features
-    rows = subset(len(features), m)
-    some = features[rows]
+    """Share of the reference that the balls of m rows of a sample of its distribution cover.
+
+    Rows of the second sample if there is one, else of the reference, each left out for itself.
+    """
+    reference, hasher, alone = fitted.balls, fitted.hasher, fitted.second is None
+    sample = reference.points.features if alone else fitted.second
+    rows = subset(len(sample), m)
+    some = sample[rows]
     codes = sketch.encode_all(hasher, some, "reference")
-    balls = _balls(hasher, fitted.rule, some, codes, alone=True)
+    balls = _balls(hasher, fitted.rule, some, codes, alone=alone)
     _, covered = cell_balls.hits(balls, reference, fitted.rule)
-    covered[:, rows] = balls.covered
+    if alone:
+        covered[:, rows] = balls.covered
     return float(_join(covered, fitted.votes).mean())
 
 

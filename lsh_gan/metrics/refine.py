@@ -1,5 +1,6 @@
 """Second look, in float64, at the few comparisons that float32 cannot decide."""
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -93,7 +94,8 @@ class Twins:
         """
         pairs = [rows_x, rows_y, *more]
         self._seen += len(rows_x)
-        if self._seen < _MANY:
+        # All rows are read to find equal ones, so that it pays off for as many pairs.
+        if self._seen < max(_MANY, *map(len, self._sets)):
             return pairs, slice(None)
         if self._firsts is None:
             self._firsts = [first_of_equal(x) for x in self._sets]
@@ -109,9 +111,9 @@ class Twins:
 
 def first_of_equal(x: Array) -> np.ndarray:
     """The first row that is equal to each row of x `[n, d]`, int64 `[n]`."""
-    x = np.ascontiguousarray(x)
-    rows = x.view(np.dtype((np.void, x.dtype.itemsize * x.shape[1]))).ravel()
-    _, first, at = np.unique(rows, return_index=True, return_inverse=True)
+    # Of digests: to sort the rows themselves takes two copies of all of them.
+    digests = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in np.asarray(x)]
+    _, first, at = np.unique(np.array(digests, "V16"), return_index=True, return_inverse=True)
     return first[at]
 
 

@@ -76,8 +76,9 @@ def save(
         path: The file.
         fitted: What to write.
         source: Says what made the features of a KNN reference; the others have their hasher's.
-        keep_features: Whether the file of a KNN reference holds the features too; if not, `load`
-            must be given the same ones.
+        keep_features: Whether the file of a KNN reference holds the features too, and those of a
+            second sample; if not, `load` must be given the same ones, and the second sample is up
+            to the caller.
 
     Returns:
         The content hash, hex.
@@ -173,6 +174,8 @@ def _check_knn(fitted: KnnReference) -> None:
     k, density_k = check_whole(k=fitted.k, density_k=fitted.density_k)
     check_flags(inclusive=fitted.inclusive)
     _require("shift", fitted.frame.shift.shape == (d,))
+    second = fitted.second
+    _require("second", second is None or (second.ndim == 2 and second.shape[1] == d))
     _require("k", 1 <= k <= n - 2 and density_k >= 1)
     _require("nearest_sq", len(near.sq) == n and near.sq.shape[1] >= k)
     _require("nearest_rows", near.rows.shape == near.sq.shape and _within(near.rows, n))
@@ -311,6 +314,8 @@ def _from_knn(
     arrays |= {"nearest_sq": fitted.nearest.sq, "nearest_rows": fitted.nearest.rows}
     if keep_features:
         arrays["features"] = features
+        if fitted.second is not None:
+            arrays["second"] = _plain(fitted.second)
     header = {
         "kind": "knn", "source": source, "scale": fitted.frame.scale, "size": fitted.blocks.size,
         "k": fitted.k, "density_k": fitted.density_k, "inclusive": fitted.inclusive,
@@ -348,4 +353,5 @@ def _to_knn(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> KnnReferen
     return KnnReference(
         features, frame, blocks, Nearest(arrays["nearest_sq"], arrays["nearest_rows"]),
         header["k"], header["density_k"], header["inclusive"], ceiling and Ceiling(*ceiling),
+        arrays.get("second"),
     )  # fmt: skip

@@ -7,9 +7,11 @@ import pytest
 from lsh_gan.metrics import (
     HashSpec,
     hashing,
+    knn,
     knn_fit,
     knn_precision_recall,
     knn_score,
+    lsh_knn,
     lsh_knn_fit,
     lsh_knn_precision_recall,
     lsh_knn_score,
@@ -122,8 +124,36 @@ def test_fewer_generated_rows_lower_the_recall_ceiling_as_they_lower_recall():
         assert score.recall == pytest.approx(score.recall_ceiling, abs=spread)
 
 
-def test_a_second_sample_of_as_many_rows_gives_the_ceiling():
-    rng = np.random.default_rng(3)
-    r, second, g = (rng.standard_normal((n, 4)).astype(np.float32) for n in (80, 50, 50))
-    score = knn_precision_recall(r, g, second_reference=second)
-    assert score.recall_ceiling == knn_precision_recall(r, second).recall
+WITH_SECOND = {
+    "knn": knn_precision_recall,
+    "lsh_knn": lambda r, g, **more: lsh_knn_precision_recall(KEY, r, g, spec=ONE_CELL, **more),
+    "lsh_knn in cells": lambda r, g, **more: lsh_knn_precision_recall(
+        KEY, r, g, spec=HashSpec(family="affine", num_tables=4, num_bits=1, radius_bins=0), **more
+    ),
+}
+
+
+@pytest.mark.parametrize(("rows", "m"), [(80, 80), (80, 50), (200, 80), (200, 50), (200, 120)])
+@pytest.mark.parametrize("name", WITH_SECOND)
+def test_ceilings_from_a_second_sample(name, rows, m):
+    """All of its rows are scored, and m of them, at most n, have the balls of recall."""
+    rng, metric = np.random.default_rng(3), WITH_SECOND[name]
+    r, second, g = (rng.standard_normal((n, 4)).astype(np.float32) for n in (80, rows, m))
+    score = metric(r, g, second_reference=second)
+    assert score.precision_ceiling == metric(r, second).precision
+    covering = second[subset(rows, min(m, 80))]
+    assert score.recall_ceiling == metric(r, covering).recall
+
+
+@pytest.mark.parametrize("name", WITH_SECOND)
+def test_a_second_sample_of_fewer_rows_is_an_error(monkeypatch, name):
+    def never(*_, **__):
+        raise AssertionError("heavy work has begun")
+
+    monkeypatch.setattr(knn, "nearest_others", never)
+    monkeypatch.setattr(lsh_knn, "draw_hash", never)
+    rng, metric = np.random.default_rng(4), WITH_SECOND[name]
+    r, second = (rng.standard_normal((n, 4)).astype(np.float32) for n in (80, 79))
+    message = "second reference has 79 rows; the reference has 80: give at least as many"
+    with pytest.raises(ValueError, match=message):
+        metric(r, r, second_reference=second)

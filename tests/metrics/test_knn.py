@@ -89,12 +89,45 @@ def test_high_dimension():
     )
 
 
+@pytest.mark.parametrize("seed", [3, 20, 45, 47])
+def test_rows_of_one_grey_level(seed):
+    """All terms of a product are equal, so that their rounding errors add up."""
+    rng = np.random.default_rng(seed)
+    n, width = 100, rng.uniform(0.1, 0.6)
+
+    def sample():  # of both signs, so that the set lies around the origin and is not moved
+        grey = rng.uniform(1.3, 1.3 + width, (n, 1)) * np.where(np.arange(n) % 2, 1, -1)[:, None]
+        return np.repeat(grey.astype(np.float32), 1024, axis=1)
+
+    r, g = sample(), sample()
+    check(knn_precision_recall(r, g, membership=True, ceiling=False), oracle(r, g))
+
+
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, np.float64])
 def test_other_types_are_read_exactly(dtype):
     r, g = draw("grid", 130, 100, 6)
     r, g = np.asarray(r * 1.5, dtype), np.asarray(g * 1.5, dtype)
     scores = knn_precision_recall(r, g, membership=True, ceiling=False, memory_mb=MEMORY_MB)
     check(scores, oracle(r, g))
+
+
+@pytest.mark.parametrize(
+    ("factor", "dtype"),
+    [(1e-36, np.float32), (1e-40, np.float32), (1e-43, np.float32), (1e-150, np.float64)],
+)
+def test_tiny_features(factor, dtype):
+    """Some or all are subnormal in float32, where kernels take them for 0."""
+    r, g = (factor * x.astype(np.float64) for x in draw("normal", 130, 100, 6))
+    r, g = r.astype(dtype), g.astype(dtype)
+    options = {"membership": True, "ceiling": False, "memory_mb": MEMORY_MB}
+    check(knn_precision_recall(r, g, **options), oracle(r, g))
+
+
+def test_features_whose_squares_are_zero_in_float64():
+    """All distances are 0, so that all is covered."""
+    r, g = (1e-320 * x.astype(np.float64) for x in draw("normal", 130, 100, 6))
+    assert r.any()
+    assert knn_precision_recall(r, g, ceiling=False)[:2] == (1, 1)
 
 
 def test_features_of_different_widths():

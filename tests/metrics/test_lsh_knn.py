@@ -182,7 +182,7 @@ def test_cap_leaves_candidates_out_and_not_samples():
 
 
 def test_ceiling_from_a_second_sample_is_its_score():
-    r, second = draw("normal", 150, 140, 6)
+    r, second = draw("normal", 150, 150, 6)
     spec = HashSpec(family="affine", num_tables=8, num_bits=2)
     fitted = lsh_knn_fit(KEY, r, spec=spec, second_reference=second)
     score = lsh_knn_score(fitted, second)

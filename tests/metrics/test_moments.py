@@ -1,5 +1,7 @@
 """Kernel and Fréchet distances against float64 oracles and closed forms."""
 
+import tracemalloc
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -96,6 +98,21 @@ def test_kid_that_overflows_is_an_error():
         kid(1e60 * np.ones((5, 2)), 1e60 * draw(5, 2).astype(np.float64))
 
 
+@pytest.mark.parametrize("size", [0, 1e-170, 1e-310])
+def test_kid_of_features_whose_squares_are_zero(size):
+    assert kid(size * draw(30, 4).astype(np.float64), np.zeros((20, 4))) == 0
+
+
+def test_kid_far_from_the_origin_holds_no_set_twice():
+    r, g = (draw(4000, 64, seed) + np.float32(100) for seed in (0, 1))
+    tracemalloc.start()
+    kid(r, g, memory_mb=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # Some float64 tiles and blocks of 128 rows; the sets take 4 MB in float64.
+    assert peak < 2 * 2**20
+
+
 def test_kid_is_unbiased():
     """Over samples of one distribution the mean is 0; a biased estimate would be off by more."""
     values = [kid(draw(40, 8, 2 * i), draw(40, 8, 2 * i + 1)) for i in range(30)]
@@ -146,6 +163,28 @@ def test_frechet_with_fewer_rows_than_dimensions():
     mean = np.sum((r.mean(0, dtype=np.float64) - g.mean(0, dtype=np.float64)) ** 2)
     expected = mean + (x**2).sum() / 19 + (y**2).sum() / 14 - 2 * nuclear
     assert forward == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m"), [(200, 200), (200, 120), (200, 400)])
+def test_frechet_of_nearly_equal_sets_of_few_rows(n, m):
+    d, noise = 256, 1e-4
+    r = draw(n, d).astype(np.float64)
+    g = np.concatenate([r, draw(n, d, 2)])[:m] + noise * draw(m, d, 1)
+    x, y = ((z - z.mean(0)) / np.sqrt(len(z) - 1) for z in (r, g))
+    nuclear = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    expected = np.sum((r.mean(0) - g.mean(0)) ** 2) + (x**2).sum() + (y**2).sum() - 2 * nuclear
+    # Traces near 256, whose difference float64 leaves some 1e-12 of.
+    assert frechet_distance(r, g) == pytest.approx(expected, abs=1e-11)
+    assert expected > noise**2 * d / 2
+
+
+@pytest.mark.parametrize("rows", [5, 50])
+def test_frechet_of_large_features(rows):
+    r, g = (x.astype(np.float64) for x in (draw(rows, 8), 2 * draw(rows, 8, 1)))
+    large = frechet_distance(1e148 * r, 1e148 * g)
+    assert large / 1e296 == pytest.approx(frechet_distance(r, g), rel=1e-9)
+    with pytest.raises(ValueError, match=r"overflows float64: features are as large as .*e\+1"):
+        frechet_distance(1e160 * r, 1e160 * g)
 
 
 def test_frechet_with_a_large_offset():

@@ -179,3 +179,36 @@ def test_blocks_are_of_equal_size_and_fit_in_memory(rows):
         assert size == 128 or 24 * size * size <= 1.1 * memory_mb * 2**20
         # Fewer than 16 rows a block are filled up.
         assert -(-rows // size) * size - rows < max(128, 16 * -(-rows // size))
+
+
+def rows_that_round_badly(n, d):
+    """Sets of which the errors of a product are large, or the terms of one kind."""
+    rng = np.random.default_rng([n, d])
+    grey, normal = rng.uniform(0.5, 2, (n, 1)), rng.standard_normal((n, d))
+    # Each small term is lost beside the first, or takes a whole unit of it.
+    lost = np.full((n, d), np.sqrt(1.02 * 2.0**-24))
+    lost[:, 0] = 1 + 1e-6 * np.arange(n)
+    drawn = {
+        "grey": grey * np.ones((1, d)),
+        "grey of both signs": grey * np.where(np.arange(n) % 2, 1, -1)[:, None] * np.ones((1, d)),
+        "nearly grey": grey * (1 + 1e-4 * normal),
+        "positive": rng.uniform(0, 1, (n, d)),
+        "rectified": np.maximum(normal, 0),
+        "normal": normal,
+        "small integers": rng.integers(0, 256, (n, d)),
+        "lost": lost,
+    }
+    return {name: x.astype(np.float32) for name, x in drawn.items()}
+
+
+@pytest.mark.parametrize("n", [128, 600])
+@pytest.mark.parametrize("d", [1, 16, 100, 512, 1024, 3000])
+def test_errors_of_squared_distances_are_within_their_bound(d, n):
+    for name, x in rows_that_round_badly(n, d).items():
+        blocks = distances.to_blocks(x, distances.Frame(np.zeros(d), 1.0), n, "x")
+        (of_x,), (norms,) = blocks.features, (np.asarray(s) for s in blocks.sq_norms)
+        dot, of_pair = np.asarray(distances.dots(of_x, of_x))[:8], norms[:8, None] + norms[None, :]
+        d2 = distances.sq_distances(dot, norms[:8, None], norms[None, :])
+        exact = np.stack([((row.astype(np.float64) - x) ** 2).sum(axis=1) for row in x[:8]])
+        share = np.abs(d2 - exact) / (of_pair + distances.TINY)
+        assert share.max() <= distances.slack(d), name

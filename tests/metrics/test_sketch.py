@@ -471,3 +471,46 @@ def test_knn_reference_round_trip(tmp_path, density_k):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(ValueError, match="knn: fitted on features of"):
         load(tmp_path / "knn", source="other")
+
+
+@pytest.mark.parametrize("family", ["affine", "pstable"])
+@pytest.mark.parametrize("second", [False, True])
+def test_counts_alone_give_voted_precision(family, second):
+    r, g = draw(200, 6), draw(150, 6, 1)
+    spec = HashSpec(family=family, num_tables=4, num_bits=3)
+    whole = lsh_fit(KEY, r, spec=spec, second_reference=draw(220, 6, 2) if second else None)
+    counts = whole._replace(sketch=whole.sketch._replace(cells=None))
+    expected = lsh_score(whole, g, membership=True)
+    found = lsh_score(counts, g, membership=True, recall=False)
+    assert found.precision == expected.precision
+    assert found.precision_stderr == expected.precision_stderr
+    np.testing.assert_array_equal(found.precision_membership, expected.precision_membership)
+    assert found.precision_ceiling == (expected.precision_ceiling if second else None)
+    assert (found.recall, found.recall_stderr, found.recall_ceiling) == (None, None, None)
+    assert found.recall_membership is None
+    with pytest.raises(ValueError, match=r"holds counts only; voted recall .* or recall=False"):
+        lsh_score(counts, g)
+
+
+def test_a_second_sample_has_as_many_rows(hasher):
+    r, few = draw(100, 6), draw(99, 6, 1)
+    message = "second reference has 99 rows; the reference has 100: give at least as many"
+    for second in (few, [few[:50], few[50:]]):
+        with pytest.raises(ValueError, match=message):
+            lsh_fit(KEY, r, spec=SPEC, second_reference=second)
+    with pytest.raises(ValueError, match=message):
+        lsh_score(LshReference(build(hasher, r), 1, None, True, build(hasher, few)), r)
+
+
+@pytest.mark.parametrize("keep_features", [True, False])
+def test_a_second_sample_of_knn_is_kept_with_the_features(tmp_path, keep_features):
+    r, g = draw(60, 6), draw(30, 6, 1)
+    fitted = knn_fit(r, second_reference=draw(70, 6, 2))
+    save(tmp_path / "r", fitted, keep_features=keep_features)
+    read = load(tmp_path / "r", features=r)
+    if not keep_features:
+        assert read.second is None
+        read = read._replace(second=draw(70, 6, 2))
+    assert knn_score(read, g) == knn_score(fitted, g)
+    # Fewer samples than the reference: the ceiling is of so many rows of the second sample.
+    assert knn_score(read, g).recall_ceiling != knn_score(read, r).recall_ceiling
