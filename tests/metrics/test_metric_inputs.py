@@ -51,7 +51,9 @@ SINGLES = {
     **{f"{name} reference": (lambda x, f=f: f(x, G), "reference") for name, f in PAIRS.items()},
     **{f"{name} generated": (lambda x, f=f: f(R, x), "generated") for name, f in PAIRS.items()},
     "knn second": (lambda x: knn_fit(R, second_reference=x), "second reference"),
-    "lsh second": (lambda x: lsh_fit(KEY, R[:35], spec=SPEC, second_reference=x), "second reference"),
+    "lsh second": (
+        lambda x: lsh_fit(KEY, R[:35], spec=SPEC, second_reference=x), "second reference",
+    ),
     "lsh_knn second": (
         lambda x: lsh_knn_fit(KEY, R, spec=SPEC, second_reference=x), "second reference",
     ),
