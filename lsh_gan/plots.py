@@ -1,6 +1,7 @@
 """Plots of a sweep over bit widths, and sample grids."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -10,7 +11,11 @@ from lsh_gan.labels import TITLES, Row, setting_of, short, unique, width_label
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+STYLES = {"precision": "-", "recall": "--"}
+MARKERS = "osD^vP*"
 
 
 def _curves(measured: list[Row]) -> dict[str, list[Row]]:
@@ -31,6 +36,32 @@ def _by_bits(curve: list[Row], field: str) -> tuple[list[str], np.ndarray, np.nd
     return list(groups), np.array([v.mean() for v in values]), np.array([v.std() for v in values])
 
 
+def _looks(measured: list[Row]) -> dict[str, dict[str, Any]]:
+    """Colour and marker of every setting: no two are alike up to 70, and those of all plots."""
+    names = unique(measured, "generator")
+    curves = [_curves([row for row in measured if row["generator"] == name]) for name in names]
+    settings = dict.fromkeys(setting for found in curves for setting in found)
+    return {
+        setting: {"color": f"C{i % 10}", "marker": MARKERS[i % len(MARKERS)], "markersize": 4}
+        for i, setting in enumerate(settings)
+    }
+
+
+def _named(looks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same by what the legend says."""
+    return {short(setting, looks): look for setting, look in looks.items()}
+
+
+def _legend(figure: plt.Figure, looks: dict[str, dict[str, Any]]) -> None:
+    """Adds a legend below the axes, which keep their size: the figure grows by its lines."""
+    width, height = figure.get_size_inches()
+    columns = max(1, int(width / (0.6 + 0.07 * max(map(len, looks)))))
+    lines = -(-len(looks) // columns)
+    figure.set_size_inches(width, height + 0.22 * lines)
+    handles = [Line2D([], [], label=label, **look) for label, look in looks.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+
+
 def _axes(measured: list[Row], metrics: list[str]) -> tuple[plt.Figure, np.ndarray, list[str]]:
     names = unique(measured, "generator")
     figure, axes = plt.subplots(
@@ -45,29 +76,31 @@ def _axes(measured: list[Row], metrics: list[str]) -> tuple[plt.Figure, np.ndarr
 
 
 def plot_against_bits(measured: list[Row], metrics: list[str]) -> plt.Figure:
-    """Precision and recall against the bit width, with the ceilings of the metric."""
+    """Precision and recall against the bit width, with the ceilings of the metric.
+
+    A colour and marker a setting, as in the other plots; recall is dashed.
+    """
     figure, axes, names = _axes(measured, metrics)
-    colors = {"precision": "tab:blue", "recall": "tab:orange"}
-    styles = ["-", "--", ":", "-."]
+    looks = _looks(measured)
     for row, name in zip(axes, names, strict=True):
         mine = [r for r in measured if r["generator"] == name]
         for axis, metric in zip(row, metrics, strict=True):
-            curves = _curves(mine)
-            for style, (setting, curve) in zip(styles * 9, curves.items(), strict=False):
-                for score, color in colors.items():
+            for setting, curve in _curves(mine).items():
+                for score, style in STYLES.items():
                     labels, mean, deviation = _by_bits(curve, f"{metric}_{score}")
-                    line = {"color": color, "linestyle": style, "marker": "o", "markersize": 3}
-                    label = f"{score}, {short(setting, curves)}"
-                    axis.errorbar(labels, mean, deviation, label=label, **line)
-            for score, color in colors.items():
+                    bars = deviation if deviation.any() else None
+                    axis.errorbar(labels, mean, bars, linestyle=style, **looks[setting])
+            for score, style in STYLES.items():
                 ceiling = mine[0].get(f"{metric}_{score}_ceiling")
                 if ceiling is not None:
-                    axis.axhline(ceiling, color=color, alpha=0.5, linewidth=1)
+                    axis.axhline(ceiling, color="gray", linestyle=style, linewidth=0.8)
             axis.set_ylim(0, 1.02)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("precision, recall")
     for axis in axes[-1]:
         axis.set_xlabel("bits (thin lines: ceilings)")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    scores = {score: {"color": "black", "linestyle": style} for score, style in STYLES.items()}
+    _legend(figure, scores | _named(looks))
     return figure
 
 
@@ -106,22 +139,22 @@ def _plot_paths(
 ) -> tuple[plt.Figure, np.ndarray]:
     """Draws field `y` against field `x` ("{}" stands for the metric), a path through the widths."""
     figure, axes, names = _axes(measured, metrics)
+    looks = _looks(measured)
     for row, name in zip(axes, names, strict=True):
-        curves = _curves([r for r in measured if r["generator"] == name])
+        mine = [r for r in measured if r["generator"] == name]
         for axis, metric in zip(row, metrics, strict=True):
             points: list[tuple[str, float, float]] = []
-            for setting, curve in curves.items():
+            for setting, curve in _curves(mine).items():
                 labels, xs, _ = _by_bits(curve, x.format(metric))
                 _, ys, _ = _by_bits(curve, y.format(metric))
-                axis.plot(xs, ys, "o-", markersize=3, label=short(setting, curves))
+                axis.plot(xs, ys, **looks[setting])
                 points += zip(labels, xs, ys, strict=True)
             axis.set_ylim(0, 1.02)
             axis.set_xscale(scale)
             axis.margins(x=0.1)
             axis.set_xlim(*xlim)
             _annotate(axis, points)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    _legend(figure, _named(looks))
     return figure, axes
 
 
