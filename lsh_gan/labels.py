@@ -73,7 +73,12 @@ def short(setting: str, curves: dict[str, Any]) -> str:
 
 
 def width_label(row: Row) -> str:
-    """The width of weights: "4", "full" at full precision, "packed" as a packed file has them."""
+    """The width of weights: "4", "full" at full precision, "packed" as a packed file has them.
+
+    Given samples have none: "–".
+    """
+    if "samples" in row:
+        return "–"
     if row["bits"] is None:
         return "packed" if row.get("packed") else "full"
     return str(row["bits"])

@@ -23,7 +23,7 @@ def _curves(measured: list[Row]) -> dict[str, list[Row]]:
     full = [row for row in measured if row["bits"] is None]
     settings = list(dict.fromkeys(setting_of(row) for row in measured if row["bits"] is not None))
     if not settings:
-        return {"full precision": full}
+        return {"packed" if all(row.get("packed") for row in full) else "full precision": full}
     return {s: full + [row for row in measured if setting_of(row) == s] for s in settings}
 
 

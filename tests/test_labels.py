@@ -3,7 +3,7 @@
 import pytest
 from rich.table import Table
 
-from lsh_gan.labels import distinct, print_and_save
+from lsh_gan.labels import distinct, print_and_save, width_label
 
 
 def test_a_row_of_markdown_is_one_line(tmp_path, capsys):
@@ -33,3 +33,16 @@ def test_equal_names_are_told_apart_by_their_paths(names, paths, expected):
 def test_paths_that_tell_nothing_apart_are_refused():
     with pytest.raises(ValueError, match="names of a/f, /a/f clash"):
         distinct(["f", "f"], ["a/f", "/a/f"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"bits": 4}, "4"),
+        ({"bits": None}, "full"),
+        ({"bits": None, "packed": True}, "packed"),
+        ({"bits": None, "samples": "hash"}, "–"),
+    ],
+)
+def test_widths_are_called_what_they_are(fields, expected):
+    assert width_label(fields) == expected

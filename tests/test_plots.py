@@ -67,3 +67,9 @@ def test_axes_are_named_and_one_seed_has_no_bars():
     assert figure.axes[0].get_ylabel() == "precision, recall"
     assert not figure.axes[0].collections
     assert names_of(figure) == ["precision", "recall", "no clipping", "mse clipping"]
+
+
+def test_packed_files_are_not_called_full_precision():
+    packed = row(packed=True) | {"generator": "small"}
+    assert names_of(draw("plot_tradeoff", [packed])) == ["packed"]
+    assert names_of(draw("plot_tradeoff", [row(), packed])) == ["full precision", "packed"]
