@@ -5,14 +5,12 @@ evaluation. Generators and weight files that are not there yet are taken from th
 """
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from lsh_gan import datasets, expected, features, sampling, settings
@@ -25,9 +23,7 @@ from lsh_gan.compression.packing import Layout, empty_subtrees
 from lsh_gan.compression.quantization import fan_in
 from lsh_gan.compression.rules import TensorPlan, isolate, plan_tensors
 from lsh_gan.generators import Generator
-from lsh_gan.labels import distinct
-
-WIDTH = 140  # columns of a table that goes to a file
+from lsh_gan.labels import distinct, table_console
 
 
 class Judged(NamedTuple):
@@ -63,7 +59,7 @@ def run(config: Any) -> None:
     """
     config = settings.resolve(config)
     judged = _distinct([describe(config, path) for path in config.generators])
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = table_console()
     console.print(_generator_table(judged))
     console.print(_size_table(judged))
     for line in _summary(config, judged):

@@ -1,7 +1,9 @@
 """What rows are called in tables and plots, and where tables go."""
 
 import io
+import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-WIDTH = 140  # columns of a table where the output is no terminal
+WIDTH = 140  # columns of sentences where the output is no terminal
+UNLIMITED = 10_000  # columns of tables there: no cell is wrapped
 TITLES = {"knn": "KNN", "lsh_knn": "LSH+KNN", "lsh": "LSH"}
 SCORES = ("precision", "recall")
 Row = dict[str, Any]
@@ -90,12 +93,21 @@ def bits_label(row: Row) -> str:
     return f"W{row['bits']}A{activations}" if activations else width_label(row)
 
 
+def standard_error(values: Sequence[float]) -> float:
+    """The standard error of the mean of several seeds; 0 of one, which says nothing of it."""
+    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+
+
+def table_console() -> Console:
+    """As wide as the terminal; where there is none, as wide as a table."""
+    return Console(width=None if sys.stdout.isatty() else UNLIMITED)
+
+
 def print_and_save(path: Path, table: Table) -> None:
     """Prints a table and writes it as Markdown, without its title."""
-    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
+    table_console().print(table)
     table.box, table.title = box.MARKDOWN, None
-    # So wide that no cell is wrapped: in Markdown a row is one line.
-    console = Console(file=io.StringIO(), width=10_000)
+    console = Console(file=io.StringIO(), width=UNLIMITED)  # in Markdown a row is one line
     console.print(table)
     lines = (line.rstrip() for line in console.file.getvalue().splitlines())
     path.write_text("".join(f"{line}\n" for line in lines if line))

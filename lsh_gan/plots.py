@@ -1,5 +1,6 @@
 """Plots of a sweep over bit widths, and sample grids."""
 
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image
 
-from lsh_gan.labels import TITLES, Row, setting_of, short, unique, width_label
+from lsh_gan.labels import TITLES, Row, setting_of, short, standard_error, unique, width_label
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -28,12 +29,13 @@ def _curves(measured: list[Row]) -> dict[str, list[Row]]:
 
 
 def _by_bits(curve: list[Row], field: str) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Labels of the widths, and mean and standard deviation of `field` over the seeds."""
+    """Labels of the widths, and mean and standard error of `field` over the seeds."""
     groups: dict[str, list[float]] = {}
     for row in curve:
         groups.setdefault(width_label(row), []).append(row[field])
-    values = [np.asarray(group) for group in groups.values()]
-    return list(groups), np.array([v.mean() for v in values]), np.array([v.std() for v in values])
+    means = [statistics.fmean(values) for values in groups.values()]
+    errors = [standard_error(values) for values in groups.values()]
+    return list(groups), np.array(means), np.array(errors)
 
 
 def _looks(measured: list[Row]) -> dict[str, dict[str, Any]]:
@@ -52,14 +54,20 @@ def _named(looks: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {short(setting, looks): look for setting, look in looks.items()}
 
 
-def _legend(figure: plt.Figure, looks: dict[str, dict[str, Any]]) -> None:
+def _means(measured: list[Row]) -> str:
+    """Says over how many seeds points are means; "" of one."""
+    seeds = len(unique(measured, "seed"))
+    return f"means of {seeds} seeds" if seeds > 1 else ""
+
+
+def _legend(figure: plt.Figure, looks: dict[str, dict[str, Any]], title: str) -> None:
     """Adds a legend below the axes, which keep their size: the figure grows by its lines."""
     width, height = figure.get_size_inches()
     columns = max(1, int(width / (0.6 + 0.07 * max(map(len, looks)))))
-    lines = -(-len(looks) // columns)
+    lines = -(-len(looks) // columns) + bool(title)
     figure.set_size_inches(width, height + 0.22 * lines)
     handles = [Line2D([], [], label=label, **look) for label, look in looks.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=title)
 
 
 def _axes(measured: list[Row], metrics: list[str]) -> tuple[plt.Figure, np.ndarray, list[str]]:
@@ -87,8 +95,8 @@ def plot_against_bits(measured: list[Row], metrics: list[str]) -> plt.Figure:
         for axis, metric in zip(row, metrics, strict=True):
             for setting, curve in _curves(mine).items():
                 for score, style in STYLES.items():
-                    labels, mean, deviation = _by_bits(curve, f"{metric}_{score}")
-                    bars = deviation if deviation.any() else None
+                    labels, mean, error = _by_bits(curve, f"{metric}_{score}")
+                    bars = error if error.any() else None
                     axis.errorbar(labels, mean, bars, linestyle=style, **looks[setting])
             for score, style in STYLES.items():
                 ceiling = mine[0].get(f"{metric}_{score}_ceiling")
@@ -100,7 +108,8 @@ def plot_against_bits(measured: list[Row], metrics: list[str]) -> plt.Figure:
     for axis in axes[-1]:
         axis.set_xlabel("bits (thin lines: ceilings)")
     scores = {score: {"color": "black", "linestyle": style} for score, style in STYLES.items()}
-    _legend(figure, scores | _named(looks))
+    means = _means(measured)
+    _legend(figure, scores | _named(looks), means and f"{means}, bars: their standard error")
     return figure
 
 
@@ -154,7 +163,7 @@ def _plot_paths(
             axis.margins(x=0.1)
             axis.set_xlim(*xlim)
             _annotate(axis, points)
-    _legend(figure, _named(looks))
+    _legend(figure, _named(looks), _means(measured))
     return figure, axes
 
 

@@ -25,6 +25,7 @@ from lsh_gan.labels import (
     grid_label,
     print_and_save,
     setting_of,
+    standard_error,
     unique,
 )
 
@@ -152,7 +153,8 @@ def make_table(measured: list[Row], metrics: list[str]) -> Table:
     caption = f"reference: {first['reference_name']}" if "reference_name" in first else None
     table = Table(title=title, caption=caption, box=box.SIMPLE_HEAVY)
     for column in ("generator", "bits", "clipping", "grid"):
-        table.add_column(column, overflow="fold")
+        short = column in ("bits", "clipping")
+        table.add_column(column, overflow="fold", no_wrap=short)
     for column in ("bytes", "ratio", *(TITLES[metric] for metric in metrics)):
         table.add_column(column, justify="right", no_wrap=True)
     generator = None
@@ -186,7 +188,7 @@ def _mean(values: list[float | None]) -> str:
     text = f"{statistics.fmean(values):.3f}"
     if len(values) == 1:
         return text
-    return f"{text}±{statistics.stdev(values) / len(values) ** 0.5:.3f}"
+    return f"{text}±{standard_error(values):.3f}"
 
 
 def main(arguments: list[str]) -> int:

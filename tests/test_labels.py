@@ -17,6 +17,13 @@ def test_a_row_of_markdown_is_one_line(tmp_path, capsys):
     assert "a title" in capsys.readouterr().out
 
 
+def test_a_table_that_goes_to_a_file_has_one_line_a_row(tmp_path, capsys):
+    table = Table(*(f"column {i}" for i in range(9)))
+    table.add_row(*("per_channel, symmetric" for _ in range(9)))
+    print_and_save(tmp_path / "table.md", table)
+    assert capsys.readouterr().out.count("per_channel, symmetric") == 9
+
+
 @pytest.mark.parametrize(
     ("names", "paths", "expected"),
     [

@@ -1,5 +1,7 @@
 """What plots of a sweep show, read from the drawn figures."""
 
+import statistics
+
 import pytest
 from matplotlib import pyplot as plt
 
@@ -73,3 +75,15 @@ def test_packed_files_are_not_called_full_precision():
     packed = row(packed=True) | {"generator": "small"}
     assert names_of(draw("plot_tradeoff", [packed])) == ["packed"]
     assert names_of(draw("plot_tradeoff", [row(), packed])) == ["full precision", "packed"]
+
+
+def test_bars_are_the_standard_errors_of_the_table():
+    scores = (0.3, 0.4, 0.8)
+    measured = [row(bits, seed=i, score=s) for bits in (None, 4) for i, s in enumerate(scores)]
+    figure = draw("plot_against_bits", measured)
+    precision, _ = figure.axes[0].containers
+    (bars,) = precision.lines[2]
+    heights = [segment[1, 1] - segment[0, 1] for segment in bars.get_segments()]
+    assert heights == pytest.approx([2 * statistics.stdev(scores) / 3**0.5] * 2)
+    title = figure.legends[0].get_title().get_text()
+    assert title == "means of 3 seeds, bars: their standard error"
