@@ -104,10 +104,17 @@ def table_console() -> Console:
 
 
 def print_and_save(path: Path, table: Table) -> None:
-    """Prints a table and writes it as Markdown, without its title."""
+    """Prints a table and writes it as Markdown: its caption as text below it, without its title."""
     table_console().print(table)
-    table.box, table.title = box.MARKDOWN, None
-    console = Console(file=io.StringIO(), width=UNLIMITED)  # in Markdown a row is one line
+    path.write_text(_markdown(table))
+
+
+def _markdown(table: Table) -> str:
+    """A table as Markdown, a row a line; what follows a blank line is no row."""
+    caption = table.caption
+    table.box, table.title, table.caption = box.MARKDOWN, None, None
+    console = Console(file=io.StringIO(), width=UNLIMITED)
     console.print(table)
-    lines = (line.rstrip() for line in console.file.getvalue().splitlines())
-    path.write_text("".join(f"{line}\n" for line in lines if line))
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    lines = [line for line in lines if line] + (["", str(caption)] if caption else [])
+    return "".join(f"{line}\n" for line in lines)

@@ -17,6 +17,15 @@ def test_a_row_of_markdown_is_one_line(tmp_path, capsys):
     assert "a title" in capsys.readouterr().out
 
 
+def test_a_caption_is_no_row_of_markdown(tmp_path):
+    table = Table("setting", "scores", caption="reference: fashion_mnist")
+    table.add_row("full", "1.000/1.000")
+    print_and_save(tmp_path / "table.md", table)
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert lines[-2:] == ["", "reference: fashion_mnist"]
+    assert len(lines) == 5
+
+
 def test_a_table_that_goes_to_a_file_has_one_line_a_row(tmp_path, capsys):
     table = Table(*(f"column {i}" for i in range(9)))
     table.add_row(*("per_channel, symmetric" for _ in range(9)))
