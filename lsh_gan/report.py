@@ -138,10 +138,13 @@ def _write_csv(path: Path, measured: list[Row], metrics: list[str]) -> None:
 def make_table(measured: list[Row], metrics: list[str]) -> Table:
     """Lays out rows as a table: precision / recall by metric, each generator under its ceiling.
 
-    A line a generator and setting; of several seeds, means and their standard errors.
+    A line a generator and setting; of several seeds, means and their standard errors. m stands in
+    the title, or in a column where it differs.
     """
     first = measured[0]
-    title = f"precision / recall, n = {first['n']}, {first['features']['name']}"
+    sizes = unique(measured, "m")
+    m = f"m = {sizes[0]}, " if len(sizes) == 1 else ""
+    title = f"precision / recall, n = {first['n']}, {m}{first['features']['name']}"
     groups: dict[tuple, list[Row]] = {}
     for row in measured:
         key = (row["generator"], bits_label(row), setting_of(row))
@@ -155,7 +158,8 @@ def make_table(measured: list[Row], metrics: list[str]) -> Table:
     for column in ("generator", "bits", "clipping", "grid"):
         short = column in ("bits", "clipping")
         table.add_column(column, overflow="fold", no_wrap=short)
-    for column in ("bytes", "ratio", *(TITLES[metric] for metric in metrics)):
+    columns = ["bytes", "ratio", *([] if m else ["m"])]
+    for column in (*columns, *(TITLES[metric] for metric in metrics)):
         table.add_column(column, justify="right", no_wrap=True)
     generator = None
     for group in groups.values():
@@ -163,7 +167,7 @@ def make_table(measured: list[Row], metrics: list[str]) -> Table:
         if row["generator"] != generator:
             generator = row["generator"]
             cells = [_pair([row], metric, "_ceiling") for metric in metrics]
-            table.add_row("ceiling", "", "", "", "", "", *cells)
+            table.add_row("ceiling", *[""] * (3 + len(columns)), *cells)
         table.add_row(
             generator,
             bits_label(row),
@@ -171,6 +175,7 @@ def make_table(measured: list[Row], metrics: list[str]) -> Table:
             grid_label(row),
             f"{row['bytes']:,}" if "bytes" in row else "",
             f"{row['ratio']:.1f}" if "ratio" in row else "",
+            *([] if m else [f"{row['m']:,}"]),
             *(_pair(group, metric, "") for metric in metrics),
         )
     return table

@@ -16,7 +16,7 @@ LOCK_FILE = "lock"
 # What every row has.
 FIELDS = (
     "row_hash", "generator", "bits", "clipping", "granularity", "scheme", "seed", "seconds", "n",
-    "features",
+    "m", "features",
 )  # fmt: skip
 
 
