@@ -103,10 +103,11 @@ def table_console() -> Console:
     return Console(width=None if sys.stdout.isatty() else UNLIMITED)
 
 
-def print_and_save(path: Path, table: Table) -> None:
-    """Prints a table and writes it as Markdown: its caption as text below it, without its title."""
-    table_console().print(table)
-    path.write_text(_markdown(table))
+def print_and_save(path: Path, *tables: Table) -> None:
+    """Prints tables and writes them as Markdown: captions as text below, without titles."""
+    for table in tables:
+        table_console().print(table)
+    path.write_text("\n".join(map(_markdown, tables)))
 
 
 def _markdown(table: Table) -> str:

@@ -47,16 +47,17 @@ class Damage(NamedTuple):
     drops: dict[str, float]
 
 
-def write(workdir: Path, measured: list[Row], metrics: list[str]) -> None:
-    """Writes `layers.md` and `layers_GENERATOR.png`, and prints the table.
+def write(workdir: Path, measured: list[Row], metrics: list[str], whole: Table) -> None:
+    """Writes `layers.md` and `layers_GENERATOR.png`, and prints the tables.
 
     Args:
         workdir: The work folder.
         measured: Rows of single layers, and of full precision with the same seeds.
         metrics: Names of the metrics; the plot shows LSH, or the first if there is no LSH.
+        whole: Table of what is no single layer: ceilings, full precision and given samples.
     """
     damages = find_damages(measured, metrics)
-    print_and_save(workdir / "layers.md", make_table(damages, metrics))
+    print_and_save(workdir / "layers.md", whole, make_table(damages, metrics))
     shown = "lsh" if "lsh" in metrics else metrics[0]
     for name in dict.fromkeys(damage.generator for damage in damages):
         figure = plot([d for d in damages if d.generator == name], shown)

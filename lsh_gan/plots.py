@@ -177,14 +177,20 @@ def _annotate(axis: plt.Axes, points: list[tuple[str, float, float]]) -> None:
             axis.annotate(label, point, fontsize=7, xytext=(3, 3), textcoords="offset points")
 
 
-def plot_samples(workdir: Path, measured: list[Row]) -> plt.Figure:
-    """The same latents at every width: one column of strips a setting, one strip a width."""
+def plot_samples(workdir: Path, measured: list[Row]) -> plt.Figure | None:
+    """The same latents at every width: one column of strips a setting, one strip a width.
+
+    Strips that are not in the work folder are left out; None where there is none.
+    """
     curves = _curves([row for row in measured if row["seed"] == measured[0]["seed"]])
-    strips = {
-        (setting, width_label(row)): Image.open(workdir / "samples" / f"{row['row_hash']}.png")
+    files = {
+        (setting, width_label(row)): workdir / "samples" / f"{row['row_hash']}.png"
         for setting, curve in curves.items()
         for row in curve
     }
+    strips = {place: Image.open(file) for place, file in files.items() if file.is_file()}
+    if not strips:
+        return None
     labels = list(dict.fromkeys(label for _, label in strips))
     width, height = next(iter(strips.values())).size
     inches = 5.0

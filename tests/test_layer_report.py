@@ -3,6 +3,7 @@
 import csv
 
 import pytest
+from rich.table import Table
 
 from lsh_gan import layer_report
 
@@ -63,7 +64,7 @@ def test_grids_are_kept_apart():
 
 
 def test_table_plot_and_tensors(tmp_path, capsys):
-    layer_report.write(tmp_path, ROWS, ["lsh"])
+    layer_report.write(tmp_path, ROWS, ["lsh"], Table("generator"))
     printed = capsys.readouterr().out
     for text in ("params/a/kernel", "+0.100 / +0.050", "-0.100 / +0.000", "3×4", "20.0"):
         assert text in printed
