@@ -1,8 +1,9 @@
 """Plots of a sweep over bit widths, and sample grids."""
 
+import itertools
 import statistics
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -113,19 +114,33 @@ def plot_against_bits(measured: list[Row], metrics: list[str]) -> plt.Figure:
     return figure
 
 
+class _Path(NamedTuple):
+    """One curve: the widths of its points, the points `[p, 2]`, and its colour."""
+
+    labels: list[str]
+    points: np.ndarray
+    color: str
+
+
+_Panels = list[tuple[plt.Axes, list[_Path]]]
+
+
 def plot_tradeoff(measured: list[Row], metrics: list[str]) -> plt.Figure:
     """The path of (recall, precision) through the bit widths."""
-    figure, axes = _plot_paths(measured, metrics, x="{}_recall", y="{}_precision", xlim=(0, 1.02))
+    figure, axes, panels = _plot_paths(
+        measured, metrics, x="{}_recall", y="{}_precision", xlim=(0, 1.02)
+    )
     for axis in axes[:, 0]:
         axis.set_ylabel("precision (quality)")
     for axis in axes[-1]:
         axis.set_xlabel("recall (diversity)")
+    _label_widths(figure, panels)
     return figure
 
 
 def plot_size(measured: list[Row], metrics: list[str]) -> plt.Figure:
     """Recall against the size of the packed file."""
-    figure, axes = _plot_paths(measured, metrics, x="bytes", y="{}_recall", scale="log")
+    figure, axes, panels = _plot_paths(measured, metrics, x="bytes", y="{}_recall", scale="log")
     for axis in axes.flat:
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -134,6 +149,7 @@ def plot_size(measured: list[Row], metrics: list[str]) -> plt.Figure:
         axis.set_ylabel("recall (diversity)")
     for axis in axes[-1]:
         axis.set_xlabel("size on disk")
+    _label_widths(figure, panels)
     return figure
 
 
@@ -145,36 +161,102 @@ def _plot_paths(
     y: str,
     xlim: tuple[float | None, float | None] = (None, None),
     scale: str = "linear",
-) -> tuple[plt.Figure, np.ndarray]:
+) -> tuple[plt.Figure, np.ndarray, _Panels]:
     """Draws field `y` against field `x` ("{}" stands for the metric), a path through the widths."""
     figure, axes, names = _axes(measured, metrics)
     looks = _looks(measured)
+    panels: _Panels = []
     for row, name in zip(axes, names, strict=True):
         mine = [r for r in measured if r["generator"] == name]
         for axis, metric in zip(row, metrics, strict=True):
-            points: list[tuple[str, float, float]] = []
+            paths = []
             for setting, curve in _curves(mine).items():
                 labels, xs, _ = _by_bits(curve, x.format(metric))
                 _, ys, _ = _by_bits(curve, y.format(metric))
                 axis.plot(xs, ys, **looks[setting])
-                points += zip(labels, xs, ys, strict=True)
+                paths.append(_Path(labels, np.column_stack([xs, ys]), looks[setting]["color"]))
             axis.set_ylim(0, 1.02)
             axis.set_xscale(scale)
             axis.margins(x=0.1)
             axis.set_xlim(*xlim)
-            _annotate(axis, points)
+            panels.append((axis, paths))
     _legend(figure, _named(looks), _means(measured))
-    return figure, axes
+    return figure, axes, panels
 
 
-def _annotate(axis: plt.Axes, points: list[tuple[str, float, float]]) -> None:
-    """Labels the points of curves, but for those that lie on one that has a label."""
-    taken: list[np.ndarray] = []
-    for label, *point in points:
-        place = axis.transData.transform(point)
-        if all(np.abs(place - other).max() > 12 for other in taken):
-            taken.append(place)
-            axis.annotate(label, point, fontsize=7, xytext=(3, 3), textcoords="offset points")
+def _label_widths(figure: plt.Figure, panels: _Panels) -> None:
+    """Labels the points of paths where there is room for it, their ends first."""
+    figure.draw_without_rendering()  # settles where points lie
+    for axis, paths in panels:
+        places = [axis.transData.transform(path.points) * 72 / figure.dpi for path in paths]
+        frame = np.array(axis.get_window_extent().get_points()) * 72 / figure.dpi
+        room = _Room(frame, places)
+        waiting = [
+            (0 < i < len(path.points) - 1, -i, path, place[i])
+            for path, place in zip(paths, places, strict=True)
+            for i in range(len(path.points))
+        ]
+        for _, negative, path, place in sorted(waiting, key=lambda entry: entry[:2]):
+            label, point = path.labels[-negative], path.points[-negative]
+            offset = room.take(place, label)
+            if offset is not None:
+                axis.annotate(
+                    label, point, xytext=offset, textcoords="offset points", fontsize=7,
+                    ha="center", va="center", color=path.color,
+                )  # fmt: skip
+
+
+def _along(places: np.ndarray) -> np.ndarray:
+    """Points `[q, 2]` at most 2 pt apart along a path through `places` `[p, 2]`."""
+    parts = [places]
+    for start, end in itertools.pairwise(places):
+        steps = 1 + int(np.abs(end - start).max() / 2)
+        parts.append(start + (end - start) * np.linspace(0, 1, steps + 1)[:, None])
+    return np.concatenate(parts)
+
+
+class _Room:
+    """Where labels of 7 pt can stand in a frame `[2, 2]`, away from paths; all in pt.
+
+    Args:
+        frame: Its lower left and upper right corner.
+        paths: Their points, each `[p, 2]`.
+    """
+
+    DIRECTIONS = ((1, 1), (-1, 1), (1, -1), (-1, -1), (0, 1.3), (0, -1.3), (1.2, 0), (-1.2, 0))
+
+    def __init__(self, frame: np.ndarray, paths: list[np.ndarray]):
+        self._frame, self._points = frame, np.concatenate(paths)
+        self._ink = np.concatenate([_along(path) for path in paths])
+        self._labelled: list[np.ndarray] = []
+        self._boxes: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def take(self, place: np.ndarray, label: str) -> np.ndarray | None:
+        """Takes room for the label of a point; returns its centre, from the point, or None."""
+        if any(np.abs(place - other).max() < 6 for other in self._labelled):
+            return None
+        half = np.array([2.3 * len(label), 3.0])
+        offsets = [direction * (half + 2.5) for direction in self.DIRECTIONS]
+        free = [offset for offset in offsets if self._is_free(place + offset, half)]
+        if not free:
+            return None
+        offset = max(free, key=lambda offset: self._distance(place, place + offset))
+        self._labelled.append(place)
+        self._boxes.append((place + offset, half))
+        return offset
+
+    def _distance(self, place: np.ndarray, centre: np.ndarray) -> float:
+        """From a label to the nearest other point, which it must not seem to belong to."""
+        others = self._points[np.abs(self._points - place).max(axis=1) > 6]
+        distances = np.linalg.norm(others - centre, axis=1)
+        return min([*distances, 15.0])  # beyond it the order of the directions decides
+
+    def _is_free(self, centre: np.ndarray, half: np.ndarray) -> bool:
+        low, high = self._frame
+        inside = (centre - half > low).all() and (centre + half < high).all()
+        crossed = (np.abs(self._ink - centre) < half + 1).all(axis=1).any()
+        taken = any((np.abs(centre - c) < half + h).all() for c, h in self._boxes)
+        return bool(inside and not crossed and not taken)
 
 
 def plot_samples(workdir: Path, measured: list[Row]) -> plt.Figure | None:

@@ -104,7 +104,8 @@ def _write_pictures(workdir: Path, output: Path, measured: list[Row], metrics: l
         return
     plots.plot_against_bits(swept, metrics).savefig(output / "precision_recall.png")
     plots.plot_tradeoff(swept, metrics).savefig(output / "tradeoff.png")
-    plots.plot_size(swept, metrics).savefig(output / "size_recall.png")
+    if any(row["bits"] for row in swept):  # of uncompressed generators it is one point each
+        plots.plot_size(swept, metrics).savefig(output / "size_recall.png")
     for name in unique(swept, "generator"):
         mine = [row for row in swept if row["generator"] == name]
         if (grid := plots.plot_samples(workdir, mine)) is not None:

@@ -87,3 +87,23 @@ def test_bars_are_the_standard_errors_of_the_table():
     assert heights == pytest.approx([2 * statistics.stdev(scores) / 3**0.5] * 2)
     title = figure.legends[0].get_title().get_text()
     assert title == "means of 3 seeds, bars: their standard error"
+
+
+@pytest.mark.parametrize("kind", ["plot_tradeoff", "plot_size"])
+def test_labels_of_widths_lie_on_no_line_and_on_no_other_label(kind):
+    scores = {None: 0.8, 8: 0.79, 7: 0.78, 6: 0.81, 5: 0.7, 4: 0.6, 3: 0.4, 2: 0.1}
+    measured = [
+        row(bits, clipping, score=score * factor)
+        for clipping, factor in (("none", 1.0), ("mse", 0.9), ("kl", 0.93))
+        for bits, score in scores.items()
+        if bits or clipping == "none"
+    ]
+    figure = draw(kind, measured)
+    (axis,) = figure.axes
+    boxes = [text.get_window_extent() for text in axis.texts]
+    assert {text.get_text() for text in axis.texts} >= {"full", "2"}
+    for number, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:number])
+        for line in axis.lines:
+            path = axis.transData.transform_path(line.get_path())
+            assert not path.intersects_bbox(box, filled=False)

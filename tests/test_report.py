@@ -107,3 +107,11 @@ def test_layers_stand_below_what_their_drops_are_taken_from(work, capsys):
         drop = next(line for line in lines if "params/a/kernel" in line)
         assert drop.endswith("+0.000 / +0.125")
     assert "\n\nreference: photographs\n\n|" in shown[1]
+
+
+def test_sizes_of_uncompressed_generators_are_no_curve(work):
+    measured = [row(), row("other")]
+    folder = work(measured, [found["row_hash"] for found in measured])
+    assert report.main([str(folder)]) == 0
+    assert (folder / "tradeoff.png").exists()
+    assert not (folder / "size_recall.png").exists()
