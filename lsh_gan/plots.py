@@ -173,7 +173,7 @@ def _plot_paths(
             for setting, curve in _curves(mine).items():
                 labels, xs, _ = _by_bits(curve, x.format(metric))
                 _, ys, _ = _by_bits(curve, y.format(metric))
-                axis.plot(xs, ys, **looks[setting])
+                axis.plot(xs, ys, clip_on=False, zorder=3, **looks[setting])  # 0 is on the frame
                 paths.append(_Path(labels, np.column_stack([xs, ys]), looks[setting]["color"]))
             axis.set_ylim(0, 1.02)
             axis.set_xscale(scale)
