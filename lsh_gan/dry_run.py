@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
 from lsh_gan import datasets, expected, features, sampling, settings
@@ -23,7 +24,7 @@ from lsh_gan.compression.packing import Layout, empty_subtrees
 from lsh_gan.compression.quantization import fan_in
 from lsh_gan.compression.rules import TensorPlan, isolate, plan_tensors
 from lsh_gan.generators import Generator
-from lsh_gan.labels import distinct, table_console
+from lsh_gan.labels import distinct, print_table
 
 
 class Judged(NamedTuple):
@@ -59,11 +60,10 @@ def run(config: Any) -> None:
     """
     config = settings.resolve(config)
     judged = describe(config)
-    console = table_console()
-    console.print(_generator_table(judged))
-    console.print(_size_table(judged))
+    print_table(_generator_table(judged))
+    print_table(_size_table(judged))
     for line in _summary(config, judged):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        Console().print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def describe(config: Any) -> list[Judged]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -98,15 +99,30 @@ def standard_error(values: Sequence[float]) -> float:
     return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
 
 
-def table_console() -> Console:
-    """As wide as the terminal; where there is none, as wide as a table."""
-    return Console(width=None if sys.stdout.isatty() else UNLIMITED)
+def print_table(table: Table) -> None:
+    """Prints a table as wide as the terminal, but never so narrow that words are broken.
+
+    Where there is no terminal, no cell is wrapped.
+    """
+    console = Console()
+    console.width = max(console.width, _least_width(table)) if sys.stdout.isatty() else UNLIMITED
+    console.print(table)
+
+
+def _least_width(table: Table) -> int:
+    """Columns of a table for its longest words, and for the cells that are not wrapped."""
+    widths = []
+    for column in table.columns:
+        cells = [str(cell) for cell in (column.header, *column.cells)]
+        parts = cells if column.no_wrap else [word for cell in cells for word in cell.split()]
+        widths.append(max(map(cell_len, parts), default=0))
+    return sum(widths) + 3 * len(widths) + 1  # a blank on both sides, and the lines between
 
 
 def print_and_save(path: Path, *tables: Table) -> None:
     """Prints tables and writes them as Markdown: captions as text below, without titles."""
     for table in tables:
-        table_console().print(table)
+        print_table(table)
     path.write_text("\n".join(map(_markdown, tables)))
 
 

@@ -3,7 +3,7 @@
 import pytest
 from rich.table import Table
 
-from lsh_gan.labels import distinct, print_and_save, width_label
+from lsh_gan.labels import distinct, print_and_save, print_table, width_label
 
 
 def test_a_row_of_markdown_is_one_line(tmp_path, capsys):
@@ -24,6 +24,21 @@ def test_a_caption_is_no_row_of_markdown(tmp_path):
     lines = (tmp_path / "table.md").read_text().splitlines()
     assert lines[-2:] == ["", "reference: fashion_mnist"]
     assert len(lines) == 5
+
+
+def test_a_narrow_terminal_breaks_no_word_and_hides_no_number(capsys, monkeypatch):
+    table = Table()
+    table.add_column("generator", overflow="fold")
+    table.add_column("grid", overflow="fold")
+    table.add_column("scores", no_wrap=True)
+    table.add_row("dcgan", "per_channel, symmetric", "0.744 / 0.460")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "20")
+    print_table(table)
+    shown = capsys.readouterr().out
+    for text in ("generator", "dcgan", "per_channel,", "symmetric", "0.744 / 0.460"):
+        assert text in shown
+    assert "per_channel, symmetric" not in shown  # lines are broken where they can be
 
 
 def test_a_table_that_goes_to_a_file_has_one_line_a_row(tmp_path, capsys):
