@@ -160,7 +160,7 @@ def summary(results: Results) -> Iterator[str]:
 
 
 def plot(results: Results) -> plt.Figure:
-    """Precision and recall against bits: a colour a method, dashed per tensor."""
+    """Precision and recall against bits: a colour a method, dashed per tensor; dotted ceilings."""
     figure, axes = plt.subplots(
         2, len(METRICS), sharex=True, sharey=True, layout="constrained", figsize=(11, 6.5)
     )
@@ -180,11 +180,13 @@ def plot(results: Results) -> plt.Figure:
                         label=f"{method}, {granularity.removeprefix('per_')}",
                     )
             axis.axhline(results.full[field], color="black", linewidth=0.8)
+            if (ceiling := results.full.get(f"{field}_ceiling")) is not None:
+                axis.axhline(ceiling, color="black", linestyle=":", linewidth=0.8)
             axis.set_title(f"{TITLES[metric]} {score}")
             axis.grid(alpha=0.3)
             axis.set_ylim(0, 1.02)
     for axis in axes[-1]:
-        axis.set_xlabel("bits (black: full precision)")
+        axis.set_xlabel("bits (black: full precision, dotted: ceiling)")
     figure.suptitle(results.name)
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=8, fontsize=7)

@@ -19,6 +19,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from benchmarks import options
 from benchmarks.machine import processor
 from lsh_gan.compression import (
     METHODS,
@@ -101,21 +102,22 @@ def main():
     parser.add_argument("--channels", type=int, default=512, help="512 gives 30M parameters")
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--clipping", default=",".join(METHODS))
-    options = parser.parse_args()
-    params = make_tree(options.channels)
+    args = parser.parse_args()
+    methods = options.names("--clipping", args.clipping, METHODS)
+    params = make_tree(args.channels)
     size = sum(x.size for x in jax.tree.leaves(params))
     cores, device = os.cpu_count(), jax.devices()[0].device_kind
     print(f"{processor()}, {cores} cores, device {device}, load {os.getloadavg()[0]:.1f}")
     print(f"Python {platform.python_version()}, jax {version('jax')}, numpy {np.__version__}")
-    print(f"{size:,} parameters, {options.bits} bits, per channel, symmetric; seconds\n")
+    print(f"{size:,} parameters, {args.bits} bits, per channel, symmetric; seconds\n")
     print(f"{'clipping':<14}{'first call':>12}{'next width':>12}{'pack, save':>12}{'load':>12}")
     taken = {}
-    for clipping in options.clipping.split(","):
-        taken[clipping] = measure(params, clipping, options.bits)
+    for clipping in methods:
+        taken[clipping] = measure(params, clipping, args.bits)
         print(f"{clipping:<14}" + "".join(f"{s:>12.2f}" for s in taken[clipping]), flush=True)
     if "mse" in taken:
         largest = max(jax.tree.leaves(params), key=np.size)
-        baseline = seconds(numpy_mse, largest, options.bits) * size / largest.size
+        baseline = seconds(numpy_mse, largest, args.bits) * size / largest.size
         ratio = baseline / taken["mse"][1]
         print(f"\nmse in NumPy: {baseline:.2f} s, {ratio:.1f} times as long as the next width")
 

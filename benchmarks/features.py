@@ -12,6 +12,7 @@ import os
 import platform
 import time
 
+from benchmarks import options
 from benchmarks.machine import processor
 
 
@@ -105,6 +106,7 @@ def best_seconds(runs, rounds):
 def main():
     """Times both networks in alternating rounds and prints their best times."""
     args = arguments()
+    options.need("torch")
     cores = sorted(os.sched_getaffinity(0))[: args.threads]
     os.sched_setaffinity(0, cores)  # before JAX starts its threads
     import jax

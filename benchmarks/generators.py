@@ -23,7 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import machine
+from benchmarks import machine, options
 
 # Batch size, what torch's seconds may be multiplied with, and options of the weights.
 MODELS = {
@@ -139,9 +139,10 @@ def time_conversion():
 def main():
     """Prints the table."""
     args = arguments()
+    models = options.names("--models", args.models, {**MODELS, "convert": None})
+    options.need("torch")
     cores = sorted(os.sched_getaffinity(0))[: args.threads]
     os.sched_setaffinity(0, cores)  # before JAX starts its threads
-    models = args.models.split(",")
     if "convert" in models:  # first, while this process has no children of its own to count
         count, size, seconds, processor, peak = time_conversion()
         print(
@@ -160,8 +161,8 @@ def main():
     print("| network | batch | ours, ms an image | torch | ours / torch | claim | difference |")
     print("|---|---|---|---|---|---|---|")
     for name in (model for model in models if model != "convert"):
-        batch, claim, options = MODELS[name]
-        runs, difference, shape = candidates(name, batch, options)
+        batch, claim, fields = MODELS[name]
+        runs, difference, shape = candidates(name, batch, fields)
         best = best_seconds(runs, args.rounds, args.clock)
         ours = 1e3 * best.pop("lsh_gan") / batch
         theirs = 1e3 * min(best.values()) / batch

@@ -28,11 +28,13 @@ the file to start anew. OUT.md, OUT.csv and OUT.png are drawn from it. About 13 
 
 import argparse
 import json
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks import options
 from benchmarks import validity_cases as cases
 from benchmarks import validity_report as report
 from benchmarks.validity_metrics import METRICS, Fitted, Metric, Score
@@ -151,17 +153,22 @@ def main() -> None:
     parser.add_argument("--data", default=",".join(cases.DATA))
     parser.add_argument("--metrics", default=",".join(METRICS))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/validity"))
-    options = parser.parse_args()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    file = options.out.with_suffix(".jsonl")
-    setting = {"n": options.n, "defaults": repr(HashSpec())}
-    for seed in range(options.seeds):
-        for metric in options.metrics.split(","):
-            for name in options.data.split(","):
+    args = parser.parse_args()
+    metrics = options.names("--metrics", args.metrics, METRICS)
+    data = options.names("--data", args.data, cases.DATA)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    file = args.out.with_suffix(".jsonl")
+    setting = {"n": args.n, "defaults": repr(HashSpec())}
+    for seed in range(args.seeds):
+        for metric in metrics:
+            for name in data:
                 job = {"data": name, "metric": metric, "seed": seed, **setting}
                 if not any(job.items() <= row.items() for row in _read(file)):
                     _add(file, job)
-    report.write(options.out, [row for row in _read(file) if setting.items() <= row.items()])
+    rows = [row for row in _read(file) if setting.items() <= row.items()]
+    if not rows:
+        sys.exit("error: there is nothing to report; every metric was left out")
+    report.write(args.out, rows)
 
 
 def _add(file: Path, job: dict) -> None:

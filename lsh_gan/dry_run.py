@@ -5,7 +5,6 @@ evaluation. Generators and weight files that are not there yet are taken from th
 """
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,9 +24,7 @@ from lsh_gan.compression.packing import Layout, empty_subtrees
 from lsh_gan.compression.quantization import fan_in
 from lsh_gan.compression.rules import TensorPlan, isolate, plan_tensors
 from lsh_gan.generators import Generator
-from lsh_gan.labels import distinct
-
-WIDTH = 140  # columns of a table that goes to a file
+from lsh_gan.labels import distinct, print_table
 
 
 class Judged(NamedTuple):
@@ -62,26 +59,26 @@ def run(config: Any) -> None:
             generators with a recipe, of feature networks and of reference images.
     """
     config = settings.resolve(config)
-    judged = _distinct([describe(config, path) for path in config.generators])
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    console.print(_generator_table(judged))
-    console.print(_size_table(judged))
+    judged = describe(config)
+    print_table(_generator_table(judged))
+    print_table(_size_table(judged))
     for line in _summary(config, judged):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        Console().print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def _distinct(judged: list[Judged]) -> list[Judged]:
-    """Gives generators the names that a run would give them."""
-    names = distinct([item.generator.name for item in judged], [item.path for item in judged])
+def describe(config: Any) -> list[Judged]:
+    """Evaluates generators abstractly: from their files if they are there, else from recipes."""
+    described = [expected.describe(config, path) for path in config.generators]
+    # As a run names them, before sizes are counted: packed files hold the name.
+    given = [*(g.name for g, _ in described), *(Path(path).stem for path in config.samples)]
+    names = distinct(given, [*config.generators, *config.samples])
     return [
-        item._replace(generator=dataclasses.replace(item.generator, name=name))
-        for item, name in zip(judged, names, strict=True)
+        _judged(config, path, dataclasses.replace(generator, name=name), found=found)
+        for path, name, (generator, found) in zip(config.generators, names, described, strict=False)
     ]
 
 
-def describe(config: Any, path: str) -> Judged:
-    """Evaluates one generator abstractly: from its file if it is there, else from its recipe."""
-    generator, found = expected.describe(config, path)
+def _judged(config: Any, path: str, generator: Generator, *, found: bool) -> Judged:
     shape = sampling.image_shape(generator, config.batch_size, truncation_psi=config.truncation_psi)
     embedded = features.feature_shape(config.features.name, config.features.side, shape)
     specs = settings.generator_specs(config)

@@ -1,15 +1,19 @@
 """What rows are called in tables and plots, and where tables go."""
 
 import io
+import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
-WIDTH = 140  # columns of a table where the output is no terminal
+WIDTH = 140  # columns of sentences where the output is no terminal
+UNLIMITED = 10_000  # columns of tables there: no cell is wrapped
 TITLES = {"knn": "KNN", "lsh_knn": "LSH+KNN", "lsh": "LSH"}
 SCORES = ("precision", "recall")
 Row = dict[str, Any]
@@ -73,7 +77,12 @@ def short(setting: str, curves: dict[str, Any]) -> str:
 
 
 def width_label(row: Row) -> str:
-    """The width of weights: "4", "full" at full precision, "packed" as a packed file has them."""
+    """The width of weights: "4", "full" at full precision, "packed" as a packed file has them.
+
+    Given samples have none: "–".
+    """
+    if "samples" in row:
+        return "–"
     if row["bits"] is None:
         return "packed" if row.get("packed") else "full"
     return str(row["bits"])
@@ -85,12 +94,44 @@ def bits_label(row: Row) -> str:
     return f"W{row['bits']}A{activations}" if activations else width_label(row)
 
 
-def print_and_save(path: Path, table: Table) -> None:
-    """Prints a table and writes it as Markdown, without its title."""
-    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
-    table.box, table.title = box.MARKDOWN, None
-    # So wide that no cell is wrapped: in Markdown a row is one line.
-    console = Console(file=io.StringIO(), width=10_000)
+def standard_error(values: Sequence[float]) -> float:
+    """The standard error of the mean of several seeds; 0 of one, which says nothing of it."""
+    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+
+
+def print_table(table: Table) -> None:
+    """Prints a table as wide as the terminal, but never so narrow that words are broken.
+
+    Where there is no terminal, no cell is wrapped.
+    """
+    console = Console()
+    console.width = max(console.width, _least_width(table)) if sys.stdout.isatty() else UNLIMITED
     console.print(table)
-    lines = (line.rstrip() for line in console.file.getvalue().splitlines())
-    path.write_text("".join(f"{line}\n" for line in lines if line))
+
+
+def _least_width(table: Table) -> int:
+    """Columns of a table for its longest words, and for the cells that are not wrapped."""
+    widths = []
+    for column in table.columns:
+        cells = [str(cell) for cell in (column.header, *column.cells)]
+        parts = cells if column.no_wrap else [word for cell in cells for word in cell.split()]
+        widths.append(max(map(cell_len, parts), default=0))
+    return sum(widths) + 3 * len(widths) + 1  # a blank on both sides, and the lines between
+
+
+def print_and_save(path: Path, *tables: Table) -> None:
+    """Prints tables and writes them as Markdown: captions as text below, without titles."""
+    for table in tables:
+        print_table(table)
+    path.write_text("\n".join(map(_markdown, tables)))
+
+
+def _markdown(table: Table) -> str:
+    """A table as Markdown, a row a line; what follows a blank line is no row."""
+    caption = table.caption
+    table.box, table.title, table.caption = box.MARKDOWN, None, None
+    console = Console(file=io.StringIO(), width=UNLIMITED)
+    console.print(table)
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    lines = [line for line in lines if line] + (["", str(caption)] if caption else [])
+    return "".join(f"{line}\n" for line in lines)

@@ -47,16 +47,17 @@ class Damage(NamedTuple):
     drops: dict[str, float]
 
 
-def write(workdir: Path, measured: list[Row], metrics: list[str]) -> None:
-    """Writes `layers.md` and `layers_GENERATOR.png`, and prints the table.
+def write(workdir: Path, measured: list[Row], metrics: list[str], whole: Table) -> None:
+    """Writes `layers.md` and `layers_GENERATOR.png`, and prints the tables.
 
     Args:
         workdir: The work folder.
         measured: Rows of single layers, and of full precision with the same seeds.
         metrics: Names of the metrics; the plot shows LSH, or the first if there is no LSH.
+        whole: Table of what is no single layer: ceilings, full precision and given samples.
     """
     damages = find_damages(measured, metrics)
-    print_and_save(workdir / "layers.md", make_table(damages, metrics))
+    print_and_save(workdir / "layers.md", whole, make_table(damages, metrics))
     shown = "lsh" if "lsh" in metrics else metrics[0]
     for name in dict.fromkeys(damage.generator for damage in damages):
         figure = plot([d for d in damages if d.generator == name], shown)
@@ -78,7 +79,11 @@ def write_csv(path: Path, measured: list[Row]) -> None:
 
 
 def find_damages(measured: list[Row], metrics: list[str]) -> list[Damage]:
-    """Compares every row of a single layer with full precision at the same seed."""
+    """Compares every row of a single layer with full precision at the same seed.
+
+    Returns:
+        By generator and layer, in the order of the network.
+    """
     full = {(row["generator"], row["seed"]): row for row in measured if row["bits"] is None}
     groups: dict[tuple, list[Row]] = {}
     alone = [row for row in measured if "layer" in row]
@@ -104,8 +109,23 @@ def find_damages(measured: list[Row], metrics: list[str]) -> list[Damage]:
             for score in SCORES
         }
         damages.append(Damage(*key, group[0]["tensors"][0], drops))
-    order = unique(measured, "generator")
-    return sorted(damages, key=lambda d: (order.index(d.generator), d.layer))
+    order = {name: _layers(alone, name) for name in unique(measured, "generator")}
+    names = list(order)
+    return sorted(
+        damages, key=lambda d: (names.index(d.generator), order[d.generator].index(d.layer))
+    )
+
+
+def _layers(alone: list[Row], name: str) -> list[str]:
+    """The layers of a generator from latents to images; as measured where that is unknown."""
+    mine = [row for row in alone if row["generator"] == name]
+    measured = unique(mine, "layer")
+    if not mine or "family" not in mine[0]:
+        return measured
+    from lsh_gan.generators.order import network_order  # JAX, which other reports do not need
+
+    known = network_order(mine[0]["family"], mine[0]["options"])
+    return sorted(measured, key=known.index)
 
 
 def make_table(damages: list[Damage], metrics: list[str]) -> Table:
@@ -144,12 +164,16 @@ def make_table(damages: list[Damage], metrics: list[str]) -> Table:
 
 
 def plot(damages: list[Damage], metric: str) -> plt.Figure:
-    """SQNR of each layer, and the drops of precision and recall, as bars, a colour a setting."""
+    """SQNR of each layer, and the drops of precision and recall, as bars, a colour a setting.
+
+    Both drops are drawn to one scale.
+    """
     layers = list(dict.fromkeys(damage.layer for damage in damages))
     settings = list(dict.fromkeys(damage.setting for damage in damages))
     figure, axes = plt.subplots(
         1, 3, sharey=True, layout="constrained", figsize=(11, 1.2 + 0.3 * len(layers))
     )
+    axes[2].sharex(axes[1])
     height = 0.8 / len(settings)
     for number, setting in enumerate(settings):
         mine = [damage for damage in damages if damage.setting == setting]

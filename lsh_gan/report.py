@@ -25,6 +25,7 @@ from lsh_gan.labels import (
     grid_label,
     print_and_save,
     setting_of,
+    standard_error,
     unique,
 )
 
@@ -53,6 +54,7 @@ def write(workdir: Path, output: Path | None = None) -> None:
     if share and not all("roles" in row for row in measured):
         raise ValueError(f"{workdir}: is the inside of a search; report {workdir.parent} instead")
     metrics = _metrics(workdir, config, measured)
+    caption = _caption(workdir, measured)
     measured = ordered(measured)
     output = output or workdir
     output.mkdir(parents=True, exist_ok=True)
@@ -62,9 +64,12 @@ def write(workdir: Path, output: Path | None = None) -> None:
         if share:
             search_report.write(output, measured, metrics, share)
         elif any("layer" in row for row in measured):
-            layer_report.write(output, measured, metrics)
+            whole = [row for row in measured if "layer" not in row]
+            table = make_table(whole, metrics, caption=caption)
+            layer_report.write(output, measured, metrics, table)
         else:
-            _write_sweep(workdir, output, measured, metrics)
+            print_and_save(output / "table.md", make_table(measured, metrics, caption=caption))
+            _write_pictures(workdir, output, measured, metrics)
     plt.close("all")
 
 
@@ -84,17 +89,27 @@ def _metrics(workdir: Path, config: dict[str, Any], measured: list[Row]) -> list
     return config["metrics"]
 
 
-def _write_sweep(workdir: Path, output: Path, measured: list[Row], metrics: list[str]) -> None:
-    print_and_save(output / "table.md", make_table(measured, metrics))
+def _caption(workdir: Path, measured: list[Row]) -> str:
+    """What the rows were compared with, and how many are there if a run was interrupted."""
+    missing = rows.num_missing(workdir)
+    count = f"{len(measured)} of {len(measured) + missing} measurements" if missing else ""
+    # Says so where the reference is not real images; rows of older versions do not know.
+    name = measured[0].get("reference_name")
+    return "; ".join(filter(None, (name and f"reference: {name}", count)))
+
+
+def _write_pictures(workdir: Path, output: Path, measured: list[Row], metrics: list[str]) -> None:
     swept = [row for row in measured if "bytes" in row]
     if not swept:
         return
     plots.plot_against_bits(swept, metrics).savefig(output / "precision_recall.png")
     plots.plot_tradeoff(swept, metrics).savefig(output / "tradeoff.png")
-    plots.plot_size(swept, metrics).savefig(output / "size_recall.png")
+    if any(row["bits"] for row in swept):  # of uncompressed generators it is one point each
+        plots.plot_size(swept, metrics).savefig(output / "size_recall.png")
     for name in unique(swept, "generator"):
-        grid = plots.plot_samples(workdir, [row for row in swept if row["generator"] == name])
-        grid.savefig(output / f"samples_{name}.png")
+        mine = [row for row in swept if row["generator"] == name]
+        if (grid := plots.plot_samples(workdir, mine)) is not None:
+            grid.savefig(output / f"samples_{name}.png")
 
 
 def ordered(measured: list[Row]) -> list[Row]:
@@ -134,13 +149,16 @@ def _write_csv(path: Path, measured: list[Row], metrics: list[str]) -> None:
         writer.writerows(flat)
 
 
-def make_table(measured: list[Row], metrics: list[str]) -> Table:
+def make_table(measured: list[Row], metrics: list[str], *, caption: str = "") -> Table:
     """Lays out rows as a table: precision / recall by metric, each generator under its ceiling.
 
-    A line a generator and setting; of several seeds, means and their standard errors.
+    A line a generator and setting; of several seeds, means and their standard errors. m stands in
+    the title, or in a column where it differs; the caption stands below.
     """
     first = measured[0]
-    title = f"precision / recall, n = {first['n']}, {first['features']['name']}"
+    sizes = unique(measured, "m")
+    m = f"m = {sizes[0]}, " if len(sizes) == 1 else ""
+    title = f"precision / recall, n = {first['n']}, {m}{first['features']['name']}"
     groups: dict[tuple, list[Row]] = {}
     for row in measured:
         key = (row["generator"], bits_label(row), setting_of(row))
@@ -148,12 +166,12 @@ def make_table(measured: list[Row], metrics: list[str]) -> Table:
     seeds = max(map(len, groups.values()))
     if seeds > 1:
         title += f", mean ± standard error of {seeds} seeds"
-    # Says so where the reference is not real images; rows of older versions do not know.
-    caption = f"reference: {first['reference_name']}" if "reference_name" in first else None
-    table = Table(title=title, caption=caption, box=box.SIMPLE_HEAVY)
+    table = Table(title=title, caption=caption or None, box=box.SIMPLE_HEAVY)
     for column in ("generator", "bits", "clipping", "grid"):
-        table.add_column(column, overflow="fold")
-    for column in ("bytes", "ratio", *(TITLES[metric] for metric in metrics)):
+        short = column in ("bits", "clipping")
+        table.add_column(column, overflow="fold", no_wrap=short)
+    columns = ["bytes", "ratio", *([] if m else ["m"])]
+    for column in (*columns, *(TITLES[metric] for metric in metrics)):
         table.add_column(column, justify="right", no_wrap=True)
     generator = None
     for group in groups.values():
@@ -161,7 +179,7 @@ def make_table(measured: list[Row], metrics: list[str]) -> Table:
         if row["generator"] != generator:
             generator = row["generator"]
             cells = [_pair([row], metric, "_ceiling") for metric in metrics]
-            table.add_row("ceiling", "", "", "", "", "", *cells)
+            table.add_row("ceiling", *[""] * (3 + len(columns)), *cells)
         table.add_row(
             generator,
             bits_label(row),
@@ -169,6 +187,7 @@ def make_table(measured: list[Row], metrics: list[str]) -> Table:
             grid_label(row),
             f"{row['bytes']:,}" if "bytes" in row else "",
             f"{row['ratio']:.1f}" if "ratio" in row else "",
+            *([] if m else [f"{row['m']:,}"]),
             *(_pair(group, metric, "") for metric in metrics),
         )
     return table
@@ -186,7 +205,7 @@ def _mean(values: list[float | None]) -> str:
     text = f"{statistics.fmean(values):.3f}"
     if len(values) == 1:
         return text
-    return f"{text}±{statistics.stdev(values) / len(values) ** 0.5:.3f}"
+    return f"{text}±{standard_error(values):.3f}"
 
 
 def main(arguments: list[str]) -> int:

@@ -16,7 +16,7 @@ LOCK_FILE = "lock"
 # What every row has.
 FIELDS = (
     "row_hash", "generator", "bits", "clipping", "granularity", "scheme", "seed", "seconds", "n",
-    "features",
+    "m", "features",
 )  # fmt: skip
 
 
@@ -139,14 +139,27 @@ def read_asked(workdir: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: As `read`; or the note is damaged.
     """
-    measured, file = read(workdir), workdir / ASKED_FILE
+    measured, asked = read(workdir), _asked(workdir)
+    return measured if asked is None else [row for row in measured if row["row_hash"] in asked]
+
+
+def num_missing(workdir: Path) -> int:
+    """Number of rows that the last run asked for and did not finish; 0, if none has noted which.
+
+    Raises:
+        ValueError: As `read_asked`.
+    """
+    return len((_asked(workdir) or set()) - {row["row_hash"] for row in read(workdir)})
+
+
+def _asked(workdir: Path) -> set[str] | None:
+    file = workdir / ASKED_FILE
     if not file.exists():
-        return measured
+        return None
     try:
-        asked = set(json.loads(file.read_text()))
+        return set(json.loads(file.read_text()))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: not a JSON list of rows ({error})") from error
-    return [row for row in measured if row["row_hash"] in asked]
 
 
 def _row(where: str, line: bytes) -> dict[str, Any]:

@@ -91,6 +91,26 @@ def test_a_packed_generator_has_its_own_size_and_name(capsys, tmp_path):
     assert any(line.split()[:4] == ["bits", "grid", "dcgan", "p.packed"] for line in lines)
 
 
+def test_sizes_are_those_of_the_names_that_a_run_gives(tmp_path):
+    dcgan = generators.load("dcgan")
+    metadata = {"name": "dcgan", "family": "dcgan", "options": dcgan.provenance["options"]}
+    packed = compression.pack(dcgan.params, CompressionSpec(bits=8), metadata=metadata)
+    file = tmp_path / "a_rather_long_name.packed"
+    compression.save_packed(file, packed)
+    np.save(tmp_path / "dcgan.npy", np.zeros((9, 1280), np.float32))
+    config = default.get_config()
+    config.generators = (str(file), "dcgan")
+    config.samples = (str(tmp_path / "dcgan.npy"),)
+    config.compression.bits = (2,)
+    judged = dry_run.describe(config)
+    assert [item.generator.name for item in judged] == ["a_rather_long_name.packed", "dcgan"]
+    for item in judged:
+        renamed = metadata | {"name": item.generator.name}
+        spec, size = item.sizes[-1]
+        written = compression.pack(item.generator.params, spec.weights, metadata=renamed)
+        assert compression.save_packed(tmp_path / "again.packed", written) == size
+
+
 def test_samples_that_are_not_there_are_named(capsys, tmp_path):
     config = default.get_config()
     config.samples = (str(tmp_path / "nope"), str(tmp_path))

@@ -2,9 +2,15 @@
 
 import csv
 
+import jax
 import pytest
+from matplotlib import pyplot as plt
+from rich.table import Table
+from tiny_generators import TINY
 
-from lsh_gan import layer_report
+from lsh_gan import generators, layer_report
+from lsh_gan.checkpoints import path_of
+from lsh_gan.generators.order import network_order
 
 
 def row(bits, layer=None, seed=0, precision=0.8, recall=0.6, sqnr=20.0, granularity="per_channel"):
@@ -63,7 +69,7 @@ def test_grids_are_kept_apart():
 
 
 def test_table_plot_and_tensors(tmp_path, capsys):
-    layer_report.write(tmp_path, ROWS, ["lsh"])
+    layer_report.write(tmp_path, ROWS, ["lsh"], Table("generator"))
     printed = capsys.readouterr().out
     for text in ("params/a/kernel", "+0.100 / +0.050", "-0.100 / +0.000", "3×4", "20.0"):
         assert text in printed
@@ -74,3 +80,34 @@ def test_table_plot_and_tensors(tmp_path, capsys):
         lines = list(csv.DictReader(file))
     assert [line["path"] for line in lines] == ["params/a/kernel"] * 2 + ["params/b/kernel"]
     assert lines[0]["sqnr_db"] == "20.0"
+
+
+DCGAN = {"family": "dcgan", "options": {"latent_size": 4, "channels": [8, 4, 2]}}
+
+
+def test_layers_are_in_the_order_of_the_network():
+    layers = [f"params/{name}/kernel" for name in ("project", "to_image", "up_0", "up_1")]
+    measured = [row(None), *(row(bits, layer) | DCGAN for layer in layers for bits in (4, 2))]
+    damages = layer_report.find_damages(measured, ["lsh"])
+    found = [damage.layer.split("/")[1] for damage in damages]
+    assert found[::2] == found[1::2] == ["project", "up_0", "up_1", "to_image"]
+    assert [damage.bits for damage in damages] == ["4", "2"] * 4
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_every_parameter_has_its_place_in_the_network(family):
+    order = network_order(family, TINY[family])
+    leaves = jax.tree_util.tree_leaves_with_path(
+        generators.abstract("x", family, TINY[family]).params
+    )
+    assert sorted(order) == sorted(path_of(keys) for keys, _ in leaves)
+    assert "to_image" in [path for path in order if path.startswith("params/")][-1]
+
+
+def test_bars_of_one_length_are_drops_of_one_size():
+    measured = [row(None), row(4, "params/a/kernel", precision=0.1, recall=0.55)]
+    figure = layer_report.plot(layer_report.find_damages(measured, ["lsh"]), "lsh")
+    _, precision, recall = figure.axes
+    assert precision.get_xlim() == recall.get_xlim()
+    assert precision.get_xlim()[1] > 0.7
+    plt.close(figure)
