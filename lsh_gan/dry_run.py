@@ -15,7 +15,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lsh_gan import datasets, expected, features, sampling, settings
+from lsh_gan import datasets, expected, features, image_sizes, sampling, settings
 from lsh_gan.checkpoints import path_of
 from lsh_gan.compression import GeneratorSpec
 from lsh_gan.compression.activations import COLLECTION, RANGE_FIELDS
@@ -63,11 +63,20 @@ def run(config: Any) -> None:
     """
     config = settings.resolve(config)
     judged = _distinct([describe(config, path) for path in config.generators])
+    _check_sizes(config, judged)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(_generator_table(judged))
     console.print(_size_table(judged))
     for line in _summary(config, judged):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _check_sizes(config: Any, judged: list[Judged]) -> None:
+    """Compares the sizes of images, as far as they are there."""
+    samples = image_sizes.of_samples(config, (path for path in config.samples if _is_there(path)))
+    if _is_there(config.reference.images):
+        shape = image_sizes.of_reference(config)
+        image_sizes.check(config, shape, [item.generator for item in judged], samples)
 
 
 def _distinct(judged: list[Judged]) -> list[Judged]:
@@ -219,8 +228,12 @@ def _summary(config: Any, judged: list[Judged]) -> list[str]:
     return lines
 
 
+def _is_there(source: str) -> bool:
+    return source in datasets.SHIPPED or (source != "" and Path(source).exists())
+
+
 def _found(source: str) -> str:
-    return "found" if source in datasets.SHIPPED or Path(source).exists() else "not there"
+    return "found" if _is_there(source) else "not there"
 
 
 def _reference(config: Any) -> str:

@@ -10,7 +10,7 @@ from absl import logging
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import lsh_gan
-from lsh_gan import expected, features, report, rows, sampling, settings
+from lsh_gan import expected, features, image_sizes, report, rows, sampling, settings
 from lsh_gan.compression import CompressionSpec, GeneratorSpec
 from lsh_gan.compression.generators import check_corrections
 from lsh_gan.compression.rules import flatten, isolate, plan_tensors
@@ -83,6 +83,8 @@ def prepare(config: Any) -> Setup:
     generators = [expected.load(config, name) for name in config.generators]
     for generator in generators:
         sampling.image_shape(generator, 1, truncation_psi=config.truncation_psi)
+    samples = image_sizes.of_samples(config, config.samples)
+    image_sizes.check(config, image_sizes.of_reference(config), generators, samples)
     given = [*(generator.name for generator in generators), *(Path(s).stem for s in config.samples)]
     names = distinct(given, [*config.generators, *config.samples])
     generators = [
@@ -90,6 +92,7 @@ def prepare(config: Any) -> Setup:
         for generator, name in zip(generators, names, strict=False)
     ]
     reference = load_reference(config, network)
+    image_sizes.check(config, reference.image_shape, generators, samples)
     return Setup(config, network, generators, reference, names[len(generators) :])
 
 
@@ -115,6 +118,7 @@ def _tasks(setup: Setup) -> Iterator[Task]:
                 yield make_task(setup, generator, spec, seed, layer=layer)
     for name, path in zip(setup.sample_names, setup.config.samples, strict=True):
         samples = load_samples(setup.config, path, setup.network.dim)
+        image_sizes.check_colours(path, samples.images, setup.reference.image_shape)
         identity = _shared_identity(setup) | {"samples": samples.content_hash}
         full = GeneratorSpec(weights=CompressionSpec(bits=None))
         yield Task(name, identity, full, 0, samples=samples)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_generators import TINY
 
 from configs import celeba_hq, cifar10, default, face_dcgan, ffhq, imagenet, lsun, search
@@ -92,6 +93,7 @@ def test_a_packed_generator_has_its_own_size_and_name(capsys, tmp_path):
 
 
 def test_samples_that_are_not_there_are_named(capsys, tmp_path):
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "0.png")
     config = default.get_config()
     config.samples = (str(tmp_path / "nope"), str(tmp_path))
     dry_run.run(config)
