@@ -54,6 +54,9 @@ def parse(
     try:
         rest = flags.FLAGS(arguments)
     except flags.Error as error:
+        unread = _unread(str(error), config)
+        if unread:
+            raise ValueError(unread) from error
         # Of an error inside of a configuration file, the first and the last line of many.
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise ValueError(" ... ".join(dict.fromkeys((lines[0], lines[-1])))) from error
@@ -80,6 +83,28 @@ def parse_or_exit(
         return parse(arguments, config, source)
     except ValueError as error:
         sys.exit(f"error: {error}")
+
+
+def _unread(error: str, config: Any) -> str:
+    """Says what a value on the command line should have been; "" for an error of another kind."""
+    found = re.match(r"flag --config\.([^=]*)=(.*?): ", error, re.DOTALL)
+    if not found or found[1] not in _field_names(config):
+        return ""
+    field, value = found.groups()
+    default = config_checks.get(config, field)
+    if isinstance(default, ml_collections.ConfigDict):
+        close = nearest(f"{field}.{value}", _field_names(config))
+        return f"{field} = {value!r}; expected one of its fields, such as --config.{close}=VALUE"
+    if isinstance(default, bool):
+        return f"{field} = {value!r}; expected True or False"
+    if not isinstance(default, int | float):
+        return ""
+    kind, example = ("a whole number", int) if isinstance(default, int) else ("a number", float)
+    try:
+        close = f"; the nearest is {example(float(value))}"
+    except (ValueError, OverflowError):
+        close = f", such as {default}"
+    return f"{field} = {value!r}; expected {kind}{close}"
 
 
 def _config_file(arguments: list[str]) -> Path | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lsh_gan import datasets
+from lsh_gan import config_checks, datasets
 from lsh_gan.generators import Generator
 
 Shape = tuple[int, int, int]  # height, width, channels
@@ -36,7 +36,7 @@ def check_count(config: Any, source: str, count: int) -> int:
     """Number of images or features that the reference takes of a source that has `count`.
 
     Raises:
-        ValueError: The source has fewer than k + 2 or than asked.
+        ValueError: The source has fewer than k + 2, than asked or than `hash.min_count` needs.
     """
     n = config.reference.num_images or count
     if n > count or n < config.k + 2:
@@ -45,6 +45,7 @@ def check_count(config: Any, source: str, count: int) -> int:
             f"reference.num_images = {n}: {source} has {count}, and k = {config.k} needs "
             f"at least {config.k + 2}{close}"
         )
+    config_checks.check_min_count(config, n)
     return n
 
 

@@ -56,7 +56,9 @@ def run(config: Any, workdir: Path) -> None:
 
 def measure_all(config: Any, workdir: Path) -> list[Row]:
     """As `run`, without the report; returns all rows, in the order of the configuration."""
-    setup = prepare(settings.resolve(config))
+    config = settings.resolve(config)
+    rows.check_workdir(workdir, config.to_dict())
+    setup = prepare(config)
     asked = tasks(setup)
     with rows.locked(workdir), progress_bars() as progress:
         session = Session(setup, workdir, progress)
@@ -77,9 +79,7 @@ def prepare(config: Any) -> Setup:
     Raises:
         ValueError, TypeError, FileNotFoundError: Files that are missing or unfit.
     """
-    network = features.load(
-        config.features.name, side=config.features.side, weights=config.features.weights or None
-    )
+    network = _load_network(config)
     generators = [expected.load(config, name) for name in config.generators]
     for generator in generators:
         sampling.image_shape(generator, 1, truncation_psi=config.truncation_psi)
@@ -94,6 +94,14 @@ def prepare(config: Any) -> Setup:
     reference = load_reference(config, network)
     image_sizes.check(config, reference.image_shape, generators, samples)
     return Setup(config, network, generators, reference, names[len(generators) :])
+
+
+def _load_network(config: Any) -> FeatureNetwork:
+    fields = config.features
+    try:
+        return features.load(fields.name, side=fields.side, weights=fields.weights or None)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} Say --config.features.weights=FILE.") from error
 
 
 def tasks(setup: Setup) -> list[Task]:

@@ -110,14 +110,31 @@ def test_lists(text, expected):
             r"--config=configs/nope.py: no such file; did you mean 'conf",
         ),
         (
+            ["--config.num_samples=1e3"],
+            "num_samples = '1e3'; expected a whole number; the nearest is 10",
+        ),
+        (["--config.k=x"], "k = 'x'; expected a whole number, such as 3"),
+        (["--config.search.share=x"], "search.share = 'x'; expected a number, such as 0.0"),
+        (["--config.inclusive=maybe"], "inclusive = 'maybe'; expected True or False"),
+        (
+            ["--config.reference=foo"],
+            "reference = 'foo'; expected one of its fields, such as --con",
+        ),
+        (
             ["--config=configs"],
             "--config=configs: is a folder; expected a file; did you mean 'config",
         ),
         (["--config=configs/train.py:dcgan"], "lacks the field 'compression.activation_bits' and"),
         (["--config=configs/smoke.py:abc"], "get_config() takes 0 positional arguments but 1"),
         (["--config.num_sampels", "5"], "no field 'num_sampels'; did you mean 'num_samples'?"),
-        (["--config.generators=dcgan,/abs/x.packed"], "generator '/abs/x.packed': no such check"),
-        (["--workdir=/dev/null/x", "--config.metrics=knn"], "/dev/null/x: cannot be written"),
+        (
+            ["--config.generators=dcgan,/abs/x.packed", "--dry_run"],
+            "generator '/abs/x.packed': no such check",
+        ),
+        (
+            ["--workdir=/dev/null/x", "--config.metrics=knn"],
+            "workdir /dev/null/x: /dev/null is a file",
+        ),
     ],
 )
 def test_mistakes_are_one_line(arguments, message):
