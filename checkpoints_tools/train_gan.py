@@ -293,6 +293,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of checkpoints and curve.")
     flags.DEFINE_string("output", None, "Folder of the trained generator.")
     flags.mark_flags_as_required(["config", "workdir", "output"])
-    app.run(
-        main, flags_parser=partial(command_line.parse_or_exit, config=train_config.get_config())
+    parse = partial(
+        command_line.parse_or_exit, config=train_config.get_config(), source="configs/train.py"
     )
+    app.run(main, flags_parser=parse)

@@ -76,11 +76,44 @@ def check_numbers(config: Any) -> None:
     Raises:
         ValueError: One is out of range; the message names the field and the nearest valid value.
     """
+    whole("k", config.k, *_RANGES["k"])
+    check_enough(config, ("num_samples", "reference.num_images"))
     for field, (low, high) in _RANGES.items():
+        low = config.k + 2 if field == "num_samples" else low
         whole(field, get(config, field), low, high)
     for field, (low, high) in _NUMBERS.items():
         for number in get(config, field):
             whole(field, number, low, high)
+
+
+def check_enough(config: Any, fields: tuple[str, ...]) -> None:
+    """Checks numbers of images against k; of the reference, 0 stands for all that there are.
+
+    Raises:
+        ValueError: One is too small; the message gives the least.
+    """
+    for field in fields:
+        number = get(config, field)
+        if field == "reference.num_images" and isinstance(number, int) and number <= 0:
+            continue  # all, or out of range
+        if isinstance(number, int) and number < config.k + 2:
+            raise ValueError(
+                f"{field} = {number}; k = {config.k} needs at least {config.k + 2} images"
+            )
+
+
+def check_min_count(config: Any, n: int) -> None:
+    """Checks that cells of so many reference points are possible.
+
+    Raises:
+        ValueError: LSH is asked for, and the reference is too small for `hash.min_count`.
+    """
+    count = config.hash.min_count
+    if "lsh" in config.metrics and 1 <= n - 2 < count:
+        raise ValueError(
+            f"hash.min_count = {count} needs a reference of at least {count + 2}, and this one has "
+            f"{n}; the nearest valid value is {n - 2}"
+        )
 
 
 def check_devices(config: Any) -> None:

@@ -3,7 +3,9 @@
 import gzip
 import struct
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -97,14 +99,71 @@ def load_images(source: str | Path, *, side: int = 0) -> np.ndarray:
     return images if side == 0 else np.stack([_square(image, side) for image in images])
 
 
+def image_shape(source: str | Path, *, side: int = 0) -> tuple[int, int, int, int]:
+    """Shape `(n, h, w, c)` of what `load_images` returns, from the headers: no pixel is decoded.
+
+    Raises:
+        FileNotFoundError, ValueError: As `load_images`, but for what only pixels show.
+    """
+    path = Path(source)
+    if str(source) in SHIPPED:
+        n, height, width, channels = len(load_images(source)), 32, 32, 1
+    elif path.is_dir():
+        files = _files(path)
+        headers = [_header(file) for file in track(files, "reading sizes", transient=True)]
+        if side == 0:
+            _check_one_size(files, [size for size, _ in headers])
+        (width, height), channels = headers[0][0], max(channels for _, channels in headers)
+        n = len(files)
+    elif path.suffix in (".npz", ".npy") and path.is_file():
+        n, height, width, channels = _check_array(path, *array_header(path))
+    else:
+        n, height, width, channels = load_images(source).shape
+    return (n, side, side, channels) if side else (n, height, width, channels)
+
+
 def _read_array(path: Path) -> np.ndarray:
     images = load_array(path)
-    if images.dtype != np.uint8:
-        raise ValueError(f"{path}: images are {images.dtype}; expected uint8, 0 to 255")
-    images = images[..., None] if images.ndim == 3 else images
-    if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
-        raise ValueError(f"{path}: images have shape {images.shape}; expected [n, h, w, 1 or 3]")
-    return images
+    return images.reshape(_check_array(path, images.shape, images.dtype))
+
+
+def _check_array(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, int, int, int]:
+    """Returns the shape of images with the axis of the channels."""
+    if dtype != np.uint8:
+        raise ValueError(f"{path}: images are {dtype}; expected uint8, 0 to 255")
+    shape = (*shape, 1) if len(shape) == 3 else shape
+    if len(shape) != 4 or shape[-1] not in (1, 3) or 0 in shape:
+        raise ValueError(f"{path}: images have shape {shape}; expected [n, h, w, 1 or 3]")
+    return shape
+
+
+def array_header(path: str | Path) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of the array that `load_array` returns, without reading its values.
+
+    Raises:
+        FileNotFoundError, ValueError: As `load_array`.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive, archive.open(archive.namelist()[0]) as member:
+                return _npy_header(member)
+        with Path(path).open("rb") as stream:
+            return _npy_header(stream)
+    except (ValueError, OSError, EOFError, IndexError, zipfile.BadZipFile):
+        loaded = load_array(path)  # says what is wrong, or knows the rare format
+        return loaded.shape, loaded.dtype
+
+
+def _npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    version = np.lib.format.read_magic(stream)
+    if version not in readers:
+        raise ValueError(f"version {version}")
+    shape, _, dtype = readers[version](stream)
+    return shape, dtype
 
 
 def load_array(path: str | Path) -> np.ndarray:
@@ -129,27 +188,36 @@ def load_array(path: str | Path) -> np.ndarray:
 
 
 def _read_folder(folder: Path, side: int) -> np.ndarray:
-    extensions = Image.registered_extensions()
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in extensions)
-    if not files:
-        raise ValueError(f"{folder}: no images; expected files such as .png or .jpg")
+    files = _files(folder)
     if side == 0:
-        _check_one_size(files)
+        _check_one_size(files, (_header(file)[0] for file in files))
     images = [_read_file(file, side) for file in track(files, "reading images", transient=True)]
     if len({image.shape[-1] for image in images}) > 1:
         images = [np.repeat(i, 3, -1) if i.shape[-1] == 1 else i for i in images]
     return np.stack(images)
 
 
-def _check_one_size(files: list[Path]) -> None:
+def _files(folder: Path) -> list[Path]:
+    extensions = Image.registered_extensions()
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in extensions)
+    if not files:
+        raise ValueError(f"{folder}: no images; expected files such as .png or .jpg")
+    return files
+
+
+def _header(file: Path) -> tuple[tuple[int, int], int]:
+    """Width and height of an image, and its channels once it is decoded."""
+    try:
+        with Image.open(file) as image:
+            return image.size, 1 if _is_grey(image) else 3
+    except (OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{file}: not a readable image ({error})") from error
+
+
+def _check_one_size(files: list[Path], sizes: Iterable[tuple[int, int]]) -> None:
     """Compares the sizes in the headers, before any pixel is decoded."""
     first = None
-    for file in files:
-        try:
-            with Image.open(file) as image:
-                size = image.size
-        except (OSError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{file}: not a readable image ({error})") from error
+    for file, size in zip(files, sizes, strict=True):
         first = first or size
         if size != first:
             raise ValueError(
@@ -168,6 +236,10 @@ def _read_file(file: Path, side: int) -> np.ndarray:
     return _square(pixels, side) if side else pixels
 
 
+def _is_grey(image: Image.Image) -> bool:
+    return image.mode in ("1", "L", *_SIXTEEN_BIT, *_RANGE_UNKNOWN)
+
+
 def _eight_bit(file: Path, image: Image.Image) -> np.ndarray:
     """Decodes to uint8 `[h, w]` or `[h, w, 3]`, 16 bits to the nearest of 8 (65535 is white)."""
     # Pillow gives files of the PNM family in mode I scaled to 16 bits, whatever their range.
@@ -177,7 +249,7 @@ def _eight_bit(file: Path, image: Image.Image) -> np.ndarray:
         raise ValueError(
             f"{file}: pixels of mode {image.mode!r}, whose range is unknown; expected 8 or 16 bits"
         )
-    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+    return np.asarray(image.convert("L" if _is_grey(image) else "RGB"))
 
 
 def _square(pixels: np.ndarray, side: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lsh_gan import datasets, expected, features, sampling, settings
+from lsh_gan import datasets, expected, features, image_sizes, sampling, settings
 from lsh_gan.checkpoints import path_of
 from lsh_gan.compression import GeneratorSpec
 from lsh_gan.compression.activations import COLLECTION, RANGE_FIELDS
@@ -60,10 +60,19 @@ def run(config: Any) -> None:
     """
     config = settings.resolve(config)
     judged = describe(config)
+    _check_sizes(config, judged)
     print_table(_generator_table(judged))
     print_table(_size_table(judged))
     for line in _summary(config, judged):
         Console().print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _check_sizes(config: Any, judged: list[Judged]) -> None:
+    """Compares the sizes of images, as far as they are there."""
+    samples = image_sizes.of_samples(config, (path for path in config.samples if _is_there(path)))
+    if _is_there(config.reference.images):
+        shape = image_sizes.of_reference(config)
+        image_sizes.check(config, shape, [item.generator for item in judged], samples)
 
 
 def describe(config: Any) -> list[Judged]:
@@ -216,8 +225,12 @@ def _summary(config: Any, judged: list[Judged]) -> list[str]:
     return lines
 
 
+def _is_there(source: str) -> bool:
+    return source in datasets.SHIPPED or (source != "" and Path(source).exists())
+
+
 def _found(source: str) -> str:
-    return "found" if source in datasets.SHIPPED or Path(source).exists() else "not there"
+    return "found" if _is_there(source) else "not there"
 
 
 def _reference(config: Any) -> str:

@@ -1,6 +1,7 @@
 """The metrics by name, behind one contract: fit the reference once, score many generated sets."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -8,13 +9,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 
 import lsh_gan
 from lsh_gan import metrics
 from lsh_gan.cache import kept
 from lsh_gan.errors import choose
 from lsh_gan.features import FeatureNetwork
-from lsh_gan.metrics import HashSpec, LshReference, PrecisionRecall
+from lsh_gan.metrics import HashSpec, LshReference, PrecisionRecall, storage
 from lsh_gan.metrics.hash_fit import draw_hash
 
 CACHE_FOLDER = "cache"
@@ -45,10 +47,19 @@ def hash_spec(config: Any) -> HashSpec:
     return HashSpec(**{name: config.hash[name] for name in names})
 
 
-def feature_source(config: Any, network: FeatureNetwork) -> str:
-    """What features are a function of, beside the images: equal texts mean equal features."""
+def feature_source(
+    config: Any, network: FeatureNetwork, shape: tuple[int, int, int] | None = None
+) -> str:
+    """What features are a function of, beside the images: equal texts mean equal features.
+
+    Args:
+        config: See `configs/default.py`.
+        network: What embeds the images.
+        shape: Their height, width and channels, which the text then names; None if not known.
+    """
     side = config.reference.side
     images = f"images cropped and resized to {side} px" if side else "images as they are"
+    images += "" if shape is None else f" ({shape[0]}×{shape[1]}×{shape[2]})"
     return (
         f"{network.name} at {network.side} px ({network.content_hash[:16]}), {images}, "
         f"lsh_gan {lsh_gan.__version__}"
@@ -126,8 +137,20 @@ def fit(config: Any, reference: ReferenceFeatures, workdir: Path) -> dict[str, S
     return {name: make(config, reference, workdir) for name, make in evaluators.items()}
 
 
-def load_sketch(config: Any, network: FeatureNetwork) -> LshReference:
+def _shape_in(source: str) -> tuple[int, int, int] | None:
+    """The shape of images that a text of `feature_source` names."""
+    found = re.search(r"images [^,]*\((\d+)×(\d+)×(\d+)\)", source)
+    return found and tuple(map(int, found.groups()))
+
+
+def load_sketch(
+    config: Any, network: FeatureNetwork
+) -> tuple[LshReference, tuple[int, int, int] | None]:
     """Reads the LSH reference that `config.reference.sketch` names.
+
+    Returns:
+        The reference, and height, width and channels of the images that it was made of; None where
+        the file does not say, as of given features.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -137,7 +160,8 @@ def load_sketch(config: Any, network: FeatureNetwork) -> LshReference:
     path = config.reference.sketch
     if Path(path).is_dir():
         raise ValueError(f"{path}: is a folder; expected the file {SKETCH_FILE} in it or elsewhere")
-    fitted = metrics.load(path, source=feature_source(config, network))
+    shape = _shape_in(storage.read(path)[1].get("source", ""))
+    fitted = metrics.load(path, source=feature_source(config, network, shape))
     votes, min_count = config.hash.votes, config.hash.min_count
     if isinstance(fitted, metrics.Sketch):
         fitted = LshReference(fitted, min_count, votes, True, None)
@@ -162,7 +186,9 @@ def load_sketch(config: Any, network: FeatureNetwork) -> LshReference:
             f"{path}: holds counts only, which give no voted recall; build it with "
             "keep_codes=True, or say --config.hash.votes=None"
         )
-    return fitted
+    if shape is None:
+        logging.warning("%s does not say of which size its images were; it is not compared", path)
+    return fitted, shape
 
 
 def _drawn_with(hasher: metrics.Hasher, seed: int) -> bool:

@@ -36,6 +36,11 @@ class OwnSamples:
     content_hash: str
     features: None = None  # as of samples that are given as images
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        return self.generator.image_shape
+
     def embed(
         self,
         network: FeatureNetwork,

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsh_gan import datasets, evaluators, features, metrics, own_samples
+from lsh_gan import datasets, evaluators, features, image_sizes, metrics, own_samples
 from lsh_gan.cache import kept
 from lsh_gan.evaluators import CACHE_FOLDER, ReferenceFeatures, Score
 from lsh_gan.features import FeatureNetwork
+from lsh_gan.image_sizes import Shape
 from lsh_gan.metrics import LshReference, storage
 
 
@@ -57,6 +58,7 @@ class Reference:
         second: Disjoint from the first and as large, for the ceilings; None if there is none.
         content_hash: Sha256 (hex) over the values of both, or of the sketch.
         name: What it is, for tables.
+        image_shape: Height, width and channels of its images; None where that is not known.
         sketch: The saved sketch that is scored against, or None.
     """
 
@@ -64,6 +66,7 @@ class Reference:
     second: Samples | None
     content_hash: str
     name: str
+    image_shape: Shape | None = None
     sketch: LshReference | None = None
 
     def __len__(self) -> int:
@@ -86,7 +89,7 @@ class Reference:
             part and _embedded(part, config, network, workdir / CACHE_FOLDER, progress)
             for part in (self.first, self.second)
         )
-        source = evaluators.feature_source(config, network)
+        source = evaluators.feature_source(config, network, self.image_shape)
         reference = ReferenceFeatures(first, second, self.content_hash, source)
         return evaluators.fit(config, reference, workdir)
 
@@ -126,33 +129,30 @@ def load_reference(config: Any, network: FeatureNetwork) -> Reference:
     """
     fields = config.reference
     if fields.sketch:
-        sketch = evaluators.load_sketch(config, network)
+        sketch, shape = evaluators.load_sketch(config, network)
         found = metrics.file_hash(fields.sketch)
-        return Reference(None, None, found, Path(fields.sketch).name, sketch)
+        return Reference(None, None, found, Path(fields.sketch).name, shape, sketch)
     if fields.samples_of:
         first, second, name = own_samples.load(config)
         both = first.content_hash + second.content_hash
-        return Reference(first, second, hashlib.sha256(both.encode()).hexdigest(), name)
+        found = hashlib.sha256(both.encode()).hexdigest()
+        return Reference(first, second, found, name, first.image_shape)
     if fields.features:
         source, kind = fields.features, "features"
         everything = load_features(source, network.dim)
     else:
         source, kind = fields.images, "images"
         everything = datasets.load_images(source, side=fields.side)
-    n = fields.num_images or len(everything)
-    if n > len(everything) or n < config.k + 2:
-        close = f"; the nearest is {len(everything)}" if len(everything) >= config.k + 2 else ""
-        raise ValueError(
-            f"reference.num_images = {n}: {source} has {len(everything)}, and k = {config.k} needs "
-            f"at least {config.k + 2}{close}"
-        )
+    n = image_sizes.check_count(config, source, len(everything))
     order = np.random.default_rng(fields.seed).permutation(len(everything))
     first = _samples(everything[np.sort(order[:n])], kind)
     second = None
     if len(everything) >= 2 * n:
         second = _samples(everything[np.sort(order[n : 2 * n])], kind)
     both = first.content_hash + (second.content_hash if second else "")
-    return Reference(first, second, hashlib.sha256(both.encode()).hexdigest(), Path(source).name)
+    found = hashlib.sha256(both.encode()).hexdigest()
+    shape = None if first.images is None else first.images.shape[1:]
+    return Reference(first, second, found, Path(source).name, shape)
 
 
 def load_samples(config: Any, path: str, dim: int) -> Samples:
@@ -162,7 +162,7 @@ def load_samples(config: Any, path: str, dim: int) -> Samples:
         FileNotFoundError, ValueError: As `datasets.load_images` and `load_features`; fewer samples
             than k + 2.
     """
-    if path.endswith(".npy") and datasets.load_array(path).ndim == 2:
+    if image_sizes.are_features(path):
         samples = _samples(load_features(path, dim), "features")
     else:
         samples = _samples(datasets.load_images(path, side=config.reference.side), "images")

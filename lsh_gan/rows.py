@@ -50,6 +50,26 @@ def locked(workdir: Path) -> Iterator[None]:
         yield
 
 
+def check_workdir(workdir: Path, config: dict[str, Any]) -> None:
+    """Refuses a work folder that a run of a configuration could not use; makes and changes nothing.
+
+    What is cheap to know, before anything is read; the lock is taken later, for good.
+
+    Raises:
+        ValueError: As `locked` and `open_workdir`.
+    """
+    if (workdir / LOCK_FILE).exists():
+        with locked(workdir):
+            pass
+    if (workdir / CONFIG_FILE).exists():
+        open_workdir(workdir, config)
+    there = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"workdir {workdir}: {there} is a file; expected a folder")
+    if not os.access(there, os.W_OK):
+        raise ValueError(f"workdir {workdir}: cannot be written (no permission in {there})")
+
+
 def open_workdir(workdir: Path, config: dict[str, Any]) -> None:
     """Makes the work folder and writes the configuration, or checks that it is the same.
 
@@ -160,6 +180,16 @@ def _asked(workdir: Path) -> set[str] | None:
         return set(json.loads(file.read_text()))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{file}: not a JSON list of rows ({error})") from error
+
+
+def read_progress(workdir: Path) -> tuple[int, int] | None:
+    """How many of the rows that the last run asked for are done; None where no run has asked.
+
+    Raises:
+        ValueError: As `read_asked`.
+    """
+    file = workdir / ASKED_FILE
+    return (len(read_asked(workdir)), len(json.loads(file.read_text()))) if file.exists() else None
 
 
 def _row(where: str, line: bytes) -> dict[str, Any]:

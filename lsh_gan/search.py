@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import ml_collections
 from absl import logging
 
-from lsh_gan import report, rows, settings, sweep
+from lsh_gan import image_sizes, report, rows, settings, sweep
 from lsh_gan.compression import GeneratorSpec
 from lsh_gan.generators import Generator
 from lsh_gan.labels import Row
@@ -37,9 +37,12 @@ def run(config: Any, workdir: Path) -> None:
         ValueError, TypeError, FileNotFoundError: Bad input, before any heavy work.
     """
     config = settings.resolve(config)
+    inside = _inside(config)
+    rows.check_workdir(workdir, config.to_dict())
+    rows.check_workdir(workdir / FOLDER, inside.to_dict())
+    image_sizes.of_reference(inside)  # enough for the loop too
     final = sweep.prepare(config)
     sweep.tasks(final)  # bad rules are errors here
-    inside = _inside(config)
     loop = final._replace(config=inside, reference=load_reference(inside, final.network))
     with rows.locked(workdir), sweep.progress_bars() as progress:
         session = sweep.Session(final, workdir, progress)

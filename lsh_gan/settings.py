@@ -2,15 +2,24 @@
 
 import dataclasses
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ml_collections
 
-from lsh_gan import compression, config_checks, features
+from lsh_gan import compression, config_checks, datasets, features
 from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
+from lsh_gan.compression.spec import GRANULARITIES, SCHEMES
 from lsh_gan.errors import choose, nearest
 from lsh_gan.evaluators import EVALUATORS, hash_spec
 from lsh_gan.metrics.bits import check_votes
+
+_CHOICES = {
+    "clipping": compression.METHODS,
+    "granularity": GRANULARITIES,
+    "scheme": SCHEMES,
+}
 
 
 def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
@@ -32,13 +41,13 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
     config_checks.check_numbers(config)
     config_checks.check_devices(config)
     for metric in config.metrics:
-        choose("metric", metric, EVALUATORS)
-    choose("feature network", config.features.name, features.FEATURES)
-    _check_enough(config, ("num_samples", "reference.num_images"))
+        choose("metrics: metric", metric, EVALUATORS)
+    _check_features(config)
     if not (config.generators or config.samples):
         raise ValueError("generators and samples are both empty; expected something to judge")
     if not 0 <= config.truncation_psi <= 1:
         raise ValueError(f"truncation_psi = {config.truncation_psi}; expected 0 to 1")
+    _check_sources(config)
     _check_samples_of(config)
     _check_sketch(config)
     _check_calibration(config, generator_specs(config))
@@ -52,6 +61,8 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
     _check_layerwise(config)
     _check_search(config)
     _check_hash(config)
+    if config.reference.num_images and not config.reference.sketch:
+        config_checks.check_min_count(config, config.reference.num_images)
     return ml_collections.FrozenConfigDict(config)
 
 
@@ -68,13 +79,30 @@ def _check_layerwise(config: Any) -> None:
             )
 
 
-def _check_enough(config: Any, fields: tuple[str, ...]) -> None:
-    """Checks numbers of images against k; 0 stands for all that there are."""
-    for field in fields:
-        number = config_checks.get(config, field)
-        if 0 < number < config.k + 2:
+def _check_features(config: Any) -> None:
+    name, side = config.features.name, config.features.side
+    choose("features.name: feature network", name, features.FEATURES)
+    with _named("features."):
+        features.check_side(name, side)
+
+
+@contextmanager
+def _named(prefix: str) -> Iterator[None]:
+    """Errors inside of it begin with the prefix, which makes them name the field."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{prefix}{error}") from error
+
+
+def _check_sources(config: Any) -> None:
+    """Refuses reference images beside another reference; the shipped ones are but the default."""
+    fields = config.reference
+    for name in ("features", "samples_of"):
+        if fields[name] and fields.images and fields.images not in datasets.SHIPPED:
             raise ValueError(
-                f"{field} = {number}; k = {config.k} needs at least {config.k + 2} images"
+                f"reference.{name} and reference.images are both given; expected one of them: say "
+                f"--config.reference.images= to take {fields[name]}"
             )
 
 
@@ -86,7 +114,8 @@ def _check_hash(config: Any) -> None:
         hash_spec(config)
         check_votes(config.hash.min_count, votes)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"hash.{error}" if " = " in str(error) else str(error)) from error
+        field = "hash." if " = " in str(error) else "hash.family: "
+        raise ValueError(f"{field}{error}") from error
 
 
 def _check_samples_of(config: Any) -> None:
@@ -128,6 +157,9 @@ def _check_sketch(config: Any) -> None:
 def compression_specs(config: Any) -> list[CompressionSpec]:
     """The compressions that `config.compression` asks for, full precision first."""
     fields = config.compression
+    for name, table in _CHOICES.items():
+        for choice in fields[name]:
+            choose(f"compression.{name}", choice, table)
     shared = {
         "group_size": fields.group_size or None,
         "percentile": fields.percentile,
@@ -137,12 +169,11 @@ def compression_specs(config: Any) -> list[CompressionSpec]:
     specs = [CompressionSpec(bits=None)] if fields.full_precision else []
     choices = (fields.granularity, fields.scheme, fields.clipping, fields.bits)
     for granularity, scheme, clipping, bits in itertools.product(*choices):
-        spec = CompressionSpec(
-            bits=bits, clipping=clipping, granularity=granularity, scheme=scheme, **shared
-        )
+        with _named("compression."):
+            spec = CompressionSpec(
+                bits=bits, clipping=clipping, granularity=granularity, scheme=scheme, **shared
+            )
         specs.append(spec)
-    for clipping in fields.clipping:
-        choose("compression.clipping", clipping, compression.METHODS)
     return specs
 
 
@@ -185,7 +216,7 @@ def _check_search(config: Any) -> None:
             )
     if len(set(config.compression.bits)) < 2:
         raise ValueError(f"compression.bits = {config.compression.bits}; expected widths to choose")
-    _check_enough(config, ("search.num_samples",))
+    config_checks.check_enough(config, ("search.num_samples",))
     if fields.seed in config.seeds or not config.generators:
         raise ValueError(
             f"search.seed = {fields.seed}, generators = {config.generators}: expected a seed that "
@@ -226,4 +257,5 @@ def _rule(text: str) -> Rule:
             expected = "skip" if name == "skip" else f"{name}=VALUE"
             raise ValueError(f"compression.rules: {text!r} has {assignment!r}; expected {expected}")
         fields[name] = int(value) if value.isdigit() else value or True
-    return Rule(pattern=pattern.strip(), **fields)
+    with _named("compression.rules: "):
+        return Rule(pattern=pattern.strip(), **fields)

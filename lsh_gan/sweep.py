@@ -10,7 +10,7 @@ from absl import logging
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import lsh_gan
-from lsh_gan import expected, features, report, rows, sampling, settings
+from lsh_gan import expected, features, image_sizes, report, rows, sampling, settings
 from lsh_gan.compression import CompressionSpec, GeneratorSpec
 from lsh_gan.compression.generators import check_corrections
 from lsh_gan.compression.rules import flatten, isolate, plan_tensors
@@ -56,7 +56,9 @@ def run(config: Any, workdir: Path) -> None:
 
 def measure_all(config: Any, workdir: Path) -> list[Row]:
     """As `run`, without the report; returns all rows, in the order of the configuration."""
-    setup = prepare(settings.resolve(config))
+    config = settings.resolve(config)
+    rows.check_workdir(workdir, config.to_dict())
+    setup = prepare(config)
     asked = tasks(setup)
     with rows.locked(workdir), progress_bars() as progress:
         session = Session(setup, workdir, progress)
@@ -77,12 +79,12 @@ def prepare(config: Any) -> Setup:
     Raises:
         ValueError, TypeError, FileNotFoundError: Files that are missing or unfit.
     """
-    network = features.load(
-        config.features.name, side=config.features.side, weights=config.features.weights or None
-    )
+    network = _load_network(config)
     generators = [expected.load(config, name) for name in config.generators]
     for generator in generators:
         sampling.image_shape(generator, 1, truncation_psi=config.truncation_psi)
+    samples = image_sizes.of_samples(config, config.samples)
+    image_sizes.check(config, image_sizes.of_reference(config), generators, samples)
     given = [*(generator.name for generator in generators), *(Path(s).stem for s in config.samples)]
     names = distinct(given, [*config.generators, *config.samples])
     generators = [
@@ -90,7 +92,16 @@ def prepare(config: Any) -> Setup:
         for generator, name in zip(generators, names, strict=False)
     ]
     reference = load_reference(config, network)
+    image_sizes.check(config, reference.image_shape, generators, samples)
     return Setup(config, network, generators, reference, names[len(generators) :])
+
+
+def _load_network(config: Any) -> FeatureNetwork:
+    fields = config.features
+    try:
+        return features.load(fields.name, side=fields.side, weights=fields.weights or None)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} Say --config.features.weights=FILE.") from error
 
 
 def tasks(setup: Setup) -> list[Task]:
@@ -115,6 +126,7 @@ def _tasks(setup: Setup) -> Iterator[Task]:
                 yield make_task(setup, generator, spec, seed, layer=layer)
     for name, path in zip(setup.sample_names, setup.config.samples, strict=True):
         samples = load_samples(setup.config, path, setup.network.dim)
+        image_sizes.check_colours(path, samples.images, setup.reference.image_shape)
         identity = _shared_identity(setup) | {"samples": samples.content_hash}
         full = GeneratorSpec(weights=CompressionSpec(bits=None))
         yield Task(name, identity, full, 0, samples=samples)

@@ -6,7 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from configs import default
+from configs import (
+    celeba_hq,
+    cifar10,
+    default,
+    face_dcgan,
+    fashion_mnist,
+    ffhq,
+    full_precision,
+    imagenet,
+    layers,
+    lsun,
+    search,
+    smoke,
+    train,
+)
 from lsh_gan import command_line
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +46,47 @@ def test_known_fields_pass():
 
 
 @pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["c = default.get_config()", "c.num_sampels = 100"], "'num_sampels'; did you mean 'num_s"),
+        (
+            ["c = default.get_config()", "c.compression.bit = (3,)"],
+            "no field 'compression.bit'; did you mean 'compression.bits'?",
+        ),
+        (["c = ml_collections.ConfigDict()", "c.k = 3"], "lacks the field 'batch_size' and 51 mor"),
+        (["c = None"], "get_config() returned None; expected a configuration"),
+        (["c = (1,)[1]"], "IndexError: tuple index out of range"),
+    ],
+)
+def test_mistakes_in_a_file_are_one_line(lines, message, tmp_path):
+    file, body = tmp_path / "own.py", "".join(f"    {line}\n" for line in [*lines, "return c"])
+    head = "import ml_collections\n\nfrom configs import default\n\n\ndef get_config():\n"
+    file.write_text(head + body)
+    command = [sys.executable, "main.py", f"--config={file}", "--dry_run"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith(f"error: --config={file}: ")
+    assert message in line
+    assert "Traceback" not in result.stderr
+
+
+def test_every_config_has_the_fields_of_the_default():
+    parts = (celeba_hq, cifar10, face_dcgan, ffhq, full_precision, imagenet, layers, lsun, search)
+    for part in (*parts, fashion_mnist, smoke):
+        assert command_line.check_fields(part.get_config(), default.get_config()) is None
+    for run in train.RUNS:
+        assert command_line.check_fields(train.get_config(run), train.get_config()) is None
+    with pytest.raises(
+        ValueError, match=r"^lacks the field 'beta1' and 1\d more; expected .* of x:"
+    ):
+        command_line.check_fields(default.get_config(), train.get_config(), source="x")
+    own = ffhq.get_config()
+    own.expected.mine = {"family": "dcgan"}  # names of generators, not of fields
+    assert command_line.check_fields(own, default.get_config()) is None
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("/a/ok,/a/fake.npy", ("/a/ok", "/a/fake.npy")),
@@ -54,10 +109,32 @@ def test_lists(text, expected):
             ["--config=configs/nope.py"],
             r"--config=configs/nope.py: no such file; did you mean 'conf",
         ),
+        (
+            ["--config.num_samples=1e3"],
+            "num_samples = '1e3'; expected a whole number; the nearest is 10",
+        ),
+        (["--config.k=x"], "k = 'x'; expected a whole number, such as 3"),
+        (["--config.search.share=x"], "search.share = 'x'; expected a number, such as 0.0"),
+        (["--config.inclusive=maybe"], "inclusive = 'maybe'; expected True or False"),
+        (
+            ["--config.reference=foo"],
+            "reference = 'foo'; expected one of its fields, such as --con",
+        ),
+        (
+            ["--config=configs"],
+            "--config=configs: is a folder; expected a file; did you mean 'config",
+        ),
+        (["--config=configs/train.py:dcgan"], "lacks the field 'compression.activation_bits' and"),
         (["--config=configs/smoke.py:abc"], "get_config() takes 0 positional arguments but 1"),
         (["--config.num_sampels", "5"], "no field 'num_sampels'; did you mean 'num_samples'?"),
-        (["--config.generators=dcgan,/abs/x.packed"], "generator '/abs/x.packed': no such check"),
-        (["--workdir=/dev/null/x", "--config.metrics=knn"], "/dev/null/x: cannot be written"),
+        (
+            ["--config.generators=dcgan,/abs/x.packed", "--dry_run"],
+            "generator '/abs/x.packed': no such check",
+        ),
+        (
+            ["--workdir=/dev/null/x", "--config.metrics=knn"],
+            "workdir /dev/null/x: /dev/null is a file",
+        ),
     ],
 )
 def test_mistakes_are_one_line(arguments, message):

@@ -130,6 +130,36 @@ def test_arrays(images, tmp_path):
     assert datasets.load_images(tmp_path / "b.npy").shape == (3, 5, 4, 3)
 
 
+def test_shapes_are_known_from_headers(images, tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "a.npz", images=images)
+    np.save(tmp_path / "b.npy", np.stack([images] * 3, -1))
+    for folder, modes in (("grey", ("L", "1")), ("both", ("L", "RGB")), ("palette", ("P",))):
+        (tmp_path / folder).mkdir()
+        for i, mode in enumerate(modes):
+            Image.fromarray(images[i]).convert(mode).save(tmp_path / folder / f"{i}.png")
+    names = ("a.npz", "b.npy", "grey", "both", "palette")
+    sources = ["fashion_mnist", *(tmp_path / name for name in names)]
+    expected = [datasets.load_images(s, side=side).shape for s in sources for side in (0, 8)]
+    monkeypatch.setattr(datasets, "_read_file", None)
+    found = [datasets.image_shape(s, side=side) for s in sources for side in (0, 8)]
+    assert found == expected
+    assert [shape[-1] for shape in found[::2]] == [1, 1, 3, 1, 3, 3]
+
+
+@pytest.mark.parametrize("name", ["nope", "nope.npy", "a.npy", "b.npy", "c.npz", "d"])
+def test_shapes_of_unfit_sources_are_refused_in_the_same_words(name, images, tmp_path):
+    np.save(tmp_path / "a.npy", images.astype(np.float32))
+    np.save(tmp_path / "b.npy", np.stack([images] * 2, -1))
+    (tmp_path / "c.npz").write_bytes(b"PK\x03\x04 broken")
+    (tmp_path / "d").mkdir()
+    said = []
+    for read in (datasets.load_images, datasets.image_shape):
+        with pytest.raises((ValueError, FileNotFoundError)) as error:
+            read(tmp_path / name)
+        said.append((error.type, str(error.value)))
+    assert said[0] == said[1]
+
+
 def test_arrays_of_another_type_or_rank(images, tmp_path):
     np.save(tmp_path / "a.npy", images.astype(np.float32))
     with pytest.raises(ValueError, match=r"a\.npy: images are float32; expected uint8"):

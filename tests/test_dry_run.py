@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_generators import TINY
 
 from configs import celeba_hq, cifar10, default, face_dcgan, ffhq, imagenet, lsun, search
@@ -112,6 +113,7 @@ def test_sizes_are_those_of_the_names_that_a_run_gives(tmp_path):
 
 
 def test_samples_that_are_not_there_are_named(capsys, tmp_path):
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "0.png")
     config = default.get_config()
     config.samples = (str(tmp_path / "nope"), str(tmp_path))
     dry_run.run(config)

@@ -101,6 +101,28 @@ def test_a_sketch_made_otherwise_is_refused(workdir, tmp_path, changes, message)
     assert not (tmp_path / "run").exists()
 
 
+def test_a_sketch_of_images_of_another_size_is_refused(workdir, tmp_path, caplog):
+    np.save(tmp_path / "fake.npy", np.zeros((9, 28, 28), np.uint8))
+    config = sketched(workdir, samples=(str(tmp_path / "fake.npy"),))
+    message = (
+        r"samples .*fake\.npy have 28×28 pixels, but the reference reference\.sketch has 32×32"
+    )
+    with pytest.raises(ValueError, match=message):
+        sweep.run(config, tmp_path / "run")
+    # Sketches of former versions name no size: they are taken, and the log says what is unknown.
+    network = features.load("efficientnet_lite0", side=32)
+    fitted = metrics.load(workdir / "reference.sketch")
+    source = evaluators.feature_source(config, network)
+    assert fitted.sketch.hasher.source == evaluators.feature_source(config, network, (32, 32, 1))
+    hasher = fitted.sketch.hasher._replace(source=source)
+    former = fitted._replace(sketch=fitted.sketch._replace(hasher=hasher), second=None)
+    metrics.save(tmp_path / "reference.sketch", former)
+    with caplog.at_level(logging.WARNING, "absl"):
+        loaded, shape = evaluators.load_sketch(settings.resolve(sketched(tmp_path)), network)
+    assert (loaded.sketch.rows, shape) == (40, None)
+    assert "does not say of which size" in warnings_of(caplog)[0]
+
+
 def test_files_that_are_no_sketch(workdir, tmp_path):
     config = sketched(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"reference\.sketch: no such file"):
@@ -126,8 +148,9 @@ def test_own_sketches_score_too(workdir, tmp_path):
     hasher = metrics.fit_hash(jax.random.key(0), x, evaluators.hash_spec(config), source=source)
     file = tmp_path / "reference.sketch"
     metrics.save(file, metrics.build(hasher, x))
-    fitted = evaluators.load_sketch(settings.resolve(sketched(tmp_path)), network)
+    fitted, shape = evaluators.load_sketch(settings.resolve(sketched(tmp_path)), network)
     assert fitted.sketch.rows == 50
+    assert shape is None  # the text that it was given names no size
     assert (fitted.min_count, fitted.votes, fitted.second) == (1, 0.5, None)
     metrics.save(file, metrics.build(hasher, x, keep_codes=False))
     with pytest.raises(

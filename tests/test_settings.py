@@ -42,11 +42,15 @@ def test_names_with_commas_are_split():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("metrics", ("kn",), r"metric 'kn' is unknown; did you mean 'knn'"),
-        ("features__name", "efficientnet", r"feature network 'efficientnet' is unknown; did you"),
-        ("compression__clipping", ("msee",), r"clipping method 'msee' is unknown.*'mse'"),
-        ("compression__granularity", ("channel",), r"granularity 'channel' is unknown"),
-        ("compression__scheme", ("afine",), r"scheme 'afine' is unknown; did you mean 'affine'"),
+        ("metrics", ("kn",), r"^metrics: metric 'kn' is unknown; did you mean 'knn'"),
+        (
+            "features__name",
+            "efficientnet",
+            r"^features.name: feature network 'efficientnet' is unknown; did you",
+        ),
+        ("compression__clipping", ("msee",), r"^compression.clipping 'msee' is unknown.*'mse'"),
+        ("compression__granularity", ("channel",), r"^compression.granularity 'channel' is unk"),
+        ("compression__scheme", ("afine",), r"^compression.scheme 'afine' is .* 'affine'"),
         ("compression__bits", (0,), r"bits = 0 is not .* from 1 to 16; the nearest valid .* is 1"),
         ("compression__bits", (17,), r"bits = 17 is not .*; the nearest valid .* is 16"),
         ("compression__bits", (4.5,), r"bits = 4.5 is not a whole number"),
@@ -69,8 +73,18 @@ def test_names_with_commas_are_split():
         ("compression__num_calibration", 0, r"num_calibration = 0 is not .* from 1 up; .* is 1"),
         ("search__share", 1.5, r"search.share = 1.5; expected 0 .* to 1"),
         ("search__share", 0.95, r"compression.clipping = .*; expected one value"),
-        ("hash__family", "afine", r"hash family 'afine' is unknown; did you mean 'affine'"),
+        (
+            "hash__family",
+            "afine",
+            r"^hash.family: hash family 'afine' is unknown; did you mean 'affine'",
+        ),
         ("num_samples", 4, r"^num_samples = 4; k = 3 needs at least 5 images"),
+        ("num_samples", -5, r"^num_samples = -5; k = 3 needs at least 5 images"),
+        ("reference__num_images", -5, r"reference.num_images = -5 is not .* from 0 up; .* is 0"),
+        ("compression__percentile", 0.0, r"^compression.percentile = 0.0 is outside \(0, 100\]"),
+        ("compression__num_stds", 0.0, r"^compression.num_stds = 0.0 is not positive"),
+        ("features__side", 16, r"^features.side of efficientnet_lite0 is 16; expected at least 32"),
+        ("hash__min_count", 4_999, r"^hash.min_count = 4999 needs .* 5001, .* 5000; .* is 4998"),
         ("reference__num_images", 4, r"reference.num_images = 4; k = 3 needs at least 5"),
         ("batch_size", 0, r"batch_size = 0 is not .* from 1 up; the near.* is 1"),
         ("k", 0, r"k = 0 is not a whole number from 1 up; the near.* is 1"),
@@ -93,8 +107,12 @@ def test_names_with_commas_are_split():
         ("compression__rules", ("a: bits=3 bits=4",), r"'a: .*' gives bits twice"),
         ("reference__side", 10_000, r"reference.side = 10000 is not .* 0 to 4096; .* is 4096"),
         ("compression__rules", ("a",), r"'a' is no rule; expected 'PATTERN: skip'"),
-        ("compression__rules", ("a: bits=17",), r"bits = 17 is not"),
-        ("compression__rules", ("(: skip",), r"rule '\('.*unterminated subpattern"),
+        ("compression__rules", ("a: bits=17",), r"^compression.rules: rule 'a': bits = 17"),
+        (
+            "compression__rules",
+            ("(: skip",),
+            r"^compression.rules: rule '\('.*unterminated subpattern",
+        ),
     ],
 )
 def test_bad_values(field, value, message):
@@ -112,6 +130,18 @@ def test_one_layer_at_a_time_means_that_no_other_is_changed(change):
     fields = {f"compression__{name}": value for name, value in change.items()}
     with pytest.raises(ValueError, match=rf"compression.{next(iter(change))} = .* all layers"):
         resolve(compression__bits=(4,), compression__layerwise=True, **fields)
+
+
+@pytest.mark.parametrize("name", ["features", "samples_of"])
+def test_two_references_are_refused(name):
+    changes = {f"reference__{name}": "dcgan", "reference__seed": 7}
+    message = (
+        rf"^reference.{name} and reference.images are both given; .* --config.reference.images="
+    )
+    with pytest.raises(ValueError, match=message):
+        resolve(reference__images="data/mine", **changes)
+    for images in ("", "fashion_mnist"):  # the latter is the default
+        assert resolve(reference__images=images, **changes).reference[name] == "dcgan"
 
 
 def test_batches_are_spread_over_all_devices():

@@ -162,14 +162,32 @@ def test_report_of_no_work_folder(tmp_path, capsys):
 def test_other_configuration_in_the_same_folder(workdir):
     config = smoke.get_config()
     config.k = 5
+    config.generators = ("gone",)  # the folder is looked at before anything is loaded
+    with pytest.raises(
+        ValueError, match=r"config\.json: generators is \['dcgan', .*\['gone'\] here"
+    ):
+        sweep.run(config, workdir)
+    config = smoke.get_config()
+    config.k = 5
     with pytest.raises(ValueError, match=r"config\.json: k is 3 there and 5 here"):
         sweep.run(config, workdir)
+
+
+def test_another_run_in_the_folder_is_found_before_anything_is_read(tmp_path):
+    config = tiny(generators=("gone",))
+    with rows.locked(tmp_path), pytest.raises(ValueError, match="another run is measuring there"):
+        sweep.run(config, tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        ValueError, match=r"workdir .*/file/x: .*/file is a file; expected a folder"
+    ):
+        sweep.run(config, tmp_path / "file" / "x")
 
 
 def test_errors_are_one_line(tmp_path):
     result = run_main("--config=configs/smoke.py", f"--workdir={tmp_path}", "--config.metrics=kn")
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith("error: metric 'kn' is unknown; did you mean")
+    assert result.stderr.splitlines()[-1].startswith("error: metrics: metric 'kn' is unknown; did")
     assert "Traceback" not in result.stderr
     result = run_main("--config=configs/smoke.py", f"--workdir={tmp_path}", "--config.bits=4")
     assert result.returncode == 1
@@ -289,6 +307,11 @@ def test_bad_sources_are_errors_before_the_work_folder_exists(tmp_path):
     cases = [
         ({"reference__images": str(tmp_path / "empty")}, ValueError, "no images"),
         ({"generators": ("dcgam",)}, FileNotFoundError, "shipped generators: dcgan, sngan"),
+        (
+            {"features__name": "vgg16", "features__side": 224},
+            FileNotFoundError,
+            r"Say --config\.features\.weights=FILE",
+        ),
         ({"features__weights": str(tmp_path / "no.pth")}, FileNotFoundError, "no such file"),
         ({"features__weights": str(tmp_path / "weights.pth")}, ValueError, "sha256 is"),
         ({"reference__features": str(tmp_path / "empty")}, ValueError, "empty: is a folder"),

@@ -1,12 +1,20 @@
 """Feature networks: images to feature vectors, with each network's exact preprocessing."""
 
-from lsh_gan.features.network import FeatureNetwork, embed, feature_shape, load, weight_file
+from lsh_gan.features.network import (
+    FeatureNetwork,
+    check_side,
+    embed,
+    feature_shape,
+    load,
+    weight_file,
+)
 from lsh_gan.features.registry import FEATURES, FeatureSpec
 
 __all__ = [
     "FEATURES",
     "FeatureNetwork",
     "FeatureSpec",
+    "check_side",
     "embed",
     "feature_shape",
     "load",

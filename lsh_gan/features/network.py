@@ -129,6 +129,15 @@ def feature_shape(name: str, side: int, shape: tuple[int, int, int, int]) -> tup
     return jax.eval_shape(partial(_features, spec, side), variables, images).shape
 
 
+def check_side(name: str, side: int) -> None:
+    """Checks the input side of a network without loading it.
+
+    Raises:
+        ValueError: Unknown name or unfit side.
+    """
+    _check_side(choose("feature network", name, FEATURES), side)
+
+
 def _check_side(spec: FeatureSpec, side: int) -> None:
     if not isinstance(side, int) or isinstance(side, bool):
         raise ValueError(f"side of {spec.name} is {side!r}; expected an integer.")

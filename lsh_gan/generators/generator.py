@@ -66,6 +66,11 @@ class Generator:
         """Size of a latent vector."""
         return self.module.latent_size
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        return self.resolution, self.resolution, self.image_channels
+
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """All that its images depend on beside their inputs, as a JSON object.
