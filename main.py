@@ -3,6 +3,7 @@
 With --dry_run instead of --workdir it prints what would be measured, from shapes alone.
 """
 
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs import default
-from lsh_gan import checkpoints, command_line, dry_run, search, sweep
+from lsh_gan import checkpoints, command_line, dry_run, rows, search, sweep
 
 command_line.register_lists()
 _CONFIG = config_flags.DEFINE_config_file("config", "configs/fashion_mnist.py", "What to measure.")
@@ -24,9 +25,10 @@ def main(arguments: list[str]) -> None:
     """Runs the experiment; bad input ends it with one line."""
     if len(arguments) > 1:
         raise app.UsageError(f"unexpected argument {arguments[1]!r}")
-    if _WORKDIR.value is None and not _DRY_RUN.value:
-        raise app.UsageError("--workdir is missing: the folder of the results")
-    checkpoints.quiet_orbax()
+    if not _WORKDIR.value and (_WORKDIR.value is not None or not _DRY_RUN.value):
+        lacks = "missing" if _WORKDIR.value is None else "empty"
+        raise app.UsageError(f"--workdir is {lacks}: the folder of the results")
+    checkpoints.quiet_libraries()
     logging.info("devices: %s", ", ".join(map(str, jax.devices())))
     try:
         if _DRY_RUN.value:
@@ -38,6 +40,20 @@ def main(arguments: list[str]) -> None:
     except (ValueError, TypeError, OSError) as error:
         logging.debug("where it happened", exc_info=True)
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{_stopped()}\n")
+        sys.exit(128 + signal.SIGINT)  # as of a program that the signal ends
+
+
+def _stopped() -> str:
+    """What is done after an interruption, and how to go on."""
+    if _DRY_RUN.value:
+        return "stopped"
+    again = "run the same command again to continue"
+    progress = rows.read_progress(Path(_WORKDIR.value))
+    if progress is None or _CONFIG.value.search.share:  # a search does not know how many
+        return f"stopped; {again}"
+    return f"stopped: {progress[0]} of {progress[1]} measurements are done; {again}"
 
 
 if __name__ == "__main__":

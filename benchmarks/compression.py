@@ -214,7 +214,7 @@ def machine() -> str:
 def main() -> None:
     """Runs the sweep and writes the findings."""
     args = parse()
-    checkpoints.quiet_orbax()
+    checkpoints.quiet_libraries()
     rows = sweep.measure_all(get_config(args), args.workdir)
     everything = [
         Results([row for row in rows if row["generator"] == name])

@@ -279,7 +279,7 @@ def export(config: ml_collections.ConfigDict, variables: dict, workdir: Path, ou
 def main(arguments: list[str]) -> None:
     """Trains and exports."""
     del arguments
-    checkpoints.quiet_orbax()
+    checkpoints.quiet_libraries()
     config, workdir = flags.FLAGS.config, Path(flags.FLAGS.workdir)
     try:
         variables = train(config, workdir)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from logging import WARNING
+from logging import WARNING, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,15 @@ PARAMS_FOLDER = "params"
 PACKAGED = Path(__file__).parent / "packaged"
 
 
-def quiet_orbax() -> None:
-    """Keeps Orbax's narration, one line a phase, out of the log; its warnings stay."""
+def quiet_libraries() -> None:
+    """Keeps what JAX and Orbax narrate out of the log; their warnings stay.
+
+    Orbax has a line a phase, JAX one for every kind of device that is not there.
+    """
     logging.get_absl_logger().addFilter(
         lambda record: record.levelno >= WARNING or "orbax" not in record.pathname
     )
+    getLogger("jax").setLevel(WARNING)
 
 
 def locate(name: str | Path) -> Path:

@@ -9,6 +9,7 @@ from typing import IO
 
 import numpy as np
 from PIL import Image
+from rich.console import Console
 from rich.progress import track
 
 PACKAGED = Path(__file__).parent / "packaged"
@@ -110,7 +111,7 @@ def image_shape(source: str | Path, *, side: int = 0) -> tuple[int, int, int, in
         n, height, width, channels = len(load_images(source)), 32, 32, 1
     elif path.is_dir():
         files = _files(path)
-        headers = [_header(file) for file in track(files, "reading sizes", transient=True)]
+        headers = [_header(file) for file in _track(files, "reading sizes")]
         if side == 0:
             _check_one_size(files, [size for size, _ in headers])
         (width, height), channels = headers[0][0], max(channels for _, channels in headers)
@@ -191,10 +192,15 @@ def _read_folder(folder: Path, side: int) -> np.ndarray:
     files = _files(folder)
     if side == 0:
         _check_one_size(files, (_header(file)[0] for file in files))
-    images = [_read_file(file, side) for file in track(files, "reading images", transient=True)]
+    images = [_read_file(file, side) for file in _track(files, "reading images")]
     if len({image.shape[-1] for image in images}) > 1:
         images = [np.repeat(i, 3, -1) if i.shape[-1] == 1 else i for i in images]
     return np.stack(images)
+
+
+def _track(files: list[Path], description: str) -> Iterable[Path]:
+    """A bar while files are read; silent where there is no terminal."""
+    return track(files, description, transient=True, disable=not Console().is_terminal)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -215,11 +215,15 @@ def _sample(task: Task, params: Any, config: Any, workdir: Path) -> Iterator[np.
         batch_size=config.batch_size,
         truncation_psi=config.truncation_psi,
     )
-    for number, batch in enumerate(batches):
-        if number == 0 and task.keep:
-            strip = np.concatenate(list(batch[: config.num_columns]), axis=1)
-            image = Image.fromarray(strip[..., 0] if strip.shape[-1] == 1 else strip)
-            image.save(workdir / SAMPLES_FOLDER / f"{task.row_hash}.png")
+    wanted = min(config.num_columns, config.num_samples) if task.keep else 0
+    first: list[np.ndarray] = []
+    for batch in batches:
+        if len(first) < wanted:
+            first.extend(batch[: wanted - len(first)])
+            if len(first) == wanted:
+                strip = np.concatenate(first, axis=1)
+                image = Image.fromarray(strip[..., 0] if strip.shape[-1] == 1 else strip)
+                image.save(workdir / SAMPLES_FOLDER / f"{task.row_hash}.png")
         yield batch
 
 

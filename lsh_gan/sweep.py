@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import logging
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import lsh_gan
 from lsh_gan import expected, features, image_sizes, report, rows, sampling, settings
 from lsh_gan.compression import CompressionSpec, GeneratorSpec
 from lsh_gan.compression.generators import check_corrections
-from lsh_gan.compression.rules import flatten, isolate, plan_tensors
+from lsh_gan.compression.rules import flatten, isolate, log_rules, plan_tensors
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator
 from lsh_gan.generators.channels import channel_axes
@@ -165,9 +166,13 @@ def _axes(generator: Generator) -> dict[str, int]:
 def _specs(config: Any, generator: Generator) -> Iterator[tuple[str | None, GeneratorSpec]]:
     """Yields what is done to a generator, with the layer that it is done to if it is one alone."""
     leaves, _ = flatten(generator.params)
+    logged = False
     for spec in settings.generator_specs(config):
         plans = plan_tensors(leaves, spec.weights, _axes(generator))
         check_corrections(plans, spec)
+        if not logged and spec.weights.bits is not None:  # equal for all widths
+            log_rules(generator.name, plans, [rule.pattern for rule in spec.weights.rules])
+            logged = True
         if not config.compression.layerwise or spec.weights.bits is None:
             yield None, spec
             continue
@@ -199,7 +204,8 @@ def _shared_identity(setup: Setup) -> dict[str, Any]:
 def progress_bars() -> Progress:
     """Bars with counts and the time that is left; silent where there is no terminal."""
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
-    return Progress(*columns, TimeRemainingColumn(), disable=None)
+    silent = not Console().is_terminal
+    return Progress(*columns, TimeRemainingColumn(), disable=silent)
 
 
 class Session:

@@ -1,6 +1,8 @@
 """The main job at a tiny size, as a person runs it, and the ways in which it refuses bad input."""
 
 import csv
+import logging
+import signal
 import subprocess
 import sys
 import time
@@ -193,6 +195,62 @@ def test_errors_are_one_line(tmp_path):
     assert result.returncode == 1
     assert "no field 'bits'; did you mean" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_an_interrupted_run_says_how_far_it_came(tmp_path):
+    seeds = ",".join(map(str, range(500)))
+    options = ["num_samples=8", "reference.num_images=8", "metrics=knn", "compression.bits=()"]
+    options += ["generators=dcgan", f"seeds={seeds}", "batch_size=8", "hash.num_tables=1"]
+    command = [sys.executable, "main.py", "--config=configs/smoke.py", f"--workdir={tmp_path}"]
+    command += [f"--config.{option}" for option in options]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not (tmp_path / "rows.jsonl").exists():
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate()[1]
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    done = len(rows.read(tmp_path))
+    assert 0 < done < 500
+    last = said.splitlines()[-1]
+    assert last.startswith(f"stopped: {done} of 500 measurements are done; run the same command ag")
+
+
+def test_an_empty_work_folder_is_refused():
+    for arguments in (["--workdir="], ["--workdir=", "--dry_run"]):
+        result = run_main("--config=configs/smoke.py", *arguments)
+        assert result.returncode == 1
+        assert "--workdir is empty: the folder of the results" in result.stderr
+
+
+def test_a_strip_is_taken_from_as_many_batches_as_it_needs(tmp_path, caplog):
+    config = tiny(batch_size=3, num_columns=7, compression__bits=(4, 2))
+    config.compression.rules = ("params/to_image/kernel: skip",)
+    with caplog.at_level(logging.INFO, "absl"):
+        sweep.run(config, tmp_path / "run")
+    for row in rows.read(tmp_path / "run"):
+        with Image.open(tmp_path / "run" / "samples" / f"{row['row_hash']}.png") as image:
+            assert image.size == (7 * 32, 32)
+    said = [record.getMessage() for record in caplog.records]
+    rule = "dcgan: rule 'params/to_image/kernel' applies to params/to_image/kernel"
+    assert [text for text in said if "applies to" in text] == [rule]
+
+
+def test_log_and_bars_are_silent_where_there_is_no_terminal(tmp_path):
+    for i in range(8):
+        Image.new("L", (32, 32), i).save(tmp_path / f"{i}.png")
+    options = ["num_samples=8", "reference.num_images=8", "metrics=knn", "compression.bits=4"]
+    options += ["generators=dcgan", f"reference.images={tmp_path}", "compression.layerwise=True"]
+    result = run_main(
+        "--config=configs/smoke.py",
+        f"--workdir={tmp_path / 'run'}",
+        *(f"--config.{option}" for option in options),
+    )
+    assert result.returncode == 0, result.stderr
+    for word in ("Unable to initialize backend", "Rule(", "applies to"):
+        assert word not in result.stderr
+    for word in ("measurements", "reading", "8/8"):
+        assert word not in result.stdout
 
 
 def test_own_images_and_features(tmp_path):

@@ -112,9 +112,26 @@ def resolve(
     for rule, matched in used.items():
         if not matched:
             raise ValueError(_why_unused(rule, names))
-        more = f" and {len(matched) - 3} more" if len(matched) > 3 else ""
-        logging.info("%s applies to %s", rule, ", ".join(matched[:3]) + more)
+        logging.debug("%s applies to %s", rule, _few(matched))
     return resolved
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def log_rules(name: str, plans: list[TensorPlan], patterns: list[str]) -> None:
+    """Logs what each of some rules applies to.
+
+    Args:
+        name: What the tensors belong to.
+        plans: As `plan_tensors` returned them.
+        patterns: Of the rules.
+    """
+    for pattern in dict.fromkeys(patterns):
+        matched = [join(plan.path) for plan in plans if plan.rule == pattern]
+        logging.info("%s: rule %r applies to %s", name, pattern, _few(matched))
 
 
 def _why_unused(rule: Rule, names: list[str]) -> str:

@@ -72,7 +72,7 @@ def test_skip_keeps_float32():
 
 
 def test_rule_uses_are_logged(caplog):
-    with caplog.at_level("INFO"):
+    with caplog.at_level("DEBUG", "absl"):
         compress(_params(), CompressionSpec(bits=4, rules=[Rule(pattern=".*conv_1/.*", bits=8)]))
     assert "params/conv_1/kernel" in caplog.text
 
