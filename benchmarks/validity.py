@@ -23,7 +23,7 @@ steps of shrink, spread, shift, repeat and truncate tied at 0 for LSH, and its c
 chosen on the DCGAN of faces.
 
 One line a (data set, metric, seed) goes to OUT.jsonl, and what is there is not done again; delete
-the file to start anew. OUT.md, OUT.csv and OUT.png are drawn from it. About 13 minutes of one core.
+the file to start anew. OUT.md, OUT.csv and OUT.png are drawn from it. About 20 minutes of one core.
 """
 
 import argparse
