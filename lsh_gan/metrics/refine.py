@@ -14,6 +14,7 @@ from lsh_gan.metrics.nearest import Nearest
 _FEW_ROWS, _ROWS = 32, 128  # rows whose radii are found at a time, so that two programs do
 _MANY = 4096  # pairs after which equal rows are looked for
 _CHUNK_VALUES = 2**18  # float64 differences held at a time
+_ORDINARY = 2.0**100  # scales of features whose squares float64 holds with room to spare
 
 
 class Balls(NamedTuple):
@@ -263,6 +264,17 @@ def within_next(sq: np.ndarray, k: int, inclusive: bool) -> np.ndarray:
     return within if inclusive or within.sum() == k else sq < radius
 
 
+def _in_own_units(balls: Balls, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of squared radii for distances of features as given, float64 `[n]` each.
+
+    No bounds where squares of the features are no ordinary float64 numbers.
+    """
+    bounds = (np.concatenate(part).astype(np.float64) for part in balls)
+    if not 1 / _ORDINARY < scale < _ORDINARY:
+        return tuple(np.full(len(b), end) for b, end in zip(bounds, (-np.inf, np.inf), strict=True))
+    return tuple(b / scale**2 for b in bounds)
+
+
 class Judge:
     """Decides open comparisons in float64; an exact radius is computed once."""
 
@@ -271,6 +283,7 @@ class Judge:
     ):
         self.fitted, self.generated = fitted, generated
         self.outer = [np.concatenate(b.outer) for b in balls]
+        self.sure = [_in_own_units(b, fitted.frame.scale) for b in balls]
         self.sources = (
             (fitted.features, fitted.blocks, fitted.nearest, fitted.k),
             (generated, blocks, nearest, fitted.k),
@@ -306,8 +319,14 @@ class Judge:
     def _inside(self, kind: int, g: np.ndarray, r: np.ndarray) -> np.ndarray:
         (g, r), at = self.twins.distinct(g, r)
         sq = exact_sq_distances(self.generated, self.fitted.features, g, r)
-        radius = self._radii(kind, g if kind == 1 else r)
-        return (sq <= radius if self.fitted.inclusive else sq < radius)[at]
+        owners = g if kind == 1 else r
+        inner, outer = (bound[owners] for bound in self.sure[kind])
+        inside = sq < inner
+        # Half of them are decided by the exact distance: radii are several distances each.
+        some = np.flatnonzero(~inside & (sq <= outer))
+        radius = self._radii(kind, owners[some])
+        inside[some] = sq[some] <= radius if self.fitted.inclusive else sq[some] < radius
+        return inside[at]
 
     def _radii(self, kind: int, owners: np.ndarray) -> np.ndarray:
         features, blocks, nearest, k = self.sources[kind]
