@@ -84,8 +84,9 @@ def save(
         The content hash, hex.
 
     Raises:
-        TypeError: `fitted` is something else.
+        TypeError: `fitted` is something else, or `keep_features` neither True nor False.
     """
+    check_flags(keep_features=keep_features)
     if isinstance(fitted, LshReference):
         arrays, header = _from_lsh(fitted)
     elif isinstance(fitted, Sketch):

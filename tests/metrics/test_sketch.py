@@ -514,3 +514,8 @@ def test_a_second_sample_of_knn_is_kept_with_the_features(tmp_path, keep_feature
     assert knn_score(read, g) == knn_score(fitted, g)
     # Fewer samples than the reference: the ceiling is of so many rows of the second sample.
     assert knn_score(read, g).recall_ceiling != knn_score(read, r).recall_ceiling
+
+
+def test_keep_features_is_a_flag(tmp_path):
+    with pytest.raises(TypeError, match="keep_features = 'no'"):
+        save(tmp_path / "r", knn_fit(draw(60, 6)), keep_features="no")
