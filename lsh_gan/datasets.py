@@ -101,7 +101,7 @@ def load_images(source: str | Path, *, side: int = 0) -> np.ndarray:
 
 
 def image_shape(source: str | Path, *, side: int = 0) -> tuple[int, int, int, int]:
-    """Shape `(n, h, w, c)` of what `load_images` returns, from the headers: no pixel is decoded.
+    """Shape `(n, h, w, c)` of what `load_images` returns; of files from their headers alone.
 
     Raises:
         FileNotFoundError, ValueError: As `load_images`, but for what only pixels show.

@@ -91,8 +91,8 @@ def _metrics(workdir: Path, config: dict[str, Any], measured: list[Row]) -> list
 
 def _caption(workdir: Path, measured: list[Row]) -> str:
     """What the rows were compared with, and how many are there if a run was interrupted."""
-    missing = rows.num_missing(workdir)
-    count = f"{len(measured)} of {len(measured) + missing} measurements" if missing else ""
+    done, asked = rows.read_progress(workdir) or (0, 0)
+    count = f"{done} of {asked} measurements" if done < asked else ""
     # Says so where the reference is not real images; rows of older versions do not know.
     name = measured[0].get("reference_name")
     return "; ".join(filter(None, (name and f"reference: {name}", count)))

@@ -163,15 +163,6 @@ def read_asked(workdir: Path) -> list[dict[str, Any]]:
     return measured if asked is None else [row for row in measured if row["row_hash"] in asked]
 
 
-def num_missing(workdir: Path) -> int:
-    """Number of rows that the last run asked for and did not finish; 0, if none has noted which.
-
-    Raises:
-        ValueError: As `read_asked`.
-    """
-    return len((_asked(workdir) or set()) - {row["row_hash"] for row in read(workdir)})
-
-
 def _asked(workdir: Path) -> set[str] | None:
     file = workdir / ASKED_FILE
     if not file.exists():
@@ -188,8 +179,8 @@ def read_progress(workdir: Path) -> tuple[int, int] | None:
     Raises:
         ValueError: As `read_asked`.
     """
-    file = workdir / ASKED_FILE
-    return (len(read_asked(workdir)), len(json.loads(file.read_text()))) if file.exists() else None
+    asked = _asked(workdir)
+    return None if asked is None else (len(read_asked(workdir)), len(asked))
 
 
 def _row(where: str, line: bytes) -> dict[str, Any]:

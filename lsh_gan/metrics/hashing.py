@@ -317,7 +317,7 @@ def cell_index(hasher: Hasher, codes: Codes, directory: Directory | None) -> jax
         directory: Of the set whose cells they are looked up in, see `directory_of`.
     """
     if directory is not None:
-        return _listed_cells(codes.radius_bin, directory, keys(hasher, codes))
+        return listed_cells(codes.radius_bin, directory, keys(hasher, codes))
     return _cells(codes, _drop(hasher), np.uint32(hasher.table_size(0)))
 
 
@@ -346,7 +346,8 @@ def _cells(codes: Codes, drop, size) -> jax.Array:
 
 
 @jax.jit
-def _listed_cells(radius_bin, directory: Directory, keys) -> jax.Array:
+def listed_cells(radius_bin: jax.Array, directory: Directory, keys: jax.Array) -> jax.Array:
+    """Cells of rows, int32 `[t, n]`, from their radius bins `[n]` or `[t, n]` and keys `[t, n]`."""
     return radius_bin * directory.size + look_up(directory, keys)
 
 

@@ -128,7 +128,11 @@ def _added(hasher: Hasher, whole: Sketch | None, codes: list[Codes]) -> Sketch:
 
 
 def encoded(hasher: Hasher, features: Any, source: str) -> Iterator[Codes]:
-    """Full-length codes, batch by batch."""
+    """Yields full-length codes, batch by batch: `[t, rows]` and `[rows]`, see `hashing.Codes`.
+
+    Raises:
+        TypeError, ValueError: As `build`; the message names `source` and the row.
+    """
     under_way: list[tuple[Codes, Any, int]] = []
     rows = 0
     for batch in batches(features, source, dim=len(hasher.shift)):
@@ -147,7 +151,7 @@ def _checked(encoded: tuple[Codes, Any, int], source: str) -> Codes:
 
 
 def encode_all(hasher: Hasher, features: Any, source: str) -> Codes:
-    """Full-length codes of a whole set."""
+    """Full-length codes of a whole set; arguments and errors as `encoded`."""
     return _joined(list(encoded(hasher, features, source)))
 
 
@@ -221,7 +225,7 @@ def cells_in(directory: Directory | None, sketch: Sketch) -> jax.Array:
 def _cells_in(directory: Directory, own: Directory, cells: jax.Array) -> jax.Array:
     radius_bin, address = jnp.divmod(cells, own.size)
     keys = jnp.take_along_axis(own.keys, address, axis=1)
-    return radius_bin * directory.size + look_up(directory, keys)
+    return hashing.listed_cells(radius_bin, directory, keys)
 
 
 def check_hasher(hasher: Any) -> None:
