@@ -8,6 +8,7 @@ neighbours.
 
 import functools
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,14 @@ import numpy as np
 
 from lsh_gan.backend import on_cpu
 from lsh_gan.metrics.checks import check_memory
-from lsh_gan.metrics.inputs import Array, is_wide, narrow, on_host_if_free, readable
+from lsh_gan.metrics.inputs import (
+    Array,
+    is_readable,
+    is_wide,
+    narrow,
+    on_host_if_free,
+    readable_empty,
+)
 
 _UNIT = 2.0**-24  # unit roundoff of float32
 TINY = 1e-30  # stands for underflow: features are scaled to norms around 1
@@ -25,7 +33,7 @@ _MIN_BLOCK = 128
 _ORDINARY = 2.0**10  # features up to so much larger or smaller than 1 are not scaled
 _TINIEST = 2.0**-1000  # smaller features are scaled as these, so that the scale is finite
 _SUBNORMAL = 2.0**100  # scale from which what float32 kernels take for 0 is more than rounding
-_SOME = 256  # rows that say where a set is and how wide
+_SOME = 256  # rows that say where a set is and how wide; rows that the host moves at a time
 _FEW = 32  # up to one of so many pairs of a tile is entered by itself
 
 
@@ -119,33 +127,61 @@ def to_blocks(features: Array, frame: Frame, size: int, source: str) -> Blocks:
     Raises:
         ValueError: A row lies so far from the reference that its square overflows float32.
     """
-    blocks, norms = [], []
     features = on_host_if_free(features)
-    wide = is_wide(features, frame.shift) or frame.scale > _SUBNORMAL
-    scale, shift = frame.scale, frame.shift
-    as_is = not shift.any() and scale == 1 and features.dtype == np.float32
-    if wide:
-        scale, shift = 1.0, np.zeros_like(shift)
-    for start in range(0, features.shape[0], size):
-        x = features[start : start + size]
-        if wide:
-            # float64 is shifted in float64, and subnormal numbers are scaled in it; other narrower
-            # input subtracts exactly enough in float32.
-            x = narrow(x, *frame)
-        rows = x.shape[0]
-        # Filled up before it is compiled for: another n is the same program.
-        if rows < size:
-            numpy = np if isinstance(x, np.ndarray) else jnp
-            x = numpy.pad(x, ((0, size - rows), (0, 0)))
-        if not as_is:
-            x = move(x, np.float32(shift), np.float32(scale))
-        blocks.append(x if on_cpu() else jnp.asarray(x))
-        norms.append(_sq_norms(x, np.int32(rows)))
-    finite = np.isfinite(np.concatenate([np.asarray(s) for s in norms]))[: features.shape[0]]
+    n = features.shape[0]
+    cut = _cut_on_host if on_cpu() else _cut_on_device
+    blocks = tuple(cut(features, frame, size))
+    norms = tuple(_sq_norms(x, np.int32(min(size, n - i * size))) for i, x in enumerate(blocks))
+    finite = np.isfinite(np.concatenate([np.asarray(s) for s in norms]))[:n]
     if not finite.all():
         row = int(np.argmin(finite))
         raise ValueError(f"{source} row {row} lies too far from the reference: float32 overflows.")
-    return Blocks(features.shape[0], size, tuple(blocks), tuple(norms))
+    return Blocks(n, size, blocks, norms)
+
+
+def _cut_on_device(features: Array, frame: Frame, size: int) -> Iterator[jax.Array]:
+    as_is, wide = _stays(features, frame), _is_wide(features, frame)
+    shift, scale = (np.zeros_like(frame.shift), 1.0) if wide else frame
+    for start in range(0, features.shape[0], size):
+        x = features[start : start + size]
+        if wide:
+            x = narrow(x, *frame)
+        # Filled up before it is compiled for: another n is the same program.
+        if x.shape[0] < size:
+            numpy = np if isinstance(x, np.ndarray) else jnp
+            x = numpy.pad(x, ((0, size - x.shape[0]), (0, 0)))
+        yield jnp.asarray(x) if as_is else move(x, np.float32(shift), np.float32(scale))
+
+
+def _cut_on_host(features: np.ndarray, frame: Frame, size: int) -> Iterator[np.ndarray]:
+    """Views of whole blocks that stay as they are; all others lie in one array.
+
+    One large array is given back to the system when it is freed; many smaller ones may not be.
+    """
+    n, d = features.shape
+    kept = n // size * size if _stays(features, frame) else 0
+    yield from (features[start : start + size] for start in range(0, kept, size))
+    room = readable_empty((-(-(n - kept) // size) * size, d), np.float32)
+    room[n - kept :] = 0
+    kind = np.float64 if _is_wide(features, frame) else np.float32
+    shift, scale = frame.shift.astype(kind), kind(frame.scale)
+    with np.errstate(over="ignore", invalid="ignore"):  # found by the norms
+        for start in range(kept, n, _SOME):
+            x = features[start : start + _SOME].astype(kind)
+            room[start - kept : start - kept + len(x)] = (x - shift) * scale
+    yield from room.reshape(-1, size, d)
+
+
+def _stays(features: Array, frame: Frame) -> bool:
+    return not frame.shift.any() and frame.scale == 1 and features.dtype == np.float32
+
+
+def _is_wide(features: Array, frame: Frame) -> bool:
+    """Whether it takes float64 to move features: they are, or what float32 takes for 0 matters.
+
+    Others subtract exactly enough in float32.
+    """
+    return is_wide(features, frame.shift) or frame.scale > _SUBNORMAL
 
 
 def in_place(blocks: Blocks) -> Blocks:
@@ -155,7 +191,10 @@ def in_place(blocks: Blocks) -> Blocks:
     """
     if not on_cpu():
         return blocks
-    features, sq_norms = (tuple(np.asarray(readable(x)) for x in parts) for parts in blocks[2:])
+    features, sq_norms = blocks.features, tuple(np.asarray(s) for s in blocks.sq_norms)
+    if not all(is_readable(x) for x in features):
+        room = readable_empty((len(features), *features[0].shape), np.float32)
+        features = tuple(np.stack(features, out=room))
     return blocks._replace(features=features, sq_norms=sq_norms)
 
 

@@ -63,15 +63,20 @@ def on_host_if_free(features: Array) -> Array:
     return np.asarray(features) if on_cpu() else features
 
 
+def is_readable(features: np.ndarray) -> bool:
+    """Whether XLA for CPUs reads the array in place."""
+    return features.ctypes.data % _ALIGNMENT == 0 and features.flags.c_contiguous
+
+
 def readable(features: Array) -> Array:
     """The array as XLA reads it without a copy of its own for every program: once copied, if so."""
-    if isinstance(features, np.ndarray) and on_cpu():
-        if features.ctypes.data % _ALIGNMENT or not features.flags.c_contiguous:
-            place = readable_empty(features.shape, features.dtype)
-            place[:] = features
-            return place
+    if not isinstance(features, np.ndarray) or not on_cpu():
+        return jnp.asarray(features)
+    if is_readable(features):
         return features
-    return jnp.asarray(features)
+    place = readable_empty(features.shape, features.dtype)
+    place[:] = features
+    return place
 
 
 def readable_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

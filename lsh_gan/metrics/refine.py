@@ -1,6 +1,7 @@
 """Second look, in float64, at the few comparisons that float32 cannot decide."""
 
 import hashlib
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -65,9 +66,18 @@ def balls(blocks: Blocks, sq_radii: np.ndarray, d: int) -> Balls:
 
 def take(features: Array, rows: np.ndarray) -> np.ndarray:
     """Rows of `features` as float64 on the host, exactly."""
+    return _take(features, rows).astype(np.float64)
+
+
+def _take(features: Array, rows: np.ndarray) -> np.ndarray:
     if isinstance(features, jax.Array) and features.platform() == "cpu":
         features = np.asarray(features)  # a view: NumPy gathers rows without a compiled program
-    return np.asarray(features[rows]).astype(np.float64)
+    if isinstance(features, np.ndarray):
+        return features[rows]
+    # A program for every power of two, not for every number of rows.
+    filled = np.zeros(2 ** math.ceil(math.log2(max(len(rows), 1))), np.int32)
+    filled[: len(rows)] = rows
+    return np.asarray(features[filled])[: len(rows)]
 
 
 class Twins:
@@ -143,8 +153,8 @@ def _pick(blocks: Blocks, rows: np.ndarray, size: int) -> tuple[np.ndarray, np.n
     block, place = np.divmod(rows, blocks.size)
     for j in np.unique(block):
         at = np.flatnonzero(block == j)
-        x[at] = blocks.features[j][place[at]]
-        x_sq[at] = blocks.sq_norms[j][place[at]]
+        x[at] = _take(blocks.features[j], place[at])
+        x_sq[at] = np.asarray(blocks.sq_norms[j])[place[at]]
     return x, x_sq
 
 
