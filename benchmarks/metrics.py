@@ -142,19 +142,48 @@ def measure_memory(n: int, d: int, rounds: int) -> str:
     return "\n".join(lines)
 
 
+def noise(n: int, d: int, seed: int) -> np.ndarray:
+    """Independent normal features, float32 `[n, d]`: nearly equal distances, many to look at twice.
+
+    Their mean lies a standard deviation from the origin.
+    """
+    out = np.random.default_rng(seed).standard_normal((n, d), np.float32)
+    out += 1
+    return out
+
+
+def wide(n: int, d: int, seed: int) -> np.ndarray:
+    """The features of `draw` as float64."""
+    return draw(n, d, seed).astype(np.float64)
+
+
+def lsh_knn(r: np.ndarray, g: np.ndarray) -> metrics.PrecisionRecall:
+    """LSH+KNN with the default spec."""
+    return metrics.lsh_knn_precision_recall(KEY, r, g)
+
+
+def lsh(r: np.ndarray, g: np.ndarray) -> metrics.PrecisionRecall:
+    """LSH with the default spec."""
+    return metrics.lsh_precision_recall(KEY, r, g)
+
+
 MEMORY = {
-    "knn": lambda r, g: metrics.knn_precision_recall(r, g),
-    "lsh_knn": lambda r, g: metrics.lsh_knn_precision_recall(KEY, r, g),
-    "lsh": lambda r, g: metrics.lsh_precision_recall(KEY, r, g),
+    "KNN": (metrics.knn_precision_recall, draw),
+    "KNN, float64": (metrics.knn_precision_recall, wide),
+    "KNN, noise far from the origin": (metrics.knn_precision_recall, noise),
+    "LSH+KNN": (lsh_knn, draw),
+    "LSH+KNN, noise far from the origin": (lsh_knn, noise),
+    "LSH": (lsh, draw),
 }
 
 
 def measure_child(name: str, n: int, d: int) -> None:
     """Prints, as JSON, the peak memory of one metric in this process."""
-    r, g = draw(n, d, 1), draw(n, d, 2)
-    MEMORY[name](r[:300], g[:300])  # imports and compilers are no part of it
+    score, features = MEMORY[name]
+    r, g = features(n, d, 1), features(n, d, 2)
+    score(r[:300], g[:300])  # imports and compilers are no part of it
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    MEMORY[name](r, g)
+    score(r, g)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"features": (r.nbytes + g.nbytes) / 2**20, "beyond": peak - before}))
 

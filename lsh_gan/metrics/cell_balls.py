@@ -7,7 +7,7 @@ import numpy as np
 
 from lsh_gan.metrics import cell_kernels, refine
 from lsh_gan.metrics.cell_kernels import Bounds, Found, Points, Products
-from lsh_gan.metrics.cells import Blocks, Grouped, pair_blocks, shells, tables_of
+from lsh_gan.metrics.cells import Blocks, Grouped, grouped, pair_blocks, shells, tables_of, twins
 from lsh_gan.metrics.distances import slack
 
 
@@ -16,8 +16,10 @@ class Balls(NamedTuple):
 
     Attributes:
         points: The set, as the kernels read it.
-        groups: Rows by shell, table and cell.
-        inner: Lower bounds of the squared radii, scaled, float32 `[t, n]`; -inf for no ball.
+        twin: A row that stands for each, int64 `[n]`; see `cells.twins`.
+        groups: Those rows by shell, table and cell.
+        inner: Lower bounds of the squared radii, scaled, float32 `[t, n]`; -inf for no ball, and
+            for rows for which another stands.
         outer: Upper bounds of them.
         covered: Which rows the balls of others cover when they are left out, bool `[t, n]`: see
             `refine.covered_by_others`; here a ball needs k + 1 candidates to outlive the loss. None
@@ -25,6 +27,7 @@ class Balls(NamedTuple):
     """
 
     points: Points
+    twin: np.ndarray
     groups: Grouped
     inner: np.ndarray
     outer: np.ndarray
@@ -49,9 +52,15 @@ class Rule(NamedTuple):
     memory_mb: int
 
 
-def find(points: Points, groups: Grouped, rule: Rule, *, alone: bool) -> Balls:
-    """Finds the balls of all rows from the rows of their cells; with `alone`, `covered` too."""
+def find(points: Points, cells: np.ndarray, rule: Rule, *, alone: bool) -> Balls:
+    """Finds the balls of all rows from the rows of their cells, `[t, n]`, see `cells.grouped`.
+
+    With `alone`, `covered` too. Of equal rows as many are looked at as a ball of one of them, or of
+    another row, can need.
+    """
     n, d = points.features.shape
+    twin = twins(points.features, cells, rule.k + 2)
+    groups = grouped(cells, twin == np.arange(n))
     tables = 1 if rule.joint else groups.tables
     inner, outer = (np.full((tables, n), -np.inf, np.float32) for _ in range(2))
     covered = np.zeros((tables, n), bool) if alone else None
@@ -67,7 +76,7 @@ def find(points: Points, groups: Grouped, rule: Rule, *, alone: bool) -> Balls:
             tied = following <= outer[:, rows]
             for table in range(tables):
                 _cover(covered[table], points, members, table, rows, near[table], tied[table])
-    return Balls(points, groups, inner, outer, covered)
+    return Balls(points, twin, groups, inner, outer, covered[:, twin] if alone else None)
 
 
 def _cover(
@@ -108,6 +117,7 @@ class _Members:
     def __init__(self, groups: Grouped, rule: Rule):
         self.rule = rule
         self._groups = groups
+        self._rows: np.ndarray | None = None
         self._places: np.ndarray | None = None
 
     def of_rows(self, rows: np.ndarray, table: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -115,7 +125,9 @@ class _Members:
         if self._places is None:
             order = np.argsort(self._groups.order, kind="stable")
             self._places = order.reshape(-1, self._groups.tables)
-        groups = np.searchsorted(self._groups.start, self._places[rows], side="right") - 1
+            self._rows = self._groups.order[self._places[:, 0]]
+        places = self._places[np.searchsorted(self._rows, rows)]
+        groups = np.searchsorted(self._groups.start, places, side="right") - 1
         if self.rule.joint:
             yield from ((rows[[i]], self.of_groups(own)) for i, own in enumerate(groups))
             return
@@ -177,7 +189,7 @@ def hits(queries: Balls, candidates: Balls, rule: Rule) -> tuple[np.ndarray, np.
     if max(queries.groups.largest, candidates.groups.largest) > rule.max_cell:
         # The cap has left rows out as candidates; as queries they are all assessed.
         in_queries, _ = _hits(candidates, queries, rule)
-    return in_candidates, in_queries
+    return in_candidates[:, queries.twin], in_queries[:, candidates.twin]
 
 
 def _hits(queries: Balls, candidates: Balls, rule: Rule) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lsh_gan.metrics.inputs import Array
+from lsh_gan.metrics.refine import first_of_equal
+
 # Queries and candidates of a block, the smallest that a cell fits into: few shapes to compile for.
 _SQUARE = (32, 32), (64, 64), (256, 256)
 _WIDE = (4, 64), (4, 256)  # where queries are few
@@ -18,10 +21,10 @@ _TABLE, _SHELL = 32, 48  # first bits of table and shell in a key; the code stan
 
 
 class Grouped(NamedTuple):
-    """Rows of a set by shell, table and cell, or the part of them in one shell.
+    """Some rows of a set by shell, table and cell, or the part of them in one shell.
 
     Attributes:
-        order: Row numbers of the whole set, sorted by key, int32 `[t * n]`.
+        order: Row numbers of the whole set, sorted by key, int32 `[t * rows]`.
         key: Shell, table and code of each group, ascending, int64 `[groups]`.
         start: Where the group starts in `order`, int64 `[groups]`.
         count: Rows in the group, int64 `[groups]`.
@@ -78,13 +81,48 @@ class _Side(NamedTuple):
         return _Side(self.order, self.start[at], self.count[at])
 
 
-def grouped(cells: np.ndarray) -> Grouped:
-    """Groups the rows of every table by cell; `cells` is int64 `[t, n]`, `shell << 32 | code`.
+def twins(features: Array, cells: np.ndarray, most: int) -> np.ndarray:
+    """A row that stands for each: itself, or an equal one where more than `most` are equal.
 
-    Within a cell rows stand in a fixed pseudo-random order, so that a cap takes a fair sample.
+    A generator that has collapsed draws one image many times, whose pairs would be their square.
+
+    Args:
+        features: The set, `[n, d]`.
+        cells: Their cells, as `grouped` takes them.
+        most: Rows that stand for themselves, of equal ones in equal cells.
+
+    Returns:
+        int64 `[n]`.
     """
     t, n = cells.shape
-    shuffled = np.random.default_rng(0).permutation(n).astype(np.int32)
+    twin = np.arange(n)
+    weights = np.random.default_rng(0).integers(2**63, size=t)
+    _, number, count = np.unique(weights @ cells, return_inverse=True, return_counts=True)
+    some = np.flatnonzero(count[number] > most)
+    if len(some):
+        # Rounding may give equal rows different cells.
+        own = first_of_equal(features[some]) * n + number[some]
+        _, first, own = np.unique(own, return_index=True, return_inverse=True)
+        order = np.argsort(own, kind="stable")
+        before = np.searchsorted(own[order], own[order])
+        extra = order[np.arange(len(some)) - before >= most]
+        twin[some[extra]] = some[first[own[extra]]]
+    return twin
+
+
+def grouped(cells: np.ndarray, rows: np.ndarray | None = None) -> Grouped:
+    """Groups rows of every table by cell.
+
+    Within a cell rows stand in a fixed pseudo-random order, so that a cap takes a fair sample.
+
+    Args:
+        cells: The cell of each row, int64 `[t, n]`, `shell << 32 | code`.
+        rows: Which rows to group, bool `[n]`; all if None.
+    """
+    shuffled = np.random.default_rng(0).permutation(cells.shape[1]).astype(np.int32)
+    if rows is not None:
+        shuffled = shuffled[rows[shuffled]]
+    t, n = len(cells), len(shuffled)
     order, key = np.empty((t, n), np.int32), np.empty((t, n), np.int64)
     for table, row in enumerate(cells):
         order[table] = shuffled[np.argsort(row[shuffled], kind="stable")]

@@ -24,7 +24,7 @@ from lsh_gan.metrics import cell_balls, hashing, lsh, sketch
 from lsh_gan.metrics.bits import choose_digits
 from lsh_gan.metrics.cell_balls import Balls, Rule
 from lsh_gan.metrics.cell_kernels import as_points
-from lsh_gan.metrics.cells import capped_share, grouped
+from lsh_gan.metrics.cells import capped_share
 from lsh_gan.metrics.checks import check_flags, check_memory, check_type, check_whole
 from lsh_gan.metrics.distances import Frame
 from lsh_gan.metrics.hash_fit import check_spec, draw_hash
@@ -178,7 +178,7 @@ def _balls(
     hasher: Hasher, rule: Rule, features: Array, codes: Codes, *, alone: bool = False
 ) -> Balls:
     points = as_points(features, Frame(hasher.shift, hasher.scale))
-    return cell_balls.find(points, grouped(hashing.cell_keys(hasher, codes)), rule, alone=alone)
+    return cell_balls.find(points, hashing.cell_keys(hasher, codes), rule, alone=alone)
 
 
 def _join(yes: np.ndarray, votes: float | None) -> np.ndarray:

@@ -13,6 +13,7 @@ from lsh_gan.metrics import (
     lsh_knn_precision_recall,
     lsh_knn_score,
 )
+from lsh_gan.metrics.cells import twins
 from lsh_gan.metrics.hashing import cell_keys, encode
 
 KEY = jax.random.key(0)
@@ -28,6 +29,9 @@ def draw(kind, n, m, d):
     elif kind == "duplicates":
         r[n // 2 :] = r[: n - n // 2]
         g[:40] = r[:40]
+    elif kind == "copies":  # up to dozens of equal rows, more than any ball needs
+        r, g = (x[np.minimum(rng.geometric(0.05, len(x)), len(x)) - 1] for x in (r, g))
+        g[::3] = r[: len(g[::3])]
     elif kind == "offset":
         r, g = r + np.float32(1e4), g + np.float32(1e4)
     return r, g
@@ -67,7 +71,7 @@ def oracle(r_cells, g_cells, r, g, *, k, votes, inclusive=True):
 
 @pytest.mark.parametrize("votes", [None, 0.5])
 @pytest.mark.parametrize("inclusive", [True, False])
-@pytest.mark.parametrize("kind", ["normal", "grid", "duplicates", "offset"])
+@pytest.mark.parametrize("kind", ["normal", "grid", "duplicates", "copies", "offset"])
 def test_one_table_of_one_cell_is_exact_knn(kind, inclusive, votes):
     r, g = draw(kind, 150, 120, 6)
     options = {"inclusive": inclusive, "membership": True, "ceiling": False}
@@ -99,6 +103,8 @@ def test_one_cell_of_any_family_and_k(family, k):
         ("grid", "affine", 2, True),
         ("grid", "hyperplane", 3, False),
         ("duplicates", "pstable", 1, True),
+        ("copies", "pstable", 3, True),
+        ("copies", "affine", 2, False),
         ("offset", "affine", 5, True),
     ],
 )
@@ -189,10 +195,11 @@ def test_ceiling_from_a_second_sample_is_its_score():
     assert (score.precision_ceiling, score.recall_ceiling) == (score.precision, score.recall)
 
 
+@pytest.mark.parametrize("kind", ["normal", "copies"])
 @pytest.mark.parametrize("votes", [None, 0.5])
-def test_ceiling_leaves_each_row_out(votes):
+def test_ceiling_leaves_each_row_out(kind, votes):
     """Row by row: take it away, rebuild the balls of the others, and look whether they hold it."""
-    r, _ = draw("normal", 60, 5, 3)
+    r, _ = draw(kind, 60, 5, 3)
     spec = HashSpec(family="affine", num_tables=4, num_bits=1, radius_bins=0)
     fitted = lsh_knn_fit(KEY, r, spec=spec, votes=votes)
     cells = np.asarray(cell_keys(fitted.hasher, encode(fitted.hasher, r)))
@@ -205,6 +212,24 @@ def test_ceiling_leaves_each_row_out(votes):
         )
     assert fitted.ceiling == pytest.approx((np.mean(alone), np.mean(alone), 60), rel=1e-12)
     assert 0.3 < np.mean(alone) < 1
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_few_rows_stand_for_equal_ones(most):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 3)).astype(np.float32)[rng.integers(0, 12, 200)]
+    codes = rng.integers(0, 2, 200)  # equal rows in two cells, as rounding may have it
+    twin = twins(x, np.stack([codes, np.zeros_like(codes)]), most)
+    np.testing.assert_array_equal(x[twin], x)
+    np.testing.assert_array_equal(codes[twin], codes)
+    stands = np.flatnonzero(twin == np.arange(200))
+    assert np.isin(twin, stands).all()
+    kinds, count = np.unique(
+        np.column_stack([x[stands], codes[stands]]), axis=0, return_counts=True
+    )
+    every = np.unique(np.column_stack([x, codes]), axis=0, return_counts=True)
+    np.testing.assert_array_equal(kinds, every[0])
+    np.testing.assert_array_equal(count, np.minimum(every[1], most))
 
 
 def test_auto_bits_leave_enough_rows_in_half_the_cells():
