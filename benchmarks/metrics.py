@@ -39,16 +39,15 @@ EIGHT_LOCAL = HashSpec(num_tables=8, radius_bins=16)
 SLOW = ("prdc", "scikit-learn", "cdist")  # measured once
 
 
-def draw(n: int, d: int, seed: int) -> np.ndarray:
-    """Features of the usual kind, float32 `[n, d]`: rectified, 64 strong directions and noise."""
+def draw(n: int, d: int, seed: int, dtype: type = np.float32) -> np.ndarray:
+    """Features of the usual kind, `[n, d]`: rectified, 64 strong directions and noise."""
     mixing = np.random.default_rng(0).standard_normal((64, d)).astype(np.float32) / 8
-    out = np.empty((n, d), np.float32)
+    out = np.empty((n, d), dtype)
     for start in range(0, n, 1024):  # in parts, so that peak memory is that of the result
         rng = np.random.default_rng([seed, start])
-        part = out[start : start + 1024]
-        np.matmul(rng.standard_normal((len(part), 64), np.float32), mixing, out=part)
+        part = rng.standard_normal((min(1024, n - start), 64), np.float32) @ mixing
         part += 0.5 * rng.standard_normal(part.shape, np.float32)
-        np.maximum(part, 0, out=part)
+        out[start : start + 1024] = np.maximum(part, 0)
     return out
 
 
@@ -145,16 +144,16 @@ def measure_memory(n: int, d: int, rounds: int) -> str:
 def noise(n: int, d: int, seed: int) -> np.ndarray:
     """Independent normal features, float32 `[n, d]`: nearly equal distances, many to look at twice.
 
-    Their mean lies a standard deviation from the origin.
+    Their mean is 3 standard deviations, so that they have to be moved.
     """
     out = np.random.default_rng(seed).standard_normal((n, d), np.float32)
-    out += 1
+    out += 3
     return out
 
 
 def wide(n: int, d: int, seed: int) -> np.ndarray:
     """The features of `draw` as float64."""
-    return draw(n, d, seed).astype(np.float64)
+    return draw(n, d, seed, np.float64)
 
 
 def lsh_knn(r: np.ndarray, g: np.ndarray) -> metrics.PrecisionRecall:
