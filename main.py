@@ -16,7 +16,10 @@ from configs import default
 from lsh_gan import checkpoints, command_line, dry_run, rows, search, sweep
 
 command_line.register_lists()
-_CONFIG = config_flags.DEFINE_config_file("config", "configs/fashion_mnist.py", "What to measure.")
+_DEFAULT = Path(__file__).parent / "configs" / "fashion_mnist.py"
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, f"What to measure; configs/{_DEFAULT.name} if not given."
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print what would be measured.")
 
@@ -57,4 +60,5 @@ def _stopped() -> str:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=partial(command_line.parse_or_exit, config=default.get_config()))
+    options = {"config": default.get_config(), "default": _DEFAULT}
+    app.run(main, flags_parser=partial(command_line.parse_or_exit, **options))

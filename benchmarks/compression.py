@@ -14,6 +14,7 @@ import argparse
 import csv
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -215,7 +216,10 @@ def main() -> None:
     """Runs the sweep and writes the findings."""
     args = parse()
     checkpoints.quiet_libraries()
-    rows = sweep.measure_all(get_config(args), args.workdir)
+    try:
+        rows = sweep.measure_all(get_config(args), args.workdir)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
     everything = [
         Results([row for row in rows if row["generator"] == name])
         for name in unique(rows, "generator")

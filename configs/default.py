@@ -80,7 +80,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.hash.num_tables = 32
     # Bits a table; "auto" brings the ceiling to its target.
     config.hash.num_bits = config_dict.FieldReference("auto", field_type=object)
+    config.hash.ceiling_target = 0.85
     config.hash.radius_bins = 8  # 0 turns them off
+    config.hash.width = 1.5  # of the cells of pstable, in standard deviations
+    config.hash.num_directions = 128  # of the pool that tables draw from; 0: all their own
     config.hash.min_count = 1  # reference points that make a cell count
     # Share of tables that must agree; None: the mean over tables.
     config.hash.votes = config_dict.FieldReference(0.5, field_type=object)

@@ -33,7 +33,10 @@ def register_lists() -> None:
 
 
 def parse(
-    arguments: list[str], config: ml_collections.ConfigDict, source: str = "configs/default.py"
+    arguments: list[str],
+    config: ml_collections.ConfigDict,
+    source: str = "configs/default.py",
+    default: Path | None = None,
 ) -> list[str]:
     """Parses the flags.
 
@@ -41,6 +44,7 @@ def parse(
         arguments: The command line, the program first.
         config: A configuration with every field.
         source: The file that makes it, for messages.
+        default: The configuration file that is read where the command line names none.
 
     Returns:
         What is no flag, the program first.
@@ -51,6 +55,9 @@ def parse(
     """
     file = _config_file(arguments)
     check_field_names(arguments, config)
+    if file is None and default is not None:
+        # Not the default of the flag: overrides would be applied to it before they are checked.
+        file, arguments = default, [arguments[0], f"--config={default}", *arguments[1:]]
     try:
         rest = flags.FLAGS(arguments)
     except flags.Error as error:
@@ -75,12 +82,10 @@ def parse(
     return rest
 
 
-def parse_or_exit(
-    arguments: list[str], config: ml_collections.ConfigDict, source: str = "configs/default.py"
-) -> list[str]:
+def parse_or_exit(arguments: list[str], **options: Any) -> list[str]:
     """As `parse`, but what is wrong ends the program with one line."""
     try:
-        return parse(arguments, config, source)
+        return parse(arguments, **options)
     except ValueError as error:
         sys.exit(f"error: {error}")
 

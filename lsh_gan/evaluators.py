@@ -43,8 +43,7 @@ class ReferenceFeatures(NamedTuple):
 
 def hash_spec(config: Any) -> HashSpec:
     """The hash that `config.hash` asks for."""
-    names = ("family", "num_tables", "num_bits", "radius_bins")
-    return HashSpec(**{name: config.hash[name] for name in names})
+    return HashSpec(**{f.name: config.hash[f.name] for f in dataclasses.fields(HashSpec)})
 
 
 def feature_source(

@@ -53,7 +53,7 @@ def test_known_fields_pass():
             ["c = default.get_config()", "c.compression.bit = (3,)"],
             "no field 'compression.bit'; did you mean 'compression.bits'?",
         ),
-        (["c = ml_collections.ConfigDict()", "c.k = 3"], "lacks the field 'batch_size' and 51 mor"),
+        (["c = ml_collections.ConfigDict()", "c.k = 3"], "lacks the field 'batch_size' and 54 mor"),
         (["c = None"], "get_config() returned None; expected a configuration"),
         (["c = (1,)[1]"], "IndexError: tuple index out of range"),
     ],
@@ -145,3 +145,20 @@ def test_mistakes_are_one_line(arguments, message):
     assert line.startswith("error: ")
     assert message in line
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "message"),
+    [
+        ("--config.num_sampels=5", 1, "error: config has no field 'num_sampels'; did you mean 'nu"),
+        ("--config.k=x", 1, "error: k = 'x'; expected a whole number, such as 3"),
+        ("--config.seeds=1,2,3", 0, "× 3 seeds"),
+    ],
+)
+def test_without_a_file_from_any_folder(argument, code, message, tmp_path):
+    """The default configuration, and the same checks."""
+    command = [sys.executable, str(ROOT / "main.py"), "--dry_run", argument]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == code
+    assert "Traceback" not in result.stderr
+    assert message in (result.stderr.splitlines()[-1] if code else result.stdout)

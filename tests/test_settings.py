@@ -1,5 +1,6 @@
 """Bad configurations: one line that names the field, the value and the nearest valid choice."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -67,6 +68,9 @@ def test_names_with_commas_are_split():
         ("seeds", (1, 1), r"seeds: 1 is given twice"),
         ("hash__votes", "foo", r"hash.votes = 'foo'; expected a share in \(0, 1\], or None"),
         ("hash__votes", 2, r"hash.votes = 2; expected a share in \(0, 1\], or None"),
+        ("hash__ceiling_target", 1.5, r"hash.ceiling_target = 1.5; expected it in \(0, 1\)"),
+        ("hash__width", 0.0, r"hash.width = 0.0; expected a positive number"),
+        ("hash__num_directions", -1, r"hash.num_directions = -1; expected at least 0"),
         ("hash__num_bits", 99, r"hash.num_bits = 99; pstable takes 0 to 10"),
         ("compression__activation_bits", (), r"compression.activation_bits is empty"),
         ("compression__activation_clipping", "msee", r"activation_clipping 'msee' is unknown"),
@@ -183,6 +187,13 @@ def test_rules_keep_their_order():
         Rule(pattern="params/to_image/kernel", skip=True),
         Rule(pattern="params/.*", bits=8, clipping="none"),
     )
+
+
+def test_every_field_of_the_hash_can_be_configured():
+    fields = {"family": "affine", "num_tables": 4, "num_bits": "auto", "radius_bins": 2}
+    fields |= {"width": 2.0, "num_directions": 16, "ceiling_target": 0.5}
+    config = resolve(**{f"hash__{name}": value for name, value in fields.items()})
+    assert dataclasses.asdict(evaluators.hash_spec(config)) == fields
 
 
 def test_the_default_hash_is_that_of_the_library():

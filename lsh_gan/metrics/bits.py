@@ -91,3 +91,11 @@ def check_votes(min_count: int, votes: float | None) -> int:
         if not 0 < votes <= 1:
             raise ValueError(f"votes = {votes}; expected a share in (0, 1], or None.")
     return min_count
+
+
+def check_rows(source: str, rows: int, min_count: int) -> None:
+    """Raises ValueError unless so many rows are enough for cells of `min_count` others."""
+    if rows < min_count + 2:
+        raise ValueError(
+            f"{source} has {rows} rows; min_count = {min_count} needs at least {min_count + 2}."
+        )

@@ -16,13 +16,16 @@ EARLIER = "earlier batches have"
 _ALIGNMENT = 64  # bytes
 
 
-def as_features(features: Any, source: str, *, min_rows: int = 1, dim: int | None = None) -> Array:
+def as_features(
+    features: Any, source: str, *, k: int | None = None, dim: int | None = None
+) -> Array:
     """Returns `features` as one checked floating-point array.
 
     Args:
         features: NumPy or JAX array `[n, d]`, or an iterable of batches, which are joined.
         source: What the set is called in messages ("reference").
-        min_rows: Smallest number of rows that the caller can use.
+        k: Nearest neighbours that the caller asks for, of all rows but one: it takes k + 2 rows,
+            or 2 if None.
         dim: Expected d, or None.
 
     Returns:
@@ -35,20 +38,20 @@ def as_features(features: Any, source: str, *, min_rows: int = 1, dim: int | Non
     if not hasattr(features, "ndim"):
         features = concatenate(features, source)
     check_shape(features, source, dim=dim)
-    if features.shape[0] < min_rows:
-        raise ValueError(f"{source} has {features.shape[0]} rows; at least {min_rows} are needed.")
+    least = 2 if k is None else k + 2
+    if features.shape[0] < least:
+        needs = "expected at least" if k is None else f"k = {k} needs at least"
+        raise ValueError(f"{source} has {features.shape[0]} rows; {needs} {least}.")
     features = on_host_if_free(features)
     check_finite(features, source)
     return features
 
 
-def as_references(
-    reference: Any, second_reference: Any, *, min_rows: int
-) -> tuple[Array, Array | None]:
+def as_references(reference: Any, second_reference: Any, *, k: int) -> tuple[Array, Array | None]:
     """A reference and, unless it is None, a second one, both checked by `as_features`."""
-    reference = as_features(reference, "reference", min_rows=min_rows)
+    reference = as_features(reference, "reference", k=k)
     if second_reference is not None:
-        options = {"min_rows": min_rows, "dim": reference.shape[1]}
+        options = {"k": k, "dim": reference.shape[1]}
         second_reference = as_features(second_reference, "second reference", **options)
     return reference, second_reference
 

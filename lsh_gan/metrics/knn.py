@@ -109,8 +109,8 @@ def knn_precision_recall(
     k, density_k = _check_options(k, density_k, memory_mb)
     check_flags(inclusive=inclusive, membership=membership, ceiling=ceiling)
     # All sets are checked before heavy work on any of them.
-    references = as_references(reference, second_reference, min_rows=k + 2)
-    generated = as_features(generated, "generated", min_rows=k + 2, dim=references[0].shape[1])
+    references = as_references(reference, second_reference, k=k)
+    generated = as_features(generated, "generated", k=k, dim=references[0].shape[1])
     fitted = _fit(*references, k, density_k, inclusive, ceiling, memory_mb)
     return _score(fitted, generated, membership)
 
@@ -128,7 +128,7 @@ def knn_fit(
     """Computes what depends on the reference alone; arguments as `knn_precision_recall`."""
     k, density_k = _check_options(k, density_k, memory_mb)
     check_flags(inclusive=inclusive, ceiling=ceiling)
-    references = as_references(reference, second_reference, min_rows=k + 2)
+    references = as_references(reference, second_reference, k=k)
     return _fit(*references, k, density_k, inclusive, ceiling, memory_mb)
 
 
@@ -190,7 +190,7 @@ def knn_score(fitted: KnnReference, generated: Any, *, membership: bool = False)
     check_type("fitted", fitted, KnnReference, "a KnnReference, see knn_fit")
     check_flags(membership=membership)
     d = fitted.features.shape[1]
-    generated = as_features(generated, "generated", min_rows=fitted.k + 2, dim=d)
+    generated = as_features(generated, "generated", k=fitted.k, dim=d)
     return _score(fitted, generated, membership)
 
 

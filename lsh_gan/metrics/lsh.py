@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.metrics import hashing, sketch
-from lsh_gan.metrics.bits import check_votes, choose_digits
+from lsh_gan.metrics.bits import check_rows, check_votes, choose_digits
 from lsh_gan.metrics.checks import check_flags, check_type
 from lsh_gan.metrics.hash_fit import check_spec, draw_hash
 from lsh_gan.metrics.hashing import HashSpec
@@ -125,12 +125,12 @@ def lsh_fit(
     reference = replayable(reference, "reference")
     sample = sample_rows(reference, "reference")
     if sample.shape[0] < SAMPLE_ROWS:  # then these are all rows
-        _check_rows(sample.shape[0], min_count)
+        check_rows("reference", sample.shape[0], min_count)
     hasher = draw_hash(key, sample, spec, source=source)
     if spec.num_bits != "auto":
         hashing.check_memory(hasher, sample.shape[0])
     codes = sketch.encode_all(hasher, reference, "reference")
-    _check_rows(codes.digits.shape[1], min_count)
+    check_rows("reference", codes.digits.shape[1], min_count)
     if spec.num_bits == "auto":
         hasher = choose_digits(hasher, codes, min_count=min_count, votes=votes)
     second = None
@@ -139,11 +139,6 @@ def lsh_fit(
         second = sketch.from_codes(hasher, codes_of_second)
         check_second(codes.digits.shape[1], second.rows)
     return LshReference(sketch.from_codes(hasher, codes), min_count, votes, ceiling, second)
-
-
-def _check_rows(rows: int, min_count: int) -> None:
-    if rows < min_count + 2:
-        raise ValueError(f"reference has {rows} rows; at least {min_count + 2} are needed.")
 
 
 def lsh_score(

@@ -102,9 +102,9 @@ def lsh_knn_precision_recall(
     rule = _rule(k, votes, inclusive, max_cell, memory_mb)
     check_flags(membership=membership, ceiling=ceiling)
     # All sets are checked before heavy work on any of them.
-    references = as_references(reference, second_reference, min_rows=rule.k + 2)
+    references = as_references(reference, second_reference, k=rule.k)
     d = references[0].shape[1]
-    generated = as_features(generated, "generated", min_rows=rule.k + 2, dim=d)
+    generated = as_features(generated, "generated", k=rule.k, dim=d)
     fitted = _fit(key, *references, spec, rule, votes, ceiling, "")
     return _score(fitted, generated, membership)
 
@@ -128,7 +128,7 @@ def lsh_knn_fit(
     check_spec(key, spec, source)
     rule = _rule(k, votes, inclusive, max_cell, memory_mb)
     check_flags(ceiling=ceiling)
-    references = as_references(reference, second_reference, min_rows=rule.k + 2)
+    references = as_references(reference, second_reference, k=rule.k)
     return _fit(key, *references, spec, rule, votes, ceiling, source)
 
 
@@ -195,7 +195,7 @@ def lsh_knn_score(
     check_type("fitted", fitted, LshKnnReference, "an LshKnnReference, see lsh_knn_fit")
     check_flags(membership=membership)
     d = fitted.balls.points.features.shape[1]
-    generated = as_features(generated, "generated", min_rows=fitted.rule.k + 2, dim=d)
+    generated = as_features(generated, "generated", k=fitted.rule.k, dim=d)
     return _score(fitted, generated, membership)
 
 

@@ -42,8 +42,8 @@ def kid(reference: Any, generated: Any, *, memory_mb: int = 256) -> float:
         TypeError: Features that are not floating-point arrays.
         ValueError: NaN, Inf, wrong shape, fewer than 2 rows, or a kernel that overflows.
     """
-    reference = as_features(reference, "reference", min_rows=2)
-    generated = as_features(generated, "generated", min_rows=2, dim=reference.shape[1])
+    reference = as_features(reference, "reference")
+    generated = as_features(generated, "generated", dim=reference.shape[1])
     largest = max(_largest(reference), _largest(generated))
     kernel = _kernel(largest, reference.shape[1])
     wide = _is_far(reference) or not _LEAST <= largest <= 1 / _LEAST
@@ -141,8 +141,8 @@ def frechet_distance(reference: Any, generated: Any) -> float:
         TypeError: Features that are not floating-point arrays.
         ValueError: NaN, Inf, wrong shape, fewer than 2 rows, or a distance that overflows.
     """
-    reference = as_features(reference, "reference", min_rows=2)
-    generated = as_features(generated, "generated", min_rows=2, dim=reference.shape[1])
+    reference = as_features(reference, "reference")
+    generated = as_features(generated, "generated", dim=reference.shape[1])
     largest = max(_largest(reference), _largest(generated))
     unit = 2.0 ** (math.frexp(largest)[1] - 1) if largest else 1.0  # so that no product overflows
     few = min(len(reference), len(generated)) <= reference.shape[1]

@@ -10,7 +10,7 @@ import numpy as np
 
 from lsh_gan.backend import on_cpu
 from lsh_gan.metrics import hashing
-from lsh_gan.metrics.bits import check_votes, choose_digits
+from lsh_gan.metrics.bits import check_rows, check_votes, choose_digits
 from lsh_gan.metrics.checks import check_flags, check_type, check_whole
 from lsh_gan.metrics.directory import Directory, joined, look_up
 from lsh_gan.metrics.hash_fit import check_spec, draw_hash
@@ -80,8 +80,7 @@ def fit_hash(
     parts = list(batches(sample, "sample"))
     sample = join([np.asarray(p) for p in parts] if len(parts) > 1 else parts)
     check_finite(sample, "sample")
-    if sample.shape[0] < min_count + 2:
-        raise ValueError(f"sample has {sample.shape[0]} rows; at least {min_count + 2} are needed.")
+    check_rows("sample", sample.shape[0], min_count)
     hasher = draw_hash(key, sample, spec, source=source)
     if spec.num_bits == "auto":
         codes = hashing.encode(hasher, sample, "sample")

@@ -232,7 +232,7 @@ def test_ceiling_is_the_score_of_a_second_sample():
         (lambda g: g.at[7, 1].set(jnp.nan), ValueError, r"generated has NaN or Inf in row 7"),
         (lambda g: g[:, :3], ValueError, r"generated has d = 3; the other set has d = 4"),
         (lambda g: g[0], ValueError, r"generated has shape \(4,\); expected \[rows, d\]"),
-        (lambda g: g[:4], ValueError, r"generated has 4 rows; at least 5 are needed"),
+        (lambda g: g[:4], ValueError, r"generated has 4 rows; k = 3 needs at least 5"),
         (lambda g: g.astype(int), TypeError, r"generated has dtype int32; expected floating"),
         (lambda g: g.astype(complex), TypeError, r"generated has dtype complex64"),
     ],

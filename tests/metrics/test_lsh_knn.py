@@ -336,7 +336,7 @@ def test_a_second_call_compiles_nothing_and_sweeps_little(compilations):
     [
         ({"k": 0}, "k = 0, max_cell = 8192; expected 1 <= k < max_cell"),
         ({"max_cell": 3}, "k = 3, max_cell = 3; expected 1 <= k < max_cell"),
-        ({"k": 100}, "reference has 60 rows; at least 102 are needed"),
+        ({"k": 100}, "reference has 60 rows; k = 100 needs at least 102"),
         ({"votes": 0.0}, r"votes = 0.0; expected a share in \(0, 1\], or None"),
         ({"votes": 1.5}, r"votes = 1.5"),
     ],
