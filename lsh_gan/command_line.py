@@ -70,8 +70,10 @@ def parse(
     except Exception as error:  # whatever a file of Python may raise
         if file is None:
             raise
-        said = (str(error).splitlines() or ["without a message"])[0]
-        raise ValueError(f"--config={file}: {type(error).__name__}: {said}") from error
+        said = f"{type(error).__name__}: {(str(error).splitlines() or ['without a message'])[0]}"
+        if said.endswith("has no attribute 'get_config'"):
+            said = "has no get_config(); expected a function that returns a configuration"
+        raise ValueError(f"--config={file}: {said}") from error
     made = flags.FLAGS["config"].value
     if not isinstance(made, ml_collections.ConfigDict):
         raise ValueError(

@@ -171,9 +171,9 @@ def load_sketch(
     asked = {**dataclasses.asdict(hash_spec(config)), "min_count": min_count, "votes": votes}
     for name, value in made.items():
         if value != asked[name]:
-            advice = f"say --config.hash.{name}={value}" if name in config.hash else "make it again"
             raise ValueError(
-                f"{path}: made with hash.{name} = {value}, not {asked[name]}; {advice}"
+                f"{path}: made with hash.{name} = {value}, not {asked[name]}; say "
+                f"--config.hash.{name}={value}"
             )
     if not _drawn_with(fitted.sketch.hasher, config.hash.seed):
         raise ValueError(

@@ -71,6 +71,15 @@ def test_mistakes_in_a_file_are_one_line(lines, message, tmp_path):
     assert "Traceback" not in result.stderr
 
 
+def test_a_file_without_the_function(tmp_path):
+    (tmp_path / "own.py").write_text("k = 3\n")
+    command = [sys.executable, "main.py", f"--config={tmp_path / 'own.py'}", "--dry_run"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1
+    message = "own.py: has no get_config(); expected a function that returns a configuration"
+    assert result.stderr.splitlines()[-1].endswith(message)
+
+
 def test_every_config_has_the_fields_of_the_default():
     parts = (celeba_hq, cifar10, face_dcgan, ffhq, full_precision, imagenet, layers, lsun, search)
     for part in (*parts, fashion_mnist, smoke):

@@ -89,15 +89,15 @@ def _check_memory(spec: HashSpec, rows: int, d: int) -> None:
     Samples beyond the usual size are their owner's affair.
     """
     t, b, pool = spec.num_tables, spec.max_digits, _pool(spec)
-    rows = min(max(rows, hashing._FEWEST), SAMPLE_ROWS)
+    rows = min(max(rows, hashing.FEWEST), SAMPLE_ROWS)
     size = 4 * pool * (d + rows) + _MEMBER_BYTES * t * b
     if spec.num_directions:
         size += _RANK_BYTES * t * pool
-    if size > hashing._MEMORY_BYTES:
+    if size > hashing.MEMORY_BYTES:
         raise ValueError(
             f"num_tables = {t}, num_bits = {spec.num_bits}, num_directions = "
             f"{spec.num_directions}: {pool} directions of d = {d}, their products with {rows} rows "
-            f"and {b} of them for each table take {size} bytes, more than {hashing._MEMORY_BYTES}; "
+            f"and {b} of them for each table take {size} bytes, more than {hashing.MEMORY_BYTES}; "
             "use fewer tables, bits or directions (tables can share num_directions = 128)."
         )
 

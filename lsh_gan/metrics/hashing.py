@@ -32,8 +32,8 @@ from lsh_gan.metrics.inputs import Array, is_wide, narrow, readable, readable_em
 
 _DIGIT_BITS = {"affine": 1, "hyperplane": 1, "pstable": 3}
 _MAX_DIGITS = {"affine": 24, "hyperplane": 24, "pstable": 10}
-_MEMORY_BYTES = 2**31
-_FEWEST = 512  # rows of a batch: of fewer, products and norms are rounded otherwise
+MEMORY_BYTES = 2**31
+FEWEST = 512  # rows of a batch: of fewer, products and norms are rounded otherwise
 _MOST_TABLES = 2**16 - 1
 _MOST_BINS = 32_000  # with those around them they are numbered in int16
 
@@ -168,7 +168,7 @@ class Hasher(NamedTuple):
         over bits compiles half as often. Else enough for as many codes as there can be, and one.
         """
         if self.listed:
-            return max(_FEWEST, 1 << min(rows.bit_length(), self.code_bits + 1))
+            return max(FEWEST, 1 << min(rows.bit_length(), self.code_bits + 1))
         return 1 << (self.code_bits + self.code_bits % 2)
 
     def cells(self, rows: int) -> int:
@@ -233,7 +233,7 @@ def filled(features: Array) -> Array:
     And no small ones, so that a row's code is the same to the bit in a batch of any size.
     """
     rows = features.shape[0]
-    size = max(_FEWEST, 1 << (rows - 1).bit_length())
+    size = max(FEWEST, 1 << (rows - 1).bit_length())
     if size == rows:
         return readable(features)
     if not isinstance(features, np.ndarray):
@@ -361,7 +361,7 @@ def most_digits(hasher: Hasher) -> int:
     """Digits that a table may have before the tables of counts outgrow the memory limit."""
     if hasher.listed:
         return hasher.spec.max_digits
-    cells = _MEMORY_BYTES // (4 * hasher.spec.num_tables * (len(hasher.radius_edges) + 1))
+    cells = MEMORY_BYTES // (4 * hasher.spec.num_tables * (len(hasher.radius_edges) + 1))
     return min(hasher.spec.max_digits, (max(1, cells).bit_length() - 1) // 2 * 2)
 
 
@@ -369,8 +369,8 @@ def check_memory(hasher: Hasher, rows: int) -> None:
     """Raises ValueError, with the bytes, if the counts of so many rows would not fit in memory."""
     cells = hasher.cells(rows)
     size = cells * hasher.spec.num_tables * 4
-    if size > _MEMORY_BYTES:
+    if size > MEMORY_BYTES:
         raise ValueError(
             f"num_bits = {hasher.num_bits:g}: {hasher.spec.num_tables} tables of {cells} cells "
-            f"take {size} bytes, more than {_MEMORY_BYTES}; use fewer bits, tables or radius bins."
+            f"take {size} bytes, more than {MEMORY_BYTES}; use fewer bits, tables or radius bins."
         )

@@ -34,7 +34,7 @@ from lsh_gan.metrics.sketch import Sketch
 from lsh_gan.metrics.streams import SAMPLE_ROWS, check_kind, replayable, sample_rows
 from lsh_gan.metrics.types import PrecisionRecall, check_second
 
-_GROUPS = 8  # groups of tables for the jackknife
+GROUPS = 8  # groups of tables for the jackknife
 
 
 class LshReference(NamedTuple):
@@ -236,7 +236,7 @@ def tally(counts: jax.Array, cells: jax.Array, min_count: int, own: Any = 0) -> 
 def _tally(counts, cells, min_count, own):
     found = jnp.take_along_axis(counts, cells, axis=1) - own
     yes = (found >= min_count).astype(jnp.int32)
-    return jnp.stack([yes[i::_GROUPS].sum(axis=0) for i in range(_GROUPS)])
+    return jnp.stack([yes[i::GROUPS].sum(axis=0) for i in range(GROUPS)])
 
 
 def join(groups: np.ndarray, tables: int, votes: float | None) -> Joined:
@@ -245,7 +245,7 @@ def join(groups: np.ndarray, tables: int, votes: float | None) -> Joined:
     The part of the tables comes from a jackknife over groups of them (Efron & Stein 1981,
     doi:10.1214/aos/1176345462).
     """
-    sizes = np.array([len(range(i, tables, _GROUPS)) for i in range(_GROUPS)])
+    sizes = np.array([len(range(i, tables, GROUPS)) for i in range(GROUPS)])
     sizes, groups = sizes[sizes > 0], groups[sizes > 0]
 
     def member(yes, size):

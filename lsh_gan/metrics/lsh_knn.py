@@ -252,5 +252,5 @@ def _recall_ceiling(fitted: LshKnnReference, m: int) -> float:
 def _stderr(yes: np.ndarray, joined: np.ndarray, votes: float | None) -> float:
     if votes is None:
         return float(joined.std() / np.sqrt(len(joined)))
-    groups = np.stack([yes[i :: lsh._GROUPS].sum(axis=0) for i in range(lsh._GROUPS)])
+    groups = np.stack([yes[i :: lsh.GROUPS].sum(axis=0) for i in range(lsh.GROUPS)])
     return lsh.join(groups, len(yes), votes).stderr
