@@ -13,7 +13,8 @@ from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
 from lsh_gan.compression.spec import GRANULARITIES, SCHEMES
 from lsh_gan.errors import choose, nearest
 from lsh_gan.evaluators import EVALUATORS, hash_spec
-from lsh_gan.metrics.bits import check_votes
+from lsh_gan.metrics.bits import check_min_count
+from lsh_gan.metrics.votes import check_votes
 
 _CHOICES = {
     "clipping": compression.METHODS,
@@ -112,7 +113,8 @@ def _check_hash(config: Any) -> None:
         raise ValueError(f"hash.votes = {votes!r}; expected a share in (0, 1], or None")
     try:
         hash_spec(config)
-        check_votes(config.hash.min_count, votes)
+        check_min_count(config.hash.min_count)
+        check_votes(votes)
     except (TypeError, ValueError) as error:
         field = "hash." if " = " in str(error) else "hash.family: "
         raise ValueError(f"{field}{error}") from error

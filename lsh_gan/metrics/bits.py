@@ -7,7 +7,7 @@ recognised at b when some run of min_count + 1 rows around it agrees in b digits
 
 import numpy as np
 
-from lsh_gan.metrics.checks import check_real, check_whole
+from lsh_gan.metrics.checks import check_whole
 from lsh_gan.metrics.hashing import _DIGIT_BITS, Codes, Hasher, most_digits
 
 
@@ -76,20 +76,16 @@ def spread(total: int, tables: int) -> np.ndarray:
     return (total // tables + (np.arange(tables) < total % tables)).astype(np.int32)
 
 
-def check_votes(min_count: int, votes: float | None) -> int:
+def check_min_count(min_count: int) -> int:
     """Returns `min_count` as a Python number.
 
     Raises:
-        TypeError: An option is not a number.
-        ValueError: An option is out of its range.
+        TypeError: It is no whole number.
+        ValueError: It is below 1.
     """
     (min_count,) = check_whole(" of at least 1", min_count=min_count)
     if min_count < 1:
         raise ValueError(f"min_count = {min_count}; expected at least 1.")
-    if votes is not None:
-        check_real(" in (0, 1], or None", votes=votes)
-        if not 0 < votes <= 1:
-            raise ValueError(f"votes = {votes}; expected a share in (0, 1], or None.")
     return min_count
 
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from lsh_gan.metrics import cell_kernels, refine
 from lsh_gan.metrics.cell_kernels import Bounds, Found, Points, Products
-from lsh_gan.metrics.cells import Blocks, Grouped, grouped, pair_blocks, shells, tables_of, twins
+from lsh_gan.metrics.cells import Blocks, Grouped, grouped, pair_blocks, shells, tables_of
 from lsh_gan.metrics.distances import slack
+from lsh_gan.metrics.duplicates import DistinctPairs, representatives
 
 
 class Balls(NamedTuple):
@@ -16,7 +17,7 @@ class Balls(NamedTuple):
 
     Attributes:
         points: The set, as the kernels read it.
-        twin: A row that stands for each, int64 `[n]`; see `cells.twins`.
+        standing: The row that stands for each, int64 `[n]`; see `duplicates.representatives`.
         groups: Those rows by shell, table and cell.
         inner: Lower bounds of the squared radii, scaled, float32 `[t, n]`; -inf for no ball, and
             for rows for which another stands.
@@ -27,7 +28,7 @@ class Balls(NamedTuple):
     """
 
     points: Points
-    twin: np.ndarray
+    standing: np.ndarray
     groups: Grouped
     inner: np.ndarray
     outer: np.ndarray
@@ -55,12 +56,12 @@ class Rule(NamedTuple):
 def find(points: Points, cells: np.ndarray, rule: Rule, *, alone: bool) -> Balls:
     """Finds the balls of all rows from the rows of their cells, `[t, n]`, see `cells.grouped`.
 
-    With `alone`, `covered` too. Of equal rows as many are looked at as a ball of one of them, or of
-    another row, can need.
+    With `alone`, `covered` too.
     """
     n, d = points.features.shape
-    twin = twins(points.features, cells, rule.k + 2)
-    groups = grouped(cells, twin == np.arange(n))
+    # Of equal rows a ball needs itself, k others, and one more when one of them is left out.
+    standing = representatives(points.features, cells, rule.k + 2)
+    groups = grouped(cells, standing == np.arange(n))
     tables = 1 if rule.joint else groups.tables
     inner, outer = (np.full((tables, n), -np.inf, np.float32) for _ in range(2))
     covered = np.zeros((tables, n), bool) if alone else None
@@ -76,7 +77,8 @@ def find(points: Points, cells: np.ndarray, rule: Rule, *, alone: bool) -> Balls
             tied = following <= outer[:, rows]
             for table in range(tables):
                 _cover(covered[table], points, members, table, rows, near[table], tied[table])
-    return Balls(points, twin, groups, inner, outer, covered[:, twin] if alone else None)
+    covered = covered[:, standing] if alone else None
+    return Balls(points, standing, groups, inner, outer, covered)
 
 
 def _cover(
@@ -189,7 +191,7 @@ def hits(queries: Balls, candidates: Balls, rule: Rule) -> tuple[np.ndarray, np.
     if max(queries.groups.largest, candidates.groups.largest) > rule.max_cell:
         # The cap has left rows out as candidates; as queries they are all assessed.
         in_queries, _ = _hits(candidates, queries, rule)
-    return in_candidates[:, queries.twin], in_queries[:, candidates.twin]
+    return in_candidates[:, queries.standing], in_queries[:, candidates.standing]
 
 
 def _hits(queries: Balls, candidates: Balls, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
@@ -236,7 +238,7 @@ class _Exact:
     def __init__(self, queries: Balls, candidates: Balls, rule: Rule):
         self._sides, self._rule = (queries, candidates), rule
         self._members = [_Members(side.groups, rule) for side in self._sides]
-        self._twins = refine.Twins(*(side.points.features for side in self._sides))
+        self._distinct = DistinctPairs(*(side.points.features for side in self._sides))
         # Of equal rows, a cap may leave some out of their own cell, whose radii then differ.
         self._capped = any(side.groups.largest > rule.max_cell for side in self._sides)
         self._radii: dict = {}
@@ -259,7 +261,7 @@ class _Exact:
 
     def _inside(self, owner: int, *pairs: np.ndarray) -> np.ndarray:
         """Whether pairs (query, candidate, key of their cell) lie in the ball of the owner."""
-        pairs, at = (pairs, slice(None)) if self._capped else self._twins.distinct(*pairs)
+        pairs, at = (pairs, slice(None)) if self._capped else self._distinct.of(*pairs)
         *rows, keys = pairs
         features = (side.points.features for side in self._sides)
         sq = refine.exact_sq_distances(*features, *rows)

@@ -18,7 +18,7 @@ import numpy as np
 
 from lsh_gan.backend import on_cpu
 from lsh_gan.metrics.cells import Blocks, Grouped, batched
-from lsh_gan.metrics.distances import TINY, Frame
+from lsh_gan.metrics.distances import Frame, sq_distance_bounds, sq_distances
 from lsh_gan.metrics.inputs import Array, is_wide, narrow
 from lsh_gan.metrics.nearest import k_smallest
 
@@ -209,8 +209,8 @@ def nearest(blocks: Blocks, found: Found, k: int) -> tuple[np.ndarray, np.ndarra
 def _sq_distances(found: Found, q_cells, s_cells):
     """Squared distances within cells, inf elsewhere."""
     together = q_cells[:, :, None] == s_cells[:, None, :]
-    sq = found.query_sq[:, :, None] + found.candidate_sq[:, None, :]
-    return jnp.where(together, jnp.maximum(sq - 2 * found.dot, 0), jnp.inf)
+    sq = sq_distances(found.dot, found.query_sq[:, :, None], found.candidate_sq[:, None, :])
+    return jnp.where(together, sq, jnp.inf)
 
 
 @functools.partial(jax.jit, static_argnames="k")
@@ -239,9 +239,12 @@ def compare(
 
 @jax.jit
 def _compare(found: Found, q_cells, s_cells, bounds: Bounds, share):
-    d2 = _sq_distances(found, q_cells, s_cells)
-    error = share * (found.query_sq[:, :, None] + found.candidate_sq[:, None, :]) + TINY
-    lower, upper = d2 - error, d2 + error
+    sq_norms = found.query_sq[:, :, None], found.candidate_sq[:, None, :]
+    together = q_cells[:, :, None] == s_cells[:, None, :]
+    lower, upper = (
+        jnp.where(together, bound, jnp.inf)
+        for bound in sq_distance_bounds(found.dot, *sq_norms, share)
+    )
     in_candidate = upper <= bounds.candidate_inner[:, None, :]
     in_query = upper <= bounds.query_inner[:, :, None]
     unsure = jnp.stack(

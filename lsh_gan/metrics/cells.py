@@ -11,9 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lsh_gan.metrics.inputs import Array
-from lsh_gan.metrics.refine import first_of_equal
-
 # Queries and candidates of a block, the smallest that a cell fits into: few shapes to compile for.
 _SQUARE = (32, 32), (64, 64), (256, 256)
 _WIDE = (4, 64), (4, 256)  # where queries are few
@@ -79,35 +76,6 @@ class _Side(NamedTuple):
 
     def take(self, at: np.ndarray) -> "_Side":
         return _Side(self.order, self.start[at], self.count[at])
-
-
-def twins(features: Array, cells: np.ndarray, most: int) -> np.ndarray:
-    """A row that stands for each: itself, or an equal one where more than `most` are equal.
-
-    A generator that has collapsed draws one image many times, whose pairs would be their square.
-
-    Args:
-        features: The set, `[n, d]`.
-        cells: Their cells, as `grouped` takes them.
-        most: Rows that stand for themselves, of equal ones in equal cells.
-
-    Returns:
-        int64 `[n]`.
-    """
-    t, n = cells.shape
-    twin = np.arange(n)
-    weights = np.random.default_rng(0).integers(2**63, size=t)
-    _, number, count = np.unique(weights @ cells, return_inverse=True, return_counts=True)
-    some = np.flatnonzero(count[number] > most)
-    if len(some):
-        # Rounding may give equal rows different cells.
-        own = first_of_equal(features[some]) * n + number[some]
-        _, first, own = np.unique(own, return_index=True, return_inverse=True)
-        order = np.argsort(own, kind="stable")
-        before = np.searchsorted(own[order], own[order])
-        extra = order[np.arange(len(some)) - before >= most]
-        twin[some[extra]] = some[first[own[extra]]]
-    return twin
 
 
 def grouped(cells: np.ndarray, rows: np.ndarray | None = None) -> Grouped:

@@ -27,7 +27,7 @@ from lsh_gan.metrics.inputs import (
 )
 
 _UNIT = 2.0**-24  # unit roundoff of float32
-TINY = 1e-30  # stands for underflow: features are scaled to norms around 1
+TINY = 1e-30  # stands for underflow: largest features are within 2^10 of 1
 _IN_ORDER = 512  # terms of a dot product that are summed one after another
 _MIN_BLOCK = 128
 _ORDINARY = 2.0**10  # features up to so much larger or smaller than 1 are not scaled
@@ -50,7 +50,7 @@ class Blocks(NamedTuple):
     Attributes:
         rows: Number of real rows.
         size: Rows in a block.
-        features: Blocks, float32 `[size, d]`; on a CPU the host's, where they are not moved.
+        features: Blocks, float32 `[size, d]`; on a CPU NumPy's: views where rows are not moved.
         sq_norms: Their squared norms, float32 `[size]`; inf in the filling rows.
     """
 
@@ -227,6 +227,19 @@ def sq_distances(dot: Any, x_sq: Any, y_sq: Any) -> Any:
     NumPy gives NumPy, so that a few pairs of any number are no new program.
     """
     return (x_sq + y_sq - 2 * dot).clip(0)
+
+
+def sq_distance_bounds(dot: Any, x_sq: Any, y_sq: Any, share: np.float32) -> tuple[Any, Any]:
+    """Lower and upper bounds of squared distances; arguments as `sq_distances`.
+
+    Args:
+        dot: Dot products, float32.
+        x_sq: Squared norms of their rows.
+        y_sq: The same of the others.
+        share: `slack` of the number of features.
+    """
+    sq, error = sq_distances(dot, x_sq, y_sq), share * (x_sq + y_sq) + TINY
+    return sq - error, sq + error
 
 
 def pack(mask: jax.Array) -> jax.Array:

@@ -15,8 +15,8 @@ A point is never its own neighbour, by index, so that duplicates count.
 Exactness. Distances come from float32 matrix products of features shifted by the mean of R, unless
 that lies near the origin beside the spread of R. A comparison whose sides differ by less than the
 error bound of those products is decided again in float64, from differences of the features as they
-were given: Σ(g − r)² against Σ(r − r_k)². Memberships are those of float64 throughout. float16 and
-bfloat16 are read as float32, exactly.
+were given: Σ(g − r)² against Σ(r − r_k)². Memberships are those of float64, as far as that bound
+holds (see `distances.slack`). float16 and bfloat16 are read as float32, exactly.
 
 Ceiling. R scored against itself, each row among the others: the score that a fresh sample of the
 reference distribution would get; or that of a second sample. The recall ceiling uses the balls of n
@@ -24,6 +24,8 @@ rows of it, or of m where fewer were generated.
 
 Memory. Nothing n × m is held: tiles of distances come and go, sized by `memory_mb`. Sets that are
 not float32, or whose mean is not near the origin, have a float32 copy each while they are compared.
+On a CPU one set at a time is copied too if it is an array of NumPy's that does not begin at a
+multiple of 64 bytes, as most do not.
 """
 
 from typing import Any, NamedTuple
@@ -102,9 +104,9 @@ def knn_precision_recall(
         The scores; see `PrecisionRecall`.
 
     Raises:
-        TypeError: Features that are not floating-point arrays.
-        ValueError: NaN, Inf, wrong shape, fewer than k + 2 rows, or fewer in the second reference
-            than in the reference.
+        TypeError: Features that are not floating-point arrays, or an option of another type.
+        ValueError: NaN, Inf, wrong shape, fewer than k + 2 rows, fewer in the second reference than
+            in the reference, or an option out of its range.
     """
     k, density_k = _check_options(k, density_k, memory_mb)
     check_flags(inclusive=inclusive, membership=membership, ceiling=ceiling)

@@ -12,14 +12,13 @@ import numpy as np
 from lsh_gan.backend import on_cpu
 from lsh_gan.metrics import refine
 from lsh_gan.metrics.distances import (
-    TINY,
     Blocks,
     dots,
     few_places,
     pack,
     products,
     slack,
-    sq_distances,
+    sq_distance_bounds,
 )
 from lsh_gan.metrics.inputs import Array, readable
 from lsh_gan.metrics.nearest import Nearest
@@ -139,13 +138,6 @@ def _sides(blocks: Blocks, *kinds: refine.Balls) -> list[_Side]:
     return sides if on_cpu() else jax.device_put(sides)
 
 
-def _bounds(dot: Any, g_sq: Any, r_sq: Any, share: np.float32) -> tuple[Any, Any]:
-    """Certain upper and lower bounds of squared distances."""
-    d2 = sq_distances(dot, g_sq, r_sq)
-    error = share * (g_sq + r_sq) + TINY
-    return d2 + error, d2 - error
-
-
 @functools.partial(jax.jit, donate_argnames="room", keep_unused=True)
 def _near(x, y, g: _Side, r: _Side, share, room):
     """Dot products of two blocks, and which pairs may lie in a ball of any kind, packed.
@@ -153,14 +145,14 @@ def _near(x, y, g: _Side, r: _Side, share, room):
     `room` as in `nearest`.
     """
     dot = products(x, y)
-    _, lower = _bounds(dot, g.sq_norms[:, None], r.sq_norms[None, :], share)
+    lower, _ = sq_distance_bounds(dot, g.sq_norms[:, None], r.sq_norms[None, :], share)
     return dot, pack(lower <= jnp.maximum(g.outer.max(0)[:, None], r.outer.max(0)[None, :]))
 
 
 def _enter_few(found, judge, dot, g: _Side, r: _Side, share, first, places: tuple) -> None:
     """Enters a tile of which only the pairs at `places` matter."""
     x, y = places
-    upper, lower = _bounds(np.asarray(dot)[x, y], g.sq_norms[x], r.sq_norms[y], share)
+    lower, upper = sq_distance_bounds(np.asarray(dot)[x, y], g.sq_norms[x], r.sq_norms[y], share)
     g_rows, r_rows = x + first[0], y + first[1]
     kinds = (r.inner[0][y], r.outer[0][y]), (g.inner[0][x], g.outer[0][x])
     bits = np.zeros(len(x), np.uint8)
@@ -189,7 +181,7 @@ def _enter_whole(found: Found, judge: refine.Judge, known: tuple, first: tuple[i
 @jax.jit
 def _compare_tile(dot, g: _Side, r: _Side, share):
     """Certain hits of a tile [G, R]; open comparisons, uint8 [G, R], bit i for kind i; if any."""
-    upper, lower = _bounds(dot, g.sq_norms[:, None], r.sq_norms[None, :], share)
+    lower, upper = sq_distance_bounds(dot, g.sq_norms[:, None], r.sq_norms[None, :], share)
 
     def inside(side, kind, axis):
         inner, outer = (jnp.expand_dims(b[kind], axis) for b in (side.inner, side.outer))

@@ -17,7 +17,6 @@ fewer generated samples than reference ones, the recall ceiling uses as many row
 """
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.metrics import hashing, sketch
-from lsh_gan.metrics.bits import check_rows, check_votes, choose_digits
+from lsh_gan.metrics.bits import check_min_count, check_rows, choose_digits
 from lsh_gan.metrics.checks import check_flags, check_type
 from lsh_gan.metrics.hash_fit import check_spec, draw_hash
 from lsh_gan.metrics.hashing import HashSpec
@@ -33,8 +32,7 @@ from lsh_gan.metrics.inputs import Array, subset
 from lsh_gan.metrics.sketch import Sketch
 from lsh_gan.metrics.streams import SAMPLE_ROWS, check_kind, replayable, sample_rows
 from lsh_gan.metrics.types import PrecisionRecall, check_second
-
-GROUPS = 8  # groups of tables for the jackknife
+from lsh_gan.metrics.votes import GROUPS, Joined, check_votes, join
 
 
 class LshReference(NamedTuple):
@@ -80,14 +78,16 @@ def lsh_precision_recall(
         membership: Whether to return the membership of every sample: bool with votes, else the
             share of tables, float.
         ceiling: Whether to score the reference against itself too.
-        second_reference: A second sample of the reference distribution; gives the ceiling instead.
+        second_reference: A second sample of the reference distribution, at least n rows; gives the
+            ceiling instead.
 
     Returns:
         The scores; `num_bits` says what 'auto' found.
 
     Raises:
-        TypeError: Features that are not floating-point arrays.
-        ValueError: NaN, Inf, wrong shape, too few rows, or tables too large for memory.
+        TypeError: Features that are not floating-point arrays, or an option of another type.
+        ValueError: NaN, Inf, wrong shape, too few rows, fewer in the second reference than in the
+            reference, an option out of its range, or tables too large for memory.
     """
     check_kind(reference, "reference")
     dim = reference.shape[1] if hasattr(reference, "ndim") else None
@@ -114,7 +114,8 @@ def lsh_fit(
     """Fits the hash and counts the reference; arguments as `lsh_precision_recall`, `fit_hash`."""
     spec = HashSpec() if spec is None else spec
     check_spec(key, spec, source)
-    min_count = check_votes(min_count, votes)
+    min_count = check_min_count(min_count)
+    check_votes(votes)
     check_flags(ceiling=ceiling)
     check_kind(reference, "reference")
     if second_reference is not None:
@@ -192,7 +193,8 @@ def check_reference(fitted: LshReference) -> None:
     """Raises TypeError or ValueError unless a reference's parts belong together."""
     check_type("fitted", fitted, LshReference, "an LshReference, see lsh_fit")
     check_type("sketch", fitted.sketch, Sketch, "a Sketch, see build")
-    check_votes(fitted.min_count, fitted.votes)
+    check_min_count(fitted.min_count)
+    check_votes(fitted.votes)
     check_flags(ceiling=fitted.ceiling)
     if fitted.second is not None:
         check_type("second", fitted.second, Sketch, "a Sketch, see build")
@@ -207,14 +209,6 @@ def check_reference(fitted: LshReference) -> None:
 def _counted(reference: Sketch, cells: jax.Array) -> Array:
     """Counts of rows whose cells, int32 `[t, m]`, are those of a reference's tables."""
     return sketch.add_counts(sketch.empty_counts(*reference.counts.shape), cells)
-
-
-class Joined(NamedTuple):
-    """Tables joined to a score."""
-
-    score: float | None
-    stderr: float | None
-    membership: np.ndarray | None
 
 
 _NOT_ASKED = Joined(None, None, None)
@@ -237,34 +231,6 @@ def _tally(counts, cells, min_count, own):
     found = jnp.take_along_axis(counts, cells, axis=1) - own
     yes = (found >= min_count).astype(jnp.int32)
     return jnp.stack([yes[i::GROUPS].sum(axis=0) for i in range(GROUPS)])
-
-
-def join(groups: np.ndarray, tables: int, votes: float | None) -> Joined:
-    """Joins the yeses of all tables; the standard error covers samples and tables.
-
-    The part of the tables comes from a jackknife over groups of them (Efron & Stein 1981,
-    doi:10.1214/aos/1176345462).
-    """
-    sizes = np.array([len(range(i, tables, GROUPS)) for i in range(GROUPS)])
-    sizes, groups = sizes[sizes > 0], groups[sizes > 0]
-
-    def member(yes, size):
-        return yes / size if votes is None else yes >= least_yeses(votes, size)
-
-    membership = member(groups.sum(axis=0), sizes.sum())
-    variance = membership.var() / membership.size
-    if len(sizes) > 1:
-        left = [
-            member(groups.sum(axis=0) - g, sizes.sum() - s).mean()
-            for g, s in zip(groups, sizes, strict=True)
-        ]
-        variance += (len(left) - 1) * np.var(left)
-    return Joined(float(membership.mean()), float(np.sqrt(variance)), membership)
-
-
-def least_yeses(votes: float, tables: int) -> int:
-    """Tables that must say yes, at least one; a share that is exactly met counts."""
-    return max(1, math.ceil(votes * tables - 1e-9))
 
 
 def _recall(fitted: LshReference, counts: jax.Array) -> Joined:

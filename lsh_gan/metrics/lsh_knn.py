@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lsh_gan.metrics import cell_balls, hashing, lsh, sketch
+from lsh_gan.metrics import cell_balls, hashing, sketch
 from lsh_gan.metrics.bits import choose_digits
 from lsh_gan.metrics.cell_balls import Balls, Rule
 from lsh_gan.metrics.cell_kernels import as_points
@@ -30,7 +30,9 @@ from lsh_gan.metrics.distances import Frame
 from lsh_gan.metrics.hash_fit import check_spec, draw_hash
 from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
 from lsh_gan.metrics.inputs import Array, as_features, as_references, subset
+from lsh_gan.metrics.streams import sample_rows
 from lsh_gan.metrics.types import Ceiling, PrecisionRecall, check_second
+from lsh_gan.metrics.votes import GROUPS, check_votes, join, least_yeses
 
 # `num_bits='auto'`: other rows that the cells of a recognised row hold, over log2(n).
 CELL_ROWS_PER_LOG2 = 1 / 3
@@ -93,9 +95,9 @@ def lsh_knn_precision_recall(
         The scores; see `PrecisionRecall`.
 
     Raises:
-        TypeError: Features that are not floating-point arrays.
-        ValueError: NaN, Inf, wrong shape, fewer than k + 2 rows, or fewer in the second reference
-            than in the reference.
+        TypeError: Features that are not floating-point arrays, or an option of another type.
+        ValueError: NaN, Inf, wrong shape, fewer than k + 2 rows, fewer in the second reference than
+            in the reference, or an option out of its range.
     """
     spec = HashSpec() if spec is None else spec
     check_spec(key, spec, "")
@@ -133,7 +135,7 @@ def lsh_knn_fit(
 
 
 def _rule(k: int, votes: float | None, inclusive: bool, max_cell: int, memory_mb: int) -> Rule:
-    lsh.check_votes(1, votes)
+    check_votes(votes)
     k, max_cell = check_whole("; 1 <= k < max_cell", k=k, max_cell=max_cell)
     memory_mb = check_memory(memory_mb)
     check_flags(inclusive=inclusive)
@@ -154,7 +156,7 @@ def _fit(
 ) -> LshKnnReference:
     if second_reference is not None:
         check_second(len(reference), len(second_reference))
-    sample = lsh.sample_rows(reference, "reference")
+    sample = sample_rows(reference, "reference")
     hasher = draw_hash(key, sample, spec, source=source)
     codes = sketch.encode_all(hasher, reference, "reference")
     if spec.num_bits == "auto":
@@ -185,7 +187,7 @@ def _join(yes: np.ndarray, votes: float | None) -> np.ndarray:
     """Joins bool `[t, n]` over tables."""
     if votes is None:
         return yes.any(axis=0)
-    return yes.sum(axis=0) >= lsh.least_yeses(votes, len(yes))
+    return yes.sum(axis=0) >= least_yeses(votes, len(yes))
 
 
 def lsh_knn_score(
@@ -252,5 +254,5 @@ def _recall_ceiling(fitted: LshKnnReference, m: int) -> float:
 def _stderr(yes: np.ndarray, joined: np.ndarray, votes: float | None) -> float:
     if votes is None:
         return float(joined.std() / np.sqrt(len(joined)))
-    groups = np.stack([yes[i :: lsh.GROUPS].sum(axis=0) for i in range(lsh.GROUPS)])
-    return lsh.join(groups, len(yes), votes).stderr
+    groups = np.stack([yes[i::GROUPS].sum(axis=0) for i in range(GROUPS)])
+    return join(groups, len(yes), votes).stderr

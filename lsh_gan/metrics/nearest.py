@@ -30,7 +30,12 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 class Nearest(NamedTuple):
-    """The k nearest others of each row: squared distances, ascending, and rows."""
+    """The k nearest others of each row.
+
+    Attributes:
+        sq: Their squared distances, ascending, float32 `[n, k]`; of a tile `[k, rows]`.
+        rows: Which they are, int32 likewise.
+    """
 
     sq: jax.Array | np.ndarray
     rows: jax.Array | np.ndarray

@@ -1,6 +1,5 @@
 """Second look, in float64, at the few comparisons that float32 cannot decide."""
 
-import hashlib
 import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -8,12 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lsh_gan.metrics.distances import TINY, Blocks, dots, slack, sq_distances
+from lsh_gan.metrics.distances import TINY, Blocks, dots, slack, sq_distance_bounds
+from lsh_gan.metrics.duplicates import DistinctPairs
 from lsh_gan.metrics.inputs import Array
 from lsh_gan.metrics.nearest import Nearest
 
 _FEW_ROWS, _ROWS = 32, 128  # rows whose radii are found at a time, so that two programs do
-_MANY = 4096  # pairs after which equal rows are looked for
 _CHUNK_VALUES = 2**18  # float64 differences held at a time
 _ORDINARY = 2.0**100  # scales of features whose squares float64 holds with room to spare
 
@@ -30,38 +29,38 @@ class Balls(NamedTuple):
     outer: tuple[np.ndarray, ...]
 
 
-def bounds(sq_radii: np.ndarray, norms: np.ndarray, d: int) -> tuple[np.ndarray, np.ndarray]:
+def bounds(sq_radii: np.ndarray, sq_norms: np.ndarray, d: int) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper bounds of squared radii that float32 distances gave; -inf for no ball.
 
     The k-th neighbour has a norm of at most ‖r‖ + radius, which bounds its error.
 
     Args:
         sq_radii: Squared radii, float32 `[..., n]`; not finite where there is no ball.
-        norms: Squared norms of the centres, float32 `[n]`.
+        sq_norms: Those of the centres, float32 `[n]`.
         d: Features of a row.
     """
     ball = np.isfinite(sq_radii)
     radii = np.where(ball, sq_radii, np.float32(0))
-    error = np.float32(slack(d)) * (norms + (np.sqrt(norms) + np.sqrt(radii)) ** 2)
+    error = np.float32(slack(d)) * (sq_norms + (np.sqrt(sq_norms) + np.sqrt(radii)) ** 2)
     error += np.float32(TINY)
     return tuple(np.where(ball, b, np.float32(-np.inf)) for b in (radii - error, radii + error))
 
 
-def all_norms(blocks: Blocks) -> np.ndarray:
+def all_sq_norms(blocks: Blocks) -> np.ndarray:
     """Squared norms, float32 `[n]`."""
     return np.concatenate([np.asarray(s) for s in blocks.sq_norms])[: blocks.rows]
 
 
 def balls(blocks: Blocks, sq_radii: np.ndarray, d: int) -> Balls:
     """Bounds the squared radii `[n]` that float32 distances gave, block by block."""
-    norms = all_norms(blocks)
+    sq_norms = all_sq_norms(blocks)
     fill = len(blocks.sq_norms) * blocks.size - blocks.rows
 
     def cut(values):
         padded = np.pad(values.astype(np.float32), (0, fill), constant_values=-np.inf)
         return tuple(np.split(padded, len(blocks.sq_norms)))
 
-    return Balls(*(cut(bound) for bound in bounds(sq_radii, norms, d)))
+    return Balls(*(cut(bound) for bound in bounds(sq_radii, sq_norms, d)))
 
 
 def take(features: Array, rows: np.ndarray) -> np.ndarray:
@@ -80,54 +79,6 @@ def _take(features: Array, rows: np.ndarray) -> np.ndarray:
     return np.asarray(features[filled])[: len(rows)]
 
 
-class Twins:
-    """Pairs of rows of two sets of which each is looked at once, however often its rows occur.
-
-    A generator that has collapsed draws one image many times, and all of its pairs are open.
-    """
-
-    def __init__(self, x: Array, y: Array):
-        self._sets, self._firsts, self._seen = (x, y), None, 0
-
-    def distinct(
-        self, rows_x: np.ndarray, rows_y: np.ndarray, *more: np.ndarray
-    ) -> tuple[list[np.ndarray], np.ndarray | slice]:
-        """Some pairs that stand for all, and where each is among them.
-
-        Args:
-            rows_x: int `[p]`.
-            rows_y: int `[p]`.
-            more: What else tells pairs apart, int `[p]` each.
-
-        Returns:
-            These arrays for distinct pairs, with the first of equal rows for each; and an index
-            from them to all pairs.
-        """
-        pairs = [rows_x, rows_y, *more]
-        self._seen += len(rows_x)
-        # All rows are read to find equal ones, so that it pays off for as many pairs.
-        if self._seen < max(_MANY, *map(len, self._sets)):
-            return pairs, slice(None)
-        if self._firsts is None:
-            self._firsts = [first_of_equal(x) for x in self._sets]
-        pairs[:2] = (firsts[p] for firsts, p in zip(self._firsts, pairs[:2], strict=True))
-        number = np.zeros(len(rows_x), np.int64)
-        for part in pairs:  # numbered anew after each, so that they do not overflow
-            values, of_part = np.unique(part, return_inverse=True)
-            _, kept, number = np.unique(
-                number * len(values) + of_part, return_index=True, return_inverse=True
-            )
-        return [part[kept] for part in pairs], number
-
-
-def first_of_equal(x: Array) -> np.ndarray:
-    """The first row that is equal to each row of x `[n, d]`, int64 `[n]`."""
-    # Of digests: to sort the rows themselves takes two copies of all of them.
-    digests = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in np.asarray(x)]
-    _, first, at = np.unique(np.array(digests, "V16"), return_index=True, return_inverse=True)
-    return first[at]
-
-
 def exact_sq_distances(x: Array, y: Array, rows_x: np.ndarray, rows_y: np.ndarray) -> np.ndarray:
     """Squared distances of pairs (x[rows_x[i]], y[rows_y[i]]), float64 `[p]`, by differences."""
     out = np.empty(len(rows_x))
@@ -142,8 +93,8 @@ def exact_sq_distances(x: Array, y: Array, rows_x: np.ndarray, rows_y: np.ndarra
 @jax.jit
 def _within(dot, x_sq, y_sq, outer, share):
     """Which pairs of a tile may have a squared distance of at most `outer` `[a]`."""
-    x_sq, y_sq = x_sq[:, None], y_sq[None, :]
-    return sq_distances(dot, x_sq, y_sq) - (share * (x_sq + y_sq) + TINY) <= outer[:, None]
+    lower, _ = sq_distance_bounds(dot, x_sq[:, None], y_sq[None, :], share)
+    return lower <= outer[:, None]
 
 
 def _pick(blocks: Blocks, rows: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -180,7 +131,7 @@ def exact_sq_radii(
     held = nearest.rows[rows]
     sq = exact_sq_distances(features, features, np.repeat(rows, held.shape[1]), held.ravel())
     radii = np.partition(sq.reshape(held.shape), k - 1, axis=1)[:, k - 1]
-    last, _ = bounds(nearest.sq[rows, -1], all_norms(blocks)[rows], features.shape[1])
+    last, _ = bounds(nearest.sq[rows, -1], all_sq_norms(blocks)[rows], features.shape[1])
     open_rows = last <= outer[rows]
     if open_rows.any():
         radii[open_rows] = _searched(features, blocks, outer, rows[open_rows], k)
@@ -239,9 +190,9 @@ def covered_by_others(
         k: Neighbours that define a radius.
         inclusive: Whether a point on the sphere belongs to the ball.
     """
-    d, norms = features.shape[1], all_norms(blocks)
-    _, outer = bounds(nearest.sq[:, k - 1], norms, d)
-    following, _ = bounds(nearest.sq[:, k], norms, d)
+    d, sq_norms = features.shape[1], all_sq_norms(blocks)
+    _, outer = bounds(nearest.sq[:, k - 1], sq_norms, d)
+    following, _ = bounds(nearest.sq[:, k], sq_norms, d)
     tied = following <= outer
     covered = np.zeros(len(tied), bool)
     covered[nearest.rows[~tied, :k].ravel()] = True
@@ -299,7 +250,7 @@ class Judge:
             (generated, blocks, nearest, fitted.k),
             (fitted.features, fitted.blocks, fitted.nearest, fitted.density_k),
         )
-        self.twins = Twins(generated, fitted.features)
+        self.distinct = DistinctPairs(generated, fitted.features)
         self.radii = [np.full(len(outer), np.nan) for outer in self.outer]
         self.open: list[tuple[np.ndarray, ...]] = []
         self.waiting = 0
@@ -327,7 +278,7 @@ class Judge:
                 enter(found, kind, g[inside], r[inside])
 
     def _inside(self, kind: int, g: np.ndarray, r: np.ndarray) -> np.ndarray:
-        (g, r), at = self.twins.distinct(g, r)
+        (g, r), at = self.distinct.of(g, r)
         sq = exact_sq_distances(self.generated, self.fitted.features, g, r)
         owners = g if kind == 1 else r
         inner, outer = (bound[owners] for bound in self.sure[kind])

@@ -10,13 +10,14 @@ import numpy as np
 
 from lsh_gan.backend import on_cpu
 from lsh_gan.metrics import hashing
-from lsh_gan.metrics.bits import check_rows, check_votes, choose_digits
+from lsh_gan.metrics.bits import check_min_count, check_rows, choose_digits
 from lsh_gan.metrics.checks import check_flags, check_type, check_whole
 from lsh_gan.metrics.directory import Directory, joined, look_up
 from lsh_gan.metrics.hash_fit import check_spec, draw_hash
 from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
 from lsh_gan.metrics.inputs import Array, check_finite, join, readable_empty
 from lsh_gan.metrics.streams import batches
+from lsh_gan.metrics.votes import check_votes
 
 _FEWEST = 4096  # rows of a part of a sketch that is built in a stream
 
@@ -72,7 +73,8 @@ def fit_hash(
     """
     spec = HashSpec() if spec is None else spec
     check_spec(key, spec, source)
-    min_count = check_votes(min_count, votes)
+    min_count = check_min_count(min_count)
+    check_votes(votes)
     if rows is not None:
         (rows,) = check_whole(rows=rows)
         if rows < 1:

@@ -51,10 +51,12 @@ class PrecisionRecall(NamedTuple):
             it was not asked for.
         recall_ceiling: Recall of such a sample of m rows, or of n where m is larger; None also
             where a sketch of counts alone cannot give it.
-        density: Mean number of reference balls around a generated sample, over k; KNN only.
-        coverage: Share of reference balls that hold a generated sample, in [0, 1]; KNN only.
-        precision_membership: bool [m], or None when not asked for.
-        recall_membership: bool [n], or None when not asked for.
+        density: Mean number of reference balls around a generated sample, over their k; KNN only,
+            and None where the reference has no more rows than that.
+        coverage: Share of reference balls that hold a generated sample, in [0, 1]; likewise.
+        precision_membership: bool `[m]`, or with `votes=None` of LSH the share of tables, float64;
+            None when not asked for.
+        recall_membership: The same of the reference, `[n]`.
         k: Neighbours that define a radius; None for LSH.
         n: Number of reference samples.
         m: Number of generated samples.

@@ -13,12 +13,12 @@ from lsh_gan.metrics import (
     distances,
     fit_hash,
     hashing,
-    lsh,
     lsh_fit,
     lsh_knn_precision_recall,
     lsh_precision_recall,
     lsh_score,
 )
+from lsh_gan.metrics.votes import join
 
 KEY = jax.random.key(0)
 
@@ -104,7 +104,7 @@ def test_a_share_that_is_exactly_met_counts(votes, needed):
     yes = np.arange(5)
     groups = np.zeros((8, 5), int)
     groups[:4] = yes > np.arange(4)[:, None]
-    joined = lsh.join(groups, 4, votes)
+    joined = join(groups, 4, votes)
     np.testing.assert_array_equal(joined.membership, yes >= needed)
 
 

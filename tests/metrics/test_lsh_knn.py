@@ -13,7 +13,6 @@ from lsh_gan.metrics import (
     lsh_knn_precision_recall,
     lsh_knn_score,
 )
-from lsh_gan.metrics.cells import twins
 from lsh_gan.metrics.hashing import cell_keys, encode
 
 KEY = jax.random.key(0)
@@ -212,24 +211,6 @@ def test_ceiling_leaves_each_row_out(kind, votes):
         )
     assert fitted.ceiling == pytest.approx((np.mean(alone), np.mean(alone), 60), rel=1e-12)
     assert 0.3 < np.mean(alone) < 1
-
-
-@pytest.mark.parametrize("most", [1, 3])
-def test_few_rows_stand_for_equal_ones(most):
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((40, 3)).astype(np.float32)[rng.integers(0, 12, 200)]
-    codes = rng.integers(0, 2, 200)  # equal rows in two cells, as rounding may have it
-    twin = twins(x, np.stack([codes, np.zeros_like(codes)]), most)
-    np.testing.assert_array_equal(x[twin], x)
-    np.testing.assert_array_equal(codes[twin], codes)
-    stands = np.flatnonzero(twin == np.arange(200))
-    assert np.isin(twin, stands).all()
-    kinds, count = np.unique(
-        np.column_stack([x[stands], codes[stands]]), axis=0, return_counts=True
-    )
-    every = np.unique(np.column_stack([x, codes]), axis=0, return_counts=True)
-    np.testing.assert_array_equal(kinds, every[0])
-    np.testing.assert_array_equal(count, np.minimum(every[1], most))
 
 
 def test_auto_bits_leave_enough_rows_in_half_the_cells():

@@ -109,12 +109,6 @@ def test_equal_rows_are_looked_at_once(monkeypatch, score, inclusive):
     np.testing.assert_array_equal(together.recall_membership, apart.recall_membership)
 
 
-def test_first_of_equal():
-    x = np.array([[1, 2], [3, 4], [1, 2], [1, 4], [3, 4]])
-    for dtype in (np.float16, np.float32, np.float64):
-        assert refine.first_of_equal(x.astype(dtype)).tolist() == [0, 1, 0, 3, 1]
-
-
 def test_few_places():
     mask = np.random.default_rng(0).random((48, 40)) < 0.02
     mask[3, 5] = mask[3, 6] = mask[47, 39] = mask[0, 0] = True
