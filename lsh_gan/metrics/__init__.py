@@ -1,7 +1,8 @@
 """Precision and recall of generated samples in a feature space; arrays in, NamedTuples out."""
 
 from lsh_gan.metrics.hashing import Hasher, HashSpec
-from lsh_gan.metrics.knn import KnnReference, knn_fit, knn_precision_recall, knn_score
+from lsh_gan.metrics.knn import knn_fit, knn_precision_recall, knn_score
+from lsh_gan.metrics.knn_reference import KnnReference
 from lsh_gan.metrics.lsh import LshReference, lsh_fit, lsh_precision_recall, lsh_score
 from lsh_gan.metrics.lsh_knn import (
     LshKnnReference,

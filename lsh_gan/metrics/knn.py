@@ -28,50 +28,20 @@ On a CPU one set at a time is copied too if it is an array of NumPy's that does 
 multiple of 64 bytes, as most do not.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from lsh_gan.metrics import distances, refine
 from lsh_gan.metrics.checks import check_flags, check_memory, check_type, check_whole
-from lsh_gan.metrics.distances import Blocks, Frame, in_place
+from lsh_gan.metrics.distances import Blocks, in_place
 from lsh_gan.metrics.inputs import Array, as_features, as_references, subset
 from lsh_gan.metrics.knn_hits import compare
+from lsh_gan.metrics.knn_reference import KnnReference
 from lsh_gan.metrics.nearest import Nearest, nearest_others
 from lsh_gan.metrics.types import Ceiling, PrecisionRecall, check_second
 
 _SPARE = 1  # neighbours held beyond those that radii need, for when float32 cannot tell them apart
-
-
-class KnnReference(NamedTuple):
-    """Everything that the score of a generated set needs of the reference.
-
-    Attributes:
-        features: The reference as given, `[n, d]`.
-        frame: Shift and scale, fitted on it.
-        blocks: The reference for the float32 kernels.
-        nearest: Nearest other rows of each, one more than the radii need if there are so many.
-        k: Neighbours of precision and recall.
-        density_k: Neighbours of density and coverage.
-        inclusive: Whether a point on the sphere belongs to the ball.
-        ceiling: Scores of the reference distribution, or None.
-        second: A second sample of the reference distribution, at least n rows, or None.
-    """
-
-    features: Array
-    frame: Frame
-    blocks: Blocks
-    nearest: Nearest
-    k: int
-    density_k: int
-    inclusive: bool
-    ceiling: Ceiling | None
-    second: Array | None = None
-
-    @property
-    def dense(self) -> bool:
-        """Whether there are rows enough for the radii of density and coverage."""
-        return self.nearest.sq.shape[1] >= self.density_k
 
 
 def knn_precision_recall(

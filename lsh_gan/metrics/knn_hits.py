@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.backend import on_cpu
-from lsh_gan.metrics import refine
 from lsh_gan.metrics.distances import (
     Blocks,
     dots,
@@ -21,25 +20,12 @@ from lsh_gan.metrics.distances import (
     sq_distance_bounds,
 )
 from lsh_gan.metrics.inputs import Array, readable
+from lsh_gan.metrics.judge import Judge, Kind, Memberships, enter
+from lsh_gan.metrics.knn_reference import KnnReference
 from lsh_gan.metrics.nearest import Nearest
+from lsh_gan.metrics.refine import BallBounds, balls_of
 
 _WAITING = 2**16  # open comparisons that are kept before they are decided
-
-
-class Found(NamedTuple):
-    """What is known of the samples.
-
-    Attributes:
-        within_r: Whether g lies in a ball of R, bool `[m]`.
-        within_g: Whether r lies in a ball of G, bool `[n]`.
-        density_count: Density balls of R around g, int `[m]`.
-        covered: Whether the density ball of r holds a g, bool `[n]`.
-    """
-
-    within_r: np.ndarray
-    within_g: np.ndarray
-    density_count: np.ndarray
-    covered: np.ndarray
 
 
 class _Side(NamedTuple):
@@ -50,11 +36,13 @@ class _Side(NamedTuple):
     outer: Any
 
 
-def compare(fitted: Any, generated: Array, blocks: Blocks, nearest: Nearest) -> Found:
+def compare(
+    fitted: KnnReference, generated: Array, blocks: Blocks, nearest: Nearest
+) -> Memberships:
     """Compares a generated set with a reference.
 
     Args:
-        fitted: A `KnnReference`.
+        fitted: The reference.
         generated: Features as given, `[m, d]`.
         blocks: The same for the float32 kernels, in the frame of the reference.
         nearest: The nearest others in G, at least k of each row.
@@ -67,8 +55,10 @@ def compare(fitted: Any, generated: Array, blocks: Blocks, nearest: Nearest) -> 
     r_sides, g_sides = _sides(others, r_balls, r_dense), _sides(blocks, g_balls)
     # Rows of fillings are counted too, and cut off at the end.
     m, n = len(g_sides) * blocks.size, len(r_sides) * others.size
-    found = Found(np.zeros(m, bool), np.zeros(n, bool), np.zeros(m, np.int64), np.zeros(n, bool))
-    judge = refine.Judge(fitted, generated, blocks, nearest, balls)
+    found = Memberships(
+        np.zeros(m, bool), np.zeros(n, bool), np.zeros(m, np.int64), np.zeros(n, bool)
+    )
+    judge = Judge(fitted, generated, blocks, nearest, balls)
 
     def start(i: int, j: int, of_r: Array, room: jax.Array | None) -> tuple[jax.Array, Any]:
         of_g, sides = blocks.features[i], (g_sides[i], r_sides[j], share)
@@ -93,21 +83,21 @@ def compare(fitted: Any, generated: Array, blocks: Blocks, nearest: Nearest) -> 
         if judge.waiting > _WAITING:
             judge.settle(found)
     judge.settle(found)
-    return Found(
+    return Memberships(
         found.within_r[: blocks.rows], found.within_g[: others.rows],
         found.density_count[: blocks.rows], found.covered[: others.rows],
     )  # fmt: skip
 
 
-def _balls(fitted: Any, blocks: Blocks, nearest: Nearest) -> tuple[refine.Balls, ...]:
-    """Balls of R, balls of G, and density balls of R, in the order of the kinds of comparison."""
+def _balls(fitted: KnnReference, blocks: Blocks, nearest: Nearest) -> tuple[BallBounds, ...]:
+    """Balls of R, balls of G, and density balls of R, as `Kind` has them."""
     d, k = fitted.features.shape[1], fitted.k
     no_ball = np.full(fitted.blocks.rows, np.inf, np.float32)
     dense = fitted.nearest.sq[:, fitted.density_k - 1] if fitted.dense else no_ball
     return (
-        refine.balls(fitted.blocks, fitted.nearest.sq[:, k - 1], d),
-        refine.balls(blocks, nearest.sq[:, k - 1], d),
-        refine.balls(fitted.blocks, dense, d),
+        balls_of(fitted.blocks, fitted.nearest.sq[:, k - 1], d),
+        balls_of(blocks, nearest.sq[:, k - 1], d),
+        balls_of(fitted.blocks, dense, d),
     )
 
 
@@ -130,7 +120,7 @@ def _each_tile(start: Callable[..., tuple], count: int, others: Blocks) -> Itera
     yield from under_way
 
 
-def _sides(blocks: Blocks, *kinds: refine.Balls) -> list[_Side]:
+def _sides(blocks: Blocks, *kinds: BallBounds) -> list[_Side]:
     inner = [np.stack(parts) for parts in zip(*(kind.inner for kind in kinds), strict=True)]
     outer = [np.stack(parts) for parts in zip(*(kind.outer for kind in kinds), strict=True)]
     sides = [_Side(np.asarray(s), *b) for s, *b in zip(blocks.sq_norms, inner, outer, strict=True)]
@@ -154,17 +144,19 @@ def _enter_few(found, judge, dot, g: _Side, r: _Side, share, first, places: tupl
     x, y = places
     lower, upper = sq_distance_bounds(np.asarray(dot)[x, y], g.sq_norms[x], r.sq_norms[y], share)
     g_rows, r_rows = x + first[0], y + first[1]
-    kinds = (r.inner[0][y], r.outer[0][y]), (g.inner[0][x], g.outer[0][x])
     bits = np.zeros(len(x), np.uint8)
-    for kind, (inner, outer) in enumerate((*kinds, (r.inner[1][y], r.outer[1][y]))):
+    for kind, side, ball, at in (
+        (Kind.IN_R, r, 0, y), (Kind.IN_G, g, 0, x), (Kind.IN_DENSITY_BALL, r, 1, y),
+    ):  # fmt: skip
+        inner, outer = side.inner[ball][at], side.outer[ball][at]
         sure = upper <= inner
-        refine.enter(found, kind, g_rows[sure], r_rows[sure])
+        enter(found, kind, g_rows[sure], r_rows[sure])
         bits |= ((lower <= outer) & ~sure).astype(np.uint8) << np.uint8(kind)
     some = np.flatnonzero(bits)
     judge.add(g_rows[some], r_rows[some], bits[some])
 
 
-def _enter_whole(found: Found, judge: refine.Judge, known: tuple, first: tuple[int, int]) -> None:
+def _enter_whole(found: Memberships, judge: Judge, known: tuple, first: tuple[int, int]) -> None:
     """Enters what `_compare_tile` says of a tile."""
     hits, unsettled, any_open = known
     rows, columns = (slice(at, at + size) for at, size in zip(first, unsettled.shape, strict=True))

@@ -2,22 +2,20 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from lsh_gan.metrics.distances import TINY, Blocks, dots, slack, sq_distance_bounds
-from lsh_gan.metrics.duplicates import DistinctPairs
 from lsh_gan.metrics.inputs import Array
 from lsh_gan.metrics.nearest import Nearest
 
 _FEW_ROWS, _ROWS = 32, 128  # rows whose radii are found at a time, so that two programs do
 _CHUNK_VALUES = 2**18  # float64 differences held at a time
-_ORDINARY = 2.0**100  # scales of features whose squares float64 holds with room to spare
 
 
-class Balls(NamedTuple):
+class BallBounds(NamedTuple):
     """Balls around the rows of a set, padded block by block.
 
     Attributes:
@@ -51,7 +49,7 @@ def all_sq_norms(blocks: Blocks) -> np.ndarray:
     return np.concatenate([np.asarray(s) for s in blocks.sq_norms])[: blocks.rows]
 
 
-def balls(blocks: Blocks, sq_radii: np.ndarray, d: int) -> Balls:
+def balls_of(blocks: Blocks, sq_radii: np.ndarray, d: int) -> BallBounds:
     """Bounds the squared radii `[n]` that float32 distances gave, block by block."""
     sq_norms = all_sq_norms(blocks)
     fill = len(blocks.sq_norms) * blocks.size - blocks.rows
@@ -60,7 +58,7 @@ def balls(blocks: Blocks, sq_radii: np.ndarray, d: int) -> Balls:
         padded = np.pad(values.astype(np.float32), (0, fill), constant_values=-np.inf)
         return tuple(np.split(padded, len(blocks.sq_norms)))
 
-    return Balls(*(cut(bound) for bound in bounds(sq_radii, sq_norms, d)))
+    return BallBounds(*(cut(bound) for bound in bounds(sq_radii, sq_norms, d)))
 
 
 def take(features: Array, rows: np.ndarray) -> np.ndarray:
@@ -223,87 +221,3 @@ def within_next(sq: np.ndarray, k: int, inclusive: bool) -> np.ndarray:
     radius = np.partition(sq, k - 1)[k - 1]
     within = sq <= radius
     return within if inclusive or within.sum() == k else sq < radius
-
-
-def _in_own_units(balls: Balls, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of squared radii for distances of features as given, float64 `[n]` each.
-
-    No bounds where squares of the features are no ordinary float64 numbers.
-    """
-    bounds = (np.concatenate(part).astype(np.float64) for part in balls)
-    if not 1 / _ORDINARY < scale < _ORDINARY:
-        return tuple(np.full(len(b), end) for b, end in zip(bounds, (-np.inf, np.inf), strict=True))
-    return tuple(b / scale**2 for b in bounds)
-
-
-class Judge:
-    """Decides open comparisons in float64; an exact radius is computed once."""
-
-    def __init__(
-        self, fitted: Any, generated: Array, blocks: Blocks, nearest: Nearest, balls: tuple
-    ):
-        self.fitted, self.generated = fitted, generated
-        self.outer = [np.concatenate(b.outer) for b in balls]
-        self.sure = [_in_own_units(b, fitted.frame.scale) for b in balls]
-        self.sources = (
-            (fitted.features, fitted.blocks, fitted.nearest, fitted.k),
-            (generated, blocks, nearest, fitted.k),
-            (fitted.features, fitted.blocks, fitted.nearest, fitted.density_k),
-        )
-        self.distinct = DistinctPairs(generated, fitted.features)
-        self.radii = [np.full(len(outer), np.nan) for outer in self.outer]
-        self.open: list[tuple[np.ndarray, ...]] = []
-        self.waiting = 0
-
-    def add(self, g: np.ndarray, r: np.ndarray, bits: np.ndarray) -> None:
-        """Keeps open comparisons, bit i for kind i: radii are cheaper many at a time."""
-        self.open.append((g, r, bits))
-        self.waiting += len(bits)
-
-    def settle(self, found: Any) -> None:
-        """Enters in `found` what is true of the comparisons kept so far."""
-        if not self.waiting:
-            return
-        all_g, all_r, values = (np.concatenate(part) for part in zip(*self.open, strict=True))
-        self.open, self.waiting = [], 0
-        for kind in range(3):
-            at = (values >> kind) & 1 == 1
-            g, r = all_g[at], all_r[at]
-            # A sample that is already known to lie in some ball needs no other one.
-            if kind < 2:
-                needed = ~found.within_r[g] if kind == 0 else ~found.within_g[r]
-                g, r = g[needed], r[needed]
-            if len(g):
-                inside = self._inside(kind, g, r)
-                enter(found, kind, g[inside], r[inside])
-
-    def _inside(self, kind: int, g: np.ndarray, r: np.ndarray) -> np.ndarray:
-        (g, r), at = self.distinct.of(g, r)
-        sq = exact_sq_distances(self.generated, self.fitted.features, g, r)
-        owners = g if kind == 1 else r
-        inner, outer = (bound[owners] for bound in self.sure[kind])
-        inside = sq < inner
-        # Half of them are decided by the exact distance: radii are several distances each.
-        some = np.flatnonzero(~inside & (sq <= outer))
-        radius = self._radii(kind, owners[some])
-        inside[some] = sq[some] <= radius if self.fitted.inclusive else sq[some] < radius
-        return inside[at]
-
-    def _radii(self, kind: int, owners: np.ndarray) -> np.ndarray:
-        features, blocks, nearest, k = self.sources[kind]
-        known = self.radii[kind]
-        new = np.unique(owners[np.isnan(known[owners])])
-        if len(new):
-            known[new] = exact_sq_radii(features, blocks, nearest, self.outer[kind], new, k)
-        return known[owners]
-
-
-def enter(found: Any, kind: int, g: np.ndarray, r: np.ndarray) -> None:
-    """Enters hits: g in a ball of R (kind 0), r in a ball of G (1), g in a density ball (2)."""
-    if kind == 0:
-        found.within_r[g] = True
-    elif kind == 1:
-        found.within_g[r] = True
-    else:
-        np.add.at(found.density_count, g, 1)
-        found.covered[r] = True

@@ -25,7 +25,7 @@ from lsh_gan.metrics.directory import Directory, list_keys
 from lsh_gan.metrics.distances import Frame
 from lsh_gan.metrics.hashing import Hasher, HashSpec, check_memory
 from lsh_gan.metrics.inputs import Array
-from lsh_gan.metrics.knn import KnnReference
+from lsh_gan.metrics.knn_reference import KnnReference
 from lsh_gan.metrics.lsh import LshReference, check_reference
 from lsh_gan.metrics.nearest import Nearest
 from lsh_gan.metrics.sketch import Sketch, from_cells

@@ -7,6 +7,7 @@ import pytest
 from lsh_gan.metrics import (
     HashSpec,
     distances,
+    duplicates,
     knn,
     knn_hits,
     knn_precision_recall,
@@ -99,7 +100,7 @@ def test_equal_rows_are_looked_at_once(monkeypatch, score, inclusive):
     )
     score(r, g.astype(np.float32), **options)
     one_by_one, compared[:] = sum(compared), []
-    monkeypatch.setattr(refine, "_MANY", 1)
+    monkeypatch.setattr(duplicates, "_MANY", 1)
     together = score(r, g.astype(np.float32), **options)
     assert sum(compared) < one_by_one
     assert 0 < together.precision + together.recall < 2
@@ -142,7 +143,7 @@ def test_exact_radii_of_held_neighbours_and_of_a_search_are_equal(name):
     x, k = sets()[name], 3
     blocks = blocks_of(x, 128)
     held = nearest.nearest_others(blocks, k + 1)
-    outer = np.concatenate(refine.balls(blocks, held.sq[:, k - 1], x.shape[1]).outer)
+    outer = np.concatenate(refine.balls_of(blocks, held.sq[:, k - 1], x.shape[1]).outer)
     rows = np.arange(0, len(x), 2)
     exact = refine.exact_sq_radii(x, blocks, held, outer, rows, k)
     searched = refine._searched(x, blocks, outer, rows, k)
