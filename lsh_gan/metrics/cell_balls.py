@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lsh_gan.metrics import cell_kernels, refine
-from lsh_gan.metrics.cell_kernels import Bounds, Found, Points, Products
-from lsh_gan.metrics.cells import Blocks, Grouped, grouped, pair_blocks, shells, tables_of
+from lsh_gan.metrics.cell_kernels import Bounds, DotProducts, Points, ShellProducts
+from lsh_gan.metrics.cells import CellBlocks, Grouped, grouped, pair_blocks, shells, tables_of
 from lsh_gan.metrics.distances import slack
 from lsh_gan.metrics.duplicates import DistinctPairs, representatives
 
@@ -53,10 +53,10 @@ class Rule(NamedTuple):
     memory_mb: int
 
 
-def find(points: Points, cells: np.ndarray, rule: Rule, *, alone: bool) -> Balls:
+def find(points: Points, cells: np.ndarray, rule: Rule, *, leave_one_out: bool) -> Balls:
     """Finds the balls of all rows from the rows of their cells, `[t, n]`, see `cells.grouped`.
 
-    With `alone`, `covered` too.
+    With `leave_one_out`, `covered` too.
     """
     n, d = points.features.shape
     # Of equal rows a ball needs itself, k others, and one more when one of them is left out.
@@ -64,7 +64,7 @@ def find(points: Points, cells: np.ndarray, rule: Rule, *, alone: bool) -> Balls
     groups = grouped(cells, standing == np.arange(n))
     tables = 1 if rule.joint else groups.tables
     inner, outer = (np.full((tables, n), -np.inf, np.float32) for _ in range(2))
-    covered = np.zeros((tables, n), bool) if alone else None
+    covered = np.zeros((tables, n), bool) if leave_one_out else None
     members = _Members(groups, rule)
     for part, _ in shells(groups, groups):
         rows = part.members
@@ -72,12 +72,12 @@ def find(points: Points, cells: np.ndarray, rule: Rule, *, alone: bool) -> Balls
         if rule.joint:
             sq, near = _merge(sq, near)
         inner[:, rows], outer[:, rows] = refine.bounds(sq[:, :, rule.k - 1], norms, d)
-        if alone:
+        if leave_one_out:
             following, _ = refine.bounds(sq[:, :, rule.k], norms, d)
             tied = following <= outer[:, rows]
             for table in range(tables):
                 _cover(covered[table], points, members, table, rows, near[table], tied[table])
-    covered = covered[:, standing] if alone else None
+    covered = covered[:, standing] if leave_one_out else None
     return Balls(points, standing, groups, inner, outer, covered)
 
 
@@ -160,9 +160,9 @@ def _nearest(points: Points, part: Grouped, rule: Rule) -> tuple[np.ndarray, ...
     # A cell of k rows or fewer has no ball of its own.
     least = 2 if rule.joint else rule.k + 1
     blocks = list(pair_blocks(part, part, rule.max_cell, least=least, width=k))
-    products = Products(points, points, part, part, blocks, rule.memory_mb)
+    products = ShellProducts(points, points, part, part, blocks, rule.memory_mb)
 
-    def nearest(part: Blocks, found: Found):
+    def nearest(part: CellBlocks, found: DotProducts):
         return *cell_kernels.nearest(part, found, k), np.asarray(found.query_sq)
 
     for of_one_shape in blocks:
@@ -202,7 +202,7 @@ def _hits(queries: Balls, candidates: Balls, rule: Rule) -> tuple[np.ndarray, np
     )
     exact = _Exact(queries, candidates, rule)
 
-    def compare(part: Blocks, found: Found):
+    def compare(part: CellBlocks, found: DotProducts):
         bounds = Bounds(
             *_gather(queries, part.tables, part.query_cells, part.queries),
             *_gather(candidates, part.tables, part.candidate_cells, part.candidates),
@@ -214,7 +214,7 @@ def _hits(queries: Balls, candidates: Balls, rule: Rule) -> tuple[np.ndarray, np
     for a, b in shells(queries.groups, candidates.groups):
         blocks = list(pair_blocks(a, b, rule.max_cell, least=least))
         points = (side.points for side in sides)
-        products = Products(*points, a, b, blocks, rule.memory_mb)
+        products = ShellProducts(*points, a, b, blocks, rule.memory_mb)
         for of_one_shape in blocks:
             for part, (hit_q, hit_s, unsure) in products.each(compare, of_one_shape):
                 in_candidates[part.tables[part.query_cells[hit_q]], part.queries[hit_q]] = True
@@ -244,7 +244,7 @@ class _Exact:
         self._radii: dict = {}
 
     def settle(
-        self, part: Blocks, masks: np.ndarray, in_candidates: np.ndarray, in_queries: np.ndarray
+        self, part: CellBlocks, masks: np.ndarray, in_candidates: np.ndarray, in_queries: np.ndarray
     ) -> None:
         """Enters what is true of the open comparisons of a batch, bool `[2, blocks, q, s]`."""
         for mask, owner, found in zip(masks, (1, 0), (in_candidates, in_queries), strict=True):

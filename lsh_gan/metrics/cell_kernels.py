@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.backend import on_cpu
-from lsh_gan.metrics.cells import Blocks, Grouped, batched
+from lsh_gan.metrics.cells import CellBlocks, Grouped, batched
 from lsh_gan.metrics.distances import Frame, sq_distance_bounds, sq_distances
 from lsh_gan.metrics.inputs import Array, is_wide, narrow
 from lsh_gan.metrics.nearest import k_smallest
@@ -35,7 +35,7 @@ class Points(NamedTuple):
     frame: Frame
 
 
-class Found(NamedTuple):
+class DotProducts(NamedTuple):
     """Dot products of blocks `[blocks, q, s]`; squared norms of rows, inf where there is none."""
 
     dot: Any
@@ -79,7 +79,7 @@ def _take(x, rows, shift, scale):
     return (x[rows].astype(jnp.float32) - shift) * scale
 
 
-def whole_pays(a: Grouped, b: Grouped, blocks: list[Blocks], memory_mb: int) -> bool:
+def whole_pays(a: Grouped, b: Grouped, blocks: list[CellBlocks], memory_mb: int) -> bool:
     """Whether all pairs of a shell cost less than its blocks one by one, and fit in memory."""
     pairs = a.rows * b.rows
     whole = pairs + _FETCH * (a.rows + b.rows)
@@ -91,17 +91,19 @@ def whole_pays(a: Grouped, b: Grouped, blocks: list[Blocks], memory_mb: int) -> 
     return whole <= apart and 8 * pairs <= memory_mb * 2**20
 
 
-class Products:
+class ShellProducts:
     """The dot products of blocks of one shell."""
 
     def __init__(
-        self, x: Points, y: Points, a: Grouped, b: Grouped, blocks: list[Blocks], memory_mb: int
+        self, x: Points, y: Points, a: Grouped, b: Grouped, blocks: list[CellBlocks], memory_mb: int
     ):
         self._sides = x, y
         dense = whole_pays(a, b, blocks, memory_mb)
         self._dense = _Dense(x, y, a.members, b.members) if dense else None
 
-    def each(self, function: Callable[[Blocks, Found], Any], blocks: Blocks) -> Iterator[tuple]:
+    def each(
+        self, function: Callable[[CellBlocks, DotProducts], Any], blocks: CellBlocks
+    ) -> Iterator[tuple]:
         """Yields (part, function(part, found)) for all blocks; on a CPU one part to a core."""
         q, s = blocks.queries.shape[1], blocks.candidates.shape[1]
         d = self._sides[0].features.shape[1]
@@ -125,14 +127,14 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count())
 
 
-def _multiply(x: Points, y: Points, blocks: Blocks) -> Found:
+def _multiply(x: Points, y: Points, blocks: CellBlocks) -> DotProducts:
     a = take(x, blocks.queries)
     same = x.features is y.features and np.array_equal(blocks.queries, blocks.candidates)
     b = a if same else take(y, blocks.candidates)
     missing = blocks.queries < 0, blocks.candidates < 0
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         norms = (np.einsum("bnd,bnd->bn", rows, rows) for rows in (a, b))
-        return Found(
+        return DotProducts(
             np.matmul(a, b.swapaxes(1, 2)),
             *(np.where(m, np.float32(np.inf), n) for m, n in zip(missing, norms, strict=True)),
         )
@@ -143,7 +145,7 @@ def _multiply(x: Points, y: Points, blocks: Blocks) -> Found:
 def _multiply_on_device(a, b, no_a, no_b):
     dot = jnp.einsum("bqd,bsd->bqs", a, b, precision=jax.lax.Precision.HIGHEST)
     norms = (jnp.where(m, jnp.inf, jnp.sum(x * x, axis=2)) for x, m in ((a, no_a), (b, no_b)))
-    return Found(dot, *norms)
+    return DotProducts(dot, *norms)
 
 
 class _Dense:
@@ -161,7 +163,7 @@ class _Dense:
         else:
             self._dot, *self._norms = _all_pairs(p, q)
 
-    def look_up(self, blocks: Blocks) -> Found:
+    def look_up(self, blocks: CellBlocks) -> DotProducts:
         sides = (blocks.queries, self._query_at), (blocks.candidates, self._candidate_at)
         # -1 for a missing row stays -1.
         at = [np.where(rows < 0, -1, place[np.maximum(rows, 0)]) for rows, place in sides]
@@ -172,7 +174,7 @@ class _Dense:
         norms = (
             np.where(i < 0, np.float32(np.inf), n[i]) for i, n in zip(at, self._norms, strict=True)
         )
-        return Found(dot, *norms)
+        return DotProducts(dot, *norms)
 
 
 def _places(points: Points, rows: np.ndarray) -> np.ndarray:
@@ -195,10 +197,10 @@ def _all_pairs(p, q):
 @jax.jit
 def _look_up(dot, x_sq, y_sq, i, j):
     norms = (jnp.where(at < 0, jnp.inf, n[at]) for at, n in ((i, x_sq), (j, y_sq)))
-    return Found(dot[i[:, :, None], j[:, None, :]], *norms)
+    return DotProducts(dot[i[:, :, None], j[:, None, :]], *norms)
 
 
-def nearest(blocks: Blocks, found: Found, k: int) -> tuple[np.ndarray, np.ndarray]:
+def nearest(blocks: CellBlocks, found: DotProducts, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Squared distances and rows of the k nearest other candidates, each `[blocks, q, k]`.
 
     Missing ones have distance inf and row -1.
@@ -206,7 +208,7 @@ def nearest(blocks: Blocks, found: Found, k: int) -> tuple[np.ndarray, np.ndarra
     return tuple(np.asarray(x) for x in _nearest(found, *blocks[:4], k=k))
 
 
-def _sq_distances(found: Found, q_cells, s_cells):
+def _sq_distances(found: DotProducts, q_cells, s_cells):
     """Squared distances within cells, inf elsewhere."""
     together = q_cells[:, :, None] == s_cells[:, None, :]
     sq = sq_distances(found.dot, found.query_sq[:, :, None], found.candidate_sq[:, None, :])
@@ -214,7 +216,7 @@ def _sq_distances(found: Found, q_cells, s_cells):
 
 
 @functools.partial(jax.jit, static_argnames="k")
-def _nearest(found: Found, queries, q_cells, candidates, s_cells, *, k: int):
+def _nearest(found: DotProducts, queries, q_cells, candidates, s_cells, *, k: int):
     d2 = _sq_distances(found, q_cells, s_cells)
     d2 = jnp.where(queries[:, :, None] == candidates[:, None, :], jnp.inf, d2)
     values, at = (x.swapaxes(1, 2) for x in k_smallest(d2.swapaxes(1, 2), k))
@@ -223,7 +225,7 @@ def _nearest(found: Found, queries, q_cells, candidates, s_cells, *, k: int):
 
 
 def compare(
-    blocks: Blocks, found: Found, bounds: Bounds, share: np.float32
+    blocks: CellBlocks, found: DotProducts, bounds: Bounds, share: np.float32
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Certain hits of queries in balls of candidates and the reverse, and open comparisons.
 
@@ -238,7 +240,7 @@ def compare(
 
 
 @jax.jit
-def _compare(found: Found, q_cells, s_cells, bounds: Bounds, share):
+def _compare(found: DotProducts, q_cells, s_cells, bounds: Bounds, share):
     sq_norms = found.query_sq[:, :, None], found.candidate_sq[:, None, :]
     together = q_cells[:, :, None] == s_cells[:, None, :]
     lower, upper = (

@@ -47,7 +47,7 @@ class Grouped(NamedTuple):
         return self.order[self.start[0] : self.start[0] + self.rows]
 
 
-class Blocks(NamedTuple):
+class CellBlocks(NamedTuple):
     """Blocks of one shape. Rows are numbers in their sets, -1 where a block has no row.
 
     Attributes:
@@ -124,7 +124,7 @@ def tables_of(keys: np.ndarray) -> np.ndarray:
 
 def pair_blocks(
     a: Grouped, b: Grouped, cap: int, *, least: int = 1, width: int = 1
-) -> Iterator[Blocks]:
+) -> Iterator[CellBlocks]:
     """Blocks that together hold every pair of rows (of a, of b) in a common cell.
 
     Args:
@@ -176,7 +176,7 @@ def _pack(a: np.ndarray, b: np.ndarray, q: int, s: int) -> np.ndarray:
     return np.repeat(np.arange(len(firsts)), np.diff([*firsts, len(following)]))
 
 
-def _large(queries, candidates, at, least: tuple[int, int], keys) -> Iterator[Blocks]:
+def _large(queries, candidates, at, least: tuple[int, int], keys) -> Iterator[CellBlocks]:
     """Blocks of one cell each; cells with many queries are cut into pieces."""
     q, s = least
     pieces = -(-queries.count[at] // q)
@@ -192,13 +192,13 @@ def _large(queries, candidates, at, least: tuple[int, int], keys) -> Iterator[Bl
         yield _blocks(*sides, at[here], np.arange(len(here)), (q, s * 4 ** int(step)), keys)
 
 
-def _blocks(queries: _Side, candidates: _Side, cell, block, shape, keys) -> Blocks:
+def _blocks(queries: _Side, candidates: _Side, cell, block, shape, keys) -> CellBlocks:
     sides = (
         _fill(side, cell, block, width)
         for side, width in zip((queries, candidates), shape, strict=True)
     )
     (q, q_cells), (s, s_cells) = sides
-    return Blocks(q, q_cells, s, s_cells, tables_of(keys), keys)
+    return CellBlocks(q, q_cells, s, s_cells, tables_of(keys), keys)
 
 
 def _fill(side: _Side, cell, block, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -215,12 +215,12 @@ def _fill(side: _Side, cell, block, width: int) -> tuple[np.ndarray, np.ndarray]
     return rows, cells
 
 
-def batched(blocks: Blocks, size: int) -> Iterator[Blocks]:
+def batched(blocks: CellBlocks, size: int) -> Iterator[CellBlocks]:
     """Cuts blocks into batches of `size`, the last filled with empty blocks."""
     for first in range(0, len(blocks.queries), size):
         part = [x[first : first + size] for x in blocks[:4]]
         fill = ((0, size - len(part[0])), (0, 0))
-        yield Blocks(*(np.pad(x, fill, constant_values=-1) for x in part), *blocks[4:])
+        yield CellBlocks(*(np.pad(x, fill, constant_values=-1) for x in part), *blocks[4:])
 
 
 def capped_share(a: Grouped, b: Grouped, cap: int) -> float:

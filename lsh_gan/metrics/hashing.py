@@ -188,7 +188,7 @@ class Codes(NamedTuple):
     radius_bin: jax.Array
 
 
-class Products(NamedTuple):
+class Projected(NamedTuple):
     """Products of a batch with the directions; projections are `(products - offsets) * scale`.
 
     Attributes:
@@ -208,7 +208,7 @@ class Products(NamedTuple):
         return (self.products - self.offsets[:, None]) * self.scale
 
 
-def project(hasher: Hasher, features: Array, *, norms: bool = True) -> Products:
+def project(hasher: Hasher, features: Array, *, norms: bool = True) -> Projected:
     """Projects features `[n, d]`, and finds their norms unless `norms` is False.
 
     Features are multiplied as they come, and μ is taken off the products, unless it is so large
@@ -224,7 +224,7 @@ def project(hasher: Hasher, features: Array, *, norms: bool = True) -> Products:
         shift, scale = np.zeros_like(shift), np.float32(1)
         offsets = np.zeros(len(directions), np.float32)
     found = norms_about(x, shift, scale) if norms else None
-    return Products(dots(directions, x), found, offsets, scale)
+    return Projected(dots(directions, x), found, offsets, scale)
 
 
 def filled(features: Array) -> Array:
@@ -283,7 +283,7 @@ def check_encoded(finite: jax.Array, source: str, first_row: int) -> None:
 
 
 @functools.partial(jax.jit, static_argnames="bits")
-def _encode(found: Products, members, thresholds, width, steps, edges, *, bits: int):
+def _encode(found: Projected, members, thresholds, width, steps, edges, *, bits: int):
     """Codes of a batch, and which of its rows are finite."""
     digits = _digits(found.projections(), members, thresholds, width, steps, bits=bits)
     if found.norms is None:
@@ -365,7 +365,7 @@ def most_digits(hasher: Hasher) -> int:
     return min(hasher.spec.max_digits, (max(1, cells).bit_length() - 1) // 2 * 2)
 
 
-def check_memory(hasher: Hasher, rows: int) -> None:
+def check_table_memory(hasher: Hasher, rows: int) -> None:
     """Raises ValueError, with the bytes, if the counts of so many rows would not fit in memory."""
     cells = hasher.cells(rows)
     size = cells * hasher.spec.num_tables * 4

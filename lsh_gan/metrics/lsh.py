@@ -129,7 +129,7 @@ def lsh_fit(
         check_rows("reference", sample.shape[0], min_count)
     hasher = draw_hash(key, sample, spec, source=source)
     if spec.num_bits != "auto":
-        hashing.check_memory(hasher, sample.shape[0])
+        hashing.check_table_memory(hasher, sample.shape[0])
     codes = sketch.encode_all(hasher, reference, "reference")
     check_rows("reference", codes.digits.shape[1], min_count)
     if spec.num_bits == "auto":

@@ -162,8 +162,8 @@ def _fit(
     if spec.num_bits == "auto":
         others = max(rule.k + 1, round(CELL_ROWS_PER_LOG2 * np.log2(reference.shape[0])))
         hasher = choose_digits(hasher, codes, min_count=others, votes=votes or 0.5)
-    alone = ceiling and second_reference is None
-    balls = _balls(hasher, rule, reference, codes, alone=alone)
+    leave_one_out = ceiling and second_reference is None
+    balls = _balls(hasher, rule, reference, codes, leave_one_out=leave_one_out)
     fitted = LshKnnReference(hasher, balls, rule, votes, None)
     if not ceiling:
         return fitted
@@ -177,10 +177,12 @@ def _fit(
 
 
 def _balls(
-    hasher: Hasher, rule: Rule, features: Array, codes: Codes, *, alone: bool = False
+    hasher: Hasher, rule: Rule, features: Array, codes: Codes, *, leave_one_out: bool = False
 ) -> Balls:
     points = as_points(features, Frame(hasher.shift, hasher.scale))
-    return cell_balls.find(points, hashing.cell_keys(hasher, codes), rule, alone=alone)
+    return cell_balls.find(
+        points, hashing.cell_keys(hasher, codes), rule, leave_one_out=leave_one_out
+    )
 
 
 def _join(yes: np.ndarray, votes: float | None) -> np.ndarray:
@@ -239,14 +241,14 @@ def _recall_ceiling(fitted: LshKnnReference, m: int) -> float:
 
     Rows of the second sample if there is one, else of the reference, each left out for itself.
     """
-    reference, hasher, alone = fitted.balls, fitted.hasher, fitted.second is None
-    sample = reference.points.features if alone else fitted.second
+    reference, hasher, leave_one_out = fitted.balls, fitted.hasher, fitted.second is None
+    sample = reference.points.features if leave_one_out else fitted.second
     rows = subset(len(sample), m)
     some = sample[rows]
     codes = sketch.encode_all(hasher, some, "reference")
-    balls = _balls(hasher, fitted.rule, some, codes, alone=alone)
+    balls = _balls(hasher, fitted.rule, some, codes, leave_one_out=leave_one_out)
     _, covered = cell_balls.hits(balls, reference, fitted.rule)
-    if alone:
+    if leave_one_out:
         covered[:, rows] = balls.covered
     return float(_join(covered, fitted.votes).mean())
 

@@ -90,7 +90,7 @@ def fit_hash(
         hasher = choose_digits(
             hasher, codes, min_count=min_count, votes=votes, doublings=max(0.0, doublings)
         )
-    hashing.check_memory(hasher, max(rows or 0, sample.shape[0]))
+    hashing.check_table_memory(hasher, max(rows or 0, sample.shape[0]))
     return hasher
 
 
@@ -167,7 +167,7 @@ def _joined(parts: list[Codes]) -> Codes:
 
 def from_codes(hasher: Hasher, codes: Codes) -> Sketch:
     """The sketch of rows whose full-length codes are at hand."""
-    hashing.check_memory(hasher, codes.digits.shape[1])
+    hashing.check_table_memory(hasher, codes.digits.shape[1])
     directory = hashing.directory_of(hasher, codes)
     return from_cells(hasher, hashing.cell_index(hasher, codes, directory), directory)
 
@@ -194,7 +194,7 @@ def merge(a: Sketch, b: Sketch) -> Sketch:
         directory, counts = None, a.counts + b.counts
         cells = [a.cells, b.cells]
     else:
-        hashing.check_memory(hasher, rows)
+        hashing.check_table_memory(hasher, rows)
         directory = joined(a.directory, b.directory, hasher.table_size(rows))
         counts = sum(_counts_in(directory, part) for part in (a, b))
         cells = [cells_in(directory, part) for part in (a, b)] if both else []

@@ -23,7 +23,7 @@ from lsh_gan.metrics import distances
 from lsh_gan.metrics.checks import check_flags, check_real, check_whole
 from lsh_gan.metrics.directory import Directory, list_keys
 from lsh_gan.metrics.distances import Frame
-from lsh_gan.metrics.hashing import Hasher, HashSpec, check_memory
+from lsh_gan.metrics.hashing import Hasher, HashSpec, check_table_memory
 from lsh_gan.metrics.inputs import Array
 from lsh_gan.metrics.knn_reference import KnnReference
 from lsh_gan.metrics.lsh import LshReference, check_reference
@@ -277,7 +277,7 @@ def _to_sketch(arrays: dict[str, np.ndarray], header: dict[str, Any]) -> Sketch:
         **{name: arrays[name] for name in _HASHER_ARRAYS},
     )  # fmt: skip
     rows = header["rows"]
-    check_memory(hasher, rows)
+    check_table_memory(hasher, rows)
     counts = np.zeros((hasher.spec.num_tables, hasher.cells(rows)), np.int32)
     counts.ravel()[arrays["occupied"]] = arrays["occupied_counts"]
     cells = arrays.get("cells")
