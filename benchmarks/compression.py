@@ -26,7 +26,8 @@ from matplotlib import pyplot as plt
 from benchmarks.machine import processor
 from configs import default
 from lsh_gan import checkpoints, compression, sweep
-from lsh_gan.labels import TITLES, Row, unique
+from lsh_gan.labels import TITLES, unique
+from lsh_gan.rows import Row
 
 METRICS = ("knn", "lsh_knn", "lsh")
 SCORES = ("precision", "recall")

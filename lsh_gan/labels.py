@@ -12,11 +12,12 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from lsh_gan.rows import Row
+
 WIDTH = 140  # columns of sentences where the output is no terminal
 UNLIMITED = 10_000  # columns of tables there: no cell is wrapped
 TITLES = {"knn": "KNN", "lsh_knn": "LSH+KNN", "lsh": "LSH"}
 SCORES = ("precision", "recall")
-Row = dict[str, Any]
 
 
 def unique(measured: list[Row], field: str) -> list[Any]:

@@ -12,7 +12,6 @@ from rich.table import Table
 from lsh_gan.labels import (
     SCORES,
     TITLES,
-    Row,
     bits_label,
     grid_label,
     print_and_save,
@@ -20,6 +19,7 @@ from lsh_gan.labels import (
     short,
     unique,
 )
+from lsh_gan.rows import Row
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

@@ -20,6 +20,7 @@ from lsh_gan.evaluators import Score
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator
 from lsh_gan.reference import Samples
+from lsh_gan.rows import Row
 
 PACKED_FOLDER = "packed"
 SAMPLES_FOLDER = "samples"
@@ -86,7 +87,7 @@ def measure(
     network: FeatureNetwork,
     scores: dict[str, Score],
     advance: Callable[[int], Any],
-) -> dict[str, Any]:
+) -> Row:
     """Measures one row.
 
     Args:

@@ -9,7 +9,8 @@ from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
 from lsh_gan.compression.rules import TensorPlan, flatten, join, plan_tensors
 from lsh_gan.generators import Generator
 from lsh_gan.generators.channels import channel_axes
-from lsh_gan.labels import SCORES, Row
+from lsh_gan.labels import SCORES
+from lsh_gan.rows import Row
 
 Widths = Mapping[str, int]  # path of a tensor -> bits
 METRIC = "lsh"

@@ -9,7 +9,8 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image
 
-from lsh_gan.labels import TITLES, Row, setting_of, short, standard_error, unique, width_label
+from lsh_gan.labels import TITLES, setting_of, short, standard_error, unique, width_label
+from lsh_gan.rows import Row
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

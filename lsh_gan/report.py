@@ -20,7 +20,6 @@ from lsh_gan.errors import choose
 from lsh_gan.labels import (
     SCORES,
     TITLES,
-    Row,
     bits_label,
     grid_label,
     print_and_save,
@@ -28,6 +27,7 @@ from lsh_gan.labels import (
     standard_error,
     unique,
 )
+from lsh_gan.rows import Row
 
 
 def write(workdir: Path, output: Path | None = None) -> None:

@@ -13,6 +13,8 @@ CONFIG_FILE = "config.json"
 ROWS_FILE = "rows.jsonl"
 ASKED_FILE = "asked.json"  # the rows that the last run asked for
 LOCK_FILE = "lock"
+# A measurement as JSON; `measurement.measure` says what is in it.
+Row = dict[str, Any]
 # What every row has.
 FIELDS = (
     "row_hash", "generator", "bits", "clipping", "granularity", "scheme", "seed", "seconds", "n",
@@ -128,7 +130,7 @@ def _write_whole(file: Path, text: str) -> None:
     part.replace(file)
 
 
-def read(workdir: Path) -> list[dict[str, Any]]:
+def read(workdir: Path) -> list[Row]:
     """Reads the finished rows, in the order in which they were measured.
 
     A last line without its end is what a killed run left; it is ignored. Of rows with the same hash
@@ -141,7 +143,7 @@ def read(workdir: Path) -> list[dict[str, Any]]:
     if not file.exists():
         return []
     lines = file.read_bytes().split(b"\n")[:-1]
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, Row] = {}
     for number, line in enumerate(lines, 1):
         row = _row(f"{file}:{number}", line)
         rows.setdefault(row["row_hash"], row)
@@ -153,7 +155,7 @@ def ask(workdir: Path, row_hashes: list[str]) -> None:
     _write_whole(workdir / ASKED_FILE, json.dumps(row_hashes) + "\n")
 
 
-def read_asked(workdir: Path) -> list[dict[str, Any]]:
+def read_asked(workdir: Path) -> list[Row]:
     """Reads the finished rows that the last run asked for; all, if no run has noted which.
 
     Raises:
@@ -183,7 +185,7 @@ def read_progress(workdir: Path) -> tuple[int, int] | None:
     return None if asked is None else (len(read_asked(workdir)), len(asked))
 
 
-def _row(where: str, line: bytes) -> dict[str, Any]:
+def _row(where: str, line: bytes) -> Row:
     try:
         row = json.loads(line)
     except ValueError as error:
@@ -196,7 +198,7 @@ def _row(where: str, line: bytes) -> dict[str, Any]:
     return row
 
 
-def append(workdir: Path, row: dict[str, Any]) -> None:
+def append(workdir: Path, row: Row) -> None:
     """Adds one row and forces it to disk; NaN or Inf in it is an error.
 
     Raises:

@@ -11,9 +11,6 @@ import numpy as np
 from lsh_gan import sharding
 from lsh_gan.backend import on_cpu
 from lsh_gan.generators import Generator
-from lsh_gan.generators.latents import labels, latents
-
-__all__ = ["image_shape", "labels", "latents", "part_size", "sample", "to_uint8"]
 
 _CPU_BYTES = 4 * 2**20  # of one layer's output for a part of a batch
 _CPU_IMAGES = 4  # at least, so that weights are not read for every image

@@ -15,10 +15,10 @@ from absl import logging
 from lsh_gan import image_sizes, report, rows, settings, sweep
 from lsh_gan.compression import GeneratorSpec
 from lsh_gan.generators import Generator
-from lsh_gan.labels import Row
 from lsh_gan.measurement import PACKED_FOLDER
 from lsh_gan.mixed_precision import METRIC, Judge, Widths, make_judge
 from lsh_gan.reference import load_reference
+from lsh_gan.rows import Row
 from lsh_gan.search_report import FULL, MIXED, SAME_SIZE, WITHIN
 
 FOLDER = "search"  # in the work folder: the measurements inside the loop

@@ -7,7 +7,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from lsh_gan.labels import SCORES, TITLES, WIDTH, Row, print_and_save, unique, width_label
+from lsh_gan.labels import SCORES, TITLES, WIDTH, print_and_save, unique, width_label
+from lsh_gan.rows import Row
 
 # Roles of rows, in the order of the table.
 FULL = "full precision"

@@ -18,9 +18,10 @@ from lsh_gan.compression.rules import flatten, isolate, log_rules, plan_tensors
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator
 from lsh_gan.generators.channels import channel_axes
-from lsh_gan.labels import Row, distinct
+from lsh_gan.labels import distinct
 from lsh_gan.measurement import PACKED_FOLDER, SAMPLES_FOLDER, Task, measure
 from lsh_gan.reference import Reference, load_reference, load_samples
+from lsh_gan.rows import Row
 
 
 class Setup(NamedTuple):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lsh_gan import generators, sampling
+from lsh_gan.generators import latents
 
 PROGRAM = """
 import json, jax, numpy as np
@@ -46,8 +47,8 @@ def test_batch_size_does_not_matter(generator, batch_size):
 
 def test_latents_are_standard_normal_and_do_not_depend_on_the_start():
     key = jax.random.key(3)
-    z = sampling.latents(key, 0, 2_000, 64)
-    np.testing.assert_array_equal(z[100:110], sampling.latents(key, 100, 10, 64))
+    z = latents.latents(key, 0, 2_000, 64)
+    np.testing.assert_array_equal(z[100:110], latents.latents(key, 100, 10, 64))
     # Four standard errors of the mean and of the variance of 128,000 normal draws.
     assert abs(float(z.mean())) < 4 / 128_000**0.5
     assert abs(float(z.var()) - 1) < 4 * (2 / 128_000) ** 0.5
@@ -97,8 +98,8 @@ def test_truncation_reaches_the_generator(generator):
 
 def test_conditional_generators_get_uniform_classes():
     key = jax.random.key(0)
-    drawn = np.asarray(sampling.labels(key, 0, 4_000, 10))
-    np.testing.assert_array_equal(drawn[50:60], sampling.labels(key, 50, 10, 10))
+    drawn = np.asarray(latents.labels(key, 0, 4_000, 10))
+    np.testing.assert_array_equal(drawn[50:60], latents.labels(key, 50, 10, 10))
     # Pearson's statistic of 10 equal classes: below 33.7 but for one draw in 10,000.
     assert ((np.bincount(drawn, minlength=10) - 400) ** 2 / 400).sum() < 33.7
     options = {"latent_size": 8, "base_channels": 8, "channels": [8, 4, 4], "num_classes": 10}

@@ -135,11 +135,6 @@ class Standin:
         return [part for part in parts if isinstance(part, dict)]
 
     @property
-    def init_args(self) -> tuple:
-        """Positional constructor arguments, as NVIDIA's persistent classes record them."""
-        return tuple(self.attributes.get("_init_args", ()))
-
-    @property
     def init_kwargs(self) -> dict[str, Any]:
         """Keyword constructor arguments, as NVIDIA's persistent classes record them."""
         return dict(self.attributes.get("_init_kwargs", {}))
