@@ -1,6 +1,6 @@
 """Feature sets on entry: arrays or iterables of batches, checked before any heavy work."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -12,7 +12,6 @@ from lsh_gan.backend import on_cpu
 Array = np.ndarray | jax.Array
 _DTYPES = tuple(np.dtype(t) for t in (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64))
 _CHECK_ROWS = 1024
-EARLIER = "earlier batches have"
 _ALIGNMENT = 64  # bytes
 
 
@@ -90,18 +89,32 @@ def readable_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return room[start : start + size].view(dtype).reshape(shape)
 
 
+def check_kind(features: Any, source: str, *, dim: int | None = None) -> None:
+    """Raises what `streams.batches` would, as far as that can be said before reading."""
+    if hasattr(features, "ndim"):
+        check_shape(features, source, dim=dim)
+        if not features.shape[0]:
+            raise ValueError(f"{source} has no rows.")
+    elif not isinstance(features, Iterable) or isinstance(features, (str, bytes)):
+        raise TypeError(
+            f"{source} is a {type(features).__name__}; expected a NumPy or JAX array [n, d] or an "
+            "iterable of such batches."
+        )
+
+
+def parts_of(features: Any, source: str, dim: int | None = None) -> Iterator[Array]:
+    """Yields the checked batches `[*, d]` of a stream; errors as `check_kind` and `check_shape`."""
+    check_kind(features, source)
+    other = {}
+    for index, batch in enumerate(features):
+        check_shape(batch, f"batch {index} of {source}", dim=dim, **other)
+        dim, other = batch.shape[1], {"other": "earlier batches have"}
+        yield batch
+
+
 def concatenate(batches: Iterable[Array], source: str) -> Array:
     """Joins an iterable of batches `[*, d]` into one array."""
-    if isinstance(batches, (str, bytes)) or not isinstance(batches, Iterable):
-        raise TypeError(
-            f"{source} is a {type(batches).__name__}; expected a NumPy or JAX array [n, d] "
-            "or an iterable of such batches."
-        )
-    parts = []
-    for batch in batches:
-        dim = parts[0].shape[1] if parts else None
-        check_shape(batch, f"batch {len(parts)} of {source}", dim=dim, other=EARLIER)
-        parts.append(batch)
+    parts = list(parts_of(batches, source))
     if not parts:
         raise ValueError(f"{source} is an iterable without batches; expected at least one.")
     return join(parts)

@@ -138,8 +138,8 @@ def _fit(
         scores = _score(fitted, second_reference)
         recall = scores.recall if scores.m == n else _recall_ceiling(fitted, n)
         return fitted._replace(ceiling=Ceiling(scores.precision, recall, n))
-    alone = float(refine.covered_by_others(reference, blocks, nearest, k, inclusive).mean())
-    return fitted._replace(ceiling=Ceiling(alone, alone, len(reference)))
+    share = float(refine.covered_by_others(reference, blocks, nearest, k, inclusive).mean())
+    return fitted._replace(ceiling=Ceiling(share, share, len(reference)))
 
 
 def _recall_ceiling(fitted: KnnReference, m: int) -> float:

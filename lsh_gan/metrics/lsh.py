@@ -28,9 +28,9 @@ from lsh_gan.metrics.bits import check_min_count, check_rows, choose_digits
 from lsh_gan.metrics.checks import check_flags, check_type
 from lsh_gan.metrics.hash_fit import check_spec, draw_hash
 from lsh_gan.metrics.hashing import HashSpec
-from lsh_gan.metrics.inputs import Array, subset
+from lsh_gan.metrics.inputs import Array, check_kind, subset
 from lsh_gan.metrics.sketch import Sketch
-from lsh_gan.metrics.streams import SAMPLE_ROWS, check_kind, replayable, sample_rows
+from lsh_gan.metrics.streams import SAMPLE_ROWS, replayable, sample_rows
 from lsh_gan.metrics.types import PrecisionRecall, check_second
 from lsh_gan.metrics.votes import GROUPS, Joined, check_votes, join
 

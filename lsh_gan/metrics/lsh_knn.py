@@ -172,8 +172,8 @@ def _fit(
         scores = _score(fitted, second_reference)
         recall = scores.recall if scores.m == n else _recall_ceiling(fitted, n)
         return fitted._replace(ceiling=Ceiling(scores.precision, recall, n))
-    alone = float(_join(balls.covered, votes).mean())
-    return fitted._replace(ceiling=Ceiling(alone, alone, len(reference)))
+    share = float(_join(balls.covered, votes).mean())
+    return fitted._replace(ceiling=Ceiling(share, share, len(reference)))
 
 
 def _balls(

@@ -6,7 +6,7 @@ same computation, to the last bit, however the set arrives.
 
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -15,12 +15,13 @@ import numpy as np
 
 from lsh_gan.backend import on_cpu
 from lsh_gan.metrics.inputs import (
-    EARLIER,
     Array,
     check_finite,
+    check_kind,
     check_shape,
     join,
     on_host_if_free,
+    parts_of,
     readable_empty,
 )
 
@@ -46,7 +47,7 @@ def batches(features: Any, source: str, *, dim: int | None = None) -> Iterator[A
         yield from (features[i : i + size] for i in range(0, features.shape[0], size))
         return
     held, rows, total = [], 0, 0
-    for batch in _parts(features, source, dim):
+    for batch in parts_of(features, source, dim):
         start = 0
         while start < batch.shape[0]:
             part = batch[start : start + size - rows]
@@ -59,28 +60,6 @@ def batches(features: Any, source: str, *, dim: int | None = None) -> Iterator[A
         yield join(held)
     if not total:
         raise ValueError(f"{source} has no rows.")
-
-
-def check_kind(features: Any, source: str, *, dim: int | None = None) -> None:
-    """Raises TypeError or ValueError as `batches` would, as far as can be said before reading."""
-    if hasattr(features, "ndim"):
-        check_shape(features, source, dim=dim)
-        if not features.shape[0]:
-            raise ValueError(f"{source} has no rows.")
-    elif not isinstance(features, Iterable) or isinstance(features, (str, bytes)):
-        raise TypeError(
-            f"{source} is a {type(features).__name__}; expected a NumPy or JAX array [n, d] or an "
-            "iterable of such batches."
-        )
-
-
-def _parts(features: Any, source: str, dim: int | None) -> Iterator[Array]:
-    check_kind(features, source)
-    other = {}
-    for index, batch in enumerate(features):
-        check_shape(batch, f"batch {index} of {source}", dim=dim, **other)
-        dim, other = batch.shape[1], {"other": EARLIER}
-        yield batch
 
 
 def replayable(features: Any, source: str) -> Any:
@@ -97,7 +76,7 @@ class _Spool:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the object
         weakref.finalize(self, self._file.close)
         self._count = 0
-        for batch in _parts(parts, source, None):
+        for batch in parts_of(parts, source, None):
             np.save(self._file, _on_host(batch), allow_pickle=False)
             self._count += 1
 
