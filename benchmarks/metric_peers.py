@@ -12,7 +12,7 @@ Run = Callable[[], object]
 
 def installed(r: np.ndarray, g: np.ndarray) -> dict[str, Run]:
     """The peers that are installed, by name with their version; what is missing is printed."""
-    makers = (_prdc, _torch_fidelity, _cdist, _faiss, _sklearn)
+    makers = (_prdc, _torch_fidelity, cdist, _faiss, _sklearn)
     found = {}
     for make in makers:
         try:
@@ -54,9 +54,11 @@ def _torch_fidelity(r, g) -> tuple[str, Run]:
     return f"torch-fidelity {version('torch-fidelity')}", run
 
 
-def _cdist(r, g, rows: int = 10_000) -> tuple[str, Run]:
+def cdist(r: np.ndarray, g: np.ndarray, rows: int = 10_000) -> tuple[str, Run]:
+    """Torch's distances in blocks of `rows`, on its GPU if it has one; r `[n, d]`, g `[m, d]`."""
     import torch
 
+    torch.backends.cuda.matmul.allow_tf32 = False  # float32, as ours
     device = "cuda" if torch.cuda.is_available() else "cpu"
     a, b = (torch.from_numpy(x).to(device) for x in (r, g))
 
