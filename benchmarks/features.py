@@ -10,7 +10,6 @@ Rounds alternate, so that a busy machine hurts both. Needs torch.
 import argparse
 import os
 import platform
-import time
 
 from benchmarks import options
 from benchmarks.machine import processor
@@ -90,19 +89,6 @@ def candidates(torch, network, stages, images, batch):
             yield f"torch, batch {batch}, {str(layout).removeprefix('torch.')}, {norms}", theirs
 
 
-def best_seconds(runs, rounds):
-    """The best time of each function; a first round, not counted, compiles and warms up."""
-    best = {}
-    for index in range(rounds + 1):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            seconds = time.perf_counter() - start
-            if index:
-                best[name] = min(best.get(name, seconds), seconds)
-    return best
-
-
 def main():
     """Times both networks in alternating rounds and prints their best times."""
     args = arguments()
@@ -113,6 +99,7 @@ def main():
     import numpy as np
     import torch
 
+    from benchmarks.measuring import best_in_turn
     from lsh_gan import features
     from lsh_gan.features.efficientnet import STAGES
 
@@ -124,7 +111,8 @@ def main():
     runs = {}
     for batch in map(int, args.batches.split(",")):
         runs.update(candidates(torch, network, STAGES, images, batch))
-    best = best_seconds(runs, args.rounds)
+    best_in_turn(runs, 1)  # compiles and warms up
+    best = best_in_turn(runs, args.rounds)
     print(f"{processor()}, {len(cores)} cores, {network.name} at {args.side} pixels")
     print(f"Python {platform.python_version()}, jax {jax.__version__}, torch {torch.__version__}")
     for name, seconds in best.items():

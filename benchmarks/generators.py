@@ -32,6 +32,7 @@ MODELS = {
     "biggan": (4, 1.5, {}),
     "stylegan2": (2, 1.5, {}),
 }
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 CHANNELS_1024 = (512, 512, 512, 512, 512, 256, 128, 64, 32)
 
 
@@ -41,7 +42,7 @@ def arguments():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--models", default=",".join([*MODELS, "convert"]))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     return parser.parse_args()
 
 
@@ -87,18 +88,6 @@ def candidates(name, batch, options):
     ours = images.pop("lsh_gan")
     worst = max(np.abs(ours - theirs).max() / np.abs(theirs).max() for theirs in images.values())
     return runs, float(worst), ours.shape
-
-
-def best_seconds(runs, rounds, clock):
-    """The best time of each function, in alternating rounds."""
-    now = time.process_time if clock == "cpu" else time.perf_counter
-    best = {}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = now()
-            run()
-            best[name] = min(best.get(name, float("inf")), now() - start)
-    return best
 
 
 def write_pickle(path):
@@ -154,6 +143,8 @@ def main():
     import jax
     import torch
 
+    from benchmarks.measuring import best_in_turn
+
     torch.set_num_threads(len(cores))
     torch.set_grad_enabled(False)
     print(f"{machine.processor()}, {len(cores)} cores, {args.clock} time, best of {args.rounds}")
@@ -163,7 +154,7 @@ def main():
     for name in (model for model in models if model != "convert"):
         batch, claim, fields = MODELS[name]
         runs, difference, shape = candidates(name, batch, fields)
-        best = best_seconds(runs, args.rounds, args.clock)
+        best = best_in_turn(runs, args.rounds, CLOCKS[args.clock])
         ours = 1e3 * best.pop("lsh_gan") / batch
         theirs = 1e3 * min(best.values()) / batch
         print(

@@ -14,7 +14,6 @@ import argparse
 import datetime
 import platform
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import metric_peers
+from benchmarks.measuring import best
 from lsh_gan import metrics
 from lsh_gan.metrics import HashSpec, distances, hashing, knn_hits, lsh, nearest, streams
 
@@ -47,19 +48,16 @@ class Roofs(NamedTuple):
     matrix: float
 
 
-def seconds(run: Callable[[], object], rounds: int = 5) -> float:
-    """Best time of a call, after one that compiles."""
-    jax.block_until_ready(run())
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        jax.block_until_ready(run())
-        times.append(time.perf_counter() - start)
-    return min(times)
+def seconds(run: Callable[[], object], rounds: int) -> float:
+    """Best time of a call with its work on the device, after one that compiles."""
+    return best(lambda: jax.block_until_ready(run()), rounds)[1]
 
 
 def draw(n: int, d: int, seed: int) -> jax.Array:
-    """Features with 64 strong directions and noise, rectified, float32 `[n, d]`, on the device."""
+    """Features like those of `measuring.draw`, float32 `[n, d]`, drawn on the device.
+
+    A host takes many seconds for the default size.
+    """
     inner, noise = jax.random.split(jax.random.key(seed))
     mixing = jax.random.normal(jax.random.key(99), (64, d)) / 8
     x = jax.random.normal(inner, (n, 64)) @ mixing + 0.5 * jax.random.normal(noise, (n, d))
@@ -147,25 +145,11 @@ def measure_torch(r: jax.Array, g: jax.Array) -> Kernel | None:
         return None
     if not torch.cuda.is_available():
         return None
-    torch.backends.cuda.matmul.allow_tf32 = False
-    a, b = (torch.from_numpy(np.array(x)).cuda() for x in (r, g))
-
-    def radii(x):
-        return torch.cat([torch.cdist(p, x).kthvalue(4, dim=1).values for p in x.split(5000)])
-
-    def run():
-        of_a, of_b = radii(a), radii(b)
-        precision = torch.cat([(torch.cdist(p, a) <= of_a).any(1) for p in b.split(5000)])
-        recall = torch.cat([(torch.cdist(p, b) <= of_b).any(1) for p in a.split(5000)])
-        return precision.float().mean().item(), recall.float().mean().item()
-
-    run()
-    start = time.perf_counter()
-    run()
+    arrays = np.array(r), np.array(g)
+    name, run = metric_peers.cdist(*arrays, rows=5000)  # JAX holds most of the memory
     (n, d), m = r.shape, len(g)
     flops = 2 * d * (n * n + m * m + 2 * n * m)
-    name = f"cdist + kthvalue, torch {torch.__version__}"
-    return Kernel(name, 4 * (n + m) * d, flops, time.perf_counter() - start)
+    return Kernel(name, 4 * (n + m) * d, flops, seconds(run, 1))
 
 
 def moved(r: jax.Array, g: jax.Array) -> float:

@@ -55,6 +55,7 @@ def _knn(r, g) -> Callable[[], object]:
     """All tiles of a comparison, with balls of the usual size: all radii would take long at 1e6."""
     frame = distances.fit_frame(r)
     size = distances.block_size(len(r), 256)
+    of_g = min(size, distances.block_size(len(g), 256))
     others = distances.to_blocks(r, frame, size, "reference")
     near, none = (
         nearest.Nearest(np.full((len(x), 3), sq, np.float32), np.zeros((len(x), 3), np.int32))
@@ -63,7 +64,7 @@ def _knn(r, g) -> Callable[[], object]:
     fitted = knn.KnnReference(np.asarray(r), frame, others, near, 3, 5, True, None)
 
     def run():
-        blocks = distances.to_blocks(g, frame, min(size, len(g)), "generated")
+        blocks = distances.to_blocks(g, frame, of_g, "generated")
         return knn_hits.compare(fitted, np.asarray(g), blocks, none).within_r
 
     return run
@@ -76,14 +77,16 @@ def _usual_sq_radius(r: np.ndarray, k: int) -> np.float32:
 
 
 def _lsh_knn(fitted: metrics.LshKnnReference, g) -> Callable[[], object]:
-    hasher = fitted.hasher
+    hasher, rule = fitted.hasher, fitted.rule
     none = np.full((hasher.spec.num_tables, len(g)), -np.inf, np.float32)
 
     def run():
         points = cell_kernels.as_points(g, distances.Frame(hasher.shift, hasher.scale))
-        groups = cells.grouped(hashing.cell_keys(hasher, hashing.encode(hasher, g)))
-        queries = cell_balls.Balls(points, groups, none, none, None)
-        return cell_balls._hits(queries, fitted.balls, fitted.rule)[0]  # of g alone
+        keys = hashing.cell_keys(hasher, hashing.encode(hasher, g))
+        twin = cells.twins(points.features, keys, rule.k + 2)  # as many as `cell_balls.find` keeps
+        groups = cells.grouped(keys, twin == np.arange(len(g)))
+        queries = cell_balls.Balls(points, twin, groups, none, none, None)
+        return cell_balls._hits(queries, fitted.balls, rule)[0][:, twin]  # of g alone
 
     return run
 

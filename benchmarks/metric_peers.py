@@ -3,6 +3,7 @@
 import contextlib
 import io
 from collections.abc import Callable
+from importlib.metadata import version
 
 import numpy as np
 
@@ -11,7 +12,7 @@ Run = Callable[[], object]
 
 def installed(r: np.ndarray, g: np.ndarray) -> dict[str, Run]:
     """The peers that are installed, by name with their version; what is missing is printed."""
-    makers = (_prdc, _torch_fidelity, _cdist, _faiss, _sklearn)
+    makers = (_prdc, _torch_fidelity, cdist, _faiss, _sklearn)
     found = {}
     for make in makers:
         try:
@@ -23,12 +24,6 @@ def installed(r: np.ndarray, g: np.ndarray) -> dict[str, Run]:
     return found
 
 
-def _version(package: str) -> str:
-    from importlib.metadata import version
-
-    return version(package)
-
-
 def _prdc(r, g) -> tuple[str, Run]:
     from prdc import compute_prdc
 
@@ -36,7 +31,7 @@ def _prdc(r, g) -> tuple[str, Run]:
         with contextlib.redirect_stdout(io.StringIO()):
             return compute_prdc(r, g, nearest_k=3)
 
-    return f"prdc {_version('prdc')}", run
+    return f"prdc {version('prdc')}", run
 
 
 def _torch_fidelity(r, g) -> tuple[str, Run]:
@@ -56,12 +51,14 @@ def _torch_fidelity(r, g) -> tuple[str, Run]:
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             return prc_features_to_metric(a, b, prc_neighborhood=3, verbose=False)
 
-    return f"torch-fidelity {_version('torch-fidelity')}", run
+    return f"torch-fidelity {version('torch-fidelity')}", run
 
 
-def _cdist(r, g, rows: int = 10_000) -> tuple[str, Run]:
+def cdist(r: np.ndarray, g: np.ndarray, rows: int = 10_000) -> tuple[str, Run]:
+    """Torch's distances in blocks of `rows`, on its GPU if it has one; r `[n, d]`, g `[m, d]`."""
     import torch
 
+    torch.backends.cuda.matmul.allow_tf32 = False  # float32, as ours
     device = "cuda" if torch.cuda.is_available() else "cpu"
     a, b = (torch.from_numpy(x).to(device) for x in (r, g))
 

@@ -20,7 +20,6 @@ import platform
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +29,7 @@ import numpy as np
 
 from benchmarks import metric_growth, metric_peers
 from benchmarks.machine import processor
+from benchmarks.measuring import best, draw
 from lsh_gan import metrics
 from lsh_gan.metrics import HashSpec
 
@@ -37,28 +37,6 @@ KEY = jax.random.key(0)
 EIGHT = HashSpec(family="affine", num_tables=8, num_bits=16, radius_bins=0, num_directions=64)
 EIGHT_LOCAL = HashSpec(num_tables=8, radius_bins=16)
 SLOW = ("prdc", "scikit-learn", "cdist")  # measured once
-
-
-def draw(n: int, d: int, seed: int, dtype: type = np.float32) -> np.ndarray:
-    """Features of the usual kind, `[n, d]`: rectified, 64 strong directions and noise."""
-    mixing = np.random.default_rng(0).standard_normal((64, d)).astype(np.float32) / 8
-    out = np.empty((n, d), dtype)
-    for start in range(0, n, 1024):  # in parts, so that peak memory is that of the result
-        rng = np.random.default_rng([seed, start])
-        part = rng.standard_normal((min(1024, n - start), 64), np.float32) @ mixing
-        part += 0.5 * rng.standard_normal(part.shape, np.float32)
-        out[start : start + 1024] = np.maximum(part, 0)
-    return out
-
-
-def best(run: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Seconds of the first call and of the best later one: of `rounds`, or of all in a second."""
-    times: list[float] = []
-    while len(times) <= rounds or sum(times[1:]) < 1:
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return times[0], min(times[1:])
 
 
 def compare(runs: dict[str, Callable], baselines: tuple[str, ...], rounds: int) -> str:

@@ -5,8 +5,7 @@ share their random numbers, so that a later step differs from an earlier one onl
 """
 
 import functools
-import gzip
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ import jax
 import numpy as np
 
 FACES = Path("checkpoints/face_dcgan")
+# Classes of the packaged images, uint8 [10000]: t10k-labels-idx1-ubyte.gz without its header.
 LABELS = Path(__file__).parent / "fashion_mnist_labels.npz"
 
 
@@ -55,9 +55,6 @@ class Sweep(NamedTuple):
     diversity: bool | None
     levels: list
     sets: Callable[[int], np.ndarray]
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (self.sets(i).astype(np.float32) for i in range(len(self.levels)))
 
 
 def gauss(rng: np.random.Generator, n: int) -> Data:
@@ -296,12 +293,6 @@ def outliers(rng: np.random.Generator, reference: np.ndarray, count: int) -> np.
     """Broad outliers: normal, three standard deviations of the reference wide, `[count, d]`."""
     noise = rng.normal(size=(count, reference.shape[1])) * 3 * reference.std(axis=0)
     return (reference.mean(axis=0) + noise).astype(np.float32)
-
-
-def write_labels(path: str) -> None:
-    """Writes the labels file from an idx file of labels (`t10k-labels-idx1-ubyte.gz`)."""
-    labels = np.frombuffer(gzip.decompress(Path(path).read_bytes()), np.uint8, offset=8)
-    np.savez_compressed(LABELS, labels=labels)
 
 
 DATA = {"gauss": gauss, "curved": curved, "fashion": fashion}

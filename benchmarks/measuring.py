@@ -1,0 +1,50 @@
+"""What benchmarks share: features of the usual kind, and the best times of calls."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+LEAST_SECONDS = 1.0  # of all counted calls of `best`, so that short ones are made often
+
+
+def draw(n: int, d: int, seed: int, dtype: type = np.float32) -> np.ndarray:
+    """Features of the usual kind, `[n, d]`: rectified, 64 strong directions and noise."""
+    mixing = np.random.default_rng(0).standard_normal((64, d)).astype(np.float32) / 8
+    out = np.empty((n, d), dtype)
+    for start in range(0, n, 1024):  # in parts, so that peak memory is that of the result
+        rng = np.random.default_rng([seed, start])
+        part = rng.standard_normal((min(1024, n - start), 64), np.float32) @ mixing
+        part += 0.5 * rng.standard_normal(part.shape, np.float32)
+        out[start : start + 1024] = np.maximum(part, 0)
+    return out
+
+
+def best(run: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """Seconds of the first call and of the best later one: of `rounds`, or of all in a second."""
+
+    def took() -> float:
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+
+    first, least, total, calls = took(), float("inf"), 0.0, 0
+    while calls < rounds or total < LEAST_SECONDS:
+        seconds = took()
+        least, total, calls = min(least, seconds), total + seconds, calls + 1
+    return first, least
+
+
+def best_in_turn(
+    runs: dict[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """Seconds of the best call of each, in alternating rounds, so that a busy machine hurts all."""
+    found = dict.fromkeys(runs, float("inf"))
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = clock()
+            run()
+            found[name] = min(found[name], clock() - start)
+    return found
