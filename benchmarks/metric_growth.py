@@ -13,6 +13,7 @@ from lsh_gan.metrics import (
     cell_kernels,
     cells,
     distances,
+    duplicates,
     hashing,
     knn,
     knn_hits,
@@ -83,10 +84,11 @@ def _lsh_knn(fitted: metrics.LshKnnReference, g) -> Callable[[], object]:
     def run():
         points = cell_kernels.as_points(g, distances.Frame(hasher.shift, hasher.scale))
         keys = hashing.cell_keys(hasher, hashing.encode(hasher, g))
-        twin = cells.twins(points.features, keys, rule.k + 2)  # as many as `cell_balls.find` keeps
-        groups = cells.grouped(keys, twin == np.arange(len(g)))
-        queries = cell_balls.Balls(points, twin, groups, none, none, None)
-        return cell_balls._hits(queries, fitted.balls, rule)[0][:, twin]  # of g alone
+        # As many of equal rows as `cell_balls.find` keeps.
+        standing = duplicates.representatives(points.features, keys, rule.k + 2)
+        groups = cells.grouped(keys, standing == np.arange(len(g)))
+        queries = cell_balls.Balls(points, standing, groups, none, none, None)
+        return cell_balls._hits(queries, fitted.balls, rule)[0][:, standing]  # of g alone
 
     return run
 

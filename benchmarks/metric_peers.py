@@ -49,7 +49,7 @@ def _torch_fidelity(r, g) -> tuple[str, Run]:
 
     def run():
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            return prc_features_to_metric(a, b, prc_neighborhood=3, verbose=False)
+            return prc_features_to_metric(b, a, prc_neighborhood=3, verbose=False)
 
     return f"torch-fidelity {version('torch-fidelity')}", run
 
