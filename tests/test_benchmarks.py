@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import gpu, measuring, metric_growth, metric_peers
 from lsh_gan import metrics
-from lsh_gan.metrics.lsh import least_yeses
+from lsh_gan.metrics.votes import least_yeses
 
 
 def clustered(rng, centres, count):
