@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import draw
 
 from lsh_gan import metrics
 from lsh_gan.metrics import (
@@ -18,10 +19,6 @@ from lsh_gan.metrics import (
 )
 
 KEY = jax.random.key(0)
-
-
-def draw(n, d, seed=0):
-    return np.random.default_rng([n, d, seed]).standard_normal((n, d)).astype(np.float32)
 
 
 R, G = draw(80, 5), draw(60, 5, 1)

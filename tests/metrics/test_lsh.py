@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import draw
 
 from lsh_gan.metrics import (
     HashSpec,
@@ -20,10 +21,6 @@ from lsh_gan.metrics import (
 )
 
 KEY = jax.random.key(0)
-
-
-def draw(n, d, seed=0):
-    return np.random.default_rng([n, d, seed]).standard_normal((n, d)).astype(np.float32)
 
 
 def reference_codes(hasher, features):

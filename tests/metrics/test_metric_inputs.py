@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import draw
 
 from lsh_gan.metrics import (
     HashSpec,
@@ -30,10 +31,6 @@ from lsh_gan.metrics import (
 
 KEY = jax.random.key(0)
 SPEC = HashSpec(family="affine", num_tables=4, num_bits=3, radius_bins=2)
-
-
-def draw(n, d, seed=0):
-    return np.random.default_rng([n, d, seed]).standard_normal((n, d)).astype(np.float32)
 
 
 R, G = draw(40, 5), draw(30, 5, 1)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import draw
 
 from lsh_gan import cache
 from lsh_gan.metrics import (
@@ -31,10 +32,6 @@ from lsh_gan.metrics.hashing import cell_keys, encode
 KEY = jax.random.key(0)
 SPEC = HashSpec(family="affine", num_tables=4, num_bits=5, radius_bins=3)
 SOURCE = "a network, preprocessing 1"
-
-
-def draw(n, d, seed=0):
-    return np.random.default_rng([n, d, seed]).standard_normal((n, d)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
