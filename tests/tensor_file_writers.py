@@ -17,9 +17,21 @@ def named(name):
     return f"c{module}\n{name}\n".encode()
 
 
+def binary(data):
+    """The operation of bytes themselves, which protocol 2 would write as a call."""
+    return b"B" + len(data).to_bytes(4, "little") + data
+
+
+def tuple_of(*parts):
+    return b"(" + b"".join(parts) + b"t"
+
+
 def call(name, *args):
     """The operations that call a global with arguments given as operations."""
-    return named(name) + b"(" + b"".join(args) + b"tR"
+    return named(name) + tuple_of(*args) + b"R"
+
+
+FLOAT64 = call("numpy.dtype", raw("f8"))
 
 
 def storage(*, kind="FloatStorage", key="0", count=6):

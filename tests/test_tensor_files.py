@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from golden import FOLDER, load_golden
 from tensor_file_writers import (
+    binary,
     call,
     legacy,
     named,
@@ -179,7 +180,7 @@ def test_conjugated_and_negated_tensors(tmp_path, form):
 
 def test_negated_tensors_of_a_storage_that_lies_inside_the_pickle(tmp_path):
     data = legacy(storage(), {"0": np.arange(6, dtype=np.float32)})
-    loaded = call("torch.storage._load_from_bytes", b"B" + len(data).to_bytes(4, "little") + data)
+    loaded = call("torch.storage._load_from_bytes", binary(data))
     args = map(raw, (0, (6,), (1,), False, None, {"neg": True}))
     operations = call("torch._utils._rebuild_tensor_v2", loaded, *args)
     value = tensor_files.read(write_pickle(tmp_path / "a.pkl", operations))

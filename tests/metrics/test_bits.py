@@ -5,6 +5,7 @@ from collections import Counter
 import jax
 import numpy as np
 import pytest
+from draws import draw
 
 from lsh_gan.metrics import HashSpec, build, fit_hash, lsh_fit, lsh_precision_recall, lsh_score
 from lsh_gan.metrics.bits import choose_digits, depths, spread
@@ -12,10 +13,6 @@ from lsh_gan.metrics.hash_fit import draw_hash
 from lsh_gan.metrics.hashing import cell_keys, encode
 
 KEY = jax.random.key(0)
-
-
-def draw(n, d, seed=0):
-    return np.random.default_rng([n, d, seed]).standard_normal((n, d)).astype(np.float32)
 
 
 def recognised(hasher, codes, digits, min_count, votes):

@@ -97,10 +97,11 @@ def test_leave_one_out_in_cells(name, votes):
     assert 0 < expected.mean() <= 1
 
 
+@pytest.mark.parametrize("m", [25, 60])
 @pytest.mark.parametrize("name", ["normal", "grid"])
-def test_recall_ceiling_of_fewer_rows(name):
-    """As many rows of R as were generated have balls, and rows of R are left out of them."""
-    r, m = sets()[name], 25
+def test_recall_ceiling_is_of_as_many_rows_as_were_generated(name, m):
+    """So many rows of R have balls, and rows of R are left out of them."""
+    r = sets()[name]
     rows = subset(len(r), m)
     own = np.full(len(r), -1)
     own[rows] = np.arange(m)

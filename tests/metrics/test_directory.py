@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import draw
 
 from lsh_gan.metrics import HashSpec, LshReference, build, fit_hash, lsh_score, merge
 from lsh_gan.metrics.directory import joined, list_keys, look_up, mix
@@ -51,14 +52,10 @@ def test_joined_lists_all():
         np.testing.assert_array_equal(x, y)
 
 
-def normal(n, d, seed=0):
-    return np.random.default_rng([n, d, seed]).standard_normal((n, d)).astype(np.float32)
-
-
 @pytest.mark.parametrize("num_bits", [3, 8])
 def test_garbage_gets_nothing_however_much_there_is(num_bits):
     """Tables are never full: neither of a reference larger than the fit, nor of many samples."""
-    r, far = normal(5000, 12), 50 * normal(20000, 12, 1)
+    r, far = draw(5000, 12), 50 * draw(20000, 12, 1)
     hasher = fit_hash(np.uint32([0, 1]), r[:100], HashSpec(num_bits=num_bits, num_tables=8))
     scores = lsh_score(LshReference(build(hasher, r), 1, None, True, None), far)
     of_r, of_g = (cell_keys(hasher, encode(hasher, x)) for x in (r, far))
@@ -70,7 +67,7 @@ def test_garbage_gets_nothing_however_much_there_is(num_bits):
 
 def test_counts_of_a_stream_are_those_of_the_whole():
     """More batches than are waited for, so that parts are merged several times."""
-    x = normal(13000, 5)
+    x = draw(13000, 5)
     hasher = fit_hash(np.uint32([0, 2]), x[:500], HashSpec(num_bits=4, num_tables=3))
     whole = build(hasher, x, keep_codes=False)
     stream = build(hasher, (x[i : i + 900] for i in range(0, 13000, 900)), keep_codes=False)
@@ -85,7 +82,7 @@ def test_counts_of_a_stream_are_those_of_the_whole():
 
 
 def test_a_second_sample_is_looked_up_in_the_first():
-    r, second = normal(300, 6), np.concatenate([normal(200, 6, 1), 30 * normal(100, 6, 2)])
+    r, second = draw(300, 6), np.concatenate([draw(200, 6, 1), 30 * draw(100, 6, 2)])
     hasher = fit_hash(np.uint32([0, 3]), r, HashSpec(num_bits=3, num_tables=4))
     first, other = build(hasher, r), build(hasher, second)
     scores = lsh_score(LshReference(first, 1, None, True, other), second, membership=True)

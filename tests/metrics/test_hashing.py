@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import draw
 
 from lsh_gan.metrics import (
     Hasher,
@@ -21,10 +22,6 @@ from lsh_gan.metrics.hashing import cell_index, cell_keys, directory_of, encode
 FAMILIES = ["affine", "hyperplane", "pstable"]
 # Float32 rounding of features scaled to norms near 1; only exact ties come closer to an edge here.
 TIE = 1e-6
-
-
-def draw(n, d, seed=0):
-    return np.random.default_rng([n, d, seed]).standard_normal((n, d)).astype(np.float32)
 
 
 def exact_hasher(family, radius_bins, digits):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import draw
 
 from lsh_gan import metrics
 from lsh_gan.metrics import (
@@ -18,10 +19,6 @@ from lsh_gan.metrics import (
 )
 
 KEY = jax.random.key(0)
-
-
-def draw(n, d, seed=0):
-    return np.random.default_rng([n, d, seed]).standard_normal((n, d)).astype(np.float32)
 
 
 R, G = draw(80, 5), draw(60, 5, 1)
@@ -91,6 +88,7 @@ def test_fields(name):
         assert type(getattr(scores, field)) is float, field
     assert (scores.n, scores.m) == (80, 60)
     assert scores.k == (None if name == "lsh" else 3)
+    assert scores.capped == 0
     assert scores.precision_membership is None
     assert scores.recall_membership is None
     if name != "knn":
@@ -124,30 +122,6 @@ def test_ceiling_of_a_second_reference_is_its_score(name):
     its = METRICS[name](R, second)
     assert scores.precision_ceiling == its.precision
     assert scores.recall_ceiling == its.recall
-
-
-def test_leave_one_out_ceiling_of_knn():
-    """The definition, row by row: r against the rest of R."""
-    scores = knn_precision_recall(R, G)
-    alone = [
-        knn_precision_recall(np.delete(R, i, 0), np.repeat(R[i : i + 1], 5, 0)).precision
-        for i in range(len(R))
-    ]
-    assert scores.precision_ceiling == pytest.approx(np.mean(alone))
-    # Of as many generated rows as reference ones.
-    assert knn_precision_recall(R, draw(80, 5, 1)).recall_ceiling == scores.precision_ceiling
-
-
-@every_metric
-def test_a_cap_is_counted(name):
-    if name == "lsh_knn":
-        spec = HashSpec(num_bits=0, num_tables=1, radius_bins=0)
-        one_cell = METRICS[name](R, G, spec=spec, max_cell=20)
-        assert one_cell.capped == pytest.approx(0.75, abs=0.26)  # 20 of 60 or 80 are left
-        assert one_cell.capped > 0.5
-        assert METRICS[name](R, G, spec=spec, max_cell=80).capped == 0
-    else:
-        assert METRICS[name](R, G).capped == 0
 
 
 def test_distances_take_the_same_inputs():

@@ -6,12 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
+from draws import draw
 
 from lsh_gan.metrics import frechet_distance, kid
-
-
-def draw(n, d, seed=0):
-    return np.random.default_rng([n, d, seed]).standard_normal((n, d)).astype(np.float32)
 
 
 def kid_oracle(r, g):
