@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks import metric_peers
 from benchmarks.measuring import best
 from lsh_gan import metrics
-from lsh_gan.metrics import HashSpec, distances, hashing, knn_hits, lsh, nearest, streams
+from lsh_gan.metrics import HashSpec, distances, encoding, hashing, knn_hits, lsh, nearest, streams
 
 KEY = jax.random.key(0)
 MEMORY_MB = 1024
@@ -80,7 +80,7 @@ def measure_kernels(r: jax.Array, g: jax.Array, rounds: int) -> list[Kernel]:
     fitted = metrics.lsh_fit(KEY, r, ceiling=False)
     hasher = fitted.sketch.hasher
     pool = hasher.directions.shape[0]
-    codes = hashing.encode(hasher, batch)
+    codes = encoding.encode(hasher, batch)
     cells = hashing.cell_index(hasher, codes, fitted.sketch.directory)
     frame = distances.fit_frame(r)
     size = distances.block_size(len(r), MEMORY_MB)
@@ -96,7 +96,7 @@ def measure_kernels(r: jax.Array, g: jax.Array, rounds: int) -> list[Kernel]:
     return [
         Kernel(
             f"hash {rows:,} rows with {pool} directions", 4 * rows * d + codes.digits.nbytes,
-            2 * rows * d * pool, seconds(lambda: hashing.encode(hasher, batch), rounds),
+            2 * rows * d * pool, seconds(lambda: encoding.encode(hasher, batch), rounds),
         ),
         Kernel(
             f"look up {rows:,} rows in {len(cells)} tables", 3 * cells.nbytes, 0,

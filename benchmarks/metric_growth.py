@@ -14,6 +14,7 @@ from lsh_gan.metrics import (
     cells,
     distances,
     duplicates,
+    encoding,
     hashing,
     knn,
     knn_hits,
@@ -83,7 +84,7 @@ def _lsh_knn(fitted: metrics.LshKnnReference, g) -> Callable[[], object]:
 
     def run():
         points = cell_kernels.as_points(g, distances.Frame(hasher.shift, hasher.scale))
-        keys = hashing.cell_keys(hasher, hashing.encode(hasher, g))
+        keys = hashing.cell_keys(hasher, encoding.encode(hasher, g))
         # As many of equal rows as `cell_balls.find` keeps.
         standing = duplicates.representatives(points.features, keys, rule.k + 2)
         groups = cells.grouped(keys, standing == np.arange(len(g)))
@@ -97,7 +98,7 @@ def _lsh(fitted: metrics.LshReference, g) -> Callable[[], object]:
     hasher = fitted.sketch.hasher
 
     def run():
-        found = hashing.cell_index(hasher, hashing.encode(hasher, g), fitted.sketch.directory)
+        found = hashing.cell_index(hasher, encoding.encode(hasher, g), fitted.sketch.directory)
         return lsh.tally(fitted.sketch.counts, found, 1)
 
     return run

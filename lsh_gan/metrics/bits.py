@@ -8,12 +8,12 @@ recognised at b when some run of min_count + 1 rows around it agrees in b digits
 import numpy as np
 
 from lsh_gan.metrics.checks import check_whole
-from lsh_gan.metrics.hashing import _DIGIT_BITS, Codes, Hasher, most_digits
+from lsh_gan.metrics.hashing import DIGIT_BITS, Codes, Hasher, most_digits
 
 
 def depths(hasher: Hasher, codes: Codes, min_count: int) -> np.ndarray:
     """Most digits at which a row shares its cell with `min_count` others, int8 `[t, n]`, or -1."""
-    full = hasher.spec.max_digits * _DIGIT_BITS[hasher.spec.family]
+    full = hasher.spec.max_digits * DIGIT_BITS[hasher.spec.family]
     radius = np.asarray(codes.radius_bin).astype(np.uint64) << np.uint64(32)
     out = np.empty(codes.digits.shape, np.int8)
     for table, digits in enumerate(np.asarray(codes.digits)):
@@ -23,7 +23,7 @@ def depths(hasher: Hasher, codes: Codes, min_count: int) -> np.ndarray:
         differ = ordered[min_count:] ^ ordered[:-min_count]
         # frexp's exponent is the length of the differing tail in bits.
         tail = np.frexp(differ.astype(np.float64))[1]
-        shared = np.where(tail > full, -1, (full - tail) // _DIGIT_BITS[hasher.spec.family])
+        shared = np.where(tail > full, -1, (full - tail) // DIGIT_BITS[hasher.spec.family])
         best = np.full(len(keys), -1, np.int8)
         for first in range(min_count + 1):
             window = slice(first, first + len(shared))
@@ -67,7 +67,7 @@ def choose_digits(
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if recognised(middle) >= spec.ceiling_target else (low, middle)
-    extra = round(doublings * spec.num_tables / _DIGIT_BITS[spec.family])
+    extra = round(doublings * spec.num_tables / DIGIT_BITS[spec.family])
     return hasher._replace(digits=spread(min(low + extra, limit), spec.num_tables))
 
 

@@ -17,7 +17,6 @@ thresholds): scores as with independent tables for a third of the work or less.
 """
 
 import dataclasses
-import functools
 from typing import NamedTuple
 
 import jax
@@ -30,7 +29,7 @@ from lsh_gan.metrics.directory import Directory, list_keys, look_up, mix
 from lsh_gan.metrics.distances import dots, move
 from lsh_gan.metrics.inputs import Array, is_wide, narrow, readable, readable_empty
 
-_DIGIT_BITS = {"affine": 1, "hyperplane": 1, "pstable": 3}
+DIGIT_BITS = {"affine": 1, "hyperplane": 1, "pstable": 3}
 _MAX_DIGITS = {"affine": 24, "hyperplane": 24, "pstable": 10}
 MEMORY_BYTES = 2**31
 FEWEST = 512  # rows of a batch: of fewer, products and norms are rounded otherwise
@@ -154,7 +153,7 @@ class Hasher(NamedTuple):
     @property
     def code_bits(self) -> int:
         """Bits of the longest code without its radius bin."""
-        return int(self.digits.max(initial=0)) * _DIGIT_BITS[self.spec.family]
+        return int(self.digits.max(initial=0)) * DIGIT_BITS[self.spec.family]
 
     @property
     def listed(self) -> bool:
@@ -250,64 +249,6 @@ def norms_about(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum(x * x, axis=1))
 
 
-def encode(hasher: Hasher, features: Array, source: str = "features", first_row: int = 0) -> Codes:
-    """Codes of features `[n, d]`.
-
-    Raises:
-        ValueError: NaN or Inf; the message names `source` and the row, counted from `first_row`.
-    """
-    codes, finite = start_encoding(hasher, features)
-    check_encoded(finite, source, first_row)
-    return codes
-
-
-def start_encoding(hasher: Hasher, features: Array) -> tuple[Codes, jax.Array]:
-    """Codes, perhaps not yet computed, and which rows are finite, for `check_encoded`."""
-    found = project(hasher, features, norms=hasher.spec.radius_bins > 0)
-    codes, finite = _encode(
-        found, hasher.members, hasher.thresholds, np.float32(hasher.width),
-        np.int32(hasher.digits.max()), hasher.radius_edges, bits=_DIGIT_BITS[hasher.spec.family],
-    )  # fmt: skip
-    rows = features.shape[0]
-    if len(finite) == rows:
-        return codes, finite
-    return Codes(codes.digits[:, :rows], codes.radius_bin[:rows]), finite[:rows]
-
-
-def check_encoded(finite: jax.Array, source: str, first_row: int) -> None:
-    """Raises ValueError unless all rows are finite."""
-    finite = np.asarray(finite)
-    if not finite.all():
-        row = int(np.argmin(finite)) + first_row
-        raise ValueError(f"{source} has NaN or Inf (or overflows float32) in row {row}.")
-
-
-@functools.partial(jax.jit, static_argnames="bits")
-def _encode(found: Projected, members, thresholds, width, steps, edges, *, bits: int):
-    """Codes of a batch, and which of its rows are finite."""
-    digits = _digits(found.projections(), members, thresholds, width, steps, bits=bits)
-    if found.norms is None:
-        none = jnp.zeros(digits.shape[1], jnp.int32)
-        return Codes(digits, none), jnp.isfinite(found.products).all(axis=0)
-    radius_bin = jnp.searchsorted(edges, found.norms).astype(jnp.int32)
-    return Codes(digits, radius_bin), jnp.isfinite(found.norms)
-
-
-def _digits(projections, members, thresholds, width, steps, *, bits: int):
-    def step(j, code):
-        offset = projections[members[:, j]] - thresholds[:, j, None]
-        if bits == 1:
-            digit = (offset > 0).astype(jnp.uint32)
-        else:
-            half = 2 ** (bits - 1)
-            digit = jnp.clip(jnp.floor(offset / width) + half, 0, 2 * half - 1).astype(jnp.uint32)
-        return (code << bits) | digit
-
-    code = jnp.zeros((members.shape[0], projections.shape[1]), jnp.uint32)
-    code = jax.lax.fori_loop(0, steps, step, code)
-    return code << (bits * (members.shape[1] - steps)).astype(jnp.uint32)
-
-
 def cell_index(hasher: Hasher, codes: Codes, directory: Directory | None) -> jax.Array:
     """Cell of each row in each table, int32 `[t, n]`: radius bin, and address within it.
 
@@ -336,7 +277,7 @@ def directory_of(hasher: Hasher, codes: Codes) -> Directory | None:
 def _drop(hasher: Hasher) -> np.ndarray:
     """Bits at the end of each table's code that do not count."""
     unused = hasher.spec.max_digits - hasher.digits
-    return (unused * _DIGIT_BITS[hasher.spec.family]).astype(np.uint32)
+    return (unused * DIGIT_BITS[hasher.spec.family]).astype(np.uint32)
 
 
 @jax.jit

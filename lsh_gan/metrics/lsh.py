@@ -26,6 +26,7 @@ import numpy as np
 from lsh_gan.metrics import hashing, sketch
 from lsh_gan.metrics.bits import check_min_count, check_rows, choose_digits
 from lsh_gan.metrics.checks import check_flags, check_type
+from lsh_gan.metrics.encoding import encode_all
 from lsh_gan.metrics.hash_fit import check_spec, draw_hash
 from lsh_gan.metrics.hashing import HashSpec
 from lsh_gan.metrics.inputs import Array, check_kind, subset
@@ -130,13 +131,13 @@ def lsh_fit(
     hasher = draw_hash(key, sample, spec, source=source)
     if spec.num_bits != "auto":
         hashing.check_table_memory(hasher, sample.shape[0])
-    codes = sketch.encode_all(hasher, reference, "reference")
+    codes = encode_all(hasher, reference, "reference")
     check_rows("reference", codes.digits.shape[1], min_count)
     if spec.num_bits == "auto":
         hasher = choose_digits(hasher, codes, min_count=min_count, votes=votes)
     second = None
     if ceiling and second_reference is not None:
-        codes_of_second = sketch.encode_all(hasher, second_reference, "second reference")
+        codes_of_second = encode_all(hasher, second_reference, "second reference")
         second = sketch.from_codes(hasher, codes_of_second)
         check_second(codes.digits.shape[1], second.rows)
     return LshReference(sketch.from_codes(hasher, codes), min_count, votes, ceiling, second)
@@ -165,7 +166,7 @@ def lsh_score(
             "This sketch holds counts only; voted recall and recall membership need the codes of "
             "the reference: build it with keep_codes=True, or ask for votes=None or recall=False."
         )
-    codes = sketch.encode_all(hasher, generated, "generated")
+    codes = encode_all(hasher, generated, "generated")
     cells = hashing.cell_index(hasher, codes, reference.directory)
     rows, tables = cells.shape[1], hasher.spec.num_tables
     precision = join(tally(reference.counts, cells, fitted.min_count), tables, votes)

@@ -20,13 +20,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lsh_gan.metrics import cell_balls, hashing, sketch
+from lsh_gan.metrics import cell_balls, hashing
 from lsh_gan.metrics.bits import choose_digits
 from lsh_gan.metrics.cell_balls import Balls, Rule
 from lsh_gan.metrics.cell_kernels import as_points
 from lsh_gan.metrics.cells import capped_share
 from lsh_gan.metrics.checks import check_flags, check_memory, check_type, check_whole
 from lsh_gan.metrics.distances import Frame
+from lsh_gan.metrics.encoding import encode_all
 from lsh_gan.metrics.hash_fit import check_spec, draw_hash
 from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
 from lsh_gan.metrics.inputs import Array, as_features, as_references, subset
@@ -158,7 +159,7 @@ def _fit(
         check_second(len(reference), len(second_reference))
     sample = sample_rows(reference, "reference")
     hasher = draw_hash(key, sample, spec, source=source)
-    codes = sketch.encode_all(hasher, reference, "reference")
+    codes = encode_all(hasher, reference, "reference")
     if spec.num_bits == "auto":
         others = max(rule.k + 1, round(CELL_ROWS_PER_LOG2 * np.log2(reference.shape[0])))
         hasher = choose_digits(hasher, codes, min_count=others, votes=votes or 0.5)
@@ -205,7 +206,7 @@ def lsh_knn_score(
 
 def _score(fitted: LshKnnReference, generated: Array, membership: bool = False) -> PrecisionRecall:
     reference, hasher, rule = fitted.balls, fitted.hasher, fitted.rule
-    codes = sketch.encode_all(hasher, generated, "generated")
+    codes = encode_all(hasher, generated, "generated")
     balls = _balls(hasher, rule, generated, codes)
     in_r, in_g = cell_balls.hits(balls, reference, rule)
     precise, recalled = _join(in_r, fitted.votes), _join(in_g, fitted.votes)
@@ -245,7 +246,7 @@ def _recall_ceiling(fitted: LshKnnReference, m: int) -> float:
     sample = reference.points.features if leave_one_out else fitted.second
     rows = subset(len(sample), m)
     some = sample[rows]
-    codes = sketch.encode_all(hasher, some, "reference")
+    codes = encode_all(hasher, some, "reference")
     balls = _balls(hasher, fitted.rule, some, codes, leave_one_out=leave_one_out)
     _, covered = cell_balls.hits(balls, reference, fitted.rule)
     if leave_one_out:

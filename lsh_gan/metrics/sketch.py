@@ -1,7 +1,6 @@
 """A set of samples as counts in hash cells: small, additive, one file."""
 
 import functools
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.backend import on_cpu
-from lsh_gan.metrics import hashing
+from lsh_gan.metrics import encoding, hashing
 from lsh_gan.metrics.bits import check_min_count, check_rows, choose_digits
 from lsh_gan.metrics.checks import check_flags, check_type, check_whole
 from lsh_gan.metrics.directory import Directory, joined, look_up
@@ -85,7 +84,7 @@ def fit_hash(
     check_rows("sample", sample.shape[0], min_count)
     hasher = draw_hash(key, sample, spec, source=source)
     if spec.num_bits == "auto":
-        codes = hashing.encode(hasher, sample, "sample")
+        codes = encoding.encode(hasher, sample, "sample")
         doublings = np.log2(rows / sample.shape[0]) if rows else 0.0
         hasher = choose_digits(
             hasher, codes, min_count=min_count, votes=votes, doublings=max(0.0, doublings)
@@ -112,9 +111,9 @@ def build(hasher: Hasher, features: Any, *, keep_codes: bool = True) -> Sketch:
     check_hasher(hasher)
     check_flags(keep_codes=keep_codes)
     if keep_codes:
-        return from_codes(hasher, encode_all(hasher, features, "features"))
+        return from_codes(hasher, encoding.encode_all(hasher, features, "features"))
     whole, waiting, rows = None, [], 0
-    for codes in encoded(hasher, features, "features"):
+    for codes in encoding.encoded(hasher, features, "features"):
         waiting.append(codes)
         rows += codes.digits.shape[1]
         # Codes that wait take no more memory than tables, and are few additions of tables.
@@ -124,45 +123,8 @@ def build(hasher: Hasher, features: Any, *, keep_codes: bool = True) -> Sketch:
 
 
 def _added(hasher: Hasher, whole: Sketch | None, codes: list[Codes]) -> Sketch:
-    part = from_codes(hasher, _joined(codes))._replace(cells=None)
+    part = from_codes(hasher, encoding.joined(codes))._replace(cells=None)
     return part if whole is None else merge(whole, part)
-
-
-def encoded(hasher: Hasher, features: Any, source: str) -> Iterator[Codes]:
-    """Yields full-length codes, batch by batch: `[t, rows]` and `[rows]`, see `hashing.Codes`.
-
-    Raises:
-        TypeError, ValueError: As `build`; the message names `source` and the row.
-    """
-    under_way: list[tuple[Codes, Any, int]] = []
-    rows = 0
-    for batch in batches(features, source, dim=len(hasher.shift)):
-        under_way.append((*hashing.start_encoding(hasher, batch), rows))
-        rows += batch.shape[0]
-        # One behind: the next batch is read while this one is computed.
-        if len(under_way) > 1:
-            yield _checked(under_way.pop(0), source)
-    yield _checked(under_way.pop(), source)
-
-
-def _checked(encoded: tuple[Codes, Any, int], source: str) -> Codes:
-    codes, finite, first_row = encoded
-    hashing.check_encoded(finite, source, first_row)
-    return codes
-
-
-def encode_all(hasher: Hasher, features: Any, source: str) -> Codes:
-    """Full-length codes of a whole set; arguments and errors as `encoded`."""
-    return _joined(list(encoded(hasher, features, source)))
-
-
-def _joined(parts: list[Codes]) -> Codes:
-    if len(parts) == 1:
-        return parts[0]
-    return Codes(
-        jnp.concatenate([p.digits for p in parts], axis=1),
-        jnp.concatenate([p.radius_bin for p in parts]),
-    )
 
 
 def from_codes(hasher: Hasher, codes: Codes) -> Sketch:

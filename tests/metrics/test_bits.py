@@ -9,8 +9,9 @@ from draws import draw
 
 from lsh_gan.metrics import HashSpec, build, fit_hash, lsh_fit, lsh_precision_recall, lsh_score
 from lsh_gan.metrics.bits import choose_digits, depths, spread
+from lsh_gan.metrics.encoding import encode
 from lsh_gan.metrics.hash_fit import draw_hash
-from lsh_gan.metrics.hashing import cell_keys, encode
+from lsh_gan.metrics.hashing import cell_keys
 
 KEY = jax.random.key(0)
 

@@ -6,6 +6,7 @@ import pytest
 
 from lsh_gan.metrics import (
     HashSpec,
+    encoding,
     hashing,
     knn,
     knn_fit,
@@ -85,7 +86,7 @@ def test_leave_one_out(name, inclusive):
 def test_leave_one_out_in_cells(name, votes):
     r, spec = sets()[name], HashSpec(family="affine", num_tables=4, num_bits=1, radius_bins=0)
     fitted = lsh_knn_fit(KEY, r, spec=spec, k=K, votes=votes)
-    cells = np.asarray(hashing.cell_keys(fitted.hasher, hashing.encode(fitted.hasher, r)))
+    cells = np.asarray(hashing.cell_keys(fitted.hasher, encoding.encode(fitted.hasher, r)))
     cells = np.tile(cells, (1, 2))  # as reference and as balls
     together = cells[:, :, None] == cells[:, None, :]
     if votes is None:

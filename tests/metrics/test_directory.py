@@ -7,7 +7,8 @@ from draws import draw
 
 from lsh_gan.metrics import HashSpec, LshReference, build, fit_hash, lsh_score, merge
 from lsh_gan.metrics.directory import joined, list_keys, look_up, mix
-from lsh_gan.metrics.hashing import cell_keys, encode
+from lsh_gan.metrics.encoding import encode
+from lsh_gan.metrics.hashing import cell_keys
 
 
 def key_of_table(seed):

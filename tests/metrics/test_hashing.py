@@ -17,7 +17,8 @@ from lsh_gan.metrics import (
     lsh_knn_fit,
     lsh_knn_precision_recall,
 )
-from lsh_gan.metrics.hashing import cell_index, cell_keys, directory_of, encode
+from lsh_gan.metrics.encoding import encode
+from lsh_gan.metrics.hashing import cell_index, cell_keys, directory_of
 
 FAMILIES = ["affine", "hyperplane", "pstable"]
 # Float32 rounding of features scaled to norms near 1; only exact ties come closer to an edge here.

@@ -11,6 +11,7 @@ from draws import draw
 from lsh_gan.metrics import (
     HashSpec,
     distances,
+    encoding,
     fit_hash,
     hashing,
     lsh_fit,
@@ -289,7 +290,7 @@ def test_order_of_rows_does_not_matter():
 
 def test_compiles_once_for_all_bit_widths(compilations):
     r, g = draw(600, 37), draw(110, 37, 1)  # no other test has this d
-    programs = distances.dots, hashing._encode, hashing._cells
+    programs = distances.dots, encoding._encode, hashing._cells
 
     def sweep(seed, widths):
         sizes = [f._cache_size() for f in programs]

@@ -14,7 +14,8 @@ from lsh_gan.metrics import (
     lsh_knn_precision_recall,
     lsh_knn_score,
 )
-from lsh_gan.metrics.hashing import cell_keys, encode
+from lsh_gan.metrics.encoding import encode
+from lsh_gan.metrics.hashing import cell_keys
 
 KEY = jax.random.key(0)
 ONE_CELL = HashSpec(num_tables=1, num_bits=0, radius_bins=0)

@@ -8,7 +8,8 @@ from draws import draw
 from sketches import KEY, SOURCE, SPEC, check_equal
 
 from lsh_gan.metrics import HashSpec, LshReference, build, fit_hash, lsh_fit, lsh_score, merge, save
-from lsh_gan.metrics.hashing import cell_keys, encode
+from lsh_gan.metrics.encoding import encode
+from lsh_gan.metrics.hashing import cell_keys
 
 
 @pytest.mark.parametrize("family", ["affine", "hyperplane", "pstable"])
