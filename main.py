@@ -27,10 +27,10 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print what would be measure
 def main(arguments: list[str]) -> None:
     """Runs the experiment; bad input ends it with one line."""
     if len(arguments) > 1:
-        raise app.UsageError(f"unexpected argument {arguments[1]!r}")
+        sys.exit(f"error: unexpected argument {arguments[1]!r}; expected flags, see --help")
     if not _WORKDIR.value and (_WORKDIR.value is not None or not _DRY_RUN.value):
         lacks = "missing" if _WORKDIR.value is None else "empty"
-        raise app.UsageError(f"--workdir is {lacks}: the folder of the results")
+        sys.exit(f"error: --workdir is {lacks}; expected the folder of the results")
     checkpoints.quiet_libraries()
     logging.info("devices: %s", ", ".join(map(str, jax.devices())))
     try:

@@ -78,8 +78,22 @@ def convert(
         "other_prefixes": list(found.others),
         "assumed": converted.assumed,
     }
+    _warn_of_another(output, metadata)
     checkpoints.save(output, metadata, converted.variables)
     return metadata
+
+
+def _warn_of_another(output: str | Path, metadata: dict[str, Any]) -> None:
+    """Says so where a checkpoint that was made of another file is replaced."""
+    try:
+        former = checkpoints.read_metadata(output)
+    except (OSError, ValueError):
+        return
+    if former.get("input_sha256") != metadata["input_sha256"]:
+        logging.warning(
+            "%s held %s, made of %s; replaced",
+            output, former.get("family", "another generator"), former.get("input_file", "?"),
+        )  # fmt: skip
 
 
 def _sha256(file: Path) -> str:

@@ -100,7 +100,8 @@ def _unread(error: str, config: Any) -> str:
     field, value = found.groups()
     default = config_checks.get(config, field)
     if isinstance(default, ml_collections.ConfigDict):
-        close = nearest(f"{field}.{value}", _field_names(config))
+        inside = [name for name in _field_names(config) if name.startswith(f"{field}.")]
+        close = nearest(f"{field}.{value}", inside)
         return f"{field} = {value!r}; expected one of its fields, such as --config.{close}=VALUE"
     if isinstance(default, bool):
         return f"{field} = {value!r}; expected True or False"
@@ -121,7 +122,10 @@ def _config_file(arguments: list[str]) -> Path | None:
         name, equals, value = argument.partition("=")
         if name not in ("--config", "-config"):
             continue
-        path = Path((value if equals else after).partition(":")[0])
+        value = value if equals else after
+        if not value:
+            raise ValueError("--config is empty; expected a file, such as configs/fashion_mnist.py")
+        path = Path(value.partition(":")[0])
         if path.is_file():
             continue
         folder = path.is_dir()

@@ -123,6 +123,13 @@ def image_shape(source: str | Path, *, side: int = 0) -> tuple[int, int, int, in
     return (n, side, side, channels) if side else (n, height, width, channels)
 
 
+def first_size(source: str | Path) -> tuple[int, int]:
+    """Height and width of the first image of a source as it is; raises as `image_shape`."""
+    if Path(source).is_dir():
+        return _header(_files(Path(source))[0])[0][::-1]
+    return image_shape(source)[1:3]
+
+
 def _read_array(path: Path) -> np.ndarray:
     images = load_array(path)
     return images.reshape(_check_array(path, images.shape, images.dtype))

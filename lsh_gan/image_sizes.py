@@ -16,6 +16,7 @@ from lsh_gan import config_checks, datasets
 from lsh_gan.generators import Generator
 
 Shape = tuple[int, int, int]  # height, width, channels
+UNPADDED = (28, 28)  # of the shipped images as they are published
 
 
 def of_reference(config: Any) -> Shape | None:
@@ -58,12 +59,22 @@ def of_samples(config: Any, paths: Iterable[str]) -> dict[str, Shape]:
     """Shapes of the given samples, by path; without those that are features.
 
     Raises:
-        FileNotFoundError, ValueError: As `datasets.image_shape`.
+        FileNotFoundError, ValueError: As `datasets.image_shape`; or shipped images are resized, and
+            samples are those images without their border, which would be resized to other places.
     """
     side = config.reference.side
-    return {
-        path: datasets.image_shape(path, side=side)[1:] for path in paths if not are_features(path)
-    }
+    shapes = {}
+    for path in paths:
+        if are_features(path):
+            continue
+        shapes[path] = datasets.image_shape(path, side=side)[1:]
+        if side and _are_padded(config) and datasets.first_size(path) == UNPADDED:
+            raise ValueError(
+                f"samples {path} have 28×28 pixels, but the images of {config.reference.images} "
+                f"are padded to 32×32 before they are resized to {side}; pad the samples with "
+                "black pixels too, 2 at each side"
+            )
+    return shapes
 
 
 def check(
@@ -101,7 +112,7 @@ def check(
         if tuple(size) != (height, width):
             raise ValueError(
                 f"samples {path} have {size[0]}×{size[1]} pixels, but the reference {name} has "
-                f"{height}×{width}; {_other_samples(config, height, width)}"
+                f"{height}×{width}; {_other_samples(config, height, width, tuple(size))}"
             )
 
 
@@ -140,14 +151,24 @@ def _other_reference(config: Any, side: int) -> str:
     return f"say --config.reference.side={side} to crop and resize the reference"
 
 
-def _other_samples(config: Any, height: int, width: int) -> str:
+def _are_padded(config: Any) -> bool:
+    """Whether the reference is one of the shipped ones, whose images have a black border."""
+    fields = config.reference
+    return fields.images in datasets.SHIPPED and not (
+        fields.sketch or fields.samples_of or fields.features
+    )
+
+
+def _other_samples(config: Any, height: int, width: int, size: tuple[int, int]) -> str:
     """How to get samples of the size of the reference."""
     fields = config.reference
     if fields.sketch or fields.samples_of:
         return f"resize them to {height}×{width}"
-    if fields.images in datasets.SHIPPED and not fields.side:
+    if size == UNPADDED and _are_padded(config):
         # Resized ones would not be in the same place as those of the reference.
-        return f"pad them with black pixels to {height}×{width} (28×28: 2 at each side), as it is"
+        return (
+            f"pad them with black pixels to {height}×{width}, 2 at each side, as the reference is"
+        )
     return (
         f"resize them to {height}×{width}, or say --config.reference.side={min(height, width)} to "
         "crop and resize both"

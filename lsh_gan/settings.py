@@ -99,6 +99,12 @@ def _named(prefix: str) -> Iterator[None]:
 def _check_sources(config: Any) -> None:
     """Refuses reference images beside another reference; the shipped ones are but the default."""
     fields = config.reference
+    kinds = ("images", "features", "samples_of", "sketch")
+    if not any(fields[kind] for kind in kinds):
+        raise ValueError(
+            f"{', '.join(f'reference.{kind}' for kind in kinds)} are all empty; expected one of "
+            "them, such as --config.reference.images=fashion_mnist"
+        )
     for name in ("features", "samples_of"):
         if fields[name] and fields.images and fields.images not in datasets.SHIPPED:
             raise ValueError(
@@ -162,6 +168,12 @@ def compression_specs(config: Any) -> list[CompressionSpec]:
     for name, table in _CHOICES.items():
         for choice in fields[name]:
             choose(f"compression.{name}", choice, table)
+    sized = fields.group_size or any("group_size" in rule for rule in fields.rules)
+    if "per_group" in fields.granularity and not sized:
+        raise ValueError(
+            f"compression.group_size = {fields.group_size}; granularity per_group needs a positive "
+            "one that divides the inputs of every layer, such as --config.compression.group_size=16"
+        )
     shared = {
         "group_size": fields.group_size or None,
         "percentile": fields.percentile,

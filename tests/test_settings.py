@@ -189,6 +189,20 @@ def test_rules_keep_their_order():
     )
 
 
+def test_some_reference_is_needed():
+    with pytest.raises(
+        ValueError, match=r"reference\.images, .* reference\.sketch are all empty; "
+    ):
+        resolve(reference__images="")
+
+
+def test_groups_need_a_size():
+    with pytest.raises(ValueError, match=r"compression\.group_size = 0; granularity per_group nee"):
+        resolve(compression__granularity=("per_group",))
+    sized = resolve(compression__granularity=("per_group",), compression__group_size=16)
+    assert settings.compression_specs(sized)[1].group_size == 16
+
+
 def test_every_field_of_the_hash_can_be_configured():
     fields = {"family": "affine", "num_tables": 4, "num_bits": "auto", "radius_bins": 2}
     fields |= {"width": 2.0, "num_directions": 16, "ceiling_target": 0.5}

@@ -220,7 +220,7 @@ def test_an_empty_work_folder_is_refused():
     for arguments in (["--workdir="], ["--workdir=", "--dry_run"]):
         result = run_main("--config=configs/smoke.py", *arguments)
         assert result.returncode == 1
-        assert "--workdir is empty: the folder of the results" in result.stderr
+        assert "error: --workdir is empty; expected the folder of the results" in result.stderr
 
 
 def test_a_strip_is_taken_from_as_many_batches_as_it_needs(tmp_path, caplog):

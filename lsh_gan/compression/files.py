@@ -129,7 +129,11 @@ def _tensor(layout: Layout, payload: memoryview) -> PackedTensor:
 def _checked_body(path: Path, data: memoryview) -> tuple[bytes, memoryview]:
     start = _PREFIX.size + _DIGEST_BYTES
     if bytes(data[:8]) != MAGIC:
-        raise ValueError(f"{path}: not a packed parameter file (no {MAGIC.decode()} at its start).")
+        raise ValueError(
+            f"{path}: not a packed parameter file (no {MAGIC.decode()} at its start); convert a "
+            f"downloaded checkpoint first: python -m checkpoints_tools.convert --input={path} "
+            "--output=FOLDER"
+        )
     if len(data) < start:
         raise ValueError(f"{path}: truncated after {len(data)} bytes.")
     _, version, header_bytes = _PREFIX.unpack(data[: _PREFIX.size])

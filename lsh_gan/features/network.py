@@ -142,7 +142,10 @@ def _check_side(spec: FeatureSpec, side: int) -> None:
     if not isinstance(side, int) or isinstance(side, bool):
         raise ValueError(f"side of {spec.name} is {side!r}; expected an integer.")
     if spec.fixed_side and side != spec.side:
-        raise ValueError(f"side of {spec.name} is {side}; it is defined for {spec.side} only.")
+        raise ValueError(
+            f"side of {spec.name} is {side}; it is defined for {spec.side} only: say "
+            f"--config.features.side={spec.side}"
+        )
     if side < _SMALLEST_SIDE:
         raise ValueError(f"side of {spec.name} is {side}; expected at least {_SMALLEST_SIDE}.")
 

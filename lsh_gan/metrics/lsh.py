@@ -196,6 +196,7 @@ def check_reference(fitted: LshReference) -> None:
     check_type("sketch", fitted.sketch, Sketch, "a Sketch, see build")
     check_min_count(fitted.min_count)
     check_votes(fitted.votes)
+    check_rows("reference", fitted.sketch.rows, fitted.min_count)
     check_flags(ceiling=fitted.ceiling)
     if fitted.second is not None:
         check_type("second", fitted.second, Sketch, "a Sketch, see build")

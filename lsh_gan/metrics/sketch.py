@@ -141,15 +141,22 @@ def from_cells(hasher: Hasher, cells: jax.Array, directory: Directory | None) ->
     return Sketch(hasher, counts, cells, rows, directory)
 
 
-def merge(a: Sketch, b: Sketch) -> Sketch:
-    """The sketch of two sets together: counts add, codes follow one another.
+def merge(first: Sketch, *others: Sketch) -> Sketch:
+    """The sketch of several sets together: counts add, codes follow one another.
+
+    Of parts of which one has no codes, the whole has none.
 
     Raises:
-        ValueError: The two were not made by the same hasher, or do not fit in memory together.
+        TypeError: A part is no sketch.
+        ValueError: They were not made by the same hasher, or do not fit in memory together.
     """
-    for part in (a, b):
+    for part in (first, *others):
         check_type("part", part, Sketch, "a Sketch, see build")
-    check_same_hasher(a.hasher, b.hasher)
+        check_same_hasher(first.hasher, part.hasher)
+    return functools.reduce(_merge, others, first)
+
+
+def _merge(a: Sketch, b: Sketch) -> Sketch:
     hasher, rows = a.hasher, a.rows + b.rows
     both = a.cells is not None and b.cells is not None
     if a.directory is None:

@@ -224,7 +224,9 @@ def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]
         header = json.loads(arrays.pop("header").tobytes())
         expected, version = header.pop("sha256"), header["version"]
     except _UNREADABLE as e:
-        raise ValueError(f"{path}: not a readable sketch or reference file ({e})") from e
+        # NumPy takes whatever it does not know for a pickle, and advises to run it.
+        reason = "no file of arrays" if "pickle" in str(e) else e
+        raise ValueError(f"{path}: not a readable sketch or reference file ({reason})") from e
     if content_hash(arrays, header) != expected:
         raise ValueError(f"{path}: the contents do not match their SHA-256; the file is damaged.")
     if version != VERSION:

@@ -206,3 +206,12 @@ def test_impossible_headers_are_refused(saved, change):
     _rewrite(saved, change)
     with pytest.raises(ValueError, match=r"generator\.packed: "):
         load_packed(saved)
+
+
+def test_a_checkpoint_that_is_not_converted(tmp_path):
+    file = tmp_path / "network.pth"
+    file.write_bytes(b"PK" + bytes(100))
+    with pytest.raises(
+        ValueError, match=r"network\.pth: not a packed .* checkpoints_tools\.convert"
+    ):
+        load_packed(file)

@@ -1,6 +1,7 @@
 """Conversion of files: what is recognised, what comes out, and what is refused by name."""
 
 import json
+import logging
 import pickle
 import re
 import subprocess
@@ -133,6 +134,14 @@ def test_nan_is_named():
     state["c5.bias"][1] = np.nan
     with pytest.raises(ValueError, match=r"c5.bias \(3,\): NaN or Inf"):
         convert_state(state, SOURCES["mimicry"])
+
+
+def test_a_checkpoint_of_another_file_is_replaced_with_a_word(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "absl"):
+        for file in (MIMICRY, MIMICRY, FILES / "stylegan2_uncond_skip.pkl"):
+            convert(file, tmp_path / "out")
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "absl"]
+    assert f"held sngan, made of {MIMICRY.name}; replaced" in said
 
 
 def test_wrong_source_and_unknown_source(tmp_path):

@@ -11,6 +11,7 @@ from metric_functions import KEY, SPEC, G, R
 
 from lsh_gan.metrics import (
     HashSpec,
+    LshReference,
     build,
     fit_hash,
     kid,
@@ -105,6 +106,13 @@ def test_min_count_beyond_the_rows_that_the_hash_is_fitted_on():
             ValueError, match="reference has 5000 rows; min_count = 4999 needs at least 5001"
         ):
             lsh_precision_recall(KEY, reference, G[:, :2], min_count=4999, **options)
+
+
+def test_min_count_beyond_the_rows_of_a_sketch():
+    hasher = fit_hash(KEY, R, HashSpec(num_tables=4, num_bits=1))
+    fitted = LshReference(build(hasher, R), 39, 0.5, False, None)
+    with pytest.raises(ValueError, match="reference has 40 rows; min_count = 39 needs at least 41"):
+        lsh_score(fitted, G)
 
 
 @pytest.mark.parametrize("value", [2.5, "3", True, None])

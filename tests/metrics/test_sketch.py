@@ -59,6 +59,13 @@ def test_streams_are_arrays(size, d):
     check_equal(build(hasher, [jnp.asarray(x[:size]), x[size:]]), whole)
 
 
+def test_many_parts_merge_at_once(hasher):
+    x = draw(100, 6)
+    parts = [build(hasher, x[start : start + 30]) for start in range(0, 100, 30)]
+    check_equal(merge(*parts), build(hasher, x))
+    check_equal(merge(parts[0]), parts[0])
+
+
 def test_merging_with_counts_alone_leaves_counts(hasher):
     x = draw(100, 6)
     mixed = merge(build(hasher, x[:50]), build(hasher, x[50:], keep_codes=False))
