@@ -87,15 +87,15 @@ def test_the_way_out_is_one(sources):
 def test_samples_without_the_border_of_the_shipped_images(sources, tmp_path):
     """Resized to one size, the same image would lie elsewhere."""
     np.save(tmp_path / "fake.npy", np.zeros((8, 64, 64), np.uint8))
-    config = changed(reference__side=64, samples=(str(tmp_path / "fake.npy"),))
+    config = changed(generators=(), reference__side=64, samples=(str(tmp_path / "fake.npy"),))
     assert prepare(config).reference.image_shape == (64, 64, 1)
     for name in ("jpegs", "grey28.npy"):
-        config = changed(reference__side=64, samples=(str(sources / name),))
+        config = changed(generators=(), reference__side=64, samples=(str(sources / name),))
         with pytest.raises(ValueError, match=rf"{name} have 28×28 pixels, but .* are padded to 32"):
             prepare(config)
     message = "have 64×64 pixels, .* 32×32; resize them to 32×32, or say --config.reference.side=32"
     with pytest.raises(ValueError, match=message):
-        prepare(changed(samples=(str(tmp_path / "fake.npy"),)))
+        prepare(changed(generators=(), samples=(str(tmp_path / "fake.npy"),)))
 
 
 def test_features_have_no_size(tmp_path):
