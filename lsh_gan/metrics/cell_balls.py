@@ -1,6 +1,6 @@
 """Balls around the rows of a set, table by table, and exact tests against them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ from lsh_gan.metrics import cell_kernels, refine
 from lsh_gan.metrics.cell_kernels import Bounds, DotProducts, Points, ShellProducts
 from lsh_gan.metrics.cells import CellBlocks, Grouped, grouped, pair_blocks, shells, tables_of
 from lsh_gan.metrics.distances import slack
-from lsh_gan.metrics.duplicates import DistinctPairs, representatives
+from lsh_gan.metrics.duplicates import representatives
 
 
 class Balls(NamedTuple):
@@ -65,7 +65,7 @@ def find(points: Points, cells: np.ndarray, rule: Rule, *, leave_one_out: bool) 
     tables = 1 if rule.joint else groups.tables
     inner, outer = (np.full((tables, n), -np.inf, np.float32) for _ in range(2))
     covered = np.zeros((tables, n), bool) if leave_one_out else None
-    members = _Members(groups, rule)
+    members, left_out = _Members(groups, rule), _left_out(groups, n, rule)
     for part, _ in shells(groups, groups):
         rows = part.members
         sq, near, norms = _nearest(points, part, rule)
@@ -76,9 +76,27 @@ def find(points: Points, cells: np.ndarray, rule: Rule, *, leave_one_out: bool) 
             following, _ = refine.bounds(sq[:, :, rule.k], norms, d)
             tied = following <= outer[:, rows]
             for table in range(tables):
-                _cover(covered[table], points, members, table, rows, near[table], tied[table])
-    covered = covered[:, standing] if leave_one_out else None
-    return Balls(points, standing, groups, inner, outer, covered)
+                some = np.flatnonzero(~left_out[table, rows])
+                around = near[table, some], tied[table, some]
+                _cover(covered[table], points, members, table, rows[some], *around)
+    balls = Balls(points, standing, groups, inner, outer, covered)
+    if not leave_one_out:
+        return balls
+    if left_out.any():
+        # They are nobody's candidates: without them no ball changes.
+        found = _hits(balls, balls, rule)[0]
+        covered |= left_out & (found.any(axis=0) if rule.joint else found)
+    return balls._replace(covered=covered[:, standing])
+
+
+def _left_out(groups: Grouped, n: int, rule: Rule) -> np.ndarray:
+    """Which rows the cap on a cell leaves out as candidates, bool `[t, n]`; joint: in all."""
+    out = np.zeros((groups.tables, n), bool)
+    for group in np.flatnonzero(groups.count > rule.max_cell):
+        start = groups.start[group]
+        rows = groups.order[start + rule.max_cell : start + groups.count[group]]
+        out[tables_of(groups.key[group]), rows] = True
+    return out.all(axis=0, keepdims=True) if rule.joint else out
 
 
 def _cover(
@@ -105,12 +123,11 @@ def _cover(
         sq = refine.exact_sq_distances(features, features, owners, near[tied].ravel())
         tied = tied[sq.reshape(-1, near.shape[1]).any(axis=1)]
     for some, cell in members.of_rows(rows[tied], table):
-        for row in some:
+        for _, sq in refine.sq_distances_to_others(features, some, cell):
             if covered[cell].all():
                 break
-            others = cell[cell != row]
-            sq = refine.exact_sq_distances(features, features, np.full(len(others), row), others)
-            covered[others[refine.within_next(sq, rule.k, rule.inclusive)]] = True
+            within = refine.within_next(sq, rule.k, rule.inclusive)
+            covered[cell[within.any(axis=0)]] = True
 
 
 class _Members:
@@ -238,10 +255,11 @@ class _Exact:
     def __init__(self, queries: Balls, candidates: Balls, rule: Rule):
         self._sides, self._rule = (queries, candidates), rule
         self._members = [_Members(side.groups, rule) for side in self._sides]
-        self._distinct = DistinctPairs(*(side.points.features for side in self._sides))
-        # Of equal rows, a cap may leave some out of their own cell, whose radii then differ.
-        self._capped = any(side.groups.largest > rule.max_cell for side in self._sides)
-        self._radii: dict = {}
+        self._sure = [
+            refine.in_own_units((side.inner, side.outer), side.points.frame.scale)
+            for side in self._sides
+        ]
+        self._radii: tuple[dict, dict] = {}, {}
 
     def settle(
         self, part: CellBlocks, masks: np.ndarray, in_candidates: np.ndarray, in_queries: np.ndarray
@@ -252,35 +270,63 @@ class _Exact:
             block, q, s = np.nonzero(mask[some])
             block = some[block]
             cell = part.query_cells[block, q]
-            rows = part.queries[block, q], part.candidates[block, s]
-            # A sample that is already known to lie in some ball needs no other one.
-            needed = ~found[part.tables[cell], rows[1 - owner]]
-            cell, rows = cell[needed], tuple(side[needed] for side in rows)
-            inside = self._inside(owner, *rows, part.keys[cell])
-            found[part.tables[cell[inside]], rows[1 - owner][inside]] = True
+            pairs = np.stack([part.queries[block, q], part.candidates[block, s], part.keys[cell]])
+            at = part.tables[cell], pairs[1 - owner]
+            for chosen in _few_at_first(at[0] * found.shape[1] + at[1]):
+                # A sample that is already known to lie in some ball needs no other one.
+                chosen = chosen[~found[at[0][chosen], at[1][chosen]]]
+                chosen = chosen[self._inside(owner, *pairs[:, chosen])]
+                found[at[0][chosen], at[1][chosen]] = True
 
     def _inside(self, owner: int, *pairs: np.ndarray) -> np.ndarray:
         """Whether pairs (query, candidate, key of their cell) lie in the ball of the owner."""
-        pairs, at = (pairs, slice(None)) if self._capped else self._distinct.of(*pairs)
         *rows, keys = pairs
         features = (side.points.features for side in self._sides)
         sq = refine.exact_sq_distances(*features, *rows)
-        owners = zip(keys.tolist(), rows[owner].tolist(), strict=True)
-        radii = np.array([self._radius(owner, *at) for at in owners])
-        return (sq <= radii if self._rule.inclusive else sq < radii)[at]
+        table = 0 if self._rule.joint else tables_of(keys)
+        inner, outer = (bound[table, rows[owner]] for bound in self._sure[owner])
+        inside = sq < inner
+        # Half of them are decided by the exact distance: radii are many distances each.
+        some = np.flatnonzero(~inside & (sq <= outer))
+        radius = self._sq_radii(owner, keys[some], rows[owner][some])
+        inside[some] = sq[some] <= radius if self._rule.inclusive else sq[some] < radius
+        return inside
 
-    def _radius(self, owner: int, cell: int, row: int) -> float:
-        """Squared distance to the k-th nearest candidate of a row of a cell (its key), float64."""
-        joint, k, side = self._rule.joint, self._rule.k, self._sides[owner]
-        key = (owner, row) if joint else (owner, row, cell)
-        if key not in self._radii:
-            members = self._members[owner]
-            if joint:
-                ((_, near),) = members.of_rows(np.array([row]), 0)
-            else:
-                near = members.of_groups(np.searchsorted(side.groups.key, [cell]))
-            near = near[near != row]
-            features = side.points.features
-            sq = refine.exact_sq_distances(features, features, np.full(len(near), row), near)
-            self._radii[key] = np.partition(sq, k - 1)[k - 1]
-        return self._radii[key]
+    def _sq_radii(self, owner: int, keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Squared distances to the k-th nearest candidate of rows of cells (keys), float64."""
+        features, k = self._sides[owner].points.features, self._rule.k
+        known = self._radii[owner]
+        asked = list(zip(keys.tolist(), rows.tolist(), strict=True))
+        if self._rule.joint:  # the same in all cells
+            asked = [(0, row) for _, row in asked]
+        new = np.array(sorted(set(asked) - known.keys()), np.int64).reshape(-1, 2)
+        for key in np.unique(new[:, 0]):
+            some = new[new[:, 0] == key, 1]
+            for owners, members in self._candidates(owner, key, some):
+                for of_some, sq in refine.sq_distances_to_others(features, owners, members):
+                    radii = np.partition(sq, k - 1, axis=1)[:, k - 1]
+                    known.update(zip(((key, row) for row in of_some.tolist()), radii, strict=True))
+        return np.array([known[pair] for pair in asked])
+
+    def _candidates(
+        self, owner: int, key: int, rows: np.ndarray
+    ) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+        members = self._members[owner]
+        if self._rule.joint:
+            return members.of_rows(rows, 0)
+        group = np.searchsorted(self._sides[owner].groups.key, [key])
+        return ((rows, members.of_groups(group)),)
+
+
+def _few_at_first(samples: np.ndarray) -> Iterator[np.ndarray]:
+    """Places of pairs: one of each sample (its number, `[pairs]`), then twice as many, and so on.
+
+    So that most are not looked at where one of them says yes.
+    """
+    order = np.argsort(samples, kind="stable")
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order)) - np.searchsorted(samples[order], samples[order])
+    first, end = 0, 1
+    while (chosen := np.flatnonzero((first <= rank) & (rank < end))).size:
+        yield chosen
+        first, end = end, 3 * end

@@ -57,7 +57,7 @@ def as_points(features: Array, frame: Frame) -> Points:
 
     On a CPU, XLA gathers at a quarter of NumPy's speed.
     """
-    on_host = on_cpu() or is_wide(features, frame.shift)
+    on_host = on_cpu() or is_wide(features, *frame)
     return Points(np.asarray(features) if on_host else jnp.asarray(features), frame)
 
 
@@ -66,7 +66,7 @@ def take(points: Points, rows: np.ndarray) -> Any:
     (shift, scale), x, rows = points.frame, points.features, np.maximum(rows, 0)
     if not isinstance(x, np.ndarray):
         return _take(x, rows, shift.astype(np.float32), np.float32(scale))
-    if is_wide(x, shift):
+    if is_wide(x, shift, scale):
         return narrow(x[rows], shift, scale)
     x = x[rows].astype(np.float32, copy=False)
     x -= shift.astype(np.float32)

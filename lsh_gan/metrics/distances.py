@@ -24,6 +24,7 @@ from lsh_gan.metrics.inputs import (
     narrow,
     on_host_if_free,
     readable_empty,
+    scale_for,
 )
 
 _UNIT = 2.0**-24  # unit roundoff of float32
@@ -31,8 +32,6 @@ TINY = 1e-30  # stands for underflow: largest features are within 2^10 of 1
 _IN_ORDER = 512  # terms of a dot product that are summed one after another
 _MIN_BLOCK = 128
 _ORDINARY = 2.0**10  # features up to so much larger or smaller than 1 are not scaled
-_TINIEST = 2.0**-1000  # smaller features are scaled as these, so that the scale is finite
-_SUBNORMAL = 2.0**100  # scale from which what float32 kernels take for 0 is more than rounding
 _SOME = 256  # rows that say where a set is and how wide; rows that the host moves at a time
 _FEW = 32  # up to one of so many pairs of a tile is entered by itself
 
@@ -87,6 +86,7 @@ def block_size(rows: int, memory_mb: int) -> int:
     return max(_MIN_BLOCK, min(limit, 2 ** math.ceil(math.log2(max(rows, 2)))))
 
 
+@np.errstate(over="ignore", invalid="ignore")  # `scale_for` refuses what is infinite
 def fit_frame(features: Array) -> Frame:
     """Returns the shift (mean) and scale (power of two near 1 / largest value) of a set.
 
@@ -106,8 +106,7 @@ def fit_frame(features: Array) -> Frame:
     if features.dtype != np.float64:
         mean = mean.astype(np.float32).astype(np.float64)
     largest = float(max(abs(highest - mean.min()), abs(lowest - mean.max())))
-    scale = 2.0 ** -math.ceil(math.log2(max(largest, _TINIEST))) if largest > 0 else 1.0
-    return Frame(mean, scale)
+    return Frame(mean, scale_for(largest))
 
 
 @jax.jit
@@ -140,7 +139,7 @@ def to_blocks(features: Array, frame: Frame, size: int, source: str) -> Blocks:
 
 
 def _cut_on_device(features: Array, frame: Frame, size: int) -> Iterator[jax.Array]:
-    as_is, wide = _stays(features, frame), _is_wide(features, frame)
+    as_is, wide = _stays(features, frame), is_wide(features, *frame)
     shift, scale = (np.zeros_like(frame.shift), 1.0) if wide else frame
     for start in range(0, features.shape[0], size):
         x = features[start : start + size]
@@ -163,7 +162,7 @@ def _cut_on_host(features: np.ndarray, frame: Frame, size: int) -> Iterator[np.n
     yield from (features[start : start + size] for start in range(0, kept, size))
     room = readable_empty((-(-(n - kept) // size) * size, d), np.float32)
     room[n - kept :] = 0
-    kind = np.float64 if _is_wide(features, frame) else np.float32
+    kind = np.float64 if is_wide(features, *frame) else np.float32
     shift, scale = frame.shift.astype(kind), kind(frame.scale)
     with np.errstate(over="ignore", invalid="ignore"):  # found by the norms
         for start in range(kept, n, _SOME):
@@ -174,14 +173,6 @@ def _cut_on_host(features: np.ndarray, frame: Frame, size: int) -> Iterator[np.n
 
 def _stays(features: Array, frame: Frame) -> bool:
     return not frame.shift.any() and frame.scale == 1 and features.dtype == np.float32
-
-
-def _is_wide(features: Array, frame: Frame) -> bool:
-    """Whether it takes float64 to move features: they are, or what float32 takes for 0 matters.
-
-    Others subtract exactly enough in float32.
-    """
-    return is_wide(features, frame.shift) or frame.scale > _SUBNORMAL
 
 
 def in_place(blocks: Blocks) -> Blocks:

@@ -9,10 +9,17 @@ from lsh_gan.metrics.inputs import Array
 _MANY = 4096  # pairs after which equal rows are looked for
 
 
-def first_of_equal(x: Array) -> np.ndarray:
-    """The first row that is equal to each row of x `[n, d]`, int64 `[n]`."""
+def first_of_equal(x: Array, rows: np.ndarray | None = None) -> np.ndarray:
+    """Where among some rows of x `[n, d]` the first one stands that is equal to each, int64.
+
+    Args:
+        x: The set.
+        rows: The rows, int; all if None.
+    """
     # Of digests: to sort the rows themselves takes two copies of all of them.
-    digests = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in np.asarray(x)]
+    host = np.asarray(x)
+    rows = range(len(host)) if rows is None else rows
+    digests = [hashlib.blake2b(host[i].tobytes(), digest_size=16).digest() for i in rows]
     _, first, at = np.unique(np.array(digests, "V16"), return_index=True, return_inverse=True)
     return first[at]
 
@@ -37,7 +44,7 @@ def representatives(features: Array, cells: np.ndarray, most: int) -> np.ndarray
     some = np.flatnonzero(count[number] > most)
     if len(some):
         # Rounding may give equal rows different cells.
-        own = first_of_equal(features[some]) * n + number[some]
+        own = first_of_equal(features, some) * n + number[some]
         _, first, own = np.unique(own, return_index=True, return_inverse=True)
         order = np.argsort(own, kind="stable")
         before = np.searchsorted(own[order], own[order])
@@ -53,31 +60,26 @@ class DistinctPairs:
         self._sets, self._firsts, self._seen = (x, y), None, 0
 
     def of(
-        self, rows_x: np.ndarray, rows_y: np.ndarray, *more: np.ndarray
+        self, rows_x: np.ndarray, rows_y: np.ndarray
     ) -> tuple[list[np.ndarray], np.ndarray | slice]:
         """Some pairs that stand for all, and where each is among them.
 
         Args:
             rows_x: int `[p]`.
             rows_y: int `[p]`.
-            more: What else tells pairs apart, int `[p]` each.
 
         Returns:
-            These arrays for distinct pairs, with the first of equal rows for each; and an index
-            from them to all pairs.
+            The same of distinct pairs, with the first of equal rows for each; and an index from
+            them to all pairs.
         """
-        pairs = [rows_x, rows_y, *more]
+        pairs = [rows_x, rows_y]
         self._seen += len(rows_x)
         # All rows are read to find equal ones, so that it pays off for as many pairs.
         if self._seen < max(_MANY, *map(len, self._sets)):
             return pairs, slice(None)
         if self._firsts is None:
             self._firsts = [first_of_equal(x) for x in self._sets]
-        pairs[:2] = (firsts[p] for firsts, p in zip(self._firsts, pairs[:2], strict=True))
-        number = np.zeros(len(rows_x), np.int64)
-        for part in pairs:  # numbered anew after each, so that they do not overflow
-            values, of_part = np.unique(part, return_inverse=True)
-            _, kept, number = np.unique(
-                number * len(values) + of_part, return_index=True, return_inverse=True
-            )
-        return [part[kept] for part in pairs], number
+        x, y = (firsts[rows] for firsts, rows in zip(self._firsts, pairs, strict=True))
+        number = x * len(self._sets[1]) + y
+        _, kept, at = np.unique(number, return_index=True, return_inverse=True)
+        return [x[kept], y[kept]], at

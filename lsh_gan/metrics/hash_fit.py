@@ -15,7 +15,7 @@ from lsh_gan.metrics import hashing
 from lsh_gan.metrics.checks import check_type
 from lsh_gan.metrics.distances import move
 from lsh_gan.metrics.hashing import Hasher, HashSpec, filled, norms_about, project
-from lsh_gan.metrics.inputs import Array, narrow
+from lsh_gan.metrics.inputs import ORDINARY, Array, narrow, scale_for
 from lsh_gan.metrics.streams import SAMPLE_ROWS
 
 CENTRAL = 0.9  # share of the reference that a fit looks at
@@ -128,6 +128,7 @@ def _members(key: jax.Array, spec: HashSpec, pool: int) -> np.ndarray:
     return order[:, :b].astype(np.int32)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # `scale_for` refuses what is infinite
 def _centre(sample: Array) -> tuple[np.ndarray, float, bool]:
     """Mean of the central rows, float64 `[d]`, a scale, and whether the mean is near the origin.
 
@@ -143,7 +144,11 @@ def _centre(sample: Array) -> tuple[np.ndarray, float, bool]:
         weights = (np.arange(len(x)) < rows) / np.float32(rows)
         mean, low, high = (np.asarray(v) for v in _summary(x, weights.astype(np.float32)))
     largest = float(max((high - mean).max(), (mean - low).max()))
-    scale = 2.0 ** -math.ceil(math.log2(largest)) if largest > 0 else 1.0
+    if not wide and not 1 / ORDINARY < largest < ORDINARY:  # 0 too: kernels take tiny ones for it
+        exact = np.asarray(sample).astype(np.float64)
+        if np.ptp(exact, axis=0).any():
+            return _centre(exact)
+    scale = scale_for(largest)
     if wide:
         x = filled(narrow(sample, mean, scale))
         norms, near = norms_about(x, np.zeros(len(mean), np.float32), np.float32(1)), False

@@ -213,14 +213,16 @@ def project(hasher: Hasher, features: Array, *, norms: bool = True) -> Projected
     Features are multiplied as they come, and μ is taken off the products, unless it is so large
     that float32 would lose what is behind it: then a shifted copy is made first.
     """
-    shift, scale = hasher.shift.astype(np.float32), np.float32(hasher.scale)
     offsets, directions = hasher.offsets, jnp.asarray(hasher.directions)
-    moved = is_wide(features, hasher.shift)
-    x = filled(narrow(features, hasher.shift, hasher.scale) if moved else features)
-    if not moved and not len(offsets):
-        x, moved = move(x, shift, scale), True
+    if is_wide(features, hasher.shift, hasher.scale):
+        x, moved = filled(narrow(features, hasher.shift, hasher.scale)), True
+    else:
+        x, moved = filled(features), False
+        shift, scale = hasher.shift.astype(np.float32), np.float32(hasher.scale)
+        if not len(offsets):
+            x, moved = move(x, shift, scale), True
     if moved:
-        shift, scale = np.zeros_like(shift), np.float32(1)
+        shift, scale = np.zeros(len(hasher.shift), np.float32), np.float32(1)
         offsets = np.zeros(len(directions), np.float32)
     found = norms_about(x, shift, scale) if norms else None
     return Projected(dots(directions, x), found, offsets, scale)

@@ -1,5 +1,6 @@
 """Feature sets on entry: arrays or iterables of batches, checked before any heavy work."""
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -13,6 +14,9 @@ Array = np.ndarray | jax.Array
 _DTYPES = tuple(np.dtype(t) for t in (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64))
 _CHECK_ROWS = 1024
 _ALIGNMENT = 64  # bytes
+ORDINARY = 2.0**100  # scales up to it and down to its inverse leave float32 and float64 room
+_LARGEST = 2.0**500
+_TINIEST = 2.0**-1000  # smaller differences are scaled as these, so that the scale is finite
 
 
 def as_features(
@@ -175,13 +179,34 @@ def check_finite(features: Array, source: str, *, first_row: int = 0) -> None:
         raise ValueError(f"{source} has NaN or Inf in row {row + first_row}.")
 
 
-def is_wide(features: Array, shift: np.ndarray) -> bool:
-    """Whether `features - shift` needs float64: the features are, or the shift is of such."""
-    return features.dtype == np.float64 or bool((shift != shift.astype(np.float32)).any())
+def scale_for(largest: float) -> float:
+    """The power of two that brings differences of features up to `largest` near 1.
+
+    Raises:
+        ValueError: Their squares would be infinite.
+    """
+    if not largest < _LARGEST:
+        raise ValueError(
+            f"The features span {largest:.2g}; expected less than {_LARGEST:.2g}, whose square "
+            "float64 holds."
+        )
+    return 2.0 ** -math.ceil(math.log2(max(largest, _TINIEST))) if largest > 0 else 1.0
 
 
+def is_wide(features: Array, shift: np.ndarray, scale: float) -> bool:
+    """Whether it takes float64 to move features: they or the shift are, or the scale is extreme.
+
+    Then what kernels in float32 take for 0 or for infinite is more than rounding. Others subtract
+    exactly enough in float32.
+    """
+    if features.dtype == np.float64 or not 1 / ORDINARY < scale < ORDINARY:
+        return True
+    with np.errstate(over="ignore"):
+        return bool((shift != shift.astype(np.float32)).any())
+
+
+@np.errstate(over="ignore")  # found as values that are not finite
 def narrow(features: Array, shift: np.ndarray, scale: float) -> np.ndarray:
     """`(features - shift) * scale` in float64, returned in float32."""
-    return ((np.asarray(features).astype(np.float64, copy=False) - shift) * scale).astype(
-        np.float32
-    )
+    moved = (np.asarray(features).astype(np.float64, copy=False) - shift) * scale
+    return moved.astype(np.float32)

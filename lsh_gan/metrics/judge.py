@@ -12,8 +12,6 @@ from lsh_gan.metrics.inputs import Array
 from lsh_gan.metrics.knn_reference import KnnReference
 from lsh_gan.metrics.nearest import Nearest
 
-_ORDINARY = 2.0**100  # scales of features whose squares float64 holds with room to spare
-
 
 class Kind(enum.IntEnum):
     """What a comparison of a row g of G with a row r of R asks."""
@@ -39,17 +37,6 @@ class Memberships(NamedTuple):
     covered: np.ndarray
 
 
-def _in_own_units(balls: refine.BallBounds, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of squared radii for distances of features as given, float64 `[n]` each.
-
-    No bounds where squares of the features are no ordinary float64 numbers.
-    """
-    bounds = (np.concatenate(part).astype(np.float64) for part in balls)
-    if not 1 / _ORDINARY < scale < _ORDINARY:
-        return tuple(np.full(len(b), end) for b, end in zip(bounds, (-np.inf, np.inf), strict=True))
-    return tuple(b / scale**2 for b in bounds)
-
-
 class Judge:
     """Decides open comparisons in float64; an exact radius is computed once.
 
@@ -67,7 +54,10 @@ class Judge:
     ):  # fmt: skip
         self.fitted, self.generated = fitted, generated
         self.outer = [np.concatenate(b.outer) for b in balls]
-        self.sure = [_in_own_units(b, fitted.frame.scale) for b in balls]
+        self.sure = [
+            refine.in_own_units((np.concatenate(part) for part in b), fitted.frame.scale)
+            for b in balls
+        ]
         self.sources = (
             (fitted.features, fitted.blocks, fitted.nearest, fitted.k),
             (generated, blocks, nearest, fitted.k),

@@ -37,6 +37,7 @@ from lsh_gan.metrics.votes import GROUPS, check_votes, join, least_yeses
 
 # `num_bits='auto'`: other rows that the cells of a recognised row hold, over log2(n).
 CELL_ROWS_PER_LOG2 = 1 / 3
+_MOST_ROWS = 2**31 - 1  # they are numbered in int32
 
 
 class LshKnnReference(NamedTuple):
@@ -142,7 +143,7 @@ def _rule(k: int, votes: float | None, inclusive: bool, max_cell: int, memory_mb
     check_flags(inclusive=inclusive)
     if k < 1 or max_cell <= k:
         raise ValueError(f"k = {k}, max_cell = {max_cell}; expected 1 <= k < max_cell, k <= n - 2.")
-    return Rule(k, inclusive, votes is None, max_cell, memory_mb)
+    return Rule(k, inclusive, votes is None, min(max_cell, _MOST_ROWS), memory_mb)
 
 
 def _fit(

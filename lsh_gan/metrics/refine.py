@@ -1,14 +1,14 @@
 """Second look, in float64, at the few comparisons that float32 cannot decide."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from lsh_gan.metrics.distances import TINY, Blocks, dots, slack, sq_distance_bounds
-from lsh_gan.metrics.inputs import Array
+from lsh_gan.metrics.inputs import ORDINARY, Array
 from lsh_gan.metrics.nearest import Nearest
 
 _FEW_ROWS, _ROWS = 32, 128  # rows whose radii are found at a time, so that two programs do
@@ -42,6 +42,17 @@ def bounds(sq_radii: np.ndarray, sq_norms: np.ndarray, d: int) -> tuple[np.ndarr
     error = np.float32(slack(d)) * (sq_norms + (np.sqrt(sq_norms) + np.sqrt(radii)) ** 2)
     error += np.float32(TINY)
     return tuple(np.where(ball, b, np.float32(-np.inf)) for b in (radii - error, radii + error))
+
+
+def in_own_units(bounds: Iterable[np.ndarray], scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of squared radii for distances of features as given, float64, from float32 ones.
+
+    No bounds where squares of the features are no ordinary float64 numbers.
+    """
+    inner, outer = (bound.astype(np.float64) for bound in bounds)
+    if not 1 / ORDINARY < scale < ORDINARY:
+        return np.full_like(inner, -np.inf), np.full_like(outer, np.inf)
+    return inner / scale**2, outer / scale**2
 
 
 def all_sq_norms(blocks: Blocks) -> np.ndarray:
@@ -88,6 +99,27 @@ def exact_sq_distances(x: Array, y: Array, rows_x: np.ndarray, rows_y: np.ndarra
     return out
 
 
+def sq_distances_to_others(
+    features: Array, rows: np.ndarray, members: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields some of the rows, and their squared distances to members but themselves.
+
+    Args:
+        features: The set, `[n, d]`.
+        rows: int `[q]`.
+        members: Rows that they are compared with, int `[s]`.
+
+    Yields:
+        int `[some]`, and float64 `[some, s]`, inf where a row meets itself.
+    """
+    step = max(1, _CHUNK_VALUES // len(members))
+    for start in range(0, len(rows), step):
+        some = rows[start : start + step]
+        pairs = np.repeat(some, len(members)), np.tile(members, len(some))
+        sq = exact_sq_distances(features, features, *pairs).reshape(len(some), -1)
+        yield some, np.where(some[:, None] == members, np.inf, sq)
+
+
 @jax.jit
 def _within(dot, x_sq, y_sq, outer, share):
     """Which pairs of a tile may have a squared distance of at most `outer` `[a]`."""
@@ -130,7 +162,7 @@ def exact_sq_radii(
     sq = exact_sq_distances(features, features, np.repeat(rows, held.shape[1]), held.ravel())
     radii = np.partition(sq.reshape(held.shape), k - 1, axis=1)[:, k - 1]
     last, _ = bounds(nearest.sq[rows, -1], all_sq_norms(blocks)[rows], features.shape[1])
-    open_rows = last <= outer[rows]
+    open_rows = (last <= outer[rows]) & (radii > 0)  # none is nearer than an equal row
     if open_rows.any():
         radii[open_rows] = _searched(features, blocks, outer, rows[open_rows], k)
     return radii
@@ -214,10 +246,12 @@ def within_next(sq: np.ndarray, k: int, inclusive: bool) -> np.ndarray:
     """Which of some neighbours lie in a ball that reaches to the next one when they are left out.
 
     Args:
-        sq: Exact squared distances of all that are as near as the k-th, and perhaps more, `[p]`.
+        sq: Exact squared distances of all that are as near as the k-th, and perhaps more, `[*, p]`.
         k: Neighbours that define the radius.
         inclusive: Whether a point on the sphere belongs to the ball.
     """
-    radius = np.partition(sq, k - 1)[k - 1]
+    radius = np.partition(sq, k - 1, axis=-1)[..., k - 1 : k]
     within = sq <= radius
-    return within if inclusive or within.sum() == k else sq < radius
+    if inclusive:
+        return within
+    return np.where(within.sum(axis=-1, keepdims=True) == k, within, sq < radius)

@@ -2,14 +2,17 @@
 
 import numpy as np
 import pytest
+from draws import draw
 
-from lsh_gan.metrics import duplicates
+from lsh_gan.metrics import duplicates, knn_precision_recall, refine
 
 
 def test_first_of_equal():
     x = np.array([[1, 2], [3, 4], [1, 2], [1, 4], [3, 4]])
     for dtype in (np.float16, np.float32, np.float64):
         assert duplicates.first_of_equal(x.astype(dtype)).tolist() == [0, 1, 0, 3, 1]
+    some = np.array([1, 2, 4])
+    assert duplicates.first_of_equal(x, some).tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize("most", [1, 3])
@@ -28,3 +31,19 @@ def test_few_rows_stand_for_equal_ones(most):
     kept, count = np.unique(rows[themselves], axis=0, return_counts=True)
     np.testing.assert_array_equal(kept, every)
     np.testing.assert_array_equal(count, np.minimum(occurring, most))
+
+
+def test_a_row_that_is_drawn_again_and_again(monkeypatch):
+    """All are in the ball of one reference point: no radius of an equal row is looked for."""
+    compared = []
+    exact = refine.exact_sq_distances
+
+    def counted(x, y, i, j):
+        compared.append(len(i))
+        return exact(x, y, i, j)
+
+    monkeypatch.setattr(refine, "exact_sq_distances", counted)
+    r = draw(500, 8)
+    scores = knn_precision_recall(r, np.tile(r[:1], (500, 1)), ceiling=False)
+    assert (scores.precision, scores.recall) == (1, 1 / 500)
+    assert 0 < sum(compared) < 20 * 500

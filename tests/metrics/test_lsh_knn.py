@@ -173,6 +173,24 @@ def test_cap_leaves_candidates_out_and_not_samples():
     assert scores.recall == pytest.approx(whole.recall, abs=0.15)
 
 
+@pytest.mark.parametrize("votes", [None, 0.5])
+def test_ceiling_with_a_cap(votes):
+    """40 rows of the cell are candidates; another of them must have a ball that holds the row."""
+    r, g = draw_pair("normal", 150, 60, 3)
+    fitted = lsh_knn_fit(KEY, r, spec=ONE_CELL, votes=votes, max_cell=40)
+    sq, candidates = sq_distances(r, r), fitted.balls.groups.order[:40]
+    covered = []
+    for i in range(150):
+        others = candidates[candidates != i]
+        among = np.sort(sq[np.ix_(others, others)], axis=1)  # each is its own nearest
+        covered.append((sq[i, others] <= among[:, 3]).any())
+    assert fitted.ceiling == pytest.approx((np.mean(covered), np.mean(covered), 150), rel=1e-12)
+    assert 0.3 < np.mean(covered) < 1
+    scores = lsh_knn_score(fitted, g)
+    assert scores.capped > 0
+    assert scores.recall_ceiling < scores.precision_ceiling  # 60 rows cover less than 150
+
+
 @pytest.mark.parametrize("kind", ["normal", "copies"])
 @pytest.mark.parametrize("votes", [None, 0.5])
 def test_ceiling_leaves_each_row_out(kind, votes):

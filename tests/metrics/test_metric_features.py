@@ -176,3 +176,35 @@ def test_lsh_looks_at_what_it_can_before_it_reads_the_reference():
         lsh_precision_recall(KEY, R, G[:, :4])
     with pytest.raises(AssertionError, match="the reference was read"):
         lsh_precision_recall(KEY, unread(), G)
+
+
+EXTREMES = [
+    (2.0**125, np.float32), (2.0**-130, np.float32), (2.0**125, jnp.bfloat16),
+    (2.0**400, np.float64), (2.0**-400, np.float64), (2.0**-1040, np.float64),
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("factor", "dtype"), EXTREMES)
+def test_extreme_features_score_as_ordinary_ones(factor, dtype):
+    """In steps of 1 / 8, which all types hold, subnormal ones too: multiples of powers of two."""
+    r, g = (np.round(8 * draw(80, 6, seed)).clip(-31, 31) / 8 for seed in (1, 2))
+    extreme = [np.asarray(x, np.float64) * factor for x in (r, g)]
+    extreme = [x.astype(dtype) for x in extreme]
+    for score in (
+        functools.partial(knn_precision_recall, ceiling=False),
+        functools.partial(lsh_precision_recall, KEY),
+        functools.partial(lsh_knn_precision_recall, KEY),
+    ):
+        # A hash that is fitted in float64 has other last bits: a row or so changes its cell.
+        assert score(*extreme)[:2] == pytest.approx(score(r, g)[:2], abs=1.1 / 80)
+        assert score(r, g).precision < 1
+
+
+@pytest.mark.parametrize(
+    "score", [knn_precision_recall, functools.partial(lsh_precision_recall, KEY)]
+)
+def test_features_whose_squares_overflow_float64(score):
+    x = 1e300 * draw(80, 6).astype(np.float64)
+    with pytest.raises(ValueError, match=r"span .*e\+300; expected less than 3.3e\+150"):
+        score(x, x)

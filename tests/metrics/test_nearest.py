@@ -1,26 +1,17 @@
 """Nearest others and hits against float64, in the form for CPUs and the one for accelerators."""
 
-import jax
 import numpy as np
 import pytest
 
 from lsh_gan.metrics import (
-    HashSpec,
     distances,
     duplicates,
     knn,
     knn_hits,
     knn_precision_recall,
-    lsh_knn_precision_recall,
     nearest,
     refine,
 )
-
-
-def lsh_knn_in_cells(r, g, **options):
-    spec = HashSpec(family="affine", num_tables=3, num_bits=1, radius_bins=0)
-    return lsh_knn_precision_recall(jax.random.key(0), r, g, spec=spec, **options)
-
 
 FORMS = {"threshold": nearest._by_threshold, "selection": nearest._by_selection}
 
@@ -83,14 +74,13 @@ def test_both_forms_of_a_tile_find_the_same(monkeypatch):
 
 
 @pytest.mark.parametrize("inclusive", [True, False])
-@pytest.mark.parametrize("score", [knn_precision_recall, lsh_knn_in_cells])
-def test_equal_rows_are_looked_at_once(monkeypatch, score, inclusive):
+def test_equal_rows_are_looked_at_once(monkeypatch, inclusive):
     """A collapsed generator repeats one image: what is open of equal rows is decided for all."""
     rng = np.random.default_rng(0)
     r = rng.integers(0, 5, (200, 2)).astype(np.float32)
     g = np.concatenate([np.repeat(r[:1], 80, axis=0), rng.integers(0, 9, (90, 2))])
     options = {"membership": True, "inclusive": inclusive, "ceiling": False}
-    apart = score(r, g.astype(np.float32), **options)
+    apart = knn_precision_recall(r, g.astype(np.float32), **options)
     compared = []
     exact = refine.exact_sq_distances
     monkeypatch.setattr(
@@ -98,10 +88,10 @@ def test_equal_rows_are_looked_at_once(monkeypatch, score, inclusive):
         "exact_sq_distances",
         lambda x, y, i, j: compared.append(len(i)) or exact(x, y, i, j),
     )
-    score(r, g.astype(np.float32), **options)
+    knn_precision_recall(r, g.astype(np.float32), **options)
     one_by_one, compared[:] = sum(compared), []
     monkeypatch.setattr(duplicates, "_MANY", 1)
-    together = score(r, g.astype(np.float32), **options)
+    together = knn_precision_recall(r, g.astype(np.float32), **options)
     assert sum(compared) < one_by_one
     assert 0 < together.precision + together.recall < 2
     for field in ("precision", "recall", "density", "coverage"):
