@@ -255,10 +255,6 @@ class _Exact:
     def __init__(self, queries: Balls, candidates: Balls, rule: Rule):
         self._sides, self._rule = (queries, candidates), rule
         self._members = [_Members(side.groups, rule) for side in self._sides]
-        self._sure = [
-            refine.in_own_units((side.inner, side.outer), side.points.frame.scale)
-            for side in self._sides
-        ]
         self._radii: tuple[dict, dict] = {}, {}
 
     def settle(
@@ -284,7 +280,9 @@ class _Exact:
         features = (side.points.features for side in self._sides)
         sq = refine.exact_sq_distances(*features, *rows)
         table = 0 if self._rule.joint else tables_of(keys)
-        inner, outer = (bound[table, rows[owner]] for bound in self._sure[owner])
+        side = self._sides[owner]
+        bounds = (bound[table, rows[owner]] for bound in (side.inner, side.outer))
+        inner, outer = refine.in_own_units(bounds, side.points.frame.scale)
         inside = sq < inner
         # Half of them are decided by the exact distance: radii are many distances each.
         some = np.flatnonzero(~inside & (sq <= outer))
