@@ -282,13 +282,12 @@ class _Exact:
         table = 0 if self._rule.joint else tables_of(keys)
         side = self._sides[owner]
         bounds = (bound[table, rows[owner]] for bound in (side.inner, side.outer))
-        inner, outer = refine.in_own_units(bounds, side.points.frame.scale)
-        inside = sq < inner
-        # Half of them are decided by the exact distance: radii are many distances each.
-        some = np.flatnonzero(~inside & (sq <= outer))
-        radius = self._sq_radii(owner, keys[some], rows[owner][some])
-        inside[some] = sq[some] <= radius if self._rule.inclusive else sq[some] < radius
-        return inside
+        bounds = refine.in_own_units(bounds, side.points.frame.scale)
+
+        def radii(some: np.ndarray) -> np.ndarray:
+            return self._sq_radii(owner, keys[some], rows[owner][some])
+
+        return refine.within_balls(sq, bounds, radii, self._rule.inclusive)
 
     def _sq_radii(self, owner: int, keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Squared distances to the k-th nearest candidate of rows of cells (keys), float64."""

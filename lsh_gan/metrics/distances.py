@@ -32,7 +32,8 @@ TINY = 1e-30  # stands for underflow: largest features are within 2^10 of 1
 _IN_ORDER = 512  # terms of a dot product that are summed one after another
 _MIN_BLOCK = 128
 _ORDINARY = 2.0**10  # features up to so much larger or smaller than 1 are not scaled
-_SOME = 256  # rows that say where a set is and how wide; rows that the host moves at a time
+_SOME = 256  # rows that say where a set is and how wide
+_MOVED = 256  # rows that the host moves at a time
 _FEW = 32  # up to one of so many pairs of a tile is entered by itself
 
 
@@ -165,8 +166,8 @@ def _cut_on_host(features: np.ndarray, frame: Frame, size: int) -> Iterator[np.n
     kind = np.float64 if is_wide(features, *frame) else np.float32
     shift, scale = frame.shift.astype(kind), kind(frame.scale)
     with np.errstate(over="ignore", invalid="ignore"):  # found by the norms
-        for start in range(kept, n, _SOME):
-            x = features[start : start + _SOME].astype(kind)
+        for start in range(kept, n, _MOVED):
+            x = features[start : start + _MOVED].astype(kind)
             room[start - kept : start - kept + len(x)] = (x - shift) * scale
     yield from room.reshape(-1, size, d)
 

@@ -75,7 +75,9 @@ def encoded(hasher: Hasher, features: Any, source: str) -> Iterator[Codes]:
     """Yields full-length codes, batch by batch: `[t, rows]` and `[rows]`, see `Codes`.
 
     Raises:
-        TypeError, ValueError: As `encode`; the message names `source` and the row.
+        TypeError: Features that are not floating-point arrays.
+        ValueError: NaN, Inf, a d other than the hasher's, or no rows; the message names `source`
+            and the row.
     """
     under_way: list[tuple[Codes, Any, int]] = []
     rows = 0

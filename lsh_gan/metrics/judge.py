@@ -100,13 +100,12 @@ class Judge:
         (g, r), at = self.distinct.of(g, r)
         sq = refine.exact_sq_distances(self.generated, self.fitted.features, g, r)
         owners = g if kind is Kind.IN_G else r
-        inner, outer = (bound[owners] for bound in self.sure[kind])
-        inside = sq < inner
-        # Half of them are decided by the exact distance: radii are several distances each.
-        some = np.flatnonzero(~inside & (sq <= outer))
-        radius = self._radii(kind, owners[some])
-        inside[some] = sq[some] <= radius if self.fitted.inclusive else sq[some] < radius
-        return inside[at]
+        bounds = tuple(bound[owners] for bound in self.sure[kind])
+
+        def radii(some: np.ndarray) -> np.ndarray:
+            return self._radii(kind, owners[some])
+
+        return refine.within_balls(sq, bounds, radii, self.fitted.inclusive)[at]
 
     def _radii(self, kind: Kind, owners: np.ndarray) -> np.ndarray:
         features, blocks, nearest, k = self.sources[kind]

@@ -1,7 +1,7 @@
 """Second look, in float64, at the few comparisons that float32 cannot decide."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -53,6 +53,29 @@ def in_own_units(bounds: Iterable[np.ndarray], scale: float) -> tuple[np.ndarray
     if not 1 / ORDINARY < scale < ORDINARY:
         return np.full_like(inner, -np.inf), np.full_like(outer, np.inf)
     return inner / scale**2, outer / scale**2
+
+
+def within_balls(
+    sq: np.ndarray,
+    bounds: tuple[np.ndarray, np.ndarray],
+    radii: Callable[[np.ndarray], np.ndarray],
+    inclusive: bool,
+) -> np.ndarray:
+    """Which exact squared distances lie within balls, bool `[p]`.
+
+    Args:
+        sq: float64 `[p]`.
+        bounds: Lower and upper bounds of the squared radii, see `in_own_units`.
+        radii: Gives exact squared radii, float64, at places among the p; asked where bounds leave
+            it open, since a radius is many distances.
+        inclusive: Whether a point on the sphere belongs to the ball.
+    """
+    inner, outer = bounds
+    inside = sq < inner
+    some = np.flatnonzero(~inside & (sq <= outer))
+    radius = radii(some)
+    inside[some] = sq[some] <= radius if inclusive else sq[some] < radius
+    return inside
 
 
 def all_sq_norms(blocks: Blocks) -> np.ndarray:
