@@ -234,19 +234,26 @@ def _hits(queries: Balls, candidates: Balls, rule: Rule) -> tuple[np.ndarray, np
         products = ShellProducts(*points, a, b, blocks, rule.memory_mb)
         for of_one_shape in blocks:
             for part, (hit_q, hit_s, unsure) in products.each(compare, of_one_shape):
-                in_candidates[part.tables[part.query_cells[hit_q]], part.queries[hit_q]] = True
-                in_queries[part.tables[part.candidate_cells[hit_s]], part.candidates[hit_s]] = True
+                _enter(in_candidates, hit_q, part.tables, part.query_cells, part.queries)
+                _enter(in_queries, hit_s, part.tables, part.candidate_cells, part.candidates)
                 if unsure is not None:
                     exact.settle(part, unsure, in_candidates, in_queries)
     return in_candidates, in_queries
 
 
 def _gather(balls: Balls, tables: np.ndarray, cells: np.ndarray, rows: np.ndarray) -> list:
-    """Bounds of the balls of rows of cells; -inf where there is no row."""
-    table = np.minimum(tables[cells], len(balls.inner) - 1)
-    none = rows < 0
-    bounds = (b[table, rows] for b in (balls.inner, balls.outer))
-    return [np.where(none, np.float32(-np.inf), b) for b in bounds]
+    """Bounds of the balls of rows of cells; any where there is no row, whose norm is inf."""
+    t, n = balls.inner.shape
+    at = (np.minimum(tables, t - 1) * n).take(cells) + rows
+    return [b.ravel().take(at) for b in (balls.inner, balls.outer)]
+
+
+def _enter(
+    found: np.ndarray, hit: np.ndarray, tables: np.ndarray, cells: np.ndarray, rows: np.ndarray
+) -> None:
+    """Marks in bool `[t, n]` the rows of cells that are hit, bool `[blocks, q]`."""
+    at = np.flatnonzero(hit)
+    found[tables[cells.ravel()[at]], rows.ravel()[at]] = True
 
 
 class _Exact:

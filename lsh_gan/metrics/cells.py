@@ -205,13 +205,12 @@ def _fill(side: _Side, cell, block, width: int) -> tuple[np.ndarray, np.ndarray]
     """Rows and cells of blocks, `[blocks, width]` each, from cells `[c]` in blocks `[c]`."""
     before = np.cumsum(side.count) - side.count
     place = np.arange(side.count.sum())
-    own = np.repeat(np.arange(len(cell)), side.count)
     first = before[np.flatnonzero(np.append(True, block[1:] != block[:-1]))]
-    at = block[own] * width + place - first[block[own]]
+    at = place + np.repeat(block * width - first[block], side.count)
     rows = np.full((block[-1] + 1, width), -1, np.int32)
     cells = np.full_like(rows, -1)
-    rows.ravel()[at] = side.order[side.start[own] + place - before[own]]
-    cells.ravel()[at] = cell[own]
+    rows.ravel()[at] = side.order.take(place + np.repeat(side.start - before, side.count))
+    cells.ravel()[at] = np.repeat(cell.astype(np.int32), side.count)
     return rows, cells
 
 
@@ -219,8 +218,9 @@ def batched(blocks: CellBlocks, size: int) -> Iterator[CellBlocks]:
     """Cuts blocks into batches of `size`, the last filled with empty blocks."""
     for first in range(0, len(blocks.queries), size):
         part = [x[first : first + size] for x in blocks[:4]]
-        fill = ((0, size - len(part[0])), (0, 0))
-        yield CellBlocks(*(np.pad(x, fill, constant_values=-1) for x in part), *blocks[4:])
+        if fill := size - len(part[0]):
+            part = [np.pad(x, ((0, fill), (0, 0)), constant_values=-1) for x in part]
+        yield CellBlocks(*part, *blocks[4:])
 
 
 def capped_share(a: Grouped, b: Grouped, cap: int) -> float:
