@@ -323,7 +323,7 @@ class _Exact:
 
 
 def _few_at_first(samples: np.ndarray) -> Iterator[np.ndarray]:
-    """Places of pairs: one of each sample (its number, `[pairs]`), then twice as many, and so on.
+    """Places of pairs: one of each sample (its number, `[pairs]`), then 2, 6, 18 more, and so on.
 
     So that most are not looked at where one of them says yes.
     """

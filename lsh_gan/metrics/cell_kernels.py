@@ -66,9 +66,10 @@ def take(points: Points, rows: np.ndarray) -> Any:
     (shift, scale), x, rows = points.frame, points.features, np.maximum(rows, 0)
     if not isinstance(x, np.ndarray):
         return _take(x, rows, shift.astype(np.float32), np.float32(scale))
+    x = x.take(rows, axis=0)  # three times as fast as x[rows]
     if is_wide(x, shift, scale):
-        return narrow(x[rows], shift, scale)
-    x = x.take(rows, axis=0).astype(np.float32, copy=False)  # three times as fast as x[rows]
+        return narrow(x, shift, scale)
+    x = x.astype(np.float32, copy=False)
     x -= shift.astype(np.float32)
     x *= np.float32(scale)
     return x

@@ -45,9 +45,15 @@ def bounds(sq_radii: np.ndarray, sq_norms: np.ndarray, d: int) -> tuple[np.ndarr
 
 
 def in_own_units(bounds: Iterable[np.ndarray], scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of squared radii for distances of features as given, float64, from float32 ones.
+    """Bounds of squared radii for distances of features as given, from those of scaled features.
 
-    No bounds where squares of the features are no ordinary float64 numbers.
+    Args:
+        bounds: Lower and upper bounds, float32 `[p]` each.
+        scale: What features were multiplied by; where it is extreme, squares of the features are
+            no ordinary float64 numbers, and nothing is bounded.
+
+    Returns:
+        Lower and upper bounds, float64 `[p]` each.
     """
     inner, outer = (bound.astype(np.float64) for bound in bounds)
     if not 1 / ORDINARY < scale < ORDINARY:
