@@ -71,7 +71,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.search.seed = 1_000  # of the latents inside the search; not among `seeds`
 
     # How the two sets of features are compared.
-    config.metrics = ("knn", "lsh_knn", "lsh")
+    config.metrics = ("knn", "lsh_knn", "lsh")  # and kid, fid: in the features of the run
     config.k = 3  # neighbours that define a radius
     config.inclusive = True  # a distance equal to the radius counts as inside
     config.memory_mb = 256  # for blocks of distances
@@ -82,12 +82,15 @@ def get_config() -> ml_collections.ConfigDict:
     config.hash.num_bits = config_dict.FieldReference("auto", field_type=object)
     config.hash.ceiling_target = 0.85
     config.hash.radius_bins = 8  # 0 turns them off
-    config.hash.width = 1.5  # of the cells of pstable, in standard deviations
+    config.hash.width = 1.5  # of a digit of pstable, in standard deviations
     config.hash.num_directions = 128  # of the pool that tables draw from; 0: all their own
-    config.hash.min_count = 1  # reference points that make a cell count
+    config.hash.min_count = 1  # reference points that a bucket must hold
     # Share of tables that must agree; None: the mean over tables.
     config.hash.votes = config_dict.FieldReference(0.5, field_type=object)
     config.hash.seed = 0
+    config.lsh_knn = ml_collections.ConfigDict()
+    config.lsh_knn.num_tables = 12
+    config.lsh_knn.bucket_rows = 32  # candidates of each set in a bucket, at the most
 
     config.num_columns = 10  # images a row of the sample grids
     return config

@@ -13,16 +13,14 @@ from absl import logging
 
 import lsh_gan
 from lsh_gan import metrics
-from lsh_gan.cache import kept
 from lsh_gan.errors import choose
 from lsh_gan.features import FeatureNetwork
-from lsh_gan.metrics import HashSpec, LshReference, PrecisionRecall, storage
-from lsh_gan.metrics.hash_fit import draw_hash
+from lsh_gan.metrics import HashSpec, LshReference, hashing
 
 CACHE_FOLDER = "cache"
 SKETCH_FILE = "reference.sketch"  # in the work folder
 
-Score = Callable[[jax.Array], PrecisionRecall]
+Score = Callable[[jax.Array], NamedTuple]
 
 
 class ReferenceFeatures(NamedTuple):
@@ -65,41 +63,33 @@ def feature_source(
     )
 
 
+class Distance(NamedTuple):
+    """A distance between the distributions of two sets of features."""
+
+    distance: float
+
+
 def _knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
-    source = (
-        f"{reference.source}, reference {reference.content_hash[:16]}, k = {config.k}, "
-        f"inclusive = {config.inclusive}"
-    )
-    fitted = kept(
-        workdir / CACHE_FOLDER / "knn.radii",
-        read=partial(metrics.load, source=source, features=reference.first),
-        make=lambda: metrics.knn_fit(
-            reference.first,
-            k=config.k,
-            inclusive=config.inclusive,
-            second_reference=reference.second,
-            memory_mb=config.memory_mb,
-        ),
-        write=partial(_save_radii, source),
-    )
-    return partial(metrics.knn_score, fitted._replace(second=reference.second))
-
-
-def _save_radii(source: str, file: Path, fitted: metrics.KnnReference) -> None:
-    metrics.save(file, fitted, source=source, keep_features=False)
-
-
-def _lsh_knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
-    key = jax.random.key(config.hash.seed)
-    fitted = metrics.lsh_knn_fit(
-        key,
+    fitted = metrics.knn_fit(
         reference.first,
-        spec=hash_spec(config),
         k=config.k,
-        votes=config.hash.votes,
         inclusive=config.inclusive,
         second_reference=reference.second,
         memory_mb=config.memory_mb,
+    )
+    return partial(metrics.knn_score, fitted)
+
+
+def _lsh_knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
+    fitted = metrics.lsh_knn_fit(
+        jax.random.key(config.hash.seed),
+        reference.first,
+        spec=dataclasses.replace(hash_spec(config), num_tables=config.lsh_knn.num_tables),
+        k=config.k,
+        votes=config.hash.votes,
+        inclusive=config.inclusive,
+        bucket_rows=config.lsh_knn.bucket_rows,
+        second_reference=reference.second,
     )
     return partial(metrics.lsh_knn_score, fitted)
 
@@ -118,7 +108,20 @@ def _lsh(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
     return partial(metrics.lsh_score, fitted)
 
 
-EVALUATORS = {"knn": _knn, "lsh_knn": _lsh_knn, "lsh": _lsh}
+def _distance(measure: Callable) -> Callable:
+    def fit(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
+        return lambda generated: Distance(measure(reference.first, generated))
+
+    return fit
+
+
+EVALUATORS = {
+    "knn": _knn,
+    "lsh_knn": _lsh_knn,
+    "lsh": _lsh,
+    "kid": _distance(metrics.kid),
+    "fid": _distance(metrics.frechet_distance),
+}
 
 
 def fit(config: Any, reference: ReferenceFeatures, workdir: Path) -> dict[str, Score]:
@@ -127,7 +130,7 @@ def fit(config: Any, reference: ReferenceFeatures, workdir: Path) -> dict[str, S
     Args:
         config: See `configs/default.py`.
         reference: What to fit on.
-        workdir: Keeps the radii of KNN (`cache`), and receives the sketch of LSH.
+        workdir: Receives the sketch of LSH.
 
     Returns:
         Metric name to a function of generated features `[m, d]`.
@@ -159,31 +162,31 @@ def load_sketch(
     path = config.reference.sketch
     if Path(path).is_dir():
         raise ValueError(f"{path}: is a folder; expected the file {SKETCH_FILE} in it or elsewhere")
-    shape = _shape_in(storage.read(path)[1].get("source", ""))
-    fitted = metrics.load(path, source=feature_source(config, network, shape))
-    votes, min_count = config.hash.votes, config.hash.min_count
+    fitted = metrics.load(path)
     if isinstance(fitted, metrics.Sketch):
-        fitted = LshReference(fitted, min_count, votes, True, None)
-    if not isinstance(fitted, LshReference):
-        raise ValueError(f"{path}: holds a KNN reference; expected the sketch of an LSH reference")
-    made = dataclasses.asdict(fitted.sketch.hasher.spec)
+        fitted = LshReference(fitted, config.hash.min_count, config.hash.votes)
+    hasher = fitted.sketch.hasher
+    shape = _shape_in(hasher.source)
+    source = feature_source(config, network, shape)
+    if hasher.source != source:
+        raise ValueError(f"{path}: made of {hasher.source!r}; expected {source!r}")
+    made = dataclasses.asdict(hasher.spec)
     made |= {"min_count": fitted.min_count, "votes": fitted.votes}
-    asked = {**dataclasses.asdict(hash_spec(config)), "min_count": min_count, "votes": votes}
     for name, value in made.items():
-        if value != asked[name]:
+        asked = config.hash[name]
+        if value != asked:
             raise ValueError(
-                f"{path}: made with hash.{name} = {value}, not {asked[name]}; say "
+                f"{path}: made with hash.{name} = {value}, not {asked}; say "
                 f"--config.hash.{name}={value}"
             )
-    if not _drawn_with(fitted.sketch.hasher, config.hash.seed):
+    if not _drawn_with(hasher, config.hash.seed):
         raise ValueError(
             f"{path}: made with another hash.seed than {config.hash.seed}; expected the one of the "
             "run that made it, which is in its config.json"
         )
-    if fitted.sketch.cells is None and votes is not None:
+    if fitted.sketch.addresses is None:
         raise ValueError(
-            f"{path}: holds counts only, which give no voted recall; build it with "
-            "keep_codes=True, or say --config.hash.votes=None"
+            f"{path}: holds counts alone, which give no recall; build it with keep_addresses=True"
         )
     if shape is None:
         logging.warning("%s does not say of which size its images were; it is not compared", path)
@@ -193,7 +196,7 @@ def load_sketch(
 def _drawn_with(hasher: metrics.Hasher, seed: int) -> bool:
     """Whether a hash was drawn with a seed: its directions depend on that and on no feature."""
     anything = np.eye(2, hasher.directions.shape[1], dtype=np.float32)
-    drawn = draw_hash(jax.random.key(seed), anything, hasher.spec)
+    drawn = hashing.fit(jax.random.key(seed), anything, hasher.spec)
     return np.array_equal(drawn.members, hasher.members) and np.allclose(
         drawn.directions, hasher.directions, atol=1e-5
     )

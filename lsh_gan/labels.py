@@ -16,8 +16,14 @@ from lsh_gan.rows import Row
 
 WIDTH = 140  # columns of sentences where the output is no terminal
 UNLIMITED = 10_000  # columns of tables there: no cell is wrapped
-TITLES = {"knn": "KNN", "lsh_knn": "LSH+KNN", "lsh": "LSH"}
+TITLES = {"knn": "KNN", "lsh_knn": "LSH+KNN", "lsh": "LSH", "kid": "KID", "fid": "Fréchet"}
 SCORES = ("precision", "recall")
+DISTANCES = ("kid", "fid")  # single numbers
+
+
+def scores_of(metric: str) -> tuple[str, ...]:
+    """Names of the scores of a metric."""
+    return ("distance",) if metric in DISTANCES else SCORES
 
 
 def unique(measured: list[Row], field: str) -> list[Any]:

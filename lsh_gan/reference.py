@@ -10,13 +10,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from lsh_gan import datasets, evaluators, features, image_sizes, metrics, own_samples
 from lsh_gan.cache import kept
 from lsh_gan.evaluators import CACHE_FOLDER, ReferenceFeatures, Score
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.image_sizes import Shape
-from lsh_gan.metrics import LshReference, storage
+from lsh_gan.metrics import LshReference
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,15 +111,18 @@ def _embedded(
         cache / f"{network.content_hash[:16]}-{part.content_hash[:16]}.features",
         read=partial(_read_embedded, header),
         make=lambda: part.embed(network, batch_size=batch_size, progress=progress),
-        write=lambda file, x: storage.write(file, {"features": np.asarray(x)}, header),
+        write=lambda file, x: save_file({"features": np.asarray(x)}, file, metadata=header),
     )
 
 
 def _read_embedded(expected: dict[str, str], file: Path) -> jax.Array:
-    arrays, header = storage.read(file)
-    if not expected.items() <= header.items():
-        raise ValueError(f"{file}: holds features of {header.get('source')!r}")
-    return jnp.asarray(arrays["features"])
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            if tensors.metadata() != expected:
+                raise ValueError(f"{file}: holds features of {tensors.metadata()}")
+            return jnp.asarray(tensors.get_tensor("features"))
+    except SafetensorError as error:
+        raise ValueError(f"{file}: is damaged ({error})") from error
 
 
 def load_reference(config: Any, network: FeatureNetwork) -> Reference:

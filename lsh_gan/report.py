@@ -18,11 +18,13 @@ from rich.table import Table
 from lsh_gan import layer_report, plots, rows, search_report
 from lsh_gan.errors import choose
 from lsh_gan.labels import (
+    DISTANCES,
     SCORES,
     TITLES,
     bits_label,
     grid_label,
     print_and_save,
+    scores_of,
     setting_of,
     standard_error,
     unique,
@@ -56,20 +58,21 @@ def write(workdir: Path, output: Path | None = None) -> None:
     metrics = _metrics(workdir, config, measured)
     caption = _caption(workdir, measured)
     measured = ordered(measured)
+    pairs = [metric for metric in metrics if metric not in DISTANCES]
     output = output or workdir
     output.mkdir(parents=True, exist_ok=True)
     _write_csv(output / "table.csv", measured, metrics)
     layer_report.write_csv(output / "tensors.csv", measured)
     with plt.rc_context({"font.size": 9, "figure.dpi": 150, "savefig.bbox": "tight"}):
         if share:
-            search_report.write(output, measured, metrics, share)
+            search_report.write(output, measured, pairs, share)
         elif any("layer" in row for row in measured):
             whole = [row for row in measured if "layer" not in row]
             table = make_table(whole, metrics, caption=caption)
-            layer_report.write(output, measured, metrics, table)
+            layer_report.write(output, measured, pairs, table)
         else:
             print_and_save(output / "table.md", make_table(measured, metrics, caption=caption))
-            _write_pictures(workdir, output, measured, metrics)
+            _write_pictures(workdir, output, measured, pairs)
     plt.close("all")
 
 
@@ -81,7 +84,7 @@ def _metrics(workdir: Path, config: dict[str, Any], measured: list[Row]) -> list
     for metric in config["metrics"]:
         choose(f"{file}: metric", metric, TITLES)
     for row in measured:
-        for field in (f"{m}_{score}" for m in config["metrics"] for score in SCORES):
+        for field in (f"{m}_{score}" for m in config["metrics"] for score in scores_of(m)):
             if field not in row:
                 raise ValueError(
                     f"{workdir / rows.ROWS_FILE}: row {row['row_hash']} lacks {field!r}"
@@ -102,9 +105,12 @@ def _write_pictures(workdir: Path, output: Path, measured: list[Row], metrics: l
     swept = [row for row in measured if "bytes" in row]
     if not swept:
         return
-    plots.plot_against_bits(swept, metrics).savefig(output / "precision_recall.png")
-    plots.plot_tradeoff(swept, metrics).savefig(output / "tradeoff.png")
-    if any(row["bits"] for row in swept):  # of uncompressed generators it is one point each
+    if metrics:
+        plots.plot_against_bits(swept, metrics).savefig(output / "precision_recall.png")
+        plots.plot_tradeoff(swept, metrics).savefig(output / "tradeoff.png")
+    if metrics and any(
+        row["bits"] for row in swept
+    ):  # of uncompressed generators it is one point each
         plots.plot_size(swept, metrics).savefig(output / "size_recall.png")
     for name in unique(swept, "generator"):
         mine = [row for row in swept if row["generator"] == name]
@@ -138,7 +144,7 @@ def _write_csv(path: Path, measured: list[Row], metrics: list[str]) -> None:
     for row in measured:
         plain = {k: v for k, v in row.items() if not isinstance(v, dict | list)}
         for metric in metrics:
-            for score in SCORES:
+            for score in SCORES if metric not in DISTANCES else ():
                 plain[f"{metric}_{score}_relative"] = _relative(row, metric, score)
         plain |= {f"seconds_{k}": v for k, v in row["seconds"].items()}
         flat.append(plain)
@@ -194,9 +200,8 @@ def make_table(measured: list[Row], metrics: list[str], *, caption: str = "") ->
 
 
 def _pair(group: list[Row], metric: str, suffix: str) -> str:
-    return " / ".join(
-        _mean([row.get(f"{metric}_{score}{suffix}") for row in group]) for score in SCORES
-    )
+    values = ([row.get(f"{metric}_{x}{suffix}") for row in group] for x in scores_of(metric))
+    return " / ".join(_mean(each) for each in values)
 
 
 def _mean(values: list[float | None]) -> str:

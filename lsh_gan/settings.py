@@ -13,8 +13,7 @@ from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
 from lsh_gan.compression.spec import GRANULARITIES, SCHEMES
 from lsh_gan.errors import choose, nearest
 from lsh_gan.evaluators import EVALUATORS, hash_spec
-from lsh_gan.metrics.bits import check_min_count
-from lsh_gan.metrics.votes import check_votes
+from lsh_gan.metrics.inputs import check_options
 
 _CHOICES = {
     "clipping": compression.METHODS,
@@ -119,11 +118,14 @@ def _check_hash(config: Any) -> None:
         raise ValueError(f"hash.votes = {votes!r}; expected a share in (0, 1], or None")
     try:
         hash_spec(config)
-        check_min_count(config.hash.min_count)
-        check_votes(votes)
+        check_options(min_count=config.hash.min_count, votes=votes)
     except (TypeError, ValueError) as error:
         field = "hash." if " = " in str(error) else "hash.family: "
         raise ValueError(f"{field}{error}") from error
+    if votes is None and "lsh_knn" in config.metrics:
+        raise ValueError("hash.votes = None is for lsh alone; expected a share with lsh_knn")
+    with _named("lsh_knn."):
+        check_options(k=config.k, bucket_rows=config.lsh_knn.bucket_rows)
 
 
 def _check_samples_of(config: Any) -> None:

@@ -1,9 +1,21 @@
 """Precision and recall of generated samples in a feature space; arrays in, NamedTuples out."""
 
-from lsh_gan.metrics.hashing import Hasher, HashSpec
-from lsh_gan.metrics.knn import knn_fit, knn_precision_recall, knn_score
-from lsh_gan.metrics.knn_reference import KnnReference
-from lsh_gan.metrics.lsh import LshReference, lsh_fit, lsh_precision_recall, lsh_score
+from lsh_gan.metrics.hashing import Hasher
+from lsh_gan.metrics.inputs import HashSpec
+from lsh_gan.metrics.knn import KnnReference, knn_fit, knn_precision_recall, knn_score
+from lsh_gan.metrics.lsh import (
+    LshReference,
+    Sketch,
+    build,
+    file_hash,
+    fit_hash,
+    load,
+    lsh_fit,
+    lsh_precision_recall,
+    lsh_score,
+    merge,
+    save,
+)
 from lsh_gan.metrics.lsh_knn import (
     LshKnnReference,
     lsh_knn_fit,
@@ -11,9 +23,7 @@ from lsh_gan.metrics.lsh_knn import (
     lsh_knn_score,
 )
 from lsh_gan.metrics.moments import frechet_distance, kid
-from lsh_gan.metrics.sketch import Sketch, build, fit_hash, merge
-from lsh_gan.metrics.storage import file_hash, load, save
-from lsh_gan.metrics.types import PrecisionRecall
+from lsh_gan.metrics.scores import PrecisionRecall
 
 __all__ = [
     "HashSpec",

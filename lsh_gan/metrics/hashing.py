@@ -1,149 +1,64 @@
 """Random-projection hashing, fitted on a reference sample and then frozen.
 
-A table is b random unit directions w_j and thresholds t_j. The code of x is made of one digit for
-each direction, in order, so that the first digits of a code are the code of a coarser table:
+A table is a row of directions w_j with thresholds; the code of x has one digit for each, in a fixed
+order, so that the first digits of a code are the code of a coarser table:
 
-    hyperplane  digit w_j·(x − μ) > 0                    Charikar 2002, doi:10.1145/509907.509965
-    affine      digit w_j·x > w_j·r, r drawn from the reference          ours
-    pstable     digit floor((w_j·(x − μ) + u_j) / width), cut to eight cells around μ
+    pstable     floor((w_j·(x − μ) + u_j) / width), cut to eight values
                                                      Datar et al. 2004, doi:10.1145/997817.997857
+    affine      w_j·x > w_j·r, r drawn from the reference                                  ours
+    hyperplane  w_j·(x − μ) > 0                      Charikar 2002, doi:10.1145/509907.509965
 
-μ is the mean of the reference. `radius_bins` adds the quantile bin of ‖x − μ‖ to the code, which
-bounds cells that are otherwise unbounded: one bin below the reference, `radius_bins` of equal
-shares of its central part, one for its outer part, and one above it.
-
-Directions come from a pool that the tables share (each table draws its own, with its own
-thresholds): scores as with independent tables for a third of the work or less.
+The *bucket* of x in a table is its code together with the quantile bin of ‖x − μ‖: directions alone
+leave buckets unbounded. Directions come from a pool that all tables share. μ, thresholds, width and
+bins see the central 90 % of the reference, so that a few outliers do not move them.
 """
 
-import dataclasses
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jax.sharding import PartitionSpec as P
 
-from lsh_gan.errors import choose
-from lsh_gan.metrics.checks import check_real, check_type, check_whole
-from lsh_gan.metrics.directory import Directory, list_keys, look_up, mix
-from lsh_gan.metrics.distances import dots, move
-from lsh_gan.metrics.inputs import Array, is_wide, narrow, readable, readable_empty
+from lsh_gan import devices
+from lsh_gan.metrics.inputs import DIGIT_BITS, MAX_DIGITS, Array, HashSpec, centred, subset
 
-DIGIT_BITS = {"affine": 1, "hyperplane": 1, "pstable": 3}
-_MAX_DIGITS = {"affine": 24, "hyperplane": 24, "pstable": 10}
-MEMORY_BYTES = 2**31
-FEWEST = 512  # rows of a batch: of fewer, products and norms are rounded otherwise
-_MOST_TABLES = 2**16 - 1
-_MOST_BINS = 32_000  # with those around them they are numbered in int16
-
-
-@dataclasses.dataclass(frozen=True)
-class HashSpec:
-    """What kind of hash to fit.
-
-    Attributes:
-        family: 'affine', 'hyperplane' or 'pstable'.
-        num_tables: T, 1 to 65535.
-        num_bits: Directions in a table, 0 (one cell for every radius bin) to 24 (pstable: 10), or
-            'auto': as many as put the ceiling at `ceiling_target`; some tables then have one more
-            than others.
-        radius_bins: Quantile bins of the distance from the mean, up to 32000; 0 leaves it out.
-        width: Cell width of pstable, in standard deviations of a projection.
-        num_directions: Size of the pool of directions; 0 gives every table its own.
-        ceiling_target: Share of the reference that `num_bits='auto'` lets vote yes, in (0, 1).
-    """
-
-    family: str = "pstable"
-    num_tables: int = 32
-    num_bits: int | str = "auto"
-    radius_bins: int = 8
-    width: float = 1.5
-    num_directions: int = 128
-    ceiling_target: float = 0.85
-
-    def __post_init__(self):
-        check_type("family", self.family, str, "the name of a hash family")
-        most = choose("hash family", self.family, _MAX_DIGITS)
-        self._check_bits(most)
-        for field in ("num_tables", "radius_bins", "num_directions"):
-            self._set(field, *check_whole(**{field: getattr(self, field)}))
-        width, target = check_real(width=self.width, ceiling_target=self.ceiling_target)
-        for field, least in (("num_tables", 1), ("radius_bins", 0), ("num_directions", 0)):
-            if getattr(self, field) < least:
-                raise ValueError(f"{field} = {getattr(self, field)}; expected at least {least}.")
-        for field, most in (("num_tables", _MOST_TABLES), ("radius_bins", _MOST_BINS)):
-            if getattr(self, field) > most:
-                raise ValueError(f"{field} = {getattr(self, field)}; expected at most {most}.")
-        least = 1 if self.num_bits == "auto" else self.num_bits
-        if 0 < self.num_directions < least:
-            raise ValueError(
-                f"num_directions = {self.num_directions}; a table draws {least} from the pool "
-                "(0 gives every table its own)."
-            )
-        if not 0 < width < np.inf:
-            raise ValueError(f"width = {self.width}; expected a positive number.")
-        if not 0 < target < 1:
-            raise ValueError(f"ceiling_target = {self.ceiling_target}; expected it in (0, 1).")
-        self._set("width", width)
-        self._set("ceiling_target", target)
-
-    def _set(self, field: str, value: int | float) -> None:
-        """Makes a field of a frozen instance a Python number: NumPy's would overflow in sums."""
-        object.__setattr__(self, field, value)
-
-    def _check_bits(self, most: int) -> None:
-        bits = self.num_bits
-        if isinstance(bits, str) and bits == "auto":
-            return
-        hint = f"num_bits = {bits!r}; {self.family} takes 0 to {most}, or 'auto'."
-        if isinstance(bits, bool) or not isinstance(bits, (int, np.integer, str)):
-            raise TypeError(hint)
-        if isinstance(bits, str) or not 0 <= bits <= most:
-            raise ValueError(hint)
-        self._set("num_bits", int(bits))
-
-    @property
-    def max_digits(self) -> int:
-        """Digits that are drawn for a table; how many of them count is `Hasher.digits`.
-
-        Not `num_bits`, where a pool makes more digits free: another number of bits is then the same
-        computation, which need not be compiled again, and a prefix of the same code.
-        """
-        most = _MAX_DIGITS[self.family]
-        if self.num_directions:
-            return min(most, self.num_directions)
-        return most if self.num_bits == "auto" else max(1, self.num_bits)
+SAMPLE_ROWS = 4096  # rows that a hash is fitted on
+CENTRAL = 0.9  # share of the reference that a fit looks at
+_CHUNK = 1024  # rows that are projected at once; always so many, so that codes repeat to the bit
+_MARGIN = 1e-5  # relative: norms of the reference's first and last row are inside of the bins
 
 
 class Hasher(NamedTuple):
-    """A fitted hash: arrays only, all that is needed to code a sample.
+    """A fitted hash: arrays, and what they mean.
 
     Attributes:
         spec: What was asked for.
-        digits: Digits of each table's code, int32 `[t]`.
-        shift: μ, float64 `[d]`.
-        scale: Power of two that brings features near 1.
-        directions: The pool, float32 `[p, d]`, unit norm.
+        origin: The row that features are moved by before anything else, float64 `[d]`.
+        centre: μ less the origin, float32 `[d]`.
+        directions: The pool, float32 `[p, d]`, of unit length.
         members: Directions of each table, int32 `[t, digits]`.
-        thresholds: t_j (pstable: −u_j), in scaled units, float32 `[t, digits]`.
-        width: Cell width of pstable, in scaled units; 1 for the others.
-        radius_edges: Edges of the radius bins, in scaled units, float32 `[e]`, or `[0]`.
-        offsets: w_j·μ, in features' own units, float32 `[p]`, where features are multiplied before
-            μ is taken off; `[0]` where μ is too large for that.
-        source: Says where the features come from (network, preprocessing, version); "" if unknown.
+        thresholds: Of each digit, float32 `[t, digits]`.
+        width: Width of a digit of pstable, in units of the features, float32 `[]`.
+        radius_edges: Edges of the radius bins, float32 `[e]`.
+        digits: How many digits of each table's code count, int32 `[t]`.
+        source: Where the features come from (network, preprocessing, version); "" if unknown.
+        address_bits: s: tables of counts have 2^s addresses; 0 until their size is known.
     """
 
     spec: HashSpec
-    digits: np.ndarray
-    shift: np.ndarray
-    scale: float
-    directions: np.ndarray
-    members: np.ndarray
-    thresholds: np.ndarray
-    width: float
-    radius_edges: np.ndarray
-    offsets: np.ndarray = np.zeros(0, np.float32)
+    origin: np.ndarray
+    centre: jax.Array
+    directions: jax.Array
+    members: jax.Array
+    thresholds: jax.Array
+    width: jax.Array
+    radius_edges: jax.Array
+    digits: jax.Array
     source: str = ""
+    address_bits: int = 0
 
     @property
     def num_bits(self) -> float:
@@ -151,35 +66,16 @@ class Hasher(NamedTuple):
         return float(np.mean(self.digits))
 
     @property
-    def code_bits(self) -> int:
-        """Bits of the longest code without its radius bin."""
-        return int(self.digits.max(initial=0)) * DIGIT_BITS[self.spec.family]
-
-    @property
-    def listed(self) -> bool:
-        """Whether codes are too long to be addresses, so that tables need a directory of them."""
-        return self.spec.family == "pstable"
-
-    def table_size(self, rows: int) -> int:
-        """Addresses of a table that counts up to `rows` rows, for each radius bin.
-
-        Even powers of two where codes are addresses, so that tables come in few sizes and a sweep
-        over bits compiles half as often. Else enough for as many codes as there can be, and one.
-        """
-        if self.listed:
-            return max(FEWEST, 1 << min(rows.bit_length(), self.code_bits + 1))
-        return 1 << (self.code_bits + self.code_bits % 2)
-
-    def cells(self, rows: int) -> int:
-        """Cells of a table that counts up to `rows` rows."""
-        return (len(self.radius_edges) + 1) * self.table_size(rows)
+    def arrays(self) -> tuple[Any, ...]:
+        """What encoding needs on the device."""
+        return (self.origin.astype(np.float32), *self[2:8])
 
 
 class Codes(NamedTuple):
-    """Codes of a batch.
+    """Codes of a set.
 
     Attributes:
-        digits: First digit in the most significant place of `max_digits`, uint32 `[t, n]`.
+        digits: All digits, the first in the most significant place, uint32 `[t, n]`.
         radius_bin: int32 `[n]`.
     """
 
@@ -187,133 +83,231 @@ class Codes(NamedTuple):
     radius_bin: jax.Array
 
 
-class Projected(NamedTuple):
-    """Products of a batch with the directions; projections are `(products - offsets) * scale`.
-
-    Attributes:
-        products: float32 `[p, rows]`; behind the batch follow rows that fill up a power of two.
-        norms: Norms of the shifted, scaled rows, float32 `[rows]`; None where nothing needs them.
-        offsets: float32 `[p]`.
-        scale: float32.
-    """
-
-    products: jax.Array
-    norms: jax.Array | None
-    offsets: np.ndarray
-    scale: np.float32
-
-    def projections(self) -> jax.Array:
-        """Projections of the shifted, scaled rows, float32 `[p, rows]`."""
-        return (self.products - self.offsets[:, None]) * self.scale
-
-
-def project(hasher: Hasher, features: Array, *, norms: bool = True) -> Projected:
-    """Projects features `[n, d]`, and finds their norms unless `norms` is False.
-
-    Features are multiplied as they come, and μ is taken off the products, unless it is so large
-    that float32 would lose what is behind it: then a shifted copy is made first.
-    """
-    offsets, directions = hasher.offsets, jnp.asarray(hasher.directions)
-    if is_wide(features, hasher.shift, hasher.scale):
-        x, moved = filled(narrow(features, hasher.shift, hasher.scale)), True
-    else:
-        x, moved = filled(features), False
-        shift, scale = hasher.shift.astype(np.float32), np.float32(hasher.scale)
-        if not len(offsets):
-            x, moved = move(x, shift, scale), True
-    if moved:
-        shift, scale = np.zeros(len(hasher.shift), np.float32), np.float32(1)
-        offsets = np.zeros(len(directions), np.float32)
-    found = norms_about(x, shift, scale) if norms else None
-    return Projected(dots(directions, x), found, offsets, scale)
-
-
-def filled(features: Array) -> Array:
-    """Features with so many copies of the last row that rows are a power of two: few shapes.
-
-    And no small ones, so that a row's code is the same to the bit in a batch of any size.
-    """
-    rows = features.shape[0]
-    size = max(FEWEST, 1 << (rows - 1).bit_length())
-    if size == rows:
-        return readable(features)
-    if not isinstance(features, np.ndarray):
-        return jnp.pad(features, ((0, size - rows), (0, 0)), mode="edge")
-    x = readable_empty((size, features.shape[1]), features.dtype)
-    x[:rows], x[rows:] = features, features[-1]
-    return x
-
-
-@jax.jit
-def norms_about(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
-    """Norms of `(x - shift) * scale`, float32 `[n]`."""
-    x = move(x, shift, scale)
-    return jnp.sqrt(jnp.sum(x * x, axis=1))
-
-
-def cell_index(hasher: Hasher, codes: Codes, directory: Directory | None) -> jax.Array:
-    """Cell of each row in each table, int32 `[t, n]`: radius bin, and address within it.
+def fit(key: jax.Array, sample: Array, spec: HashSpec, *, source: str = "") -> Hasher:
+    """Fits a hash; all digits that were drawn count, until `fit_num_bits` chooses.
 
     Args:
-        hasher: What made the codes.
-        codes: Full-length codes.
-        directory: Of the set whose cells they are looked up in, see `directory_of`.
+        key: `jax.random.key`; draws directions, members of tables and thresholds.
+        sample: Checked features of the reference, `[n, d]`; of more than `SAMPLE_ROWS`, so many
+            are taken.
+        spec: What to fit.
+        source: Where the features come from.
     """
-    if directory is not None:
-        return listed_cells(codes.radius_bin, directory, keys(hasher, codes))
-    return _cells(codes, _drop(hasher), np.uint32(hasher.table_size(0)))
+    origin = np.asarray(sample[0], np.float64)
+    if len(sample) > SAMPLE_ROWS:
+        sample = sample[subset(len(sample), SAMPLE_ROWS)]
+    arrays = _fit(key, centred(sample, origin), spec=spec)
+    digits = _drawn(spec) if spec.num_bits == "auto" else spec.num_bits
+    return Hasher(spec, origin, *arrays, jnp.full(spec.num_tables, digits, jnp.int32), source)
 
 
-def keys(hasher: Hasher, codes: Codes) -> jax.Array:
-    """Codes as a directory lists them, uint32 `[t, n]`."""
-    return mix(codes.digits >> _drop(hasher)[:, None])
+def _drawn(spec: HashSpec) -> int:
+    """Digits that are drawn for each table: with a pool more of them cost nothing."""
+    most = MAX_DIGITS[spec.family]
+    if spec.num_directions:
+        return min(most, spec.num_directions)
+    return most if spec.num_bits == "auto" else max(1, spec.num_bits)
 
 
-def directory_of(hasher: Hasher, codes: Codes) -> Directory | None:
-    """The directory of the codes of a set, or None where codes are addresses."""
-    if not hasher.listed:
-        return None
-    return list_keys(np.asarray(keys(hasher, codes)), hasher.table_size(codes.digits.shape[1]))
+@functools.partial(jax.jit, static_argnames="spec")
+def _fit(key, x, *, spec: HashSpec):
+    n, d = x.shape
+    tables, digits = spec.num_tables, _drawn(spec)
+    pool = spec.num_directions or tables * digits
+    for_directions, for_members, for_thresholds = jax.random.split(key, 3)
+    directions = jax.random.normal(for_directions, (pool, d))
+    directions /= jnp.linalg.norm(directions, axis=1, keepdims=True)
+    if spec.num_directions:
+        order = jnp.argsort(jax.random.uniform(for_members, (tables, pool)), axis=1)
+        members = order[:, :digits].astype(jnp.int32)
+    else:
+        members = jnp.arange(pool, dtype=jnp.int32).reshape(tables, digits)
+
+    def norms_about(centre):
+        return jnp.linalg.norm(x - centre, axis=1)
+
+    def is_central(norms):
+        return norms <= jnp.quantile(norms, CENTRAL)
+
+    weights = is_central(norms_about(x.mean(axis=0)))
+    centre = jnp.matmul(weights.astype(x.dtype), x, precision="highest") / weights.sum()
+    norms = norms_about(centre)
+    central = is_central(norms)
+    projections = jnp.matmul(directions, (x - centre).T, precision="highest")
+
+    uniform = jax.random.uniform(for_thresholds, (tables, digits))
+    width, thresholds = jnp.ones(()), jnp.zeros((tables, digits))
+    if spec.family == "affine":
+        # Midway between two rows, so that no row's digit hangs on the rounding of a product.
+        ordered = jnp.sort(jnp.where(central, projections, jnp.inf), axis=1)
+        rank = (uniform * central.sum()).astype(jnp.int32)
+        after = jnp.minimum(rank + 1, central.sum() - 1)
+        thresholds = (ordered[members, rank] + ordered[members, after]) / 2
+    elif spec.family == "pstable":
+        width = spec.width * jnp.std(projections, where=central)
+        width = jnp.where(width > 0, width, 1.0)
+        thresholds = -uniform * width
+
+    edges = jnp.zeros(0)
+    if spec.radius_bins:
+        ordered = jnp.sort(norms)
+        share = CENTRAL * np.arange(1, spec.radius_bins + 1) / spec.radius_bins
+        row = np.minimum(share * (n - 1), n - 2).astype(np.int32)
+        inner = (ordered[row] + ordered[row + 1]) / 2
+        ends = ordered[0] * (1 - _MARGIN), ordered[-1] * (1 + _MARGIN)
+        edges = jnp.concatenate([ends[0][None], inner, ends[1][None]])
+    return centre, directions, members, thresholds, width, edges
 
 
-def _drop(hasher: Hasher) -> np.ndarray:
-    """Bits at the end of each table's code that do not count."""
-    unused = hasher.spec.max_digits - hasher.digits
-    return (unused * DIGIT_BITS[hasher.spec.family]).astype(np.uint32)
+def encode(hasher: Hasher, features: Array) -> Codes:
+    """Codes of checked features `[n, d]`; rows are spread over all devices."""
+    if features.dtype == np.float64:  # moved here, and by nothing on the device
+        features = centred(features, hasher.origin)
+        hasher = hasher._replace(origin=np.zeros_like(hasher.origin))
+    n = len(features)
+    if devices.count() == 1 and n >= _CHUNK:
+        return _encode(hasher.arrays, jnp.asarray(features), bits=DIGIT_BITS[hasher.spec.family])
+    rows = devices.pad_rows(features, _CHUNK)
+    codes = _encode_sharded(hasher.arrays, rows, bits=DIGIT_BITS[hasher.spec.family])
+    return Codes(codes.digits[:, :n], codes.radius_bin[:n])
 
 
-@jax.jit
-def _cells(codes: Codes, drop, size) -> jax.Array:
-    radius_bin = codes.radius_bin.astype(jnp.uint32)
-    return (radius_bin * size + (codes.digits >> drop[:, None])).astype(jnp.int32)
+@functools.partial(jax.jit, static_argnames="bits")
+def _encode_sharded(arrays, x, *, bits: int):
+    run = functools.partial(_encode, bits=bits)
+    out = Codes(P(None, "data"), P("data"))
+    return devices.shard_map(run, in_specs=(P(), P("data")), out_specs=out)(arrays, x)
 
 
-@jax.jit
-def listed_cells(radius_bin: jax.Array, directory: Directory, keys: jax.Array) -> jax.Array:
-    """Cells of rows, int32 `[t, n]`, from their radius bins `[n]` or `[t, n]` and keys `[t, n]`."""
-    return radius_bin * directory.size + look_up(directory, keys)
+@functools.partial(jax.jit, static_argnames="bits")
+def _encode(arrays, x, *, bits: int) -> Codes:
+    origin, centre, directions, members, thresholds, width, edges = arrays
+    offsets = jnp.matmul(directions, centre, precision="highest")[:, None]
+
+    def chunk(first):
+        rows = lax.dynamic_slice_in_dim(x, first, _CHUNK) - origin
+        norms = jnp.linalg.norm(rows - centre, axis=1)
+        projections = jnp.matmul(directions, rows.T, precision="highest") - offsets
+
+        def add_digit(code, j):
+            beyond = projections[members[:, j]] - thresholds[:, j, None]
+            if bits == 1:
+                digit = beyond > 0
+            else:
+                half = 2 ** (bits - 1)
+                digit = jnp.clip(jnp.floor(beyond / width) + half, 0, 2 * half - 1)
+            return code << bits | digit.astype(jnp.uint32), None
+
+        code = jnp.zeros((len(members), _CHUNK), jnp.uint32)
+        code, _ = lax.scan(add_digit, code, jnp.arange(members.shape[1]))
+        return code, jnp.searchsorted(edges, norms).astype(jnp.int32)
+
+    # The last chunk ends with the set, and begins within the one before it.
+    n = len(x)
+    firsts = np.minimum(np.arange(0, n, _CHUNK), n - _CHUNK)
+    digits, radius_bin = lax.map(chunk, jnp.asarray(firsts, jnp.int32))
+    rest = n - (len(firsts) - 1) * _CHUNK
+    whole = digits[:-1].swapaxes(0, 1).reshape(len(members), -1)
+    return Codes(
+        jnp.concatenate([whole, digits[-1, :, _CHUNK - rest :]], axis=1),
+        jnp.concatenate([radius_bin[:-1].ravel(), radius_bin[-1, _CHUNK - rest :]]),
+    )
 
 
-def cell_keys(hasher: Hasher, codes: Codes) -> np.ndarray:
-    """One number for each different code and radius bin, int64 `[t, n]`."""
-    code = np.asarray(codes.digits).astype(np.int64) >> _drop(hasher)[:, None].astype(np.int64)
-    return np.asarray(codes.radius_bin).astype(np.int64) << 32 | code
+def buckets(hasher: Hasher, codes: Codes) -> jax.Array:
+    """Bucket of each row in each table, uint32 `[t, n]`: its digits and radius bin, mixed."""
+    return _buckets(
+        codes, hasher.digits, bits=DIGIT_BITS[hasher.spec.family], all=_drawn(hasher.spec)
+    )
 
 
-def most_digits(hasher: Hasher) -> int:
-    """Digits that a table may have before the tables of counts outgrow the memory limit."""
-    if hasher.listed:
-        return hasher.spec.max_digits
-    cells = MEMORY_BYTES // (4 * hasher.spec.num_tables * (len(hasher.radius_edges) + 1))
-    return min(hasher.spec.max_digits, (max(1, cells).bit_length() - 1) // 2 * 2)
+@functools.partial(jax.jit, static_argnames=("bits", "all"))
+def _buckets(codes: Codes, digits, *, bits: int, all: int) -> jax.Array:
+    prefix = codes.digits >> (bits * (all - digits)).astype(jnp.uint32)[:, None]
+    radius = (codes.radius_bin + 1).astype(jnp.uint32)
+    return _mix(prefix + radius * np.uint32(0x9E3779B9))
 
 
-def check_table_memory(hasher: Hasher, rows: int) -> None:
-    """Raises ValueError, with the bytes, if the counts of so many rows would not fit in memory."""
-    cells = hasher.cells(rows)
-    size = cells * hasher.spec.num_tables * 4
-    if size > MEMORY_BYTES:
-        raise ValueError(
-            f"num_bits = {hasher.num_bits:g}: {hasher.spec.num_tables} tables of {cells} cells "
-            f"take {size} bytes, more than {MEMORY_BYTES}; use fewer bits, tables or radius bins."
-        )
+def _mix(x):
+    """The finaliser of MurmurHash3: one to one, and every bit depends on every bit."""
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        x = (x ^ (x >> shift)) * np.uint32(factor)
+    return x ^ (x >> 16)
+
+
+def address_bits(rows: int) -> int:
+    """Bits of an address of a table that counts so many rows: at most a sixteenth is taken."""
+    return max(12, int(np.ceil(np.log2(rows))) + 4)
+
+
+def addresses(buckets: jax.Array, bits: int) -> jax.Array:
+    """Addresses of buckets in tables of 2^bits, int32, of the same shape.
+
+    Two buckets may meet at one address, as in a Bloom filter; the load of a table is the chance.
+    """
+    return (buckets >> np.uint32(32 - bits)).astype(jnp.int32)
+
+
+def count(addresses: jax.Array, bits: int, weights: Any = 1) -> jax.Array:
+    """Rows at each address of each table, int32 `[t, 2^bits]`, of addresses `[t, n]`."""
+    tables = jnp.zeros((len(addresses), 2**bits), jnp.int32)
+    return tables.at[jnp.arange(len(addresses))[:, None], addresses].add(weights)
+
+
+def fit_num_bits(
+    hasher: Hasher, codes: Codes, *, min_count: int, votes: float | None, doublings: float = 0.0
+) -> Hasher:
+    """Returns the hasher with as many digits as let the reference just recognise itself.
+
+    The share of the reference's central rows that the other rows recognise, by the definition of
+    the metric, falls with the total number of digits of all tables: a bisection finds the most that
+    keep it at `ceiling_target`.
+
+    Args:
+        hasher: A hasher of which all digits count.
+        codes: Codes of the reference, or of a sample of it.
+        min_count: Others that a bucket must hold.
+        votes: Share of tables that must say yes, or None for the mean over tables.
+        doublings: How often the sample must be doubled to have the size of the reference; each
+            doubling adds one bit.
+    """
+    spec = hasher.spec
+    extra = round(doublings * spec.num_tables / DIGIT_BITS[spec.family])
+    digits = _fit_num_bits(
+        codes, jnp.int32(min_count), jnp.int32(extra), spec=spec,
+        needed=None if votes is None else needed_votes(votes, spec.num_tables),
+    )  # fmt: skip
+    return hasher._replace(digits=digits)
+
+
+def needed_votes(votes: float, tables: int) -> int:
+    """Tables that must say yes; a share that is exactly met counts."""
+    return max(1, int(np.ceil(votes * tables - 1e-9)))
+
+
+@functools.partial(jax.jit, static_argnames=("spec", "needed"))
+def _fit_num_bits(codes, min_count, extra, *, spec: HashSpec, needed: int | None):
+    tables, limit = spec.num_tables, spec.num_tables * _drawn(spec)
+    bits = address_bits(codes.digits.shape[1])
+    central = (codes.radius_bin >= 1) & (codes.radius_bin <= spec.radius_bins)
+    central = jnp.where(central.any(), central, True)
+
+    def spread(total):  # evenly over the tables, the first ones getting the remainder
+        return (total // tables + (jnp.arange(tables) < total % tables)).astype(jnp.int32)
+
+    def recognised(total):
+        found = _buckets(codes, spread(total), bits=DIGIT_BITS[spec.family], all=_drawn(spec))
+        at = addresses(found, bits)
+        hits = jnp.take_along_axis(count(at, bits), at, axis=1) > min_count
+        share = hits.mean(axis=0) if needed is None else hits.sum(axis=0) >= needed
+        return jnp.mean(share, where=central)
+
+    def halve(_, ends):
+        low, high = ends
+        middle = (low + high) // 2
+        keep = recognised(middle) >= spec.ceiling_target
+        return jnp.where(keep, middle, low), jnp.where(keep, high, middle)
+
+    ends = jnp.int32(0), jnp.int32(limit)
+    low, _ = lax.fori_loop(0, limit.bit_length(), halve, ends)
+    return spread(jnp.minimum(low + extra, limit))

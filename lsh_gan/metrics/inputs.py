@@ -1,5 +1,10 @@
-"""Feature sets on entry: arrays or iterables of batches, checked before any heavy work."""
+"""The checks at the door: feature sets and options, once, before any heavy work.
 
+What is behind the door trusts its arguments: finite float32 features `[n, d]`, options in range.
+"""
+
+import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -8,205 +13,210 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsh_gan.backend import on_cpu
+from lsh_gan.errors import choose
 
 Array = np.ndarray | jax.Array
+DIGIT_BITS = {"affine": 1, "hyperplane": 1, "pstable": 3}
+MAX_DIGITS = {"affine": 24, "hyperplane": 24, "pstable": 10}
 _DTYPES = tuple(np.dtype(t) for t in (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64))
-_CHECK_ROWS = 1024
-_ALIGNMENT = 64  # bytes
-ORDINARY = 2.0**100  # scales up to it and down to its inverse leave float32 and float64 room
-_LARGEST = 2.0**500
-_TINIEST = 2.0**-1000  # smaller differences are scaled as these, so that the scale is finite
+
+
+@dataclasses.dataclass(frozen=True)
+class HashSpec:
+    """What kind of hash to fit.
+
+    Attributes:
+        family: 'pstable', 'affine' or 'hyperplane'; see `hashing`.
+        num_tables: T, 1 to 65535.
+        num_bits: Digits of a table's code, 0 to 10 for pstable (of 3 bits each) and to 24 for the
+            others (of 1 bit), or 'auto': so many that the reference just recognises itself; some
+            tables then have one more than others.
+        radius_bins: Quantile bins of the distance from the mean, 0 (none) to 1000.
+        width: Width of a digit of pstable, in standard deviations of a projection.
+        num_directions: Size of the pool of directions that tables draw from; 0 gives every table
+            its own.
+        ceiling_target: Share of the reference that `num_bits='auto'` lets recognise itself.
+
+    Raises:
+        ValueError: A field is out of its range.
+    """
+
+    family: str = "pstable"
+    num_tables: int = 32
+    num_bits: int | str = "auto"
+    radius_bins: int = 8
+    width: float = 1.5
+    num_directions: int = 128
+    ceiling_target: float = 0.85
+
+    def __post_init__(self):
+        most = choose("hash family", self.family, MAX_DIGITS)
+        if self.num_bits != "auto":
+            _check_range("num_bits", self.num_bits, 0, most, " (or 'auto')")
+        _check_range("num_tables", self.num_tables, 1, 2**16 - 1)
+        _check_range("radius_bins", self.radius_bins, 0, 1000)
+        least = 1 if self.num_bits == "auto" else self.num_bits
+        _check_range("num_directions", self.num_directions, 0, 2**16)
+        if 0 < self.num_directions < least:
+            raise ValueError(
+                f"num_directions = {self.num_directions}; a table draws {least} from the pool "
+                "(0 gives every table its own)."
+            )
+        if not 0 < self.width < math.inf:
+            raise ValueError(f"width = {self.width}; expected a positive number.")
+        if not 0 < self.ceiling_target < 1:
+            raise ValueError(f"ceiling_target = {self.ceiling_target}; expected it in (0, 1).")
+
+    @property
+    def max_digits(self) -> int:
+        """Digits that are drawn for a table; how many of them count is `Hasher.digits`."""
+        most = MAX_DIGITS[self.family]
+        return min(most, self.num_directions) if self.num_directions else most
+
+
+def check_options(
+    *,
+    k: int | None = None,
+    density_k: int | None = None,
+    votes: float | None = None,
+    min_count: int | None = None,
+    bucket_rows: int | None = None,
+    memory_mb: float | None = None,
+) -> None:
+    """Raises ValueError, with name, value and range, unless options that are given are in range."""
+    for name, value in (("k", k), ("density_k", density_k), ("min_count", min_count)):
+        if value is not None:
+            _check_range(name, value, 1, 1024)
+    if bucket_rows is not None:
+        _check_range("bucket_rows", bucket_rows, (k or 0) + 2, 1024)
+    if votes is not None and not 0 < votes <= 1:
+        raise ValueError(f"votes = {votes}; expected a share in (0, 1].")
+    if memory_mb is not None and not memory_mb >= 1:
+        raise ValueError(f"memory_mb = {memory_mb}; expected at least 1.")
+
+
+def _check_range(name: str, value: Any, low: int, high: int, hint: str = "") -> None:
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or not low <= value <= high:
+        raise ValueError(f"{name} = {value!r}; expected a whole number from {low} to {high}{hint}.")
 
 
 def as_features(
-    features: Any, source: str, *, k: int | None = None, dim: int | None = None
+    features: Any,
+    source: str,
+    *,
+    dim: int | None = None,
+    least: int = 2,
+    why: str = "",
+    first_row: int = 0,
 ) -> Array:
-    """Returns `features` as one checked floating-point array.
+    """Returns features as one checked array.
 
     Args:
-        features: NumPy or JAX array `[n, d]`, or an iterable of batches, which are joined.
+        features: NumPy, JAX or torch array `[n, d]`, or whatever has `__array__` or `__dlpack__`.
         source: What the set is called in messages ("reference").
-        k: Nearest neighbours that the caller asks for, of all rows but one: it takes k + 2 rows,
-            or 2 if None.
         dim: Expected d, or None.
+        least: Fewest rows.
+        why: What needs so many rows, for the message ("k = 3").
+        first_row: Number of row 0 in the whole set, of a set that arrives in batches.
 
     Returns:
-        The array itself, `[n, d]`: float64, float32, float16 or bfloat16, on the host or a device.
+        NumPy or JAX array `[n, d]`, float32, or float64 where it came so.
 
     Raises:
-        TypeError: Not an array or an iterable of arrays, or not real floating point.
+        TypeError: Not an array, sparse, or not real floating point.
         ValueError: Wrong rank or d, too few rows, NaN or Inf (the row is named).
     """
-    if not hasattr(features, "ndim"):
-        features = concatenate(features, source)
-    check_shape(features, source, dim=dim)
-    least = 2 if k is None else k + 2
-    if features.shape[0] < least:
-        needs = "expected at least" if k is None else f"k = {k} needs at least"
-        raise ValueError(f"{source} has {features.shape[0]} rows; {needs} {least}.")
-    features = on_host_if_free(features)
-    check_finite(features, source)
-    return features
-
-
-def as_references(reference: Any, second_reference: Any, *, k: int) -> tuple[Array, Array | None]:
-    """A reference and, unless it is None, a second one, both checked by `as_features`."""
-    reference = as_features(reference, "reference", k=k)
-    if second_reference is not None:
-        options = {"k": k, "dim": reference.shape[1]}
-        second_reference = as_features(second_reference, "second reference", **options)
-    return reference, second_reference
-
-
-def subset(n: int, m: int) -> np.ndarray:
-    """Fixed pseudo-random m rows of n, ascending, int64 `[m]`."""
-    return np.sort(np.random.default_rng(0).permutation(n)[:m])
-
-
-def on_host_if_free(features: Array) -> Array:
-    """The array as NumPy's where the device is the CPU: a view, whose rows are views or quick."""
-    return np.asarray(features) if on_cpu() else features
-
-
-def is_readable(features: np.ndarray) -> bool:
-    """Whether XLA for CPUs reads the array in place."""
-    return features.ctypes.data % _ALIGNMENT == 0 and features.flags.c_contiguous
-
-
-def readable(features: Array) -> Array:
-    """The array as XLA reads it without a copy of its own for every program: once copied, if so."""
-    if not isinstance(features, np.ndarray) or not on_cpu():
-        return jnp.asarray(features)
-    if is_readable(features):
-        return features
-    place = readable_empty(features.shape, features.dtype)
-    place[:] = features
-    return place
-
-
-def readable_empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Room that XLA for CPUs reads in place."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    room = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -room.ctypes.data % _ALIGNMENT
-    return room[start : start + size].view(dtype).reshape(shape)
-
-
-def check_kind(features: Any, source: str, *, dim: int | None = None) -> None:
-    """Raises what `streams.batches` would, as far as that can be said before reading."""
-    if hasattr(features, "ndim"):
-        check_shape(features, source, dim=dim)
-        if not features.shape[0]:
-            raise ValueError(f"{source} has no rows.")
-    elif not isinstance(features, Iterable) or isinstance(features, (str, bytes)):
+    features = _as_array(features, source)
+    if features.dtype not in _DTYPES:
         raise TypeError(
-            f"{source} is a {type(features).__name__}; expected a NumPy or JAX array [n, d] or an "
-            "iterable of such batches."
+            f"{source} has dtype {features.dtype}; expected floating-point features: float16, "
+            "bfloat16, float32 or float64."
         )
-
-
-def parts_of(features: Any, source: str, dim: int | None = None) -> Iterator[Array]:
-    """Yields the checked batches `[*, d]` of a stream; errors as `check_kind` and `check_shape`."""
-    check_kind(features, source)
-    other = {}
-    for index, batch in enumerate(features):
-        check_shape(batch, f"batch {index} of {source}", dim=dim, **other)
-        dim, other = batch.shape[1], {"other": "earlier batches have"}
-        yield batch
-
-
-def concatenate(batches: Iterable[Array], source: str) -> Array:
-    """Joins an iterable of batches `[*, d]` into one array."""
-    parts = list(parts_of(batches, source))
-    if not parts:
-        raise ValueError(f"{source} is an iterable without batches; expected at least one.")
-    return join(parts)
-
-
-def join(parts: list[Array]) -> Array:
-    """Joins batches `[*, d]` of any floating-point types into one that holds them all."""
-    if len(parts) == 1:
-        return parts[0]
-    if {np.dtype(jnp.float16), np.dtype(jnp.bfloat16)} <= {part.dtype for part in parts}:
-        # NumPy knows no type that holds both.
-        parts = [part if part.dtype.itemsize > 2 else part.astype(np.float32) for part in parts]
-    return (np if any(isinstance(x, np.ndarray) for x in parts) else jnp).concatenate(parts)
-
-
-def check_shape(
-    features: Array, source: str, *, dim: int | None = None, other: str = "the other set has"
-) -> None:
-    """Raises unless `features` is a real floating-point array `[n, d]` with the expected d.
-
-    `other` says in the message what has that d.
-    """
-    dtype = getattr(features, "dtype", None)
-    if not isinstance(dtype, np.dtype) or dtype not in _DTYPES:
-        got = f"a {type(features).__name__}" if dtype is None else f"dtype {dtype}"
-        raise TypeError(
-            f"{source} has {got}; expected floating-point features: float16, bfloat16, float32 or "
-            "float64, in this machine's byte order."
-        )
-    if isinstance(features, np.ma.MaskedArray):
-        raise TypeError(f"{source} is a masked array; expected one without a mask: fill it first.")
-    if features.ndim != 2:
+    if features.ndim != 2 or not features.shape[1]:
         raise ValueError(f"{source} has shape {tuple(features.shape)}; expected [rows, d].")
-    if features.shape[1] == 0:
-        raise ValueError(f"{source} has shape {tuple(features.shape)}; expected d >= 1.")
     if dim is not None and features.shape[1] != dim:
-        raise ValueError(f"{source} has d = {features.shape[1]}; {other} d = {dim}.")
+        raise ValueError(f"{source} has d = {features.shape[1]}; the other set has d = {dim}.")
+    if len(features) < least:
+        why = f"{why} needs" if why else "expected"
+        raise ValueError(f"{source} has {len(features)} rows; {why} at least {least}.")
+    xp = np if isinstance(features, np.ndarray) else jnp
+    if not math.isfinite(float(xp.sum(features, dtype=np.float32))):  # or the sum overflows
+        finite = np.isfinite(np.asarray(features)).all(axis=1)
+        if not finite.all():
+            row = int(np.argmin(finite)) + first_row
+            raise ValueError(f"{source} has NaN or Inf in row {row}.")
+        largest = float(np.abs(np.asarray(features, np.float64)).max())
+        if largest > 1e15:
+            raise ValueError(f"{source} holds {largest:.3g}; expected magnitudes up to 1e15.")
+    return features if features.dtype == np.float64 else features.astype(np.float32)
+
+
+def _as_array(features: Any, source: str) -> Array:
+    """A NumPy or JAX array of the same values."""
+    if isinstance(features, np.ma.MaskedArray):
+        raise TypeError(f"{source} is a masked array; fill it first.")
+    if isinstance(features, (np.ndarray, jax.Array)):
+        return features
+    kind = type(features).__name__
+    if hasattr(features, "toarray") or getattr(features, "is_sparse", False):
+        raise TypeError(f"{source} is a sparse {kind}; expected a dense array: call toarray().")
+    if hasattr(features, "detach"):  # torch: an array of its values, wherever they are
+        features = features.detach()
+    for convert in (np.asarray, jnp.from_dlpack):
+        if hasattr(features, "__array__" if convert is np.asarray else "__dlpack__"):
+            try:
+                return convert(features)
+            except (TypeError, ValueError, RuntimeError):  # of a type or device NumPy has not
+                continue
+    raise TypeError(
+        f"{source} is a {kind}; expected one array [n, d]: NumPy, JAX, torch or DLPack "
+        "(lists of rows: numpy.asarray; batches: numpy.concatenate)."
+    )
+
+
+def origin_of(*sets: Array | None) -> np.ndarray:
+    """The first row of the first set, float64 `[d]`: what all sets are moved by.
+
+    Differences of features from it are exact where float32 holds the features with room to spare,
+    so that scores do not change when all sets are moved.
+    """
+    return np.asarray(sets[0][0], np.float64)
+
+
+def centred(features: Array, origin: np.ndarray) -> jax.Array:
+    """Features less the origin, float32 `[n, d]`, on the device; float64 ones are moved first."""
+    if features.dtype == np.float64:
+        return jnp.asarray((np.asarray(features) - origin).astype(np.float32))
+    return _subtract(jnp.asarray(features), origin.astype(np.float32))
 
 
 @jax.jit
-def _finite_rows(x: jax.Array) -> jax.Array:
-    return jnp.isfinite(x).all(axis=1)
+def _subtract(features, origin):
+    return features - origin
 
 
-def check_finite(features: Array, source: str, *, first_row: int = 0) -> None:
-    """Raises ValueError naming the first row of `features` with NaN or Inf.
-
-    `first_row` is the number of row 0 in the whole set, for sets that arrive in batches.
-    """
-    if isinstance(features, np.ndarray):
-        steps = range(0, features.shape[0], _CHECK_ROWS)
-        parts = [np.isfinite(features[i : i + _CHECK_ROWS]).all(axis=1) for i in steps]
-        finite = np.concatenate(parts) if parts else np.ones(0, bool)
-    else:
-        finite = np.asarray(_finite_rows(features))
-    if not finite.all():
-        row = int(np.argmin(finite))
-        raise ValueError(f"{source} has NaN or Inf in row {row + first_row}.")
-
-
-def scale_for(largest: float) -> float:
-    """The power of two that brings differences of features up to `largest` near 1.
+def batches(features: Any, source: str, *, dim: int | None = None) -> Iterator[Array]:
+    """Yields checked batches `[*, d]` of an array, or of an iterable of arrays.
 
     Raises:
-        ValueError: Their squares would be infinite.
+        TypeError, ValueError: As `as_features`; or there is no row at all.
     """
-    if not largest < _LARGEST:
-        raise ValueError(
-            f"The features span {largest:.2g}; expected less than {_LARGEST:.2g}, whose square "
-            "float64 holds."
-        )
-    return 2.0 ** -math.ceil(math.log2(max(largest, _TINIEST))) if largest > 0 else 1.0
+    if hasattr(features, "shape") or not isinstance(features, Iterable):
+        features = (features,)
+    rows = 0
+    for batch in features:
+        if isinstance(batch, (list, tuple, int, float)):
+            as_features(features, source)  # a list of rows: the message of a single array
+        batch = as_features(batch, source, dim=dim, least=0, first_row=rows)
+        dim, rows = batch.shape[1], rows + len(batch)
+        if len(batch):
+            yield batch
+    if not rows:
+        raise ValueError(f"{source} has no rows.")
 
 
-def is_wide(features: Array, shift: np.ndarray, scale: float) -> bool:
-    """Whether it takes float64 to move features: they or the shift are, or the scale is extreme.
-
-    Then what kernels in float32 take for 0 or for infinite is more than rounding. Others subtract
-    exactly enough in float32.
-    """
-    if features.dtype == np.float64 or not 1 / ORDINARY < scale < ORDINARY:
-        return True
-    with np.errstate(over="ignore"):
-        return bool((shift != shift.astype(np.float32)).any())
-
-
-@np.errstate(over="ignore")  # found as values that are not finite
-def narrow(features: Array, shift: np.ndarray, scale: float) -> np.ndarray:
-    """`(features - shift) * scale` in float64, returned in float32."""
-    moved = (np.asarray(features).astype(np.float64, copy=False) - shift) * scale
-    return moved.astype(np.float32)
+@functools.cache
+def subset(n: int, m: int) -> np.ndarray:
+    """Fixed pseudo-random m rows of n, ascending, int32 `[m]`."""
+    return np.sort(np.random.default_rng(0).permutation(n)[:m]).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage from k-nearest-neighbour balls, exact and blockwise.
+"""Precision, recall, density and coverage from k-nearest-neighbour balls, exact and tile by tile.
 
 With R the reference `[n, d]`, G the generated set `[m, d]`, and radius_k(r) the Euclidean distance
 from r to its k-th nearest other point of R:
@@ -9,39 +9,75 @@ from r to its k-th nearest other point of R:
     coverage  = share of r with ‖r − g‖ <= radius_k'(r) for at least one g
 
 Precision and recall: Kynkäänniemi et al. 2019, arXiv:1904.06991, section 3. Density and coverage:
-Naeem et al. 2020, arXiv:2002.09797, section 3. `inclusive=False` uses `<`, as PyPI `prdc` does.
-A point is never its own neighbour, by index, so that duplicates count.
+Naeem et al. 2020, arXiv:2002.09797, section 3. By definition, in ten lines: `definitions.knn`.
 
-Exactness. Distances come from float32 matrix products of features shifted by the mean of R, unless
-that lies near the origin beside the spread of R. A comparison whose sides differ by less than the
-error bound of those products is decided again in float64, from differences of the features as they
-were given: Σ(g − r)² against Σ(r − r_k)². Memberships are those of float64, as far as that bound
-holds (see `distances.slack`). float16 and bfloat16 are read as float32, exactly.
+Products find, float64 decides:
 
-Ceiling. R scored against itself, each row among the others: the score that a fresh sample of the
-reference distribution would get; or that of a second sample. The recall ceiling uses the balls of n
-rows of it, or of m where fewer were generated.
+    1. matrix products of each half of R·R and of G·G give the nearest others of every row
+    2. their distances, again in float64 from differences, sorted, give the radii
+    3. matrix products R·G give the least margin of each row to a ball
+    4. rows whose margin, or whose neighbours, float32 leaves open are computed again in float64
 
-Memory. Nothing n × m is held: tiles of distances come and go, sized by `memory_mb`. Sets that are
-not float32, or whose mean is not near the origin, have a float32 copy each while they are compared.
-On a CPU one set at a time is copied too if it is an array of NumPy's that does not begin at a
-multiple of 64 bytes, as most do not.
+so that memberships are those of the definition. Nothing n × m is held.
 """
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jax.sharding import PartitionSpec as P
 
-from lsh_gan.metrics import distances, refine
-from lsh_gan.metrics.checks import check_flags, check_memory, check_type, check_whole
-from lsh_gan.metrics.distances import Blocks, in_place
-from lsh_gan.metrics.inputs import Array, as_features, as_references, subset
-from lsh_gan.metrics.knn_hits import compare
-from lsh_gan.metrics.knn_reference import KnnReference
-from lsh_gan.metrics.nearest import Nearest, nearest_others
-from lsh_gan.metrics.types import Ceiling, PrecisionRecall, check_second
+from lsh_gan import devices
+from lsh_gan.metrics import distances
+from lsh_gan.metrics.distances import Tiles, again, margins, products, smallest
+from lsh_gan.metrics.inputs import Array, as_features, check_options, subset
+from lsh_gan.metrics.scores import PrecisionRecall, result, share, summarise
 
-_SPARE = 1  # neighbours held beyond those that radii need, for when float32 cannot tell them apart
+_SPARE = 3  # neighbours that are found beyond those that radii need
+_CHUNK = 16  # rows whose neighbours' features are fetched at once
+
+
+class Balls(NamedTuple):
+    """The balls of a set.
+
+    Attributes:
+        sq_radii: Squared radii of precision or recall, and of density, float64 `[n, 2]`.
+        covered: Which rows lie in the ball of another row, each left out in turn, bool `[n]`.
+    """
+
+    sq_radii: jax.Array
+    covered: jax.Array
+
+
+class KnnReference(NamedTuple):
+    """What the score of a generated set needs of the reference.
+
+    Attributes:
+        features: R as it came, `[n, d]`.
+        tiles: R for the kernels.
+        origin: What features are moved by, float64 `[d]`.
+        balls: Of R.
+        k: Neighbours of precision and recall.
+        density_k: Neighbours of density and coverage.
+        inclusive: Whether a point on a sphere lies in the ball.
+        memory_mb: Bound of the tiles.
+        ceiling: Whether scores come with their ceilings.
+        second: A second reference sample, or None.
+    """
+
+    features: Array
+    tiles: Tiles
+    origin: np.ndarray
+    balls: Balls
+    k: int
+    density_k: int
+    inclusive: bool
+    memory_mb: float
+    ceiling: bool
+    second: Array | None
 
 
 def knn_precision_recall(
@@ -54,12 +90,18 @@ def knn_precision_recall(
     ceiling: bool = True,
     second_reference: Any = None,
     density_k: int = 5,
-    memory_mb: int = 256,
+    memory_mb: float = 256,
 ) -> PrecisionRecall:
     """Scores `generated` against `reference` with k-nearest-neighbour balls.
 
+    >>> import numpy as np
+    >>> real = np.random.default_rng(0).normal(size=(500, 8)).astype(np.float32)
+    >>> scores = knn_precision_recall(real, real[:250] / 2)  # diversity is lost, quality is kept
+    >>> bool(scores.precision > 0.9), bool(scores.recall < 0.5)
+    (True, True)
+
     Args:
-        reference: Features `[n, d]`, NumPy or JAX, floating point, or an iterable of batches.
+        reference: Features `[n, d]`, floating point: NumPy, JAX, torch, DLPack.
         generated: Features `[m, d]`, likewise.
         k: Neighbours of precision and recall, 1 to n - 2.
         inclusive: Ball membership by `<=` (as the paper's code); False for `<` (as prdc).
@@ -68,23 +110,23 @@ def knn_precision_recall(
         second_reference: A second sample of the reference distribution, at least n rows; gives the
             ceiling instead.
         density_k: Neighbours of density and coverage.
-        memory_mb: Bound of the tiles of distances, in MiB; see Memory for what else there is.
+        memory_mb: Bound of the tiles of distances, in MiB.
 
     Returns:
         The scores; see `PrecisionRecall`.
 
     Raises:
-        TypeError: Features that are not floating-point arrays, or an option of another type.
+        TypeError: Features that are not floating-point arrays.
         ValueError: NaN, Inf, wrong shape, fewer than k + 2 rows, fewer in the second reference than
             in the reference, or an option out of its range.
     """
-    k, density_k = _check_options(k, density_k, memory_mb)
-    check_flags(inclusive=inclusive, membership=membership, ceiling=ceiling)
-    # All sets are checked before heavy work on any of them.
-    references = as_references(reference, second_reference, k=k)
-    generated = as_features(generated, "generated", k=k, dim=references[0].shape[1])
-    fitted = _fit(*references, k, density_k, inclusive, ceiling, memory_mb)
-    return _score(fitted, generated, membership)
+    check_options(k=k, density_k=density_k, memory_mb=memory_mb)
+    generated = as_features(generated, "generated", least=k + 2, why=f"k = {k}")
+    fitted = knn_fit(
+        reference, k=k, inclusive=inclusive, ceiling=ceiling, second_reference=second_reference,
+        density_k=density_k, memory_mb=memory_mb,
+    )  # fmt: skip
+    return knn_score(fitted, generated, membership=membership)
 
 
 def knn_fit(
@@ -95,110 +137,310 @@ def knn_fit(
     ceiling: bool = True,
     second_reference: Any = None,
     density_k: int = 5,
-    memory_mb: int = 256,
+    memory_mb: float = 256,
 ) -> KnnReference:
     """Computes what depends on the reference alone; arguments as `knn_precision_recall`."""
-    k, density_k = _check_options(k, density_k, memory_mb)
-    check_flags(inclusive=inclusive, ceiling=ceiling)
-    references = as_references(reference, second_reference, k=k)
-    return _fit(*references, k, density_k, inclusive, ceiling, memory_mb)
-
-
-def _check_options(k: int, density_k: int, memory_mb: int) -> tuple[int, ...]:
-    k, density_k = check_whole(" of at least 1 (k: up to n - 2)", k=k, density_k=density_k)
-    check_memory(memory_mb)
-    if k < 1 or density_k < 1:
-        raise ValueError(
-            f"k = {k}, density_k = {density_k}; expected 1 <= k <= n - 2 and density_k >= 1."
+    check_options(k=k, density_k=density_k, memory_mb=memory_mb)
+    reference = as_features(reference, "reference", least=k + 2, why=f"k = {k}")
+    n, d = reference.shape
+    if second_reference is not None:
+        why = "the reference has as many, which a ceiling"
+        second_reference = as_features(
+            second_reference, "second reference", dim=d, least=n, why=why
         )
-    return k, density_k
-
-
-def _fit(
-    reference: Array,
-    second_reference: Array | None,
-    k: int,
-    density_k: int,
-    inclusive: bool,
-    ceiling: bool,
-    memory_mb: int,
-) -> KnnReference:
-    if second_reference is not None:
-        check_second(len(reference), len(second_reference))
-    frame = distances.fit_frame(reference)
-    size = distances.block_size(len(reference), memory_mb)
-    blocks = distances.to_blocks(reference, frame, size, "reference")
-    held = min(max(k, density_k) + _SPARE, reference.shape[0] - 1)
-    nearest = nearest_others(blocks, held)
-    fitted = KnnReference(reference, frame, blocks, nearest, k, density_k, inclusive, None)
-    if not ceiling:
-        return fitted
-    if second_reference is not None:
-        fitted, n = fitted._replace(second=second_reference), len(reference)
-        scores = _score(fitted, second_reference)
-        recall = scores.recall if scores.m == n else _recall_ceiling(fitted, n)
-        return fitted._replace(ceiling=Ceiling(scores.precision, recall, n))
-    share = float(refine.covered_by_others(reference, blocks, nearest, k, inclusive).mean())
-    return fitted._replace(ceiling=Ceiling(share, share, len(reference)))
-
-
-def _recall_ceiling(fitted: KnnReference, m: int) -> float:
-    """Share of the reference that the balls of m rows of a sample of its distribution cover.
-
-    Rows of the second sample if there is one, else of the reference, each left out for itself.
-    """
-    sample = fitted.features if fitted.second is None else fitted.second
-    rows = subset(len(sample), m)
-    some, k = sample[rows], fitted.k
-    blocks, nearest = _prepared(fitted, some)
-    covered = compare(fitted, some, blocks, nearest).within_g
-    if fitted.second is None:
-        covered[rows] = refine.covered_by_others(some, blocks, nearest, k, fitted.inclusive)
-    return float(covered.mean())
+    origin = np.asarray(reference[0], np.float64)
+    tiles = distances.tile(reference, origin, memory_mb)
+    balls = find_balls(tiles, k, density_k, inclusive)
+    return KnnReference(
+        reference, tiles, origin, balls, k, density_k, inclusive, memory_mb, ceiling,
+        second_reference,
+    )  # fmt: skip
 
 
 def knn_score(fitted: KnnReference, generated: Any, *, membership: bool = False) -> PrecisionRecall:
     """Scores `generated` `[m, d]` against a fitted reference; see `knn_precision_recall`."""
-    check_type("fitted", fitted, KnnReference, "a KnnReference, see knn_fit")
-    check_flags(membership=membership)
-    d = fitted.features.shape[1]
-    generated = as_features(generated, "generated", k=fitted.k, dim=d)
-    return _score(fitted, generated, membership)
+    n, d = fitted.features.shape
+    least = {"least": fitted.k + 2, "why": f"k = {fitted.k}"}
+    generated = as_features(generated, "generated", dim=d, **least)
+    g = distances.tile(generated, fitted.origin, fitted.memory_mb)
+    found = compare(fitted, g)
+    extra = {}
+    if n > fitted.density_k:
+        in_g, in_r = g.inside, fitted.tiles.inside
+        density = share(found.density, in_g)
+        extra = {"density": density, "coverage": share(found.covered, in_r)}
+    scores = result(
+        summarise(found.precise, g.inside), summarise(found.recalled, fitted.tiles.inside),
+        _ceilings(fitted, len(generated)), membership=membership, rows=(n, len(generated)),
+        k=fitted.k, extra=extra,
+    )  # fmt: skip
+    if scores.density is not None:
+        scores = scores._replace(density=scores.density / fitted.density_k)
+    return scores
 
 
-def _score(fitted: KnnReference, generated: Array, membership: bool = False) -> PrecisionRecall:
-    found = compare(fitted, generated, *_prepared(fitted, generated))
-    precise, recalled = found.within_r, found.within_g
-    density = coverage = None
-    if fitted.dense:
-        density = float(found.density_count.mean() / fitted.density_k)
-        coverage = float(found.covered.mean())
-    above, below, rows = fitted.ceiling or (None, None, 0)
-    if len(precise) < min(rows, len(recalled)):
-        below = _recall_ceiling(fitted, len(precise))
-    return PrecisionRecall(
-        precision=float(precise.mean()),
-        recall=float(recalled.mean()),
-        precision_stderr=_stderr(precise),
-        recall_stderr=_stderr(recalled),
-        precision_ceiling=above,
-        recall_ceiling=below,
-        density=density,
-        coverage=coverage,
-        precision_membership=precise if membership else None,
-        recall_membership=recalled if membership else None,
-        k=fitted.k,
-        n=len(recalled),
-        m=len(precise),
+def _ceilings(fitted: KnnReference, m: int) -> tuple[Any, Any]:
+    """What a sample of the reference distribution scores; recall of as many rows as G has."""
+    n, inside, second = len(fitted.features), fitted.tiles.inside, fitted.second
+    if not fitted.ceiling:
+        return None, None
+    above = share(fitted.balls.covered, inside)
+    if second is None and m >= n:
+        return above, above
+    rows = subset(n if second is None else len(second), min(m, n))
+    sample = (fitted.features if second is None else second)[rows]
+    tiles = distances.tile(sample, fitted.origin, fitted.memory_mb)
+    balls = find_balls(tiles, fitted.k, 1, fitted.inclusive)
+    recalled = compare(fitted, tiles, balls).recalled
+    if second is not None:
+        tiles = distances.tile(second, fitted.origin, fitted.memory_mb)
+        above = share(compare(fitted, tiles).precise, tiles.inside)
+    else:  # a row of the sample covers itself, and is judged by the others
+        recalled = recalled.at[rows].set(balls.covered[: len(rows)])
+    return above, share(recalled, inside)
+
+
+def find_balls(tiles: Tiles, k: int, density_k: int, inclusive: bool) -> Balls:
+    """The balls of a set, and which rows lie in those of others."""
+    tiles, needed = devices.replicate(tiles), max(k + 1, density_k)
+    near = nearest_others(tiles, needed + _SPARE)
+    return _find_balls(tiles, *near, k=k, density_k=density_k, inclusive=inclusive)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def nearest_others(tiles: Tiles, k: int) -> tuple[jax.Array, jax.Array]:
+    """Step 1: the k others of each row that may be nearest.
+
+    Each pair of tiles is multiplied once, for the rows of both; pairs are dealt to the devices.
+
+    Args:
+        tiles: The set.
+        k: How many.
+
+    Returns:
+        Lower bounds of their squared distances, ascending, float32 `[b · w, k]`, infinite where
+        there are fewer, and their rows, int32: all others are at least as far as the last bound.
+    """
+    count, width, d = tiles.rows.shape
+    low = tiles.sq_norms * (1 - distances.relative_error(jnp.float32, d))
+    pairs = np.stack(np.triu_indices(count), axis=1).astype(np.int32)
+    share = -(-len(pairs) // devices.count())
+    missing = share * devices.count() - len(
+        pairs
+    )  # updates of tiles that are not there are dropped
+    pairs = np.pad(pairs, ((0, missing), (0, 0)), constant_values=count)
+    pairs = jnp.asarray(pairs.reshape(share, devices.count(), 2).swapaxes(0, 1))
+
+    def merge(best, values, rows, tile):
+        values = jnp.concatenate([best[0][tile], values], axis=1)
+        rows = jnp.concatenate([best[1][tile], rows], axis=1)
+        values, at = smallest(values, k, axis=1)
+        rows = jnp.take_along_axis(rows, at, axis=1)
+        return best[0].at[tile].set(values), best[1].at[tile].set(rows)
+
+    def step(best, pair):
+        i, j = pair
+        bounds = low[i][:, None] + low[j] - 2 * products(tiles.rows[i], tiles.rows[j])
+        bounds = jnp.where((i == j) & jnp.eye(width, dtype=bool), jnp.inf, bounds)
+        values, at = smallest(bounds, k, axis=1)
+        best = merge(best, values, at + j * width, i)
+
+        def mirrored(best):
+            values, at = smallest(bounds, k, axis=0)
+            return merge(best, values, at + i * width, j)
+
+        return lax.cond(i == j, lambda best: best, mirrored, best), None
+
+    def run(pairs):
+        shape = (count, width, k)
+        best = jnp.full(shape, jnp.inf), jnp.zeros(shape, jnp.int32)
+        return lax.scan(step, best, pairs[0])[0]
+
+    def run_share(pairs):
+        every = lax.all_gather(run(pairs), "data")  # [devices, count, width, k]
+        values, rows = (jnp.moveaxis(v, 0, 2).reshape(count * width, -1) for v in every)
+        values, at = smallest(values, k, axis=1)
+        return values, jnp.take_along_axis(rows, at, axis=1)
+
+    if devices.count() > 1:
+        return devices.shard_map(run_share, in_specs=P("data"), out_specs=P())(pairs)
+    return jax.tree.map(lambda v: v.reshape(-1, k), run(pairs))
+
+
+@functools.partial(jax.jit, static_argnames=("k", "density_k", "inclusive"))
+def _find_balls(tiles: Tiles, bounds, near, *, k, density_k, inclusive) -> Balls:
+    """Step 2: exact radii; rows whose neighbours are open are compared with all others."""
+    x, needed = tiles.flat, max(k + 1, density_k)
+    n, d = x.shape
+    with jax.enable_x64(True):
+        tolerance = distances.relative_error(jnp.float64, d)
+
+        def exact(rows):
+            apart = x[near[rows]].astype(jnp.float64) - x[rows][:, None].astype(jnp.float64)
+            return jnp.sum(apart * apart, axis=2)
+
+        every = jnp.arange(n, dtype=jnp.int32).reshape(-1, _CHUNK)
+        squared = lax.map(exact, every).reshape(near.shape)
+        squared = jnp.where(jnp.isinf(bounds), jnp.inf, squared)
+        sq_norms = tiles.sq_norms.ravel().astype(jnp.float64)
+        slack = jnp.where(tiles.inside, tolerance * 2 * sq_norms, 0)
+        order = jnp.argsort(squared, axis=1)
+        ordered = jnp.take_along_axis(squared, order, axis=1)
+
+        def radii(ordered):
+            """Squared radii `[n, 2]`, and that of the balls of which each row is left out; −inf where
+            there are too few others."""  # noqa: D209
+            ordered = jnp.where(jnp.isfinite(ordered), ordered, -jnp.inf)
+            left_out = ordered[:, k - 1] if inclusive else ordered[:, k]
+            return ordered[:, [k - 1, density_k - 1]], left_out
+
+        def inside(squared, sq_radius, slack):
+            return squared <= sq_radius + slack if inclusive else squared < sq_radius - slack
+
+        sq_radii, left_out = radii(ordered)
+        hits = inside(ordered, left_out[:, None], slack[:, None])
+        covered = jnp.zeros(n, bool).at[jnp.take_along_axis(near, order, axis=1)].max(hits)
+        # Open: another row may be nearer than the last one needed, or lie in the ball as well.
+        is_open = (bounds[:, -1] < ordered[:, needed - 1]) | hits[:, -1]
+
+        def with_all(rows, covered):
+            mine, my_sq = x[rows].astype(jnp.float64), sq_norms[rows]
+
+            def tile(other):
+                other = other.astype(jnp.float64)
+                size = jnp.sum(mine * mine, axis=1)[:, None] + jnp.sum(other * other, axis=1)
+                return size - 2 * products(mine, other)
+
+            squared = lax.map(tile, tiles.rows).swapaxes(0, 1).reshape(len(rows), -1)
+            squared = jnp.where(tiles.inside, squared, jnp.inf)
+            squared = jnp.where(jnp.arange(n) == rows[:, None], jnp.inf, jnp.maximum(squared, 0))
+            ordered, _ = distances.smallest(squared, needed, axis=1)
+            sq_radii, left_out = radii(ordered)
+            slack = tolerance * jnp.where(tiles.inside, my_sq[:, None] + sq_norms, 0)
+            hits = inside(squared, left_out[:, None], slack) & (rows < n)[:, None]
+            return sq_radii, covered | hits.any(axis=0)
+
+        return Balls(*again(is_open, with_all, sq_radii, covered))
+
+
+class Compared(NamedTuple):
+    """How two sets lie to each other.
+
+    Attributes:
+        precise: Which rows of G lie in a ball of R, bool `[m]`.
+        density: How many balls of R, those of density, hold each row of G, int32 `[m]`.
+        recalled: Which rows of R lie in a ball of G, bool `[n]`.
+        covered: Which balls of R, those of density, hold a row of G, bool `[n]`.
+    """
+
+    precise: jax.Array
+    density: jax.Array
+    recalled: jax.Array
+    covered: jax.Array
+
+
+def compare(fitted: KnnReference, g: Tiles, balls: Balls | None = None) -> Compared:
+    """Compares R with G; `balls` are those of G if they are known."""
+    balls = find_balls(g, fitted.k, 1, fitted.inclusive) if balls is None else balls
+    sets = devices.replicate((fitted.tiles, g, fitted.balls.sq_radii, balls.sq_radii[:, :1]))
+    return _compare(*sets, inclusive=fitted.inclusive)
+
+
+@functools.partial(jax.jit, static_argnames="inclusive")
+def _compare(r: Tiles, g: Tiles, r_sq_radii, g_sq_radii, *, inclusive: bool) -> Compared:
+    """Steps 3 and 4."""
+    d = r.rows.shape[2]
+    error = distances.relative_error(jnp.float32, d)
+    r_radii, g_radii = (
+        radii.reshape(*tiles.sq_norms.shape, -1)
+        for tiles, radii in ((r, r_sq_radii), (g, g_sq_radii))
     )
+    of_g, of_r = _least_margins(r, g, r_radii, g_radii, error)
+    precise, surely, perhaps, recalled, covered = (v.ravel() for v in (*of_g, *of_r))
+    with jax.enable_x64(True):
+        tolerance = distances.relative_error(jnp.float64, d)
+
+        def holds(margin):
+            return margin <= tolerance if inclusive else margin < -tolerance
+
+        def compare_with(x, tiles, y_radii, reduce):
+            """Reduces the margins of rows x to all tiles, each with all of its radii."""
+            x = x.astype(jnp.float64)
+            x_sq = jnp.sum(x * x, axis=1)
+
+            def tile(other):
+                y, y_sq, radii = other
+                y, inside = y.astype(jnp.float64), jnp.isfinite(y_sq)
+                y_sq = jnp.where(inside, jnp.sum(y * y, axis=1), jnp.inf)
+                return reduce(functools.partial(margins, products(x, y), x_sq, y_sq), radii)
+
+            return lax.map(tile, (*tiles, y_radii))
+
+        def decide_g(rows, _):
+            def reduce(margins_to, radii):
+                density = holds(margins_to(radii[:, 1])).sum(axis=1, dtype=jnp.int32)
+                return holds(margins_to(radii[:, 0])).any(axis=1), density
+
+            precise, density = compare_with(g.flat[rows], r, r_radii, reduce)
+            return (precise.any(axis=0), density.sum(axis=0, dtype=jnp.int32)), None
+
+        def decide_r(rows, _):
+            def reduce(margins_to, radii):
+                own = r_sq_radii[rows, 1][:, None]
+                return holds(margins_to(radii[:, 0])).any(axis=1), holds(margins_to(own)).any(
+                    axis=1
+                )
+
+            found = compare_with(r.flat[rows], g, g_radii, reduce)
+            return jax.tree.map(lambda v: v.any(axis=0), found), None
+
+        is_open = (jnp.abs(precise) <= error) | (surely != perhaps)
+        (precise, density), _ = again(is_open, decide_g, (precise < 0, surely), None)
+        is_open = (jnp.abs(recalled) <= error) | (jnp.abs(covered) <= error)
+        (recalled, covered), _ = again(is_open, decide_r, (recalled < 0, covered < 0), None)
+    return Compared(precise, density, recalled, covered)
 
 
-def _prepared(fitted: KnnReference, generated: Array) -> tuple[Blocks, Nearest]:
-    """A generated set for the kernels, and its nearest others."""
-    size = fitted.blocks.size
-    blocks = in_place(distances.to_blocks(generated, fitted.frame, size, "generated"))
-    return blocks, nearest_others(blocks, min(fitted.k + _SPARE, blocks.rows - 1))
+def _least_margins(r: Tiles, g: Tiles, r_sq_radii, g_sq_radii, error: float):
+    """Step 3: least margins in float32; the tiles of G are dealt to the devices.
 
+    Returns:
+        Of each row of G, `[b, w]`: its least margin to a ball of R, and how many balls of density
+        hold it surely, and perhaps. Of each row of R: its least margin to a ball of G, and that of
+        its ball of density to a row of G.
+    """
+    r_radii, g_radii = (radii.astype(jnp.float32) for radii in (r_sq_radii, g_sq_radii))
 
-def _stderr(membership: np.ndarray) -> float:
-    return float(membership.std() / np.sqrt(len(membership)))
+    def with_tile_of_g(of_r, mine):
+        x, x_sq, x_radii = mine
+
+        def with_tile_of_r(of_g, other):
+            y, y_sq, y_radii, recalled, covered = other
+            margins_to = functools.partial(margins, products(x, y), x_sq, y_sq)
+            dense, back = margins_to(y_radii[:, 1]), margins_to(x_radii)
+            precise, surely, perhaps = of_g
+            of_g = (
+                jnp.minimum(precise, margins_to(y_radii[:, 0]).min(axis=1)),
+                surely + (dense < -error).sum(axis=1, dtype=jnp.int32),
+                perhaps + (dense <= error).sum(axis=1, dtype=jnp.int32),
+            )
+            recalled = jnp.minimum(recalled, back.min(axis=0))
+            return of_g, (recalled, jnp.minimum(covered, dense.min(axis=0)))
+
+        none = jnp.zeros(len(x), jnp.int32)
+        start = (jnp.full(len(x), jnp.inf), none, none)
+        of_g, of_r = lax.scan(with_tile_of_r, start, (*r, r_radii, *of_r))
+        return of_r, of_g
+
+    def run(g, g_radii):
+        start = (jnp.full(r.sq_norms.shape, jnp.inf),) * 2
+        of_r, of_g = lax.scan(with_tile_of_g, start, (*g, g_radii))
+        return of_g, of_r
+
+    def run_share(g, g_radii):
+        of_g, of_r = run(g, g_radii)
+        return lax.all_gather(of_g, "data", tiled=True), lax.pmin(of_r, "data")
+
+    if devices.count() == 1:
+        return run(g, g_radii)
+    return devices.shard_map(run_share, in_specs=P("data"), out_specs=P())(g, g_radii)

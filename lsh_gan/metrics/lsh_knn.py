@@ -1,63 +1,78 @@
-"""Precision and recall from k-nearest-neighbour balls among hash candidates: O(log n) a sample.
+"""Precision and recall from k-nearest-neighbour balls among the rows of a hash bucket: O(log n).
 
-Only points that share a cell are compared, so that a radius and the test against it cost as many
-distances as cells hold points: O(log n), with b chosen for it. A point whose cell holds fewer than
-k others has no ball there and covers nothing, which keeps lone outliers from growing huge balls.
+In each table a bucket gives at most c rows of each set as candidates. The radius of a candidate is
+the distance to its k-th nearest other candidate of its set in the bucket; with fewer there is no
+ball, so that lone outliers grow none. A table says yes to x when x lies in the ball of a candidate
+of the other set in its bucket; x is on the manifold when at least the share `votes` of the tables
+says yes. A sample costs at most T · 2c distances, whatever n is, and finding its bucket among
+sorted ones O(log n). By definition: `definitions.lsh_knn`.
 
-`votes=None` (the definition of arXiv:2103.11912 as we read its abstract): candidates are the points
-that share a cell in at least one table; the radius is that of the k-th nearest candidate.
-`votes=v` (ours): each table has balls of its own, from the points of the cell alone, and says yes
-when x lies in one of them; x is on the manifold when at least the share v of tables say yes.
+    1. sort the rows of both sets by bucket, in random order within it, and keep the candidates
+    2. cut them into chunks of 2c; a bucket has at most 2c candidates, so that they lie in one chunk
+       and the next: products of each chunk with itself and the next give all distances
+    3. the k-th smallest of a candidate's distances to its own set is its radius
+    4. distances to the other set within radii are hits, those to the own set give the ceiling
+    5. rows beyond the cap are compared with the candidates of their bucket
 
-One table of one cell is exact KNN, either way. Memberships are exact in the sense of `knn`:
-comparisons that float32 cannot decide are decided in float64.
+Distances come from float32 products: pairs that are equal within their error count as equal.
 
-Cells are uneven; `max_cell` caps the candidates of a cell, and `capped` says what was cut off.
+Source: arXiv:2103.11912, whose abstract fixes the idea; votes and the cap are ours.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jax.sharding import PartitionSpec as P
 
-from lsh_gan.metrics import cell_balls, hashing
-from lsh_gan.metrics.bits import choose_digits
-from lsh_gan.metrics.cell_balls import Balls, Rule
-from lsh_gan.metrics.cell_kernels import as_points
-from lsh_gan.metrics.cells import capped_share
-from lsh_gan.metrics.checks import check_flags, check_memory, check_type, check_whole
-from lsh_gan.metrics.distances import Frame
-from lsh_gan.metrics.encoding import encode_all
-from lsh_gan.metrics.hash_fit import check_spec, draw_hash
-from lsh_gan.metrics.hashing import Codes, Hasher, HashSpec
-from lsh_gan.metrics.inputs import Array, as_features, as_references, subset
-from lsh_gan.metrics.streams import sample_rows
-from lsh_gan.metrics.types import Ceiling, PrecisionRecall, check_second
-from lsh_gan.metrics.votes import GROUPS, check_votes, join, least_yeses
+from lsh_gan import devices
+from lsh_gan.metrics import distances, hashing
+from lsh_gan.metrics.distances import products
+from lsh_gan.metrics.hashing import Hasher
+from lsh_gan.metrics.inputs import Array, HashSpec, as_features, centred, check_options, subset
+from lsh_gan.metrics.lsh import encode_all, fit_and_encode
+from lsh_gan.metrics.scores import (
+    GROUPS,
+    PrecisionRecall,
+    aggregate_votes,
+    group_count,
+    result,
+    share,
+)
 
-# `num_bits='auto'`: other rows that the cells of a recognised row hold, over log2(n).
-CELL_ROWS_PER_LOG2 = 1 / 3
-_MOST_ROWS = 2**31 - 1  # they are numbered in int32
+DEFAULT = HashSpec(num_tables=12)
+# `num_bits='auto'`: other rows in the bucket of a row that is recognised, over log2(n).
+BUCKET_ROWS_PER_LOG2 = 1 / 3
+_BEYOND = 64  # rows beyond the cap that are compared at once
 
 
 class LshKnnReference(NamedTuple):
-    """Everything that the score of a generated set needs of the reference.
+    """What the score of a generated set needs of the reference.
 
     Attributes:
         hasher: The hash.
-        balls: The reference with its cells and balls.
-        rule: k, `inclusive`, `max_cell`, and whether tables have radii of their own.
-        votes: Share of tables that must say yes, or None for candidates of any table.
-        ceiling: Scores of the reference distribution, or None.
-        second: A second sample of the reference distribution, at least n rows, or None.
+        features: R as it came, `[n, d]`.
+        buckets: Of R, uint32 `[t, n]`.
+        k: Neighbours that define a radius.
+        bucket_rows: c, candidates of each set in a bucket.
+        votes: Share of tables that must say yes.
+        inclusive: Whether a point on a sphere lies in the ball.
+        ceiling: Whether scores come with their ceilings.
+        second: A second reference sample, or None.
     """
 
     hasher: Hasher
-    balls: Balls
-    rule: Rule
-    votes: float | None
-    ceiling: Ceiling | None
-    second: Array | None = None
+    features: Array
+    buckets: jax.Array
+    k: int
+    bucket_rows: int
+    votes: float
+    inclusive: bool
+    ceiling: bool
+    second: Array | None
 
 
 def lsh_knn_precision_recall(
@@ -67,50 +82,52 @@ def lsh_knn_precision_recall(
     *,
     spec: HashSpec | None = None,
     k: int = 3,
-    votes: float | None = 0.5,
+    votes: float = 0.5,
     inclusive: bool = True,
     membership: bool = False,
     ceiling: bool = True,
     second_reference: Any = None,
-    max_cell: int = 8192,
-    memory_mb: int = 256,
+    bucket_rows: int = 32,
 ) -> PrecisionRecall:
-    """Scores `generated` against `reference` with balls among hash candidates.
+    """Scores `generated` against `reference` with balls among the rows of hash buckets.
+
+    >>> import jax, numpy as np
+    >>> real = np.random.default_rng(0).normal(size=(1000, 8)).astype(np.float32)
+    >>> scores = lsh_knn_precision_recall(jax.random.key(0), real, real[:500] / 3)
+    >>> bool(scores.recall < 0.2)  # diversity is lost
+    True
 
     Args:
         key: `jax.random.key`; draws the hash.
-        reference: Features `[n, d]`, NumPy or JAX, floating point, or an iterable of batches, which
-            is concatenated: distances need the features.
+        reference: Features `[n, d]`, floating point: NumPy, JAX, torch, DLPack.
         generated: Features `[m, d]`, likewise.
-        spec: Kind of hash; `HashSpec()` if None. Here 'auto' bits give cells of O(log n) rows.
+        spec: Kind of hash; `DEFAULT`, of 12 tables, if None. Here 'auto' bits give buckets of
+            O(log n) rows.
         k: Neighbours that define a radius.
-        votes: Share of tables that must say yes, in (0, 1]; None for candidates of any table.
+        votes: Share of tables that must say yes, in (0, 1].
         inclusive: Ball membership by `<=`; False for `<`.
         membership: Whether to return the membership of every sample, bool.
         ceiling: Whether to score the reference against itself too.
         second_reference: A second sample of the reference distribution, at least n rows; gives the
             ceiling instead.
-        max_cell: Cap on the candidates of a cell.
-        memory_mb: Bound of the working memory beside the features, in MiB.
+        bucket_rows: c, at least k + 2: candidates of each set in a bucket; `capped` says which
+            share of the rows is beyond.
 
     Returns:
         The scores; see `PrecisionRecall`.
 
     Raises:
-        TypeError: Features that are not floating-point arrays, or an option of another type.
+        TypeError: Features that are not floating-point arrays.
         ValueError: NaN, Inf, wrong shape, fewer than k + 2 rows, fewer in the second reference than
             in the reference, or an option out of its range.
     """
-    spec = HashSpec() if spec is None else spec
-    check_spec(key, spec, "")
-    rule = _rule(k, votes, inclusive, max_cell, memory_mb)
-    check_flags(membership=membership, ceiling=ceiling)
-    # All sets are checked before heavy work on any of them.
-    references = as_references(reference, second_reference, k=rule.k)
-    d = references[0].shape[1]
-    generated = as_features(generated, "generated", k=rule.k, dim=d)
-    fitted = _fit(key, *references, spec, rule, votes, ceiling, "")
-    return _score(fitted, generated, membership)
+    check_options(k=k, votes=votes, bucket_rows=bucket_rows)
+    generated = as_features(generated, "generated", least=k + 2, why=f"k = {k}")
+    fitted = lsh_knn_fit(
+        key, reference, spec=spec, k=k, votes=votes, inclusive=inclusive, ceiling=ceiling,
+        second_reference=second_reference, bucket_rows=bucket_rows,
+    )  # fmt: skip
+    return lsh_knn_score(fitted, generated, membership=membership)
 
 
 def lsh_knn_fit(
@@ -119,144 +136,247 @@ def lsh_knn_fit(
     *,
     spec: HashSpec | None = None,
     k: int = 3,
-    votes: float | None = 0.5,
+    votes: float = 0.5,
     inclusive: bool = True,
     ceiling: bool = True,
     second_reference: Any = None,
-    max_cell: int = 8192,
-    memory_mb: int = 256,
+    bucket_rows: int = 32,
     source: str = "",
 ) -> LshKnnReference:
-    """Computes what depends on the reference alone; arguments as `lsh_knn_precision_recall`."""
-    spec = HashSpec() if spec is None else spec
-    check_spec(key, spec, source)
-    rule = _rule(k, votes, inclusive, max_cell, memory_mb)
-    check_flags(ceiling=ceiling)
-    references = as_references(reference, second_reference, k=rule.k)
-    return _fit(key, *references, spec, rule, votes, ceiling, source)
-
-
-def _rule(k: int, votes: float | None, inclusive: bool, max_cell: int, memory_mb: int) -> Rule:
-    check_votes(votes)
-    k, max_cell = check_whole("; 1 <= k < max_cell", k=k, max_cell=max_cell)
-    memory_mb = check_memory(memory_mb)
-    check_flags(inclusive=inclusive)
-    if k < 1 or max_cell <= k:
-        raise ValueError(f"k = {k}, max_cell = {max_cell}; expected 1 <= k < max_cell, k <= n - 2.")
-    return Rule(k, inclusive, votes is None, min(max_cell, _MOST_ROWS), memory_mb)
-
-
-def _fit(
-    key: jax.Array,
-    reference: Array,
-    second_reference: Array | None,
-    spec: HashSpec,
-    rule: Rule,
-    votes: float | None,
-    ceiling: bool,
-    source: str,
-) -> LshKnnReference:
+    """Fits the hash; arguments as `lsh_knn_precision_recall`, and `source` as `fit_hash`."""
+    check_options(k=k, votes=votes, bucket_rows=bucket_rows)
+    reference = as_features(reference, "reference", least=k + 2, why=f"k = {k}")
+    n, d = reference.shape
     if second_reference is not None:
-        check_second(len(reference), len(second_reference))
-    sample = sample_rows(reference, "reference")
-    hasher = draw_hash(key, sample, spec, source=source)
-    codes = encode_all(hasher, reference, "reference")
-    if spec.num_bits == "auto":
-        others = max(rule.k + 1, round(CELL_ROWS_PER_LOG2 * np.log2(reference.shape[0])))
-        hasher = choose_digits(hasher, codes, min_count=others, votes=votes or 0.5)
-    leave_one_out = ceiling and second_reference is None
-    balls = _balls(hasher, rule, reference, codes, leave_one_out=leave_one_out)
-    fitted = LshKnnReference(hasher, balls, rule, votes, None)
-    if not ceiling:
-        return fitted
-    if second_reference is not None:
-        fitted, n = fitted._replace(second=second_reference), len(reference)
-        scores = _score(fitted, second_reference)
-        recall = scores.recall if scores.m == n else _recall_ceiling(fitted, n)
-        return fitted._replace(ceiling=Ceiling(scores.precision, recall, n))
-    share = float(_join(balls.covered, votes).mean())
-    return fitted._replace(ceiling=Ceiling(share, share, len(reference)))
-
-
-def _balls(
-    hasher: Hasher, rule: Rule, features: Array, codes: Codes, *, leave_one_out: bool = False
-) -> Balls:
-    points = as_points(features, Frame(hasher.shift, hasher.scale))
-    return cell_balls.find(
-        points, hashing.cell_keys(hasher, codes), rule, leave_one_out=leave_one_out
-    )
-
-
-def _join(yes: np.ndarray, votes: float | None) -> np.ndarray:
-    """Joins bool `[t, n]` over tables."""
-    if votes is None:
-        return yes.any(axis=0)
-    return yes.sum(axis=0) >= least_yeses(votes, len(yes))
+        why = "the reference has as many, which a ceiling"
+        second_reference = as_features(
+            second_reference, "second reference", dim=d, least=n, why=why
+        )
+    others = max(k + 1, round(BUCKET_ROWS_PER_LOG2 * np.log2(n)))
+    hasher, codes = fit_and_encode(
+        key, reference, spec or DEFAULT, source, least=k + 2,
+        fit_bits=lambda h, c: hashing.fit_num_bits(h, c, min_count=others, votes=votes),
+    )  # fmt: skip
+    return LshKnnReference(
+        hasher, reference, hashing.buckets(hasher, codes), k, bucket_rows, votes, inclusive,
+        ceiling, second_reference,
+    )  # fmt: skip
 
 
 def lsh_knn_score(
     fitted: LshKnnReference, generated: Any, *, membership: bool = False
 ) -> PrecisionRecall:
     """Scores `generated` `[m, d]` against a fitted reference; see `lsh_knn_precision_recall`."""
-    check_type("fitted", fitted, LshKnnReference, "an LshKnnReference, see lsh_knn_fit")
-    check_flags(membership=membership)
-    d = fitted.balls.points.features.shape[1]
-    generated = as_features(generated, "generated", k=fitted.rule.k, dim=d)
-    return _score(fitted, generated, membership)
+    (n, d), k, spec = fitted.features.shape, fitted.k, fitted.hasher.spec
+    generated = as_features(generated, "generated", dim=d, least=k + 2, why=f"k = {k}")
+    m = len(generated)
+    found = _compare(fitted, generated)
+    above = below = None
+    if fitted.ceiling and fitted.second is not None:
+        second = _compare(fitted, fitted.second)
+        above = second.precise.score
+        rows = subset(len(fitted.second), min(m, n))
+        below = _compare(fitted, fitted.second[rows]).recalled.score
+    elif fitted.ceiling:
+        above = below = found.left_out.score
+        if m < n:  # a row of the sample covers itself, and is judged by the others
+            rows = subset(n, m)
+            sample = _compare(fitted, fitted.features[rows])
+            left_out = sample.sample_left_out.membership
+            recalled = sample.recalled.membership.at[rows].set(left_out)
+            below = share(recalled, jnp.ones(n, bool))
+    return result(
+        found.precise, found.recalled, (above, below), membership=membership, rows=(n, m), k=k,
+        extra={"capped": found.capped}, family=spec.family, num_bits=fitted.hasher.num_bits,
+        radius_bins=spec.radius_bins, num_tables=spec.num_tables,
+    )  # fmt: skip
 
 
-def _score(fitted: LshKnnReference, generated: Array, membership: bool = False) -> PrecisionRecall:
-    reference, hasher, rule = fitted.balls, fitted.hasher, fitted.rule
-    codes = encode_all(hasher, generated, "generated")
-    balls = _balls(hasher, rule, generated, codes)
-    in_r, in_g = cell_balls.hits(balls, reference, rule)
-    precise, recalled = _join(in_r, fitted.votes), _join(in_g, fitted.votes)
-    above, below, rows = fitted.ceiling or (None, None, 0)
-    if len(precise) < min(rows, len(recalled)):
-        below = _recall_ceiling(fitted, len(precise))
-    cut = [
-        capped_share(a.groups, b.groups, rule.max_cell)
-        for a, b in ((reference, reference), (balls, reference), (reference, balls))
-    ]
-    return PrecisionRecall(
-        precision=float(precise.mean()),
-        recall=float(recalled.mean()),
-        precision_stderr=_stderr(in_r, precise, fitted.votes),
-        recall_stderr=_stderr(in_g, recalled, fitted.votes),
-        precision_ceiling=above,
-        recall_ceiling=below,
-        precision_membership=precise if membership else None,
-        recall_membership=recalled if membership else None,
-        k=rule.k,
-        n=len(recalled),
-        m=len(precise),
-        family=hasher.spec.family,
-        num_bits=hasher.num_bits,
-        radius_bins=hasher.spec.radius_bins,
-        num_tables=hasher.spec.num_tables,
-        capped=max(cut),
-    )
+class Compared(NamedTuple):
+    """Scores of two sets, each a `Summary`, and the share of rows beyond the cap.
 
-
-def _recall_ceiling(fitted: LshKnnReference, m: int) -> float:
-    """Share of the reference that the balls of m rows of a sample of its distribution cover.
-
-    Rows of the second sample if there is one, else of the reference, each left out for itself.
+    Attributes:
+        precise: G on the manifold of R.
+        recalled: R on the manifold of G.
+        left_out: Each row of R on the manifold of the others.
+        sample_left_out: Each row of G on the manifold of the others.
+        capped: In [0, 1].
     """
-    reference, hasher, leave_one_out = fitted.balls, fitted.hasher, fitted.second is None
-    sample = reference.points.features if leave_one_out else fitted.second
-    rows = subset(len(sample), m)
-    some = sample[rows]
-    codes = encode_all(hasher, some, "reference")
-    balls = _balls(hasher, fitted.rule, some, codes, leave_one_out=leave_one_out)
-    _, covered = cell_balls.hits(balls, reference, fitted.rule)
-    if leave_one_out:
-        covered[:, rows] = balls.covered
-    return float(_join(covered, fitted.votes).mean())
+
+    precise: Any
+    recalled: Any
+    left_out: Any
+    sample_left_out: Any
+    capped: Any
 
 
-def _stderr(yes: np.ndarray, joined: np.ndarray, votes: float | None) -> float:
-    if votes is None:
-        return float(joined.std() / np.sqrt(len(joined)))
-    groups = np.stack([yes[i::GROUPS].sum(axis=0) for i in range(GROUPS)])
-    return join(groups, len(yes), votes).stderr
+def _compare(fitted: LshKnnReference, generated: Array) -> Compared:
+    hasher, n = fitted.hasher, len(fitted.features)
+    found = hashing.buckets(hasher, encode_all(hasher, generated, "generated"))
+    both = jnp.concatenate([fitted.buckets, found], axis=1)
+    rows = [centred(x, hasher.origin) for x in (fitted.features, generated)]
+    run = _votes if devices.count() == 1 else _votes_sharded
+    hits, beyond = run(
+        _joined(*rows), _dealt(both), n=n, k=fitted.k, c=fitted.bucket_rows,
+        inclusive=fitted.inclusive,
+    )  # fmt: skip
+    tables = hasher.spec.num_tables
+    join = functools.partial(aggregate_votes, tables=tables, votes=fitted.votes)
+    return Compared(
+        join(hits[:, 0, n:]), join(hits[:, 0, :n]), join(hits[:, 1, :n]), join(hits[:, 1, n:]),
+        beyond / (tables * hits.shape[2]),
+    )  # fmt: skip
+
+
+@jax.jit
+def _joined(r, g):
+    return jnp.concatenate([r, g])
+
+
+def _dealt(buckets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Buckets of a multiple of the devices of tables, and the group of each: 8 counts for none."""
+    tables, behind = len(buckets), -len(buckets) % devices.count()
+    number = jnp.arange(tables + behind)
+    group = jnp.where(number < tables, number % group_count(tables), GROUPS)
+    return jnp.pad(buckets, ((0, behind), (0, 0))), group
+
+
+@functools.partial(jax.jit, static_argnames=("n", "k", "c", "inclusive"))
+def _votes_sharded(x, dealt, **options):
+    def run(x, dealt):
+        return lax.psum(_votes(x, dealt, **options), "data")
+
+    return devices.shard_map(run, in_specs=(P(), P("data")), out_specs=P())(x, dealt)
+
+
+@functools.partial(jax.jit, static_argnames=("n", "k", "c", "inclusive"))
+def _votes(x, dealt, *, n: int, k: int, c: int, inclusive: bool):
+    """Tables that say yes, by group, int32 `[8, 2, n + m]`: to rows among the balls of the other
+    set, and among those of their own set when they are left out; and rows beyond the cap, int32.
+    """  # noqa: D205
+    total, d = x.shape
+    in_random_order = jax.random.permutation(jax.random.key(0), total).astype(jnp.int32)
+    sq_norms = jnp.sum(x * x, axis=1)
+    error = distances.relative_error(x.dtype, d)
+    width = 2 * c
+    chunks = -(-total // width) + 1  # the last one is empty
+    places = jnp.arange(total)
+
+    def table(so_far, bucket_and_group):
+        bucket, group = bucket_and_group
+        # 1. Candidates, in the order of their buckets.
+        keys, rows = lax.sort((bucket[in_random_order], in_random_order), num_keys=1)
+        first = jnp.concatenate([jnp.ones(1, bool), keys[1:] != keys[:-1]])
+        start = lax.cummax(jnp.where(first, places, 0))
+        of_g = (rows >= n).astype(jnp.int32)
+        before = jnp.cumsum(of_g) - of_g  # rows of G before each
+        rank_g = before - before[start]
+        rank = jnp.where(of_g == 1, rank_g, places - start - rank_g)
+        keep = rank < c
+        place = jnp.cumsum(keep) - 1
+        into = jnp.where(keep, place, chunks * width)
+        kept = jnp.full(chunks * width, -1, jnp.int32).at[into].set(rows, mode="drop")
+        segment = jnp.cumsum(first)
+        bucket_of = jnp.full(chunks * width, -1).at[into].set(segment, mode="drop")
+        kept, bucket_of = kept.reshape(chunks, width), bucket_of.reshape(chunks, width)
+
+        # 2. Squared distances [chunk, neighbour, row] to a chunk and the next.
+        def multiply(mine, rows):
+            following = x[rows]
+            both = jnp.concatenate([mine, following])
+            return following, products(both, mine)
+
+        _, xy = lax.scan(multiply, x[kept[0]], kept[1:])
+        norms = sq_norms[kept]
+        and_next = functools.partial(jnp.concatenate, axis=1)
+        size = and_next([norms[:-1], norms[1:]])[:, :, None] + norms[:-1, None]
+        near_bucket = and_next([bucket_of[:-1], bucket_of[1:]])[:, :, None]
+        same = (near_bucket == bucket_of[:-1, None]) & (near_bucket >= 0)
+        same &= jnp.arange(2 * width)[:, None] != jnp.arange(width)  # not itself
+        squared = jnp.where(same, jnp.maximum(size - 2 * xy, 0), jnp.inf)
+        # And to the one before: what its rows have to their next chunk.
+        back = jnp.swapaxes(squared[:, width:], 1, 2)
+        back = jnp.concatenate([jnp.full((1, width, width), jnp.inf), back[:-1]])
+        squared = jnp.concatenate([squared, back], axis=1)
+
+        def neighbours(values):  # of the rows of a chunk [chunk, w]: [chunk, 3 w, 1]
+            previous = jnp.concatenate([values[:1], values[:-2]])
+            return jnp.concatenate([values[:-1], values[1:], previous], axis=1)[:, :, None]
+
+        side = kept >= n
+        own = neighbours(side) == side[:-1, None]
+        slack = error * (neighbours(norms) + norms[:-1, None])
+
+        # 3. Radii: the k-th smallest distance to the own set, and the next one.
+        kth, following = _kth_smallest(jnp.where(own, squared, jnp.inf), k)
+        radius, left_out = _radii(kth, following, inclusive)
+
+        # 4. Hits.
+        def among(sq_radius, mask):
+            padded = jnp.concatenate([sq_radius, jnp.full((1, width), -jnp.inf)])
+            hits = _within(squared, neighbours(padded), slack, inclusive) & mask
+            return hits.any(axis=1).ravel()
+
+        found = jnp.stack([among(radius, ~own), among(left_out, own)])
+        at = jnp.where(kept[:-1] >= 0, kept[:-1], total).ravel()
+        hits = jnp.zeros((2, total), bool).at[:, at].set(found, mode="drop")
+
+        # 5. Rows beyond the cap, with the candidates of their bucket.
+        flat_kept, flat_radius = kept.ravel(), radius.ravel()
+
+        def beyond(state):
+            waiting, hits = state
+            at = jnp.nonzero(waiting, size=_BEYOND, fill_value=total)[0]
+            window = place[start[at]][:, None] + jnp.arange(width)
+            others = flat_kept[window]
+            mask = bucket_of.ravel()[window] == segment[at][:, None]
+            mine = rows[at]
+            xy = jnp.einsum("ad,abd->ab", x[mine], x[others], precision="highest")
+            size = sq_norms[mine][:, None] + sq_norms[others]
+            inside = _within(size - 2 * xy, flat_radius[window], error * size, inclusive) & mask
+            own = (others >= n) == (mine >= n)[:, None]
+            found = jnp.stack([(inside & ~own).any(axis=1), (inside & own).any(axis=1)])
+            hits = hits.at[:, jnp.where(at < total, mine, total)].set(found, mode="drop")
+            return waiting.at[at].set(False, mode="drop"), hits
+
+        _, hits = lax.while_loop(lambda state: state[0].any(), beyond, (~keep, hits))
+        votes, capped = so_far
+        votes = votes.at[group].add(hits.astype(jnp.int32), mode="drop")
+        return (votes, capped + jnp.where(group < GROUPS, jnp.sum(~keep), 0)), None
+
+    start = jnp.zeros((GROUPS, 2, total), jnp.int32), jnp.int32(0)
+    return lax.scan(table, start, dealt)[0]
+
+
+def _kth_smallest(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """The k-th and the next smallest of `[a, b, c]` along b, infinite where there are fewer.
+
+    By passes over larger and larger values, since k is small and sorting is not.
+    """
+
+    def step(_, state):
+        value, kth, following = state
+        value = jnp.min(jnp.where(x > value[:, None], x, jnp.inf), axis=1)
+        count = jnp.sum(x <= value[:, None], axis=1)
+        kth = jnp.where((count >= k) & jnp.isinf(kth), value, kth)
+        following = jnp.where((count >= k + 1) & jnp.isinf(following), value, following)
+        return value, kth, following
+
+    nothing = jnp.full((x.shape[0], x.shape[2]), jnp.inf)
+    return lax.fori_loop(0, k + 1, step, (jnp.full_like(nothing, -1), nothing, nothing))[1:]
+
+
+def _radii(kth: jax.Array, following: jax.Array, inclusive: bool) -> tuple[jax.Array, jax.Array]:
+    """Squared radii, and those of balls of which the row itself is left out; −inf for none.
+
+    Without one of its k nearest the radius is the distance to the next: there must be one. A row on
+    the sphere of the k-th is inside then, and with `<` all that are nearer than the next.
+    """
+    radius = jnp.where(jnp.isfinite(kth), kth, -jnp.inf)
+    left_out = jnp.where(jnp.isfinite(following), kth if inclusive else following, -jnp.inf)
+    return radius, left_out
+
+
+def _within(squared, sq_radius, slack, inclusive: bool) -> jax.Array:
+    """Whether distances lie within radii; those equal up to the slack are on the sphere."""
+    return squared <= sq_radius + slack if inclusive else squared < sq_radius - slack

@@ -1,0 +1,149 @@
+"""The three metrics by definition, in NumPy float64: slow, short, and what all kernels must equal.
+
+R is the reference `[n, d]`, G the generated set `[m, d]`. Every function returns who lies on whose
+manifold; precision is the mean of `generated`, recall the mean of `reference`, and the ceiling the
+mean of `left_out`: what a fresh sample of the reference distribution would score.
+
+>>> r = np.array([[0.0], [1.0], [2.0], [4.0]])
+>>> g = np.array([[1.5], [9.0], [1.4], [0.3]])
+>>> on = knn(r, g, k=1)
+>>> on.generated.tolist(), on.reference.tolist()
+([True, False, True, True], [True, True, True, True])
+>>> lsh(np.array([[0, 0, 1, 2]]), np.array([[0, 3, 1, 1]])).generated.tolist()
+[True, False, True, True]
+>>> lsh_knn(r, g, np.array([[0, 0, 0, 0]]), np.array([[0, 0, 0, 0]]), k=1) == on  # one bucket
+True
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+
+class OnManifold(NamedTuple):
+    """Memberships.
+
+    Attributes:
+        generated: Which samples lie on the manifold of R, bool `[m]`.
+        reference: Which rows of R lie on the manifold of G, bool `[n]`.
+        left_out: Which rows of R lie on the manifold of the other rows of R, bool `[n]`.
+    """
+
+    generated: np.ndarray
+    reference: np.ndarray
+    left_out: np.ndarray
+
+    def __eq__(self, other):
+        return all(map(np.array_equal, self, other))
+
+    __hash__ = None
+
+
+def knn(reference, generated, *, k: int = 3, inclusive: bool = True) -> OnManifold:
+    """A point lies on the manifold of S when it lies in the ball of a point of S, whose radius is
+    the distance to its k-th nearest other point of S (Kynkäänniemi et al. 2019, arXiv:1904.06991,
+    equation 1). `inclusive=False` takes `<` in place of `<=`, as PyPI `prdc` does.
+    """  # noqa: D205
+    one = np.zeros((1, len(reference))), np.zeros((1, len(generated)))
+    return lsh_knn(reference, generated, *one, k=k, inclusive=inclusive)
+
+
+def density_coverage(reference, generated, *, k: int = 5, inclusive: bool = True):
+    """Density and coverage (Naeem et al. 2020, arXiv:2002.09797, equations 4 and 5), two floats."""
+    radii = _radii(_distances(reference, reference), k)
+    inside = _less(inclusive)(_distances(generated, reference), radii)
+    return inside.sum(axis=1).mean() / k, inside.any(axis=0).mean()
+
+
+def lsh(reference_buckets, generated_buckets, *, min_count: int = 1, votes: float = 0.5):
+    """A table says yes to a point when at least `min_count` points of S share its bucket there; the
+    point lies on the manifold of S when the share `votes` of the tables says yes.
+
+    Args:
+        reference_buckets: Bucket of each row of R in each table, integers `[t, n]`.
+        generated_buckets: The same of G, `[t, m]`.
+        min_count: c.
+        votes: Share of tables, in (0, 1].
+    """  # noqa: D205
+    r, g = np.asarray(reference_buckets), np.asarray(generated_buckets)
+
+    def hits(points, others, own=0):
+        return (points[:, :, None] == others[:, None, :]).sum(axis=2) - own >= min_count
+
+    return OnManifold(*(_vote(x, votes) for x in (hits(g, r), hits(r, g), hits(r, r, own=1))))
+
+
+def lsh_knn(
+    reference,
+    generated,
+    reference_buckets,
+    generated_buckets,
+    *,
+    k: int = 3,
+    votes: float | None = 0.5,
+    inclusive: bool = True,
+    reference_candidates=None,
+    generated_candidates=None,
+) -> OnManifold:
+    """A table says yes to a point when it lies in the ball of a candidate of its bucket. The radius
+    is the distance to the k-th nearest other candidate of the bucket; with fewer there is no ball.
+    A row of R that is left out takes no part in the radii of the others.
+
+    Args:
+        reference: R, `[n, d]`.
+        generated: G, `[m, d]`.
+        reference_buckets: Integers `[t, n]`.
+        generated_buckets: Integers `[t, m]`.
+        k: Neighbours that define a radius.
+        votes: Share of tables, or None: candidates are the rows that share a bucket in any table.
+        inclusive: Whether a point on the sphere lies in the ball.
+        reference_candidates: Which rows are candidates in each table, bool `[t, n]`; all if None.
+        generated_candidates: The same of G, `[t, m]`.
+    """  # noqa: D205
+    r, g = np.asarray(reference_buckets), np.asarray(generated_buckets)
+    in_r = np.ones(r.shape, bool) if reference_candidates is None else reference_candidates
+    in_g = np.ones(g.shape, bool) if generated_candidates is None else generated_candidates
+
+    def together(points, others, candidates):
+        found = (points[:, :, None] == others[:, None, :]) & candidates[:, None, :]
+        return found if votes is not None else found.any(axis=0, keepdims=True)
+
+    def hits(points, others, shared, among):
+        squared, own = _distances(points, others), _distances(others, others)
+        inside = [_less(inclusive)(squared, _radii(own, k, alike)) for alike in among]
+        return (np.stack(inside) & shared).any(axis=2)
+
+    def left_out(i):
+        rest = np.arange(len(reference)) != i
+        among = together(r, r, in_r)
+        shared, among = among[:, [i]][:, :, rest], among[:, rest][:, :, rest]
+        return hits(np.asarray(reference)[[i]], np.asarray(reference)[rest], shared, among)
+
+    votes_of = (
+        hits(generated, reference, together(g, r, in_r), together(r, r, in_r)),
+        hits(reference, generated, together(r, g, in_g), together(g, g, in_g)),
+        np.concatenate([left_out(i) for i in range(len(reference))], axis=1),
+    )
+    return OnManifold(*(_vote(x, votes or 1e-9) for x in votes_of))
+
+
+def _distances(x, y) -> np.ndarray:
+    """Squared Euclidean distances `[n, m]`."""
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    return np.stack([np.sum((row - y) ** 2, axis=1) for row in x])
+
+
+def _radii(squared, k: int, candidates=True) -> np.ndarray:
+    """Squared distance of each row to its k-th nearest other candidate, NaN if there is none."""
+    others = np.where(candidates & ~np.eye(len(squared), dtype=bool), squared, np.inf)
+    kth = np.sort(others, axis=1)[:, k - 1] if k <= len(others) else np.full(len(others), np.inf)
+    return np.where(np.isfinite(kth), kth, np.nan)
+
+
+def _less(inclusive: bool):
+    return np.less_equal if inclusive else np.less
+
+
+def _vote(hits: np.ndarray, votes: float) -> np.ndarray:
+    return hits.sum(axis=0) >= max(1, math.ceil(votes * len(hits) - 1e-9))

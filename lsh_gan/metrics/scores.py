@@ -1,0 +1,193 @@
+"""What a metric returns, and how memberships and votes become scores with standard errors."""
+
+import functools
+import html
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+GROUPS = 8  # groups of tables for the jackknife
+
+
+class PrecisionRecall(NamedTuple):
+    """Precision and recall of a generated set against a reference set.
+
+    Two samples of the same distribution do not score 1. The ceilings are what a sample of the
+    reference distribution scores: a second reference sample where there is one, else every row of
+    the reference judged by all the others (leave-one-out). One half judged by the other half would
+    estimate the score at n / 2.
+
+    Attributes:
+        precision: Share of generated samples on the reference manifold, in [0, 1].
+        recall: Share of reference samples on the generated manifold, in [0, 1]; None when it was
+            not asked for.
+        precision_stderr: Standard error of `precision` over the samples (and the hash tables).
+        recall_stderr: Standard error of `recall`.
+        precision_ceiling: Precision of a sample of the reference distribution, in [0, 1]; None when
+            it was not asked for.
+        recall_ceiling: Recall of such a sample of m rows, or of n where m is larger; None also
+            where a sketch of counts alone cannot give it.
+        density: Mean number of reference balls around a generated sample, over their k; KNN only,
+            and None where the reference has no more rows than that.
+        coverage: Share of reference balls that hold a generated sample, in [0, 1]; likewise.
+        precision_membership: bool `[m]`, or with `votes=None` of LSH the share of tables, float32;
+            None when not asked for.
+        recall_membership: The same of the reference, `[n]`.
+        k: Neighbours that define a radius; None for LSH.
+        n: Number of reference samples.
+        m: Number of generated samples.
+        family: Hash family; None for KNN.
+        num_bits: Digits of a code, mean over tables; None for KNN.
+        radius_bins: Radius bins of a bucket; None for KNN.
+        num_tables: Number of hash tables; None for KNN.
+        load: Share of a table's addresses that the reference takes: the chance of a false yes of
+            one table; LSH only.
+        capped: Share of rows beyond the cap of a bucket, in [0, 1]; LSH+KNN only.
+    """
+
+    precision: float
+    recall: float | None
+    precision_stderr: float
+    recall_stderr: float | None
+    precision_ceiling: float | None = None
+    recall_ceiling: float | None = None
+    density: float | None = None
+    coverage: float | None = None
+    precision_membership: np.ndarray | None = None
+    recall_membership: np.ndarray | None = None
+    k: int | None = None
+    n: int = 0
+    m: int = 0
+    family: str | None = None
+    num_bits: float | None = None
+    radius_bins: int | None = None
+    num_tables: int | None = None
+    load: float | None = None
+    capped: float | None = None
+
+    def _lines(self) -> list[tuple[str, str]]:
+        lines = []
+        for name in ("precision", "recall"):
+            score, stderr, ceiling = (getattr(self, name + x) for x in ("", "_stderr", "_ceiling"))
+            if score is not None:
+                beside = "" if ceiling is None else f" (ceiling {ceiling:.3f})"
+                lines.append((name, f"{score:.3f} ± {stderr:.3f}{beside}"))
+        if self.density is not None:
+            lines.append(("density, coverage", f"{self.density:.3f}, {self.coverage:.3f}"))
+        names = ("n", "m", "k", "num_tables", "num_bits", "radius_bins", "load", "capped")
+        facts = {name: getattr(self, name) for name in names}
+        of = ", ".join(f"{name} = {x:.4g}" for name, x in facts.items() if x is not None)
+        return [*lines, ("of", of + (f", {self.family}" if self.family else ""))]
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name:<10} {text}" for name, text in self._lines())
+
+    def _repr_html_(self) -> str:
+        rows = (f"<tr><th>{n}</th><td>{html.escape(t)}</td></tr>" for n, t in self._lines())
+        return f"<table>{''.join(rows)}</table>"
+
+
+class Summary(NamedTuple):
+    """Score, standard error and memberships `[n]`, on the device."""
+
+    score: jax.Array
+    stderr: jax.Array
+    membership: jax.Array
+
+
+@jax.jit
+def summarise(membership: jax.Array, inside: jax.Array) -> Summary:
+    """Mean and standard error of memberships `[n]`, bool, of the rows that are `inside`."""
+    with jax.enable_x64(True):
+        count = inside.sum()
+        score = jnp.sum(membership, where=inside) / count
+        return Summary(score, jnp.sqrt(score * (1 - score) / count), membership)
+
+
+@jax.jit
+def share(members: jax.Array, inside: jax.Array) -> jax.Array:
+    """Mean of `members [n]`, numbers or bool, over the rows that are `inside`, in float64."""
+    with jax.enable_x64(True):
+        return jnp.sum(members, where=inside) / inside.sum()
+
+
+def group_count(tables: int) -> int:
+    """Groups of equally many tables, at most 8: the same share of votes is asked of what is left."""
+    return max([g for g in range(1, GROUPS + 1) if tables % g == 0])
+
+
+def group_of(tables: int) -> np.ndarray:
+    """One-hot group of each table, float32 `[8, t]`."""
+    return (np.arange(tables) % group_count(tables) == np.arange(GROUPS)[:, None]).astype(
+        np.float32
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("tables", "votes"))
+def aggregate_votes(hits: jax.Array, *, tables: int, votes: float | None) -> Summary:
+    """Joins the hits of all tables; the standard error covers samples and tables.
+
+    The part of the tables comes from a jackknife over groups of them (Efron & Stein 1981,
+    doi:10.1214/aos/1176345462).
+
+    Args:
+        hits: Tables that say yes to each row, by group of tables, integers `[8, n]`.
+        tables: T.
+        votes: Share of tables that must say yes, or None for the mean over tables.
+    """
+    count = group_count(tables)
+    with jax.enable_x64(True):
+
+        def member(yes, size):
+            if votes is None:
+                return yes / size
+            return yes >= jnp.maximum(1, jnp.ceil(votes * size - 1e-9))
+
+        membership = member(hits.sum(axis=0), tables)
+        variance = jnp.var(membership) / len(membership)
+        if count > 1:
+            rest = tables - tables // count
+            left = [member(hits.sum(axis=0) - hits[i], rest) for i in range(count)]
+            variance += (count - 1) * jnp.var(jnp.stack(left).mean(axis=1))
+        return Summary(membership.mean(), jnp.sqrt(variance), membership)
+
+
+def fetch(tree: Any) -> Any:
+    """Waits for the device and returns the values of `tree` on the host."""
+    return jax.device_get(tree)
+
+
+def result(
+    precision: Summary,
+    recall: Summary | None,
+    ceilings: tuple[Any, Any],
+    *,
+    membership: bool,
+    rows: tuple[int, int],
+    extra: dict[str, Any] | None = None,
+    **facts: Any,
+) -> PrecisionRecall:
+    """Fetches all numbers of a score in one wait.
+
+    Args:
+        precision: Of the generated set.
+        recall: Of the reference; None if it was not asked for.
+        ceilings: Of precision and recall, on the device or None.
+        membership: Whether memberships are kept.
+        rows: n and m.
+        extra: Further numbers that are on the device.
+        **facts: Further fields.
+    """
+    if not membership:
+        precision, recall = (x and x._replace(membership=None) for x in (precision, recall))
+    nothing = Summary(None, None, None)
+    p, r, ceilings, extra = fetch((precision, recall or nothing, ceilings, extra or {}))
+    number = functools.partial(jax.tree.map, float)
+    return PrecisionRecall(
+        *number((p.score, r.score, p.stderr, r.stderr, *ceilings)),
+        precision_membership=None if p.membership is None else p.membership[: rows[1]],
+        recall_membership=None if r.membership is None else r.membership[: rows[0]],
+        n=rows[0], m=rows[1], **number(extra), **facts,
+    )  # fmt: skip
