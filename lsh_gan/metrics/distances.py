@@ -120,9 +120,10 @@ def smallest(x: jax.Array, k: int, axis: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _top_k(x, k):
-    # Without the barrier XLA for CPUs sorts whole rows.
-    values, at = lax.optimization_barrier(lax.top_k(-x, min(k, x.shape[1])))
-    return -values, at
+    # Without the barrier XLA for CPUs sorts whole rows; one right behind top_k ends its compiler on
+    # several devices.
+    values, at = lax.top_k(-x, min(k, x.shape[1]))
+    return lax.optimization_barrier((-values, at))
 
 
 def again(flags: jax.Array, run: Callable, values: Any, total: Any) -> Any:
