@@ -65,9 +65,7 @@ def digits_of(hasher, features):
 def test_digits_equal_those_by_hand_ties_included(family, radius_bins):
     x = np.random.default_rng(0).integers(-8, 9, (400, 4)).astype(np.float32) / 2
     hasher = exact_hasher(family, radius_bins, (5, 5, 5))
-    for found, expected in zip(
-        digits_of(hasher, x), digits_by_hand(hasher, x), strict=True
-    ):
+    for found, expected in zip(digits_of(hasher, x), digits_by_hand(hasher, x), strict=True):
         np.testing.assert_array_equal(found, expected)
     assert len(np.unique(digits_of(hasher, x)[0])) == (8 if family == "pstable" else 2)
 

@@ -127,18 +127,18 @@ def test_files_that_are_refused(tmp_path, hasher):
     save(path, build(hasher, draw(N, D)))
     with pytest.raises(ValueError, match="made of 'network 1'; expected 'network 2'"):
         load(path, source="network 2")
-    with pytest.raises(FileNotFoundError, match="no.safetensors: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"no.safetensors: no such file"):
         load(tmp_path / "no.safetensors")
     tensors, data = load_file(path), path.read_bytes()
     for broken in (data[:-100], data[:50], b"", b"hello" * 100):
         path.write_bytes(broken)
-        with pytest.raises(ValueError, match="s.safetensors: no sketch, or a damaged one"):
+        with pytest.raises(ValueError, match=r"s.safetensors: no sketch, or a damaged one"):
             load(path)
     save_file(tensors, path, metadata={"lsh_gan": json.dumps({"version": 6})})
-    with pytest.raises(ValueError, match="s.safetensors: layout 6; expected 7: make it again"):
+    with pytest.raises(ValueError, match=r"s.safetensors: layout 6; expected 7: make it again"):
         load(path)
     save_file(tensors, path)
-    with pytest.raises(ValueError, match="s.safetensors: layout none; expected 7"):
+    with pytest.raises(ValueError, match=r"s.safetensors: layout none; expected 7"):
         load(path)
 
 
