@@ -32,7 +32,7 @@ from jax.sharding import PartitionSpec as P
 
 from lsh_gan import devices
 from lsh_gan.metrics import distances
-from lsh_gan.metrics.distances import Tiles, again, margins, products, smallest
+from lsh_gan.metrics.distances import Tiles, again, keep_smallest, margins, products
 from lsh_gan.metrics.inputs import Array, as_features, check_options, subset
 from lsh_gan.metrics.scores import PrecisionRecall, result, share, summarise
 
@@ -231,40 +231,38 @@ def nearest_others(tiles: Tiles, k: int) -> tuple[jax.Array, jax.Array]:
     pairs = np.pad(pairs, ((0, missing), (0, 0)), constant_values=count)
     pairs = jnp.asarray(pairs.reshape(share, devices.count(), 2).swapaxes(0, 1))
 
-    def merge(best, values, rows, tile):
-        values = jnp.concatenate([best[0][tile], values], axis=1)
-        rows = jnp.concatenate([best[1][tile], rows], axis=1)
-        values, at = smallest(values, k, axis=1)
-        rows = jnp.take_along_axis(rows, at, axis=1)
-        return best[0].at[tile].set(values), best[1].at[tile].set(rows)
-
     def step(best, pair):
-        i, j = pair
+        i, j = pair  # beyond the last tile where a device has a pair less: updates are dropped
         bounds = low[i][:, None] + low[j] - 2 * products(tiles.rows[i], tiles.rows[j])
         bounds = jnp.where((i == j) & jnp.eye(width, dtype=bool), jnp.inf, bounds)
-        values, at = smallest(bounds, k, axis=1)
-        best = merge(best, values, at + j * width, i)
 
-        def mirrored(best):
-            values, at = smallest(bounds, k, axis=0)
-            return merge(best, values, at + i * width, j)
+        def update(best, tile, others, axis):
+            mine = jax.tree.map(lambda v: v[tile], best)
+            mine = keep_smallest(mine, bounds, others * width, axis)
+            return jax.tree.map(lambda v, new: v.at[tile].set(new), best, mine)
 
-        return lax.cond(i == j, lambda best: best, mirrored, best), None
+        best = update(best, i, j, 1)
+        return lax.cond(i == j, lambda best: best, lambda best: update(best, j, i, 0), best), None
 
     def run(pairs):
-        shape = (count, width, k)
+        shape = (count, k, width)
         best = jnp.full(shape, jnp.inf), jnp.zeros(shape, jnp.int32)
         return lax.scan(step, best, pairs[0])[0]
 
     def run_share(pairs):
-        every = lax.all_gather(run(pairs), "data")  # [devices, count, width, k]
-        values, rows = (jnp.moveaxis(v, 0, 2).reshape(count * width, -1) for v in every)
-        values, at = smallest(values, k, axis=1)
-        return values, jnp.take_along_axis(rows, at, axis=1)
+        def side_by_side(v):  # of all devices, [devices, count, k, width]
+            v = lax.all_gather(v, "data")
+            return v.swapaxes(0, 1).reshape(count, -1, width)
+
+        values, rows = jax.tree.map(side_by_side, run(pairs))
+        order = jnp.argsort(values, axis=1)[:, :k]
+        return jax.tree.map(lambda v: jnp.take_along_axis(v, order, axis=1), (values, rows))
 
     if devices.count() > 1:
-        return devices.shard_map(run_share, in_specs=P("data"), out_specs=P())(pairs)
-    return jax.tree.map(lambda v: v.reshape(-1, k), run(pairs))
+        best = devices.shard_map(run_share, in_specs=P("data"), out_specs=P())(pairs)
+    else:
+        best = run(pairs)
+    return jax.tree.map(lambda v: v.swapaxes(1, 2).reshape(-1, k), best)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "density_k", "inclusive"))
@@ -288,8 +286,7 @@ def _find_balls(tiles: Tiles, bounds, near, *, k, density_k, inclusive) -> Balls
         ordered = jnp.take_along_axis(squared, order, axis=1)
 
         def radii(ordered):
-            """Squared radii `[n, 2]`, and that of the balls of which each row is left out; −inf where
-            there are too few others."""  # noqa: D209
+            """Squared radii `[n, 2]`, and those when a row is left out; −inf for too few others."""
             ordered = jnp.where(jnp.isfinite(ordered), ordered, -jnp.inf)
             left_out = ordered[:, k - 1] if inclusive else ordered[:, k]
             return ordered[:, [k - 1, density_k - 1]], left_out
@@ -314,7 +311,7 @@ def _find_balls(tiles: Tiles, bounds, near, *, k, density_k, inclusive) -> Balls
             squared = lax.map(tile, tiles.rows).swapaxes(0, 1).reshape(len(rows), -1)
             squared = jnp.where(tiles.inside, squared, jnp.inf)
             squared = jnp.where(jnp.arange(n) == rows[:, None], jnp.inf, jnp.maximum(squared, 0))
-            ordered, _ = distances.smallest(squared, needed, axis=1)
+            ordered = jnp.sort(squared, axis=1)[:, :needed]
             sq_radii, left_out = radii(ordered)
             slack = tolerance * jnp.where(tiles.inside, my_sq[:, None] + sq_norms, 0)
             hits = inside(squared, left_out[:, None], slack) & (rows < n)[:, None]

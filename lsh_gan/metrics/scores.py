@@ -114,7 +114,7 @@ def share(members: jax.Array, inside: jax.Array) -> jax.Array:
 
 
 def group_count(tables: int) -> int:
-    """Groups of equally many tables, at most 8: the same share of votes is asked of what is left."""
+    """Groups of equally many tables, at most 8, so that what is left asks for the same share."""
     return max([g for g in range(1, GROUPS + 1) if tables % g == 0])
 
 
