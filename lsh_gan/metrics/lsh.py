@@ -101,7 +101,7 @@ def lsh_precision_recall(
         key: `jax.random.key`; draws the hash.
         reference: Features `[n, d]`, floating point (NumPy, JAX, torch, DLPack), or an iterable of
             batches, of which one at a time is held beside the rows that the hash is fitted on: of
-            an iterable the first 4096.
+            an iterable the first 2048.
         generated: Features `[m, d]`, likewise.
         spec: Kind of hash; `HashSpec()` if None.
         min_count: c, at least 1. Above 1, a lone outlier makes no manifold.

@@ -146,12 +146,14 @@ def aggregate_votes(hits: jax.Array, *, tables: int, votes: float | None) -> Sum
             return yes >= jnp.maximum(1, jnp.ceil(votes * size - 1e-9))
 
         membership = member(hits.sum(axis=0), tables)
-        variance = jnp.var(membership) / len(membership)
+        score = jnp.mean(membership, dtype=jnp.float64)
+        variance = jnp.var(membership.astype(jnp.float64)) / len(membership)
         if count > 1:
             rest = tables - tables // count
             left = [member(hits.sum(axis=0) - hits[i], rest) for i in range(count)]
-            variance += (count - 1) * jnp.var(jnp.stack(left).mean(axis=1))
-        return Summary(membership.mean(), jnp.sqrt(variance), membership)
+            means = jnp.mean(jnp.stack(left), axis=1, dtype=jnp.float64)
+            variance += (count - 1) * jnp.var(means)
+        return Summary(score, jnp.sqrt(variance), membership)
 
 
 def fetch(tree: Any) -> Any:
