@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 GROUPS = 8  # groups of tables for the jackknife
 
@@ -146,7 +147,8 @@ def aggregate_votes(hits: jax.Array, *, tables: int, votes: float | None) -> Sum
             return yes >= jnp.maximum(1, jnp.ceil(votes * size - 1e-9))
 
         membership = member(hits.sum(axis=0), tables)
-        score = jnp.mean(membership, dtype=jnp.float64)
+        rows = lax.optimization_barrier(jnp.float64(len(membership)))  # else 1 / rows is rounded
+        score = jnp.sum(membership, dtype=jnp.float64) / rows
         variance = jnp.var(membership.astype(jnp.float64)) / len(membership)
         if count > 1:
             rest = tables - tables // count
