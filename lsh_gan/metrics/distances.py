@@ -114,8 +114,9 @@ def keep_smallest(
     """
     k, length = len(best[0]), x.shape[axis]
     if not devices.on_cpu() or length % 128 or length < 512:
-        values, at = lax.optimization_barrier(lax.top_k(-(x if axis else x.T), min(k, length)))
-        found, numbers = -values.T, at.T + first
+        values, at = lax.top_k(-(x if axis else x.T), min(k, length))
+        # Else XLA for CPUs sorts whole rows; right behind top_k it fails on several devices.
+        found, numbers = lax.optimization_barrier((-values.T, at.T + first))
     elif axis:  # group i holds the values i, i + 128, ...
         groups = x.reshape(len(x), -1, 128)
         _, near = _smallest(groups.min(axis=1).T, k)
