@@ -34,7 +34,7 @@ from lsh_gan import devices
 from lsh_gan.metrics import distances
 from lsh_gan.metrics.distances import Tiles, again, keep_smallest, margins, products
 from lsh_gan.metrics.inputs import Array, as_features, check_options, subset
-from lsh_gan.metrics.scores import PrecisionRecall, result, share, summarise
+from lsh_gan.metrics.scores import PrecisionRecall, result, summarise
 
 _SPARE = 3  # neighbours that are found beyond those that radii need
 _CHUNK = 16  # rows whose neighbours' features are fetched at once
@@ -164,19 +164,15 @@ def knn_score(fitted: KnnReference, generated: Any, *, membership: bool = False)
     generated = as_features(generated, "generated", dim=d, **least)
     g = distances.tile(generated, fitted.origin, fitted.memory_mb)
     found = compare(fitted, g)
-    extra = {}
+    extra, m = {}, len(generated)
     if n > fitted.density_k:
-        in_g, in_r = g.inside, fitted.tiles.inside
-        density = share(found.density, in_g)
-        extra = {"density": density, "coverage": share(found.covered, in_r)}
-    scores = result(
+        density = jnp.sum(found.density, where=g.inside)
+        coverage = jnp.sum(found.covered, where=fitted.tiles.inside)
+        extra = {"density": (density, m * fitted.density_k), "coverage": (coverage, n)}
+    return result(
         summarise(found.precise, g.inside), summarise(found.recalled, fitted.tiles.inside),
-        _ceilings(fitted, len(generated)), membership=membership, rows=(n, len(generated)),
-        k=fitted.k, extra=extra,
+        _ceilings(fitted, m), membership=membership, rows=(n, m), extra=extra, k=fitted.k,
     )  # fmt: skip
-    if scores.density is not None:
-        scores = scores._replace(density=scores.density / fitted.density_k)
-    return scores
 
 
 def _ceilings(fitted: KnnReference, m: int) -> tuple[Any, Any]:
@@ -184,7 +180,7 @@ def _ceilings(fitted: KnnReference, m: int) -> tuple[Any, Any]:
     n, inside, second = len(fitted.features), fitted.tiles.inside, fitted.second
     if not fitted.ceiling:
         return None, None
-    above = share(fitted.balls.covered, inside)
+    above = jnp.sum(fitted.balls.covered, where=inside), n
     if second is None and m >= n:
         return above, above
     rows = subset(n if second is None else len(second), min(m, n))
@@ -194,10 +190,11 @@ def _ceilings(fitted: KnnReference, m: int) -> tuple[Any, Any]:
     recalled = compare(fitted, tiles, balls).recalled
     if second is not None:
         tiles = distances.tile(second, fitted.origin, fitted.memory_mb)
-        above = share(compare(fitted, tiles).precise, tiles.inside)
+        precise = compare(fitted, tiles).precise
+        above = jnp.sum(precise, where=tiles.inside), len(second)
     else:  # a row of the sample covers itself, and is judged by the others
         recalled = recalled.at[rows].set(balls.covered[: len(rows)])
-    return above, share(recalled, inside)
+    return above, (jnp.sum(recalled, where=inside), n)
 
 
 def find_balls(tiles: Tiles, k: int, density_k: int, inclusive: bool) -> Balls:
