@@ -90,7 +90,7 @@ def test_sizes_are_counted(tmp_path):
         "__init__": "",
         "definitions": "import numpy as np\n\nx = np.pi\n",
         "inputs": "np.zeros(3)\n",
-        "distances": "from lsh_gan.metrics.inputs import x\n\nx = jnp.zeros(3) + jax.lax.add(x, y)\n",
+        "distances": "from lsh_gan.metrics.inputs import x\n\nx = jnp.pi + jax.lax.add(x, y)\n",
         "knn": "from lsh_gan.metrics import distances\n\ny = np.ones(3)\n",
         "lsh": "from lsh_gan.metrics import (\n    inputs,\n    knn,\n)\n",
         "lsh_knn": "from lsh_gan import devices\n",
