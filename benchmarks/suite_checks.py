@@ -55,7 +55,7 @@ def _close(value: float, target: float) -> bool:
 
 
 def bell(middle: int) -> Criterion:
-    """The middle is .2 above both ends and within .1 of the maximum; one end is near the minimum."""
+    """The middle is .2 above both ends, .1 near the maximum; one end is .1 near the minimum."""
 
     def judged(y):
         ends, peak = y[[0, -1]], y[middle]
@@ -358,7 +358,8 @@ SANITY: dict[str, Check] = {
 # Bounds and purpose as published with the authors' code, T passed, f failed, L or H passed as a low
 # or high metric; the letters stand for PUBLISHED_COLUMNS.
 PUBLISHED_COLUMNS = (
-    "KNN", "density/coverage", "α-precision", "precision cover", "symmetric", "P-precision/P-recall",
+    "KNN", "density/coverage", "α-precision", "precision cover", "symmetric",
+    "P-precision/P-recall",
 )  # fmt: skip
 PUBLISHED: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
     "mean difference": (("fTfTff", "fTfTff"), ("TTTTTT", "TTTTTT")),
@@ -404,7 +405,7 @@ def _spoil(rng, rows, count) -> np.ndarray:
 def _bad(rng, n, *, shares, in_reference):
     reference, generated = rng.normal(size=(2, n, DIM))
     for share in shares:
-        count = int(round(share * n))
+        count = round(share * n)
         spoiled = _spoil(rng, reference, count) if in_reference else reference
         yield share, spoiled, _spoil(rng, generated, count)
 

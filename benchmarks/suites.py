@@ -53,11 +53,8 @@ def lines(suite: str) -> dict[tuple[str, str], checks.Line]:
 
 def measure(metric: str, known: Mapping[str, Metric], line: checks.Line, job: dict) -> dict:
     """Scores of one metric along a line: steps, and by column [fidelity, diversity]."""
-    entropy = (
-        SEEDS[job["seeds"]],
-        job["repeat"],
-        zlib.crc32(f"{job['check']}{job['line']}".encode()),
-    )
+    name = zlib.crc32(f"{job['check']}{job['line']}".encode())
+    entropy = SEEDS[job["seeds"]], job["repeat"], name
     key, steps, found = jax.random.key(entropy[1] + 1000 * entropy[0]), [], {}
     for x, reference, generated in line(np.random.default_rng(entropy), job["rows"]):
         if job["suite"] == "sanity":
@@ -85,9 +82,8 @@ def run(file: Path, jobs: list[dict], known: Mapping[str, Metric]) -> None:
     start = time.perf_counter()
     for count, job in enumerate(missing, 1):
         try:
-            found = measure(
-                job["metric"], known, lines(job["suite"])[job["check"], job["line"]], job
-            )
+            line = lines(job["suite"])[job["check"], job["line"]]
+            found = measure(job["metric"], known, line, job)
         except ImportError as error:
             print(f"{job['metric']}: left out ({error})", flush=True)
             continue
