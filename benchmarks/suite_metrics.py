@@ -9,11 +9,10 @@ To try another hash, add an entry to a copy of `METRICS` and hand it to `suites.
     suites.main({"KNN": METRICS["KNN"], "LSH wide": wide})
 
 What comes back has `precision` and `recall`, and more columns for each of `precision_ceiling` and
-`density` that is not None.
+`density` that is not None. Not among the peers: TopP&R, whose package takes minutes for sets of two
+dimensions (a grid of a million points) and fails on those of one.
 """
 
-import contextlib
-import io
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -115,16 +114,6 @@ def _radii(distances: np.ndarray, k: int) -> np.ndarray:
     return np.partition(distances, k, axis=1)[:, k]
 
 
-def top_pr(_: jax.Array, reference: np.ndarray, generated: np.ndarray) -> Scores:
-    """TopP&R (Kim et al. 2023, arXiv:2306.08013) of the package `top-pr`; slow."""
-    from top_pr import compute_top_pr
-
-    with np.errstate(invalid="ignore", divide="ignore"), contextlib.redirect_stdout(io.StringIO()):
-        found = compute_top_pr(real_features=reference, fake_features=generated, f1_score=False)
-    # No significant sample at all is 0 / 0 there.
-    return Scores(*(float(np.nan_to_num(found[name])) for name in ("fidelity", "diversity")))
-
-
 METRICS: Mapping[str, Metric] = {
     "KNN": lambda key, r, g: metrics.knn_precision_recall(r, g),
     "LSH": metrics.lsh_precision_recall,
@@ -132,6 +121,5 @@ METRICS: Mapping[str, Metric] = {
     "symmetric": symmetric,
     "P-precision/P-recall": probabilistic,
     "clipped": clipped,
-    "TopP&R": top_pr,
 }
 OURS = ("KNN", "LSH", "LSH+KNN")
