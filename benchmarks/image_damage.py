@@ -17,13 +17,15 @@ images that are; half inverted pixels would be flat grey. Then:
 
 Scores are over their ceilings and not cut at 1, but for metrics without ceilings.
 
-Features are kept in WORKDIR, so that another hash takes a minute; `suite_metrics.py` says how to
-try one. Embedding takes about three minutes of two cores. Writes OUT.md, OUT.csv and OUT.png.
+Features are kept in WORKDIR, so that another hash takes seconds; `suite_metrics.py` says how to try
+one. Scores are kept in OUT_SEEDS.jsonl: delete it after a change of the metrics. Embedding takes
+about three minutes of two cores. Writes OUT.md, OUT.csv and OUT.png.
 """
 
 import argparse
 import csv
 import io
+import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -35,10 +37,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
-from benchmarks import machine, options
+from benchmarks import machine, options, suites
 from benchmarks import validity_cases as cases
 from benchmarks.suite_metrics import DENSITY, METRICS, OURS, RELATIVE, Metric, columns
-from benchmarks.suites import SEEDS
 from lsh_gan import datasets
 from lsh_gan.cache import kept
 from lsh_gan.metrics import HashSpec
@@ -147,7 +148,7 @@ class Sets(NamedTuple):
 def load(data: str, rows: int, seeds: str, workdir: Path) -> Sets:
     """Embeds what is to be judged, or reads it from the work folder."""
     images, labels = datasets.load_images(data), Path(__file__).parent / f"{data}_labels.npz"
-    order = np.random.default_rng(SEEDS[seeds]).permutation(len(images))
+    order = np.random.default_rng(suites.SEEDS[seeds]).permutation(len(images))
     if len(images) < 2 * rows:
         raise ValueError(f"{data} has {len(images)} images; --rows={rows} needs {2 * rows}.")
     folder, base = workdir / f"{data}_{rows}_{seeds}", images[order[rows : 2 * rows]]
@@ -227,15 +228,31 @@ def calibration_cases(sets: Sets) -> Iterator[tuple[str, float, np.ndarray]]:
             yield "classes kept", count / len(classes), sets.pool[some]
 
 
-def score(sets: Mapping[str, np.ndarray], reference, known: Mapping[str, Metric]) -> Found:
-    """Scores of all sets: over ceilings where a metric has them."""
-    key, found = jax.random.key(0), {}
-    for name, generated in sets.items():
-        by_column = {}
-        for metric, function in known.items():
-            by_column |= columns(metric, function(key, reference, generated.astype(np.float32)))
-        found[name] = {c: v for c, v in by_column.items() if c + RELATIVE not in by_column}
-        print(name, {c: tuple(round(x, 2) for x in v) for c, v in found[name].items()}, flush=True)
+def score(
+    sets: Mapping[str, np.ndarray], reference: np.ndarray, known: Mapping[str, Metric], file: Path,
+    setting: dict,
+) -> Found:  # fmt: skip
+    """Scores of all sets: over ceilings where a metric has them.
+
+    One line a set and metric goes to the file, and what is there is not done again.
+    """
+    key, found = jax.random.key(suites.SEEDS[setting["seeds"]]), {name: {} for name in sets}
+    done = {
+        (row["set"], row["metric"]): row["columns"]
+        for row in suites.read(file)
+        if setting.items() <= row.items()
+    }
+    for metric, function in known.items():
+        for name, generated in sets.items():
+            if (name, metric) not in done:
+                scores = function(key, reference, generated.astype(np.float32))
+                done[name, metric] = columns(metric, scores)
+                row = {**setting, "set": name, "metric": metric, "columns": done[name, metric]}
+                with file.open("a") as stream:
+                    stream.write(json.dumps(row) + "\n")
+                print(name, done[name, metric], flush=True)
+            by = done[name, metric]
+            found[name] |= {c: tuple(v) for c, v in by.items() if c + RELATIVE not in by}
     return found
 
 
@@ -366,7 +383,7 @@ def main(known: Mapping[str, Metric] = METRICS) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default=",".join(datasets.SHIPPED))
     parser.add_argument("--rows", type=int, default=2000)
-    parser.add_argument("--seeds", choices=SEEDS, default="fresh")
+    parser.add_argument("--seeds", choices=suites.SEEDS, default="fresh")
     usual = [name for name in known if name in OURS or name not in METRICS]
     parser.add_argument("--metrics", default=",".join(usual))
     parser.add_argument("--workdir", type=Path, default=Path("runs/image_damage"))
@@ -380,6 +397,7 @@ def main(known: Mapping[str, Metric] = METRICS) -> None:
     )
     rows = []
     args.out.parent.mkdir(parents=True, exist_ok=True)
+    file = args.out.with_name(f"{args.out.name}_{args.seeds}.jsonl")
     for data in args.data.split(","):
         sets = load(data, args.rows, args.seeds, args.workdir)
         judged = {"undamaged": sets.base, **sets.made, **feature_cases(sets)}
@@ -387,7 +405,8 @@ def main(known: Mapping[str, Metric] = METRICS) -> None:
         for case, share, generated in calibration_cases(sets):
             steps.append((case, share))
             judged[f"{case} {share:g}"] = generated
-        found, truth = score(judged, sets.reference, chosen), truth_of(sets)
+        setting = {"data": data, "rows": args.rows, "seeds": args.seeds}
+        found, truth = score(judged, sets.reference, chosen, file, setting), truth_of(sets)
         text += report(data, found, truth, steps)
         suffix = "" if data == args.data.split(",")[0] else f"_{data}"
         plot(data, found, truth, args.out.with_name(f"{args.out.name}{suffix}.png"))

@@ -111,7 +111,10 @@ def test_image_damage_is_reported(tmp_path):
     sets = image_damage.Sets(reference, base, base, np.arange(60) % 10, made)
     steps = list(image_damage.calibration_cases(sets))
     judged = {"undamaged": base, **made, **{f"{c} {share:g}": g for c, share, g in steps}}
-    found = image_damage.score(judged, reference, {"KNN": METRICS["KNN"]})
+    setting = {"data": "none", "seeds": "fresh"}
+    known, file = {"KNN": METRICS["KNN"]}, tmp_path / "scores.jsonl"
+    found = image_damage.score(judged, reference, known, file, setting)
+    assert image_damage.score(judged, reference, {"KNN": None}, file, setting) == found
     truth = image_damage.truth_of(sets)
     named = [(case, share) for case, share, _ in steps]
     text = image_damage.report("none", found, truth, named)
