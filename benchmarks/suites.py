@@ -1,4 +1,4 @@
-"""Claim: our metrics pass more of two published suites than any metric published with them.
+"""How many criteria of two published suites does each metric pass?
 
     python -m benchmarks.suites [--repeats=10] [--seeds=fresh] [--metrics=KNN,LSH,LSH+KNN]
                                 [--suites=sanity,linear] [--rows=1000] [--linear_rows=5000]
