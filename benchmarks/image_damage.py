@@ -12,8 +12,8 @@ images that are; half inverted pixels would be flat grey. Then:
 
 - compressed generators, flat and garbage images, and features damaged as in `validity.py`;
 - calibration: a growing share of samples becomes bad, in four ways, and relative precision should
-  be 1 - share; or only some classes are kept, and relative recall should be their share. Classes
-  overlap, so that this line is not exact.
+  be 1 - share; or only some classes are kept, in as many rows as the rarest class has, and relative
+  recall should be their share. Classes overlap, so that this line is not exact.
 
 Scores are over their ceilings and not cut at 1, but for metrics without ceilings.
 
@@ -26,6 +26,7 @@ import argparse
 import csv
 import io
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -151,7 +152,7 @@ def load(data: str, rows: int, seeds: str, workdir: Path) -> Sets:
     images, labels = datasets.load_images(data), Path(__file__).parent / f"{data}_labels.npz"
     order = np.random.default_rng(suites.SEEDS[seeds]).permutation(len(images))
     if len(images) < 2 * rows:
-        raise ValueError(f"{data} has {len(images)} images; --rows={rows} needs {2 * rows}.")
+        sys.exit(f"error: {data} has {len(images)} images; --rows={rows} needs {2 * rows}")
     folder, base = workdir / f"{data}_{rows}_{seeds}", images[order[rows : 2 * rows]]
     makers = _images(data, base)
     made = {name: _kept(folder / f"{name}.npz", make) for name, make in makers.items()}
@@ -401,7 +402,8 @@ def main(known: Mapping[str, Metric] = METRICS) -> None:
     rows = []
     args.out.parent.mkdir(parents=True, exist_ok=True)
     file = args.out.with_name(f"{args.out.name}_{args.seeds}.jsonl")
-    for data in args.data.split(","):
+    data_sets = options.names("--data", args.data, dict.fromkeys(datasets.SHIPPED))
+    for data in data_sets:
         sets = load(data, args.rows, args.seeds, args.workdir)
         judged = {"undamaged": sets.base, **sets.made, **feature_cases(sets)}
         steps = []
@@ -411,7 +413,7 @@ def main(known: Mapping[str, Metric] = METRICS) -> None:
         setting = {"data": data, "rows": args.rows, "seeds": args.seeds}
         found, truth = score(judged, sets.reference, chosen, file, setting), truth_of(sets)
         text += report(data, found, truth, steps)
-        suffix = "" if data == args.data.split(",")[0] else f"_{data}"
+        suffix = "" if data == data_sets[0] else f"_{data}"
         plot(data, found, truth, args.out.with_name(f"{args.out.name}{suffix}.png"))
         rows += [(data, n, c, *pair) for n, by in found.items() for c, pair in by.items()]
     print(text)
