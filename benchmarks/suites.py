@@ -14,7 +14,9 @@ defaults on the former and report the latter. `--metrics=all` adds the peers of 
 which also says how to try another hash.
 
 One line a (check, line of it, metric, repeat) goes to OUT_SEEDS.jsonl, and what is there is not
-done again; delete the file after a change of the metrics. OUT.md and OUT.csv are drawn from it.
+done again; delete the file after a change of the metrics. OUT.md and OUT.csv are drawn from it;
+with `--report` nothing is measured. Two processes may share the file if their metrics differ. On
+two cores a tenth takes about ten minutes, half of it for LSH+KNN in one dimension.
 """
 
 import argparse
@@ -35,6 +37,15 @@ from benchmarks.suite_metrics import METRICS, OURS, RELATIVE, Metric, columns
 from lsh_gan.metrics import HashSpec
 
 SEEDS = {"tune": 0, "fresh": 1}
+# What was looked into: letters of KNN and density/coverage at ten repeats.
+DIFFERENCES = """\
+Ten repeats do not settle all letters. Of 200 choices of ten among fifty repeats, KNN passes the
+bounds of scaling one dimension in 74 % (fidelity) and 40 % (diversity), and those of + Pareto in
+52 % and 39 %: what is judged is whether the ball of one lone outlier reaches the other set. Density
+passes sequential dropping in 46 % (bounds) and 12 % (flat): at d = 64 it ranges by about .05. All
+other letters of the two are as published.
+
+"""
 AIMS = dict(zip(checks.SIDES, (0.02, 0.05), strict=True))  # of the deviation from a straight line
 # Scores by (check, line), then by column: [repeats, sides, steps].
 Curves = dict[tuple[str, str], dict[str, np.ndarray]]
@@ -141,7 +152,7 @@ def _table(head: list, body: list[list]) -> str:
     return "".join("| " + " | ".join(map(str, row)) + " |\n" for row in rows) + "\n"
 
 
-def sanity_report(verdicts: list[dict]) -> Iterator[str]:
+def sanity_report(verdicts: list[dict], curves: Curves) -> Iterator[str]:
     """Counts, all letters, and the letters that differ from the published ones."""
     names = list(dict.fromkeys(v["column"] for v in verdicts))
     found = {(c, s): letters(verdicts, c, s) for c in names for s in checks.SIDES}
@@ -154,8 +165,9 @@ def sanity_report(verdicts: list[dict]) -> Iterator[str]:
             passed, single = found[column, side], sum(v["passed"] is not False for v in own)
             count = sum(found != "f" for found in passed.values())
             cells += [f"**{count}** of {len(passed)}", f"{single} of {len(own)}"]
-        body.append(cells)
-    yield _table(["", "fidelity", "single", "diversity", "single"], body)
+        repeats = min(len(by[column]) for by in curves.values() if column in by)
+        body.append([*cells, repeats])
+    yield _table(["", "fidelity", "single", "diversity", "single", "repeats"], body)
     yield (
         "T passed, f failed, L or H passed as a low or a high metric; bounds, then purpose "
         "(hypercubes: independence of sizes, then the score).\n\n"
@@ -193,7 +205,7 @@ def _published(verdicts: list[dict], found: dict) -> str:
     if not count:
         return "None of the published metrics was measured.\n\n"
     head = ["column", "side", "check", "part", "published", "here", "judged"]
-    return f"{same} of {count} letters are as published.\n\n" + _table(head, body)
+    return f"{same} of {count} letters are as published.\n\n" + _table(head, body) + DIFFERENCES
 
 
 def deviations(curves: Curves, name: str) -> dict[str, tuple[float, float]]:
@@ -241,7 +253,7 @@ def write(out: Path, rows: list[dict], head: str) -> None:
     """Writes OUT.md, and OUT.csv with every single criterion; prints the first."""
     parts = {s: curves_of([row for row in rows if row["suite"] == s]) for s in ("sanity", "linear")}
     verdicts = judge(parts["sanity"])
-    text = head + "".join(sanity_report(verdicts)) if verdicts else head
+    text = head + "".join(sanity_report(verdicts, parts["sanity"])) if verdicts else head
     text += linear_report(parts["linear"]) if parts["linear"] else ""
     print(text)
     out.with_suffix(".md").write_text(text)
@@ -261,6 +273,7 @@ def main(known: Mapping[str, Metric] = METRICS) -> None:
     parser.add_argument("--metrics", default=",".join(usual))
     parser.add_argument("--suites", default="sanity,linear")
     parser.add_argument("--checks", default="", help="only these, as a,b; default all")
+    parser.add_argument("--report", action="store_true", help="only draw what is there")
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--linear_rows", type=int, default=5000)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/suites"))
@@ -284,7 +297,8 @@ def main(known: Mapping[str, Metric] = METRICS) -> None:
         if check in wanted
     ]  # fmt: skip
     file = args.out.with_name(f"{args.out.name}_{args.seeds}.jsonl")
-    run(file, jobs, known)
+    if not args.report:
+        run(file, jobs, known)
     rows = [row for row in read(file) if {name: row[name] for name in jobs[0]} in jobs]
     if not rows:
         sys.exit("error: there is nothing to report; every metric was left out")

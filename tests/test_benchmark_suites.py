@@ -60,7 +60,7 @@ def test_a_suite_is_measured_once_and_reported(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", command)
     suites.main(known)
     text = (tmp_path / "out.md").read_text()
-    assert "| perfect over ceiling | **2** of 2 | 12 of 12 | **2** of 2 | 12 of 12 |" in text
+    assert "| perfect over ceiling | **2** of 2 | 12 of 12 | **2** of 2 | 12 of 12 | 2 |" in text
     assert "| KNN | fidelity |" not in text.split("Against the published")[0]
     assert "| density/coverage |" in text
     assert "modes kept: diversity" in text
