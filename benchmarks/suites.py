@@ -238,7 +238,8 @@ def linear_report(curves: Curves) -> str:
     for column in next(iter(found.values())):
         cells = [column]
         for name in names:
-            for side, value in zip(checks.SIDES, found[name].get(column, ()), strict=True):
+            values = found[name].get(column, (np.nan, np.nan))  # not measured yet
+            for side, value in zip(checks.SIDES, values, strict=True):
                 cells.append(f"**{value:.3f}**" if value <= AIMS[side] else f"{value:.3f}")
         body.append(cells)
     head = ["", *(f"{name}: {side}" for name in names for side in checks.SIDES)]
