@@ -18,8 +18,8 @@ images that are; half inverted pixels would be flat grey. Then:
 Scores are over their ceilings and not cut at 1, but for metrics without ceilings.
 
 Features are kept in WORKDIR, so that another hash takes seconds; `suite_metrics.py` says how to try
-one. Scores are kept in OUT_SEEDS.jsonl: delete it after a change of the metrics. Embedding takes
-about three minutes of two cores. Writes OUT.md, OUT.csv and OUT.png.
+one. Scores are kept in WORKDIR/SEEDS.jsonl: delete it after a change of the metrics. Embedding
+takes about three minutes of two cores. Writes OUT.md, OUT.csv and OUT.png.
 """
 
 import argparse
@@ -401,7 +401,7 @@ def main(known: Mapping[str, Metric] = METRICS) -> None:
     )
     rows = []
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    file = args.out.with_name(f"{args.out.name}_{args.seeds}.jsonl")
+    file = args.workdir / f"{args.seeds}.jsonl"
     data_sets = options.names("--data", args.data, dict.fromkeys(datasets.SHIPPED))
     for data in data_sets:
         sets = load(data, args.rows, args.seeds, args.workdir)

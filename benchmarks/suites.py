@@ -2,7 +2,7 @@
 
     python -m benchmarks.suites [--repeats=10] [--seeds=fresh] [--metrics=KNN,LSH,LSH+KNN]
                                 [--suites=sanity,linear] [--rows=1000] [--linear_rows=5000]
-                                [--out=benchmarks/results/suites]
+                                [--workdir=runs/suites] [--out=benchmarks/results/suites]
 
 - sanity: the fifteen checks of arXiv:2505.22450, each in two parts: its bounds (or independence of
   the sample sizes), and the property that it is about. So 30 criteria for fidelity and 30 for
@@ -13,7 +13,7 @@
 defaults on the former and report the latter. `--metrics=all` adds the peers of `suite_metrics.py`,
 which also says how to try another hash.
 
-One line a (check, line of it, metric, repeat) goes to OUT_SEEDS.jsonl, and what is there is not
+One line a (check, line of it, metric, repeat) goes to WORKDIR/SEEDS.jsonl, and what is there is not
 done again; delete the file after a change of the metrics. OUT.md and OUT.csv are drawn from it;
 with `--report` nothing is measured. Two processes may share the file if their metrics differ. On
 two cores a tenth takes about ten minutes, half of it for LSH+KNN in one dimension.
@@ -277,6 +277,7 @@ def main(known: Mapping[str, Metric] = METRICS) -> None:
     parser.add_argument("--report", action="store_true", help="only draw what is there")
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--linear_rows", type=int, default=5000)
+    parser.add_argument("--workdir", type=Path, default=Path("runs/suites"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/suites"))
     args = parser.parse_args()
     asked = ",".join(known) if args.metrics == "all" else args.metrics
@@ -285,7 +286,8 @@ def main(known: Mapping[str, Metric] = METRICS) -> None:
     suites = options.names("--suites", args.suites, sizes)
     every = {check: None for suite in suites for check, _ in lines(suite)}
     wanted = options.names("--checks", args.checks, every) if args.checks else every
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    for folder in (args.out.parent, args.workdir):
+        folder.mkdir(parents=True, exist_ok=True)
     jobs = [
         {
             "suite": suite, "check": check, "line": line, "metric": metric, "repeat": repeat,
@@ -297,7 +299,7 @@ def main(known: Mapping[str, Metric] = METRICS) -> None:
         for check, line in lines(suite)
         if check in wanted
     ]  # fmt: skip
-    file = args.out.with_name(f"{args.out.name}_{args.seeds}.jsonl")
+    file = args.workdir / f"{args.seeds}.jsonl"
     if not args.report:
         run(file, jobs, known)
     rows = [row for row in read(file) if {name: row[name] for name in jobs[0]} in jobs]

@@ -55,8 +55,10 @@ def perfect(key, reference, generated):
 
 def test_a_suite_is_measured_once_and_reported(tmp_path, monkeypatch, capsys):
     known = {"perfect": perfect, "KNN": METRICS["KNN"]}
-    options = "--repeats=2 --rows=200 --linear_rows=40 --checks=mean difference,modes kept"
-    command = ["suites", *options.replace(" --", "\n--").split("\n"), f"--out={tmp_path}/out"]
+    command = [
+        "suites", "--repeats=2", "--rows=200", "--linear_rows=40",
+        "--checks=mean difference,modes kept", f"--out={tmp_path}/out", f"--workdir={tmp_path}",
+    ]  # fmt: skip
     monkeypatch.setattr("sys.argv", command)
     suites.main(known)
     text = (tmp_path / "out.md").read_text()
@@ -64,12 +66,12 @@ def test_a_suite_is_measured_once_and_reported(tmp_path, monkeypatch, capsys):
     assert "| KNN | fidelity |" not in text.split("Against the published")[0]
     assert "| density/coverage |" in text
     assert "modes kept: diversity" in text
-    kept = (tmp_path / "out_fresh.jsonl").read_text()
+    kept = (tmp_path / "fresh.jsonl").read_text()
     assert kept.count("\n") == 2 * 2 * 4
     capsys.readouterr()
     suites.main(known)
     assert "1 of" not in capsys.readouterr().out.split("# Two published suites")[0]
-    assert (tmp_path / "out_fresh.jsonl").read_text() == kept
+    assert (tmp_path / "fresh.jsonl").read_text() == kept
 
 
 @pytest.mark.parametrize("name", ["symmetric", "P-precision/P-recall", "clipped"])
