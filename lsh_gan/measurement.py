@@ -110,6 +110,7 @@ def measure(
         row["layer"] = task.layer
     batch_size = config.features.batch_size or None
     if task.samples is not None:
+        row["samples_taken"] = task.samples.taken
         generated = task.samples.embed(network, batch_size=batch_size, progress=advance)
     else:
         params, size = _compress(task, config, workdir)
