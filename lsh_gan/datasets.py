@@ -5,7 +5,7 @@
 | name of `SHIPPED` | the shipped images, padded to 32×32 |
 | folder | its image files in order of path, those of folders within it and behind links included |
 | zip of image files | likewise; labels beside them are not needed |
-| `.npz` | the array whose shape and type fit, by name (`NAMES`) where several do |
+| `.npz` | the only array that fits by shape and type, or of several the only one of `NAMES` |
 | `.npy` | its array |
 | idx file of the MNIST family, gzipped or not | its images |
 
@@ -41,13 +41,11 @@ READABLE = (
     "a folder or zip of image files, .npz or .npy arrays (images uint8 [n, h, w, c] or "
     "[n, c, h, w], features float [n, d]), or an idx file"
 )
-# Of several arrays that fit the first of these is taken, in any case of letters.
+# Usual names of arrays, in any case of letters.
 NAMES = {
-    "images": ("images", "arr_0", "samples", "x", "imgs", "image", "data", "fake", "real"),
-    "features": (
-        "features", "reps", "feats", "embeddings", "activations", "arr_0", "samples", "x", "data",
-    ),
-}  # fmt: skip
+    "images": ("images", "imgs", "samples", "x", "arr_0", "arr_1"),
+    "features": ("features", "feats", "reps", "embeddings", "activations", "x", "arr_0", "arr_1"),
+}
 # What floating [n, d] arrays of these names hold is not features.
 NOT_FEATURES = ("mu", "sigma", "mu_s", "sigma_s", "y", "label", "labels", "z", "latents", "logits")
 CHANNELS = (1, 3, 4)
@@ -56,8 +54,8 @@ IDX_UINT8_IMAGES = 0x00000803
 
 # Left out of folders and zips, beside names that begin with a dot.
 _SYSTEM = ("__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini")
-# Pillow has their endings, but they are no images, or other programs would have to draw them.
-_DOCUMENTS = ("PDF", "EPS", "WMF", "HDF5", "GRIB", "BUFR", "MPEG")
+# Of endings: none of Pillow's, or of what is no image or would have to be drawn by other programs.
+_NO_IMAGES = (None, "PDF", "EPS", "WMF", "HDF5", "GRIB", "BUFR", "MPEG")
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes
 _GREY = ("1", "L", "LA", "La", "I", *_SIXTEEN_BIT)
 _UNREADABLE = (
@@ -243,7 +241,7 @@ def _from_arrays(
     shape, dtype = headers[name]
     if dtype.hasobject:
         raise ValueError(f"{path}: not a readable array file (it holds Python objects)")
-    values = functools.cache(lambda: _values(path, name))
+    values = functools.partial(_values, path, name)
     others = [other for other in headers if other != name]
     said = f"array {name!r}" if name else "an array"
     said += f" and not {', '.join(others[:5])}{', ...' * (len(others) > 5)}" if others else ""
@@ -269,14 +267,10 @@ def _choose(path: str, headers: dict[str, Header], kinds: Sequence[str]) -> str:
             for name, header in headers.items()
             if _role(*header) == kind and not (kind == "features" and name.lower() in NOT_FEATURES)
         ]
+        fitting = [name for name in fitting if name.lower() in NAMES[kind]] or fitting
         pixels = [name for name in fitting if headers[name][1] in (np.uint8, np.bool_)]
         fitting = pixels or fitting
-        if len(fitting) == 1:
-            return fitting[0]
-        known = [name for name in fitting if name.lower() in NAMES[kind]]
-        if known:
-            return min(known, key=lambda name: NAMES[kind].index(name.lower()))
-        if fitting and kind not in kinds:
+        if len(fitting) == 1 or (fitting and kind not in kinds):
             return fitting[0]
         if fitting:
             raise ValueError(
@@ -325,13 +319,14 @@ def _images(
     colours, side = (1 if c == 1 else 3), decoding.side
 
     def read(rows: np.ndarray) -> Iterator[np.ndarray]:
+        stored = values()
         for part in _cut(rows):
-            x = np.asarray(values()[part])
+            x = np.asarray(stored[part])
             x = np.moveaxis(x, 1, -1) if first else x.reshape(-1, h, w, c)
             x = x * np.uint8(255) if x.dtype == np.bool_ else x
             if side or c == 4:
-                stored = (Image.fromarray(i[..., 0] if c == 1 else i) for i in x)
-                x = np.stack([_decode(image, decoding)[0] for image in stored])
+                drawn = (Image.fromarray(i[..., 0] if c == 1 else i) for i in x)
+                x = np.stack([_decode(image, decoding)[0] for image in drawn])
             yield np.ascontiguousarray(x)
 
     if len(shape) == 4:
@@ -354,8 +349,9 @@ def _range_hint(x: np.ndarray) -> str:
 
 def _rows(path: str, values: Callable[[], np.ndarray], rows: np.ndarray) -> Iterator[np.ndarray]:
     """Features of an array as float32, checked."""
+    stored = values()
     for part in _cut(rows):
-        wide = np.asarray(values()[part])
+        wide = np.asarray(stored[part])
         with np.errstate(over="ignore"):
             narrow = wide.astype(np.float32)
         for x in (wide, narrow):
@@ -427,12 +423,12 @@ def pad_to(images: np.ndarray, side: int) -> np.ndarray:
 
 # --- image files ---------------------------------------------------------------------------------
 
-Open = Callable[[str], str | IO[bytes]]
+Open = Callable[[str], IO[bytes]]
 
 
 def _is_image_name(name: str) -> bool:
     ending = os.path.splitext(name)[1].lower()
-    return Image.registered_extensions().get(ending, "PDF") not in _DOCUMENTS
+    return Image.registered_extensions().get(ending) not in _NO_IMAGES
 
 
 def _hidden(name: str) -> bool:
@@ -484,7 +480,8 @@ def _folder(path: str) -> tuple[list[str], Open, Counter]:
             folders[:] = shown
             found += [os.path.relpath(os.path.join(folder, name), path) for name in files]
     names, left_out = _image_names(name.replace(os.sep, "/") for name in found)
-    return names, functools.partial(os.path.join, path), left_out + passed  # of counts above 0
+    left_out += passed  # of counts above 0
+    return names, lambda name: open(os.path.join(path, name), "rb"), left_out
 
 
 def _refuse(error: OSError) -> None:
@@ -508,7 +505,9 @@ def _look(image: Image.Image, decoding: Decoding) -> _Look:
     if orientation in (5, 6, 7, 8) and image.format != "TIFF":
         width, height = height, width
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
-        raise TypeError(f"pixels of mode {image.mode!r}, whose range is unknown; expected 8 or 16")
+        raise TypeError(
+            f"pixels of mode {image.mode!r}, whose range is unknown; expected 8 or 16 bits"
+        )
     if _cut_to_eight(image) and decoding.white_level not in (0, 65535):
         raise TypeError("colours of 16 bits, of which 8 are read; without reference.white_level")
     channels = 1 if image.mode in _GREY else 3
@@ -530,7 +529,7 @@ def _image_files(
     Args:
         path: Of the folder or zip.
         names: Of the files, in order.
-        open_: What Pillow opens, of a name.
+        open_: Opens a name for reading.
         left_out: Numbers of others, by kind.
         decoding: How they are decoded.
     """
@@ -540,7 +539,8 @@ def _image_files(
     def use(name: str, function: Callable[[Image.Image, Decoding], Any]) -> Any:
         where = f"{path}/{name}"
         try:
-            with Image.open(open_(name)) as image:
+            # As a stream: of a path Pillow maps some TIFF files, and does not turn those.
+            with open_(name) as stream, Image.open(stream) as image:
                 return function(image, decoding)
         except TypeError as error:
             raise ValueError(f"{where}: {error}") from error
@@ -591,8 +591,7 @@ def _image_files(
                 f"{white}, or 65535 if they are dark (of colours, convert them to 8 bits)"
             )
 
-    counts = Counter(left_out)
-    said = f"{len(names)} image files{_few(counts)}"
+    said = f"{len(names)} image files{_few(left_out)}"
     transparent = sum(count[look] for look in count if look.transparent)
     if transparent:
         said += f"; {transparent} with transparency, laid on grey level {decoding.background}"
@@ -609,6 +608,7 @@ def _few(left_out: Counter) -> str:
 def _decode(image: Image.Image, decoding: Decoding) -> tuple[np.ndarray, int]:
     """Decodes an image to uint8 `[h, w, c]`, and its largest value if it has 16 bits, else 0."""
     background, cut, peak = decoding.background, _cut_to_eight(image), 0
+    image.load()  # turns TIFF files
     ImageOps.exif_transpose(image, in_place=True)
     mode = "L" if image.mode in _GREY else "RGB"
     if image.mode in _SIXTEEN_BIT or image.mode == "I":

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,8 @@ from lsh_gan.metrics import LshReference, storage
 HELD = 2**30  # bytes of decoded images that are kept; more are decoded again for the network
 
 
-class Batches(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Batches:
     """Rows of a source that are decoded whenever they are gone through."""
 
     source: Source
