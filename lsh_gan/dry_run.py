@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -130,9 +129,10 @@ def packed_size(generator: Generator, spec: GeneratorSpec) -> int:
     return file_bytes(layouts, empty_subtrees(generator.params), metadata)
 
 
-def _leaves(generator: Generator) -> list[tuple[tuple[str, ...], jax.ShapeDtypeStruct]]:
+def _leaves(generator: Generator) -> list[tuple[tuple[str, ...], Any]]:
+    """Paths and arrays, or their shapes where there are no weights."""
     return [
-        (tuple(path_of(keys).split("/")), jax.ShapeDtypeStruct(leaf.shape, jnp.float32))
+        (tuple(path_of(keys).split("/")), leaf)
         for name, tree in generator.params.items()
         if name != COLLECTION
         for keys, leaf in jax.tree_util.tree_leaves_with_path({name: tree})

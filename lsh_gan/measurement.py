@@ -196,6 +196,8 @@ def _tensor_fields(report: CompressionReport) -> list[dict[str, Any]]:
             "shape": list(tensor.shape),
             "bits": tensor.bits,
             "clipping": tensor.clipping,
+            "scheme": tensor.scheme,
+            "pruned": tensor.pruned,
             "alpha": float(np.median(tensor.alpha)),
             "share_clipped": tensor.share_clipped,
             "sqnr_db": tensor.sqnr_db if np.isfinite(tensor.sqnr_db) else None,
