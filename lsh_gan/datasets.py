@@ -147,6 +147,8 @@ def open_source(
         images = pad_to(np.load(PACKAGED / path / "images.npz")["images"][..., None], 32)
         source = _images(path, lambda: images, images.shape, images.dtype, decoding, "shipped")
     elif os.path.isdir(path):
+        if "images" not in kinds:
+            raise ValueError(f"{path}: is a folder; expected float features [n, d], .npy or .npz")
         source = _image_files(path, *_folder(path), decoding)
     elif not os.path.isfile(path):
         raise FileNotFoundError(
@@ -155,10 +157,9 @@ def open_source(
     else:
         source = _open_file(path, kinds, decoding)
     if source.kind not in kinds:
-        raise ValueError(
-            f"{path}: holds {source.kind} ({source.taken}); expected {' or '.join(kinds)}"
-            + ("; give features as reference.features" if source.kind == "features" else "")
-        )
+        expected = "float features [n, d]" if source.kind == "images" else "images"
+        hint = "" if source.kind == "images" else "; give features as reference.features"
+        raise ValueError(f"{path}: holds {source.kind} ({source.taken}); expected {expected}{hint}")
     return source
 
 
@@ -180,7 +181,7 @@ def _open_file(path: str, kinds: Sequence[str], decoding: Decoding) -> Source:
     found = next((f": {what}" for magic, what in _KNOWN.items() if head.startswith(magic)), "")
     if not found and _is_image_name(path):
         found = ": one image; give the folder that it is in"
-    raise ValueError(f"{path}: not an idx file, nor anything else that is read{found}; {_EXPECTED}")
+    raise ValueError(f"{path}: not an idx file, nor .npy, .npz or a zip{found}; {_EXPECTED}")
 
 
 _EXPECTED = f"expected {READABLE}"
@@ -248,6 +249,8 @@ def _from_arrays(
     said += f": {dtype} {shape}"
     if _role(shape, dtype) == "features":
         return Source(path, "features", shape, said, None, functools.partial(_rows, path, values))
+    if "images" not in kinds:
+        raise ValueError(f"{path}: {said}; expected float features [n, d]")
     return _images(path, values, shape, dtype, decoding, said)
 
 

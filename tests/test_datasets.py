@@ -290,7 +290,10 @@ def test_features_that_are_not_finite(value, tmp_path):
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"\x80\x04\x95", "a pickle, which is not read"),
         (b"\x1f\x8b\x08 broken", "not a complete gzip file"),
-        (b"something else", r"nor anything else that is read; expected a folder or zip of image"),
+        (
+            b"something else",
+            r"not an idx file, nor \.npy, \.npz or a zip; expected a folder or zip",
+        ),
     ],
 )
 def test_other_files_are_named_with_what_can_be_read(content, message, tmp_path):

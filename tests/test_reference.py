@@ -325,7 +325,7 @@ def test_a_sketch_of_given_features_takes_given_features(tmp_path):
         ({"fake_d": 12}, r"fake\.npy: d = 12; the other side has d = 24"),
         ({"generators": ("dcgan",)}, r"^features\.name = given: there is no network to embed"),
         ({"reference__features": ""}, r"^features\.name = given: .*expected no generators, and"),
-        ({"samples": ("fashion_mnist",)}, r"fashion_mnist: holds images \(.*; expected features"),
+        ({"samples": ("fashion_mnist",)}, r"fashion_mnist: holds images \(.*; expected float f"),
         ({"features__name": "efficientnet_lite0", "generators": ("dcgan",)},
          r"real\.npy: d = 24; the feature network has d = 1280\. Features of any d are"),
     ],
