@@ -49,7 +49,7 @@ NAMES = {
 # What floating [n, d] arrays of these names hold is not features.
 NOT_FEATURES = ("mu", "sigma", "mu_s", "sigma_s", "y", "label", "labels", "z", "latents", "logits")
 CHANNELS = (1, 3, 4)
-BATCH = 64
+BATCH = 32
 IDX_UINT8_IMAGES = 0x00000803
 
 # Left out of folders and zips, beside names that begin with a dot.
@@ -392,7 +392,8 @@ def read_idx_images(path: str | Path) -> np.ndarray:
             head = stream.read(16)
             if len(head) < 16 or struct.unpack(">I", head[:4])[0] != IDX_UINT8_IMAGES:
                 raise ValueError(
-                    f"{path}: not an idx file of 8-bit images (magic {head[:4].hex()!r})"
+                    f"{path}: not an idx file of 8-bit images (magic {head[:4].hex()!r}); "
+                    f"{_EXPECTED}; unpack archives of other kinds"
                 )
             n, h, w = struct.unpack(">3I", head[4:])
             data = stream.read(n * h * w + 1)
