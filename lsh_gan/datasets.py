@@ -538,7 +538,10 @@ def _image_files(
         decoding: How they are decoded.
     """
     if not names:
-        raise ValueError(f"{path}: no images{_few(left_out)}; expected files such as .png or .jpg")
+        raise ValueError(
+            f"{path}: no images{_few(left_out)}; expected files such as .png or .jpg, or the path "
+            "of an array or a zip itself"
+        )
 
     def use(name: str, function: Callable[[Image.Image, Decoding], Any]) -> Any:
         where = f"{path}/{name}"
