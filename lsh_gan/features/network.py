@@ -19,6 +19,7 @@ from lsh_gan.errors import choose, nearest
 from lsh_gan.features.registry import FEATURES, FeatureSpec
 from lsh_gan.features.resizing import resize
 
+GIVEN = "given"  # name of a network of which nothing is known but its features
 _SMALLEST_SIDE = 32
 _CPU_BATCH = 32  # activations of more images fall out of the caches
 _DEVICE_BATCH = 256
@@ -70,6 +71,11 @@ def check_images(images: Any) -> None:
         raise TypeError(f"images are {found}; expected uint8 with values 0 to 255.")
     if len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape[1:]:
         raise ValueError(f"images have shape {tuple(shape)}; expected [n, h, w, 1 or 3].")
+
+
+def given(dim: int) -> FeatureNetwork:
+    """What stands for the network of features that were made elsewhere; it embeds nothing."""
+    return FeatureNetwork(GIVEN, dim, 0, f"d = {dim}", None, None)
 
 
 def load(
