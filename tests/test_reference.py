@@ -242,12 +242,9 @@ def test_every_metric_does_what_the_configuration_says(tmp_path, change):
         "kid": lambda: (metrics.kid(*pair),),
         "fid": lambda: (metrics.frechet_distance(*pair),),
     }
-<<<<<<< HEAD
     assert list(fitted) == names
     for name, score in fitted.items():
         assert score(generated) == expected[name](), name
-=======
-    assert {name: score(generated) for name, score in fitted.items()} == expected
 
 
 def given(folder, d=24, fake_d=None, **changes):
@@ -338,4 +335,3 @@ def test_n_images_are_drawn_before_they_are_decoded(held, tmp_path, monkeypatch)
     embedded = found.first.embed(network, batch_size=16)
     expected = features.embed(network, pixels[np.sort(order[:40]), ..., None], batch_size=16)
     np.testing.assert_array_equal(embedded, expected)
->>>>>>> files
