@@ -63,7 +63,7 @@ class Hasher(NamedTuple):
     @property
     def num_bits(self) -> float:
         """Mean number of digits of a table's code."""
-        return float(np.mean(self.digits))
+        return float(np.asarray(self.digits).mean())
 
     @property
     def arrays(self) -> tuple[Any, ...]:
