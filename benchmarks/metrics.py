@@ -1,27 +1,30 @@
 """Claims: faster than the peers, growing as O(1), O(log n) and O(n), holding little but features.
 
-    python -m benchmarks.metrics --part=peers     KNN and LSH beside the peers
+    python -m benchmarks.metrics --part=peers     KNN and LSH beside the peers and the matrix rate
     python -m benchmarks.metrics --part=lsh_knn   LSH+KNN beside exact KNN
     python -m benchmarks.metrics --part=growth    time to assess a sample, 1e3 to 1e6 references
     python -m benchmarks.metrics --part=memory    peak memory of each metric
+    python -m benchmarks.metrics --part=sizes     files, lines and libraries of the metrics' code
 
-All of a part is measured in one run on the same data, in turn, the best of `--rounds` or of as many
-calls as fit in a second; first calls compile and are shown apart. Peers that are not installed are
-skipped (benchmarks/requirements.txt). Each part writes its table to benchmarks/results and joins
-those there to metrics.md.
+`--old=PATH` measures the package of another checkout beside this one, by the same functions. Each
+package runs in processes of its own, one after another, on the same data; a time is the best of
+`--rounds` calls or of as many as fit in a second, and first calls, which compile, are shown apart.
+Peers that are not installed are skipped (benchmarks/requirements.txt). Each part writes its table
+to benchmarks/results and joins those there to metrics.md.
 """
 
 import argparse
-import dataclasses
 import datetime
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,20 +34,59 @@ from benchmarks import metric_growth, metric_peers
 from benchmarks.machine import processor
 from benchmarks.measuring import best, draw
 from lsh_gan import metrics
-from lsh_gan.metrics import HashSpec
 
-KEY = jax.random.key(0)
-EIGHT = HashSpec(family="affine", num_tables=8, num_bits=16, radius_bins=0, num_directions=64)
-EIGHT_LOCAL = HashSpec(num_tables=8, radius_bins=16)
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
 SLOW = ("prdc", "scikit-learn", "cdist")  # measured once
+SIDES = (2048, 4096)  # of the products that say what a machine can do
+Seconds = dict[str, tuple[float, float]]  # of the first call, and of the best later one
 
 
-def compare(runs: dict[str, Callable], baselines: tuple[str, ...], rounds: int) -> str:
-    """Markdown: seconds of each, and how many times as fast as the baselines."""
+class Setting(NamedTuple):
+    """What is measured.
+
+    Attributes:
+        n: Rows of each set, or of the largest reference.
+        d: Features.
+        rounds: Calls of each.
+        packages: Folder of each checkout, by what stands before its names in tables.
+    """
+
+    n: int
+    d: int
+    rounds: int
+    packages: dict[str, Path]
+
+    def child(self, root: Path, part: str, name: str = "") -> Any:
+        """What a function of `CHILDREN` returns in a new process, with `lsh_gan` of `root`."""
+        start = (
+            "import sys; sys.path.insert(0, sys.argv.pop(1)); import lsh_gan; del sys.path[0]; "
+            "from benchmarks import metrics; metrics.child()"
+        )
+        words = [part, name, *map(str, self[:3])]
+        command = [sys.executable, "-c", start, str(root), *words]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        return json.loads(done.stdout)
+
+
+def child() -> None:
+    """Prints as JSON what the function of `CHILDREN` that the command line names returns."""
+    part, name, *numbers = sys.argv[1:]
+    print(json.dumps(CHILDREN[part](name, *map(int, numbers))))
+
+
+def timed(runs: dict[str, Callable], rounds: int) -> Seconds:
+    """Times calls, and tells on stderr."""
     seconds = {}
     for name, run in runs.items():
         seconds[name] = best(run, 1 if name.startswith(SLOW) else rounds)
-        print(f"{name}: {seconds[name][1]:.3f} s (first {seconds[name][0]:.3f} s)", flush=True)
+        first, again = seconds[name]
+        print(f"{name}: {again:.3f} s (first {first:.3f} s)", file=sys.stderr, flush=True)
+    return seconds
+
+
+def compare(seconds: Seconds, baselines: tuple[str, ...]) -> str:
+    """Markdown: seconds of each, and how many times as fast as the baselines."""
     found = [name for b in baselines for name in seconds if name.startswith(b)]
     lines = ["| | first call, s | s | " + " | ".join(f"× {b}" for b in found) + " |"]
     lines.append("|---" * (3 + len(found)) + "|")
@@ -54,68 +96,102 @@ def compare(runs: dict[str, Callable], baselines: tuple[str, ...], rounds: int) 
     return "\n".join(lines)
 
 
-def measure_peers(n: int, d: int, rounds: int) -> str:
+def measure_peers(setting: Setting) -> str:
     """Precision and recall of everyone; ceilings left out, since no peer has them."""
-    r, g = draw(n, d, 1), draw(n, d, 2)
-    device = jax.block_until_ready((jnp.asarray(r), jnp.asarray(g)))
-    shares = {"spec": EIGHT, "votes": None}
-    apart = {"spec": dataclasses.replace(EIGHT, num_directions=128), "votes": None}
+    n, d, rounds, packages = setting
+    rates, lines = [], []
+    seconds = timed(metric_peers.installed(draw(n, d, 1), draw(n, d, 2)), rounds)
+    for label, root in packages.items():
+        found = setting.child(root, "peers")
+        rates.append(found["rate"])
+        seconds |= {label + name: pair for name, pair in found["seconds"].items()}
+    text = compare(seconds, ("prdc", "torch-fidelity", "faiss", "KNN, device"))
+    flops = 4 * n * n * d
+    for label in packages:
+        name = label + "KNN, device arrays"
+        share = flops / seconds[name][1] / max(rates)
+        lines.append(f"{name}: {share:.0%} of the rate")
+    return text + (
+        f"\n\nFloat32 matrix rate in the same run: {max(rates) / 1e9:.0f} GFLOP/s. KNN needs half "
+        f"of R·R, half of G·G and R·G: {flops / 1e9:.4g} GFLOP. {'; '.join(lines)}."
+    )
 
-    def lsh(arrays, **options):
-        return lambda: metrics.lsh_precision_recall(KEY, *arrays, ceiling=False, **options)
 
-    ours = {
-        "KNN, device arrays": lambda: metrics.knn_precision_recall(*device, ceiling=False),
-        "KNN, NumPy arrays": lambda: metrics.knn_precision_recall(r, g, ceiling=False),
-        "LSH 8 × 16, device arrays": lsh(device, **shares),
-        "LSH 8 × 16, NumPy arrays": lsh((r, g), **shares),
-        "LSH 8 × 16, 128 directions, device arrays": lsh(device, **apart),
-        "LSH default, device arrays": lsh(device),
-        "LSH default, NumPy arrays": lsh((r, g)),
+def time_peers(_: str, n: int, d: int, rounds: int) -> dict[str, Any]:
+    """Seconds of KNN and LSH, and the float32 matrix rate."""
+    arrays = draw(n, d, 1), draw(n, d, 2)
+    kinds = {"device arrays": jax.block_until_ready(tuple(map(jnp.asarray, arrays)))}
+    kinds["NumPy arrays"] = arrays
+    knn, lsh = metrics.knn_precision_recall, metrics.lsh_precision_recall
+    runs = {f"KNN, {kind}": lambda x=x: knn(*x, ceiling=False) for kind, x in kinds.items()}
+    runs |= {
+        f"LSH default, {kind}": lambda x=x: lsh(jax.random.key(0), *x, ceiling=False)
+        for kind, x in kinds.items()
     }
-    baselines = ("prdc", "torch-fidelity", "faiss", "KNN, device")
-    return compare({**metric_peers.installed(r, g), **ours}, baselines, rounds)
+    before, seconds = matrix_rate(d, rounds), timed(runs, rounds)
+    return {"seconds": seconds, "rate": max(before, matrix_rate(d, rounds))}
 
 
-def measure_lsh_knn(n: int, d: int, rounds: int) -> str:
-    """LSH+KNN beside exact KNN, device arrays, fit and score; KNN is measured once."""
+def matrix_rate(d: int, rounds: int) -> float:
+    """Best rate of products `[side, d]` · `[d, side]` of device arrays in float32, FLOP/s."""
+    product = jax.jit(lambda x: jnp.matmul(x, x.T, precision="highest"))
+    x = jnp.asarray(draw(max(SIDES), d, 1))
+    parts = [jax.block_until_ready(x[:side]) for side in SIDES]
+    return max(2 * d * len(x) ** 2 / best(lambda x=x: product(x).block_until_ready(), rounds)[1]
+               for x in parts)  # fmt: skip
+
+
+def measure_lsh_knn(setting: Setting) -> str:
+    """LSH+KNN beside exact KNN, device arrays, fit and score."""
+    seconds: Seconds = {}
+    for label, root in setting.packages.items():
+        found = setting.child(root, "lsh_knn")
+        seconds |= {label + name: pair for name, pair in found.items()}
+    return compare(seconds, tuple(label + "KNN" for label in setting.packages))
+
+
+def time_lsh_knn(_: str, n: int, d: int, rounds: int) -> Seconds:
+    """Seconds of KNN and LSH+KNN."""
     r, g = (jnp.asarray(draw(n, d, seed)) for seed in (1, 2))
-
-    def local(spec):
-        return lambda: metrics.lsh_knn_precision_recall(KEY, r, g, spec=spec, ceiling=False)
-
     runs = {
         "KNN": lambda: metrics.knn_precision_recall(r, g, ceiling=False),
-        "LSH+KNN, 8 tables, 16 radius bins": local(EIGHT_LOCAL),
-        "LSH+KNN default": local(None),
+        "LSH+KNN default": lambda: metrics.lsh_knn_precision_recall(
+            jax.random.key(0), r, g, ceiling=False
+        ),
     }
-    return compare(runs, ("KNN",), rounds)
+    return timed(runs, rounds)
 
 
-def measure_growth(n: int, d: int, rounds: int) -> str:
+def measure_growth(setting: Setting) -> str:
     """Time to assess a sample against up to n references, with fitted slopes and a plot."""
-    sizes = [10**e for e in range(3, 1 + int(np.log10(n)))]
-    times: dict[str, list[float]] = {}
-    g = jnp.asarray(draw(1024, d, 2))
-    for size in sizes:
-        for name, assess in metric_growth.assessors(jnp.asarray(draw(size, d, 1)), g):
-            slow = name == "KNN" and size >= 10**6
-            _, seconds = best(assess, 1 if slow else rounds)
-            times.setdefault(name, []).append(seconds / len(g))
-            print(f"n = {size:,}, {name}: {1e6 * seconds / len(g):.2f} µs a sample", flush=True)
-    metric_growth.plot(sizes, times, _results() / "growth.png")
-    return metric_growth.table(sizes, times) + "\n\n![Growth](growth.png)"
+    sizes = [10**e for e in range(3, 1 + int(np.log10(setting.n)))]
+    times = {}
+    for label, root in setting.packages.items():
+        for name in metric_growth.ASSESSORS:
+            if name == "KNN" and root != ROOT:
+                continue  # its steps are not those of other versions
+            found = [setting._replace(n=n).child(root, "growth", name) for n in sizes]
+            times[label + name] = found
+            print(f"{label}{name}: {', '.join(f'{1e6 * s:.2f}' for s in found)} µs", flush=True)
+    metric_growth.plot(sizes, times, RESULTS / "growth.png")
+    what = metric_growth.__doc__.split("\n\n", 1)[1].rstrip()
+    return f"{what}\n\n{metric_growth.table(sizes, times)}\n\n![Growth](growth.png)"
 
 
-def measure_memory(n: int, d: int, rounds: int) -> str:
+def time_growth(name: str, n: int, d: int, rounds: int) -> float:
+    """Seconds to assess one row."""
+    assess = metric_growth.ASSESSORS[name](n, d)
+    return best(assess.run, 1 if n >= 10**6 else rounds)[1] / assess.rows
+
+
+def measure_memory(setting: Setting) -> str:
     """Peak memory beyond the features, of each metric in a process of its own, NumPy arrays."""
     lines = ["| | features, MiB | peak beyond them, MiB |", "|---|---|---|"]
-    for name in MEMORY:
-        command = [sys.executable, "-m", "benchmarks.metrics", f"--child={name}", f"--n={n}"]
-        done = subprocess.run([*command, f"--d={d}"], check=True, capture_output=True, text=True)
-        found = json.loads(done.stdout)
-        print(f"{name}: {found}", flush=True)
-        lines.append(f"| {name} | {found['features']:.0f} | {found['beyond']:.0f} |")
+    for label, root in setting.packages.items():
+        for name in MEMORY:
+            features, beyond = setting.child(root, "memory", name)
+            lines.append(f"| {label}{name} | {features:.0f} | {beyond:.0f} |")
+            print(lines[-1], flush=True)
     return "\n".join(lines)
 
 
@@ -136,12 +212,12 @@ def wide(n: int, d: int, seed: int) -> np.ndarray:
 
 def lsh_knn(r: np.ndarray, g: np.ndarray) -> metrics.PrecisionRecall:
     """LSH+KNN with the default spec."""
-    return metrics.lsh_knn_precision_recall(KEY, r, g)
+    return metrics.lsh_knn_precision_recall(jax.random.key(0), r, g)
 
 
 def lsh(r: np.ndarray, g: np.ndarray) -> metrics.PrecisionRecall:
     """LSH with the default spec."""
-    return metrics.lsh_precision_recall(KEY, r, g)
+    return metrics.lsh_precision_recall(jax.random.key(0), r, g)
 
 
 MEMORY = {
@@ -154,21 +230,55 @@ MEMORY = {
 }
 
 
-def measure_child(name: str, n: int, d: int) -> None:
-    """Prints, as JSON, the peak memory of one metric in this process."""
+def peak_memory(name: str, n: int, d: int, rounds: int) -> tuple[float, float]:
+    """MiB of the features, and of the peak beyond them while one metric runs in this process."""
     score, features = MEMORY[name]
     r, g = features(n, d, 1), features(n, d, 2)
     score(r[:300], g[:300])  # imports and compilers are no part of it
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     score(r, g)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"features": (r.nbytes + g.nbytes) / 2**20, "beyond": peak - before}))
+    beyond = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return (r.nbytes + g.nbytes) / 2**20, beyond / 2**10
 
 
-def _results() -> Path:
-    path = Path(__file__).parent / "results"
-    path.mkdir(exist_ok=True)
-    return path
+def measure_sizes(setting: Setting) -> str:
+    """Files and lines of `lsh_gan/metrics`, files behind each metric, and where it computes."""
+    lines = []
+    for label, root in setting.packages.items():
+        found = count_sizes(root / "lsh_gan" / "metrics")
+        lines.append(
+            f"| {label.strip(': ') or 'this'} | " + " | ".join(map(str, found.values())) + " |"
+        )
+    return "\n".join([f"| | {' | '.join(found)} |", "|---" * (1 + len(found)) + "|", *lines])
+
+
+def count_sizes(folder: Path) -> dict[str, int]:
+    """Counts files, lines, files that each metric imports, and uses of NumPy and of JAX.
+
+    Uses are counted outside of `definitions.py` and `inputs.py`.
+    """
+    texts = {path.stem: path.read_text() for path in folder.glob("*.py")}
+    inside = "\n".join(texts[name] for name in texts.keys() - {"definitions", "inputs"})
+    imports = {
+        name: set(texts) & set(re.findall(r"\w+", " ".join(
+            re.findall(r"^from lsh_gan\.metrics(?: import (?:\([^)]*\)|.*)|\.\w+)", text, re.M)
+        )))
+        for name, text in texts.items()
+    }  # fmt: skip
+
+    def behind(name: str) -> int:
+        found = {name}
+        while more := set().union(*(imports[x] for x in found)) - found:
+            found |= more
+        return len(found)
+
+    return {
+        "files": len(texts),
+        "lines": sum(text.count("\n") for text in texts.values()),
+        **{f"files of {name}": behind(name) for name in ("knn", "lsh", "lsh_knn")},
+        "np.": len(re.findall(r"\bnp\.", inside)),
+        "jnp. and lax.": len(re.findall(r"\b(?:jnp|lax)\.", inside)),
+    }
 
 
 PARTS = {
@@ -176,6 +286,13 @@ PARTS = {
     "lsh_knn": (measure_lsh_knn, 20_000, 2048),
     "growth": (measure_growth, 1_000_000, 64),
     "memory": (measure_memory, 20_000, 2048),
+    "sizes": (measure_sizes, 0, 0),
+}
+CHILDREN = {
+    "peers": time_peers,
+    "lsh_knn": time_lsh_knn,
+    "growth": time_growth,
+    "memory": peak_memory,
 }
 
 
@@ -186,27 +303,31 @@ def main() -> None:
     parser.add_argument("--n", type=int, help="rows of each set (growth: of the largest reference)")
     parser.add_argument("--d", type=int)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--child", choices=MEMORY, help=argparse.SUPPRESS)
+    parser.add_argument("--old", type=Path, help="another checkout, measured beside this one")
     options = parser.parse_args()
+    packages = {"": ROOT}
+    if options.old:
+        packages["old: "] = options.old.resolve()
+        if not (options.old / "lsh_gan" / "metrics").is_dir():
+            parser.error(f"--old={options.old}: no lsh_gan/metrics there; expected a checkout")
     measure, n, d = PARTS[options.part]
-    n, d = options.n or n, options.d or d
-    if options.child:
-        measure_child(options.child, n, d)
-        return
-    table = measure(n, d, options.rounds)
+    setting = Setting(options.n or n, options.d or d, options.rounds, packages)
+    RESULTS.mkdir(exist_ok=True)
+    table = measure(setting)
     title = measure.__doc__.split("\n")[0]
-    machine = f"{processor()}, {len(os.sched_getaffinity(0))} cores, {jax.devices()[0].device_kind}"
-    versions = f"Python {platform.python_version()}, JAX {jax.__version__}, NumPy {np.__version__}"
-    text = (
-        f"## {options.part}\n\n{title} n = {n:,}, d = {d}, best of {options.rounds} "
-        f"calls or of all in a second. {machine}; "
-        f"{versions}; {datetime.date.today()}.\n\n{table}\n"
-    )
+    if n:
+        title += (
+            f" n = {setting.n:,}, d = {setting.d}, best of {setting.rounds} calls or of all in a "
+            f"second. {processor()}, {len(os.sched_getaffinity(0))} cores, "
+            f"{jax.devices()[0].device_kind}; Python {platform.python_version()}, "
+            f"JAX {jax.__version__}, NumPy {np.__version__}; {datetime.date.today()}."
+        )
+    text = f"## {options.part}\n\n{title}\n\n{table}\n"
     print(text)
-    (_results() / f"metrics_{options.part}.md").write_text(text)
-    written = [_results() / f"metrics_{part}.md" for part in PARTS]
+    (RESULTS / f"metrics_{options.part}.md").write_text(text)
+    written = [RESULTS / f"metrics_{part}.md" for part in PARTS]
     joined = "\n".join(path.read_text() for path in written if path.exists())
-    (_results() / "metrics.md").write_text(f"# Speed and memory of the metrics\n\n{joined}")
+    (RESULTS / "metrics.md").write_text(f"# Speed and memory of the metrics\n\n{joined}")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from benchmarks import validity_cases as cases
 from benchmarks import validity_report as report
 from benchmarks.validity_metrics import METRICS, Fitted, Metric, Score
 from lsh_gan.metrics import HashSpec
+from lsh_gan.metrics.lsh_knn import DEFAULT
 
 OUTLIER_SHARES = (0.05, 0.1)
 PLACES = ("R", "G", "RG")
@@ -158,7 +159,7 @@ def main() -> None:
     data = options.names("--data", args.data, cases.DATA)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     file = args.out.with_suffix(".jsonl")
-    setting = {"n": args.n, "defaults": repr(HashSpec())}
+    setting = {"n": args.n, "defaults": f"{HashSpec()}; LSH+KNN {DEFAULT}"}
     for seed in range(args.seeds):
         for metric in metrics:
             for name in data:

@@ -1,6 +1,7 @@
 """The metrics that `validity.py` compares: ours, and those of `prdc` and `top-pr` if installed."""
 
 import contextlib
+import dataclasses
 import io
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,6 +11,7 @@ import numpy as np
 
 from lsh_gan import metrics
 from lsh_gan.metrics import HashSpec
+from lsh_gan.metrics.lsh_knn import DEFAULT
 
 DENSITY = "density/coverage"
 
@@ -65,10 +67,10 @@ def _lsh(name: str, votes: float | None = 0.5, min_count: int = 1, **options) ->
     return Metric(fit)
 
 
-def _lsh_knn(name: str, votes: float | None = 0.5, **options) -> Metric:
+def _lsh_knn(name: str, bucket_rows: int = 32, **options) -> Metric:
     def fit(reference, seed):
-        key, spec = jax.random.key(seed), HashSpec(**options)
-        fitted = metrics.lsh_knn_fit(key, reference, spec=spec, votes=votes)
+        key, spec = jax.random.key(seed), dataclasses.replace(DEFAULT, **options)
+        fitted = metrics.lsh_knn_fit(key, reference, spec=spec, bucket_rows=bucket_rows)
         return _ours(name, metrics.lsh_knn_score, fitted)
 
     return Metric(fit)
@@ -107,10 +109,12 @@ METRICS = {
     "LSH shares": _lsh("LSH shares", votes=None),
     "LSH 64 directions": _lsh("LSH 64 directions", num_directions=64),
     "LSH+KNN": _lsh_knn("LSH+KNN"),
-    "LSH+KNN 8 tables": _lsh_knn("LSH+KNN 8 tables", num_tables=8, radius_bins=16),
+    "LSH+KNN 8 tables": _lsh_knn("LSH+KNN 8 tables", num_tables=8),
+    "LSH+KNN 32 tables": _lsh_knn("LSH+KNN 32 tables", num_tables=32),
+    "LSH+KNN c = 16": _lsh_knn("LSH+KNN c = 16", bucket_rows=16),
+    "LSH+KNN c = 64": _lsh_knn("LSH+KNN c = 64", bucket_rows=64),
     "prdc": Metric(_prdc, every=2),
     "TopP&R": Metric(_top_pr, every=2, rows=2),
     "LSH+KNN affine": _lsh_knn("LSH+KNN affine", family="affine"),
     "LSH+KNN hyperplane": _lsh_knn("LSH+KNN hyperplane", family="hyperplane"),
-    "LSH+KNN union": _lsh_knn("LSH+KNN union", votes=None),
 }

@@ -1,64 +1,111 @@
 """Benchmarks find what the metrics find, at sizes that take no time."""
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 
 from benchmarks import gpu, measuring, metric_growth, metric_peers
+from benchmarks import metrics as benchmark
 from lsh_gan import metrics
-from lsh_gan.metrics.votes import least_yeses
 
-
-def clustered(rng, centres, count):
-    """Rows near centres, float32 `[count, d]`."""
-    near = centres[rng.integers(len(centres), size=count)]
-    return near + 0.05 * rng.standard_normal(near.shape, np.float32)
-
-
-@pytest.fixture(scope="module")
-def sets():
-    """300 references, and 20 samples of which eight are one row and four lie far away."""
-    rng = np.random.default_rng(0)
-    centres = rng.standard_normal((12, 16), np.float32)
-    r, g = clustered(rng, centres, 300), clustered(rng, centres, 20)
-    g[:8], g[8:12] = r[0], r[:4] + 10
-    return r, g
-
-
-def lsh(r, g, *, fixed):
-    """Scores with memberships, by the hash that growth is measured with."""
-    spec = metric_growth.FIXED["lsh"] if fixed else None
-    fitted = metrics.lsh_fit(metric_growth.KEY, r, spec=spec, ceiling=False)
-    return metrics.lsh_score(fitted, g, membership=True, recall=False)
-
-
-def lsh_knn(r, g, *, fixed):
-    """The same for balls among hash candidates."""
-    return metrics.lsh_knn_precision_recall(
-        metric_growth.KEY, r, g, spec=metric_growth.FIXED["lsh_knn"] if fixed else None,
-        membership=True, ceiling=False, max_cell=metric_growth.MAX_CELL,
-    )  # fmt: skip
-
-
-def test_growth_assesses_as_the_metrics_do(sets):
-    r, g = sets
-    found = {name: run() for name, run in metric_growth.assessors(*map(jnp.asarray, sets))}
-    sq = np.square(r[:, None] - np.concatenate([r, g])).sum(axis=-1)
-    radius = np.median(np.sort(sq[:31, :300])[:, 3])  # of all balls that KNN is measured with
-    assert found.pop("KNN").tolist() == (sq[:, 300:] <= radius).any(axis=0).tolist()
-    for name, yes in found.items():
-        score = lsh_knn if name.startswith("LSH+KNN") else lsh
-        scores = score(r, g, fixed="fixed" in name)
-        expected = scores.precision_membership
-        member = yes.sum(axis=0) >= least_yeses(0.5, scores.num_tables)
-        assert member.tolist() == expected.tolist(), name
-        assert 0 < expected.sum() < 20
+KINDS = ("device arrays", "NumPy arrays")
 
 
 @pytest.fixture
 def hasty(monkeypatch):
     """As many calls as rounds, however short they are."""
     monkeypatch.setattr(measuring, "LEAST_SECONDS", 0)
+
+
+def features(n, m, d=16):
+    return measuring.draw(n, d, 1), measuring.draw(m, d, 2)
+
+
+def test_growth_assesses_as_the_metrics_do():
+    r, g = features(300, 20)
+    key = jax.random.key(0)
+    by_lsh = metric_growth.assess_lsh(300, 16, m=20)
+    assert by_lsh.rows == 20
+    expected = metrics.lsh_precision_recall(key, r, g).precision
+    assert by_lsh.run().precision == expected
+    by_lsh_knn = metric_growth.assess_lsh_knn(300, 16)
+    assert by_lsh_knn.rows == 600
+    expected = metrics.lsh_knn_precision_recall(key, *features(300, 300), ceiling=False)
+    assert by_lsh_knn.run() == expected
+    by_knn = metric_growth.assess_knn(300, 16, m=20)
+    sq = np.square(r[:, None] - np.concatenate([r, g])).sum(axis=-1)
+    sq_radius = np.median(np.sort(sq[:31, :300])[:, 3])  # of all balls that KNN is measured with
+    expected = (sq[:, 300:] <= sq_radius).any(axis=0)
+    assert by_knn.run().tolist() == expected.tolist()
+    assert 0 < expected.sum() < by_knn.rows == 20
+
+
+def test_slopes_begin_at_1e4():
+    sizes = [1000, 10_000, 100_000, 1_000_000]
+    assert metric_growth.slope(sizes, [9, 1, 10, 100]) == pytest.approx(1)
+    lines = metric_growth.table(sizes, {"LSH": [2e-6] * 4, "old: LSH": [1e-6, 1e-6, 2e-6, 3e-6]})
+    assert "| LSH | 2.00 | 2.00 | 2.00 | 2.00 | 0.00 | 1.00× (at most 1.5×) |" in lines
+    assert "| old: LSH | 1.00 | 1.00 | 2.00 | 3.00 | 0.24 | 3.00× |" in lines
+
+
+def test_the_package_of_another_checkout_is_measured(tmp_path):
+    """Another checkout is one folder; its functions say what they find."""
+    package = tmp_path / "lsh_gan"
+    (package / "metrics").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "errors.py").write_text("choose = None\n")
+    (package / "metrics" / "__init__.py").write_text(
+        "HashSpec = PrecisionRecall = None\n"
+        "def knn_precision_recall(r, g):\n    assert len(r) == len(g) == 300\n"
+    )
+    for name in ("distances", "knn"):
+        (package / "metrics" / f"{name}.py").touch()
+    setting = benchmark.Setting(300, 16, 1, {})
+    in_mib, beyond = setting.child(tmp_path, "memory", "KNN")
+    assert in_mib == 2 * 300 * 16 * 4 / 2**20
+    assert 0 <= beyond < 10
+
+
+def test_peers_and_the_rate_stand_beside_ours(monkeypatch, hasty):
+    monkeypatch.setattr(benchmark, "SIDES", (64, 128))
+    monkeypatch.setattr(metric_peers, "installed", lambda r, g: {"prdc": lambda: len(r)})
+    monkeypatch.setattr(
+        benchmark.Setting,
+        "child",
+        lambda self, root, part, name="": benchmark.CHILDREN[part](name, *self[:3]),
+    )
+    setting = benchmark.Setting(300, 16, 1, {"": benchmark.ROOT, "old: ": benchmark.ROOT})
+    lines = benchmark.measure_peers(setting).split("\n")
+    names = [f"{name}, {kind}" for name in ("KNN", "LSH default") for kind in KINDS]
+    names = ["prdc", *names, *(f"old: {name}" for name in names)]
+    assert [line.split(" | ")[0][2:] for line in lines[2:11]] == names
+    assert "KNN needs half of R·R, half of G·G and R·G: 0.00576 GFLOP" in lines[-1]
+    assert "old: KNN, device arrays: " in lines[-1]
+    lines = benchmark.measure_lsh_knn(setting).split("\n")
+    assert lines[0] == "| | first call, s | s | × KNN | × old: KNN |"
+
+
+def test_sizes_are_counted(tmp_path):
+    texts = {
+        "__init__": "",
+        "definitions": "import numpy as np\n\nx = np.pi\n",
+        "inputs": "np.zeros(3)\n",
+        "distances": "from lsh_gan.metrics.inputs import x\n\nx = jnp.pi + jax.lax.add(x, y)\n",
+        "knn": "from lsh_gan.metrics import distances\n\ny = np.ones(3)\n",
+        "lsh": "from lsh_gan.metrics import (\n    inputs,\n    knn,\n)\n",
+        "lsh_knn": "from lsh_gan import devices\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    assert benchmark.count_sizes(tmp_path) == {
+        "files": 7,
+        "lines": 15,
+        "files of knn": 3,
+        "files of lsh": 4,
+        "files of lsh_knn": 1,
+        "np.": 1,
+        "jnp. and lax.": 2,
+    }
 
 
 def test_best_counts_rounds_after_the_first_call(hasty):
@@ -96,27 +143,26 @@ def test_more_features_begin_with_fewer():
 
 def test_a_gpu_is_measured(hasty):
     r, g = gpu.draw(300, 16, 1), gpu.draw(300, 16, 2)
-    assert r.shape == (300, 16)
-    assert r.dtype == np.float32
-    assert r.min() == 0
-    roofs = gpu.measure_roofs(64, 1)
-    assert min(roofs) > 0
-    kernels = gpu.measure_kernels(r, g, 1)
-    kinds = ("hash", "look up", "products", "neighbours", "comparisons")
-    for kernel, kind in zip(kernels, kinds, strict=True):
-        assert kernel.name.startswith(kind)
-    exact, hashed = gpu.measure_metrics(r, g, 1)
-    assert (exact.name, hashed.name) == ("KNN", "LSH")
+    assert (r.shape, r.dtype, r.min()) == ((300, 16), np.float32, 0)
+    exact, hashed, local = gpu.measure_metrics(r, g, 1)
+    assert (exact.name, hashed.name, local.name) == ("KNN", "LSH", "LSH+KNN")
     assert exact.flops == 2 * 16 * (2 * 300**2)
-    measured = [*kernels, exact, hashed]
-    assert all(kernel.bytes > 0 and kernel.flops >= 0 and kernel.seconds > 0 for kernel in measured)
-    assert gpu.table(measured, roofs).count("\n") == 1 + len(measured)
-    assert gpu.moved(r, g) == 0
+    text = gpu.report(300, 16, 1)
+    for name in (
+        "hash 300 rows",
+        "look up 300 rows",
+        "nearest others of 300",
+        "KNN",
+        "LSH",
+        "LSH+KNN",
+    ):
+        assert f"\n| {name}" in text
+    assert "Memberships moved at n = m = 300: 0.0e+00 (at most 1e-4)." in text
 
 
-def test_torch_finds_what_knn_finds(sets):
+def test_torch_finds_what_knn_finds():
     pytest.importorskip("torch")
-    r, g = sets
+    r, g = features(300, 20)
     name, run = metric_peers.cdist(r, g, rows=100)
     scores = metrics.knn_precision_recall(r, g, ceiling=False)
     assert name.startswith("cdist + kthvalue, torch ")

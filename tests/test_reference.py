@@ -1,14 +1,17 @@
-"""References that are kept: sketches in place of images, features and radii found again."""
+"""References that are kept: sketches in place of images, and features found again."""
 
+import dataclasses
+import hashlib
 import logging
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from configs import smoke
 from lsh_gan import evaluators, features, metrics, reference, rows, settings, sweep
-from lsh_gan.metrics import storage
 
 SCORES = metrics.PrecisionRecall._fields
 
@@ -80,8 +83,8 @@ def test_rows_know_the_content_of_the_sketch(workdir, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"features__side": 40}, r"features of 'effici.* at 32 px .*, not of '.* at 40 px"),
-        ({"reference__side": 16}, "not of .*images cropped and resized to 16 px"),
+        ({"features__side": 40}, r"made of 'effici.* at 32 px .*; expected '.* at 40 px"),
+        ({"reference__side": 16}, "; expected .*images cropped and resized to 16 px"),
         ({"hash__num_tables": 16}, r"hash\.num_tables = 32, not 16; say --config\.hash\.num_t"),
         ({"hash__num_bits": 4}, r"with hash\.num_bits = auto, not 4; say --config\.hash\.num_"),
         ({"hash__seed": 1}, r"reference\.sketch: made with another hash\.seed than 1; expected"),
@@ -127,14 +130,18 @@ def test_files_that_are_no_sketch(workdir, tmp_path):
     config = sketched(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"reference\.sketch: no such file"):
         sweep.run(config, tmp_path / "run")
+    file = tmp_path / "reference.sketch"
     whole = (workdir / "reference.sketch").read_bytes()
-    for content in (whole[:-100], b"sketch", whole.replace(b"PK", b"KP", 1)):
-        (tmp_path / "reference.sketch").write_bytes(content)
-        with pytest.raises(ValueError, match=r"reference\.sketch: not a readable sketch"):
+    for content in (whole[:-100], b"sketch", b""):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"reference\.sketch: no sketch, or a damaged one"):
             sweep.run(config, tmp_path / "run")
-    radii = (workdir / "cache" / "knn.radii").read_bytes()
-    (tmp_path / "reference.sketch").write_bytes(radii)
-    with pytest.raises(ValueError, match=r"reference\.sketch: "):
+    save_file({"features": np.zeros((3, 2), np.float32)}, file)
+    with pytest.raises(ValueError, match=r"reference\.sketch: layout none; expected \d+: make it"):
+        sweep.run(config, tmp_path / "run")
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(ValueError, match=r"reference\.sketch: is a folder; expected the file"):
         sweep.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -152,13 +159,8 @@ def test_own_sketches_score_too(workdir, tmp_path):
     assert fitted.sketch.rows == 50
     assert shape is None  # the text that it was given names no size
     assert (fitted.min_count, fitted.votes, fitted.second) == (1, 0.5, None)
-    metrics.save(file, metrics.build(hasher, x, keep_codes=False))
-    with pytest.raises(
-        ValueError, match=r"counts only.* keep_codes=True, or say --config\.hash\.v"
-    ):
-        evaluators.load_sketch(settings.resolve(sketched(tmp_path)), network)
-    metrics.save(file, metrics.knn_fit(x), source=source)
-    with pytest.raises(ValueError, match="holds a KNN reference; expected the sketch"):
+    metrics.save(file, metrics.build(hasher, x, keep_addresses=False))
+    with pytest.raises(ValueError, match=r"holds counts alone, .*keep_addresses=True"):
         evaluators.load_sketch(settings.resolve(sketched(tmp_path)), network)
 
 
@@ -178,20 +180,12 @@ def again(workdir, lost_row):
         assert scores(found, metric) == scores(lost_row, metric)
 
 
-def test_a_continued_run_computes_no_features_or_radii(workdir, lost_row, monkeypatch):
+def test_a_continued_run_computes_no_features(workdir, lost_row, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(metrics, "knn_fit", refuse)
     monkeypatch.setattr(reference.Samples, "embed", refuse)
     again(workdir, lost_row)
-
-
-def damage(file, place):
-    content = bytearray(file.read_bytes())
-    middle = int(place * len(content))
-    content[middle : middle + 40] = bytes(byte ^ 0x55 for byte in content[middle : middle + 40])
-    file.write_bytes(content)
 
 
 def warnings_of(caplog):
@@ -200,75 +194,144 @@ def warnings_of(caplog):
 
 def test_damaged_features_are_computed_again(workdir, lost_row, caplog):
     files = sorted((workdir / "cache").glob("*.features"))
-    assert len(files) == 2
-    for file in files:
-        damage(file, 0.5)
+    first, second = files
+    first.write_bytes(first.read_bytes()[:-40])
+    second.write_bytes(bytes(40) + second.read_bytes()[40:])
     with caplog.at_level(logging.WARNING, "absl"):
         again(workdir, lost_row)
-    assert (
-        sum("features: " in text and "computed again" in text for text in warnings_of(caplog)) == 2
-    )
+    computed = [text for text in warnings_of(caplog) if "computed again" in text]
+    assert len(computed) == 2
     for file in files:
-        storage.read(file)  # whole again
+        assert load_file(file)["features"].shape == (40, 1280)
 
 
-def fit_knn(folder, *, content="a", seed=0, **changes):
-    """KNN on random features with a cache in `folder`; returns scores of other ones."""
-    config = settings.resolve(tiny(metrics=("knn",), **changes))
-    rng = np.random.default_rng(seed)
-    first, second, generated = (rng.standard_normal((40, 8)).astype(np.float32) for _ in range(3))
-    found = evaluators.ReferenceFeatures(first, second, content, "a network")
-    return evaluators.fit(config, found, folder)["knn"](generated)
-
-
-def test_radii_are_found_again(tmp_path, monkeypatch):
-    expected = fit_knn(tmp_path)
-    monkeypatch.setattr(metrics, "knn_fit", None)
-    assert fit_knn(tmp_path) == expected
-
-
-@pytest.mark.parametrize("place", [0.01, 0.3, 0.5, 0.7, 0.99])
-def test_damaged_radii_are_computed_again(tmp_path, place, caplog):
-    """Wherever the damage is, the scores are those of before."""
-    expected = fit_knn(tmp_path)
-    damage(tmp_path / "cache" / "knn.radii", place)
+def test_features_of_other_images_are_not_used(workdir, lost_row, caplog):
+    first, second = sorted((workdir / "cache").glob("*.features"))
+    first.write_bytes(second.read_bytes())
     with caplog.at_level(logging.WARNING, "absl"):
-        assert fit_knn(tmp_path) == expected
-    assert all("knn.radii: " in text and "computed again" in text for text in warnings_of(caplog))
-    assert len(warnings_of(caplog)) == 1
-    storage.read(tmp_path / "cache" / "knn.radii")
+        again(workdir, lost_row)
+    assert "holds features of {" in warnings_of(caplog)[0]
 
 
 @pytest.mark.parametrize(
-    "change", [{"k": 5}, {"inclusive": False}, {"content": "b"}, {"seed": 1}], ids=str
-)
-def test_radii_of_something_else_are_not_used(tmp_path, change, caplog):
-    fit_knn(tmp_path / "shared")
-    expected = fit_knn(tmp_path / "fresh", **change)
-    with caplog.at_level(logging.WARNING, "absl"):
-        assert fit_knn(tmp_path / "shared", **change) == expected
-    (text,) = warnings_of(caplog)
-    assert "fitted on features of" in text or "made of other features" in text
-
-
-@pytest.mark.parametrize(
-    "change", [{"inclusive": False}, {"hash__votes": None}, {"hash__votes": 0.9}, {"k": 2}], ids=str
+    "change",
+    [{"inclusive": False}, {"hash__votes": None}, {"hash__votes": 0.9}, {"k": 2}],
+    ids=str,
 )
 def test_every_metric_does_what_the_configuration_says(tmp_path, change):
     """On a lattice, where spheres hold points, as the library called directly."""
     rng = np.random.default_rng(0)
-    reference, generated = (
+    pair = reference, generated = [
         rng.integers(0, 3, (300, 4)).astype(np.float32) + np.float32(shift) for shift in (0, 1)
-    )
-    config = settings.resolve(tiny(metrics=("knn", "lsh_knn", "lsh"), **change))
+    ]
+    names = ["knn", "lsh_knn", "lsh", "kid", "fid"]
+    if None in change.values():
+        names.remove("lsh_knn")
+    config = settings.resolve(tiny(metrics=tuple(names), lsh_knn__num_tables=6, **change))
     found = evaluators.ReferenceFeatures(reference, None, "a", "a network")
     fitted = evaluators.fit(config, found, tmp_path)
-    pair, key = (reference, generated), jax.random.key(config.hash.seed)
-    balls, votes = {"k": config.k, "inclusive": config.inclusive}, config.hash.votes
-    spec = evaluators.hash_spec(config)
+    key, votes = jax.random.key(config.hash.seed), config.hash.votes
+    balls, spec = {"k": config.k, "inclusive": config.inclusive}, evaluators.hash_spec(config)
+    six = dataclasses.replace(spec, num_tables=6)
     expected = {
-        "knn": metrics.knn_precision_recall(*pair, **balls),
-        "lsh_knn": metrics.lsh_knn_precision_recall(key, *pair, spec=spec, votes=votes, **balls),
-        "lsh": metrics.lsh_precision_recall(key, *pair, spec=spec, votes=votes),
+        "knn": lambda: metrics.knn_precision_recall(*pair, **balls),
+        "lsh_knn": lambda: metrics.lsh_knn_precision_recall(
+            key, *pair, spec=six, votes=votes, **balls
+        ),
+        "lsh": lambda: metrics.lsh_precision_recall(key, *pair, spec=spec, votes=votes),
+        "kid": lambda: (metrics.kid(*pair),),
+        "fid": lambda: (metrics.frechet_distance(*pair),),
     }
-    assert {name: score(generated) for name, score in fitted.items()} == expected
+    assert list(fitted) == names
+    for name, score in fitted.items():
+        assert score(generated) == expected[name](), name
+
+
+def given(folder, d=24, fake_d=None, **changes):
+    """Features of no network known here, on both sides."""
+    rng = np.random.default_rng(0)
+    for name, n, width in (("real", 60, d), ("fake", 40, fake_d or d)):
+        np.save(folder / f"{name}.npy", rng.standard_normal((n, width)).astype(np.float32))
+    changes = {"features__name": "given", "metrics": ("knn",), **changes}
+    return tiny(
+        generators=(), samples=(str(folder / "fake.npy"),), reference__images="",
+        reference__features=str(folder / "real.npy"), reference__num_images=0, **changes,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["given", "efficientnet_lite0"])
+def test_features_of_any_d_on_both_sides(name, tmp_path):
+    config = given(tmp_path, features__name=name)
+    sweep.run(config, tmp_path / "run")
+    (row,) = rows.read(tmp_path / "run")
+    real, fake = (np.load(tmp_path / f"{side}.npy") for side in ("real", "fake"))
+    expected = metrics.knn_precision_recall(real, fake, k=config.k)
+    assert (row["knn_precision"], row["knn_recall"]) == (expected.precision, expected.recall)
+    assert (row["n"], row["m"], row["d"]) == (60, 40, 24)
+    assert row["features"]["name"] == "given"
+    assert "float32 (60, 24)" in row["reference_taken"]
+    assert "float32 (40, 24)" in row["samples_taken"]
+    np.save(tmp_path / "fake.npy", fake + np.float32(0.01))  # other content, another row
+    sweep.run(config, tmp_path / "run")
+    first, second = rows.read(tmp_path / "run")
+    assert first["samples"] != second["samples"]
+    assert first["reference"] == second["reference"]
+
+
+def test_a_sketch_of_given_features_takes_given_features(tmp_path):
+    config = given(tmp_path, metrics=("lsh",))
+    sweep.run(config, tmp_path / "run")
+    config.reference.features, config.reference.sketch = "", str(tmp_path / "run/reference.sketch")
+    sweep.run(config, tmp_path / "again")
+    (a,), (b,) = rows.read(tmp_path / "run"), rows.read(tmp_path / "again")
+    assert scores(a, "lsh") == scores(b, "lsh")
+    np.save(tmp_path / "fake.npy", np.zeros((40, 12), np.float32))
+    with pytest.raises(ValueError, match=r"d = 24.*d = 12"):
+        sweep.run(config, tmp_path / "third")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fake_d": 12}, r"fake\.npy: d = 12; the other side has d = 24"),
+        ({"generators": ("dcgan",)}, r"^features\.name = given: there is no network to embed"),
+        ({"reference__features": ""}, r"^features\.name = given: .*expected no generators, and"),
+        ({"samples": ("fashion_mnist",)}, r"fashion_mnist: holds images \(.*; expected float f"),
+        ({"features__name": "efficientnet_lite0", "generators": ("dcgan",)},
+         r"real\.npy: d = 24; the feature network has d = 1280\. Features of any d are"),
+    ],
+)  # fmt: skip
+def test_features_that_cannot_be_compared(changes, message, tmp_path):
+    fake_d = changes.pop("fake_d", None)
+    config = given(tmp_path, fake_d=fake_d)
+    for field, value in changes.items():
+        parent, _, name = field.rpartition("__")
+        (config[parent] if parent else config)[name] = value
+    if not config.reference.features:
+        config.reference.images = "fashion_mnist"
+    with pytest.raises(ValueError, match=message):
+        sweep.run(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("held", [reference.HELD, 0])
+def test_n_images_are_drawn_before_they_are_decoded(held, tmp_path, monkeypatch):
+    """The draw is one of all files in order of path, whether or not pixels are kept."""
+    monkeypatch.setattr(reference, "HELD", held)
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 32, 32), np.uint8)
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"{number:02}.png")
+    config = settings.resolve(tiny(reference__images=str(tmp_path), reference__seed=3))
+    opened = reference.open_reference(config)
+    network = features.load("efficientnet_lite0", side=32)
+    found = reference.load_reference(config, network, opened)
+    order = np.random.default_rng(3).permutation(90)
+    for part, rows_of_part in ((found.first, order[:40]), (found.second, order[40:80])):
+        expected = pixels[np.sort(rows_of_part), ..., None]
+        for _ in range(2):  # may be gone through again
+            np.testing.assert_array_equal(np.concatenate(list(part.images)), expected)
+        digest = hashlib.sha256(f"uint8{expected.shape}".encode() + expected.tobytes())
+        assert part.content_hash == digest.hexdigest()
+        assert len(part) == 40
+    embedded = found.first.embed(network, batch_size=16)
+    expected = features.embed(network, pixels[np.sort(order[:40]), ..., None], batch_size=16)
+    np.testing.assert_array_equal(embedded, expected)

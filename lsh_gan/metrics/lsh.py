@@ -101,7 +101,7 @@ def lsh_precision_recall(
         key: `jax.random.key`; draws the hash.
         reference: Features `[n, d]`, floating point (NumPy, JAX, torch, DLPack), or an iterable of
             batches, of which one at a time is held beside the rows that the hash is fitted on: of
-            an iterable the first 4096.
+            an iterable the first 2048.
         generated: Features `[m, d]`, likewise.
         spec: Kind of hash; `HashSpec()` if None.
         min_count: c, at least 1. Above 1, a lone outlier makes no manifold.
@@ -190,7 +190,8 @@ def lsh_score(
         precise, recalled = join(count_votes(reference.counts, found, least)), None
     scores = result(
         precise, recalled, _ceilings(fitted, m, join), membership=membership,
-        rows=(reference.rows, m), extra={"load": jnp.mean(reference.counts > 0)},
+        rows=(reference.rows, m),
+        extra={"load": (jnp.sum(reference.counts > 0), reference.counts.size)},
         num_bits=reference.hasher.num_bits, num_tables=tables,
         family=reference.hasher.spec.family, radius_bins=reference.hasher.spec.radius_bins,
     )  # fmt: skip
@@ -246,10 +247,10 @@ def _ceilings(fitted: LshReference, m: int, join: Any) -> tuple[Any, Any]:
     if not fitted.ceiling or (addresses is None and second is None):
         return None, None
     if second is not None:
-        above = join(count_votes(reference.counts, second.addresses, least)).score
+        above = join(count_votes(reference.counts, second.addresses, least)).total, second.rows
         sample, own = second.addresses[:, subset(second.rows, min(m, n))], 0
     else:
-        above = join(count_votes(reference.counts, addresses, least, own=1)).score
+        above = join(count_votes(reference.counts, addresses, least, own=1)).total, n
         rows = subset(n, min(m, n))
         sample, own = addresses[:, rows], jnp.zeros(n, jnp.int32).at[rows].set(1)
     if addresses is None:
@@ -257,7 +258,7 @@ def _ceilings(fitted: LshReference, m: int, join: Any) -> tuple[Any, Any]:
     if m >= n and second is None:
         return above, above
     thinned = _count(sample, reference.hasher.address_bits)
-    return above, join(count_votes(thinned, addresses, least, own=own)).score
+    return above, (join(count_votes(thinned, addresses, least, own=own)).total, n)
 
 
 def fit_hash(
