@@ -121,7 +121,9 @@ def knn_precision_recall(
             in the reference, or an option out of its range.
     """
     check_options(k=k, density_k=density_k, memory_mb=memory_mb)
-    generated = as_features(generated, "generated", least=k + 2, why=f"k = {k}")
+    least = {"least": k + 2, "why": f"k = {k}"}
+    reference = as_features(reference, "reference", **least)
+    generated = as_features(generated, "generated", dim=reference.shape[1], **least)
     fitted = knn_fit(
         reference, k=k, inclusive=inclusive, ceiling=ceiling, second_reference=second_reference,
         density_k=density_k, memory_mb=memory_mb,

@@ -33,7 +33,7 @@ from lsh_gan.metrics import distances, hashing
 from lsh_gan.metrics.distances import products
 from lsh_gan.metrics.hashing import Hasher
 from lsh_gan.metrics.inputs import Array, HashSpec, as_features, centred, check_options, subset
-from lsh_gan.metrics.lsh import encode_all, fit_and_encode
+from lsh_gan.metrics.lsh import fit_and_encode
 from lsh_gan.metrics.scores import GROUPS, PrecisionRecall, aggregate_votes, group_count, result
 
 DEFAULT = HashSpec(num_tables=12)
@@ -115,7 +115,9 @@ def lsh_knn_precision_recall(
             in the reference, or an option out of its range.
     """
     check_options(k=k, votes=votes, bucket_rows=bucket_rows)
-    generated = as_features(generated, "generated", least=k + 2, why=f"k = {k}")
+    least = {"least": k + 2, "why": f"k = {k}"}
+    reference = as_features(reference, "reference", **least)
+    generated = as_features(generated, "generated", dim=reference.shape[1], **least)
     fitted = lsh_knn_fit(
         key, reference, spec=spec, k=k, votes=votes, inclusive=inclusive, ceiling=ceiling,
         second_reference=second_reference, bucket_rows=bucket_rows,
@@ -204,7 +206,7 @@ class Compared(NamedTuple):
 
 def _compare(fitted: LshKnnReference, generated: Array) -> Compared:
     hasher, n = fitted.hasher, len(fitted.features)
-    found = hashing.buckets(hasher, encode_all(hasher, generated, "generated"))
+    found = hashing.buckets(hasher, hashing.encode(hasher, generated))
     both = jnp.concatenate([fitted.buckets, found], axis=1)
     rows = [centred(x, hasher.origin) for x in (fitted.features, generated)]
     run = _votes if devices.count() == 1 else _votes_sharded
