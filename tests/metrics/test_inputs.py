@@ -84,7 +84,7 @@ def test_features_that_are_refused(door):
     for x in (R[0], R[None], R[:, :0]):
         assert "; expected [rows, d]." in refusal(door, x, ValueError)
     assert " rows; " in refusal(door, R[:1], ValueError) if door != "lsh" else True
-    assert "magnitudes up to 1e15" in refusal(door, R.astype(np.float64) * 1e16, ValueError)
+    assert "magnitudes up to 1e+15" in refusal(door, R.astype(np.float64) * 1e16, ValueError)
     for dtype in (np.int32, np.uint8, bool, np.complex64):
         expected = f" has dtype {np.dtype(dtype)}; expected floating-point features"
         assert expected in refusal(door, R.astype(dtype), TypeError)

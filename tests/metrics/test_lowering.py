@@ -42,7 +42,7 @@ def kernels(width):
         "compare": (functools.partial(knn._compare, inclusive=True), tiles, tiles, *radii),
         "fit": (functools.partial(hashing._fit, spec=SPEC), key, array(n, D)),
         "encode": (functools.partial(hashing._encode, bits=3), hash_arrays, array(1024, D)),
-        "buckets": (functools.partial(hashing._buckets, bits=3, all=10), codes, integers(6)),
+        "buckets": (lambda *x: hashing._buckets(*x, SPEC), *codes, integers(6)),
         "bits": (functools.partial(hashing._fit_num_bits, spec=SPEC, needed=3), codes, one, one),
         "count": (lsh._count_all, integers(6, n), 12),
         "look up": (lsh._count_votes, integers(6, 2**12), integers(6, n), one, integers(n)),
