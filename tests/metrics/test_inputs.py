@@ -93,8 +93,12 @@ def test_features_that_are_refused(door):
     assert refusal(door, np.ma.masked_greater(R, 1), TypeError) == (
         " is a masked array; fill it first."
     )
-    assert " is a list; expected one array [n, d]" in refusal(door, R.tolist(), TypeError)
-    assert " is a str; expected one array" in refusal(door, "features.npy", TypeError)
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_other_things_that_are_refused(name):
+    assert " is a list; expected one array [n, d]" in refusal(name, R.tolist(), TypeError)
+    assert " is a str; expected one array" in refusal(name, "features.npy", TypeError)
 
 
 @pytest.mark.parametrize("door", [x for x in DOORS if x not in ("knn_fit", "lsh_fit", "fit_hash", "lsh_knn_fit")])  # fmt: skip  # noqa: E501
