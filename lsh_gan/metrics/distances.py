@@ -119,13 +119,15 @@ def keep_smallest(
         found, numbers = lax.optimization_barrier((-values.T, at.T + first))
     elif axis:  # group i holds the values i, i + 128, ...
         groups = x.reshape(len(x), -1, 128)
-        _, near = _smallest(groups.min(axis=1).T, k)
-        found = jnp.take_along_axis(groups, near.T[:, None, :], axis=2).reshape(len(x), -1).T
+        least, near = _smallest(groups.min(axis=1).T, k)
+        found = jnp.take_along_axis(groups, near.T[:, None, :], axis=2)
+        found = jnp.where(jnp.isinf(least.T[:, None, :]), jnp.inf, found).reshape(len(x), -1).T
         numbers = first + near + 128 * jnp.arange(length // 128)[:, None, None]
     else:  # group i holds values one after another, whose minima need no transposed copy
         groups = x.reshape(128, length // 128, -1)
-        _, near = _smallest(groups.min(axis=1), k)
-        found = jnp.take_along_axis(groups, near[:, None, :], axis=0).reshape(-1, x.shape[1])
+        least, near = _smallest(groups.min(axis=1), k)
+        found = jnp.take_along_axis(groups, near[:, None, :], axis=0)
+        found = jnp.where(jnp.isinf(least[:, None, :]), jnp.inf, found).reshape(-1, x.shape[1])
         numbers = first + near[:, None] * groups.shape[1] + jnp.arange(groups.shape[1])[:, None]
     values = jnp.concatenate([best[0], found])
     numbers = jnp.concatenate([best[1], numbers.reshape(found.shape)])
@@ -134,7 +136,10 @@ def keep_smallest(
 
 
 def _smallest(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """The k smallest of each column of `[c, w]`, ascending, and their rows: k passes."""
+    """The k smallest of each column of `[c, w]`, ascending, and their rows: k passes.
+
+    Rows of infinite values are any.
+    """
     rows = lax.broadcasted_iota(jnp.int32, x.shape, 0)
 
     def step(x, _):
@@ -142,7 +147,7 @@ def _smallest(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
         row = jnp.where(x == value, rows, len(x)).min(axis=0)
         return jnp.where(rows == row, jnp.inf, x), (value, row)
 
-    _, found = lax.scan(step, x, length=k, unroll=True)
+    _, found = lax.scan(step, x, length=k, unroll=min(k, 32))
     return found
 
 
