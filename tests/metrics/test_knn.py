@@ -81,12 +81,20 @@ def test_rows_of_one_grey_level(seed, inclusive):
     check(r, g, inclusive=inclusive)
 
 
+@pytest.mark.parametrize("k", [3, 150])
 @pytest.mark.parametrize("kind", ["normal", "grid"])
-def test_several_tiles(kind):
-    """More than one tile of each set, the last one partly empty."""
-    r, g = draw_pair(kind, 700, 300, 3)
-    scores = knn_precision_recall(r, g, membership=True, memory_mb=1)
-    check(r, g, scores=scores)
+def test_several_tiles(kind, k):
+    """The second tile of R has five rows, fewer than neighbours are looked for."""
+    r, g = draw_pair(kind, 517, 2 * M, 3)
+    options = {"k": k, "density_k": k, "ceiling": False, "membership": True}
+    scores = knn_precision_recall(r, g, memory_mb=4, **options)
+    # Without the ceilings of the definition, which take long.
+    own, cross = definitions._distances(r, r), definitions._distances(g, r)
+    inside = cross <= definitions._radii(own, k)
+    np.testing.assert_array_equal(scores.precision_membership, inside.any(axis=1))
+    assert scores.density == pytest.approx(inside.sum() / len(g) / k, rel=1e-12)
+    inside = cross <= definitions._radii(definitions._distances(g, g), k)[:, None]
+    np.testing.assert_array_equal(scores.recall_membership, inside.any(axis=0))
 
 
 def test_neighbours_that_are_nearly_equally_far():
