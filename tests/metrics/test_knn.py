@@ -139,6 +139,12 @@ def test_one_fit_scores_many_sets():
         check(r, x, scores=knn_score(fitted, x, membership=True))
 
 
+def test_translation_changes_nothing():
+    r, g = draw_pair("grid", N, M, 3)
+    one, other = (knn_precision_recall(r + x, g + x) for x in (0, np.float32(4096)))
+    assert one == other
+
+
 def test_recall_is_precision_with_the_sets_exchanged():
     r, g = draw_pair("normal", N, M, 3)
     one, other = knn_precision_recall(r, g), knn_precision_recall(g, r)
