@@ -111,20 +111,22 @@ def fashion(rng: np.random.Generator, n: int) -> Data:
 @functools.cache
 def embed_packaged() -> np.ndarray:
     """EfficientNet-Lite0 features of the 10,000 packaged images at 64 px."""
-    return _embed(_packaged_images())
+    from lsh_gan import datasets
+
+    return embed(datasets.load_images("fashion_mnist"))
 
 
 @functools.cache
 def destroyed(count: int) -> np.ndarray:
     """Features of the packaged DCGAN's samples, quantized per tensor to 2 bits, `[count, d]`."""
-    return _embed(_generated("dcgan", 2, count, 1))
+    return embed(generated("dcgan", 2, count, 1))
 
 
 @functools.cache
 def grey(count: int) -> np.ndarray:
     """Features of images of one grey level each, 0 to 255, `[count, d]`."""
     levels = np.random.default_rng(1).integers(0, 256, count, np.uint8)
-    return _embed(np.broadcast_to(levels[:, None, None, None], (count, 32, 32, 1)))
+    return embed(np.broadcast_to(levels[:, None, None, None], (count, 32, 32, 1)))
 
 
 @functools.cache
@@ -146,7 +148,7 @@ def untrained(count: int) -> np.ndarray:
 
     params = jax.tree_util.tree_map_with_path(drawn, generator.params)
     batches = sampling.sample(generator, params, jax.random.key(1), count, batch_size=250)
-    return _embed(np.concatenate(list(batches)))
+    return embed(np.concatenate(list(batches)))
 
 
 @functools.cache
@@ -157,29 +159,27 @@ def faces(count: int) -> tuple[np.ndarray, np.ndarray] | None:
     """
     if not FACES.exists():
         return None
-    whole, coarse = (_generated(str(FACES), bits, count, seed) for bits, seed in ((0, 1), (2, 2)))
-    return _embed(whole), _embed(coarse)
+    whole, coarse = (generated(str(FACES), bits, count, seed) for bits, seed in ((0, 1), (2, 2)))
+    return embed(whole), embed(coarse)
 
 
-def _embed(images: np.ndarray) -> np.ndarray:
+def embed(images: np.ndarray) -> np.ndarray:
+    """EfficientNet-Lite0 features at 64 px of uint8 images `[n, h, w, c]`, float32 `[n, d]`."""
     from lsh_gan import features
 
     return np.asarray(features.embed(features.load("efficientnet_lite0", side=64), images))
 
 
-def _packaged_images() -> np.ndarray:
-    from lsh_gan import datasets
-
-    return datasets.load_images("fashion_mnist")
-
-
-def _generated(name: str, bits: int, count: int, seed: int) -> np.ndarray:
+def generated(
+    name: str, bits: int, count: int, seed: int, *, granularity="per_tensor", clipping="none"
+) -> np.ndarray:
+    """Samples of a generator, quantized unless `bits` is 0, uint8 `[count, h, w, c]`."""
     from lsh_gan import compression, generators, sampling
 
     generator = generators.load(name)
     params = generator.params
     if bits:
-        spec = compression.CompressionSpec(bits=bits, granularity="per_tensor")
+        spec = compression.CompressionSpec(bits=bits, granularity=granularity, clipping=clipping)
         params = compression.compress(params, spec)[0]
     batches = sampling.sample(generator, params, jax.random.key(seed), count, batch_size=250)
     return np.concatenate(list(batches))

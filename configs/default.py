@@ -10,7 +10,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     # What is judged: checkpoint folders, packed files, or names of shipped generators.
     config.generators = ("dcgan", "sngan")
-    # Also judged, as they are: folders or arrays of images, or `.npy` features [m, d].
+    # Also judged, as they are: images as `reference.images` takes them, or features [m, d].
     config.samples = ()
     config.num_samples = 5_000  # m: images a generator and setting
     config.batch_size = 256  # of sampling; a multiple of the number of devices
@@ -23,8 +23,10 @@ def get_config() -> ml_collections.ConfigDict:
 
     # What it is judged against.
     config.reference = ml_collections.ConfigDict()
-    config.reference.images = "fashion_mnist"  # or a folder, .npz, .npy or idx file of images
-    config.reference.features = ""  # or `.npy` features [n, d], made with the same network
+    # Or a folder or zip of images, an .npz, .npy or idx file; `lsh_gan/datasets.py` says which.
+    config.reference.images = "fashion_mnist"
+    # Or features [n, d], `.npy` or `.npz`, made with the same network or "given", see below.
+    config.reference.features = ""
     # Or uncompressed samples of this generator, drawn with `reference.seed`: then scores say how
     # far compression moves it from itself, and nothing of how good it is.
     config.reference.samples_of = ""
@@ -33,11 +35,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.reference.num_images = 5_000  # n, drawn at random; 0 takes all
     # 0: images as they are; else cropped and resized to this, up to 4096 pixels.
     config.reference.side = 0
+    config.reference.background = 255  # grey level below transparent images, 0 black to 255 white
+    config.reference.white_level = 0  # of 16-bit files; 0: 65535, and sets far below are refused
     config.reference.seed = 0  # of the draw
 
     # The space in which images are compared.
     config.features = ml_collections.ConfigDict()
-    config.features.name = "efficientnet_lite0"
+    config.features.name = "efficientnet_lite0"  # or "given": both sides are features, of any d
     config.features.side = 64  # input side, pixels
     config.features.weights = ""  # weight file; "" takes the one of the installed package
     config.features.batch_size = 0  # 0 lets the backend choose

@@ -20,6 +20,8 @@ _RANGES = {
     "num_columns": (1, math.inf),
     "reference.num_images": (0, math.inf),
     "reference.side": (0, MOST_PIXELS),
+    "reference.background": (0, 255),
+    "reference.white_level": (0, 65535),
     "reference.seed": (0, LAST_SEED),
     "features.batch_size": (0, math.inf),
     "compression.group_size": (0, math.inf),

@@ -14,9 +14,10 @@ def on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
-def mesh() -> Mesh:
-    """All devices of all hosts along one axis, 'data'."""
-    return Mesh(np.array(jax.devices()), ("data",), axis_types=(AxisType.Auto,))
+def mesh(*, local: bool = False) -> Mesh:
+    """All devices of all hosts, or of this one, along one axis, 'data'."""
+    found = jax.local_devices() if local else jax.devices()
+    return Mesh(np.array(found), ("data",), axis_types=(AxisType.Auto,))
 
 
 def count() -> int:
@@ -29,25 +30,25 @@ def shard_map(run: Callable, *, in_specs: Any, out_specs: Any) -> Callable:
     return jax.shard_map(run, mesh=mesh(), in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
-def replicate(tree: Any) -> Any:
+def replicate(tree: Any, *, local: bool = False) -> Any:
     """Puts a copy of every array of `tree` on each device, as computations with `split` need it."""
-    return jax.device_put(tree, NamedSharding(mesh(), PartitionSpec()))
+    return jax.device_put(tree, NamedSharding(mesh(local=local), PartitionSpec()))
 
 
-def split(batch: jax.Array) -> jax.Array:
+def split(batch: Any, *, local: bool = False) -> jax.Array:
     """Lays the rows of `batch [n, ...]` over the devices; jitted functions of it run on all.
 
     Raises:
         ValueError: `n` is not a multiple of the number of devices.
     """
-    if len(batch) % count():
-        raise ValueError(f"batch of {len(batch)} rows on {count()} devices; expected a multiple")
-    return jax.device_put(batch, NamedSharding(mesh(), PartitionSpec("data")))
+    over = mesh(local=local)
+    if len(batch) % over.size:
+        raise ValueError(f"batch of {len(batch)} rows on {over.size} devices; expected a multiple")
+    return jax.device_put(batch, NamedSharding(over, PartitionSpec("data")))
 
 
 def pad_rows(array: Any, multiple: int) -> jax.Array:
     """Rows `[n, ...]` and zeros behind, a multiple of `multiple` on each device, laid over them."""
     xp = np if isinstance(array, np.ndarray) else jnp
     missing = -len(array) % (multiple * count())
-    widths = [(0, missing)] + [(0, 0)] * (array.ndim - 1)
-    return split(xp.pad(array, widths))
+    return split(xp.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1)))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -25,6 +24,7 @@ from lsh_gan.compression.quantization import fan_in
 from lsh_gan.compression.rules import TensorPlan, isolate, plan_tensors
 from lsh_gan.generators import Generator
 from lsh_gan.labels import distinct, print_table
+from lsh_gan.reference import open_reference, open_samples
 
 
 class Judged(NamedTuple):
@@ -69,9 +69,10 @@ def run(config: Any) -> None:
 
 def _check_sizes(config: Any, judged: list[Judged]) -> None:
     """Compares the sizes of images, as far as they are there."""
-    samples = image_sizes.of_samples(config, (path for path in config.samples if _is_there(path)))
-    if _is_there(config.reference.images):
-        shape = image_sizes.of_reference(config)
+    samples = [open_samples(config, path) for path in config.samples if _is_there(path)]
+    if _is_there(config.reference.features or config.reference.images):
+        opened = open_reference(config)
+        shape = opened and opened.image_shape
         image_sizes.check(config, shape, [item.generator for item in judged], samples)
 
 
@@ -128,9 +129,10 @@ def packed_size(generator: Generator, spec: GeneratorSpec) -> int:
     return file_bytes(layouts, empty_subtrees(generator.params), metadata)
 
 
-def _leaves(generator: Generator) -> list[tuple[tuple[str, ...], jax.ShapeDtypeStruct]]:
+def _leaves(generator: Generator) -> list[tuple[tuple[str, ...], Any]]:
+    """Paths and arrays, or their shapes where there are no weights."""
     return [
-        (tuple(path_of(keys).split("/")), jax.ShapeDtypeStruct(leaf.shape, jnp.float32))
+        (tuple(path_of(keys).split("/")), leaf)
         for name, tree in generator.params.items()
         if name != COLLECTION
         for keys, leaf in jax.tree_util.tree_leaves_with_path({name: tree})
@@ -208,12 +210,8 @@ def _size_table(judged: list[Judged]) -> Table:
 
 
 def _summary(config: Any, judged: list[Judged]) -> list[str]:
-    spec = features.FEATURES[config.features.name]
-    weights = features.weight_file(spec, config.features.weights or None)
-    there = "found" if weights is not None and weights.is_file() else "not there"
     lines = [
-        f"features: {spec.name}, d = {spec.dim}, at {config.features.side} pixels; weights "
-        f"{weights or 'of an installed package'}: {there}",
+        _features(config),
         _reference(config),
         *(f"samples: {path}: {_found(path)}" for path in config.samples),
         *(_search(config, judged) if config.search.share else [_rows(config, judged)]),
@@ -223,6 +221,19 @@ def _summary(config: Any, judged: list[Judged]) -> list[str]:
             recipe = expected.recipe(config, item.path)
             lines.append(f"{item.path} is not there; {expected.how(recipe, item.path)}")
     return lines
+
+
+def _features(config: Any) -> str:
+    fields = config.features
+    if fields.name == features.GIVEN:
+        return "features: as given"
+    spec = features.FEATURES[fields.name]
+    weights = features.weight_file(spec, fields.weights or None)
+    there = "found" if weights is not None and weights.is_file() else "not there"
+    return (
+        f"features: {spec.name}, d = {spec.dim}, at {fields.side} pixels; weights "
+        f"{weights or 'of an installed package'}: {there}"
+    )
 
 
 def _is_there(source: str) -> bool:

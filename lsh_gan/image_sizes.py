@@ -12,73 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from lsh_gan import config_checks, datasets
+from lsh_gan import datasets
+from lsh_gan.datasets import Source
 from lsh_gan.generators import Generator
 
 Shape = tuple[int, int, int]  # height, width, channels
 UNPADDED = (28, 28)  # of the shipped images as they are published
 
 
-def of_reference(config: Any) -> Shape | None:
-    """Shape of the images that `config.reference.images` names; None for another reference.
-
-    Raises:
-        FileNotFoundError, ValueError: As `datasets.image_shape`; fewer than k + 2 or than asked.
-    """
-    fields = config.reference
-    if fields.sketch or fields.samples_of or fields.features:
-        return None
-    n, *shape = datasets.image_shape(fields.images, side=fields.side)
-    check_count(config, fields.images, n)
-    return tuple(shape)
-
-
-def check_count(config: Any, source: str, count: int) -> int:
-    """Number of images or features that the reference takes of a source that has `count`.
-
-    Raises:
-        ValueError: The source has fewer than k + 2, than asked or than `hash.min_count` needs.
-    """
-    n = config.reference.num_images or count
-    if n > count or n < config.k + 2:
-        close = f"; the nearest is {count}" if count >= config.k + 2 else ""
-        raise ValueError(
-            f"reference.num_images = {n}: {source} has {count}, and k = {config.k} needs "
-            f"at least {config.k + 2}{close}"
-        )
-    config_checks.check_min_count(config, n)
-    return n
-
-
-def are_features(path: str) -> bool:
-    """Whether given samples are features, `.npy` `[m, d]`, and no images."""
-    return path.endswith(".npy") and len(datasets.array_header(path)[0]) == 2
-
-
-def of_samples(config: Any, paths: Iterable[str]) -> dict[str, Shape]:
-    """Shapes of the given samples, by path; without those that are features.
-
-    Raises:
-        FileNotFoundError, ValueError: As `datasets.image_shape`; or shipped images are resized, and
-            samples are those images without their border, which would be resized to other places.
-    """
-    side = config.reference.side
-    shapes = {}
-    for path in paths:
-        if are_features(path):
-            continue
-        shapes[path] = datasets.image_shape(path, side=side)[1:]
-        if side and _are_padded(config) and datasets.first_size(path) == UNPADDED:
-            raise ValueError(
-                f"samples {path} have 28×28 pixels, but the images of {config.reference.images} "
-                f"are padded to 32×32 before they are resized to {side}; pad the samples with "
-                "black pixels too, 2 at each side"
-            )
-    return shapes
-
-
 def check(
-    config: Any, expected: Shape | None, generators: list[Generator], samples: dict[str, Shape]
+    config: Any, expected: Shape | None, generators: list[Generator], samples: Iterable[Source]
 ) -> None:
     """Compares the size of all that is judged with that of the reference images.
 
@@ -86,12 +29,22 @@ def check(
         config: See `configs/default.py`.
         expected: Of the reference images; None if it is not known, which checks nothing.
         generators: What is judged.
-        samples: Likewise, as `of_samples` gives it.
+        samples: Likewise; of features nothing is checked.
 
     Raises:
         ValueError: A generator or samples of another size, or a generator of RGB images and a grey
-            reference; the message names both and the way out.
+            reference; the message names both and the way out. Or shipped images are resized, and
+            samples are those images without their border, which would be resized to other places.
     """
+    samples = [source for source in samples if source.kind == "images"]
+    for source in samples:
+        resized = config.reference.side and _are_padded(config)
+        if resized and source.first_size == UNPADDED:
+            raise ValueError(
+                f"samples {source.path} have 28×28 pixels, but the images of "
+                f"{config.reference.images} are padded to 32×32 before they are resized to "
+                f"{config.reference.side}; pad the samples with black pixels too, 2 at each side"
+            )
     if expected is None:
         return
     height, width, channels = expected
@@ -108,33 +61,37 @@ def check(
                 f"generator {generator.name} makes RGB images, but the reference {name} is grey; "
                 "expected a reference in colour, or a generator of grey images"
             )
-    for path, (*size, _) in samples.items():
-        if tuple(size) != (height, width):
+    for source in samples:
+        size = source.image_shape[:2]
+        if size != (height, width):
             raise ValueError(
-                f"samples {path} have {size[0]}×{size[1]} pixels, but the reference {name} has "
-                f"{height}×{width}; {_other_samples(config, height, width, tuple(size))}"
+                f"samples {source.path} have {size[0]}×{size[1]} pixels, but the reference {name} "
+                f"has {height}×{width}; {_other_samples(config, height, width, size)}"
             )
 
 
-def check_colours(path: str, images: np.ndarray | None, expected: Shape | None) -> None:
+def check_colours(path: str, batches: Iterable[np.ndarray] | None, expected: Shape | None) -> None:
     """Refuses coloured samples where the reference is grey; RGB files of grey images are grey.
 
     Args:
         path: What the samples are called.
-        images: Uint8 `[n, h, w, c]`; None for features.
+        batches: Uint8 `[b, h, w, c]` each; None for features.
         expected: As in `check`.
 
     Raises:
         ValueError: The channels of an image differ (its number).
     """
-    if images is None or expected is None or expected[-1] > 1:
+    if batches is None or expected is None or expected[-1] > 1:
         return
-    for number, image in enumerate(images):
-        if (image != image[..., :1]).any():
+    start = 0
+    for images in batches:
+        coloured = (images != images[..., :1]).any(axis=(1, 2, 3))
+        if coloured.any():
             raise ValueError(
-                f"samples {path}: image {number} is in colour, but the reference is grey; convert "
-                "the samples to grey, or give a reference in colour"
+                f"samples {path}: image {start + int(coloured.argmax())} is in colour, but the "
+                "reference is grey; convert the samples to grey, or give a reference in colour"
             )
+        start += len(images)
 
 
 def _name(config: Any) -> str:

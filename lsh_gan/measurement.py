@@ -110,6 +110,7 @@ def measure(
         row["layer"] = task.layer
     batch_size = config.features.batch_size or None
     if task.samples is not None:
+        row["samples_taken"] = task.samples.taken
         generated = task.samples.embed(network, batch_size=batch_size, progress=advance)
     else:
         params, size = _compress(task, config, workdir)
@@ -195,6 +196,8 @@ def _tensor_fields(report: CompressionReport) -> list[dict[str, Any]]:
             "shape": list(tensor.shape),
             "bits": tensor.bits,
             "clipping": tensor.clipping,
+            "scheme": tensor.scheme,
+            "pruned": tensor.pruned,
             "alpha": float(np.median(tensor.alpha)),
             "share_clipped": tensor.share_clipped,
             "sqnr_db": tensor.sqnr_db if np.isfinite(tensor.sqnr_db) else None,

@@ -2,7 +2,8 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from lsh_gan import datasets, evaluators, features, image_sizes, metrics, own_samples
+from lsh_gan import config_checks, datasets, evaluators, features, metrics, own_samples
 from lsh_gan.cache import kept
+from lsh_gan.datasets import Decoding, Source
 from lsh_gan.evaluators import CACHE_FOLDER, ReferenceFeatures, Score
 from lsh_gan.features import FeatureNetwork
-from lsh_gan.image_sizes import Shape
 from lsh_gan.metrics import LshReference
+
+HELD = 2**30  # bytes of decoded images that are kept; more are decoded again for the network
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """Rows of a source that are decoded whenever they are gone through."""
+
+    source: Source
+    rows: np.ndarray
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self.source.read(self.rows)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,14 +41,18 @@ class Samples:
     """Images, or features made of images elsewhere.
 
     Attributes:
-        images: Uint8 `[n, h, w, c]`; None if features are given.
+        images: Batches of uint8 `[b, h, w, c]`; None if features are given.
         features: Float32 `[n, d]`; None if images are given.
+        count: n.
         content_hash: Sha256 (hex) over the values.
+        taken: What was taken of the path, and what was left out.
     """
 
-    images: np.ndarray | None
+    images: Iterable[np.ndarray] | None
     features: np.ndarray | None
+    count: int
     content_hash: str
+    taken: str
 
     def embed(
         self,
@@ -48,7 +67,7 @@ class Samples:
         return features.embed(network, self.images, batch_size=batch_size, progress=progress)
 
     def __len__(self) -> int:
-        return len(self.images if self.features is None else self.features)
+        return self.count
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,14 +81,16 @@ class Reference:
         name: What it is, for tables.
         image_shape: Height, width and channels of its images; None where that is not known.
         sketch: The saved sketch that is scored against, or None.
+        taken: What was taken of its path; "" where it has none.
     """
 
     first: Samples | None
     second: Samples | None
     content_hash: str
     name: str
-    image_shape: Shape | None = None
+    image_shape: tuple[int, int, int] | None = None
     sketch: LshReference | None = None
+    taken: str = ""
 
     def __len__(self) -> int:
         return len(self.first) if self.sketch is None else self.sketch.sketch.rows
@@ -125,96 +146,135 @@ def _read_embedded(expected: dict[str, str], file: Path) -> jax.Array:
         raise ValueError(f"{file}: is damaged ({error})") from error
 
 
-def load_reference(config: Any, network: FeatureNetwork) -> Reference:
-    """Loads and draws the reference that `config.reference` asks for.
+def open_reference(config: Any) -> Source | None:
+    """Opens the images or features that `config.reference` names; None for another reference.
 
     Raises:
-        FileNotFoundError, ValueError: As `datasets.load_images` and `evaluators.load_sketch`; fewer
-            than k + 2 or than asked.
+        FileNotFoundError, ValueError: As `datasets.open_source`; fewer than k + 2 or than asked.
+    """
+    fields = config.reference
+    if fields.sketch or fields.samples_of:
+        return None
+    path, kind = (fields.features, "features") if fields.features else (fields.images, "images")
+    source = datasets.open_source(path, (kind,), _decoding(config))
+    count = len(source)
+    n = fields.num_images or count
+    if n > count or n < config.k + 2:
+        close = f"; the nearest is {count}" if count >= config.k + 2 else ""
+        raise ValueError(
+            f"reference.num_images = {n}: {path} has {count}, and k = {config.k} needs at least "
+            f"{config.k + 2}{close}"
+        )
+    config_checks.check_min_count(config, n)
+    return source
+
+
+def open_samples(config: Any, path: str) -> Source:
+    """Opens given samples, images or features; raises as `datasets.open_source`."""
+    kinds = ("images", "features")
+    if config.features.name == features.GIVEN:
+        kinds = ("features",)
+    elif config.reference.features:
+        kinds = ("features", "images")
+    return datasets.open_source(path, kinds, _decoding(config))
+
+
+def _decoding(config: Any) -> Decoding:
+    return Decoding(**{field: config.reference[field] for field in Decoding._fields})
+
+
+def load_network(config: Any, sources: Iterable[Source]) -> FeatureNetwork:
+    """Loads the network of `config.features`; where features are given, it is but their name.
+
+    Features are of no network known here where `features.name` is "given", or where there is
+    nothing to embed and their d is not that of the network.
+
+    Args:
+        config: See `configs/default.py`.
+        sources: The opened reference, if it is one, and the opened samples.
+
+    Raises:
+        FileNotFoundError, ValueError: As `features.load`; or features of another d.
+    """
+    fields, sources = config.features, list(sources)
+    dims = {source.path: source.shape[1] for source in sources if source.kind == "features"}
+    d = next(iter(dims.values()), 0)
+    embeds = config.generators or len(dims) < len(sources) or not config.reference.features
+    if fields.name == features.GIVEN or not (embeds or d == features.FEATURES[fields.name].dim):
+        logging.info("features of d = %d are taken as given, whatever made them", d)
+        network = features.given(d)
+    else:
+        try:
+            network = features.load(fields.name, side=fields.side, weights=fields.weights or None)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error} Say --config.features.weights=FILE.") from error
+    for path, dim in dims.items():
+        if dim != network.dim:
+            other = "the other side" if network.name == features.GIVEN else "the feature network"
+            raise ValueError(
+                f"{path}: d = {dim}; {other} has d = {network.dim}. Features of any d are compared "
+                "where both sides are features: see reference.features and samples"
+            )
+    return network
+
+
+def load_reference(config: Any, network: FeatureNetwork, source: Source | None) -> Reference:
+    """Draws the reference that `config.reference` asks for, and decodes it once.
+
+    Args:
+        config: See `configs/default.py`.
+        network: What embeds it.
+        source: As `open_reference` returned it.
+
+    Raises:
+        FileNotFoundError, ValueError: As `datasets.open_source` and `evaluators.load_sketch`.
     """
     fields = config.reference
     if fields.sketch:
         sketch, shape = evaluators.load_sketch(config, network)
         found = metrics.file_hash(fields.sketch)
         return Reference(None, None, found, Path(fields.sketch).name, shape, sketch)
-    if fields.samples_of:
+    if source is None:
         first, second, name = own_samples.load(config)
-        both = first.content_hash + second.content_hash
-        found = hashlib.sha256(both.encode()).hexdigest()
-        return Reference(first, second, found, name, first.image_shape)
-    if fields.features:
-        source, kind = fields.features, "features"
-        everything = load_features(source, network.dim)
+        shape, taken = first.image_shape, ""
     else:
-        source, kind = fields.images, "images"
-        everything = datasets.load_images(source, side=fields.side)
-    n = image_sizes.check_count(config, source, len(everything))
-    order = np.random.default_rng(fields.seed).permutation(len(everything))
-    first = _samples(everything[np.sort(order[:n])], kind)
-    second = None
-    if len(everything) >= 2 * n:
-        second = _samples(everything[np.sort(order[n : 2 * n])], kind)
+        n = fields.num_images or len(source)
+        order = np.random.default_rng(fields.seed).permutation(len(source))
+        first = _samples(source, order[:n])
+        second = _samples(source, order[n : 2 * n]) if len(source) >= 2 * n else None
+        name, shape, taken = Path(source.path).name, source.image_shape, source.taken
+        logging.info("reference: n = %d of %s: %s", n, source.path, taken)
     both = first.content_hash + (second.content_hash if second else "")
     found = hashlib.sha256(both.encode()).hexdigest()
-    shape = None if first.images is None else first.images.shape[1:]
-    return Reference(first, second, found, Path(source).name, shape)
+    return Reference(first, second, found, name, shape, taken=taken)
 
 
-def load_samples(config: Any, path: str, dim: int) -> Samples:
-    """Loads samples that are judged as they are: `.npy` features `[m, d]`, or images.
+def load_samples(config: Any, source: Source) -> Samples:
+    """Decodes samples that are judged as they are.
 
     Raises:
-        FileNotFoundError, ValueError: As `datasets.load_images` and `load_features`; fewer samples
-            than k + 2.
+        ValueError: As `datasets.open_source`; fewer samples than k + 2.
     """
-    if image_sizes.are_features(path):
-        samples = _samples(load_features(path, dim), "features")
+    if len(source) < config.k + 2:
+        raise ValueError(
+            f"{source.path}: {len(source)} samples; k = {config.k} needs at least {config.k + 2}"
+        )
+    logging.info("samples: m = %d of %s: %s", len(source), source.path, source.taken)
+    return _samples(source, np.arange(len(source)))
+
+
+def _samples(source: Source, rows: np.ndarray) -> Samples:
+    """Goes through the rows, in order, which shows what is damaged; keeps what fits `HELD`."""
+    rows = np.sort(rows)
+    shape = (len(rows), *source.shape[1:])
+    held = source.kind == "features" or math.prod(shape) <= HELD
+    digest = hashlib.sha256(f"{source.dtype}{shape}".encode())
+    parts = []
+    for batch in datasets.progress(source.read(rows), len(rows), f"reading {source.path}"):
+        digest.update(batch.tobytes())
+        parts += [batch] if held else []
+    if source.kind == "features":
+        images, found = None, np.concatenate(parts)
     else:
-        samples = _samples(datasets.load_images(path, side=config.reference.side), "images")
-    if len(samples) < config.k + 2:
-        raise ValueError(
-            f"{path}: {len(samples)} samples; k = {config.k} needs at least {config.k + 2}"
-        )
-    return samples
-
-
-def load_features(path: str | Path, dim: int) -> np.ndarray:
-    """Reads features from an `.npy` or `.npz` file.
-
-    Args:
-        path: The file.
-        dim: Expected d.
-
-    Returns:
-        Float32 `[n, d]`.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: Not floating point, wrong rank or d, or NaN, Inf or more than float32
-            holds (the row).
-    """
-    values = datasets.load_array(path)
-    if not np.issubdtype(values.dtype, np.floating) or values.ndim != 2:
-        raise ValueError(f"{path}: {values.dtype} {values.shape}; expected float features [n, d]")
-    if values.shape[1] != dim:
-        raise ValueError(f"{path}: d = {values.shape[1]}; the feature network has d = {dim}")
-    finite = np.isfinite(values).all(axis=1)
-    if not finite.all():
-        raise ValueError(f"{path}: row {int(np.argmin(finite))} holds NaN or Inf")
-    with np.errstate(over="ignore"):
-        narrow = values.astype(np.float32)
-    finite = np.isfinite(narrow).all(axis=1)
-    if not finite.all():
-        row = int(np.argmin(finite))
-        raise ValueError(
-            f"{path}: row {row} holds {np.abs(values[row]).max():.3g}; expected magnitudes of "
-            f"float32, up to {np.finfo(np.float32).max:.3g}"
-        )
-    return narrow
-
-
-def _samples(values: np.ndarray, kind: str) -> Samples:
-    digest = hashlib.sha256(f"{values.dtype}{values.shape}".encode())
-    digest.update(np.ascontiguousarray(values).tobytes())
-    images = values if kind == "images" else None
-    return Samples(images, values if kind == "features" else None, digest.hexdigest())
+        images, found = parts if held else Batches(source, rows), None
+    return Samples(images, found, len(rows), digest.hexdigest(), source.taken)

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsh_gan import sharding
-from lsh_gan.backend import on_cpu
+from lsh_gan import devices
+from lsh_gan.devices import on_cpu
 from lsh_gan.generators import Generator
 
 _CPU_BYTES = 4 * 2**20  # of one layer's output for a part of a batch
@@ -81,13 +81,13 @@ def sample(
         ValueError: An image holds NaN or Inf (its number), or the generator does not take this
             truncation.
     """
-    params = sharding.replicate(params)
+    params = devices.replicate(params, local=True)
     part = part_size(generator, batch_size)
     for batch in range(0, count, batch_size):
         parts = []
         for first in range(batch, min(batch + batch_size, count), part):
             inputs = generator.draw(key, start + first, part, truncation_psi=truncation_psi)
-            z, classes = (x if x is None else sharding.split(x) for x in inputs)
+            z, classes = (x if x is None else devices.split(x, local=True) for x in inputs)
             images, finite = _images(generator, params, z, classes, truncation_psi)
             finite = np.asarray(finite)[: count - first]
             if not finite.all():
@@ -105,9 +105,9 @@ def part_size(generator: Generator, batch_size: int) -> int:
     """
     if not on_cpu():
         return batch_size
-    devices = jax.local_device_count()
-    wanted = max(_CPU_BYTES // _largest_activation(generator), _CPU_IMAGES) * devices
-    divisors = (n for n in range(devices, batch_size + 1, devices) if batch_size % n == 0)
+    count = jax.local_device_count()
+    wanted = max(_CPU_BYTES // _largest_activation(generator), _CPU_IMAGES) * count
+    divisors = (n for n in range(count, batch_size + 1, count) if batch_size % n == 0)
     return max((n for n in divisors if n <= wanted), default=batch_size)
 
 

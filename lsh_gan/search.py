@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import ml_collections
 from absl import logging
 
-from lsh_gan import image_sizes, report, rows, settings, sweep
+from lsh_gan import report, rows, settings, sweep
 from lsh_gan.compression import GeneratorSpec
 from lsh_gan.generators import Generator
 from lsh_gan.measurement import PACKED_FOLDER
 from lsh_gan.mixed_precision import METRIC, Judge, Widths, make_judge
-from lsh_gan.reference import load_reference
+from lsh_gan.reference import load_reference, open_reference
 from lsh_gan.rows import Row
 from lsh_gan.search_report import FULL, MIXED, SAME_SIZE, WITHIN
 
@@ -40,10 +40,10 @@ def run(config: Any, workdir: Path) -> None:
     inside = _inside(config)
     rows.check_workdir(workdir, config.to_dict())
     rows.check_workdir(workdir / FOLDER, inside.to_dict())
-    image_sizes.of_reference(inside)  # enough for the loop too
+    opened = open_reference(inside)  # enough for the loop too
     final = sweep.prepare(config)
     sweep.tasks(final)  # bad rules are errors here
-    loop = final._replace(config=inside, reference=load_reference(inside, final.network))
+    loop = final._replace(config=inside, reference=load_reference(inside, final.network, opened))
     with rows.locked(workdir), sweep.progress_bars() as progress:
         session = sweep.Session(final, workdir, progress)
         inner = sweep.Session(loop, workdir / FOLDER, progress)

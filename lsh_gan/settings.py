@@ -81,7 +81,15 @@ def _check_layerwise(config: Any) -> None:
 
 def _check_features(config: Any) -> None:
     name, side = config.features.name, config.features.side
-    choose("features.name: feature network", name, features.FEATURES)
+    choose("features.name: feature network", name, {**features.FEATURES, features.GIVEN: None})
+    if name == features.GIVEN:
+        reference = config.reference.features or config.reference.sketch
+        if config.generators or not reference:
+            raise ValueError(
+                f"features.name = {name}: there is no network to embed images with; expected no "
+                "generators, and reference.features or reference.sketch with samples of features"
+            )
+        return
     with _named("features."):
         features.check_side(name, side)
 

@@ -11,16 +11,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import lsh_gan
-from lsh_gan import expected, features, image_sizes, report, rows, sampling, settings
+from lsh_gan import expected, image_sizes, report, rows, sampling, settings
 from lsh_gan.compression import CompressionSpec, GeneratorSpec
 from lsh_gan.compression.generators import check_corrections
 from lsh_gan.compression.rules import flatten, isolate, log_rules, plan_tensors
+from lsh_gan.datasets import Source
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator
 from lsh_gan.generators.channels import channel_axes
 from lsh_gan.labels import distinct
 from lsh_gan.measurement import PACKED_FOLDER, SAMPLES_FOLDER, Task, measure
-from lsh_gan.reference import Reference, load_reference, load_samples
+from lsh_gan.reference import (
+    Reference,
+    load_network,
+    load_reference,
+    load_samples,
+    open_reference,
+    open_samples,
+)
 from lsh_gan.rows import Row
 
 
@@ -32,14 +40,14 @@ class Setup(NamedTuple):
         network: Embeds the images.
         generators: What is compressed.
         reference: What it is compared with.
-        sample_names: What the given samples are called.
+        samples: The given samples, by what they are called.
     """
 
     config: Any
     network: FeatureNetwork
     generators: list[Generator]
     reference: Reference
-    sample_names: list[str]
+    samples: dict[str, Source]
 
 
 def run(config: Any, workdir: Path) -> None:
@@ -81,29 +89,23 @@ def prepare(config: Any) -> Setup:
     Raises:
         ValueError, TypeError, FileNotFoundError: Files that are missing or unfit.
     """
-    network = _load_network(config)
     generators = [expected.load(config, name) for name in config.generators]
     for generator in generators:
         sampling.image_shape(generator, 1, truncation_psi=config.truncation_psi)
-    samples = image_sizes.of_samples(config, config.samples)
-    image_sizes.check(config, image_sizes.of_reference(config), generators, samples)
+    opened = open_reference(config)
+    samples = [open_samples(config, path) for path in config.samples]
+    image_sizes.check(config, opened and opened.image_shape, generators, samples)
+    network = load_network(config, [opened, *samples] if opened else samples)
     given = [*(generator.name for generator in generators), *(Path(s).stem for s in config.samples)]
     names = distinct(given, [*config.generators, *config.samples])
     generators = [
         dataclasses.replace(generator, name=name)
         for generator, name in zip(generators, names, strict=False)
     ]
-    reference = load_reference(config, network)
+    reference = load_reference(config, network, opened)
     image_sizes.check(config, reference.image_shape, generators, samples)
-    return Setup(config, network, generators, reference, names[len(generators) :])
-
-
-def _load_network(config: Any) -> FeatureNetwork:
-    fields = config.features
-    try:
-        return features.load(fields.name, side=fields.side, weights=fields.weights or None)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error} Say --config.features.weights=FILE.") from error
+    named = dict(zip(names[len(generators) :], samples, strict=True))
+    return Setup(config, network, generators, reference, named)
 
 
 def tasks(setup: Setup) -> list[Task]:
@@ -126,9 +128,9 @@ def _tasks(setup: Setup) -> Iterator[Task]:
         for layer, spec in _specs(setup.config, generator):
             for seed in setup.config.seeds:
                 yield make_task(setup, generator, spec, seed, layer=layer)
-    for name, path in zip(setup.sample_names, setup.config.samples, strict=True):
-        samples = load_samples(setup.config, path, setup.network.dim)
-        image_sizes.check_colours(path, samples.images, setup.reference.image_shape)
+    for name, source in setup.samples.items():
+        samples = load_samples(setup.config, source)
+        image_sizes.check_colours(source.path, samples.images, setup.reference.image_shape)
         identity = _shared_identity(setup) | {"samples": samples.content_hash}
         full = GeneratorSpec(weights=CompressionSpec(bits=None))
         yield Task(name, identity, full, 0, samples=samples)
@@ -241,6 +243,8 @@ class Session:
             size = len(task.samples) if task.samples else config.num_samples
             self._progress.reset(self._images, description=task.title, total=size, visible=True)
             row = measure(task, config, self._workdir, network, self._scores, self._advance)
+            if self._setup.reference.taken:
+                row["reference_taken"] = self._setup.reference.taken
             rows.append(self._workdir, row | fields)
             self.finished[task.row_hash] = row | fields
         return self.finished[task.row_hash]

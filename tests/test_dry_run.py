@@ -1,5 +1,7 @@
 """Dry runs: every recipe without its file, sizes to the byte, and what a real run says instead."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -149,6 +151,18 @@ def test_sizes_are_those_of_the_file(spec, tmp_path):
     packed = compression.pack(params, spec, metadata=metadata)
     written = compression.save_packed(tmp_path / "tiny.packed", packed)
     assert dry_run.packed_size(generator, GeneratorSpec(weights=spec)) == written
+
+
+def test_sizes_of_pruned_weights_count_their_zero_points(tmp_path):
+    dcgan = generators.load("dcgan")
+    pruned = jax.tree.map(lambda x: jnp.where(jnp.abs(x) < 0.03, 0, x), dcgan.params)
+    generator = dataclasses.replace(dcgan, params=pruned)
+    metadata = {"name": "dcgan", "family": "dcgan", "options": dcgan.provenance["options"]}
+    packed = compression.pack(pruned, CompressionSpec(bits=4), metadata=metadata)
+    assert {tensor.layout.scheme for tensor in packed.tensors if tensor.layout.bits} == {"affine"}
+    written = compression.save_packed(tmp_path / "p.packed", packed)
+    spec = GeneratorSpec(weights=CompressionSpec(bits=4))
+    assert dry_run.packed_size(generator, spec) == written
 
 
 @pytest.mark.parametrize("family", TINY)

@@ -4,10 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from configs import default
-from lsh_gan import datasets, dry_run, features, generators, image_sizes, settings, sweep
+from lsh_gan import dry_run, features, generators, image_sizes, settings, sweep
+from lsh_gan.reference import open_samples
 
 
 def changed(**changes):
@@ -38,7 +39,7 @@ def sources(tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("decoded")
 
-    monkeypatch.setattr(datasets, "_read_file", refuse)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", refuse)
     monkeypatch.setattr(features, "embed", refuse)
     return tmp_path
 
@@ -104,8 +105,7 @@ def test_features_have_no_size(tmp_path):
     np.save(fake, np.zeros((8, 28, 28, 3), np.uint8))
     config = changed(reference__features=real, samples=(fake,))
     assert prepare(config).reference.image_shape is None
-    config = changed(samples=(real,))
-    assert image_sizes.of_samples(config, config.samples) == {}
+    assert open_samples(changed(), real).image_shape is None
 
 
 def test_fewer_images_than_asked_for_are_counted_not_decoded(sources):

@@ -1,11 +1,13 @@
 """References that are kept: sketches in place of images, and features found again."""
 
 import dataclasses
+import hashlib
 import logging
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from configs import smoke
@@ -243,3 +245,93 @@ def test_every_metric_does_what_the_configuration_says(tmp_path, change):
     assert list(fitted) == names
     for name, score in fitted.items():
         assert score(generated) == expected[name](), name
+
+
+def given(folder, d=24, fake_d=None, **changes):
+    """Features of no network known here, on both sides."""
+    rng = np.random.default_rng(0)
+    for name, n, width in (("real", 60, d), ("fake", 40, fake_d or d)):
+        np.save(folder / f"{name}.npy", rng.standard_normal((n, width)).astype(np.float32))
+    changes = {"features__name": "given", "metrics": ("knn",), **changes}
+    return tiny(
+        generators=(), samples=(str(folder / "fake.npy"),), reference__images="",
+        reference__features=str(folder / "real.npy"), reference__num_images=0, **changes,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["given", "efficientnet_lite0"])
+def test_features_of_any_d_on_both_sides(name, tmp_path):
+    config = given(tmp_path, features__name=name)
+    sweep.run(config, tmp_path / "run")
+    (row,) = rows.read(tmp_path / "run")
+    real, fake = (np.load(tmp_path / f"{side}.npy") for side in ("real", "fake"))
+    expected = metrics.knn_precision_recall(real, fake, k=config.k)
+    assert (row["knn_precision"], row["knn_recall"]) == (expected.precision, expected.recall)
+    assert (row["n"], row["m"], row["d"]) == (60, 40, 24)
+    assert row["features"]["name"] == "given"
+    assert "float32 (60, 24)" in row["reference_taken"]
+    assert "float32 (40, 24)" in row["samples_taken"]
+    np.save(tmp_path / "fake.npy", fake + np.float32(0.01))  # other content, another row
+    sweep.run(config, tmp_path / "run")
+    first, second = rows.read(tmp_path / "run")
+    assert first["samples"] != second["samples"]
+    assert first["reference"] == second["reference"]
+
+
+def test_a_sketch_of_given_features_takes_given_features(tmp_path):
+    config = given(tmp_path, metrics=("lsh",))
+    sweep.run(config, tmp_path / "run")
+    config.reference.features, config.reference.sketch = "", str(tmp_path / "run/reference.sketch")
+    sweep.run(config, tmp_path / "again")
+    (a,), (b,) = rows.read(tmp_path / "run"), rows.read(tmp_path / "again")
+    assert scores(a, "lsh") == scores(b, "lsh")
+    np.save(tmp_path / "fake.npy", np.zeros((40, 12), np.float32))
+    with pytest.raises(ValueError, match=r"d = 24.*d = 12"):
+        sweep.run(config, tmp_path / "third")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fake_d": 12}, r"fake\.npy: d = 12; the other side has d = 24"),
+        ({"generators": ("dcgan",)}, r"^features\.name = given: there is no network to embed"),
+        ({"reference__features": ""}, r"^features\.name = given: .*expected no generators, and"),
+        ({"samples": ("fashion_mnist",)}, r"fashion_mnist: holds images \(.*; expected float f"),
+        ({"features__name": "efficientnet_lite0", "generators": ("dcgan",)},
+         r"real\.npy: d = 24; the feature network has d = 1280\. Features of any d are"),
+    ],
+)  # fmt: skip
+def test_features_that_cannot_be_compared(changes, message, tmp_path):
+    fake_d = changes.pop("fake_d", None)
+    config = given(tmp_path, fake_d=fake_d)
+    for field, value in changes.items():
+        parent, _, name = field.rpartition("__")
+        (config[parent] if parent else config)[name] = value
+    if not config.reference.features:
+        config.reference.images = "fashion_mnist"
+    with pytest.raises(ValueError, match=message):
+        sweep.run(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("held", [reference.HELD, 0])
+def test_n_images_are_drawn_before_they_are_decoded(held, tmp_path, monkeypatch):
+    """The draw is one of all files in order of path, whether or not pixels are kept."""
+    monkeypatch.setattr(reference, "HELD", held)
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 32, 32), np.uint8)
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"{number:02}.png")
+    config = settings.resolve(tiny(reference__images=str(tmp_path), reference__seed=3))
+    opened = reference.open_reference(config)
+    network = features.load("efficientnet_lite0", side=32)
+    found = reference.load_reference(config, network, opened)
+    order = np.random.default_rng(3).permutation(90)
+    for part, rows_of_part in ((found.first, order[:40]), (found.second, order[40:80])):
+        expected = pixels[np.sort(rows_of_part), ..., None]
+        for _ in range(2):  # may be gone through again
+            np.testing.assert_array_equal(np.concatenate(list(part.images)), expected)
+        digest = hashlib.sha256(f"uint8{expected.shape}".encode() + expected.tobytes())
+        assert part.content_hash == digest.hexdigest()
+        assert len(part) == 40
+    embedded = found.first.embed(network, batch_size=16)
+    expected = features.embed(network, pixels[np.sort(order[:40]), ..., None], batch_size=16)
+    np.testing.assert_array_equal(embedded, expected)

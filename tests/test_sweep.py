@@ -339,8 +339,11 @@ def test_the_same_content_under_two_names_is_refused(workdir, tmp_path):
     [
         (np.full((12, 1280), np.nan, np.float32), r"real\.npy: row 0 holds NaN or Inf"),
         (np.zeros((12, 7), np.float32), r"real\.npy: d = 7; the feature network has d = 1280"),
-        (np.zeros((12, 4, 4), np.float32), r"real\.npy: float32 \(12, 4, 4\); expected float"),
-        (np.zeros((12, 1280), np.int32), r"real\.npy: int32 .*; expected float features"),
+        (
+            np.zeros((12, 4, 4), np.float32),
+            r"real\.npy: an array: float32 \(12, 4, 4\); expected float",
+        ),
+        (np.zeros((12, 1280), np.int32), r"real\.npy: an array: int32 .*; expected float features"),
         (np.zeros((4, 1280), np.float32), r"num_images = 8: .* has 4, and .* needs at least 5$"),
         (np.zeros((7, 1280), np.float32), r"num_images = 8: .* has 7, .*; the nearest is 7$"),
         (
@@ -373,7 +376,11 @@ def test_bad_sources_are_errors_before_the_work_folder_exists(tmp_path):
         ({"features__weights": str(tmp_path / "no.pth")}, FileNotFoundError, "no such file"),
         ({"features__weights": str(tmp_path / "weights.pth")}, ValueError, "sha256 is"),
         ({"reference__features": str(tmp_path / "empty")}, ValueError, "empty: is a folder"),
-        ({"reference__features": str(tmp_path / "text.npy")}, ValueError, r"\(neither \.npy nor"),
+        (
+            {"reference__features": str(tmp_path / "text.npy")},
+            ValueError,
+            r"nor \.npy, \.npz or a zip",
+        ),
         (sketch, ValueError, "empty: is a folder; expected the file reference.sketch"),
         ({"reference__num_images": 20_000}, ValueError, "fashion_mnist has 10000"),
         ({"samples": (str(tmp_path / "gone"),)}, FileNotFoundError, "no such folder or file"),

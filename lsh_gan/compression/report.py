@@ -27,6 +27,7 @@ class TensorReport(NamedTuple):
         alpha: float32 `[groups, channels]` (`[1, 1]` per tensor), clipping thresholds.
         share_clipped: Share of values beyond their threshold, 0 to 1.
         sqnr_db: Signal to quantization noise ratio in dB; inf where nothing was lost.
+        pruned: Share of exact zeros, where they made "symmetric" give way to "affine"; else 0.
         bytes: Payload of the tensor in the packed file.
     """
 
@@ -42,6 +43,7 @@ class TensorReport(NamedTuple):
     alpha: np.ndarray | None = None
     share_clipped: float | None = None
     sqnr_db: float | None = None
+    pruned: float | None = None
 
 
 class CompressionReport(NamedTuple):
@@ -94,6 +96,7 @@ def _tensor_report(
             np.asarray(quantized.num_clipped, np.float64).sum() / quantized.codes.size
         ),
         sqnr_db=_sqnr_db(quantized),
+        pruned=plan.pruned,
     )
 
 
@@ -153,11 +156,17 @@ def _cells(tensor: TensorReport) -> tuple[str, ...]:
 
 
 def format_report(report: CompressionReport) -> str:
-    """The report as a text table: one line a tensor (alpha: its median), then the totals."""
+    """The report as a text table: a line a tensor (alpha: its median), what is pruned, totals."""
     rows = [_COLUMNS, *(_cells(tensor) for tensor in report.tensors)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
+    lines += [
+        f"{tensor.path} is pruned ({tensor.pruned:.0%} zeros): its grid is affine"
+        + (", which keeps 0" if tensor.bits > 1 else "; 1 bit has no level at 0")
+        for tensor in report.tensors
+        if tensor.pruned
     ]
     lines.append(
         f"{report.bytes:,} bytes, {report.ratio:.2f} times smaller than float32,"

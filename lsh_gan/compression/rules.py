@@ -17,6 +17,7 @@ from lsh_gan.errors import nearest
 Params = Mapping[str, Any]
 DEFAULT_CHANNEL_AXIS = -1
 LARGEST = 1e30  # of a value: sums and reciprocals stay within float32
+PRUNED = 0.1  # share of exact zeros from which on a grid with a level at 0 loses less
 
 
 class TensorPlan(NamedTuple):
@@ -27,12 +28,14 @@ class TensorPlan(NamedTuple):
         spec: Resolved specification without rules; `spec.bits` None leaves the tensor in float32.
         channel_axis: Output axis, counted from 0.
         rule: Pattern that matched, or "default".
+        pruned: Share of exact zeros, where they made "symmetric" give way to "affine"; else 0.
     """
 
     path: tuple[str, ...]
     spec: CompressionSpec
     channel_axis: int
     rule: str
+    pruned: float = 0.0
 
 
 def join(path: tuple[str, ...]) -> str:
@@ -122,7 +125,7 @@ def _few(names: list[str]) -> str:
 
 
 def log_rules(name: str, plans: list[TensorPlan], patterns: list[str]) -> None:
-    """Logs what each of some rules applies to.
+    """Logs what each of some rules applies to, and which tensors are pruned.
 
     Args:
         name: What the tensors belong to.
@@ -132,6 +135,8 @@ def log_rules(name: str, plans: list[TensorPlan], patterns: list[str]) -> None:
     for pattern in dict.fromkeys(patterns):
         matched = [join(plan.path) for plan in plans if plan.rule == pattern]
         logging.info("%s: rule %r applies to %s", name, pattern, _few(matched))
+    if pruned := [f"{join(plan.path)} ({plan.pruned:.0%} zeros)" for plan in plans if plan.pruned]:
+        logging.warning("%s is pruned: grids are affine, which keeps 0, of %s", name, _few(pruned))
 
 
 def _why_unused(rule: Rule, names: list[str]) -> str:
@@ -174,6 +179,11 @@ def _check_granularity(name: str, leaf: jax.Array, plan: TensorPlan) -> None:
         )
 
 
+def _zeros(leaf: Any) -> float:
+    """The share of exact zeros; 0 of a shape without values."""
+    return 0.0 if isinstance(leaf, jax.ShapeDtypeStruct) else float(np.mean(np.asarray(leaf) == 0))
+
+
 def plan_tensors(
     leaves: list[tuple[tuple[str, ...], jax.Array]],
     spec: CompressionSpec,
@@ -181,16 +191,25 @@ def plan_tensors(
 ) -> list[TensorPlan]:
     """Resolves rules and channel axes for every tensor; logs what each rule matched.
 
+    A tensor of which `PRUNED` or more are exact zeros takes "affine" in place of "symmetric", at
+    every width, unless a rule gives it "symmetric".
+
     Raises:
         ValueError: A rule that matches nothing or is never reached, an axis out of range, a group
             size that does not divide, or a width asked for when nothing would be quantized.
     """
     names = [join(path) for path, _ in leaves]
     resolved = resolve(names, spec, [is_kernel(*leaf) for leaf in leaves])
+    chosen = {rule.pattern for rule in spec.rules if rule.scheme is not None}
     plans = []
     for name, (path, leaf), (own_spec, rule) in zip(names, leaves, resolved, strict=True):
         axis = _channel_axis(name, leaf.ndim, channel_axes or {})
-        plans.append(TensorPlan(path, own_spec, axis, rule))
+        plan = TensorPlan(path, own_spec, axis, rule)
+        may_change = own_spec.scheme == "symmetric" and rule not in chosen
+        if own_spec.bits is not None and may_change and (zeros := _zeros(leaf)) >= PRUNED:
+            affine = dataclasses.replace(own_spec, scheme="affine")
+            plan = plan._replace(spec=affine, pruned=zeros)
+        plans.append(plan)
         _check_granularity(name, leaf, plans[-1])
     if spec.bits is not None and all(plan.spec.bits is None for plan in plans):
         raise ValueError(

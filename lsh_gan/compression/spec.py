@@ -63,8 +63,8 @@ class CompressionSpec:
         granularity: What shares one α and scale: "per_tensor", "per_channel" (each output
             channel) or "per_group" (`group_size` consecutive inputs of an output channel, counted
             along the flattened fan-in, e.g. height, width, input channel).
-        scheme: "symmetric" (2^bits levels mirrored about 0, 0 is not a level) or "affine" (integer
-            zero point, 0 is a level); see `quantization`.
+        scheme: "symmetric" (2^bits levels mirrored about 0, 0 is not a level; pruned tensors take
+            "affine") or "affine" (integer zero point, 0 is a level); see `quantization`.
         group_size: Inputs in a group; must divide the fan-in. Only for "per_group".
         percentile: For clipping "percentile": α is this percentile of |w|, in (0, 100].
         num_stds: For clipping "std": α is this many standard deviations, above 0.

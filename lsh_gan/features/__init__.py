@@ -1,10 +1,12 @@
 """Feature networks: images to feature vectors, with each network's exact preprocessing."""
 
 from lsh_gan.features.network import (
+    GIVEN,
     FeatureNetwork,
     check_side,
     embed,
     feature_shape,
+    given,
     load,
     weight_file,
 )
@@ -12,11 +14,13 @@ from lsh_gan.features.registry import FEATURES, FeatureSpec
 
 __all__ = [
     "FEATURES",
+    "GIVEN",
     "FeatureNetwork",
     "FeatureSpec",
     "check_side",
     "embed",
     "feature_shape",
+    "given",
     "load",
     "weight_file",
 ]

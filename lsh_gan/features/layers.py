@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from lsh_gan.backend import on_cpu
+from lsh_gan.devices import on_cpu
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 

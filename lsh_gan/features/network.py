@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsh_gan import sharding, tensor_files
-from lsh_gan.backend import on_cpu
+from lsh_gan import devices, tensor_files
+from lsh_gan.devices import on_cpu
 from lsh_gan.errors import choose, nearest
 from lsh_gan.features.registry import FEATURES, FeatureSpec
 from lsh_gan.features.resizing import resize
 
+GIVEN = "given"  # name of a network of which nothing is known but its features
 _SMALLEST_SIDE = 32
 _CPU_BATCH = 32  # activations of more images fall out of the caches
 _DEVICE_BATCH = 256
@@ -72,6 +73,11 @@ def check_images(images: Any) -> None:
         raise ValueError(f"images have shape {tuple(shape)}; expected [n, h, w, 1 or 3].")
 
 
+def given(dim: int) -> FeatureNetwork:
+    """What stands for the network of features that were made elsewhere; it embeds nothing."""
+    return FeatureNetwork(GIVEN, dim, 0, f"d = {dim}", None, None)
+
+
 def load(
     name: str,
     *,
@@ -101,7 +107,7 @@ def load(
     expected = spec.sha256 if sha256 is None else sha256
     if not found.startswith(expected.lower()):
         raise ValueError(f"{path}: sha256 is {found}; expected {expected} for {name}.")
-    variables = sharding.replicate(_read_variables(spec, path))
+    variables = devices.replicate(_read_variables(spec, path), local=True)
     identity = json.dumps([spec.name, spec.version, side, found])
     content_hash = hashlib.sha256(identity.encode()).hexdigest()
     apply = jax.jit(lambda variables, images: _features(spec, side, variables, images))
@@ -224,13 +230,13 @@ def embed(
         ValueError: No images, sizes that differ, or a feature that is NaN or Inf (row index).
     """
     if batch_size is None:
-        devices = jax.local_device_count()
-        batch_size = -(-(_CPU_BATCH if on_cpu() else _DEVICE_BATCH) // devices) * devices
+        count = jax.local_device_count()
+        batch_size = -(-(_CPU_BATCH if on_cpu() else _DEVICE_BATCH) // count) * count
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size is {batch_size!r}; expected an integer of at least 1.")
     parts = []
     for batch, count in _batches(images, batch_size):
-        parts.append(network(sharding.split(batch))[:count])
+        parts.append(network(devices.split(batch, local=True))[:count])
         if progress is not None:
             progress(count)
     if not parts:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lsh_gan.backend import on_cpu
+from lsh_gan.devices import on_cpu
 
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _SMALL = 64  # pixels

@@ -25,7 +25,7 @@ from jax.sharding import PartitionSpec as P
 from lsh_gan import devices
 from lsh_gan.metrics.inputs import DIGIT_BITS, MAX_DIGITS, Array, HashSpec, centred, subset
 
-SAMPLE_ROWS = 4096  # rows that a hash is fitted on
+SAMPLE_ROWS = 2048  # rows that a hash is fitted on
 CENTRAL = 0.9  # share of the reference that a fit looks at
 _CHUNK = 1024  # rows that are projected at once; always so many, so that codes repeat to the bit
 _MARGIN = 1e-5  # relative: norms of the reference's first and last row are inside of the bins
@@ -63,7 +63,7 @@ class Hasher(NamedTuple):
     @property
     def num_bits(self) -> float:
         """Mean number of digits of a table's code."""
-        return float(np.mean(self.digits))
+        return float(np.asarray(self.digits).mean())
 
     @property
     def arrays(self) -> tuple[Any, ...]:
@@ -216,16 +216,19 @@ def _encode(arrays, x, *, bits: int) -> Codes:
 
 def buckets(hasher: Hasher, codes: Codes) -> jax.Array:
     """Bucket of each row in each table, uint32 `[t, n]`: its digits and radius bin, mixed."""
-    return _buckets(
-        codes, hasher.digits, bits=DIGIT_BITS[hasher.spec.family], all=_drawn(hasher.spec)
-    )
+    return _buckets(*codes, hasher.digits, hasher.spec)
 
 
-@functools.partial(jax.jit, static_argnames=("bits", "all"))
-def _buckets(codes: Codes, digits, *, bits: int, all: int) -> jax.Array:
-    prefix = codes.digits >> (bits * (all - digits)).astype(jnp.uint32)[:, None]
-    radius = (codes.radius_bin + 1).astype(jnp.uint32)
-    return _mix(prefix + radius * np.uint32(0x9E3779B9))
+@functools.partial(jax.jit, static_argnums=3)
+def _buckets(digits, radius_bin, kept, spec: HashSpec) -> jax.Array:
+    return jax.vmap(_bucket, in_axes=(0, None, 0, None))(digits, radius_bin, kept, spec)
+
+
+def _bucket(digits, radius_bin, kept, spec: HashSpec) -> jax.Array:
+    """Buckets in one table, uint32 `[n]`, of which the first `kept` digits count."""
+    unused = DIGIT_BITS[spec.family] * (_drawn(spec) - kept)
+    radius = (radius_bin + 1).astype(jnp.uint32) * np.uint32(0x9E3779B9)
+    return _mix((digits >> unused.astype(jnp.uint32)) + radius)
 
 
 def _mix(x):
@@ -237,7 +240,7 @@ def _mix(x):
 
 def address_bits(rows: int) -> int:
     """Bits of an address of a table that counts so many rows: at most a sixteenth is taken."""
-    return max(12, int(np.ceil(np.log2(rows))) + 4)
+    return max(16, int(np.ceil(np.log2(rows))) + 4)
 
 
 def addresses(buckets: jax.Array, bits: int) -> jax.Array:
@@ -296,11 +299,15 @@ def _fit_num_bits(codes, min_count, extra, *, spec: HashSpec, needed: int | None
         return (total // tables + (jnp.arange(tables) < total % tables)).astype(jnp.int32)
 
     def recognised(total):
-        found = _buckets(codes, spread(total), bits=DIGIT_BITS[spec.family], all=_drawn(spec))
-        at = addresses(found, bits)
-        hits = jnp.take_along_axis(count(at, bits), at, axis=1) > min_count
-        share = hits.mean(axis=0) if needed is None else hits.sum(axis=0) >= needed
-        return jnp.mean(share, where=central)
+        def vote(hits, table):
+            digits, kept = table
+            at = addresses(_bucket(digits, codes.radius_bin, kept, spec), bits)
+            others = jnp.zeros(2**bits, jnp.int32).at[at].add(1)[at]
+            return hits + (others > min_count), None
+
+        none = jnp.zeros(len(codes.radius_bin), jnp.int32)
+        hits, _ = lax.scan(vote, none, (codes.digits, spread(total)))
+        return jnp.mean(hits / tables if needed is None else hits >= needed, where=central)
 
     def halve(_, ends):
         low, high = ends

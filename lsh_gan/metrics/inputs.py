@@ -16,6 +16,7 @@ import numpy as np
 from lsh_gan.errors import choose
 
 Array = np.ndarray | jax.Array
+LARGEST = 1e15  # magnitude of a feature: squares and their sums must fit in float32
 DIGIT_BITS = {"affine": 1, "hyperplane": 1, "pstable": 3}
 MAX_DIGITS = {"affine": 24, "hyperplane": 24, "pstable": 10}
 _DTYPES = tuple(np.dtype(t) for t in (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64))
@@ -140,16 +141,23 @@ def as_features(
     if len(features) < least:
         why = f"{why} needs" if why else "expected"
         raise ValueError(f"{source} has {len(features)} rows; {why} at least {least}.")
+    features = features if features.dtype == np.float64 else features.astype(np.float32)
     xp = np if isinstance(features, np.ndarray) else jnp
-    if not math.isfinite(float(xp.sum(features, dtype=np.float32))):  # or the sum overflows
-        finite = np.isfinite(np.asarray(features)).all(axis=1)
-        if not finite.all():
-            row = int(np.argmin(finite)) + first_row
-            raise ValueError(f"{source} has NaN or Inf in row {row}.")
-        largest = float(np.abs(np.asarray(features, np.float64)).max())
-        if largest > 1e15:
-            raise ValueError(f"{source} holds {largest:.3g}; expected magnitudes up to 1e15.")
-    return features if features.dtype == np.float64 else features.astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = float(xp.sum(features @ xp.ones(features.shape[1], features.dtype)))
+    if not abs(total) < 1e15:  # NaN and Inf among others
+        _check_values(np.asarray(features), source, first_row)
+    return features
+
+
+def _check_values(features: np.ndarray, source: str, first_row: int) -> None:
+    finite = np.isfinite(features).all(axis=1)
+    if not finite.all():
+        row = int(np.argmin(finite)) + first_row
+        raise ValueError(f"{source} has NaN or Inf in row {row}.")
+    largest = float(np.abs(features).max())
+    if largest > LARGEST:
+        raise ValueError(f"{source} holds {largest:.3g}; expected magnitudes up to {LARGEST:g}.")
 
 
 def _as_array(features: Any, source: str) -> Array:

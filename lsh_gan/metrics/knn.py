@@ -32,9 +32,9 @@ from jax.sharding import PartitionSpec as P
 
 from lsh_gan import devices
 from lsh_gan.metrics import distances
-from lsh_gan.metrics.distances import Tiles, again, margins, products, smallest
+from lsh_gan.metrics.distances import Tiles, again, keep_smallest, margins, products
 from lsh_gan.metrics.inputs import Array, as_features, check_options, subset
-from lsh_gan.metrics.scores import PrecisionRecall, result, share, summarise
+from lsh_gan.metrics.scores import PrecisionRecall, result, summarise
 
 _SPARE = 3  # neighbours that are found beyond those that radii need
 _CHUNK = 16  # rows whose neighbours' features are fetched at once
@@ -164,19 +164,15 @@ def knn_score(fitted: KnnReference, generated: Any, *, membership: bool = False)
     generated = as_features(generated, "generated", dim=d, **least)
     g = distances.tile(generated, fitted.origin, fitted.memory_mb)
     found = compare(fitted, g)
-    extra = {}
+    extra, m = {}, len(generated)
     if n > fitted.density_k:
-        in_g, in_r = g.inside, fitted.tiles.inside
-        density = share(found.density, in_g)
-        extra = {"density": density, "coverage": share(found.covered, in_r)}
-    scores = result(
+        density = jnp.sum(found.density, where=g.inside)
+        coverage = jnp.sum(found.covered, where=fitted.tiles.inside)
+        extra = {"density": (density, m * fitted.density_k), "coverage": (coverage, n)}
+    return result(
         summarise(found.precise, g.inside), summarise(found.recalled, fitted.tiles.inside),
-        _ceilings(fitted, len(generated)), membership=membership, rows=(n, len(generated)),
-        k=fitted.k, extra=extra,
+        _ceilings(fitted, m), membership=membership, rows=(n, m), extra=extra, k=fitted.k,
     )  # fmt: skip
-    if scores.density is not None:
-        scores = scores._replace(density=scores.density / fitted.density_k)
-    return scores
 
 
 def _ceilings(fitted: KnnReference, m: int) -> tuple[Any, Any]:
@@ -184,7 +180,7 @@ def _ceilings(fitted: KnnReference, m: int) -> tuple[Any, Any]:
     n, inside, second = len(fitted.features), fitted.tiles.inside, fitted.second
     if not fitted.ceiling:
         return None, None
-    above = share(fitted.balls.covered, inside)
+    above = jnp.sum(fitted.balls.covered, where=inside), n
     if second is None and m >= n:
         return above, above
     rows = subset(n if second is None else len(second), min(m, n))
@@ -194,10 +190,11 @@ def _ceilings(fitted: KnnReference, m: int) -> tuple[Any, Any]:
     recalled = compare(fitted, tiles, balls).recalled
     if second is not None:
         tiles = distances.tile(second, fitted.origin, fitted.memory_mb)
-        above = share(compare(fitted, tiles).precise, tiles.inside)
+        precise = compare(fitted, tiles).precise
+        above = jnp.sum(precise, where=tiles.inside), len(second)
     else:  # a row of the sample covers itself, and is judged by the others
         recalled = recalled.at[rows].set(balls.covered[: len(rows)])
-    return above, share(recalled, inside)
+    return above, (jnp.sum(recalled, where=inside), n)
 
 
 def find_balls(tiles: Tiles, k: int, density_k: int, inclusive: bool) -> Balls:
@@ -231,40 +228,38 @@ def nearest_others(tiles: Tiles, k: int) -> tuple[jax.Array, jax.Array]:
     pairs = np.pad(pairs, ((0, missing), (0, 0)), constant_values=count)
     pairs = jnp.asarray(pairs.reshape(share, devices.count(), 2).swapaxes(0, 1))
 
-    def merge(best, values, rows, tile):
-        values = jnp.concatenate([best[0][tile], values], axis=1)
-        rows = jnp.concatenate([best[1][tile], rows], axis=1)
-        values, at = smallest(values, k, axis=1)
-        rows = jnp.take_along_axis(rows, at, axis=1)
-        return best[0].at[tile].set(values), best[1].at[tile].set(rows)
-
     def step(best, pair):
-        i, j = pair
+        i, j = pair  # beyond the last tile where a device has a pair less: updates are dropped
         bounds = low[i][:, None] + low[j] - 2 * products(tiles.rows[i], tiles.rows[j])
         bounds = jnp.where((i == j) & jnp.eye(width, dtype=bool), jnp.inf, bounds)
-        values, at = smallest(bounds, k, axis=1)
-        best = merge(best, values, at + j * width, i)
 
-        def mirrored(best):
-            values, at = smallest(bounds, k, axis=0)
-            return merge(best, values, at + i * width, j)
+        def update(best, tile, others, axis):
+            mine = jax.tree.map(lambda v: v[tile], best)
+            mine = keep_smallest(mine, bounds, others * width, axis)
+            return jax.tree.map(lambda v, new: v.at[tile].set(new), best, mine)
 
-        return lax.cond(i == j, lambda best: best, mirrored, best), None
+        best = update(best, i, j, 1)
+        return lax.cond(i == j, lambda best: best, lambda best: update(best, j, i, 0), best), None
 
     def run(pairs):
-        shape = (count, width, k)
+        shape = (count, k, width)
         best = jnp.full(shape, jnp.inf), jnp.zeros(shape, jnp.int32)
         return lax.scan(step, best, pairs[0])[0]
 
     def run_share(pairs):
-        every = lax.all_gather(run(pairs), "data")  # [devices, count, width, k]
-        values, rows = (jnp.moveaxis(v, 0, 2).reshape(count * width, -1) for v in every)
-        values, at = smallest(values, k, axis=1)
-        return values, jnp.take_along_axis(rows, at, axis=1)
+        def side_by_side(v):  # of all devices, [devices, count, k, width]
+            v = lax.all_gather(v, "data")
+            return v.swapaxes(0, 1).reshape(count, -1, width)
+
+        values, rows = jax.tree.map(side_by_side, run(pairs))
+        order = jnp.argsort(values, axis=1)[:, :k]
+        return jax.tree.map(lambda v: jnp.take_along_axis(v, order, axis=1), (values, rows))
 
     if devices.count() > 1:
-        return devices.shard_map(run_share, in_specs=P("data"), out_specs=P())(pairs)
-    return jax.tree.map(lambda v: v.reshape(-1, k), run(pairs))
+        best = devices.shard_map(run_share, in_specs=P("data"), out_specs=P())(pairs)
+    else:
+        best = run(pairs)
+    return jax.tree.map(lambda v: v.swapaxes(1, 2).reshape(-1, k), best)
 
 
 @functools.partial(jax.jit, static_argnames=("k", "density_k", "inclusive"))
@@ -288,8 +283,7 @@ def _find_balls(tiles: Tiles, bounds, near, *, k, density_k, inclusive) -> Balls
         ordered = jnp.take_along_axis(squared, order, axis=1)
 
         def radii(ordered):
-            """Squared radii `[n, 2]`, and that of the balls of which each row is left out; −inf where
-            there are too few others."""  # noqa: D209
+            """Squared radii `[n, 2]`, and those when a row is left out; −inf for too few others."""
             ordered = jnp.where(jnp.isfinite(ordered), ordered, -jnp.inf)
             left_out = ordered[:, k - 1] if inclusive else ordered[:, k]
             return ordered[:, [k - 1, density_k - 1]], left_out
@@ -314,7 +308,7 @@ def _find_balls(tiles: Tiles, bounds, near, *, k, density_k, inclusive) -> Balls
             squared = lax.map(tile, tiles.rows).swapaxes(0, 1).reshape(len(rows), -1)
             squared = jnp.where(tiles.inside, squared, jnp.inf)
             squared = jnp.where(jnp.arange(n) == rows[:, None], jnp.inf, jnp.maximum(squared, 0))
-            ordered, _ = distances.smallest(squared, needed, axis=1)
+            ordered = jnp.sort(squared, axis=1)[:, :needed]
             sq_radii, left_out = radii(ordered)
             slack = tolerance * jnp.where(tiles.inside, my_sq[:, None] + sq_norms, 0)
             hits = inside(squared, left_out[:, None], slack) & (rows < n)[:, None]

@@ -36,7 +36,7 @@ from lsh_gan.metrics.scores import PrecisionRecall, aggregate_votes, group_of, r
 
 VERSION = 7  # of the file; bump it when the codes of equal features change
 MEMORY_BYTES = 2**33  # of the counts of one set
-_LOOKED_AT = 2**16  # addresses of each table, for its load
+_LOOKED_AT = 2**16  # addresses of each table that say its load
 _FEW = 0.1  # ceiling below which a score says nothing
 
 
@@ -102,7 +102,7 @@ def lsh_precision_recall(
         key: `jax.random.key`; draws the hash.
         reference: Features `[n, d]`, floating point (NumPy, JAX, torch, DLPack), or an iterable of
             batches, of which one at a time is held beside the rows that the hash is fitted on: of
-            an iterable the first 4096.
+            an iterable the first 2048.
         generated: Features `[m, d]`, likewise.
         spec: Kind of hash; `HashSpec()` if None.
         min_count: c, at least 1. Above 1, a lone outlier makes no manifold.
@@ -189,9 +189,11 @@ def lsh_score(
     else:
         found = _addresses(reference.hasher, codes)
         precise, recalled = join(count_votes(reference.counts, found, least)), None
+    some = reference.counts[:, :_LOOKED_AT]  # say what all do, and cost the same at any n
     scores = result(
         precise, recalled, _ceilings(fitted, m, join), membership=membership,
-        rows=(reference.rows, m), extra={"load": _load(reference.counts)},
+        rows=(reference.rows, m),
+        extra={"load": (jnp.sum(some > 0), some.size)},
         num_bits=reference.hasher.num_bits, num_tables=tables,
         family=reference.hasher.spec.family, radius_bins=reference.hasher.spec.radius_bins,
     )  # fmt: skip
@@ -203,12 +205,6 @@ def lsh_score(
             stacklevel=2,
         )
     return scores if recall else scores._replace(recall_ceiling=None)
-
-
-@jax.jit
-def _load(counts):
-    """Of the first addresses alone, which say the same as all: a score costs the same at any n."""
-    return jnp.mean(counts[:, :_LOOKED_AT] > 0)
 
 
 def count_votes(counts: jax.Array, addresses: jax.Array, least: Any, own: Any = 0) -> jax.Array:
@@ -253,10 +249,10 @@ def _ceilings(fitted: LshReference, m: int, join: Any) -> tuple[Any, Any]:
     if not fitted.ceiling or (addresses is None and second is None):
         return None, None
     if second is not None:
-        above = join(count_votes(reference.counts, second.addresses, least)).score
+        above = join(count_votes(reference.counts, second.addresses, least)).total, second.rows
         sample, own = second.addresses[:, subset(second.rows, min(m, n))], 0
     else:
-        above = join(count_votes(reference.counts, addresses, least, own=1)).score
+        above = join(count_votes(reference.counts, addresses, least, own=1)).total, n
         rows = subset(n, min(m, n))
         sample, own = addresses[:, rows], jnp.zeros(n, jnp.int32).at[rows].set(1)
     if addresses is None:
@@ -264,7 +260,7 @@ def _ceilings(fitted: LshReference, m: int, join: Any) -> tuple[Any, Any]:
     if m >= n and second is None:
         return above, above
     thinned = _count(sample, reference.hasher.address_bits)
-    return above, join(count_votes(thinned, addresses, least, own=own)).score
+    return above, (join(count_votes(thinned, addresses, least, own=own)).total, n)
 
 
 def fit_hash(

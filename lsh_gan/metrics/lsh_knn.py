@@ -34,14 +34,7 @@ from lsh_gan.metrics.distances import products
 from lsh_gan.metrics.hashing import Hasher
 from lsh_gan.metrics.inputs import Array, HashSpec, as_features, centred, check_options, subset
 from lsh_gan.metrics.lsh import encode_all, fit_and_encode
-from lsh_gan.metrics.scores import (
-    GROUPS,
-    PrecisionRecall,
-    aggregate_votes,
-    group_count,
-    result,
-    share,
-)
+from lsh_gan.metrics.scores import GROUPS, PrecisionRecall, aggregate_votes, group_count, result
 
 DEFAULT = HashSpec(num_tables=12)
 # `num_bits='auto'`: other rows in the bucket of a row that is recognised, over log2(n).
@@ -174,40 +167,39 @@ def lsh_knn_score(
     above = below = None
     if fitted.ceiling and fitted.second is not None:
         second = _compare(fitted, fitted.second)
-        above = second.precise.score
+        above = second.precise.total, len(fitted.second)
         rows = subset(len(fitted.second), min(m, n))
-        below = _compare(fitted, fitted.second[rows]).recalled.score
+        below = _compare(fitted, fitted.second[rows]).recalled.total, n
     elif fitted.ceiling:
-        above = below = found.left_out.score
+        above = below = found.left_out.total, n
         if m < n:  # a row of the sample covers itself, and is judged by the others
             rows = subset(n, m)
             sample = _compare(fitted, fitted.features[rows])
             left_out = sample.sample_left_out.membership
-            recalled = sample.recalled.membership.at[rows].set(left_out)
-            below = share(recalled, jnp.ones(n, bool))
+            below = sample.recalled.membership.at[rows].set(left_out).sum(), n
     return result(
         found.precise, found.recalled, (above, below), membership=membership, rows=(n, m), k=k,
-        extra={"capped": found.capped}, family=spec.family, num_bits=fitted.hasher.num_bits,
-        radius_bins=spec.radius_bins, num_tables=spec.num_tables,
+        extra={"capped": (found.beyond, spec.num_tables * (n + m))}, family=spec.family,
+        num_bits=fitted.hasher.num_bits, radius_bins=spec.radius_bins, num_tables=spec.num_tables,
     )  # fmt: skip
 
 
 class Compared(NamedTuple):
-    """Scores of two sets, each a `Summary`, and the share of rows beyond the cap.
+    """Memberships of two sets, each a `Summary`, and the rows beyond the cap.
 
     Attributes:
         precise: G on the manifold of R.
         recalled: R on the manifold of G.
         left_out: Each row of R on the manifold of the others.
         sample_left_out: Each row of G on the manifold of the others.
-        capped: In [0, 1].
+        beyond: Rows beyond the cap, summed over the tables.
     """
 
     precise: Any
     recalled: Any
     left_out: Any
     sample_left_out: Any
-    capped: Any
+    beyond: Any
 
 
 def _compare(fitted: LshKnnReference, generated: Array) -> Compared:
@@ -224,7 +216,7 @@ def _compare(fitted: LshKnnReference, generated: Array) -> Compared:
     join = functools.partial(aggregate_votes, tables=tables, votes=fitted.votes)
     return Compared(
         join(hits[:, 0, n:]), join(hits[:, 0, :n]), join(hits[:, 1, :n]), join(hits[:, 1, n:]),
-        beyond / (tables * hits.shape[2]),
+        beyond,
     )  # fmt: skip
 
 

@@ -90,39 +90,34 @@ class PrecisionRecall(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Score, standard error and memberships `[n]`, on the device."""
+    """Memberships `[n]`, their sum, and the standard error of their mean, on the device.
 
-    score: jax.Array
+    Means are quotients taken on the host, since a device may round the inverse of n.
+    """
+
+    total: jax.Array
     stderr: jax.Array
     membership: jax.Array
 
 
 @jax.jit
 def summarise(membership: jax.Array, inside: jax.Array) -> Summary:
-    """Mean and standard error of memberships `[n]`, bool, of the rows that are `inside`."""
+    """Sum and standard error of memberships `[n]`, bool, of the rows that are `inside`."""
     with jax.enable_x64(True):
-        count = inside.sum()
-        score = jnp.sum(membership, where=inside) / count
-        return Summary(score, jnp.sqrt(score * (1 - score) / count), membership)
-
-
-@jax.jit
-def share(members: jax.Array, inside: jax.Array) -> jax.Array:
-    """Mean of `members [n]`, numbers or bool, over the rows that are `inside`, in float64."""
-    with jax.enable_x64(True):
-        return jnp.sum(members, where=inside) / inside.sum()
+        total, count = jnp.sum(membership, where=inside), inside.sum()
+        share = total / count
+        return Summary(total, jnp.sqrt(share * (1 - share) / count), membership)
 
 
 def group_count(tables: int) -> int:
-    """Groups of equally many tables, at most 8: the same share of votes is asked of what is left."""
+    """Groups of equally many tables, at most 8, so that what is left asks for the same share."""
     return max([g for g in range(1, GROUPS + 1) if tables % g == 0])
 
 
 def group_of(tables: int) -> np.ndarray:
     """One-hot group of each table, float32 `[8, t]`."""
-    return (np.arange(tables) % group_count(tables) == np.arange(GROUPS)[:, None]).astype(
-        np.float32
-    )
+    group = np.arange(tables) % group_count(tables)
+    return (group == np.arange(GROUPS)[:, None]).astype(np.float32)
 
 
 @functools.partial(jax.jit, static_argnames=("tables", "votes"))
@@ -146,48 +141,55 @@ def aggregate_votes(hits: jax.Array, *, tables: int, votes: float | None) -> Sum
             return yes >= jnp.maximum(1, jnp.ceil(votes * size - 1e-9))
 
         membership = member(hits.sum(axis=0), tables)
-        variance = jnp.var(membership) / len(membership)
+        total = jnp.sum(membership, dtype=jnp.float64)
+        variance = jnp.var(membership.astype(jnp.float64)) / len(membership)
         if count > 1:
             rest = tables - tables // count
             left = [member(hits.sum(axis=0) - hits[i], rest) for i in range(count)]
-            variance += (count - 1) * jnp.var(jnp.stack(left).mean(axis=1))
-        return Summary(membership.mean(), jnp.sqrt(variance), membership)
-
-
-def fetch(tree: Any) -> Any:
-    """Waits for the device and returns the values of `tree` on the host."""
-    return jax.device_get(tree)
+            means = jnp.mean(jnp.stack(left), axis=1, dtype=jnp.float64)
+            variance += (count - 1) * jnp.var(means)
+        return Summary(total, jnp.sqrt(variance), membership)
 
 
 def result(
     precision: Summary,
     recall: Summary | None,
-    ceilings: tuple[Any, Any],
+    ceilings: Any,
     *,
     membership: bool,
     rows: tuple[int, int],
-    extra: dict[str, Any] | None = None,
+    extra: Any = None,
     **facts: Any,
 ) -> PrecisionRecall:
-    """Fetches all numbers of a score in one wait.
+    """Waits for the device, once, and makes the result.
 
     Args:
         precision: Of the generated set.
         recall: Of the reference; None if it was not asked for.
-        ceilings: Of precision and recall, on the device or None.
+        ceilings: Of precision and of recall: a sum on the device and the rows that it is of, or
+            None.
         membership: Whether memberships are kept.
         rows: n and m.
-        extra: Further numbers that are on the device.
+        extra: Further fields, likewise as sums and what they are divided by.
         **facts: Further fields.
     """
+    n, m = rows
     if not membership:
         precision, recall = (x and x._replace(membership=None) for x in (precision, recall))
     nothing = Summary(None, None, None)
-    p, r, ceilings, extra = fetch((precision, recall or nothing, ceilings, extra or {}))
-    number = functools.partial(jax.tree.map, float)
+    p, r, (above, below), extra = jax.device_get(
+        (precision, recall or nothing, ceilings, extra or {})
+    )
+
+    def quotient(total, count):
+        return None if total is None else float(total) / count
+
+    def cut(membership, count):  # rows behind the end of a set are no members
+        return None if membership is None else membership[:count]
+
     return PrecisionRecall(
-        *number((p.score, r.score, p.stderr, r.stderr, *ceilings)),
-        precision_membership=None if p.membership is None else p.membership[: rows[1]],
-        recall_membership=None if r.membership is None else r.membership[: rows[0]],
-        n=rows[0], m=rows[1], **number(extra), **facts,
+        quotient(p.total, m), quotient(r.total, n), float(p.stderr),
+        quotient(r.stderr, 1), above and quotient(*above), below and quotient(*below),
+        precision_membership=cut(p.membership, m), recall_membership=cut(r.membership, n),
+        n=n, m=m, **{name: quotient(*x) for name, x in extra.items()}, **facts,
     )  # fmt: skip

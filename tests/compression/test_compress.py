@@ -1,5 +1,7 @@
 """Whole trees: reported numbers, special tensors, and one compilation for all widths."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -119,11 +121,62 @@ def test_a_threshold_of_zero_is_refused():
         compress({"a": {"kernel": kernel}}, spec)
 
 
+def _pruned(share, shape=(3, 3, 16, 24)):
+    kernel = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    kernel[np.abs(kernel) < np.quantile(np.abs(kernel), share)] = 0
+    return kernel
+
+
+def _sqnr(before, after):
+    before, after = (np.asarray(x, np.float64) for x in (before, after))
+    return 10 * np.log10((before**2).sum() / ((before - after) ** 2).sum())
+
+
+@pytest.mark.parametrize("granularity", ["per_tensor", "per_channel"])
+@pytest.mark.parametrize("clipping", ["none", "mse"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("share", [0.3, 0.8, 0.95])
+def test_pruned_weights_keep_their_zeros(share, bits, clipping, granularity):
+    kernel = _pruned(share)
+    spec = CompressionSpec(bits=bits, clipping=clipping, granularity=granularity)
+    compressed, report = compress({"kernel": kernel}, spec)
+    values = np.asarray(compressed["kernel"])
+    assert (values[kernel == 0] == 0).all()
+    tensor = report.tensors[0]
+    assert (tensor.scheme, tensor.pruned) == ("affine", pytest.approx(share, abs=0.01))
+    assert tensor.sqnr_db == pytest.approx(_sqnr(kernel, values), abs=1e-3)
+    assert f"kernel is pruned ({tensor.pruned:.0%} zeros): its grid" in format_report(report)
+    # The grid that was asked for is still to be had, by a rule that names it.
+    rule = Rule(pattern="kernel", scheme="symmetric")
+    asked, _ = compress({"kernel": kernel}, dataclasses.replace(spec, rules=(rule,)))
+    assert (np.asarray(asked["kernel"])[kernel == 0] != 0).all()
+    assert tensor.sqnr_db > _sqnr(kernel, asked["kernel"]) + 0.5
+
+
+def test_a_few_zeros_change_no_grid_and_one_bit_has_no_zero():
+    _, report = compress({"kernel": _pruned(0.05)}, CompressionSpec(bits=4))
+    assert (report.tensors[0].scheme, report.tensors[0].pruned) == ("symmetric", 0)
+    assert "pruned" not in format_report(report)
+    kernel = _pruned(0.8)
+    compressed, report = compress({"kernel": kernel}, CompressionSpec(bits=1))
+    assert np.asarray(compressed["kernel"]).all()
+    assert "1 bit has no level at 0" in format_report(report)
+
+
+def test_only_pruned_tensors_of_a_tree_change_their_grid():
+    tree = {"a": {"kernel": _pruned(0.8)}, "b": {"kernel": _pruned(0)}}
+    _, report = compress(tree, CompressionSpec(bits=4))
+    assert [tensor.scheme for tensor in report.tensors] == ["affine", "symmetric"]
+
+
 @pytest.mark.parametrize("clipping", METHODS)
 def test_all_widths_share_one_compilation(clipping, compilations):
     # Shapes of this method alone, so that no other test has compiled them.
     rows = 5 + sorted(METHODS).index(clipping)
-    params = {"a": {"kernel": jax.random.normal(jax.random.key(0), (rows, 4))}}
+    params = {
+        "a": {"kernel": jax.random.normal(jax.random.key(0), (rows, 4))},
+        "b": {"kernel": _pruned(0.8, (rows, 40))},
+    }
     compilations.clear()
     compress(params, CompressionSpec(bits=1, clipping=clipping))
     assert compilations  # the counter counts

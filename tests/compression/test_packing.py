@@ -28,6 +28,7 @@ def _params():
         "params": {
             "project": {"kernel": jax.random.normal(keys[0], (6, 20)), "bias": jnp.arange(20.0)},
             "conv": {"kernel": jax.random.laplace(keys[1], (3, 3, 4, 7))},
+            "pruned": {"kernel": jnp.where(jnp.arange(36).reshape(6, 6) % 5 == 0, 0.7, 0)},
         },
         "batch_stats": {},
     }

@@ -1,0 +1,428 @@
+"""How far does each score fall when real images are damaged as images?
+
+    python -m benchmarks.image_damage [--data=fashion_mnist] [--rows=2000] [--seeds=fresh]
+                                      [--metrics=KNN,LSH,LSH+KNN] [--workdir=runs/image_damage]
+                                      [--out=benchmarks/results/image_damage]
+
+The reference is one half of the real images drawn, the samples are the other half, damaged in nine
+ways of five steps each (`DAMAGES`) and embedded by EfficientNet-Lite0 at 64 px. The truth of a step
+is the mean distance in features between an image and itself undamaged, over the root mean square
+distance of reference rows from their mean. Upside down and inverted: the step is the share of
+images that are; half inverted pixels would be flat grey. Then:
+
+- compressed generators, flat and garbage images, and features damaged as in `validity.py`;
+- calibration: a growing share of samples becomes bad, in four ways, and relative precision should
+  be 1 - share; or only some classes are kept, in as many rows as the rarest class has, and relative
+  recall should be their share. Classes overlap, so that this line is not exact.
+
+Scores are over their ceilings and not cut at 1, but for metrics without ceilings.
+
+Features are kept in WORKDIR, so that another hash takes seconds; `suite_metrics.py` says how to try
+one. Scores are kept in WORKDIR/SEEDS.jsonl: delete it after a change of the metrics. Embedding
+takes about three minutes of two cores. Writes OUT.md, OUT.csv and OUT.png.
+"""
+
+import argparse
+import csv
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+from scipy.stats import spearmanr
+
+from benchmarks import machine, options, suites
+from benchmarks import validity_cases as cases
+from benchmarks.suite_metrics import DENSITY, METRICS, OURS, RELATIVE, Metric, columns
+from lsh_gan import datasets
+from lsh_gan.cache import kept
+from lsh_gan.metrics import HashSpec
+
+SIDES = ("precision", "recall")
+KNN = "KNN" + RELATIVE
+LEAST_FALL = 0.05  # of KNN's relative score; a smaller one is no measure of another fall
+AIMS = 0.95, 0.5  # of ρ with the truth, and of a fall over KNN's
+SHARES = tuple(i / 10 for i in range(11))
+# Generators that were trained on a data set.
+GENERATORS = {"fashion_mnist": ("dcgan", "sngan")}
+
+# Scores by set, then by column: (precision, recall).
+Found = dict[str, dict[str, tuple[float, float]]]
+
+
+def _blur(images, sigma, rng):
+    return gaussian_filter(images, (0, sigma, sigma, 0))
+
+
+def _noise(images, std, rng):
+    return images + std * rng.normal(size=images.shape)
+
+
+def _dim(images, factor, rng):
+    return images * factor
+
+
+def _grey_levels(images, bits, rng):
+    steps = 2**bits - 1
+    return np.round(images / 255 * steps) * 255 / steps
+
+
+def _jpeg(images, quality, rng):
+    def coded(image):
+        stream = io.BytesIO()
+        Image.fromarray(image.squeeze().astype(np.uint8)).save(stream, "JPEG", quality=quality)
+        return np.asarray(Image.open(stream)).reshape(image.shape)
+
+    return np.stack([coded(image) for image in images])
+
+
+def _salt(images, share, rng):
+    return np.where(rng.random(images.shape[:3])[..., None] < share, 255, images)
+
+
+def _shift(images, pixels, rng):
+    return np.pad(images, ((0, 0), (0, 0), (pixels, 0), (0, 0)))[:, :, :-pixels]
+
+
+def _first(damaged: Callable, images, share, rng):
+    """Damages the first images, a share of all."""
+    count = round(share * len(images))
+    return np.concatenate([damaged(images[:count]), images[count:]])
+
+
+class Damage(NamedTuple):
+    """What is done to images `[n, h, w, c]` of 0 to 255, and how much at each step."""
+
+    unit: str
+    levels: tuple
+    apply: Callable[[np.ndarray, Any, np.random.Generator], np.ndarray]
+
+
+DAMAGES = {
+    "blur": Damage("px", (0.4, 0.6, 0.8, 1.2, 2.0), _blur),
+    "noise": Damage("sd of 255", (2.5, 5, 15, 30, 60), _noise),
+    "dimmed": Damage("of the light", (0.9, 0.8, 0.6, 0.4, 0.2), _dim),
+    "grey levels": Damage("bit", (5, 4, 3, 2, 1), _grey_levels),
+    "JPEG": Damage("quality", (80, 50, 20, 10, 5), _jpeg),
+    "salt": Damage("of pixels", (0.002, 0.005, 0.01, 0.02, 0.05), _salt),
+    "shift": Damage("px", (1, 2, 4, 6, 8), _shift),
+    "upside down": Damage("of images", SHARES[2::2], partial(_first, lambda x: x[:, ::-1])),
+    "inverted": Damage("of images", SHARES[2::2], partial(_first, lambda x: 255 - x)),
+}
+
+
+def damage(images: np.ndarray, name: str, level: Any) -> np.ndarray:
+    """Uint8 images damaged; steps share their random numbers."""
+    found = DAMAGES[name].apply(images.astype(np.float32), level, np.random.default_rng(0))
+    return np.clip(np.round(found), 0, 255).astype(np.uint8)
+
+
+def label_of(name: str, level: Any) -> str:
+    """Name of a step."""
+    return f"{name} {level:g} {DAMAGES[name].unit}"
+
+
+class Sets(NamedTuple):
+    """Features of one data set.
+
+    Attributes:
+        reference: float32 `[n, d]`.
+        base: Other real images, which are damaged, float32 `[n, d]`.
+        pool: All real images that are no reference, float32 `[p, d]`.
+        labels: Their classes, int `[p]`; None where they are unknown.
+        made: Features of damaged and generated images by name, float32 `[n, d]`.
+    """
+
+    reference: np.ndarray
+    base: np.ndarray
+    pool: np.ndarray
+    labels: np.ndarray | None
+    made: dict[str, np.ndarray]
+
+
+def load(data: str, rows: int, seeds: str, workdir: Path) -> Sets:
+    """Embeds what is to be judged, or reads it from the work folder."""
+    images, labels = datasets.load_images(data), Path(__file__).parent / f"{data}_labels.npz"
+    order = np.random.default_rng(suites.SEEDS[seeds]).permutation(len(images))
+    if len(images) < 2 * rows:
+        sys.exit(f"error: {data} has {len(images)} images; --rows={rows} needs {2 * rows}")
+    folder, base = workdir / f"{data}_{rows}_{seeds}", images[order[rows : 2 * rows]]
+    makers = _images(data, base)
+    made = {name: _kept(folder / f"{name}.npz", make) for name, make in makers.items()}
+    features = _kept(workdir / f"{data}.npz", lambda: images)[order]
+    known = np.load(labels)["labels"] if labels.exists() else None
+    return Sets(
+        features[:rows], features[rows : 2 * rows], features[rows:],
+        None if known is None else known[order][rows:], made,
+    )  # fmt: skip
+
+
+def _kept(file: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """Features that a file holds, or of the images that `make` returns."""
+
+    def embed():
+        print(f"embedding {file.stem}", flush=True)
+        return cases.embed(make())
+
+    return kept(
+        file, read=lambda path: np.load(path)["features"], make=embed,
+        write=lambda path, features: np.savez(path, features=features),
+    )  # fmt: skip
+
+
+def _images(data: str, base: np.ndarray) -> dict[str, Callable[[], np.ndarray]]:
+    """Images of all damages, of generators and of none, by name."""
+    rng, count = np.random.default_rng(1), len(base)
+    grey = rng.integers(0, 256, (count, 1, 1, 1), np.uint8)
+    makers = {
+        label_of(name, level): partial(damage, base, name, level)
+        for name, kind in DAMAGES.items()
+        for level in kind.levels
+    }
+    for name in GENERATORS.get(data, ()):
+        drawn = partial(cases.generated, name, count=count, seed=1)
+        for bits in (0, 4, 3, 2):
+            label = f"{name}, {bits} bits" if bits else f"{name}, full precision"
+            makers[label] = partial(drawn, bits, granularity="per_channel", clipping="mse")
+        makers[f"{name}, 2 bits per tensor (garbage)"] = partial(drawn, 2)
+    makers["flat grey"] = lambda: np.broadcast_to(grey, base.shape)
+    makers["pixels drawn at random"] = lambda: rng.integers(0, 256, base.shape, np.uint8)
+    return makers
+
+
+def feature_cases(sets: Sets) -> dict[str, np.ndarray]:
+    """Features damaged as features."""
+    rng, base, mean = np.random.default_rng(2), sets.base, sets.reference.mean(axis=0)
+    eight = base[np.stack([rng.permutation(len(base)) for _ in range(8)])].mean(axis=0)
+    dirty, count = base.copy(), len(base) // 20
+    dirty[:count] = cases.outliers(rng, sets.reference, count)
+    return {
+        "averages of 8": eight,
+        "spread halved": mean + 0.5 * (base - mean),
+        "150 repeated": base[np.arange(len(base)) % 150],
+        "5 % outliers in G": dirty,
+    }
+
+
+def calibration_cases(sets: Sets) -> Iterator[tuple[str, float, np.ndarray]]:
+    """(case, share, samples): shares of bad samples, and of classes kept."""
+    names = {"noise": "pixels drawn at random", "blurred": label_of("blur", 2.0)}
+    garbage = next((name for name in sets.made if name.endswith("(garbage)")), None)
+    names |= {"garbage": garbage} if garbage else {}
+    bad = {name: sets.made[made] for name, made in names.items()}
+    bad["averages of 8"] = feature_cases(sets)["averages of 8"]
+    for name, others in bad.items():
+        for share in SHARES:
+            count = round(share * len(sets.base))
+            yield f"share {name}", share, np.concatenate([others[:count], sets.base[count:]])
+    if sets.labels is not None:
+        classes = np.unique(sets.labels)
+        rows = min(np.bincount(sets.labels)[classes].min(), len(sets.base))
+        for count in range(len(classes), 0, -1):
+            some = np.flatnonzero(np.isin(sets.labels, classes[:count]))[:rows]
+            yield "classes kept", count / len(classes), sets.pool[some]
+
+
+def score(
+    sets: Mapping[str, np.ndarray], reference: np.ndarray, known: Mapping[str, Metric], file: Path,
+    setting: dict,
+) -> Found:  # fmt: skip
+    """Scores of all sets: over ceilings where a metric has them.
+
+    One line a set and metric goes to the file, and what is there is not done again.
+    """
+    key, found = jax.random.key(suites.SEEDS[setting["seeds"]]), {name: {} for name in sets}
+    done = {
+        (row["set"], row["metric"]): row["columns"]
+        for row in suites.read(file)
+        if setting.items() <= row.items()
+    }
+    for metric, function in known.items():
+        for name, generated in sets.items():
+            if (name, metric) not in done:
+                scores = function(key, reference, generated.astype(np.float32))
+                done[name, metric] = columns(metric, scores)
+                row = {**setting, "set": name, "metric": metric, "columns": done[name, metric]}
+                with file.open("a") as stream:
+                    stream.write(json.dumps(row) + "\n")
+                print(name, done[name, metric], flush=True)
+            by = done[name, metric]
+            found[name] |= {c: tuple(v) for c, v in by.items() if c + RELATIVE not in by}
+    return found
+
+
+def truth_of(sets: Sets) -> dict[str, float]:
+    """Paired distance of each damaged set in features, over the reference's spread."""
+    spread = np.sqrt(sets.reference.var(axis=0).sum())
+    return {
+        label: float(np.linalg.norm(sets.made[label] - sets.base, axis=1).mean() / spread)
+        for name, kind in DAMAGES.items()
+        for label in (label_of(name, level) for level in kind.levels)
+    }
+
+
+def summarise(found: Found, truth: dict[str, float]) -> Iterator[tuple]:
+    """Yields (damage, column, side, ρ with the truth, least fall over KNN's fall)."""
+    for name, kind in DAMAGES.items():
+        labels = [label_of(name, level) for level in kind.levels]
+        damaged = [0.0] + [truth[label] for label in labels]
+        for column in found["undamaged"]:
+            for i, side in enumerate(SIDES):
+                ys, knn = (
+                    np.array([found[label][c][i] for label in ("undamaged", *labels)])
+                    for c in (column, KNN if KNN in found["undamaged"] else column)
+                )
+                rho = spearmanr(damaged, -ys)[0] if np.ptp(ys) else 0.0
+                falls, of_knn = ys[0] - ys[1:], knn[0] - knn[1:]
+                ratios = falls[of_knn >= LEAST_FALL] / of_knn[of_knn >= LEAST_FALL]
+                yield name, column, side, float(rho), float(ratios.min(initial=np.inf))
+
+
+def deviations(found: Found, steps: list[tuple[str, float]]) -> dict[str, dict[str, float]]:
+    """Worst deviation from the line, by case and column.
+
+    Bad samples: of precision. Classes kept: of recall, and of precision, which should stay 1.
+    Scores without a ceiling are divided by their first one.
+    """
+    out: dict = {}
+    for case in dict.fromkeys(case for case, _ in steps):
+        shares = np.array([share for name, share in steps if name == case])
+        ideals = {"precision": 1 - shares}
+        if case == "classes kept":
+            ideals = {"recall": shares, "precision": np.ones_like(shares)}
+        for side, ideal in ideals.items():
+            for column in found["undamaged"]:
+                ys = [found[f"{case} {share:g}"][column][SIDES.index(side)] for share in shares]
+                ys = np.array(ys)
+                if column.endswith(RELATIVE):
+                    ys = np.minimum(ys, 1)
+                elif ys[0]:
+                    ys = ys / ys[0]
+                worst = float(np.abs(ys - ideal).max())
+                out.setdefault(f"{case}: {side}", {})[column] = worst
+    return out
+
+
+def _pairs(found: Found, names, start: Callable[[str], list]) -> list[list]:
+    return [
+        [*start(name), *("{:.2f} / {:.2f}".format(*pair) for pair in found[name].values())]
+        for name in names
+    ]
+
+
+def _table(head: list, body: list[list]) -> str:
+    rows = [head, ["---"] * len(head), *body]
+    return "".join("| " + " | ".join(map(str, row)) + " |\n" for row in rows) + "\n"
+
+
+def report(data: str, found: Found, truth: dict, steps: list) -> str:
+    """Markdown of one data set."""
+    names, text = list(found["undamaged"]), f"## {data}\n\nprecision / recall\n\n"
+    body = _pairs(found, ["undamaged", *truth], lambda name: [name, f"{truth.get(name, 0):.2f}"])
+    text += _table(["damage to images", "truth", *names], body)
+    text += (
+        "ρ with the truth of precision / recall, then the least fall beside KNN's over the steps "
+        f"where that falls by {LEAST_FALL} or more. **Bold**: at least {AIMS[0]} and {AIMS[1]}.\n\n"
+    )
+    by_cell: dict = {}
+    for name, column, side, *values in summarise(found, truth):
+        by_cell.setdefault(name, {})[column, side] = values
+    cells = next(iter(by_cell.values()))
+    least = {cell: np.min([by[cell] for by in by_cell.values()], axis=0) for cell in cells}
+    body = [
+        [name, *(" / ".join(_bold(by[c, side][i], AIMS[i]) for side in SIDES)
+                 for i in range(len(AIMS)) for c in names)]
+        for name, by in {**by_cell, "least": least}.items()
+    ]  # fmt: skip
+    text += _table(["", *(f"ρ {c}" for c in names), *(f"fall {c}" for c in names)], body)
+    others = [n for n in found if n not in truth and n not in {f"{c} {s:g}" for c, s in steps}]
+    text += _table(["other cases", *names], _pairs(found, others, lambda name: [name]))
+    text += "Calibration: worst deviation from the line.\n\n"
+    body = [[case, *(f"{v:.3f}" for v in by.values())] for case, by in
+            deviations(found, steps).items()]  # fmt: skip
+    return text + _table(["", *names], body)
+
+
+def _bold(value: float, aim: float) -> str:
+    shown = "–" if np.isinf(value) else f"{value:.2f}"
+    return f"**{shown}**" if aim <= value < np.inf else shown
+
+
+def plot(data: str, found: Found, truth: dict, path: Path) -> None:
+    """Precision and recall along each damage, against the truth."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, len(DAMAGES), figsize=(20, 5), sharey=True)
+    for j, (name, kind) in enumerate(DAMAGES.items()):
+        labels = ["undamaged", *(label_of(name, level) for level in kind.levels)]
+        for i, side in enumerate(SIDES):
+            for column in found["undamaged"]:
+                ys = [found[label][column][i] for label in labels]
+                label = column.removesuffix(RELATIVE)
+                axes[i, j].plot([truth.get(x, 0) for x in labels], ys, marker=".", label=label)
+            axes[i, j].set_ylim(-0.03, 1.25)
+            axes[i, j].set_title(f"{name}: {side}", fontsize=9)
+            axes[i, j].tick_params(labelsize=7)
+        axes[1, j].set_xlabel("distance to undamaged", fontsize=7)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, ncol=len(labels), loc="upper center")
+    figure.suptitle(f"{data}: scores over their ceilings", x=0.1, fontsize=10)
+    figure.tight_layout(rect=(0, 0, 1, 0.94))
+    figure.savefig(path, dpi=70)
+    pyplot.close(figure)
+
+
+def main(known: Mapping[str, Metric] = METRICS) -> None:
+    """Embeds, scores and writes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default=",".join(datasets.SHIPPED))
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--seeds", choices=suites.SEEDS, default="fresh")
+    usual = [name for name in known if name in OURS or name not in METRICS]
+    parser.add_argument("--metrics", default=",".join(usual))
+    parser.add_argument("--workdir", type=Path, default=Path("runs/image_damage"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/image_damage"))
+    args = parser.parse_args()
+    chosen = {name: known[name] for name in options.names("--metrics", args.metrics, known)}
+    text = (
+        f"# Real images damaged as images\n\n`python -m benchmarks.image_damage "
+        f"--rows={args.rows} --seeds={args.seeds}`, {machine.processor()}.\n"
+        f"Defaults: `{HashSpec()!r}`.\nScores are over their ceilings, but for {DENSITY}.\n\n"
+    )
+    rows = []
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    file = args.workdir / f"{args.seeds}.jsonl"
+    data_sets = options.names("--data", args.data, dict.fromkeys(datasets.SHIPPED))
+    for data in data_sets:
+        sets = load(data, args.rows, args.seeds, args.workdir)
+        judged = {"undamaged": sets.base, **sets.made, **feature_cases(sets)}
+        steps = []
+        for case, share, generated in calibration_cases(sets):
+            steps.append((case, share))
+            judged[f"{case} {share:g}"] = generated
+        setting = {"data": data, "rows": args.rows, "seeds": args.seeds}
+        found, truth = score(judged, sets.reference, chosen, file, setting), truth_of(sets)
+        text += report(data, found, truth, steps)
+        suffix = "" if data == data_sets[0] else f"_{data}"
+        plot(data, found, truth, args.out.with_name(f"{args.out.name}{suffix}.png"))
+        rows += [(data, n, c, *pair) for n, by in found.items() for c, pair in by.items()]
+    print(text)
+    args.out.with_suffix(".md").write_text(text)
+    with args.out.with_suffix(".csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["data", "set", "metric", *SIDES])
+        writer.writerows((*row[:3], f"{row[3]:.4f}", f"{row[4]:.4f}") for row in rows)
+
+
+if __name__ == "__main__":
+    main()

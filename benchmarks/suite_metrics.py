@@ -1,0 +1,125 @@
+"""Metrics as functions of (key, reference, generated), for `suites.py` and `image_damage.py`.
+
+To try another hash, add an entry to a copy of `METRICS` and hand it to `suites.main` or
+`image_damage.main`:
+
+    def wide(key, reference, generated):
+        return metrics.lsh_precision_recall(key, reference, generated, spec=HashSpec(width=3.0))
+
+    suites.main({"KNN": METRICS["KNN"], "LSH wide": wide})
+
+What comes back has `precision` and `recall`, and more columns for each of `precision_ceiling` and
+`density` that is not None. Not among the peers: TopP&R, whose package takes minutes for sets of two
+dimensions (a grid of a million points) and fails on those of one.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from scipy.spatial.distance import cdist
+from scipy.stats import betabinom
+
+from lsh_gan import metrics
+
+RELATIVE = " over ceiling"
+DENSITY = "density/coverage"
+
+Metric = Callable[[jax.Array, np.ndarray, np.ndarray], Any]
+
+
+class Scores(NamedTuple):
+    """What a peer returns: fidelity and diversity, under the names that our metrics use."""
+
+    precision: float
+    recall: float
+    precision_ceiling: float | None = None
+    recall_ceiling: float | None = None
+    density: float | None = None
+    coverage: float | None = None
+
+
+def columns(name: str, found: Any) -> dict[str, tuple[float, float]]:
+    """Fidelity and diversity by column: as they are, over their ceilings, density and coverage."""
+    out = {name: (found.precision, found.recall)}
+    if found.precision_ceiling is not None:
+        ceilings = found.precision_ceiling, found.recall_ceiling
+        pairs = zip(out[name], ceilings, strict=True)
+        out[name + RELATIVE] = tuple(
+            score / ceiling if ceiling else 0.0 for score, ceiling in pairs
+        )
+    if found.density is not None:
+        out[DENSITY] = found.density, found.coverage
+    return {column: tuple(map(float, pair)) for column, pair in out.items()}
+
+
+def symmetric(_: jax.Array, reference: np.ndarray, generated: np.ndarray, k: int = 5) -> Scores:
+    """Symmetric precision and recall (Khayatkhoei and AbdAlmageed 2023, arXiv:2306.09618).
+
+    Precision is the lesser of two shares of generated samples: in a ball of the reference, and
+    whose own ball holds a reference row. Recall likewise.
+    """
+    across = cdist(reference, generated)
+    within_r = across < _radii(cdist(reference, reference), k)[:, None]
+    within_g = across < _radii(cdist(generated, generated), k)
+    precision = within_r.any(axis=0).mean(), within_g.any(axis=0).mean()
+    recall = within_g.any(axis=1).mean(), within_r.any(axis=1).mean()
+    return Scores(min(precision), min(recall))
+
+
+def probabilistic(
+    _: jax.Array, reference: np.ndarray, generated: np.ndarray, k: int = 4, scale: float = 1.2
+) -> Scores:
+    """P-precision and P-recall (Park and Kim 2023, arXiv:2309.01590).
+
+    A row supports a sample at distance t with probability 1 - t / (scale * mean radius), at least
+    0; the score is the mean chance that some row does, rows being independent.
+    """
+    across = cdist(reference, generated)
+
+    def covered(own: np.ndarray, axis: int) -> float:
+        reach = scale * _radii(cdist(own, own), k).mean()
+        # A reach of 0 leaves only what coincides.
+        share = across / reach if reach else np.where(across > 0, 1.0, 0.0)
+        return float(1 - np.minimum(share, 1).prod(axis=axis).mean())
+
+    return Scores(covered(reference, 0), covered(generated, 1))
+
+
+def clipped(_: jax.Array, reference: np.ndarray, generated: np.ndarray, k: int = 5) -> Scores:
+    """Clipped density and coverage (Salvy et al. 2025, arXiv:2507.01761).
+
+    Density: balls of the reference, none larger than their median, that hold a sample, at most k of
+    them; over the same of the reference itself. Coverage: generated samples in a ball, at most k of
+    them, read as the number of good samples from which so many are expected.
+    """
+    n, m = len(reference), len(generated)
+    own, across = cdist(reference, reference), cdist(reference, generated)
+    radii = _radii(own, k)[:, None]
+    small = np.minimum(radii, np.median(radii))
+    balls_of_r = (own <= small).sum(axis=0) - 1  # each row lies in its own ball
+    ideal = np.minimum(balls_of_r, k).mean()
+    density = np.minimum((across <= small).sum(axis=0), k).mean() / ideal if ideal else 0.0
+    coverage = np.minimum((across < radii).sum(axis=1), k).mean() / k
+    # A ball's mass is Beta(k, n - k); of `good` samples it holds a beta-binomial number.
+    good = np.arange(m + 1)[:, None]
+    fewer = betabinom.pmf(np.arange(k), good, k, n - k).cumsum(axis=1)
+    expected = 1 - fewer.mean(axis=1)
+    return Scores(min(density, 1.0), float(np.interp(coverage, expected, good[:, 0])) / m)
+
+
+def _radii(distances: np.ndarray, k: int) -> np.ndarray:
+    """Distance of each row to the k-th nearest other, from those of a set to itself."""
+    return np.partition(distances, k, axis=1)[:, k]
+
+
+METRICS: Mapping[str, Metric] = {
+    "KNN": lambda key, r, g: metrics.knn_precision_recall(r, g),
+    "LSH": metrics.lsh_precision_recall,
+    "LSH+KNN": metrics.lsh_knn_precision_recall,
+    "symmetric": symmetric,
+    "P-precision/P-recall": probabilistic,
+    "clipped": clipped,
+}
+OURS = ("KNN", "LSH", "LSH+KNN")

@@ -1,0 +1,53 @@
+"""Scores two sets on all devices of one process, or of several; writes memberships and counts.
+
+python mesh_scores.py out.npz [address processes process]
+"""
+
+import sys
+
+import jax
+import numpy as np
+
+out, *cluster = sys.argv[1:]
+if cluster:
+    jax.distributed.initialize(cluster[0], int(cluster[1]), int(cluster[2]))
+
+from draws import draw_pair  # noqa: E402
+
+from lsh_gan.metrics import (  # noqa: E402
+    HashSpec,
+    build,
+    fit_hash,
+    knn_precision_recall,
+    lsh_knn_precision_recall,
+    lsh_precision_recall,
+)
+
+N, M, D = 1301, 903, 6  # divisible by no number of devices
+
+
+def record(name, scores):
+    fields = scores._asdict()
+    return {f"{name}.{field}": np.asarray(x) for field, x in fields.items() if x is not None}
+
+
+def main():
+    key, found = jax.random.key(0), {}
+    for kind in ("normal", "grid"):
+        r, g = draw_pair(kind, N, M, D)
+        hasher = fit_hash(key, r, HashSpec(num_tables=13))
+        sketch = build(hasher, [g[:500], g[500:]])
+        found[f"{kind}.digits"] = np.asarray(hasher.digits)
+        found[f"{kind}.counts"] = np.asarray(sketch.counts)
+        found[f"{kind}.addresses"] = np.asarray(sketch.addresses)
+        options = {"membership": True}
+        found |= record(f"{kind}.knn", knn_precision_recall(r, g, memory_mb=1, **options))
+        found |= record(f"{kind}.lsh", lsh_precision_recall(key, r, g, **options))
+        # 13 tables are divisible by no number of devices; a cap of 5 is met.
+        options |= {"spec": HashSpec(num_tables=13), "bucket_rows": 5}
+        found |= record(f"{kind}.lsh_knn", lsh_knn_precision_recall(key, r, g, **options))
+    if jax.process_index() == 0:
+        np.savez(out, devices=jax.device_count(), **found)
+
+
+main()

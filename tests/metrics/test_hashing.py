@@ -1,0 +1,188 @@
+"""Codes against NumPy, what a fit promises about them, and what they do not depend on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from draws import draw
+
+from lsh_gan.metrics import Hasher, HashSpec, fit_hash, hashing
+
+FAMILIES = ["affine", "hyperplane", "pstable"]
+KEY = jax.random.key(0)
+
+
+def exact_hasher(family, radius_bins, digits):
+    """A hasher whose arithmetic on `exact_features` has no rounding, so that ties are decided."""
+    rng = np.random.default_rng(5)
+    spec = HashSpec(family=family, num_tables=3, num_bits=5, num_directions=5)
+    edges = [0.4, 0.7, 0.95, 1.15] if radius_bins else []
+    return Hasher(
+        spec,
+        origin=np.array([1.0, -2.0, 0.0, 0.5]),
+        centre=jnp.array([0.5, 0.0, -0.25, 1.0]),
+        directions=jnp.asarray(rng.choice([-0.5, 0.0, 0.5], (6, 4)), jnp.float32),
+        members=jnp.asarray(np.stack([rng.permutation(6)[:5] for _ in range(3)])),
+        thresholds=jnp.asarray(rng.integers(-4, 5, (3, 5)) / 8, jnp.float32),
+        width=jnp.float32(0.375 if family == "pstable" else 1),
+        radius_edges=jnp.asarray(edges, jnp.float32),
+        digits=jnp.asarray(digits, jnp.int32),
+    )
+
+
+def offsets(hasher, features):
+    """Projections less thresholds, `[t, n, digits]`, and norms `[n]`, in float64."""
+    x = np.asarray(features, np.float64) - hasher.origin - np.asarray(hasher.centre, np.float64)
+    along = x @ np.asarray(hasher.directions, np.float64).T
+    members, thresholds = np.asarray(hasher.members), np.asarray(hasher.thresholds, np.float64)
+    return np.stack([along[:, m] - t for m, t in zip(members, thresholds, strict=True)]), (
+        np.linalg.norm(x, axis=1)
+    )
+
+
+def digits_by_hand(hasher, features):
+    beyond, norms = offsets(hasher, features)
+    if hasher.spec.family == "pstable":
+        digits = np.clip(np.floor(beyond / float(hasher.width)) + 4, 0, 7)
+    else:
+        digits = beyond > 0
+    edges = np.asarray(hasher.radius_edges, np.float64)
+    return digits.astype(int), (norms[:, None] > edges).sum(axis=1)
+
+
+def digits_of(hasher, features):
+    """The same from codes."""
+    codes = hashing.encode(hasher, features)
+    bits = 3 if hasher.spec.family == "pstable" else 1
+    count = hasher.members.shape[1]
+    shifts = bits * np.arange(count)[::-1].astype(np.uint32)
+    digits = np.asarray(codes.digits)[:, :, None] >> shifts & np.uint32(2**bits - 1)
+    return digits.astype(int), np.asarray(codes.radius_bin)
+
+
+@pytest.mark.parametrize("radius_bins", [0, 3])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_digits_equal_those_by_hand_ties_included(family, radius_bins):
+    x = np.random.default_rng(0).integers(-8, 9, (400, 4)).astype(np.float32) / 2
+    hasher = exact_hasher(family, radius_bins, (5, 5, 5))
+    for found, expected in zip(
+        digits_of(hasher, x), digits_by_hand(hasher, x), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+    assert len(np.unique(digits_of(hasher, x)[0])) == (8 if family == "pstable" else 2)
+
+
+@pytest.mark.parametrize("digits", [(5, 4, 4), (1, 1, 1), (0, 0, 0)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_buckets_are_the_first_digits_and_the_radius_bin(family, digits):
+    x = np.random.default_rng(0).integers(-8, 9, (400, 4)).astype(np.float32) / 2
+    hasher = exact_hasher(family, 3, digits)
+    found = np.asarray(hashing.buckets(hasher, hashing.encode(hasher, x)))
+    of_tables, radius = digits_by_hand(hasher, x)
+    for buckets, of_table, count in zip(found, of_tables, digits, strict=True):
+        expected = {}
+        for bucket, row, radius_bin in zip(buckets, of_table, radius, strict=True):
+            assert expected.setdefault((*row[:count], radius_bin), bucket) == bucket
+        assert len(set(expected.values())) == len(expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("num_directions", [0, 32])
+def test_fitted_digits_equal_those_by_hand(family, num_directions):
+    spec = HashSpec(family=family, num_tables=5, num_bits=6, num_directions=num_directions)
+    hasher = fit_hash(jax.random.key(3), draw(300, 16), spec)
+    g = 1.3 * draw(200, 16, 1)
+    beyond, _ = offsets(hasher, g)
+    parts = beyond / float(hasher.width)
+    sure = np.abs(parts - np.round(parts)) > 1e-5  # no digit that hangs on rounding
+    found, radius = digits_of(hasher, g)
+    expected, expected_radius = digits_by_hand(hasher, g)
+    np.testing.assert_array_equal(found[sure], expected[sure])
+    assert sure.mean() > 0.99
+    assert np.mean(radius != expected_radius) < 0.01
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_codes_depend_on_the_row_alone(family):
+    """Not on the size of a batch, the order, or what stands behind."""
+    x = draw(2500, 16) + 1
+    hasher = fit_hash(KEY, x[:300], HashSpec(family=family))
+    whole = hashing.encode(hasher, x)
+    order = np.random.default_rng(0).permutation(len(x))
+    np.testing.assert_array_equal(
+        hashing.encode(hasher, x[order]).digits, np.asarray(whole.digits)[:, order]
+    )
+    for size in (1, 7, 1023, 1500):
+        part = hashing.encode(hasher, x[37 : 37 + size])
+        rows = slice(37, 37 + size)
+        np.testing.assert_array_equal(part.digits, whole.digits[:, rows])
+        np.testing.assert_array_equal(part.radius_bin, whole.radius_bin[rows])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_fit_does_not_see_few_outliers(family):
+    r = draw(400, 6) + np.float32(3)
+    far = r.copy()
+    far[1:21] *= 1000
+    spec = HashSpec(family=family, num_tables=20, num_bits=8, radius_bins=4, num_directions=40)
+    near, hasher = fit_hash(KEY, r, spec), fit_hash(KEY, far, spec)
+    np.testing.assert_array_equal(near.directions, hasher.directions)
+    np.testing.assert_allclose(near.centre, hasher.centre, atol=0.1)
+    np.testing.assert_allclose(near.width, hasher.width, rtol=0.1)
+    np.testing.assert_allclose(near.radius_edges[1:-1], hasher.radius_edges[1:-1], rtol=0.1)
+    np.testing.assert_allclose(near.thresholds, hasher.thresholds, atol=0.6)
+
+
+def test_fit_follows_its_description():
+    r = draw(400, 6) + np.float32(3)
+    spec = HashSpec(num_tables=20, num_directions=40, radius_bins=4)
+    hasher = fit_hash(KEY, r, spec)
+    x = r.astype(np.float64) - hasher.origin
+    norms = np.linalg.norm(x - x.mean(axis=0), axis=1)
+    centre = x[norms <= np.quantile(norms, 0.9)].mean(axis=0)
+    np.testing.assert_allclose(hasher.centre, centre, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(hasher.directions, axis=1), 1, rtol=1e-6)
+    assert all(len(np.unique(row)) == len(row) for row in np.asarray(hasher.members))
+    norms = np.linalg.norm(x - centre, axis=1)
+    along = (x - centre)[norms <= np.quantile(norms, 0.9)] @ np.asarray(hasher.directions).T
+    assert float(hasher.width) == pytest.approx(1.5 * along.std(), rel=1e-5)
+    u = -np.asarray(hasher.thresholds) / float(hasher.width)
+    assert 0 <= u.min() < 0.05 < 0.95 < u.max() < 1.00001
+
+
+def test_radius_bins_hold_equal_shares():
+    r = draw(400, 8)
+    hasher = fit_hash(KEY, r, HashSpec(num_bits=2))
+    counts = np.bincount(hashing.encode(hasher, r).radius_bin, minlength=11)
+    assert counts[0] == counts[10] == 0
+    assert counts[9] == 40  # the outer tenth
+    np.testing.assert_allclose(counts[1:9], 45, atol=1)
+    centre = np.asarray(hasher.centre) + hasher.origin.astype(np.float32)
+    far = np.stack([centre, centre + 100])
+    np.testing.assert_array_equal(hashing.encode(hasher, far).radius_bin, [0, 10])
+
+
+@pytest.mark.parametrize("degrees", [10, 90, 170])
+def test_hyperplane_collision_rate(degrees):
+    """Charikar 2002: one bit of x and y agrees with probability 1 − θ/π."""
+    spec = HashSpec(
+        family="hyperplane", num_tables=30, num_bits=24, radius_bins=0, num_directions=0
+    )
+    hasher = fit_hash(jax.random.key(degrees), draw(100, 12), spec)
+    a, b = np.linalg.qr(draw(12, 2, degrees).astype(np.float64))[0].T
+    angle = np.deg2rad(degrees)
+    pair = np.stack([a, 3 * (np.cos(angle) * a + np.sin(angle) * b)])
+    digits, _ = digits_of(hasher, pair + np.asarray(hasher.centre) + hasher.origin)
+    p = 1 - degrees / 180
+    # 720 independent directions; 4.5 standard deviations of a binomial.
+    agree = np.mean(digits[:, 0] == digits[:, 1])
+    assert agree == pytest.approx(p, abs=4.5 * np.sqrt(p * (1 - p) / 720))
+
+
+def test_same_key_same_hash():
+    r, spec = draw(100, 8), HashSpec(num_tables=3, num_bits=4)
+    first, same, other = (fit_hash(jax.random.key(k), r, spec) for k in (0, 0, 1))
+    for name in ("centre", "directions", "members", "thresholds", "radius_edges"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(same, name))
+    for name in ("directions", "members", "thresholds"):
+        assert not np.array_equal(getattr(first, name), getattr(other, name))

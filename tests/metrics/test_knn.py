@@ -1,0 +1,151 @@
+"""KNN scores equal the definition, point for point; what must and must not change them."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from draws import draw, draw_pair
+
+from lsh_gan.metrics import definitions, knn_fit, knn_precision_recall, knn_score
+from lsh_gan.metrics.inputs import subset
+
+N, M = 120, 100  # in one tile of 128: all such sets share their programs
+
+
+def check(r, g, *, k=3, inclusive=True, scores=None, **options):
+    """All fields equal the definition; returns the scores."""
+    options |= {"k": k, "inclusive": inclusive}
+    if scores is None:
+        scores = knn_precision_recall(r, g, membership=True, **options)
+    on = definitions.knn(r, g, k=k, inclusive=inclusive)
+    np.testing.assert_array_equal(scores.precision_membership, on.generated)
+    np.testing.assert_array_equal(scores.recall_membership, on.reference)
+    expected = definitions.density_coverage(r, g, inclusive=inclusive)
+    # Ratios of counts: equal but for the last digit of a division.
+    assert (scores.density, scores.coverage) == pytest.approx(expected, rel=1e-12)
+    found = scores[:2] + scores[4:5]
+    expected = on.generated.mean(), on.reference.mean(), on.left_out.mean()
+    assert found == pytest.approx(expected, rel=1e-12)
+    if len(g) < len(r):
+        assert scores.recall_ceiling == pytest.approx(thinned(r, len(g), k, inclusive), rel=1e-12)
+    return scores
+
+
+def thinned(r, m, k, inclusive):
+    """Recall of m rows of R: those are judged by each other, and the rest by them."""
+    rows = subset(len(r), m)
+    sample = np.asarray(r)[rows]
+    recalled = definitions.knn(r, sample, k=k, inclusive=inclusive).reference
+    recalled[rows] = definitions.knn(sample, sample, k=k, inclusive=inclusive).left_out
+    return recalled.mean()
+
+
+KINDS = ["normal", "grid", "duplicates", "copies", "identical", "offset", "constant"]
+
+
+@pytest.mark.parametrize("inclusive", [True, False])
+@pytest.mark.parametrize("d", [1, 3, 64])
+@pytest.mark.parametrize("kind", KINDS)
+def test_equals_the_definition(kind, d, inclusive):
+    check(*draw_pair(kind, N, N if kind == "identical" else M, d), inclusive=inclusive)
+
+
+@pytest.mark.parametrize("inclusive", [True, False])
+@pytest.mark.parametrize("k", [1, 2, 20])
+def test_other_k(k, inclusive):
+    for kind in ("grid", "copies"):
+        check(*draw_pair(kind, N, M, 3), k=k, inclusive=inclusive)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, np.float64])
+def test_other_types_are_read_exactly(dtype):
+    r, g = (np.asarray(1.5 * x, dtype) for x in draw_pair("grid", N, M, 3))
+    scores = knn_precision_recall(r, g, membership=True)
+    check(*(np.asarray(x, np.float64) for x in (r, g)), scores=scores)
+
+
+def test_float64_far_from_the_origin():
+    r, g = draw_pair("normal", N, M, 3)
+    check(r + 1e6, g + 1e6)
+
+
+@pytest.mark.parametrize("seed", [3, 20, 45, 47])
+@pytest.mark.parametrize("inclusive", [True, False])
+def test_rows_of_one_grey_level(seed, inclusive):
+    """All terms of a product are equal, so that their rounding errors add up."""
+    rng = np.random.default_rng(seed)
+    width = rng.uniform(0.1, 0.6)
+    r, g = (
+        np.repeat(rng.uniform(1.3, 1.3 + width, (n, 1)).astype(np.float32), 1024, axis=1)
+        for n in (N, M)
+    )
+    check(r, g, inclusive=inclusive)
+
+
+@pytest.mark.parametrize("kind", ["normal", "grid"])
+def test_several_tiles(kind):
+    """More than one tile of each set, the last one partly empty."""
+    r, g = draw_pair(kind, 700, 300, 3)
+    scores = knn_precision_recall(r, g, membership=True, memory_mb=1)
+    check(r, g, scores=scores)
+
+
+def test_neighbours_that_are_nearly_equally_far():
+    """More rows within the error of a product than are found in spare: float64 must decide."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((N, 64))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    r = (1000 + 1e-3 * x).astype(np.float32)
+    g = (1000 + 1e-3 * np.roll(x, 1, axis=1)[:M]).astype(np.float32)
+    r[0] = 0  # the origin that sets are moved by
+    check(r, g)
+
+
+def test_far_outliers_move_no_other_membership():
+    r, g = draw_pair("normal", N, M, 3)
+    r[5], g[7], g[8] = 1e4, -1e4, 1e4
+    scores = check(r, g)
+    assert scores.precision_membership[8]  # in the ball of the reference's outlier
+    assert not scores.precision_membership[7]
+
+
+def test_second_reference_gives_the_ceilings():
+    r, g = draw_pair("normal", N, M, 3)
+    second = draw(127, 3, 5)
+    scores = knn_precision_recall(r, g, second_reference=second)
+    rows = subset(127, M)
+    assert scores.precision_ceiling == pytest.approx(definitions.knn(r, second).generated.mean())
+    expected = definitions.knn(r, second[rows]).reference.mean()
+    assert scores.recall_ceiling == pytest.approx(expected)
+
+
+def test_ceilings_that_are_not_asked_for():
+    r, g = draw_pair("normal", N, M, 3)
+    scores = knn_precision_recall(r, g, ceiling=False)
+    assert scores.precision_ceiling is scores.recall_ceiling is scores.precision_membership is None
+
+
+def test_one_fit_scores_many_sets():
+    r, g = draw_pair("normal", N, M, 3)
+    fitted = knn_fit(r)
+    for x in (g, g + 1):
+        check(r, x, scores=knn_score(fitted, x, membership=True))
+
+
+def test_recall_is_precision_with_the_sets_exchanged():
+    r, g = draw_pair("normal", N, M, 3)
+    one, other = knn_precision_recall(r, g), knn_precision_recall(g, r)
+    assert (one.precision, one.recall) == (other.recall, other.precision)
+
+
+def test_few_rows_have_no_density():
+    r, g = draw_pair("normal", 5, 6, 3)
+    scores = knn_precision_recall(r, g, membership=True)
+    assert scores.density is scores.coverage is None
+    np.testing.assert_array_equal(scores.precision_membership, definitions.knn(r, g).generated)
+
+
+def test_standard_error_is_that_of_a_share():
+    scores = knn_precision_recall(*draw_pair("normal", N, M, 3))
+    p, r = scores.precision, scores.recall
+    expected = (p * (1 - p) / M) ** 0.5, (r * (1 - r) / N) ** 0.5
+    assert (scores.precision_stderr, scores.recall_stderr) == pytest.approx(expected)

@@ -1,0 +1,74 @@
+"""Every kernel lowers for processors that are not at hand."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lsh_gan import devices
+from lsh_gan.metrics import HashSpec, distances, hashing, knn, lsh, lsh_knn, moments, scores
+
+SPEC = HashSpec(num_tables=6, radius_bins=3, num_directions=16)
+D, DIGITS, EDGES = 4, 10, 5
+
+
+def array(*shape, dtype=jnp.float32):
+    with jax.enable_x64(True):
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def kernels(width):
+    """Function and abstract arguments of every jitted kernel."""
+    integers = functools.partial(array, dtype=jnp.int32)
+    unsigned = functools.partial(array, dtype=jnp.uint32)
+    tiles = distances.Tiles(array(2, width, D), array(2, width))
+    n = 2 * width
+    near = array(n, 8), integers(n, 8)
+    radii = array(n, 2, dtype=jnp.float64), array(n, 1, dtype=jnp.float64)
+    hash_arrays = (
+        array(D), array(D), array(16, D), integers(6, DIGITS), array(6, DIGITS), array(),
+        array(EDGES),
+    )  # fmt: skip
+    codes = hashing.Codes(unsigned(6, n), integers(n))
+    votes = unsigned(6, n), np.arange(6)
+    key, one = jax.random.key(0), integers()
+    of_knn = {"k": 3, "density_k": 5, "inclusive": True}
+    return {
+        "tile": (distances._tile, array(n, D), width, 1),
+        "nearest others": (knn.nearest_others, tiles, 8),
+        "balls": (functools.partial(knn._find_balls, **of_knn), tiles, *near),
+        "compare": (functools.partial(knn._compare, inclusive=True), tiles, tiles, *radii),
+        "fit": (functools.partial(hashing._fit, spec=SPEC), key, array(n, D)),
+        "encode": (functools.partial(hashing._encode, bits=3), hash_arrays, array(1024, D)),
+        "buckets": (functools.partial(hashing._buckets, bits=3, all=10), codes, integers(6)),
+        "bits": (functools.partial(hashing._fit_num_bits, spec=SPEC, needed=3), codes, one, one),
+        "count": (lsh._count_all, integers(6, n), 12),
+        "look up": (lsh._count_votes, integers(6, 2**12), integers(6, n), one, integers(n)),
+        "votes": (
+            functools.partial(scores.aggregate_votes, tables=6, votes=0.5), integers(8, n),
+        ),
+        "balls in buckets": (
+            functools.partial(lsh_knn._votes, n=width, k=3, c=8, inclusive=True), array(n, D),
+            votes,
+        ),
+        "kid": (moments._kid, tiles, tiles),
+        "frechet": (
+            moments._frechet, array(n, D, dtype=jnp.float64), array(n, D, dtype=jnp.float64),
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", kernels(512))
+def test_lowers(name, monkeypatch):
+    # Sizes of their own, so that nothing is found that was traced for another processor.
+    for platforms, width in ((("cpu",), 512), (("cuda", "tpu"), 1024)):
+        monkeypatch.setattr(devices, "on_cpu", lambda: platforms == ("cpu",))  # noqa: B023
+        kernel, *arguments = kernels(width)[name]
+        dynamic = [x for x in arguments if not isinstance(x, int)]
+        static = [x for x in arguments if isinstance(x, int)]
+        run = jax.jit(lambda *x: kernel(*x, *static))  # noqa: B023
+        with jax.enable_x64(name == "frechet"):
+            exported = jax.export.export(run, platforms=platforms)(*dynamic)
+        assert exported.platforms == platforms

@@ -1,0 +1,153 @@
+"""LSH scores equal the definition, given the addresses; options, ceilings, standard errors."""
+
+import functools
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from draws import draw, draw_pair
+
+from lsh_gan.metrics import HashSpec, definitions, hashing, lsh_fit, lsh_precision_recall, lsh_score
+from lsh_gan.metrics.inputs import subset
+
+KEY = jax.random.key(0)
+N, M, D, TABLES = 120, 90, 4, 6  # few shapes, so that few programs are compiled
+spec_of = functools.partial(HashSpec, num_tables=TABLES)
+FEW = {"pstable": 2, "affine": 5, "hyperplane": 5}  # digits that leave some rows alone
+
+
+def addresses(hasher, x):
+    found = hashing.buckets(hasher, hashing.encode(hasher, x))
+    return np.asarray(hashing.addresses(found, hasher.address_bits))
+
+
+@pytest.mark.parametrize("family", FEW)
+@pytest.mark.parametrize("kind", ["normal", "grid", "copies", "identical", "offset", "constant"])
+def test_equals_the_definition(kind, family):
+    r, g = draw_pair(kind, N, N if kind == "identical" else M, D)
+    spec = spec_of(family=family, num_bits=FEW[family], radius_bins=3)
+    for votes, min_count in ((0.5, 1), (0.5, 3), (0.9, 2), (1e-3, 1)):
+        fitted = lsh_fit(KEY, r, spec=spec, votes=votes, min_count=min_count)
+        scores = lsh_score(fitted, g, membership=True)
+        of_r, of_g = (addresses(fitted.sketch.hasher, x) for x in (r, g))
+        on = definitions.lsh(of_r, of_g, min_count=min_count, votes=votes)
+        np.testing.assert_array_equal(scores.precision_membership, on.generated)
+        np.testing.assert_array_equal(scores.recall_membership, on.reference)
+        expected = on.generated.mean(), on.reference.mean(), on.left_out.mean()
+        assert scores[:2] + scores[4:5] == pytest.approx(expected, rel=1e-12)
+
+
+def test_buckets_rarely_share_an_address():
+    r, g = draw_pair("normal", N, M, D)
+    fitted = lsh_fit(KEY, r, spec=spec_of(num_bits=2))
+    found = [np.asarray(hashing.buckets(h, hashing.encode(h, x)))
+             for h in [fitted.sketch.hasher] for x in (r, g)]  # fmt: skip
+    scores = lsh_score(fitted, g, membership=True)
+    on = definitions.lsh(*found)
+    np.testing.assert_array_equal(scores.precision_membership, on.generated)
+    taken = np.mean([len(np.unique(x)) for x in addresses(fitted.sketch.hasher, r)])
+    assert scores.load == pytest.approx(taken / 2**fitted.sketch.hasher.address_bits)
+
+
+def test_mean_over_tables():
+    r, g = draw_pair("normal", N, M, D)
+    fitted = lsh_fit(KEY, r, spec=spec_of(num_bits=2), votes=None)
+    of_r, of_g = (addresses(fitted.sketch.hasher, x) for x in (r, g))
+    expected = (of_g[:, :, None] == of_r[:, None, :]).any(axis=2).mean(axis=0)
+    scores = lsh_score(fitted, g, membership=True)
+    np.testing.assert_allclose(scores.precision_membership, expected, rtol=1e-6)
+    assert scores.precision == pytest.approx(expected.mean())
+
+
+def test_ceilings_of_a_thinned_and_of_a_second_reference():
+    r, g = draw_pair("normal", N, M, D)
+    second = draw(127, D, 3)
+    for of_second in (None, second):
+        fitted = lsh_fit(KEY, r, spec=spec_of(num_bits=2), second_reference=of_second)
+        scores = lsh_score(fitted, g)
+        of_r, of_second = (addresses(fitted.sketch.hasher, x) for x in (r, second))
+        if fitted.second is None:
+            rows = subset(N, M)
+            expected = definitions.lsh(of_r, of_r[:, rows]).reference
+            expected[rows] = definitions.lsh(of_r[:, rows], of_r).left_out
+            above = definitions.lsh(of_r, of_r).left_out
+        else:
+            expected = definitions.lsh(of_r, of_second[:, subset(127, M)]).reference
+            above = definitions.lsh(of_r, of_second).generated
+        assert scores.precision_ceiling == pytest.approx(above.mean())
+        assert scores.recall_ceiling == pytest.approx(expected.mean())
+    none = lsh_precision_recall(KEY, r, g, spec=spec_of(num_bits=2), ceiling=False)
+    assert none.precision_ceiling is none.recall_ceiling is None
+
+
+def test_collapse_keeps_precision_and_loses_recall():
+    r, _ = draw_pair("normal", N, M, D)
+    fitted = lsh_fit(KEY, r, spec=spec_of())
+    scores = lsh_score(fitted, np.repeat(r[7:8], M, axis=0))
+    assert scores.precision == 1
+    assert scores.recall < 0.3
+
+
+def test_lone_outliers_make_no_manifold():
+    r, g = draw_pair("normal", N, M, D)
+    r[3] = 50
+    g[:] = r[3]
+    assert lsh_precision_recall(KEY, r, g, spec=spec_of()).precision == 1
+    assert lsh_precision_recall(KEY, r, g, spec=spec_of(), min_count=2).precision == 0
+
+
+def test_translation_changes_nothing():
+    r, g = draw_pair("grid", N, M, D)
+    one, other = (lsh_precision_recall(KEY, r + x, g + x) for x in (0, np.float32(4096)))
+    assert one == other
+
+
+@pytest.mark.parametrize("target", [0.85, 0.5])
+def test_auto_brings_the_central_rows_to_the_target(target):
+    r = draw(1500, 8)
+    fitted = lsh_fit(KEY, r, spec=HashSpec(ceiling_target=target))
+    hasher = fitted.sketch.hasher
+    at, bins = addresses(hasher, r), np.asarray(hashing.encode(hasher, r).radius_bin)
+    central = (bins >= 1) & (bins <= hasher.spec.radius_bins)
+    on = definitions.lsh(at, at).left_out[central]
+    assert target <= on.mean() <= target + 0.05
+    assert hasher.digits.max() - hasher.digits.min() <= 1
+
+
+def test_a_hash_that_recognises_nothing_warns():
+    r, g = draw_pair("normal", N, M, D)
+    spec = spec_of(num_bits=10, width=0.3)
+    with pytest.warns(UserWarning, match=r"only .*% of the reference recognises itself.*num_bits"):
+        lsh_precision_recall(KEY, r, g, spec=spec)
+    with warnings.catch_warnings():  # and is silent otherwise
+        warnings.simplefilter("error")
+        lsh_precision_recall(KEY, r, g, spec=spec_of())
+
+
+def test_standard_error_is_the_spread_of_repeated_draws():
+    r = draw(N, D)
+    spec = spec_of(family="affine", num_bits=6, radius_bins=3)
+    scores = [
+        lsh_precision_recall(jax.random.key(i), r, draw(M, D, i + 1), spec=spec, votes=None)
+        for i in range(30)
+    ]
+    spread = np.std([x.precision for x in scores])
+    assert 0.6 < np.mean([x.precision_stderr for x in scores]) / spread < 1.7
+
+
+@pytest.mark.parametrize("votes", [0.5, None])
+def test_batches_and_other_arrays_score_as_one_array(votes):
+    r, g = draw_pair("normal", N, M, D)
+    score = functools.partial(
+        lsh_precision_recall, KEY, spec=spec_of(num_bits=2), votes=votes, membership=True
+    )
+    whole = score(r, g)
+    forms = (
+        (iter([r[:50], r[50:]]), [g[:1], g[1:1], g[1:]]),
+        ((r[i : i + 7] for i in range(0, N, 7)), g),
+        (jnp.asarray(r), g.astype(np.float64)),
+    )
+    for reference, generated in forms:
+        jax.tree.map(np.testing.assert_array_equal, score(reference, generated), whole)

@@ -1,0 +1,147 @@
+"""Sketches: counts, streams, merging, files, and scores from counts alone."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from draws import draw
+
+from lsh_gan.metrics import (
+    HashSpec,
+    LshReference,
+    build,
+    file_hash,
+    fit_hash,
+    load,
+    lsh_fit,
+    lsh_score,
+    merge,
+    save,
+)
+
+KEY = jax.random.key(0)
+SPEC = HashSpec(num_tables=6, num_bits=2, radius_bins=3)
+N, M, D = 120, 90, 4
+
+
+@pytest.fixture(scope="module")
+def hasher():
+    return fit_hash(KEY, draw(N, D), SPEC, source="network 1")
+
+
+def check_equal(a, b):
+    np.testing.assert_array_equal(a.counts, b.counts)
+    assert (a.addresses is None) == (b.addresses is None)
+    if a.addresses is not None:
+        np.testing.assert_array_equal(a.addresses, b.addresses)
+    assert a.rows == b.rows
+
+
+def test_counts_are_those_of_the_addresses(hasher):
+    sketch = build(hasher, draw(N, D))
+    assert sketch.counts.shape == (6, 2**hasher.address_bits)
+    for counts, at in zip(sketch.counts, sketch.addresses, strict=True):
+        np.testing.assert_array_equal(counts, np.bincount(at, minlength=len(counts)))
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_parts_are_the_whole(hasher, keep):
+    x = draw(N, D, 1)
+    whole = build(hasher, x, keep_addresses=keep)
+    assert (whole.addresses is not None) == keep
+    check_equal(build(hasher, (x[i : i + 7] for i in range(0, N, 7)), keep_addresses=keep), whole)
+    parts = [build(hasher, part, keep_addresses=keep) for part in (x[:50], x[50:51], x[51:])]
+    check_equal(merge(*parts), whole)
+
+
+def test_merging_with_counts_alone_leaves_counts(hasher):
+    x = draw(N, D)
+    mixed = merge(build(hasher, x[:50]), build(hasher, x[50:], keep_addresses=False))
+    check_equal(mixed, build(hasher, x, keep_addresses=False))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"key": jax.random.key(1)}, "directions differs"),
+        ({"source": "network 2"}, r"source differs \('network 1' and 'network 2'\)"),
+        ({"sample": 2 * draw(N, D) + 1}, "origin differs"),
+        ({"spec": HashSpec(num_tables=3)}, "spec differs"),
+        ({"rows": 10**6}, "address_bits differs"),
+    ],
+)
+def test_other_hashers_do_not_merge(hasher, options, message):
+    options = {"key": KEY, "sample": draw(N, D), "spec": SPEC, "source": "network 1"} | options
+    other = fit_hash(**options)
+    with pytest.raises(ValueError, match=f"come from different hashers: {message}"):
+        merge(build(hasher, draw(N, D)), build(other, draw(N, D)))
+
+
+def test_counts_alone_give_precision_alone(hasher):
+    r, g = draw(N, D), draw(M, D, 1)
+    whole, counts = (build(hasher, r, keep_addresses=keep) for keep in (True, False))
+    expected = lsh_score(LshReference(whole), g)
+    found = lsh_score(LshReference(counts), g, recall=False)
+    assert found.precision == expected.precision
+    assert found.recall is found.recall_ceiling is found.precision_ceiling is None
+    assert "recall" not in repr(found)
+    with pytest.raises(ValueError, match="holds counts alone, and recall needs the addresses"):
+        lsh_score(LshReference(counts), g)
+
+
+@pytest.mark.parametrize("second", [None, draw(N, D, 2)])
+def test_a_reference_read_back_scores_the_same(tmp_path, second):
+    fitted = lsh_fit(KEY, draw(N, D), spec=SPEC, min_count=2, votes=None, second_reference=second)
+    save(tmp_path / "r.safetensors", fitted)
+    found = load(tmp_path / "r.safetensors")
+    assert isinstance(found, LshReference)
+    assert lsh_score(found, draw(M, D, 1)) == lsh_score(fitted, draw(M, D, 1))
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_sketch_read_back_is_the_same(tmp_path, hasher, keep):
+    sketch = build(hasher, draw(N, D), keep_addresses=keep)
+    save(tmp_path / "s.safetensors", sketch)
+    found = load(tmp_path / "s.safetensors", source="network 1")
+    check_equal(found, sketch)
+    check_equal(merge(found, sketch), merge(sketch, sketch))  # the hashers are the same
+    save(tmp_path / "again.safetensors", found)
+    assert file_hash(tmp_path / "s.safetensors") == file_hash(tmp_path / "again.safetensors")
+
+
+def test_others_can_read_the_file(tmp_path, hasher):
+    from safetensors.numpy import load_file
+
+    sketch = build(hasher, draw(N, D))
+    save(tmp_path / "s.safetensors", sketch)
+    tensors = load_file(tmp_path / "s.safetensors")
+    np.testing.assert_array_equal(tensors["addresses"], sketch.addresses)
+    np.testing.assert_array_equal(tensors["directions"], hasher.directions)
+
+
+def test_files_that_are_refused(tmp_path, hasher):
+    from safetensors.numpy import load_file, save_file
+
+    path = tmp_path / "s.safetensors"
+    save(path, build(hasher, draw(N, D)))
+    with pytest.raises(ValueError, match="made of 'network 1'; expected 'network 2'"):
+        load(path, source="network 2")
+    with pytest.raises(FileNotFoundError, match="no.safetensors: no such file"):
+        load(tmp_path / "no.safetensors")
+    tensors, data = load_file(path), path.read_bytes()
+    for broken in (data[:-100], data[:50], b"", b"hello" * 100):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match="s.safetensors: no sketch, or a damaged one"):
+            load(path)
+    save_file(tensors, path, metadata={"lsh_gan": json.dumps({"version": 6})})
+    with pytest.raises(ValueError, match="s.safetensors: layout 6; expected 7: make it again"):
+        load(path)
+    save_file(tensors, path)
+    with pytest.raises(ValueError, match="s.safetensors: layout none; expected 7"):
+        load(path)
+
+
+def test_tables_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"num_tables = 60000: .*2\^34.* take 4123168604160000 b"):
+        fit_hash(KEY, draw(N, D), HashSpec(num_tables=60000, num_bits=1), rows=10**9)
