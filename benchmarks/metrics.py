@@ -10,7 +10,7 @@
 package runs in processes of its own, one after another, on the same data; a time is the best of
 `--rounds` calls or of as many as fit in a second, and first calls, which compile, are shown apart.
 Peers that are not installed are skipped (benchmarks/requirements.txt). Each part writes its table
-to benchmarks/results and joins those there to metrics.md.
+to `--out`, benchmarks/results, and joins those there to metrics.md.
 """
 
 import argparse
@@ -36,7 +36,6 @@ from benchmarks.measuring import best, draw
 from lsh_gan import metrics
 
 ROOT = Path(__file__).parent.parent
-RESULTS = Path(__file__).parent / "results"
 SLOW = ("prdc", "scikit-learn", "cdist")  # measured once
 SIDES = (2048, 4096)  # of the products that say what a machine can do
 Seconds = dict[str, tuple[float, float]]  # of the first call, and of the best later one
@@ -50,12 +49,14 @@ class Setting(NamedTuple):
         d: Features.
         rounds: Calls of each.
         packages: Folder of each checkout, by what stands before its names in tables.
+        out: Folder of tables and plots.
     """
 
     n: int
     d: int
     rounds: int
     packages: dict[str, Path]
+    out: Path
 
     def child(self, root: Path, part: str, name: str = "") -> Any:
         """What a function of `CHILDREN` returns in a new process, with `lsh_gan` of `root`."""
@@ -98,7 +99,7 @@ def compare(seconds: Seconds, baselines: tuple[str, ...]) -> str:
 
 def measure_peers(setting: Setting) -> str:
     """Precision and recall of everyone; ceilings left out, since no peer has them."""
-    n, d, rounds, packages = setting
+    n, d, rounds, packages, _ = setting
     rates, lines = [], []
     seconds = timed(metric_peers.installed(draw(n, d, 1), draw(n, d, 2)), rounds)
     for label, root in packages.items():
@@ -173,7 +174,7 @@ def measure_growth(setting: Setting) -> str:
             found = [setting._replace(n=n).child(root, "growth", name) for n in sizes]
             times[label + name] = found
             print(f"{label}{name}: {', '.join(f'{1e6 * s:.2f}' for s in found)} µs", flush=True)
-    metric_growth.plot(sizes, times, RESULTS / "growth.png")
+    metric_growth.plot(sizes, times, setting.out / "growth.png")
     what = metric_growth.__doc__.split("\n\n", 1)[1].rstrip()
     return f"{what}\n\n{metric_growth.table(sizes, times)}\n\n![Growth](growth.png)"
 
@@ -303,6 +304,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, help="rows of each set (growth: of the largest reference)")
     parser.add_argument("--d", type=int)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--old", type=Path, help="another checkout, measured beside this one")
     options = parser.parse_args()
     packages = {"": ROOT}
@@ -311,8 +313,8 @@ def main() -> None:
         if not (options.old / "lsh_gan" / "metrics").is_dir():
             parser.error(f"--old={options.old}: no lsh_gan/metrics there; expected a checkout")
     measure, n, d = PARTS[options.part]
-    setting = Setting(options.n or n, options.d or d, options.rounds, packages)
-    RESULTS.mkdir(exist_ok=True)
+    setting = Setting(options.n or n, options.d or d, options.rounds, packages, options.out)
+    options.out.mkdir(parents=True, exist_ok=True)
     table = measure(setting)
     title = measure.__doc__.split("\n")[0]
     if n:
@@ -324,10 +326,10 @@ def main() -> None:
         )
     text = f"## {options.part}\n\n{title}\n\n{table}\n"
     print(text)
-    (RESULTS / f"metrics_{options.part}.md").write_text(text)
-    written = [RESULTS / f"metrics_{part}.md" for part in PARTS]
+    (options.out / f"metrics_{options.part}.md").write_text(text)
+    written = [options.out / f"metrics_{part}.md" for part in PARTS]
     joined = "\n".join(path.read_text() for path in written if path.exists())
-    (RESULTS / "metrics.md").write_text(f"# Speed and memory of the metrics\n\n{joined}")
+    (options.out / "metrics.md").write_text(f"# Speed and memory of the metrics\n\n{joined}")
 
 
 if __name__ == "__main__":

@@ -60,13 +60,13 @@ def test_the_package_of_another_checkout_is_measured(tmp_path):
     )
     for name in ("distances", "knn"):
         (package / "metrics" / f"{name}.py").touch()
-    setting = benchmark.Setting(300, 16, 1, {})
+    setting = benchmark.Setting(300, 16, 1, {}, tmp_path)
     in_mib, beyond = setting.child(tmp_path, "memory", "KNN")
     assert in_mib == 2 * 300 * 16 * 4 / 2**20
     assert 0 <= beyond < 10
 
 
-def test_peers_and_the_rate_stand_beside_ours(monkeypatch, hasty):
+def test_peers_and_the_rate_stand_beside_ours(tmp_path, monkeypatch, hasty):
     monkeypatch.setattr(benchmark, "SIDES", (64, 128))
     monkeypatch.setattr(metric_peers, "installed", lambda r, g: {"prdc": lambda: len(r)})
     monkeypatch.setattr(
@@ -74,7 +74,8 @@ def test_peers_and_the_rate_stand_beside_ours(monkeypatch, hasty):
         "child",
         lambda self, root, part, name="": benchmark.CHILDREN[part](name, *self[:3]),
     )
-    setting = benchmark.Setting(300, 16, 1, {"": benchmark.ROOT, "old: ": benchmark.ROOT})
+    packages = {"": benchmark.ROOT, "old: ": benchmark.ROOT}
+    setting = benchmark.Setting(300, 16, 1, packages, tmp_path)
     lines = benchmark.measure_peers(setting).split("\n")
     names = [f"{name}, {kind}" for name in ("KNN", "LSH default") for kind in KINDS]
     names = ["prdc", *names, *(f"old: {name}" for name in names)]

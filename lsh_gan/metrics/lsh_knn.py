@@ -317,10 +317,12 @@ def _votes(x, dealt, *, n: int, k: int, c: int, inclusive: bool):
 
         # 5. Rows beyond the cap, with the candidates of their bucket.
         flat_kept, flat_radius = kept.ravel(), radius.ravel()
+        waiting = jnp.nonzero(~keep, size=total + _BEYOND, fill_value=total)[0]
+        count = jnp.sum(~keep)
 
         def beyond(state):
-            waiting, hits = state
-            at = jnp.nonzero(waiting, size=_BEYOND, fill_value=total)[0]
+            done, hits = state
+            at = lax.dynamic_slice_in_dim(waiting, done, _BEYOND)
             window = place[start[at]][:, None] + jnp.arange(width)
             others = flat_kept[window]
             mask = bucket_of.ravel()[window] == segment[at][:, None]
@@ -331,12 +333,12 @@ def _votes(x, dealt, *, n: int, k: int, c: int, inclusive: bool):
             own = (others >= n) == (mine >= n)[:, None]
             found = jnp.stack([(inside & ~own).any(axis=1), (inside & own).any(axis=1)])
             hits = hits.at[:, jnp.where(at < total, mine, total)].set(found, mode="drop")
-            return waiting.at[at].set(False, mode="drop"), hits
+            return done + _BEYOND, hits
 
-        _, hits = lax.while_loop(lambda state: state[0].any(), beyond, (~keep, hits))
+        _, hits = lax.while_loop(lambda state: state[0] < count, beyond, (jnp.int32(0), hits))
         votes, capped = so_far
         votes = votes.at[group].add(hits.astype(jnp.int32), mode="drop")
-        return (votes, capped + jnp.where(group < GROUPS, jnp.sum(~keep), 0)), None
+        return (votes, capped + jnp.where(group < GROUPS, count, 0)), None
 
     start = jnp.zeros((GROUPS, 2, total), jnp.int32), jnp.int32(0)
     return lax.scan(table, start, dealt)[0]
