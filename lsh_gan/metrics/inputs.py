@@ -70,9 +70,11 @@ class HashSpec:
 
     @property
     def max_digits(self) -> int:
-        """Digits that are drawn for a table; how many of them count is `Hasher.digits`."""
+        """Digits that are drawn for a table: with a pool, more than count cost nothing."""
         most = MAX_DIGITS[self.family]
-        return min(most, self.num_directions) if self.num_directions else most
+        if self.num_directions:
+            return min(most, self.num_directions)
+        return most if self.num_bits == "auto" else max(1, self.num_bits)
 
 
 def check_options(
@@ -111,18 +113,15 @@ def as_features(
     why: str = "",
     first_row: int = 0,
 ) -> Array:
-    """Returns features as one checked array.
+    """Returns features `[n, d]` as one checked NumPy or JAX array, float64 if they are, or float32.
 
     Args:
-        features: NumPy, JAX or torch array `[n, d]`, or whatever has `__array__` or `__dlpack__`.
+        features: NumPy, JAX or torch array, or whatever has `__array__` or `__dlpack__`.
         source: What the set is called in messages ("reference").
         dim: Expected d, or None.
         least: Fewest rows.
         why: What needs so many rows, for the message ("k = 3").
         first_row: Number of row 0 in the whole set, of a set that arrives in batches.
-
-    Returns:
-        NumPy or JAX array `[n, d]`, float32, or float64 where it came so.
 
     Raises:
         TypeError: Not an array, sparse, or not real floating point.
@@ -148,6 +147,24 @@ def as_features(
     if not abs(total) < 1e15:  # NaN and Inf among others
         _check_values(np.asarray(features), source, first_row)
     return features
+
+
+def as_references(reference: Any, second: Any, k: int) -> tuple[Array, Array | None]:
+    """Checked features of a reference whose balls have k neighbours, and of a second, or None."""
+    reference = as_features(reference, "reference", least=k + 2, why=f"k = {k}")
+    if second is not None:
+        second = as_features(second, "second reference", dim=reference.shape[1])
+        check_second(len(reference), len(second))
+    return reference, second
+
+
+def check_second(rows: int, second_rows: int) -> None:
+    """Raises ValueError if a second reference has fewer rows than the reference."""
+    if second_rows < rows:
+        raise ValueError(
+            f"second reference has {second_rows} rows; the reference has {rows}: give at least as "
+            "many, or none, and the ceilings come from the reference alone."
+        )
 
 
 def _check_values(features: np.ndarray, source: str, first_row: int) -> None:
@@ -183,17 +200,13 @@ def _as_array(features: Any, source: str) -> Array:
     )
 
 
-def origin_of(*sets: Array | None) -> np.ndarray:
-    """The first row of the first set, float64 `[d]`: what all sets are moved by.
-
-    Differences of features from it are exact where float32 holds the features with room to spare,
-    so that scores do not change when all sets are moved.
-    """
-    return np.asarray(sets[0][0], np.float64)
-
-
 def centred(features: Array, origin: np.ndarray) -> jax.Array:
-    """Features less the origin, float32 `[n, d]`, on the device; float64 ones are moved first."""
+    """Features less the origin, float32 `[n, d]`, on the device; float64 ones are moved first.
+
+    The origin is the first row of the reference, float64 `[d]`. Differences of features from it are
+    exact where float32 holds the features with room to spare, so that scores do not change when all
+    sets are moved.
+    """
     if features.dtype == np.float64:
         return jnp.asarray((np.asarray(features) - origin).astype(np.float32))
     return _subtract(jnp.asarray(features), origin.astype(np.float32))
