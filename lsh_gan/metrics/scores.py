@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lsh_gan.metrics.inputs import Array, subset
+
 GROUPS = 8  # groups of tables for the jackknife
 
 
@@ -149,6 +151,28 @@ def aggregate_votes(hits: jax.Array, *, tables: int, votes: float | None) -> Sum
             means = jnp.mean(jnp.stack(left), axis=1, dtype=jnp.float64)
             variance += (count - 1) * jnp.var(means)
         return Summary(total, jnp.sqrt(variance), membership)
+
+
+def ceilings(reference: Array, second: Array | None, m: int, left_out: Any, compare: Any) -> Any:
+    """Ceilings of precision and of recall, of as many rows as G has: sums, and of how many rows.
+
+    Args:
+        reference: R `[n, d]`.
+        second: A second sample of its distribution, or None.
+        m: Rows of G.
+        left_out: Sum of the rows of R on the manifold of the others.
+        compare: Function of a sample to bool arrays: which of its rows are on the manifold of R,
+            which rows of R on its own, and which of its rows on that of its others.
+    """
+    n, sample = len(reference), reference if second is None else second
+    precision = (left_out, n) if second is None else (jnp.sum(compare(second)[0]), len(second))
+    if second is None and m >= n:
+        return precision, precision
+    rows = subset(len(sample), min(m, n))
+    _, recalled, sample_left_out = compare(sample[rows])
+    if second is None:  # a row of the sample covers itself, and is judged by the others
+        recalled = recalled.at[rows].set(sample_left_out)
+    return precision, (jnp.sum(recalled), n)
 
 
 def result(
