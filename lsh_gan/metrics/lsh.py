@@ -29,17 +29,10 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from lsh_gan import devices
-from lsh_gan.metrics import hashing
+from lsh_gan.metrics import hashing, inputs
 from lsh_gan.metrics.hashing import SAMPLE_ROWS, Codes, Hasher
-from lsh_gan.metrics.inputs import (
-    HashSpec,
-    as_features,
-    batches,
-    check_options,
-    check_second,
-    subset,
-)
-from lsh_gan.metrics.scores import PrecisionRecall, aggregate_votes, group_of, result
+from lsh_gan.metrics.inputs import HashSpec, as_features, batches, subset
+from lsh_gan.metrics.scores import GROUPS, PrecisionRecall, aggregate_votes, group_count, result
 
 VERSION = 7  # of the file; bump it when the codes of equal features change
 MEMORY_BYTES = 2**33  # of the counts of one set
@@ -52,8 +45,8 @@ class Sketch(NamedTuple):
     Attributes:
         hasher: The hash.
         counts: Rows at each address of each table, int32 `[t, 2^s]`.
-        addresses: Address of every row in every table, int32 `[t, n]`; None in a sketch of counts
-            alone, which gives precision only.
+        addresses: Of each row in each table, int32 `[t, n]`; None in a sketch of counts alone,
+            which gives precision only.
         rows: n.
     """
 
@@ -139,7 +132,7 @@ def lsh_fit(
     source: str = "",
 ) -> LshReference:
     """Fits the hash and counts the reference; arguments as `lsh_precision_recall`, `fit_hash`."""
-    check_options(min_count=min_count, votes=votes)
+    inputs.check_options(min_count=min_count, votes=votes)
     hasher, codes = fit_and_encode(
         key, reference, spec or HashSpec(), source, least=min_count + 2, min_count=min_count,
         votes=votes,
@@ -149,7 +142,7 @@ def lsh_fit(
     if ceiling and second_reference is not None:
         others = encode_all(hasher, second_reference, "second reference")
         second = _sketch(hasher, _addresses(hasher, others))
-        check_second(sketch.rows, second.rows)
+        inputs.check_second(sketch.rows, second.rows)
     return LshReference(sketch, min_count, votes, ceiling, second)
 
 
@@ -211,8 +204,9 @@ def count_votes(counts: jax.Array, addresses: jax.Array, least: Any, own: Any = 
 def _count_votes(counts, addresses, own, least):
     def run(counts, addresses, own, least):
         hits = jnp.take_along_axis(counts, addresses, axis=1) - own >= least
-        groups = jnp.asarray(group_of(len(counts)))
-        return jnp.matmul(groups, hits.astype(jnp.float32)).astype(jnp.int32)
+        group = jnp.arange(len(counts)) % group_count(len(counts))
+        in_group = jax.nn.one_hot(group, GROUPS, axis=0)
+        return jnp.matmul(in_group, hits.astype(jnp.float32)).astype(jnp.int32)
 
     return devices.share(
         run, counts, addresses, own, least, in_specs=(P(), P(None, "data"), P("data"), P()),
@@ -222,23 +216,20 @@ def _count_votes(counts, addresses, own, least):
 
 def _ceilings(fitted: LshReference, m: int, join: Any) -> tuple[Any, Any]:
     """What a sample of the reference distribution scores; recall of as many rows as G has."""
-    reference, second, least = fitted.sketch, fitted.second, fitted.min_count
-    n, addresses = reference.rows, reference.addresses
-    if not fitted.ceiling or (addresses is None and second is None):
+    reference, least, own = fitted.sketch, fitted.min_count, int(fitted.second is None)
+    sample, n = fitted.second or reference, reference.rows
+    if not fitted.ceiling or sample.addresses is None:
         return None, None
-    if second is not None:
-        above = join(count_votes(reference.counts, second.addresses, least)).total, second.rows
-        sample, own = second.addresses[:, subset(second.rows, min(m, n))], 0
-    else:
-        above = join(count_votes(reference.counts, addresses, least, own=1)).total, n
-        rows = subset(n, min(m, n))
-        sample, own = addresses[:, rows], jnp.zeros(n, jnp.int32).at[rows].set(1)
-    if addresses is None:
-        return above, None
-    if m >= n and second is None:
-        return above, above
-    thinned = hashing.count(sample, reference.hasher.address_bits)
-    return above, (join(count_votes(thinned, addresses, least, own=own)).total, n)
+    hits = count_votes(reference.counts, sample.addresses, least, own)
+    precision = join(hits).total, sample.rows
+    if reference.addresses is None:
+        return precision, None
+    if own and m >= n:
+        return precision, precision
+    rows = subset(sample.rows, min(m, n))
+    counts = hashing.count(sample.addresses[:, rows], reference.hasher.address_bits)
+    own = jnp.zeros(n, jnp.int32).at[rows].set(1) if own else 0
+    return precision, (join(count_votes(counts, reference.addresses, least, own)).total, n)
 
 
 def fit_hash(
@@ -270,7 +261,7 @@ def fit_hash(
     Raises:
         TypeError, ValueError: As `lsh_precision_recall`.
     """
-    check_options(min_count=min_count, votes=votes)
+    inputs.check_options(min_count=min_count, votes=votes)
     hasher, codes = fit_and_encode(
         key, sample, spec or HashSpec(), source, least=min_count + 2, min_count=min_count,
         votes=votes, rows=rows or 1,

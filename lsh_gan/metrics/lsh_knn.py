@@ -29,27 +29,12 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from lsh_gan import devices
-from lsh_gan.metrics import distances, hashing
+from lsh_gan.metrics import distances, hashing, inputs, scores
 from lsh_gan.metrics.distances import products
 from lsh_gan.metrics.hashing import Hasher
-from lsh_gan.metrics.inputs import (
-    Array,
-    HashSpec,
-    as_features,
-    as_references,
-    centred,
-    check_options,
-)
+from lsh_gan.metrics.inputs import Array, HashSpec, as_features
 from lsh_gan.metrics.lsh import encode_all, fit_and_encode
-from lsh_gan.metrics.scores import (
-    GROUPS,
-    PrecisionRecall,
-    Summary,
-    aggregate_votes,
-    ceilings,
-    group_count,
-    result,
-)
+from lsh_gan.metrics.scores import GROUPS, PrecisionRecall, Summary
 
 DEFAULT = HashSpec(num_tables=12)
 # `num_bits='auto'`: other rows in the bucket of a row that is recognised, over log2(n).
@@ -115,7 +100,7 @@ def lsh_knn_precision_recall(
     Raises:
         TypeError, ValueError: As `knn_precision_recall`.
     """
-    check_options(k=k, votes=votes, bucket_rows=bucket_rows)
+    inputs.check_options(k=k, votes=votes, bucket_rows=bucket_rows)
     generated = as_features(generated, "generated", least=k + 2, why=f"k = {k}")
     fitted = lsh_knn_fit(
         key, reference, spec=spec, k=k, votes=votes, inclusive=inclusive, ceiling=ceiling,
@@ -138,8 +123,8 @@ def lsh_knn_fit(
     source: str = "",
 ) -> LshKnnReference:
     """Fits the hash; arguments as `lsh_knn_precision_recall`, and `source` as `fit_hash`."""
-    check_options(k=k, votes=votes, bucket_rows=bucket_rows)
-    reference, second = as_references(reference, second_reference, k)
+    inputs.check_options(k=k, votes=votes, bucket_rows=bucket_rows)
+    reference, second = inputs.as_references(reference, second_reference, k)
     others = max(k + 1, round(BUCKET_ROWS_PER_LOG2 * np.log2(len(reference))))
     hasher, codes = fit_and_encode(
         key, reference, spec or DEFAULT, source, least=k + 2, min_count=others, votes=votes
@@ -163,8 +148,8 @@ def lsh_knn_score(
             found = _compare(fitted, sample)
             return tuple(x.membership for x in (found.precise, found.recalled, found.g_left_out))
 
-        limits = ceilings(fitted.features, fitted.second, m, found.r_left_out.total, compare)
-    return result(
+        limits = scores.ceilings(fitted.features, fitted.second, m, found.r_left_out.total, compare)
+    return scores.result(
         found.precise, found.recalled, limits, membership=membership, rows=(n, m), k=k,
         extra={"capped": (found.beyond, spec.num_tables * (n + m))}, family=spec.family,
         num_bits=fitted.hasher.num_bits, radius_bins=spec.radius_bins, num_tables=spec.num_tables,
@@ -185,13 +170,13 @@ def _compare(fitted: LshKnnReference, generated: Array) -> Compared:
     hasher, n = fitted.hasher, len(fitted.features)
     found = hashing.buckets(hasher, encode_all(hasher, generated, "generated"))
     both = jnp.concatenate([fitted.buckets, found], axis=1)
-    rows = [centred(x, hasher.origin) for x in (fitted.features, generated)]
+    rows = [inputs.centred(x, hasher.origin) for x in (fitted.features, generated)]
     options = {"k": fitted.k, "c": fitted.bucket_rows, "inclusive": fitted.inclusive}
     hits, beyond = _count_votes(_joined(*rows), _dealt(both), n=n, **options)
     others, own = hits[:, 0], hits[:, 1]
     votes = others[:, n:], others[:, :n], own[:, :n], own[:, n:]
     options = {"tables": hasher.spec.num_tables, "votes": fitted.votes}
-    return Compared(*(aggregate_votes(hits, **options) for hits in votes), beyond)
+    return Compared(*(scores.aggregate_votes(hits, **options) for hits in votes), beyond)
 
 
 @jax.jit
@@ -203,7 +188,7 @@ def _dealt(buckets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Buckets of a multiple of the devices of tables, and the group of each: 8 counts for none."""
     tables, behind = len(buckets), -len(buckets) % devices.count()
     number = jnp.arange(tables + behind)
-    group = jnp.where(number < tables, number % group_count(tables), GROUPS)
+    group = jnp.where(number < tables, number % scores.group_count(tables), GROUPS)
     return jnp.pad(buckets, ((0, behind), (0, 0))), group
 
 

@@ -23,30 +23,30 @@ class PrecisionRecall(NamedTuple):
 
     Attributes:
         precision: Share of generated samples on the reference manifold, in [0, 1].
-        recall: Share of reference samples on the generated manifold, in [0, 1]; None when it was
-            not asked for.
+        recall: Share of reference samples on the generated manifold, likewise; None when it was not
+            asked for.
         precision_stderr: Standard error of `precision` over the samples (and the hash tables).
-        recall_stderr: Standard error of `recall`.
-        precision_ceiling: Precision of a sample of the reference distribution, in [0, 1]; None when
-            it was not asked for.
+        recall_stderr: The same of `recall`.
+        precision_ceiling: Precision of a sample of the reference distribution; None when it was not
+            asked for.
         recall_ceiling: Recall of such a sample of m rows, or of n where m is larger; None also
             where a sketch of counts alone cannot give it.
         density: Mean number of reference balls around a generated sample, over their k; KNN only,
             and None where the reference has no more rows than that.
-        coverage: Share of reference balls that hold a generated sample, in [0, 1]; likewise.
+        coverage: Share of reference balls that hold a generated sample; likewise.
         precision_membership: bool `[m]`, or with `votes=None` of LSH the share of tables, float32;
             None when not asked for.
         recall_membership: The same of the reference, `[n]`.
-        k: Neighbours that define a radius; None for LSH.
+        k: Neighbours that define a radius; KNN and LSH+KNN only.
         n: Number of reference samples.
         m: Number of generated samples.
-        family: Hash family; None for KNN.
-        num_bits: Digits of a code, mean over tables; None for KNN.
-        radius_bins: Radius bins of a bucket; None for KNN.
-        num_tables: Number of hash tables; None for KNN.
+        family: Hash family; this and what follows not of KNN.
+        num_bits: Digits of a code, mean over tables.
+        radius_bins: Radius bins of a bucket.
+        num_tables: Number of hash tables.
         load: Share of a table's addresses that the reference takes: the chance of a false yes of
             one table; LSH only.
-        capped: Share of rows beyond the cap of a bucket, in [0, 1]; LSH+KNN only.
+        capped: Share of rows beyond the cap of a bucket; LSH+KNN only.
     """
 
     precision: float
@@ -114,12 +114,6 @@ def summarise(membership: jax.Array, inside: jax.Array) -> Summary:
 def group_count(tables: int) -> int:
     """Groups of equally many tables, at most 8, so that what is left asks for the same share."""
     return max([g for g in range(1, GROUPS + 1) if tables % g == 0])
-
-
-def group_of(tables: int) -> np.ndarray:
-    """One-hot group of each table, float32 `[8, t]`."""
-    group = np.arange(tables) % group_count(tables)
-    return (group == np.arange(GROUPS)[:, None]).astype(np.float32)
 
 
 @functools.partial(jax.jit, static_argnames=("tables", "votes"))
