@@ -84,6 +84,11 @@ def margins(xy: jax.Array, x_sq: jax.Array, y_sq: jax.Array, sq_radius: jax.Arra
     return (size - 2 * xy - sq_radius) / jnp.clip(size, 1e-30, 1e30)
 
 
+def within(squared: jax.Array, sq_radius: Any, slack: Any, inclusive: bool) -> jax.Array:
+    """Whether distances lie within radii; those equal up to the slack are on the sphere."""
+    return squared <= sq_radius + slack if inclusive else squared < sq_radius - slack
+
+
 def keep_smallest(
     best: tuple[jax.Array, jax.Array], x: jax.Array, first: jax.Array, axis: int
 ) -> tuple[jax.Array, jax.Array]:

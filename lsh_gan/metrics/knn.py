@@ -32,7 +32,7 @@ from jax.sharding import PartitionSpec as P
 
 from lsh_gan import devices
 from lsh_gan.metrics import distances
-from lsh_gan.metrics.distances import Tiles, again, keep_smallest, margins, products
+from lsh_gan.metrics.distances import Tiles, again, keep_smallest, margins, products, within
 from lsh_gan.metrics.inputs import Array, as_features, as_references, check_options
 from lsh_gan.metrics.scores import PrecisionRecall, ceilings, result, summarise
 
@@ -41,15 +41,10 @@ _CHUNK = 16  # rows whose neighbours' features are fetched at once
 
 
 class Balls(NamedTuple):
-    """The balls of a set.
+    """The balls of a set; of its tiles, rows behind the end included."""
 
-    Attributes:
-        sq_radii: Squared radii of precision or recall, and of density, float64 `[n, 2]`.
-        covered: Which rows lie in the ball of another row, each left out in turn, bool `[n]`.
-    """
-
-    sq_radii: jax.Array
-    covered: jax.Array
+    sq_radii: jax.Array  # of precision or recall, and of density, float64 [n, 2]
+    covered: jax.Array  # which rows lie in the ball of another, each left out in turn, bool [n]
 
 
 class KnnReference(NamedTuple):
@@ -109,7 +104,7 @@ def knn_precision_recall(
             in the reference, or an option out of its range.
     """
     check_options(k=k, density_k=density_k, memory_mb=memory_mb)
-    generated = as_features(generated, "generated", least=k + 2, why=f"k = {k}")
+    generated = as_features(generated, "generated", k=k)
     fitted = knn_fit(
         reference, k=k, inclusive=inclusive, ceiling=ceiling, second_reference=second_reference,
         density_k=density_k, memory_mb=memory_mb,
@@ -141,7 +136,7 @@ def knn_fit(
 def knn_score(fitted: KnnReference, generated: Any, *, membership: bool = False) -> PrecisionRecall:
     """Scores `generated` `[m, d]` against a fitted reference; see `knn_precision_recall`."""
     (n, d), k = fitted.features.shape, fitted.k
-    generated = as_features(generated, "generated", dim=d, least=k + 2, why=f"k = {k}")
+    generated = as_features(generated, "generated", dim=d, k=k)
     m, g = len(generated), distances.tile(generated, fitted.origin, fitted.memory_mb)
     found, limits, extra = compare(fitted, g), (None, None), {}
     if fitted.ceiling:
@@ -243,11 +238,8 @@ def _find_balls(tiles: Tiles, bounds, near, *, k, density_k, inclusive) -> Balls
             left_out = ordered[:, k - 1] if inclusive else ordered[:, k]
             return ordered[:, [k - 1, density_k - 1]], left_out
 
-        def inside(squared, sq_radius, slack):
-            return squared <= sq_radius + slack if inclusive else squared < sq_radius - slack
-
         sq_radii, left_out = radii(ordered)
-        hits = inside(ordered, left_out[:, None], slack[:, None])
+        hits = within(ordered, left_out[:, None], slack[:, None], inclusive)
         covered = jnp.zeros(n, bool).at[jnp.take_along_axis(near, order, axis=1)].max(hits)
         # Open: another row may be nearer than the last one needed, or lie in the ball as well.
         is_open = (bounds[:, -1] < ordered[:, needed - 1]) | hits[:, -1]
@@ -266,7 +258,7 @@ def _find_balls(tiles: Tiles, bounds, near, *, k, density_k, inclusive) -> Balls
             ordered = jnp.sort(squared, axis=1)[:, :needed]
             sq_radii, left_out = radii(ordered)
             slack = tolerance * jnp.where(tiles.inside, my_sq[:, None] + sq_norms, 0)
-            hits = inside(squared, left_out[:, None], slack) & (rows < n)[:, None]
+            hits = within(squared, left_out[:, None], slack, inclusive) & (rows < n)[:, None]
             return sq_radii, covered | hits.any(axis=0)
 
         return Balls(*again(is_open, with_all, sq_radii, covered))
@@ -301,7 +293,7 @@ def _compare(r: Tiles, g: Tiles, r_sq_radii, g_sq_radii, *, inclusive: bool) -> 
         tolerance = distances.relative_error(jnp.float64, d)
 
         def holds(margin):
-            return margin <= tolerance if inclusive else margin < -tolerance
+            return within(margin, 0, tolerance, inclusive)
 
         def compare_with(x, tiles, y_radii, reduce):
             """Reduces the margins of rows x to all tiles, each with all of its radii."""

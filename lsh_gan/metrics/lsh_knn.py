@@ -30,7 +30,7 @@ from jax.sharding import PartitionSpec as P
 
 from lsh_gan import devices
 from lsh_gan.metrics import distances, hashing, inputs, scores
-from lsh_gan.metrics.distances import products
+from lsh_gan.metrics.distances import products, within
 from lsh_gan.metrics.hashing import Hasher
 from lsh_gan.metrics.inputs import Array, HashSpec, as_features
 from lsh_gan.metrics.lsh import encode_all, fit_and_encode
@@ -101,7 +101,7 @@ def lsh_knn_precision_recall(
         TypeError, ValueError: As `knn_precision_recall`.
     """
     inputs.check_options(k=k, votes=votes, bucket_rows=bucket_rows)
-    generated = as_features(generated, "generated", least=k + 2, why=f"k = {k}")
+    generated = as_features(generated, "generated", k=k)
     fitted = lsh_knn_fit(
         key, reference, spec=spec, k=k, votes=votes, inclusive=inclusive, ceiling=ceiling,
         second_reference=second_reference, bucket_rows=bucket_rows,
@@ -140,7 +140,7 @@ def lsh_knn_score(
 ) -> PrecisionRecall:
     """Scores `generated` `[m, d]` against a fitted reference; see `lsh_knn_precision_recall`."""
     (n, d), k, spec = fitted.features.shape, fitted.k, fitted.hasher.spec
-    generated = as_features(generated, "generated", dim=d, least=k + 2, why=f"k = {k}")
+    generated = as_features(generated, "generated", dim=d, k=k)
     m, found, limits = len(generated), _compare(fitted, generated), (None, None)
     if fitted.ceiling:
 
@@ -262,7 +262,7 @@ def _votes(x, dealt, *, n: int, k: int, c: int, inclusive: bool):
         # 4. Hits.
         def among(sq_radius, mask):
             padded = jnp.concatenate([sq_radius, jnp.full((1, width), -jnp.inf)])
-            hits = _within(squared, neighbours(padded), slack, inclusive) & mask
+            hits = within(squared, neighbours(padded), slack, inclusive) & mask
             return hits.any(axis=1).ravel()
 
         found = jnp.stack([among(radius, ~own), among(left_out, own)])
@@ -281,7 +281,7 @@ def _votes(x, dealt, *, n: int, k: int, c: int, inclusive: bool):
             mine = rows[at]
             xy = jnp.einsum("ad,abd->ab", x[mine], x[others], precision="highest")
             size = sq_norms[mine][:, None] + sq_norms[others]
-            inside = _within(size - 2 * xy, flat_radius[window], error * size, inclusive) & mask
+            inside = within(size - 2 * xy, flat_radius[window], error * size, inclusive) & mask
             own = (others >= n) == (mine >= n)[:, None]
             found = jnp.stack([(inside & ~own).any(axis=1), (inside & own).any(axis=1)])
             hits = hits.at[:, jnp.where(at < total, mine, total)].set(found, mode="drop")
@@ -323,8 +323,3 @@ def _radii(kth: jax.Array, following: jax.Array, inclusive: bool) -> tuple[jax.A
     radius = jnp.where(jnp.isfinite(kth), kth, -jnp.inf)
     left_out = jnp.where(jnp.isfinite(following), kth if inclusive else following, -jnp.inf)
     return radius, left_out
-
-
-def _within(squared, sq_radius, slack, inclusive: bool) -> jax.Array:
-    """Whether distances lie within radii; those equal up to the slack are on the sphere."""
-    return squared <= sq_radius + slack if inclusive else squared < sq_radius - slack
