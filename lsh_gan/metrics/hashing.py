@@ -32,33 +32,19 @@ _MARGIN = 1e-5  # relative: norms of the reference's first and last row are insi
 
 
 class Hasher(NamedTuple):
-    """A fitted hash: arrays, and what they mean.
+    """A fitted hash: arrays, and what they mean."""
 
-    Attributes:
-        spec: What was asked for.
-        origin: The row that features are moved by before anything else, float64 `[d]`.
-        centre: μ less the origin, float32 `[d]`.
-        directions: The pool, float32 `[p, d]`, of unit length.
-        members: Directions of each table, int32 `[t, digits]`.
-        thresholds: Of each digit, float32 `[t, digits]`.
-        width: Width of a digit of pstable, in units of the features, float32 `[]`.
-        radius_edges: Edges of the radius bins, float32 `[e]`.
-        digits: How many digits of each table's code count, int32 `[t]`.
-        source: Where the features come from (network, preprocessing, version); "" if unknown.
-        address_bits: s: tables of counts have 2^s addresses; 0 until their size is known.
-    """
-
-    spec: HashSpec
-    origin: np.ndarray
-    centre: jax.Array
-    directions: jax.Array
-    members: jax.Array
-    thresholds: jax.Array
-    width: jax.Array
-    radius_edges: jax.Array
-    digits: jax.Array
-    source: str = ""
-    address_bits: int = 0
+    spec: HashSpec  # what was asked for
+    origin: np.ndarray  # what features are moved by before anything else, float64 [d]
+    centre: jax.Array  # μ less the origin, float32 [d]
+    directions: jax.Array  # the pool, of unit length, float32 [p, d]
+    members: jax.Array  # directions of each table, int32 [t, digits]
+    thresholds: jax.Array  # of each digit, float32 [t, digits]
+    width: jax.Array  # of a digit of pstable, in units of the features, float32 []
+    radius_edges: jax.Array  # of the radius bins, float32 [e]
+    digits: jax.Array  # how many of each table's code count, int32 [t]
+    source: str = ""  # of the features: network, preprocessing, version; "" if unknown
+    address_bits: int = 0  # s: tables of counts have 2^s addresses; 0 until their size is known
 
     @property
     def num_bits(self) -> float:

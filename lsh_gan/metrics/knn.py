@@ -100,8 +100,8 @@ def knn_precision_recall(
 
     Raises:
         TypeError: Features that are not floating-point arrays.
-        ValueError: NaN, Inf, wrong shape, fewer than k + 2 rows, fewer in the second reference than
-            in the reference, or an option out of its range.
+        ValueError: NaN, Inf, wrong shape, too few rows (k + 2; n in the second reference), or an
+            option out of its range.
     """
     check_options(k=k, density_k=density_k, memory_mb=memory_mb)
     generated = as_features(generated, "generated", k=k)

@@ -42,18 +42,13 @@ _FEW = 0.1  # ceiling below which a score says nothing
 class Sketch(NamedTuple):
     """Counts of a set of samples in the tables of a hash.
 
-    Attributes:
-        hasher: The hash.
-        counts: Rows at each address of each table, int32 `[t, 2^s]`.
-        addresses: Of each row in each table, int32 `[t, n]`; None in a sketch of counts alone,
-            which gives precision only.
-        rows: n.
+    A sketch without addresses holds counts alone, and gives precision only.
     """
 
     hasher: Hasher
-    counts: jax.Array
-    addresses: jax.Array | None
-    rows: int
+    counts: jax.Array  # rows at each address of each table, int32 [t, 2^s]
+    addresses: jax.Array | None  # of each row in each table, int32 [t, n]
+    rows: int  # n
 
 
 class LshReference(NamedTuple):
@@ -93,23 +88,14 @@ def lsh_precision_recall(
     >>> bool(lsh_precision_recall(key, real, narrow).recall < 0.3)  # diversity is lost
     True
 
-    Args:
+    Arguments and errors as `knn_precision_recall`, where every set may also be an iterable of
+    batches: one at a time is held, beside the rows that the hash is fitted on, the first 2048 of an
+    iterable. It is also an error that tables are too large for memory. And:
+
         key: `jax.random.key`; draws the hash.
-        reference: Features `[n, d]`, or an iterable of batches, of which one at a time is held
-            beside the rows that the hash is fitted on: of an iterable the first 2048.
-        generated: Features `[m, d]`, likewise.
-        spec: Kind of hash; `HashSpec()` if None.
+        spec: Kind of hash; `HashSpec()` if None. `num_bits` of the result says what 'auto' found.
         min_count: c, at least 1. Above 1, a lone outlier makes no manifold.
         votes: Share of tables that must say yes, in (0, 1], or None for the mean over tables.
-        membership: Whether to return the membership of every sample.
-        ceiling: As `knn_precision_recall`.
-        second_reference: As `knn_precision_recall`, or an iterable of batches.
-
-    Returns:
-        The scores; `num_bits` says what 'auto' found.
-
-    Raises:
-        TypeError, ValueError: As `knn_precision_recall`; or tables are too large for memory.
     """
     if hasattr(generated, "shape") and hasattr(reference, "shape") and len(reference.shape) == 2:
         generated = as_features(generated, "generated", dim=reference.shape[1])
@@ -188,11 +174,8 @@ def lsh_score(
 def count_votes(counts: jax.Array, addresses: jax.Array, least: Any, own: Any = 0) -> jax.Array:
     """Tables that say yes to each row, by group of tables, int32 `[8, n]`; rows on all devices.
 
-    Args:
-        counts: Of the other set, int32 `[t, 2^s]`.
-        addresses: Of the rows, int32 `[t, n]`.
-        least: c.
-        own: How often each row is counted itself, scalar or `[n]`.
+    Takes the counts of the other set, the addresses of the rows, c, and how often each row is
+    counted itself, scalar or `[n]`.
     """
     n = addresses.shape[1]
     own = jnp.broadcast_to(jnp.asarray(own, jnp.int32), n)
@@ -250,8 +233,8 @@ def fit_hash(
         spec: What to fit; `HashSpec()` if None.
         rows: Size of the whole reference if it is larger than the sample; with `num_bits='auto'`
             each doubling adds one bit.
-        min_count: As `lsh_precision_recall`, for `num_bits='auto'`; `votes` likewise.
-        votes: How tables are joined.
+        min_count: As `lsh_precision_recall`, for `num_bits='auto'`.
+        votes: Likewise.
         source: Where the features come from: network, preprocessing, version. Sketches of
             different sources do not mix.
 

@@ -82,23 +82,14 @@ def lsh_knn_precision_recall(
     >>> bool(scores.recall < 0.2)  # diversity is lost
     True
 
-    Args:
+    Arguments and errors as `knn_precision_recall`, and:
+
         key: `jax.random.key`; draws the hash.
-        reference: Features `[n, d]`; this, and what is not named here, as `knn_precision_recall`.
-        generated: Features `[m, d]`, likewise.
         spec: Kind of hash; `DEFAULT`, of 12 tables, if None. Here 'auto' bits give buckets of
             O(log n) rows.
-        k: Neighbours that define a radius.
         votes: Share of tables that must say yes, in (0, 1].
-        inclusive: Ball membership by `<=`; False for `<`.
-        membership: Whether to return the membership of every sample.
-        ceiling: Whether to score the reference against itself too.
-        second_reference: A second sample of the reference distribution, at least n rows.
         bucket_rows: c, at least k + 2: candidates of each set in a bucket; `capped` says which
             share of the rows is beyond.
-
-    Raises:
-        TypeError, ValueError: As `knn_precision_recall`.
     """
     inputs.check_options(k=k, votes=votes, bucket_rows=bucket_rows)
     generated = as_features(generated, "generated", k=k)
