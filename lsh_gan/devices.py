@@ -25,9 +25,26 @@ def count() -> int:
     return jax.device_count()
 
 
-def shard_map(run: Callable, *, in_specs: Any, out_specs: Any) -> Callable:
-    """`jax.shard_map` over all devices."""
-    return jax.shard_map(run, mesh=mesh(), in_specs=in_specs, out_specs=out_specs, check_vma=False)
+def share(
+    run: Callable, *arrays: Any, in_specs: Any, out_specs: Any, join: Callable = lambda x: x
+) -> Any:
+    """Runs a function on the only device, or on all of them, each with its part of the arrays.
+
+    Args:
+        run: Function of the arrays.
+        *arrays: What it takes.
+        in_specs: How the arrays are laid over the axis 'data'; see `jax.shard_map`.
+        out_specs: How the results are.
+        join: Makes one result of those of all devices, by a collective over 'data'.
+    """
+    if count() == 1:
+        return run(*arrays)
+
+    def run_part(*parts):
+        return join(run(*parts))
+
+    options = {"in_specs": in_specs, "out_specs": out_specs, "check_vma": False}
+    return jax.shard_map(run_part, mesh=mesh(), **options)(*arrays)
 
 
 def replicate(tree: Any, *, local: bool = False) -> Any:
@@ -35,20 +52,24 @@ def replicate(tree: Any, *, local: bool = False) -> Any:
     return jax.device_put(tree, NamedSharding(mesh(local=local), PartitionSpec()))
 
 
-def split(batch: Any, *, local: bool = False) -> jax.Array:
-    """Lays the rows of `batch [n, ...]` over the devices; jitted functions of it run on all.
+def split(batch: Any, *, axis: int = 0, local: bool = False) -> jax.Array:
+    """Lays the rows of an array, along `axis`, over the devices; jitted functions of it run on all.
 
     Raises:
-        ValueError: `n` is not a multiple of the number of devices.
+        ValueError: Their number is not a multiple of the number of devices.
     """
     over = mesh(local=local)
-    if len(batch) % over.size:
-        raise ValueError(f"batch of {len(batch)} rows on {over.size} devices; expected a multiple")
-    return jax.device_put(batch, NamedSharding(over, PartitionSpec("data")))
+    rows = batch.shape[axis]
+    if rows % over.size:
+        raise ValueError(f"batch of {rows} rows on {over.size} devices; expected a multiple")
+    return jax.device_put(batch, NamedSharding(over, PartitionSpec(*[None] * axis, "data")))
 
 
-def pad_rows(array: Any, multiple: int) -> jax.Array:
-    """Rows `[n, ...]` and zeros behind, a multiple of `multiple` on each device, laid over them."""
+def pad_rows(array: Any, multiple: int = 1, *, axis: int = 0, fill: int = 0) -> jax.Array:
+    """Lays rows over the devices, and `fill` behind: a multiple of `multiple` on each device."""
     xp = np if isinstance(array, np.ndarray) else jnp
-    missing = -len(array) % (multiple * count())
-    return split(xp.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1)))
+    missing = -array.shape[axis] % (multiple * count())
+    if missing:
+        widths = [(0, missing if i == axis else 0) for i in range(array.ndim)]
+        array = xp.pad(array, widths, constant_values=fill)
+    return split(array, axis=axis)

@@ -26,28 +26,9 @@ from lsh_gan.metrics.moments import frechet_distance, kid
 from lsh_gan.metrics.scores import PrecisionRecall
 
 __all__ = [
-    "HashSpec",
-    "Hasher",
-    "KnnReference",
-    "LshKnnReference",
-    "LshReference",
-    "PrecisionRecall",
-    "Sketch",
-    "build",
-    "file_hash",
-    "fit_hash",
-    "frechet_distance",
-    "kid",
-    "knn_fit",
-    "knn_precision_recall",
-    "knn_score",
-    "load",
-    "lsh_fit",
-    "lsh_knn_fit",
-    "lsh_knn_precision_recall",
-    "lsh_knn_score",
-    "lsh_precision_recall",
-    "lsh_score",
-    "merge",
+    "HashSpec", "Hasher", "KnnReference", "LshKnnReference", "LshReference", "PrecisionRecall",
+    "Sketch", "build", "file_hash", "fit_hash", "frechet_distance", "kid", "knn_fit",
+    "knn_precision_recall", "knn_score", "load", "lsh_fit", "lsh_knn_fit",
+    "lsh_knn_precision_recall", "lsh_knn_score", "lsh_precision_recall", "lsh_score", "merge",
     "save",
-]
+]  # fmt: skip

@@ -22,17 +22,11 @@ import numpy as np
 
 
 class OnManifold(NamedTuple):
-    """Memberships.
+    """Which rows lie on a manifold, bool."""
 
-    Attributes:
-        generated: Which samples lie on the manifold of R, bool `[m]`.
-        reference: Which rows of R lie on the manifold of G, bool `[n]`.
-        left_out: Which rows of R lie on the manifold of the other rows of R, bool `[n]`.
-    """
-
-    generated: np.ndarray
-    reference: np.ndarray
-    left_out: np.ndarray
+    generated: np.ndarray  # rows of G, on the manifold of R, [m]
+    reference: np.ndarray  # rows of R, on the manifold of G, [n]
+    left_out: np.ndarray  # rows of R, on the manifold of the other rows of R, [n]
 
     def __eq__(self, other):
         return all(map(np.array_equal, self, other))
@@ -45,8 +39,8 @@ def knn(reference, generated, *, k: int = 3, inclusive: bool = True) -> OnManifo
     the distance to its k-th nearest other point of S (Kynkäänniemi et al. 2019, arXiv:1904.06991,
     equation 1). `inclusive=False` takes `<` in place of `<=`, as PyPI `prdc` does.
     """  # noqa: D205
-    one = np.zeros((1, len(reference))), np.zeros((1, len(generated)))
-    return lsh_knn(reference, generated, *one, k=k, inclusive=inclusive)
+    one_bucket = np.zeros((1, len(reference))), np.zeros((1, len(generated)))
+    return lsh_knn(reference, generated, *one_bucket, k=k, inclusive=inclusive)
 
 
 def density_coverage(reference, generated, *, k: int = 5, inclusive: bool = True):
@@ -58,13 +52,8 @@ def density_coverage(reference, generated, *, k: int = 5, inclusive: bool = True
 
 def lsh(reference_buckets, generated_buckets, *, min_count: int = 1, votes: float = 0.5):
     """A table says yes to a point when at least `min_count` points of S share its bucket there; the
-    point lies on the manifold of S when the share `votes` of the tables says yes.
-
-    Args:
-        reference_buckets: Bucket of each row of R in each table, integers `[t, n]`.
-        generated_buckets: The same of G, `[t, m]`.
-        min_count: c.
-        votes: Share of tables, in (0, 1].
+    point lies on the manifold of S when the share `votes` of the tables, in (0, 1], says yes. The
+    buckets are integers, `[t, n]` of R and `[t, m]` of G.
     """  # noqa: D205
     r, g = np.asarray(reference_buckets), np.asarray(generated_buckets)
 
@@ -75,31 +64,16 @@ def lsh(reference_buckets, generated_buckets, *, min_count: int = 1, votes: floa
 
 
 def lsh_knn(
-    reference,
-    generated,
-    reference_buckets,
-    generated_buckets,
-    *,
-    k: int = 3,
-    votes: float | None = 0.5,
-    inclusive: bool = True,
-    reference_candidates=None,
+    reference, generated, reference_buckets, generated_buckets, *, k: int = 3,
+    votes: float | None = 0.5, inclusive: bool = True, reference_candidates=None,
     generated_candidates=None,
-) -> OnManifold:
+) -> OnManifold:  # fmt: skip
     """A table says yes to a point when it lies in the ball of a candidate of its bucket. The radius
     is the distance to the k-th nearest other candidate of the bucket; with fewer there is no ball.
-    A row of R that is left out takes no part in the radii of the others.
+    A row of R that is left out takes no part in the radii of the others. With `votes=None` the
+    candidates are the rows that share a bucket in any table.
 
-    Args:
-        reference: R, `[n, d]`.
-        generated: G, `[m, d]`.
-        reference_buckets: Integers `[t, n]`.
-        generated_buckets: Integers `[t, m]`.
-        k: Neighbours that define a radius.
-        votes: Share of tables, or None: candidates are the rows that share a bucket in any table.
-        inclusive: Whether a point on the sphere lies in the ball.
-        reference_candidates: Which rows are candidates in each table, bool `[t, n]`; all if None.
-        generated_candidates: The same of G, `[t, m]`.
+    Bool `[t, n]` and `[t, m]` say which rows are candidates in each table: all if None.
     """  # noqa: D205
     r, g = np.asarray(reference_buckets), np.asarray(generated_buckets)
     in_r = np.ones(r.shape, bool) if reference_candidates is None else reference_candidates

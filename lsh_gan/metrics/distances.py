@@ -21,15 +21,10 @@ _BLOCK = 64  # rows that are computed again at once
 
 
 class Tiles(NamedTuple):
-    """A set cut into tiles; rows behind its end are infinitely far from all others.
+    """A set cut into tiles; rows behind its end are infinitely far from all others."""
 
-    Attributes:
-        rows: `[b, w, d]`.
-        sq_norms: `[b, w]`, infinite behind the end.
-    """
-
-    rows: jax.Array
-    sq_norms: jax.Array
+    rows: jax.Array  # [b, w, d]
+    sq_norms: jax.Array  # [b, w], infinite behind the end
 
     @property
     def inside(self) -> jax.Array:
@@ -82,16 +77,16 @@ def products(x: jax.Array, y: jax.Array) -> jax.Array:
 def margins(xy: jax.Array, x_sq: jax.Array, y_sq: jax.Array, sq_radius: jax.Array) -> jax.Array:
     """How far pairs are outside of a ball, relative to their size: (‖x − y‖² − r²) / (‖x‖² + ‖y‖²).
 
-    Below −e a pair is surely inside, above e surely outside; see `relative_error`.
-
-    Args:
-        xy: Inner products `[n, m]`.
-        x_sq: Squared norms `[n]`.
-        y_sq: Squared norms `[m]`.
-        sq_radius: Squared radii, `[n, 1]` or `[m]`; −inf where there is no ball.
+    Below −e a pair is surely inside, above e surely outside; see `relative_error`. Takes inner
+    products `[n, m]`, norms `[n]` and `[m]`, and radii `[n, 1]` or `[m]`, −inf where is no ball.
     """
     size = x_sq[:, None] + y_sq
     return (size - 2 * xy - sq_radius) / jnp.clip(size, 1e-30, 1e30)
+
+
+def within(squared: jax.Array, sq_radius: Any, slack: Any, inclusive: bool) -> jax.Array:
+    """Whether distances lie within radii; those equal up to the slack are on the sphere."""
+    return squared <= sq_radius + slack if inclusive else squared < sq_radius - slack
 
 
 def keep_smallest(
@@ -104,13 +99,10 @@ def keep_smallest(
     by backend.
 
     Args:
-        best: The k smallest values of each of w rows, `[k, w]`, and their numbers, int32 `[k, w]`.
-        x: A tile, in which the values of a row lie along `axis`.
+        best: The k smallest values of each of w rows, ascending, and their numbers, `[k, w]`.
+        x: A tile, in which the values of a row lie along `axis`, 0 or 1.
         first: The number of the first value.
-        axis: 0 or 1.
-
-    Returns:
-        The k smallest of both, ascending, and their numbers.
+        axis: See `x`.
     """
     k, length = len(best[0]), x.shape[axis]
     if not devices.on_cpu() or length % 128 or length < 512:
@@ -158,11 +150,8 @@ def again(flags: jax.Array, run: Callable, values: Any, total: Any) -> Any:
         flags: bool `[n]`.
         run: Function of row numbers, int32 `[64]` (n where there are fewer), and of the total, to
             the values of these rows and a new total.
-        values: Arrays `[n, ...]`.
+        values: Arrays `[n, ...]`; the new ones are returned, with the last total.
         total: Whatever is carried on.
-
-    Returns:
-        New values and the last total.
     """
 
     def step(state):

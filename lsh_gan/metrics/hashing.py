@@ -23,7 +23,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from lsh_gan import devices
-from lsh_gan.metrics.inputs import DIGIT_BITS, MAX_DIGITS, Array, HashSpec, centred, subset
+from lsh_gan.metrics.inputs import DIGIT_BITS, Array, HashSpec, centred, subset
 
 SAMPLE_ROWS = 2048  # rows that a hash is fitted on
 CENTRAL = 0.9  # share of the reference that a fit looks at
@@ -32,33 +32,19 @@ _MARGIN = 1e-5  # relative: norms of the reference's first and last row are insi
 
 
 class Hasher(NamedTuple):
-    """A fitted hash: arrays, and what they mean.
+    """A fitted hash: arrays, and what they mean."""
 
-    Attributes:
-        spec: What was asked for.
-        origin: The row that features are moved by before anything else, float64 `[d]`.
-        centre: μ less the origin, float32 `[d]`.
-        directions: The pool, float32 `[p, d]`, of unit length.
-        members: Directions of each table, int32 `[t, digits]`.
-        thresholds: Of each digit, float32 `[t, digits]`.
-        width: Width of a digit of pstable, in units of the features, float32 `[]`.
-        radius_edges: Edges of the radius bins, float32 `[e]`.
-        digits: How many digits of each table's code count, int32 `[t]`.
-        source: Where the features come from (network, preprocessing, version); "" if unknown.
-        address_bits: s: tables of counts have 2^s addresses; 0 until their size is known.
-    """
-
-    spec: HashSpec
-    origin: np.ndarray
-    centre: jax.Array
-    directions: jax.Array
-    members: jax.Array
-    thresholds: jax.Array
-    width: jax.Array
-    radius_edges: jax.Array
-    digits: jax.Array
-    source: str = ""
-    address_bits: int = 0
+    spec: HashSpec  # what was asked for
+    origin: np.ndarray  # what features are moved by before anything else, float64 [d]
+    centre: jax.Array  # μ less the origin, float32 [d]
+    directions: jax.Array  # the pool, of unit length, float32 [p, d]
+    members: jax.Array  # directions of each table, int32 [t, digits]
+    thresholds: jax.Array  # of each digit, float32 [t, digits]
+    width: jax.Array  # of a digit of pstable, in units of the features, float32 []
+    radius_edges: jax.Array  # of the radius bins, float32 [e]
+    digits: jax.Array  # how many of each table's code count, int32 [t]
+    source: str = ""  # of the features: network, preprocessing, version; "" if unknown
+    address_bits: int = 0  # s: tables of counts have 2^s addresses; 0 until their size is known
 
     @property
     def num_bits(self) -> float:
@@ -72,12 +58,7 @@ class Hasher(NamedTuple):
 
 
 class Codes(NamedTuple):
-    """Codes of a set.
-
-    Attributes:
-        digits: All digits, the first in the most significant place, uint32 `[t, n]`.
-        radius_bin: int32 `[n]`.
-    """
+    """Codes of a set: digits uint32 `[t, n]`, the first most significant, and bins int32 `[n]`."""
 
     digits: jax.Array
     radius_bin: jax.Array
@@ -86,33 +67,21 @@ class Codes(NamedTuple):
 def fit(key: jax.Array, sample: Array, spec: HashSpec, *, source: str = "") -> Hasher:
     """Fits a hash; all digits that were drawn count, until `fit_num_bits` chooses.
 
-    Args:
-        key: `jax.random.key`; draws directions, members of tables and thresholds.
-        sample: Checked features of the reference, `[n, d]`; of more than `SAMPLE_ROWS`, so many
-            are taken.
-        spec: What to fit.
-        source: Where the features come from.
+    The sample holds checked features of the reference, `[n, d]`; of more than `SAMPLE_ROWS` rows
+    so many are taken. Arguments else as `lsh.fit_hash`.
     """
     origin = np.asarray(sample[0], np.float64)
     if len(sample) > SAMPLE_ROWS:
         sample = sample[subset(len(sample), SAMPLE_ROWS)]
     arrays = _fit(key, centred(sample, origin), spec=spec)
-    digits = _drawn(spec) if spec.num_bits == "auto" else spec.num_bits
+    digits = spec.max_digits if spec.num_bits == "auto" else spec.num_bits
     return Hasher(spec, origin, *arrays, jnp.full(spec.num_tables, digits, jnp.int32), source)
-
-
-def _drawn(spec: HashSpec) -> int:
-    """Digits that are drawn for each table: with a pool more of them cost nothing."""
-    most = MAX_DIGITS[spec.family]
-    if spec.num_directions:
-        return min(most, spec.num_directions)
-    return most if spec.num_bits == "auto" else max(1, spec.num_bits)
 
 
 @functools.partial(jax.jit, static_argnames="spec")
 def _fit(key, x, *, spec: HashSpec):
     n, d = x.shape
-    tables, digits = spec.num_tables, _drawn(spec)
+    tables, digits = spec.num_tables, spec.max_digits
     pool = spec.num_directions or tables * digits
     for_directions, for_members, for_thresholds = jax.random.split(key, 3)
     directions = jax.random.normal(for_directions, (pool, d))
@@ -123,16 +92,13 @@ def _fit(key, x, *, spec: HashSpec):
     else:
         members = jnp.arange(pool, dtype=jnp.int32).reshape(tables, digits)
 
-    def norms_about(centre):
-        return jnp.linalg.norm(x - centre, axis=1)
+    def central_about(centre):
+        norms = jnp.linalg.norm(x - centre, axis=1)
+        return norms <= jnp.quantile(norms, CENTRAL), norms
 
-    def is_central(norms):
-        return norms <= jnp.quantile(norms, CENTRAL)
-
-    weights = is_central(norms_about(x.mean(axis=0)))
+    weights, _ = central_about(x.mean(axis=0))
     centre = jnp.matmul(weights.astype(x.dtype), x, precision="highest") / weights.sum()
-    norms = norms_about(centre)
-    central = is_central(norms)
+    central, norms = central_about(centre)
     projections = jnp.matmul(directions, (x - centre).T, precision="highest")
 
     uniform = jax.random.uniform(for_thresholds, (tables, digits))
@@ -154,8 +120,8 @@ def _fit(key, x, *, spec: HashSpec):
         share = CENTRAL * np.arange(1, spec.radius_bins + 1) / spec.radius_bins
         row = np.minimum(share * (n - 1), n - 2).astype(np.int32)
         inner = (ordered[row] + ordered[row + 1]) / 2
-        ends = ordered[0] * (1 - _MARGIN), ordered[-1] * (1 + _MARGIN)
-        edges = jnp.concatenate([ends[0][None], inner, ends[1][None]])
+        first, last = ordered[:1] * (1 - _MARGIN), ordered[-1:] * (1 + _MARGIN)
+        edges = jnp.concatenate([first, inner, last])
     return centre, directions, members, thresholds, width, edges
 
 
@@ -164,23 +130,19 @@ def encode(hasher: Hasher, features: Array) -> Codes:
     if features.dtype == np.float64:  # moved here, and by nothing on the device
         features = centred(features, hasher.origin)
         hasher = hasher._replace(origin=np.zeros_like(hasher.origin))
-    n = len(features)
-    if devices.count() == 1 and n >= _CHUNK:
-        return _encode(hasher.arrays, jnp.asarray(features), bits=DIGIT_BITS[hasher.spec.family])
-    rows = devices.pad_rows(features, _CHUNK)
-    codes = _encode_sharded(hasher.arrays, rows, bits=DIGIT_BITS[hasher.spec.family])
-    return Codes(codes.digits[:, :n], codes.radius_bin[:n])
-
-
-@functools.partial(jax.jit, static_argnames="bits")
-def _encode_sharded(arrays, x, *, bits: int):
-    run = functools.partial(_encode, bits=bits)
-    out = Codes(P(None, "data"), P("data"))
-    return devices.shard_map(run, in_specs=(P(), P("data")), out_specs=out)(arrays, x)
+    n, whole = len(features), devices.count() == 1 and len(features) >= _CHUNK
+    rows = jnp.asarray(features) if whole else devices.pad_rows(features, _CHUNK)
+    codes = _encode(hasher.arrays, rows, bits=DIGIT_BITS[hasher.spec.family])
+    return codes if whole else Codes(codes.digits[:, :n], codes.radius_bin[:n])
 
 
 @functools.partial(jax.jit, static_argnames="bits")
 def _encode(arrays, x, *, bits: int) -> Codes:
+    run, out = functools.partial(_encode_rows, bits=bits), Codes(P(None, "data"), P("data"))
+    return devices.share(run, arrays, x, in_specs=(P(), P("data")), out_specs=out)
+
+
+def _encode_rows(arrays, x, *, bits: int) -> Codes:
     origin, centre, directions, members, thresholds, width, edges = arrays
     offsets = jnp.matmul(directions, centre, precision="highest")[:, None]
 
@@ -216,17 +178,18 @@ def _encode(arrays, x, *, bits: int) -> Codes:
 
 def buckets(hasher: Hasher, codes: Codes) -> jax.Array:
     """Bucket of each row in each table, uint32 `[t, n]`: its digits and radius bin, mixed."""
-    return _buckets(*codes, hasher.digits, hasher.spec)
+    return _buckets(codes, hasher.digits, spec=hasher.spec)
 
 
-@functools.partial(jax.jit, static_argnums=3)
-def _buckets(digits, radius_bin, kept, spec: HashSpec) -> jax.Array:
-    return jax.vmap(_bucket, in_axes=(0, None, 0, None))(digits, radius_bin, kept, spec)
+@functools.partial(jax.jit, static_argnames="spec")
+def _buckets(codes, kept, *, spec: HashSpec) -> jax.Array:
+    bucket = functools.partial(_bucket, spec=spec)
+    return jax.vmap(bucket, in_axes=(0, None, 0))(*codes, kept)
 
 
 def _bucket(digits, radius_bin, kept, spec: HashSpec) -> jax.Array:
     """Buckets in one table, uint32 `[n]`, of which the first `kept` digits count."""
-    unused = DIGIT_BITS[spec.family] * (_drawn(spec) - kept)
+    unused = DIGIT_BITS[spec.family] * (spec.max_digits - kept)
     radius = (radius_bin + 1).astype(jnp.uint32) * np.uint32(0x9E3779B9)
     return _mix((digits >> unused.astype(jnp.uint32)) + radius)
 
@@ -251,10 +214,19 @@ def addresses(buckets: jax.Array, bits: int) -> jax.Array:
     return (buckets >> np.uint32(32 - bits)).astype(jnp.int32)
 
 
-def count(addresses: jax.Array, bits: int, weights: Any = 1) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=1)
+def _count(addresses: jax.Array, bits: int) -> jax.Array:
+    def run(addresses):
+        tables = jnp.zeros((len(addresses), 2**bits), jnp.int32)
+        return tables.at[jnp.arange(len(addresses))[:, None], addresses].add(1, mode="drop")
+
+    join, rows = functools.partial(lax.psum, axis_name="data"), P(None, "data")
+    return devices.share(run, addresses, in_specs=rows, out_specs=P(), join=join)
+
+
+def count(addresses: jax.Array, bits: int) -> jax.Array:
     """Rows at each address of each table, int32 `[t, 2^bits]`, of addresses `[t, n]`."""
-    tables = jnp.zeros((len(addresses), 2**bits), jnp.int32)
-    return tables.at[jnp.arange(len(addresses))[:, None], addresses].add(weights)
+    return _count(devices.pad_rows(addresses, axis=1, fill=2**bits), bits)
 
 
 def fit_num_bits(
@@ -266,31 +238,21 @@ def fit_num_bits(
     the metric, falls with the total number of digits of all tables: a bisection finds the most that
     keep it at `ceiling_target`.
 
-    Args:
-        hasher: A hasher of which all digits count.
-        codes: Codes of the reference, or of a sample of it.
-        min_count: Others that a bucket must hold.
-        votes: Share of tables that must say yes, or None for the mean over tables.
-        doublings: How often the sample must be doubled to have the size of the reference; each
-            doubling adds one bit.
+    The codes are those of the reference, or of a sample that must be doubled `doublings` times to
+    have its size: each doubling adds one bit. `min_count` is the number of others that a bucket
+    must hold, `votes` the share of tables that must say yes, or None for their mean.
     """
     spec = hasher.spec
     extra = round(doublings * spec.num_tables / DIGIT_BITS[spec.family])
-    digits = _fit_num_bits(
-        codes, jnp.int32(min_count), jnp.int32(extra), spec=spec,
-        needed=None if votes is None else needed_votes(votes, spec.num_tables),
-    )  # fmt: skip
-    return hasher._replace(digits=digits)
-
-
-def needed_votes(votes: float, tables: int) -> int:
-    """Tables that must say yes; a share that is exactly met counts."""
-    return max(1, int(np.ceil(votes * tables - 1e-9)))
+    # A share that is exactly met counts.
+    needed = None if votes is None else max(1, int(np.ceil(votes * spec.num_tables - 1e-9)))
+    kept = _fit_num_bits(codes, jnp.int32(min_count), jnp.int32(extra), spec=spec, needed=needed)
+    return hasher._replace(digits=kept)
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "needed"))
 def _fit_num_bits(codes, min_count, extra, *, spec: HashSpec, needed: int | None):
-    tables, limit = spec.num_tables, spec.num_tables * _drawn(spec)
+    tables, limit = spec.num_tables, spec.num_tables * spec.max_digits
     bits = address_bits(codes.digits.shape[1])
     central = (codes.radius_bin >= 1) & (codes.radius_bin <= spec.radius_bins)
     central = jnp.where(central.any(), central, True)

@@ -70,30 +70,27 @@ class HashSpec:
 
     @property
     def max_digits(self) -> int:
-        """Digits that are drawn for a table; how many of them count is `Hasher.digits`."""
+        """Digits that are drawn for a table: with a pool, more than count cost nothing."""
         most = MAX_DIGITS[self.family]
-        return min(most, self.num_directions) if self.num_directions else most
+        if self.num_directions:
+            return min(most, self.num_directions)
+        return most if self.num_bits == "auto" else max(1, self.num_bits)
 
 
-def check_options(
-    *,
-    k: int | None = None,
-    density_k: int | None = None,
-    votes: float | None = None,
-    min_count: int | None = None,
-    bucket_rows: int | None = None,
-    memory_mb: float | None = None,
-) -> None:
-    """Raises ValueError, with name, value and range, unless options that are given are in range."""
-    for name, value in (("k", k), ("density_k", density_k), ("min_count", min_count)):
-        if value is not None:
-            _check_range(name, value, 1, 1024)
-    if bucket_rows is not None:
-        _check_range("bucket_rows", bucket_rows, (k or 0) + 2, 1024)
-    if votes is not None and not 0 < votes <= 1:
-        raise ValueError(f"votes = {votes}; expected a share in (0, 1].")
-    if memory_mb is not None and not memory_mb >= 1:
-        raise ValueError(f"memory_mb = {memory_mb}; expected at least 1.")
+def check_options(**options: Any) -> None:
+    """Raises ValueError, with name, value and range, unless all are in range, or None.
+
+    Options are k, density_k, min_count, bucket_rows, votes and memory_mb.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in ("k", "density_k", "min_count", "bucket_rows"):
+        if name in given:
+            low = given.get("k", 0) + 2 if name == "bucket_rows" else 1
+            _check_range(name, given[name], low, 1024)
+    if not 0 < given.get("votes", 1) <= 1:
+        raise ValueError(f"votes = {given['votes']}; expected a share in (0, 1].")
+    if not given.get("memory_mb", 1) >= 1:
+        raise ValueError(f"memory_mb = {given['memory_mb']}; expected at least 1.")
 
 
 def _check_range(name: str, value: Any, low: int, high: int, hint: str = "") -> None:
@@ -103,26 +100,17 @@ def _check_range(name: str, value: Any, low: int, high: int, hint: str = "") -> 
 
 
 def as_features(
-    features: Any,
-    source: str,
-    *,
-    dim: int | None = None,
-    least: int = 2,
-    why: str = "",
-    first_row: int = 0,
+    features: Any, source: str, *, dim: int = 0, least: int = 2, k: int = 0, first_row: int = 0
 ) -> Array:
-    """Returns features as one checked array.
+    """Returns features `[n, d]` as one checked NumPy or JAX array, float64 if they are, or float32.
 
     Args:
-        features: NumPy, JAX or torch array `[n, d]`, or whatever has `__array__` or `__dlpack__`.
+        features: NumPy, JAX or torch array, or whatever has `__array__` or `__dlpack__`.
         source: What the set is called in messages ("reference").
-        dim: Expected d, or None.
+        dim: Expected d; 0 takes any.
         least: Fewest rows.
-        why: What needs so many rows, for the message ("k = 3").
+        k: Neighbours of a ball: at least k + 2 rows.
         first_row: Number of row 0 in the whole set, of a set that arrives in batches.
-
-    Returns:
-        NumPy or JAX array `[n, d]`, float32, or float64 where it came so.
 
     Raises:
         TypeError: Not an array, sparse, or not real floating point.
@@ -136,10 +124,10 @@ def as_features(
         )
     if features.ndim != 2 or not features.shape[1]:
         raise ValueError(f"{source} has shape {tuple(features.shape)}; expected [rows, d].")
-    if dim is not None and features.shape[1] != dim:
+    if dim and features.shape[1] != dim:
         raise ValueError(f"{source} has d = {features.shape[1]}; the other set has d = {dim}.")
+    why, least = (f"k = {k} needs", k + 2) if k else ("expected", least)
     if len(features) < least:
-        why = f"{why} needs" if why else "expected"
         raise ValueError(f"{source} has {len(features)} rows; {why} at least {least}.")
     features = features if features.dtype == np.float64 else features.astype(np.float32)
     xp = np if isinstance(features, np.ndarray) else jnp
@@ -148,6 +136,24 @@ def as_features(
     if not abs(total) < 1e15:  # NaN and Inf among others
         _check_values(np.asarray(features), source, first_row)
     return features
+
+
+def as_references(reference: Any, second: Any, k: int) -> tuple[Array, Array | None]:
+    """Checked features of a reference whose balls have k neighbours, and of a second, or None."""
+    reference = as_features(reference, "reference", k=k)
+    if second is not None:
+        second = as_features(second, "second reference", dim=reference.shape[1])
+        check_second(len(reference), len(second))
+    return reference, second
+
+
+def check_second(rows: int, second_rows: int) -> None:
+    """Raises ValueError if a second reference has fewer rows than the reference."""
+    if second_rows < rows:
+        raise ValueError(
+            f"second reference has {second_rows} rows; the reference has {rows}: give at least as "
+            "many, or none, and the ceilings come from the reference alone."
+        )
 
 
 def _check_values(features: np.ndarray, source: str, first_row: int) -> None:
@@ -183,17 +189,13 @@ def _as_array(features: Any, source: str) -> Array:
     )
 
 
-def origin_of(*sets: Array | None) -> np.ndarray:
-    """The first row of the first set, float64 `[d]`: what all sets are moved by.
-
-    Differences of features from it are exact where float32 holds the features with room to spare,
-    so that scores do not change when all sets are moved.
-    """
-    return np.asarray(sets[0][0], np.float64)
-
-
 def centred(features: Array, origin: np.ndarray) -> jax.Array:
-    """Features less the origin, float32 `[n, d]`, on the device; float64 ones are moved first."""
+    """Features less the origin, float32 `[n, d]`, on the device; float64 ones are moved first.
+
+    The origin is the first row of the reference, float64 `[d]`. Differences of features from it are
+    exact where float32 holds the features with room to spare, so that scores do not change when all
+    sets are moved.
+    """
     if features.dtype == np.float64:
         return jnp.asarray((np.asarray(features) - origin).astype(np.float32))
     return _subtract(jnp.asarray(features), origin.astype(np.float32))
@@ -204,7 +206,7 @@ def _subtract(features, origin):
     return features - origin
 
 
-def batches(features: Any, source: str, *, dim: int | None = None) -> Iterator[Array]:
+def batches(features: Any, source: str, *, dim: int = 0) -> Iterator[Array]:
     """Yields checked batches `[*, d]` of an array, or of an iterable of arrays.
 
     Raises:

@@ -32,40 +32,26 @@ from jax.sharding import PartitionSpec as P
 
 from lsh_gan import devices
 from lsh_gan.metrics import distances
-from lsh_gan.metrics.distances import Tiles, again, keep_smallest, margins, products
-from lsh_gan.metrics.inputs import Array, as_features, check_options, subset
-from lsh_gan.metrics.scores import PrecisionRecall, result, summarise
+from lsh_gan.metrics.distances import Tiles, again, keep_smallest, margins, products, within
+from lsh_gan.metrics.inputs import Array, as_features, as_references, check_options
+from lsh_gan.metrics.scores import PrecisionRecall, ceilings, result, summarise
 
 _SPARE = 3  # neighbours that are found beyond those that radii need
 _CHUNK = 16  # rows whose neighbours' features are fetched at once
 
 
 class Balls(NamedTuple):
-    """The balls of a set.
+    """The balls of a set; of its tiles, rows behind the end included."""
 
-    Attributes:
-        sq_radii: Squared radii of precision or recall, and of density, float64 `[n, 2]`.
-        covered: Which rows lie in the ball of another row, each left out in turn, bool `[n]`.
-    """
-
-    sq_radii: jax.Array
-    covered: jax.Array
+    sq_radii: jax.Array  # of precision or recall, and of density, float64 [n, 2]
+    covered: jax.Array  # which rows lie in the ball of another, each left out in turn, bool [n]
 
 
 class KnnReference(NamedTuple):
     """What the score of a generated set needs of the reference.
 
-    Attributes:
-        features: R as it came, `[n, d]`.
-        tiles: R for the kernels.
-        origin: What features are moved by, float64 `[d]`.
-        balls: Of R.
-        k: Neighbours of precision and recall.
-        density_k: Neighbours of density and coverage.
-        inclusive: Whether a point on a sphere lies in the ball.
-        memory_mb: Bound of the tiles.
-        ceiling: Whether scores come with their ceilings.
-        second: A second reference sample, or None.
+    `features` are R as it came, `tiles` and `balls` those of R less the `origin`, float64 `[d]`;
+    the options are those of `knn_precision_recall`.
     """
 
     features: Array
@@ -112,18 +98,14 @@ def knn_precision_recall(
         density_k: Neighbours of density and coverage.
         memory_mb: Bound of the tiles of distances, in MiB.
 
-    Returns:
-        The scores; see `PrecisionRecall`.
-
     Raises:
         TypeError: Features that are not floating-point arrays.
-        ValueError: NaN, Inf, wrong shape, fewer than k + 2 rows, fewer in the second reference than
-            in the reference, or an option out of its range.
+        ValueError: NaN, Inf, wrong shape, too few rows (k + 2; n in the second reference), or an
+            option out of its range.
     """
     check_options(k=k, density_k=density_k, memory_mb=memory_mb)
-    least = {"least": k + 2, "why": f"k = {k}"}
-    reference = as_features(reference, "reference", **least)
-    generated = as_features(generated, "generated", dim=reference.shape[1], **least)
+    reference = as_features(reference, "reference", k=k)
+    generated = as_features(generated, "generated", dim=reference.shape[1], k=k)
     fitted = knn_fit(
         reference, k=k, inclusive=inclusive, ceiling=ceiling, second_reference=second_reference,
         density_k=density_k, memory_mb=memory_mb,
@@ -143,60 +125,41 @@ def knn_fit(
 ) -> KnnReference:
     """Computes what depends on the reference alone; arguments as `knn_precision_recall`."""
     check_options(k=k, density_k=density_k, memory_mb=memory_mb)
-    reference = as_features(reference, "reference", least=k + 2, why=f"k = {k}")
-    n, d = reference.shape
-    if second_reference is not None:
-        why = "the reference has as many, which a ceiling"
-        second_reference = as_features(
-            second_reference, "second reference", dim=d, least=n, why=why
-        )
+    reference, second = as_references(reference, second_reference, k)
     origin = np.asarray(reference[0], np.float64)
     tiles = distances.tile(reference, origin, memory_mb)
     balls = find_balls(tiles, k, density_k, inclusive)
     return KnnReference(
-        reference, tiles, origin, balls, k, density_k, inclusive, memory_mb, ceiling,
-        second_reference,
-    )  # fmt: skip
+        reference, tiles, origin, balls, k, density_k, inclusive, memory_mb, ceiling, second
+    )
 
 
 def knn_score(fitted: KnnReference, generated: Any, *, membership: bool = False) -> PrecisionRecall:
     """Scores `generated` `[m, d]` against a fitted reference; see `knn_precision_recall`."""
-    n, d = fitted.features.shape
-    least = {"least": fitted.k + 2, "why": f"k = {fitted.k}"}
-    generated = as_features(generated, "generated", dim=d, **least)
-    g = distances.tile(generated, fitted.origin, fitted.memory_mb)
-    found = compare(fitted, g)
-    extra, m = {}, len(generated)
+    (n, d), k = fitted.features.shape, fitted.k
+    generated = as_features(generated, "generated", dim=d, k=k)
+    m, g = len(generated), distances.tile(generated, fitted.origin, fitted.memory_mb)
+    found, limits, extra = compare(fitted, g), (None, None), {}
+    if fitted.ceiling:
+        left_out = jnp.sum(fitted.balls.covered, where=fitted.tiles.inside)
+        compare_sample = functools.partial(_compare_sample, fitted)
+        limits = ceilings(fitted.features, fitted.second, m, left_out, compare_sample)
     if n > fitted.density_k:
         density = jnp.sum(found.density, where=g.inside)
         coverage = jnp.sum(found.covered, where=fitted.tiles.inside)
         extra = {"density": (density, m * fitted.density_k), "coverage": (coverage, n)}
     return result(
         summarise(found.precise, g.inside), summarise(found.recalled, fitted.tiles.inside),
-        _ceilings(fitted, m), membership=membership, rows=(n, m), extra=extra, k=fitted.k,
+        limits, membership=membership, rows=(n, m), extra=extra, k=k,
     )  # fmt: skip
 
 
-def _ceilings(fitted: KnnReference, m: int) -> tuple[Any, Any]:
-    """What a sample of the reference distribution scores; recall of as many rows as G has."""
-    n, inside, second = len(fitted.features), fitted.tiles.inside, fitted.second
-    if not fitted.ceiling:
-        return None, None
-    above = jnp.sum(fitted.balls.covered, where=inside), n
-    if second is None and m >= n:
-        return above, above
-    rows = subset(n if second is None else len(second), min(m, n))
-    sample = (fitted.features if second is None else second)[rows]
+def _compare_sample(fitted: KnnReference, sample: Array) -> tuple[jax.Array, ...]:
+    """What `ceilings` needs of a sample of the reference distribution."""
     tiles = distances.tile(sample, fitted.origin, fitted.memory_mb)
     balls = find_balls(tiles, fitted.k, 1, fitted.inclusive)
-    recalled = compare(fitted, tiles, balls).recalled
-    if second is not None:
-        tiles = distances.tile(second, fitted.origin, fitted.memory_mb)
-        precise = compare(fitted, tiles).precise
-        above = jnp.sum(precise, where=tiles.inside), len(second)
-    else:  # a row of the sample covers itself, and is judged by the others
-        recalled = recalled.at[rows].set(balls.covered[: len(rows)])
-    return above, (jnp.sum(recalled, where=inside), n)
+    found, rows = compare(fitted, tiles, balls), len(sample)
+    return found.precise[:rows], found.recalled[: len(fitted.features)], balls.covered[:rows]
 
 
 def find_balls(tiles: Tiles, k: int, density_k: int, inclusive: bool) -> Balls:
@@ -212,10 +175,6 @@ def nearest_others(tiles: Tiles, k: int) -> tuple[jax.Array, jax.Array]:
 
     Each pair of tiles is multiplied once, for the rows of both; pairs are dealt to the devices.
 
-    Args:
-        tiles: The set.
-        k: How many.
-
     Returns:
         Lower bounds of their squared distances, ascending, float32 `[b · w, k]`, infinite where
         there are fewer, and their rows, int32: all others are at least as far as the last bound.
@@ -223,12 +182,9 @@ def nearest_others(tiles: Tiles, k: int) -> tuple[jax.Array, jax.Array]:
     count, width, d = tiles.rows.shape
     low = tiles.sq_norms * (1 - distances.relative_error(jnp.float32, d))
     pairs = np.stack(np.triu_indices(count), axis=1).astype(np.int32)
-    share = -(-len(pairs) // devices.count())
-    missing = share * devices.count() - len(
-        pairs
-    )  # updates of tiles that are not there are dropped
+    missing = -len(pairs) % devices.count()
     pairs = np.pad(pairs, ((0, missing), (0, 0)), constant_values=count)
-    pairs = jnp.asarray(pairs.reshape(share, devices.count(), 2).swapaxes(0, 1))
+    pairs = jnp.asarray(pairs.reshape(-1, devices.count(), 2).swapaxes(0, 1))
 
     def step(best, pair):
         i, j = pair  # beyond the last tile where a device has a pair less: updates are dropped
@@ -248,19 +204,12 @@ def nearest_others(tiles: Tiles, k: int) -> tuple[jax.Array, jax.Array]:
         best = jnp.full(shape, jnp.inf), jnp.zeros(shape, jnp.int32)
         return lax.scan(step, best, pairs[0])[0]
 
-    def run_share(pairs):
-        def side_by_side(v):  # of all devices, [devices, count, k, width]
-            v = lax.all_gather(v, "data")
-            return v.swapaxes(0, 1).reshape(count, -1, width)
-
-        values, rows = jax.tree.map(side_by_side, run(pairs))
+    def join(best):  # of all devices, each [count, k, width]
+        values, rows = (lax.all_gather(v, "data", axis=1, tiled=True) for v in best)
         order = jnp.argsort(values, axis=1)[:, :k]
-        return jax.tree.map(lambda v: jnp.take_along_axis(v, order, axis=1), (values, rows))
+        return tuple(jnp.take_along_axis(v, order, axis=1) for v in (values, rows))
 
-    if devices.count() > 1:
-        best = devices.shard_map(run_share, in_specs=P("data"), out_specs=P())(pairs)
-    else:
-        best = run(pairs)
+    best = devices.share(run, pairs, in_specs=P("data"), out_specs=P(), join=join)
     return jax.tree.map(lambda v: v.swapaxes(1, 2).reshape(-1, k), best)
 
 
@@ -290,11 +239,8 @@ def _find_balls(tiles: Tiles, bounds, near, *, k, density_k, inclusive) -> Balls
             left_out = ordered[:, k - 1] if inclusive else ordered[:, k]
             return ordered[:, [k - 1, density_k - 1]], left_out
 
-        def inside(squared, sq_radius, slack):
-            return squared <= sq_radius + slack if inclusive else squared < sq_radius - slack
-
         sq_radii, left_out = radii(ordered)
-        hits = inside(ordered, left_out[:, None], slack[:, None])
+        hits = within(ordered, left_out[:, None], slack[:, None], inclusive)
         covered = jnp.zeros(n, bool).at[jnp.take_along_axis(near, order, axis=1)].max(hits)
         # Open: another row may be nearer than the last one needed, or lie in the ball as well.
         is_open = (bounds[:, -1] < ordered[:, needed - 1]) | hits[:, -1]
@@ -313,26 +259,19 @@ def _find_balls(tiles: Tiles, bounds, near, *, k, density_k, inclusive) -> Balls
             ordered = jnp.sort(squared, axis=1)[:, :needed]
             sq_radii, left_out = radii(ordered)
             slack = tolerance * jnp.where(tiles.inside, my_sq[:, None] + sq_norms, 0)
-            hits = inside(squared, left_out[:, None], slack) & (rows < n)[:, None]
+            hits = within(squared, left_out[:, None], slack, inclusive) & (rows < n)[:, None]
             return sq_radii, covered | hits.any(axis=0)
 
         return Balls(*again(is_open, with_all, sq_radii, covered))
 
 
 class Compared(NamedTuple):
-    """How two sets lie to each other.
+    """How two sets lie to each other; of their tiles, rows behind the ends included."""
 
-    Attributes:
-        precise: Which rows of G lie in a ball of R, bool `[m]`.
-        density: How many balls of R, those of density, hold each row of G, int32 `[m]`.
-        recalled: Which rows of R lie in a ball of G, bool `[n]`.
-        covered: Which balls of R, those of density, hold a row of G, bool `[n]`.
-    """
-
-    precise: jax.Array
-    density: jax.Array
-    recalled: jax.Array
-    covered: jax.Array
+    precise: jax.Array  # which rows of G lie in a ball of R, bool [m]
+    density: jax.Array  # how many balls of R, those of density, hold each row of G, int32 [m]
+    recalled: jax.Array  # which rows of R lie in a ball of G, bool [n]
+    covered: jax.Array  # which balls of R, those of density, hold a row of G, bool [n]
 
 
 def compare(fitted: KnnReference, g: Tiles, balls: Balls | None = None) -> Compared:
@@ -347,17 +286,15 @@ def _compare(r: Tiles, g: Tiles, r_sq_radii, g_sq_radii, *, inclusive: bool) -> 
     """Steps 3 and 4."""
     d = r.rows.shape[2]
     error = distances.relative_error(jnp.float32, d)
-    r_radii, g_radii = (
-        radii.reshape(*tiles.sq_norms.shape, -1)
-        for tiles, radii in ((r, r_sq_radii), (g, g_sq_radii))
-    )
+    r_radii = r_sq_radii.reshape(*r.sq_norms.shape, 2)
+    g_radii = g_sq_radii.reshape(*g.sq_norms.shape, 1)
     of_g, of_r = _least_margins(r, g, r_radii, g_radii, error)
     precise, surely, perhaps, recalled, covered = (v.ravel() for v in (*of_g, *of_r))
     with jax.enable_x64(True):
         tolerance = distances.relative_error(jnp.float64, d)
 
         def holds(margin):
-            return margin <= tolerance if inclusive else margin < -tolerance
+            return within(margin, 0, tolerance, inclusive)
 
         def compare_with(x, tiles, y_radii, reduce):
             """Reduces the margins of rows x to all tiles, each with all of its radii."""
@@ -382,10 +319,8 @@ def _compare(r: Tiles, g: Tiles, r_sq_radii, g_sq_radii, *, inclusive: bool) -> 
 
         def decide_r(rows, _):
             def reduce(margins_to, radii):
-                own = r_sq_radii[rows, 1][:, None]
-                return holds(margins_to(radii[:, 0])).any(axis=1), holds(margins_to(own)).any(
-                    axis=1
-                )
+                radii = radii[:, 0], r_sq_radii[rows, 1][:, None]
+                return tuple(holds(margins_to(x)).any(axis=1) for x in radii)
 
             found = compare_with(r.flat[rows], g, g_radii, reduce)
             return jax.tree.map(lambda v: v.any(axis=0), found), None
@@ -433,10 +368,7 @@ def _least_margins(r: Tiles, g: Tiles, r_sq_radii, g_sq_radii, error: float):
         of_r, of_g = lax.scan(with_tile_of_g, start, (*g, g_radii))
         return of_g, of_r
 
-    def run_share(g, g_radii):
-        of_g, of_r = run(g, g_radii)
-        return lax.all_gather(of_g, "data", tiled=True), lax.pmin(of_r, "data")
+    def join(found):
+        return lax.all_gather(found[0], "data", tiled=True), lax.pmin(found[1], "data")
 
-    if devices.count() == 1:
-        return run(g, g_radii)
-    return devices.shard_map(run_share, in_specs=P("data"), out_specs=P())(g, g_radii)
+    return devices.share(run, g, g_radii, in_specs=P("data"), out_specs=P(), join=join)

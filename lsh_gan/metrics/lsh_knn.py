@@ -29,12 +29,12 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from lsh_gan import devices
-from lsh_gan.metrics import distances, hashing
-from lsh_gan.metrics.distances import products
+from lsh_gan.metrics import distances, hashing, inputs, scores
+from lsh_gan.metrics.distances import products, within
 from lsh_gan.metrics.hashing import Hasher
-from lsh_gan.metrics.inputs import Array, HashSpec, as_features, centred, check_options, subset
+from lsh_gan.metrics.inputs import Array, HashSpec, as_features
 from lsh_gan.metrics.lsh import fit_and_encode
-from lsh_gan.metrics.scores import GROUPS, PrecisionRecall, aggregate_votes, group_count, result
+from lsh_gan.metrics.scores import GROUPS, PrecisionRecall, Summary
 
 DEFAULT = HashSpec(num_tables=12)
 # `num_bits='auto'`: other rows in the bucket of a row that is recognised, over log2(n).
@@ -45,16 +45,8 @@ _BEYOND = 64  # rows beyond the cap that are compared at once
 class LshKnnReference(NamedTuple):
     """What the score of a generated set needs of the reference.
 
-    Attributes:
-        hasher: The hash.
-        features: R as it came, `[n, d]`.
-        buckets: Of R, uint32 `[t, n]`.
-        k: Neighbours that define a radius.
-        bucket_rows: c, candidates of each set in a bucket.
-        votes: Share of tables that must say yes.
-        inclusive: Whether a point on a sphere lies in the ball.
-        ceiling: Whether scores come with their ceilings.
-        second: A second reference sample, or None.
+    `features` are R as it came, `buckets` those of R, uint32 `[t, n]`; the options are those of
+    `lsh_knn_precision_recall`.
     """
 
     hasher: Hasher
@@ -90,34 +82,18 @@ def lsh_knn_precision_recall(
     >>> bool(scores.recall < 0.2)  # diversity is lost
     True
 
-    Args:
+    Arguments and errors as `knn_precision_recall`, and:
+
         key: `jax.random.key`; draws the hash.
-        reference: Features `[n, d]`, floating point: NumPy, JAX, torch, DLPack.
-        generated: Features `[m, d]`, likewise.
         spec: Kind of hash; `DEFAULT`, of 12 tables, if None. Here 'auto' bits give buckets of
             O(log n) rows.
-        k: Neighbours that define a radius.
         votes: Share of tables that must say yes, in (0, 1].
-        inclusive: Ball membership by `<=`; False for `<`.
-        membership: Whether to return the membership of every sample, bool.
-        ceiling: Whether to score the reference against itself too.
-        second_reference: A second sample of the reference distribution, at least n rows; gives the
-            ceiling instead.
         bucket_rows: c, at least k + 2: candidates of each set in a bucket; `capped` says which
             share of the rows is beyond.
-
-    Returns:
-        The scores; see `PrecisionRecall`.
-
-    Raises:
-        TypeError: Features that are not floating-point arrays.
-        ValueError: NaN, Inf, wrong shape, fewer than k + 2 rows, fewer in the second reference than
-            in the reference, or an option out of its range.
     """
-    check_options(k=k, votes=votes, bucket_rows=bucket_rows)
-    least = {"least": k + 2, "why": f"k = {k}"}
-    reference = as_features(reference, "reference", **least)
-    generated = as_features(generated, "generated", dim=reference.shape[1], **least)
+    inputs.check_options(k=k, votes=votes, bucket_rows=bucket_rows)
+    reference = as_features(reference, "reference", k=k)
+    generated = as_features(generated, "generated", dim=reference.shape[1], k=k)
     fitted = lsh_knn_fit(
         key, reference, spec=spec, k=k, votes=votes, inclusive=inclusive, ceiling=ceiling,
         second_reference=second_reference, bucket_rows=bucket_rows,
@@ -139,23 +115,16 @@ def lsh_knn_fit(
     source: str = "",
 ) -> LshKnnReference:
     """Fits the hash; arguments as `lsh_knn_precision_recall`, and `source` as `fit_hash`."""
-    check_options(k=k, votes=votes, bucket_rows=bucket_rows)
-    reference = as_features(reference, "reference", least=k + 2, why=f"k = {k}")
-    n, d = reference.shape
-    if second_reference is not None:
-        why = "the reference has as many, which a ceiling"
-        second_reference = as_features(
-            second_reference, "second reference", dim=d, least=n, why=why
-        )
-    others = max(k + 1, round(BUCKET_ROWS_PER_LOG2 * np.log2(n)))
+    inputs.check_options(k=k, votes=votes, bucket_rows=bucket_rows)
+    reference, second = inputs.as_references(reference, second_reference, k)
+    others = max(k + 1, round(BUCKET_ROWS_PER_LOG2 * np.log2(len(reference))))
     hasher, codes = fit_and_encode(
-        key, reference, spec or DEFAULT, source, least=k + 2,
-        fit_bits=lambda h, c: hashing.fit_num_bits(h, c, min_count=others, votes=votes),
-    )  # fmt: skip
+        key, reference, spec or DEFAULT, source, least=k + 2, min_count=others, votes=votes
+    )
+    buckets = hashing.buckets(hasher, codes)
     return LshKnnReference(
-        hasher, reference, hashing.buckets(hasher, codes), k, bucket_rows, votes, inclusive,
-        ceiling, second_reference,
-    )  # fmt: skip
+        hasher, reference, buckets, k, bucket_rows, votes, inclusive, ceiling, second
+    )
 
 
 def lsh_knn_score(
@@ -163,63 +132,43 @@ def lsh_knn_score(
 ) -> PrecisionRecall:
     """Scores `generated` `[m, d]` against a fitted reference; see `lsh_knn_precision_recall`."""
     (n, d), k, spec = fitted.features.shape, fitted.k, fitted.hasher.spec
-    generated = as_features(generated, "generated", dim=d, least=k + 2, why=f"k = {k}")
-    m = len(generated)
-    found = _compare(fitted, generated)
-    above = below = None
-    if fitted.ceiling and fitted.second is not None:
-        second = _compare(fitted, fitted.second)
-        above = second.precise.total, len(fitted.second)
-        rows = subset(len(fitted.second), min(m, n))
-        below = _compare(fitted, fitted.second[rows]).recalled.total, n
-    elif fitted.ceiling:
-        above = below = found.left_out.total, n
-        if m < n:  # a row of the sample covers itself, and is judged by the others
-            rows = subset(n, m)
-            sample = _compare(fitted, fitted.features[rows])
-            left_out = sample.sample_left_out.membership
-            below = sample.recalled.membership.at[rows].set(left_out).sum(), n
-    return result(
-        found.precise, found.recalled, (above, below), membership=membership, rows=(n, m), k=k,
+    generated = as_features(generated, "generated", dim=d, k=k)
+    m, found, limits = len(generated), _compare(fitted, generated), (None, None)
+    if fitted.ceiling:
+
+        def compare(sample):
+            found = _compare(fitted, sample)
+            return tuple(x.membership for x in (found.precise, found.recalled, found.g_left_out))
+
+        limits = scores.ceilings(fitted.features, fitted.second, m, found.r_left_out.total, compare)
+    return scores.result(
+        found.precise, found.recalled, limits, membership=membership, rows=(n, m), k=k,
         extra={"capped": (found.beyond, spec.num_tables * (n + m))}, family=spec.family,
         num_bits=fitted.hasher.num_bits, radius_bins=spec.radius_bins, num_tables=spec.num_tables,
     )  # fmt: skip
 
 
 class Compared(NamedTuple):
-    """Memberships of two sets, each a `Summary`, and the rows beyond the cap.
+    """Memberships of two sets, and the rows beyond the cap."""
 
-    Attributes:
-        precise: G on the manifold of R.
-        recalled: R on the manifold of G.
-        left_out: Each row of R on the manifold of the others.
-        sample_left_out: Each row of G on the manifold of the others.
-        beyond: Rows beyond the cap, summed over the tables.
-    """
-
-    precise: Any
-    recalled: Any
-    left_out: Any
-    sample_left_out: Any
-    beyond: Any
+    precise: Summary  # G on the manifold of R
+    recalled: Summary  # R on the manifold of G
+    r_left_out: Summary  # each row of R on the manifold of the others
+    g_left_out: Summary  # each row of G on the manifold of the others
+    beyond: jax.Array  # rows beyond the cap, summed over the tables
 
 
 def _compare(fitted: LshKnnReference, generated: Array) -> Compared:
     hasher, n = fitted.hasher, len(fitted.features)
     found = hashing.buckets(hasher, hashing.encode(hasher, generated))
     both = jnp.concatenate([fitted.buckets, found], axis=1)
-    rows = [centred(x, hasher.origin) for x in (fitted.features, generated)]
-    run = _votes if devices.count() == 1 else _votes_sharded
-    hits, beyond = run(
-        _joined(*rows), _dealt(both), n=n, k=fitted.k, c=fitted.bucket_rows,
-        inclusive=fitted.inclusive,
-    )  # fmt: skip
-    tables = hasher.spec.num_tables
-    join = functools.partial(aggregate_votes, tables=tables, votes=fitted.votes)
-    return Compared(
-        join(hits[:, 0, n:]), join(hits[:, 0, :n]), join(hits[:, 1, :n]), join(hits[:, 1, n:]),
-        beyond,
-    )  # fmt: skip
+    rows = [inputs.centred(x, hasher.origin) for x in (fitted.features, generated)]
+    options = {"k": fitted.k, "c": fitted.bucket_rows, "inclusive": fitted.inclusive}
+    hits, beyond = _count_votes(_joined(*rows), _dealt(both), n=n, **options)
+    others, own = hits[:, 0], hits[:, 1]
+    votes = others[:, n:], others[:, :n], own[:, :n], own[:, n:]
+    options = {"tables": hasher.spec.num_tables, "votes": fitted.votes}
+    return Compared(*(scores.aggregate_votes(hits, **options) for hits in votes), beyond)
 
 
 @jax.jit
@@ -231,19 +180,16 @@ def _dealt(buckets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Buckets of a multiple of the devices of tables, and the group of each: 8 counts for none."""
     tables, behind = len(buckets), -len(buckets) % devices.count()
     number = jnp.arange(tables + behind)
-    group = jnp.where(number < tables, number % group_count(tables), GROUPS)
+    group = jnp.where(number < tables, number % scores.group_count(tables), GROUPS)
     return jnp.pad(buckets, ((0, behind), (0, 0))), group
 
 
 @functools.partial(jax.jit, static_argnames=("n", "k", "c", "inclusive"))
-def _votes_sharded(x, dealt, **options):
-    def run(x, dealt):
-        return lax.psum(_votes(x, dealt, **options), "data")
-
-    return devices.shard_map(run, in_specs=(P(), P("data")), out_specs=P())(x, dealt)
+def _count_votes(x, dealt, **options):
+    run, total = functools.partial(_votes, **options), functools.partial(lax.psum, axis_name="data")
+    return devices.share(run, x, dealt, in_specs=(P(), P("data")), out_specs=P(), join=total)
 
 
-@functools.partial(jax.jit, static_argnames=("n", "k", "c", "inclusive"))
 def _votes(x, dealt, *, n: int, k: int, c: int, inclusive: bool):
     """Tables that say yes, by group, int32 `[8, 2, n + m]`: to rows among the balls of the other
     set, and among those of their own set when they are left out; and rows beyond the cap, int32.
@@ -308,7 +254,7 @@ def _votes(x, dealt, *, n: int, k: int, c: int, inclusive: bool):
         # 4. Hits.
         def among(sq_radius, mask):
             padded = jnp.concatenate([sq_radius, jnp.full((1, width), -jnp.inf)])
-            hits = _within(squared, neighbours(padded), slack, inclusive) & mask
+            hits = within(squared, neighbours(padded), slack, inclusive) & mask
             return hits.any(axis=1).ravel()
 
         found = jnp.stack([among(radius, ~own), among(left_out, own)])
@@ -329,7 +275,7 @@ def _votes(x, dealt, *, n: int, k: int, c: int, inclusive: bool):
             mine = rows[at]
             xy = jnp.einsum("ad,abd->ab", x[mine], x[others], precision="highest")
             size = sq_norms[mine][:, None] + sq_norms[others]
-            inside = _within(size - 2 * xy, flat_radius[window], error * size, inclusive) & mask
+            inside = within(size - 2 * xy, flat_radius[window], error * size, inclusive) & mask
             own = (others >= n) == (mine >= n)[:, None]
             found = jnp.stack([(inside & ~own).any(axis=1), (inside & own).any(axis=1)])
             hits = hits.at[:, jnp.where(at < total, mine, total)].set(found, mode="drop")
@@ -371,8 +317,3 @@ def _radii(kth: jax.Array, following: jax.Array, inclusive: bool) -> tuple[jax.A
     radius = jnp.where(jnp.isfinite(kth), kth, -jnp.inf)
     left_out = jnp.where(jnp.isfinite(following), kth if inclusive else following, -jnp.inf)
     return radius, left_out
-
-
-def _within(squared, sq_radius, slack, inclusive: bool) -> jax.Array:
-    """Whether distances lie within radii; those equal up to the slack are on the sphere."""
-    return squared <= sq_radius + slack if inclusive else squared < sq_radius - slack

@@ -13,7 +13,7 @@ from jax import lax
 
 from lsh_gan.metrics import distances
 from lsh_gan.metrics.distances import Tiles
-from lsh_gan.metrics.inputs import as_features
+from lsh_gan.metrics.inputs import Array, as_features
 
 
 def kid(reference: Any, generated: Any, *, memory_mb: float = 256) -> float:
@@ -40,11 +40,14 @@ def kid(reference: Any, generated: Any, *, memory_mb: float = 256) -> float:
         TypeError: Features that are not floating-point arrays.
         ValueError: NaN, Inf, wrong shape, or fewer than 2 rows.
     """
+    sets = _checked(reference, generated)
+    nowhere = np.zeros(sets[0].shape[1])
+    return float(_kid(*(distances.tile(x, nowhere, memory_mb) for x in sets)))
+
+
+def _checked(reference: Any, generated: Any) -> tuple[Array, Array]:
     reference = as_features(reference, "reference")
-    generated = as_features(generated, "generated", dim=reference.shape[1])
-    nowhere = np.zeros(reference.shape[1])
-    r, g = (distances.tile(x, nowhere, memory_mb) for x in (reference, generated))
-    return float(_kid(r, g))
+    return reference, as_features(generated, "generated", dim=reference.shape[1])
 
 
 @jax.jit
@@ -57,9 +60,8 @@ def _kid(r: Tiles, g: Tiles) -> jax.Array:
 
             def with_tile(i):
                 def tile(j):
-                    values = (
-                        distances.products(x.rows[i], y.rows[j]).astype(jnp.float64) / d + 1
-                    ) ** 3
+                    xy = distances.products(x.rows[i], y.rows[j]).astype(jnp.float64)
+                    values = (xy / d + 1) ** 3
                     inside = jnp.isfinite(x.sq_norms[i])[:, None] & jnp.isfinite(y.sq_norms[j])
                     if itself:
                         inside &= ~((i == j) & jnp.eye(len(values), dtype=bool))
@@ -85,22 +87,11 @@ def frechet_distance(reference: Any, generated: Any) -> float:
     >>> round(frechet_distance(real, real + 2), 6)
     16.0
 
-    Args:
-        reference: Features `[n, d]`, floating point.
-        generated: Features `[m, d]`.
-
-    Returns:
-        The distance, in squared feature units.
-
-    Raises:
-        TypeError: Features that are not floating-point arrays.
-        ValueError: NaN, Inf, wrong shape, or fewer than 2 rows.
+    Arguments and errors are those of `kid`; the unit is that of squared features.
     """
-    reference = as_features(reference, "reference")
-    generated = as_features(generated, "generated", dim=reference.shape[1])
+    sets = _checked(reference, generated)
     with jax.enable_x64(True):
-        r, g = (jnp.asarray(np.asarray(x), jnp.float64) for x in (reference, generated))
-        return float(_frechet(r, g))
+        return float(_frechet(*(jnp.asarray(np.asarray(x), jnp.float64) for x in sets)))
 
 
 @jax.jit

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lsh_gan.metrics.inputs import Array, subset
+
 GROUPS = 8  # groups of tables for the jackknife
 
 
@@ -19,32 +21,31 @@ class PrecisionRecall(NamedTuple):
     the reference judged by all the others (leave-one-out). One half judged by the other half would
     estimate the score at n / 2.
 
+    What was not asked for, or has no meaning for a metric, is None.
+
     Attributes:
         precision: Share of generated samples on the reference manifold, in [0, 1].
-        recall: Share of reference samples on the generated manifold, in [0, 1]; None when it was
-            not asked for.
-        precision_stderr: Standard error of `precision` over the samples (and the hash tables).
-        recall_stderr: Standard error of `recall`.
-        precision_ceiling: Precision of a sample of the reference distribution, in [0, 1]; None when
-            it was not asked for.
+        recall: Share of reference samples on the generated manifold, in [0, 1].
+        precision_stderr: Standard error over the samples (and the hash tables).
+        recall_stderr: Likewise.
+        precision_ceiling: Precision of a sample of the reference distribution.
         recall_ceiling: Recall of such a sample of m rows, or of n where m is larger; None also
             where a sketch of counts alone cannot give it.
         density: Mean number of reference balls around a generated sample, over their k; KNN only,
             and None where the reference has no more rows than that.
-        coverage: Share of reference balls that hold a generated sample, in [0, 1]; likewise.
-        precision_membership: bool `[m]`, or with `votes=None` of LSH the share of tables, float32;
-            None when not asked for.
+        coverage: Share of reference balls that hold a generated sample; likewise.
+        precision_membership: bool `[m]`, or with `votes=None` of LSH the share of tables, float32.
         recall_membership: The same of the reference, `[n]`.
-        k: Neighbours that define a radius; None for LSH.
+        k: Neighbours that define a radius.
         n: Number of reference samples.
         m: Number of generated samples.
-        family: Hash family; None for KNN.
-        num_bits: Digits of a code, mean over tables; None for KNN.
-        radius_bins: Radius bins of a bucket; None for KNN.
-        num_tables: Number of hash tables; None for KNN.
+        family: Hash family.
+        num_bits: Digits of a code, mean over tables.
+        radius_bins: Radius bins of a bucket.
+        num_tables: Number of hash tables.
         load: Share of a table's addresses that the reference takes: the chance of a false yes of
             one table; LSH only.
-        capped: Share of rows beyond the cap of a bucket, in [0, 1]; LSH+KNN only.
+        capped: Share of rows beyond the cap of a bucket; LSH+KNN only.
     """
 
     precision: float
@@ -90,7 +91,7 @@ class PrecisionRecall(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Memberships `[n]`, their sum, and the standard error of their mean, on the device.
+    """Memberships, their sum, and the standard error of their mean, on the device.
 
     Means are quotients taken on the host, since a device may round the inverse of n.
     """
@@ -114,23 +115,12 @@ def group_count(tables: int) -> int:
     return max([g for g in range(1, GROUPS + 1) if tables % g == 0])
 
 
-def group_of(tables: int) -> np.ndarray:
-    """One-hot group of each table, float32 `[8, t]`."""
-    group = np.arange(tables) % group_count(tables)
-    return (group == np.arange(GROUPS)[:, None]).astype(np.float32)
-
-
 @functools.partial(jax.jit, static_argnames=("tables", "votes"))
 def aggregate_votes(hits: jax.Array, *, tables: int, votes: float | None) -> Summary:
-    """Joins the hits of all tables; the standard error covers samples and tables.
+    """Joins the hits of all tables, by group of tables, `[8, n]`, to memberships.
 
-    The part of the tables comes from a jackknife over groups of them (Efron & Stein 1981,
-    doi:10.1214/aos/1176345462).
-
-    Args:
-        hits: Tables that say yes to each row, by group of tables, integers `[8, n]`.
-        tables: T.
-        votes: Share of tables that must say yes, or None for the mean over tables.
+    The standard error covers samples and tables, the latter by a jackknife over the groups (Efron &
+    Stein 1981, doi:10.1214/aos/1176345462).
     """
     count = group_count(tables)
     with jax.enable_x64(True):
@@ -151,45 +141,52 @@ def aggregate_votes(hits: jax.Array, *, tables: int, votes: float | None) -> Sum
         return Summary(total, jnp.sqrt(variance), membership)
 
 
-def result(
-    precision: Summary,
-    recall: Summary | None,
-    ceilings: Any,
-    *,
-    membership: bool,
-    rows: tuple[int, int],
-    extra: Any = None,
-    **facts: Any,
-) -> PrecisionRecall:
+def ceilings(reference: Array, second: Array | None, m: int, left_out: Any, compare: Any) -> Any:
+    """Ceilings of precision and of recall, of as many rows as G has: sums, and of how many rows.
+
+    Args:
+        reference: R `[n, d]`.
+        second: A second sample of its distribution, or None.
+        m: Rows of G.
+        left_out: Sum of the rows of R on the manifold of the others.
+        compare: Function of a sample to bool arrays: which of its rows are on the manifold of R,
+            which rows of R on its own, and which of its rows on that of its others.
+    """
+    n, sample = len(reference), reference if second is None else second
+    precision = (left_out, n) if second is None else (jnp.sum(compare(second)[0]), len(second))
+    if second is None and m >= n:
+        return precision, precision
+    rows = subset(len(sample), min(m, n))
+    _, recalled, sample_left_out = compare(sample[rows])
+    if second is None:  # a row of the sample covers itself, and is judged by the others
+        recalled = recalled.at[rows].set(sample_left_out)
+    return precision, (jnp.sum(recalled), n)
+
+
+def result(precision, recall, ceilings, *, membership, rows, extra, **facts) -> PrecisionRecall:
     """Waits for the device, once, and makes the result.
 
     Args:
-        precision: Of the generated set.
-        recall: Of the reference; None if it was not asked for.
-        ceilings: Of precision and of recall: a sum on the device and the rows that it is of, or
-            None.
+        precision: `Summary` of the generated set.
+        recall: `Summary` of the reference; None if it was not asked for.
+        ceilings: Of precision and of recall, a sum and the rows that it is of, or None.
         membership: Whether memberships are kept.
         rows: n and m.
-        extra: Further fields, likewise as sums and what they are divided by.
+        extra: Further fields, likewise a sum and what it is divided by.
         **facts: Further fields.
     """
     n, m = rows
-    if not membership:
-        precision, recall = (x and x._replace(membership=None) for x in (precision, recall))
-    nothing = Summary(None, None, None)
-    p, r, (above, below), extra = jax.device_get(
-        (precision, recall or nothing, ceilings, extra or {})
-    )
-
-    def quotient(total, count):
-        return None if total is None else float(total) / count
-
-    def cut(membership, count):  # rows behind the end of a set are no members
-        return None if membership is None else membership[:count]
-
-    return PrecisionRecall(
-        quotient(p.total, m), quotient(r.total, n), float(p.stderr),
-        quotient(r.stderr, 1), above and quotient(*above), below and quotient(*below),
-        precision_membership=cut(p.membership, m), recall_membership=cut(r.membership, n),
-        n=n, m=m, **{name: quotient(*x) for name, x in extra.items()}, **facts,
-    )  # fmt: skip
+    means = {
+        "precision": (precision.total, m), "recall": recall and (recall.total, n),
+        "precision_stderr": (precision.stderr, 1), "recall_stderr": recall and (recall.stderr, 1),
+        "precision_ceiling": ceilings[0], "recall_ceiling": ceilings[1], **extra,
+    }  # fmt: skip
+    members = {}
+    if membership:
+        members["precision_membership"] = precision.membership, m
+        members["recall_membership"] = recall and (recall.membership, n)
+    means, members = jax.device_get((means, members))
+    means = {name: x and float(x[0]) / x[1] for name, x in means.items()}
+    # Rows behind the end of a set are no members.
+    members = {name: x and x[0][: x[1]] for name, x in members.items()}
+    return PrecisionRecall(n=n, m=m, **means, **members, **facts)
