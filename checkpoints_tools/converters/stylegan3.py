@@ -2,21 +2,13 @@
 
 import re
 
-from checkpoints_tools.converters.origin import Origin, Plan, Source, has, kernel, take
+from checkpoints_tools.converters.origin import Origin, Plan, Source, has, kernel, take, usual
 from checkpoints_tools.converters.stylegan2 import (
     MAPPING_LEARNING_RATE,
     affine_origin,
     mapping_origin,
 )
 
-_USUAL = {
-    "conv_clamp": 256.0,
-    "lr_multiplier": MAPPING_LEARNING_RATE,
-    "filter_size": 6,
-    "first_cutoff": 2.0,
-    "margin_size": 10,
-    "output_scale": 0.25,
-}
 _BUFFERS = {"magnitude": "magnitude_ema"}
 
 
@@ -39,8 +31,6 @@ def _check(taps: list[list[int]], side: int, settings: dict) -> None:
 
 
 def _plan(state, settings) -> Plan:
-    assumed = {name: value for name, value in _USUAL.items() if name not in settings}
-    settings = {**_USUAL, **settings}
     found = _layers(state)
     if len(found) < 2:
         raise ValueError("fewer than two layers named L0_SIDE_CHANNELS, ...")
@@ -89,7 +79,7 @@ def _plan(state, settings) -> Plan:
             return take(f"{base}.weight", lambda w: kernel(w, w[0].size ** -0.5 if gain else 1.0))
         return take(f"{base}.{_BUFFERS.get(rest[0], rest[0])}")
 
-    return Plan("stylegan3", options, origin, assumed=assumed)
+    return Plan("stylegan3", options, origin)
 
 
 SOURCE = Source(
@@ -97,5 +87,12 @@ SOURCE = Source(
     "StyleGAN3-T and -R (NVlabs/stylegan3)",
     has(r"synthesis\.input\.freqs", r"mapping\.w_avg", r"synthesis\.L0_\d+_\d+\.weight"),
     _plan,
-    settings=tuple(_USUAL),
+    settings=usual(
+        conv_clamp=256.0,
+        lr_multiplier=MAPPING_LEARNING_RATE,
+        filter_size=6,
+        first_cutoff=2.0,
+        margin_size=10,
+        output_scale=0.25,
+    ),
 )
