@@ -104,11 +104,11 @@ def _check_images(module: Any, abstract: Any) -> None:
         raise ValueError(f"its layers do not fit each other ({error})") from error
     if len(shape) != 4 or shape[1] != shape[2]:
         sides = "×".join(map(str, shape[1:3]))
-        raise ValueError(f"makes images of {sides} pixels; only square ones are supported")
+        raise ValueError(f"images of {sides} pixels; only square ones are supported")
     if shape[3] not in (1, 3):
         alpha = " (RGBA, with alpha?)" if shape[3] == 4 else ""
         raise ValueError(
-            f"makes images of {shape[3]} channels{alpha}; only grey (1) and colour (3) are supported"
+            f"images of {shape[3]} channels{alpha}; only grey (1) and colour (3) are supported"
         )
 
 
