@@ -70,6 +70,9 @@ def _weight(tensors) -> np.ndarray:
 
 def _state_layers(state) -> list[Layer] | None:
     """The layers of a state dict, as far as shapes tell; None where they are no such network."""
+    holder = state.module if isinstance(state, Part) else None
+    if isinstance(holder, dict) and not any(isinstance(v, np.ndarray) for v in holder.values()):
+        return None  # several objects
     groups = _grouped(state)
     if groups is None or any(map(_SHORTCUTS.search, groups)):
         return None
@@ -109,7 +112,7 @@ def _tell_convolutions_apart(layers: list[Layer]) -> bool:
             plain = channels and (channels == second or _grid(channels, second) > 1)
             if not transposed and not plain:
                 return False
-            if transposed and plain:
+            if transposed and plain and kernel[0] % 2:
                 unsure.append(layer)
             _name_kind(layer, bool(transposed))
             layer["kernel"] = list(kernel)
@@ -179,6 +182,11 @@ def _is_network(layers: list[Layer] | None) -> bool:
     if len(weighted) < 3 or len(convs) < 2 or weighted[0]["kind"] == "conv":
         return False
     shrinks = any(c["kind"] == "conv" and max(c.get("stride", [1])) > 1 for c in convs)
+    if any(
+        a["features"] in (1, 3) and a["name"].partition(".")[0] != b["name"].partition(".")[0]
+        for a, b in itertools.pairwise(weighted)
+    ):
+        return False  # images, which another network takes
     return not shrinks and weighted[-1] is convs[-1] and convs[-1]["features"] <= 4
 
 
@@ -227,7 +235,10 @@ def _settings(state) -> dict[str, Any]:
         ups = [layer for layer in layers[1:] if layer["kind"] == "conv_transpose"]
         if plain and not ups:
             usual |= {"upsample": None, "upsample_mode": "nearest"}
-    if not modules.is_module(module) or not modules.order_is_recorded(module):
+    around, between = (True, True)
+    if modules.is_module(module):
+        around, between = modules.unrecorded_code(module)
+    if between:
         usual["order"] = "as listed"
     last = _activations(_segments(layers)[-1])
     if not _in_place(layers, apart):
@@ -237,7 +248,7 @@ def _settings(state) -> dict[str, Any]:
         outputs = [a["kind"] for a in _activations(layers) if a["kind"] in ("tanh", "sigmoid")]
         if not outputs:
             usual["output"] = "tanh"
-    elif not last:
+    elif not last and around:
         usual["output"] = "tanh"
     return usual
 
@@ -430,7 +441,7 @@ def _origin(layer: Layer, groups: dict, leaf: str, *, grid: bool) -> Origin:
     names = _weight_names(groups[layer["name"]])
 
     def lay_out(*arrays: np.ndarray) -> np.ndarray:
-        weight = _folded(names, arrays)
+        weight = _folded(arrays, axis=int(layer["kind"] == "conv_transpose"))
         if layer["kind"] == "dense":
             return weight.T
         if grid:  # a dense layer onto 4×4 values
@@ -445,11 +456,10 @@ def _origin(layer: Layer, groups: dict, leaf: str, *, grid: bool) -> Origin:
     return Origin(tuple(base + name for name in names), lay_out)
 
 
-def _folded(names: tuple[str, ...], arrays: tuple[np.ndarray, ...]) -> np.ndarray:
-    """A weight without its spectral norm or weight norm."""
+def _folded(arrays: tuple[np.ndarray, ...], *, axis: int) -> np.ndarray:
+    """A weight without its spectral norm (of the matrix of that axis) or weight norm."""
     weight, *rest = arrays
     if len(rest) == 2:
-        axis = weight.shape.index(rest[0].size) if weight.shape[0] != rest[0].size else 0
         moved = np.moveaxis(weight, axis, 0)
         return np.moveaxis(divide_by_stored_norm(moved, *rest), 0, axis)
     if len(rest) == 1:
@@ -467,4 +477,5 @@ SOURCE = Source(
     _plan,
     version=2,
     settings=_settings,
+    only=("order", "norm"),
 )

@@ -78,15 +78,17 @@ def recorded_layers(module: Standin) -> tuple[list[Layer], bool]:
     return layers, apart
 
 
-def order_is_recorded(module: Standin) -> bool:
-    """Whether the class that runs the layers is torch's own and so runs them in their order."""
+def unrecorded_code(module: Standin) -> tuple[bool, bool]:
+    """Whether code that is not in the file runs the layers: around them, and between them."""
+    around = _own_class(module)
     while len(inner := _children(module)) == 1:
         (module,) = inner.values()
-    return not _own_class(module)
+        around |= _own_class(module)
+    return around, _own_class(module)
 
 
 def _refuse_unknown_blocks(module: Standin, name: str) -> None:
-    found = [read_layer(key, leaf) for key, leaf in leaves(module)]
+    found = [read_layer(key, leaf) for key, leaf in leaves(module, name)]
     count = sum(layer is not None and layer["kind"] in PARAMETRIC for layer in found)
     if _own_class(module) and count > 1:
         raise ValueError(
