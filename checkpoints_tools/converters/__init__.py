@@ -8,6 +8,7 @@ from checkpoints_tools.converters import (
     progan,
     r3gan,
     stylegan2,
+    stylegan2_layouts,
     stylegan3,
 )
 from checkpoints_tools.converters.conversion import Converted, convert_state
@@ -15,6 +16,8 @@ from checkpoints_tools.converters.origin import Source
 
 _SOURCES = (
     stylegan2.SOURCE,
+    stylegan2_layouts.ROSINALITY,
+    stylegan2_layouts.TENSORFLOW,
     stylegan3.SOURCE,
     biggan.SOURCE,
     biggan.SOURCE_DEEP,

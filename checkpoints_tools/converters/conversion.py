@@ -92,7 +92,8 @@ def _check_settings(source: Source, given: dict[str, Any], usual: dict[str, Any]
         if name not in usual:
             hint = f"did you mean {nearest(name, usual)!r}?" if usual else "it has none here."
             raise ValueError(f"source {source.name!r} has no setting {name!r}; {hint}")
-        if name in source.only and value != usual[name]:
+        plain = list(value) if isinstance(value, tuple) else value
+        if name in source.only and plain != usual[name]:
             raise ValueError(f"{name} is {value!r}; only {usual[name]!r} is supported")
 
 

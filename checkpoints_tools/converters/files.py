@@ -227,9 +227,11 @@ def _parts(state: dict[str, np.ndarray], value: Any) -> list[tuple[str, Part]]:
     for prefix, found in groups.items():
         found.module = modules.part(value, prefix)
 
-    def rank(item: tuple[str, dict]) -> tuple[bool, int]:
-        prefix = item[0]
-        average = any(word.lower() in _AVERAGES for word in _WORD.findall(prefix))
+    def rank(item: tuple[str, Part]) -> tuple[bool, int]:
+        prefix, found = item
+        name = found.module.attribute("name") if isinstance(found.module, Standin) else None
+        words = _WORD.findall(f"{prefix} {name}")  # networks of TensorFlow know their name: Gs
+        average = any(word.lower() in _AVERAGES for word in words)
         return not average, prefix.count(".") + bool(prefix)
 
     whole, *parts = groups.items()
@@ -283,6 +285,7 @@ def _nested(value: Any, depth: int = 0) -> list[dict]:
         return []
     attributes = value.attributes
     places = [attributes, value.init_kwargs, value.kwargs, value.entries]
+    places += _nested(attributes.get("static_kwargs"), depth + 1)
     for kwargs in value.init_kwargs.values():
         places += _nested(kwargs, depth + 1)
     modules = attributes.get("_modules")

@@ -28,6 +28,9 @@ _PADS = {
 def part(value: Any, prefix: str) -> Any:
     """What lies in a file under a dotted name: an entry of dictionaries, a part of modules."""
     for word in filter(None, prefix.split(".")):
+        if isinstance(value, list | tuple):
+            value = dict(enumerate(value)).get(int(word)) if word.isdecimal() else None
+            continue
         if isinstance(value, Standin):
             inner = value.attribute("_modules")
             value = inner.get(word) if isinstance(inner, dict) else value.entries.get(word)

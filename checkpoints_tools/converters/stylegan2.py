@@ -7,7 +7,7 @@ import numpy as np
 from checkpoints_tools.converters.origin import Origin, Plan, Source, has, kernel, take
 
 MAPPING_LEARNING_RATE = 0.01
-_FILTER = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
+FILTER = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
 
 
 def mapping_origin(state, path: str, learning_rate: float) -> Origin:
@@ -104,7 +104,7 @@ def _plan(state, settings) -> Plan:
 def _check_filters(state) -> None:
     for name, array in state.items():
         if name.endswith("resample_filter") and not (
-            array.shape == (4, 4) and np.allclose(array, _FILTER, atol=1e-6)
+            array.shape == (4, 4) and np.allclose(array, FILTER, atol=1e-6)
         ):
             raise ValueError(f"{name} is not the filter [1, 3, 3, 1], the only one supported")
 

@@ -68,6 +68,11 @@ def stylegan2(module, variables, inputs):
     }
 
 
+def without_cutoff(module, variables, inputs):
+    images = stylegan2(module, variables, inputs)
+    return {name: images[name] for name in ("image", "w", "image_psi0.7", "image_noise_none")}
+
+
 def stylegan3(module, variables, inputs):
     images, tensor = call(module, variables, inputs)
     moved = {**variables["buffers"]["input"], "transform": inputs["transform"]}
@@ -122,6 +127,9 @@ CASES = [
     Case("stylegan2_cond_skip", "stylegan2", stylegan2, only("conv_clamp")),
     Case("stylegan2_uncond_resnet", "stylegan2", stylegan2, only("conv_clamp")),
     Case("stylegan2_clamp1", "stylegan2", stylegan2, only("conv_clamp")),
+    Case("rosinality_stylegan2_16", "stylegan2_rosinality", without_cutoff),
+    Case("stylegan2_tf_16", "stylegan2_tf", without_cutoff),
+    Case("stylegan2_tf_16_cond", "stylegan2_tf", without_cutoff),
     Case("stylegan3_t", "stylegan3", stylegan3),
     Case("stylegan3_r_cond", "stylegan3", stylegan3),
 ]
