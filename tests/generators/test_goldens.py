@@ -123,6 +123,17 @@ CASES = [
     Case("biggan_deep_hf_small32", "biggan_deep_hf", truncations, only("layers", "eps")),
     Case("r3gan_32", "r3gan", plain(mid_stage1="stage_1")),
     Case("r3gan_32_cond", "r3gan", plain(mid_stage1="stage_1")),
+    Case(
+        "studiogan_biggan_32",
+        "studiogan_biggan",
+        plain(mid_block0="block_0", mid_attention="attention_1"),
+    ),
+    Case("studiogan_sngan_32", "studiogan_sngan", plain(mid_block0="block_0")),
+    Case(
+        "studiogan_sagan_32_cond",
+        "studiogan_sngan",
+        plain(mid_block0="block_0", mid_attention="attention"),
+    ),
     Case("stylegan2_uncond_skip", "stylegan2", stylegan2, only("conv_clamp")),
     Case("stylegan2_cond_skip", "stylegan2", stylegan2, only("conv_clamp")),
     Case("stylegan2_uncond_resnet", "stylegan2", stylegan2, only("conv_clamp")),
