@@ -10,6 +10,9 @@ TINY = {
         "blocks": [[8, True], [8, False]], "statistics_rows": 3,
     },
     "dcgan": {"latent_size": 4, "channels": [8, 4]},
+    "fastgan": {
+        "latent_size": 4, "channels": [4, 4, 2], "double": [True, False], "excited": [],
+    },
     "progan": {"latent_size": 4, "base_channels": 4, "channels": [4]},
     "r3gan": {
         "latent_size": 4, "channels": [4, 2], "widths": [4, 4], "groups": [2, 2],

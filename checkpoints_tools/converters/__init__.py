@@ -4,6 +4,7 @@ from checkpoints_tools.converters import (
     biggan,
     biggan_hf,
     dcgan,
+    fastgan,
     mimicry,
     progan,
     r3gan,
@@ -28,6 +29,7 @@ _SOURCES = (
     mimicry.SOURCE,
     progan.SOURCE,
     r3gan.SOURCE,
+    fastgan.SOURCE,
     dcgan.SOURCE,  # last: it looks at shapes alone
 )
 SOURCES: dict[str, Source] = {source.name: source for source in _SOURCES}

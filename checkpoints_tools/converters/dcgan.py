@@ -460,8 +460,7 @@ def _folded(arrays: tuple[np.ndarray, ...], *, axis: int) -> np.ndarray:
     """A weight without its spectral norm (of the matrix of that axis) or weight norm."""
     weight, *rest = arrays
     if len(rest) == 2:
-        moved = np.moveaxis(weight, axis, 0)
-        return np.moveaxis(divide_by_stored_norm(moved, *rest), 0, axis)
+        return divide_by_stored_norm(weight, *rest, axis)
     if len(rest) == 1:
         (direction,) = rest
         axes = tuple(i for i, size in enumerate(weight.shape) if size == 1)

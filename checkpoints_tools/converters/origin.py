@@ -126,17 +126,24 @@ def to_grid(width: int) -> Callable[[np.ndarray], np.ndarray]:
     return rearrange
 
 
-def divide_by_stored_norm(weight: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """PyTorch's spectral norm in eval mode: weight / (u · W v) with the stored u and v."""
-    matrix = weight.reshape(len(weight), -1).astype(np.float64)
+def divide_by_stored_norm(
+    weight: np.ndarray, u: np.ndarray, v: np.ndarray, axis: int = 0
+) -> np.ndarray:
+    """PyTorch's spectral norm in eval mode: weight / (u · W v) with the stored u and v.
+
+    The rows of W are `axis`: 1 of a transposed convolution, else 0.
+    """
+    matrix = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)
     sigma = u.astype(np.float64) @ (matrix @ v.astype(np.float64))
     return (weight / sigma).astype(np.float32)
 
 
-def normalised(base: str, function: Callable[[np.ndarray], np.ndarray] = kernel) -> Origin:
+def normalised(
+    base: str, function: Callable[[np.ndarray], np.ndarray] = kernel, axis: int = 0
+) -> Origin:
     """The weight `base` under PyTorch's spectral norm, laid out by `function`."""
     names = (f"{base}.weight_orig", f"{base}.weight_u", f"{base}.weight_v")
-    return Origin(names, lambda *arrays: function(divide_by_stored_norm(*arrays)))
+    return Origin(names, lambda *arrays: function(divide_by_stored_norm(*arrays, axis)))
 
 
 BATCH_NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}

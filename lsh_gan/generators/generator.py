@@ -20,6 +20,7 @@ from lsh_gan.generators import latents
 from lsh_gan.generators.biggan import BigGAN
 from lsh_gan.generators.biggan_deep import BigGANDeep
 from lsh_gan.generators.dcgan import DCGAN
+from lsh_gan.generators.fastgan import FastGAN
 from lsh_gan.generators.progan import ProGAN
 from lsh_gan.generators.r3gan import R3GAN
 from lsh_gan.generators.sequential import Sequential
@@ -31,6 +32,7 @@ FAMILIES: dict[str, type[nn.Module]] = {
     "biggan": BigGAN,
     "biggan_deep": BigGANDeep,
     "dcgan": DCGAN,
+    "fastgan": FastGAN,
     "progan": ProGAN,
     "r3gan": R3GAN,
     "sequential": Sequential,

@@ -73,6 +73,14 @@ def without_cutoff(module, variables, inputs):
     return {name: images[name] for name in ("image", "w", "image_psi0.7", "image_noise_none")}
 
 
+def with_noise(module, variables, inputs):
+    one = {"z": inputs["z"][:1]}
+    return {
+        "every_4th_pixel": call(module, variables, inputs)[0][:, ::4, ::4],
+        "every_4th_noise_none": call(module, variables, one, noise="none")[0][:, ::4, ::4],
+    }
+
+
 def stylegan3(module, variables, inputs):
     images, tensor = call(module, variables, inputs)
     moved = {**variables["buffers"]["input"], "transform": inputs["transform"]}
@@ -123,6 +131,8 @@ CASES = [
     Case("biggan_deep_hf_small32", "biggan_deep_hf", truncations, only("layers", "eps")),
     Case("r3gan_32", "r3gan", plain(mid_stage1="stage_1")),
     Case("r3gan_32_cond", "r3gan", plain(mid_stage1="stage_1")),
+    Case("fastgan_256", "fastgan", with_noise),
+    Case("projected_gan_128", "fastgan", with_noise),
     Case(
         "studiogan_biggan_32",
         "studiogan_biggan",
