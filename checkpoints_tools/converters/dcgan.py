@@ -294,9 +294,10 @@ def _with_settings(layers: list[Layer], settings: dict) -> list[Layer]:
             layer |= {"padding": [[p, p] for p in padding], "padding_mode": "constant"}
         else:
             layer |= {"padding": padding, "output_padding": end}
-    for layer in layers:
-        if "norm" in layer["kind"]:
-            layer["epsilon"] = settings["epsilon"]
+    norms = [layer for layer in layers if "norm" in layer["kind"]]
+    epsilons = _as_list("epsilon", settings.get("epsilon"), len(norms))
+    for layer, epsilon in zip(norms, epsilons, strict=True):
+        layer["epsilon"] = epsilon
     if "upsample" not in settings:
         return layers
     if settings["upsample"] is None:

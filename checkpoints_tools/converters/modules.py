@@ -71,9 +71,9 @@ def recorded_layers(module: Standin) -> tuple[list[Layer], bool]:
     outer = module
     while len(inner := _children(outer)) == 1:
         (outer,) = inner.values()
+    layers = [layer for name, leaf in leaves(module) if (layer := read_layer(name, leaf))]
     for key, child in inner.items():
         _refuse_unknown_blocks(child, key)
-    layers = [layer for name, leaf in leaves(module) if (layer := read_layer(name, leaf))]
     apart = _own_class(outer) and any(
         not _children(child) and (read_layer(key, child) or {}).get("kind") in ACTIVATIONS
         for key, child in inner.items()

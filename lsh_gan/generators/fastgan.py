@@ -1,6 +1,6 @@
-"""FastGAN generator (Liu et al. 2021, arXiv:2101.04775), which Projected GAN (Sauer et al. 2021,
-arXiv:2111.01007) uses too.
+"""FastGAN generator (Liu et al. 2021, arXiv:2101.04775).
 
+Projected GAN (Sauer et al. 2021, arXiv:2111.01007) uses it too.
 Spectral normalisation of weights is folded into them when a checkpoint is converted. The original
 draws its noise anew with each call; here it is drawn once and kept as a buffer.
 """

@@ -259,7 +259,11 @@ def _module_parts(module: Standin) -> Iterator[tuple[str, Any]]:
     variables = module.attribute("variables")
     if isinstance(variables, list) and isinstance(module.attribute("components"), dict):
         pairs = (pair for pair in variables if isinstance(pair, tuple) and len(pair) == 2)
-        named = ((_key_name(name), array) for name, array in pairs)
+        # Scalars are NumPy's there, which are read as numbers.
+        named = (
+            (_key_name(name), np.asarray(v, np.float32) if isinstance(v, float) else v)
+            for name, v in pairs
+        )
         return chain(named, children(module.attribute("components")))
     if not isinstance(parameters, dict):
         return chain(children(module.entries), children(module.elements))
