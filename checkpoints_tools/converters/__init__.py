@@ -21,6 +21,7 @@ _SOURCES = (
     stylegan2_layouts.ROSINALITY,
     stylegan2_layouts.TENSORFLOW,
     stylegan3.SOURCE,
+    stylegan3.XL,
     biggan.SOURCE,
     biggan.SOURCE_DEEP,
     biggan_hf.SOURCE,

@@ -96,6 +96,16 @@ def stylegan3(module, variables, inputs):
     }
 
 
+def stylegan_xl(module, variables, inputs):
+    images, tensor = call(module, variables, inputs)
+    return {
+        "image": images,
+        "image_sample0_alone": images[:1],
+        "w": tensor("mapping"),
+        "image_psi0.7": call(module, variables, inputs, truncation_psi=0.7)[0],
+    }
+
+
 def truncations(module, variables, inputs):
     images, tensor = call(module, variables, inputs, truncation_psi=0.4)
     others = {
@@ -152,6 +162,8 @@ CASES = [
     Case("stylegan2_tf_16", "stylegan2_tf", without_cutoff),
     Case("stylegan2_tf_16_cond", "stylegan2_tf", without_cutoff),
     Case("stylegan3_t", "stylegan3", stylegan3),
+    Case("stylegan_xl_16", "stylegan_xl", stylegan_xl, only("margin_size")),
+    Case("stylegan_xl_32", "stylegan_xl", stylegan_xl, only("margin_size")),
     Case("stylegan3_r_cond", "stylegan3", stylegan3),
 ]
 
