@@ -30,16 +30,28 @@ _ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".tar", ".np
 # Words in the names of what lies beside a generator in the file of a training run.
 _OTHER_NETWORKS = frozenset(
     (
-        "d", "dis", "disc", "discriminator", "critic", "optim", "optimizer", "optimizers", "opt",
-        "sched", "scheduler", "lpips", "vgg", "inception", "augment", "augmentation", "scaler",
+        "d", "dis", "disc", "discriminator", "critic", "q", "classifier", "optim", "optimizer",
+        "optimizers", "opt", "sched", "scheduler", "scaler", "loss", "losses", "criterion", "lpips",
+        "vgg", "inception", "perceptual", "augment", "augmentation",
     )
 )  # fmt: skip
-# Known and not built: names that only such a checkpoint has.
+# Words in the names of tensors that a training run keeps in a network and no image depends on.
+_INPUTS = frozenset(("noise", "latent", "latents", "z"))
+_SCALARS = frozenset(("loss", "step", "steps", "iter", "iteration", "epoch", "fid", "lr", "score"))
+# Known and not built: names that only such a file has, and why.
 NOT_BUILT: dict[str, tuple[str, ...]] = {
     "lucidrains/stylegan2-pytorch": (r"G?\.?initial_block", r"S\.net\.0\.weight"),
+    "a BigGAN-deep of PyTorch-StudioGAN": (r"linear0\.weight(_orig)?", r".*conv2d4\.bias"),
+    "StyleGAN (the first) in TensorFlow": (r"synthesis\.4x4/Const/StyleMod/weight",),
+    "Progressive GAN in TensorFlow": (r"4x4/Dense/weight",),
+    "StyleGAN (the first) of rosinality": (r"generator\.progression\.0\.conv1\.0\.weight(_orig)?",),
+    "a diffusion model (diffusers)": (r"time_embedding\.linear_1\.weight", r"conv_in\.weight"),
+    "a diffusion model (guided-diffusion)": (
+        r"time_embed\.0\.weight",
+        r"input_blocks\.0\.0\.weight",
+    ),
 }
 _LAYER_TENSORS = re.compile(r"(.*\.)?(weight\w*|bias|running_mean|original\d?)")
-_LOOSE = re.compile(r"(?i)\w*(loss|noise|latents?|step|iter\w*|epoch|fid|score|seed|rng\w*|z)\w*")
 
 
 class Found(NamedTuple):
@@ -198,7 +210,8 @@ def _is_another_network(name: str, tensors: dict[str, np.ndarray], one_network: 
         return True
     if set(tensors) == {""}:  # a tensor without a module
         array = tensors[""]
-        return not one_network or is_counter(array) or bool(_LOOSE.fullmatch(name))
+        kept = words & (_INPUTS if array.ndim >= 2 else _SCALARS)
+        return not one_network or is_counter(array) or bool(kept)
     return _looks_like_discriminator(tensors) or not any(map(_LAYER_TENSORS.fullmatch, tensors))
 
 
@@ -308,8 +321,8 @@ def _why_not(state: dict, parts: list, sources: Mapping[str, Source], source: st
             return f"{title} is not supported: {what}. Known sources: {', '.join(sources)}"
     if _looks_like_optimizer(state):
         what += "; it looks like an optimizer's state"
-    elif _looks_like_discriminator(state):
-        what += "; it looks like a discriminator"
+    elif _ends(state)[0]:
+        what += "; its first layer takes images, not a latent (a discriminator, an encoder?)"
     return f"{what}. Known sources: {', '.join(sources)}"
 
 
@@ -317,13 +330,18 @@ def _looks_like_optimizer(state: dict[str, np.ndarray]) -> bool:
     return any(name.endswith(("exp_avg", "exp_avg_sq", "momentum_buffer")) for name in state)
 
 
-def _looks_like_discriminator(state: dict[str, np.ndarray]) -> bool:
-    """Image channels in at the first layer, and one number (or a map of them) out at the last."""
+def _ends(state: dict[str, np.ndarray]) -> tuple[int, int]:
+    """Image channels that the first layer takes (0: none), and the outputs of the last layer."""
     weights = [
         array for name, array in state.items()
         if array.ndim in (2, 4) and _LAYER_TENSORS.fullmatch(name)
     ]  # fmt: skip
     if len(weights) < 2:
-        return False
-    first, last = weights[0], weights[-1]
-    return first.ndim == 4 and first.shape[1] in (1, 3) and last.shape[0] == 1
+        return 0, 0
+    first = weights[0].shape[1] if weights[0].ndim == 4 else 0
+    return first if first in (1, 3) else 0, weights[-1].shape[0]
+
+
+def _looks_like_discriminator(state: dict[str, np.ndarray]) -> bool:
+    inputs, outputs = _ends(state)
+    return bool(inputs) and outputs == 1

@@ -162,7 +162,7 @@ def test_wrong_source_and_unknown_source(tmp_path):
 def test_files_that_are_no_generator(tmp_path):
     shapes = {"conv1.weight": (8, 3, 4, 4), "conv2.weight": (16, 8, 4, 4), "out.weight": (1, 16)}
     discriminator = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
-    with pytest.raises(ValueError, match="looks like a discriminator"):
+    with pytest.raises(ValueError, match=r"first layer takes images, not a latent \(a discrim"):
         find(save(tmp_path / "d.npz", discriminator), SOURCES)
     optimizer = {"state.0.exp_avg": np.ones(3), "state.0.exp_avg_sq": np.ones(3)}
     with pytest.raises(ValueError, match="looks like an optimizer"):
