@@ -132,7 +132,7 @@ def test_other_files_are_refused(tmp_path):
         (["config.json", "model.weights.h5"], "is a Keras model"),
         (
             ["a/data.pkl", "a/code/b.py", "a/constants.pkl"],
-            r"is a TorchScript program.* state_dict",
+            r"is a TorchScript program.*state_dict",
         ),
     ]:
         with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:

@@ -61,6 +61,9 @@ def convert_state(
         plan = source.plan(state, {**assumed, **given})
         module = build(plan.family, plan.options)
         abstract = abstract_params(module)
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
+        paths = [path_of(keys) for keys, _ in leaves]
+        origins = {path: plan.origin(path) for path in paths}
     except (KeyError, IndexError) as error:
         raise ValueError(
             f"not a complete {source.name} generator: tensor {error.args[0]} is missing"
@@ -70,9 +73,6 @@ def convert_state(
             f"no {source.name} generator has tensors of such shapes and such settings ({error})"
         ) from error
     _check_images(module, abstract)
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
-    paths = [path_of(keys) for keys, _ in leaves]
-    origins = {path: plan.origin(path) for path in paths}
     _check_names(state, plan, origins)
     arrays, problems = [], []
     for path, (_, leaf) in zip(paths, leaves, strict=True):
@@ -90,8 +90,10 @@ def convert_state(
 def _check_settings(source: Source, given: dict[str, Any], usual: dict[str, Any]) -> None:
     for name, value in given.items():
         if name not in usual:
-            hint = f"did you mean {nearest(name, usual)!r}?" if usual else "it has none here."
-            raise ValueError(f"source {source.name!r} has no setting {name!r}; {hint}")
+            hint = f"did you mean {nearest(name, usual)!r}?" if usual else "it records all."
+            raise ValueError(
+                f"source {source.name!r} has no setting {name!r} that the file lacks; {hint}"
+            )
         plain = list(value) if isinstance(value, tuple) else value
         if name in source.only and plain != usual[name]:
             raise ValueError(f"{name} is {value!r}; only {usual[name]!r} is supported")

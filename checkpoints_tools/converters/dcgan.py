@@ -45,16 +45,17 @@ _SHORTCUTS = re.compile(r"(?i)(^|[._])(res\w*|skip|shortcut|attn|attention|embed
 # --- layers of a state dict ---------------------------------------------------------------------
 
 
-def _grouped(state) -> dict[str, dict[str, np.ndarray]] | None:
-    """Tensors by layer; None where a tensor is of no layer."""
+def _grouped(state) -> tuple[dict[str, dict[str, np.ndarray]], bool]:
+    """Tensors by layer, and whether there are others."""
     groups: dict[str, dict[str, np.ndarray]] = {}
+    others = False
     for name, array in state.items():
         match = _LEAVES.fullmatch(name)
         if match is not None:
             groups.setdefault(match[1] or "", {})[match[2]] = array
-        elif not is_counter(array):
-            return None
-    return groups
+        else:
+            others |= not is_counter(array)
+    return groups, others
 
 
 def _weight_names(tensors) -> tuple[str, ...]:
@@ -73,8 +74,8 @@ def _state_layers(state) -> list[Layer] | None:
     holder = state.module if isinstance(state, Part) else None
     if isinstance(holder, dict) and not any(isinstance(v, np.ndarray) for v in holder.values()):
         return None  # several objects
-    groups = _grouped(state)
-    if groups is None or any(map(_SHORTCUTS.search, groups)):
+    groups, others = _grouped(state)
+    if others or any(map(_SHORTCUTS.search, groups)):
         return None
     layers: list[Layer] = []
     for name, tensors in groups.items():
@@ -194,12 +195,8 @@ def _matches(state) -> bool:
     module = state.module if isinstance(state, Part) else None
     if not modules.is_module(module):
         return _is_network(_state_layers(state))
-    try:
-        return _is_network(modules.recorded_layers(module)[0])
-    except ValueError:  # what is not supported is said when it is converted
-        kinds = [leaf.name.rpartition(".")[2] for _, leaf in modules.leaves(module)]
-        kinds = [k for k in kinds if k in ("ConvTranspose2d", "Linear", "Conv2d")]
-        return kinds[:1] != ["Conv2d"] and "ConvTranspose2d" in kinds and kinds[-1] != "Linear"
+    # What is not supported is said when it is converted.
+    return _is_network(modules.readable_layers(module))
 
 
 def _segments(layers: list[Layer]) -> list[list[Layer]]:
@@ -396,7 +393,7 @@ def _plan(state, settings) -> Plan:
             f"{layers[0].get('name', layers[0]['kind'])} comes first, a layer of images; "
             "expected a layer that takes the latent"
         )
-    groups = _grouped(state) or {}
+    groups, _ = _grouped(state)
     options = {"latent_size": first["inputs"], "layers": _options(layers)}
     usual = _tutorial(first, options["layers"])
 

@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -157,11 +158,17 @@ def find(
             found[name] = state[name]
             outside.remove(name)
     apart = [name for name in outside if not any(name.startswith(f"{o}.") for o in others)]
-    return Found(prefix, kind, found, settings, others, tuple(_counted(apart)))
+    return Found(prefix, kind, found, settings, others, tuple(_counted(apart, prefix)))
 
 
-def _counted(names: list[str]) -> Iterator[str]:
-    groups = Counter(name.partition(".")[0] for name in names)
+def _counted(names: list[str], prefix: str) -> Iterator[str]:
+    """What lies beside a part: names up to the word that differs from its prefix, and counts."""
+    groups: Counter[str] = Counter()
+    taken = prefix.split(".")
+    for name in names:
+        words = name.split(".")
+        same = sum(1 for _ in takewhile(lambda p: p[0] == p[1], zip(words, taken, strict=False)))
+        groups[".".join(words[: same + 1])] += 1
     for name, count in groups.items():
         yield name if count == 1 else f"{name} ({count} tensors)"
 

@@ -81,6 +81,17 @@ def recorded_layers(module: Standin) -> tuple[list[Layer], bool]:
     return layers, apart
 
 
+def readable_layers(module: Standin) -> list[Layer]:
+    """The layers of a module, without those that are not supported."""
+    found = []
+    for name, leaf in leaves(module):
+        try:
+            found.append(read_layer(name, leaf))
+        except ValueError:
+            continue
+    return [layer for layer in found if layer]
+
+
 def unrecorded_code(module: Standin) -> tuple[bool, bool]:
     """Whether code that is not in the file runs the layers: around them, and between them."""
     around = _own_class(module)

@@ -47,6 +47,18 @@ def test_what_lies_beside_a_state_dict_is_left_out_and_named(dcgan, tmp_path):
     )  # fmt: skip
 
 
+def test_a_training_module_with_all_of_its_networks(dcgan, tmp_path):
+    """As Lightning saves it: one state dict with a discriminator, a loss network, fixed latents."""
+    state = {f"generator.{name}": array for name, array in dcgan.items()}
+    state |= {"discriminator.0.weight": np.ones((8, 3, 4, 4)), "validation_z": np.ones((8, 100))}
+    state |= {"loss_fn.vgg.0.weight": np.ones((8, 3, 3, 3))}
+    file = write(tmp_path / "last.ckpt", {"state_dict": state, "hyper_parameters": {"lr": 1e-4}})
+    found = find(file, SOURCES)
+    assert found.prefix == "state_dict.generator"
+    beside = ("discriminator.0.weight", "validation_z", "loss_fn.vgg.0.weight")
+    assert found.left_out == tuple(f"state_dict.{name.partition('.')[0]}" for name in beside)
+
+
 def test_the_counter_of_an_averaged_model_is_left_out(dcgan, tmp_path):
     averaged = {"n_averaged": np.array(500)} | {f"module.{n}": a for n, a in dcgan.items()}
     metadata = convert(write(tmp_path / "swa.pth", averaged), tmp_path / "out")
