@@ -82,7 +82,7 @@ def test_a_part_of_a_network_is_refused(beside, named, dcgan, tmp_path):
     file = write(tmp_path / "net.pth", state)
     with pytest.raises(ValueError, match=rf"'decoder' looks like .*{named}.*--part=decoder takes"):
         convert(file, tmp_path / "out")
-    with pytest.raises(ValueError, match="'ae.decoder' looks like a generator"):
+    with pytest.raises(ValueError, match=r"'ae\.decoder' looks like a gen"):
         convert(write(tmp_path / "nested.pth", {"ae": state}), tmp_path / "out")
     metadata = convert(file, tmp_path / "out", part="decoder")
     assert (metadata["input_prefix"], len(metadata["left_out"])) == ("decoder", len(beside))
