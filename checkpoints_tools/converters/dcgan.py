@@ -105,25 +105,26 @@ def _state_layers(state) -> list[Layer] | None:
 
 def _tell_convolutions_apart(layers: list[Layer]) -> bool:
     """Says of each convolution whether it is transposed; False where channels do not fit."""
-    channels, unsure = 0, []
+    channels, flat, unsure = 0, False, []
+
+    def fits(inputs: int) -> bool:
+        return channels == inputs or (flat and _grid(channels, inputs) > 1)
+
     for layer in layers:
         if layer["kind"] == "either":
             first, second, *kernel = layer["in_file"]
-            transposed = not channels or (channels == first or _grid(channels, first) > 1)
-            plain = channels and (channels == second or _grid(channels, second) > 1)
+            transposed = not channels or fits(first)
+            plain = bool(channels) and fits(second)
             if not transposed and not plain:
                 return False
             if transposed and plain and kernel[0] % 2:
                 unsure.append(layer)
-            _name_kind(layer, bool(transposed))
+            _name_kind(layer, transposed)
             layer["kernel"] = list(kernel)
-        elif layer["kind"] == "dense" and channels and channels != layer["inputs"]:
+        elif (layer["kind"] == "dense" and channels and channels != layer["inputs"]) or ("norm" in layer["kind"] and not fits(layer["inputs"])):
             return False
-        elif "norm" in layer["kind"]:
-            fits = channels == layer["inputs"] or _grid(channels, layer["inputs"]) > 1
-            if not fits:
-                return False
         channels = layer.get("features", channels)
+        flat = layer["kind"] == "dense" or (flat and "norm" in layer["kind"])
     sure = [layer for layer in layers if "conv" in layer["kind"] and layer not in unsure]
     plain_kernels = {layer["kernel"][0] for layer in sure if layer["kind"] == "conv"}
     for layer in unsure:  # as many channels in as out

@@ -85,6 +85,8 @@ def tensor_file(path: str | Path) -> Path:
     if not path.is_dir():
         return path
     names = sorted(file.name for file in path.iterdir() if file.is_file())
+    if any(name.endswith(".index.json") for name in names):
+        raise FileNotFoundError(f"{path}: its tensors lie in several files; save them as one")
     usual = [name for name in _TENSOR_FILES if name in names]
     others = [name for name in names if name.lower().endswith(_ENDINGS)]
     if usual or len(others) == 1:
