@@ -121,7 +121,7 @@ def _tell_convolutions_apart(layers: list[Layer]) -> bool:
                 unsure.append(layer)
             _name_kind(layer, transposed)
             layer["kernel"] = list(kernel)
-        elif (layer["kind"] == "dense" and channels and channels != layer["inputs"]) or ("norm" in layer["kind"] and not fits(layer["inputs"])):
+        elif channels and not fits(layer["inputs"]):
             return False
         channels = layer.get("features", channels)
         flat = layer["kind"] == "dense" or (flat and "norm" in layer["kind"])
