@@ -17,13 +17,15 @@ from absl import app, flags, logging
 from checkpoints_tools.converters import SOURCES, convert_state
 from checkpoints_tools.converters.files import find, tensor_file
 from lsh_gan import checkpoints
-from lsh_gan.errors import nearest
 
 _SOURCE = flags.DEFINE_string("source", "auto", "Kind of checkpoint: auto, or a known source.")
-_INPUT = flags.DEFINE_string("input", None, "The file, or a Hugging Face folder.")
+_INPUT = flags.DEFINE_string("input", None, "The file, or a folder with one.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the converted generator.")
 _SET = flags.DEFINE_multi_string(
     "set", [], "A setting that the file does not record, NAME=VALUE (JSON): conv_clamp=256."
+)
+_PART = flags.DEFINE_string(
+    "part", None, "Where in the file the generator is (G_ema), whatever lies beside it."
 )
 
 
@@ -33,14 +35,16 @@ def convert(
     *,
     source: str = "auto",
     settings: dict[str, Any] | None = None,
+    part: str | None = None,
 ) -> dict[str, Any]:
     """Converts the generator in a file and writes it as a checkpoint.
 
     Args:
-        path: The file, or a Hugging Face folder.
+        path: The file, or a folder with one.
         output: The checkpoint folder; replaced when it exists.
         source: Key of `SOURCES`, or "auto".
-        settings: Replace what the file records.
+        settings: What the file does not record; they come before what lies around the tensors.
+        part: Where in the file the generator is; None finds it.
 
     Returns:
         The metadata that was written.
@@ -53,16 +57,11 @@ def convert(
     """
     if Path(output).exists() and not Path(output).is_dir():
         raise ValueError(f"--output={output}: is a file; expected a folder")
-    found = find(path, SOURCES, source)
-    settings = settings or {}
-    for name in settings:
-        if name not in found.source.settings:
-            known = found.source.settings
-            hint = f"did you mean {nearest(name, known)!r}?" if known else "it has none."
-            raise ValueError(f"source {found.source.name!r} has no setting {name!r}; {hint}")
+    found = find(path, SOURCES, source, part)
     file = tensor_file(path)
     try:
-        converted = convert_state(found.state, found.source, {**found.settings, **settings})
+        given = {**found.settings, **(settings or {})}
+        converted = convert_state(found.state, found.source, given)
     except ValueError as error:
         raise ValueError(f"{file}: source {found.source.name!r}: {error}") from error
     metadata = {
@@ -76,6 +75,9 @@ def convert(
         "input_sha256": _sha256(file),
         "input_prefix": found.prefix,
         "other_prefixes": list(found.others),
+        "left_out": [*found.left_out, *converted.left_out],
+        "recorded": found.settings,
+        "set": settings or {},
         "assumed": converted.assumed,
     }
     _warn_of_another(output, metadata)
@@ -118,14 +120,23 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)
     try:
         settings = dict(map(parse_setting, _SET.value))
-        metadata = convert(_INPUT.value, _OUTPUT.value, source=_SOURCE.value, settings=settings)
+        metadata = convert(
+            _INPUT.value,
+            _OUTPUT.value,
+            source=_SOURCE.value,
+            settings=settings,
+            part=_PART.value,
+        )
     except (OSError, ValueError) as error:
         sys.exit(str(error))
     if metadata["other_prefixes"]:
         others = ", ".join(map(repr, metadata["other_prefixes"]))
         print(f"taken: {metadata['input_prefix']!r}; the file has other generators: {others}")
+    if metadata["left_out"]:
+        print(f"left out: {', '.join(metadata['left_out'])}")
     for name, value in metadata["assumed"].items():
-        print(f"not in the file, taken as usual: {name} = {value!r} (--set={name}=...)")
+        text = json.dumps(value)
+        print(f"not in the file, taken as usual: {name} = {text} (--set={name}=...)")
     print(f"{_OUTPUT.value}: {metadata['family']} from {metadata['source']} checkpoint")
 
 

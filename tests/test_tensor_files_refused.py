@@ -107,17 +107,39 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="not a file"):
         tensor_files.read(tmp_path)
     for data, message in [
-        (b"", "starts with b''; expected a torch, pickle, safetensors, npz or npy file"),
-        (b"\x89HDF\r\n\x1a\n", "starts with"),
-        (b'{"a": 1}', "starts with"),
+        (b"", r"is empty \(0 bytes\)"),
+        (b"\x89HDF\r\n\x1a\n", r"is an HDF5 file \(Keras.* save its arrays .* np.savez"),
+        (b'{"a": 1}', "is a text file in JSON"),
+        (b"\n<!DOCTYPE html><html>", "is a web page: the download went to a page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "is a Git LFS pointer.*git lfs pull"),
+        (b"\x08\x07\x12\x07pytorch\x1a", "is an ONNX model"),
+        (b"\x1c\x00\x00\x00TFL3\x00", "is a TensorFlow Lite model"),
+        (b"\x1f\x8b\x08\x00", "is a gzip archive: unpack it first"),
+        (b"a/".ljust(257, b"\0") + b"ustar\x0000", "is a tar archive: unpack it first"),
+        (b"\x81\xa6params\x82", "is a msgpack file"),
+        (b"%PDF-1.4", "is a PDF document"),
+        (b"\x89PNG\r\n\x1a\n", "is an image; expected a torch, pickle, safetensors, npz or npy"),
+        (b"qqqqqqqqqq", "starts with b'qqqqqqqq'; expected a torch"),
     ]:
         (tmp_path / "a.pth").write_bytes(data)
-        with pytest.raises(FormatError, match=message):
+        with pytest.raises(FormatError, match=f"a.pth: {message}"):
             tensor_files.read(tmp_path / "a.pth")
-    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
-        archive.writestr("readme.txt", "x")
-    with pytest.raises(FormatError, match=r"0 data\.pkl is not a torch file"):
-        tensor_files.read(tmp_path / "b.zip")
+    (tmp_path / "model.ckpt.index").write_bytes(b"\0\0\1\2")
+    with pytest.raises(FormatError, match="is a part of a TensorFlow checkpoint"):
+        tensor_files.read(tmp_path / "model.ckpt.index")
+    for members, message in [
+        (["readme.txt"], "is a zip file of readme.txt, not of torch"),
+        (["config.json", "model.weights.h5"], "is a Keras model"),
+        (
+            ["a/data.pkl", "a/code/b.py", "a/constants.pkl"],
+            r"is a TorchScript program.*state_dict",
+        ),
+    ]:
+        with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+            for name in members:
+                archive.writestr(name, "x")
+        with pytest.raises(FormatError, match=message):
+            tensor_files.read(tmp_path / "b.zip")
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
     with pytest.raises(FormatError, match="not of plain numbers or strings"):
         tensor_files.read(tmp_path / "objects.npy")

@@ -10,10 +10,27 @@ TINY = {
         "blocks": [[8, True], [8, False]], "statistics_rows": 3,
     },
     "dcgan": {"latent_size": 4, "channels": [8, 4]},
+    "fastgan": {
+        "latent_size": 4, "channels": [4, 4, 2], "double": [True, False], "excited": [],
+    },
     "progan": {"latent_size": 4, "base_channels": 4, "channels": [4]},
     "r3gan": {
         "latent_size": 4, "channels": [4, 2], "widths": [4, 4], "groups": [2, 2],
         "blocks": [1, 1], "num_classes": 3, "embedding_size": 2,
+    },
+    "sequential": {
+        "latent_size": 4, "layers": [
+            {"kind": "dense", "features": 16, "bias": True},
+            {"kind": "reshape", "shape": [4, 2, 2]},
+            {"kind": "batch_norm", "epsilon": 1e-5, "affine": True},
+            {"kind": "relu"},
+            {
+                "kind": "conv_transpose", "features": 3, "kernel": [4, 4], "stride": [2, 2],
+                "padding": [1, 1], "output_padding": [0, 0], "dilation": [1, 1], "groups": 1,
+                "bias": True,
+            },
+            {"kind": "tanh"},
+        ],
     },
     "sngan": {"latent_size": 4, "base_channels": 4, "channels": [4], "num_classes": 3},
     "stylegan2": {"latent_size": 4, "w_size": 4, "channels": [4, 4], "mapping_layers": 1},

@@ -4,10 +4,13 @@ from checkpoints_tools.converters import (
     biggan,
     biggan_hf,
     dcgan,
+    fastgan,
     mimicry,
     progan,
     r3gan,
+    studiogan,
     stylegan2,
+    stylegan2_layouts,
     stylegan3,
 )
 from checkpoints_tools.converters.conversion import Converted, convert_state
@@ -15,13 +18,19 @@ from checkpoints_tools.converters.origin import Source
 
 _SOURCES = (
     stylegan2.SOURCE,
+    stylegan2_layouts.ROSINALITY,
+    stylegan2_layouts.TENSORFLOW,
     stylegan3.SOURCE,
+    stylegan3.XL,
     biggan.SOURCE,
     biggan.SOURCE_DEEP,
     biggan_hf.SOURCE,
+    studiogan.BIGGAN,
+    studiogan.SNGAN,
     mimicry.SOURCE,
     progan.SOURCE,
     r3gan.SOURCE,
+    fastgan.SOURCE,
     dcgan.SOURCE,  # last: it looks at shapes alone
 )
 SOURCES: dict[str, Source] = {source.name: source for source in _SOURCES}

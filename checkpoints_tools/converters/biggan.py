@@ -4,12 +4,23 @@ import re
 
 import numpy as np
 
-from checkpoints_tools.converters.origin import Origin, Plan, Source, has, kernel, take, to_grid
+from checkpoints_tools.converters.origin import (
+    Origin,
+    Plan,
+    Source,
+    has,
+    kernel,
+    take,
+    to_grid,
+    usual,
+)
 from lsh_gan.errors import whole
 
 _ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "o"}
 _STATISTICS = {"mean": "stored_mean", "var": "stored_var"}
-_USUAL = {"BN_eps": 1e-5, "SN_eps": 1e-6}
+_USUAL = {
+    "BN_eps": 1e-5, "SN_eps": 1e-6, "final_epsilon": 1e-5, "slope": 0.0, "output": "tanh"
+}  # fmt: skip
 
 
 def _divide_by_iterated_norm(weight: np.ndarray, u: np.ndarray, epsilon: float) -> np.ndarray:
@@ -32,18 +43,17 @@ def _blocks(state) -> list[str]:
     return sorted(found, key=lambda block: int(block.split(".")[1]))
 
 
-def _common(state, blocks: list[str], settings: dict) -> tuple[dict, dict]:
-    """Options that both networks have, and the settings with the assumed ones filled in."""
-    settings = {**_USUAL, **settings}
+def _common(state, blocks: list[str], settings: dict) -> dict:
+    """Options that both networks have."""
     base = state[f"{blocks[0]}.conv1.weight"].shape[1]
-    options = {
+    return {
         "base_channels": base,
         "attention": [i + 1 for i in range(len(blocks)) if f"blocks.{i}.1.gamma" in state],
         "image_channels": state["output_layer.2.weight"].shape[0],
         "bottom_width": round((state["linear.weight"].shape[0] / base) ** 0.5),
         "epsilon": settings["BN_eps"],
+        **{name: settings[name] for name in ("final_epsilon", "slope", "output")},
     }
-    return options, settings
 
 
 def _origins(settings: dict, width: int, embedding: str, from_condition=lambda kernel: kernel):
@@ -102,9 +112,8 @@ _IGNORED = r".*\.(sv|u)0"
 
 
 def _plan(state, settings) -> Plan:
-    assumed = {name: value for name, value in _USUAL.items() if name not in settings}
     blocks = _blocks(state)
-    options, settings = _common(state, blocks, settings)
+    options = _common(state, blocks, settings)
     shared = "shared.weight" in state
     gain = state[f"{blocks[0]}.bn1.gain.weight"]
     shared_size = state["shared.weight"].shape[1] if shared else 0
@@ -118,18 +127,17 @@ def _plan(state, settings) -> Plan:
         "hierarchical": hierarchical,
     }
     origin = _origins(settings, options["bottom_width"], "shared")
-    return Plan("biggan", options, origin, _IGNORED, assumed)
+    return Plan("biggan", options, origin, _IGNORED)
 
 
 def _plan_deep(state, settings) -> Plan:
-    assumed = {name: value for name, value in _USUAL.items() if name not in settings}
     blocks = _blocks(state)
-    options, settings = _common(state, blocks, settings)
+    options = _common(state, blocks, settings)
     num_classes, size = state["shared.weight"].shape
     condition = state[f"{blocks[0]}.bn1.gain.weight"].shape[1]
     hierarchical = condition > size
     inputs = state["linear.weight"].shape[1]
-    depth = whole("G_depth", settings.get("G_depth", 2), 1)
+    depth = whole("G_depth", settings["G_depth"], 1)
     if len(blocks) % depth:
         raise ValueError(f"{len(blocks)} blocks are no multiple of G_depth = {depth}")
     widths = [state[f"{block}.conv4.weight"].shape[0] for block in blocks]
@@ -139,10 +147,7 @@ def _plan_deep(state, settings) -> Plan:
         "blocks": [[width, (i + 1) % depth == 0] for i, width in enumerate(widths)],
         "num_classes": num_classes,
         "hierarchical": hierarchical,
-        "final_epsilon": 1e-5,
     }
-    if "G_depth" not in settings:
-        assumed["G_depth"] = depth
 
     def class_last(rows: np.ndarray) -> np.ndarray:
         """There the class comes before the latent; ours is the other way round."""
@@ -152,7 +157,7 @@ def _plan_deep(state, settings) -> Plan:
         return class_last(rows) if len(rows) > size else rows
 
     origin = _origins(settings, options["bottom_width"], "embedding", reorder)
-    return Plan("biggan_deep", options, origin, _IGNORED, assumed)
+    return Plan("biggan_deep", options, origin, _IGNORED)
 
 
 _matches_any = has(r"linear\.u0", r"blocks\.0\.0\.bn1\.stored_mean", r"output_layer\.2\.weight")
@@ -161,12 +166,12 @@ SOURCE = Source(
     "BigGAN (ajbrock/BigGAN-PyTorch)",
     lambda state: _matches_any(state) and "blocks.0.0.conv_sc.weight" in state,
     _plan,
-    settings=("BN_eps", "SN_eps"),
+    settings=usual(**_USUAL),
 )
 SOURCE_DEEP = Source(
     "biggan_deep",
     "BigGAN-deep (ajbrock/BigGAN-PyTorch)",
     lambda state: _matches_any(state) and "blocks.0.0.conv4.weight" in state,
     _plan_deep,
-    settings=("BN_eps", "SN_eps", "G_depth"),
+    settings=usual(**_USUAL, G_depth=2),
 )

@@ -12,6 +12,7 @@ from checkpoints_tools.converters.origin import (
     kernel,
     normalised,
     take,
+    usual,
 )
 
 _ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "o_conv"}
@@ -21,10 +22,9 @@ _RGB = 3  # the last convolution has more channels, which are not used
 
 
 def _plan(state, settings) -> Plan:
-    if "layers" not in settings:
+    if settings["layers"] is None:
         raise ValueError("which blocks upsample is in config.json only: 'layers' is missing")
-    assumed = {} if "eps" in settings else {"eps": 1e-4}
-    eps = settings.get("eps", 1e-4)
+    eps = settings["eps"]
     indices = {int(m[1]) for name in state if (m := re.match(r"generator\.layers\.(\d+)\.", name))}
     attention = [i for i in sorted(indices) if f"generator.layers.{i}.gamma" in state]
     blocks = [i for i in sorted(indices) if i not in attention]
@@ -50,6 +50,8 @@ def _plan(state, settings) -> Plan:
         "epsilon": eps,
         "final_epsilon": eps,
         "statistics_rows": state["generator.bn.running_means"].shape[0],
+        "slope": settings["slope"],
+        "output": settings["output"],
     }
     # Attention modules are entries of the same list, before the block of that number.
     after = {number - 1: i for number, i in zip(options["attention"], attention, strict=True)}
@@ -81,7 +83,7 @@ def _plan(state, settings) -> Plan:
             return _norm(name, rest[1:])
         return normalised(name) if rest[1] == "kernel" else take(f"{name}.bias")
 
-    return Plan("biggan_deep", options, origin, assumed=assumed)
+    return Plan("biggan_deep", options, origin)
 
 
 def _project(leaf: str, width: int, channels: int) -> Origin:
@@ -105,5 +107,5 @@ SOURCE = Source(
     "BigGAN-deep (Hugging Face pytorch-pretrained-BigGAN)",
     has(r"embeddings\.weight", r"generator\.gen_z\.weight_orig", r"generator\.bn\.running_means"),
     _plan,
-    settings=("layers", "eps"),
+    settings=usual(layers=None, eps=1e-4, slope=0.0, output="tanh"),
 )

@@ -5,15 +5,17 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from checkpoints_tools.converters.origin import Origin, Plan, Source
+from checkpoints_tools.converters.origin import Origin, Plan, Source, is_counter
 from lsh_gan.checkpoints import path_of
 from lsh_gan.errors import nearest
 from lsh_gan.generators import build
 from lsh_gan.generators.generator import abstract_params
 
 _MOST_LISTED = 50
+_TRACKED = "num_batches_tracked"
 
 
 class Converted(NamedTuple):
@@ -23,13 +25,15 @@ class Converted(NamedTuple):
         family: Key of `lsh_gan.generators.FAMILIES`.
         options: Attributes of the module.
         variables: Nested dicts of float32 arrays.
-        assumed: Settings that the file does not record.
+        assumed: Settings that the file does not record, with the values that were taken as usual.
+        left_out: Names of counters in the state dict, which no image depends on.
     """
 
     family: str
     options: dict[str, Any]
     variables: dict[str, Any]
     assumed: dict[str, Any]
+    left_out: tuple[str, ...] = ()
 
 
 def convert_state(
@@ -40,19 +44,26 @@ def convert_state(
     Args:
         state: Arrays by name, in the layout of the source.
         source: Its kind.
-        settings: What the file around it says, where names and shapes do not (see each source).
+        settings: What names and shapes do not tell (see each source), as recorded or as given.
 
     Returns:
         The generator's family, options and variables.
 
     Raises:
         ValueError: Tensors are missing, unexpected (all listed, with the nearest names), of wrong
-            shapes, or not finite.
+            shapes, or not finite; a setting is unknown or not supported; or images are not square,
+            or neither grey nor in colour.
     """
+    given = settings or {}
     try:
-        plan = source.plan(state, settings or {})
+        assumed = source.settings(state)
+        _check_settings(source, given, assumed)
+        plan = source.plan(state, {**assumed, **given})
         module = build(plan.family, plan.options)
         abstract = abstract_params(module)
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
+        paths = [path_of(keys) for keys, _ in leaves]
+        origins = {path: plan.origin(path) for path in paths}
     except (KeyError, IndexError) as error:
         raise ValueError(
             f"not a complete {source.name} generator: tensor {error.args[0]} is missing"
@@ -61,9 +72,7 @@ def convert_state(
         raise ValueError(
             f"no {source.name} generator has tensors of such shapes and such settings ({error})"
         ) from error
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
-    paths = [path_of(keys) for keys, _ in leaves]
-    origins = {path: plan.origin(path) for path in paths}
+    _check_images(module, abstract)
     _check_names(state, plan, origins)
     arrays, problems = [], []
     for path, (_, leaf) in zip(paths, leaves, strict=True):
@@ -73,14 +82,48 @@ def convert_state(
     if problems:
         raise ValueError("; ".join(problems[:_MOST_LISTED]))
     variables = jax.tree_util.tree_unflatten(treedef, arrays)
-    return Converted(plan.family, plan.options, variables, plan.assumed)
+    assumed = {name: value for name, value in assumed.items() if name not in given}
+    counters = [n for n, a in state.items() if is_counter(a) and not n.endswith(_TRACKED)]
+    return Converted(plan.family, plan.options, variables, assumed, tuple(counters))
+
+
+def _check_settings(source: Source, given: dict[str, Any], usual: dict[str, Any]) -> None:
+    for name, value in given.items():
+        if name not in usual:
+            hint = f"did you mean {nearest(name, usual)!r}?" if usual else "it records all."
+            raise ValueError(
+                f"source {source.name!r} has no setting {name!r} that the file lacks; {hint}"
+            )
+        plain = list(value) if isinstance(value, tuple) else value
+        if name in source.only and plain != usual[name]:
+            raise ValueError(f"{name} is {value!r}; only {usual[name]!r} is supported")
+
+
+def _check_images(module: Any, abstract: Any) -> None:
+    z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
+    try:
+        shape = jax.eval_shape(module.apply, abstract, z).shape
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"its layers do not fit each other ({error})") from error
+    if len(shape) != 4 or shape[1] != shape[2]:
+        sides = "×".join(map(str, shape[1:3]))
+        raise ValueError(f"images of {sides} pixels; only square ones are supported")
+    if shape[3] not in (1, 3):
+        alpha = " (RGBA, with alpha?)" if shape[3] == 4 else ""
+        raise ValueError(
+            f"images of {shape[3]} channels{alpha}; only grey (1) and colour (3) are supported"
+        )
 
 
 def _check_names(state, plan: Plan, origins: dict[str, Origin]) -> None:
     wanted = {name for origin in origins.values() for name in origin.names}
     missing = sorted(wanted - state.keys())
     ignored = re.compile(plan.ignored)
-    extra = [name for name in state if name not in wanted and not ignored.fullmatch(name)]
+    extra = [
+        name
+        for name, array in state.items()
+        if name not in wanted and not ignored.fullmatch(name) and not is_counter(array)
+    ]
     problems = []
     if missing:
         near = [f"{name} (nearest: {nearest(name, extra or state)})" for name in missing]

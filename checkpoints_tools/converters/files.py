@@ -2,13 +2,16 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from checkpoints_tools.converters.origin import Source
+from checkpoints_tools.converters import modules
+from checkpoints_tools.converters.origin import Part, Source, has, is_counter
 from lsh_gan import tensor_files
 from lsh_gan.errors import choose
 from lsh_gan.tensor_files import Standin
@@ -18,7 +21,38 @@ _AVERAGES = frozenset(
     ("ema", "avg", "average", "averaged", "shadow", "running", "swa", "smoothed", "gs")
 )
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of G_ema, avgG and netGEma
-_HUGGING_FACE = ("pytorch_model.bin", "config.json")
+_CONFIG = "config.json"
+# Files of a folder that hold its tensors, the first one of these that is there.
+_TENSOR_FILES = (
+    "pytorch_model.bin", "model.safetensors", "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.bin",
+)  # fmt: skip
+_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".tar", ".npz")
+# Words in the names of what lies beside a generator in the file of a training run.
+_OTHER_NETWORKS = frozenset(
+    (
+        "d", "dis", "disc", "discriminator", "critic", "q", "classifier", "optim", "optimizer",
+        "optimizers", "opt", "sched", "scheduler", "scaler", "loss", "losses", "criterion", "lpips",
+        "vgg", "inception", "perceptual", "augment", "augmentation",
+    )
+)  # fmt: skip
+# Words in the names of tensors that a training run keeps in a network and no image depends on.
+_INPUTS = frozenset(("noise", "latent", "latents", "z"))
+_SCALARS = frozenset(("loss", "step", "steps", "iter", "iteration", "epoch", "fid", "lr", "score"))
+# Known and not built: names that only such a file has, and why.
+NOT_BUILT: dict[str, tuple[str, ...]] = {
+    "lucidrains/stylegan2-pytorch": (r"G?\.?initial_block", r"S\.net\.0\.weight"),
+    "a BigGAN-deep of PyTorch-StudioGAN": (r"linear0\.weight(_orig)?", r".*conv2d4\.bias"),
+    "StyleGAN (the first) in TensorFlow": (r"synthesis\.4x4/Const/StyleMod/weight",),
+    "Progressive GAN in TensorFlow": (r"4x4/Dense/weight",),
+    "StyleGAN (the first) of rosinality": (r"generator\.progression\.0\.conv1\.0\.weight(_orig)?",),
+    "a diffusion model (diffusers)": (r"time_embedding\.linear_1\.weight", r"conv_in\.weight"),
+    "a diffusion model (guided-diffusion)": (
+        r"time_embed\.0\.weight",
+        r"input_blocks\.0\.0\.weight",
+    ),
+}
+_LAYER_TENSORS = re.compile(r"(.*\.)?(weight\w*|bias|running_mean|original\d?)")
 
 
 class Found(NamedTuple):
@@ -30,64 +64,164 @@ class Found(NamedTuple):
         state: Arrays by name, without the prefix.
         settings: What the objects around the arrays record, where names and shapes do not.
         others: Other parts of the file that are generators too.
+        left_out: What else lies in the file, by the first words of its names.
     """
 
     prefix: str
     source: Source
-    state: dict[str, np.ndarray]
+    state: Part
     settings: dict[str, Any]
     others: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def tensor_file(path: str | Path) -> Path:
-    """The file itself, or the tensor file of a Hugging Face folder.
+    """The file itself, or the tensor file of a folder.
 
     Raises:
-        FileNotFoundError: Neither exists.
+        FileNotFoundError: Neither exists, or the folder has several; the message says which.
     """
     path = Path(path)
     if not path.is_dir():
         return path
-    if not (path / _HUGGING_FACE[0]).is_file():
-        raise FileNotFoundError(f"{path}: a folder without {_HUGGING_FACE[0]}")
-    return path / _HUGGING_FACE[0]
+    names = sorted(file.name for file in path.iterdir() if file.is_file())
+    if any(name.endswith(".index.json") for name in names):
+        raise FileNotFoundError(f"{path}: its tensors lie in several files; save them as one")
+    usual = [name for name in _TENSOR_FILES if name in names]
+    others = [name for name in names if name.lower().endswith(_ENDINGS)]
+    if usual or len(others) == 1:
+        return path / (usual or others)[0]
+    if len(others) > 1:
+        raise FileNotFoundError(
+            f"{path}: a folder with {len(others)} tensor files ({', '.join(others[:9])}); give one "
+            "of them"
+        )
+    what = "a TensorFlow SavedModel; " if "saved_model.pb" in names else "a folder "
+    raise FileNotFoundError(
+        f"{path}: {what}without a tensor file ({', '.join(_TENSOR_FILES[:2])}, or one that ends in "
+        f"{', '.join(_ENDINGS)})"
+    )
 
 
-def find(path: str | Path, sources: Mapping[str, Source], source: str = "auto") -> Found:
+def find(
+    path: str | Path, sources: Mapping[str, Source], source: str = "auto", part: str | None = None
+) -> Found:
     """Finds the generator in a file.
 
     Averaged weights (a wrapper with a word such as "ema" or "avg" in its name) are preferred, then
     the part that is wrapped the least.
 
     Args:
-        path: The file, or a Hugging Face folder.
+        path: The file, or a folder with one.
         sources: Known kinds.
         source: Key of `sources`, or "auto" for whichever matches.
+        part: Where in the file the generator is, whatever lies beside it; None finds it.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: Unknown kind; no generator of that kind; or a damaged file. The message says
-            what the file looks like instead.
+        ValueError: Unknown kind; no generator of that kind; a generator that may get the output of
+            other layers; or a damaged file. The message says what the file looks like instead.
     """
     wanted = sources if source == "auto" else {source: choose("source", source, sources)}
     file = tensor_file(path)
     value = tensor_files.read(file)
     state = tensor_files.state_dict(value)
-    if file.suffix == ".safetensors":
-        # Sorted by size and name there; some kinds go by the order of their layers.
+    with file.open("rb") as stream:
+        start = stream.read(9)
+    if start[8:] == b"{":
+        # A safetensors file sorts by size and name; some kinds go by the order of their layers.
         state = dict(sorted(state.items(), key=_by_number))
+    parts = _parts(state, value)
+    if part is not None:
+        parts = [(prefix, state) for prefix, state in parts if prefix == part]
+        if not parts:
+            raise ValueError(f"{file}: has no part {part!r}")
     fits = (
         (prefix, kind, part)
-        for prefix, part in _parts(state)
+        for prefix, part in parts
         for kind in wanted.values()
         if kind.matches(part)
     )
     taken = next(fits, None)
-    if taken is not None:
-        prefix, kind, part = taken
+    if taken is None:
+        raise ValueError(f"{file}: {_why_not(state, parts, sources, source)}")
+    prefix, kind, found = taken
+    try:
         others = _outermost([prefix, *(other for other, _, _ in fits)])[1:]
-        return Found(prefix, kind, part, _settings(value, prefix, kind, file), others)
-    raise ValueError(f"{file}: {_why_not(state, sources, source)}")
+        if part is None:
+            _refuse_layers_before(value, prefix, parts, others)
+        settings = _settings(value, found, kind, file)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    inner = f"{prefix}." if prefix else ""
+    outside = [name for name in state if not name.startswith(inner)]
+    for name in kind.beside:
+        if name in outside:
+            found[name] = state[name]
+            outside.remove(name)
+    apart = [name for name in outside if not any(name.startswith(f"{o}.") for o in others)]
+    return Found(prefix, kind, found, settings, others, tuple(_counted(apart, prefix)))
+
+
+def _counted(names: list[str], prefix: str) -> Iterator[str]:
+    """What lies beside a part: names up to the word that differs from its prefix, and counts."""
+    groups: Counter[str] = Counter()
+    taken = prefix.split(".")
+    for name in names:
+        words = name.split(".")
+        same = sum(1 for _ in takewhile(lambda p: p[0] == p[1], zip(words, taken, strict=False)))
+        groups[".".join(words[: same + 1])] += 1
+    for name, count in groups.items():
+        yield name if count == 1 else f"{name} ({count} tensors)"
+
+
+def _refuse_layers_before(value: Any, prefix: str, parts: list, others: tuple[str, ...]) -> None:
+    """Refuses a part of a network: where layers lie beside it, its input may be their output."""
+    by_name = dict(parts)
+    words = prefix.split(".") if prefix else []
+    for depth, word in enumerate(words):
+        parent = ".".join(words[:depth])
+        inner = f"{parent}." if parent else ""
+        one_network = _is_state_dict(modules.part(value, parent))
+        groups: dict[str, dict] = {}
+        for name, array in by_name[parent].items():
+            first, _, rest = name.partition(".")
+            groups.setdefault(first, {})[rest] = array
+        beside = [
+            name
+            for name, tensors in groups.items()
+            if name != word
+            and not any(f"{other}.".startswith(f"{inner}{name}.") for other in others)
+            and not _is_another_network(name, tensors, one_network)
+        ]
+        if beside:
+            listed = ", ".join(f"{inner}{name}" for name in beside[:5])
+            raise ValueError(
+                f"{prefix!r} looks like a generator, but {listed} lie{'s' * (len(beside) == 1)} "
+                f"beside it: its input may be what other layers give, not the latent; "
+                f"--part={prefix} takes it as it is"
+            )
+
+
+def _is_state_dict(value: Any) -> bool:
+    """Whether its entries are parts of one network: a module, or names with dots in them."""
+    if modules.is_module(value):
+        return True
+    return isinstance(value, dict) and any(
+        isinstance(array, np.ndarray) and "." in str(name) for name, array in value.items()
+    )
+
+
+def _is_another_network(name: str, tensors: dict[str, np.ndarray], one_network: bool) -> bool:
+    """Whether it is of no consequence for a generator beside it."""
+    words = {word.lower() for word in _WORD.findall(name)}
+    if words & _OTHER_NETWORKS or _looks_like_optimizer(tensors):
+        return True
+    if set(tensors) == {""}:  # a tensor without a module
+        array = tensors[""]
+        kept = words & (_INPUTS if array.ndim >= 2 else _SCALARS)
+        return not one_network or is_counter(array) or bool(kept)
+    return _looks_like_discriminator(tensors) or not any(map(_LAYER_TENSORS.fullmatch, tensors))
 
 
 def _by_number(item: tuple[str, Any]) -> list[str | int]:
@@ -104,42 +238,49 @@ def _outermost(prefixes: list[str]) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def _parts(state: dict[str, np.ndarray]) -> list[tuple[str, dict[str, np.ndarray]]]:
+def _parts(state: dict[str, np.ndarray], value: Any) -> list[tuple[str, Part]]:
     """The state dict and its parts under each prefix, best candidates first."""
-    groups: dict[str, dict[str, np.ndarray]] = {"": state}
+    groups: dict[str, Part] = {"": Part(state)}
     for name, array in state.items():
         words = name.split(".")
         for depth in range(1, min(len(words) - 1, _DEEPEST) + 1):
             prefix = ".".join(words[:depth])
-            groups.setdefault(prefix, {})[".".join(words[depth:])] = array
+            groups.setdefault(prefix, Part())[".".join(words[depth:])] = array
+    for prefix, found in groups.items():
+        found.module = modules.part(value, prefix)
 
-    def rank(item: tuple[str, dict]) -> tuple[bool, int]:
-        prefix = item[0]
-        average = any(word.lower() in _AVERAGES for word in _WORD.findall(prefix))
+    def rank(item: tuple[str, Part]) -> tuple[bool, int]:
+        prefix, found = item
+        name = found.module.attribute("name") if isinstance(found.module, Standin) else None
+        words = _WORD.findall(f"{prefix} {name}")  # networks of TensorFlow know their name: Gs
+        average = any(word.lower() in _AVERAGES for word in words)
         return not average, prefix.count(".") + bool(prefix)
 
     whole, *parts = groups.items()
     return [whole, *sorted(parts, key=rank)]
 
 
-def _settings(value: Any, prefix: str, source: Source, file: Path) -> dict[str, Any]:
-    """Values of `source.settings`, innermost object first, then `config` or `config.json`."""
+def _settings(value: Any, state: Part, source: Source, file: Path) -> dict[str, Any]:
+    """What the part's object records of the settings of its source, else `config`.
+
+    Innermost object first; `config` lies in the file, or beside it as config.json.
+    """
+    usual = source.settings(state)
     found: dict[str, Any] = {}
-    holder = value
-    for word in filter(None, prefix.split(".")):
-        holder = holder.get(word) if isinstance(holder, dict) else None
     config = value.get("config") if isinstance(value, dict) else None
-    beside = file.with_name(_HUGGING_FACE[1])
-    if file.name == _HUGGING_FACE[0] and beside.is_file():
+    beside = file.with_name(_CONFIG)
+    if file.name in _TENSOR_FILES and beside.is_file():
         config = _json(beside)
-    for place in [*_nested(holder), *_nested(config)]:
-        for name in source.settings:
+    for place in [*_nested(state.module), *_nested(config)]:
+        for name in usual:
             if name in place:
                 found.setdefault(name, place[name])
+    if modules.is_module(state.module) and "slope" in usual and "order" not in usual:
+        found |= modules.common_settings(state.module, usual)
     for name, setting in found.items():
         if not _is_plain(setting):
             kind = type(setting).__name__
-            raise ValueError(f"{file}: the setting {name} is a {kind}; expected a plain value")
+            raise ValueError(f"the setting {name} is a {kind}; expected a plain value")
     return found
 
 
@@ -166,6 +307,7 @@ def _nested(value: Any, depth: int = 0) -> list[dict]:
         return []
     attributes = value.attributes
     places = [attributes, value.init_kwargs, value.kwargs, value.entries]
+    places += _nested(attributes.get("static_kwargs"), depth + 1)
     for kwargs in value.init_kwargs.values():
         places += _nested(kwargs, depth + 1)
     modules = attributes.get("_modules")
@@ -174,19 +316,22 @@ def _nested(value: Any, depth: int = 0) -> list[dict]:
     return places
 
 
-def _why_not(state: dict[str, np.ndarray], sources: Mapping[str, Source], source: str) -> str:
+def _why_not(state: dict, parts: list, sources: Mapping[str, Source], source: str) -> str:
     if not state:
         return "holds no tensors"
     names = ", ".join(list(state)[:5])
     what = f"its {len(state)} tensors ({names}, ...) are of no known generator"
     if source != "auto":
-        others = [k for k in sources if any(sources[k].matches(p) for _, p in _parts(state))]
+        others = [k for k in sources if any(sources[k].matches(part) for _, part in parts)]
         hint = f"; it looks like {others[0]!r}" if others else ""
         return f"not a generator of source {source!r}{hint}: {what}"
+    for title, patterns in NOT_BUILT.items():
+        if any(has(*patterns)(part) for _, part in parts):
+            return f"{title} is not supported: {what}. Known sources: {', '.join(sources)}"
     if _looks_like_optimizer(state):
         what += "; it looks like an optimizer's state"
-    elif _looks_like_discriminator(state):
-        what += "; it looks like a discriminator"
+    elif _ends(state)[0]:
+        what += "; its first layer takes images, not a latent (a discriminator, an encoder?)"
     return f"{what}. Known sources: {', '.join(sources)}"
 
 
@@ -194,8 +339,18 @@ def _looks_like_optimizer(state: dict[str, np.ndarray]) -> bool:
     return any(name.endswith(("exp_avg", "exp_avg_sq", "momentum_buffer")) for name in state)
 
 
+def _ends(state: dict[str, np.ndarray]) -> tuple[int, int]:
+    """Image channels that the first layer takes (0: none), and the outputs of the last layer."""
+    weights = [
+        array for name, array in state.items()
+        if array.ndim in (2, 4) and _LAYER_TENSORS.fullmatch(name)
+    ]  # fmt: skip
+    if len(weights) < 2:
+        return 0, 0
+    first = weights[0].shape[1] if weights[0].ndim == 4 else 0
+    return first if first in (1, 3) else 0, weights[-1].shape[0]
+
+
 def _looks_like_discriminator(state: dict[str, np.ndarray]) -> bool:
-    """Image channels in, and one number (or a map of one channel) out."""
-    weights = [array for array in state.values() if array.ndim in (2, 4)]
-    images_in = any(a.ndim == 4 and a.shape[1] in (1, 3) for a in weights)
-    return images_in and any(a.shape[0] == 1 for a in weights)
+    inputs, outputs = _ends(state)
+    return bool(inputs) and outputs == 1

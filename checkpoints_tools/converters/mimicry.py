@@ -14,6 +14,7 @@ from checkpoints_tools.converters.origin import (
     normalised,
     take,
     to_grid,
+    usual,
 )
 
 _ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "o"}
@@ -24,7 +25,7 @@ def _weight(state, base: str) -> np.ndarray:
     return state[f"{base}.weight_orig" if f"{base}.weight_orig" in state else f"{base}.weight"]
 
 
-def _options(state, blocks: list[str]) -> dict:
+def _options(state, blocks: list[str], settings: dict) -> dict:
     channels = [_weight(state, f"{block}.c1").shape[0] for block in blocks]
     base = _weight(state, f"{blocks[0]}.c1").shape[1]
     dense = _weight(state, "l1")
@@ -33,8 +34,8 @@ def _options(state, blocks: list[str]) -> dict:
         "base_channels": base,
         "channels": channels,
         "image_channels": _weight(state, f"c{len(blocks) + 2}").shape[0],
-        "upsample": "bilinear",
         "bottom_width": round((dense.shape[0] / base) ** 0.5),
+        **settings,
     }
     embedding = state.get(f"{blocks[0]}.b1.embed.weight")
     if embedding is not None:
@@ -50,7 +51,7 @@ def _options(state, blocks: list[str]) -> dict:
 def _plan(state, settings) -> Plan:
     blocks = sorted({m[0] for name in state if (m := re.match(r"block\d+(?=\.)", name))})
     blocks.sort(key=lambda block: int(block.removeprefix("block")))
-    options = _options(state, blocks)
+    options = _options(state, blocks, settings)
     last = len(blocks) + 2
     names = {"project": "l1", "norm": f"b{last}", "to_image": f"c{last}", "attention": "attn_block"}
     names |= {f"block_{i}": block for i, block in enumerate(blocks)}
@@ -80,7 +81,7 @@ def _plan(state, settings) -> Plan:
             base = f"{base}.{_LAYERS[rest[0]]}"
         return weights(base, kernel) if leaf == "kernel" else take(f"{base}.bias")
 
-    return Plan("sngan", options, origin, ignored=r".*num_batches_tracked")
+    return Plan("sngan", options, origin)
 
 
 def _norm(base: str, rest: list[str]) -> Origin:
@@ -97,4 +98,5 @@ SOURCE = Source(
     "torch-mimicry: SNGAN, conditional SNGAN, SAGAN",
     has(r"l1\.weight(_orig)?", r"block2\.c1\.weight(_orig)?", r"block2\.c_sc\.bias", r"c\d\.bias"),
     _plan,
+    settings=usual(upsample="bilinear", epsilon=1e-5, slope=0.0, output="tanh"),
 )

@@ -7,9 +7,11 @@ output, height, width there, and keeps its taps in place here.
 
 import re
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from lsh_gan.tensor_files import Standin
 
 
 class Origin(NamedTuple):
@@ -32,14 +34,30 @@ class Plan(NamedTuple):
         options: Attributes of the module.
         origin: From the path of one of our tensors ("params/to_image/kernel") to its origin.
         ignored: Pattern of names in the file that no image depends on.
-        assumed: Settings that the file does not record and that were taken as usual.
     """
 
     family: str
     options: dict
     origin: Callable[[str], Origin]
     ignored: str = r"(?!)"
-    assumed: dict = {}  # noqa: RUF012 (never changed)
+
+
+class Part(dict[str, np.ndarray]):
+    """A part of a file: its arrays by name, and the pickled object that they lie in.
+
+    Attributes:
+        module: That object; None where the file has only the arrays.
+    """
+
+    module: Standin | None = None
+
+
+State = Mapping[str, np.ndarray]
+
+
+def usual(**values: Any) -> Callable[[State], dict[str, Any]]:
+    """The `settings` of a source whose usual values are the same for all of its files."""
+    return lambda state: values
 
 
 class Source(NamedTuple):
@@ -49,24 +67,34 @@ class Source(NamedTuple):
         name: As in `--source`.
         title: Code base that writes it.
         matches: Whether a state dict is of this kind, by its names and shapes.
-        plan: From a state dict and the settings around it to the plan.
+        plan: From a state dict and all settings to the plan.
         version: Of the map of names: raised when converted numbers change.
-        settings: Names of settings that `plan` understands.
+        settings: What tensors do not tell: names, and the values that are usual. Recorded values
+            and those of the command line come before them.
+        only: Names of settings that are supported with their usual value only.
+        beside: Names of tensors that belong to it and may lie beside it in the file.
     """
 
     name: str
     title: str
-    matches: Callable[[Mapping[str, np.ndarray]], bool]
-    plan: Callable[[Mapping[str, np.ndarray], dict], Plan]
+    matches: Callable[[State], bool]
+    plan: Callable[[State, dict], Plan]
     version: int = 1
-    settings: tuple[str, ...] = ()
+    settings: Callable[[State], dict[str, Any]] = usual()
+    only: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
-def has(*patterns: str) -> Callable[[Mapping[str, np.ndarray]], bool]:
+def is_counter(array: np.ndarray) -> bool:
+    """Whether it is a whole number that counts steps (num_batches_tracked, n_averaged)."""
+    return array.ndim == 0 and array.dtype.kind in "iub"
+
+
+def has(*patterns: str) -> Callable[[State], bool]:
     """A `matches` that asks for a name for each pattern (the whole name)."""
     compiled = [re.compile(pattern) for pattern in patterns]
 
-    def matches(state: Mapping[str, np.ndarray]) -> bool:
+    def matches(state: State) -> bool:
         return all(any(pattern.fullmatch(name) for name in state) for pattern in compiled)
 
     return matches
@@ -98,17 +126,24 @@ def to_grid(width: int) -> Callable[[np.ndarray], np.ndarray]:
     return rearrange
 
 
-def divide_by_stored_norm(weight: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """PyTorch's spectral norm in eval mode: weight / (u · W v) with the stored u and v."""
-    matrix = weight.reshape(len(weight), -1).astype(np.float64)
+def divide_by_stored_norm(
+    weight: np.ndarray, u: np.ndarray, v: np.ndarray, axis: int = 0
+) -> np.ndarray:
+    """PyTorch's spectral norm in eval mode: weight / (u · W v) with the stored u and v.
+
+    The rows of W are `axis`: 1 of a transposed convolution, else 0.
+    """
+    matrix = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)
     sigma = u.astype(np.float64) @ (matrix @ v.astype(np.float64))
     return (weight / sigma).astype(np.float32)
 
 
-def normalised(base: str, function: Callable[[np.ndarray], np.ndarray] = kernel) -> Origin:
+def normalised(
+    base: str, function: Callable[[np.ndarray], np.ndarray] = kernel, axis: int = 0
+) -> Origin:
     """The weight `base` under PyTorch's spectral norm, laid out by `function`."""
     names = (f"{base}.weight_orig", f"{base}.weight_u", f"{base}.weight_v")
-    return Origin(names, lambda *arrays: function(divide_by_stored_norm(*arrays)))
+    return Origin(names, lambda *arrays: function(divide_by_stored_norm(*arrays, axis)))
 
 
 BATCH_NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}

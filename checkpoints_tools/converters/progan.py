@@ -4,16 +4,17 @@ import re
 
 import numpy as np
 
-from checkpoints_tools.converters.origin import Origin, Plan, Source, has, kernel, take, to_grid
+from checkpoints_tools.converters.origin import (
+    Origin,
+    Plan,
+    Source,
+    has,
+    kernel,
+    take,
+    to_grid,
+    usual,
+)
 
-_USUAL = {
-    "leakyReluLeak": 0.2,
-    "alpha": 0.0,
-    "lossCriterion": "WGANGP",
-    "perChannelNormalization": True,
-    "equalizedlR": True,
-}
-_ONLY = ("perChannelNormalization", "equalizedlR")  # networks without are not implemented
 _TANH_LOSSES = ("MSE", "DCGAN")
 
 
@@ -22,11 +23,6 @@ def _gain(weight: np.ndarray) -> np.float32:
 
 
 def _plan(state, settings) -> Plan:
-    assumed = {name: value for name, value in _USUAL.items() if name not in settings}
-    settings = {**_USUAL, **settings}
-    for name in _ONLY:
-        if not settings[name]:
-            raise ValueError(f"{name} is {settings[name]}; only networks with it are supported")
     inner = "module." if "formatLayer.module.weight" in state else ""
     scales = {int(m[1]) for name in state if (m := re.match(r"scaleLayers\.(\d+)\.", name))}
     count = len(scales)
@@ -61,7 +57,7 @@ def _plan(state, settings) -> Plan:
 
     used = count if not options["alpha"] else count - 1
     unused = "|".join(map(str, range(used))) or "(?!)"
-    return Plan("progan", options, origin, rf"toRGBLayers\.({unused})\..*", assumed)
+    return Plan("progan", options, origin, rf"toRGBLayers\.({unused})\..*")
 
 
 SOURCE = Source(
@@ -69,5 +65,12 @@ SOURCE = Source(
     "Progressive GAN (facebookresearch/pytorch_GAN_zoo)",
     has(r"formatLayer\.(module\.)?weight", r"scaleLayers\.0\.0\.(module\.)?weight"),
     _plan,
-    settings=tuple(_USUAL),
+    settings=usual(
+        leakyReluLeak=0.2,
+        alpha=0.0,
+        lossCriterion="WGANGP",
+        perChannelNormalization=True,
+        equalizedlR=True,
+    ),
+    only=("perChannelNormalization", "equalizedlR"),
 )

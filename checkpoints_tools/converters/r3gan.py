@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from checkpoints_tools.converters.origin import Origin, Plan, Source, has, kernel, take
+from checkpoints_tools.converters.origin import Origin, Plan, Source, has, kernel, take, usual
 
 _STAGE = "Model.MainLayers.{}.Layers.{}"
 _FILTER = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
@@ -59,4 +59,6 @@ SOURCE = Source(
     "R3GAN (brownvc/R3GAN)",
     has(r"Model\.MainLayers\.0\.Layers\.0\.Basis", r"Model\.AggregationLayer\.Layer\.weight"),
     _plan,
+    settings=usual(slope=0.2),
+    only=("slope",),
 )

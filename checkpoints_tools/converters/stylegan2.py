@@ -7,7 +7,7 @@ import numpy as np
 from checkpoints_tools.converters.origin import Origin, Plan, Source, has, kernel, take
 
 MAPPING_LEARNING_RATE = 0.01
-_FILTER = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
+FILTER = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
 
 
 def mapping_origin(state, path: str, learning_rate: float) -> Origin:
@@ -61,14 +61,18 @@ def _architecture(state, sides: list[int]) -> str:
 
 
 def _plan(state, settings) -> Plan:
-    usual = {"conv_clamp": 256.0, "lr_multiplier": MAPPING_LEARNING_RATE}
-    assumed = {name: value for name, value in usual.items() if name not in settings}
-    settings = {**usual, **settings}
     found = {int(m[1]) for name in state if (m := re.match(r"synthesis\.b(\d+)\.", name))}
     sides = sorted(found)
     if sides != [4 * 2**i for i in range(len(sides))]:
         raise ValueError(f"blocks of sides {sides}; expected powers of two from 4")
     _check_filters(state)
+    height, width = state["synthesis.b4.const"].shape[1:]
+    if height != width:
+        side = sides[-1]
+        raise ValueError(
+            f"makes images of {side * height // 4}×{side * width // 4} pixels; only square ones "
+            "are supported"
+        )
     layer_names = {"conv": "conv1", "up": "conv0", "to_image": "torgb", "skip": "skip"}
 
     def origin(path: str) -> Origin:
@@ -94,16 +98,24 @@ def _plan(state, settings) -> Plan:
             )
         return take(f"{base}.{'noise_const' if rest[0] == 'noise' else rest[0]}")
 
-    ignored = r".*resample_filter"
-    return Plan("stylegan2", _options(state, sides, settings), origin, ignored, assumed)
+    return Plan("stylegan2", _options(state, sides, settings), origin, r".*resample_filter")
 
 
 def _check_filters(state) -> None:
     for name, array in state.items():
         if name.endswith("resample_filter") and not (
-            array.shape == (4, 4) and np.allclose(array, _FILTER, atol=1e-6)
+            array.shape == (4, 4) and np.allclose(array, FILTER, atol=1e-6)
         ):
             raise ValueError(f"{name} is not the filter [1, 3, 3, 1], the only one supported")
+
+
+def _settings(state) -> dict:
+    usual = {
+        "conv_clamp": 256.0, "lr_multiplier": MAPPING_LEARNING_RATE, "activation": "lrelu",
+        "use_noise": True,
+    }  # fmt: skip
+    recorded = any(name.endswith("resample_filter") for name in state)
+    return usual if recorded else {**usual, "resample_filter": [1, 3, 3, 1]}
 
 
 SOURCE = Source(
@@ -111,5 +123,6 @@ SOURCE = Source(
     "StyleGAN2-ADA (NVlabs stylegan2-ada-pytorch, stylegan3)",
     has(r"synthesis\.b4\.const", r"mapping\.w_avg", r"mapping\.fc0\.weight"),
     _plan,
-    settings=("conv_clamp", "lr_multiplier"),
+    settings=_settings,
+    only=("activation", "use_noise", "resample_filter"),
 )

@@ -1,22 +1,15 @@
-"""StyleGAN3-T and -R, from NVIDIA's pickles or from their state dicts."""
+"""StyleGAN3-T and -R and StyleGAN-XL, from their pickles or state dicts."""
 
 import re
+from functools import partial
 
-from checkpoints_tools.converters.origin import Origin, Plan, Source, has, kernel, take
+from checkpoints_tools.converters.origin import Origin, Plan, Source, has, kernel, take, usual
 from checkpoints_tools.converters.stylegan2 import (
     MAPPING_LEARNING_RATE,
     affine_origin,
     mapping_origin,
 )
 
-_USUAL = {
-    "conv_clamp": 256.0,
-    "lr_multiplier": MAPPING_LEARNING_RATE,
-    "filter_size": 6,
-    "first_cutoff": 2.0,
-    "margin_size": 10,
-    "output_scale": 0.25,
-}
 _BUFFERS = {"magnitude": "magnitude_ema"}
 
 
@@ -38,9 +31,7 @@ def _check(taps: list[list[int]], side: int, settings: dict) -> None:
         raise ValueError(f"margin_size is {margin}; the first layer has only {side} pixels a side")
 
 
-def _plan(state, settings) -> Plan:
-    assumed = {name: value for name, value in _USUAL.items() if name not in settings}
-    settings = {**_USUAL, **settings}
+def _plan(state, settings, *, xl: bool = False) -> Plan:
     found = _layers(state)
     if len(found) < 2:
         raise ValueError("fewer than two layers named L0_SIDE_CHANNELS, ...")
@@ -51,7 +42,7 @@ def _plan(state, settings) -> Plan:
     taps = [[len(up), len(down)] for up, down in filters]
     _check(taps, found[0][1], settings)
     embed = state.get("mapping.embed.weight")
-    w_size = state["mapping.w_avg"].shape[0]
+    w_size = state["mapping.w_avg"].shape[-1]
     inputs = state["mapping.fc0.weight"].shape[1]
     options = {
         "latent_size": inputs - (0 if embed is None else w_size),
@@ -70,6 +61,13 @@ def _plan(state, settings) -> Plan:
         "clamp": settings["conv_clamp"],
         "output_scale": settings["output_scale"],
     }
+    if xl:
+        conditional = "mapping.embed_proj.weight" in state
+        options |= {
+            "latent_size": inputs // 2 if conditional else inputs,
+            "num_classes": state["mapping.w_avg"].shape[0] if conditional else 0,
+            "embedding_size": embed.shape[1] if conditional else 0,
+        }
 
     names = {f"layer_{i}": name for i, (name, _, _) in enumerate(found[:-1])}
     names |= {"input": "input", "to_image": found[-1][0]}
@@ -78,6 +76,12 @@ def _plan(state, settings) -> Plan:
         _, first, *rest = path.split("/")
         if first == "w_mean":
             return take("mapping.w_avg")
+        if first == "mapping" and rest[0] == "classes":
+            return take("mapping.embed.weight", lambda table: table[: options["num_classes"]])
+        if first == "mapping" and rest[0] == "embed" and xl:
+            if rest[1] == "bias":
+                return take("mapping.embed_proj.bias")
+            return take("mapping.embed_proj.weight", lambda w: kernel(w, w.shape[1] ** -0.5))
         if first == "mapping":
             return mapping_origin(state, path, settings["lr_multiplier"])
         base = f"synthesis.{names[first]}"
@@ -89,13 +93,36 @@ def _plan(state, settings) -> Plan:
             return take(f"{base}.weight", lambda w: kernel(w, w[0].size ** -0.5 if gain else 1.0))
         return take(f"{base}.{_BUFFERS.get(rest[0], rest[0])}")
 
-    return Plan("stylegan3", options, origin, assumed=assumed)
+    # Unconditional networks of StyleGAN-XL have class vectors all the same.
+    return Plan("stylegan3", options, origin, r"mapping\.embed\.weight" if xl else r"(?!)")
+
+
+_matches = has(r"synthesis\.input\.freqs", r"mapping\.w_avg", r"synthesis\.L0_\d+_\d+\.weight")
+_settings = usual(
+    conv_clamp=256.0,
+    lr_multiplier=MAPPING_LEARNING_RATE,
+    filter_size=6,
+    first_cutoff=2.0,
+    margin_size=10,
+    output_scale=0.25,
+)
+
+
+def _is_xl(state) -> bool:
+    return "mapping.embed.weight" in state and "mapping.embed.bias" not in state
 
 
 SOURCE = Source(
     "stylegan3",
     "StyleGAN3-T and -R (NVlabs/stylegan3)",
-    has(r"synthesis\.input\.freqs", r"mapping\.w_avg", r"synthesis\.L0_\d+_\d+\.weight"),
+    lambda state: _matches(state) and not _is_xl(state),
     _plan,
-    settings=tuple(_USUAL),
+    settings=_settings,
+)
+XL = Source(
+    "stylegan_xl",
+    "StyleGAN-XL (autonomousvision/stylegan-xl), with superresolution stages",
+    lambda state: _matches(state) and _is_xl(state),
+    partial(_plan, xl=True),
+    settings=_settings,
 )

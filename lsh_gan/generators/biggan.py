@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lsh_gan.errors import choose
 from lsh_gan.generators import layers
 from lsh_gan.generators.conditioning import (
     BatchStatistics,
@@ -72,19 +73,21 @@ class Block(nn.Module):
         features: Output channels.
         epsilon: Of the norms.
         embedded: See `ConditionalNorm`.
+        slope: Of the activations below 0; 0 is ReLU.
     """
 
     features: int
     epsilon: float
     embedded: bool
+    slope: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
         """Maps `x [n, h, w, i]`, `condition [n, k]` to `[n, 2h, 2w, features]`."""
         norm = partial(ConditionalNorm, self.epsilon, embedded=self.embedded)
-        y = nn.relu(norm(name="norm_1")(x, condition))
+        y = layers.leaky_relu(norm(name="norm_1")(x, condition), self.slope)
         y = layers.Convolution(self.features, 3, layers.upsample_conv_3x3, name="conv_1")(y)
-        y = nn.relu(norm(name="norm_2")(y, condition))
+        y = layers.leaky_relu(norm(name="norm_2")(y, condition), self.slope)
         y = layers.Convolution(self.features, 3, _conv_3x3, name="conv_2")(y)
         # Nearest upsampling commutes with a 1×1 convolution: convolve the smaller image.
         shortcut = layers.Convolution(self.features, 1, _conv_1x1, name="shortcut")(x)
@@ -105,6 +108,9 @@ class BigGAN(nn.Module):
         image_channels: 1 (grey) or 3 (RGB).
         bottom_width: Side of the first image.
         epsilon: Of the blocks' norms.
+        final_epsilon: Of the last norm.
+        slope: Of the activations below 0; 0 is ReLU.
+        output: "tanh", "sigmoid" or "none".
     """
 
     latent_size: int = 120
@@ -117,6 +123,9 @@ class BigGAN(nn.Module):
     image_channels: int = 3
     bottom_width: int = 4
     epsilon: float = 1e-5
+    final_epsilon: float = 1e-5
+    slope: float = 0.0
+    output: str = "tanh"
 
     @nn.compact
     def __call__(self, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
@@ -139,9 +148,12 @@ class BigGAN(nn.Module):
         shape = (self.bottom_width, self.bottom_width, self.base_channels)
         x = nn.DenseGeneral(shape, name="project")(z)
         for i, features in enumerate(self.channels):
-            block = Block(features, self.epsilon, not self.shared_size, name=f"block_{i}")
+            block = Block(
+                features, self.epsilon, not self.shared_size, self.slope, name=f"block_{i}"
+            )
             x = block(x, conditions[i])
             if i + 1 in self.attention:
                 x = SelfAttention(name=f"attention_{i}")(x)
-        x = nn.relu(FinalNorm(name="norm")(x))
-        return jnp.tanh(layers.Convolution(self.image_channels, 3, _conv_3x3, name="to_image")(x))
+        x = layers.leaky_relu(FinalNorm(self.final_epsilon, name="norm")(x), self.slope)
+        x = layers.Convolution(self.image_channels, 3, _conv_3x3, name="to_image")(x)
+        return choose("output", self.output, layers.OUTPUTS)(x)

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lsh_gan.errors import choose
 from lsh_gan.generators import layers
 from lsh_gan.generators.biggan import ConditionalNorm, FinalNorm
 from lsh_gan.generators.conditioning import ClassEmbedding, SelfAttention, one_hot
@@ -27,12 +28,14 @@ class Bottleneck(nn.Module):
         up: Whether the side is doubled.
         epsilon: Of the norms.
         rows: Of statistics, see `BatchStatistics`.
+        slope: Of the activations below 0; 0 is ReLU.
     """
 
     features: int
     up: bool
     epsilon: float
     rows: int
+    slope: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array, truncation: float) -> jax.Array:
@@ -43,7 +46,7 @@ class Bottleneck(nn.Module):
         y = x
         for i, function in enumerate(functions):
             norm = ConditionalNorm(self.epsilon, self.rows, name=f"norm_{i + 1}")
-            y = nn.relu(norm(y, condition, truncation))
+            y = layers.leaky_relu(norm(y, condition, truncation), self.slope)
             size = 1 if function is _conv_1x1 else 3
             features = self.features if i == 3 else inner
             y = layers.Convolution(features, size, function, name=f"conv_{i + 1}")(y)
@@ -67,6 +70,8 @@ class BigGANDeep(nn.Module):
         epsilon: Of the blocks' norms.
         final_epsilon: Of the last norm.
         statistics_rows: 0, or the number of truncations that statistics are stored for.
+        slope: Of the activations below 0; 0 is ReLU.
+        output: "tanh", "sigmoid" or "none".
     """
 
     latent_size: int = 128
@@ -81,6 +86,8 @@ class BigGANDeep(nn.Module):
     epsilon: float = 1e-4
     final_epsilon: float = 1e-4
     statistics_rows: int = 0
+    slope: float = 0.0
+    output: str = "tanh"
 
     @nn.compact
     def __call__(
@@ -109,10 +116,13 @@ class BigGANDeep(nn.Module):
         shape = (self.bottom_width, self.bottom_width, self.base_channels)
         x = nn.DenseGeneral(shape, name="project")(both if self.hierarchical else z)
         for i, (features, up) in enumerate(self.blocks):
-            block = Bottleneck(features, up, self.epsilon, self.statistics_rows, name=f"block_{i}")
+            block = Bottleneck(
+                features, up, self.epsilon, self.statistics_rows, self.slope, name=f"block_{i}"
+            )
             x = block(x, condition, truncation_psi)
             if i + 1 in self.attention:
                 x = SelfAttention(name=f"attention_{i}")(x)
         norm = FinalNorm(self.final_epsilon, self.statistics_rows, name="norm")
-        x = nn.relu(norm(x, truncation_psi))
-        return jnp.tanh(layers.Convolution(self.image_channels, 3, _conv_3x3, name="to_image")(x))
+        x = layers.leaky_relu(norm(x, truncation_psi), self.slope)
+        x = layers.Convolution(self.image_channels, 3, _conv_3x3, name="to_image")(x)
+        return choose("output", self.output, layers.OUTPUTS)(x)

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.core import FrozenDict
 from flax.errors import FlaxError
 
 from lsh_gan import checkpoints, compression
@@ -19,8 +20,10 @@ from lsh_gan.generators import latents
 from lsh_gan.generators.biggan import BigGAN
 from lsh_gan.generators.biggan_deep import BigGANDeep
 from lsh_gan.generators.dcgan import DCGAN
+from lsh_gan.generators.fastgan import FastGAN
 from lsh_gan.generators.progan import ProGAN
 from lsh_gan.generators.r3gan import R3GAN
+from lsh_gan.generators.sequential import Sequential
 from lsh_gan.generators.sngan import SNGAN
 from lsh_gan.generators.stylegan2 import StyleGAN2
 from lsh_gan.generators.stylegan3 import StyleGAN3
@@ -29,8 +32,10 @@ FAMILIES: dict[str, type[nn.Module]] = {
     "biggan": BigGAN,
     "biggan_deep": BigGANDeep,
     "dcgan": DCGAN,
+    "fastgan": FastGAN,
     "progan": ProGAN,
     "r3gan": R3GAN,
+    "sequential": Sequential,
     "sngan": SNGAN,
     "stylegan2": StyleGAN2,
     "stylegan3": StyleGAN3,
@@ -217,6 +222,8 @@ def build(family: str, options: dict[str, Any]) -> nn.Module:
 
 
 def _hashable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return FrozenDict({name: _hashable(part) for name, part in value.items()})
     return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
 
 

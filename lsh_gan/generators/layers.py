@@ -18,6 +18,7 @@ from jax import lax
 
 from lsh_gan.devices import on_cpu
 
+Pair = tuple[int, int]
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _SMALL = 64  # pixels
 
@@ -61,6 +62,18 @@ def _conv_backward(padding, residuals, gradient):
 
 
 _conv_fast_kernel_gradient.defvjp(_conv_forward, _conv_backward)
+
+
+OUTPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "tanh": jnp.tanh,
+    "sigmoid": nn.sigmoid,
+    "none": lambda x: x,
+}
+
+
+def leaky_relu(x: jax.Array, slope: float) -> jax.Array:
+    """Leaky ReLU; ReLU where the slope is 0."""
+    return nn.leaky_relu(x, slope) if slope else nn.relu(x)
 
 
 def phase_conv(x: jax.Array, phases: jax.Array) -> jax.Array:
@@ -258,27 +271,101 @@ def conv_3x3_average_pool(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return conv_4x4_stride_2(x, spread / 4)
 
 
+def conv_transpose(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: Pair,
+    padding: Pair,
+    output_padding: Pair,
+    dilation: Pair,
+    groups: int = 1,
+) -> jax.Array:
+    """Transposed convolution as PyTorch's `ConvTranspose2d` with the same settings.
+
+    Args:
+        x: `[n, h, w, i]`.
+        kernel: `[kh, kw, i / groups, o]`; tap (0, 0) reaches furthest up and left in the output.
+        stride: Of rows and columns.
+        padding: Rows and columns cut from each side of the output.
+        output_padding: Rows and columns that the end gets back.
+        dilation: Steps between taps.
+        groups: Groups of channels that do not mix.
+
+    Returns:
+        `[n, h', w', o]`.
+    """
+    geometry = (kernel.shape[:2], stride, padding, output_padding, dilation, groups)
+    if geometry == ((4, 4), (2, 2), (1, 1), (0, 0), (1, 1), 1):
+        return conv_transpose_4x4(x, kernel)
+    if x.shape[1:3] == (1, 1) and geometry[2:] == ((0, 0), (0, 0), (1, 1), 1):
+        return jnp.einsum("ni,hwio->nhwo", x[:, 0, 0], kernel)
+    reach = [d * (k - 1) for d, k in zip(dilation, kernel.shape, strict=False)]
+    pads = [(r - p, r - p + o) for r, p, o in zip(reach, padding, output_padding, strict=True)]
+    return lax.conv_general_dilated(
+        x, kernel[::-1, ::-1], (1, 1), pads, lhs_dilation=stride, rhs_dilation=dilation,
+        dimension_numbers=DIMENSIONS, feature_group_count=groups,
+    )  # fmt: skip
+
+
+def conv_general(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: Pair,
+    padding: tuple[Pair, Pair],
+    dilation: Pair,
+    padding_mode: str = "constant",
+    groups: int = 1,
+) -> jax.Array:
+    """Convolution as PyTorch's `Conv2d` with the same settings.
+
+    Args:
+        x: `[n, h, w, i]`.
+        kernel: `[kh, kw, i / groups, o]`.
+        stride: Of rows and columns.
+        padding: Before and after rows, before and after columns.
+        dilation: Steps between taps.
+        padding_mode: As `jnp.pad` names it; "constant" is zeros.
+        groups: Groups of channels that do not mix.
+
+    Returns:
+        `[n, h', w', o]`.
+    """
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)), padding_mode)
+    if (stride, dilation, groups) == ((1, 1), (1, 1), 1):
+        return conv(x, kernel, 0)
+    return lax.conv_general_dilated(
+        x, kernel, stride, "VALID", rhs_dilation=dilation,
+        dimension_numbers=DIMENSIONS, feature_group_count=groups,
+    )  # fmt: skip
+
+
 class Convolution(nn.Module):
     """A convolution layer around one of the functions above, with an optional bias.
 
     Attributes:
         features: Number of output channels.
-        kernel_size: Side of the square kernel.
+        kernel_size: Side of a square kernel, or its height and width.
         function: Maps (`x [n, h, w, i]`, `kernel [k, k, i, features]`) to `[n, h', w', features]`.
         use_bias: Whether to add `bias [features]`.
         kernel_init: Initialiser of the kernel.
+        groups: Groups of channels that `function` does not mix: the kernel has `i / groups`.
     """
 
     features: int
-    kernel_size: int
+    kernel_size: int | Pair
     function: Callable[[jax.Array, jax.Array], jax.Array]
     use_bias: bool = True
     kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
+    groups: int = 1
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `x [n, h, w, i]` to `[n, h', w', features]`."""
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        size = self.kernel_size
+        sides = (size, size) if isinstance(size, int) else size
+        shape = (*sides, x.shape[-1] // self.groups, self.features)
         y = self.function(x, self.param("kernel", self.kernel_init, shape))
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,))

@@ -9,7 +9,6 @@ from functools import partial
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from lsh_gan.errors import choose
 from lsh_gan.generators import layers
@@ -42,18 +41,23 @@ class ResidualBlock(nn.Module):
     Attributes:
         features: Number of output channels.
         upsample: "nearest" or "bilinear".
+        epsilon: Of the norms, added to the variance.
+        slope: Of the activations below 0; 0 is ReLU.
     """
 
     features: int
     upsample: str = "nearest"
+    epsilon: float = 1e-5
+    slope: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, classes: jax.Array | None = None) -> jax.Array:
         """Maps `x [n, h, w, i]` to `[n, 2h, 2w, features]`; `classes [n, k]` are weights."""
         upsample_conv, upsample = choose("upsampling", self.upsample, _UPSAMPLINGS)
-        y = _norm_relu(x, train, "norm_1", classes)
+        norm_relu = partial(_norm_relu, epsilon=self.epsilon, slope=self.slope)
+        y = norm_relu(x, train, "norm_1", classes)
         y = _convolution(self.features, 3, upsample_conv, "conv_1")(y)
-        y = _norm_relu(y, train, "norm_2", classes)
+        y = norm_relu(y, train, "norm_2", classes)
         y = _convolution(self.features, 3, _conv_3x3, "conv_2")(y)
         # Upsampling commutes with a 1×1 convolution: convolve the smaller image.
         shortcut = _convolution(self.features, 1, _conv_1x1, "shortcut")(x)
@@ -61,14 +65,20 @@ class ResidualBlock(nn.Module):
 
 
 class ConditionalBatchNorm(nn.Module):
-    """Batch norm by stored statistics with a learnt scale and bias for each class."""
+    """Batch norm by stored statistics with a learnt scale and bias for each class.
+
+    Attributes:
+        epsilon: Added to the variance.
+    """
+
+    epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x: jax.Array, classes: jax.Array) -> jax.Array:
         """Maps `x [n, h, w, c]`, `classes [n, k]` to `[n, h, w, c]`."""
         scale = ClassEmbedding(x.shape[-1], name="scale")(classes)[:, None, None]
         bias = ClassEmbedding(x.shape[-1], name="bias")(classes)[:, None, None]
-        return BatchStatistics(name="statistics")(x) * scale + bias
+        return BatchStatistics(self.epsilon, name="statistics")(x) * scale + bias
 
 
 class SNGAN(nn.Module):
@@ -86,6 +96,9 @@ class SNGAN(nn.Module):
         num_classes: Number of classes, 0 for an unconditional generator. With classes the blocks
             normalise by stored statistics only: such a generator is converted, not trained here.
         attention: Number of blocks before self-attention, 0 for none.
+        epsilon: Of the norms, added to the variance.
+        slope: Of the activations below 0; 0 is ReLU.
+        output: "tanh", "sigmoid" or "none".
     """
 
     latent_size: int = 128
@@ -96,6 +109,9 @@ class SNGAN(nn.Module):
     bottom_width: int = 4
     num_classes: int = 0
     attention: int = 0
+    epsilon: float = 1e-5
+    slope: float = 0.0
+    output: str = "tanh"
 
     @nn.compact
     def __call__(
@@ -115,19 +131,33 @@ class SNGAN(nn.Module):
         shape = (self.bottom_width, self.bottom_width, self.base_channels)
         x = nn.DenseGeneral(shape, kernel_init=_KERNEL_INIT, name="project")(z)
         for i, features in enumerate(self.channels):
-            x = ResidualBlock(features, self.upsample, name=f"block_{i}")(x, train, classes)
+            block = ResidualBlock(
+                features, self.upsample, self.epsilon, self.slope, name=f"block_{i}"
+            )
+            x = block(x, train, classes)
             if i + 1 == self.attention:
                 x = SelfAttention(name="attention")(x)
-        x = _norm_relu(x, train, "norm")
-        return jnp.tanh(_convolution(self.image_channels, 3, _conv_3x3, "to_image")(x))
+        x = _norm_relu(x, train, "norm", epsilon=self.epsilon, slope=self.slope)
+        x = _convolution(self.image_channels, 3, _conv_3x3, "to_image")(x)
+        return choose("output", self.output, layers.OUTPUTS)(x)
 
 
 def _convolution(features: int, size: int, function, name: str) -> nn.Module:
     return layers.Convolution(features, size, function, kernel_init=_KERNEL_INIT, name=name)
 
 
-def _norm_relu(x: jax.Array, train: bool, name: str, classes: jax.Array | None = None) -> jax.Array:
+def _norm_relu(
+    x: jax.Array,
+    train: bool,
+    name: str,
+    classes: jax.Array | None = None,
+    *,
+    epsilon: float,
+    slope: float,
+) -> jax.Array:
     if classes is not None:
-        return nn.relu(ConditionalBatchNorm(name=name)(x, classes))
-    norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name=name)
-    return nn.relu(norm(x))
+        y = ConditionalBatchNorm(epsilon, name=name)(x, classes)
+    else:
+        norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9)
+        y = norm(epsilon=epsilon, name=name)(x)
+    return layers.leaky_relu(y, slope)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from lsh_gan.errors import choose
 from lsh_gan.generators import layers
-from lsh_gan.generators.conditioning import one_hot
+from lsh_gan.generators.conditioning import ClassEmbedding, one_hot
 
 # Whether every block makes an image.
 _ARCHITECTURES = {"orig": False, "resnet": False, "skip": True}
@@ -83,11 +83,14 @@ class Mapping(nn.Module):
         w_size: Size of w.
         num_layers: Dense layers.
         num_classes: 0 for an unconditional generator.
+        embedding_size: Size of given class vectors, which a dense layer maps to the latent's size
+            (StyleGAN-XL); 0: classes are mapped to w's size.
     """
 
     w_size: int
     num_layers: int
     num_classes: int = 0
+    embedding_size: int = 0
 
     @nn.compact
     def __call__(self, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
@@ -95,7 +98,12 @@ class Mapping(nn.Module):
         x = normalise_second_moment(z)
         if self.num_classes:
             classes = one_hot(labels, len(z), self.num_classes)
-            embedded = nn.Dense(self.w_size, name="embed")(classes)
+            if self.embedding_size:
+                vectors = ClassEmbedding(self.embedding_size, name="classes")(classes)
+                embedded = nn.Dense(z.shape[1], name="embed")(vectors)
+                embedded = activate(embedded, gain=1, clamp=None)
+            else:
+                embedded = nn.Dense(self.w_size, name="embed")(classes)
             x = jnp.concatenate([x, normalise_second_moment(embedded)], axis=1)
         for i in range(self.num_layers):
             x = activate(nn.Dense(self.w_size, name=f"fc_{i}")(x), gain=1, clamp=None)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lsh_gan.generators import layers
+from lsh_gan.generators.conditioning import one_hot
 from lsh_gan.generators.stylegan2 import Mapping
 
 _INIT = nn.initializers.normal(1.0)
@@ -195,6 +196,7 @@ class StyleGAN3(nn.Module):
         radial: For each layer but the last, whether its filter down is two-dimensional.
         clamp: Bound of activations, None for none.
         output_scale: Factor of the image.
+        embedding_size: Size of given class vectors (StyleGAN-XL); then each class has a mean of w.
     """
 
     latent_size: int = 512
@@ -212,6 +214,7 @@ class StyleGAN3(nn.Module):
     radial: tuple[bool, ...] = (False, False)
     clamp: float | None = 256.0
     output_scale: float = 0.25
+    embedding_size: int = 0
 
     @nn.compact
     def __call__(
@@ -232,8 +235,14 @@ class StyleGAN3(nn.Module):
         Returns:
             Images, float32 `[n, h, w, image_channels]`, about [-1, 1], not clipped.
         """
-        w = Mapping(self.w_size, self.mapping_layers, self.num_classes, name="mapping")(z, labels)
-        mean = self.variable("buffers", "w_mean", jnp.zeros, (self.w_size,)).value
+        mapping = Mapping(
+            self.w_size, self.mapping_layers, self.num_classes, self.embedding_size, name="mapping"
+        )
+        w = mapping(z, labels)
+        shape = (self.num_classes, self.w_size) if self.embedding_size else (self.w_size,)
+        mean = self.variable("buffers", "w_mean", jnp.zeros, shape).value
+        if self.embedding_size:
+            mean = jnp.matmul(one_hot(labels, len(z), self.num_classes), mean, precision="highest")
         truncated = mean + truncation_psi * (w - mean) if truncation_psi != 1 else w
 
         def style(layer: int) -> jax.Array:

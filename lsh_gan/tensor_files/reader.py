@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from lsh_gan.tensor_files import objects, torch_files
+from lsh_gan.tensor_files import formats, objects, torch_files
 from lsh_gan.tensor_files.pickles import DAMAGED
 from lsh_gan.tensor_files.values import (
     DEFAULT_LIMITS,
@@ -63,7 +63,8 @@ def read(path: str | os.PathLike, *, limits: Limits = DEFAULT_LIMITS) -> Any:
             raise FormatError(f"has {size} bytes; at most {limits.num_bytes} are read.")
         with path.open("rb") as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd escapes in a damaged file's strings
-            value = _read_stream(stream, size, Budget(limits, _most_built(size, limits)))
+            budget = Budget(limits, _most_built(size, limits))
+            value = _read_stream(stream, size, path.name, budget)
         check_depth(value, limits)
     except FormatError as error:
         raise FormatError(f"{path}: {_one_line(error)}") from error
@@ -87,8 +88,8 @@ def _one_line(error: Exception) -> str:
     return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}…"
 
 
-def _read_stream(stream: BinaryIO, size: int, budget: Budget) -> Any:
-    start = stream.read(64)
+def _read_stream(stream: BinaryIO, size: int, name: str, budget: Budget) -> Any:
+    start = stream.read(300)
     stream.seek(0)
     if start.startswith(b"PK\x03\x04"):
         return _read_zip(stream, size, budget)
@@ -98,11 +99,9 @@ def _read_stream(stream: BinaryIO, size: int, budget: Budget) -> Any:
         return _safetensors(stream, size, budget)
     if torch_files.is_legacy(start):
         return torch_files.read_legacy(stream, budget=budget)
-    if start[:1] == b"\x80":
+    if start[:1] == b"\x80" and start[1:2] <= b"\x05" and size > 1:
         return torch_files.read_pickle(stream, budget=budget)
-    raise FormatError(
-        f"starts with {start[:8]!r}; expected a torch, pickle, safetensors, npz or npy file."
-    )
+    raise FormatError(formats.describe(start, name))
 
 
 def _read_zip(stream: BinaryIO, size: int, budget: Budget) -> Any:
@@ -117,6 +116,9 @@ def _read_zip(stream: BinaryIO, size: int, budget: Budget) -> Any:
                 name.removesuffix(".npy"): _npy(torch_files.member(archive, name, arrays))
                 for name in names
             }
+        title = formats.describe_zip(names)
+        if title is not None:
+            raise FormatError(f"{title}.")
         return torch_files.read_zip(archive, budget=budget)
 
 

@@ -251,8 +251,20 @@ def _dotted(names: list[str]) -> str:
 
 
 def _module_parts(module: Standin) -> Iterator[tuple[str, Any]]:
-    """Parameters, persistent buffers and submodules of a torch module; else entries, elements."""
+    """Parameters, persistent buffers and submodules of a torch module; else entries, elements.
+
+    A network of NVIDIA's TensorFlow code has pairs of names and arrays, and networks as components.
+    """
     parameters = module.attribute("_parameters")
+    variables = module.attribute("variables")
+    if isinstance(variables, list) and isinstance(module.attribute("components"), dict):
+        pairs = (pair for pair in variables if isinstance(pair, tuple) and len(pair) == 2)
+        # Scalars are NumPy's there, which are read as numbers.
+        named = (
+            (_key_name(name), np.asarray(v, np.float32) if isinstance(v, float) else v)
+            for name, v in pairs
+        )
+        return chain(named, children(module.attribute("components")))
     if not isinstance(parameters, dict):
         return chain(children(module.entries), children(module.elements))
     hidden = module.attribute("_non_persistent_buffers_set")

@@ -60,7 +60,9 @@ def test_file_to_images(name, tmp_path):
 
 def test_settings_are_read_from_the_objects_around():
     found = find(WHOLE_FILES["stylegan2_uncond_skip"][0], SOURCES)
-    assert found.settings == {"conv_clamp": None, "lr_multiplier": 0.01}
+    assert found.settings == {
+        "conv_clamp": None, "lr_multiplier": 0.01, "activation": "lrelu", "use_noise": True,
+    }  # fmt: skip
     found = find(WHOLE_FILES["pgan_zoo_32"][0], SOURCES)
     assert found.settings == {
         "alpha": 0, "leakyReluLeak": 0.2, "lossCriterion": "WGANGP",
@@ -160,7 +162,7 @@ def test_wrong_source_and_unknown_source(tmp_path):
 def test_files_that_are_no_generator(tmp_path):
     shapes = {"conv1.weight": (8, 3, 4, 4), "conv2.weight": (16, 8, 4, 4), "out.weight": (1, 16)}
     discriminator = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
-    with pytest.raises(ValueError, match="looks like a discriminator"):
+    with pytest.raises(ValueError, match=r"first layer takes images, not a latent \(a discrim"):
         find(save(tmp_path / "d.npz", discriminator), SOURCES)
     optimizer = {"state.0.exp_avg": np.ones(3), "state.0.exp_avg_sq": np.ones(3)}
     with pytest.raises(ValueError, match="looks like an optimizer"):
@@ -200,7 +202,9 @@ def test_hugging_face_without_config_says_what_is_missing():
 
 def test_unrecorded_settings_are_reported_as_assumed():
     converted = convert_state(load_golden("stylegan2_uncond_skip").state(), SOURCES["stylegan2"])
-    assert converted.assumed == {"conv_clamp": 256.0, "lr_multiplier": 0.01}
+    assert converted.assumed == {
+        "conv_clamp": 256.0, "lr_multiplier": 0.01, "activation": "lrelu", "use_noise": True,
+    }  # fmt: skip
     assert convert_state({**load_golden("pgan_zoo_32").state()}, SOURCES["progan"]).assumed
 
 
@@ -301,7 +305,7 @@ def test_safetensors_are_in_the_order_of_their_numbers(dcgan, tmp_path):
 @pytest.mark.parametrize("name", ["perChannelNormalization", "equalizedlR"])
 def test_progressive_gans_of_another_kind_are_refused(name):
     state = load_golden("pgan_zoo_32").state()
-    with pytest.raises(ValueError, match=f"{name} is False; only networks with it"):
+    with pytest.raises(ValueError, match=f"{name} is False; only True is supported"):
         convert_state(state, SOURCES["progan"], {name: False})
 
 
@@ -327,7 +331,7 @@ def test_tensors_of_other_shapes_are_errors_of_one_kind(name):
     """Wherever a tensor is replaced by another, unless no image depends on it."""
     state = load_golden(name).state()
     (source,) = (source for source in SOURCES.values() if source.matches(state))
-    ignored = source.plan(state, {}).ignored
+    ignored = source.plan(state, source.settings(state)).ignored
     for key in list(state)[:: max(1, len(state) // 12)]:
         for shape in ((), (0, 4), (2, 0, 4, 4)):
             changed = {**state, key: np.ones(shape, np.float32)}

@@ -68,6 +68,19 @@ def stylegan2(module, variables, inputs):
     }
 
 
+def without_cutoff(module, variables, inputs):
+    images = stylegan2(module, variables, inputs)
+    return {name: images[name] for name in ("image", "w", "image_psi0.7", "image_noise_none")}
+
+
+def with_noise(module, variables, inputs):
+    one = {"z": inputs["z"][:1]}
+    return {
+        "every_4th_pixel": call(module, variables, inputs)[0][:, ::4, ::4],
+        "every_4th_noise_none": call(module, variables, one, noise="none")[0][:, ::4, ::4],
+    }
+
+
 def stylegan3(module, variables, inputs):
     images, tensor = call(module, variables, inputs)
     moved = {**variables["buffers"]["input"], "transform": inputs["transform"]}
@@ -80,6 +93,16 @@ def stylegan3(module, variables, inputs):
         "mid_L2_52_16": tensor("layer_2")[:1],
         "image_psi0.7": call(module, variables, inputs, truncation_psi=0.7)[0],
         "image_transform": call(module, moved, inputs)[0],
+    }
+
+
+def stylegan_xl(module, variables, inputs):
+    images, tensor = call(module, variables, inputs)
+    return {
+        "image": images,
+        "image_sample0_alone": images[:1],
+        "w": tensor("mapping"),
+        "image_psi0.7": call(module, variables, inputs, truncation_psi=0.7)[0],
     }
 
 
@@ -118,11 +141,29 @@ CASES = [
     Case("biggan_deep_hf_small32", "biggan_deep_hf", truncations, only("layers", "eps")),
     Case("r3gan_32", "r3gan", plain(mid_stage1="stage_1")),
     Case("r3gan_32_cond", "r3gan", plain(mid_stage1="stage_1")),
+    Case("fastgan_256", "fastgan", with_noise),
+    Case("projected_gan_128", "fastgan", with_noise),
+    Case(
+        "studiogan_biggan_32",
+        "studiogan_biggan",
+        plain(mid_block0="block_0", mid_attention="attention_1"),
+    ),
+    Case("studiogan_sngan_32", "studiogan_sngan", plain(mid_block0="block_0")),
+    Case(
+        "studiogan_sagan_32_cond",
+        "studiogan_sngan",
+        plain(mid_block0="block_0", mid_attention="attention"),
+    ),
     Case("stylegan2_uncond_skip", "stylegan2", stylegan2, only("conv_clamp")),
     Case("stylegan2_cond_skip", "stylegan2", stylegan2, only("conv_clamp")),
     Case("stylegan2_uncond_resnet", "stylegan2", stylegan2, only("conv_clamp")),
     Case("stylegan2_clamp1", "stylegan2", stylegan2, only("conv_clamp")),
+    Case("rosinality_stylegan2_16", "stylegan2_rosinality", without_cutoff),
+    Case("stylegan2_tf_16", "stylegan2_tf", without_cutoff),
+    Case("stylegan2_tf_16_cond", "stylegan2_tf", without_cutoff),
     Case("stylegan3_t", "stylegan3", stylegan3),
+    Case("stylegan_xl_16", "stylegan_xl", stylegan_xl, only("margin_size")),
+    Case("stylegan_xl_32", "stylegan_xl", stylegan_xl, only("margin_size")),
     Case("stylegan3_r_cond", "stylegan3", stylegan3),
 ]
 

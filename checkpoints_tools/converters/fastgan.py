@@ -1,0 +1,112 @@
+"""FastGAN, and Projected GAN whose generator it is."""
+
+import re
+
+import numpy as np
+
+from checkpoints_tools.converters.origin import (
+    BATCH_NORM,
+    Origin,
+    Plan,
+    Source,
+    has,
+    normalised,
+    take,
+)
+
+_SIDES = (8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+def _inner(state) -> str:
+    return "synthesis." if "synthesis.init.init.1.running_mean" in state else ""
+
+
+def _channels(state) -> dict[int, int]:
+    """Output channels of the blocks by side; those that no image depends on are left out.
+
+    Networks of 128 pixels have blocks up to 256: the last convolution takes as many channels as the
+    last block that is used gives.
+    """
+    inner = _inner(state)
+    found = {}
+    for side in _SIDES:
+        name = f"{inner}feat_{side}.1.weight_orig"
+        if name in state:
+            found[side] = state[name].shape[0] // 2
+    last = state[f"{inner}to_big.weight_orig"].shape[1]
+    ends = [side for side in found if side >= 128 and found[side] == last]
+    if not ends:
+        raise ValueError(f"no block from 128 pixels up gives the {last} channels of to_big")
+    return {side: count for side, count in found.items() if side <= ends[0]}
+
+
+def _settings(state) -> dict:
+    plain = not _inner(state)
+    side = max(_channels(state))
+    output = "tanh" if plain and side == 1024 else "none"
+    return {"output": output, "normalise": not plain, "epsilon": 1e-5, "noise_seed": 0}
+
+
+def _plan(state, settings) -> Plan:
+    if any(".gain." in name for name in state):
+        raise ValueError("a conditional Projected GAN, whose class norms are not supported")
+    inner = _inner(state)
+    channels = _channels(state)
+    sides = list(channels)
+    double = [f"{inner}feat_{side}.5.weight_orig" in state for side in sides]
+    first = state[f"{inner}init.init.0.weight_orig"]
+    options = {
+        "latent_size": first.shape[0],
+        "channels": [first.shape[1] // 2, *channels.values()],
+        "double": double,
+        "image_channels": state[f"{inner}to_big.weight_orig"].shape[0],
+        "excited": [s for s in sides if f"{inner}se_{s}.main.1.weight_orig" in state],
+        "bias": f"{inner}to_big.bias" in state,
+        **{name: settings[name] for name in ("output", "normalise", "epsilon")},
+    }
+
+    def noise(layer: int, side: int) -> Origin:
+        draw = np.random.default_rng([settings["noise_seed"], layer]).standard_normal
+        return Origin((), lambda: draw((side, side)))
+
+    def origin(path: str) -> Origin:
+        _, first, *rest = path.split("/")
+        kind, _, index = first.partition("_")
+        if kind == "project":
+            name = f"{inner}init.init.0"
+            return normalised(name, lambda w: w.transpose(0, 2, 3, 1), axis=1)
+        if first == "norm":
+            return take(f"{inner}init.init.1.{BATCH_NORM[rest[0]]}")
+        if first == "to_image":
+            name = f"{inner}to_big"
+            return normalised(name) if rest[0] == "kernel" else take(f"{name}.bias")
+        i, _, j = index.partition("_")
+        side = sides[int(i)]
+        base = f"{inner}feat_{side}"
+        if kind == "excitation":
+            return normalised(f"{inner}se_{side}.main.{1 if rest[0] == 'conv_1' else 3}")
+        if kind == "noise":
+            if rest[0] == "noise":
+                return noise(2 * int(i) + int(j), side)
+            return take(f"{base}.{6 if j == '1' else 2}.weight", lambda w: w.reshape(()))
+        if kind == "norm":
+            number = (7 if j == "1" else 3) if double[int(i)] else 2
+            return take(f"{base}.{number}.{BATCH_NORM[rest[0]]}")
+        return normalised(f"{base}.{1 if kind == 'up' else 5}")
+
+    unused = "|".join(str(side) for side in _SIDES if side not in sides)
+    ignored = rf"{re.escape(inner)}(to_128|(feat|se)_({unused or 'none'}))\..*"
+    return Plan("fastgan", options, origin, ignored)
+
+
+SOURCE = Source(
+    "fastgan",
+    "FastGAN (odegeasslbc/FastGAN-pytorch), Projected GAN (autonomousvision/projected-gan)",
+    has(
+        r"(synthesis\.)?init\.init\.0\.weight_orig",
+        r"(synthesis\.)?feat_8\.1\.weight_orig",
+        r"(synthesis\.)?to_big\.weight_orig",
+    ),
+    _plan,
+    settings=_settings,
+)

@@ -1,0 +1,132 @@
+"""BigGAN and SNGAN (SAGAN) of PyTorch-StudioGAN."""
+
+import re
+
+import numpy as np
+
+from checkpoints_tools.converters.origin import (
+    BATCH_NORM,
+    Origin,
+    Plan,
+    Source,
+    has,
+    kernel,
+    normalised,
+    take,
+    to_grid,
+    usual,
+)
+
+_ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "attn"}
+_CONVOLUTIONS = {"conv_1": "conv2d1", "conv_2": "conv2d2", "shortcut": "conv2d0"}
+
+
+def _weight(state, base: str) -> np.ndarray:
+    return state[f"{base}.weight_orig" if f"{base}.weight_orig" in state else f"{base}.weight"]
+
+
+def _blocks(state) -> tuple[list[str], dict[int, str]]:
+    """Residual blocks in order, and attention by the number of the block that it follows.
+
+    Both are entries of one list.
+    """
+    pattern = r"blocks\.(\d+)\.0\.(conv2d1|sigma)\b"
+    found = sorted({(int(m[1]), m[2]) for name in state if (m := re.match(pattern, name))})
+    blocks: list[str] = []
+    attention: dict[int, str] = {}
+    for index, kind in found:
+        if kind == "sigma":
+            attention[len(blocks)] = f"blocks.{index}.0"
+        else:
+            blocks.append(f"blocks.{index}.0")
+    return blocks, attention
+
+
+def _plan(state, settings, *, big: bool) -> Plan:
+    blocks, attention = _blocks(state)
+    base = _weight(state, f"{blocks[0]}.conv2d1").shape[1]
+    dense = _weight(state, "linear0")
+    width = round((dense.shape[0] / base) ** 0.5)
+    conditional = f"{blocks[0]}.bn1.bn.running_mean" in state
+    options = {
+        "latent_size": dense.shape[1],
+        "base_channels": base,
+        "channels": [_weight(state, f"{block}.conv2d1").shape[0] for block in blocks],
+        "image_channels": _weight(state, "conv2d5").shape[0],
+        "bottom_width": width,
+        **{name: settings[name] for name in ("epsilon", "slope", "output")},
+    }
+    if big:
+        classes, size = state["shared.weight"].shape
+        options |= {
+            "latent_size": dense.shape[1] * (len(blocks) + 1),
+            "num_classes": classes,
+            "shared_size": size,
+            "hierarchical": True,
+            "attention": list(attention),
+            "final_epsilon": settings["epsilon"],
+        }
+    else:
+        if len(attention) > 1:
+            raise ValueError(f"attention after the blocks {list(attention)}; one is supported")
+        options |= {"upsample": "nearest", "attention": sum(attention)}
+        if conditional:
+            options["num_classes"] = _weight(state, f"{blocks[0]}.bn1.gain").shape[1]
+
+    def weights(name: str, function=kernel) -> Origin:
+        if f"{name}.weight_orig" in state:
+            return normalised(name, function)
+        return take(f"{name}.weight", function)
+
+    def norm(name: str, rest: list[str]) -> Origin:
+        if rest[0] in ("scale", "bias") and len(rest) == 2:  # of a conditional norm
+            part = f"{name}.{'gain' if rest[0] == 'scale' else 'bias'}"
+            # One-hot classes go through a dense layer there; a scale is 1 + its output.
+            one = 1 if rest == ["scale", "embedding"] else 0
+            return weights(part, lambda w: kernel(w) + np.float32(one) if one else kernel(w))
+        inner = ".bn" if f"{name}.bn.running_mean" in state else ""
+        return take(f"{name}{inner}.{BATCH_NORM[rest[-1]]}")
+
+    def origin(path: str) -> Origin:
+        _, first, *rest = path.split("/")
+        if first == "shared":
+            return take("shared.weight")
+        if first == "norm":
+            return norm("bn4", rest)
+        if first == "project":
+            grid = to_grid(width)
+            return weights("linear0", grid) if rest[0] == "kernel" else take("linear0.bias", grid)
+        kind, _, index = first.partition("_")
+        if kind == "attention":
+            base = attention[int(index) + 1] if index else next(iter(attention.values()))
+            if rest[0] == "gamma":
+                return take(f"{base}.sigma", lambda sigma: sigma.reshape(()))
+            return weights(f"{base}.conv1x1_{_ATTENTION[rest[0]]}")
+        if kind == "block" and rest[0].startswith("norm_"):
+            return norm(f"{blocks[int(index)]}.bn{rest[0].removeprefix('norm_')}", rest[1:])
+        base = (
+            "conv2d5" if first == "to_image" else f"{blocks[int(index)]}.{_CONVOLUTIONS[rest[0]]}"
+        )
+        return weights(base) if rest[-1] == "kernel" else take(f"{base}.bias")
+
+    return Plan("biggan" if big else "sngan", options, origin)
+
+
+_matches = has(
+    r"linear0\.weight(_orig)?", r"blocks\.0\.0\.conv2d0\.bias", r"bn4\.weight", r"conv2d5\.bias"
+)
+_settings = usual(epsilon=1e-4, slope=0.0, output="tanh")
+BIGGAN = Source(
+    "studiogan_biggan",
+    "BigGAN (PyTorch-StudioGAN, big_resnet)",
+    lambda state: _matches(state) and "shared.weight" in state,
+    lambda state, settings: _plan(state, settings, big=True),
+    settings=_settings,
+)
+SNGAN = Source(
+    "studiogan_sngan",
+    "SNGAN, SAGAN and others with that generator (PyTorch-StudioGAN, resnet)",
+    lambda state: _matches(state) and "shared.weight" not in state,
+    lambda state, settings: _plan(state, settings, big=False),
+    settings=_settings,
+)

@@ -1,0 +1,183 @@
+"""StyleGAN2 in other layouts than NVIDIA's for PyTorch: rosinality's, and TensorFlow's pickles.
+
+Both are read as if they had the names and axes of `stylegan2`, whose plan does the rest.
+"""
+
+import re
+
+import numpy as np
+
+from checkpoints_tools.converters import stylegan2
+from checkpoints_tools.converters.origin import Origin, Plan, Source, has, take, usual
+
+_ROOT_2 = 2**0.5
+
+
+def _translated(state, settings: dict, table: dict[str, Origin], ignored: str = r"(?!)") -> Plan:
+    """The plan of `stylegan2` for a state dict whose tensors come by its names from `table`."""
+    view = {name: o.function(*(state[n] for n in o.names)) for name, o in table.items()}
+    plan = stylegan2.SOURCE.plan(view, settings)
+
+    def origin(path: str) -> Origin:
+        (name,), function = plan.origin(path)
+        names, translate = table[name]
+        return Origin(names, lambda *arrays: function(translate(*arrays)))
+
+    return Plan(plan.family, plan.options, origin, ignored)
+
+
+def _check_filters(state, pattern: str) -> None:
+    for name, array in state.items():
+        if re.fullmatch(pattern, name):
+            expected = stylegan2.FILTER * 4  # with the gain of doubling
+            if array.shape != expected.shape or not np.allclose(array, expected, atol=1e-6):
+                raise ValueError(f"{name} is not the filter [1, 3, 3, 1], the only one supported")
+
+
+# --- rosinality/stylegan2-pytorch ---------------------------------------------------------------
+
+
+def _scaled(weight: np.ndarray) -> np.ndarray:
+    """The weight as it is demodulated there, with its gain: epsilon is added to its square."""
+    return weight[0] * np.float32(weight[0, 0].size ** -0.5)
+
+
+def _rosinality_layer(base: str, ours: str, noise: str | None) -> dict[str, Origin]:
+    table = {
+        f"{ours}.affine.weight": take(f"{base}.conv.modulation.weight"),
+        f"{ours}.affine.bias": take(f"{base}.conv.modulation.bias"),
+    }
+    if noise is None:
+        return table | {
+            f"{ours}.weight": take(f"{base}.conv.weight", lambda w: w[0]),
+            f"{ours}.bias": take(f"{base}.bias", np.ravel),
+        }
+    return table | {
+        f"{ours}.weight": take(f"{base}.conv.weight", _scaled),
+        f"{ours}.bias": take(f"{base}.activate.bias"),
+        f"{ours}.noise_strength": take(f"{base}.noise.weight", lambda w: w.reshape(())),
+        f"{ours}.noise_const": take(noise, lambda n: n[0, 0]),
+    }
+
+
+def _mean_of_w(count: int, rate: float):
+    """The mean of w over `count` latents, as the original draws it where none is stored."""
+
+    def mean(*layers: np.ndarray) -> np.ndarray:
+        x = np.random.default_rng(0).normal(size=(count, layers[0].shape[1]))
+        x /= np.sqrt((x**2).mean(axis=1, keepdims=True) + 1e-8)
+        for weight, bias in zip(layers[::2], layers[1::2], strict=True):
+            x = x @ weight.T * (rate / weight.shape[1] ** 0.5) + bias * rate
+            x = np.where(x > 0, x, 0.2 * x) * _ROOT_2
+        return x.mean(axis=0)
+
+    return mean
+
+
+def _plan_rosinality(state, settings) -> Plan:
+    _check_filters(state, r"(convs\.\d+\.conv\.blur|to_rgbs\.\d+\.upsample)\.kernel")
+    depth = sum(bool(re.fullmatch(r"style\.\d+\.weight", name)) for name in state)
+    blocks = sum(bool(re.fullmatch(r"to_rgbs\.\d+\.bias", name)) for name in state)
+    style = [f"style.{i + 1}.{leaf}" for i in range(depth) for leaf in ("weight", "bias")]
+    ours = [f"mapping.fc{i}.{leaf}" for i in range(depth) for leaf in ("weight", "bias")]
+    table = {name: take(original) for name, original in zip(ours, style, strict=True)}
+    if "latent_avg" in state:
+        table["mapping.w_avg"] = take("latent_avg", np.ravel)
+    else:
+        mean = _mean_of_w(settings["truncation_mean"], settings["lr_mlp"])
+        table["mapping.w_avg"] = Origin(tuple(style), mean)
+    table["synthesis.b4.const"] = take("input.input", lambda c: c[0])
+    table |= _rosinality_layer("conv1", "synthesis.b4.conv1", "noises.noise_0")
+    table |= _rosinality_layer("to_rgb1", "synthesis.b4.torgb", None)
+    for i in range(blocks):
+        block = f"synthesis.b{8 * 2**i}"
+        for j in (0, 1):
+            noise = f"noises.noise_{2 * i + j + 1}"
+            table |= _rosinality_layer(f"convs.{2 * i + j}", f"{block}.conv{j}", noise)
+        table |= _rosinality_layer(f"to_rgbs.{i}", f"{block}.torgb", None)
+    inner = {"conv_clamp": None, "lr_multiplier": settings["lr_mlp"]}
+    return _translated(state, inner, table, r".*\.kernel")
+
+
+def _settings_rosinality(state) -> dict:
+    stored = {} if "latent_avg" in state else {"truncation_mean": 4096}
+    return {"lr_mlp": stylegan2.MAPPING_LEARNING_RATE, "slope": 0.2, **stored}
+
+
+# --- TensorFlow ---------------------------------------------------------------------------------
+
+
+def _flipped(weight: np.ndarray) -> np.ndarray:
+    return weight[::-1, ::-1].transpose(3, 2, 0, 1)
+
+
+def _tensorflow_layer(base: str, ours: str, noise: str | None, *, up: bool) -> dict[str, Origin]:
+    layout = _flipped if up else (lambda w: w.transpose(3, 2, 0, 1))
+    table = {
+        f"{ours}.weight": take(f"{base}/weight", layout),
+        f"{ours}.bias": take(f"{base}/bias"),
+        f"{ours}.affine.weight": take(f"{base}/mod_weight", np.transpose),
+        f"{ours}.affine.bias": take(f"{base}/mod_bias", lambda b: b + 1),
+    }
+    if noise is None:
+        return table
+    return table | {
+        f"{ours}.noise_strength": take(f"{base}/noise_strength", lambda s: s.reshape(())),
+        f"{ours}.noise_const": take(f"synthesis.{noise}", lambda n: n[0, 0]),
+    }
+
+
+def _plan_tensorflow(state, settings) -> Plan:
+    depth = sum(bool(re.fullmatch(r"mapping\.Dense\d+/weight", name)) for name in state)
+    found = {int(m[1]) for name in state if (m := re.match(r"synthesis\.(\d+)x\d+/", name))}
+    table = {"mapping.w_avg": take("dlatent_avg")}
+    layers = [(f"mapping.fc{i}", f"mapping.Dense{i}") for i in range(depth)]
+    if "mapping.LabelEmbed/weight" in state:
+        layers.append(("mapping.embed", "mapping.LabelEmbed"))
+    for ours, base in layers:
+        table[f"{ours}.weight"] = take(f"{base}/weight", np.transpose)
+        table[f"{ours}.bias"] = take(f"{base}/bias")
+    table["synthesis.b4.const"] = take("synthesis.4x4/Const/const", lambda c: c[0])
+    for i, side in enumerate(sorted(found)):
+        base, ours = f"synthesis.{side}x{side}", f"synthesis.b{side}"
+        if i == 0:
+            table |= _tensorflow_layer(f"{base}/Conv", f"{ours}.conv1", "noise0", up=False)
+        else:
+            first, second = f"noise{2 * i - 1}", f"noise{2 * i}"
+            table |= _tensorflow_layer(f"{base}/Conv0_up", f"{ours}.conv0", first, up=True)
+            table |= _tensorflow_layer(f"{base}/Conv1", f"{ours}.conv1", second, up=False)
+        if f"{base}/ToRGB/weight" in state:
+            table |= _tensorflow_layer(f"{base}/ToRGB", f"{ours}.torgb", None, up=False)
+        if f"{base}/Skip/weight" in state:
+            table[f"{ours}.skip.weight"] = take(f"{base}/Skip/weight", _flipped)
+    inner = {"conv_clamp": settings["conv_clamp"], "lr_multiplier": settings["mapping_lrmul"]}
+    return _translated(state, inner, table, r"(synthesis\.)?lod|(.*/)?lod")
+
+
+ROSINALITY = Source(
+    "stylegan2_rosinality",
+    "StyleGAN2 (rosinality/stylegan2-pytorch)",
+    has(r"style\.1\.weight", r"input\.input", r"convs\.0\.conv\.modulation\.weight"),
+    _plan_rosinality,
+    settings=_settings_rosinality,
+    only=("slope",),
+    beside=("latent_avg",),
+)
+TENSORFLOW = Source(
+    "stylegan2_tf",
+    "StyleGAN2 (TensorFlow pickles of NVlabs/stylegan2 and stylegan2-ada)",
+    has(r"dlatent_avg", r"mapping\.Dense0/weight", r"synthesis\.4x4/Conv/mod_weight"),
+    _plan_tensorflow,
+    settings=usual(
+        conv_clamp=None,
+        mapping_lrmul=stylegan2.MAPPING_LEARNING_RATE,
+        nonlinearity="lrelu",
+        mapping_nonlinearity="lrelu",
+        resample_kernel=[1, 3, 3, 1],
+        use_noise=True,
+        normalize_latents=True,
+    ),
+    only=(
+        "nonlinearity", "mapping_nonlinearity", "resample_kernel", "use_noise", "normalize_latents"
+    ),
+)  # fmt: skip

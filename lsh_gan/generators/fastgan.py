@@ -1,0 +1,133 @@
+"""FastGAN generator (Liu et al. 2021, arXiv:2101.04775).
+
+Projected GAN (Sauer et al. 2021, arXiv:2111.01007) uses it too.
+Spectral normalisation of weights is folded into them when a checkpoint is converted. The original
+draws its noise anew with each call; here it is drawn once and kept as a buffer.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lsh_gan.errors import choose
+from lsh_gan.generators import layers
+from lsh_gan.generators.stylegan2 import normalise_second_moment
+
+_conv_3x3 = partial(layers.conv, padding=1)
+_conv_valid = partial(layers.conv, padding=0)
+_EXCITED_FROM = {64: 4, 128: 8, 256: 16, 512: 32}  # side of the image -> side that scales it
+
+
+def gated(x: jax.Array) -> jax.Array:
+    """Gated linear unit: the first half of the channels times the sigmoid of the second."""
+    x, gate = jnp.split(x, 2, axis=-1)
+    return x * nn.sigmoid(gate)
+
+
+class Noise(nn.Module):
+    """Adds the same noise to all channels, times a learnt strength."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, noise: str, key: jax.Array | None) -> jax.Array:
+        """Maps `x [n, h, w, c]` to the same shape."""
+        strength = self.param("strength", nn.initializers.zeros, ())
+        stored = self.variable("buffers", "noise", jnp.zeros, x.shape[1:3]).value
+        if noise == "random":
+            return x + strength * jax.random.normal(key, (*x.shape[:3], 1))
+        return x + strength * stored[..., None] if noise == "const" else x
+
+
+class Excitation(nn.Module):
+    """Scales the channels of an image by what a smaller one holds.
+
+    Attributes:
+        features: Channels.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, small: jax.Array, x: jax.Array) -> jax.Array:
+        """Maps `small [n, 4k, 4k, i]`, `x [n, h, w, features]` to the shape of `x`."""
+        n, side, _, channels = small.shape
+        pooled = small.reshape(n, 4, side // 4, 4, side // 4, channels).mean(axis=(2, 4))
+        conv = partial(layers.Convolution, self.features, function=_conv_valid, use_bias=False)
+        y = nn.silu(conv(kernel_size=4, name="conv_1")(pooled))
+        return x * nn.sigmoid(conv(kernel_size=1, name="conv_2")(y))
+
+
+class FastGAN(nn.Module):
+    """Latent → 4×4 → blocks that each double the side, some scaled by a smaller image → image.
+
+    A block is nearest upsampling and one or two of: 3×3 convolution, batch norm, gated linear unit.
+    Blocks of two add noise before the norms.
+
+    Attributes:
+        latent_size: Size of the latent vector.
+        channels: Channels at 4×4, 8×8, ...
+        double: For each block, whether it has two convolutions.
+        image_channels: 1 (grey) or 3 (RGB).
+        excited: Sides of the images that smaller ones scale.
+        normalise: Whether latents are scaled to a mean square of 1.
+        bias: Whether the last convolution has a bias.
+        epsilon: Of the norms, added to the variance.
+        output: "none", "tanh" or "sigmoid".
+    """
+
+    latent_size: int = 256
+    channels: tuple[int, ...] = (1024, 512, 256, 128, 128, 64, 32)
+    double: tuple[bool, ...] = (True, False, True, False, True, False)
+    image_channels: int = 3
+    excited: tuple[int, ...] = (64, 128, 256)
+    normalise: bool = False
+    bias: bool = False
+    epsilon: float = 1e-5
+    output: str = "none"
+
+    @nn.compact
+    def __call__(
+        self, z: jax.Array, noise: str = "const", key: jax.Array | None = None
+    ) -> jax.Array:
+        """Generates images.
+
+        Args:
+            z: Latents, float32 `[n, latent_size]`, standard normal.
+            noise: "const", "random" or "none".
+            key: For random noise.
+
+        Returns:
+            Images, float32 `[n, h, w, image_channels]`, about [-1, 1], not clipped.
+        """
+
+        def norm_gate(x: jax.Array, name: str) -> jax.Array:
+            norm = nn.BatchNorm(use_running_average=True, epsilon=self.epsilon, name=name)
+            return gated(norm(x))
+
+        def conv(x: jax.Array, features: int, name: str, function=_conv_3x3) -> jax.Array:
+            layer = layers.Convolution(2 * features, 3, function, use_bias=False, name=name)
+            return layer(x)
+
+        z = normalise_second_moment(z) if self.normalise else z
+        shape = (4, 4, 2 * self.channels[0])
+        x = nn.DenseGeneral(shape, use_bias=False, name="project")(z)
+        images = {4: norm_gate(x, "norm")}
+        x = images[4]
+        for i, (features, double) in enumerate(zip(self.channels[1:], self.double, strict=True)):
+            side = 8 * 2**i
+            x = conv(x, features, f"up_{i}", layers.upsample_conv_3x3)
+            for j in range(1 + double):
+                if double:
+                    layer_key = None if key is None else jax.random.fold_in(key, 2 * i + j)
+                    x = conv(x, features, f"conv_{i}") if j else x
+                    x = Noise(name=f"noise_{i}_{j}")(x, noise, layer_key)
+                x = norm_gate(x, f"norm_{i}_{j}")
+            if side in self.excited:
+                x = Excitation(features, name=f"excitation_{i}")(images[_EXCITED_FROM[side]], x)
+            images[side] = x
+            self.sow("intermediates", f"block_{i}", x)
+        last = layers.Convolution(
+            self.image_channels, 3, _conv_3x3, use_bias=self.bias, name="to_image"
+        )
+        return choose("output", self.output, layers.OUTPUTS)(last(x))

@@ -1,0 +1,232 @@
+"""Files as people have them: what lies beside a generator, folders, and networks in the way."""
+
+import json
+import pickle
+import sys
+import types
+
+import numpy as np
+import pytest
+from golden import load_golden
+from tensor_file_writers import write_safetensors
+
+from checkpoints_tools.convert import convert
+from checkpoints_tools.converters import SOURCES, convert_state
+from checkpoints_tools.converters.files import find
+from checkpoints_tools.verify import verify
+
+
+def write(path, value):
+    path.write_bytes(pickle.dumps(value))
+    return path
+
+
+@pytest.fixture(scope="module")
+def dcgan():
+    return load_golden("dcgan_tutorial_64").state()
+
+
+def optimizer(state):
+    return {"state": {i: {"exp_avg": array} for i, array in enumerate(state.values())}}
+
+
+def test_what_lies_beside_a_state_dict_is_left_out_and_named(dcgan, tmp_path):
+    discriminator = {"0.weight": np.ones((8, 3, 4, 4)), "2.weight": np.ones((1, 8, 4, 4))}
+    file = write(
+        tmp_path / "last.pth",
+        {
+            "epoch": 7, "loss": np.array(0.7), "fixed_noise": np.ones((64, 100, 1, 1)),
+            "optimizerG": optimizer(dcgan), "netD": discriminator, "netG": dcgan,
+        },
+    )  # fmt: skip
+    found = find(file, SOURCES)
+    assert (found.prefix, found.source.name) == ("netG", "dcgan")
+    count = len(dcgan)
+    assert found.left_out == (
+        "loss", "fixed_noise", f"optimizerG ({count} tensors)", "netD (2 tensors)"
+    )  # fmt: skip
+
+
+def test_a_training_module_with_all_of_its_networks(dcgan, tmp_path):
+    """As Lightning saves it: one state dict with a discriminator, a loss network, fixed latents."""
+    state = {f"generator.{name}": array for name, array in dcgan.items()}
+    state |= {"discriminator.0.weight": np.ones((8, 3, 4, 4)), "validation_z": np.ones((8, 100))}
+    state |= {"loss_fn.vgg.0.weight": np.ones((8, 3, 3, 3))}
+    file = write(tmp_path / "last.ckpt", {"state_dict": state, "hyper_parameters": {"lr": 1e-4}})
+    found = find(file, SOURCES)
+    assert found.prefix == "state_dict.generator"
+    beside = ("discriminator.0.weight", "validation_z", "loss_fn.vgg.0.weight")
+    assert found.left_out == tuple(f"state_dict.{name.partition('.')[0]}" for name in beside)
+
+
+def test_the_counter_of_an_averaged_model_is_left_out(dcgan, tmp_path):
+    averaged = {"n_averaged": np.array(500)} | {f"module.{n}": a for n, a in dcgan.items()}
+    metadata = convert(write(tmp_path / "swa.pth", averaged), tmp_path / "out")
+    assert metadata["left_out"] == ["n_averaged"]
+    named = {"n_averaged": np.array(500)}
+    named |= {f"module.{n}": a for n, a in load_golden("mimicry_sngan32").state().items()}
+    assert find(write(tmp_path / "swa.pth", named), SOURCES).left_out == ("n_averaged",)
+
+
+@pytest.mark.parametrize(
+    ("beside", "named"),
+    [
+        ({"encoder.0.weight": (8, 3, 4, 4), "project.weight": (100, 10)}, "encoder, project lie "),
+        ({"label_emb.weight": (10, 50)}, "label_emb lies beside it"),
+        ({"scale": (1,)}, "scale lies beside it"),
+    ],
+)
+def test_a_part_of_a_network_is_refused(beside, named, dcgan, tmp_path):
+    state = {name: np.ones(shape, np.float32) for name, shape in beside.items()}
+    state |= {f"decoder.{name}": array for name, array in dcgan.items()}
+    file = write(tmp_path / "net.pth", state)
+    with pytest.raises(ValueError, match=rf"'decoder' looks like .*{named}.*--part=decoder takes"):
+        convert(file, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"'ae\.decoder' looks like a gen"):
+        convert(write(tmp_path / "nested.pth", {"ae": state}), tmp_path / "out")
+    metadata = convert(file, tmp_path / "out", part="decoder")
+    assert (metadata["input_prefix"], len(metadata["left_out"])) == ("decoder", len(beside))
+    with pytest.raises(ValueError, match="has no part 'generator'"):
+        convert(file, tmp_path / "out", part="generator")
+
+
+def test_a_dense_layer_before_the_generator_is_a_part_of_it(dcgan):
+    state = {"fc.weight": np.ones((100, 10), np.float32), "fc.bias": np.ones(100, np.float32)}
+    converted = convert_state({**state, **dcgan}, SOURCES["dcgan"])
+    assert converted.options["latent_size"] == 10
+
+
+def test_folders(dcgan, tmp_path):
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"repository: a folder without a tensor file"):
+        find(folder, SOURCES)
+    np.savez(folder / "a.npz", **dcgan)
+    assert find(folder, SOURCES).source.name == "dcgan"
+    np.savez(folder / "b.npz", **dcgan)
+    with pytest.raises(FileNotFoundError, match=r"2 tensor files \(a.npz, b.npz\); give one"):
+        find(folder, SOURCES)
+    kinds = {np.dtype(np.float32): "F32", np.dtype(np.int64): "I64"}
+    tensors = {name: (kinds[array.dtype], array) for name, array in dcgan.items()}
+    write_safetensors(folder / "model.safetensors", tensors)
+    metadata = convert(folder, tmp_path / "out")
+    assert metadata["input_file"] == "model.safetensors"
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved/saved_model.pb").touch()
+    with pytest.raises(FileNotFoundError, match="saved: a TensorFlow SavedModel; without"):
+        find(tmp_path / "saved", SOURCES)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda n, a: a.repeat(4, 0)[:4] if "torgb" in n and len(a) == 3 else a, "4 channels"),
+        (
+            lambda n, a: a[:, :, :2] if n.endswith("b4.const") else a,
+            r"images of 32×16 pixels; only sq",
+        ),
+    ],
+)
+def test_images_that_the_run_does_not_take_are_refused(change, message):
+    state = load_golden("stylegan2_uncond_skip").state()
+    state = {name: change(name, array) for name, array in state.items()}
+    with pytest.raises(ValueError, match=message):
+        convert_state(state, SOURCES["stylegan2"])
+
+
+@pytest.mark.parametrize(
+    ("source", "golden", "settings", "message"),
+    [
+        ("stylegan2", "stylegan2_uncond_skip", {"activation": "relu"}, "only 'lrelu' is supported"),
+        ("stylegan2_tf", "stylegan2_tf_16", {"resample_kernel": [1, 2, 1]}, r"only \[1, 3, 3, 1\]"),
+        ("mimicry", "mimicry_sngan32", {"conv_clamp": 1}, "'mimicry' has no setting 'conv_clamp'"),
+    ],
+)
+def test_settings_that_are_not_supported_are_named(source, golden, settings, message):
+    with pytest.raises(ValueError, match=message):
+        convert_state(load_golden(golden).state(), SOURCES[source], settings)
+
+
+@pytest.mark.parametrize(
+    ("source", "golden"),
+    [("mimicry", "mimicry_sngan32"), ("biggan", "biggan_ajbrock_32_cifar"),
+     ("studiogan_sngan", "studiogan_sngan_32"), ("biggan_deep", "biggan_ajbrock_deep_64")],
+)  # fmt: skip
+def test_slope_and_output_can_be_set(source, golden):
+    state = load_golden(golden).state()
+    converted = convert_state(state, SOURCES[source], {"slope": 0.2, "output": "sigmoid"})
+    assert (converted.options["slope"], converted.options["output"]) == (0.2, "sigmoid")
+    assert not {"slope", "output"} & converted.assumed.keys()
+
+
+def test_rosinality_files(tmp_path):
+    golden = load_golden("rosinality_stylegan2_16")
+    state = golden.state()
+    mean = state.pop("latent_avg")
+    images = tmp_path / "images.npz"
+    np.savez(
+        images, z=golden.inputs["z"], images=golden.outputs["image_psi0.7"], truncation_psi=0.7
+    )
+    training = {"g": {n: a * 0 for n, a in state.items()}, "g_ema": state, "d_optim": {}}
+    convert(write(tmp_path / "a.pt", {**training, "latent_avg": mean}), tmp_path / "with")
+    verify(tmp_path / "with", images)
+    metadata = convert(write(tmp_path / "b.pt", training), tmp_path / "without")
+    assert metadata["assumed"]["truncation_mean"] == 4096
+    assert metadata["input_prefix"] == "g_ema"
+    kernel = {"convs.0.conv.blur.kernel": np.ones((4, 4), np.float32)}
+    with pytest.raises(ValueError, match=r"convs.0.conv.blur.kernel is not the filter \[1, 3, 3"):
+        convert_state({**state, **kernel}, SOURCES["stylegan2_rosinality"])
+
+
+def test_networks_of_tensorflow_are_read_without_their_code(tmp_path, monkeypatch):
+    golden = load_golden("stylegan2_tf_16")
+    module = types.ModuleType("dnnlib.tflib.network")
+    network = type("Network", (), {"__module__": module.__name__, "__qualname__": "Network"})
+    module.Network = network
+    for name in ("dnnlib", "dnnlib.tflib"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    def make(name, variables, factor, **components):
+        made = network()
+        made.__dict__.update(
+            version=4, name=name, components=components, build_func_name="G_main",
+            static_kwargs={"mapping_lrmul": 0.01, "nonlinearity": "lrelu", "conv_clamp": None},
+            build_module_src="raise SystemExit", variables=[(n, a * factor) for n, a in variables],
+        )  # fmt: skip
+        return made
+
+    def generator(name, factor):
+        parts = {"": [], "mapping": [], "synthesis": []}
+        for key, array in golden.state().items():
+            part, _, rest = key.rpartition(".") if "." in key.split("/")[0] else ("", "", key)
+            parts[part].append((rest, array))
+        own = parts.pop("")
+        return make(name, own, factor, **{n: make(n, v, factor) for n, v in parts.items()})
+
+    networks = (generator("G", 0), make("D", [], 1), generator("Gs", 1))
+    metadata = convert(write(tmp_path / "net.pkl", networks), tmp_path / "out")
+    assert (metadata["source"], metadata["input_prefix"]) == ("stylegan2_tf", "2")
+    assert metadata["recorded"]["conv_clamp"] is None
+    assert "mapping_lrmul" not in metadata["assumed"]
+    images = tmp_path / "images.npz"
+    np.savez(images, z=golden.inputs["z"], images=golden.outputs["image"])
+    assert "differ from" in verify(tmp_path / "out", images)
+
+
+def test_known_kinds_that_are_not_built_are_named(tmp_path):
+    state = {"S.net.0.weight": np.ones((4, 4)), "G.initial_block": np.ones((4, 4, 4))}
+    file = write(tmp_path / "model_7.pt", {"GAN": state})
+    with pytest.raises(ValueError, match=r"lucidrains/stylegan2-pytorch is not supported"):
+        find(file, SOURCES)
+
+
+def test_config_beside_safetensors_is_read(tmp_path):
+    golden = load_golden("biggan_deep_hf_small32")
+    kinds = {np.dtype(np.float32): "F32", np.dtype(np.int64): "I64"}
+    tensors = {name: (kinds[array.dtype], array) for name, array in golden.state().items()}
+    write_safetensors(tmp_path / "model.safetensors", tensors)
+    config = {"layers": golden.config["layers"], "eps": golden.config["eps"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert find(tmp_path, SOURCES).settings == {"layers": config["layers"], "eps": config["eps"]}

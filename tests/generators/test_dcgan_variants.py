@@ -1,0 +1,159 @@
+"""Variants of DCGAN: modules and state dicts that torch saved, against the images it made."""
+
+import jax
+import numpy as np
+import pytest
+from golden import FOLDER, assert_close
+
+from checkpoints_tools.convert import convert
+from checkpoints_tools.converters import SOURCES, convert_state, modules
+from lsh_gan import generators, tensor_files
+from lsh_gan.tensor_files import Standin
+
+TOLERANCE = 1e-5
+# Modules, and what they do not record: the code around their layers.
+WHOLE = {
+    # Kernel 3 to 5, output padding, dilation, groups, reflected borders; instance and group norm,
+    # epsilon 1e-3; LeakyReLU 0.3, ELU, SiLU, GELU, sigmoid.
+    "mixed": {},
+    "inorm_affine": {},  # instance norms, one with stored statistics; a last kernel of 1
+    "linear_first": {},
+    "linear_view": {},  # with a class of its own that reshapes, and dropout
+    "bilinear": {},  # upsampling by 2 and 3, convolutions padded to the same size
+    "spectral": {},  # spectral and weight norms
+    "dp": {},  # in DataParallel
+    "ptgan": {"order": "as listed"},  # dense, nearest upsampling, epsilon 0.8
+    "func": {"order": "as listed", "slope": 0.0, "output": "tanh"},  # activations in its code
+    "shared": {"order": "as listed", "slope": 0.1},  # one LeakyReLU for all layers
+}
+
+
+@pytest.fixture(scope="module")
+def variants():
+    with np.load(FOLDER / "dcgan_variants.npz") as arrays:
+        return dict(arrays)
+
+
+def file(name):
+    return FOLDER / "files" / f"dcgan_{name}.pth"
+
+
+def images_of(converted, z):
+    module = generators.build(converted.family, converted.options)
+    return np.asarray(jax.jit(module.apply)(converted.variables, z)).transpose(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_modules_as_they_are_recorded(name, variants, tmp_path):
+    metadata = convert(file(name), tmp_path / name)
+    assert metadata["assumed"] == WHOLE[name]
+    generator = generators.load(tmp_path / name)
+    images = np.asarray(generator(generator.params, variants[f"{name}/z"]))
+    assert_close(images.transpose(0, 3, 1, 2), variants[f"{name}/images"], TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("param", {}),  # new spectral and weight norms
+        ("inorm_affine", {}),
+        ("linear_view", {}),
+        ("func", {}),
+        # A slope of 1 is no activation.
+        (
+            "ptgan",
+            {"upsample": [2, 2, 1], "slope": [1.0, 0.2, 0.2], "epsilon": [1e-5, 0.8, 0.8]},
+        ),
+        ("shared", {"slope": 0.1, "output": "sigmoid"}),
+        ("dp", {"slope": [0.2, 0.0]}),
+        ("no_output", {"output": "none"}),
+    ],
+)
+def test_state_dicts_with_settings(name, settings, variants):
+    state = tensor_files.state_dict(tensor_files.read(file(name)))
+    converted = convert_state(state, SOURCES["dcgan"], settings)
+    assert not settings.keys() & converted.assumed.keys()
+    assert {"strides", "paddings", "order"} <= converted.assumed.keys()
+    assert_close(images_of(converted, variants[f"{name}/z"]), variants[f"{name}/images"], TOLERANCE)
+
+
+def test_what_a_state_dict_assumes_is_listed():
+    state = tensor_files.state_dict(tensor_files.read(file("func")))
+    assert convert_state(state, SOURCES["dcgan"]).assumed == {
+        "strides": [1, 2, 2], "paddings": [0, 1, 1], "output_paddings": [0, 0, 0],
+        "epsilon": 1e-5, "order": "as listed", "slope": 0.0, "output": "tanh",
+    }  # fmt: skip
+
+
+def test_other_strides_and_paddings_give_other_sides():
+    state = tensor_files.state_dict(tensor_files.read(file("func")))
+    settings = {"paddings": [0, 1, 3]}
+    z = np.ones((1, 10), np.float32)
+    images = images_of(convert_state(state, SOURCES["dcgan"], settings), z)
+    assert images.shape == (1, 3, 12, 12)
+    with pytest.raises(ValueError, match=r"strides = \[1, 2\]: 2 values for 3 layers"):
+        convert_state(state, SOURCES["dcgan"], {"strides": [1, 2]})
+    with pytest.raises(ValueError, match=r"-1: expected a whole number from 0 up"):
+        convert_state(state, SOURCES["dcgan"], {"paddings": -1})
+    with pytest.raises(ValueError, match=r"order is 'b'; only 'as listed' is supported"):
+        convert_state(state, SOURCES["dcgan"], {"order": "b"})
+
+
+def test_where_it_upsamples_must_be_said():
+    state = tensor_files.state_dict(tensor_files.read(file("ptgan")))
+    with pytest.raises(ValueError, match=r"where that happens is not in the file: --set=upsample"):
+        convert_state(state, SOURCES["dcgan"])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nonsquare", "images of 16×8 pixels; only square ones"),
+        ("rgba", r"images of 4 channels \(RGBA, with alpha\?\); only grey"),
+        ("prelu", r"main.1 is a torch.nn.modules.activation.PReLU, which is not supported"),
+        ("notrack", "main.1 has track_running_stats = False; only True is supported"),
+        ("align", "main.2 has align_corners = True; only False is supported"),
+    ],
+)
+def test_what_is_not_supported_is_named(name, message, tmp_path):
+    with pytest.raises(ValueError, match=rf"dcgan_{name}.pth: .*{message}"):
+        convert(file(name), tmp_path / name)
+
+
+def layer(kind, parameters=(), **settings):
+    own = {"_parameters": dict(parameters), "_buffers": {}, "_modules": {}}
+    return Standin(f"torch.nn.modules.{kind}", state={**own, **settings})
+
+
+def holder(kind="models.Net", **children):
+    return Standin(kind, state={"_parameters": {}, "_buffers": {}, "_modules": children})
+
+
+def test_blocks_of_unknown_code_are_refused():
+    linear = {"in_features": 4, "out_features": 4}
+    block = holder(
+        "models.ResBlock", a=layer("linear.Linear", **linear), b=layer("linear.Linear", **linear)
+    )
+    with pytest.raises(ValueError, match=r"block is a models.ResBlock of 2 layers: how they are"):
+        modules.recorded_layers(holder(block=block, other=layer("activation.ReLU")))
+
+
+def test_settings_of_networks_whose_layers_are_known():
+    norm = layer("batchnorm.BatchNorm2d", eps=1e-3)
+    conv = {"kernel_size": (3, 3), "stride": (1, 1), "dilation": (1, 1), "padding_mode": "zeros"}
+    names = ("epsilon", "slope", "output")
+
+    def settings(**changes):
+        parts = {
+            "b1": norm, "c1": layer("conv.Conv2d", **conv),
+            "activation": layer("activation.LeakyReLU", negative_slope=0.1), **changes,
+        }  # fmt: skip
+        return modules.common_settings(holder(**parts), names)
+
+    assert settings() == {"epsilon": 1e-3, "slope": 0.1}
+    with pytest.raises(ValueError, match=r"c1 has stride = \(2, 2\); only \(1, 1\) is supported"):
+        settings(c1=layer("conv.Conv2d", **{**conv, "stride": (2, 2)}))
+    with pytest.raises(ValueError, match=r"b2 has epsilon 1e-05, another layer 0.001"):
+        settings(b2=layer("batchnorm.BatchNorm2d", eps=1e-5))
+    with pytest.raises(ValueError, match=r"is a torch.nn.modules.activation.ELU; only ReLU and L"):
+        settings(activation=layer("activation.ELU", alpha=1.0))
