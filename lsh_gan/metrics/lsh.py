@@ -118,11 +118,11 @@ def lsh_fit(
     source: str = "",
 ) -> LshReference:
     """Fits the hash and counts the reference; arguments as `lsh_precision_recall`, `fit_hash`."""
-    inputs.check_options(min_count=min_count, votes=votes)
+    options = {"min_count": min_count, "votes": votes}
+    inputs.check_options(**options)
     hasher, codes = fit_and_encode(
-        key, reference, spec or HashSpec(), source, least=min_count + 2, min_count=min_count,
-        votes=votes,
-    )  # fmt: skip
+        key, reference, spec or HashSpec(), source, least=min_count + 2, **options
+    )
     hasher, second = _sized(hasher, codes.digits.shape[1]), None
     sketch = _sketch(hasher, _addresses(hasher, codes))
     if ceiling and second_reference is not None:
@@ -244,11 +244,10 @@ def fit_hash(
     Raises:
         TypeError, ValueError: As `lsh_precision_recall`.
     """
-    inputs.check_options(min_count=min_count, votes=votes)
-    hasher, codes = fit_and_encode(
-        key, sample, spec or HashSpec(), source, least=min_count + 2, min_count=min_count,
-        votes=votes, rows=rows or 1,
-    )  # fmt: skip
+    options = {"min_count": min_count, "votes": votes}
+    inputs.check_options(**options)
+    options |= {"least": min_count + 2, "rows": rows or 1}
+    hasher, codes = fit_and_encode(key, sample, spec or HashSpec(), source, **options)
     return _sized(hasher, max(rows or 0, codes.digits.shape[1]))
 
 
@@ -298,10 +297,9 @@ def merge(first: Sketch, *others: Sketch) -> Sketch:
 
 
 def fit_and_encode(
-    key: jax.Array, features: Any, spec: HashSpec, source: str, *, least: int, min_count: int,
-    votes: float | None, rows: int = 1,
-) -> tuple[Hasher, Codes]:  # fmt: skip
-    """Fits a hash on a set of at least `least` rows, and encodes the set; see `fit_hash`."""
+    key: jax.Array, features: Any, spec: HashSpec, source: str, *, least: int = 2, **options: Any
+) -> tuple[Hasher, Codes]:
+    """Fits a hash on a set of at least `least` rows, and encodes it; options as `fit_num_bits`."""
     stream, first, taken = batches(features, "reference"), [], 0
     for batch in stream:
         first.append(batch)
@@ -314,10 +312,7 @@ def fit_and_encode(
     hasher = hashing.fit(key, sample, spec, source=source)
     codes = encode_all(hasher, itertools.chain(first, stream), "reference")
     if spec.num_bits == "auto":
-        doublings = max(0.0, np.log2(rows / codes.digits.shape[1]))
-        hasher = hashing.fit_num_bits(
-            hasher, codes, min_count=min_count, votes=votes, doublings=doublings
-        )
+        hasher = hashing.fit_num_bits(hasher, codes, **options)
     return hasher, codes
 
 
