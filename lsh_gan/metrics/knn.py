@@ -174,9 +174,8 @@ def nearest_others(tiles: Tiles, k: int) -> tuple[jax.Array, jax.Array]:
 
     Each pair of tiles is multiplied once, for the rows of both; pairs are dealt to the devices.
 
-    Returns:
-        Lower bounds of their squared distances, ascending, float32 `[b · w, k]`, infinite where
-        there are fewer, and their rows, int32: all others are at least as far as the last bound.
+    Returns lower bounds of their squared distances, ascending, float32 `[b · w, k]`, infinite where
+    there are fewer, and their rows, int32: all others are at least as far as the last bound.
     """
     count, width, d = tiles.rows.shape
     low = tiles.sq_norms * (1 - distances.relative_error(jnp.float32, d))

@@ -252,12 +252,9 @@ def fit_hash(
 
 
 def build(hasher: Hasher, features: Any, *, keep_addresses: bool = True) -> Sketch:
-    """Counts a set, batch by batch.
+    """Counts a set `[n, d]`, or an iterable of batches, of which one at a time is held.
 
-    Args:
-        hasher: From `fit_hash`.
-        features: `[n, d]`, or an iterable of batches, of which one at a time is held.
-        keep_addresses: Whether to keep every row's addresses, which recall needs.
+    `keep_addresses` says whether to keep every row's addresses, which recall needs.
 
     Raises:
         TypeError: Features that are not floating-point arrays.
@@ -283,10 +280,8 @@ def merge(first: Sketch, *others: Sketch) -> Sketch:
     for part in others:
         for field, x, y in zip(Hasher._fields, first.hasher, part.hasher, strict=True):
             if not np.array_equal(x, y):
-                detail = "" if hasattr(x, "shape") else f" ({x!r} and {y!r})"
-                raise ValueError(
-                    f"The sketches come from different hashers: {field} differs{detail}."
-                )
+                how = "differs." if hasattr(x, "shape") else f"differs ({x!r} and {y!r})."
+                raise ValueError(f"The sketches come from different hashers: {field} {how}")
     addresses = [part.addresses for part in parts]
     return Sketch(
         first.hasher,
@@ -404,9 +399,8 @@ def load(path: str | os.PathLike, *, source: str | None = None) -> Sketch | LshR
     def sketch(prefix):
         if prefix + "addresses" in tensors:
             return _sketch(hasher, jnp.asarray(tensors[prefix + "addresses"]))
-        return Sketch(
-            hasher, jnp.asarray(tensors[prefix + "counts"]), None, header[prefix + "rows"]
-        )
+        counts = jnp.asarray(tensors[prefix + "counts"])
+        return Sketch(hasher, counts, None, header[prefix + "rows"])
 
     if "votes" not in header:
         return sketch("")
