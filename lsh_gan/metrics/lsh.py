@@ -225,7 +225,7 @@ def fit_hash(
     votes: float | None = 0.5,
     source: str = "",
 ) -> Hasher:
-    """Fits a hash on a sample of the reference and freezes it.
+    """Fits a hash on a sample of the reference; its `num_bits` says what 'auto' found.
 
     Args:
         key: `jax.random.key`; draws the directions and thresholds.
@@ -237,9 +237,6 @@ def fit_hash(
         votes: Likewise.
         source: Where the features come from: network, preprocessing, version. Sketches of
             different sources do not mix.
-
-    Returns:
-        The hasher; `hasher.num_bits` says what 'auto' found.
 
     Raises:
         TypeError, ValueError: As `lsh_precision_recall`.
