@@ -98,11 +98,8 @@ def keep_smallest(
     over small arrays: 4 times as fast as top_k at a width of 1024 (2 cores, k = 8). The only choice
     by backend.
 
-    Args:
-        best: The k smallest values of each of w rows, ascending, and their numbers, `[k, w]`.
-        x: A tile, in which the values of a row lie along `axis`, 0 or 1.
-        first: The number of the first value.
-        axis: See `x`.
+    `best` holds the k smallest values of each of w rows, ascending, and their numbers, `[k, w]`.
+    The values of a row lie along `axis` of the tile x; the number of the first is `first`.
     """
     k, length = len(best[0]), x.shape[axis]
     if not devices.on_cpu() or length % 128 or length < 512:
@@ -144,14 +141,10 @@ def _smallest(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
 
 
 def again(flags: jax.Array, run: Callable, values: Any, total: Any) -> Any:
-    """Replaces the values of flagged rows, 64 rows at a time, until none is left.
+    """Replaces the values `[n, ...]` of flagged rows, 64 rows at a time, until none is left.
 
-    Args:
-        flags: bool `[n]`.
-        run: Function of row numbers, int32 `[64]` (n where there are fewer), and of the total, to
-            the values of these rows and a new total.
-        values: Arrays `[n, ...]`; the new ones are returned, with the last total.
-        total: Whatever is carried on.
+    `run` takes row numbers, int32 `[64]` (n where there are fewer), and whatever is carried on, the
+    total; it returns the values of these rows and a new total. Returns all values and the last one.
     """
 
     def step(state):

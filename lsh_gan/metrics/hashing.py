@@ -230,7 +230,7 @@ def count(addresses: jax.Array, bits: int) -> jax.Array:
 
 
 def fit_num_bits(
-    hasher: Hasher, codes: Codes, *, min_count: int, votes: float | None, doublings: float = 0.0
+    hasher: Hasher, codes: Codes, *, min_count: int, votes: float | None, rows: int = 1
 ) -> Hasher:
     """Returns the hasher with as many digits as let the reference just recognise itself.
 
@@ -238,11 +238,11 @@ def fit_num_bits(
     the metric, falls with the total number of digits of all tables: a bisection finds the most that
     keep it at `ceiling_target`.
 
-    The codes are those of the reference, or of a sample that must be doubled `doublings` times to
-    have its size: each doubling adds one bit. `min_count` is the number of others that a bucket
-    must hold, `votes` the share of tables that must say yes, or None for their mean.
+    The codes are those of the reference, or of a sample of its `rows` rows: each doubling of the
+    sample adds one bit. `min_count` is the number of others that a bucket must hold, `votes` the
+    share of tables that must say yes, or None for their mean.
     """
-    spec = hasher.spec
+    spec, doublings = hasher.spec, max(0.0, np.log2(rows / codes.digits.shape[1]))
     extra = round(doublings * spec.num_tables / DIGIT_BITS[spec.family])
     # A share that is exactly met counts.
     needed = None if votes is None else max(1, int(np.ceil(votes * spec.num_tables - 1e-9)))

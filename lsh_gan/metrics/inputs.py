@@ -3,6 +3,7 @@
 What is behind the door trusts its arguments: finite float32 features `[n, d]`, options in range.
 """
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -24,31 +25,19 @@ _DTYPES = tuple(np.dtype(t) for t in (jnp.float16, jnp.bfloat16, jnp.float32, jn
 
 @dataclasses.dataclass(frozen=True)
 class HashSpec:
-    """What kind of hash to fit.
+    """What kind of hash to fit; ValueError, with name, value and range, for a field out of range.
 
-    Attributes:
-        family: 'pstable', 'affine' or 'hyperplane'; see `hashing`.
-        num_tables: T, 1 to 65535.
-        num_bits: Digits of a table's code, 0 to 10 for pstable (of 3 bits each) and to 24 for the
-            others (of 1 bit), or 'auto': so many that the reference just recognises itself; some
-            tables then have one more than others.
-        radius_bins: Quantile bins of the distance from the mean, 0 (none) to 1000.
-        width: Width of a digit of pstable, in standard deviations of a projection.
-        num_directions: Size of the pool of directions that tables draw from; 0 gives every table
-            its own.
-        ceiling_target: Share of the reference that `num_bits='auto'` lets recognise itself.
-
-    Raises:
-        ValueError: A field is out of its range.
+    With `num_bits='auto'` tables have so many digits that the reference just recognises itself;
+    some tables then have one more than others.
     """
 
-    family: str = "pstable"
-    num_tables: int = 32
-    num_bits: int | str = "auto"
-    radius_bins: int = 8
-    width: float = 1.5
-    num_directions: int = 128
-    ceiling_target: float = 0.85
+    family: str = "pstable"  # or 'affine' or 'hyperplane'; see `hashing`
+    num_tables: int = 32  # T, 1 to 65535
+    num_bits: int | str = "auto"  # digits of a code: 0 to 10 of 3 bits (pstable), to 24 of 1 bit
+    radius_bins: int = 8  # quantile bins of the distance from the mean, 0 (none) to 1000
+    width: float = 1.5  # of a digit of pstable, in standard deviations of a projection
+    num_directions: int = 128  # of the pool that tables draw from; 0 gives every table its own
+    ceiling_target: float = 0.85  # share of the reference that 'auto' lets recognise itself
 
     def __post_init__(self):
         most = choose("hash family", self.family, MAX_DIGITS)
@@ -177,12 +166,11 @@ def _as_array(features: Any, source: str) -> Array:
         raise TypeError(f"{source} is a sparse {kind}; expected a dense array: call toarray().")
     if hasattr(features, "detach"):  # torch: an array of its values, wherever they are
         features = features.detach()
-    for convert in (np.asarray, jnp.from_dlpack):
-        if hasattr(features, "__array__" if convert is np.asarray else "__dlpack__"):
-            try:
+    for protocol, convert in (("__array__", np.asarray), ("__dlpack__", jnp.from_dlpack)):
+        if hasattr(features, protocol):
+            # NumPy has not all types, nor all devices.
+            with contextlib.suppress(TypeError, ValueError, RuntimeError):
                 return convert(features)
-            except (TypeError, ValueError, RuntimeError):  # of a type or device NumPy has not
-                continue
     raise TypeError(
         f"{source} is a {kind}; expected one array [n, d]: NumPy, JAX, torch or DLPack "
         "(lists of rows: numpy.asarray; batches: numpy.concatenate)."

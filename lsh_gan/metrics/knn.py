@@ -175,9 +175,8 @@ def nearest_others(tiles: Tiles, k: int) -> tuple[jax.Array, jax.Array]:
 
     Each pair of tiles is multiplied once, for the rows of both; pairs are dealt to the devices.
 
-    Returns:
-        Lower bounds of their squared distances, ascending, float32 `[b · w, k]`, infinite where
-        there are fewer, and their rows, int32: all others are at least as far as the last bound.
+    Returns lower bounds of their squared distances, ascending, float32 `[b · w, k]`, infinite where
+    there are fewer, and their rows, int32: all others are at least as far as the last bound.
     """
     count, width, d = tiles.rows.shape
     low = tiles.sq_norms * (1 - distances.relative_error(jnp.float32, d))
@@ -335,10 +334,9 @@ def _compare(r: Tiles, g: Tiles, r_sq_radii, g_sq_radii, *, inclusive: bool) -> 
 def _least_margins(r: Tiles, g: Tiles, r_sq_radii, g_sq_radii, error: float):
     """Step 3: least margins in float32; the tiles of G are dealt to the devices.
 
-    Returns:
-        Of each row of G, `[b, w]`: its least margin to a ball of R, and how many balls of density
-        hold it surely, and perhaps. Of each row of R: its least margin to a ball of G, and that of
-        its ball of density to a row of G.
+    Returns of each row of G, `[b, w]`, its least margin to a ball of R, and how many balls of
+    density hold it surely, and perhaps. Returns of each row of R its least margin to a ball of G,
+    and that of its ball of density to a row of G.
     """
     r_radii, g_radii = (radii.astype(jnp.float32) for radii in (r_sq_radii, g_sq_radii))
 

@@ -119,11 +119,11 @@ def lsh_fit(
     source: str = "",
 ) -> LshReference:
     """Fits the hash and counts the reference; arguments as `lsh_precision_recall`, `fit_hash`."""
-    inputs.check_options(min_count=min_count, votes=votes)
+    options = {"min_count": min_count, "votes": votes}
+    inputs.check_options(**options)
     hasher, codes = fit_and_encode(
-        key, reference, spec or HashSpec(), source, least=min_count + 2, min_count=min_count,
-        votes=votes,
-    )  # fmt: skip
+        key, reference, spec or HashSpec(), source, least=min_count + 2, **options
+    )
     hasher, second = _sized(hasher, codes.digits.shape[1]), None
     sketch = _sketch(hasher, _addresses(hasher, codes))
     if ceiling and second_reference is not None:
@@ -227,7 +227,7 @@ def fit_hash(
     votes: float | None = 0.5,
     source: str = "",
 ) -> Hasher:
-    """Fits a hash on a sample of the reference and freezes it.
+    """Fits a hash on a sample of the reference; its `num_bits` says what 'auto' found.
 
     Args:
         key: `jax.random.key`; draws the directions and thresholds.
@@ -240,27 +240,20 @@ def fit_hash(
         source: Where the features come from: network, preprocessing, version. Sketches of
             different sources do not mix.
 
-    Returns:
-        The hasher; `hasher.num_bits` says what 'auto' found.
-
     Raises:
         TypeError, ValueError: As `lsh_precision_recall`.
     """
-    inputs.check_options(min_count=min_count, votes=votes)
-    hasher, codes = fit_and_encode(
-        key, sample, spec or HashSpec(), source, least=min_count + 2, min_count=min_count,
-        votes=votes, rows=rows or 1,
-    )  # fmt: skip
+    options = {"min_count": min_count, "votes": votes}
+    inputs.check_options(**options)
+    options |= {"least": min_count + 2, "rows": rows or 1}
+    hasher, codes = fit_and_encode(key, sample, spec or HashSpec(), source, **options)
     return _sized(hasher, max(rows or 0, codes.digits.shape[1]))
 
 
 def build(hasher: Hasher, features: Any, *, keep_addresses: bool = True) -> Sketch:
-    """Counts a set, batch by batch.
+    """Counts a set `[n, d]`, or an iterable of batches, of which one at a time is held.
 
-    Args:
-        hasher: From `fit_hash`.
-        features: `[n, d]`, or an iterable of batches, of which one at a time is held.
-        keep_addresses: Whether to keep every row's addresses, which recall needs.
+    `keep_addresses` says whether to keep every row's addresses, which recall needs.
 
     Raises:
         TypeError: Features that are not floating-point arrays.
@@ -286,10 +279,8 @@ def merge(first: Sketch, *others: Sketch) -> Sketch:
     for part in others:
         for field, x, y in zip(Hasher._fields, first.hasher, part.hasher, strict=True):
             if not np.array_equal(x, y):
-                detail = "" if hasattr(x, "shape") else f" ({x!r} and {y!r})"
-                raise ValueError(
-                    f"The sketches come from different hashers: {field} differs{detail}."
-                )
+                how = "differs." if hasattr(x, "shape") else f"differs ({x!r} and {y!r})."
+                raise ValueError(f"The sketches come from different hashers: {field} {how}")
     addresses = [part.addresses for part in parts]
     return Sketch(
         first.hasher,
@@ -300,10 +291,9 @@ def merge(first: Sketch, *others: Sketch) -> Sketch:
 
 
 def fit_and_encode(
-    key: jax.Array, features: Any, spec: HashSpec, source: str, *, least: int, min_count: int,
-    votes: float | None, rows: int = 1,
-) -> tuple[Hasher, Codes]:  # fmt: skip
-    """Fits a hash on a set of at least `least` rows, and encodes the set; see `fit_hash`."""
+    key: jax.Array, features: Any, spec: HashSpec, source: str, *, least: int = 2, **options: Any
+) -> tuple[Hasher, Codes]:
+    """Fits a hash on a set of at least `least` rows, and encodes it; options as `fit_num_bits`."""
     stream, first, taken = batches(features, "reference"), [], 0
     for batch in stream:
         first.append(batch)
@@ -316,10 +306,7 @@ def fit_and_encode(
     hasher = hashing.fit(key, sample, spec, source=source)
     codes = encode_all(hasher, itertools.chain(first, stream), "reference")
     if spec.num_bits == "auto":
-        doublings = max(0.0, np.log2(rows / codes.digits.shape[1]))
-        hasher = hashing.fit_num_bits(
-            hasher, codes, min_count=min_count, votes=votes, doublings=doublings
-        )
+        hasher = hashing.fit_num_bits(hasher, codes, **options)
     return hasher, codes
 
 
@@ -411,9 +398,8 @@ def load(path: str | os.PathLike, *, source: str | None = None) -> Sketch | LshR
     def sketch(prefix):
         if prefix + "addresses" in tensors:
             return _sketch(hasher, jnp.asarray(tensors[prefix + "addresses"]))
-        return Sketch(
-            hasher, jnp.asarray(tensors[prefix + "counts"]), None, header[prefix + "rows"]
-        )
+        counts = jnp.asarray(tensors[prefix + "counts"])
+        return Sketch(hasher, counts, None, header[prefix + "rows"])
 
     if "votes" not in header:
         return sketch("")

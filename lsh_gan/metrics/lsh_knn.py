@@ -119,7 +119,7 @@ def lsh_knn_fit(
     reference, second = inputs.as_references(reference, second_reference, k)
     others = max(k + 1, round(BUCKET_ROWS_PER_LOG2 * np.log2(len(reference))))
     hasher, codes = fit_and_encode(
-        key, reference, spec or DEFAULT, source, least=k + 2, min_count=others, votes=votes
+        key, reference, spec or DEFAULT, source, min_count=others, votes=votes
     )
     buckets = hashing.buckets(hasher, codes)
     return LshKnnReference(
@@ -164,16 +164,11 @@ def _compare(fitted: LshKnnReference, generated: Array) -> Compared:
     both = jnp.concatenate([fitted.buckets, found], axis=1)
     rows = [inputs.centred(x, hasher.origin) for x in (fitted.features, generated)]
     options = {"k": fitted.k, "c": fitted.bucket_rows, "inclusive": fitted.inclusive}
-    hits, beyond = _count_votes(_joined(*rows), _dealt(both), n=n, **options)
+    hits, beyond = _count_votes(jnp.concatenate(rows), _dealt(both), n=n, **options)
     others, own = hits[:, 0], hits[:, 1]
     votes = others[:, n:], others[:, :n], own[:, :n], own[:, n:]
     options = {"tables": hasher.spec.num_tables, "votes": fitted.votes}
     return Compared(*(scores.aggregate_votes(hits, **options) for hits in votes), beyond)
-
-
-@jax.jit
-def _joined(r, g):
-    return jnp.concatenate([r, g])
 
 
 def _dealt(buckets: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -17,7 +17,7 @@ from lsh_gan.metrics.inputs import Array, as_features
 
 
 def kid(reference: Any, generated: Any, *, memory_mb: float = 256) -> float:
-    """Kernel distance: unbiased estimate of MMD² with the kernel (x·y/d + 1)³.
+    """Kernel distance: unbiased estimate of MMD², dimensionless, with the kernel (x·y/d + 1)³.
 
     Bińkowski et al. 2018, arXiv:1801.01401. All pairs are used, where the original averages over
     subsets; the expectation is the same, the variance smaller. Unbiased at any sample size, so it
@@ -32,9 +32,6 @@ def kid(reference: Any, generated: Any, *, memory_mb: float = 256) -> float:
         reference: Features `[n, d]`, floating point.
         generated: Features `[m, d]`.
         memory_mb: Bound of a tile of kernel values, in MiB.
-
-    Returns:
-        MMD², dimensionless.
 
     Raises:
         TypeError: Features that are not floating-point arrays.

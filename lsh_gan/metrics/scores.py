@@ -16,36 +16,22 @@ GROUPS = 8  # groups of tables for the jackknife
 class PrecisionRecall(NamedTuple):
     """Precision and recall of a generated set against a reference set.
 
+    `precision` is the share of generated samples on the reference manifold, `recall` the share of
+    reference samples on the generated manifold, in [0, 1]; the standard errors are those over the
+    samples (and the hash tables).
+
     Two samples of the same distribution do not score 1. The ceilings are what a sample of the
     reference distribution scores: a second reference sample where there is one, else every row of
     the reference judged by all the others (leave-one-out). One half judged by the other half would
-    estimate the score at n / 2.
+    estimate the score at n / 2. The ceiling of recall is that of m rows, or of n where m is larger.
+
+    `density` is the mean number of reference balls around a generated sample, over their k, and
+    `coverage` the share of reference balls that hold a generated sample. Memberships are bool `[m]`
+    and `[n]`, or float32 shares of tables with `votes=None`. `num_bits` is the mean number of
+    digits of a code. `load` is the share of a table's addresses that the reference takes: the
+    chance of a false yes of one table. `capped` is the share of rows beyond the cap of a bucket.
 
     What was not asked for, or has no meaning for a metric, is None.
-
-    Attributes:
-        precision: Share of generated samples on the reference manifold, in [0, 1].
-        recall: Share of reference samples on the generated manifold, in [0, 1].
-        precision_stderr: Standard error over the samples (and the hash tables).
-        recall_stderr: Likewise.
-        precision_ceiling: Precision of a sample of the reference distribution.
-        recall_ceiling: Recall of such a sample of m rows, or of n where m is larger; None also
-            where a sketch of counts alone cannot give it.
-        density: Mean number of reference balls around a generated sample, over their k; KNN only,
-            and None where the reference has no more rows than that.
-        coverage: Share of reference balls that hold a generated sample; likewise.
-        precision_membership: bool `[m]`, or with `votes=None` of LSH the share of tables, float32.
-        recall_membership: The same of the reference, `[n]`.
-        k: Neighbours that define a radius.
-        n: Number of reference samples.
-        m: Number of generated samples.
-        family: Hash family.
-        num_bits: Digits of a code, mean over tables.
-        radius_bins: Radius bins of a bucket.
-        num_tables: Number of hash tables.
-        load: Share of a table's addresses that the reference takes: the chance of a false yes of
-            one table; LSH only.
-        capped: Share of rows beyond the cap of a bucket; LSH+KNN only.
     """
 
     precision: float
@@ -142,15 +128,11 @@ def aggregate_votes(hits: jax.Array, *, tables: int, votes: float | None) -> Sum
 
 
 def ceilings(reference: Array, second: Array | None, m: int, left_out: Any, compare: Any) -> Any:
-    """Ceilings of precision and of recall, of as many rows as G has: sums, and of how many rows.
+    """Ceilings of precision and of recall: each a sum, and the number of rows that it is of.
 
-    Args:
-        reference: R `[n, d]`.
-        second: A second sample of its distribution, or None.
-        m: Rows of G.
-        left_out: Sum of the rows of R on the manifold of the others.
-        compare: Function of a sample to bool arrays: which of its rows are on the manifold of R,
-            which rows of R on its own, and which of its rows on that of its others.
+    `left_out` is the sum of the rows of R on the manifold of the others. `compare` is a function of
+    a sample to bool arrays: which of its rows are on the manifold of R, which rows of R on that of
+    the sample, and which of its rows on that of its other rows.
     """
     n, sample = len(reference), reference if second is None else second
     precision = (left_out, n) if second is None else (jnp.sum(compare(second)[0]), len(second))
@@ -166,14 +148,9 @@ def ceilings(reference: Array, second: Array | None, m: int, left_out: Any, comp
 def result(precision, recall, ceilings, *, membership, rows, extra, **facts) -> PrecisionRecall:
     """Waits for the device, once, and makes the result.
 
-    Args:
-        precision: `Summary` of the generated set.
-        recall: `Summary` of the reference; None if it was not asked for.
-        ceilings: Of precision and of recall, a sum and the rows that it is of, or None.
-        membership: Whether memberships are kept.
-        rows: n and m.
-        extra: Further fields, likewise a sum and what it is divided by.
-        **facts: Further fields.
+    `precision` and `recall` are each a `Summary`, or None for a recall that was not asked for. Both
+    ceilings, and the fields `extra`, are each a sum and what it is divided by, or None. The facts
+    are further fields, and `rows` n and m.
     """
     n, m = rows
     means = {

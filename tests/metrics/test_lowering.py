@@ -42,10 +42,10 @@ def kernels(width):
         "compare": (functools.partial(knn._compare, inclusive=True), tiles, tiles, *radii),
         "fit": (functools.partial(hashing._fit, spec=SPEC), key, array(n, D)),
         "encode": (functools.partial(hashing._encode, bits=3), hash_arrays, array(1024, D)),
-        "buckets": (lambda *x: hashing._buckets(*x, SPEC), *codes, integers(6)),
+        "buckets": (functools.partial(hashing._buckets, spec=SPEC), codes, integers(6)),
         "bits": (functools.partial(hashing._fit_num_bits, spec=SPEC, needed=3), codes, one, one),
-        "count": (lsh._count_all, integers(6, n), 12),
-        "look up": (lsh._count_votes, integers(6, 2**12), integers(6, n), one, integers(n)),
+        "count": (hashing._count, integers(6, n), 12),
+        "look up": (lsh._count_votes, integers(6, 2**12), integers(6, n), integers(n), one),
         "votes": (
             functools.partial(scores.aggregate_votes, tables=6, votes=0.5), integers(8, n),
         ),
