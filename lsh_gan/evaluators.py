@@ -15,6 +15,7 @@ import lsh_gan
 from lsh_gan import metrics
 from lsh_gan.errors import choose
 from lsh_gan.features import FeatureNetwork
+from lsh_gan.features.network import GIVEN
 from lsh_gan.metrics import HashSpec, LshReference, hashing
 
 CACHE_FOLDER = "cache"
@@ -54,13 +55,15 @@ def feature_source(
         network: What embeds the images.
         shape: Their height, width and channels, which the text then names; None if not known.
     """
-    side = config.reference.side
+    version, fields = f"lsh_gan {lsh_gan.__version__}", config.reference
+    if network.name == GIVEN:
+        return f"given features of d = {network.dim}, {version}"
+    side = fields.side
     images = f"images cropped and resized to {side} px" if side else "images as they are"
     images += "" if shape is None else f" ({shape[0]}×{shape[1]}×{shape[2]})"
-    return (
-        f"{network.name} at {network.side} px ({network.content_hash[:16]}), {images}, "
-        f"lsh_gan {lsh_gan.__version__}"
-    )
+    if (fields.background, fields.white_level) != (255, 0):
+        images += f" on grey level {fields.background}, white at {fields.white_level}"
+    return f"{network.name} at {network.side} px ({network.content_hash[:16]}), {images}, {version}"
 
 
 class Distance(NamedTuple):
