@@ -49,7 +49,10 @@ def share(
 
 def replicate(tree: Any, *, local: bool = False) -> Any:
     """Puts a copy of every array of `tree` on each device, as computations with `split` need it."""
-    return jax.device_put(tree, NamedSharding(mesh(local=local), PartitionSpec()))
+    over = mesh(local=local)
+    if over.size == 1 and all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(tree)):
+        return tree
+    return jax.device_put(tree, NamedSharding(over, PartitionSpec()))
 
 
 def split(batch: Any, *, axis: int = 0, local: bool = False) -> jax.Array:

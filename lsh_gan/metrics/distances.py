@@ -46,17 +46,23 @@ def tile(features: Array, origin: np.ndarray, memory_mb: float) -> Tiles:
     n, budget = len(features), (memory_mb * 2**20 / 16) ** 0.5
     width = min(max(1024, n // 8), 4096, budget)
     width = 2 ** int(min(np.log2(width), np.ceil(np.log2(max(n, 128)))))
-    return _tile(centred(features, origin), width, devices.count())
+    if features.dtype == np.float64:
+        features, origin = centred(features, origin), np.zeros_like(origin)
+    return _tile(features, origin.astype(np.float32), width, devices.count())
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _tile(x, width, multiple):
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _tile(x, origin, width, multiple):
     n, d = x.shape
-    rows = jnp.pad(x, ((0, -n % (width * multiple)), (0, 0))).reshape(-1, width, d)
+    behind = -n % (width * multiple)
+    rows = jnp.pad(x - origin, ((0, behind), (0, 0))).reshape(-1, width, d)
     with jax.enable_x64(True):
-        squares = jnp.square(rows.astype(jnp.float64))
-        sq_norms = jnp.sum(squares, axis=2).astype(jnp.float32)
-    inside = jnp.arange(sq_norms.size).reshape(-1, width) < n
+
+        def squared(tile):
+            return jnp.sum(jnp.square(tile.astype(jnp.float64)), axis=1).astype(jnp.float32)
+
+        sq_norms = lax.map(squared, rows)
+    inside = jnp.arange(n + behind).reshape(-1, width) < n
     return Tiles(rows, jnp.where(inside, sq_norms, jnp.inf))
 
 

@@ -118,7 +118,8 @@ def as_features(
     why, least = (f"k = {k} needs", k + 2) if k else ("expected", least)
     if len(features) < least:
         raise ValueError(f"{source} has {len(features)} rows; {why} at least {least}.")
-    features = features if features.dtype == np.float64 else features.astype(np.float32)
+    if features.dtype not in (np.float64, np.float32):
+        features = features.astype(np.float32)
     xp = np if isinstance(features, np.ndarray) else jnp
     with np.errstate(over="ignore", invalid="ignore"):
         total = float(xp.sum(features @ xp.ones(features.shape[1], features.dtype)))

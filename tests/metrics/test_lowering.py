@@ -36,7 +36,7 @@ def kernels(width):
     key, one = jax.random.key(0), integers()
     of_knn = {"k": 3, "density_k": 5, "inclusive": True}
     return {
-        "tile": (distances._tile, array(n, D), width, 1),
+        "tile": (distances._tile, array(n, D), array(D), width, 1),
         "nearest others": (knn.nearest_others, tiles, 8),
         "balls": (functools.partial(knn._find_balls, **of_knn), tiles, *near),
         "compare": (functools.partial(knn._compare, inclusive=True), tiles, tiles, *radii),
