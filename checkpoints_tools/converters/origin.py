@@ -111,11 +111,6 @@ def kernel(weight: np.ndarray, gain: float = 1.0) -> np.ndarray:
     return (weight * np.float32(gain) if gain != 1 else weight).transpose(axes)
 
 
-def transposed_kernel(weight: np.ndarray) -> np.ndarray:
-    """A transposed convolution's weight `[i, o, h, w]` as `[h, w, i, o]`."""
-    return weight.transpose(2, 3, 0, 1)
-
-
 def to_grid(width: int) -> Callable[[np.ndarray], np.ndarray]:
     """A dense layer whose output is seen as `[channels, width, width]`, on our `[w, w, c]` grid."""
 

@@ -4,8 +4,8 @@ In each table a bucket gives at most c rows of each set as candidates. The radiu
 the distance to its k-th nearest other candidate of its set in the bucket; with fewer there is no
 ball, so that lone outliers grow none. A table says yes to x when x lies in the ball of a candidate
 of the other set in its bucket; x is on the manifold when at least the share `votes` of the tables
-says yes. A sample costs at most T · 2c distances, whatever n is, and finding its bucket among
-sorted ones O(log n). By definition: `definitions.lsh_knn`.
+says yes. A sample costs T · 4c products, whatever n is, and finding its bucket among sorted ones
+O(log n). By definition: `definitions.lsh_knn`.
 
     1. sort the rows of both sets by bucket, in random order within it, and keep the candidates
     2. cut them into chunks of 2c; a bucket has at most 2c candidates, so that they lie in one chunk
@@ -162,9 +162,9 @@ def _compare(fitted: LshKnnReference, generated: Array) -> Compared:
     hasher, n = fitted.hasher, len(fitted.features)
     found = hashing.buckets(hasher, hashing.encode(hasher, generated))
     both = jnp.concatenate([fitted.buckets, found], axis=1)
-    rows = [inputs.centred(x, hasher.origin) for x in (fitted.features, generated)]
+    x = jnp.concatenate([inputs.centred(x, hasher.origin) for x in (fitted.features, generated)])
     options = {"k": fitted.k, "c": fitted.bucket_rows, "inclusive": fitted.inclusive}
-    hits, beyond = _count_votes(jnp.concatenate(rows), _dealt(both), n=n, **options)
+    hits, beyond = _count_votes(x, _dealt(both), n=n, **options)
     others, own = hits[:, 0], hits[:, 1]
     votes = others[:, n:], others[:, :n], own[:, :n], own[:, n:]
     options = {"tables": hasher.spec.num_tables, "votes": fitted.votes}
