@@ -13,9 +13,11 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs import default
-from lsh_gan import checkpoints, command_line, dry_run, rows, search, sweep
+from lsh_gan.experiment import cli, dry_run, search, sweep
+from lsh_gan.generators import checkpoints
+from lsh_gan.results import store
 
-command_line.register_lists()
+cli.register_lists()
 _DEFAULT = Path(__file__).parent / "configs" / "fashion_mnist.py"
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, f"What to measure; configs/{_DEFAULT.name} if not given."
@@ -53,7 +55,7 @@ def _stopped() -> str:
     if _DRY_RUN.value:
         return "stopped"
     again = "run the same command again to continue"
-    progress = rows.read_progress(Path(_WORKDIR.value))
+    progress = store.read_progress(Path(_WORKDIR.value))
     if progress is None or _CONFIG.value.search.share:  # a search does not know how many
         return f"stopped; {again}"
     return f"stopped: {progress[0]} of {progress[1]} measurements are done; {again}"
@@ -61,4 +63,4 @@ def _stopped() -> str:
 
 if __name__ == "__main__":
     options = {"config": default.get_config(), "default": _DEFAULT}
-    app.run(main, flags_parser=partial(command_line.parse_or_exit, **options))
+    app.run(main, flags_parser=partial(cli.parse_or_exit, **options))

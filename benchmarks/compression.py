@@ -25,9 +25,11 @@ from matplotlib import pyplot as plt
 
 from benchmarks.machine import processor
 from configs import default
-from lsh_gan import checkpoints, compression, sweep
-from lsh_gan.labels import TITLES, unique
-from lsh_gan.rows import Row
+from lsh_gan import compression
+from lsh_gan.experiment import sweep
+from lsh_gan.generators import checkpoints
+from lsh_gan.results.labels import TITLES, unique
+from lsh_gan.results.store import Row
 
 METRICS = ("knn", "lsh_knn", "lsh")
 SCORES = ("precision", "recall")

@@ -54,7 +54,8 @@ def candidates(name, batch, options):
 
     from benchmarks import torch_generators
     from checkpoints_tools.converters import SOURCES, convert_state
-    from lsh_gan import generators, sampling
+    from lsh_gan import generators
+    from lsh_gan.generators import sampling
 
     state = getattr(torch_generators, f"{name}_state")(**options)
     source = {"sngan": "mimicry"}.get(name, name)

@@ -136,7 +136,8 @@ def untrained(count: int) -> np.ndarray:
     Weights are drawn from N(0, 0.02²), as DCGANs begin (Radford et al. 2016, arXiv:1511.06434),
     and batch norms do nothing.
     """
-    from lsh_gan import generators, sampling
+    from lsh_gan import generators
+    from lsh_gan.generators import sampling
 
     generator, rng = generators.load("dcgan"), np.random.default_rng(1)
     starts = {"scale": np.ones, "var": np.ones, "bias": np.zeros, "mean": np.zeros}
@@ -174,7 +175,8 @@ def generated(
     name: str, bits: int, count: int, seed: int, *, granularity="per_tensor", clipping="none"
 ) -> np.ndarray:
     """Samples of a generator, quantized unless `bits` is 0, uint8 `[count, h, w, c]`."""
-    from lsh_gan import compression, generators, sampling
+    from lsh_gan import compression, generators
+    from lsh_gan.generators import sampling
 
     generator = generators.load(name)
     params = generator.params

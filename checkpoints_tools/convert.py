@@ -16,7 +16,7 @@ from absl import app, flags, logging
 
 from checkpoints_tools.converters import SOURCES, convert_state
 from checkpoints_tools.converters.files import find, tensor_file
-from lsh_gan import checkpoints
+from lsh_gan.generators import checkpoints
 
 _SOURCE = flags.DEFINE_string("source", "auto", "Kind of checkpoint: auto, or a known source.")
 _INPUT = flags.DEFINE_string("input", None, "The file, or a folder with one.")

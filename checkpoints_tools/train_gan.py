@@ -29,9 +29,11 @@ from rich.progress import track
 
 from checkpoints_tools.discriminators import DCGANDiscriminator, SNGANDiscriminator
 from configs import train as train_config
-from lsh_gan import checkpoints, command_line, datasets, generators
-from lsh_gan.config_checks import LAST_SEED
+from lsh_gan import datasets, generators
 from lsh_gan.errors import choose, whole
+from lsh_gan.experiment import cli
+from lsh_gan.experiment.config_checks import LAST_SEED
+from lsh_gan.generators import checkpoints
 
 DISCRIMINATORS = {"convolutional": DCGANDiscriminator, "residual": SNGANDiscriminator}
 
@@ -293,7 +295,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("workdir", None, "Folder of checkpoints and curve.")
     flags.DEFINE_string("output", None, "Folder of the trained generator.")
     flags.mark_flags_as_required(["config", "workdir", "output"])
-    parse = partial(
-        command_line.parse_or_exit, config=train_config.get_config(), source="configs/train.py"
-    )
+    parse = partial(cli.parse_or_exit, config=train_config.get_config(), source="configs/train.py")
     app.run(main, flags_parser=parse)

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from checkpoints_tools.converters.origin import Origin, Plan, Source, is_counter
-from lsh_gan.checkpoints import path_of
 from lsh_gan.errors import nearest
 from lsh_gan.generators import build
+from lsh_gan.generators.checkpoints import path_of
 from lsh_gan.generators.generator import abstract_params
 
 _MOST_LISTED = 50

@@ -12,8 +12,8 @@ from lsh_gan.compression import activations
 from lsh_gan.compression.clipping import METHODS
 from lsh_gan.compression.corrections import correct_biases, reestimate_batch_norms
 from lsh_gan.compression.files import load_packed, save_packed
-from lsh_gan.compression.generators import GeneratorSpec, pack_generator
 from lsh_gan.compression.packing import PackedTree, pack, unpack
+from lsh_gan.compression.pipeline import GeneratorSpec, pack_generator
 from lsh_gan.compression.report import (
     CompressionReport,
     TensorReport,

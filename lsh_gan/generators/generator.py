@@ -13,10 +13,10 @@ import numpy as np
 from flax.core import FrozenDict
 from flax.errors import FlaxError
 
-from lsh_gan import checkpoints, compression
+from lsh_gan import compression
 from lsh_gan.compression import activations
 from lsh_gan.errors import choose, nearest
-from lsh_gan.generators import latents
+from lsh_gan.generators import checkpoints, latents
 from lsh_gan.generators.biggan import BigGAN
 from lsh_gan.generators.biggan_deep import BigGANDeep
 from lsh_gan.generators.dcgan import DCGAN

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny_generators import TINY
 
-from lsh_gan import compression, generators, sampling
+from lsh_gan import compression, generators
 from lsh_gan.compression import (
     CompressionSpec,
     GeneratorSpec,
@@ -22,7 +22,16 @@ from lsh_gan.compression import (
     save_packed,
     unpack,
 )
-from lsh_gan.generators import FAMILIES, Generator, build, layers, r3gan, stylegan2, stylegan3
+from lsh_gan.generators import (
+    FAMILIES,
+    Generator,
+    build,
+    layers,
+    r3gan,
+    sampling,
+    stylegan2,
+    stylegan3,
+)
 from lsh_gan.generators.channels import CHANNEL_AXES, channel_axes
 from lsh_gan.generators.generator import abstract_params
 

@@ -1,0 +1,281 @@
+"""The two sides of a comparison that are not generated: reference images, and given samples."""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from lsh_gan import datasets, features, metrics
+from lsh_gan.datasets import Decoding, Source
+from lsh_gan.experiment import config_checks, evaluators, own_samples
+from lsh_gan.experiment.cache import kept
+from lsh_gan.experiment.evaluators import CACHE_FOLDER, ReferenceFeatures, Score
+from lsh_gan.features import FeatureNetwork
+from lsh_gan.metrics import LshReference
+
+HELD = 2**30  # bytes of decoded images that are kept; more are decoded again for the network
+
+
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """Rows of a source that are decoded whenever they are gone through."""
+
+    source: Source
+    rows: np.ndarray
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self.source.read(self.rows)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Samples:
+    """Images, or features made of images elsewhere.
+
+    Attributes:
+        images: Batches of uint8 `[b, h, w, c]`; None if features are given.
+        features: Float32 `[n, d]`; None if images are given.
+        count: n.
+        content_hash: Sha256 (hex) over the values.
+        taken: What was taken of the path, and what was left out.
+    """
+
+    images: Iterable[np.ndarray] | None
+    features: np.ndarray | None
+    count: int
+    content_hash: str
+    taken: str
+
+    def embed(
+        self,
+        network: FeatureNetwork,
+        *,
+        batch_size: int | None = None,
+        progress: Callable[[int], Any] | None = None,
+    ) -> jax.Array:
+        """Returns features, float32 `[n, d]`, on the device; arguments as `features.embed`."""
+        if self.features is not None:
+            return jnp.asarray(self.features)
+        return features.embed(network, self.images, batch_size=batch_size, progress=progress)
+
+    def __len__(self) -> int:
+        return self.count
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reference:
+    """A reference sample, and a second one of the same size where there are enough images.
+
+    Attributes:
+        first: The reference sample; None if a sketch takes its place.
+        second: Disjoint from the first and as large, for the ceilings; None if there is none.
+        content_hash: Sha256 (hex) over the values of both, or of the sketch.
+        name: What it is, for tables.
+        image_shape: Height, width and channels of its images; None where that is not known.
+        sketch: The saved sketch that is scored against, or None.
+        taken: What was taken of its path; "" where it has none.
+    """
+
+    first: Samples | None
+    second: Samples | None
+    content_hash: str
+    name: str
+    image_shape: tuple[int, int, int] | None = None
+    sketch: LshReference | None = None
+    taken: str = ""
+
+    def __len__(self) -> int:
+        return len(self.first) if self.sketch is None else self.sketch.sketch.rows
+
+    def fit(
+        self, config: Any, network: FeatureNetwork, workdir: Path, progress: Callable[[int], Any]
+    ) -> dict[str, Score]:
+        """Fits the metrics of `config` on the reference, which is embedded if need be.
+
+        Args:
+            config: See `configs/default.py`.
+            network: Embeds the images.
+            workdir: Keeps the features; see also `evaluators.fit`.
+            progress: Called with a number of embedded images.
+        """
+        if self.sketch is not None:
+            return {"lsh": partial(metrics.lsh_score, self.sketch)}
+        first, second = (
+            part and _embedded(part, config, network, workdir / CACHE_FOLDER, progress)
+            for part in (self.first, self.second)
+        )
+        source = evaluators.feature_source(config, network, self.image_shape)
+        reference = ReferenceFeatures(first, second, self.content_hash, source)
+        return evaluators.fit(config, reference, workdir)
+
+
+def _embedded(
+    part: Samples, config: Any, network: FeatureNetwork, cache: Path, progress: Callable
+) -> jax.Array:
+    if part.features is not None:
+        return part.embed(network)
+    batch_size = config.features.batch_size or None
+    header = {
+        "kind": "features",
+        "source": evaluators.feature_source(config, network),
+        "images": part.content_hash,
+    }
+    return kept(
+        cache / f"{network.content_hash[:16]}-{part.content_hash[:16]}.features",
+        read=partial(_read_embedded, header),
+        make=lambda: part.embed(network, batch_size=batch_size, progress=progress),
+        write=lambda file, x: save_file({"features": np.asarray(x)}, file, metadata=header),
+    )
+
+
+def _read_embedded(expected: dict[str, str], file: Path) -> jax.Array:
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            if tensors.metadata() != expected:
+                raise ValueError(f"{file}: holds features of {tensors.metadata()}")
+            return jnp.asarray(tensors.get_tensor("features"))
+    except SafetensorError as error:
+        raise ValueError(f"{file}: is damaged ({error})") from error
+
+
+def open_reference(config: Any) -> Source | None:
+    """Opens the images or features that `config.reference` names; None for another reference.
+
+    Raises:
+        FileNotFoundError, ValueError: As `datasets.open_source`; fewer than k + 2 or than asked.
+    """
+    fields = config.reference
+    if fields.sketch or fields.samples_of:
+        return None
+    path, kind = (fields.features, "features") if fields.features else (fields.images, "images")
+    source = datasets.open_source(path, (kind,), _decoding(config))
+    count = len(source)
+    n = fields.num_images or count
+    if n > count or n < config.k + 2:
+        close = f"; the nearest is {count}" if count >= config.k + 2 else ""
+        raise ValueError(
+            f"reference.num_images = {n}: {path} has {count}, and k = {config.k} needs at least "
+            f"{config.k + 2}{close}"
+        )
+    config_checks.check_min_count(config, n)
+    return source
+
+
+def open_samples(config: Any, path: str) -> Source:
+    """Opens given samples, images or features; raises as `datasets.open_source`."""
+    kinds = ("images", "features")
+    if config.features.name == features.GIVEN:
+        kinds = ("features",)
+    elif config.reference.features:
+        kinds = ("features", "images")
+    return datasets.open_source(path, kinds, _decoding(config))
+
+
+def _decoding(config: Any) -> Decoding:
+    return Decoding(**{field: config.reference[field] for field in Decoding._fields})
+
+
+def load_network(config: Any, sources: Iterable[Source]) -> FeatureNetwork:
+    """Loads the network of `config.features`; where features are given, it is but their name.
+
+    Features are of no network known here where `features.name` is "given", or where there is
+    nothing to embed and their d is not that of the network.
+
+    Args:
+        config: See `configs/default.py`.
+        sources: The opened reference, if it is one, and the opened samples.
+
+    Raises:
+        FileNotFoundError, ValueError: As `features.load`; or features of another d.
+    """
+    fields, sources = config.features, list(sources)
+    dims = {source.path: source.shape[1] for source in sources if source.kind == "features"}
+    d = next(iter(dims.values()), 0)
+    embeds = config.generators or len(dims) < len(sources) or not config.reference.features
+    if fields.name == features.GIVEN or not (embeds or d == features.FEATURES[fields.name].dim):
+        logging.info("features of d = %d are taken as given, whatever made them", d)
+        network = features.given(d)
+    else:
+        try:
+            network = features.load(fields.name, side=fields.side, weights=fields.weights or None)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"{error} Say --config.features.weights=FILE.") from error
+    for path, dim in dims.items():
+        if dim != network.dim:
+            other = "the other side" if network.name == features.GIVEN else "the feature network"
+            raise ValueError(
+                f"{path}: d = {dim}; {other} has d = {network.dim}. Features of any d are compared "
+                "where both sides are features: see reference.features and samples"
+            )
+    return network
+
+
+def load_reference(config: Any, network: FeatureNetwork, source: Source | None) -> Reference:
+    """Draws the reference that `config.reference` asks for, and decodes it once.
+
+    Args:
+        config: See `configs/default.py`.
+        network: What embeds it.
+        source: As `open_reference` returned it.
+
+    Raises:
+        FileNotFoundError, ValueError: As `datasets.open_source` and `evaluators.load_sketch`.
+    """
+    fields = config.reference
+    if fields.sketch:
+        sketch, shape = evaluators.load_sketch(config, network)
+        found = metrics.file_hash(fields.sketch)
+        return Reference(None, None, found, Path(fields.sketch).name, shape, sketch)
+    if source is None:
+        first, second, name = own_samples.load(config)
+        shape, taken = first.image_shape, ""
+    else:
+        n = fields.num_images or len(source)
+        order = np.random.default_rng(fields.seed).permutation(len(source))
+        first = _samples(source, order[:n])
+        second = _samples(source, order[n : 2 * n]) if len(source) >= 2 * n else None
+        name, shape, taken = Path(source.path).name, source.image_shape, source.taken
+        logging.info("reference: n = %d of %s: %s", n, source.path, taken)
+    both = first.content_hash + (second.content_hash if second else "")
+    found = hashlib.sha256(both.encode()).hexdigest()
+    return Reference(first, second, found, name, shape, taken=taken)
+
+
+def load_samples(config: Any, source: Source) -> Samples:
+    """Decodes samples that are judged as they are.
+
+    Raises:
+        ValueError: As `datasets.open_source`; fewer samples than k + 2.
+    """
+    if len(source) < config.k + 2:
+        raise ValueError(
+            f"{source.path}: {len(source)} samples; k = {config.k} needs at least {config.k + 2}"
+        )
+    logging.info("samples: m = %d of %s: %s", len(source), source.path, source.taken)
+    return _samples(source, np.arange(len(source)))
+
+
+def _samples(source: Source, rows: np.ndarray) -> Samples:
+    """Goes through the rows, in order, which shows what is damaged; keeps what fits `HELD`."""
+    rows = np.sort(rows)
+    shape = (len(rows), *source.shape[1:])
+    held = source.kind == "features" or math.prod(shape) <= HELD
+    digest = hashlib.sha256(f"{source.dtype}{shape}".encode())
+    parts = []
+    for batch in datasets.progress(source.read(rows), len(rows), f"reading {source.path}"):
+        digest.update(batch.tobytes())
+        parts += [batch] if held else []
+    if source.kind == "features":
+        images, found = None, np.concatenate(parts)
+    else:
+        images, found = parts if held else Batches(source, rows), None
+    return Samples(images, found, len(rows), digest.hexdigest(), source.taken)

@@ -1,0 +1,219 @@
+"""Budgeted search: the smallest mixed precision that keeps a share of precision and recall.
+
+LSH is the judge inside the loop. Every setting that it judges is a row of the folder `search` in
+the work folder, so a search that was stopped goes through its decisions again without measuring
+anything twice. What it ends with is judged by all metrics on samples that it has not seen.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_collections
+from absl import logging
+
+from lsh_gan.compression import GeneratorSpec
+from lsh_gan.experiment import settings, sweep
+from lsh_gan.experiment.measurement import PACKED_FOLDER
+from lsh_gan.experiment.mixed_precision import METRIC, Judge, Widths, make_judge
+from lsh_gan.experiment.reference import load_reference, open_reference
+from lsh_gan.generators import Generator
+from lsh_gan.results import report, store
+from lsh_gan.results.search_report import FULL, MIXED, SAME_SIZE, WITHIN
+from lsh_gan.results.store import Row
+
+FOLDER = "search"  # in the work folder: the measurements inside the loop
+
+Damages = dict[str, dict[int, float]]  # path of a tensor -> bits -> damage when it is alone
+
+
+def run(config: Any, workdir: Path) -> None:
+    """Searches for every generator of `config`, as `config.search` says, and writes the report.
+
+    Args:
+        config: See `configs/default.py` and `configs/search.py`.
+        workdir: The work folder; made if missing. The result is `GENERATOR.packed`.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError: Bad input, before any heavy work.
+    """
+    config = settings.resolve(config)
+    inside = _inside(config)
+    store.check_workdir(workdir, config.to_dict())
+    store.check_workdir(workdir / FOLDER, inside.to_dict())
+    opened = open_reference(inside)  # enough for the loop too
+    final = sweep.prepare(config)
+    sweep.tasks(final)  # bad rules are errors here
+    loop = final._replace(config=inside, reference=load_reference(inside, final.network, opened))
+    with store.locked(workdir), sweep.progress_bars() as progress:
+        session = sweep.Session(final, workdir, progress)
+        inner = sweep.Session(loop, workdir / FOLDER, progress)
+        asked: list[str] = []
+        for generator in final.generators:
+            judge = _judge(loop, generator, inner)
+            found = find(judge, config.search.share)
+            measured = _measure_found(judge, found, generator, final, session, workdir)
+            asked += [row["row_hash"] for row in measured]
+        store.ask(workdir, asked)
+    report.write(workdir)
+
+
+def _inside(config: Any) -> Any:
+    """The configuration of the measurements inside the loop."""
+    inside = ml_collections.ConfigDict(config.to_dict())
+    inside.num_samples = inside.reference.num_images = config.search.num_samples
+    inside.metrics = (METRIC,)
+    inside.seeds = (config.search.seed,)
+    return ml_collections.FrozenConfigDict(inside)
+
+
+def _judge(loop: sweep.Setup, generator: Generator, session: sweep.Session) -> Judge:
+    specs = settings.generator_specs(loop.config)
+    base = next(spec for spec in specs if spec.weights.bits is not None)
+    seed = loop.config.search.seed
+
+    def measure(spec: GeneratorSpec) -> Row:
+        return session.measure(sweep.make_task(loop, generator, spec, seed, keep=False))
+
+    return make_judge(generator, base, loop.config.compression.bits, measure)
+
+
+class Found(NamedTuple):
+    """The outcome of a search: widths of each role; None where nothing keeps the share.
+
+    Attributes:
+        mixed: The smallest setting found.
+        within: The smallest uniform one that keeps the share.
+        same_size: The widest uniform one that is no larger than `mixed`.
+    """
+
+    mixed: Widths | None
+    within: Widths | None
+    same_size: Widths | None
+
+
+def find(judge: Judge, share: float) -> Found:
+    """Searches for the smallest widths that keep `share` of precision and of recall by LSH.
+
+    1. Every uniform width is judged.
+    2. Every layer is judged alone, from narrow to wide until it does next to no damage.
+    3. Starting there, the layer with the least more damage for a byte saved is narrowed, again and
+       again; on this path of settings the last one that keeps the share is found by bisection.
+    4. Single layers are narrowed as long as the share is kept.
+    """
+    uniform = [judge.uniform(bits) for bits in judge.options]
+    good = [widths for widths in uniform if judge.kept(widths) >= share]
+    within = min(good, key=judge.size, default=None)
+    damages = measure_alone(judge, share)
+    path = [judge.uniform(judge.options[-1]), *descend(judge, damages)]
+    start = last_kept(judge, path, share)
+    mixed = min([w for w in (start, within) if w is not None], key=judge.size, default=None)
+    if mixed is None:
+        return Found(None, None, None)
+    mixed = narrow(judge, mixed, damages, share)
+    smaller = [widths for widths in uniform if judge.size(widths) <= judge.size(mixed)]
+    return Found(mixed, within, max(smaller, key=judge.size, default=None))
+
+
+def measure_alone(judge: Judge, share: float) -> Damages:
+    """Judges each layer alone, from narrow to wide, until its damage is its part of the budget.
+
+    Widths that alone break the budget are left out, but for the widest. A wider one never counts as
+    more damage than a narrower one: that is noise.
+    """
+    tolerable = (1 - share) / len(judge.layers)
+    damages: Damages = {}
+    for layer in judge.layers:
+        measured: dict[int, float] = {}
+        for bits in judge.options:
+            least = min(measured.values(), default=1.0)
+            measured[bits] = min(max(0.0, 1 - judge.kept_alone(layer, bits)), least)
+            if measured[bits] <= tolerable:
+                break
+        logging.info("%s alone: %s", layer, {b: round(d, 4) for b, d in measured.items()})
+        widest = max(measured)
+        damages[layer] = {b: d for b, d in measured.items() if d <= 1 - share or b == widest}
+    return damages
+
+
+def _steps(judge: Judge, widths: Widths, damages: Damages) -> list[tuple[float, Widths]]:
+    """Settings with one layer a step narrower, by the damage expected for a byte saved."""
+    steps = []
+    for number, layer in enumerate(judge.layers):
+        bits = widths[layer]
+        narrower = max((b for b in damages[layer] if b < bits), default=None)
+        if narrower is not None:
+            before = damages[layer].get(bits, 0.0)
+            saved = judge.bytes_of(layer, bits) - judge.bytes_of(layer, narrower)
+            price = (damages[layer][narrower] - before) / saved
+            steps.append((price, -saved, number, {**widths, layer: narrower}))
+    return [(step[0], step[-1]) for step in sorted(steps, key=lambda step: step[:3])]
+
+
+def descend(judge: Judge, damages: Damages) -> list[Widths]:
+    """The path from the widest measured widths to the narrowest, cheapest step first."""
+    path = [{layer: max(damages[layer]) for layer in judge.layers}]
+    while steps := _steps(judge, path[-1], damages):
+        path.append(steps[0][1])
+    return path
+
+
+def last_kept(judge: Judge, path: list[Widths], share: float) -> Widths | None:
+    """The last setting of a path that keeps the share, by bisection; None if the first does not."""
+    if judge.kept(path[0]) < share:
+        return None
+    low, high = 0, len(path)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if judge.kept(path[middle]) >= share:
+            low = middle
+        else:
+            high = middle
+    return path[low]
+
+
+def narrow(judge: Judge, widths: Widths, damages: Damages, share: float) -> Widths:
+    """Narrows single layers, cheapest first, until no step keeps the share."""
+    refused: set[tuple[tuple[str, int], ...]] = set()
+    while True:
+        for _, candidate in _steps(judge, widths, damages):
+            changed = tuple(item for item in candidate.items() if item not in widths.items())
+            if changed not in refused:
+                break
+        else:
+            return widths
+        kept = judge.kept(candidate)
+        logging.info("%s: %.4f kept, %s", changed, kept, "taken" if kept >= share else "refused")
+        if kept >= share:
+            widths = candidate
+        else:
+            refused.add(changed)
+
+
+def _measure_found(
+    judge: Judge,
+    found: Found,
+    generator: Generator,
+    final: sweep.Setup,
+    session: sweep.Session,
+    workdir: Path,
+) -> list[Row]:
+    """Measures full precision and what was found with all metrics, and keeps the result."""
+    measured: list[Row] = []
+    roles: dict[Any, list[str]] = {judge.full: [FULL]}
+    for role, widths in (
+        (WITHIN, found.within),
+        (MIXED, found.mixed),
+        (SAME_SIZE, found.same_size),
+    ):
+        if widths is not None:
+            roles.setdefault(judge.spec(widths), []).append(role)
+    for spec, names in roles.items():
+        for seed in final.config.seeds:
+            task = sweep.make_task(final, generator, spec, seed)
+            row = session.measure(task, roles=names)
+            measured.append(row)
+            if MIXED in names and seed == final.config.seeds[0]:
+                packed = workdir / PACKED_FOLDER / f"{row['row_hash']}.packed"
+                shutil.copyfile(packed, workdir / f"{generator.name}.packed")
+    return measured

@@ -1,0 +1,261 @@
+"""The driver: configuration in, one row a measurement out; what is done is not done again."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import logging
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import lsh_gan
+from lsh_gan.compression import CompressionSpec, GeneratorSpec
+from lsh_gan.compression.pipeline import check_corrections
+from lsh_gan.compression.rules import flatten, isolate, log_rules, plan_tensors
+from lsh_gan.datasets import Source
+from lsh_gan.experiment import image_sizes, recipes, settings
+from lsh_gan.experiment.measurement import PACKED_FOLDER, SAMPLES_FOLDER, Task, measure
+from lsh_gan.experiment.reference import (
+    Reference,
+    load_network,
+    load_reference,
+    load_samples,
+    open_reference,
+    open_samples,
+)
+from lsh_gan.features import FeatureNetwork
+from lsh_gan.generators import Generator, sampling
+from lsh_gan.generators.channels import channel_axes
+from lsh_gan.results import report, store
+from lsh_gan.results.labels import distinct
+from lsh_gan.results.store import Row
+
+
+class Setup(NamedTuple):
+    """What is measured, and against what; nothing is computed yet.
+
+    Attributes:
+        config: See `configs/default.py`.
+        network: Embeds the images.
+        generators: What is compressed.
+        reference: What it is compared with.
+        samples: The given samples, by what they are called.
+    """
+
+    config: Any
+    network: FeatureNetwork
+    generators: list[Generator]
+    reference: Reference
+    samples: dict[str, Source]
+
+
+def run(config: Any, workdir: Path) -> None:
+    """Measures what is not yet in `workdir` and writes the report.
+
+    Args:
+        config: See `configs/default.py`.
+        workdir: The work folder; made if missing.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError: Bad input, before any heavy work.
+    """
+    measure_all(config, workdir)
+    report.write(workdir)
+
+
+def measure_all(config: Any, workdir: Path) -> list[Row]:
+    """As `run`, without the report; returns all rows, in the order of the configuration."""
+    config = settings.resolve(config)
+    store.check_workdir(workdir, config.to_dict())
+    setup = prepare(config)
+    asked = tasks(setup)
+    with store.locked(workdir), progress_bars() as progress:
+        session = Session(setup, workdir, progress)
+        store.ask(workdir, [task.row_hash for task in asked])
+        waiting = [task for task in asked if task.row_hash not in session.finished]
+        finished = len(asked) - len(waiting)
+        logging.info("%d of %d measurements are done", finished, len(asked))
+        bar = progress.add_task("measurements", total=len(asked), completed=finished)
+        for task in waiting:
+            session.measure(task)
+            progress.advance(bar)
+    return [session.finished[task.row_hash] for task in asked]
+
+
+def prepare(config: Any) -> Setup:
+    """Loads what a checked configuration names.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError: Files that are missing or unfit.
+    """
+    generators = [recipes.load(config, name) for name in config.generators]
+    for generator in generators:
+        sampling.image_shape(generator, 1, truncation_psi=config.truncation_psi)
+    opened = open_reference(config)
+    samples = [open_samples(config, path) for path in config.samples]
+    image_sizes.check(config, opened and opened.image_shape, generators, samples)
+    network = load_network(config, [opened, *samples] if opened else samples)
+    given = [*(generator.name for generator in generators), *(Path(s).stem for s in config.samples)]
+    names = distinct(given, [*config.generators, *config.samples])
+    generators = [
+        dataclasses.replace(generator, name=name)
+        for generator, name in zip(generators, names, strict=False)
+    ]
+    reference = load_reference(config, network, opened)
+    image_sizes.check(config, reference.image_shape, generators, samples)
+    named = dict(zip(names[len(generators) :], samples, strict=True))
+    return Setup(config, network, generators, reference, named)
+
+
+def tasks(setup: Setup) -> list[Task]:
+    """Every measurement that the configuration asks for.
+
+    Raises:
+        ValueError: Bad rules; or two of different names with the same content.
+    """
+    found = list(_tasks(setup))
+    names: dict[str, str] = {}
+    for task in found:
+        name = names.setdefault(task.row_hash, task.name)
+        if name != task.name:
+            raise ValueError(f"{name} and {task.name} have the same content; expected it once")
+    return found
+
+
+def _tasks(setup: Setup) -> Iterator[Task]:
+    for generator in setup.generators:
+        for layer, spec in _specs(setup.config, generator):
+            for seed in setup.config.seeds:
+                yield make_task(setup, generator, spec, seed, layer=layer)
+    for name, source in setup.samples.items():
+        samples = load_samples(setup.config, source)
+        image_sizes.check_colours(source.path, samples.images, setup.reference.image_shape)
+        identity = _shared_identity(setup) | {"samples": samples.content_hash}
+        full = GeneratorSpec(weights=CompressionSpec(bits=None))
+        yield Task(name, identity, full, 0, samples=samples)
+
+
+def make_task(
+    setup: Setup,
+    generator: Generator,
+    spec: GeneratorSpec,
+    seed: int,
+    *,
+    layer: str | None = None,
+    keep: bool = True,
+) -> Task:
+    """The measurement of one generator, setting and seed; see `Task` for the arguments."""
+    asked = {"spec": dataclasses.asdict(spec), "seed": seed}
+    asked["truncation_psi"] = setup.config.truncation_psi
+    identity = _shared_identity(setup) | generator.identity | asked
+    return Task(
+        generator.name,
+        identity,
+        spec,
+        seed,
+        generator=generator,
+        channel_axes=_axes(generator),
+        layer=layer,
+        keep=keep,
+    )
+
+
+@lru_cache(maxsize=8)
+def _axes(generator: Generator) -> dict[str, int]:
+    return channel_axes(generator.module, generator.params)
+
+
+def _specs(config: Any, generator: Generator) -> Iterator[tuple[str | None, GeneratorSpec]]:
+    """Yields what is done to a generator, with the layer that it is done to if it is one alone."""
+    leaves, _ = flatten(generator.params)
+    logged = False
+    for spec in settings.generator_specs(config):
+        plans = plan_tensors(leaves, spec.weights, _axes(generator))
+        check_corrections(plans, spec)
+        if not logged and spec.weights.bits is not None:  # equal for all widths
+            log_rules(generator.name, plans, [rule.pattern for rule in spec.weights.rules])
+            logged = True
+        if not config.compression.layerwise or spec.weights.bits is None:
+            yield None, spec
+            continue
+        for layer, weights in isolate(plans).items():
+            yield layer, dataclasses.replace(spec, weights=weights)
+
+
+def _shared_identity(setup: Setup) -> dict[str, Any]:
+    """What the numbers of all rows of a configuration depend on."""
+    config, network, reference = setup.config, setup.network, setup.reference
+    return {
+        "version": lsh_gan.__version__,
+        "config_hash": store.hash_of(config.to_dict()),
+        "n": len(reference),
+        "reference": reference.content_hash,
+        "reference_name": reference.name,
+        "features": {
+            "name": network.name,
+            "side": network.side,
+            "content_hash": network.content_hash,
+        },
+        "metrics": list(config.metrics),
+        "k": config.k,
+        "inclusive": config.inclusive,
+        "hash": config.hash.to_dict(),
+    }
+
+
+def progress_bars() -> Progress:
+    """Bars with counts and the time that is left; silent where there is no terminal."""
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    silent = not Console().is_terminal
+    return Progress(*columns, TimeRemainingColumn(), disable=silent)
+
+
+class Session:
+    """An open work folder: measures what it does not have yet.
+
+    Attributes:
+        finished: Its rows, by their hash.
+    """
+
+    def __init__(self, setup: Setup, workdir: Path, progress: Progress):
+        store.open_workdir(workdir, setup.config.to_dict())
+        self.finished = {row["row_hash"]: row for row in store.read(workdir)}
+        self._setup, self._workdir = setup, workdir
+        self._scores: dict[str, Callable] | None = None
+        self._progress = progress
+        self._images = progress.add_task("images", total=None, visible=False)
+
+    def measure(self, task: Task, **fields: Any) -> Row:
+        """The row of a task: from the work folder, or measured and added to it.
+
+        Args:
+            task: What to measure.
+            **fields: What else a new row says.
+
+        Raises:
+            ValueError: As `measurement.measure`.
+        """
+        if task.row_hash not in self.finished:
+            config, network = self._setup.config, self._setup.network
+            if self._scores is None:
+                self._scores = self._fit()
+            size = len(task.samples) if task.samples else config.num_samples
+            self._progress.reset(self._images, description=task.title, total=size, visible=True)
+            row = measure(task, config, self._workdir, network, self._scores, self._advance)
+            if self._setup.reference.taken:
+                row["reference_taken"] = self._setup.reference.taken
+            store.append(self._workdir, row | fields)
+            self.finished[task.row_hash] = row | fields
+        return self.finished[task.row_hash]
+
+    def _fit(self) -> dict[str, Callable]:
+        for folder in (PACKED_FOLDER, SAMPLES_FOLDER):
+            (self._workdir / folder).mkdir(exist_ok=True)
+        self._progress.update(self._images, description="reference", visible=True)
+        config, network, reference = self._setup.config, self._setup.network, self._setup.reference
+        return reference.fit(config, network, self._workdir, self._advance)
+
+    def _advance(self, count: int) -> None:
+        self._progress.advance(self._images, count)

@@ -1,0 +1,165 @@
+"""Generator checkpoints on disk: `generator.json` (what it is) beside `params/` (Orbax)."""
+
+import hashlib
+import json
+from logging import WARNING, getLogger
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+
+from lsh_gan.datasets import PACKAGED
+
+METADATA_FILE = "generator.json"
+PARAMS_FOLDER = "params"
+
+
+def quiet_libraries() -> None:
+    """Keeps what JAX and Orbax narrate out of the log; their warnings stay.
+
+    Orbax has a line a phase, JAX one for every kind of device that is not there.
+    """
+    logging.get_absl_logger().addFilter(
+        lambda record: record.levelno >= WARNING or "orbax" not in record.pathname
+    )
+    getLogger("jax").setLevel(WARNING)
+
+
+def locate(name: str | Path) -> Path:
+    """Finds a checkpoint: a path, or the name of one that is shipped with the package.
+
+    Raises:
+        FileNotFoundError: Neither exists; the message lists the shipped names.
+    """
+    path = Path(name)
+    if path.exists():
+        return path
+    shipped = sorted(folder.parent.name for folder in PACKAGED.glob(f"*/{METADATA_FILE}"))
+    if str(name) in shipped:
+        return PACKAGED / name
+    raise FileNotFoundError(
+        f"generator {str(name)!r}: no such checkpoint; expected a folder with {METADATA_FILE}, a "
+        f"packed file, or one of the shipped generators: {', '.join(shipped)}"
+    )
+
+
+def path_of(keys: tuple) -> str:
+    """Joins a key path of `jax.tree_util` with "/": `params/up_0/kernel`."""
+    return jax.tree_util.keystr(keys, simple=True, separator="/")
+
+
+def content_hash(params: Any) -> str:
+    """Sha256 (hex) over the paths, shapes, dtypes and values of a tree of arrays."""
+    digest = hashlib.sha256()
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
+        array = np.asarray(leaf)
+        digest.update(f"{path_of(keys)}:{array.shape}:{array.dtype};".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def save(path: str | Path, metadata: dict[str, Any], params: Any) -> None:
+    """Writes a generator checkpoint; an existing one is replaced.
+
+    Args:
+        path: The folder.
+        metadata: JSON object with `family` and `options` (see `generators.build`) and whatever
+            documents the origin; `sha256` of the parameters is added.
+        params: Flax variables, nested dicts of arrays.
+    """
+    folder = Path(path).absolute()
+    metadata = {**metadata, "sha256": content_hash(params)}
+    text = json.dumps(metadata, indent=1) + "\n"  # before anything is replaced
+    folder.mkdir(parents=True, exist_ok=True)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / PARAMS_FOLDER, params, force=True)
+    (folder / METADATA_FILE).write_text(text)
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """Reads `generator.json` of the checkpoint folder `path`.
+
+    Raises:
+        FileNotFoundError: The folder has none.
+        ValueError: It is not a JSON object with `family`, `options` and `sha256`.
+    """
+    file = Path(path) / METADATA_FILE
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file; {path} is not a generator checkpoint")
+    try:
+        metadata = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file}: not JSON ({error})") from error
+    for field in ("family", "options", "sha256"):
+        if not isinstance(metadata, dict) or field not in metadata:
+            raise ValueError(f"{file}: lacks the field {field!r}")
+    return metadata
+
+
+def restore(path: str | Path, abstract: Any) -> Any:
+    """Reads the parameters of the checkpoint folder `path`.
+
+    Args:
+        path: The folder.
+        abstract: The expected tree, leaves `jax.ShapeDtypeStruct`.
+
+    Returns:
+        A tree like `abstract`, leaves arrays on the default device.
+
+    Raises:
+        ValueError: Files are missing or damaged; a tensor is missing, unexpected or of another
+            shape (the first one by path, with both shapes); or a value is NaN or Inf.
+    """
+    folder = (Path(path) / PARAMS_FOLDER).absolute()
+    with ocp.StandardCheckpointer() as checkpointer:
+        try:
+            stored = checkpointer.metadata(folder).item_metadata.tree
+        except Exception as error:  # Orbax raises many types for damaged folders
+            raise ValueError(
+                f"{folder}: not a readable Orbax checkpoint ({_line(error)})"
+            ) from error
+        compare_shapes(stored, abstract, source=str(path))
+        try:
+            params = checkpointer.restore(folder, _on_device(abstract))
+        except Exception as error:
+            raise ValueError(f"{folder}: damaged checkpoint ({_line(error)})") from error
+    return params
+
+
+def _on_device(abstract: Any) -> Any:
+    """Restores onto this machine's device, whatever machine wrote the checkpoint."""
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), abstract)
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def compare_shapes(found: Any, expected: Any, *, source: str) -> None:
+    """Raises ValueError naming the first tensor by path whose shape differs, with both shapes."""
+    found, expected = (
+        {path_of(keys): tuple(leaf.shape) for keys, leaf in jax.tree_util.tree_leaves_with_path(t)}
+        for t in (found, expected)
+    )
+    for path in sorted(found.keys() | expected.keys()):
+        if found.get(path) != expected.get(path):
+            has, wants = found.get(path, "nothing"), expected.get(path, "nothing")
+            raise ValueError(f"{source}: tensor {path} has shape {has}; the generator has {wants}")
+
+
+def verify(params: Any, sha256: str, *, source: str) -> None:
+    """Checks the recorded hash of the parameters, and that they are finite.
+
+    Raises:
+        ValueError: The hash differs, or a tensor holds NaN or Inf (its path).
+    """
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not np.isfinite(np.asarray(leaf)).all():
+            raise ValueError(f"{source}: tensor {path_of(keys)} holds NaN or Inf")
+    found = content_hash(params)
+    if found != sha256:
+        raise ValueError(f"{source}: sha256 of the parameters is {found}; recorded is {sha256}")

@@ -1,0 +1,1 @@
+"""What a run leaves: rows, tables, plots and pages."""

@@ -1,0 +1,225 @@
+"""Dry runs: every recipe without its file, sizes to the byte, and what a real run says instead."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_generators import TINY
+
+from configs import celeba_hq, cifar10, default, face_dcgan, ffhq, imagenet, lsun, search
+from lsh_gan import compression, generators
+from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
+from lsh_gan.experiment import dry_run, sweep
+
+# Parameters in millions, as published with the networks: Karras et al. 2020 count 30.37 M at 1024
+# pixels; Hugging Face 50.4 and 55.9 M with 125 output channels that are never used, 0.14 M, and the
+# spectral norms' vectors; Brock 70.4 M. The others are counted from the published layer widths.
+RECIPES = {
+    "ffhq1024": (lambda: ffhq.get_config("1024"), {"ffhq1024": (30.37, 1024, 512, 0)}),
+    "ffhq256": (lambda: ffhq.get_config("256"), {"ffhq256": (24.77, 256, 512, 0)}),
+    "imagenet128": (
+        imagenet.get_config,
+        {"biggan128": (70.43, 128, 120, 1000), "biggan_deep128": (50.24, 128, 128, 1000)},
+    ),
+    "imagenet256": (
+        lambda: imagenet.get_config("256"),
+        {"biggan_deep256": (55.74, 256, 128, 1000)},
+    ),
+    "celeba_hq": (celeba_hq.get_config, {"celeba_hq256": (23.04, 256, 512, 0)}),
+    "cifar10": (
+        cifar10.get_config,
+        {"cifar10_stylegan2": (20.22, 32, 512, 10), "cifar10_sngan": (4.28, 32, 128, 0)},
+    ),
+    "lsun_dog": (lsun.get_config, {"lsun_dog": (24.77, 256, 512, 0)}),
+    "lsun_bedroom": (
+        lambda: lsun.get_config("bedroom"),
+        {"lsun_bedroom": (32.15, 128, 128, 0)},
+    ),
+    "face_dcgan": (face_dcgan.get_config, {"face_dcgan": (3.58, 64, 100, 0)}),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_runs_dry_without_its_file(recipe, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    make, published = RECIPES[recipe]
+    config = make()
+    dry_run.run(config)
+    printed = capsys.readouterr().out
+    assert printed.count("--output=checkpoints/") == len(published)
+    for name, (millions, side, latent_size, classes) in published.items():
+        line = next(line for line in printed.splitlines() if line.split()[:1] == [name])
+        count, images, latent, num_classes, features, _ = line.split()[-6:]
+        assert int(count.replace(",", "")) / 1e6 == pytest.approx(millions, abs=0.01)
+        assert images == f"{side}×{side}×3"
+        assert latent == str(latent_size)
+        assert num_classes == str(classes or "–")
+        assert features == ("1280" if name == "face_dcgan" else "4096")
+    assert f"m = {config.num_samples:,} images" in printed
+    assert f"rows: {15 * len(published)} =" in printed
+
+
+def test_files_that_are_there_are_used(capsys):
+    dry_run.run(default.get_config())
+    printed = capsys.readouterr().out
+    assert "dcgan: found" in printed
+    assert "is not there" not in printed
+    assert "fashion_mnist: found" in printed
+    assert "rows: 30 = (15 + 15) settings × 1 seeds" in printed
+
+
+def test_a_search_says_what_it_will_do(capsys):
+    dry_run.run(search.get_config())
+    printed = capsys.readouterr().out
+    assert "smallest widths out of 8, 7, 6, 5, 4, 3, 2 bits" in printed
+    assert "keep 95% of precision and of recall by LSH; n = m = 2,000, seed 1000" in printed
+    assert "search of dcgan: full precision, 7 uniform widths" in printed
+    assert "rows: at most 4 a generator" in printed
+    assert "rows: 30" not in printed
+
+
+def test_a_packed_generator_has_its_own_size_and_name(capsys, tmp_path):
+    dcgan = generators.load("dcgan")
+    metadata = {"name": "dcgan", "family": "dcgan", "options": dcgan.provenance["options"]}
+    packed = compression.pack(dcgan.params, CompressionSpec(bits=2), metadata=metadata)
+    size = compression.save_packed(tmp_path / "p.packed", packed)
+    config = default.get_config()
+    config.generators = ("dcgan", str(tmp_path / "p.packed"))
+    dry_run.run(config)
+    lines = capsys.readouterr().out.splitlines()
+    full = next(line for line in lines if line.split()[:1] == ["full"])
+    assert full.split()[-3:] == ["packed", f"{size:,}", "15.5"]
+    assert any(line.split()[:4] == ["bits", "grid", "dcgan", "p.packed"] for line in lines)
+
+
+def test_sizes_are_those_of_the_names_that_a_run_gives(tmp_path):
+    dcgan = generators.load("dcgan")
+    metadata = {"name": "dcgan", "family": "dcgan", "options": dcgan.provenance["options"]}
+    packed = compression.pack(dcgan.params, CompressionSpec(bits=8), metadata=metadata)
+    file = tmp_path / "a_rather_long_name.packed"
+    compression.save_packed(file, packed)
+    np.save(tmp_path / "dcgan.npy", np.zeros((9, 1280), np.float32))
+    config = default.get_config()
+    config.generators = (str(file), "dcgan")
+    config.samples = (str(tmp_path / "dcgan.npy"),)
+    config.compression.bits = (2,)
+    judged = dry_run.describe(config)
+    assert [item.generator.name for item in judged] == ["a_rather_long_name.packed", "dcgan"]
+    for item in judged:
+        renamed = metadata | {"name": item.generator.name}
+        spec, size = item.sizes[-1]
+        written = compression.pack(item.generator.params, spec.weights, metadata=renamed)
+        assert compression.save_packed(tmp_path / "again.packed", written) == size
+
+
+def test_samples_that_are_not_there_are_named(capsys, tmp_path):
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "0.png")
+    config = default.get_config()
+    config.samples = (str(tmp_path / "nope"), str(tmp_path))
+    dry_run.run(config)
+    printed = capsys.readouterr().out
+    assert f"samples: {tmp_path / 'nope'}: not there" in printed
+    assert f"samples: {tmp_path}: found" in printed
+
+
+SPECS = [
+    CompressionSpec(bits=None),
+    CompressionSpec(bits=3),
+    CompressionSpec(bits=5, granularity="per_tensor", scheme="affine"),
+    CompressionSpec(bits=4, granularity="per_group", group_size=8, scheme="affine"),
+    CompressionSpec(
+        bits=2,
+        rules=(
+            Rule(pattern="params/to_image/kernel", bits=8),
+            Rule(pattern="params/project/kernel", skip=True),
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda s: f"{s.bits} {s.granularity} {s.scheme}")
+def test_sizes_are_those_of_the_file(spec, tmp_path):
+    options = {"latent_size": 8, "channels": [16, 8, 8]}
+    generator = generators.abstract("tiny", "dcgan", options)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), generator.params
+    )
+    metadata = {"name": "tiny", "family": "dcgan", "options": options}
+    packed = compression.pack(params, spec, metadata=metadata)
+    written = compression.save_packed(tmp_path / "tiny.packed", packed)
+    assert dry_run.packed_size(generator, GeneratorSpec(weights=spec)) == written
+
+
+def test_sizes_of_pruned_weights_count_their_zero_points(tmp_path):
+    dcgan = generators.load("dcgan")
+    pruned = jax.tree.map(lambda x: jnp.where(jnp.abs(x) < 0.03, 0, x), dcgan.params)
+    generator = dataclasses.replace(dcgan, params=pruned)
+    metadata = {"name": "dcgan", "family": "dcgan", "options": dcgan.provenance["options"]}
+    packed = compression.pack(pruned, CompressionSpec(bits=4), metadata=metadata)
+    assert {tensor.layout.scheme for tensor in packed.tensors if tensor.layout.bits} == {"affine"}
+    written = compression.save_packed(tmp_path / "p.packed", packed)
+    spec = GeneratorSpec(weights=CompressionSpec(bits=4))
+    assert dry_run.packed_size(generator, spec) == written
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_sizes_count_activation_ranges(family, tmp_path):
+    generator = generators.abstract("tiny", family, TINY[family])
+    z = jnp.ones((2, generator.latent_size))
+    labels = jnp.zeros(2, jnp.int32) if generator.num_classes else None
+    given = {} if labels is None else {"labels": labels}
+    params = generator.module.init(jax.random.key(0), z, **given)
+    inputs = CompressionSpec(bits=8, granularity="per_tensor", scheme="affine")
+    spec = GeneratorSpec(weights=CompressionSpec(bits=4), activations=inputs)
+    packed, _ = compression.pack_generator(
+        generator.module, params, spec, latents=z, labels=labels,
+        metadata={"name": "tiny", "family": family, "options": TINY[family]},
+    )  # fmt: skip
+    written = compression.save_packed(tmp_path / "tiny.packed", packed)
+    assert dry_run.packed_size(generator, spec) == written
+
+
+def test_a_real_run_names_the_missing_file_and_the_commands(tmp_path):
+    config = ffhq.get_config("256")
+    config.features.name, config.features.side, config.features.weights = (
+        "efficientnet_lite0", 32, "",
+    )  # fmt: skip
+    message = (
+        r"generator 'checkpoints/ffhq256': no such checkpoint; get ffhq-res256-mirror-paper256-"
+        r"noaug\.pkl \(NVlabs.*\), then: python -m checkpoints_tools.convert --source=stylegan2 "
+        r"--input=ffhq-res256.*--output=checkpoints/ffhq256"
+    )
+    with pytest.raises(FileNotFoundError, match=message) as error:
+        sweep.run(config, tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_generator_is_an_error_in_a_dry_run_too():
+    config = default.get_config()
+    config.generators = ("checkpoints/nothing",)
+    with pytest.raises(FileNotFoundError, match="'checkpoints/nothing': no such checkpoint"):
+        dry_run.run(config)
+
+
+def test_an_incomplete_description_names_the_field():
+    config = ffhq.get_config("256")
+    with config.unlocked():
+        del config.expected.ffhq256["origin"]
+    with pytest.raises(ValueError, match=r"'checkpoints/ffhq256' lacks the field 'origin'"):
+        dry_run.run(config)
+
+
+def test_rules_and_truncation_are_checked_dry():
+    config = default.get_config()
+    config.compression.rules = ("params/up_9/kernel: skip",)
+    with pytest.raises(ValueError, match="matches nothing"):
+        dry_run.run(config)
+    config = default.get_config()
+    config.truncation_psi = 0.5
+    with pytest.raises(ValueError, match="the family 'dcgan' takes no truncation_psi"):
+        dry_run.run(config)

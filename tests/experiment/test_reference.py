@@ -1,0 +1,339 @@
+"""References that are kept: sketches in place of images, and features found again."""
+
+import dataclasses
+import hashlib
+import logging
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from configs import smoke
+from lsh_gan import features, metrics
+from lsh_gan.experiment import evaluators, reference, settings, sweep
+from lsh_gan.results import store
+
+SCORES = metrics.PrecisionRecall._fields
+
+
+def tiny(**changes):
+    """A configuration of two rows that embeds little."""
+    config = smoke.get_config()
+    config.generators = ("dcgan",)
+    config.compression.bits = (4,)
+    config.num_samples = config.reference.num_images = 40
+    with config.unlocked():
+        config.hash.num_bits = "auto"
+        for field, value in changes.items():
+            parent, _, name = field.rpartition("__")
+            (config[parent] if parent else config)[name] = value
+    return config
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """The work folder of a finished run with all metrics."""
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    sweep.run(tiny(), folder)
+    return folder
+
+
+def sketched(workdir, **changes):
+    file = str(workdir / "reference.sketch")
+    return tiny(reference__sketch=file, reference__images="", metrics=("lsh",), **changes)
+
+
+def scores(row, metric):
+    names = [f"{metric}_{field}" for field in SCORES if f"{metric}_{field}" in row]
+    assert len(names) > 6
+    return {k: row[k] for k in (*names, "n", "m", "d", "bits", "generator")}
+
+
+def test_a_sketch_scores_as_the_images_do(workdir, tmp_path):
+    sweep.run(sketched(workdir), tmp_path / "run")
+    by_images, by_sketch = store.read(workdir), store.read(tmp_path / "run")
+    assert len(by_sketch) == 2
+    for a, b in zip(by_images, by_sketch, strict=True):
+        assert scores(a, "lsh") == scores(b, "lsh")
+        assert b["reference"] == metrics.file_hash(workdir / "reference.sketch")
+        assert a["row_hash"] != b["row_hash"]
+        assert "knn_precision" not in b
+    assert not (tmp_path / "run" / "reference.sketch").exists()
+
+
+def test_rows_know_the_content_of_the_sketch(workdir, tmp_path):
+    """The same name and configuration, another content: the rows are measured again."""
+    file = tmp_path / "reference.sketch"
+    fitted = metrics.load(workdir / "reference.sketch")
+    metrics.save(file, fitted)
+    fake = np.random.default_rng(0).standard_normal((30, 1280)).astype(np.float32)
+    np.save(tmp_path / "fake.npy", fake)
+    config = sketched(tmp_path, generators=(), samples=(str(tmp_path / "fake.npy"),))
+    sweep.run(config, tmp_path / "run")
+    sweep.run(config, tmp_path / "run")
+    assert len(store.read(tmp_path / "run")) == 1
+    both = metrics.merge(fitted.sketch, fitted.sketch)
+    metrics.save(file, fitted._replace(sketch=both, second=None))
+    sweep.run(config, tmp_path / "run")
+    first, second = store.read(tmp_path / "run")
+    assert first["row_hash"] != second["row_hash"]
+    assert (first["n"], second["n"]) == (40, 80)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"features__side": 40}, r"made of 'effici.* at 32 px .*; expected '.* at 40 px"),
+        ({"reference__side": 16}, "; expected .*images cropped and resized to 16 px"),
+        ({"hash__num_tables": 16}, r"hash\.num_tables = 32, not 16; say --config\.hash\.num_t"),
+        ({"hash__num_bits": 4}, r"with hash\.num_bits = auto, not 4; say --config\.hash\.num_"),
+        ({"hash__seed": 1}, r"reference\.sketch: made with another hash\.seed than 1; expected"),
+        ({"hash__votes": None}, r"with hash\.votes = 0\.5, not None; say --config\.hash\.vo"),
+        ({"metrics": ("knn", "lsh")}, r"metrics = knn,lsh with reference\.sketch; .*metrics=lsh"),
+        ({"reference__features": "x.npy"}, r"reference\.sketch and reference\.features are both"),
+    ],
+)  # fmt: skip
+def test_a_sketch_made_otherwise_is_refused(workdir, tmp_path, changes, message):
+    config = sketched(workdir)
+    with config.unlocked():
+        for field, value in changes.items():
+            parent, _, name = field.rpartition("__")
+            (config[parent] if parent else config)[name] = value
+    with pytest.raises(ValueError, match=message):
+        sweep.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sketch_of_images_of_another_size_is_refused(workdir, tmp_path, caplog):
+    np.save(tmp_path / "fake.npy", np.zeros((9, 28, 28), np.uint8))
+    config = sketched(workdir, samples=(str(tmp_path / "fake.npy"),))
+    message = (
+        r"samples .*fake\.npy have 28×28 pixels, but the reference reference\.sketch has 32×32"
+    )
+    with pytest.raises(ValueError, match=message):
+        sweep.run(config, tmp_path / "run")
+    # Sketches of former versions name no size: they are taken, and the log says what is unknown.
+    network = features.load("efficientnet_lite0", side=32)
+    fitted = metrics.load(workdir / "reference.sketch")
+    source = evaluators.feature_source(config, network)
+    assert fitted.sketch.hasher.source == evaluators.feature_source(config, network, (32, 32, 1))
+    hasher = fitted.sketch.hasher._replace(source=source)
+    former = fitted._replace(sketch=fitted.sketch._replace(hasher=hasher), second=None)
+    metrics.save(tmp_path / "reference.sketch", former)
+    with caplog.at_level(logging.WARNING, "absl"):
+        loaded, shape = evaluators.load_sketch(settings.resolve(sketched(tmp_path)), network)
+    assert (loaded.sketch.rows, shape) == (40, None)
+    assert "does not say of which size" in warnings_of(caplog)[0]
+
+
+def test_files_that_are_no_sketch(workdir, tmp_path):
+    config = sketched(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"reference\.sketch: no such file"):
+        sweep.run(config, tmp_path / "run")
+    file = tmp_path / "reference.sketch"
+    whole = (workdir / "reference.sketch").read_bytes()
+    for content in (whole[:-100], b"sketch", b""):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=r"reference\.sketch: no sketch, or a damaged one"):
+            sweep.run(config, tmp_path / "run")
+    save_file({"features": np.zeros((3, 2), np.float32)}, file)
+    with pytest.raises(ValueError, match=r"reference\.sketch: layout none; expected \d+: make it"):
+        sweep.run(config, tmp_path / "run")
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(ValueError, match=r"reference\.sketch: is a folder; expected the file"):
+        sweep.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_own_sketches_score_too(workdir, tmp_path):
+    """Made with the library: no second sample, and other rows."""
+    config = settings.resolve(tiny())
+    network = features.load("efficientnet_lite0", side=32)
+    source = evaluators.feature_source(config, network)
+    x = np.random.default_rng(0).standard_normal((50, network.dim)).astype(np.float32)
+    hasher = metrics.fit_hash(jax.random.key(0), x, evaluators.hash_spec(config), source=source)
+    file = tmp_path / "reference.sketch"
+    metrics.save(file, metrics.build(hasher, x))
+    fitted, shape = evaluators.load_sketch(settings.resolve(sketched(tmp_path)), network)
+    assert fitted.sketch.rows == 50
+    assert shape is None  # the text that it was given names no size
+    assert (fitted.min_count, fitted.votes, fitted.second) == (1, 0.5, None)
+    metrics.save(file, metrics.build(hasher, x, keep_addresses=False))
+    with pytest.raises(ValueError, match=r"holds counts alone, .*keep_addresses=True"):
+        evaluators.load_sketch(settings.resolve(sketched(tmp_path)), network)
+
+
+@pytest.fixture
+def lost_row(workdir):
+    """Takes the last row away; gives what it was."""
+    measured = store.read(workdir)
+    lines = (workdir / "rows.jsonl").read_text().splitlines(keepends=True)
+    (workdir / "rows.jsonl").write_text("".join(lines[:-1]))
+    return measured[-1]
+
+
+def again(workdir, lost_row):
+    sweep.run(tiny(), workdir)
+    found = store.read(workdir)[-1]
+    for metric in ("knn", "lsh_knn", "lsh"):
+        assert scores(found, metric) == scores(lost_row, metric)
+
+
+def test_a_continued_run_computes_no_features(workdir, lost_row, monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(reference.Samples, "embed", refuse)
+    again(workdir, lost_row)
+
+
+def warnings_of(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_damaged_features_are_computed_again(workdir, lost_row, caplog):
+    files = sorted((workdir / "cache").glob("*.features"))
+    first, second = files
+    first.write_bytes(first.read_bytes()[:-40])
+    second.write_bytes(bytes(40) + second.read_bytes()[40:])
+    with caplog.at_level(logging.WARNING, "absl"):
+        again(workdir, lost_row)
+    computed = [text for text in warnings_of(caplog) if "computed again" in text]
+    assert len(computed) == 2
+    for file in files:
+        assert load_file(file)["features"].shape == (40, 1280)
+
+
+def test_features_of_other_images_are_not_used(workdir, lost_row, caplog):
+    first, second = sorted((workdir / "cache").glob("*.features"))
+    first.write_bytes(second.read_bytes())
+    with caplog.at_level(logging.WARNING, "absl"):
+        again(workdir, lost_row)
+    assert "holds features of {" in warnings_of(caplog)[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"inclusive": False}, {"hash__votes": None}, {"hash__votes": 0.9}, {"k": 2}],
+    ids=str,
+)
+def test_every_metric_does_what_the_configuration_says(tmp_path, change):
+    """On a lattice, where spheres hold points, as the library called directly."""
+    rng = np.random.default_rng(0)
+    pair = reference, generated = [
+        rng.integers(0, 3, (300, 4)).astype(np.float32) + np.float32(shift) for shift in (0, 1)
+    ]
+    names = ["knn", "lsh_knn", "lsh", "kid", "fid"]
+    if None in change.values():
+        names.remove("lsh_knn")
+    config = settings.resolve(tiny(metrics=tuple(names), lsh_knn__num_tables=6, **change))
+    found = evaluators.ReferenceFeatures(reference, None, "a", "a network")
+    fitted = evaluators.fit(config, found, tmp_path)
+    key, votes = jax.random.key(config.hash.seed), config.hash.votes
+    balls, spec = {"k": config.k, "inclusive": config.inclusive}, evaluators.hash_spec(config)
+    six = dataclasses.replace(spec, num_tables=6)
+    expected = {
+        "knn": lambda: metrics.knn_precision_recall(*pair, **balls),
+        "lsh_knn": lambda: metrics.lsh_knn_precision_recall(
+            key, *pair, spec=six, votes=votes, **balls
+        ),
+        "lsh": lambda: metrics.lsh_precision_recall(key, *pair, spec=spec, votes=votes),
+        "kid": lambda: (metrics.kid(*pair),),
+        "fid": lambda: (metrics.frechet_distance(*pair),),
+    }
+    assert list(fitted) == names
+    for name, score in fitted.items():
+        assert score(generated) == expected[name](), name
+
+
+def given(folder, d=24, fake_d=None, **changes):
+    """Features of no network known here, on both sides."""
+    rng = np.random.default_rng(0)
+    for name, n, width in (("real", 60, d), ("fake", 40, fake_d or d)):
+        np.save(folder / f"{name}.npy", rng.standard_normal((n, width)).astype(np.float32))
+    changes = {"features__name": "given", "metrics": ("knn",), **changes}
+    return tiny(
+        generators=(), samples=(str(folder / "fake.npy"),), reference__images="",
+        reference__features=str(folder / "real.npy"), reference__num_images=0, **changes,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["given", "efficientnet_lite0"])
+def test_features_of_any_d_on_both_sides(name, tmp_path):
+    config = given(tmp_path, features__name=name)
+    sweep.run(config, tmp_path / "run")
+    (row,) = store.read(tmp_path / "run")
+    real, fake = (np.load(tmp_path / f"{side}.npy") for side in ("real", "fake"))
+    expected = metrics.knn_precision_recall(real, fake, k=config.k)
+    assert (row["knn_precision"], row["knn_recall"]) == (expected.precision, expected.recall)
+    assert (row["n"], row["m"], row["d"]) == (60, 40, 24)
+    assert row["features"]["name"] == "given"
+    assert "float32 (60, 24)" in row["reference_taken"]
+    assert "float32 (40, 24)" in row["samples_taken"]
+    np.save(tmp_path / "fake.npy", fake + np.float32(0.01))  # other content, another row
+    sweep.run(config, tmp_path / "run")
+    first, second = store.read(tmp_path / "run")
+    assert first["samples"] != second["samples"]
+    assert first["reference"] == second["reference"]
+
+
+def test_a_sketch_of_given_features_takes_given_features(tmp_path):
+    config = given(tmp_path, metrics=("lsh",))
+    sweep.run(config, tmp_path / "run")
+    config.reference.features, config.reference.sketch = "", str(tmp_path / "run/reference.sketch")
+    sweep.run(config, tmp_path / "again")
+    (a,), (b,) = store.read(tmp_path / "run"), store.read(tmp_path / "again")
+    assert scores(a, "lsh") == scores(b, "lsh")
+    np.save(tmp_path / "fake.npy", np.zeros((40, 12), np.float32))
+    with pytest.raises(ValueError, match=r"d = 24.*d = 12"):
+        sweep.run(config, tmp_path / "third")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fake_d": 12}, r"fake\.npy: d = 12; the other side has d = 24"),
+        ({"generators": ("dcgan",)}, r"^features\.name = given: there is no network to embed"),
+        ({"reference__features": ""}, r"^features\.name = given: .*expected no generators, and"),
+        ({"samples": ("fashion_mnist",)}, r"fashion_mnist: holds images \(.*; expected float f"),
+        ({"features__name": "efficientnet_lite0", "generators": ("dcgan",)},
+         r"real\.npy: d = 24; the feature network has d = 1280\. Features of any d are"),
+    ],
+)  # fmt: skip
+def test_features_that_cannot_be_compared(changes, message, tmp_path):
+    fake_d = changes.pop("fake_d", None)
+    config = given(tmp_path, fake_d=fake_d)
+    for field, value in changes.items():
+        parent, _, name = field.rpartition("__")
+        (config[parent] if parent else config)[name] = value
+    if not config.reference.features:
+        config.reference.images = "fashion_mnist"
+    with pytest.raises(ValueError, match=message):
+        sweep.run(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("held", [reference.HELD, 0])
+def test_n_images_are_drawn_before_they_are_decoded(held, tmp_path, monkeypatch):
+    """The draw is one of all files in order of path, whether or not pixels are kept."""
+    monkeypatch.setattr(reference, "HELD", held)
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 32, 32), np.uint8)
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"{number:02}.png")
+    config = settings.resolve(tiny(reference__images=str(tmp_path), reference__seed=3))
+    opened = reference.open_reference(config)
+    network = features.load("efficientnet_lite0", side=32)
+    found = reference.load_reference(config, network, opened)
+    order = np.random.default_rng(3).permutation(90)
+    for part, rows_of_part in ((found.first, order[:40]), (found.second, order[40:80])):
+        expected = pixels[np.sort(rows_of_part), ..., None]
+        for _ in range(2):  # may be gone through again
+            np.testing.assert_array_equal(np.concatenate(list(part.images)), expected)
+        digest = hashlib.sha256(f"uint8{expected.shape}".encode() + expected.tobytes())
+        assert part.content_hash == digest.hexdigest()
+        assert len(part) == 40
+    embedded = found.first.embed(network, batch_size=16)
+    expected = features.embed(network, pixels[np.sort(order[:40]), ..., None], batch_size=16)
+    np.testing.assert_array_equal(embedded, expected)

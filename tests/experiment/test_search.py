@@ -1,0 +1,104 @@
+"""The search on a generator whose damages are known in closed form."""
+
+import itertools
+
+import pytest
+
+from lsh_gan.compression import CompressionSpec, GeneratorSpec
+from lsh_gan.experiment.mixed_precision import Judge
+from lsh_gan.experiment.search import find
+from lsh_gan.results import search_report
+from lsh_gan.results.search_report import FULL, MIXED, retention
+
+SIZES = {"a": 1000, "b": 4000, "c": 200}  # parameters of the layers
+COSTS = {"a": 0.2, "b": 0.02, "c": 1.0}  # damage at b bits: cost · 4 / 4^b
+OPTIONS = (2, 3, 4, 5, 6, 7, 8)
+
+
+def bits_of(spec):
+    """Width of each layer as rules say."""
+    widths = {}
+    for layer in SIZES:
+        rule = next((r for r in spec.weights.rules if r.pattern in (layer, ".*")), None)
+        skip = rule is not None and rule.skip
+        widths[layer] = None if skip else rule.bits if rule else spec.weights.bits
+    return widths
+
+
+def row(spec):
+    """What such a generator would score: damages add up, precision suffers half as much."""
+    widths = {layer: b for layer, b in bits_of(spec).items() if b is not None}
+    damage = sum(4 * COSTS[layer] / 4**b for layer, b in widths.items())
+    tensors = [{"path": layer, "bytes": SIZES[layer] * b // 8} for layer, b in widths.items()]
+    return {
+        "generator": "known",
+        "lsh_precision": 0.8 * max(0.0, 1 - damage / 2),
+        "lsh_recall": 0.6 * max(0.0, 1 - damage),
+        "tensors": tensors,
+    }
+
+
+def make_judge(measured):
+    def measure(spec):
+        measured.append(spec)
+        return row(spec)
+
+    base = GeneratorSpec(weights=CompressionSpec(bits=8))
+    own = {layer: {} for layer in SIZES}
+    return Judge(base, OPTIONS, tuple(SIZES), (), own, measure)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.95, 0.99])
+def test_it_keeps_the_share_and_is_close_to_the_best_of_all_settings(share):
+    judge = make_judge([])
+    found = find(judge, share)
+    assert judge.kept(found.mixed) >= share
+    everything = [
+        dict(zip(SIZES, widths, strict=True))
+        for widths in itertools.product(OPTIONS, repeat=len(SIZES))
+    ]
+    best = min(judge.size(widths) for widths in everything if judge.kept(widths) >= share)
+    assert judge.size(found.mixed) <= 1.1 * best
+    assert judge.size(found.mixed) < judge.size(found.within)
+    assert judge.kept(found.same_size) < share
+    assert judge.size(found.same_size) <= judge.size(found.mixed)
+
+
+def test_it_judges_far_fewer_settings_than_there_are():
+    measured = []
+    find(make_judge(measured), 0.95)
+    assert len(set(measured)) < 45  # 29 here, of 7^3 = 343
+
+
+def test_nothing_keeps_an_impossible_share():
+    assert find(make_judge([]), 1.0)[:2] == (None, None)
+
+
+def test_equal_widths_are_equal_settings():
+    judge = make_judge([])
+    assert judge.spec({"a": 4, "b": 4, "c": 4}).weights == CompressionSpec(bits=4)
+    mixed = {"a": 4, "b": 3, "c": 4}
+    assert bits_of(judge.spec(mixed)) == mixed
+    assert bits_of(judge.alone("b", 3)) == {"a": None, "b": 3, "c": None}
+
+
+def scored(role, seed, precision, recall=0.8):
+    return {
+        "generator": "known", "roles": [role], "seed": seed, "bytes": 10, "tensors": [], "bits": 4,
+        "lsh_precision": precision, "lsh_recall": recall,
+    }  # fmt: skip
+
+
+def test_kept_shares_are_of_the_seeds_that_both_have():
+    full = [scored(FULL, 0, 0.8), scored(FULL, 1, 0.4)]
+    assert retention([scored(MIXED, 0, 0.6)], full, "lsh", "precision") == pytest.approx(0.75)
+    both = [scored(MIXED, 0, 0.6), scored(MIXED, 1, 0.4)]
+    assert retention(both, full, "lsh", "precision") == pytest.approx(1.0 / 1.2)
+
+
+def test_nothing_is_kept_of_a_score_of_0(tmp_path, capsys):
+    measured = [scored(FULL, 0, 0.8, 0.0), scored(MIXED, 0, 0.8, 0.0)]
+    search_report.write(tmp_path, measured, ["lsh"], 0.9)
+    printed = capsys.readouterr().out
+    assert "0.800/0.000 (100/– %)" in printed
+    assert "keeps 90% of both by none of the metrics" in printed

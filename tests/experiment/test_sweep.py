@@ -1,0 +1,399 @@
+"""The main job at a tiny size, as a person runs it, and the ways in which it refuses bad input."""
+
+import csv
+import logging
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import smoke
+from lsh_gan import compression, generators
+from lsh_gan.experiment import sweep
+from lsh_gan.generators import checkpoints
+from lsh_gan.results import report, store
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_main(*arguments):
+    return subprocess.run(
+        [sys.executable, "main.py", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """The work folder of one run of the smoke configuration from the command line."""
+    folder = tmp_path_factory.mktemp("run") / "smoke"
+    result = run_main("--config=configs/smoke.py", f"--workdir={folder}")
+    assert result.returncode == 0, result.stderr
+    assert "sngan" in result.stdout
+    return folder
+
+
+def tiny(**changes):
+    """A configuration of one row that embeds almost nothing."""
+    config = smoke.get_config()
+    config.generators = ("dcgan",)
+    config.compression.bits = ()
+    config.num_samples = config.reference.num_images = 8
+    config.metrics = ("knn",)
+    with config.unlocked():
+        for field, value in changes.items():
+            parent, _, name = field.rpartition("__")
+            (config[parent] if parent else config)[name] = value
+    return config
+
+
+def test_one_row_a_measurement_with_all_that_repeats_it(workdir):
+    measured = store.read(workdir)
+    settings = {(row["generator"], row["bits"], row["clipping"]) for row in measured}
+    expected = {(None, None), (4, "mse"), (2, "mse")}
+    assert settings == {(name, *pair) for name in ("dcgan", "sngan") for pair in expected}
+    for row in measured:
+        for metric in ("knn", "lsh_knn", "lsh"):
+            for field in ("precision", "recall", "precision_ceiling", "recall_ceiling"):
+                assert 0 <= row[f"{metric}_{field}"] <= 1
+        assert (row["n"], row["m"], row["d"], row["k"], row["seed"]) == (250, 250, 1280, 3, 0)
+        assert row["features"]["name"] == "efficientnet_lite0"
+        assert row["hash"]["num_tables"] == 32
+        assert {"jax", "flax", "numpy", "lsh_gan", "python"} <= row["versions"].keys()
+        assert row["seconds"]["knn"] > 0
+        assert len({row["config_hash"] for row in measured}) == 1
+
+
+def test_size_in_the_table_is_the_size_on_disk(workdir):
+    for row in store.read(workdir):
+        assert (workdir / "packed" / f"{row['row_hash']}.packed").stat().st_size == row["bytes"]
+    sizes = {
+        row["bits"]: row["bytes"] for row in store.read(workdir) if row["generator"] == "dcgan"
+    }
+    assert sizes[2] < sizes[4] < sizes[None] / 7
+
+
+def test_packed_file_is_the_compressed_generator(workdir):
+    row = next(r for r in store.read(workdir) if r["generator"] == "sngan" and r["bits"] == 4)
+    packed = generators.load(workdir / "packed" / f"{row['row_hash']}.packed")
+    spec = compression.CompressionSpec(bits=4, clipping="mse")
+    expected, _ = compression.compress(generators.load("sngan").params, spec)
+    for path in ("conv_1", "shortcut"):
+        ours = packed.params["params"]["block_1"][path]["kernel"]
+        np.testing.assert_array_equal(ours, expected["params"]["block_1"][path]["kernel"])
+
+
+def test_tables_and_pictures_are_there(workdir):
+    with (workdir / "table.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 6
+    first = table[0]
+    relative = float(first["knn_precision"]) / float(first["knn_precision_ceiling"])
+    assert float(first["knn_precision_relative"]) == pytest.approx(relative)
+    assert (workdir / "table.md").read_text().count("\n") >= 10
+    names = ("precision_recall", "tradeoff", "size_recall", "samples_dcgan", "samples_sngan")
+    for name in names:
+        with Image.open(workdir / f"{name}.png") as image:
+            pixels = np.asarray(image.convert("L"))
+        assert pixels.shape[0] > 200
+        assert pixels.std() > 5
+
+
+def test_strips_show_the_same_latents(workdir):
+    strips = {}
+    for row in store.read(workdir):
+        if row["generator"] == "dcgan":
+            with Image.open(workdir / "samples" / f"{row['row_hash']}.png") as image:
+                strips[row["bits"]] = np.asarray(image).astype(float)
+    assert strips[None].shape == (32, 320)
+    shuffled = np.roll(strips[None], 32, axis=1)
+    for bits in (4, 2):
+        changed = np.abs(strips[bits] - strips[None]).mean()
+        assert 0 < changed < np.abs(strips[bits] - shuffled).mean() / 2
+
+
+def test_repeating_the_command_computes_nothing(workdir):
+    before = (workdir / "rows.jsonl").read_bytes()
+    started = time.time()
+    sweep.run(smoke.get_config(), workdir)
+    assert (workdir / "rows.jsonl").read_bytes() == before
+    assert (workdir / "table.md").stat().st_mtime >= started
+    for file in (workdir / "packed").iterdir():
+        assert file.stat().st_mtime < started
+
+
+def test_a_killed_run_continues_with_the_same_numbers(workdir):
+    file = workdir / "rows.jsonl"
+    before = store.read(workdir)
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:-1]) + lines[-1][:100])
+    sweep.run(smoke.get_config(), workdir)
+    after = store.read(workdir)
+    assert after[:-1] == before[:-1]
+    timeless = [{k: v for k, v in row.items() if k != "seconds"} for row in (before[-1], after[-1])]
+    assert timeless[0] == timeless[1]
+
+
+def test_report_alone_redraws(workdir):
+    (workdir / "tradeoff.png").unlink()
+    (workdir / "table.md").unlink()
+    assert report.main([str(workdir)]) == 0
+    assert (workdir / "tradeoff.png").exists()
+    assert (workdir / "table.md").exists()
+
+
+def test_report_leaves_the_work_folder_alone_where_another_is_named(workdir, tmp_path):
+    before = {file: file.stat().st_mtime_ns for file in workdir.rglob("*")}
+    assert report.main([str(workdir), str(tmp_path / "a" / "b")]) == 0
+    assert {file: file.stat().st_mtime_ns for file in workdir.rglob("*")} == before
+    written = {file.name for file in (tmp_path / "a" / "b").iterdir()}
+    assert {"table.md", "table.csv", "tradeoff.png", "samples_dcgan.png"} <= written
+
+
+def test_report_where_nothing_can_be_written(workdir, capsys):
+    # Not even by root: another error number by system, the same advice.
+    assert report.main([str(workdir), "/sys/report"]) == 1
+    assert "name another folder as OUTPUT" in capsys.readouterr().err
+
+
+def test_report_of_no_work_folder(tmp_path, capsys):
+    assert report.main([str(tmp_path)]) == 1
+    assert "is not a work folder" in capsys.readouterr().err
+
+
+def test_other_configuration_in_the_same_folder(workdir):
+    config = smoke.get_config()
+    config.k = 5
+    config.generators = ("gone",)  # the folder is looked at before anything is loaded
+    with pytest.raises(
+        ValueError, match=r"config\.json: generators is \['dcgan', .*\['gone'\] here"
+    ):
+        sweep.run(config, workdir)
+    config = smoke.get_config()
+    config.k = 5
+    with pytest.raises(ValueError, match=r"config\.json: k is 3 there and 5 here"):
+        sweep.run(config, workdir)
+
+
+def test_another_run_in_the_folder_is_found_before_anything_is_read(tmp_path):
+    config = tiny(generators=("gone",))
+    with store.locked(tmp_path), pytest.raises(ValueError, match="another run is measuring there"):
+        sweep.run(config, tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        ValueError, match=r"workdir .*/file/x: .*/file is a file; expected a folder"
+    ):
+        sweep.run(config, tmp_path / "file" / "x")
+
+
+def test_errors_are_one_line(tmp_path):
+    result = run_main("--config=configs/smoke.py", f"--workdir={tmp_path}", "--config.metrics=kn")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("error: metrics: metric 'kn' is unknown; did")
+    assert "Traceback" not in result.stderr
+    result = run_main("--config=configs/smoke.py", f"--workdir={tmp_path}", "--config.bits=4")
+    assert result.returncode == 1
+    assert "no field 'bits'; did you mean" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_interrupted_run_says_how_far_it_came(tmp_path):
+    seeds = ",".join(map(str, range(500)))
+    options = ["num_samples=8", "reference.num_images=8", "metrics=knn", "compression.bits=()"]
+    options += ["generators=dcgan", f"seeds={seeds}", "batch_size=8", "hash.num_tables=1"]
+    command = [sys.executable, "main.py", "--config=configs/smoke.py", f"--workdir={tmp_path}"]
+    command += [f"--config.{option}" for option in options]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not (tmp_path / "rows.jsonl").exists():
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate()[1]
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    done = len(store.read(tmp_path))
+    assert 0 < done < 500
+    last = said.splitlines()[-1]
+    assert last.startswith(f"stopped: {done} of 500 measurements are done; run the same command ag")
+
+
+def test_an_empty_work_folder_is_refused():
+    for arguments in (["--workdir="], ["--workdir=", "--dry_run"]):
+        result = run_main("--config=configs/smoke.py", *arguments)
+        assert result.returncode == 1
+        assert "error: --workdir is empty; expected the folder of the results" in result.stderr
+
+
+def test_a_strip_is_taken_from_as_many_batches_as_it_needs(tmp_path, caplog):
+    config = tiny(batch_size=3, num_columns=7, compression__bits=(4, 2))
+    config.compression.rules = ("params/to_image/kernel: skip",)
+    with caplog.at_level(logging.INFO, "absl"):
+        sweep.run(config, tmp_path / "run")
+    for row in store.read(tmp_path / "run"):
+        with Image.open(tmp_path / "run" / "samples" / f"{row['row_hash']}.png") as image:
+            assert image.size == (7 * 32, 32)
+    said = [record.getMessage() for record in caplog.records]
+    rule = "dcgan: rule 'params/to_image/kernel' applies to params/to_image/kernel"
+    assert [text for text in said if "applies to" in text] == [rule]
+
+
+def test_log_and_bars_are_silent_where_there_is_no_terminal(tmp_path):
+    for i in range(8):
+        Image.new("L", (32, 32), i).save(tmp_path / f"{i}.png")
+    options = ["num_samples=8", "reference.num_images=8", "metrics=knn", "compression.bits=4"]
+    options += ["generators=dcgan", f"reference.images={tmp_path}", "compression.layerwise=True"]
+    result = run_main(
+        "--config=configs/smoke.py",
+        f"--workdir={tmp_path / 'run'}",
+        *(f"--config.{option}" for option in options),
+    )
+    assert result.returncode == 0, result.stderr
+    for word in ("Unable to initialize backend", "Rule(", "applies to"):
+        assert word not in result.stderr
+    for word in ("measurements", "reading", "8/8"):
+        assert word not in result.stdout
+
+
+def test_own_images_and_features(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (8, 32, 32, 3), np.uint8)
+    (tmp_path / "folder").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / "folder" / f"{i}.png")
+    np.save(tmp_path / "real.npy", rng.standard_normal((12, 1280), np.float32))
+    np.save(tmp_path / "fake.npy", rng.standard_normal((9, 1280), np.float32))
+    config = tiny(
+        generators=(),
+        samples=(str(tmp_path / "folder"), str(tmp_path / "fake.npy")),
+        reference__features=str(tmp_path / "real.npy"),
+    )
+    sweep.run(config, tmp_path / "run")
+    folder, features = store.read(tmp_path / "run")
+    assert (folder["generator"], folder["m"], features["generator"], features["m"]) == (
+        "folder", 8, "fake", 9
+    )  # fmt: skip
+    assert "bytes" not in folder
+
+
+def test_equal_names_and_packed_files_say_what_they_are(workdir, tmp_path):
+    by_width = {row["bits"]: row for row in store.read(workdir) if row["generator"] == "dcgan"}
+    packed = tmp_path / "p.packed"
+    packed.write_bytes((workdir / "packed" / f"{by_width[2]['row_hash']}.packed").read_bytes())
+    sweep.run(tiny(generators=("dcgan", str(packed))), tmp_path / "run")
+    plain, compressed = store.read(tmp_path / "run")
+    assert (plain["generator"], compressed["generator"]) == ("dcgan", "p.packed")
+    assert compressed["bytes"] == packed.stat().st_size == by_width[2]["bytes"]
+    assert compressed["ratio"] == by_width[2]["ratio"] > 7
+    kept = tmp_path / "run" / "packed" / f"{compressed['row_hash']}.packed"
+    assert kept.read_bytes() == packed.read_bytes()
+    lines = (tmp_path / "run" / "table.md").read_text().splitlines()
+    widths = [line.split("|")[2].strip() for line in lines if "p.packed" in line]
+    assert widths == ["packed"]
+
+
+def test_a_report_has_what_the_last_run_asked_for(tmp_path):
+    """A checkpoint that changes in its place is measured again, and its old rows are not mixed."""
+    dcgan, path = generators.load("dcgan"), tmp_path / "own"
+    for scale in (1.0, 0.5):
+        params = jax.tree.map(lambda leaf, scale=scale: scale * leaf, dcgan.params)
+        checkpoints.save(path, dcgan.provenance | {"name": "own"}, params)
+        sweep.run(tiny(generators=(str(path),)), tmp_path / "run")
+    first, second = store.read(tmp_path / "run")
+    assert first["params"] != second["params"]
+    assert store.read_asked(tmp_path / "run") == [second]
+    with (tmp_path / "run" / "table.csv").open() as file:
+        assert [line["row_hash"] for line in csv.DictReader(file)] == [second["row_hash"]]
+    (tmp_path / "run" / "asked.json").write_text("{")
+    with pytest.raises(ValueError, match=r"asked\.json: not a JSON list of rows"):
+        store.read_asked(tmp_path / "run")
+
+
+def test_several_seeds_are_one_line(tmp_path, capsys):
+    sweep.run(tiny(seeds=(0, 1, 2)), tmp_path / "run")
+    assert "mean ± standard error of 3 seeds" in capsys.readouterr().out
+    recalls = np.array([row["knn_recall"] for row in store.read(tmp_path / "run")])
+    assert recalls.std() > 0
+    (line,) = (x for x in (tmp_path / "run" / "table.md").read_text().splitlines() if "dcgan" in x)
+    assert f"/ {recalls.mean():.3f}±{recalls.std(ddof=1) / 3**0.5:.3f} |" in line
+
+
+def test_layers_and_given_samples_in_one_run(tmp_path):
+    np.save(tmp_path / "fake.npy", np.random.default_rng(0).random((9, 1280), np.float32))
+    config = tiny(
+        compression__bits=(4,), compression__layerwise=True, samples=(str(tmp_path / "fake.npy"),)
+    )
+    sweep.run(config, tmp_path / "run")
+    assert (tmp_path / "run" / "layers_dcgan.png").exists()
+    assert not (tmp_path / "run" / "layers_fake.png").exists()
+
+
+def test_the_same_content_under_two_names_is_refused(workdir, tmp_path):
+    full = next(r for r in store.read(workdir) if r["generator"] == "dcgan" and not r["bits"])
+    same = str(workdir / "packed" / f"{full['row_hash']}.packed")
+    with pytest.raises(ValueError, match=r"^dcgan and .*\.packed have the same content"):
+        sweep.run(tiny(generators=("dcgan", same)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (np.full((12, 1280), np.nan, np.float32), r"real\.npy: row 0 holds NaN or Inf"),
+        (np.zeros((12, 7), np.float32), r"real\.npy: d = 7; the feature network has d = 1280"),
+        (
+            np.zeros((12, 4, 4), np.float32),
+            r"real\.npy: an array: float32 \(12, 4, 4\); expected float",
+        ),
+        (np.zeros((12, 1280), np.int32), r"real\.npy: an array: int32 .*; expected float features"),
+        (np.zeros((4, 1280), np.float32), r"num_images = 8: .* has 4, and .* needs at least 5$"),
+        (np.zeros((7, 1280), np.float32), r"num_images = 8: .* has 7, .*; the nearest is 7$"),
+        (
+            np.full((12, 1280), -1e60),
+            r"real\.npy: row 0 holds 1e\+60; expected magnitudes of float32",
+        ),
+    ],
+)
+def test_bad_reference_features(content, message, tmp_path):
+    np.save(tmp_path / "real.npy", content)
+    config = tiny(reference__features=str(tmp_path / "real.npy"))
+    with pytest.raises(ValueError, match=message):
+        sweep.run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_sources_are_errors_before_the_work_folder_exists(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "weights.pth").write_bytes(b"no weights")
+    (tmp_path / "text.npy").write_text("1 2 3")
+    sketch = {"metrics": ("lsh",), "reference__sketch": str(tmp_path / "empty")}
+    cases = [
+        ({"reference__images": str(tmp_path / "empty")}, ValueError, "no images"),
+        ({"generators": ("dcgam",)}, FileNotFoundError, "shipped generators: dcgan, sngan"),
+        (
+            {"features__name": "vgg16", "features__side": 224},
+            FileNotFoundError,
+            r"Say --config\.features\.weights=FILE",
+        ),
+        ({"features__weights": str(tmp_path / "no.pth")}, FileNotFoundError, "no such file"),
+        ({"features__weights": str(tmp_path / "weights.pth")}, ValueError, "sha256 is"),
+        ({"reference__features": str(tmp_path / "empty")}, ValueError, "empty: is a folder"),
+        (
+            {"reference__features": str(tmp_path / "text.npy")},
+            ValueError,
+            r"nor \.npy, \.npz or a zip",
+        ),
+        (sketch, ValueError, "empty: is a folder; expected the file reference.sketch"),
+        ({"reference__num_images": 20_000}, ValueError, "fashion_mnist has 10000"),
+        ({"samples": (str(tmp_path / "gone"),)}, FileNotFoundError, "no such folder or file"),
+    ]
+    for changes, error, message in cases:
+        with pytest.raises(error, match=message):
+            sweep.run(tiny(**changes), tmp_path / "run")
+    rule = ("params/up_9/kernel: skip",)
+    with pytest.raises(ValueError, match=r"up_9.*matches nothing.*nearest path is 'params/up_"):
+        sweep.run(tiny(compression__bits=(4,), compression__rules=rule), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,158 @@
+"""An image is a function of (key, index): not of the batch, nor of the number of devices."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lsh_gan import generators
+from lsh_gan.generators import latents, sampling
+
+PROGRAM = """
+import json, jax, numpy as np
+from lsh_gan import features, generators
+from lsh_gan.generators import sampling
+generator = generators.load("dcgan")
+images = np.concatenate(
+    list(sampling.sample(generator, generator.params, jax.random.key(0), 21, batch_size=8))
+)
+embedded = features.embed(features.load("efficientnet_lite0", side=32), images, batch_size=8)
+print(json.dumps([jax.device_count(), images.tolist(), np.asarray(embedded).tolist()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return generators.load("dcgan")
+
+
+def sample(generator, count, batch_size):
+    batches = sampling.sample(
+        generator, generator.params, jax.random.key(0), count, batch_size=batch_size
+    )
+    return np.concatenate(list(batches)).astype(int)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20, 21, 64])
+def test_batch_size_does_not_matter(generator, batch_size):
+    images = sample(generator, 21, batch_size)
+    assert images.shape == (21, 32, 32, 1)
+    # Rounding to 255 steps may fall either way where float32 sums differ in their last bit.
+    np.testing.assert_allclose(images, sample(generator, 21, 16), rtol=0, atol=1)
+
+
+def test_latents_are_standard_normal_and_do_not_depend_on_the_start():
+    key = jax.random.key(3)
+    z = latents.latents(key, 0, 2_000, 64)
+    np.testing.assert_array_equal(z[100:110], latents.latents(key, 100, 10, 64))
+    # Four standard errors of the mean and of the variance of 128,000 normal draws.
+    assert abs(float(z.mean())) < 4 / 128_000**0.5
+    assert abs(float(z.var()) - 1) < 4 * (2 / 128_000) ** 0.5
+
+
+def test_latents_of_biggan_deep_are_truncated_and_scaled():
+    """With statistics by truncation, as its authors draw them: psi times a normal cut at 2."""
+    options = {"latent_size": 64, "blocks": [[8, True]], "base_channels": 8, "num_classes": 3}
+    deep = generators.abstract("deep", "biggan_deep", {**options, "statistics_rows": 51})
+    key = jax.random.key(5)
+    z, classes = deep.draw(key, 0, 1_000, truncation_psi=0.5)
+    assert float(jnp.abs(z).max()) <= 1
+    # The variance of a normal cut at ±2 is 0.7737; its fourth moment 1.416 makes the standard error
+    # of 64,000 draws 0.0036 (0.0009 after scaling by 0.5 squared); four of them.
+    assert abs(float(z.var()) - 0.25 * 0.7737) < 0.0036
+    np.testing.assert_array_equal(z[10:14], deep.draw(key, 10, 4, truncation_psi=0.5)[0])
+    np.testing.assert_array_equal(2 * z, deep.draw(key, 0, 1_000)[0])
+    assert set(np.unique(classes)) == {0, 1, 2}
+    plain = generators.abstract("plain", "biggan_deep", options)
+    assert float(jnp.abs(plain.draw(key, 0, 1_000)[0]).max()) > 2
+
+
+def test_a_later_start_gives_the_later_images(generator):
+    key, params = jax.random.key(0), generator.params
+    (later,) = sampling.sample(generator, params, key, 4, batch_size=4, start=8)
+    # Rounding to 255 steps may fall either way where float32 sums differ in their last bit.
+    np.testing.assert_allclose(later.astype(int), sample(generator, 12, 12)[8:], rtol=0, atol=1)
+
+
+def test_truncation_reaches_the_generator(generator):
+    options = {"latent_size": 4, "w_size": 4, "channels": [4, 4], "mapping_layers": 1}
+    module = generators.build("stylegan2", options)
+    key = jax.random.key(0)
+    params = module.init(key, jnp.zeros((1, 4)))
+    style = generators.Generator("tiny", "stylegan2", module, params, 8, 3, {})
+
+    def images(psi):
+        batches = sampling.sample(style, params, key, 2, batch_size=2, truncation_psi=psi)
+        return next(batches).astype(int)
+
+    # At 0 every image is that of the mean w.
+    assert np.abs(images(0.0)[0] - images(0.0)[1]).max() == 0
+    assert np.abs(images(1.0)[0] - images(1.0)[1]).max() > 0
+    with pytest.raises(ValueError, match="'dcgan' takes no truncation_psi"):
+        next(sampling.sample(generator, generator.params, key, 2, batch_size=2, truncation_psi=0.5))
+
+
+def test_conditional_generators_get_uniform_classes():
+    key = jax.random.key(0)
+    drawn = np.asarray(latents.labels(key, 0, 4_000, 10))
+    np.testing.assert_array_equal(drawn[50:60], latents.labels(key, 50, 10, 10))
+    # Pearson's statistic of 10 equal classes: below 33.7 but for one draw in 10,000.
+    assert ((np.bincount(drawn, minlength=10) - 400) ** 2 / 400).sum() < 33.7
+    options = {"latent_size": 8, "base_channels": 8, "channels": [8, 4, 4], "num_classes": 10}
+    module = generators.build("sngan", options)
+    params = module.init(key, jnp.zeros((1, 8)), labels=jnp.zeros(1, jnp.int32))
+    conditional = generators.Generator("tiny", "sngan", module, params, 32, 1, {})
+    images = np.concatenate(list(sampling.sample(conditional, params, key, 6, batch_size=4)))
+    assert images.shape == (6, 32, 32, 1)
+
+
+def test_rounding_to_uint8():
+    values = jnp.array([-2.0, -1.0, -0.999, 0.0, 0.999, 1.0, 2.0])
+    assert sampling.to_uint8(values).tolist() == [0, 0, 0, 128, 255, 255, 255]
+
+
+def test_nan_names_the_image(generator):
+    bad = jax.tree.map(lambda x: x, generator.params)
+    bad["batch_stats"]["norm_0"]["mean"] = jnp.full_like(
+        bad["batch_stats"]["norm_0"]["mean"], jnp.nan
+    )
+    with pytest.raises(ValueError, match="dcgan: image 0 holds NaN or Inf"):
+        list(sampling.sample(generator, bad, jax.random.key(0), 4, batch_size=4))
+
+
+def test_the_batch_that_is_chosen_suits_any_number_of_devices():
+    program = (
+        "import numpy as np; from lsh_gan import features\n"
+        "network = features.load('efficientnet_lite0', side=32)\n"
+        "print(features.embed(network, np.zeros((5, 32, 32, 1), np.uint8)).shape)"
+    )
+    flags = "--xla_force_host_platform_device_count=3"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True
+    )
+    assert result.stdout.strip() == "(5, 1280)"
+
+
+def test_four_devices_give_what_one_gives():
+    outputs = []
+    for devices in (1, 4):
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+        result = subprocess.run(
+            [sys.executable, "-c", PROGRAM], env=environment, check=True, capture_output=True
+        )
+        count, images, embedded = json.loads(result.stdout)
+        assert count == devices
+        outputs.append((np.array(images), np.array(embedded)))
+    (images, embedded), (images_4, embedded_4) = outputs
+    np.testing.assert_allclose(images_4, images, rtol=0, atol=1)
+    # Equal images embed within 1e-5 of the largest feature; see `features.embed`.
+    same = (images == images_4).all(axis=(1, 2, 3))
+    assert same.mean() > 0.5
+    np.testing.assert_allclose(embedded_4[same], embedded[same], rtol=0, atol=1e-5 * embedded.max())

@@ -1,0 +1,79 @@
+"""Tables as people and other programs read them."""
+
+import pytest
+from rich.table import Table
+
+from lsh_gan.results.labels import distinct, print_and_save, print_table, width_label
+
+
+def test_a_row_of_markdown_is_one_line(tmp_path, capsys):
+    table = Table("setting", "scores", title="a title")
+    table.add_row("best uniform width that keeps the share " * 5, "0.744/0.460")
+    table.add_row("full", "1.000/1.000")
+    print_and_save(tmp_path / "table.md", table)
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert len(lines) == 4  # head, rule, two rows
+    assert all(line.startswith("|") and line.count("|") == 3 for line in lines)
+    assert "a title" in capsys.readouterr().out
+
+
+def test_a_caption_is_no_row_of_markdown(tmp_path):
+    table = Table("setting", "scores", caption="reference: fashion_mnist")
+    table.add_row("full", "1.000/1.000")
+    print_and_save(tmp_path / "table.md", table)
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert lines[-2:] == ["", "reference: fashion_mnist"]
+    assert len(lines) == 5
+
+
+def test_a_narrow_terminal_breaks_no_word_and_hides_no_number(capsys, monkeypatch):
+    table = Table()
+    table.add_column("generator", overflow="fold")
+    table.add_column("grid", overflow="fold")
+    table.add_column("scores", no_wrap=True)
+    table.add_row("dcgan", "per_channel, symmetric", "0.744 / 0.460")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "20")
+    print_table(table)
+    shown = capsys.readouterr().out
+    for text in ("generator", "dcgan", "per_channel,", "symmetric", "0.744 / 0.460"):
+        assert text in shown
+    assert "per_channel, symmetric" not in shown  # lines are broken where they can be
+
+
+def test_a_table_that_goes_to_a_file_has_one_line_a_row(tmp_path, capsys):
+    table = Table(*(f"column {i}" for i in range(9)))
+    table.add_row(*("per_channel, symmetric" for _ in range(9)))
+    print_and_save(tmp_path / "table.md", table)
+    assert capsys.readouterr().out.count("per_channel, symmetric") == 9
+
+
+@pytest.mark.parametrize(
+    ("names", "paths", "expected"),
+    [
+        (["dcgan", "sngan"], ["a/x", "b/x"], ["dcgan", "sngan"]),
+        (["dcgan", "dcgan", "sngan"], ["dcgan", "p.packed", "x"], ["dcgan", "p.packed", "sngan"]),
+        (["fake", "fake"], ["fake.npy", "b/fake.npy"], ["fake.npy", "b_fake.npy"]),
+        (["f", "f", "f"], ["/a/c/f", "/b/c/f", "/b/d/f"], ["a_c_f", "b_c_f", "b_d_f"]),
+    ],
+)
+def test_equal_names_are_told_apart_by_their_paths(names, paths, expected):
+    assert distinct(names, paths) == expected
+
+
+def test_paths_that_tell_nothing_apart_are_refused():
+    with pytest.raises(ValueError, match="names of a/f, /a/f clash"):
+        distinct(["f", "f"], ["a/f", "/a/f"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"bits": 4}, "4"),
+        ({"bits": None}, "full"),
+        ({"bits": None, "packed": True}, "packed"),
+        ({"bits": None, "samples": "hash"}, "–"),
+    ],
+)
+def test_widths_are_called_what_they_are(fields, expected):
+    assert width_label(fields) == expected

@@ -1,0 +1,115 @@
+"""Damage of single layers from rows, and the files of a sweep over layers."""
+
+import csv
+
+import jax
+import pytest
+from matplotlib import pyplot as plt
+from rich.table import Table
+from tiny_generators import TINY
+
+from lsh_gan import generators
+from lsh_gan.generators.checkpoints import path_of
+from lsh_gan.generators.order import network_order
+from lsh_gan.results import layer_report
+
+
+def row(bits, layer=None, seed=0, precision=0.8, recall=0.6, sqnr=20.0, granularity="per_channel"):
+    found = {
+        "row_hash": f"{bits}{layer}{seed}",
+        "granularity": granularity if bits else None,
+        "scheme": "symmetric" if bits else None,
+        "generator": "known",
+        "bits": bits,
+        "seed": seed,
+        "clipping": "mse" if bits else None,
+        "lsh_precision": precision,
+        "lsh_recall": recall,
+        "tensors": [],
+    }
+    if layer:
+        found["layer"] = layer
+        found["tensors"] = [
+            {
+                "path": layer, "shape": [3, 4], "bits": bits, "clipping": "mse", "alpha": 0.5,
+                "share_clipped": 0.01, "sqnr_db": sqnr, "bytes": 6,
+            }
+        ]  # fmt: skip
+    return found
+
+
+ROWS = [
+    row(None),
+    row(None, seed=1, precision=0.7),
+    row(4, "params/a/kernel", recall=0.5),
+    row(4, "params/a/kernel", seed=1, precision=0.5, recall=0.6),
+    row(2, "params/b/kernel", precision=0.9, sqnr=None),
+]
+
+
+def test_drops_are_means_over_seeds_against_full_precision_of_the_same_seed():
+    first, second = layer_report.find_damages(ROWS, ["lsh"])
+    assert (first.layer, first.setting) == ("params/a/kernel", "4 bits, mse clipping")
+    assert first.drops["lsh_precision"] == pytest.approx((0.0 + 0.2) / 2)
+    assert first.drops["lsh_recall"] == pytest.approx((0.1 + 0.0) / 2)
+    assert second.drops["lsh_precision"] == pytest.approx(-0.1)
+
+
+def test_grids_are_kept_apart():
+    rows = [
+        row(None, precision=0.9),
+        row(4, "params/a/kernel", precision=0.8),
+        row(4, "params/a/kernel", precision=0.2, sqnr=9.0, granularity="per_tensor"),
+    ]
+    first, second = layer_report.find_damages(rows, ["lsh"])
+    assert (first.grid, second.grid) == ("per_channel, symmetric", "per_tensor, symmetric")
+    assert first.setting == "4 bits, mse clipping, per_channel symmetric"
+    drops = [damage.drops["lsh_precision"] for damage in (first, second)]
+    assert drops == [pytest.approx(0.1), pytest.approx(0.7)]
+    assert (first.tensor["sqnr_db"], second.tensor["sqnr_db"]) == (20.0, 9.0)
+
+
+def test_table_plot_and_tensors(tmp_path, capsys):
+    layer_report.write(tmp_path, ROWS, ["lsh"], Table("generator"))
+    printed = capsys.readouterr().out
+    for text in ("params/a/kernel", "+0.100 / +0.050", "-0.100 / +0.000", "3×4", "20.0"):
+        assert text in printed
+        assert text in (tmp_path / "layers.md").read_text()
+    assert (tmp_path / "layers_known.png").stat().st_size > 5_000
+    layer_report.write_csv(tmp_path / "tensors.csv", ROWS)
+    with (tmp_path / "tensors.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["path"] for line in lines] == ["params/a/kernel"] * 2 + ["params/b/kernel"]
+    assert lines[0]["sqnr_db"] == "20.0"
+
+
+DCGAN = {"family": "dcgan", "options": {"latent_size": 4, "channels": [8, 4, 2]}}
+
+
+def test_layers_are_in_the_order_of_the_network():
+    layers = [f"params/{name}/kernel" for name in ("project", "to_image", "up_0", "up_1")]
+    measured = [row(None), *(row(bits, layer) | DCGAN for layer in layers for bits in (4, 2))]
+    damages = layer_report.find_damages(measured, ["lsh"])
+    found = [damage.layer.split("/")[1] for damage in damages]
+    assert found[::2] == found[1::2] == ["project", "up_0", "up_1", "to_image"]
+    assert [damage.bits for damage in damages] == ["4", "2"] * 4
+
+
+@pytest.mark.parametrize("family", TINY)
+def test_every_parameter_has_its_place_in_the_network(family):
+    order = network_order(family, TINY[family])
+    leaves = jax.tree_util.tree_leaves_with_path(
+        generators.abstract("x", family, TINY[family]).params
+    )
+    assert sorted(order) == sorted(path_of(keys) for keys, _ in leaves)
+    last = "conv_transpose_4" if family == "sequential" else "to_image"
+    assert last in [path for path in order if path.startswith("params/")][-1]
+
+
+def test_bars_of_one_length_are_drops_of_one_size():
+    measured = [row(None), row(4, "params/a/kernel", precision=0.1, recall=0.55)]
+    figure = layer_report.plot(layer_report.find_damages(measured, ["lsh"]), "lsh")
+    _, precision, recall = figure.axes
+    assert precision.get_xlim() == recall.get_xlim()
+    assert precision.get_xlim()[1] > 0.7
+    plt.close(figure)

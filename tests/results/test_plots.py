@@ -1,0 +1,109 @@
+"""What plots of a sweep show, read from the drawn figures."""
+
+import statistics
+
+import pytest
+from matplotlib import pyplot as plt
+
+from lsh_gan.results import plots
+
+METHODS = ("none", "mse", "percentile", "std", "kl", "aciq", "minmax", "laplace")
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    """Closes the figures of a test."""
+    yield
+    plt.close("all")
+
+
+def row(bits=None, clipping="mse", granularity="per_channel", seed=0, score=0.5, **fields):
+    """A row of one metric; precision is the score, recall is half of it."""
+    return {
+        "generator": "known", "bits": bits, "clipping": bits and clipping, "seed": seed,
+        "granularity": bits and granularity, "scheme": bits and "symmetric",
+        "bytes": 1_000 * (bits or 32), "lsh_precision": score, "lsh_recall": score / 2,
+        "lsh_precision_ceiling": 0.9, "lsh_recall_ceiling": 0.8, **fields,
+    }  # fmt: skip
+
+
+def sweep_of(num_settings):
+    """Full precision and two widths of each setting."""
+    grids = ("per_channel", "per_tensor")
+    settings = [(method, grid) for grid in grids for method in METHODS][:num_settings]
+    return [row(), *(row(bits, *setting) for setting in settings for bits in (4, 2))]
+
+
+def names_of(figure):
+    """The texts of the legend of a figure."""
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def draw(kind, measured):
+    """The figure of a kind, laid out."""
+    figure = getattr(plots, kind)(measured, ["lsh"])
+    figure.draw_without_rendering()
+    return figure
+
+
+@pytest.mark.parametrize("kind", ["plot_against_bits", "plot_tradeoff", "plot_size"])
+def test_every_setting_looks_different(kind):
+    figure = draw(kind, sweep_of(16))
+    lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}
+    assert len(looks) == len(lines) == (32 if kind == "plot_against_bits" else 16)
+    assert len(set(names_of(figure))) >= 16
+
+
+@pytest.mark.parametrize("kind", ["plot_against_bits", "plot_tradeoff", "plot_size"])
+def test_a_long_legend_leaves_the_axes_their_height(kind):
+    heights = []
+    for count in (1, 16):
+        figure = draw(kind, sweep_of(count))
+        heights.append(figure.axes[0].get_window_extent().height / figure.dpi)
+    assert heights[1] > 0.9 * heights[0] > 1.5
+
+
+def test_axes_are_named_and_one_seed_has_no_bars():
+    figure = draw("plot_against_bits", sweep_of(2))
+    assert figure.axes[0].get_ylabel() == "precision, recall"
+    assert not figure.axes[0].collections
+    assert names_of(figure) == ["precision", "recall", "no clipping", "mse clipping"]
+
+
+def test_packed_files_are_not_called_full_precision():
+    packed = row(packed=True) | {"generator": "small"}
+    assert names_of(draw("plot_tradeoff", [packed])) == ["packed"]
+    assert names_of(draw("plot_tradeoff", [row(), packed])) == ["full precision", "packed"]
+
+
+def test_bars_are_the_standard_errors_of_the_table():
+    scores = (0.3, 0.4, 0.8)
+    measured = [row(bits, seed=i, score=s) for bits in (None, 4) for i, s in enumerate(scores)]
+    figure = draw("plot_against_bits", measured)
+    precision, _ = figure.axes[0].containers
+    (bars,) = precision.lines[2]
+    heights = [segment[1, 1] - segment[0, 1] for segment in bars.get_segments()]
+    assert heights == pytest.approx([2 * statistics.stdev(scores) / 3**0.5] * 2)
+    title = figure.legends[0].get_title().get_text()
+    assert title == "means of 3 seeds, bars: their standard error"
+
+
+@pytest.mark.parametrize("kind", ["plot_tradeoff", "plot_size"])
+def test_labels_of_widths_lie_on_no_line_and_on_no_other_label(kind):
+    scores = {None: 0.8, 8: 0.79, 7: 0.78, 6: 0.81, 5: 0.7, 4: 0.6, 3: 0.4, 2: 0.1}
+    measured = [
+        row(bits, clipping, score=score * factor)
+        for clipping, factor in (("none", 1.0), ("mse", 0.9), ("kl", 0.93))
+        for bits, score in scores.items()
+        if bits or clipping == "none"
+    ]
+    figure = draw(kind, measured)
+    (axis,) = figure.axes
+    boxes = [text.get_window_extent() for text in axis.texts]
+    assert {text.get_text() for text in axis.texts} >= {"full", "2"}
+    for number, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:number])
+        for line in axis.lines:
+            path = axis.transData.transform_path(line.get_path())
+            assert not path.intersects_bbox(box, filled=False)

@@ -1,0 +1,118 @@
+"""The work folder keeps what is finished and nothing else."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lsh_gan.results import report, store
+
+
+def row(i, **fields):
+    return dict.fromkeys(store.FIELDS) | {"row_hash": str(i), **fields}
+
+
+def test_rows_come_back_in_order(tmp_path):
+    for i in range(3):
+        store.append(tmp_path, row(i))
+    assert store.read(tmp_path) == [row(0), row(1), row(2)]
+
+
+def test_rows_that_were_measured_twice_count_once(tmp_path):
+    for i, seconds in ((0, {"knn": 1.0}), (1, None), (0, {"knn": 2.0})):
+        store.append(tmp_path, row(i, seconds=seconds))
+    assert store.read(tmp_path) == [row(0, seconds={"knn": 1.0}), row(1)]
+
+
+@pytest.mark.parametrize("length", [*range(1, 12), -1])
+def test_a_line_cut_by_a_kill_is_dropped_and_then_overwritten(tmp_path, length):
+    store.append(tmp_path, row(0))
+    whole = (tmp_path / "rows.jsonl").read_bytes()
+    cut = json.dumps(row(1)).encode()[:length]
+    (tmp_path / "rows.jsonl").write_bytes(whole + cut)
+    assert store.read(tmp_path) == [row(0)]
+    store.append(tmp_path, row(2))
+    assert store.read(tmp_path) == [row(0), row(2)]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"i": ', "not JSON"),
+        (b'{"i": "\xff"}', "not JSON .*can't decode byte 0xff"),
+        (b"[1]", "holds a list; expected a row"),
+        (b'{"a": 1}', "no row, it lacks the field 'row_hash'"),
+    ],
+)
+def test_damage_in_the_middle_is_an_error(tmp_path, line, message):
+    whole = json.dumps(row(0)).encode()
+    (tmp_path / "rows.jsonl").write_bytes(whole + b"\n" + line + b"\n" + whole + b"\n")
+    with pytest.raises(ValueError, match=rf"rows\.jsonl:2: {message}"):
+        store.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "config.json: holds a list; expected a configuration"),
+        ("{}", "config.json: lacks the field 'metrics'"),
+        ('{"metrics": ["knn"]}', "rows.jsonl: row 0 lacks 'knn_precision'"),
+        ('{"search": {"share": 0.9}}', "is the inside of a search; report "),
+        ('{"metrics": ["kn"]}', "config.json: metric 'kn' is unknown; did you mean 'knn'"),
+    ],
+)
+def test_a_report_of_damaged_files_is_one_line(tmp_path, capsys, content, message):
+    (tmp_path / "config.json").write_text(content)
+    store.append(tmp_path, row(0))
+    assert report.main([str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_one_run_at_a_time(tmp_path):
+    with (
+        store.locked(tmp_path / "run"),
+        pytest.raises(ValueError, match=r"run: another run is measuring there; wait"),
+        store.locked(tmp_path / "run"),
+    ):
+        pass
+    with store.locked(tmp_path / "run"):
+        pass
+
+
+def test_folders_that_cannot_be_made():
+    with (
+        pytest.raises(ValueError, match=r"/dev/null/x: cannot be written"),
+        store.locked(Path("/dev/null/x")),
+    ):
+        pass
+
+
+def test_nan_is_never_written(tmp_path):
+    with pytest.raises(ValueError, match="Out of range float"):
+        store.append(tmp_path, {"precision": float("nan")})
+    assert store.read(tmp_path) == []
+
+
+def test_folder_of_another_configuration(tmp_path):
+    store.open_workdir(tmp_path / "run", {"k": 3, "hash": {"bits": (4, 5)}})
+    store.open_workdir(tmp_path / "run", {"k": 3, "hash": {"bits": (4, 5)}})
+    with pytest.raises(ValueError, match=r"hash\.bits is \[4, 5\] there and \[4\] here"):
+        store.open_workdir(tmp_path / "run", {"k": 3, "hash": {"bits": (4,)}})
+    with pytest.raises(ValueError, match=r"k is 3 there and None here"):
+        store.open_workdir(tmp_path / "run", {"hash": {"bits": (4, 5)}})
+
+
+def test_workdir_that_is_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ValueError, match=r"file is a file; expected a folder"),
+        store.locked(tmp_path / "file"),
+    ):
+        pass
+
+
+def test_hash_does_not_depend_on_the_order_of_keys():
+    assert store.hash_of({"a": 1, "b": [2]}) == store.hash_of({"b": [2], "a": 1})
+    assert store.hash_of({"a": 1}) != store.hash_of({"a": 2})
