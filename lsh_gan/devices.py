@@ -1,11 +1,13 @@
 """The devices: the only module that knows how many there are, and of what kind."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 
@@ -26,7 +28,12 @@ def count() -> int:
 
 
 def share(
-    run: Callable, *arrays: Any, in_specs: Any, out_specs: Any, join: Callable = lambda x: x
+    run: Callable,
+    *arrays: Any,
+    in_specs: Any,
+    out_specs: Any,
+    join: Callable = lambda x: x,
+    local: bool = False,
 ) -> Any:
     """Runs a function on the only device, or on all of them, each with its part of the arrays.
 
@@ -36,15 +43,17 @@ def share(
         in_specs: How the arrays are laid over the axis 'data'; see `jax.shard_map`.
         out_specs: How the results are.
         join: Makes one result of those of all devices, by a collective over 'data'.
+        local: Whether only the devices of this host take part.
     """
-    if count() == 1:
+    over = mesh(local=local)
+    if over.size == 1:
         return run(*arrays)
 
     def run_part(*parts):
         return join(run(*parts))
 
     options = {"in_specs": in_specs, "out_specs": out_specs, "check_vma": False}
-    return jax.shard_map(run_part, mesh=mesh(), **options)(*arrays)
+    return jax.shard_map(run_part, mesh=over, **options)(*arrays)
 
 
 def replicate(tree: Any, *, local: bool = False) -> Any:
@@ -76,3 +85,31 @@ def pad_rows(array: Any, multiple: int = 1, *, axis: int = 0, fill: int = 0) -> 
         widths = [(0, missing if i == axis else 0) for i in range(array.ndim)]
         array = xp.pad(array, widths, constant_values=fill)
     return split(array, axis=axis)
+
+
+def process_share(steps: int) -> range:
+    """The steps of this process: as many as of each other one, so the last may pass the end."""
+    each = -(-steps // jax.process_count())
+    return range(jax.process_index() * each, (jax.process_index() + 1) * each)
+
+
+def gather_rows(rows: jax.Array) -> jax.Array:
+    """Joins the rows of all processes, in their order, on each of them; all have equally many."""
+    if jax.process_count() == 1:
+        return rows
+    return jnp.asarray(multihost_utils.process_allgather(np.asarray(rows), tiled=True))
+
+
+def from_first(value: Any) -> Any:
+    """The JSON value that process 0 holds, on every process."""
+    if jax.process_count() == 1:
+        return value
+    text = json.dumps(value).encode()
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    padded = np.frombuffer(text.ljust(size)[:size], np.uint8)
+    return json.loads(multihost_utils.broadcast_one_to_all(padded).tobytes())
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return jax.process_index() == 0

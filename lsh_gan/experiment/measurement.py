@@ -3,7 +3,7 @@
 import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,13 +13,14 @@ import numpy as np
 from PIL import Image
 
 import lsh_gan
-from lsh_gan import compression, features
+from lsh_gan import compression, devices
 from lsh_gan.compression import CompressionReport, GeneratorSpec
 from lsh_gan.compression.files import file_bytes
 from lsh_gan.experiment.evaluators import Score
 from lsh_gan.experiment.reference import Samples
+from lsh_gan.experiment.step import embed_samples
 from lsh_gan.features import FeatureNetwork
-from lsh_gan.generators import Generator, sampling
+from lsh_gan.generators import Generator
 from lsh_gan.results import store
 from lsh_gan.results.store import Row
 
@@ -109,16 +110,29 @@ def measure(
     row = {"generator": task.name, **_spec_fields(task.spec), "seed": task.seed}
     if task.layer:
         row["layer"] = task.layer
-    batch_size = config.features.batch_size or None
     if task.samples is not None:
+        batch_size = config.features.batch_size or None
         row["samples_taken"] = task.samples.taken
         generated = task.samples.embed(network, batch_size=batch_size, progress=advance)
     else:
         params, size = _compress(task, config, workdir)
         row |= size
         clock.lap("compress")
-        images = _sample(task, params, config, workdir)
-        generated = features.embed(network, images, batch_size=batch_size, progress=advance)
+        generated, images = embed_samples(
+            task.generator,
+            params,
+            network,
+            jax.random.key(task.seed),
+            config.num_samples,
+            batch_size=config.batch_size,
+            truncation_psi=config.truncation_psi,
+            keep=min(config.num_columns, config.num_samples) if task.keep else 0,
+            progress=advance,
+        )
+        if task.keep and devices.is_first():
+            strip = np.concatenate(list(images), axis=1)
+            image = Image.fromarray(strip[..., 0] if strip.shape[-1] == 1 else strip)
+            image.save(workdir / SAMPLES_FOLDER / f"{task.row_hash}.png")
     jax.block_until_ready(generated)
     clock.lap("sample_and_embed")
     for name, score in scores.items():
@@ -168,7 +182,7 @@ def _compress(task: Task, config: Any, workdir: Path) -> tuple[Any, dict[str, An
     inputs = (None, None)
     if task.spec.needs_latents:
         key = jax.random.fold_in(jax.random.key(task.seed), CALIBRATION_FOLD)
-        inputs = generator.draw(key, 0, config.compression.num_calibration)
+        inputs = generator.draw(key, np.arange(config.compression.num_calibration, dtype=np.uint32))
     packed, report = compression.pack_generator(
         generator.module,
         generator.params,
@@ -207,29 +221,6 @@ def _tensor_fields(report: CompressionReport) -> list[dict[str, Any]]:
         for tensor in report.tensors
         if tensor.bits is not None
     ]
-
-
-def _sample(task: Task, params: Any, config: Any, workdir: Path) -> Iterator[np.ndarray]:
-    """Yields the generated images and keeps the first ones as a strip, one file a row."""
-    key = jax.random.key(task.seed)
-    batches = sampling.sample(
-        task.generator,
-        params,
-        key,
-        config.num_samples,
-        batch_size=config.batch_size,
-        truncation_psi=config.truncation_psi,
-    )
-    wanted = min(config.num_columns, config.num_samples) if task.keep else 0
-    first: list[np.ndarray] = []
-    for batch in batches:
-        if len(first) < wanted:
-            first.extend(batch[: wanted - len(first)])
-            if len(first) == wanted:
-                strip = np.concatenate(first, axis=1)
-                image = Image.fromarray(strip[..., 0] if strip.shape[-1] == 1 else strip)
-                image.save(workdir / SAMPLES_FOLDER / f"{task.row_hash}.png")
-        yield batch
 
 
 def _score_fields(metric: str, result: NamedTuple) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-from lsh_gan import features
 from lsh_gan.experiment import recipes
+from lsh_gan.experiment.step import embed_samples
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator, sampling
 
@@ -49,17 +49,19 @@ class OwnSamples:
         batch_size: int | None = None,
         progress: Callable[[int], Any] | None = None,
     ) -> jax.Array:
-        """Returns features, float32 `[n, d]`, on the device; arguments as `features.embed`."""
-        images = sampling.sample(
+        """Returns features, float32 `[n, d]`; arguments as `features.embed`."""
+        features, _ = embed_samples(
             self.generator,
             self.generator.params,
+            network,
             jax.random.key(self.seed),
             self.count,
             batch_size=self.batch_size,
             truncation_psi=self.truncation_psi,
             start=self.start,
+            progress=progress or (lambda count: None),
         )
-        return features.embed(network, images, batch_size=batch_size, progress=progress)
+        return features
 
     def __len__(self) -> int:
         return self.count

@@ -231,7 +231,7 @@ def embed(
     """
     if batch_size is None:
         count = jax.local_device_count()
-        batch_size = -(-(_CPU_BATCH if on_cpu() else _DEVICE_BATCH) // count) * count
+        batch_size = -(-part_size() // count) * count
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size is {batch_size!r}; expected an integer of at least 1.")
     parts = []
@@ -246,6 +246,11 @@ def embed(
     if not finite.all():
         raise ValueError(f"row {int(np.argmin(finite))} of the features holds NaN or Inf.")
     return features
+
+
+def part_size() -> int:
+    """How many images are embedded at a time where nothing else is asked for."""
+    return _CPU_BATCH if on_cpu() else _DEVICE_BATCH
 
 
 def _batches(images: Any, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:

@@ -94,9 +94,9 @@ class Generator:
         return getattr(self.module, "num_classes", 0)
 
     def draw(
-        self, key: jax.Array, start: int, count: int, *, truncation_psi: float = 1.0
+        self, key: jax.Array, index: jax.Array, *, truncation_psi: float = 1.0
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Draws inputs as this generator's authors do, number `start .. start + count - 1`.
+        """Draws the inputs of an index as this generator's authors do.
 
         Latents are standard normal. Where statistics are stored by truncation (BigGAN-deep of
         Hugging Face) they are truncation_psi times a normal truncated to [-2, 2]. Everywhere else
@@ -104,22 +104,21 @@ class Generator:
 
         Args:
             key: From `jax.random.key`; input i is a function of (key, i).
-            start: Number of the first input.
-            count: Number of inputs.
+            index: Numbers of the inputs, uint32 `[n]`.
             truncation_psi: In [0, 1].
 
         Returns:
-            Latents, float32 `[count, latent_size]`, and uniformly drawn classes, int32 `[count]`,
-            or None for an unconditional generator.
+            Latents, float32 `[n, latent_size]`, and uniformly drawn classes, int32 `[n]`, or None
+            for an unconditional generator.
         """
         if getattr(self.module, "statistics_rows", 0):
             bound = latents.TRUNCATION_BOUND
-            z = latents.latents(key, start, count, self.latent_size, bound=bound) * truncation_psi
+            z = latents.latents(key, index, self.latent_size, bound=bound) * truncation_psi
         else:
-            z = latents.latents(key, start, count, self.latent_size)
+            z = latents.latents(key, index, self.latent_size)
         if not self.num_classes:
             return z, None
-        return z, latents.labels(key, start, count, self.num_classes)
+        return z, latents.labels(key, index, self.num_classes)
 
     def __call__(
         self,

@@ -21,16 +21,16 @@ def to_uint8(images: jax.Array) -> jax.Array:
     return jnp.round(jnp.clip(images * 127.5 + 127.5, 0, 255)).astype(jnp.uint8)
 
 
-@partial(jax.jit, static_argnums=(0, 4))
-def _images(
-    generator: Generator,
-    params: Any,
-    z: jax.Array,
-    classes: jax.Array | None,
-    truncation_psi: float,
+def images_of(
+    generator: Generator, params: Any, key: jax.Array, index: jax.Array, truncation_psi: float
 ) -> tuple[jax.Array, jax.Array]:
+    """Returns the images of an index `[n]`: uint8 `[n, h, w, c]`, and whether each was finite."""
+    z, classes = generator.draw(key, index, truncation_psi=truncation_psi)
     images = generator(params, z, labels=classes, truncation_psi=truncation_psi)
     return to_uint8(images), jnp.isfinite(images).all(axis=(1, 2, 3))
+
+
+_images_of = jax.jit(images_of, static_argnums=(0, 4))
 
 
 def image_shape(
@@ -41,13 +41,10 @@ def image_shape(
     Raises:
         ValueError: The generator does not take this truncation.
     """
-
-    def images(key: jax.Array, params: Any) -> tuple[jax.Array, jax.Array]:
-        z, classes = generator.draw(key, 0, count, truncation_psi=truncation_psi)
-        return _images(generator, params, z, classes, truncation_psi)
-
     key = jax.eval_shape(jax.random.key, 0)
-    return jax.eval_shape(images, key, generator.params)[0].shape
+    index = jax.ShapeDtypeStruct((count,), jnp.uint32)
+    images = partial(images_of, generator, truncation_psi=truncation_psi)
+    return jax.eval_shape(images, generator.params, key, index)[0].shape
 
 
 def sample(
@@ -82,13 +79,14 @@ def sample(
             truncation.
     """
     params = devices.replicate(params, local=True)
-    part = part_size(generator, batch_size)
+    count_here = jax.local_device_count()
+    part = part_size(generator, batch_size // count_here) * count_here
     for batch in range(0, count, batch_size):
         parts = []
         for first in range(batch, min(batch + batch_size, count), part):
-            inputs = generator.draw(key, start + first, part, truncation_psi=truncation_psi)
-            z, classes = (x if x is None else devices.split(x, local=True) for x in inputs)
-            images, finite = _images(generator, params, z, classes, truncation_psi)
+            index = np.arange(start + first, start + first + part, dtype=np.uint32)
+            index = devices.split(index, local=True)
+            images, finite = _images_of(generator, params, key, index, truncation_psi)
             finite = np.asarray(finite)[: count - first]
             if not finite.all():
                 index = start + first + int(np.argmin(finite))
@@ -98,17 +96,15 @@ def sample(
 
 
 def part_size(generator: Generator, batch_size: int) -> int:
-    """How many images are computed at a time: all, but on a CPU what suits its caches.
+    """How many images a device computes at a time: all, but on a CPU what suits its caches.
 
     There the memory of large batches is also asked anew of the system for every batch, which takes
     up to a fifth of the time.
     """
     if not on_cpu():
         return batch_size
-    count = jax.local_device_count()
-    wanted = max(_CPU_BYTES // _largest_activation(generator), _CPU_IMAGES) * count
-    divisors = (n for n in range(count, batch_size + 1, count) if batch_size % n == 0)
-    return max((n for n in divisors if n <= wanted), default=batch_size)
+    wanted = max(_CPU_BYTES // _largest_activation(generator), _CPU_IMAGES)
+    return max(n for n in range(1, min(wanted, batch_size) + 1) if batch_size % n == 0)
 
 
 @lru_cache(maxsize=8)

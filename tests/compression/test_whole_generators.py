@@ -142,7 +142,7 @@ def everything(bits=4, activation_bits=8):
 
 
 def packed_of(generator, spec):
-    z, labels = generator.draw(jax.random.key(5), 0, 12)
+    z, labels = generator.draw(jax.random.key(5), jnp.arange(12))
     return pack_generator(
         generator.module,
         generator.params,
@@ -242,7 +242,7 @@ def test_corrections_change_what_they_name_and_nothing_else():
 
 def test_statistics_by_truncation_keep_all_rows_but_that_of_no_truncation():
     generator = make("biggan_deep")
-    z, labels = generator.draw(jax.random.key(5), 0, 12)
+    z, labels = generator.draw(jax.random.key(5), jnp.arange(12))
     changed = compression.reestimate_batch_norms(
         generator.module, generator.params, z, labels=labels
     )
@@ -256,7 +256,7 @@ def test_statistics_by_truncation_keep_all_rows_but_that_of_no_truncation():
 
 def test_labels_decide_what_calibration_sees():
     generator = make("biggan")
-    z, _ = generator.draw(jax.random.key(5), 0, 12)
+    z, _ = generator.draw(jax.random.key(5), jnp.arange(12))
     spec = CompressionSpec(bits=8, granularity="per_tensor", scheme="affine")
     found = [
         activations.calibrate(
@@ -296,7 +296,7 @@ def test_a_sweep_over_16_widths_compiles_once(compilations):
     module = build("dcgan", options)
     variables = jax.jit(module.init)(jax.random.key(0), jnp.ones((1, 3)))
     generator = Generator("tiny", "dcgan", module, variables, 16, 1, {"options": options})
-    z, _ = generator.draw(jax.random.key(5), 0, 8)
+    z, _ = generator.draw(jax.random.key(5), jnp.arange(8))
 
     def sweep(widths):
         before = len(compilations), sampling._images._cache_size()

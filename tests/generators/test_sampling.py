@@ -48,8 +48,8 @@ def test_batch_size_does_not_matter(generator, batch_size):
 
 def test_latents_are_standard_normal_and_do_not_depend_on_the_start():
     key = jax.random.key(3)
-    z = latents.latents(key, 0, 2_000, 64)
-    np.testing.assert_array_equal(z[100:110], latents.latents(key, 100, 10, 64))
+    z = latents.latents(key, jnp.arange(2_000), 64)
+    np.testing.assert_array_equal(z[100:110], latents.latents(key, jnp.arange(100, 110), 64))
     # Four standard errors of the mean and of the variance of 128,000 normal draws.
     assert abs(float(z.mean())) < 4 / 128_000**0.5
     assert abs(float(z.var()) - 1) < 4 * (2 / 128_000) ** 0.5
@@ -60,16 +60,18 @@ def test_latents_of_biggan_deep_are_truncated_and_scaled():
     options = {"latent_size": 64, "blocks": [[8, True]], "base_channels": 8, "num_classes": 3}
     deep = generators.abstract("deep", "biggan_deep", {**options, "statistics_rows": 51})
     key = jax.random.key(5)
-    z, classes = deep.draw(key, 0, 1_000, truncation_psi=0.5)
+    z, classes = deep.draw(key, jnp.arange(1_000), truncation_psi=0.5)
     assert float(jnp.abs(z).max()) <= 1
     # The variance of a normal cut at ±2 is 0.7737; its fourth moment 1.416 makes the standard error
     # of 64,000 draws 0.0036 (0.0009 after scaling by 0.5 squared); four of them.
     assert abs(float(z.var()) - 0.25 * 0.7737) < 0.0036
-    np.testing.assert_array_equal(z[10:14], deep.draw(key, 10, 4, truncation_psi=0.5)[0])
-    np.testing.assert_array_equal(2 * z, deep.draw(key, 0, 1_000)[0])
+    np.testing.assert_array_equal(
+        z[10:14], deep.draw(key, jnp.arange(10, 14), truncation_psi=0.5)[0]
+    )
+    np.testing.assert_array_equal(2 * z, deep.draw(key, jnp.arange(1_000))[0])
     assert set(np.unique(classes)) == {0, 1, 2}
     plain = generators.abstract("plain", "biggan_deep", options)
-    assert float(jnp.abs(plain.draw(key, 0, 1_000)[0]).max()) > 2
+    assert float(jnp.abs(plain.draw(key, jnp.arange(1_000))[0]).max()) > 2
 
 
 def test_a_later_start_gives_the_later_images(generator):
@@ -99,8 +101,8 @@ def test_truncation_reaches_the_generator(generator):
 
 def test_conditional_generators_get_uniform_classes():
     key = jax.random.key(0)
-    drawn = np.asarray(latents.labels(key, 0, 4_000, 10))
-    np.testing.assert_array_equal(drawn[50:60], latents.labels(key, 50, 10, 10))
+    drawn = np.asarray(latents.labels(key, jnp.arange(4_000), 10))
+    np.testing.assert_array_equal(drawn[50:60], latents.labels(key, jnp.arange(50, 60), 10))
     # Pearson's statistic of 10 equal classes: below 33.7 but for one draw in 10,000.
     assert ((np.bincount(drawn, minlength=10) - 400) ** 2 / 400).sum() < 33.7
     options = {"latent_size": 8, "base_channels": 8, "channels": [8, 4, 4], "num_classes": 10}

@@ -1,0 +1,37 @@
+"""One compiled step a batch gives what sampling and embedding one after the other give."""
+
+import jax
+import numpy as np
+import pytest
+
+from lsh_gan import features, generators
+from lsh_gan.experiment import step
+from lsh_gan.generators import sampling
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return generators.load("dcgan"), features.load("efficientnet_lite0", side=32)
+
+
+@pytest.mark.parametrize("batch_size", [8, 21])
+def test_features_are_those_of_the_images(parts, batch_size):
+    generator, network = parts
+    key, done = jax.random.key(3), []
+    options = {"batch_size": batch_size, "start": 5}
+    found, images = step.embed_samples(
+        generator, generator.params, network, key, 21, **options, keep=10, progress=done.append
+    )
+    drawn = np.concatenate(list(sampling.sample(generator, generator.params, key, 21, **options)))
+    np.testing.assert_array_equal(images, drawn[:10])
+    expected = np.asarray(features.embed(network, drawn))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * expected.max())
+    assert sum(done) == 21
+
+
+def test_what_is_not_finite_is_named(parts):
+    generator, network = parts
+    bad = jax.tree.map(lambda x: x, generator.params)
+    bad["batch_stats"]["norm_0"]["mean"] = bad["batch_stats"]["norm_0"]["mean"] * np.nan
+    with pytest.raises(ValueError, match="dcgan: image 2 holds NaN or Inf"):
+        step.embed_samples(generator, bad, network, jax.random.key(0), 3, batch_size=4, start=2)
