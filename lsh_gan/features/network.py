@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsh_gan import devices, tensor_files
+from lsh_gan import devices
 from lsh_gan.devices import on_cpu
 from lsh_gan.errors import choose, nearest
 from lsh_gan.features.registry import FEATURES, FeatureSpec
@@ -179,7 +179,7 @@ def _file_sha256(path: Path) -> str:
 
 def _read_variables(spec: FeatureSpec, path: Path) -> Any:
     """Reads and converts the weights, and compares them with what the module expects."""
-    state = tensor_files.state_dict(tensor_files.read(path))
+    state = spec.read(path)
     try:
         variables = spec.convert(state)
     except KeyError as error:

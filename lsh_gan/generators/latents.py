@@ -1,5 +1,6 @@
 """Inputs of generators as endless sequences: element i is a function of (key, i) alone."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -29,7 +30,14 @@ def latents(
         draw = partial(jax.random.normal, shape=(latent_size,))
     else:
         draw = partial(jax.random.truncated_normal, lower=-bound, upper=bound, shape=(latent_size,))
-    return jax.vmap(lambda k: draw(k))(_keys(key, start, count))
+    return draw_each(key, start, count, lambda k: draw(k))
+
+
+def draw_each(
+    key: jax.Array, start: int, count: int, draw: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    """Draws elements `start .. start + count - 1` by a function of one key: `[count, ...]`."""
+    return jax.vmap(draw)(_keys(key, start, count))
 
 
 def labels(key: jax.Array, start: int, count: int, num_classes: int) -> jax.Array:
