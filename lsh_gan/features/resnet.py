@@ -85,14 +85,21 @@ def convert(state: dict) -> dict:
 
     Returns:
         Variables of `ThinResNet50`.
+
+    Raises:
+        KeyError: A tensor is missing.
     """
+    names = ["1"]
+    for stage, blocks in enumerate(_BLOCKS):
+        names.append(f"stage{stage}_block0_proj_shortcut")
+        for block in range(blocks):
+            names += [f"stage{stage}_block{block}_branch2{part}" for part in "abc"]
     params = {
-        name.removesuffix(".weight"): {
-            "kernel": weight.transpose(2, 3, 1, 0).astype(np.float32),
-            "bias": state[name.replace(".weight", ".bias")].astype(np.float32),
+        name: {
+            "kernel": state[f"{name}.weight"].transpose(2, 3, 1, 0).astype(np.float32),
+            "bias": state[f"{name}.bias"].astype(np.float32),
         }
-        for name, weight in state.items()
-        if name.endswith(".weight")
+        for name in names
     }
     params["1"]["kernel"] = params["1"]["kernel"][:, :, ::-1].copy()
     return {"params": params}
