@@ -1,3 +1,15 @@
 """Evaluate post-training compression of GAN generators by precision and recall."""
 
+from importlib import import_module
+from typing import Any
+
 __version__ = "0.1.0"
+__all__ = ["Generator", "evaluate"]
+
+_HOMES = {"Generator": "lsh_gan.generators", "evaluate": "lsh_gan.experiment.evaluate"}
+
+
+def __getattr__(name: str) -> Any:  # so that a part can be imported without all the others
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -52,7 +52,7 @@ def test_efficientnet_matches_original_at_224(golden, photo):
 
 def test_efficientnet_stem_matches_original(golden, network):
     x = (nhwc(golden.inputs["x64"]).astype(np.float32) - 127) / 128
-    module = efficientnet.EfficientNetLite0()
+    module = efficientnet.EfficientNetLite()
     apply = jax.jit(
         lambda variables, x: module.apply(
             variables,

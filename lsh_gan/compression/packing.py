@@ -25,9 +25,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from flax.core import FrozenDict
 
 from lsh_gan.compression.quantization import Grid, num_levels
-from lsh_gan.compression.rules import Params, TensorPlan
+from lsh_gan.compression.rules import Params, TensorPlan, join, path_of
 from lsh_gan.compression.spec import CompressionSpec
 from lsh_gan.compression.tree import QuantizedTensor, dequantize_tensor, quantize_tree
 
@@ -167,8 +168,11 @@ def _pack_tensor(plan, leaf: jax.Array, quantized: QuantizedTensor | None) -> Pa
 
 def empty_subtrees(params: Params) -> tuple[tuple[str, ...], ...]:
     """Paths of empty dicts, which a list of tensors alone would lose."""
+    if not isinstance(params, dict | FrozenDict):
+        return ()
     flat = traverse_util.flatten_dict(params, keep_empty_nodes=True)
-    return tuple(path for path, leaf in flat.items() if leaf is traverse_util.empty_node)
+    empty = (path for path, leaf in flat.items() if leaf is traverse_util.empty_node)
+    return tuple(tuple(map(str, path)) for path in empty)
 
 
 def pack(
@@ -181,7 +185,7 @@ def pack(
     """Compresses a parameter tree into bit-packed codes.
 
     Args:
-        params: Nested dicts of floating arrays.
+        params: A tree of floating arrays.
         spec: The compression; `bits=None` keeps float32 values.
         channel_axes: Path pattern -> output axis, as the generator declares it; default -1.
         metadata: JSON values stored with the tree.
@@ -220,8 +224,31 @@ def _unpack_tensor(tensor: PackedTensor) -> jax.Array:
     )
 
 
-def unpack(packed: PackedTree) -> dict[str, Any]:
-    """The parameter tree of a packed tree: nested dicts of float32 arrays."""
+def unpack(packed: PackedTree, *, like: Any = None) -> Any:
+    """The parameter tree of a packed tree.
+
+    Args:
+        packed: The packed tree.
+        like: A tree of the same paths, for parameters that are not nested dicts; leaves may be
+            shapes.
+
+    Returns:
+        Float32 arrays in nested dicts, or in a tree like `like`.
+
+    Raises:
+        ValueError: `like` has another path or shape (the first one).
+    """
+    if like is not None:
+        known = {tensor.layout.path: tensor for tensor in packed.tensors}
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
+        for keys, leaf in leaves:
+            tensor = known.get(path_of(keys))
+            if tensor is None or tensor.layout.shape != tuple(leaf.shape):
+                found = tensor.layout.shape if tensor else "nothing"
+                raise ValueError(
+                    f"{join(path_of(keys))}: the packed tree has {found}; expected {leaf.shape}"
+                )
+        return treedef.unflatten([_unpack_tensor(known[path_of(keys)]) for keys, _ in leaves])
     flat = {tensor.layout.path: _unpack_tensor(tensor) for tensor in packed.tensors}
     flat.update(dict.fromkeys(packed.empty, traverse_util.empty_node))
     return traverse_util.unflatten_dict(flat)

@@ -44,16 +44,23 @@ class GeneratorSpec:
         return bool(self.activations or self.correct_biases or self.reestimate_batch_norms)
 
 
-def check_corrections(plans: list[TensorPlan], spec: GeneratorSpec) -> None:
-    """Checks that no tensor is both quantized and corrected.
+def check_corrections(module: Any, plans: list[TensorPlan], spec: GeneratorSpec) -> None:
+    """Checks that what is done to a generator beside its weights can be done.
 
     Args:
+        module: The generator.
         plans: What happens to the tensors.
         spec: What is done to the generator.
 
     Raises:
-        ValueError: A rule quantizes a bias or statistic that a correction would replace by float32.
+        ValueError: A rule quantizes a bias or statistic that a correction would replace by float32;
+            or layers have to be found in a generator that is no Linen module.
     """
+    if spec.needs_latents and not isinstance(module, nn.Module):
+        raise ValueError(
+            "activation_bits, correct_biases and reestimate_batch_norms find layers in Flax Linen "
+            f"modules; this generator is a {type(module).__name__}: expected weights alone"
+        )
     for plan in plans:
         corrections = {
             "correct_biases": spec.correct_biases and plan.path[-1] == "bias",
@@ -68,7 +75,7 @@ def check_corrections(plans: list[TensorPlan], spec: GeneratorSpec) -> None:
 
 
 def pack_generator(
-    module: nn.Module,
+    module: Any,
     variables: Params,
     spec: GeneratorSpec,
     *,
@@ -83,7 +90,7 @@ def pack_generator(
     re-estimated before biases are corrected, because they move the means that biases put right.
 
     Args:
-        module: The generator.
+        module: The generator, a Linen module if `spec.needs_latents`.
         variables: Its variables in full precision; activation ranges among them are left out.
         spec: What to do.
         latents: float32 `[n, latent_size]`, a few hundred, not those that are judged later; needed
@@ -99,8 +106,9 @@ def pack_generator(
         ValueError, TypeError: As `compress`, `calibrate` and `check_corrections`.
     """
     # Ranges of a generator that was packed with some belong to that compression, not to this one.
-    variables = {name: tree for name, tree in variables.items() if name != COLLECTION}
-    check_corrections(plan_tensors(flatten(variables)[0], spec.weights, channel_axes), spec)
+    if isinstance(module, nn.Module):
+        variables = {name: tree for name, tree in variables.items() if name != COLLECTION}
+    check_corrections(module, plan_tensors(flatten(variables)[0], spec.weights, channel_axes), spec)
     quantized, _ = quantize_tree(variables, spec.weights, channel_axes)
     empty = empty_subtrees(variables)
     packed = pack_quantized(quantized, empty, metadata)

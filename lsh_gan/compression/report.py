@@ -25,6 +25,7 @@ class TensorReport(NamedTuple):
         clipping, granularity, scheme: As in `CompressionSpec`.
         channel_axis: Output axis, counted from 0.
         alpha: float32 `[groups, channels]` (`[1, 1]` per tensor), clipping thresholds.
+            This and the two below are None of parameters that are traced.
         share_clipped: Share of values beyond their threshold, 0 to 1.
         sqnr_db: Signal to quantization noise ratio in dB; inf where nothing was lost.
         pruned: Share of exact zeros, where they made "symmetric" give way to "affine"; else 0.
@@ -86,36 +87,44 @@ def _tensor_report(
     if quantized is None:
         return kept
     spec = plan.spec
-    return kept._replace(
+    kept = kept._replace(
         clipping=spec.clipping,
         granularity=spec.granularity,
         scheme=spec.scheme,
         channel_axis=plan.channel_axis,
+        pruned=plan.pruned,
+    )
+    if isinstance(quantized.alpha, jax.core.Tracer):
+        return kept
+    return kept._replace(
         alpha=np.asarray(quantized.alpha)[:, 0],
         share_clipped=float(
             np.asarray(quantized.num_clipped, np.float64).sum() / quantized.codes.size
         ),
         sqnr_db=_sqnr_db(quantized),
-        pruned=plan.pruned,
     )
 
 
 def compress(
     params: Params, spec: CompressionSpec, *, channel_axes: Mapping[str, int] | None = None
 ) -> tuple[Any, CompressionReport]:
-    """Rounds a parameter tree onto quantization grids.
+    """Rounds a parameter tree onto quantization grids; may be jitted (`spec` static).
+
+    Under `jit` values are not known: NaN is not refused, pruned tensors keep a symmetric grid, and
+    the report has sizes alone.
 
     Args:
-        params: Nested dicts of floating arrays: `params`, or whole variables with statistics.
+        params: Any tree of floating arrays: parameters, or whole variables with statistics. Paths
+            are its keys, attributes, and numbers in lists, joined by "/".
         spec: The compression; `bits=None` returns the tree unchanged.
         channel_axes: Path pattern -> output axis, as the generator declares it; default -1 (every
-            Flax kernel). First match wins.
+            Flax kernel). First match wins; the report says which it was.
 
     Returns:
         The same tree with float32 arrays, each quantized one on its grid, and the report.
 
     Raises:
-        TypeError: A leaf that is not a floating array, or a container that is not a dict.
+        TypeError: A leaf that is not a floating array, or no tree but one array.
         ValueError: NaN or Inf (path and index), an empty tree, a rule that matches nothing, a group
             size that does not divide, a width given but nothing to quantize, or a threshold of 0.
     """
@@ -143,20 +152,22 @@ def report_quantized(
     return CompressionReport(tuple(reports), file_bytes(layouts, empty, {}), 4 * size, size)
 
 
-_COLUMNS = ("tensor", "shape", "bits", "alpha", "clipped", "SQNR dB", "bytes")
+_COLUMNS = ("tensor", "shape", "axis", "bits", "alpha", "clipped", "SQNR dB", "bytes")
 
 
 def _cells(tensor: TensorReport) -> tuple[str, ...]:
     shape, size = "x".join(map(str, tensor.shape)), f"{tensor.bytes:,}"
     if tensor.bits is None:
-        return tensor.path, shape, "float32", "", "", "", size
+        return tensor.path, shape, "", "float32", "", "", "", size
+    where = tensor.path, shape, str(tensor.channel_axis), str(tensor.bits)
+    if tensor.alpha is None:
+        return *where, "", "", "", size
     alpha, clipped = float(np.median(tensor.alpha)), tensor.share_clipped
-    numbers = (str(tensor.bits), f"{alpha:.4g}", f"{clipped:.3%}", f"{tensor.sqnr_db:.1f}")
-    return tensor.path, shape, *numbers, size
+    return *where, f"{alpha:.4g}", f"{clipped:.3%}", f"{tensor.sqnr_db:.1f}", size
 
 
 def format_report(report: CompressionReport) -> str:
-    """The report as a text table: a line a tensor (alpha: its median), what is pruned, totals."""
+    """The report as a text table: a line a tensor (axis: of output channels; alpha: its median)."""
     rows = [_COLUMNS, *(_cells(tensor) for tensor in report.tensors)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [

@@ -14,8 +14,9 @@ from lsh_gan.compression.quantization import fan_in
 from lsh_gan.compression.spec import CompressionSpec, Rule
 from lsh_gan.errors import nearest
 
-Params = Mapping[str, Any]
+Params = Any  # a tree of arrays; of whole variables nested dicts
 DEFAULT_CHANNEL_AXIS = -1
+KERNELS = ("kernel", "weight", "w")  # as Flax, Equinox and torch, and Haiku call them
 LARGEST = 1e30  # of a value: sums and reciprocals stay within float32
 PRUNED = 0.1  # share of exact zeros from which on a grid with a level at 0 loses less
 
@@ -47,21 +48,24 @@ def flatten(params: Params) -> tuple[list[tuple[tuple[str, ...], jax.Array]], An
     """Leaves with their paths as float32 arrays, and the tree definition.
 
     Raises:
-        TypeError: A container that is not a dict with string keys, or a leaf that is not floating.
+        TypeError: One array in place of a tree, or a leaf that is not floating.
         ValueError: An empty tree, an empty leaf, or NaN, Inf or a value beyond 1e30 in a leaf.
+        Values are not looked at while a program is traced.
     """
     leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
     if not leaves:
         raise ValueError("the parameter tree holds no arrays.")
-    return [(_path(keys), _leaf(join(_path(keys)), leaf)) for keys, leaf in leaves], treedef
+    if jax.tree_util.treedef_is_leaf(treedef):
+        raise TypeError("the parameters are one array or object; expected a tree of arrays.")
+    return [(path_of(keys), _leaf(join(path_of(keys)), leaf)) for keys, leaf in leaves], treedef
 
 
-def _path(keys) -> tuple[str, ...]:
-    names = tuple(getattr(key, "key", None) for key in keys)
-    if not names or not all(isinstance(name, str) for name in names):
-        where = jax.tree_util.keystr(keys) or "the root"
-        raise TypeError(f"parameters must be nested dicts with string keys, not so at {where}.")
-    return names
+def path_of(keys: tuple) -> tuple[str, ...]:
+    """The names along a key path of `jax.tree_util`: keys, attributes, and numbers in lists."""
+    names = tuple(jax.tree_util.keystr((key,), simple=True) for key in keys)
+    # Variables of NNX hold their array as an attribute of this name.
+    of_variable = len(keys) > 1 and keys[-1] == jax.tree_util.GetAttrKey("value")
+    return names[:-1] if of_variable else names
 
 
 def _leaf(name: str, leaf: Any) -> jax.Array:
@@ -72,6 +76,8 @@ def _leaf(name: str, leaf: Any) -> jax.Array:
     if leaf.size == 0:
         raise ValueError(f"{name}: the array of shape {tuple(leaf.shape)} is empty.")
     leaf = jnp.asarray(leaf, jnp.float32)
+    if isinstance(leaf, jax.core.Tracer):
+        return leaf
     finite = np.isfinite(np.asarray(leaf))
     if not finite.all():
         index = tuple(int(i) for i in np.argwhere(~finite)[0])
@@ -82,9 +88,16 @@ def _leaf(name: str, leaf: Any) -> jax.Array:
     return leaf
 
 
-def is_kernel(path: tuple[str, ...], leaf: jax.Array) -> bool:
-    """The default rule: convolution and dense kernels."""
-    return path[-1] == "kernel" and leaf.ndim >= 2
+def are_kernels(leaves: list[tuple[tuple[str, ...], jax.Array]]) -> list[bool]:
+    """The default rule: arrays of two axes or more that have the first name of `KERNELS` there is.
+
+    In a tree without any of the names it is all arrays of two axes or more.
+    """
+    for name in KERNELS:
+        found = [path[-1] == name and leaf.ndim >= 2 for path, leaf in leaves]
+        if any(found):
+            return found
+    return [leaf.ndim >= 2 for _, leaf in leaves]
 
 
 def resolve(
@@ -180,8 +193,9 @@ def _check_granularity(name: str, leaf: jax.Array, plan: TensorPlan) -> None:
 
 
 def _zeros(leaf: Any) -> float:
-    """The share of exact zeros; 0 of a shape without values."""
-    return 0.0 if isinstance(leaf, jax.ShapeDtypeStruct) else float(np.mean(np.asarray(leaf) == 0))
+    """The share of exact zeros; 0 where there are no values, or none yet."""
+    unknown = isinstance(leaf, jax.ShapeDtypeStruct | jax.core.Tracer)
+    return 0.0 if unknown else float(np.mean(np.asarray(leaf) == 0))
 
 
 def plan_tensors(
@@ -199,7 +213,7 @@ def plan_tensors(
             size that does not divide, or a width asked for when nothing would be quantized.
     """
     names = [join(path) for path, _ in leaves]
-    resolved = resolve(names, spec, [is_kernel(*leaf) for leaf in leaves])
+    resolved = resolve(names, spec, are_kernels(leaves))
     chosen = {rule.pattern for rule in spec.rules if rule.scheme is not None}
     plans = []
     for name, (path, leaf), (own_spec, rule) in zip(names, leaves, resolved, strict=True):
@@ -214,7 +228,7 @@ def plan_tensors(
     if spec.bits is not None and all(plan.spec.bits is None for plan in plans):
         raise ValueError(
             f"bits = {spec.bits} but no tensor would be quantized: none of the {len(names)} paths"
-            f" (such as {names[0]!r}) ends with 'kernel' or matches a rule that sets bits."
+            f" (such as {names[0]!r}) has two axes or matches a rule that sets bits."
         )
     return plans
 

@@ -69,7 +69,8 @@ class CompressionSpec:
         percentile: For clipping "percentile": α is this percentile of |w|, in (0, 100].
         num_stds: For clipping "std": α is this many standard deviations, above 0.
         rules: Overrides by path; tensors that no rule matches follow the default: kernels (last key
-            "kernel", two axes or more) are quantized, all else stays float32.
+            "kernel", or where none is called so "weight", or "w"; two axes or more) are quantized,
+            all else stays float32. In a tree without such names all of two axes or more are.
 
     Raises:
         ValueError: A field outside its range or an unknown name; the message gives the nearest.

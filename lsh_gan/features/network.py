@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lsh_gan import devices, tensor_files
+from lsh_gan import devices
 from lsh_gan.devices import on_cpu
 from lsh_gan.errors import choose, nearest
 from lsh_gan.features.registry import FEATURES, FeatureSpec
@@ -23,6 +23,7 @@ GIVEN = "given"  # name of a network of which nothing is known but its features
 _SMALLEST_SIDE = 32
 _CPU_BATCH = 32  # activations of more images fall out of the caches
 _DEVICE_BATCH = 256
+_IN_FLIGHT = 2  # batches that are on their way while the next one is decoded
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +180,7 @@ def _file_sha256(path: Path) -> str:
 
 def _read_variables(spec: FeatureSpec, path: Path) -> Any:
     """Reads and converts the weights, and compares them with what the module expects."""
-    state = tensor_files.state_dict(tensor_files.read(path))
+    state = spec.read(path)
     try:
         variables = spec.convert(state)
     except KeyError as error:
@@ -237,6 +238,8 @@ def embed(
     parts = []
     for batch, count in _batches(images, batch_size):
         parts.append(network(devices.split(batch, local=True))[:count])
+        if len(parts) > _IN_FLIGHT:  # or batches would wait in memory for the device
+            jax.block_until_ready(parts[-1 - _IN_FLIGHT])
         if progress is not None:
             progress(count)
     if not parts:

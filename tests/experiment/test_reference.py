@@ -325,7 +325,10 @@ def test_n_images_are_drawn_before_they_are_decoded(held, tmp_path, monkeypatch)
     config = settings.resolve(tiny(reference__images=str(tmp_path), reference__seed=3))
     opened = reference.open_reference(config)
     network = features.load("efficientnet_lite0", side=32)
+    decoded = []
+    monkeypatch.setattr(Image.Image, "convert", lambda image, mode: decoded.append(1) or image)
     found = reference.load_reference(config, network, opened)
+    assert len(decoded) == 80
     order = np.random.default_rng(3).permutation(90)
     for part, rows_of_part in ((found.first, order[:40]), (found.second, order[40:80])):
         expected = pixels[np.sort(rows_of_part), ..., None]

@@ -1,0 +1,244 @@
+"""Scores of two sets of images or features in Python, by the same steps as a run."""
+
+import dataclasses
+import html
+import itertools
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_collections
+import numpy as np
+
+from configs import default
+from lsh_gan import datasets, features
+from lsh_gan.datasets import Source
+from lsh_gan.experiment import image_sizes, settings
+from lsh_gan.experiment.reference import (
+    check_count,
+    decoding_of,
+    load_network,
+    load_reference,
+    load_samples,
+)
+from lsh_gan.features.network import check_images
+from lsh_gan.results.labels import DISTANCES, TITLES
+
+_COLUMNS = ("", "precision", "of at most", "recall", "of at most")
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Evaluation:
+    """Scores of generated samples against real ones; prints as a table.
+
+    Attributes:
+        scores: By name of the metric; `PrecisionRecall`, or a distance.
+        n: Number of real samples.
+        m: Number of generated samples.
+        d: Number of features.
+        k: Neighbours that define a radius.
+        features: Name of the feature network, or "given".
+        real: What was taken of the real ones.
+        generated: What was taken of the generated ones.
+    """
+
+    scores: dict[str, NamedTuple]
+    n: int
+    m: int
+    d: int
+    k: int
+    features: str
+    real: str
+    generated: str
+
+    def __getitem__(self, metric: str) -> NamedTuple:
+        return self.scores[metric]
+
+    def _cells(self) -> Iterator[tuple[str, ...]]:
+        for name, score in self.scores.items():
+            if name in DISTANCES:
+                yield TITLES[name], f"{score.distance:.4g}", "", "", ""
+                continue
+            cells = [TITLES[name]]
+            for side in ("precision", "recall"):
+                value, stderr, ceiling = (
+                    getattr(score, side + part) for part in ("", "_stderr", "_ceiling")
+                )
+                cells.append(f"{value:.3f} ± {stderr:.3f}")
+                cells.append("–" if ceiling is None else f"{ceiling:.3f}")
+            yield tuple(cells)
+
+    def _caption(self) -> str:
+        return (
+            f"n = {self.n:,} real ({self.real}), m = {self.m:,} generated ({self.generated}), "
+            f"d = {self.d}, k = {self.k}, features: {self.features}; ± is one standard error"
+        )
+
+    def __repr__(self) -> str:
+        rows = [_COLUMNS, *self._cells()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+            for row in rows
+        ]
+        return "\n".join([*lines, self._caption()])
+
+    def _repr_html_(self) -> str:
+        def row(cells: Iterable[str], tag: str) -> str:
+            inside = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
+            return f"<tr>{inside}</tr>"
+
+        body = "".join(row(cells, "td") for cells in self._cells())
+        caption = f"<caption>{html.escape(self._caption())}</caption>"
+        return f"<table>{caption}{row(_COLUMNS, 'th')}{body}</table>"
+
+
+def evaluate(
+    real: Any,
+    generated: Any,
+    *,
+    metrics: str | Sequence[str] = ("knn", "lsh_knn", "lsh"),
+    features: str = "efficientnet_lite0",
+    features_side: int = 64,
+    weights: str = "",
+    k: int = 3,
+    num_images: int = 0,
+    resize: int = 0,
+    seed: int = 0,
+    config: ml_collections.ConfigDict | None = None,
+) -> Evaluation:
+    """Scores generated samples against real ones.
+
+    Each side is one of: a path that `datasets.open_source` knows (a folder or zip of images, .npz,
+    .npy, an idx file, or a shipped set); an array of images, uint8 `[n, h, w]` or `[n, h, w, c]`,
+    or of features, floating `[n, d]`; or an iterable of batches of either, which is gone through
+    once. Features on both sides are compared as they are, whatever made them.
+
+    Args:
+        real: The reference.
+        generated: What is judged; all of it.
+        metrics: Of knn, lsh_knn, lsh, kid, fid.
+        features: Name of the feature network, a key of `lsh_gan.features.FEATURES`.
+        features_side: Its input side in pixels.
+        weights: Its weight file; "" takes the one of the installed package.
+        k: Neighbours that define a radius.
+        num_images: n, how many of the real ones are drawn; 0 takes as many as are generated, or all
+            if there are fewer. Where 2n are there, the next n give the ceilings.
+        resize: Crops and resizes images of files to this side; 0 leaves them.
+        seed: Of the draw.
+        config: All other options, as `configs/default.py` makes them.
+
+    Raises:
+        FileNotFoundError: No such path or weight file.
+        ValueError, TypeError: Samples that are unfit, of different sizes or too few, or a bad
+            option.
+
+    Example::
+
+        >>> import numpy as np, lsh_gan
+        >>> x = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+        >>> result = lsh_gan.evaluate(x[:40], x[40:], metrics=("knn",))
+        >>> result["knn"].n, result["knn"].m
+        (20, 20)
+    """
+    config = ml_collections.ConfigDict(config) if config else default.get_config()
+    config.metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    config.k = k
+    config.features.name, config.features.weights = features, weights
+    config.features.side = features_side
+    config.reference.side, config.reference.seed = resize, seed
+    config.generators, config.samples = (), ("generated",)
+    sides = [_open(x, name, config) for x, name in ((real, "real"), (generated, "generated"))]
+    kinds = [side.kind for side in sides]
+    # Where features are on both sides no network is needed, and none is loaded.
+    config.reference[kinds[0]] = "real"
+    config.reference.num_images = 0
+    if kinds == ["features", "features"]:
+        config.features.name = "given"
+        config.reference.images = ""
+    checked = settings.resolve(config)
+    _check_sizes(*sides)
+    network = load_network(checked, sides)
+    sides = [_embedded(side, network, checked) for side in sides]
+    real, generated = sides
+    samples = load_samples(checked, generated)
+    config.reference.num_images = num_images or min(len(real), len(generated))
+    checked = settings.resolve(config)
+    check_count(checked, real)
+    image_sizes.check_colours("generated", samples.images, real.image_shape)
+    reference = load_reference(checked, network, real)
+    with tempfile.TemporaryDirectory() as folder:
+        scores = reference.fit(checked, network, Path(folder), lambda count: None)
+        embedded = samples.embed(network, batch_size=checked.features.batch_size or None)
+        found = {name: score(embedded) for name, score in scores.items()}
+    return Evaluation(
+        found, len(reference), len(samples), network.dim, k, network.name, real.taken,
+        generated.taken,
+    )  # fmt: skip
+
+
+def _open(x: Any, name: str, config: Any) -> Source:
+    """A source of what was given; of an iterable with n = 0, since nobody knows yet."""
+    if isinstance(x, str | Path):
+        return datasets.open_source(x, ("images", "features"), decoding_of(config))
+    if hasattr(x, "shape"):
+        array = _checked(x, name)
+        kind = _kind(array)
+        size = array.shape[1:3] if kind == "images" else None
+
+        def read(rows: np.ndarray) -> Iterator[np.ndarray]:
+            for start in range(0, len(rows), datasets.BATCH):
+                yield np.ascontiguousarray(array[rows[start : start + datasets.BATCH]])
+
+        return Source(name, kind, array.shape, "an array", size, read)
+    batches = iter(x)
+    first = next(batches, None)
+    if first is None:
+        raise ValueError(f"{name}: there are no batches; expected arrays of images or features")
+    first = _checked(first, name)
+    shape = (0, *first.shape[1:])
+    batches = itertools.chain([first], (_checked(batch, name) for batch in batches))
+    return Source(name, _kind(first), shape, "batches", None, lambda rows: batches)
+
+
+def _kind(array: np.ndarray) -> str:
+    return "images" if array.dtype == np.uint8 else "features"
+
+
+def _checked(x: Any, name: str) -> np.ndarray:
+    """Uint8 images `[n, h, w, c]` or finite float32 features `[n, d]`, as a NumPy array."""
+    x = np.asarray(x)
+    if x.ndim == 2 and np.issubdtype(x.dtype, np.floating):
+        x = x.astype(np.float32, copy=False)
+        finite = np.isfinite(x).all(axis=1)
+        if not finite.all():
+            raise ValueError(f"{name}: row {int(np.argmin(finite))} holds NaN or Inf")
+        return x
+    x = x[..., None] if x.ndim == 3 else x
+    try:
+        check_images(x)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error} Features are floating [n, d].") from None
+    return x
+
+
+def _check_sizes(real: Source, generated: Source) -> None:
+    if real.kind == generated.kind == "images" and real.shape[1:3] != generated.shape[1:3]:
+        sizes = ["×".join(map(str, side.shape[1:3])) for side in (real, generated)]
+        raise ValueError(
+            f"{real.path} has images of {sizes[0]} pixels and {generated.path} of {sizes[1]}; "
+            f"expected one size: resize={min(real.shape[1:3])} crops and resizes those of files"
+        )
+
+
+def _embedded(side: Source, network: features.FeatureNetwork, config: Any) -> Source:
+    """Features of what can be gone through but once; all else as it is."""
+    if len(side):
+        return side
+    if side.kind == "images":
+        batch_size = config.features.batch_size or None
+        x = np.asarray(features.embed(network, side.read(None), batch_size=batch_size))
+    else:
+        x = np.concatenate(list(side.read(None)))
+    return dataclasses.replace(_open(x, side.path, config), taken=side.taken)

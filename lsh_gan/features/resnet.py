@@ -1,0 +1,105 @@
+"""A thin ResNet-50 up to its pooled features: 1024 numbers an image.
+
+The network of He et al. 2016 (arXiv:1512.03385) with half of the features, which Yahoo trained on
+ImageNet and then to tell apart two kinds of photographs (open_nsfw).
+"""
+
+from pathlib import Path
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from lsh_gan.features.layers import Conv
+
+DIM = 1024
+_BLOCKS = (3, 4, 6, 3)
+_PAD_3 = ((3, 3), (3, 3))
+_PAD_1 = ((1, 1), (1, 1))
+
+
+class ThinResNet50(nn.Module):
+    """The network up to global average pooling; names of convolutions are those of the file."""
+
+    @nn.compact
+    def __call__(self, x):
+        """Maps preprocessed images `[n, side, side, 3]` to `[n, 1024]`."""
+        x = nn.relu(Conv(64, (7, 7), 2, _PAD_3, name="1")(x))
+        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
+        for stage, blocks in enumerate(_BLOCKS):
+            for block in range(blocks):
+                strides = 2 if stage > 0 and block == 0 else 1
+                x = _bottleneck(x, f"stage{stage}_block{block}_", 32 * 2**stage, strides)
+        return jnp.mean(x, axis=(1, 2))
+
+
+def _bottleneck(x, name: str, features: int, strides: int):
+    shortcut = x
+    if x.shape[-1] != 4 * features:
+        shortcut = Conv(4 * features, (1, 1), strides, name=f"{name}proj_shortcut")(x)
+    x = nn.relu(Conv(features, (1, 1), strides, name=f"{name}branch2a")(x))
+    x = nn.relu(Conv(features, (3, 3), 1, _PAD_1, name=f"{name}branch2b")(x))
+    return nn.relu(Conv(4 * features, (1, 1), name=f"{name}branch2c")(x) + shortcut)
+
+
+def read_onnx(path: Path) -> dict:
+    """Reads kernels and biases of the convolutions of an ONNX file; nothing in it is run.
+
+    Returns:
+        `{name.weight, name.bias: array}`; names are those of the batch norms that are merged into
+        the convolutions.
+
+    Raises:
+        ModuleNotFoundError: The package onnx is not installed.
+        ValueError: Not a readable ONNX file.
+    """
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            f"{path}: is read with the package onnx: pip install onnx"
+        ) from None
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except DecodeError as error:
+        raise ValueError(f"{path}: not a readable ONNX file ({error})") from error
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    state = {}
+    for node in graph.node:
+        if node.op_type == "Conv":
+            name = node.output[0].partition("/")[0].removeprefix("bn_")
+            for part, tensor in zip(("weight", "bias"), node.input[1:], strict=True):
+                state[f"{name}.{part}"] = onnx.numpy_helper.to_array(tensors[tensor])
+    return state
+
+
+def convert(state: dict) -> dict:
+    """Turns the weights of the ONNX file into parameters.
+
+    The original takes the colours of an image as blue, green, red; here the kernel of the first
+    convolution is turned, so that they are red, green, blue as everywhere.
+
+    Args:
+        state: As `read_onnx` returns it.
+
+    Returns:
+        Variables of `ThinResNet50`.
+
+    Raises:
+        KeyError: A tensor is missing.
+    """
+    names = ["1"]
+    for stage, blocks in enumerate(_BLOCKS):
+        names.append(f"stage{stage}_block0_proj_shortcut")
+        for block in range(blocks):
+            names += [f"stage{stage}_block{block}_branch2{part}" for part in "abc"]
+    params = {
+        name: {
+            "kernel": state[f"{name}.weight"].transpose(2, 3, 1, 0).astype(np.float32),
+            "bias": state[f"{name}.bias"].astype(np.float32),
+        }
+        for name in names
+    }
+    params["1"]["kernel"] = params["1"]["kernel"][:, :, ::-1].copy()
+    return {"params": params}

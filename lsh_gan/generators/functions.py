@@ -1,0 +1,176 @@
+"""Any function of parameters and latents as a generator, whatever library its parameters are of."""
+
+import dataclasses
+import hashlib
+import importlib
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from lsh_gan.compression.rules import flatten, join
+from lsh_gan.errors import nearest
+
+FAMILY = "function"
+# Equinox and torch have output channels first, under this name.
+OUTPUTS_FIRST = {"(.*/)?weight": 0}
+Latent = int | Callable[[jax.Array], jax.Array]
+_NAMED = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*):([A-Za-z_]\w*)")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Function:
+    """A function in the place of a Flax module.
+
+    Attributes:
+        f: Function of (params, z), or of (params, z, labels) if there are classes.
+        latent_size: d.
+        num_classes: Number of classes, 0 for none.
+        draw: Draws one latent `[d]`, from a key.
+        constants: A tree like the parameters: what is no floating array, and None for what is.
+        channel_axes: Patterns of paths -> the axis of output channels.
+        options: What it is, as a JSON object.
+    """
+
+    f: Callable[..., jax.Array]
+    latent_size: int
+    num_classes: int
+    draw: Callable[[jax.Array], jax.Array]
+    constants: Any = dataclasses.field(repr=False)
+    channel_axes: dict[str, int]
+    options: dict[str, Any]
+
+    def __call__(self, params: Any, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+        """Images of latents `[n, d]`; labels None are class 0, for finding shapes."""
+        params = jax.tree.map(
+            lambda x, constant: constant if x is None else x,
+            params,
+            self.constants,
+            is_leaf=lambda x: x is None,
+        )
+        if not self.num_classes:
+            return self.f(params, z)
+        return self.f(params, z, jnp.zeros(len(z), jnp.int32) if labels is None else labels)
+
+    apply = __call__  # as of a Flax module
+
+
+def wrap(
+    f: Callable,
+    params: Any,
+    latent: Latent,
+    num_classes: int,
+    channel_axes: Mapping[str, int],
+    name: str,
+) -> tuple[Function, Any]:
+    """Checks what `Generator.from_function` got; see there for the arguments.
+
+    Returns:
+        The function, and its parameters: float32 arrays, and None for what is no floating array.
+    """
+    if callable(latent):
+        shape = jax.eval_shape(latent, jax.random.key(0)).shape
+        if len(shape) != 1:
+            raise ValueError(f"{name}: latent draws shape {shape}; expected one vector [d]")
+        (size,), draw = shape, latent
+    else:
+        size, draw = latent, partial(jax.random.normal, shape=(latent,))
+    parameters = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) if _floats(x) else None, params)
+    constants = jax.tree.map(lambda x: None if _floats(x) else x, params)
+    try:
+        leaves, _ = flatten(parameters)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
+    paths = [join(path) for path, _ in leaves]
+    for pattern in channel_axes:
+        if not any(re.fullmatch(pattern, path) for path in paths):
+            raise ValueError(
+                f"{name}: channel_axes: {pattern!r} matches no path; the nearest is "
+                f"{nearest(pattern, paths)!r}"
+            )
+    options = {
+        "name": name,
+        "latent": size,
+        "classes": num_classes,
+        "constants": _hash(constants),
+        "channel_axes": dict(channel_axes),
+    }
+    axes = {**channel_axes, **OUTPUTS_FIRST}
+    module = Function(f, size, num_classes, draw, constants, axes, options)
+    z = jax.ShapeDtypeStruct((2, size), jnp.float32)
+    images = jax.eval_shape(module, parameters, z)
+    shape, dtype = getattr(images, "shape", None), getattr(images, "dtype", None)
+    fits = shape is not None and len(shape) == 4 and shape[0] == 2 and shape[3] in (1, 3)
+    if not fits or shape[1] != shape[2] or not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(
+            f"{name}: makes {dtype} {shape} of 2 latents; expected floating images in [-1, 1], "
+            "[2, h, h, 1 or 3]: channels are last, and height and width equal"
+        )
+    said = [f"{join(path)} {_axis(join(path), axes)}" for path, leaf in leaves if leaf.ndim > 1]
+    logging.info("%s: output channels by axis: %s", name, ", ".join(said))
+    return module, parameters
+
+
+def _floats(x: Any) -> bool:
+    return jnp.issubdtype(getattr(x, "dtype", np.int32), jnp.floating) and math.prod(x.shape) > 0
+
+
+def _axis(path: str, axes: Mapping[str, int]) -> str:
+    axis = next((axis for pattern, axis in axes.items() if re.fullmatch(pattern, path)), None)
+    return "last" if axis is None else str(axis)
+
+
+def _hash(constants: Any) -> str:
+    """Sha256 (hex) over the arrays among constants; "" without any."""
+    arrays = [x for x in jax.tree.leaves(constants) if hasattr(x, "dtype")]
+    if not arrays:
+        return ""
+    digest = hashlib.sha256()
+    for x in arrays:
+        x = jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+        digest.update(f"{x.shape}{x.dtype}".encode() + np.asarray(x).tobytes())
+    return digest.hexdigest()
+
+
+def name_of(f: Callable) -> str:
+    """The function's own name, as part of file names."""
+    return re.sub(r"\W", "", getattr(f, "__name__", "")).replace("lambda", "") or FAMILY
+
+
+def find(name: str) -> Callable | None:
+    """Imports what MODULE:FUNCTION names; None for a name of another form, or of a file.
+
+    Raises:
+        FileNotFoundError: No such module or function; the message gives the nearest.
+    """
+    found = _NAMED.fullmatch(name)
+    if found is None or Path(name).exists():
+        return None
+    module_name, function = found.groups()
+    sys.path.insert(0, os.getcwd())  # as `python -m` does
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # an import inside of it
+        raise FileNotFoundError(
+            f"generator {name!r}: no module {module_name!r} in {os.getcwd()} or installed"
+        ) from None
+    finally:
+        sys.path.remove(os.getcwd())
+    if not callable(getattr(module, function, None)):
+        close = nearest(function, vars(module))
+        raise FileNotFoundError(
+            f"generator {name!r}: {module.__file__} has no function {function!r}; did you mean "
+            f"{close!r}?"
+        )
+    return getattr(module, function)

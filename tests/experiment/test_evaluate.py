@@ -1,0 +1,72 @@
+"""`lsh_gan.evaluate`: folders, arrays and iterables score as a run of the same samples does."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import smoke
+from lsh_gan import evaluate
+from lsh_gan.experiment import sweep
+from lsh_gan.results import store
+
+RNG = np.random.default_rng(0)
+REAL, MADE = (RNG.integers(0, 256, (n, 32, 32, 1), np.uint8) for n in (24, 12))
+X, Y = (RNG.normal(size=(n, 6)).astype(np.float32) for n in (40, 20))
+
+
+def batches(array):
+    return (array[start : start + 5] for start in range(0, len(array), 5))
+
+
+def test_folders_arrays_and_iterables_score_as_a_run_does(tmp_path):
+    for name, images in (("real", REAL), ("made", MADE)):
+        (tmp_path / name).mkdir()
+        for number, image in enumerate(images):
+            Image.fromarray(image[..., 0]).save(tmp_path / name / f"{number:02}.png")
+    config = smoke.get_config()
+    config.generators, config.samples = (), (str(tmp_path / "made"),)
+    config.reference.images, config.reference.num_images = str(tmp_path / "real"), 12
+    config.features.side, config.metrics = 32, ("knn", "kid")
+    sweep.run(config, tmp_path / "run")
+    (row,) = store.read(tmp_path / "run")
+    options = {"features_side": 32, "metrics": ("knn", "kid")}
+    folders = evaluate(tmp_path / "real", tmp_path / "made", **options)
+    arrays = evaluate(REAL, MADE[..., 0], **options)
+    streams = evaluate(batches(REAL), batches(MADE), **options)
+    for result in (folders, arrays, streams):
+        assert (result.n, result.m, result.d) == (12, 12, 1280)
+        for part in ("precision", "recall", "precision_stderr", "recall_ceiling"):
+            assert getattr(result["knn"], part) == pytest.approx(row[f"knn_{part}"])
+        assert result["kid"].distance == pytest.approx(row["kid_distance"], rel=1e-3)
+    text, page = repr(folders), folders._repr_html_()
+    assert f"{row['knn_precision']:.3f} ± {row['knn_precision_stderr']:.3f}" in text
+    assert "n = 12 real (24 image files), m = 12 generated (12 image files)" in text
+    assert "<caption>n = 12 real" in page
+
+
+def test_features_of_any_d_are_taken_as_they_are(tmp_path):
+    np.save(tmp_path / "real.npy", X)
+    result = evaluate(tmp_path / "real.npy", batches(Y))
+    assert (result.features, result.n, result.m, result.d) == ("given", 20, 20, 6)
+    assert result["lsh"].precision_ceiling is not None
+    everything = evaluate(X, Y, metrics="knn", num_images=40)
+    assert everything.n == 40
+
+
+@pytest.mark.parametrize(
+    ("real", "made", "options", "error", "message"),
+    [
+        (REAL, MADE[:, :16, :16], {}, ValueError, "real has images of 32×32 pixels and generated"),
+        (REAL, MADE / 255.0, {}, TypeError, "generated: images are float64; expected uint8"),
+        (X, np.full((20, 6), np.nan), {}, ValueError, "generated: row 0 holds NaN or Inf"),
+        (X, Y[:, :5], {}, ValueError, "generated: d = 5; the other side has d = 6"),
+        (X, Y[:4], {}, ValueError, "generated: 4 samples; k = 3 needs at least 5"),
+        (X, Y, {"num_images": 50}, ValueError, "num_images = 50: real has 40"),
+        (X, Y, {"metrics": "kn"}, ValueError, "did you mean 'knn'"),
+        (X, [], {}, ValueError, "generated: there are no batches"),
+        ("no/such", Y, {}, FileNotFoundError, "no/such"),
+    ],
+)
+def test_unfit_samples(real, made, options, error, message):
+    with pytest.raises(error, match=message):
+        evaluate(real, made, **options)

@@ -1,0 +1,160 @@
+"""Any function as a generator: trees of any library, classes, names on the command line."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import smoke
+from lsh_gan import Generator, compression, generators
+from lsh_gan.compression import CompressionSpec
+from lsh_gan.experiment import sweep
+from lsh_gan.generators import sampling
+from lsh_gan.results import store
+
+DOCS = Path(__file__).parents[2] / "docs" / "any-generator.md"
+EXAMPLES = re.findall(r"## ([^\n]+)\n.*?```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+W = jax.random.normal(jax.random.key(0), (4, 48))
+
+
+def to_images(x):
+    return jnp.tanh(x).reshape(-1, 4, 4, 3)
+
+
+@pytest.mark.parametrize("library", ["Flax Linen", "Flax NNX", "Equinox"])
+def test_examples_of_the_documentation_are_compressed_and_packed(library, tmp_path):
+    """The packed file gives back, in a tree of the library, what `compress` made."""
+    names = {}
+    exec(dict(EXAMPLES)[library], names)
+    exec(dict(EXAMPLES)["What it costs"], names)
+    generator, report = names["generator"], names["report"]
+    assert names["images"].shape == (4, 16, 16, 1)
+    widths = {tensor.path: tensor.bits for tensor in report.tensors}
+    assert sorted(widths.values(), key=str) == [4, 4, 4, None, None, None]
+    axes = {t.channel_axis % len(t.shape) == 0 for t in report.tensors if t.bits}
+    assert axes == {library == "Equinox"}
+    size = compression.save_packed(
+        tmp_path / "a",
+        compression.pack(generator.params, names["spec"], channel_axes=generator.channel_axes),
+    )
+    restored = generator.unpack(compression.load_packed(tmp_path / "a"))
+    assert size == report.bytes
+    jax.tree.map(np.testing.assert_array_equal, restored, names["params"])
+
+
+class Named(NamedTuple):
+    layers: list
+    steps: int
+
+
+def test_any_tree_is_compressed_as_nested_dicts_are_also_under_jit():
+    spec = CompressionSpec(bits=3, clipping="mse")
+    expected, report = compression.compress({"w": W, "b": W[0]}, spec)
+    tree = Named([{"w": W, "b": W[0]}], 7)
+    generator = Generator.from_function(
+        lambda p, z: to_images(z @ p.layers[0]["w"] * p.steps), tree, latent=4, name="named"
+    )
+    found, of_found = compression.compress(generator.params, spec)
+    jitted = jax.jit(lambda p: compression.compress(p, spec)[0])(generator.params)
+    for made in (found, jitted):
+        np.testing.assert_allclose(made.layers[0]["w"], expected["w"], rtol=1e-6)
+        assert made.steps is None
+    assert [tensor.path for tensor in of_found.tensors] == ["layers/0/b", "layers/0/w"]
+    for tensor, other in zip(of_found.tensors, report.tensors, strict=True):
+        assert (tensor.bits, tensor.channel_axis) == (other.bits, other.channel_axis)
+    z = jnp.ones((2, 4))
+    np.testing.assert_allclose(generator(found, z), to_images(z @ expected["w"] * 7), rtol=1e-5)
+
+
+def test_classes_latents_and_channel_axes_of_a_function():
+    generator = Generator.from_function(
+        lambda p, z, labels: to_images(z @ p["a"]["weight"].T + p["b"]["weight"][labels]),
+        {"a": {"weight": W.T}, "b": {"weight": W}},
+        latent=lambda key: jax.random.uniform(key, (4,)),
+        num_classes=3,
+        channel_axes={"b/.*": 1},
+        name="classes",
+    )
+    z, labels = generator.draw(jax.random.key(0), jnp.arange(64))
+    assert (z.min() >= 0) & (z.max() < 1) & (labels.max() == 2)
+    report = compression.compress(
+        generator.params, CompressionSpec(bits=4), channel_axes=generator.channel_axes
+    )[1]
+    assert {tensor.path: tensor.channel_axis for tensor in report.tensors} == {
+        "a/weight": 0,
+        "b/weight": 1,
+    }
+    batch = next(sampling.sample(generator, generator.params, jax.random.key(0), 4, batch_size=4))
+    assert batch.shape == (4, 4, 4, 3)
+    with pytest.raises(ValueError, match="classes: conditional on 3 classes"):
+        generator(generator.params, z)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"f": lambda p, z: (z @ p["w"]).reshape(-1, 3, 4, 4)}, r"makes float32 \(2, 3, 4, 4\)"),
+        ({"f": lambda p, z: to_images(z @ p["w"]).astype(int)}, r"bad: makes int32"),
+        ({"params": {"w": W.at[1, 2].set(jnp.nan)}}, r"bad: w: NaN or Inf at \(1, 2\)"),
+        ({"params": {"w": 3}}, "bad: the parameter tree holds no arrays"),
+        ({"channel_axes": {"v": 0}}, "bad: channel_axes: 'v' matches no path; the nearest is 'w'"),
+        ({"latent": lambda key: jax.random.normal(key, (2, 2))}, r"latent draws shape"),
+    ],
+)  # fmt: skip
+def test_bad_functions(options, message):
+    good = {"f": lambda p, z: to_images(z @ p["w"]), "params": {"w": W}, "latent": 4, "name": "bad"}
+    with pytest.raises(ValueError, match=message):
+        Generator.from_function(**good | options)
+
+
+MODULE = """
+import jax
+import lsh_gan
+
+def make(scale=1.0):
+    w = jax.random.normal(jax.random.key(0), (4, 16 * 16)) * scale
+    def f(params, z):
+        return jax.numpy.tanh(z @ params[0]).reshape(-1, 16, 16, 1)
+    return lsh_gan.Generator.from_function(f, [w], latent=4, name="mine")
+
+def other():
+    return make(scale=0.5)
+
+def wrong():
+    return 3
+"""
+
+
+def test_a_function_named_in_a_configuration_goes_through_a_sweep(tmp_path, monkeypatch):
+    (tmp_path / "my_own_gan.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    np.save(tmp_path / "real.npy", np.random.default_rng(0).integers(0, 256, (12, 16, 16, 1), "u1"))
+    config = smoke.get_config()
+    config.generators = ("my_own_gan:make",)
+    config.reference.images = str(tmp_path / "real.npy")
+    config.num_samples = config.reference.num_images = 6
+    config.compression.bits, config.metrics = (4,), ("knn",)
+    sweep.run(config, tmp_path / "run")
+    rows = store.read(tmp_path / "run")
+    assert len({row["row_hash"] for row in rows}) == len(rows) == 2
+    assert generators.load("my_own_gan:make").identity.items() <= rows[0].items()
+    assert generators.load("my_own_gan:other").identity["params"] != rows[0]["params"]
+    assert {row["tensors"][0]["channel_axis"] for row in rows if row["bits"]} == {1}
+    assert len(list((tmp_path / "run" / "packed").iterdir())) == 2
+    packed = tmp_path / "run" / "packed" / f"{rows[0]['row_hash']}.packed"
+    with pytest.raises(ValueError, match=r"parameters of a function, .*generator\.unpack"):
+        generators.load(packed)
+    config.compression.activation_bits = (8,)
+    with pytest.raises(ValueError, match="this generator is a Function: expected weights alone"):
+        sweep.run(config, tmp_path / "activations")
+    for name, error, message in (
+        ("my_own_gan:wrong", TypeError, "returned int; expected a Generator"),
+        ("my_own_gan:mak", FileNotFoundError, "has no function 'mak'; did you mean 'make'"),
+        ("no_such_gan:make", FileNotFoundError, "no module 'no_such_gan' in "),
+    ):
+        with pytest.raises(error, match=message):
+            generators.load(name)
