@@ -36,7 +36,7 @@ def cached(
         except ValueError as error:
             logging.warning("%s; it is computed again", str(error).rstrip("."))
     value = make()
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    part = file.with_name(f"{os.getpid()}.{file.name}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write(part, value)

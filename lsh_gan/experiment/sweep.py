@@ -85,7 +85,8 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
                 seconds = session.seconds_a_row() * (len(waiting) - number)
                 scores = labels.scores_line(row, config.metrics)
                 done = f"{finished + number} of {len(requested)}"
-                logging.info("%s: %s; %s left", done, scores, labels.duration(seconds))
+                tell = labels.say if Console().is_jupyter else logging.info
+                tell(f"{done}: {scores}; {labels.duration(seconds)} left")
     return report.write(workdir, notes=time_notes(session))
 
 

@@ -135,9 +135,11 @@ def _answer(swept: pd.DataFrame, metric: str, metrics: list[str], keep: float) -
         widest = swept.sort_values("bytes", ascending=False, kind="stable").iloc[0]
         return f"no width keeps {asked} by {title}; {called(widest)}: {_loss(widest, metric)}."
     narrower = swept[(swept["setting"] == best["setting"]) & (swept["bytes"] < best["bytes"])]
+    exact = min(share for share, _ in _kept(best, metric).values()) >= keep
+    within = "" if exact else " within the error"
     text = (
-        f"{called(best)} keeps {asked} by {title}: {best['file']}, {best['bytes']:,.0f} bytes, "
-        f"{best['ratio']:.1f}× smaller."
+        f"{called(best)} keeps {asked}{within} by {title} ({_changes(best, metric)}): "
+        f"{best['file']}, {best['bytes']:,.0f} bytes, {best['ratio']:.1f}× smaller."
     )
     if narrower.empty:
         text += " It is the narrowest that was measured."
@@ -157,19 +159,25 @@ def _width(line: pd.Series) -> str:
     return f"{line['bits']} bits" if line["bits"].isdigit() else line["bits"]
 
 
+def _kept(line: pd.Series, metric: str) -> dict[str, Kept]:
+    fields = {score: f"{metric}_{score}_kept" for score in SCORES}
+    return {score: Kept(line[field], line[f"{field}_stderr"]) for score, field in fields.items()}
+
+
+def _changes(line: pd.Series, metric: str) -> str:
+    """By how much precision and recall change, the worse first: "recall −36 ± 2 %, ..."."""
+    kept = sorted(_kept(line, metric).items(), key=lambda item: item[1].share)
+    errors = {score: "" if math.isnan(e) else f" ± {100 * e:.0f}" for score, (_, e) in kept}
+    changes = {score: f"{100 * (share - 1):+.0f}".replace("-", "−") for score, (share, _) in kept}
+    return ", ".join(f"{score} {changes[score]}{errors[score]} %" for score in changes)
+
+
 def _loss(line: pd.Series, metric: str) -> str:
     """What a setting loses, and whether that is diversity or quality."""
-    losses = {
-        s: Kept(line[f"{metric}_{s}_kept"], line[f"{metric}_{s}_kept_stderr"]) for s in SCORES
-    }
-    text = ", ".join(
-        f"{score} {100 * (share - 1):+.0f}".replace("-", "−")
-        + ("" if math.isnan(stderr) else f" ± {100 * stderr:.0f}")
-        + " %"
-        for score, (share, stderr) in sorted(losses.items(), key=lambda item: item[1].share)
-    )
-    precision, recall = losses["precision"], losses["recall"]
+    precision, recall = _kept(line, metric).values()
     noise = NOISE * math.hypot(*np.nan_to_num([precision.stderr, recall.stderr]))
     if abs(precision.share - recall.share) <= noise:
-        return f"{text}: quality and diversity go"
-    return f"{text}: {'diversity' if recall.share < precision.share else 'quality'} goes"
+        goes = "quality and diversity go"
+    else:
+        goes = f"{'diversity' if recall.share < precision.share else 'quality'} goes"
+    return f"{_changes(line, metric)}: {goes}"

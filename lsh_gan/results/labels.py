@@ -132,7 +132,8 @@ def scores_line(row: Row, metrics: Iterable[str]) -> str:
         for metric in metrics
     )
     name = ", ".join(filter(None, (row["generator"], *parts, f"seed {row['seed']}")))
-    return f"{name}: {scores} in {duration(sum(row['seconds'].values()))}"
+    speed = f", {row['images_per_second']:.0f} images/s" if "images_per_second" in row else ""
+    return f"{name}: {scores} in {duration(sum(row['seconds'].values()))}{speed}"
 
 
 def precision_recall(scores: Mapping[str, Any], metric: str) -> str:
@@ -167,7 +168,7 @@ def make_rich(cells: pd.DataFrame, *, text: int, title: str = "", caption: str =
     """Lays out a frame of strings; the first `text` columns are words, the others numbers."""
     table = Table(
         title=title or None, caption=caption or None, box=box.SIMPLE_HEAVY, show_edge=False,
-        padding=0, caption_justify="left",
+        padding=0,
     )  # fmt: skip
     for number, column in enumerate(cells):
         words = number < text
@@ -181,9 +182,10 @@ def make_rich(cells: pd.DataFrame, *, text: int, title: str = "", caption: str =
 
 def say(line: str) -> None:
     """Prints a sentence, wrapped at the width of the terminal if there is one."""
-    Console().print(
-        line, highlight=False, markup=False, soft_wrap=not sys.stdout.isatty(), emoji=False
-    )
+    if sys.stdout.isatty():
+        Console().print(line, highlight=False, markup=False, emoji=False)
+    else:
+        sys.stdout.write(f"{line}\n")
 
 
 def print_table(table: Table) -> None:
@@ -209,9 +211,13 @@ def _least_width(table: Table) -> int:
 
 
 def print_and_save(path: Path, *tables: Table) -> None:
-    """Prints tables and writes them as Markdown: captions as text below, without titles."""
+    """Prints tables and writes them as Markdown, without titles; captions are text below."""
     for table in tables:
+        caption, table.caption = table.caption, None
         print_table(table)
+        if caption:
+            say(str(caption))
+        table.caption = caption
     path.write_text("\n".join(map(_markdown, tables)))
 
 

@@ -71,7 +71,9 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
     frame.to_csv(output / "table.csv", index=False)
     layer_report.write_csv(output / "tensors.csv", measured)
     caption = _caption(workdir, measured)
-    with mpl.rc_context({"font.size": 9, "figure.dpi": 150, "savefig.bbox": "tight"}):
+    with mpl.rc_context(
+        {"font.size": 9, "figure.dpi": 150, "savefig.bbox": "tight", "figure.max_open_warning": 0}
+    ):
         if share:
             search_report.write(output, measured, pairs, share, hits)
         elif any("layer" in row for row in measured):
@@ -111,8 +113,8 @@ def _caption(workdir: Path, measured: list[Row]) -> str:
     facts = [f"n = {first['n']:,}"]
     facts += [f"m = {m:,}" for m in unique(measured, "m")[:1] if len(unique(measured, "m")) == 1]
     facts += [f"k = {first['k']}"] if "k" in first else []
-    seeds = unique(measured, "seed")
-    facts.append(f"seed {seeds[0]}" if len(seeds) == 1 else f"means ± standard errors of {seeds=}")
+    seeds = ", ".join(map(str, unique(measured, "seed")))
+    facts.append(f"means ± standard errors of seeds {seeds}" if "," in seeds else f"seed {seeds}")
     parts = [
         ", ".join(facts),
         f"reference {first['reference_name']}" if "reference_name" in first else "",
@@ -191,7 +193,8 @@ def make_table(lines: pd.DataFrame, metrics: list[str], keep: float, caption: st
         notes += [f"{field} {values[0]}"] if len(values) == 1 else []
     text = cells.shape[1]
     if "bytes" in lines:
-        cells["kB"] = lines["bytes"].map(_kilobytes)
+        unit, size = ("MB", 1e6) if lines["bytes"].max() >= 1e7 else ("kB", 1e3)
+        cells[unit] = (lines["bytes"] / size).map(_size, na_action="ignore")
         cells["×"] = lines["ratio"].map("{:.1f}".format, na_action="ignore")
     if lines["m"].nunique() > 1:
         cells["m"] = lines["m"].map("{:,}".format)
@@ -217,8 +220,8 @@ def make_table(lines: pd.DataFrame, metrics: list[str], keep: float, caption: st
     return labels.make_rich(table, text=text, title=title, caption=notes)
 
 
-def _kilobytes(size: float) -> str | float:
-    return f"{size / 1e3:,.{0 if size >= 1e4 else 1}f}" if pd.notna(size) else size
+def _size(number: float) -> str:
+    return f"{number:,.{0 if number >= 100 else 1}f}"
 
 
 def _write_sweep(
