@@ -7,6 +7,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import app, flags, logging
@@ -33,6 +34,7 @@ def main(arguments: list[str]) -> None:
     if not _WORKDIR.value and (_WORKDIR.value is not None or not _DRY_RUN.value):
         lacks = "missing" if _WORKDIR.value is None else "empty"
         sys.exit(f"error: --workdir is {lacks}; expected the folder of the results")
+    signal.signal(signal.SIGTERM, _terminate)
     checkpoints.quiet_libraries()
     logging.info("devices: %s", ", ".join(map(str, jax.devices())))
     try:
@@ -45,9 +47,14 @@ def main(arguments: list[str]) -> None:
     except (ValueError, TypeError, OSError) as error:
         logging.debug("where it happened", exc_info=True)
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         sys.stderr.write(f"{_stopped()}\n")
-        sys.exit(128 + signal.SIGINT)  # as of a program that the signal ends
+        sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))  # as if it had ended it
+
+
+def _terminate(number: int, frame: Any) -> None:
+    """Ends the run as Ctrl-C does."""
+    raise KeyboardInterrupt(number)
 
 
 def _stopped() -> str:

@@ -42,7 +42,7 @@ from benchmarks import machine, options, suites
 from benchmarks import validity_cases as cases
 from benchmarks.suite_metrics import DENSITY, METRICS, OURS, RELATIVE, Metric, columns
 from lsh_gan import datasets
-from lsh_gan.experiment.cache import kept
+from lsh_gan.experiment.cache import cached
 from lsh_gan.metrics import HashSpec
 
 SIDES = ("precision", "recall")
@@ -171,7 +171,7 @@ def _kept(file: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
         print(f"embedding {file.stem}", flush=True)
         return cases.embed(make())
 
-    return kept(
+    return cached(
         file, read=lambda path: np.load(path)["features"], make=embed,
         write=lambda path, features: np.savez(path, features=features),
     )  # fmt: skip

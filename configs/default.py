@@ -39,6 +39,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.reference.white_level = 0  # of 16-bit files; 0: 65535, and sets far below are refused
     config.reference.seed = 0  # of the draw
 
+    # The answer of a run: the smallest width that keeps this share of precision and of recall.
+    config.keep = 0.95
+
     # The space in which images are compared.
     config.features = ml_collections.ConfigDict()
     config.features.name = "efficientnet_lite0"  # or "given": both sides are features, of any d

@@ -1,12 +1,25 @@
 """What tests of several folders share: modules of this folder, and a count of compilations."""
 
+import os
 import sys
 from pathlib import Path
 
 import jax
 import pytest
 
+from lsh_gan.experiment import cache
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory):
+    """Keeps the features of all tests, of all workers, out of the user's cache."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(cache.FOLDER_VARIABLE, str(folder))
+        yield folder
 
 
 @pytest.fixture

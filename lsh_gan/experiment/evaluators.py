@@ -18,7 +18,6 @@ from lsh_gan.features import FeatureNetwork
 from lsh_gan.features.network import GIVEN
 from lsh_gan.metrics import HashSpec, LshReference, hashing
 
-CACHE_FOLDER = "cache"
 SKETCH_FILE = "reference.sketch"  # in the work folder
 
 Score = Callable[[jax.Array], NamedTuple]
@@ -80,7 +79,7 @@ def _knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
         second_reference=reference.second,
         memory_mb=config.memory_mb,
     )
-    return partial(metrics.knn_score, fitted)
+    return partial(metrics.knn_score, fitted, membership=True)
 
 
 def _lsh_knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
@@ -94,7 +93,7 @@ def _lsh_knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
         bucket_rows=config.lsh_knn.bucket_rows,
         second_reference=reference.second,
     )
-    return partial(metrics.lsh_knn_score, fitted)
+    return partial(metrics.lsh_knn_score, fitted, membership=True)
 
 
 def _lsh(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
@@ -108,7 +107,7 @@ def _lsh(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
         source=reference.source,
     )
     metrics.save(workdir / SKETCH_FILE, fitted)
-    return partial(metrics.lsh_score, fitted)
+    return partial(metrics.lsh_score, fitted, membership=True)
 
 
 def _distance(measure: Callable) -> Callable:

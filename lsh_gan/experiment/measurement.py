@@ -22,6 +22,7 @@ from lsh_gan.experiment.step import embed_samples
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator
 from lsh_gan.results import store
+from lsh_gan.results.labels import SCORES
 from lsh_gan.results.store import Row
 
 PACKED_FOLDER = "packed"
@@ -43,7 +44,7 @@ class Task(NamedTuple):
         samples: Given samples; None for a generator.
         channel_axes: Of the generator, see `generators.channel_axes`.
         layer: Path of the only tensor that is compressed; None if it is not the only one.
-        keep: Whether the packed file and a strip of samples are kept.
+        keep: Whether the packed file, a strip of samples and the hits are kept.
     """
 
     name: str
@@ -60,6 +61,11 @@ class Task(NamedTuple):
     def row_hash(self) -> str:
         """Names the row: equal hashes mean equal numbers."""
         return store.hash_of(self.identity)
+
+    @property
+    def label(self) -> dict[str, Any]:
+        """What the row is called in this run; see `store.set_requested`."""
+        return {"generator": self.name}
 
     @property
     def title(self) -> str:
@@ -95,7 +101,7 @@ def measure(
     Args:
         task: What to measure.
         config: See `configs/default.py`.
-        workdir: Receives the packed parameters and a strip of samples.
+        workdir: Receives the packed parameters, a strip of samples and the hits of each metric.
         network: Embeds the images.
         scores: The metrics, fitted on the reference.
         advance: Called with a number of embedded images.
@@ -135,9 +141,17 @@ def measure(
             image.save(workdir / SAMPLES_FOLDER / f"{task.row_hash}.png")
     jax.block_until_ready(generated)
     clock.lap("sample_and_embed")
+    hits: dict[str, np.ndarray] = {}
     for name, score in scores.items():
-        row |= _score_fields(name, score(generated))
+        result = score(generated)
+        row |= _score_fields(name, result)
+        hits |= _hits(name, result)
         clock.lap(name)
+    if task.keep:
+        store.write_hits(workdir, task.row_hash, hits)
+    if task.samples is None or task.samples.features is None:
+        speed = len(generated) / clock.seconds["sample_and_embed"]
+        row["images_per_second"] = round(speed, 1)
     return row | {
         "row_hash": task.row_hash,
         "m": len(generated),
@@ -228,6 +242,12 @@ def _score_fields(metric: str, result: NamedTuple) -> dict[str, Any]:
     """The numbers of a score as `METRIC_FIELD`; what does not apply is left out."""
     fields = {k: v for k, v in result._asdict().items() if v is not None and np.ndim(v) == 0}
     return {f"{metric}_{k}": v for k, v in fields.items() if k not in ("n", "m", "k")}
+
+
+def _hits(metric: str, result: NamedTuple) -> dict[str, np.ndarray]:
+    """Which samples count, for paired comparisons of rows that share latents and reference."""
+    found = {score: getattr(result, f"{score}_membership", None) for score in SCORES}
+    return {f"{metric}_{score}_hits": x for score, x in found.items() if x is not None}
 
 
 def _versions() -> dict[str, str]:

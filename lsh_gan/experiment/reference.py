@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -17,9 +18,8 @@ from safetensors.numpy import save_file
 
 from lsh_gan import datasets, features, metrics
 from lsh_gan.datasets import Decoding, Source
-from lsh_gan.experiment import config_checks, evaluators, own_samples
-from lsh_gan.experiment.cache import kept
-from lsh_gan.experiment.evaluators import CACHE_FOLDER, ReferenceFeatures, Score
+from lsh_gan.experiment import cache, config_checks, evaluators, own_samples
+from lsh_gan.experiment.evaluators import ReferenceFeatures, Score
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.metrics import LshReference
 
@@ -104,13 +104,13 @@ class Reference:
         Args:
             config: See `configs/default.py`.
             network: Embeds the images.
-            workdir: Keeps the features; see also `evaluators.fit`.
+            workdir: See `evaluators.fit`; features are kept in `cache.folder`.
             progress: Called with a number of embedded images.
         """
         if self.sketch is not None:
-            return {"lsh": partial(metrics.lsh_score, self.sketch)}
+            return {"lsh": partial(metrics.lsh_score, self.sketch, membership=True)}
         first, second = (
-            part and _embedded(part, config, network, workdir / CACHE_FOLDER, progress)
+            part and _embedded(part, config, network, progress)
             for part in (self.first, self.second)
         )
         source = evaluators.feature_source(config, network, self.image_shape)
@@ -118,9 +118,7 @@ class Reference:
         return evaluators.fit(config, reference, workdir)
 
 
-def _embedded(
-    part: Samples, config: Any, network: FeatureNetwork, cache: Path, progress: Callable
-) -> jax.Array:
+def _embedded(part: Samples, config: Any, network: FeatureNetwork, progress: Callable) -> jax.Array:
     if part.features is not None:
         return part.embed(network)
     batch_size = config.features.batch_size or None
@@ -129,8 +127,9 @@ def _embedded(
         "source": evaluators.feature_source(config, network),
         "images": part.content_hash,
     }
-    return kept(
-        cache / f"{network.content_hash[:16]}-{part.content_hash[:16]}.features",
+    name = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:32]
+    return cache.cached(
+        cache.folder() / f"{name}.features",
         read=partial(_read_embedded, header),
         make=lambda: part.embed(network, batch_size=batch_size, progress=progress),
         write=lambda file, x: save_file({"features": np.asarray(x)}, file, metadata=header),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_collections
+import pandas as pd
 from absl import logging
 
 from lsh_gan.compression import GeneratorSpec
@@ -27,20 +28,23 @@ FOLDER = "search"  # in the work folder: the measurements inside the loop
 Damages = dict[str, dict[int, float]]  # path of a tensor -> bits -> damage when it is alone
 
 
-def run(config: Any, workdir: Path) -> None:
+def run(config: Any, workdir: Path) -> pd.DataFrame:
     """Searches for every generator of `config`, as `config.search` says, and writes the report.
 
     Args:
         config: See `configs/default.py` and `configs/search.py`.
         workdir: The work folder; made if missing. The result is `GENERATOR.packed`.
 
+    Returns:
+        As `report.write`.
+
     Raises:
         ValueError, TypeError, FileNotFoundError: Bad input, before any heavy work.
     """
     config = settings.resolve(config)
     inside = _inside(config)
-    store.check_workdir(workdir, config.to_dict())
-    store.check_workdir(workdir / FOLDER, inside.to_dict())
+    store.check_workdir(workdir)
+    store.check_workdir(workdir / FOLDER)
     opened = open_reference(inside)  # enough for the loop too
     final = sweep.prepare(config)
     sweep.tasks(final)  # bad rules are errors here
@@ -48,14 +52,14 @@ def run(config: Any, workdir: Path) -> None:
     with store.locked(workdir), sweep.progress_bars() as progress:
         session = sweep.Session(final, workdir, progress)
         inner = sweep.Session(loop, workdir / FOLDER, progress)
-        asked: list[str] = []
+        requested: dict[str, dict[str, Any]] = {}
         for generator in final.generators:
+            store.set_requested(workdir, requested)
             judge = _judge(loop, generator, inner)
             found = find(judge, config.search.share)
-            measured = _measure_found(judge, found, generator, final, session, workdir)
-            asked += [row["row_hash"] for row in measured]
-        store.ask(workdir, asked)
-    report.write(workdir)
+            requested |= _measure_found(judge, found, generator, final, session, workdir)
+        store.set_requested(workdir, requested)
+    return report.write(workdir, notes=sweep.time_notes(session, inner))
 
 
 def _inside(config: Any) -> Any:
@@ -197,9 +201,13 @@ def _measure_found(
     final: sweep.Setup,
     session: sweep.Session,
     workdir: Path,
-) -> list[Row]:
-    """Measures full precision and what was found with all metrics, and keeps the result."""
-    measured: list[Row] = []
+) -> dict[str, dict[str, Any]]:
+    """Measures full precision and what was found with all metrics, and keeps the result.
+
+    Returns:
+        Row hash to the name of the generator and the roles of the row.
+    """
+    requested: dict[str, dict[str, Any]] = {}
     roles: dict[Any, list[str]] = {judge.full: [FULL]}
     for role, widths in (
         (WITHIN, found.within),
@@ -211,9 +219,9 @@ def _measure_found(
     for spec, names in roles.items():
         for seed in final.config.seeds:
             task = sweep.make_task(final, generator, spec, seed)
-            row = session.measure(task, roles=names)
-            measured.append(row)
+            row = session.measure(task)
+            requested[row["row_hash"]] = task.label | {"roles": names}
             if MIXED in names and seed == final.config.seeds[0]:
                 packed = workdir / PACKED_FOLDER / f"{row['row_hash']}.packed"
                 shutil.copyfile(packed, workdir / f"{generator.name}.packed")
-    return measured
+    return requested

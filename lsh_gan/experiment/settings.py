@@ -48,6 +48,8 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
         raise ValueError("generators and samples are both empty; expected something to judge")
     if not 0 <= config.truncation_psi <= 1:
         raise ValueError(f"truncation_psi = {config.truncation_psi}; expected 0 to 1")
+    if not 0 < config.keep <= 1:
+        raise ValueError(f"keep = {config.keep}; expected a share above 0, at most 1")
     _check_sources(config)
     _check_samples_of(config)
     _check_sketch(config)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 from absl import logging
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,7 +16,7 @@ from lsh_gan.compression.pipeline import check_corrections
 from lsh_gan.compression.rules import flatten, isolate, log_rules, plan_tensors
 from lsh_gan.datasets import Source
 from lsh_gan.experiment import image_sizes, recipes, settings
-from lsh_gan.experiment.measurement import PACKED_FOLDER, SAMPLES_FOLDER, Task, measure
+from lsh_gan.experiment.measurement import PACKED_FOLDER, SAMPLES_FOLDER, Clock, Task, measure
 from lsh_gan.experiment.reference import (
     Reference,
     load_network,
@@ -26,7 +27,7 @@ from lsh_gan.experiment.reference import (
 )
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator, sampling
-from lsh_gan.results import report, store
+from lsh_gan.results import labels, report, store
 from lsh_gan.results.labels import distinct
 from lsh_gan.results.store import Row
 
@@ -49,37 +50,42 @@ class Setup(NamedTuple):
     samples: dict[str, Source]
 
 
-def run(config: Any, workdir: Path) -> None:
+def run(config: Any, workdir: Path) -> pd.DataFrame:
     """Measures what is not yet in `workdir` and writes the report.
+
+    A work folder grows: a row that is there, of whatever configuration, is not measured again.
 
     Args:
         config: See `configs/default.py`.
         workdir: The work folder; made if missing.
 
+    Returns:
+        As `report.write`: one line a measurement that `config` asks for.
+
     Raises:
         ValueError, TypeError, FileNotFoundError: Bad input, before any heavy work.
     """
-    measure_all(config, workdir)
-    report.write(workdir)
-
-
-def measure_all(config: Any, workdir: Path) -> list[Row]:
-    """As `run`, without the report; returns all rows, in the order of the configuration."""
     config = settings.resolve(config)
-    store.check_workdir(workdir, config.to_dict())
+    store.check_workdir(workdir)
     setup = prepare(config)
-    asked = tasks(setup)
+    requested = tasks(setup)
     with store.locked(workdir), progress_bars() as progress:
         session = Session(setup, workdir, progress)
-        store.ask(workdir, [task.row_hash for task in asked])
-        waiting = [task for task in asked if task.row_hash not in session.finished]
-        finished = len(asked) - len(waiting)
-        logging.info("%d of %d measurements are done", finished, len(asked))
-        bar = progress.add_task("measurements", total=len(asked), completed=finished)
-        for task in waiting:
-            session.measure(task)
+        store.set_requested(workdir, {task.row_hash: task.label for task in requested})
+        waiting = [task for task in requested if task.row_hash not in session.finished]
+        finished = len(requested) - len(waiting)
+        logging.info("%d of %d measurements are done", finished, len(requested))
+        bar = progress.add_task("measurements", total=len(requested), completed=finished)
+        for number, task in enumerate(waiting, 1):
+            row = session.measure(task)
             progress.advance(bar)
-    return [session.finished[task.row_hash] for task in asked]
+            if progress.disable:
+                seconds = session.seconds_a_row() * (len(waiting) - number)
+                scores = labels.scores_line(row, config.metrics)
+                done = f"{finished + number} of {len(requested)}"
+                tell = labels.say if Console().is_jupyter else logging.info
+                tell(f"{done}: {scores}; {labels.duration(seconds)} left")
+    return report.write(workdir, notes=time_notes(session))
 
 
 def prepare(config: Any) -> Setup:
@@ -145,8 +151,11 @@ def make_task(
     keep: bool = True,
 ) -> Task:
     """The measurement of one generator, setting and seed; see `Task` for the arguments."""
-    asked = {"spec": dataclasses.asdict(spec), "seed": seed}
-    asked["truncation_psi"] = setup.config.truncation_psi
+    config = setup.config
+    drawn = {"seed": seed, "m": config.num_samples, "truncation_psi": config.truncation_psi}
+    if spec.needs_latents:
+        drawn["num_calibration"] = config.compression.num_calibration
+    asked = {"spec": dataclasses.asdict(spec), **drawn}
     identity = _shared_identity(setup) | generator.identity | asked
     return Task(
         generator.name,
@@ -178,24 +187,29 @@ def _specs(config: Any, generator: Generator) -> Iterator[tuple[str | None, Gene
 
 
 def _shared_identity(setup: Setup) -> dict[str, Any]:
-    """What the numbers of all rows of a configuration depend on."""
+    """What the numbers of all rows of a configuration depend on.
+
+    What changes them by rounding alone is left out: sizes of batches and blocks, devices.
+    """
     config, network, reference = setup.config, setup.network, setup.reference
-    return {
+    identity = {
         "version": lsh_gan.__version__,
-        "config_hash": store.hash_of(config.to_dict()),
         "n": len(reference),
         "reference": reference.content_hash,
-        "reference_name": reference.name,
         "features": {
             "name": network.name,
             "side": network.side,
             "content_hash": network.content_hash,
         },
-        "metrics": list(config.metrics),
+        "metrics": sorted(config.metrics),
         "k": config.k,
         "inclusive": config.inclusive,
-        "hash": config.hash.to_dict(),
     }
+    if {"lsh", "lsh_knn"} & set(config.metrics):
+        identity["hash"] = config.hash.to_dict()
+    if "lsh_knn" in config.metrics:
+        identity["lsh_knn"] = config.lsh_knn.to_dict()
+    return identity
 
 
 def progress_bars() -> Progress:
@@ -210,22 +224,23 @@ class Session:
 
     Attributes:
         finished: Its rows, by their hash.
+        measured: Those that this run has measured.
+        clock: Seconds of this run by stage.
     """
 
     def __init__(self, setup: Setup, workdir: Path, progress: Progress):
-        store.open_workdir(workdir, setup.config.to_dict())
+        workdir.mkdir(parents=True, exist_ok=True)
+        store.write_config(workdir, setup.config.to_dict())
+        self.measured: list[Row] = []
+        self.clock = Clock()
         self.finished = {row["row_hash"]: row for row in store.read(workdir)}
         self._setup, self._workdir = setup, workdir
         self._scores: dict[str, Callable] | None = None
         self._progress = progress
         self._images = progress.add_task("images", total=None, visible=False)
 
-    def measure(self, task: Task, **fields: Any) -> Row:
+    def measure(self, task: Task) -> Row:
         """The row of a task: from the work folder, or measured and added to it.
-
-        Args:
-            task: What to measure.
-            **fields: What else a new row says.
 
         Raises:
             ValueError: As `measurement.measure`.
@@ -236,19 +251,43 @@ class Session:
                 self._scores = self._fit()
             size = len(task.samples) if task.samples else config.num_samples
             self._progress.reset(self._images, description=task.title, total=size, visible=True)
+            self.clock.lap("rest")
             row = measure(task, config, self._workdir, network, self._scores, self._advance)
+            row["reference_name"] = self._setup.reference.name
             if self._setup.reference.taken:
                 row["reference_taken"] = self._setup.reference.taken
-            store.append(self._workdir, row | fields)
-            self.finished[task.row_hash] = row | fields
+            store.append(self._workdir, row)
+            self.finished[task.row_hash] = row
+            self.measured.append(row)
+            self.clock.lap("rows")
         return self.finished[task.row_hash]
+
+    def seconds_a_row(self) -> float:
+        """Mean of the rows that this run has measured."""
+        return self.clock.seconds["rows"] / len(self.measured)
 
     def _fit(self) -> dict[str, Callable]:
         for folder in (PACKED_FOLDER, SAMPLES_FOLDER):
             (self._workdir / folder).mkdir(exist_ok=True)
         self._progress.update(self._images, description="reference", visible=True)
         config, network, reference = self._setup.config, self._setup.network, self._setup.reference
-        return reference.fit(config, network, self._workdir, self._advance)
+        scores = reference.fit(config, network, self._workdir, self._advance)
+        self.clock.lap("reference")
+        return scores
 
     def _advance(self, count: int) -> None:
         self._progress.advance(self._images, count)
+
+
+def time_notes(*sessions: Session) -> list[str]:
+    """Says in one line where the time of a run went; nothing where it has measured nothing."""
+    rows = [row for session in sessions for row in session.measured]
+    if not rows:
+        return []
+    seconds = {"reference": sum(s.clock.seconds.get("reference", 0.0) for s in sessions)}
+    for row in rows:
+        for stage, value in row["seconds"].items():
+            seconds[stage] = seconds.get(stage, 0.0) + value
+    images = sum(row["m"] for row in rows if "images_per_second" in row)
+    speed = images / seconds["sample_and_embed"]
+    return [labels.time_line(len(rows), seconds, speed)]

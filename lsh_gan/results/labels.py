@@ -1,12 +1,13 @@
 """What rows are called in tables and plots, and where tables go."""
 
-import io
+import math
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
@@ -14,8 +15,7 @@ from rich.table import Table
 
 from lsh_gan.results.store import Row
 
-WIDTH = 140  # columns of sentences where the output is no terminal
-UNLIMITED = 10_000  # columns of tables there: no cell is wrapped
+UNLIMITED = 10_000  # columns of tables where there is no terminal: no cell is wrapped
 TITLES = {"knn": "KNN", "lsh_knn": "LSH+KNN", "lsh": "LSH", "kid": "KID", "fid": "Fréchet"}
 SCORES = ("precision", "recall")
 DISTANCES = ("kid", "fid")  # single numbers
@@ -75,7 +75,7 @@ def extras(row: Row) -> list[str]:
     return [name for field, name in names.items() if row.get(field)]
 
 
-def short(setting: str, curves: dict[str, Any]) -> str:
+def short(setting: str, curves: Iterable[str]) -> str:
     """Leaves out what all curves have in common, but for the clipping."""
     others = [curve.split(", ") for curve in curves]
     clipping, *parts = setting.split(", ")
@@ -106,6 +106,88 @@ def standard_error(values: Sequence[float]) -> float:
     return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
 
 
+def percent(share: float | None, stderr: float | None = None) -> str:
+    """A share in per cent with its standard error, with the digits that this leaves.
+
+    >>> percent(0.7441, 0.0062), percent(0.744, 0.03), percent(0.744), percent(None)
+    ('74.4±.6', '74±3', '74.4', '–')
+    """
+    if share is None or math.isnan(share):
+        return "–"
+    if stderr is None or math.isnan(stderr):
+        return f"{100 * share:.1f}"
+    if round(100 * stderr, 1) >= 1:
+        return f"{100 * share:.0f}±{100 * stderr:.0f}"
+    return f"{100 * share:.1f}±{100 * stderr:.1f}".replace("±0.", "±.")
+
+
+def scores_line(row: Row, metrics: Iterable[str]) -> str:
+    """One line on a finished row: what it is, and its scores."""
+    bits = bits_label(row)
+    parts = [f"{bits} bits" if bits.isdigit() else bits, setting_of(row), row.get("layer")]
+    scores = ", ".join(
+        f"{TITLES[metric]} {row[f'{metric}_distance']:.3f}"
+        if metric in DISTANCES
+        else f"{TITLES[metric]} {precision_recall(row, metric)}"
+        for metric in metrics
+    )
+    name = ", ".join(filter(None, (row["generator"], *parts, f"seed {row['seed']}")))
+    speed = f", {row['images_per_second']:.0f} images/s" if "images_per_second" in row else ""
+    return f"{name}: {scores} in {duration(sum(row['seconds'].values()))}{speed}"
+
+
+def precision_recall(scores: Mapping[str, Any], metric: str) -> str:
+    """Precision and recall of a metric in per cent, "74.4±.6/46.0±.7"."""
+    fields = [f"{metric}_{score}" for score in SCORES]
+    return "/".join(percent(scores.get(f), scores.get(f"{f}_stderr")) for f in fields)
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it: "12 s", "3 min 5 s", "2 h 10 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def time_line(rows: int, seconds: Mapping[str, float], speed: float) -> str:
+    """Where the time of a run went: seconds by stage, the longest first."""
+    names = {"sample_and_embed": "sampling and features", "compress": "compression"} | TITLES
+    total = sum(seconds.values())
+    stages = sorted(seconds.items(), key=lambda item: -item[1])
+    shares = ", ".join(
+        f"{names.get(stage, stage)} {value / total:.0%}" for stage, value in stages if value
+    )
+    images = f"; {speed:,.0f} images/s" if speed else ""
+    return f"time: {duration(total)} for {rows} new rows: {shares}{images}"
+
+
+def make_rich(cells: pd.DataFrame, *, text: int, title: str = "", caption: str = "") -> Table:
+    """Lays out a frame of strings; the first `text` columns are words, the others numbers."""
+    table = Table(
+        title=title or None, caption=caption or None, box=box.SIMPLE_HEAVY, show_edge=False,
+        padding=0,
+    )  # fmt: skip
+    for number, column in enumerate(cells):
+        words = number < text
+        table.add_column(
+            column, justify="left" if words else "right", overflow="fold", no_wrap=not words
+        )
+    for line in cells.itertuples(index=False):
+        table.add_row(*line)
+    return table
+
+
+def say(line: str) -> None:
+    """Prints a sentence, wrapped at the width of the terminal if there is one."""
+    if sys.stdout.isatty():
+        Console().print(line, highlight=False, markup=False, emoji=False)
+    else:
+        sys.stdout.write(f"{line}\n")
+
+
 def print_table(table: Table) -> None:
     """Prints a table as wide as the terminal, but never so narrow that words are broken.
 
@@ -123,22 +205,34 @@ def _least_width(table: Table) -> int:
         cells = [str(cell) for cell in (column.header, *column.cells)]
         parts = cells if column.no_wrap else [word for cell in cells for word in cell.split()]
         widths.append(max(map(cell_len, parts), default=0))
-    return sum(widths) + 3 * len(widths) + 1  # a blank on both sides, and the lines between
+    _, right, _, left = table.padding
+    edges = 2 if table.show_edge else 0
+    return sum(widths) + (left + right + 1) * len(widths) - 1 + edges
 
 
 def print_and_save(path: Path, *tables: Table) -> None:
-    """Prints tables and writes them as Markdown: captions as text below, without titles."""
+    """Prints tables and writes them as Markdown, without titles; captions are text below."""
     for table in tables:
+        caption, table.caption = table.caption, None
         print_table(table)
+        if caption:
+            say(str(caption))
+        table.caption = caption
     path.write_text("\n".join(map(_markdown, tables)))
 
 
 def _markdown(table: Table) -> str:
     """A table as Markdown, a row a line; what follows a blank line is no row."""
-    caption = table.caption
-    table.box, table.title, table.caption = box.MARKDOWN, None, None
-    console = Console(file=io.StringIO(), width=UNLIMITED)
-    console.print(table)
-    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
-    lines = [line for line in lines if line] + (["", str(caption)] if caption else [])
-    return "".join(f"{line}\n" for line in lines)
+    columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
+    widths = [max(map(len, column)) for column in columns]
+    right = [column.justify == "right" for column in table.columns]
+    lines = [
+        [
+            f"{cell:>{width}}" if to_right else f"{cell:<{width}}"
+            for cell, width, to_right in zip(line, widths, right, strict=True)
+        ]
+        for line in zip(*columns, strict=True)
+    ]
+    rule = ["-" * (w - 1) + (":" if r else "-") for w, r in zip(widths, right, strict=True)]
+    text = "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], rule, *lines[1:]))
+    return text + (f"\n{table.caption}\n" if table.caption else "")

@@ -1,29 +1,31 @@
-"""From rows to a table, plots and sample grids; computes no measurement.
+"""From rows to tables, an answer, plots and sample grids; computes no measurement.
 
 Command: `python -m lsh_gan.results.report WORKDIR [OUTPUT]`; a work folder that cannot be written
 needs the folder OUTPUT for tables and pictures.
 """
 
-import csv
 import errno
 import statistics
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from matplotlib import pyplot as plt
-from rich import box
+import matplotlib as mpl
+import pandas as pd
 from rich.table import Table
 
 from lsh_gan.errors import choose
-from lsh_gan.results import layer_report, plots, search_report, store
+from lsh_gan.results import answer, labels, layer_report, plots, search_report, store
+from lsh_gan.results.answer import Hits, retention
 from lsh_gan.results.labels import (
     DISTANCES,
     SCORES,
     TITLES,
     bits_label,
     grid_label,
-    print_and_save,
+    percent,
+    precision_recall,
     scores_of,
     setting_of,
     standard_error,
@@ -32,8 +34,8 @@ from lsh_gan.results.labels import (
 from lsh_gan.results.store import Row
 
 
-def write(workdir: Path, output: Path | None = None) -> None:
-    """Writes the tables and pictures of `workdir` to `output`, and prints the table.
+def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) -> pd.DataFrame:
+    """Writes the tables and pictures of `workdir` to `output`, and prints tables and the answer.
 
     Every work folder gets `table.csv` and `tensors.csv` (what happened to each compressed tensor);
     a sweep over widths `table.md` and its pictures, a sweep over layers those of `layer_report`, a
@@ -42,6 +44,10 @@ def write(workdir: Path, output: Path | None = None) -> None:
     Args:
         workdir: The work folder.
         output: Where tables and pictures go, made if missing; None for the work folder itself.
+        notes: Further lines to print.
+
+    Returns:
+        What `table.csv` has: one line a row that the last run requested.
 
     Raises:
         ValueError: There are no rows, or they are damaged.
@@ -49,31 +55,39 @@ def write(workdir: Path, output: Path | None = None) -> None:
         OSError: `output` cannot be written.
     """
     config = store.read_config(workdir)
-    measured = store.read_asked(workdir)
+    measured = store.read_requested(workdir)
     if not measured:
         raise ValueError(f"{workdir / store.ROWS_FILE}: there are no rows to report")
-    share = config.get("search", {}).get("share")
+    share, keep = config.get("search", {}).get("share"), config.get("keep", 0.95)
     if share and not all("roles" in row for row in measured):
         raise ValueError(f"{workdir}: is the inside of a search; report {workdir.parent} instead")
     metrics = _metrics(workdir, config, measured)
-    caption = _caption(workdir, measured)
     measured = ordered(measured)
     pairs = [metric for metric in metrics if metric not in DISTANCES]
+    hits = {row["row_hash"]: store.read_hits(workdir, row["row_hash"]) for row in measured}
     output = output or workdir
     output.mkdir(parents=True, exist_ok=True)
-    _write_csv(output / "table.csv", measured, metrics)
+    frame = to_frame(measured, pairs, hits)
+    frame.to_csv(output / "table.csv", index=False)
     layer_report.write_csv(output / "tensors.csv", measured)
-    with plt.rc_context({"font.size": 9, "figure.dpi": 150, "savefig.bbox": "tight"}):
+    caption = _caption(workdir, measured)
+    with mpl.rc_context(
+        {"font.size": 9, "figure.dpi": 150, "savefig.bbox": "tight", "figure.max_open_warning": 0}
+    ):
         if share:
-            search_report.write(output, measured, pairs, share)
+            search_report.write(output, measured, pairs, share, hits)
         elif any("layer" in row for row in measured):
             whole = [row for row in measured if "layer" not in row]
-            table = make_table(whole, metrics, caption=caption)
-            layer_report.write(output, measured, pairs, table)
+            lines = summarise(whole, pairs, hits)
+            layer_report.write(output, measured, pairs, make_table(lines, metrics, keep, caption))
         else:
-            print_and_save(output / "table.md", make_table(measured, metrics, caption=caption))
+            lines = summarise(measured, pairs, hits)
+            _write_sweep(output, lines, make_table(lines, metrics, keep, caption), pairs, keep)
             _write_pictures(workdir, output, measured, pairs)
-    plt.close("all")
+    files = sorted(file.name for file in output.iterdir() if file.suffix in (".md", ".csv", ".png"))
+    for line in (*notes, f"files: {output}: {', '.join(files)}"):
+        labels.say(line)
+    return frame
 
 
 def _metrics(workdir: Path, config: dict[str, Any], measured: list[Row]) -> list[str]:
@@ -93,12 +107,132 @@ def _metrics(workdir: Path, config: dict[str, Any], measured: list[Row]) -> list
 
 
 def _caption(workdir: Path, measured: list[Row]) -> str:
-    """What the rows were compared with, and how many are there if a run was interrupted."""
-    done, asked = store.read_progress(workdir) or (0, 0)
-    count = f"{done} of {asked} measurements" if done < asked else ""
-    # Says so where the reference is not real images; rows of older versions do not know.
-    name = measured[0].get("reference_name")
-    return "; ".join(filter(None, (name and f"reference: {name}", count)))
+    """The conditions of all rows, and how many are there if a run was interrupted."""
+    first, done = measured[0], store.read_progress(workdir) or (0, 0)
+    side = first["features"].get("side")
+    facts = [f"n = {first['n']:,}"]
+    facts += [f"m = {m:,}" for m in unique(measured, "m")[:1] if len(unique(measured, "m")) == 1]
+    facts += [f"k = {first['k']}"] if "k" in first else []
+    seeds = ", ".join(map(str, unique(measured, "seed")))
+    facts.append(f"means ± standard errors of seeds {seeds}" if "," in seeds else f"seed {seeds}")
+    parts = [
+        ", ".join(facts),
+        f"reference {first['reference_name']}" if "reference_name" in first else "",
+        f"features {first['features']['name']}" + (f" at {side} px" if side else ""),
+        f"lsh_gan {first['version']}" if "version" in first else "",
+        f"{done[0]} of {done[1]} measurements" if done[0] < done[1] else "",
+    ]
+    return "; ".join(filter(None, parts))
+
+
+def to_frame(measured: list[Row], metrics: list[str], hits: Hits) -> pd.DataFrame:
+    """One line a row, with all of it but its tensors.
+
+    Fields within fields are joined by "_". Scores come with their share of the ceiling
+    (`_relative`), and with the paired share of full precision and its standard error (`_kept`).
+    """
+    frame = pd.json_normalize([{**row, "tensors": None} for row in measured], sep="_")
+    frame = frame.drop(columns="tensors")
+    for metric in metrics:
+        for score in SCORES:
+            field = f"{metric}_{score}"
+            if f"{field}_ceiling" in frame:
+                ceiling = frame[f"{field}_ceiling"].astype(float)
+                frame[f"{field}_relative"] = frame[field] / ceiling.where(ceiling > 0)
+            kept = [retention([r], _full(measured, r), metric, score, hits) for r in measured]
+            frame[[f"{field}_kept", f"{field}_kept_stderr"]] = kept
+    whole = [c for c in ("bits", "activation_bits", "bytes") if c in frame]
+    return frame.astype(dict.fromkeys(whole, "Int64"))
+
+
+def _full(measured: list[Row], row: Row) -> list[Row]:
+    """The rows of a row's generator at full precision."""
+    mine = [other for other in measured if other["generator"] == row["generator"]]
+    return [other for other in mine if other["bits"] is None]
+
+
+def summarise(measured: list[Row], metrics: list[str], hits: Hits) -> pd.DataFrame:
+    """One line a generator and setting, means over its seeds, from which table and answer are made.
+
+    Scores have a standard error: of several seeds that of their mean, of one that of the metric.
+    """
+    groups: dict[tuple, list[Row]] = {}
+    for row in measured:
+        key = (row["generator"], bits_label(row), setting_of(row))
+        groups.setdefault(key, []).append(row)
+    lines = []
+    for (generator, bits, setting), group in groups.items():
+        line = {**group[0], "generator": generator, "bits": bits, "setting": setting}
+        line |= {"grid": grid_label(group[0]), "file": f"packed/{group[0]['row_hash']}.packed"}
+        for field in (f"{metric}_{score}" for metric in metrics for score in SCORES):
+            values = [row[field] for row in group]
+            line[field] = None if None in values else statistics.fmean(values)
+            if len(values) > 1 and None not in values:
+                line[f"{field}_stderr"] = standard_error(values)
+            line.setdefault(f"{field}_ceiling", None)
+            line.setdefault(f"{field}_stderr", None)
+            kept = retention(group, _full(measured, group[0]), *field.rsplit("_", 1), hits)
+            line |= {f"{field}_kept": kept.share, f"{field}_kept_stderr": kept.stderr}
+        line["clipping"] = line["clipping"] or ""
+        lines.append(line)
+    return pd.DataFrame([{k: v for k, v in line.items() if k != "tensors"} for line in lines])
+
+
+def make_table(lines: pd.DataFrame, metrics: list[str], keep: float, caption: str) -> Table:
+    """Lays out lines of `summarise`: scores by metric, each generator under its ceiling.
+
+    Clipping, grid and m are columns where they differ; a clipping or grid of all rows stands in the
+    caption.
+    """
+    cells = pd.DataFrame({"name": lines["generator"], "bits": lines["bits"]})
+    notes = [caption]
+    for field in ("clipping", "grid"):
+        values = [value for value in lines[field].unique() if value]
+        if len(values) > 1:
+            cells[field] = lines[field]
+        notes += [f"{field} {values[0]}"] if len(values) == 1 else []
+    text = cells.shape[1]
+    if "bytes" in lines:
+        unit, size = ("MB", 1e6) if lines["bytes"].max() >= 1e7 else ("kB", 1e3)
+        cells[unit] = (lines["bytes"] / size).map(_size, na_action="ignore")
+        cells["×"] = lines["ratio"].map("{:.1f}".format, na_action="ignore")
+    if lines["m"].nunique() > 1:
+        cells["m"] = lines["m"].map("{:,}".format)
+    ceilings = pd.DataFrame({"name": "ceiling"}, index=lines.index, columns=cells.columns)
+    for metric in metrics:
+        title = TITLES[metric]
+        if metric in DISTANCES:
+            cells[title] = lines[f"{metric}_distance"].map("{:.3f}".format)
+            continue
+        found = [answer.mark(line, metric, keep) for line in lines.to_dict("records")]
+        notes += [answer.LEGEND[mark] for mark in dict.fromkeys(found) if mark]
+        width = max(map(len, found))  # scores are aligned, with a mark or not
+        scores = [precision_recall(line, metric) for line in lines.to_dict("records")]
+        cells[title] = [s + mark.ljust(width) for s, mark in zip(scores, found, strict=True)]
+        fields = [f"{metric}_{score}_ceiling" for score in SCORES]
+        limits = ["/".join(map(percent, pair)) for pair in lines[fields].to_numpy()]
+        ceilings[title] = [limit + " " * width for limit in limits]
+    of = {name: mine.index for name, mine in lines.groupby("generator", sort=False)}
+    parts = [x for at in of.values() for x in (ceilings.loc[at[:1]], cells.loc[at])]
+    table = pd.concat(parts).fillna("").rename(columns={"clipping": "clip"})
+    title = "precision/recall, % ± standard error"
+    notes = "; ".join(dict.fromkeys(notes))
+    return labels.make_rich(table, text=text, title=title, caption=notes)
+
+
+def _size(number: float) -> str:
+    return f"{number:,.{0 if number >= 100 else 1}f}"
+
+
+def _write_sweep(
+    output: Path, lines: pd.DataFrame, table: Table, metrics: list[str], keep: float
+) -> None:
+    labels.print_and_save(output / "table.md", table)
+    found = answer.answers(lines, metrics, keep)
+    with (output / "table.md").open("a") as file:
+        file.writelines(f"\n{line}\n" for line in found)
+    for line in found:
+        labels.say(line)
 
 
 def _write_pictures(workdir: Path, output: Path, measured: list[Row], metrics: list[str]) -> None:
@@ -131,86 +265,6 @@ def ordered(measured: list[Row]) -> list[Row]:
             row["seed"],
         ),
     )
-
-
-def _relative(row: Row, metric: str, score: str) -> float | None:
-    """The score divided by its ceiling, or None."""
-    ceiling = row.get(f"{metric}_{score}_ceiling")
-    return row[f"{metric}_{score}"] / ceiling if ceiling else None
-
-
-def _write_csv(path: Path, measured: list[Row], metrics: list[str]) -> None:
-    flat = []
-    for row in measured:
-        plain = {k: v for k, v in row.items() if not isinstance(v, dict | list)}
-        for metric in metrics:
-            for score in SCORES if metric not in DISTANCES else ():
-                plain[f"{metric}_{score}_relative"] = _relative(row, metric, score)
-        plain |= {f"seconds_{k}": v for k, v in row["seconds"].items()}
-        flat.append(plain)
-    fields = dict.fromkeys(field for row in flat for field in row)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(fields))
-        writer.writeheader()
-        writer.writerows(flat)
-
-
-def make_table(measured: list[Row], metrics: list[str], *, caption: str = "") -> Table:
-    """Lays out rows as a table: precision / recall by metric, each generator under its ceiling.
-
-    A line a generator and setting; of several seeds, means and their standard errors. m stands in
-    the title, or in a column where it differs; the caption stands below.
-    """
-    first = measured[0]
-    sizes = unique(measured, "m")
-    m = f"m = {sizes[0]}, " if len(sizes) == 1 else ""
-    title = f"precision / recall, n = {first['n']}, {m}{first['features']['name']}"
-    groups: dict[tuple, list[Row]] = {}
-    for row in measured:
-        key = (row["generator"], bits_label(row), setting_of(row))
-        groups.setdefault(key, []).append(row)
-    seeds = max(map(len, groups.values()))
-    if seeds > 1:
-        title += f", mean ± standard error of {seeds} seeds"
-    table = Table(title=title, caption=caption or None, box=box.SIMPLE_HEAVY)
-    for column in ("generator", "bits", "clipping", "grid"):
-        short = column in ("bits", "clipping")
-        table.add_column(column, overflow="fold", no_wrap=short)
-    columns = ["bytes", "ratio", *([] if m else ["m"])]
-    for column in (*columns, *(TITLES[metric] for metric in metrics)):
-        table.add_column(column, justify="right", no_wrap=True)
-    generator = None
-    for group in groups.values():
-        row = group[0]
-        if row["generator"] != generator:
-            generator = row["generator"]
-            cells = [_pair([row], metric, "_ceiling") for metric in metrics]
-            table.add_row("ceiling", *[""] * (3 + len(columns)), *cells)
-        table.add_row(
-            generator,
-            bits_label(row),
-            row["clipping"] or "",
-            grid_label(row),
-            f"{row['bytes']:,}" if "bytes" in row else "",
-            f"{row['ratio']:.1f}" if "ratio" in row else "",
-            *([] if m else [f"{row['m']:,}"]),
-            *(_pair(group, metric, "") for metric in metrics),
-        )
-    return table
-
-
-def _pair(group: list[Row], metric: str, suffix: str) -> str:
-    values = ([row.get(f"{metric}_{x}{suffix}") for row in group] for x in scores_of(metric))
-    return " / ".join(_mean(each) for each in values)
-
-
-def _mean(values: list[float | None]) -> str:
-    if None in values:
-        return "–"
-    text = f"{statistics.fmean(values):.3f}"
-    if len(values) == 1:
-        return text
-    return f"{text}±{standard_error(values):.3f}"
 
 
 def main(arguments: list[str]) -> int:

@@ -3,11 +3,19 @@
 import math
 from pathlib import Path
 
-from rich import box
-from rich.console import Console
+import pandas as pd
 from rich.table import Table
 
-from lsh_gan.results.labels import SCORES, TITLES, WIDTH, print_and_save, unique, width_label
+from lsh_gan.results.answer import Hits, retention
+from lsh_gan.results.labels import (
+    SCORES,
+    TITLES,
+    make_rich,
+    print_and_save,
+    say,
+    unique,
+    width_label,
+)
 from lsh_gan.results.store import Row
 
 # Roles of rows, in the order of the table.
@@ -18,7 +26,13 @@ SAME_SIZE = "best uniform of no more bytes"
 ROLES = (FULL, WITHIN, MIXED, SAME_SIZE)
 
 
-def write(workdir: Path, measured: list[Row], metrics: list[str], share: float) -> None:
+def write(
+    workdir: Path,
+    measured: list[Row],
+    metrics: list[str],
+    share: float,
+    hits: Hits | None = None,
+) -> None:
     """Writes `search.md` and `widths.md`, and prints both and the verdict.
 
     Args:
@@ -26,9 +40,10 @@ def write(workdir: Path, measured: list[Row], metrics: list[str], share: float) 
         measured: Rows with their `roles`.
         metrics: Names of the metrics.
         share: Of the scores at full precision that was to be kept.
+        hits: Of the rows, for paired standard errors.
     """
     print_and_save(workdir / "widths.md", make_width_table(measured))
-    print_and_save(workdir / "search.md", make_table(measured, metrics))
+    print_and_save(workdir / "search.md", make_table(measured, metrics, hits))
     lines = [
         line
         for name in unique(measured, "generator")
@@ -37,7 +52,7 @@ def write(workdir: Path, measured: list[Row], metrics: list[str], share: float) 
     with (workdir / "search.md").open("a") as file:
         file.write("\n" + "".join(f"- {line}\n" for line in lines))
     for line in lines:
-        Console(width=WIDTH).print(line, highlight=False, markup=False)
+        say(line)
 
 
 def by_role(measured: list[Row]) -> dict[str, list[Row]]:
@@ -45,68 +60,48 @@ def by_role(measured: list[Row]) -> dict[str, list[Row]]:
     return {role: [row for row in measured if role in row["roles"]] for role in ROLES}
 
 
-def retention(group: list[Row], full: list[Row], metric: str, score: str) -> float:
-    """Share of the mean full precision score that a setting keeps, over the seeds of both.
-
-    NaN where that score is 0: nothing can be kept of it.
-    """
-    field = f"{metric}_{score}"
-    before = {row["seed"]: row[field] for row in full}
-    kept = [(row[field], before[row["seed"]]) for row in group if row["seed"] in before]
-    whole = sum(value for _, value in kept)
-    return sum(value for value, _ in kept) / whole if whole else math.nan
-
-
 def least_retention(group: list[Row], full: list[Row], metric: str) -> float:
     """The smaller of the kept shares of precision and recall; NaN if one is."""
-    kept = [retention(group, full, metric, score) for score in SCORES]
+    kept = [retention(group, full, metric, score).share for score in SCORES]
     return math.nan if any(map(math.isnan, kept)) else min(kept)
 
 
-def _percent(share: float, unit: str = " %") -> str:
-    return "–" if math.isnan(share) else f"{100 * share:.0f}{unit}"
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{share:.0%}"
 
 
 def make_width_table(measured: list[Row]) -> Table:
     """The chosen width of each tensor."""
-    table = Table(title="chosen widths", box=box.SIMPLE_HEAVY)
-    for column in ("generator", "tensor", "shape"):
-        table.add_column(column, overflow="fold")
-    for column in ("bits", "SQNR dB", "bytes"):
-        table.add_column(column, justify="right")
-    for name in unique(measured, "generator"):
-        mixed = by_role([row for row in measured if row["generator"] == name])[MIXED]
-        for tensor in mixed[0]["tensors"] if mixed else ():
-            sqnr = tensor["sqnr_db"]
-            table.add_row(
-                name,
-                tensor["path"],
-                "×".join(map(str, tensor["shape"])),
-                str(tensor["bits"]),
-                "–" if sqnr is None else f"{sqnr:.1f}",
-                f"{tensor['bytes']:,}",
-            )
-    return table
+    lines = [
+        {
+            "generator": name,
+            "tensor": tensor["path"],
+            "shape": "×".join(map(str, tensor["shape"])),
+            "bits": str(tensor["bits"]),
+            "SQNR dB": "–" if tensor["sqnr_db"] is None else f"{tensor['sqnr_db']:.1f}",
+            "bytes": f"{tensor['bytes']:,}",
+        }
+        for name in unique(measured, "generator")
+        for row in by_role([row for row in measured if row["generator"] == name])[MIXED][:1]
+        for tensor in row["tensors"]
+    ]
+    columns = ["generator", "tensor", "shape", "bits", "SQNR dB", "bytes"]
+    return make_rich(pd.DataFrame(lines, columns=columns), text=3, title="chosen widths")
 
 
-def make_table(measured: list[Row], metrics: list[str]) -> Table:
-    """Size, precision / recall and the kept shares of both, a line a role."""
-    table = Table(title="precision / recall (kept shares)", box=box.SIMPLE_HEAVY)
-    for column, width in (("generator", 9), ("setting", 18), ("bits", 7)):
-        table.add_column(column, min_width=width, overflow="fold")
-    for column in ("bytes", *(TITLES[metric] for metric in metrics)):
-        table.add_column(column, justify="right", no_wrap=True)
+def make_table(measured: list[Row], metrics: list[str], hits: Hits | None = None) -> Table:
+    """Size, precision/recall and the kept shares of both, a line a role."""
+    lines = []
     for name in unique(measured, "generator"):
         roles = by_role([row for row in measured if row["generator"] == name])
         for role, group in roles.items():
-            if not group:
-                table.add_row(name, role, "none")
-                continue
-            first = group[0]
-            cells = [_cell(group, roles[FULL], metric) for metric in metrics]
-            size = f"{first['bytes']:,}"
-            table.add_row(name, role, _bits(first), size, *cells)
-    return table
+            line = {"generator": name, "setting": role, "bits": "none"}
+            if group:
+                line |= {"bits": _bits(group[0]), "bytes": f"{group[0]['bytes']:,}"}
+                line |= {TITLES[m]: _cell(group, roles[FULL], m, hits) for m in metrics}
+            lines.append(line)
+    title = "precision/recall (kept shares ± paired standard error)"
+    return make_rich(pd.DataFrame(lines).fillna(""), text=3, title=title)
 
 
 def _bits(row: Row) -> str:
@@ -114,10 +109,15 @@ def _bits(row: Row) -> str:
     return ", ".join(map(str, widths)) or width_label(row)
 
 
-def _cell(group: list[Row], full: list[Row], metric: str) -> str:
+def _cell(group: list[Row], full: list[Row], metric: str, hits: Hits | None) -> str:
     scores = [sum(row[f"{metric}_{score}"] for row in group) / len(group) for score in SCORES]
-    kept = [_percent(retention(group, full, metric, score), "") for score in SCORES]
-    return f"{scores[0]:.3f}/{scores[1]:.3f} ({kept[0]}/{kept[1]} %)"
+    kept = [retention(group, full, metric, score, hits) for score in SCORES]
+    shares = [_percent(share).rstrip("%") for share, _ in kept]
+    shares = [
+        text + (f"±{100 * error:.0f}" if error > 0 else "")
+        for text, (_, error) in zip(shares, kept, strict=True)
+    ]
+    return f"{scores[0]:.3f}/{scores[1]:.3f} ({'/'.join(shares)} %)"
 
 
 def verdict(measured: list[Row], metrics: list[str], share: float) -> list[str]:
@@ -134,8 +134,8 @@ def verdict(measured: list[Row], metrics: list[str], share: float) -> list[str]:
         other = roles[role]
         smaller = 1 - mixed[0]["bytes"] / other[0]["bytes"]
         kept = "; ".join(
-            f"{TITLES[m]} {_percent(least_retention(mixed, full, m), '%')} against "
-            f"{_percent(least_retention(other, full, m), '%')}"
+            f"{TITLES[m]} {_percent(least_retention(mixed, full, m))} against "
+            f"{_percent(least_retention(other, full, m))}"
             for m in metrics
         )
         size = f"{abs(smaller):.1%} {'smaller' if smaller > 0 else 'larger'} than"

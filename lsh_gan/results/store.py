@@ -1,18 +1,25 @@
-"""The work folder: the configuration and one JSON line a measurement."""
+"""The work folder: the last configuration, one JSON line a measurement, and its hits.
 
-import fcntl
+It grows: rows are found by what their numbers depend on, so that runs of several configurations
+share a folder. Tables show the rows that the last run requested; the others stay.
+"""
+
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-CONFIG_FILE = "config.json"
+import filelock
+import numpy as np
+
+CONFIG_FILE = "config.json"  # of the last run
 ROWS_FILE = "rows.jsonl"
-ASKED_FILE = "asked.json"  # the rows that the last run asked for
+REQUESTED_FILE = "requested.json"  # the rows that the last run requested
 LOCK_FILE = "lock"
+HITS_FOLDER = "hits"
 # A measurement as JSON; `measurement.measure` says what is in it.
 Row = dict[str, Any]
 # What every row has.
@@ -36,35 +43,34 @@ def locked(workdir: Path) -> Iterator[None]:
     """
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"workdir {workdir} is a file; expected a folder")
+    lock = filelock.FileLock(workdir / LOCK_FILE)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / LOCK_FILE).open("w")
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        raise ValueError(
+            f"workdir {workdir}: another run is measuring there; wait for its end, or give "
+            "another --workdir"
+        ) from None
     except OSError as error:
         raise ValueError(f"workdir {workdir}: cannot be written ({error.strerror})") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"workdir {workdir}: another run is measuring there; wait for its end, or give "
-                "another --workdir"
-            ) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
-def check_workdir(workdir: Path, config: dict[str, Any]) -> None:
-    """Refuses a work folder that a run of a configuration could not use; makes and changes nothing.
+def check_workdir(workdir: Path) -> None:
+    """Refuses a work folder that a run could not use; makes and changes nothing.
 
     What is cheap to know, before anything is read; the lock is taken later, for good.
 
     Raises:
-        ValueError: As `locked` and `open_workdir`.
+        ValueError: As `locked`.
     """
     if (workdir / LOCK_FILE).exists():
         with locked(workdir):
             pass
-    if (workdir / CONFIG_FILE).exists():
-        open_workdir(workdir, config)
     there = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
     if not there.is_dir():
         raise ValueError(f"workdir {workdir}: {there} is a file; expected a folder")
@@ -72,56 +78,32 @@ def check_workdir(workdir: Path, config: dict[str, Any]) -> None:
         raise ValueError(f"workdir {workdir}: cannot be written (no permission in {there})")
 
 
-def open_workdir(workdir: Path, config: dict[str, Any]) -> None:
-    """Makes the work folder and writes the configuration, or checks that it is the same.
-
-    Raises:
-        ValueError: The folder belongs to another configuration (the first field that differs).
-    """
-    workdir.mkdir(parents=True, exist_ok=True)
-    file = workdir / CONFIG_FILE
-    config = json.loads(json.dumps(config))
-    if file.exists():
-        stored = read_config(workdir)
-        _check_same(file, _flatten(stored), _flatten(config))
-    else:
-        _write_whole(file, json.dumps(config, indent=1) + "\n")
+def write_config(workdir: Path, config: dict[str, Any]) -> None:
+    """Notes the configuration of the run, which replaces that of the last one."""
+    _write_whole(workdir / CONFIG_FILE, json.dumps(config, indent=1) + "\n")
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
-    """Reads the configuration of a work folder.
+    """Reads the configuration of the last run.
 
     Raises:
-        FileNotFoundError: It has none.
+        FileNotFoundError: There is none.
         ValueError: It is not a JSON object.
     """
     file = workdir / CONFIG_FILE
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; {workdir} is not a work folder")
+    return _read_object(file, "a configuration")
+
+
+def _read_object(file: Path, expected: str) -> dict[str, Any]:
     try:
-        config = json.loads(file.read_text())
+        value = json.loads(file.read_text())
     except ValueError as error:
         raise ValueError(f"{file}: not JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{file}: holds a {type(config).__name__}; expected a configuration")
-    return config
-
-
-def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in config.items():
-        nested = isinstance(value, dict)
-        flat |= _flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
-    return flat
-
-
-def _check_same(file: Path, stored: dict[str, Any], asked: dict[str, Any]) -> None:
-    for field in sorted(stored.keys() | asked.keys()):
-        if stored.get(field) != asked.get(field):
-            raise ValueError(
-                f"{file}: {field} is {stored.get(field)!r} there and {asked.get(field)!r} here; "
-                "rows of another configuration need another --workdir"
-            )
+    if not isinstance(value, dict):
+        raise ValueError(f"{file}: holds a {type(value).__name__}; expected {expected}")
+    return value
 
 
 def _write_whole(file: Path, text: str) -> None:
@@ -150,39 +132,42 @@ def read(workdir: Path) -> list[Row]:
     return list(rows.values())
 
 
-def ask(workdir: Path, row_hashes: list[str]) -> None:
-    """Notes which rows belong together: others were measured before a file had changed."""
-    _write_whole(workdir / ASKED_FILE, json.dumps(row_hashes) + "\n")
+def set_requested(workdir: Path, rows: Mapping[str, dict[str, Any]]) -> None:
+    """Notes which rows the run requests, by hash, and what it calls them.
+
+    Args:
+        workdir: The work folder.
+        rows: Row hash to the fields that depend on the run, not on the measurement: the name of the
+            generator, and its roles in a search. They take the place of those in the row.
+    """
+    _write_whole(workdir / REQUESTED_FILE, json.dumps(rows) + "\n")
 
 
-def read_asked(workdir: Path) -> list[Row]:
-    """Reads the finished rows that the last run asked for; all, if no run has noted which.
+def read_requested(workdir: Path) -> list[Row]:
+    """Reads the finished rows that the last run requested; all, if no run has noted which.
 
     Raises:
         ValueError: As `read`; or the note is damaged.
     """
-    measured, asked = read(workdir), _asked(workdir)
-    return measured if asked is None else [row for row in measured if row["row_hash"] in asked]
+    measured, requested = read(workdir), _requested(workdir)
+    if requested is None:
+        return measured
+    return [row | requested[row["row_hash"]] for row in measured if row["row_hash"] in requested]
 
 
-def _asked(workdir: Path) -> set[str] | None:
-    file = workdir / ASKED_FILE
-    if not file.exists():
-        return None
-    try:
-        return set(json.loads(file.read_text()))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{file}: not a JSON list of rows ({error})") from error
+def _requested(workdir: Path) -> dict[str, dict[str, Any]] | None:
+    file = workdir / REQUESTED_FILE
+    return _read_object(file, "rows by hash") if file.exists() else None
 
 
 def read_progress(workdir: Path) -> tuple[int, int] | None:
-    """How many of the rows that the last run asked for are done; None where no run has asked.
+    """How many of the rows that the last run requested are done; None where no run has requested.
 
     Raises:
-        ValueError: As `read_asked`.
+        ValueError: As `read_requested`.
     """
-    asked = _asked(workdir)
-    return None if asked is None else (len(read_asked(workdir)), len(asked))
+    requested = _requested(workdir)
+    return None if requested is None else (len(read_requested(workdir)), len(requested))
 
 
 def _row(where: str, line: bytes) -> Row:
@@ -214,3 +199,19 @@ def append(workdir: Path, row: Row) -> None:
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_hits(workdir: Path, row_hash: str, hits: Mapping[str, np.ndarray]) -> None:
+    """Writes the hits of a row, `METRIC_precision_hits` `[m]` and `METRIC_recall_hits` `[n]`."""
+    folder = workdir / HITS_FOLDER
+    folder.mkdir(exist_ok=True)
+    np.savez_compressed(folder / f"{row_hash}.npz", **hits)
+
+
+def read_hits(workdir: Path, row_hash: str) -> dict[str, np.ndarray]:
+    """Reads the hits of a row; none where there is no file, as in folders of older versions."""
+    file = workdir / HITS_FOLDER / f"{row_hash}.npz"
+    if not file.is_file():
+        return {}
+    with np.load(file, allow_pickle=False) as arrays:
+        return dict(arrays)

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from configs import smoke
 from lsh_gan import features, metrics
-from lsh_gan.experiment import evaluators, reference, settings, sweep
+from lsh_gan.experiment import cache, evaluators, reference, settings, sweep
 from lsh_gan.results import store
 
 SCORES = metrics.PrecisionRecall._fields
@@ -36,7 +36,9 @@ def tiny(**changes):
 def workdir(tmp_path_factory):
     """The work folder of a finished run with all metrics."""
     folder = tmp_path_factory.mktemp("reference") / "run"
-    sweep.run(tiny(), folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(cache.FOLDER_VARIABLE, str(folder.parent / "cache"))
+        sweep.run(tiny(), folder)
     return folder
 
 
@@ -167,8 +169,9 @@ def test_own_sketches_score_too(workdir, tmp_path):
 
 
 @pytest.fixture
-def lost_row(workdir):
-    """Takes the last row away; gives what it was."""
+def lost_row(workdir, monkeypatch):
+    """Takes the last row away; gives what it was. The cache holds what the first run left."""
+    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(workdir.parent / "cache"))
     measured = store.read(workdir)
     lines = (workdir / "rows.jsonl").read_text().splitlines(keepends=True)
     (workdir / "rows.jsonl").write_text("".join(lines[:-1]))
@@ -195,7 +198,7 @@ def warnings_of(caplog):
 
 
 def test_damaged_features_are_computed_again(workdir, lost_row, caplog):
-    files = sorted((workdir / "cache").glob("*.features"))
+    files = sorted((workdir.parent / "cache").glob("*.features"))
     first, second = files
     first.write_bytes(first.read_bytes()[:-40])
     second.write_bytes(bytes(40) + second.read_bytes()[40:])
@@ -208,7 +211,7 @@ def test_damaged_features_are_computed_again(workdir, lost_row, caplog):
 
 
 def test_features_of_other_images_are_not_used(workdir, lost_row, caplog):
-    first, second = sorted((workdir / "cache").glob("*.features"))
+    first, second = sorted((workdir.parent / "cache").glob("*.features"))
     first.write_bytes(second.read_bytes())
     with caplog.at_level(logging.WARNING, "absl"):
         again(workdir, lost_row)
@@ -234,19 +237,21 @@ def test_every_metric_does_what_the_configuration_says(tmp_path, change):
     fitted = evaluators.fit(config, found, tmp_path)
     key, votes = jax.random.key(config.hash.seed), config.hash.votes
     balls, spec = {"k": config.k, "inclusive": config.inclusive}, evaluators.hash_spec(config)
+    hits = {"membership": True}
     six = dataclasses.replace(spec, num_tables=6)
     expected = {
-        "knn": lambda: metrics.knn_precision_recall(*pair, **balls),
+        "knn": lambda: metrics.knn_precision_recall(*pair, **balls, **hits),
         "lsh_knn": lambda: metrics.lsh_knn_precision_recall(
-            key, *pair, spec=six, votes=votes, **balls
+            key, *pair, spec=six, votes=votes, **balls, **hits
         ),
-        "lsh": lambda: metrics.lsh_precision_recall(key, *pair, spec=spec, votes=votes),
+        "lsh": lambda: metrics.lsh_precision_recall(key, *pair, spec=spec, votes=votes, **hits),
         "kid": lambda: (metrics.kid(*pair),),
         "fid": lambda: (metrics.frechet_distance(*pair),),
     }
     assert list(fitted) == names
     for name, score in fitted.items():
-        assert score(generated) == expected[name](), name
+        for found, value in zip(score(generated), expected[name](), strict=True):
+            np.testing.assert_array_equal(found, value, name)
 
 
 def given(folder, d=24, fake_d=None, **changes):

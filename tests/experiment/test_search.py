@@ -8,7 +8,8 @@ from lsh_gan.compression import CompressionSpec, GeneratorSpec
 from lsh_gan.experiment.mixed_precision import Judge
 from lsh_gan.experiment.search import find
 from lsh_gan.results import search_report
-from lsh_gan.results.search_report import FULL, MIXED, retention
+from lsh_gan.results.answer import retention
+from lsh_gan.results.search_report import FULL, MIXED
 
 SIZES = {"a": 1000, "b": 4000, "c": 200}  # parameters of the layers
 COSTS = {"a": 0.2, "b": 0.02, "c": 1.0}  # damage at b bits: cost · 4 / 4^b
@@ -84,16 +85,18 @@ def test_equal_widths_are_equal_settings():
 
 def scored(role, seed, precision, recall=0.8):
     return {
-        "generator": "known", "roles": [role], "seed": seed, "bytes": 10, "tensors": [], "bits": 4,
+        "generator": "known", "row_hash": role, "roles": [role], "seed": seed, "bytes": 10,
+        "tensors": [], "bits": 4,
         "lsh_precision": precision, "lsh_recall": recall,
     }  # fmt: skip
 
 
 def test_kept_shares_are_of_the_seeds_that_both_have():
     full = [scored(FULL, 0, 0.8), scored(FULL, 1, 0.4)]
-    assert retention([scored(MIXED, 0, 0.6)], full, "lsh", "precision") == pytest.approx(0.75)
+    kept = retention([scored(MIXED, 0, 0.6)], full, "lsh", "precision")
+    assert kept.share == pytest.approx(0.75)
     both = [scored(MIXED, 0, 0.6), scored(MIXED, 1, 0.4)]
-    assert retention(both, full, "lsh", "precision") == pytest.approx(1.0 / 1.2)
+    assert retention(both, full, "lsh", "precision").share == pytest.approx(1.0 / 1.2)
 
 
 def test_nothing_is_kept_of_a_score_of_0(tmp_path, capsys):

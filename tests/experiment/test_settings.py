@@ -100,6 +100,7 @@ def test_names_with_commas_are_split():
         ("reference__seed", 2**32, r"reference.seed = 4294967296 is not .* is 4294967295"),
         ("search__seed", -1, r"search.seed = -1 is not a whole number from 0 to 4294967295"),
         ("hash__seed", 2**32, r"hash.seed = 4294967296 is not a whole number from 0 to"),
+        ("keep", 1.5, r"keep = 1.5; expected a share above 0, at most 1"),
         ("truncation_psi", 1.5, r"truncation_psi = 1.5; expected 0 to 1"),
         ("truncation_psi", float("nan"), r"truncation_psi = nan; expected 0 to 1"),
         ("generators", (), r"generators and samples are both empty"),

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -34,7 +36,14 @@ def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "smoke"
     result = run_main("--config=configs/smoke.py", f"--workdir={folder}")
     assert result.returncode == 0, result.stderr
-    assert "sngan" in result.stdout
+    for name in ("dcgan", "sngan"):
+        assert re.search(rf"^{name}: .* 95% of precision and recall", result.stdout, re.M)
+    time_went, files = result.stdout.splitlines()[-2:]
+    assert re.search(
+        r"^time: .* for 6 new rows: .*sampling and features \d+%.* images/s$", time_went
+    )
+    assert files.startswith(f"files: {folder}: ")
+    assert "table.md" in files
     return folder
 
 
@@ -66,7 +75,13 @@ def test_one_row_a_measurement_with_all_that_repeats_it(workdir):
         assert row["hash"]["num_tables"] == 32
         assert {"jax", "flax", "numpy", "lsh_gan", "python"} <= row["versions"].keys()
         assert row["seconds"]["knn"] > 0
-        assert len({row["config_hash"] for row in measured}) == 1
+        assert row["images_per_second"] > 0
+        hits = store.read_hits(workdir, row["row_hash"])
+        for metric in ("knn", "lsh_knn", "lsh"):
+            for score in ("precision", "recall"):
+                shares = hits[f"{metric}_{score}_hits"]
+                assert (shares.dtype, shares.shape) == (bool, (250,))
+                assert shares.mean() == pytest.approx(row[f"{metric}_{score}"])
 
 
 def test_size_in_the_table_is_the_size_on_disk(workdir):
@@ -135,7 +150,8 @@ def test_a_killed_run_continues_with_the_same_numbers(workdir):
     sweep.run(smoke.get_config(), workdir)
     after = store.read(workdir)
     assert after[:-1] == before[:-1]
-    timeless = [{k: v for k, v in row.items() if k != "seconds"} for row in (before[-1], after[-1])]
+    timed = ("seconds", "images_per_second")
+    timeless = [{k: v for k, v in row.items() if k not in timed} for row in (before[-1], after[-1])]
     assert timeless[0] == timeless[1]
 
 
@@ -166,18 +182,23 @@ def test_report_of_no_work_folder(tmp_path, capsys):
     assert "is not a work folder" in capsys.readouterr().err
 
 
-def test_other_configuration_in_the_same_folder(workdir):
-    config = smoke.get_config()
-    config.k = 5
-    config.generators = ("gone",)  # the folder is looked at before anything is loaded
-    with pytest.raises(
-        ValueError, match=r"config\.json: generators is \['dcgan', .*\['gone'\] here"
-    ):
-        sweep.run(config, workdir)
-    config = smoke.get_config()
-    config.k = 5
-    with pytest.raises(ValueError, match=r"config\.json: k is 3 there and 5 here"):
-        sweep.run(config, workdir)
+def test_a_work_folder_grows_and_measures_nothing_twice(tmp_path):
+    """Only what changes the numbers of a row makes a new one; the table is of the last run."""
+    folder = tmp_path / "run"
+    first = sweep.run(tiny(), folder)
+    assert list(first["row_hash"]) == [row["row_hash"] for row in store.read(folder)]
+    same = {"batch_size": 64, "memory_mb": 128, "num_columns": 3, "keep": 0.9}
+    same |= {"hash__num_tables": 16, "features__batch_size": 16, "lsh_knn__num_tables": 6}
+    wider = sweep.run(tiny(compression__bits=(4,), seeds=(0, 1), **same), folder)
+    assert (len(wider), len(store.read(folder))) == (4, 4)
+    assert first["row_hash"][0] in set(wider["row_hash"])
+    for changes in ({"k": 2}, {"num_samples": 9}, {"inclusive": False}):
+        count = len(store.read(folder))
+        other = sweep.run(tiny(**changes), folder)
+        assert (len(other), len(store.read(folder))) == (1, count + 1)
+    table = (folder / "table.md").read_text()
+    assert table.count("dcgan") == 1
+    pd.testing.assert_frame_equal(sweep.run(tiny(), folder), first)
 
 
 def test_another_run_in_the_folder_is_found_before_anything_is_read(tmp_path):
@@ -202,7 +223,8 @@ def test_errors_are_one_line(tmp_path):
     assert "Traceback" not in result.stderr
 
 
-def test_an_interrupted_run_says_how_far_it_came(tmp_path):
+@pytest.mark.parametrize(("signal_sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_says_how_far_it_came(tmp_path, signal_sent, code):
     seeds = ",".join(map(str, range(500)))
     options = ["num_samples=8", "reference.num_images=8", "metrics=knn", "compression.bits=()"]
     options += ["generators=dcgan", f"seeds={seeds}", "batch_size=8", "hash.num_tables=1"]
@@ -211,12 +233,15 @@ def test_an_interrupted_run_says_how_far_it_came(tmp_path):
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not (tmp_path / "rows.jsonl").exists():
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal_sent)
         said = process.communicate()[1]
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "Traceback" not in said
     done = len(store.read(tmp_path))
     assert 0 < done < 500
+    lines = [line for line in said.splitlines() if " of 500: dcgan, full, seed " in line]
+    assert len(lines) in (done, done - 1)  # the last row may end before its line
+    assert re.search(r"sweep.* 1 of 500: .*: KNN \d+±\d+/\d+±\d+ in .* s; .* left$", lines[0])
     last = said.splitlines()[-1]
     assert last.startswith(f"stopped: {done} of 500 measurements are done; run the same command ag")
 
@@ -304,21 +329,18 @@ def test_a_report_has_what_the_last_run_asked_for(tmp_path):
         sweep.run(tiny(generators=(str(path),)), tmp_path / "run")
     first, second = store.read(tmp_path / "run")
     assert first["params"] != second["params"]
-    assert store.read_asked(tmp_path / "run") == [second]
+    assert store.read_requested(tmp_path / "run") == [second]
     with (tmp_path / "run" / "table.csv").open() as file:
         assert [line["row_hash"] for line in csv.DictReader(file)] == [second["row_hash"]]
-    (tmp_path / "run" / "asked.json").write_text("{")
-    with pytest.raises(ValueError, match=r"asked\.json: not a JSON list of rows"):
-        store.read_asked(tmp_path / "run")
 
 
 def test_several_seeds_are_one_line(tmp_path, capsys):
     sweep.run(tiny(seeds=(0, 1, 2)), tmp_path / "run")
-    assert "mean ± standard error of 3 seeds" in capsys.readouterr().out
+    assert "means ± standard errors of seeds 0, 1, 2" in capsys.readouterr().out
     recalls = np.array([row["knn_recall"] for row in store.read(tmp_path / "run")])
     assert recalls.std() > 0
     (line,) = (x for x in (tmp_path / "run" / "table.md").read_text().splitlines() if "dcgan" in x)
-    assert f"/ {recalls.mean():.3f}±{recalls.std(ddof=1) / 3**0.5:.3f} |" in line
+    assert f"/{100 * recalls.mean():.0f}±{100 * recalls.std(ddof=1) / 3**0.5:.0f} |" in line
 
 
 def test_layers_and_given_samples_in_one_run(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 from rich.table import Table
 
-from lsh_gan.results.labels import distinct, print_and_save, print_table, width_label
+from lsh_gan.results.labels import distinct, percent, print_and_save, print_table, width_label
 
 
 def test_a_row_of_markdown_is_one_line(tmp_path, capsys):
@@ -64,6 +64,14 @@ def test_equal_names_are_told_apart_by_their_paths(names, paths, expected):
 def test_paths_that_tell_nothing_apart_are_refused():
     with pytest.raises(ValueError, match="names of a/f, /a/f clash"):
         distinct(["f", "f"], ["a/f", "/a/f"])
+
+
+def test_digits_are_those_that_the_error_leaves():
+    texts = [
+        percent(0.7441, error) for error in (0.0004, 0.0094, 0.0096, 0.034, None, float("nan"))
+    ]
+    assert texts == ["74.4±.0", "74.4±.9", "74±1", "74±3", "74.4", "74.4"]
+    assert [percent(None), percent(1.0, 0.0), percent(0.0, 0.001)] == ["–", "100.0±.0", "0.0±.1"]
 
 
 @pytest.mark.parametrize(

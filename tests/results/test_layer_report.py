@@ -4,7 +4,6 @@ import csv
 
 import jax
 import pytest
-from matplotlib import pyplot as plt
 from rich.table import Table
 from tiny_generators import TINY
 
@@ -48,11 +47,11 @@ ROWS = [
 
 
 def test_drops_are_means_over_seeds_against_full_precision_of_the_same_seed():
-    first, second = layer_report.find_damages(ROWS, ["lsh"])
-    assert (first.layer, first.setting) == ("params/a/kernel", "4 bits, mse clipping")
-    assert first.drops["lsh_precision"] == pytest.approx((0.0 + 0.2) / 2)
-    assert first.drops["lsh_recall"] == pytest.approx((0.1 + 0.0) / 2)
-    assert second.drops["lsh_precision"] == pytest.approx(-0.1)
+    found = layer_report.layer_sensitivity(ROWS, ["lsh"])
+    assert list(found["layer"]) == ["params/a/kernel", "params/b/kernel"]
+    assert list(found["setting"]) == ["4 bits, mse clipping", "2 bits, mse clipping"]
+    assert list(found["lsh_precision"]) == pytest.approx([(0.0 + 0.2) / 2, -0.1])
+    assert found["lsh_recall"][0] == pytest.approx((0.1 + 0.0) / 2)
 
 
 def test_grids_are_kept_apart():
@@ -61,12 +60,11 @@ def test_grids_are_kept_apart():
         row(4, "params/a/kernel", precision=0.8),
         row(4, "params/a/kernel", precision=0.2, sqnr=9.0, granularity="per_tensor"),
     ]
-    first, second = layer_report.find_damages(rows, ["lsh"])
-    assert (first.grid, second.grid) == ("per_channel, symmetric", "per_tensor, symmetric")
-    assert first.setting == "4 bits, mse clipping, per_channel symmetric"
-    drops = [damage.drops["lsh_precision"] for damage in (first, second)]
-    assert drops == [pytest.approx(0.1), pytest.approx(0.7)]
-    assert (first.tensor["sqnr_db"], second.tensor["sqnr_db"]) == (20.0, 9.0)
+    found = layer_report.layer_sensitivity(rows, ["lsh"])
+    assert list(found["grid"]) == ["per_channel, symmetric", "per_tensor, symmetric"]
+    assert found["setting"][0] == "4 bits, mse clipping, per_channel symmetric"
+    assert list(found["lsh_precision"]) == pytest.approx([0.1, 0.7])
+    assert list(found["sqnr_db"]) == [20.0, 9.0]
 
 
 def test_table_plot_and_tensors(tmp_path, capsys):
@@ -89,10 +87,10 @@ DCGAN = {"family": "dcgan", "options": {"latent_size": 4, "channels": [8, 4, 2]}
 def test_layers_are_in_the_order_of_the_network():
     layers = [f"params/{name}/kernel" for name in ("project", "to_image", "up_0", "up_1")]
     measured = [row(None), *(row(bits, layer) | DCGAN for layer in layers for bits in (4, 2))]
-    damages = layer_report.find_damages(measured, ["lsh"])
-    found = [damage.layer.split("/")[1] for damage in damages]
-    assert found[::2] == found[1::2] == ["project", "up_0", "up_1", "to_image"]
-    assert [damage.bits for damage in damages] == ["4", "2"] * 4
+    found = layer_report.layer_sensitivity(measured, ["lsh"])
+    names = [layer.split("/")[1] for layer in found["layer"]]
+    assert names[::2] == names[1::2] == ["project", "up_0", "up_1", "to_image"]
+    assert list(found["bits"]) == ["4", "2"] * 4
 
 
 @pytest.mark.parametrize("family", TINY)
@@ -108,8 +106,7 @@ def test_every_parameter_has_its_place_in_the_network(family):
 
 def test_bars_of_one_length_are_drops_of_one_size():
     measured = [row(None), row(4, "params/a/kernel", precision=0.1, recall=0.55)]
-    figure = layer_report.plot(layer_report.find_damages(measured, ["lsh"]), "lsh")
+    figure = layer_report.plot(layer_report.layer_sensitivity(measured, ["lsh"]), "lsh")
     _, precision, recall = figure.axes
     assert precision.get_xlim() == recall.get_xlim()
     assert precision.get_xlim()[1] > 0.7
-    plt.close(figure)

@@ -1,14 +1,16 @@
 """Tables of rows, and what a report says of work folders that lack something."""
 
-import io
-import json
+import math
+import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
-from rich.console import Console
 
 from lsh_gan.results import report, store
+
+METRICS = ("knn", "lsh_knn", "lsh")
 
 
 def row(name="known", bits=None, seed=0, **fields):
@@ -19,7 +21,8 @@ def row(name="known", bits=None, seed=0, **fields):
         "scheme": bits and "symmetric", "n": 300, "m": 300, "seconds": {}, "bytes": 1_000,
         "ratio": 4.0, "features": {"name": "net"}, "reference_name": "photographs",
         "lsh_precision": 0.5, "lsh_recall": 0.25, "lsh_precision_ceiling": 0.75,
-        "lsh_recall_ceiling": 0.625, "tensors": [], **fields,
+        "lsh_recall_ceiling": 0.625, "tensors": [], "lsh_precision_stderr": 0.005,
+        "lsh_recall_stderr": 0.02, **fields,
     }  # fmt: skip
 
 
@@ -29,36 +32,79 @@ def samples(**fields):
     return {k: v for k, v in found.items() if k not in ("bytes", "ratio", "tensors")}
 
 
-def printed(table):
-    """The lines of a table, with single blanks."""
-    console = Console(file=io.StringIO(), width=300)
-    console.print(table)
-    return [" ".join(line.split()) for line in console.file.getvalue().splitlines()]
+def table_of(measured, metrics):
+    """The cells of the table of rows, a line a list, the header first, and its caption."""
+    lines = report.summarise(measured, metrics, {})
+    table = report.make_table(lines, metrics, 0.95, "conditions")
+    columns = [[column.header, *column.cells] for column in table.columns]
+    return [list(line) for line in zip(*columns, strict=True)], table.caption
 
 
-def test_m_is_in_the_title_where_it_is_the_same():
-    lines = printed(report.make_table([row(), row(bits=4), samples()], ["lsh"]))
-    assert lines[0] == "precision / recall, n = 300, m = 300, net"
-    assert "generator bits clipping grid bytes ratio LSH" in lines
+def test_what_is_the_same_in_all_rows_stands_below():
+    lines, caption = table_of([row(), row(bits=4), samples()], ["lsh"])
+    assert lines == [
+        ["name", "bits", "kB", "×", "LSH"],
+        ["ceiling", "", "", "", "75.0/62.5"],
+        ["known", "full", "1.0", "4.0", "50.0±.5/25±2"],
+        ["known", "4", "1.0", "4.0", "50.0±.5/25±2"],
+        ["ceiling", "", "", "", "75.0/62.5"],
+        ["given", "–", "", "", "50.0±.5/25±2"],
+    ]
+    assert caption == "conditions; clipping mse; grid per_channel, symmetric"
 
 
-def test_m_is_a_column_where_it_differs():
-    lines = printed(report.make_table([row(m=5_000), samples(m=100)], ["lsh"]))
-    assert lines[0] == "precision / recall, n = 300, net"
-    assert "generator bits clipping grid bytes ratio m LSH" in lines
-    assert "known full 1,000 4.0 5,000 0.500 / 0.250" in lines
-    assert "given – 100 0.500 / 0.250" in lines
+def test_what_differs_is_a_column():
+    other = row(bits=4, m=100, clipping="none", scheme="affine")
+    lines, caption = table_of([row(), row(bits=4), other], ["lsh"])
+    assert lines[0] == ["name", "bits", "clip", "grid", "kB", "×", "m", "LSH"]
+    assert lines[4][1:4] == ["4", "none", "per_channel, affine"]
+    assert [line[6] for line in lines[2:]] == ["300", "300", "100"]
+    assert caption == "conditions"
+
+
+def test_tables_of_three_metrics_are_readable_at_80_columns(work, capsys, monkeypatch):
+    def scored(name, bits, clipping="mse"):
+        scores = {
+            f"{metric}_{score}{suffix}": value
+            for metric in METRICS
+            for score in ("precision", "recall")
+            for suffix, value in (("", 0.8341), ("_stderr", 0.0093), ("_ceiling", 0.8))
+        }
+        found = row(name, bits, bytes=123_456_789, ratio=15.52, clipping=bits and clipping)
+        return found | scores | {"row_hash": f"{name}{bits}{clipping}"}
+
+    cases = [(bits, clipping) for bits in (16, 4) for clipping in ("none", "mse")]
+    measured = [scored(n, *c) for n in ("dcgan", "sngan") for c in ((None,), *cases)]
+    folder = work(measured, [found["row_hash"] for found in measured], METRICS)
+    for found in measured:
+        hits = np.arange(300) < 200
+        names = [f"{m}_{s}_hits" for m in METRICS for s in ("precision", "recall")]
+        store.write_hits(folder, found["row_hash"], dict.fromkeys(names, hits))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    frame = report.write(folder)
+    shown = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
+    assert max(map(len, shown)) <= 80
+    line = ["sngan", "4", "none", "123", "15.5", *["83.4±.9/83.4±.9≈"] * 3]
+    assert line in [text.split() for text in shown]
+    for text in ("n = 300, m = 300", "seed 0", "photographs", "features net", "≈ within noise of"):
+        assert text in " ".join(shown)
+    read = pd.read_csv(folder / "table.csv")
+    assert list(read.columns) == list(frame.columns)
+    assert read["knn_recall_kept"].tolist() == [1.0] * 10
+    assert read["knn_recall_relative"][0] == pytest.approx(0.8341 / 0.8)
+    assert read["bits"].tolist()[:3] == pytest.approx([math.nan, 16, 16], nan_ok=True)
 
 
 @pytest.fixture
 def work(tmp_path):
-    """Makes a work folder of some rows: function of (rows, hashes that were asked for)."""
+    """Makes a work folder of rows: function of (rows, hashes that were requested, metrics)."""
 
-    def make(measured, asked):
-        (tmp_path / "config.json").write_text(json.dumps({"metrics": ["lsh"]}))
+    def make(measured, requested, metrics=("lsh",)):
+        store.write_config(tmp_path, {"metrics": metrics})
         for found in measured:
             store.append(tmp_path, found)
-        store.ask(tmp_path, asked)
+        store.set_requested(tmp_path, {row_hash: {} for row_hash in requested})
         return tmp_path
 
     return make
@@ -68,10 +114,9 @@ def test_an_interrupted_run_says_how_far_it_came(work, capsys):
     measured = [row(), row(bits=4)]
     folder = work(measured, [*(found["row_hash"] for found in measured), "another", "a third"])
     assert report.main([str(folder)]) == 0
-    assert "reference: photographs; 2 of 4 measurements" in capsys.readouterr().out
-    last = (folder / "table.md").read_text().splitlines()[-1]
-    assert last == "reference: photographs; 2 of 4 measurements"
-    store.ask(folder, [found["row_hash"] for found in measured])
+    assert "; 2 of 4 measurements" in capsys.readouterr().out
+    assert "; 2 of 4 measurements" in (folder / "table.md").read_text()
+    store.set_requested(folder, {found["row_hash"]: {} for found in measured})
     assert report.main([str(folder)]) == 0
     assert "measurements" not in capsys.readouterr().out
 
@@ -101,12 +146,12 @@ def test_layers_stand_below_what_their_drops_are_taken_from(work, capsys):
     shown = (capsys.readouterr().out, (folder / "layers.md").read_text())
     for text in shown:
         lines = [" ".join(line.replace("|", " ").split()) for line in text.splitlines()]
-        ceiling = lines.index("ceiling 0.750 / 0.625")
-        assert lines[ceiling + 1] == "known full 1,000 4.0 0.500 / 0.250"
-        assert "given – 0.500 / 0.250" in lines
+        ceiling = lines.index("ceiling 75.0/62.5")
+        assert lines[ceiling + 1] == "known full 1.0 4.0 50.0±.5/25±2"
+        assert "given – 50.0±.5/25±2" in lines
         drop = next(line for line in lines if "params/a/kernel" in line)
         assert drop.endswith("+0.000 / +0.125")
-    assert "\n\nreference: photographs\n\n|" in shown[1]
+    assert "reference photographs; features net\n\n|" in shown[1]
 
 
 def test_sizes_of_uncompressed_generators_are_no_curve(work):

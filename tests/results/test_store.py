@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lsh_gan.results import report, store
@@ -95,13 +96,27 @@ def test_nan_is_never_written(tmp_path):
     assert store.read(tmp_path) == []
 
 
-def test_folder_of_another_configuration(tmp_path):
-    store.open_workdir(tmp_path / "run", {"k": 3, "hash": {"bits": (4, 5)}})
-    store.open_workdir(tmp_path / "run", {"k": 3, "hash": {"bits": (4, 5)}})
-    with pytest.raises(ValueError, match=r"hash\.bits is \[4, 5\] there and \[4\] here"):
-        store.open_workdir(tmp_path / "run", {"k": 3, "hash": {"bits": (4,)}})
-    with pytest.raises(ValueError, match=r"k is 3 there and None here"):
-        store.open_workdir(tmp_path / "run", {"hash": {"bits": (4, 5)}})
+def test_tables_show_what_the_last_run_requested_under_its_names(tmp_path):
+    for i in range(3):
+        store.append(tmp_path, row(i, generator="old"))
+    assert store.read_requested(tmp_path) == store.read(tmp_path)
+    store.set_requested(tmp_path, {"2": {"generator": "new"}, "1": {}, "later": {}})
+    found = store.read_requested(tmp_path)
+    assert [(r["row_hash"], r["generator"]) for r in found] == [("1", "old"), ("2", "new")]
+    assert store.read_progress(tmp_path) == (2, 3)
+    (tmp_path / "requested.json").write_text("{")
+    with pytest.raises(ValueError, match=r"requested\.json: not JSON"):
+        store.read_requested(tmp_path)
+
+
+def test_hits_come_back_and_are_small(tmp_path):
+    hits = {"knn_precision_hits": np.random.default_rng(0).random(10_000) < 0.7}
+    store.write_hits(tmp_path, "a", hits)
+    np.testing.assert_array_equal(
+        store.read_hits(tmp_path, "a")["knn_precision_hits"], *hits.values()
+    )
+    assert (tmp_path / "hits" / "a.npz").stat().st_size < 2_000  # 10,000 without compression
+    assert store.read_hits(tmp_path, "b") == {}
 
 
 def test_workdir_that_is_a_file(tmp_path):

@@ -1,0 +1,183 @@
+"""The answer of a sweep: the smallest width that keeps precision and recall, and what is lost next.
+
+All rows of a sweep share the latents of a seed and the reference, so rows are compared sample by
+sample. Let a_i and b_i say whether sample i is a hit in a compressed row and at full precision, of
+N samples: generated ones for precision, reference ones for recall. The kept share is the ratio of
+the means, and its standard error that of the mean of the differences a_i − r b_i (Cochran 1977,
+Sampling Techniques, section 6.3: the linearised ratio of paired means):
+
+    r = Σ a_i / Σ b_i        se(r) = sd(a_i − r b_i) / (√N mean(b))
+
+At r = 1 it is the standard error of the difference of two paired shares (McNemar 1947,
+doi:10.1007/BF02295996). Hits that are equal in both rows add nothing, which makes it smaller than
+that of unpaired scores. It covers the drawing of the assessed samples. It does not cover the other
+set, which spans the manifold, nor, of LSH, the drawing of the tables: both are shared by the rows.
+
+Of several seeds, precision has N = seeds · m samples. Recall has N = n: the same reference is
+assessed by every seed, and a_i and b_i are means over the seeds.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lsh_gan.results.labels import SCORES, TITLES, short
+from lsh_gan.results.store import Row
+
+NOISE = 2  # standard errors: what differs by less is within noise
+WITHIN_NOISE, COLLAPSED = "≈", "!"
+LEGEND = {
+    WITHIN_NOISE: "≈ within noise of full precision (2 paired standard errors)",
+    COLLAPSED: "! collapsed: precision above its ceiling while recall has fallen",
+}
+
+Hits = Mapping[str, Mapping[str, np.ndarray]]  # row hash -> "METRIC_SCORE_hits" -> [m] or [n]
+
+
+class Kept(NamedTuple):
+    """The share of a score at full precision that is kept; NaN where that score is 0.
+
+    Attributes:
+        share: Ratio of the means over the seeds that both have.
+        stderr: Its paired standard error; NaN where there are no hits.
+    """
+
+    share: float
+    stderr: float
+
+
+def retention(
+    group: list[Row], full: list[Row], metric: str, score: str, hits: Hits | None = None
+) -> Kept:
+    """Compares a setting with full precision, both a row a seed; see above for the formula."""
+    field = f"{metric}_{score}"
+    before = {row["seed"]: row for row in full}
+    pairs = [(row, before[row["seed"]]) for row in group if row["seed"] in before]
+    whole = sum(other[field] for _, other in pairs)
+    if not whole:
+        return Kept(math.nan, math.nan)
+    share = sum(row[field] for row, _ in pairs) / whole
+    known = [
+        [(hits or {}).get(row["row_hash"], {}).get(f"{field}_hits") for row in p] for p in pairs
+    ]
+    if any(values is None for pair in known for values in pair):
+        return Kept(share, math.nan)
+    join = np.concatenate if score == "precision" else lambda values: np.mean(values, axis=0)
+    a, b = (join([np.asarray(x, np.float64) for x in side]) for side in zip(*known, strict=True))
+    stderr = (a - share * b).std(ddof=1) / math.sqrt(len(a)) / b.mean()
+    return Kept(share, float(stderr))
+
+
+def mark(line: Mapping[str, Any], metric: str, keep: float) -> str:
+    """Marks a compressed setting that is within noise of full precision, or has collapsed.
+
+    A collapse: precision is above its ceiling, by more than noise, and no lower than at full
+    precision, while recall is below the share that is to be kept.
+    """
+    kept = {s: (line[f"{metric}_{s}_kept"], line[f"{metric}_{s}_kept_stderr"]) for s in SCORES}
+    if line["setting"] == "" or any(math.isnan(x) for pair in kept.values() for x in pair):
+        return ""
+    if all(abs(share - 1) <= NOISE * stderr for share, stderr in kept.values()):
+        return WITHIN_NOISE
+    precision, ceiling = (line[f"{metric}_precision{x}"] for x in ("", "_ceiling"))
+    noise = NOISE * line[f"{metric}_precision_stderr"]
+    above = ceiling is not None and precision > ceiling + noise and kept["precision"][0] >= 1
+    share, stderr = kept["recall"]
+    return COLLAPSED if above and share + NOISE * stderr < keep else ""
+
+
+def answers(lines: pd.DataFrame, metrics: list[str], keep: float) -> list[str]:
+    """One sentence for each generator that was compressed.
+
+    KNN decides, or the first metric if it was not asked for; the sentence says which, and what the
+    others say.
+
+    Args:
+        lines: As `report.summarise` returns it.
+        metrics: Names of the metrics with precision and recall.
+        keep: The share that is to be kept.
+    """
+    found = []
+    for name, mine in lines.groupby("generator", sort=False):
+        swept = mine[mine["setting"] != ""]
+        if len(swept) and metrics:
+            metric = "knn" if "knn" in metrics else metrics[0]
+            found.append(f"{name}: {_answer(swept, metric, metrics, keep)}")
+    return found
+
+
+def _smallest(swept: pd.DataFrame, metric: str, keep: float) -> pd.Series | None:
+    """The smallest file that keeps the share; of equal ones the one that keeps most."""
+    shares = swept[[f"{metric}_{score}_kept" for score in SCORES]]
+    errors = swept[[f"{metric}_{score}_kept_stderr" for score in SCORES]].fillna(0)
+    good = (shares.to_numpy() + errors.to_numpy() >= keep).all(axis=1)
+    kept = swept.assign(least=shares.min(axis=1))[good]
+    if kept.empty:
+        return None
+    return kept.sort_values(["bytes", "least"], ascending=[True, False], kind="stable").iloc[0]
+
+
+def _answer(swept: pd.DataFrame, metric: str, metrics: list[str], keep: float) -> str:
+    title, asked = TITLES[metric], f"{keep:.0%} of precision and recall"
+    if swept[[f"{metric}_{score}_kept" for score in SCORES]].isna().to_numpy().any():
+        return f"no row at full precision with scores above 0 to compare with by {title}."
+    settings = list(dict.fromkeys(swept["setting"]))
+
+    def called(line: pd.Series) -> str:
+        setting = short(line["setting"], settings) if len(settings) > 1 else ""
+        return _width(line) + (f" ({setting})" if setting else "")
+
+    best = _smallest(swept, metric, keep)
+    if best is None:
+        widest = swept.sort_values("bytes", ascending=False, kind="stable").iloc[0]
+        return f"no width keeps {asked} by {title}; {called(widest)}: {_loss(widest, metric)}."
+    narrower = swept[(swept["setting"] == best["setting"]) & (swept["bytes"] < best["bytes"])]
+    exact = min(share for share, _ in _kept(best, metric).values()) >= keep
+    within = "" if exact else " within the error"
+    text = (
+        f"{called(best)} keeps {asked}{within} by {title} ({_changes(best, metric)}): "
+        f"{best['file']}, {best['bytes']:,.0f} bytes, {best['ratio']:.1f}× smaller."
+    )
+    if narrower.empty:
+        text += " It is the narrowest that was measured."
+    else:
+        line = narrower.sort_values("bytes", kind="stable").iloc[-1]
+        text += f" {_width(line)}: {line['ratio']:.1f}× smaller, {_loss(line, metric)}."
+    others = []
+    for other in (m for m in metrics if m != metric):
+        line = _smallest(swept, other, keep)
+        agrees = line is not None and line["bytes"] == best["bytes"]
+        says = "agrees" if agrees else f"says {'no width' if line is None else called(line)}"
+        others.append(f"{TITLES[other]} {says}")
+    return text + (f" {', '.join(others)}." if others else "")
+
+
+def _width(line: pd.Series) -> str:
+    return f"{line['bits']} bits" if line["bits"].isdigit() else line["bits"]
+
+
+def _kept(line: pd.Series, metric: str) -> dict[str, Kept]:
+    fields = {score: f"{metric}_{score}_kept" for score in SCORES}
+    return {score: Kept(line[field], line[f"{field}_stderr"]) for score, field in fields.items()}
+
+
+def _changes(line: pd.Series, metric: str) -> str:
+    """By how much precision and recall change, the worse first: "recall −36 ± 2 %, ..."."""
+    kept = sorted(_kept(line, metric).items(), key=lambda item: item[1].share)
+    errors = {score: "" if math.isnan(e) else f" ± {100 * e:.0f}" for score, (_, e) in kept}
+    changes = {score: f"{100 * (share - 1):+.0f}".replace("-", "−") for score, (share, _) in kept}
+    return ", ".join(f"{score} {changes[score]}{errors[score]} %" for score in changes)
+
+
+def _loss(line: pd.Series, metric: str) -> str:
+    """What a setting loses, and whether that is diversity or quality."""
+    precision, recall = _kept(line, metric).values()
+    noise = NOISE * math.hypot(*np.nan_to_num([precision.stderr, recall.stderr]))
+    if abs(precision.share - recall.share) <= noise:
+        goes = "quality and diversity go"
+    else:
+        goes = f"{'diversity' if recall.share < precision.share else 'quality'} goes"
+    return f"{_changes(line, metric)}: {goes}"

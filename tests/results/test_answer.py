@@ -1,0 +1,131 @@
+"""The answer of a sweep, and the paired comparison that it rests on."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lsh_gan.results.answer import answers, mark, retention
+
+
+def row(seed=0, name="a", precision=0.5, recall=0.5):
+    return {"row_hash": name, "seed": seed, "knn_precision": precision, "knn_recall": recall}
+
+
+def drawn(rng, n, kept=0.8, full=0.6):
+    """Hits at full precision, and of a setting that loses some of them and gains others."""
+    before = rng.random(n) < full
+    after = np.where(before, rng.random(n) < kept, rng.random(n) < 0.1)
+    return after, before
+
+
+def kept_of(after, before, score="precision"):
+    """Retention of several seeds, `[seeds, n]` hits."""
+    field = f"knn_{score}"
+    group = [row(i, f"a{i}", **{score: hits.mean()}) for i, hits in enumerate(after)]
+    full = [row(i, f"b{i}", **{score: hits.mean()}) for i, hits in enumerate(before)]
+    hits = {f"a{i}": {f"{field}_hits": x} for i, x in enumerate(after)}
+    hits |= {f"b{i}": {f"{field}_hits": x} for i, x in enumerate(before)}
+    return retention(group, full, "knn", score, hits)
+
+
+def test_the_standard_error_is_the_spread_over_draws():
+    rng = np.random.default_rng(0)
+    pairs = [drawn(rng, 400) for _ in range(2_000)]
+    found = np.array([kept_of([after], [before]) for after, before in pairs])
+    shares, errors = found.T
+    assert errors.mean() == pytest.approx(shares.std(), rel=0.05)
+    unpaired = np.sqrt(sum(np.var([x.mean() for x in side]) for side in zip(*pairs, strict=True)))
+    assert errors.mean() * 0.6 < 0.8 * unpaired  # of the difference; mean(b) = .6
+
+
+def test_seeds_share_the_reference_but_not_the_samples():
+    """A reference sample that both seeds assess alike counts once, two generated ones twice."""
+    after, before = drawn(np.random.default_rng(0), 1_000)
+    one = kept_of([after], [before])
+    precision = kept_of([after] * 2, [before] * 2)
+    recall = kept_of([after] * 2, [before] * 2, "recall")
+    assert precision.stderr == pytest.approx(one.stderr / 2**0.5, rel=1e-3)
+    assert recall == pytest.approx(one)
+
+
+def test_what_cannot_be_compared_is_nan():
+    group = [row(name="a", precision=0.4)]
+    assert all(map(math.isnan, retention(group, [row(precision=0.0)], "knn", "precision")))
+    share, stderr = retention(group, [row(name="b")], "knn", "precision")
+    assert share == pytest.approx(0.8)
+    assert math.isnan(stderr)  # no hits
+
+
+def line(bits, precision, recall, *, metric="knn", size=None, stderr=0.01, setting="mse", **fields):
+    """A line of `report.summarise`; scores are shares of full precision, .7 and .5."""
+    return {
+        "generator": "known", "bits": str(bits), "setting": setting if bits != "full" else "",
+        "bytes": size or 1_000 * (32 if bits == "full" else bits), "file": f"packed/{bits}.packed",
+        "ratio": 32.0 if bits == "full" else 32 / bits,
+        f"{metric}_precision": 0.7 * precision, f"{metric}_precision_ceiling": 0.8,
+        f"{metric}_precision_stderr": 0.01, f"{metric}_precision_kept": precision,
+        f"{metric}_precision_kept_stderr": stderr, f"{metric}_recall": 0.5 * recall,
+        f"{metric}_recall_kept": recall, f"{metric}_recall_kept_stderr": stderr, **fields,
+    }  # fmt: skip
+
+
+SWEEP = [line("full", 1, 1), line(8, 1, 0.99), line(4, 0.97, 0.945), line(3, 0.91, 0.64)]
+
+
+def test_the_answer_is_the_smallest_width_within_the_error_and_what_is_lost_next():
+    (text,) = answers(pd.DataFrame(SWEEP), ["knn"], 0.95)
+    assert text == (
+        "known: 4 bits keeps 95% of precision and recall within the error by KNN (recall −6 ± 1 %, "
+        "precision −3 ± 1 %): packed/4.packed, 4,000 bytes, 8.0× smaller. 3 bits: 10.7× smaller, "
+        "recall −36 ± 1 %, precision −9 ± 1 %: diversity goes."
+    )
+
+
+@pytest.mark.parametrize(
+    ("precision", "recall", "goes"),
+    [(0.6, 0.9, "quality goes"), (0.6, 0.61, "quality and diversity go")],
+)
+def test_the_answer_says_what_goes(precision, recall, goes):
+    (text,) = answers(pd.DataFrame([*SWEEP[:2], line(3, precision, recall)]), ["knn"], 0.95)
+    assert "8 bits keeps 95% of precision and recall by KNN (" in text
+    assert text.endswith(f" %: {goes}.")
+
+
+def test_metrics_that_disagree_are_named():
+    other = [
+        {k: v for k, v in line(bits, share, share, metric="lsh").items() if k.startswith("lsh")}
+        for bits, share in (("full", 1), (8, 1), (4, 0.8), (3, 0.7))
+    ]
+    lines = pd.DataFrame([a | b for a, b in zip(SWEEP, other, strict=True)])
+    assert answers(lines, ["lsh", "knn"], 0.95)[0].endswith(" LSH says 8 bits.")
+    assert (
+        "known: 8 bits keeps 95% of precision and recall by LSH" in answers(lines, ["lsh"], 0.95)[0]
+    )
+    assert answers(lines, ["lsh", "knn"], 0.6)[0].endswith("that was measured. LSH agrees.")
+
+
+def test_answers_where_there_is_none():
+    none = pd.DataFrame([line("full", 1, 1), line(2, 0.3, 0.1)])
+    (text,) = answers(none, ["knn"], 0.95)
+    assert text.startswith("known: no width keeps 95% of precision and recall by KNN; 2 bits: rec")
+    assert answers(pd.DataFrame(SWEEP[:1]), ["knn"], 0.95) == []  # nothing was compressed
+    (text,) = answers(pd.DataFrame([line(4, math.nan, math.nan)]), ["knn"], 0.95)
+    assert "no row at full precision" in text
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (line(4, 0.99, 1.015), "≈"),
+        (line(4, 0.99, 0.97), ""),
+        (line(2, 1.3, 0.05), "!"),  # .91, ceiling .8
+        (line(2, 1.1, 0.05), ""),  # .77
+        (line(2, 1.3, 0.99), ""),
+        (line("full", 1, 1), ""),
+        (line(2, 1.3, 0.05, knn_precision_ceiling=None), ""),
+    ],
+)
+def test_marks(fields, expected):
+    assert mark(fields, "knn", 0.95) == expected
