@@ -21,6 +21,7 @@ from lsh_gan.metrics import (  # noqa: E402
     knn_precision_recall,
     lsh_knn_precision_recall,
     lsh_precision_recall,
+    lsh_precision_recall_curve,
 )
 
 N, M, D = 1301, 903, 6  # divisible by no number of devices
@@ -43,6 +44,7 @@ def main():
         options = {"membership": True}
         found |= record(f"{kind}.knn", knn_precision_recall(r, g, memory_mb=1, **options))
         found |= record(f"{kind}.lsh", lsh_precision_recall(key, r, g, **options))
+        found |= record(f"{kind}.curve", lsh_precision_recall_curve(key, r, g))
         # 13 tables are divisible by no number of devices; a cap of 5 is met.
         options |= {"spec": HashSpec(num_tables=13), "bucket_rows": 5}
         found |= record(f"{kind}.lsh_knn", lsh_knn_precision_recall(key, r, g, **options))

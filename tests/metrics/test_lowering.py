@@ -46,6 +46,8 @@ def kernels(width):
         "bits": (functools.partial(hashing._fit_num_bits, spec=SPEC, needed=3), codes, one, one),
         "count": (hashing._count, integers(6, n), 12),
         "look up": (lsh._count_votes, integers(6, 2**12), integers(6, n), integers(n), one),
+        "crowding": (lsh._count_crowded, *(integers(6, 2**12),) * 2, integers(6, n), one),
+        "curve": (lsh._count_ratios, *(integers(6, 2**12),) * 2, integers(6, n), array(), array(9)),
         "votes": (
             functools.partial(scores.aggregate_votes, tables=6, votes=0.5), integers(8, n),
         ),
