@@ -13,6 +13,31 @@ from lsh_gan.metrics.inputs import Array, subset
 GROUPS = 8  # groups of tables for the jackknife
 
 
+class ClassScores(NamedTuple):
+    """How the rows of each class fare among the balls of all; NaN where a class has none."""
+
+    classes: np.ndarray  # ascending, [c]
+    precision: np.ndarray  # share of the class's generated samples on the reference manifold
+    recall: np.ndarray  # share of the class's reference rows on the generated manifold
+    density: np.ndarray  # mean over its generated samples
+    coverage: np.ndarray  # share of its reference balls that hold a generated sample
+
+
+def by_class(labels: tuple[Any, Any], of_r: tuple, of_g: tuple) -> ClassScores:
+    """Means by class of recall and coverage `[n]`, and of precision and density `[m]`."""
+    classes, at = np.unique(np.concatenate(labels), return_inverse=True)
+
+    def means(values, at):
+        count, total = (np.bincount(at, x, len(classes)) for x in (None, values))
+        return np.divide(total, count, out=np.full(len(classes), np.nan), where=count > 0)
+
+    n = len(of_r[0])
+    (recall, coverage), (precision, density) = (
+        [means(x, at) for x in values] for values, at in ((of_r, at[:n]), (of_g, at[n:]))
+    )
+    return ClassScores(classes, precision, recall, density, coverage)
+
+
 class PrecisionRecall(NamedTuple):
     """Precision and recall of a generated set against a reference set.
 
@@ -30,6 +55,10 @@ class PrecisionRecall(NamedTuple):
     and `[n]`, or float32 shares of tables with `votes=None`. `num_bits` is the mean number of
     digits of a code. `load` is the share of a table's addresses that the reference takes: the
     chance of a false yes of one table. `capped` is the share of rows beyond the cap of a bucket.
+    `auth` is the share of generated samples that are authentic: not nearer to their nearest row of
+    the reference than that row is to its own nearest other one (Alaa et al. 2022,
+    arXiv:2102.08921); 1 - auth is memorised. `clipped_density` and `clipped_coverage` fall in
+    proportion to the share of bad samples (Salvy et al. 2025, arXiv:2507.01761).
     `crowding` is the mean over tables of the share of generated samples at crowded addresses: those
     that hold more than 2 r·m/n + 6 max(1, m/n) of them beside r rows of the reference, twice as
     many as are due and six more. In tables of 'auto' bits chance crowds less than .01.
@@ -57,6 +86,10 @@ class PrecisionRecall(NamedTuple):
     load: float | None = None
     capped: float | None = None
     crowding: float | None = None
+    auth: float | None = None
+    clipped_density: float | None = None
+    clipped_coverage: float | None = None
+    by_class: ClassScores | None = None
 
     @property
     def collapsed(self) -> bool:
@@ -82,6 +115,9 @@ class PrecisionRecall(NamedTuple):
                 lines.append((name, f"{score:.3f} ± {stderr:.3f}{beside}"))
         if self.density is not None:
             lines.append(("density, coverage", f"{self.density:.3f}, {self.coverage:.3f}"))
+        if self.auth is not None:
+            clipped = f"{self.clipped_density:.3f}, {self.clipped_coverage:.3f}"
+            lines += [("clipped", f"{clipped} (density, coverage)"), ("auth", f"{self.auth:.3f}")]
         if self.crowding is not None:
             lines.append(("crowding", f"{self.crowding:.3f}{' (collapsed)' * self.collapsed}"))
         names = ("n", "m", "k", "num_tables", "num_bits", "radius_bins", "load", "capped")
