@@ -82,6 +82,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.k = 3  # neighbours that define a radius
     config.inclusive = True  # a distance equal to the radius counts as inside
     config.memory_mb = 256  # for blocks of distances
+    config.extended = False  # knn: also authenticity, clipped density and clipped coverage
     config.hash = ml_collections.ConfigDict()
     config.hash.family = "pstable"  # or affine, hyperplane
     config.hash.num_tables = 32

@@ -78,6 +78,7 @@ def _knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
         inclusive=config.inclusive,
         second_reference=reference.second,
         memory_mb=config.memory_mb,
+        extended=config.extended,
     )
     return partial(metrics.knn_score, fitted, membership=True)
 
@@ -139,6 +140,15 @@ def fit(config: Any, reference: ReferenceFeatures, workdir: Path) -> dict[str, S
     """
     evaluators = {name: choose("metric", name, EVALUATORS) for name in config.metrics}
     return {name: make(config, reference, workdir) for name, make in evaluators.items()}
+
+
+def collapsed(row: dict[str, Any], metric: str) -> bool:
+    """Whether a row's score by a metric is that of a collapse; see `PrecisionRecall.collapsed`.
+
+    The score of a row without it, or of a distance, is none.
+    """
+    fields = metrics.PrecisionRecall._fields
+    return metrics.PrecisionRecall(*(row.get(f"{metric}_{name}") for name in fields)).collapsed
 
 
 def _shape_in(source: str) -> tuple[int, int, int] | None:

@@ -12,6 +12,7 @@ from lsh_gan.metrics.lsh import (
     load,
     lsh_fit,
     lsh_precision_recall,
+    lsh_precision_recall_curve,
     lsh_score,
     merge,
     save,
@@ -23,12 +24,12 @@ from lsh_gan.metrics.lsh_knn import (
     lsh_knn_score,
 )
 from lsh_gan.metrics.moments import frechet_distance, kid
-from lsh_gan.metrics.scores import PrecisionRecall
+from lsh_gan.metrics.scores import PrecisionRecall, PrecisionRecallCurve
 
 __all__ = [
     "HashSpec", "Hasher", "KnnReference", "LshKnnReference", "LshReference", "PrecisionRecall",
-    "Sketch", "build", "file_hash", "fit_hash", "frechet_distance", "kid", "knn_fit",
-    "knn_precision_recall", "knn_score", "load", "lsh_fit", "lsh_knn_fit",
-    "lsh_knn_precision_recall", "lsh_knn_score", "lsh_precision_recall", "lsh_score", "merge",
-    "save",
+    "PrecisionRecallCurve", "Sketch", "build", "file_hash", "fit_hash", "frechet_distance", "kid",
+    "knn_fit", "knn_precision_recall", "knn_score", "load", "lsh_fit", "lsh_knn_fit",
+    "lsh_knn_precision_recall", "lsh_knn_score", "lsh_precision_recall",
+    "lsh_precision_recall_curve", "lsh_score", "merge", "save",
 ]  # fmt: skip

@@ -63,6 +63,18 @@ def lsh(reference_buckets, generated_buckets, *, min_count: int = 1, votes: floa
     return OnManifold(*(_vote(x, votes) for x in (hits(g, r), hits(r, g), hits(r, r, own=1))))
 
 
+def lsh_curve(reference_buckets, generated_buckets, ratios):
+    """Precision Σ min(λ·p, q) over buckets, and recall, that over λ, for each ratio λ; p is the
+    share of R in a bucket, q that of G (Sajjadi et al. 2018, arXiv:1806.00035, equation 10). Means
+    over tables, two arrays `[ratios]`.
+    """  # noqa: D205
+    ratios, precision = np.asarray(ratios), []
+    for r, g in zip(np.asarray(reference_buckets), np.asarray(generated_buckets), strict=True):
+        p, q = ((x[:, None] == np.union1d(r, g)).mean(axis=0) for x in (r, g))
+        precision.append(np.minimum(ratios[:, None] * p, q).sum(axis=1))
+    return np.mean(precision, axis=0), np.mean(precision, axis=0) / ratios
+
+
 def lsh_knn(
     reference, generated, reference_buckets, generated_buckets, *, k: int = 3,
     votes: float | None = 0.5, inclusive: bool = True, reference_candidates=None,

@@ -80,14 +80,30 @@ def products(x: jax.Array, y: jax.Array) -> jax.Array:
     return lax.dot_general(x, y, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
 
 
-def margins(xy: jax.Array, x_sq: jax.Array, y_sq: jax.Array, sq_radius: jax.Array) -> jax.Array:
-    """How far pairs are outside of a ball, relative to their size: (‖x − y‖² − r²) / (‖x‖² + ‖y‖²).
+class Pairs(NamedTuple):
+    """Inner products of rows `[n, d]` and `[m, d]`, `[n, m]`, and squared norms `[n]` and `[m]`."""
 
-    Below −e a pair is surely inside, above e surely outside; see `relative_error`. Takes inner
-    products `[n, m]`, norms `[n]` and `[m]`, and radii `[n, 1]` or `[m]`, −inf where is no ball.
-    """
-    size = x_sq[:, None] + y_sq
-    return (size - 2 * xy - sq_radius) / jnp.clip(size, 1e-30, 1e30)
+    xy: jax.Array
+    x_sq: jax.Array
+    y_sq: jax.Array
+
+    @property
+    def size(self) -> jax.Array:
+        """‖x‖² + ‖y‖², to which errors are relative."""
+        return self.x_sq[:, None] + self.y_sq
+
+    @property
+    def squared(self) -> jax.Array:
+        """Squared distances."""
+        return self.size - 2 * self.xy
+
+    def margins(self, sq_radius: jax.Array) -> jax.Array:
+        """How far pairs are outside of a ball: (‖x − y‖² − r²) / (‖x‖² + ‖y‖²).
+
+        Below −e a pair is surely inside, above e surely outside; see `relative_error`. Squared
+        radii are `[n, 1]` or `[m]`, −inf where is no ball.
+        """
+        return (self.squared - sq_radius) / jnp.clip(self.size, 1e-30, 1e30)
 
 
 def within(squared: jax.Array, sq_radius: Any, slack: Any, inclusive: bool) -> jax.Array:

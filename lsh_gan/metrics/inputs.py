@@ -146,6 +146,14 @@ def check_second(rows: int, second_rows: int) -> None:
         )
 
 
+def check_labels(labels: Any, n: int, m: int) -> None:
+    """Raises ValueError unless there are labels of a reference `[n]` and a generated set `[m]`."""
+    if labels is not None and (shapes := [np.shape(x) for x in labels]) != [(n,), (m,)]:
+        raise ValueError(
+            f"labels have shapes {shapes}; expected those of both sets, {(n,)}, {(m,)}."
+        )
+
+
 def _check_values(features: np.ndarray, source: str, first_row: int) -> None:
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():

@@ -32,9 +32,9 @@ from jax.sharding import PartitionSpec as P
 
 from lsh_gan import devices
 from lsh_gan.metrics import distances
-from lsh_gan.metrics.distances import Tiles, again, keep_smallest, margins, products, within
-from lsh_gan.metrics.inputs import Array, as_features, as_references, check_options
-from lsh_gan.metrics.scores import PrecisionRecall, ceilings, result, summarise
+from lsh_gan.metrics.distances import Pairs, Tiles, again, keep_smallest, products, within
+from lsh_gan.metrics.inputs import Array, as_features, as_references, check_labels, check_options
+from lsh_gan.metrics.scores import PrecisionRecall, by_class, ceilings, result, summarise
 
 _SPARE = 3  # neighbours that are found beyond those that radii need
 _CHUNK = 16  # rows whose neighbours' features are fetched at once
@@ -43,7 +43,7 @@ _CHUNK = 16  # rows whose neighbours' features are fetched at once
 class Balls(NamedTuple):
     """The balls of a set; of its tiles, rows behind the end included."""
 
-    sq_radii: jax.Array  # of precision or recall, and of density, float64 [n, 2]
+    sq_radii: jax.Array  # for k, k' of density, and 1 neighbour, float64 [n, 3]
     covered: jax.Array  # which rows lie in the ball of another, each left out in turn, bool [n]
 
 
@@ -64,6 +64,8 @@ class KnnReference(NamedTuple):
     memory_mb: float
     ceiling: bool
     second: Array | None
+    # Balls of clipped density that hold a row of R, at most k' of them, summed; None if not asked.
+    own_density: jax.Array | None = None
 
 
 def knn_precision_recall(
@@ -77,6 +79,8 @@ def knn_precision_recall(
     second_reference: Any = None,
     density_k: int = 5,
     memory_mb: float = 256,
+    extended: bool = False,
+    labels: tuple[Any, Any] | None = None,
 ) -> PrecisionRecall:
     """Scores `generated` against `reference` with k-nearest-neighbour balls.
 
@@ -97,6 +101,9 @@ def knn_precision_recall(
             ceiling instead.
         density_k: Neighbours of density and coverage.
         memory_mb: Bound of the tiles of distances, in MiB.
+        extended: Whether to return `auth`, `clipped_density` and `clipped_coverage` too.
+        labels: Classes of the rows of both sets, integers or strings `[n]` and `[m]`: the result's
+            `by_class` says how the samples of each class fare among those of all.
 
     Raises:
         TypeError: Features that are not floating-point arrays.
@@ -108,9 +115,9 @@ def knn_precision_recall(
     generated = as_features(generated, "generated", dim=reference.shape[1], k=k)
     fitted = knn_fit(
         reference, k=k, inclusive=inclusive, ceiling=ceiling, second_reference=second_reference,
-        density_k=density_k, memory_mb=memory_mb,
+        density_k=density_k, memory_mb=memory_mb, extended=extended,
     )  # fmt: skip
-    return knn_score(fitted, generated, membership=membership)
+    return knn_score(fitted, generated, membership=membership, labels=labels)
 
 
 def knn_fit(
@@ -122,6 +129,7 @@ def knn_fit(
     second_reference: Any = None,
     density_k: int = 5,
     memory_mb: float = 256,
+    extended: bool = False,
 ) -> KnnReference:
     """Computes what depends on the reference alone; arguments as `knn_precision_recall`."""
     check_options(k=k, density_k=density_k, memory_mb=memory_mb)
@@ -129,17 +137,29 @@ def knn_fit(
     origin = np.asarray(reference[0], np.float64)
     tiles = distances.tile(reference, origin, memory_mb)
     balls = find_balls(tiles, k, density_k, inclusive)
-    return KnnReference(
+    fitted = KnnReference(
         reference, tiles, origin, balls, k, density_k, inclusive, memory_mb, ceiling, second
     )
+    if not extended or len(reference) <= density_k:
+        return fitted
+    held = compare(fitted, tiles, balls, extended=True).clipped
+    with jax.enable_x64(True):
+        held -= inclusive | (balls.sq_radii[:, 1] > 0)  # a row lies in its own ball
+        own_density = jnp.sum(jnp.minimum(held, density_k), where=tiles.inside)
+    return fitted._replace(own_density=own_density)
 
 
-def knn_score(fitted: KnnReference, generated: Any, *, membership: bool = False) -> PrecisionRecall:
+def knn_score(
+    fitted: KnnReference, generated: Any, *, membership: bool = False,
+    labels: tuple[Any, Any] | None = None,
+) -> PrecisionRecall:  # fmt: skip
     """Scores `generated` `[m, d]` against a fitted reference; see `knn_precision_recall`."""
     (n, d), k = fitted.features.shape, fitted.k
     generated = as_features(generated, "generated", dim=d, k=k)
-    m, g = len(generated), distances.tile(generated, fitted.origin, fitted.memory_mb)
-    found, limits, extra = compare(fitted, g), (None, None), {}
+    check_labels(labels, n, m := len(generated))
+    g = distances.tile(generated, fitted.origin, fitted.memory_mb)
+    extended, limits, extra = fitted.own_density is not None, (None, None), {}
+    found = compare(fitted, g, extended=extended)
     if fitted.ceiling:
         left_out = jnp.sum(fitted.balls.covered, where=fitted.tiles.inside)
         compare_sample = functools.partial(_compare_sample, fitted)
@@ -148,10 +168,38 @@ def knn_score(fitted: KnnReference, generated: Any, *, membership: bool = False)
         density = jnp.sum(found.density, where=g.inside)
         coverage = jnp.sum(found.covered, where=fitted.tiles.inside)
         extra = {"density": (density, m * fitted.density_k), "coverage": (coverage, n)}
-    return result(
+    if extended:
+        extra |= _extended(found, g.inside, fitted.own_density, n=n, m=m, k=fitted.density_k)
+    scores = result(
         summarise(found.precise, g.inside), summarise(found.recalled, fitted.tiles.inside),
-        limits, membership=membership, rows=(n, m), extra=extra, k=k,
+        limits, membership=membership or labels is not None, rows=(n, m), extra=extra, k=k,
     )  # fmt: skip
+    if labels is None:
+        return scores
+    density, covered = (np.asarray(x) for x in (found.density[:m], found.covered[:n]))
+    of_g = scores.precision_membership, density / fitted.density_k
+    of_r = scores.recall_membership, covered
+    if not membership:
+        scores = scores._replace(precision_membership=None, recall_membership=None)
+    return scores._replace(by_class=by_class(labels, of_r, of_g))
+
+
+@functools.partial(jax.jit, static_argnames=("n", "m", "k"))
+def _extended(found, inside, own_density, *, n: int, m: int, k: int):
+    """Authenticity, clipped density and clipped coverage, each a sum and its divisor."""
+    with jax.enable_x64(True):
+        clipped = jnp.sum(jnp.minimum(found.clipped, k), where=inside) / m
+        clipped = jnp.where(own_density > 0, jnp.minimum(clipped * n / own_density, 1), 0)
+        # Of `good` samples a ball holds a beta-binomial number, its mass being Beta(k, n - k).
+        good = jnp.arange(m + 1.0)[:, None]
+        chances = jax.scipy.stats.betabinom.pmf(jnp.arange(k), good, k, n - k)
+        expected = 1 - jnp.cumsum(chances, axis=1).mean(axis=1)
+        coverage = jnp.sum(jnp.minimum(found.held, k)[:n]) / (n * k)
+        return {
+            "auth": (jnp.sum(~found.copied, where=inside), m),
+            "clipped_density": (clipped, 1),
+            "clipped_coverage": (jnp.interp(coverage, expected, good[:, 0]), m),
+        }
 
 
 def _compare_sample(fitted: KnnReference, sample: Array) -> tuple[jax.Array, ...]:
@@ -233,10 +281,10 @@ def _find_balls(tiles: Tiles, bounds, near, *, k, density_k, inclusive) -> Balls
         ordered = jnp.take_along_axis(squared, order, axis=1)
 
         def radii(ordered):
-            """Squared radii `[n, 2]`, and those when a row is left out; −inf for too few others."""
+            """Squared radii `[n, 3]`, and those when a row is left out; −inf for too few others."""
             ordered = jnp.where(jnp.isfinite(ordered), ordered, -jnp.inf)
             left_out = ordered[:, k - 1] if inclusive else ordered[:, k]
-            return ordered[:, [k - 1, density_k - 1]], left_out
+            return ordered[:, [k - 1, density_k - 1, 0]], left_out
 
         sq_radii, left_out = radii(ordered)
         hits = within(ordered, left_out[:, None], slack[:, None], inclusive)
@@ -271,32 +319,44 @@ class Compared(NamedTuple):
     density: jax.Array  # how many balls of R, those of density, hold each row of G, int32 [m]
     recalled: jax.Array  # which rows of R lie in a ball of G, bool [n]
     covered: jax.Array  # which balls of R, those of density, hold a row of G, bool [n]
+    # Of extended scores:
+    clipped: jax.Array | None = None  # as `density`, no ball larger than their median, int32 [m]
+    held: jax.Array | None = None  # how many rows of G each ball of density holds, int32 [n]
+    copied: jax.Array | None = None  # which rows of G are no authentic ones, bool [m]
 
 
-def compare(fitted: KnnReference, g: Tiles, balls: Balls | None = None) -> Compared:
+def compare(
+    fitted: KnnReference, g: Tiles, balls: Balls | None = None, *, extended: bool = False
+) -> Compared:
     """Compares R with G; `balls` are those of G if they are known."""
     balls = find_balls(g, fitted.k, 1, fitted.inclusive) if balls is None else balls
     sets = devices.replicate((fitted.tiles, g, fitted.balls.sq_radii, balls.sq_radii[:, :1]))
-    return _compare(*sets, inclusive=fitted.inclusive)
+    return _compare(*sets, inclusive=fitted.inclusive, extended=extended)
 
 
-@functools.partial(jax.jit, static_argnames="inclusive")
-def _compare(r: Tiles, g: Tiles, r_sq_radii, g_sq_radii, *, inclusive: bool) -> Compared:
+@functools.partial(jax.jit, static_argnames=("inclusive", "extended"))
+def _compare(
+    r: Tiles, g: Tiles, r_sq_radii, g_sq_radii, *, inclusive: bool, extended: bool
+) -> Compared:
     """Steps 3 and 4."""
     d = r.rows.shape[2]
     error = distances.relative_error(jnp.float32, d)
-    r_radii = r_sq_radii.reshape(*r.sq_norms.shape, 2)
+    with jax.enable_x64(True):
+        of_density = jnp.sqrt(jnp.where(r.inside, r_sq_radii[:, 1], jnp.nan))
+        clipped = jnp.minimum(r_sq_radii[:, 1], jnp.nanmedian(of_density) ** 2)
+        r_sq_radii = jnp.column_stack([r_sq_radii, clipped])
+    r_radii = r_sq_radii.reshape(*r.sq_norms.shape, 4)
     g_radii = g_sq_radii.reshape(*g.sq_norms.shape, 1)
-    of_g, of_r = _least_margins(r, g, r_radii, g_radii, error)
-    precise, surely, perhaps, recalled, covered = (v.ravel() for v in (*of_g, *of_r))
+    found = _compare_tiles(r, g, r_radii, g_radii, error, extended)
+    of_g, of_r = jax.tree.map(jnp.ravel, found)
     with jax.enable_x64(True):
         tolerance = distances.relative_error(jnp.float64, d)
 
-        def holds(margin):
+        def holds(margin, inclusive=inclusive):
             return within(margin, 0, tolerance, inclusive)
 
         def compare_with(x, tiles, y_radii, reduce):
-            """Reduces the margins of rows x to all tiles, each with all of its radii."""
+            """Reduces rows x and each tile, with all of its radii, and joins what is left."""
             x = x.astype(jnp.float64)
             x_sq = jnp.sum(x * x, axis=1)
 
@@ -304,69 +364,119 @@ def _compare(r: Tiles, g: Tiles, r_sq_radii, g_sq_radii, *, inclusive: bool) -> 
                 y, y_sq, radii = other
                 y, inside = y.astype(jnp.float64), jnp.isfinite(y_sq)
                 y_sq = jnp.where(inside, jnp.sum(y * y, axis=1), jnp.inf)
-                return reduce(functools.partial(margins, products(x, y), x_sq, y_sq), radii)
+                return reduce(Pairs(products(x, y), x_sq, y_sq), radii)
 
-            return lax.map(tile, (*tiles, y_radii))
+            return jax.tree.map(_join, lax.map(tile, (*tiles, y_radii)))
 
         def decide_g(rows, _):
-            def reduce(margins_to, radii):
-                density = holds(margins_to(radii[:, 1])).sum(axis=1, dtype=jnp.int32)
-                return holds(margins_to(radii[:, 0])).any(axis=1), density
+            def reduce(pairs, radii):
+                found = [holds(pairs.margins(radii[:, 0])).any(axis=1)]
+                for i in (1, 3) if extended else (1,):
+                    found.append(holds(pairs.margins(radii[:, i])).sum(axis=1))
+                if extended:
+                    near = holds(pairs.margins(radii[:, 2]), inclusive=False)
+                    found += [_least(pairs.squared, near), _least(pairs.squared, ~near)]
+                return tuple(found)
 
-            precise, density = compare_with(g.flat[rows], r, r_radii, reduce)
-            return (precise.any(axis=0), density.sum(axis=0, dtype=jnp.int32)), None
+            found = compare_with(g.flat[rows], r, r_radii, reduce)
+            return (*found[:3], found[3] <= found[4]) if extended else found, None
 
         def decide_r(rows, _):
-            def reduce(margins_to, radii):
-                radii = radii[:, 0], r_sq_radii[rows, 1][:, None]
-                return tuple(holds(margins_to(x)).any(axis=1) for x in radii)
+            def reduce(pairs, radii):
+                inside = holds(pairs.margins(radii[:, 0]))
+                covered = holds(pairs.margins(r_sq_radii[rows, 1][:, None]))
+                found = inside.any(axis=1), covered.any(axis=1)
+                return (*found, covered.sum(axis=1)) if extended else found
 
-            found = compare_with(r.flat[rows], g, g_radii, reduce)
-            return jax.tree.map(lambda v: v.any(axis=0), found), None
+            return compare_with(r.flat[rows], g, g_radii, reduce), None
 
-        is_open = (jnp.abs(precise) <= error) | (surely != perhaps)
-        (precise, density), _ = again(is_open, decide_g, (precise < 0, surely), None)
-        is_open = (jnp.abs(recalled) <= error) | (jnp.abs(covered) <= error)
-        (recalled, covered), _ = again(is_open, decide_r, (recalled < 0, covered < 0), None)
-    return Compared(precise, density, recalled, covered)
+        precise, surely, perhaps, *more = of_g
+        is_open, values = (jnp.abs(precise) <= error) | (surely != perhaps), (precise < 0, surely)
+        if extended:
+            clipped, perhaps, inner_low, inner, outer_low, outer = more
+            copied = inner <= outer_low
+            is_open |= (clipped != perhaps) | ~(copied | (outer < inner_low))
+            values += clipped, copied
+        of_g, _ = again(is_open, decide_g, values, None)
+        recalled, covered, *more = of_r
+        is_open, values = jnp.minimum(jnp.abs(recalled), jnp.abs(covered)) <= error, ()
+        if extended:
+            is_open |= more[0] != more[1]
+            values = more[:1]
+        of_r, _ = again(is_open, decide_r, (recalled < 0, covered < 0, *values), None)
+    fields = "precise", "density", "clipped", "copied"
+    found = dict(zip(fields, of_g, strict=False))
+    return Compared(**found, **dict(zip(("recalled", "covered", "held"), of_r, strict=False)))
 
 
-def _least_margins(r: Tiles, g: Tiles, r_sq_radii, g_sq_radii, error: float):
-    """Step 3: least margins in float32; the tiles of G are dealt to the devices.
+def _join(x: jax.Array) -> jax.Array:
+    """What tiles `[b, ...]` say together: the least of floats, the sum of counts, any of flags."""
+    if x.dtype == bool:
+        return x.any(axis=0)
+    return (
+        x.min(axis=0) if jnp.issubdtype(x.dtype, jnp.floating) else x.sum(axis=0, dtype=jnp.int32)
+    )
+
+
+def _least(x: jax.Array, where: jax.Array) -> jax.Array:
+    return jnp.min(x, axis=1, where=where, initial=jnp.inf)
+
+
+def _compare_tiles(r: Tiles, g: Tiles, r_sq_radii, g_sq_radii, error: float, extended: bool):
+    """Step 3, in float32; the tiles of G are dealt to the devices.
 
     Returns of each row of G, `[b, w]`, its least margin to a ball of R, and how many balls of
     density hold it surely, and perhaps. Returns of each row of R its least margin to a ball of G,
     and that of its ball of density to a row of G.
+
+    Extended, of each row of G also how many clipped balls hold it surely, and perhaps; and bounds,
+    lower and upper, of the least squared distance to a row of R that is farther from all others of
+    R, and likewise to one that is not. Of each row of R how many rows of G its ball holds surely,
+    and perhaps.
     """
     r_radii, g_radii = (radii.astype(jnp.float32) for radii in (r_sq_radii, g_sq_radii))
+
+    def count(margins, axis):
+        surely, perhaps = margins < -error, margins <= error
+        return tuple(x.sum(axis=axis, dtype=jnp.int32) for x in (surely, perhaps))
 
     def with_tile_of_g(of_r, mine):
         x, x_sq, x_radii = mine
 
         def with_tile_of_r(of_g, other):
-            y, y_sq, y_radii, recalled, covered = other
-            margins_to = functools.partial(margins, products(x, y), x_sq, y_sq)
-            dense, back = margins_to(y_radii[:, 1]), margins_to(x_radii)
-            precise, surely, perhaps = of_g
-            of_g = (
-                jnp.minimum(precise, margins_to(y_radii[:, 0]).min(axis=1)),
-                surely + (dense < -error).sum(axis=1, dtype=jnp.int32),
-                perhaps + (dense <= error).sum(axis=1, dtype=jnp.int32),
-            )
-            recalled = jnp.minimum(recalled, back.min(axis=0))
-            return of_g, (recalled, jnp.minimum(covered, dense.min(axis=0)))
+            y, y_sq, y_radii, of_y = other
+            pairs = Pairs(products(x, y), x_sq, y_sq)
+            dense = pairs.margins(y_radii[:, 1])
+            found_g = pairs.margins(y_radii[:, 0]).min(axis=1), *count(dense, 1)
+            found_y = pairs.margins(x_radii).min(axis=0), dense.min(axis=0)
+            if extended:
+                near, slack = pairs.margins(y_radii[:, 2]), error * jnp.minimum(pairs.size, 1e30)
+                low, high = pairs.squared - slack, pairs.squared + slack
+                found_g += (
+                    *count(pairs.margins(y_radii[:, 3]), 1),
+                    *(_least(low, near <= error), _least(high, near < -error)),
+                    *(_least(low, near >= -error), _least(high, near > error)),
+                )
+                found_y += count(dense, 0)
+            return join((of_g, found_g)), join((of_y, found_y))
 
-        none = jnp.zeros(len(x), jnp.int32)
-        start = (jnp.full(len(x), jnp.inf), none, none)
-        of_g, of_r = lax.scan(with_tile_of_r, start, (*r, r_radii, *of_r))
+        least, none = jnp.full(len(x), jnp.inf), jnp.zeros(len(x), jnp.int32)
+        start = least, none, none, *((none, none, *[least] * 4) if extended else ())
+        of_g, of_r = lax.scan(with_tile_of_r, start, (*r, r_radii, of_r))
         return of_r, of_g
 
+    def join(found):
+        return jax.tree.map(lambda *x: _join(jnp.stack(x)), *found)
+
     def run(g, g_radii):
-        start = (jnp.full(r.sq_norms.shape, jnp.inf),) * 2
+        least, none = jnp.full(r.sq_norms.shape, jnp.inf), jnp.zeros(r.sq_norms.shape, jnp.int32)
+        start = least, least, *((none, none) if extended else ())
         of_r, of_g = lax.scan(with_tile_of_g, start, (*g, g_radii))
         return of_g, of_r
 
-    def join(found):
-        return lax.all_gather(found[0], "data", tiled=True), lax.pmin(found[1], "data")
+    def join_devices(found):
+        return lax.all_gather(found[0], "data", tiled=True), jax.tree.map(
+            _join, lax.all_gather(found[1], "data")
+        )
 
-    return devices.share(run, g, g_radii, in_specs=P("data"), out_specs=P(), join=join)
+    return devices.share(run, g, g_radii, in_specs=P("data"), out_specs=P(), join=join_devices)

@@ -32,7 +32,14 @@ from lsh_gan import devices
 from lsh_gan.metrics import hashing, inputs
 from lsh_gan.metrics.hashing import SAMPLE_ROWS, Codes, Hasher
 from lsh_gan.metrics.inputs import HashSpec, as_features, batches, subset
-from lsh_gan.metrics.scores import GROUPS, PrecisionRecall, aggregate_votes, group_count, result
+from lsh_gan.metrics.scores import (
+    GROUPS,
+    PrecisionRecall,
+    PrecisionRecallCurve,
+    aggregate_votes,
+    group_count,
+    result,
+)
 
 VERSION = 7  # of the file; bump it when the codes of equal features change
 MEMORY_BYTES = 2**33  # of the counts of one set
@@ -150,16 +157,20 @@ def lsh_score(
     tables = reference.hasher.spec.num_tables
     join = functools.partial(aggregate_votes, tables=tables, votes=votes)
     found = _addresses(reference.hasher, encode_all(reference.hasher, generated, "generated"))
-    m = found.shape[1]
+    m, counts = found.shape[1], hashing.count(found, reference.hasher.address_bits)
     precise, recalled = join(count_votes(reference.counts, found, least)), None
     if recall:
-        counts = hashing.count(found, reference.hasher.address_bits)
         recalled = join(count_votes(counts, reference.addresses, least))
     some = reference.counts[:, :_LOOKED_AT]  # say what all do, and cost the same at any n
     scores = result(
         precise, recalled, _ceilings(fitted, m, join), membership=membership,
         rows=(reference.rows, m),
-        extra={"load": (jnp.sum(some > 0), some.size)},
+        extra={
+            "load": (jnp.sum(some > 0), some.size),
+            "crowding": (
+                _count_crowded(reference.counts, counts, found, reference.rows), m * tables
+            ),
+        },
         num_bits=reference.hasher.num_bits, num_tables=tables,
         family=reference.hasher.spec.family, radius_bins=reference.hasher.spec.radius_bins,
     )  # fmt: skip
@@ -197,6 +208,18 @@ def _count_votes(counts, addresses, own, least):
         run, counts, addresses, own, least, in_specs=(P(), P(None, "data"), P("data"), P()),
         out_specs=P(), join=lambda hits: lax.all_gather(hits, "data", axis=1, tiled=True),
     )  # fmt: skip
+
+
+@jax.jit
+def _count_crowded(r_counts, g_counts, addresses, n):
+    """Rows of G at addresses where G is crowded, summed over tables; see `PrecisionRecall`."""
+    m = addresses.shape[1]
+    with jax.enable_x64(True):
+        of_r, of_g = (
+            jnp.take_along_axis(counts, addresses, axis=1).astype(jnp.int64)
+            for counts in (r_counts, g_counts)
+        )
+        return jnp.sum(n * of_g > 2 * m * of_r + 6 * jnp.maximum(n, m))
 
 
 def _ceilings(fitted: LshReference, m: int, join: Any) -> tuple[Any, Any]:
@@ -411,3 +434,61 @@ def file_hash(path: str | os.PathLike) -> str:
     """SHA-256 (hex) of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+CURVE = HashSpec(num_bits=2)  # coarse, so that buckets hold many rows of both sets
+
+
+def lsh_precision_recall_curve(
+    key: jax.Array, reference: Any, generated: Any, *, spec: HashSpec | None = None,
+    num_points: int = 1000,
+) -> PrecisionRecallCurve:  # fmt: skip
+    """The whole trade of precision against recall, by how densely each set fills each bucket.
+
+    With p and q the shares of R and G in a bucket, and a ratio λ from 0 to infinity, precision is
+    Σ min(λ·p, q) and recall Σ min(p, q / λ), means over tables (Sajjadi et al. 2018,
+    arXiv:1806.00035, where k-means makes the buckets). At λ = 1 both are 1 less the total variation
+    between the sets; at its ends the curve is the support that `lsh_precision_recall` sees. A
+    generator that crowds onto a part of the reference loses both. By definition:
+    `definitions.lsh_curve`.
+
+    >>> import jax, numpy as np
+    >>> real = np.random.default_rng(0).normal(size=(4000, 8)).astype(np.float32)
+    >>> real[::2] += 5  # two modes, of which the generator knows one
+    >>> curve = lsh_precision_recall_curve(jax.random.key(0), real[:2000], real[2000::2])
+    >>> bool(curve.f_8 < 0.7), bool(curve.f_1_8 > 0.9)
+    (True, True)
+
+    Arguments and errors as `lsh_precision_recall`, and:
+
+        spec: Kind of hash; `CURVE`, of few and large buckets, if None.
+        num_points: Ratios, at equal angles.
+    """
+    sketch = lsh_fit(key, reference, spec=spec or CURVE, ceiling=False).sketch
+    hasher, n = sketch.hasher, sketch.rows
+    found = _addresses(hasher, encode_all(hasher, generated, "generated"))
+    m, tables = found.shape[1], hasher.spec.num_tables
+    ratios = np.tan((np.arange(num_points) + 0.5) / num_points * np.pi / 2)
+    counts = sketch.counts, hashing.count(found, hasher.address_bits)
+    with jax.enable_x64(True):
+        sets = (devices.pad_rows(x, axis=1, fill=-1) for x in (sketch.addresses, found))
+        below = jax.device_get([_count_ratios(*counts, x, n / m, ratios) for x in sets])
+    of_r, of_g = (x[:-1].cumsum() / (tables * rows) for x, rows in zip(below, (n, m), strict=True))
+    precision = ratios * (1 - of_r) + of_g
+    recall = precision / ratios
+
+    def best(weight):
+        return float(np.max((1 + weight) * precision * recall / (weight * precision + recall)))
+
+    return PrecisionRecallCurve(
+        precision, recall, ratios, best(64), best(1 / 64), n, m, hasher.num_bits, tables
+    )
+
+
+@jax.jit
+def _count_ratios(r_counts, g_counts, addresses, scale, ratios):
+    """Rows of a set by q / p of their bucket: how many ratios are smaller, int `[p + 1]`."""
+    at = jnp.maximum(addresses, 0)
+    of_r, of_g = (jnp.take_along_axis(x, at, axis=1) for x in (r_counts, g_counts))
+    smaller = jnp.searchsorted(ratios, of_g * scale / of_r)
+    return jnp.zeros(len(ratios) + 1, int).at[smaller].add(addresses >= 0)

@@ -13,6 +13,31 @@ from lsh_gan.metrics.inputs import Array, subset
 GROUPS = 8  # groups of tables for the jackknife
 
 
+class ClassScores(NamedTuple):
+    """How the rows of each class fare among the balls of all; NaN where a class has none."""
+
+    classes: np.ndarray  # ascending, [c]
+    precision: np.ndarray  # share of the class's generated samples on the reference manifold
+    recall: np.ndarray  # share of the class's reference rows on the generated manifold
+    density: np.ndarray  # mean over its generated samples
+    coverage: np.ndarray  # share of its reference balls that hold a generated sample
+
+
+def by_class(labels: tuple[Any, Any], of_r: tuple, of_g: tuple) -> ClassScores:
+    """Means by class of recall and coverage `[n]`, and of precision and density `[m]`."""
+    classes, at = np.unique(np.concatenate(labels), return_inverse=True)
+
+    def means(values, at):
+        count, total = (np.bincount(at, x, len(classes)) for x in (None, values))
+        return np.divide(total, count, out=np.full(len(classes), np.nan), where=count > 0)
+
+    n = len(of_r[0])
+    (recall, coverage), (precision, density) = (
+        [means(x, at) for x in values] for values, at in ((of_r, at[:n]), (of_g, at[n:]))
+    )
+    return ClassScores(classes, precision, recall, density, coverage)
+
+
 class PrecisionRecall(NamedTuple):
     """Precision and recall of a generated set against a reference set.
 
@@ -30,6 +55,13 @@ class PrecisionRecall(NamedTuple):
     and `[n]`, or float32 shares of tables with `votes=None`. `num_bits` is the mean number of
     digits of a code. `load` is the share of a table's addresses that the reference takes: the
     chance of a false yes of one table. `capped` is the share of rows beyond the cap of a bucket.
+    `auth` is the share of generated samples that are authentic: not nearer to their nearest row of
+    the reference than that row is to its own nearest other one (Alaa et al. 2022,
+    arXiv:2102.08921); 1 - auth is memorised. `clipped_density` and `clipped_coverage` fall in
+    proportion to the share of bad samples (Salvy et al. 2025, arXiv:2507.01761).
+    `crowding` is the mean over tables of the share of generated samples at crowded addresses: those
+    that hold more than 2 r·m/n + 6 max(1, m/n) of them beside r rows of the reference, twice as
+    many as are due and six more. In tables of 'auto' bits chance crowds less than .01.
 
     What was not asked for, or has no meaning for a metric, is None.
     """
@@ -53,6 +85,26 @@ class PrecisionRecall(NamedTuple):
     num_tables: int | None = None
     load: float | None = None
     capped: float | None = None
+    crowding: float | None = None
+    auth: float | None = None
+    clipped_density: float | None = None
+    clipped_coverage: float | None = None
+    by_class: ClassScores | None = None
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether diversity is lost and the precision does not tell: do not read it as quality.
+
+        Recall is below half of its ceiling, and precision above its own ceiling, each by more than
+        two standard errors; or, in place of the latter, more than half of the samples are crowded.
+        Without ceilings they are taken for 1.
+        """
+        if self.recall is None:
+            return False
+        above, below = self.precision_ceiling or 1, (self.recall_ceiling or 1) / 2
+        return self.recall + 2 * self.recall_stderr < below and (
+            self.precision - 2 * self.precision_stderr > above or (self.crowding or 0) > 0.5
+        )
 
     def _lines(self) -> list[tuple[str, str]]:
         lines = []
@@ -63,6 +115,11 @@ class PrecisionRecall(NamedTuple):
                 lines.append((name, f"{score:.3f} ± {stderr:.3f}{beside}"))
         if self.density is not None:
             lines.append(("density, coverage", f"{self.density:.3f}, {self.coverage:.3f}"))
+        if self.auth is not None:
+            clipped = f"{self.clipped_density:.3f}, {self.clipped_coverage:.3f}"
+            lines += [("clipped", f"{clipped} (density, coverage)"), ("auth", f"{self.auth:.3f}")]
+        if self.crowding is not None:
+            lines.append(("crowding", f"{self.crowding:.3f}{' (collapsed)' * self.collapsed}"))
         names = ("n", "m", "k", "num_tables", "num_bits", "radius_bins", "load", "capped")
         facts = {name: getattr(self, name) for name in names}
         of = ", ".join(f"{name} = {x:.4g}" for name, x in facts.items() if x is not None)
@@ -74,6 +131,31 @@ class PrecisionRecall(NamedTuple):
     def _repr_html_(self) -> str:
         rows = (f"<tr><th>{n}</th><td>{html.escape(t)}</td></tr>" for n, t in self._lines())
         return f"<table>{''.join(rows)}</table>"
+
+
+class PrecisionRecallCurve(NamedTuple):
+    """Precision against recall of whole distributions; see `lsh_precision_recall_curve`."""
+
+    precision: np.ndarray  # share of G that R accounts for, were it `ratios` times as much, [p]
+    recall: np.ndarray  # share of R that G accounts for, were R as much, [p]
+    ratios: np.ndarray  # λ, ascending, [p]
+    f_8: float  # greatest F-score that weighs recall 8 times as much as precision
+    f_1_8: float  # greatest F-score that weighs precision 8 times as much as recall
+    n: int
+    m: int
+    num_bits: float
+    num_tables: int
+
+    def __repr__(self) -> str:
+        levels = (0.9, 0.7, 0.5, 0.3, 0.1)
+        best = [self.precision[self.recall >= x].max(initial=0) for x in levels]
+        return "\n".join((
+            f"F_8 (recall) {self.f_8:.3f}, F_1/8 (precision) {self.f_1_8:.3f}",
+            "recall     " + "  ".join(f"{x:5.3f}" for x in levels),
+            "precision  " + "  ".join(f"{x:5.3f}" for x in best),
+            f"of         n = {self.n}, m = {self.m}, num_tables = {self.num_tables}, "
+            f"num_bits = {self.num_bits:.4g}",
+        ))  # fmt: skip
 
 
 class Summary(NamedTuple):

@@ -220,7 +220,7 @@ def test_features_of_other_images_are_not_used(workdir, lost_row, caplog):
 
 @pytest.mark.parametrize(
     "change",
-    [{"inclusive": False}, {"hash__votes": None}, {"hash__votes": 0.9}, {"k": 2}],
+    [{"inclusive": False}, {"hash__votes": None}, {"hash__votes": 0.9}, {"k": 2, "extended": True}],
     ids=str,
 )
 def test_every_metric_does_what_the_configuration_says(tmp_path, change):
@@ -240,7 +240,9 @@ def test_every_metric_does_what_the_configuration_says(tmp_path, change):
     hits = {"membership": True}
     six = dataclasses.replace(spec, num_tables=6)
     expected = {
-        "knn": lambda: metrics.knn_precision_recall(*pair, **balls, **hits),
+        "knn": lambda: metrics.knn_precision_recall(
+            *pair, **balls, **hits, extended=config.extended
+        ),
         "lsh_knn": lambda: metrics.lsh_knn_precision_recall(
             key, *pair, spec=six, votes=votes, **balls, **hits
         ),
@@ -252,6 +254,18 @@ def test_every_metric_does_what_the_configuration_says(tmp_path, change):
     for name, score in fitted.items():
         for found, value in zip(score(generated), expected[name](), strict=True):
             np.testing.assert_array_equal(found, value, name)
+
+
+def test_a_row_says_whether_its_score_is_of_a_collapse():
+    row = {"knn_precision": 1.0, "knn_recall": 0.02, "kid_distance": 0.1, "lsh_precision": 0.6}
+    row |= {f"{x}_{s}_stderr": 0.01 for x in ("knn", "lsh") for s in ("precision", "recall")}
+    row |= {"knn_precision_ceiling": 0.8, "knn_recall_ceiling": 0.8, "lsh_recall": 0.02}
+    row |= {"lsh_precision_ceiling": 0.8, "lsh_recall_ceiling": 0.8}
+    assert evaluators.collapsed(row, "knn")
+    assert not evaluators.collapsed(row, "lsh")  # bad, and says so
+    assert evaluators.collapsed(row | {"lsh_crowding": 0.6}, "lsh")
+    assert not evaluators.collapsed(row | {"knn_recall": 0.39}, "knn")  # not for sure below half
+    assert not evaluators.collapsed(row, "kid")
 
 
 def given(folder, d=24, fake_d=None, **changes):

@@ -21,6 +21,7 @@ from lsh_gan.metrics import (  # noqa: E402
     knn_precision_recall,
     lsh_knn_precision_recall,
     lsh_precision_recall,
+    lsh_precision_recall_curve,
 )
 
 N, M, D = 1301, 903, 6  # divisible by no number of devices
@@ -41,8 +42,10 @@ def main():
         found[f"{kind}.counts"] = np.asarray(sketch.counts)
         found[f"{kind}.addresses"] = np.asarray(sketch.addresses)
         options = {"membership": True}
-        found |= record(f"{kind}.knn", knn_precision_recall(r, g, memory_mb=1, **options))
+        scores = knn_precision_recall(r, g, memory_mb=1, extended=True, **options)
+        found |= record(f"{kind}.knn", scores)
         found |= record(f"{kind}.lsh", lsh_precision_recall(key, r, g, **options))
+        found |= record(f"{kind}.curve", lsh_precision_recall_curve(key, r, g))
         # 13 tables are divisible by no number of devices; a cap of 5 is met.
         options |= {"spec": HashSpec(num_tables=13), "bucket_rows": 5}
         found |= record(f"{kind}.lsh_knn", lsh_knn_precision_recall(key, r, g, **options))

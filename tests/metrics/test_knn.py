@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from draws import draw, draw_pair
 
+from benchmarks.suite_metrics import clipped
 from lsh_gan.metrics import definitions, knn_fit, knn_precision_recall, knn_score
 from lsh_gan.metrics.inputs import subset
 
@@ -156,6 +157,60 @@ def test_few_rows_have_no_density():
     scores = knn_precision_recall(r, g, membership=True)
     assert scores.density is scores.coverage is None
     np.testing.assert_array_equal(scores.precision_membership, definitions.knn(r, g).generated)
+
+
+@pytest.mark.parametrize("inclusive", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_authenticity_equals_its_definition(kind, inclusive):
+    """A memorised sample has a nearest row of R that is farther from all others of R."""
+    r, g = draw_pair(kind, N, N if kind == "identical" else M, 3)
+    scores = knn_precision_recall(r, g, extended=True, inclusive=inclusive)
+    own, across = definitions._distances(r, r), definitions._distances(g, r)
+    copied = across < definitions._radii(own, 1)
+    authentic = ~(copied & (across == across.min(axis=1, keepdims=True))).any(axis=1)
+    assert scores.auth == pytest.approx(authentic.mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize("d", [1, 16])
+def test_clipped_scores_equal_their_definition(d):
+    for inclusive in (True, False):
+        r, g = draw_pair("normal", N, M, d)
+        scores = knn_precision_recall(r, g, extended=True, inclusive=inclusive)
+        expected = clipped(None, *(x.astype(np.float64) for x in (r, g)))
+        found = scores.clipped_density, scores.clipped_coverage
+        assert found == pytest.approx(expected[:2], rel=1e-9)
+    fewer, more = draw_pair("constant", N, M, d)
+    assert knn_precision_recall(fewer, more, extended=True).clipped_density == 1
+
+
+def test_extended_scores_of_several_tiles_change_no_other():
+    r, g = draw_pair("grid", 517, 2 * M, 3)
+    plain, more = (knn_precision_recall(r, g, memory_mb=4, extended=x) for x in (False, True))
+    assert plain == more._replace(auth=None, clipped_density=None, clipped_coverage=None)
+    whole = knn_precision_recall(r, g, extended=True)
+    assert whole == more
+
+
+def test_scores_by_class():
+    r, g = draw_pair("normal", N, M, 3)
+    labels = np.where(np.arange(N) % 3, "shoe", "bag"), np.where(np.arange(M) < 9, "hat", "bag")
+    scores = knn_precision_recall(r, g, labels=labels)
+    of, on = scores.by_class, definitions.knn(r, g)
+    assert of.classes.tolist() == ["bag", "hat", "shoe"]
+    precision = [on.generated[labels[1] == x].mean() for x in ("bag", "hat")]
+    assert of.precision.tolist() == pytest.approx([*precision, np.nan], nan_ok=True)
+    recall = [on.reference[labels[0] == x].mean() for x in ("bag", "shoe")]
+    assert of.recall[[0, 2]].tolist() == pytest.approx(recall)
+    share = np.mean(labels[0] == "bag"), np.mean(labels[1] == "hat")
+    assert of.coverage[0] * share[0] + of.coverage[2] * (1 - share[0]) == pytest.approx(
+        scores.coverage
+    )
+    assert of.density[1] * share[1] + of.density[0] * (1 - share[1]) == pytest.approx(
+        scores.density
+    )
+    assert scores.precision_membership is None
+    with pytest.raises(ValueError, match=r"labels have shapes .* expected"):
+        knn_precision_recall(r, g[:M], labels=labels[::-1])
 
 
 def test_standard_error_is_that_of_a_share():

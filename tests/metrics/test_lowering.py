@@ -26,7 +26,7 @@ def kernels(width):
     tiles = distances.Tiles(array(2, width, D), array(2, width))
     n = 2 * width
     near = array(n, 8), integers(n, 8)
-    radii = array(n, 2, dtype=jnp.float64), array(n, 1, dtype=jnp.float64)
+    radii = array(n, 3, dtype=jnp.float64), array(n, 1, dtype=jnp.float64)
     hash_arrays = (
         array(D), array(D), array(16, D), integers(6, DIGITS), array(6, DIGITS), array(),
         array(EDGES),
@@ -34,18 +34,29 @@ def kernels(width):
     codes = hashing.Codes(unsigned(6, n), integers(n))
     votes = unsigned(6, n), np.arange(6)
     key, one = jax.random.key(0), integers()
+    of_all = {"inclusive": True, "extended": False}
     of_knn = {"k": 3, "density_k": 5, "inclusive": True}
     return {
         "tile": (distances._tile, array(n, D), array(D), width, 1),
         "nearest others": (knn.nearest_others, tiles, 8),
         "balls": (functools.partial(knn._find_balls, **of_knn), tiles, *near),
-        "compare": (functools.partial(knn._compare, inclusive=True), tiles, tiles, *radii),
+        "compare": (functools.partial(knn._compare, **of_all), tiles, tiles, *radii),
+        "compare more": (
+            functools.partial(knn._compare, **of_all | {"extended": True}), tiles, tiles, *radii
+        ),
+        "extended": (
+            functools.partial(knn._extended, n=n, m=n, k=5),
+            knn.Compared(*(None,) * 4, integers(n), integers(n), array(n, dtype=bool)),
+            array(n, dtype=bool), one,
+        ),
         "fit": (functools.partial(hashing._fit, spec=SPEC), key, array(n, D)),
         "encode": (functools.partial(hashing._encode, bits=3), hash_arrays, array(1024, D)),
         "buckets": (functools.partial(hashing._buckets, spec=SPEC), codes, integers(6)),
         "bits": (functools.partial(hashing._fit_num_bits, spec=SPEC, needed=3), codes, one, one),
         "count": (hashing._count, integers(6, n), 12),
         "look up": (lsh._count_votes, integers(6, 2**12), integers(6, n), integers(n), one),
+        "crowding": (lsh._count_crowded, *(integers(6, 2**12),) * 2, integers(6, n), one),
+        "curve": (lsh._count_ratios, *(integers(6, 2**12),) * 2, integers(6, n), array(), array(9)),
         "votes": (
             functools.partial(scores.aggregate_votes, tables=6, votes=0.5), integers(8, n),
         ),

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from draws import draw, draw_pair
 
-from lsh_gan.metrics import HashSpec, definitions, hashing, lsh_fit, lsh_precision_recall, lsh_score
+from lsh_gan.metrics import (
+    HashSpec,
+    definitions,
+    hashing,
+    lsh_fit,
+    lsh_precision_recall,
+    lsh_precision_recall_curve,
+    lsh_score,
+)
 from lsh_gan.metrics.inputs import subset
 
 KEY = jax.random.key(0)
@@ -89,6 +97,54 @@ def test_collapse_keeps_precision_and_loses_recall():
     scores = lsh_score(fitted, np.repeat(r[7:8], M, axis=0))
     assert scores.precision == 1
     assert scores.recall < 0.3
+
+
+def test_collapses_that_precision_misses():
+    """All keep the precision of KNN or of LSH above its ceiling; a sample loses none."""
+    r, base = draw(1500, 16), draw(1500, 16, 1)
+    rng = np.random.default_rng(0)
+    near = r[np.linalg.norm(r, axis=1).argsort()[:1]]
+    sets = {
+        "one point": np.repeat(near, 1500, axis=0),
+        "the mean": np.zeros_like(base) + 0.01 * base,
+        "averages of 8": base[rng.integers(0, 1500, (1500, 8))].mean(axis=1),
+        "100 repeated": base[np.arange(1500) % 100],
+        "half of the spread": base / 2,
+    }
+    fitted = lsh_fit(KEY, r)
+    same, *collapses = (lsh_score(fitted, g) for g in (base, *sets.values()))
+    assert same.crowding < 0.01
+    assert not same.collapsed
+    for name, scores in zip(sets, collapses, strict=True):
+        assert scores.crowding > 0.5, name
+        assert scores.collapsed, name
+    assert not lsh_score(fitted, 3 * base).collapsed  # bad, and spread out
+
+
+def test_crowding_by_hand():
+    r, g = draw_pair("grid", N, M, D)
+    g[: M // 2] = g[0]
+    fitted = lsh_fit(KEY, r, spec=spec_of(num_bits=1))
+    of_r, of_g = (addresses(fitted.sketch.hasher, x) for x in (r, g))
+    rows_of = [(of_g[:, :, None] == x[:, None, :]).sum(axis=2) for x in (of_r, of_g)]
+    crowded = rows_of[1] > 2 * rows_of[0] * M / N + 6
+    assert 0 < crowded.mean() < 1
+    assert lsh_score(fitted, g).crowding == pytest.approx(crowded.mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["normal", "copies", "identical"])
+def test_curve_equals_the_definition(kind):
+    r, g = draw_pair(kind, N, N if kind == "identical" else M, D)
+    spec = spec_of(num_bits=1, radius_bins=3)
+    curve = lsh_precision_recall_curve(KEY, r, g, spec=spec, num_points=101)
+    hasher = lsh_fit(KEY, r, spec=spec).sketch.hasher
+    on = definitions.lsh_curve(addresses(hasher, r), addresses(hasher, g), curve.ratios)
+    np.testing.assert_allclose([curve.precision, curve.recall], on, rtol=1e-12)
+    precision, recall = on
+    of_8 = (65 * precision * recall / (64 * precision + recall)).max()
+    assert curve.f_8 == pytest.approx(of_8)
+    if kind == "identical":
+        assert (curve.f_8, curve.f_1_8) == pytest.approx((1, 1))
 
 
 def test_lone_outliers_make_no_manifold():
