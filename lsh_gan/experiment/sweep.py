@@ -15,7 +15,7 @@ from lsh_gan.compression import CompressionSpec, GeneratorSpec
 from lsh_gan.compression.pipeline import check_corrections
 from lsh_gan.compression.rules import flatten, isolate, log_rules, plan_tensors
 from lsh_gan.datasets import Source
-from lsh_gan.experiment import image_sizes, recipes, settings
+from lsh_gan.experiment import image_sizes, outside, recipes, settings
 from lsh_gan.experiment.measurement import PACKED_FOLDER, SAMPLES_FOLDER, Task, measure
 from lsh_gan.experiment.reference import (
     Reference,
@@ -81,7 +81,9 @@ def measure_all(config: Any, workdir: Path) -> list[Row]:
         for task in waiting:
             session.measure(task)
             progress.advance(bar)
-    return [session.finished[task.row_hash] for task in asked]
+        measured = [session.finished[task.row_hash] for task in asked]
+        outside.write(workdir, measured, config, setup.generators, setup.samples, setup.reference)
+    return measured
 
 
 def prepare(config: Any) -> Setup:

@@ -97,6 +97,23 @@ def sample(
         yield np.concatenate(parts)[: min(batch_size, count - batch)]
 
 
+def sample_at(
+    generator: Generator,
+    params: Any,
+    key: jax.Array,
+    indices: np.ndarray,
+    *,
+    truncation_psi: float = 1.0,
+) -> np.ndarray:
+    """Generates the images `indices` `[b]` of the sequence of `key`, uint8 `[b, h, w, c]`.
+
+    They are those of `sample`, up to 1 of 255.
+    """
+    draw = jax.vmap(lambda i: generator.draw(key, i, 1, truncation_psi=truncation_psi))
+    z, classes = jax.tree.map(lambda x: x[:, 0], draw(jnp.asarray(indices)))
+    return np.asarray(_images(generator, params, z, classes, truncation_psi)[0])
+
+
 def part_size(generator: Generator, batch_size: int) -> int:
     """How many images are computed at a time: all, but on a CPU what suits its caches.
 

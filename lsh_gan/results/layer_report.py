@@ -4,11 +4,12 @@ import csv
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
+from lsh_gan.results import plots
 from lsh_gan.results.labels import (
     SCORES,
     TITLES,
@@ -20,9 +21,6 @@ from lsh_gan.results.labels import (
     unique,
 )
 from lsh_gan.results.store import Row
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
 
 
 class Damage(NamedTuple):
@@ -47,8 +45,10 @@ class Damage(NamedTuple):
     drops: dict[str, float]
 
 
-def write(workdir: Path, measured: list[Row], metrics: list[str], whole: Table) -> None:
-    """Writes `layers.md` and `layers_GENERATOR.png`, and prints the tables.
+def write(
+    workdir: Path, measured: list[Row], metrics: list[str], whole: Table
+) -> dict[str, Figure]:
+    """Writes `layers.md` and `layers_GENERATOR.png`, prints the tables, returns the plots by name.
 
     Args:
         workdir: The work folder.
@@ -59,9 +59,13 @@ def write(workdir: Path, measured: list[Row], metrics: list[str], whole: Table) 
     damages = find_damages(measured, metrics)
     print_and_save(workdir / "layers.md", whole, make_table(damages, metrics))
     shown = "lsh" if "lsh" in metrics else metrics[0]
-    for name in dict.fromkeys(damage.generator for damage in damages):
-        figure = plot([d for d in damages if d.generator == name], shown)
-        figure.savefig(workdir / f"layers_{name}.png")
+    figures = {
+        f"layers_{name}": plot([d for d in damages if d.generator == name], shown)
+        for name in dict.fromkeys(damage.generator for damage in damages)
+    }
+    for name, figure in figures.items():
+        plots.save(figure, workdir / name)
+    return figures
 
 
 def write_csv(path: Path, measured: list[Row]) -> None:
@@ -163,16 +167,15 @@ def make_table(damages: list[Damage], metrics: list[str]) -> Table:
     return table
 
 
-def plot(damages: list[Damage], metric: str) -> plt.Figure:
+def plot(damages: list[Damage], metric: str) -> Figure:
     """SQNR of each layer, and the drops of precision and recall, as bars, a colour a setting.
 
     Both drops are drawn to one scale.
     """
     layers = list(dict.fromkeys(damage.layer for damage in damages))
     settings = list(dict.fromkeys(damage.setting for damage in damages))
-    figure, axes = plt.subplots(
-        1, 3, sharey=True, layout="constrained", figsize=(11, 1.2 + 0.3 * len(layers))
-    )
+    figure = Figure(figsize=(11, 1.2 + 0.3 * len(layers)), layout="constrained")
+    axes = figure.subplots(1, 3, sharey=True)
     axes[2].sharex(axes[1])
     height = 0.8 / len(settings)
     for number, setting in enumerate(settings):

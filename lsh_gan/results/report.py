@@ -11,12 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from matplotlib import pyplot as plt
+import matplotlib as mpl
 from rich import box
 from rich.table import Table
 
 from lsh_gan.errors import choose
-from lsh_gan.results import layer_report, plots, search_report, store
+from lsh_gan.results import layer_report, page, plots, search_report, store, strips
 from lsh_gan.results.labels import (
     DISTANCES,
     SCORES,
@@ -63,17 +63,19 @@ def write(workdir: Path, output: Path | None = None) -> None:
     output.mkdir(parents=True, exist_ok=True)
     _write_csv(output / "table.csv", measured, metrics)
     layer_report.write_csv(output / "tensors.csv", measured)
-    with plt.rc_context({"font.size": 9, "figure.dpi": 150, "savefig.bbox": "tight"}):
+    with mpl.rc_context(plots.STYLE):
+        figures = {}
         if share:
             search_report.write(output, measured, pairs, share)
         elif any("layer" in row for row in measured):
             whole = [row for row in measured if "layer" not in row]
             table = make_table(whole, metrics, caption=caption)
-            layer_report.write(output, measured, pairs, table)
+            figures = layer_report.write(output, measured, pairs, table)
         else:
             print_and_save(output / "table.md", make_table(measured, metrics, caption=caption))
-            _write_pictures(workdir, output, measured, pairs)
-    plt.close("all")
+            figures = plots.write(output, measured, pairs)
+            strips.write(workdir, output, measured)
+        page.write(workdir, output, measured, metrics, figures=figures, config=config)
 
 
 def _metrics(workdir: Path, config: dict[str, Any], measured: list[Row]) -> list[str]:
@@ -99,23 +101,6 @@ def _caption(workdir: Path, measured: list[Row]) -> str:
     # Says so where the reference is not real images; rows of older versions do not know.
     name = measured[0].get("reference_name")
     return "; ".join(filter(None, (name and f"reference: {name}", count)))
-
-
-def _write_pictures(workdir: Path, output: Path, measured: list[Row], metrics: list[str]) -> None:
-    swept = [row for row in measured if "bytes" in row]
-    if not swept:
-        return
-    if metrics:
-        plots.plot_against_bits(swept, metrics).savefig(output / "precision_recall.png")
-        plots.plot_tradeoff(swept, metrics).savefig(output / "tradeoff.png")
-    if metrics and any(
-        row["bits"] for row in swept
-    ):  # of uncompressed generators it is one point each
-        plots.plot_size(swept, metrics).savefig(output / "size_recall.png")
-    for name in unique(swept, "generator"):
-        mine = [row for row in swept if row["generator"] == name]
-        if (grid := plots.plot_samples(workdir, mine)) is not None:
-            grid.savefig(output / f"samples_{name}.png")
 
 
 def ordered(measured: list[Row]) -> list[Row]:

@@ -4,7 +4,6 @@ import csv
 
 import jax
 import pytest
-from matplotlib import pyplot as plt
 from rich.table import Table
 from tiny_generators import TINY
 
@@ -112,4 +111,3 @@ def test_bars_of_one_length_are_drops_of_one_size():
     _, precision, recall = figure.axes
     assert precision.get_xlim() == recall.get_xlim()
     assert precision.get_xlim()[1] > 0.7
-    plt.close(figure)
