@@ -20,6 +20,7 @@ from lsh_gan.results.store import Row
 
 HITS_FOLDER = "hits"  # in the work folder: what `read_hits` reads
 COLUMNS = 16  # images of a strip
+NO_IMAGES = "uncovered.png is left out: the reference holds features, not images"
 
 
 def write(
@@ -47,7 +48,7 @@ def write(
     """
     has_images = reference.first is not None and reference.first.features is None
     if not has_images:
-        logging.info("no picture of uncovered images: the reference holds none")
+        logging.info(NO_IMAGES)
     for generator in generators:
         mine = [r for r in measured if r["generator"] == generator.name and "layer" not in r]
         mine = [row for row in mine if row["seed"] == config.seeds[0]]

@@ -72,7 +72,7 @@ def write(
             lost.append(_states(workdir, mine, [], (strips.OUTSIDE, strips.UNCOVERED)))
     columns, lines = _table(measured, metrics)
     text = template.render(
-        title=f"Compression of {', '.join(unique(measured, 'generator'))}",
+        title=f"Precision and recall of {', '.join(unique(measured, 'generator'))}",
         answers=answers,
         conditions=plots.conditions(measured),
         progress=f"{done} of {asked} measurements are done" if done < asked else "",
@@ -215,7 +215,7 @@ def _details(measured: list[Row]) -> list[tuple[str, str]]:
         "reference": first.get("reference_name"),
         "taken": first.get("reference_taken"),
         "n (reference)": f"{first['n']:,}",
-        "m (samples)": ", ".join(f"{m:,}" for m in unique(measured, "m")),
+        "m (samples)": " and ".join(f"{m:,}" for m in unique(measured, "m")),
         "k": first.get("k"),
         "features": ", ".join(f"{name} {value}" for name, value in features.items()),
         "grid": "; ".join(dict.fromkeys(filter(None, map(grid_label, measured)))),

@@ -69,7 +69,8 @@ def curves_of(measured: list[Row]) -> dict[str, dict[str, list[Row]]]:
     settings = list(dict.fromkeys(setting_of(row) for row in measured if row["bits"] is not None))
     curves = {s: full + [row for row in measured if setting_of(row) == s] for s in settings}
     if not settings:
-        curves["packed" if all(row.get("packed") for row in full) else "full precision"] = full
+        kind = "as given" if "samples" in full[0] else "full precision"
+        curves["packed" if all(row.get("packed") for row in full) else kind] = full
     return {
         setting: {
             label: [row for row in curve if width_label(row) == label]
@@ -85,9 +86,10 @@ def conditions(measured: list[Row]) -> str:
     reference = f" of {first['reference_name']}" if first.get("reference_name") else ""
     features = first["features"]
     side = f" at {features['side']} px" if features.get("side") else ""
-    sizes = ", ".join(f"{m:,}" for m in unique(measured, "m"))
+    sizes = " and ".join(f"{m:,}" for m in unique(measured, "m"))
     k = f"k = {first['k']}, " if "k" in first else ""
-    return f"n = {first['n']:,}{reference}, m = {sizes}, {k}features: {features['name']}{side}"
+    said = f"n = {first['n']:,}{reference}, m = {sizes}, {k}features: {features['name']}{side}"
+    return said.replace(" = ", "\u00a0=\u00a0")  # no line ends there
 
 
 def _bars(measured: list[Row]) -> str:
@@ -215,10 +217,13 @@ def _label_widths(figure: Figure, paths: dict[Axes, list[tuple[list[str], np.nda
         places = [axis.transData.transform(points) * 72 / figure.dpi for _, points, _ in curves]
         pairs = [pair for place in places for pair in itertools.pairwise(place)]
         ink = np.concatenate([np.linspace(*pair, 50) for pair in pairs] or places)
+        labelled = np.empty((0, 2))
         ink = np.column_stack([ink, np.full_like(ink, 1.5)])  # centres and half sizes, 1/72 inch
         for (labels, points, color), place in zip(curves, places, strict=True):
             last = len(labels) - 1
             for i in sorted(range(last + 1), key=lambda i: (0 < i < last, -i)):
+                if (points[i] == labelled).all(axis=1).any():
+                    continue  # full precision, where all curves begin
                 x, y = place[min(i + 1, last)] - place[max(i - 1, 0)]
                 half = np.array([2.2 * len(labels[i]), 3.2])
                 for turn in (90, -90, 45, -45, 135, -135):
@@ -227,6 +232,7 @@ def _label_widths(figure: Figure, paths: dict[Axes, list[tuple[list[str], np.nda
                     gaps = np.abs(ink[:, :2] - place[i] - offset) - ink[:, 2:] - half
                     if (gaps > 0).any(axis=1).all():
                         ink = np.vstack([ink, [*place[i] + offset, *half]])
+                        labelled = np.vstack([labelled, points[i]])
                         axis.annotate(
                             labels[i], points[i], xytext=offset, textcoords="offset points",
                             fontsize=7, ha="center", va="center", color=color,

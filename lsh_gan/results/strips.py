@@ -49,7 +49,8 @@ def write(workdir: Path, output: Path, measured: list[Row]) -> None:
         f"{SAMPLES}_{name}": (SAMPLES, [row for row in measured if row["generator"] == name])
         for name in unique(measured, "generator")
     }
-    pictures |= {kind: (kind, measured) for kind in (OUTSIDE, UNCOVERED)}
+    swept = [row for row in measured if "samples" not in row]
+    pictures |= {kind: (kind, swept) for kind in (OUTSIDE, UNCOVERED) if swept}
     for name, (kind, rows) in pictures.items():
         figure = plot(workdir / kind, rows)
         if figure is not None:
@@ -92,12 +93,16 @@ def plot(folder: Path, measured: list[Row]) -> Figure | None:
                 image = found[setting]
                 axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
                 axis.set_xlim(-0.5, width - 0.5)
-                axis.set_title(image.info.get("Description", ""), fontsize=6, loc="left", pad=2)
+                if said := image.info.get("Description"):
+                    said = f"{short(setting, columns)}, {said}"
+                    axis.set_title(said, fontsize=6, loc="left", pad=2)
         text = f"{name} {label}" if len(names) > 1 else label
         line[0].set_ylabel(text, rotation=0, ha="right", va="center")
-    for axis, setting in zip(axes[0], columns, strict=True):
-        axis.set_title(short(setting, columns), pad=12 if described else None)
-    said = f"{CAPTIONS[folder.name]}; {plots.conditions(measured)}"
+    if not described:
+        for axis, setting in zip(axes[0], columns, strict=True):
+            axis.set_title(short(setting, columns))
+    caption = "the first images" if "samples" in measured[0] else CAPTIONS[folder.name]
+    said = f"{caption}; {plots.conditions(measured)}"
     said = textwrap.fill(said, int(16 * inches * len(columns)))
     figure.supxlabel(said, fontsize="small")
     return figure
