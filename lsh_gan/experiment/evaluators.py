@@ -142,15 +142,6 @@ def fit(config: Any, reference: ReferenceFeatures, workdir: Path) -> dict[str, S
     return {name: make(config, reference, workdir) for name, make in evaluators.items()}
 
 
-def collapsed(row: dict[str, Any], metric: str) -> bool:
-    """Whether a row's score by a metric is that of a collapse; see `PrecisionRecall.collapsed`.
-
-    The score of a row without it, or of a distance, is none.
-    """
-    fields = metrics.PrecisionRecall._fields
-    return metrics.PrecisionRecall(*(row.get(f"{metric}_{name}") for name in fields)).collapsed
-
-
 def _shape_in(source: str) -> tuple[int, int, int] | None:
     """The shape of images that a text of `feature_source` names."""
     found = re.search(r"images [^,]*\((\d+)×(\d+)×(\d+)\)", source)

@@ -15,7 +15,7 @@ from lsh_gan.compression import CompressionSpec, GeneratorSpec
 from lsh_gan.compression.pipeline import check_corrections
 from lsh_gan.compression.rules import flatten, isolate, log_rules, plan_tensors
 from lsh_gan.datasets import Source
-from lsh_gan.experiment import image_sizes, recipes, settings
+from lsh_gan.experiment import image_sizes, outside, recipes, settings
 from lsh_gan.experiment.measurement import PACKED_FOLDER, SAMPLES_FOLDER, Clock, Task, measure
 from lsh_gan.experiment.reference import (
     Reference,
@@ -85,6 +85,8 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
                 done = f"{finished + number} of {len(requested)}"
                 tell = labels.say if Console().is_jupyter else logging.info
                 tell(f"{done}: {scores}; {labels.duration(seconds)} left")
+        measured = [session.finished[task.row_hash] for task in requested]
+        outside.write(workdir, measured, config, setup.generators, setup.samples, setup.reference)
     return report.write(workdir, notes=time_notes(session))
 
 

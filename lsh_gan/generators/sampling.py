@@ -98,6 +98,22 @@ def sample(
         yield np.concatenate(parts)[: min(batch_size, count - batch)]
 
 
+def sample_at(
+    generator: Generator,
+    params: Any,
+    key: jax.Array,
+    indices: np.ndarray,
+    *,
+    truncation_psi: float = 1.0,
+) -> np.ndarray:
+    """Generates the images `indices` `[b]` of the sequence of `key`, uint8 `[b, h, w, c]`.
+
+    They are those of `sample`, up to 1 of 255.
+    """
+    index = jnp.asarray(indices, jnp.uint32)
+    return np.asarray(_images_of(generator, params, key, index, truncation_psi)[0])
+
+
 def part_size(generator: Generator, batch_size: int) -> int:
     """How many images a device computes at a time: all, but on a CPU what suits its caches.
 

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from lsh_gan.metrics import PrecisionRecall
 from lsh_gan.results.labels import SCORES, TITLES, short
 from lsh_gan.results.store import Row
 
@@ -31,7 +32,7 @@ NOISE = 2  # standard errors: what differs by less is within noise
 WITHIN_NOISE, COLLAPSED = "≈", "!"
 LEGEND = {
     WITHIN_NOISE: "≈ within noise of full precision (2 paired standard errors)",
-    COLLAPSED: "! collapsed: precision above its ceiling while recall has fallen",
+    COLLAPSED: "! collapsed: diversity is lost, do not read the precision as quality",
 }
 
 Hits = Mapping[str, Mapping[str, np.ndarray]]  # row hash -> "METRIC_SCORE_hits" -> [m] or [n]
@@ -71,22 +72,24 @@ def retention(
     return Kept(share, float(stderr))
 
 
-def mark(line: Mapping[str, Any], metric: str, keep: float) -> str:
+def mark(line: Mapping[str, Any], metric: str) -> str:
     """Marks a compressed setting that is within noise of full precision, or has collapsed.
 
-    A collapse: precision is above its ceiling, by more than noise, and no lower than at full
-    precision, while recall is below the share that is to be kept.
+    What a collapse is: `PrecisionRecall.collapsed`.
     """
     kept = {s: (line[f"{metric}_{s}_kept"], line[f"{metric}_{s}_kept_stderr"]) for s in SCORES}
-    if line["setting"] == "" or any(math.isnan(x) for pair in kept.values() for x in pair):
+    if line["setting"] == "":
         return ""
     if all(abs(share - 1) <= NOISE * stderr for share, stderr in kept.values()):
         return WITHIN_NOISE
-    precision, ceiling = (line[f"{metric}_precision{x}"] for x in ("", "_ceiling"))
-    noise = NOISE * line[f"{metric}_precision_stderr"]
-    above = ceiling is not None and precision > ceiling + noise and kept["precision"][0] >= 1
-    share, stderr = kept["recall"]
-    return COLLAPSED if above and share + NOISE * stderr < keep else ""
+    return COLLAPSED if collapsed(line, metric) else ""
+
+
+def collapsed(line: Mapping[str, Any], metric: str) -> bool:
+    """Whether a score is that of a collapse; see `PrecisionRecall.collapsed`."""
+    values = {name: line.get(f"{metric}_{name}") for name in PrecisionRecall._fields}
+    known = {name: None if pd.isna(value) else value for name, value in values.items()}
+    return known["precision"] is not None and PrecisionRecall(**known).collapsed
 
 
 def answers(lines: pd.DataFrame, metrics: list[str], keep: float) -> list[str]:

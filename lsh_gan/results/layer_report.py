@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from lsh_gan.results import plots
 from lsh_gan.results.labels import (
     SCORES,
     TITLES,
@@ -20,8 +21,10 @@ from lsh_gan.results.labels import (
 from lsh_gan.results.store import Row
 
 
-def write(workdir: Path, measured: list[Row], metrics: list[str], whole: Table) -> None:
-    """Writes `layers.md` and `layers_GENERATOR.png`, and prints the tables.
+def write(
+    workdir: Path, measured: list[Row], metrics: list[str], whole: Table
+) -> dict[str, Figure]:
+    """Writes `layers.md` and `layers_GENERATOR.png`, prints the tables, returns the plots by name.
 
     Args:
         workdir: The work folder.
@@ -32,8 +35,12 @@ def write(workdir: Path, measured: list[Row], metrics: list[str], whole: Table) 
     found = layer_sensitivity(measured, metrics)
     print_and_save(workdir / "layers.md", whole, make_table(found, metrics))
     shown = "lsh" if "lsh" in metrics else metrics[0]
-    for name, mine in found.groupby("generator"):
-        plot(mine, shown).savefig(workdir / f"layers_{name}.png")
+    figures = {
+        f"layers_{name}": plot(mine, shown) for name, mine in found.groupby("generator", sort=False)
+    }
+    for name, figure in figures.items():
+        plots.save(figure, workdir / name)
+    return figures
 
 
 def write_csv(path: Path, measured: list[Row]) -> None:

@@ -16,7 +16,16 @@ import pandas as pd
 from rich.table import Table
 
 from lsh_gan.errors import choose
-from lsh_gan.results import answer, labels, layer_report, plots, search_report, store
+from lsh_gan.results import (
+    answer,
+    labels,
+    layer_report,
+    page,
+    plots,
+    search_report,
+    store,
+    strips,
+)
 from lsh_gan.results.answer import Hits, retention
 from lsh_gan.results.labels import (
     DISTANCES,
@@ -71,20 +80,26 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
     frame.to_csv(output / "table.csv", index=False)
     layer_report.write_csv(output / "tensors.csv", measured)
     caption = _caption(workdir, measured)
-    with mpl.rc_context(
-        {"font.size": 9, "figure.dpi": 150, "savefig.bbox": "tight", "figure.max_open_warning": 0}
-    ):
+    figures, found = {}, []
+    with mpl.rc_context(plots.STYLE):
         if share:
             search_report.write(output, measured, pairs, share, hits)
         elif any("layer" in row for row in measured):
             whole = [row for row in measured if "layer" not in row]
             lines = summarise(whole, pairs, hits)
-            layer_report.write(output, measured, pairs, make_table(lines, metrics, keep, caption))
+            table = make_table(lines, metrics, caption)
+            figures = layer_report.write(output, measured, pairs, table)
         else:
             lines = summarise(measured, pairs, hits)
-            _write_sweep(output, lines, make_table(lines, metrics, keep, caption), pairs, keep)
-            _write_pictures(workdir, output, measured, pairs)
-    files = sorted(file.name for file in output.iterdir() if file.suffix in (".md", ".csv", ".png"))
+            found = answer.answers(lines, pairs, keep)
+            _write_sweep(output, make_table(lines, metrics, caption), found)
+            figures = plots.write(output, measured, pairs)
+            strips.write(workdir, output, measured)
+        page.write(
+            workdir, output, measured, metrics, figures=figures, config=config, answers=found
+        )
+    endings = (".md", ".csv", ".png", ".pdf", ".html")
+    files = sorted(file.name for file in output.iterdir() if file.suffix in endings)
     for line in (*notes, f"files: {output}: {', '.join(files)}"):
         labels.say(line)
     return frame
@@ -178,7 +193,7 @@ def summarise(measured: list[Row], metrics: list[str], hits: Hits) -> pd.DataFra
     return pd.DataFrame([{k: v for k, v in line.items() if k != "tensors"} for line in lines])
 
 
-def make_table(lines: pd.DataFrame, metrics: list[str], keep: float, caption: str) -> Table:
+def make_table(lines: pd.DataFrame, metrics: list[str], caption: str) -> Table:
     """Lays out lines of `summarise`: scores by metric, each generator under its ceiling.
 
     Clipping, grid and m are columns where they differ; a clipping or grid of all rows stands in the
@@ -204,7 +219,7 @@ def make_table(lines: pd.DataFrame, metrics: list[str], keep: float, caption: st
         if metric in DISTANCES:
             cells[title] = lines[f"{metric}_distance"].map("{:.3f}".format)
             continue
-        found = [answer.mark(line, metric, keep) for line in lines.to_dict("records")]
+        found = [answer.mark(line, metric) for line in lines.to_dict("records")]
         notes += [answer.LEGEND[mark] for mark in dict.fromkeys(found) if mark]
         width = max(map(len, found))  # scores are aligned, with a mark or not
         scores = [precision_recall(line, metric) for line in lines.to_dict("records")]
@@ -224,32 +239,12 @@ def _size(number: float) -> str:
     return f"{number:,.{0 if number >= 100 else 1}f}"
 
 
-def _write_sweep(
-    output: Path, lines: pd.DataFrame, table: Table, metrics: list[str], keep: float
-) -> None:
+def _write_sweep(output: Path, table: Table, found: list[str]) -> None:
     labels.print_and_save(output / "table.md", table)
-    found = answer.answers(lines, metrics, keep)
     with (output / "table.md").open("a") as file:
         file.writelines(f"\n{line}\n" for line in found)
     for line in found:
         labels.say(line)
-
-
-def _write_pictures(workdir: Path, output: Path, measured: list[Row], metrics: list[str]) -> None:
-    swept = [row for row in measured if "bytes" in row]
-    if not swept:
-        return
-    if metrics:
-        plots.plot_against_bits(swept, metrics).savefig(output / "precision_recall.png")
-        plots.plot_tradeoff(swept, metrics).savefig(output / "tradeoff.png")
-    if metrics and any(
-        row["bits"] for row in swept
-    ):  # of uncompressed generators it is one point each
-        plots.plot_size(swept, metrics).savefig(output / "size_recall.png")
-    for name in unique(swept, "generator"):
-        mine = [row for row in swept if row["generator"] == name]
-        if (grid := plots.plot_samples(workdir, mine)) is not None:
-            grid.savefig(output / f"samples_{name}.png")
 
 
 def ordered(measured: list[Row]) -> list[Row]:

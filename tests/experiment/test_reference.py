@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from configs import smoke
 from lsh_gan import features, metrics
 from lsh_gan.experiment import cache, evaluators, reference, settings, sweep
-from lsh_gan.results import store
+from lsh_gan.results import answer, store
 
 SCORES = metrics.PrecisionRecall._fields
 
@@ -261,11 +261,11 @@ def test_a_row_says_whether_its_score_is_of_a_collapse():
     row |= {f"{x}_{s}_stderr": 0.01 for x in ("knn", "lsh") for s in ("precision", "recall")}
     row |= {"knn_precision_ceiling": 0.8, "knn_recall_ceiling": 0.8, "lsh_recall": 0.02}
     row |= {"lsh_precision_ceiling": 0.8, "lsh_recall_ceiling": 0.8}
-    assert evaluators.collapsed(row, "knn")
-    assert not evaluators.collapsed(row, "lsh")  # bad, and says so
-    assert evaluators.collapsed(row | {"lsh_crowding": 0.6}, "lsh")
-    assert not evaluators.collapsed(row | {"knn_recall": 0.39}, "knn")  # not for sure below half
-    assert not evaluators.collapsed(row, "kid")
+    assert answer.collapsed(row, "knn")
+    assert not answer.collapsed(row, "lsh")  # bad, and says so
+    assert answer.collapsed(row | {"lsh_crowding": 0.6}, "lsh")
+    assert not answer.collapsed(row | {"knn_recall": 0.39}, "knn")  # not for sure below half
+    assert not answer.collapsed(row, "kid")
 
 
 def given(folder, d=24, fake_d=None, **changes):

@@ -113,10 +113,14 @@ def test_tables_and_pictures_are_there(workdir):
     assert (workdir / "table.md").read_text().count("\n") >= 10
     names = ("precision_recall", "tradeoff", "size_recall", "samples_dcgan", "samples_sngan")
     for name in names:
+        assert (workdir / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         with Image.open(workdir / f"{name}.png") as image:
             pixels = np.asarray(image.convert("L"))
         assert pixels.shape[0] > 200
         assert pixels.std() > 5
+    page = (workdir / "report.html").read_text(encoding="utf-8")
+    assert len(page) < 3_000_000
+    assert all(f'data-row="{row["row_hash"]}"' in page for row in store.read(workdir))
 
 
 def test_strips_show_the_same_latents(workdir):
@@ -302,6 +306,9 @@ def test_own_images_and_features(tmp_path):
         "folder", 8, "fake", 9
     )  # fmt: skip
     assert "bytes" not in folder
+    with Image.open(tmp_path / "run" / "samples_folder.png") as image:
+        assert np.asarray(image).std() > 5
+    assert not (tmp_path / "run" / "samples_fake.png").exists()
 
 
 def test_equal_names_and_packed_files_say_what_they_are(workdir, tmp_path):

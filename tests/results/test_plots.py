@@ -1,20 +1,15 @@
 """What plots of a sweep show, read from the drawn figures."""
 
 import statistics
+import subprocess
+import sys
 
+import numpy as np
 import pytest
-from matplotlib import pyplot as plt
 
 from lsh_gan.results import plots
 
 METHODS = ("none", "mse", "percentile", "std", "kl", "aciq", "minmax", "laplace")
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    """Closes the figures of a test."""
-    yield
-    plt.close("all")
 
 
 def row(bits=None, clipping="mse", granularity="per_channel", seed=0, score=0.5, **fields):
@@ -23,7 +18,8 @@ def row(bits=None, clipping="mse", granularity="per_channel", seed=0, score=0.5,
         "generator": "known", "bits": bits, "clipping": bits and clipping, "seed": seed,
         "granularity": bits and granularity, "scheme": bits and "symmetric",
         "bytes": 1_000 * (bits or 32), "lsh_precision": score, "lsh_recall": score / 2,
-        "lsh_precision_ceiling": 0.9, "lsh_recall_ceiling": 0.8, **fields,
+        "lsh_precision_ceiling": 0.9, "lsh_recall_ceiling": 0.8, "n": 300, "m": 200,
+        "features": {"name": "net", "side": 64}, **fields,
     }  # fmt: skip
 
 
@@ -86,7 +82,32 @@ def test_bars_are_the_standard_errors_of_the_table():
     heights = [segment[1, 1] - segment[0, 1] for segment in bars.get_segments()]
     assert heights == pytest.approx([2 * statistics.stdev(scores) / 3**0.5] * 2)
     title = figure.legends[0].get_title().get_text()
-    assert title == "means of 3 seeds, bars: their standard error"
+    conditions = "n = 300, m = 200, features: net at 64 px;"
+    bars = "means of 3 seeds, bars: their standard error"
+    assert " ".join(title.split()) == f"{conditions} {bars}"
+
+
+def test_bars_of_one_seed_are_the_standard_error_of_the_score():
+    measured = [row(bits, lsh_recall_stderr=0.02) for bits in (None, 4)]
+    _, recall = draw("plot_against_bits", measured).axes[0].containers
+    heights = [s[1, 1] - s[0, 1] for s in recall.lines[2][0].get_segments()]
+    assert heights == pytest.approx([0.04] * 2)
+
+
+@pytest.mark.parametrize("kind", ["plot_against_bits", "plot_tradeoff", "plot_size"])
+def test_data_fill_the_axes(kind):
+    measured = [row(score=0.5), row(4, score=0.48), row(2, score=0.47)]
+    for axis in draw(kind, [r | {"lsh_precision_ceiling": None} for r in measured]).axes:
+        y = np.concatenate([line.get_ydata() for line in axis.lines])
+        assert np.ptp(y) > 0.7 * np.ptp(axis.get_ylim())
+
+
+def test_the_backend_of_a_notebook_stays():
+    code = (
+        "import sys, matplotlib as mpl; mpl.use('svg'); from lsh_gan.results import report; "
+        "assert mpl.get_backend() == 'svg' and 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("kind", ["plot_tradeoff", "plot_size"])
@@ -101,9 +122,10 @@ def test_labels_of_widths_lie_on_no_line_and_on_no_other_label(kind):
     figure = draw(kind, measured)
     (axis,) = figure.axes
     boxes = [text.get_window_extent() for text in axis.texts]
+    lines = [line for line in axis.lines if len(line.get_xdata()) > 2]
     assert {text.get_text() for text in axis.texts} >= {"full", "2"}
     for number, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[:number])
-        for line in axis.lines:
+        for line in lines:
             path = axis.transData.transform_path(line.get_path())
             assert not path.intersects_bbox(box, filled=False)

@@ -35,7 +35,7 @@ def samples(**fields):
 def table_of(measured, metrics):
     """The cells of the table of rows, a line a list, the header first, and its caption."""
     lines = report.summarise(measured, metrics, {})
-    table = report.make_table(lines, metrics, 0.95, "conditions")
+    table = report.make_table(lines, metrics, "conditions")
     columns = [[column.header, *column.cells] for column in table.columns]
     return [list(line) for line in zip(*columns, strict=True)], table.caption
 

@@ -1,0 +1,135 @@
+"""Which samples left the manifold at a width, and which reference images lost their cover."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from lsh_gan import compression
+from lsh_gan.datasets import Source
+from lsh_gan.experiment.measurement import PACKED_FOLDER
+from lsh_gan.experiment.own_samples import OwnSamples
+from lsh_gan.experiment.reference import Batches, Reference
+from lsh_gan.generators import Generator, sampling
+from lsh_gan.results import store, strips
+from lsh_gan.results.labels import TITLES, bits_label
+from lsh_gan.results.store import Row
+
+COLUMNS = 16  # images of a strip
+NO_IMAGES = "uncovered.png is left out: the reference holds features, not images"
+
+
+def write(
+    workdir: Path,
+    measured: list[Row],
+    config: Any,
+    generators: Iterable[Generator],
+    samples: dict[str, Source],
+    reference: Reference,
+) -> None:
+    """Adds the strips that are not yet in a work folder, from the hits and packed files of rows.
+
+    Only the images shown are drawn again: sample i is a function of (key, i), and the reference is
+    read by row. Rows without hits, as of older versions, get no strips.
+
+    Args:
+        workdir: The work folder. Receives a file a compressed row of the first seed in `outside`
+            (samples that left, under the same latents at full precision) and in `uncovered`, and a
+            file a given set of images in `samples`.
+        measured: Its rows.
+        config: See `configs/default.py`.
+        generators: Those of the rows.
+        samples: The given samples, by name.
+        reference: What the rows were compared with.
+    """
+    has_images = reference.first is not None and reference.first.features is None
+    if not has_images:
+        logging.info(NO_IMAGES)
+    for generator in generators:
+        mine = [r for r in measured if r["generator"] == generator.name and "layer" not in r]
+        mine = [row for row in mine if row["seed"] == config.seeds[0]]
+        full = next((row for row in mine if row["bits"] is None), None)
+        before = full and store.read_hits(workdir, full["row_hash"])
+        for row in mine if before else ():
+            after = store.read_hits(workdir, row["row_hash"])
+            if row is full or not after:
+                continue
+            file = workdir / strips.OUTSIDE / f"{row['row_hash']}.png"
+            packed = workdir / PACKED_FOLDER / f"{row['row_hash']}.packed"
+            indices, said = lost(before, after, "precision")
+            if len(indices) and packed.is_file() and not file.exists():
+                trees = (generator.params, compression.unpack(compression.load_packed(packed)))
+                lines = [_samples(generator, tree, row["seed"], indices, config) for tree in trees]
+                strips.save(file, lines, f"{bits_label(row)} bits: left the manifold: {said}")
+            file = workdir / strips.UNCOVERED / f"{row['row_hash']}.png"
+            indices, said = lost(before, after, "recall")
+            if len(indices) and has_images and not file.exists():
+                images = reference_images(reference, indices)
+                strips.save(file, [images], f"{bits_label(row)} bits: no longer covered: {said}")
+    for row in measured:
+        source = samples.get(row["generator"]) if "samples" in row else None
+        file = workdir / strips.SAMPLES / f"{row['row_hash']}.png"
+        if source is not None and source.kind == "images" and not file.exists():
+            rows = np.arange(min(config.num_columns, len(source)))
+            strips.save(file, [np.concatenate(list(source.read(rows)))])
+
+
+def lost(
+    before: dict[str, np.ndarray], after: dict[str, np.ndarray], score: str
+) -> tuple[np.ndarray, str]:
+    """Finds what was hit before and is not hit after.
+
+    Args:
+        before: Hits at full precision, see `store.read_hits`.
+        after: Those at a width.
+        score: "precision" or "recall".
+
+    Returns:
+        At most `COLUMNS` indices, those first that most metrics agree on, and their number by
+        metric in words.
+
+    Examples:
+        >>> before = {"knn_recall_hits": np.array([True, True, False])}
+        >>> after = {"knn_recall_hits": np.array([True, False, False])}
+        >>> lost(before, after, "recall")
+        (array([1]), 'KNN 1 of 2')
+    """
+    fields = {metric: f"{metric}_{score}_hits" for metric in TITLES}
+    gone = {m: before[f] & ~after[f] for m, f in fields.items() if f in before and f in after}
+    if not gone:
+        return np.empty(0, int), ""
+    votes = np.sum(list(gone.values()), axis=0)
+    order = np.argsort(-votes, kind="stable")[: min(COLUMNS, np.count_nonzero(votes))]
+    said = (f"{TITLES[m]} {g.sum():,} of {before[fields[m]].sum():,}" for m, g in gone.items())
+    return order, ", ".join(said)
+
+
+def _samples(
+    generator: Generator, params: Any, seed: int, indices: np.ndarray, config: Any
+) -> np.ndarray:
+    """Samples of the given numbers; of few as many as of `COLUMNS` are computed: one program."""
+    padded = np.resize(indices, COLUMNS)
+    key, psi = jax.random.key(seed), config.truncation_psi
+    images = sampling.sample_at(generator, params, key, padded, truncation_psi=psi)
+    return images[: len(indices)]
+
+
+def reference_images(reference: Reference, indices: np.ndarray) -> np.ndarray:
+    """Images of a reference, uint8 `[b, h, w, c]`, by their row in its features."""
+    first = reference.first
+    if isinstance(first, OwnSamples):
+        return sampling.sample_at(
+            first.generator,
+            first.generator.params,
+            jax.random.key(first.seed),
+            first.start + indices,
+            truncation_psi=first.truncation_psi,
+        )
+    if isinstance(first.images, Batches):
+        return np.concatenate(list(first.images.source.read(first.images.rows[indices])))
+    starts = np.cumsum([0, *map(len, first.images)])
+    parts = np.searchsorted(starts, indices, side="right") - 1
+    return np.stack([first.images[p][i - starts[p]] for p, i in zip(parts, indices, strict=True)])

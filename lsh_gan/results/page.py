@@ -1,0 +1,228 @@
+"""`report.html`: a run as one file, which opens from disk and loads nothing."""
+
+import base64
+import io
+import json
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from PIL import Image
+
+from lsh_gan.results import plots, store, strips
+from lsh_gan.results.labels import (
+    TITLES,
+    bits_label,
+    grid_label,
+    scores_of,
+    short,
+    unique,
+)
+from lsh_gan.results.store import Row
+
+FILE = "report.html"
+TEMPLATE = "report.html.jinja"
+ALTS = {
+    "precision_recall": "Precision and recall against bits, with their ceilings",
+    "tradeoff": "The path of recall and precision through the bit widths",
+    "size_recall": "Recall against the size on disk",
+}
+# Of widths that are no number, see `width_label`.
+WIDTHS = {"full": "full precision", "packed": "as packed", "–": "as given"}
+VARYING = ("grid", "layer", "role", "seed", "m")  # columns that are shown where they differ
+PIXELS = 1280  # width of a strip; wider ones are made smaller
+
+
+def write(
+    workdir: Path,
+    output: Path,
+    measured: list[Row],
+    metrics: list[str],
+    *,
+    figures: dict[str, Figure],
+    config: dict[str, Any],
+    answers: Sequence[str] = (),
+) -> None:
+    """Writes the page of a run to `output`.
+
+    Args:
+        workdir: The work folder, for its strips of images.
+        output: Where the page goes.
+        measured: Its rows, in the order of the table.
+        metrics: Names of the metrics.
+        figures: Plots by name, drawn into the page.
+        config: The configuration, shown at the end.
+        answers: Sentences that stand first.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string(resources.files(__package__).joinpath(TEMPLATE).read_text())
+    done, asked = store.read_progress(workdir) or (0, 0)
+    samples, lost = [], []
+    for name in unique(measured, "generator"):
+        mine = [row for row in measured if row["generator"] == name and "layer" not in row]
+        if mine and "roles" not in mine[0]:  # a search has several settings of one width
+            samples.append(_states(workdir, mine, metrics, (strips.SAMPLES,)))
+            lost.append(_states(workdir, mine, [], (strips.OUTSIDE, strips.UNCOVERED)))
+    columns, lines = _table(measured, metrics)
+    text = template.render(
+        title=f"Precision and recall of {', '.join(unique(measured, 'generator'))}",
+        answers=answers,
+        conditions=plots.conditions(measured),
+        progress=f"{done} of {asked} measurements are done" if done < asked else "",
+        samples=[found for found in samples if found["states"]],
+        lost=[found for found in lost if found["states"]],
+        captions=strips.CAPTIONS,
+        columns=columns,
+        lines=lines,
+        ceilings=_ceilings(measured, metrics),
+        figures=[
+            (ALTS.get(name, name.replace("_", " ")), to_svg(figure, name))
+            for name, figure in figures.items()
+        ],
+        details=_details(measured),
+        config=json.dumps(config, indent=1),
+    )
+    (output / FILE).write_text(text, encoding="utf-8")
+
+
+def _states(
+    workdir: Path, mine: list[Row], metrics: list[str], folders: tuple[str, ...]
+) -> dict[str, Any]:
+    """What a slider goes through: a state a setting and width of one generator.
+
+    States without images are left out. Full precision belongs to every setting: its setting is "".
+    """
+    states, settings, first = {}, [], mine[0]["seed"]
+    curves = plots.curves_of(mine)
+    for setting, widths in curves.items():
+        for label, group in widths.items():
+            row = next((row for row in group if row["seed"] == first), group[0])
+            images = [read_strip(workdir / folder / f"{row['row_hash']}.png") for folder in folders]
+            if row["row_hash"] in states or not any(images):
+                continue
+            states[row["row_hash"]] = {
+                "setting": setting if row["bits"] else "",
+                "width": WIDTHS.get(label, f"{label} bits"),
+                "size": f"{row['bytes']:,} bytes" if "bytes" in row else "",
+                "ratio": f"{row['ratio']:.1f}× smaller" if row.get("ratio", 0) > 1.05 else "",
+                "images": dict(zip(folders, images, strict=True)),
+                "scores": [
+                    (TITLES[m], [_score(group, m, s) for s in scores_of(m)]) for m in metrics
+                ],
+            }
+            if row["bits"] and setting not in settings:
+                settings.append(setting)
+    widest = [i["pixels"] for s in states.values() for i in s["images"].values() if i]
+    return {
+        "name": mine[0]["generator"],
+        "settings": [(setting, short(setting, curves)) for setting in settings],
+        "states": list(states.values()),
+        "pixels": max(widest, default=1),
+    }
+
+
+def read_strip(file: Path) -> dict[str, Any] | None:
+    """A strip as a data URI, with its width in pixels and what it says of itself."""
+    if not file.is_file():
+        return None
+    content = file.read_bytes()
+    with Image.open(file) as image:
+        pixels, said = image.width, image.info.get("Description", "")
+        if pixels > PIXELS:
+            small = image.resize((PIXELS, round(image.height * PIXELS / pixels)))
+            small.save(buffer := io.BytesIO(), "PNG")
+            content = buffer.getvalue()
+    uri = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    return {"uri": uri, "pixels": pixels, "said": said}
+
+
+def _score(group: list[Row], metric: str, score: str) -> dict[str, Any]:
+    """One number of a table: its value and its text, with the standard error where it has one."""
+    field = f"{metric}_{score}"
+    if any(row.get(field) is None for row in group):
+        return {"name": score, "value": None, "text": "–"}
+    mean, error = plots.mean_and_error(group, field)
+    return {
+        "name": score, "value": mean, "text": f"{mean:.3f}" + (f" ± {error:.3f}" if error else "")
+    }  # fmt: skip
+
+
+def _table(measured: list[Row], metrics: list[str]) -> tuple[list[str], list[dict[str, Any]]]:
+    """Names of columns, and a line a row: its hash and cells of value (to sort by) and text."""
+    lines = []
+    for row in measured:
+        bits = 99 if row["bits"] is None else row["bits"]
+        cells = {
+            "generator": (None, row["generator"]),
+            "bits": (bits, bits_label(row)),
+            "clipping": (None, row["clipping"] or ""),
+            "grid": (None, grid_label(row)),
+            "layer": (None, row.get("layer", "")),
+            "role": (None, ", ".join(row.get("roles", ()))),
+            "seed": (row["seed"], str(row["seed"])),
+            "m": (row["m"], f"{row['m']:,}"),
+            "bytes": (row.get("bytes"), f"{row['bytes']:,}" if "bytes" in row else ""),
+            "ratio": (row.get("ratio"), f"{row['ratio']:.1f}" if "ratio" in row else ""),
+        }
+        for metric in metrics:
+            for score in scores_of(metric):
+                found = _score([row], metric, score)
+                cells[f"{TITLES[metric]} {score}"] = (found["value"], found["text"])
+        lines.append({"row_hash": row["row_hash"], "cells": cells})
+    columns = [
+        name
+        for name in lines[0]["cells"]
+        if name not in VARYING or len({line["cells"][name] for line in lines} - {(None, "")}) > 1
+    ]
+    return columns, lines
+
+
+def _ceilings(measured: list[Row], metrics: list[str]) -> list[str]:
+    """The ceilings of the metrics in words; of the first row, where m differs."""
+    found = []
+    for metric in metrics:
+        values = [measured[0].get(f"{metric}_{score}_ceiling") for score in scores_of(metric)]
+        if None not in values:
+            found.append(f"{TITLES[metric]} {' / '.join(f'{value:.3f}' for value in values)}")
+    return found
+
+
+def to_svg(figure: Figure, name: str) -> str:
+    """A figure as inline SVG: black becomes the colour of the text, ids are those that are used."""
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace("#000000", "currentColor")
+    used = set(re.findall(r'(?:href="|url\()#(\w+)', text))
+    return re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", text)
+
+
+def _details(measured: list[Row]) -> list[tuple[str, str]]:
+    """Under which conditions the rows were measured, as terms and texts."""
+    first = measured[0]
+    features = first["features"]
+    seconds = sum(sum(row["seconds"].values()) for row in measured)
+    found = {
+        "reference": first.get("reference_name"),
+        "taken": first.get("reference_taken"),
+        "n (reference)": f"{first['n']:,}",
+        "m (samples)": " and ".join(f"{m:,}" for m in unique(measured, "m")),
+        "k": first.get("k"),
+        "features": ", ".join(f"{name} {value}" for name, value in features.items()),
+        "grid": "; ".join(dict.fromkeys(filter(None, map(grid_label, measured)))),
+        "hash": ", ".join(f"{name} {value}" for name, value in first.get("hash", {}).items()),
+        "seeds": ", ".join(map(str, unique(measured, "seed"))),
+        "versions": ", ".join(f"{k} {v}" for k, v in first.get("versions", {}).items()),
+        "device": first.get("device"),
+        "time": f"{seconds:,.0f} s for {len(measured)} rows",
+    }
+    return [(term, str(text)) for term, text in found.items() if text not in (None, "")]

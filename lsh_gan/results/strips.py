@@ -1,0 +1,108 @@
+"""Strips of images, a file a row of the table, and the pictures that show them side by side."""
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from lsh_gan.results import plots
+from lsh_gan.results.labels import short, unique
+from lsh_gan.results.store import Row
+
+# Folders of strips, and what their pictures show.
+SAMPLES, OUTSIDE, UNCOVERED = "samples", "outside", "uncovered"
+CAPTIONS = {
+    SAMPLES: "the same latents at every width",
+    OUTSIDE: "samples on the manifold at full precision (upper lines) that left it at a width "
+    "(lower lines), those first that most metrics agree on",
+    UNCOVERED: "reference images that samples cover at full precision and not at a width, those "
+    "first that most metrics agree on",
+}
+
+
+def save(file: Path, lines: list[np.ndarray], description: str = "") -> None:
+    """Saves lines of images, each uint8 `[b, h, w, c]`, as one PNG.
+
+    Args:
+        file: Its folder is made if missing.
+        lines: Of equal shapes.
+        description: What they show; it stands in the file too.
+    """
+    pixels = np.concatenate([np.concatenate(list(line), axis=1) for line in lines])
+    said = PngInfo()
+    if description:
+        said.add_itxt("Description", description)
+    file.parent.mkdir(exist_ok=True)
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, pnginfo=said)
+
+
+def write(workdir: Path, output: Path, measured: list[Row]) -> None:
+    """Writes the pictures of the strips of a work folder to `output`, as PNG and PDF.
+
+    `samples_NAME` shows the samples of one generator or given set; `outside` and `uncovered` show
+    what each width lost.
+    """
+    pictures = {
+        f"{SAMPLES}_{name}": (SAMPLES, [row for row in measured if row["generator"] == name])
+        for name in unique(measured, "generator")
+    }
+    swept = [row for row in measured if "samples" not in row]
+    pictures |= {kind: (kind, swept) for kind in (OUTSIDE, UNCOVERED) if swept}
+    for name, (kind, rows) in pictures.items():
+        figure = plot(workdir / kind, rows)
+        if figure is not None:
+            plots.save(figure, output / name)
+
+
+def plot(folder: Path, measured: list[Row]) -> Figure | None:
+    """Draws the strips of a folder: a column a setting, a line a generator and width.
+
+    Strips that are not in the folder, whose name is that of `CAPTIONS`, are left out; None where
+    there is none. What a strip says of itself stands above it.
+    """
+    seed = measured[0]["seed"]
+    strips: dict[tuple[str, str], dict[str, Image.Image]] = {}
+    for name in unique(measured, "generator"):
+        mine = [row for row in measured if row["generator"] == name and row["seed"] == seed]
+        for setting, widths in plots.curves_of(mine).items():
+            for label, (row, *_) in widths.items():
+                if (file := folder / f"{row['row_hash']}.png").is_file():
+                    strips.setdefault((name, label), {})[setting] = Image.open(file)
+    if not strips:
+        return None
+    columns = list(dict.fromkeys(setting for line in strips.values() for setting in line))
+    images = [image for line in strips.values() for image in line.values()]
+    width = max(image.width for image in images)
+    described = any("Description" in image.info for image in images)
+    inches, above = 5.0, 0.19 if described else 0.03
+    heights = [
+        inches * max(image.height for image in line.values()) / width + above
+        for line in strips.values()
+    ]
+    figure = Figure(figsize=(inches * len(columns), sum(heights) + 0.5), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.01, w_pad=0.04, hspace=0, wspace=0)
+    axes = figure.subplots(len(strips), len(columns), squeeze=False, height_ratios=heights)
+    names = unique(measured, "generator")
+    for line, ((name, label), found) in zip(axes, strips.items(), strict=True):
+        for axis, setting in zip(line, columns, strict=True):
+            axis.set(xticks=[], yticks=[], frame_on=False)
+            if setting in found:
+                image = found[setting]
+                axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+                axis.set_xlim(-0.5, width - 0.5)
+                if said := image.info.get("Description"):
+                    said = f"{short(setting, columns)}, {said}"
+                    axis.set_title(said, fontsize=6, loc="left", pad=2)
+        text = f"{name} {label}" if len(names) > 1 else label
+        line[0].set_ylabel(text, rotation=0, ha="right", va="center")
+    if not described:
+        for axis, setting in zip(axes[0], columns, strict=True):
+            axis.set_title(short(setting, columns))
+    caption = "the first images" if "samples" in measured[0] else CAPTIONS[folder.name]
+    said = f"{caption}; {plots.conditions(measured)}"
+    said = textwrap.fill(said, int(16 * inches * len(columns)))
+    figure.supxlabel(said, fontsize="small")
+    return figure

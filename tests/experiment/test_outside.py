@@ -1,0 +1,117 @@
+"""Strips of what a width lost: the right images, drawn once, and the cases without any."""
+
+import logging
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+from tiny_generators import TINY
+
+from lsh_gan import compression, datasets
+from lsh_gan.experiment import outside, own_samples
+from lsh_gan.experiment.reference import Batches, Reference, Samples
+from lsh_gan.generators import Generator, build, sampling
+
+CONFIG = ConfigDict({"seeds": (5, 6), "truncation_psi": 1.0, "num_columns": 2})
+FULL = {"generator": "tiny", "row_hash": "full", "bits": None, "seed": 5}
+NARROW = {"generator": "tiny", "row_hash": "narrow", "bits": 2, "seed": 5}
+COUNT = 40  # samples, and reference images
+REAL = np.random.default_rng(0).integers(0, 256, (COUNT, 8, 8, 1), np.uint8)
+
+
+def images_of(file):
+    """The images of a strip of 8 px, `[lines, b, 8, 8]`, and what it says of itself."""
+    with Image.open(file) as image:
+        pixels, said = np.asarray(image), image.info.get("Description", "")
+    return pixels.reshape(len(pixels) // 8, 8, -1, 8).swapaxes(1, 2), said
+
+
+@pytest.fixture(scope="module")
+def generator():
+    """A conditional generator: an image depends on a latent and on a class."""
+    module = build("sngan", TINY["sngan"])
+    params = module.init(jax.random.key(0), np.zeros((1, module.latent_size), np.float32))
+    return Generator("tiny", "sngan", module, params, 8, 1, {"options": TINY["sngan"]})
+
+
+@pytest.fixture
+def workdir(tmp_path, generator):
+    """A packed file, and hits: two metrics miss number 17, one 3 and 30 as well."""
+    spec = compression.GeneratorSpec(weights=compression.CompressionSpec(bits=2))
+    packed, _ = compression.pack_generator(generator.module, generator.params, spec)
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "hits").mkdir()
+    compression.save_packed(tmp_path / "packed" / "narrow.packed", packed)
+    fields = [f"{m}_{s}_hits" for m in ("knn", "lsh") for s in ("precision", "recall")]
+    before = {field: np.ones(COUNT, bool) for field in fields}
+    after = {field: hits.copy() for field, hits in before.items()}
+    before["lsh_precision_hits"][9] = after["lsh_precision_hits"][9] = False  # was never a hit
+    for field in fields:
+        after[field][[17, 3, 30] if field.startswith("lsh") else [17]] = False
+    np.savez(tmp_path / "hits" / "full.npz", **before)
+    np.savez(tmp_path / "hits" / "narrow.npz", **after)
+    return tmp_path
+
+
+def write(workdir, generator, first):
+    reference = Reference(first, None, "", "")
+    outside.write(workdir, [FULL, NARROW], CONFIG, [generator], {}, reference)
+
+
+def test_samples_that_left_stand_below_the_same_latents_at_full_precision(workdir, generator):
+    write(workdir, generator, Samples([REAL], None, COUNT, "", ""))
+    (full, narrow), said = images_of(workdir / "outside" / "narrow.png")
+    packed = compression.load_packed(workdir / "packed" / "narrow.packed")
+    for found, params in ((full, generator.params), (narrow, compression.unpack(packed))):
+        sequence = sampling.sample(generator, params, jax.random.key(5), COUNT, batch_size=COUNT)
+        expected = next(sequence)[[17, 3, 30], ..., 0]
+        np.testing.assert_allclose(found.astype(int), expected, atol=1)
+    assert np.abs(full.astype(int) - narrow).max() > 1
+    assert said == "2 bits: left the manifold: KNN 1 of 40, LSH 3 of 39"
+    assert not (workdir / "outside" / "full.png").exists()
+    before = (workdir / "outside" / "narrow.png").stat().st_mtime_ns
+    write(workdir, generator, Samples([REAL], None, COUNT, "", ""))
+    assert (workdir / "outside" / "narrow.png").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("kind", ["held", "read again", "own samples"])
+def test_images_that_lost_their_cover(kind, workdir, generator):
+    expected = REAL
+    if kind == "held":
+        first = Samples([REAL[:10], REAL[10:18], REAL[18:]], None, COUNT, "", "")
+    elif kind == "read again":
+        np.save(workdir / "real.npy", np.concatenate([np.zeros((5, 8, 8, 1), np.uint8), REAL]))
+        source = datasets.open_source(workdir / "real.npy")
+        first = Samples(Batches(source, np.arange(5, 5 + COUNT)), None, COUNT, "", "")
+    else:
+        first = own_samples.OwnSamples(generator, 7, 100, COUNT, COUNT, 1.0, "")
+        options = {"batch_size": COUNT, "start": 100}
+        expected = next(
+            sampling.sample(generator, generator.params, jax.random.key(7), COUNT, **options)
+        )
+    write(workdir, generator, first)
+    (found,), said = images_of(workdir / "uncovered" / "narrow.png")
+    np.testing.assert_allclose(found.astype(int), expected[[17, 3, 30], ..., 0], atol=1)
+    assert said == "2 bits: no longer covered: KNN 1 of 40, LSH 3 of 40"
+
+
+def test_features_have_no_uncovered_images(workdir, generator, caplog):
+    with caplog.at_level(logging.INFO):
+        write(workdir, generator, Samples(None, np.zeros((COUNT, 3), np.float32), COUNT, "", ""))
+    assert (workdir / "outside" / "narrow.png").exists()
+    assert not (workdir / "uncovered").exists()
+    assert [r.message for r in caplog.records].count(outside.NO_IMAGES) == 1
+
+
+def test_given_images_get_their_strip_and_rows_without_hits_none(tmp_path, generator):
+    np.save(tmp_path / "given.npy", REAL)
+    given = {"generator": "given", "row_hash": "given", "bits": None, "seed": 0, "samples": "hash"}
+    samples = {"given": datasets.open_source(tmp_path / "given.npy")}
+    reference = Reference(Samples([REAL], None, COUNT, "", ""), None, "", "")
+    rows = [FULL, NARROW, given]
+    outside.write(tmp_path, rows, CONFIG, [generator], samples, reference)
+    (found,), _ = images_of(tmp_path / "samples" / "given.png")
+    np.testing.assert_array_equal(found, REAL[:2, ..., 0])
+    assert not (tmp_path / "outside").exists()
