@@ -23,12 +23,27 @@ def _convolution(
     )
 
 
-def _head(x: jax.Array, update: bool) -> jax.Array:
-    """Scores `x [n, h, w, c]` with one number an image, float32 `[n]`."""
-    x = jnp.concatenate([x, minibatch_deviation(x)], axis=-1)
-    layer = nn.Dense(1, kernel_init=nn.initializers.glorot_uniform(), name="score")
-    norm = nn.SpectralNorm(layer, collection_name="spectral", name="score_norm")
-    return norm(x.reshape(len(x), -1), update_stats=update)[:, 0]
+def _head(x: jax.Array, update: bool, classes: jax.Array | None) -> jax.Array:
+    """Scores `x [n, h, w, c]` with one number an image, float32 `[n]`.
+
+    With class weights `[n, k]` the inner product of the class's embedding and the sum over pixels
+    is added (projection discriminator, Miyato & Koyama 2018, arXiv:1802.05637).
+    """
+    n, h, w, features = x.shape
+    y = jnp.concatenate([x, minibatch_deviation(x)], axis=-1)
+    score = _dense(1, y.reshape(n, -1), update, "score")[:, 0]
+    if classes is not None:
+        embedding = _dense(features, classes, update, "classes", use_bias=False)
+        # The root keeps the sum's norm below that of the features, as in the score beside it.
+        score += (embedding * x.sum(axis=(1, 2))).sum(axis=1) / (h * w) ** 0.5
+    return score
+
+
+def _dense(features: int, x: jax.Array, update: bool, name: str, **options: bool) -> jax.Array:
+    init = nn.initializers.glorot_uniform()
+    layer = nn.Dense(features, kernel_init=init, name=name, **options)
+    norm = nn.SpectralNorm(layer, collection_name="spectral", name=f"{name}_norm")
+    return norm(x, update_stats=update)
 
 
 def minibatch_deviation(x: jax.Array, group: int = 8) -> jax.Array:
@@ -60,12 +75,12 @@ class DCGANDiscriminator(nn.Module):
     gain: float = 1.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, update: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, update: bool, classes: jax.Array | None = None) -> jax.Array:
         """Scores images `x [n, 32, 32, c]`: float32 `[n]`; `update` runs a power step."""
         for i, features in enumerate(self.channels):
             x = _convolution(features, 4, layers.conv_4x4_stride_2, x, update, f"down_{i}")
             x = nn.leaky_relu(x, 0.2)
-        return self.gain * _head(x, update)
+        return self.gain * _head(x, update, classes)
 
 
 class SNGANDiscriminator(nn.Module):
@@ -80,11 +95,11 @@ class SNGANDiscriminator(nn.Module):
     gain: float = 1.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, update: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, update: bool, classes: jax.Array | None = None) -> jax.Array:
         """Scores images `x [n, 32, 32, c]`: float32 `[n]`; `update` runs a power step."""
         for i, features in enumerate(self.channels):
             x = self._down(x, features, update, f"block_{i}", activate_first=i > 0)
-        return self.gain * _head(nn.leaky_relu(x, 0.2), update)
+        return self.gain * _head(nn.leaky_relu(x, 0.2), update, classes)
 
     def _down(self, x, features, update, name, *, activate_first):
         y = nn.leaky_relu(x, 0.2) if activate_first else x

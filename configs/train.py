@@ -21,7 +21,35 @@ import ml_collections
 
 from lsh_gan.errors import choose
 
+_NARROW = {"channels": (32, 64, 128), "gain": 8.0}
 RUNS = {
+    "dcgan_mnist": {
+        "generator": "dcgan",
+        "options": {"channels": (256, 64, 32), "num_classes": 10},
+        "discriminator": "convolutional",
+        "discriminator_options": _NARROW,
+        "images": "mnist:train",
+        "translate": 2,
+        "steps": 4_000,
+    },
+    "dcgan_animals": {
+        "generator": "dcgan",
+        "options": {"channels": (256, 64, 32), "num_classes": 10},
+        "discriminator": "convolutional",
+        "discriminator_options": _NARROW,
+        "images": "animals:train",
+        "translate": 2,
+        "steps": 4_000,
+    },
+    "dcgan_earth": {
+        "generator": "dcgan",
+        "options": {"channels": (256, 64, 32), "image_channels": 3},
+        "discriminator": "convolutional",
+        "discriminator_options": _NARROW,
+        "images": "earth:train",
+        "flip": True,
+        "steps": 4_000,
+    },
     "dcgan": {"generator": "dcgan", "discriminator": "convolutional", "steps": 7_000},
     "sngan_residual": {
         "generator": "sngan",
@@ -40,7 +68,7 @@ RUNS = {
     "sngan": {
         "generator": "sngan",
         "discriminator": "convolutional",
-        "discriminator_gain": 8.0,
+        "discriminator_options": {"gain": 8.0},
         "steps": 7_000,
         "first_generator": "training/sngan_convolutional",
         "first_discriminator": "training/sngan_convolutional",
@@ -52,9 +80,12 @@ def get_config(run: str = "dcgan") -> ml_collections.ConfigDict:
     """Returns the configuration of a training run, a key of `RUNS`."""
     config = ml_collections.ConfigDict()
     config.generator = ""
+    config.options = ml_collections.ConfigDict()  # of the generator, see its module
     config.discriminator = ""
-    config.discriminator_gain = 1.0  # factor of its scores
+    config.discriminator_options = ml_collections.ConfigDict()  # its channels, gain
     config.images = "/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz"
+    config.flip = False  # mirror half of the training images
+    config.translate = 0  # pixels that images move at most before the discriminator sees them
     config.seed = 0
     config.batch_size = 64
     config.steps = 0

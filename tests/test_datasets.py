@@ -192,7 +192,9 @@ def test_pixels_of_another_type_say_how_to_convert_them(images, scale, dtype, ho
 
 
 def test_missing_source():
-    with pytest.raises(FileNotFoundError, match=r"no such folder or file; shipped: fashion_mnist"):
+    with pytest.raises(
+        FileNotFoundError, match="no such folder or file; data sets: fashion_mnist, "
+    ):
         datasets.load_images("fashion_mnits")
 
 

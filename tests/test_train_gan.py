@@ -42,10 +42,10 @@ def trained(config, tmp_path_factory):
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(config, trained, tmp_path):
     workdir, variables = trained
     trainer = train_gan.Trainer(config)
-    images = train_gan.load_training_images(config)
+    images, labels = train_gan.load_training_images(config, 0)
     state = trainer.init()
     for _ in range(2):
-        state, _ = trainer.step(state, images)
+        state, _ = trainer.step(state, images, labels)
     train_gan.save_state(tmp_path, state)
     resumed = train_gan.train(config, tmp_path)
     for ours, theirs in zip(jax.tree.leaves(resumed), jax.tree.leaves(variables), strict=True):
@@ -74,9 +74,9 @@ def test_a_run_begins_with_the_networks_of_another(config, trained):
     follower.first_generator = follower.first_discriminator = str(workdir)
     state = train_gan.Trainer(follower).init()
     trainer = train_gan.Trainer(config)
-    last, images = trainer.init(), train_gan.load_training_images(config)
+    last, (images, labels) = trainer.init(), train_gan.load_training_images(config, 0)
     for _ in range(config.steps):
-        last, _ = trainer.step(last, images)
+        last, _ = trainer.step(last, images, labels)
     assert int(state.step) == 0
     for network in ("generator", "discriminator"):
         ours, theirs = getattr(state, network), getattr(last, network)
@@ -107,7 +107,7 @@ def test_unknown_run(tmp_path):
 def test_missing_images(tmp_path):
     config = train_config.get_config("dcgan")
     config.images = str(tmp_path / "gone.gz")
-    with pytest.raises(FileNotFoundError, match=r"gone\.gz: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.gz': no such folder or file"):
         train_gan.train(config, tmp_path)
 
 

@@ -13,6 +13,10 @@ TINY = {
     "fastgan": {
         "latent_size": 4, "channels": [4, 4, 2], "double": [True, False], "excited": [],
     },
+    "mixer_diffusion": {
+        "side": 8, "image_channels": 3, "hidden_size": 4, "patch_mixer_size": 4,
+        "hidden_mixer_size": 4, "num_blocks": 1, "end_time": 1.0, "num_steps": 2,
+    },
     "progan": {"latent_size": 4, "base_channels": 4, "channels": [4]},
     "r3gan": {
         "latent_size": 4, "channels": [4, 2], "widths": [4, 4], "groups": [2, 2],

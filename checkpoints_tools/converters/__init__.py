@@ -5,6 +5,7 @@ from checkpoints_tools.converters import (
     biggan_hf,
     dcgan,
     fastgan,
+    galaxygrad,
     mimicry,
     progan,
     r3gan,
@@ -31,6 +32,7 @@ _SOURCES = (
     progan.SOURCE,
     r3gan.SOURCE,
     fastgan.SOURCE,
+    galaxygrad.SOURCE,
     dcgan.SOURCE,  # last: it looks at shapes alone
 )
 SOURCES: dict[str, Source] = {source.name: source for source in _SOURCES}

@@ -23,6 +23,7 @@ from checkpoints_tools.converters.origin import (
     is_counter,
     take,
 )
+from lsh_gan.errors import whole
 
 _WEIGHTS = {
     "weight": ("weight",),
@@ -219,7 +220,7 @@ def _in_place(layers: list[Layer], apart: bool) -> bool:
 def _settings(state) -> dict[str, Any]:
     layers, apart = _layers(state)
     module = state.module if isinstance(state, Part) else None
-    usual: dict[str, Any] = {}
+    usual: dict[str, Any] = {"num_classes": 0}  # whose weights follow the latent
     if not modules.is_module(module):
         usual |= _usual_geometry(layers)
         if any("norm" in layer["kind"] for layer in layers):
@@ -396,7 +397,9 @@ def _plan(state, settings) -> Plan:
         )
     groups, _ = _grouped(state)
     options = {"latent_size": first["inputs"], "layers": _options(layers)}
-    usual = _tutorial(first, options["layers"])
+    usual = _tutorial(first, options["layers"], settings["num_classes"])
+    if settings["num_classes"] and not usual:
+        raise ValueError("num_classes is for DCGANs as in the tutorial; its layers are others")
 
     def origin(path: str) -> Origin:
         _, name, leaf = path.split("/")
@@ -408,7 +411,9 @@ def _plan(state, settings) -> Plan:
     return Plan("sequential", options, origin)
 
 
-def _tutorial(first: Layer, layers: list[Layer]) -> tuple[dict, dict[str, int]] | None:
+def _tutorial(
+    first: Layer, layers: list[Layer], num_classes: int
+) -> tuple[dict, dict[str, int]] | None:
     """Options of the family `dcgan` and the layers of its names, where these layers are its."""
     convs = [i for i, layer in enumerate(layers) if layer["kind"] == "conv_transpose"]
     features = [layers[i]["features"] for i in convs]
@@ -425,9 +430,11 @@ def _tutorial(first: Layer, layers: list[Layer]) -> tuple[dict, dict[str, int]] 
             ]  # fmt: skip
     if len(features) < 2 or layers != [*expected, {"kind": "tanh"}]:
         return None
+    latent_size = whole("latent_size", first["inputs"] - num_classes, 1)
     options = {
-        "latent_size": first["inputs"], "channels": features[:-1], "image_channels": features[-1]
+        "latent_size": latent_size, "channels": features[:-1], "image_channels": features[-1]
     }  # fmt: skip
+    options |= {"num_classes": num_classes} if num_classes else {}
     names = {"project": 0, "to_image": convs[-1]}
     names |= {f"up_{i}": index for i, index in enumerate(convs[1:-1])}
     return options, names | {f"norm_{i}": index + 1 for i, index in enumerate(convs[:-1])}

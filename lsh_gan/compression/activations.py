@@ -95,6 +95,8 @@ def record(
         return output
 
     given = {} if batch.labels is None else {"labels": batch.labels}
+    if hasattr(module, "unroll"):  # what passes inside of a scan cannot be kept
+        module = module.clone(unroll=True)
     with nn.intercept_methods(intercept):
         apply(module, variables, batch.latents, **given)
     return kept

@@ -111,7 +111,7 @@ def _other_reference(config: Any, side: int) -> str:
 def _are_padded(config: Any) -> bool:
     """Whether the reference is one of the shipped ones, whose images have a black border."""
     fields = config.reference
-    return fields.images in datasets.SHIPPED and not (
+    return fields.images in datasets.NAMED and not (
         fields.sketch or fields.samples_of or fields.features
     )
 

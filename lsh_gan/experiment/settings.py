@@ -116,7 +116,7 @@ def _check_sources(config: Any) -> None:
             "them, such as --config.reference.images=fashion_mnist"
         )
     for name in ("features", "samples_of"):
-        if fields[name] and fields.images and fields.images not in datasets.SHIPPED:
+        if fields[name] and fields.images and fields.images not in datasets.NAMED:
             raise ValueError(
                 f"reference.{name} and reference.images are both given; expected one of them: say "
                 f"--config.reference.images= to take {fields[name]}"

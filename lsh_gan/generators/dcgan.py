@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from lsh_gan.generators import layers
+from lsh_gan.generators.conditioning import one_hot
 
 
 class DCGAN(nn.Module):
@@ -16,23 +17,30 @@ class DCGAN(nn.Module):
         latent_size: Size of the latent vector.
         channels: Channels at 4×4 and after each doubling but the last.
         image_channels: 1 (grey) or 3 (RGB).
+        num_classes: Number of classes, whose weights follow the latent; 0 is unconditional.
     """
 
     latent_size: int = 128
     channels: tuple[int, ...] = (256, 128, 64)
     image_channels: int = 1
+    num_classes: int = 0
 
     @nn.compact
-    def __call__(self, z: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(
+        self, z: jax.Array, train: bool = False, labels: jax.Array | None = None
+    ) -> jax.Array:
         """Generates images.
 
         Args:
             z: Latents, float32 `[n, latent_size]`, standard normal.
             train: Normalise by the batch's own statistics and update `batch_stats`.
+            labels: Classes `[n]`, or their weights `[n, num_classes]`; None is class 0.
 
         Returns:
             Images, float32 `[n, h, w, image_channels]` in [-1, 1].
         """
+        if self.num_classes:
+            z = jnp.concatenate([z, one_hot(labels, len(z), self.num_classes)], axis=-1)
         first, *rest = self.channels
         # A transposed convolution of a 1×1 image is a dense layer onto the 4×4 grid.
         init = nn.initializers.normal(0.02)

@@ -24,6 +24,7 @@ from lsh_gan.generators.channels import channel_axes
 from lsh_gan.generators.dcgan import DCGAN
 from lsh_gan.generators.fastgan import FastGAN
 from lsh_gan.generators.functions import Function, Latent
+from lsh_gan.generators.mixer_diffusion import MixerDiffusion
 from lsh_gan.generators.progan import ProGAN
 from lsh_gan.generators.r3gan import R3GAN
 from lsh_gan.generators.sequential import Sequential
@@ -36,6 +37,7 @@ FAMILIES: dict[str, type[nn.Module]] = {
     "biggan_deep": BigGANDeep,
     "dcgan": DCGAN,
     "fastgan": FastGAN,
+    "mixer_diffusion": MixerDiffusion,
     "progan": ProGAN,
     "r3gan": R3GAN,
     "sequential": Sequential,

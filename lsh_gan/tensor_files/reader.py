@@ -30,6 +30,7 @@ _LONGEST_HEADER = 100_000_000
 _LONGEST_MESSAGE = 400
 _MOST_BUILT = 4  # times the size of a file: bytes, arrays of them, and working copies
 _SMALL = 2**28  # bytes that a file of any size may build
+_NPY_MAGIC = b"\x93NUMPY"
 _NPY_HEADER = re.compile(
     r"\{'descr': '([<>|=]?[biufcSU]\d{1,7})', 'fortran_order': (True|False), "
     r"'shape': \(([\d, ]*)\),? *\}\s*"
@@ -40,7 +41,7 @@ def read(path: str | os.PathLike, *, limits: Limits = DEFAULT_LIMITS) -> Any:
     """Reads the tensors and values in a file without running anything that it contains.
 
     Formats, told by content and not by name: torch zip and torch legacy (`torch.save`), pickles
-    (NVIDIA's persistent ones too), safetensors, npz and npy.
+    (NVIDIA's persistent ones too), safetensors, npz and npy (one, or several one after the other).
 
     Args:
         path: The file.
@@ -93,8 +94,8 @@ def _read_stream(stream: BinaryIO, size: int, name: str, budget: Budget) -> Any:
     stream.seek(0)
     if start.startswith(b"PK\x03\x04"):
         return _read_zip(stream, size, budget)
-    if start.startswith(b"\x93NUMPY"):
-        return _npy(stream.read())
+    if start.startswith(_NPY_MAGIC):
+        return _npy_row(memoryview(stream.read()), budget.limits)
     if len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < size:
         return _safetensors(stream, size, budget)
     if torch_files.is_legacy(start):
@@ -122,18 +123,37 @@ def _read_zip(stream: BinaryIO, size: int, budget: Budget) -> Any:
         return torch_files.read_zip(archive, budget=budget)
 
 
+def _npy_row(data: memoryview, limits: Limits) -> np.ndarray | list[np.ndarray]:
+    """An npy file, or as a list the arrays of several that follow each other (Equinox)."""
+    arrays = []
+    while data or not arrays:
+        shape, dtype, order, start = _npy_header(data)
+        end = start + math.prod(shape) * dtype.itemsize
+        end = end if data[end : end + len(_NPY_MAGIC)] == _NPY_MAGIC else len(data)
+        arrays.append(objects.array_from_bytes(data[start:end], dtype, shape, order))
+        if len(arrays) > limits.values:
+            raise FormatError(f"has more than {limits.values} arrays.")
+        data = data[end:]
+    return arrays if len(arrays) > 1 else arrays[0]
+
+
 def _npy(data: bytes) -> np.ndarray:
     """One npy file (NumPy's format 1.0 to 3.0), numbers and strings only."""
+    shape, dtype, order, start = _npy_header(data)
+    return objects.array_from_bytes(memoryview(data)[start:], dtype, shape, order)
+
+
+def _npy_header(data: bytes | memoryview) -> tuple[tuple[int, ...], np.dtype, str, int]:
+    """Shape, type and order of an npy file, and where its values begin."""
     length_bytes = 2 if data[6:7] == b"\x01" else 4
     start = 8 + length_bytes
     end = start + int.from_bytes(data[8:start], "little")
-    header = data[start:end].decode("latin-1")
+    header = bytes(data[start:end]).decode("latin-1")
     match = _NPY_HEADER.fullmatch(header)
     if match is None:
         raise FormatError(f"has an npy header {header[:80]!r}, not of plain numbers or strings.")
     shape = tuple(int(n) for n in match[3].split(",") if n.strip())
-    order = "F" if match[2] == "True" else "C"
-    return objects.array_from_bytes(memoryview(data)[end:], np.dtype(match[1]), shape, order)
+    return shape, np.dtype(match[1]), "F" if match[2] == "True" else "C", end
 
 
 def _safetensors(stream: BinaryIO, size: int, budget: Budget) -> dict[str, Any]:

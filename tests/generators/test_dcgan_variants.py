@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from golden import FOLDER, assert_close
+from golden import FOLDER, assert_close, load_golden
 
 from checkpoints_tools.convert import convert
 from checkpoints_tools.converters import SOURCES, convert_state, modules
@@ -46,7 +46,7 @@ def images_of(converted, z):
 @pytest.mark.parametrize("name", WHOLE)
 def test_modules_as_they_are_recorded(name, variants, tmp_path):
     metadata = convert(file(name), tmp_path / name)
-    assert metadata["assumed"] == WHOLE[name]
+    assert metadata["assumed"] == {"num_classes": 0} | WHOLE[name]
     generator = generators.load(tmp_path / name)
     images = np.asarray(generator(generator.params, variants[f"{name}/z"]))
     assert_close(images.transpose(0, 3, 1, 2), variants[f"{name}/images"], TOLERANCE)
@@ -81,7 +81,7 @@ def test_what_a_state_dict_assumes_is_listed():
     state = tensor_files.state_dict(tensor_files.read(file("func")))
     assert convert_state(state, SOURCES["dcgan"]).assumed == {
         "strides": [1, 2, 2], "paddings": [0, 1, 1], "output_paddings": [0, 0, 0],
-        "epsilon": 1e-5, "order": "as listed", "slope": 0.0, "output": "tanh",
+        "num_classes": 0, "epsilon": 1e-5, "order": "as listed", "slope": 0.0, "output": "tanh",
     }  # fmt: skip
 
 
@@ -97,6 +97,21 @@ def test_other_strides_and_paddings_give_other_sides():
         convert_state(state, SOURCES["dcgan"], {"paddings": -1})
     with pytest.raises(ValueError, match=r"order is 'b'; only 'as listed' is supported"):
         convert_state(state, SOURCES["dcgan"], {"order": "b"})
+
+
+def test_classes_follow_the_latent():
+    state = load_golden("dcgan_tutorial_64").state()
+    z = np.random.default_rng(0).standard_normal((3, state["main.0.weight"].shape[0]))
+    z[:, -3:] = np.eye(3)
+    plain, conditional = (
+        convert_state(state, SOURCES["dcgan"], {"num_classes": classes}) for classes in (0, 3)
+    )
+    module = generators.build("dcgan", conditional.options)
+    assert module.latent_size == z.shape[1] - 3
+    images = module.apply(conditional.variables, z[:, :-3], labels=np.arange(3))
+    assert_close(images.transpose(0, 3, 1, 2), images_of(plain, z), TOLERANCE)
+    with pytest.raises(ValueError, match="num_classes is for DCGANs as in the tutorial"):
+        convert(file("mixed"), "unused", settings={"num_classes": 3})
 
 
 def test_where_it_upsamples_must_be_said():

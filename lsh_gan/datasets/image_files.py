@@ -1,0 +1,244 @@
+"""Image files in folders and zips: which they are, what their headers say, how they decode."""
+
+import itertools
+import os
+import struct
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from lsh_gan.datasets.source import Decoding, Source, cut, progress
+
+# Left out of folders and zips, beside names that begin with a dot.
+_SYSTEM = ("__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini")
+# Of endings: none of Pillow's, or of what is no image or would have to be drawn by other programs.
+_NO_IMAGES = (None, "PDF", "EPS", "WMF", "HDF5", "GRIB", "BUFR", "MPEG")
+_SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes
+_GREY = ("1", "L", "LA", "La", "I", *_SIXTEEN_BIT)
+UNREADABLE = (
+    OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError, struct.error, zlib.error,
+    zipfile.BadZipFile, Image.DecompressionBombError,
+)  # fmt: skip
+
+Open = Callable[[str], IO[bytes]]
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is an image that Pillow reads by itself."""
+    ending = os.path.splitext(name)[1].lower()
+    return Image.registered_extensions().get(ending) not in _NO_IMAGES
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SYSTEM
+
+
+def image_names(names: Iterable[str]) -> tuple[list[str], Counter]:
+    """The names of image files, in order of path, and how many others there are of which kind."""
+    found, left_out = [], Counter()
+    for name in names:
+        if any(map(_hidden, name.split("/"))):
+            left_out["hidden"] += 1
+        elif is_image_name(name):
+            found.append(name)
+        else:
+            left_out[os.path.splitext(name)[1].lower() or "without ending"] += 1
+    return sorted(found, key=lambda name: name.split("/")), left_out
+
+
+def list_folder(path: str) -> tuple[list[str], Open, Counter]:
+    """The image files of a folder, as `_image_files` takes them.
+
+    Links are followed; a folder that is reached twice, or that holds the link, is read once.
+    """
+    seen, passed, found, waiting = set(), Counter(), [], [path]
+    for top in waiting:  # grows: folders behind links come after those that are in the tree
+        for folder, folders, files in os.walk(top, onerror=_refuse):
+            identity = os.path.realpath(folder)
+            if identity in seen:
+                passed["folders reached twice"] += 1
+                folders.clear()
+                continue
+            seen.add(identity)
+            for name in [*folders, *files]:
+                full = os.path.join(folder, name)
+                if _hidden(name) or not os.path.islink(full):
+                    continue
+                if not os.path.exists(full):
+                    raise ValueError(f"{full}: a link to {os.readlink(full)}, which is not there")
+                target = os.path.realpath(full)
+                if not os.path.isdir(target):
+                    continue
+                if f"{identity}/".startswith(f"{target.rstrip('/')}/"):
+                    passed["links to folders that they are in"] += 1
+                else:
+                    waiting.append(full)
+            shown = [name for name in folders if not _hidden(name)]
+            passed["hidden folders"] += len(folders) - len(shown)
+            folders[:] = shown
+            found += [os.path.relpath(os.path.join(folder, name), path) for name in files]
+    names, left_out = image_names(name.replace(os.sep, "/") for name in found)
+    left_out += passed  # of counts above 0
+    return names, lambda name: open(os.path.join(path, name), "rb"), left_out
+
+
+def _refuse(error: OSError) -> None:
+    """What `os.walk` would pass over: a folder that cannot be read."""
+    raise error
+
+
+class _Look(NamedTuple):
+    """What the header of an image file says."""
+
+    size: tuple[int, int]  # height, width
+    channels: int
+    transparent: bool
+    frames: bool  # several
+
+
+def _look(image: Image.Image, decoding: Decoding) -> _Look:
+    width, height = image.size
+    # Of PNG files Pillow's own `getexif` would decode the pixels; TIFF files are turned already.
+    orientation = Image.Image.getexif(image).get(0x0112, 1)
+    if orientation in (5, 6, 7, 8) and image.format != "TIFF":
+        width, height = height, width
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
+        raise TypeError(
+            f"pixels of mode {image.mode!r}, whose range is unknown; expected 8 or 16 bits"
+        )
+    if _cut_to_eight(image) and decoding.white_level not in (0, 65535):
+        raise TypeError("colours of 16 bits, of which 8 are read; without reference.white_level")
+    channels = 1 if image.mode in _GREY else 3
+    frames = getattr(image, "is_animated", False)
+    return _Look((height, width), channels, image.has_transparency_data, bool(frames))
+
+
+def _cut_to_eight(image: Image.Image) -> bool:
+    """Whether Pillow reads the upper 8 of 16 bits, as of colours."""
+    tiles = getattr(image, "tile", ())
+    return image.mode not in _SIXTEEN_BIT and any(";16" in str(tile[3]) for tile in tiles)
+
+
+def image_files(
+    path: str, names: list[str], open_: Open, left_out: Counter, decoding: Decoding
+) -> Source:
+    """Images of files.
+
+    Args:
+        path: Of the folder or zip.
+        names: Of the files, in order.
+        open_: Opens a name for reading.
+        left_out: Numbers of others, by kind.
+        decoding: How they are decoded.
+    """
+    if not names:
+        raise ValueError(
+            f"{path}: no images{few(left_out)}; expected files such as .png or .jpg, or the path "
+            "of an array or a zip itself"
+        )
+
+    def use(name: str, function: Callable[[Image.Image, Decoding], Any]) -> Any:
+        where = f"{path}/{name}"
+        try:
+            # As a stream: of a path Pillow maps some TIFF files, and does not turn those.
+            with open_(name) as stream, Image.open(stream) as image:
+                return function(image, decoding)
+        except TypeError as error:
+            raise ValueError(f"{where}: {error}") from error
+        except UNREADABLE as error:
+            raise ValueError(f"{where}: not a readable image ({error})") from error
+
+    first: dict[_Look, str] = {}
+    count: Counter[_Look] = Counter()
+    with ThreadPoolExecutor() as pool:
+        parts = (names[i : i + 1024] for i in range(0, len(names), 1024))
+        looks = (pool.map(lambda name: use(name, _look), part) for part in parts)
+        looks = progress(itertools.chain.from_iterable(looks), len(names), "reading headers")
+        for name, look in zip(names, looks, strict=True):
+            first.setdefault(look, name)
+            count[look] += 1
+    (look, name), *others = first.items()
+    for other, other_name in others if decoding.side == 0 else ():
+        if other.size != look.size:
+            (h, w), (height, width) = other.size, look.size
+            raise ValueError(
+                f"{path}/{other_name}: {w}×{h} pixels, but {name} has {width}×{height}; set "
+                "reference.side to crop and resize all to one size"
+            )
+    channels = max(look.channels for look in count)
+    size = (decoding.side, decoding.side) if decoding.side else look.size
+
+    def decode_row(row: int) -> tuple[np.ndarray, int]:
+        pixels, peak = use(names[row], decode)
+        if pixels.shape[:2] != size:
+            raise ValueError(f"{path}/{names[row]}: its header says another size than its pixels")
+        return np.broadcast_to(pixels, (*size, channels)), peak
+
+    def read(rows: np.ndarray) -> Iterator[np.ndarray]:
+        brightest = 0
+        with ThreadPoolExecutor() as pool:
+            batches = (pool.map(decode_row, part) for part in cut(rows))
+            batch = next(batches)
+            for following in itertools.chain(batches, [None]):  # is decoded meanwhile
+                pixels, peaks = zip(*batch, strict=True)
+                brightest = max(brightest, *peaks)
+                yield np.stack(pixels)
+                batch = following
+        if 0 < brightest < 2**14 and not decoding.white_level:
+            white = 2 ** max(8, brightest.bit_length()) - 1
+            raise ValueError(
+                f"{path}: files of 16 bits without a value above {brightest} would be dark, as "
+                f"scans of {white.bit_length()} bits are: say --config.reference.white_level="
+                f"{white}, or 65535 if they are dark (of colours, convert them to 8 bits)"
+            )
+
+    said = f"{len(names)} image files{few(left_out)}"
+    transparent = sum(count[look] for look in count if look.transparent)
+    if transparent:
+        said += f"; {transparent} with transparency, laid on grey level {decoding.background}"
+    frames = sum(count[look] for look in count if look.frames)
+    said += f"; {frames} of several frames, of which the first is taken" if frames else ""
+    return Source(path, "images", (len(names), *size, channels), said, look.size, read)
+
+
+def few(left_out: Counter) -> str:
+    """What was left out, in words; "" of nothing."""
+    kinds = [f"{number} {kind}" for kind, number in left_out.most_common(6)]
+    return f"; left out: {', '.join(kinds)}{', ...' * (len(left_out) > 6)}" if kinds else ""
+
+
+def decode(image: Image.Image, decoding: Decoding) -> tuple[np.ndarray, int]:
+    """Decodes an image to uint8 `[h, w, c]`, and its largest value if it has 16 bits, else 0."""
+    background, cut, peak = decoding.background, _cut_to_eight(image), 0
+    image.load()  # turns TIFF files
+    ImageOps.exif_transpose(image, in_place=True)
+    mode = "L" if image.mode in _GREY else "RGB"
+    if image.mode in _SIXTEEN_BIT or image.mode == "I":
+        # Pillow gives files of the PNM family in mode I scaled to 16 bits, whatever their range.
+        white = 65535 if image.mode == "I" else decoding.white_level or 65535
+        values = np.asarray(image).astype(np.int64)
+        peak = 65535 if image.mode == "I" else int(values.max())
+        scaled = ((values * 255 + white // 2) // white).clip(0, 255)
+        scaled[values == image.info.get("transparency", -1)] = background
+        image = Image.fromarray(scaled.astype(np.uint8))
+    elif image.has_transparency_data:
+        ground = Image.new("RGBA", image.size, (background, background, background, 255))
+        image = Image.alpha_composite(ground, image.convert("RGBA"))
+    image = image.convert(mode)
+    if cut:
+        peak = int(np.asarray(image).max()) << 8 | 255
+    if decoding.side:
+        width, height = image.size
+        edge = min(width, height)
+        left, top = (width - edge) // 2, (height - edge) // 2
+        # Cropped first: `resize(box=...)` would let pixels outside the square bleed in.
+        image = image.crop((left, top, left + edge, top + edge))
+        image = image.resize((decoding.side, decoding.side), Image.Resampling.LANCZOS)
+    pixels = np.asarray(image)
+    return pixels.reshape(*pixels.shape[:2], -1), peak

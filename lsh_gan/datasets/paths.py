@@ -1,0 +1,356 @@
+"""What a path holds: images or features. It is decided here alone, by content and not by name.
+
+| path | what is taken |
+|---|---|
+| name of `NAMED` | its test images, padded to 32×32; `name:train` its training images |
+| folder | its image files in order of path, those of folders within it and behind links included |
+| zip of image files | likewise; labels beside them are not needed |
+| `.npz` | the only array that fits by shape and type, or of several the only one of `NAMES` |
+| `.npy` | its array |
+| idx file of the MNIST family, gzipped or not | its images |
+
+An array is of features if it is floating `[n, d]`, and of images if it is `[n, h, w]`,
+`[n, h, w, c]` or `[n, c, h, w]` with c in {1, 3, 4}: channels are last where that axis can be
+channels, but first where both can and only that makes the images square.
+
+Opening reads headers alone; pixels are decoded for the rows that are asked for, a batch at a time.
+"""
+
+import functools
+import gzip
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lsh_gan.datasets.image_files import (
+    UNREADABLE,
+    decode,
+    few,
+    image_files,
+    image_names,
+    is_image_name,
+    list_folder,
+)
+from lsh_gan.datasets.named import NAMED, is_named, load_named
+from lsh_gan.datasets.source import AS_STORED, Decoding, Source, cut
+
+READABLE = (
+    "a folder or zip of image files, .npz or .npy arrays (images uint8 [n, h, w, c] or "
+    "[n, c, h, w], features float [n, d]), or an idx file"
+)
+# Usual names of arrays, in any case of letters.
+NAMES = {
+    "images": ("images", "imgs", "samples", "x", "arr_0", "arr_1"),
+    "features": ("features", "feats", "reps", "embeddings", "activations", "x", "arr_0", "arr_1"),
+}
+# What floating [n, d] arrays of these names hold is not features.
+NOT_FEATURES = ("mu", "sigma", "mu_s", "sigma_s", "y", "label", "labels", "z", "latents", "logits")
+CHANNELS = (1, 3, 4)
+IDX_UINT8_IMAGES = 0x00000803
+
+_KNOWN = {  # by their first bytes: files that people give, and what to do
+    b"\x89HDF": "an HDF5 file; save its array as .npy",
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file with git lfs pull",
+    b"\x80": "a pickle, which is not read because that can run code; save its array as .npy",
+    b"<": "a web page or XML",
+}
+
+
+def open_source(
+    path: str | Path, kinds: Sequence[str] = ("images",), decoding: Decoding = AS_STORED
+) -> Source:
+    """Finds out what a path holds, from headers alone.
+
+    Args:
+        path: See the module.
+        kinds: What may be taken, "images" or "features", the preferred one first.
+        decoding: How images are decoded.
+
+    Raises:
+        FileNotFoundError: No such path.
+        ValueError: Nothing of that kind, or something damaged: the file, and what was expected.
+            Reading raises it for what only pixels or values show.
+    """
+    path = str(path)
+    if is_named(path):
+        images = pad_to(load_named(path)[0], 32)
+        source = _images(path, lambda: images, images.shape, images.dtype, decoding, "data set")
+    elif os.path.isdir(path):
+        if "images" not in kinds:
+            raise ValueError(f"{path}: is a folder; expected float features [n, d], .npy or .npz")
+        source = image_files(path, *list_folder(path), decoding)
+    elif not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"{path!r}: no such folder or file; data sets: {', '.join(NAMED)}; {_EXPECTED}"
+        )
+    else:
+        source = _open_file(path, kinds, decoding)
+    if source.kind not in kinds:
+        expected = "float features [n, d]" if source.kind == "images" else "images"
+        hint = "" if source.kind == "images" else "; give features as reference.features"
+        raise ValueError(f"{path}: holds {source.kind} ({source.taken}); expected {expected}{hint}")
+    return source
+
+
+def load_images(path: str | Path, **decoding: int) -> np.ndarray:
+    """All images of a path, uint8 `[n, h, w, c]`; fields of `Decoding`; as `open_source`."""
+    return open_source(path, decoding=Decoding(**decoding)).load()
+
+
+def _open_file(path: str, kinds: Sequence[str], decoding: Decoding) -> Source:
+    with open(path, "rb") as stream:
+        head = stream.read(64)
+    if head.startswith(b"\x93NUMPY"):
+        return _from_arrays(path, {"": _npy_header(path)}, kinds, decoding)
+    if head.startswith(b"PK"):
+        return _open_zip(path, kinds, decoding)
+    if head.startswith((b"\x1f\x8b", struct.pack(">I", IDX_UINT8_IMAGES))):
+        images = read_idx_images(path)
+        return _images(path, lambda: images, images.shape, images.dtype, decoding, "an idx file")
+    found = next((f": {what}" for magic, what in _KNOWN.items() if head.startswith(magic)), "")
+    if not found and is_image_name(path):
+        found = ": one image; give the folder that it is in"
+    raise ValueError(f"{path}: not an idx file, nor .npy, .npz or a zip{found}; {_EXPECTED}")
+
+
+_EXPECTED = f"expected {READABLE}"
+
+
+# --- arrays --------------------------------------------------------------------------------------
+
+Header = tuple[tuple[int, ...], np.dtype]
+
+
+def _open_zip(path: str, kinds: Sequence[str], decoding: Decoding) -> Source:
+    try:
+        archive = zipfile.ZipFile(path)
+        names, left_out = image_names(
+            info.filename for info in archive.infolist() if not info.is_dir()
+        )
+        if names:
+            return image_files(path, names, archive.open, left_out, decoding)
+        arrays = [name for name in archive.namelist() if name.endswith(".npy")]
+        headers = {name.removesuffix(".npy"): _npy_header(path, archive, name) for name in arrays}
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{path}: not a readable array file or zip ({error})") from error
+    if not arrays:
+        raise ValueError(f"{path}: a zip without images or arrays{few(left_out)}; {_EXPECTED}")
+    return _from_arrays(path, headers, kinds, decoding)
+
+
+def _npy_header(path: str, archive: zipfile.ZipFile | None = None, name: str = "") -> Header:
+    """Shape and type of an array, without its values."""
+    try:
+        with archive.open(name) if archive else open(path, "rb") as stream:
+            version = np.lib.format.read_magic(stream)
+            read = np.lib.format.read_array_header_1_0
+            if version != (1, 0):
+                read = np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(stream)
+            return shape, dtype
+    except UNREADABLE as error:
+        where = f"{path}: array {name!r}" if name else path
+        raise ValueError(f"{where}: not a readable array file ({error})") from error
+
+
+def _values(path: str, name: str) -> np.ndarray:
+    """An array of an `.npz` file, or that of an `.npy` file, from which rows are read in place."""
+    try:
+        if not name:
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays[name]
+    except UNREADABLE as error:
+        raise ValueError(f"{path}: not a readable array file ({error})") from error
+
+
+def _from_arrays(
+    path: str, headers: dict[str, Header], kinds: Sequence[str], decoding: Decoding
+) -> Source:
+    name = _choose(path, headers, kinds)
+    shape, dtype = headers[name]
+    if dtype.hasobject:
+        raise ValueError(f"{path}: not a readable array file (it holds Python objects)")
+    values = functools.partial(_values, path, name)
+    others = [other for other in headers if other != name]
+    said = f"array {name!r}" if name else "an array"
+    said += f" and not {', '.join(others[:5])}{', ...' * (len(others) > 5)}" if others else ""
+    said += f": {dtype} {shape}"
+    if _role(shape, dtype) == "features":
+        return Source(path, "features", shape, said, None, functools.partial(_rows, path, values))
+    if "images" not in kinds:
+        raise ValueError(f"{path}: {said}; expected float features [n, d]")
+    return _images(path, values, shape, dtype, decoding, said)
+
+
+def _role(shape: tuple[int, ...], dtype: np.dtype) -> str | None:
+    if len(shape) == 2 and np.issubdtype(dtype, np.floating):
+        return "features"
+    return "images" if _layout(shape) else None
+
+
+def _choose(path: str, headers: dict[str, Header], kinds: Sequence[str]) -> str:
+    """The name of the array to take."""
+    if len(headers) == 1:
+        return next(iter(headers))
+    for kind in (*kinds, *NAMES):  # what is not asked for is refused by what it is
+        fitting = [
+            name
+            for name, header in headers.items()
+            if _role(*header) == kind and not (kind == "features" and name.lower() in NOT_FEATURES)
+        ]
+        fitting = [name for name in fitting if name.lower() in NAMES[kind]] or fitting
+        pixels = [name for name in fitting if headers[name][1] in (np.uint8, np.bool_)]
+        fitting = pixels or fitting
+        if len(fitting) == 1 or (fitting and kind not in kinds):
+            return fitting[0]
+        if fitting:
+            raise ValueError(
+                f"{path}: several arrays hold {kind} ({_listed(headers, fitting)}); name the one "
+                f"that is meant {kind!r}, or save it alone"
+            )
+    raise ValueError(f"{path}: no array of images or features ({_listed(headers)}); {_EXPECTED}")
+
+
+def _listed(headers: dict[str, Header], names: Iterable[str] | None = None) -> str:
+    listed = [f"{name} {headers[name][1]} {headers[name][0]}" for name in names or headers]
+    return ", ".join(listed[:6]) + ", ..." * (len(listed) > 6)
+
+
+def _layout(shape: tuple[int, ...]) -> tuple[tuple[int, int, int, int], bool] | None:
+    """The shape with channels last, and whether they come first; None if it is not of images."""
+    if 0 in shape or len(shape) not in (3, 4):
+        return None
+    if len(shape) == 3:  # many rows of 3 pixels are one image with channels
+        one_image = shape[2] in CHANNELS[1:] and shape[1] > 2 * shape[2]
+        return None if one_image else ((*shape, 1), False)
+    n, a, b, c = shape
+    first = a in CHANNELS and (c not in CHANNELS or (b == c and a != b))
+    if not first and c not in CHANNELS:
+        return None
+    return ((n, b, c, a), True) if first else (shape, False)
+
+
+def _images(
+    path: str,
+    values: Callable[[], np.ndarray],
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    decoding: Decoding,
+    said: str,
+) -> Source:
+    """Images of an array."""
+    if _layout(shape) is None:
+        raise ValueError(
+            f"{path}: images have shape {shape}; expected [n, h, w], [n, h, w, c] or [n, c, h, w] "
+            f"with c in {CHANNELS}, or floating features [n, d]"
+        )
+    if dtype not in (np.uint8, np.bool_):
+        raise ValueError(f"{path}: images are {dtype}{_range_hint(values())}")
+    (n, h, w, c), first = _layout(shape)
+    colours, side = (1 if c == 1 else 3), decoding.side
+
+    def read(rows: np.ndarray) -> Iterator[np.ndarray]:
+        stored = values()
+        for part in cut(rows):
+            x = np.asarray(stored[part])
+            x = np.moveaxis(x, 1, -1) if first else x.reshape(-1, h, w, c)
+            x = x * np.uint8(255) if x.dtype == np.bool_ else x
+            if side or c == 4:
+                drawn = (Image.fromarray(i[..., 0] if c == 1 else i) for i in x)
+                x = np.stack([decode(image, decoding)[0] for image in drawn])
+            yield np.ascontiguousarray(x)
+
+    if len(shape) == 4:
+        said += f", channels {'first' if first else 'last'}"
+    size = (side, side) if side else (h, w)
+    return Source(path, "images", (n, *size, colours), said, (h, w), read)
+
+
+def _range_hint(x: np.ndarray) -> str:
+    """What is expected of images of another type than uint8, and how to get there."""
+    expected = "; expected uint8, 0 to 255"
+    if x.dtype.kind not in "fiu":
+        return expected
+    low, high = float(x.min()), float(x.max())
+    scaled = {(0, 1): "x * 255", (-1, 1): "(x + 1) * 127.5", (0, 255): "x"}  # narrow ones first
+    bounds = [(a, b) for a, b in scaled if a <= low and high <= b]
+    how = f": save np.uint8(np.round({scaled[bounds[0]]}))" if bounds else ""
+    return f" from {low:g} to {high:g}{expected}{how}"
+
+
+def _rows(path: str, values: Callable[[], np.ndarray], rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Features of an array as float32, checked."""
+    stored = values()
+    for part in cut(rows):
+        wide = np.asarray(stored[part])
+        with np.errstate(over="ignore"):
+            narrow = wide.astype(np.float32)
+        for x in (wide, narrow):
+            finite = np.isfinite(x).all(axis=1)
+            if not finite.all():
+                row, largest = part[~finite][0], np.abs(wide[~finite][0]).max()
+                beyond = f"{largest:.3g}; expected magnitudes of float32, up to 3.4e+38"
+                raise ValueError(f"{path}: row {row} holds {'NaN or Inf' if x is wide else beyond}")
+        yield narrow
+
+
+def read_idx_images(path: str | Path) -> np.ndarray:
+    """Reads a file of the MNIST family (`*-images-idx3-ubyte`, gzipped or not).
+
+    Args:
+        path: The file.
+
+    Returns:
+        uint8 `[n, h, w, 1]`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not an idx file of 8-bit images, or it is truncated.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected an idx file of images")
+    with open(path, "rb") as stream:
+        zipped = stream.read(2) == b"\x1f\x8b"
+    try:
+        with gzip.open(path) if zipped else open(path, "rb") as stream:
+            head = stream.read(16)
+            if len(head) < 16 or struct.unpack(">I", head[:4])[0] != IDX_UINT8_IMAGES:
+                raise ValueError(
+                    f"{path}: not an idx file of 8-bit images (magic {head[:4].hex()!r}); "
+                    f"{_EXPECTED}; unpack archives of other kinds"
+                )
+            n, h, w = struct.unpack(">3I", head[4:])
+            data = stream.read(n * h * w + 1)
+    except (EOFError, OSError, zlib.error) as error:
+        raise ValueError(f"{path}: not a complete gzip file ({error})") from error
+    if len(data) != n * h * w:
+        raise ValueError(f"{path}: {len(data)} bytes of pixels, expected {n}×{h}×{w}")
+    return np.frombuffer(data, np.uint8).reshape(n, h, w, 1)
+
+
+def pad_to(images: np.ndarray, side: int) -> np.ndarray:
+    """Surrounds images with black pixels, evenly, up to `side`.
+
+    Args:
+        images: uint8 `[n, h, w, c]`, `h` and `w` at most `side`.
+        side: Height and width of the result, pixels.
+
+    Returns:
+        uint8 `[n, side, side, c]`.
+
+    Raises:
+        ValueError: An image is larger than `side`.
+    """
+    h, w = images.shape[1:3]
+    if max(h, w) > side:
+        raise ValueError(f"images of {h}×{w} pixels do not fit into {side}×{side}")
+    rows, columns = side - h, side - w
+    pad = ((0, 0), (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
+    return np.pad(images, pad)

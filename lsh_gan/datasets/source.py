@@ -1,0 +1,83 @@
+"""What every kind of source has in common: images or features that are read a batch at a time."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+BATCH = 32
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """What was found at a path.
+
+    Attributes:
+        path: The path.
+        kind: "images" or "features".
+        shape: `(n, h, w, c)` of images once they are decoded, or `(n, d)`.
+        taken: What was taken and what was left out, in words.
+        first_size: Height and width of the first image as it is stored; None for features.
+        read: Function of the numbers of rows that yields them in batches, uint8 or float32.
+    """
+
+    path: str
+    kind: str
+    shape: tuple[int, ...]
+    taken: str
+    first_size: tuple[int, int] | None
+    read: Callable[[np.ndarray], Iterator[np.ndarray]] = dataclasses.field(repr=False)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def dtype(self) -> str:
+        """Of what is read."""
+        return "uint8" if self.kind == "images" else "float32"
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """Height, width and channels; None for features."""
+        return self.shape[1:] if self.kind == "images" else None
+
+    def load(self) -> np.ndarray:
+        """All rows: uint8 `[n, h, w, c]` or float32 `[n, d]`; raises as `open_source`."""
+        return np.concatenate(list(self.read(np.arange(len(self)))))
+
+
+class Decoding(NamedTuple):
+    """How stored images become uint8 `[h, w, c]`.
+
+    Attributes:
+        side: 0 keeps sizes, which must then be equal; else the largest centred square of each is
+            resized to `side` pixels (Lanczos), as is usual for GAN data sets.
+        background: Grey level on which transparent images are laid, 0 black to 255 white.
+        white_level: The value of files of 16 bits that is white; 0 takes 65535, and refuses sets
+            that never reach a quarter of it, because scans of 10 to 14 bits look like that.
+    """
+
+    side: int = 0
+    background: int = 255
+    white_level: int = 0
+
+
+AS_STORED = Decoding()
+
+
+def cut(rows: np.ndarray) -> list[np.ndarray]:
+    """Cuts numbers of rows into batches."""
+    return [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+
+
+def progress(parts: Iterable, total: int, description: str) -> Iterator:
+    """Goes through parts with a bar that counts their rows; silent where there is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, transient=True, disable=not Console().is_terminal) as bar:
+        task = bar.add_task(description, total=total)
+        for part in parts:
+            yield part
+            bar.advance(task, len(part) if isinstance(part, np.ndarray) else 1)

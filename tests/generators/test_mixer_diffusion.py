@@ -1,0 +1,44 @@
+"""The diffusion model: a file of Equinox and the images that Equinox made of it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden import FOLDER, assert_close
+
+from checkpoints_tools.convert import convert
+from lsh_gan import generators, tensor_files
+
+FILE = FOLDER / "files" / "mixer_diffusion_12.eqx"
+
+
+@pytest.fixture(scope="module")
+def generator(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("converted") / "galaxies"
+    convert(FILE, folder, settings={"white": 1.0})  # the values of the ODE themselves
+    return generators.load(folder)
+
+
+def test_images_are_those_of_equinox(generator):
+    golden = tensor_files.read(FOLDER / "mixer_diffusion_12.npz")
+    assert generator.image_shape == golden["images"].shape[1:]
+    images = generator(generator.params, jnp.asarray(golden["z"]))
+    assert_close(images, golden["images"], 1e-4)
+
+
+def test_steps_written_out_give_the_same(generator):
+    z = jax.random.normal(jax.random.key(0), (2, generator.latent_size))
+    module = generator.module.clone(unroll=True, num_steps=3)
+    scanned = module.clone(unroll=False)
+    images = (jax.jit(m.apply)(generator.params, z) for m in (module, scanned))
+    assert_close(*images, 1e-5)
+
+
+def test_a_row_of_arrays_that_is_cut_off(tmp_path):
+    whole = FILE.read_bytes()
+    (tmp_path / "a.eqx").write_bytes(whole[:-9])
+    with pytest.raises(tensor_files.FormatError, match=r"a\.eqx: "):
+        tensor_files.read(tmp_path / "a.eqx")
+    arrays = tensor_files.read(FILE)
+    assert len(arrays) == 4 + 2 * 12 + 3
+    np.testing.assert_array_equal(arrays[-1], 10.0)
