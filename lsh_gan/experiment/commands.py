@@ -10,10 +10,12 @@
 lsh-gan COMMAND --help says more.
 """
 
+import argparse
 import runpy
 import sys
 import tempfile
 from functools import partial
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,7 @@ def _parse(names: str, usage: str, file: str) -> tuple[list[str], Any]:
     cli.register_lists()
     _, *values = cli.parse_or_exit(
         sys.argv,
-        usage=f"{sys.argv[0]} {names}: {usage}",
+        usage=f"{sys.argv[0]} {names}: {cleandoc(usage)}",
         config=shipped.default_config(),
         default=shipped.folder() / file,
     )
@@ -70,9 +72,7 @@ def _compress() -> None:
     images are compared with uncompressed ones, or with --config.reference.images=FOLDER.
     """
     keep = flags.DEFINE_string("keep", "95%", "The share that is kept, 95% or 0.95.")
-    output = flags.DEFINE_string(
-        "output", None, "The file; NAME_BITSbits.safetensors if not given."
-    )
+    output = flags.DEFINE_string("output", None, "The file; NAME_BITSbits.safetensors if none.")
     workdir = flags.DEFINE_string("workdir", None, "Keeps the measurements, to go on with them.")
     (file,), config = _parse("FILE", _compress.__doc__, "configs/compress.py")
     from lsh_gan.experiment import search
@@ -121,6 +121,16 @@ def _evaluate() -> None:
     print(result)  # noqa: T201
 
 
+def _report() -> None:
+    from lsh_gan.results import report
+
+    parser = argparse.ArgumentParser(description="Writes the tables and pictures of a work folder.")
+    parser.add_argument("workdir", help="The --workdir of a run.")
+    parser.add_argument("output", nargs="?", help="Where they go; the work folder if not given.")
+    given = parser.parse_args()
+    sys.exit(report.main([given.workdir, *([given.output] if given.output else [])]))
+
+
 def _list() -> None:
     from lsh_gan import compression, datasets, features
     from lsh_gan.experiment.evaluators import EVALUATORS
@@ -146,7 +156,7 @@ COMMANDS = {
     "run": lambda: runpy.run_path(str(shipped.folder() / "main.py"), run_name="__main__"),
     "compress": _compress,
     "evaluate": _evaluate,
-    "report": partial(_module, "lsh_gan.results.report"),
+    "report": _report,
     "convert": partial(_module, "checkpoints_tools.convert"),
     "inspect": partial(_module, "checkpoints_tools.inspect"),
     "verify": partial(_module, "checkpoints_tools.verify"),
