@@ -6,27 +6,18 @@ Nothing in the input is run. `generator.json` of the output records the source, 
 map of names, and the sha256 of the input.
 """
 
+import argparse
 import hashlib
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from absl import app, flags, logging
+from absl import logging
 
 from checkpoints_tools.converters import SOURCES, convert_state
 from checkpoints_tools.converters.files import find, tensor_file
 from lsh_gan.generators import checkpoints
-
-_SOURCE = flags.DEFINE_string("source", "auto", "Kind of checkpoint: auto, or a known source.")
-_INPUT = flags.DEFINE_string("input", None, "The file, or a folder with one.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder for the converted generator.")
-_SET = flags.DEFINE_multi_string(
-    "set", [], "A setting that the file does not record, NAME=VALUE (JSON): conv_clamp=256."
-)
-_PART = flags.DEFINE_string(
-    "part", None, "Where in the file the generator is (G_ema), whatever lies beside it."
-)
 
 
 def convert(
@@ -114,18 +105,24 @@ def parse_setting(setting: str) -> tuple[str, Any]:
         raise ValueError(f"--set={setting}: expected NAME=VALUE in JSON ({error})") from error
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Command line."""
-    del argv
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("--input", required=True, help="The file, or a folder with one.")
+    add("--output", required=True, help="Folder for the converted generator.")
+    add("--source", default="auto", help=f"Kind of checkpoint: auto, or {', '.join(SOURCES)}.")
+    add("--part", help="Where in the file the generator is (G_ema), whatever lies beside it.")
+    add(
+        "--set", default=[], action="append", metavar="NAME=VALUE",
+        help="A setting that the file does not record, in JSON: conv_clamp=256.",
+    )  # fmt: skip
+    given = parser.parse_args()
     logging.set_verbosity(logging.WARNING)
     try:
-        settings = dict(map(parse_setting, _SET.value))
+        settings = dict(map(parse_setting, given.set))
         metadata = convert(
-            _INPUT.value,
-            _OUTPUT.value,
-            source=_SOURCE.value,
-            settings=settings,
-            part=_PART.value,
+            given.input, given.output, source=given.source, settings=settings, part=given.part
         )
     except (OSError, ValueError) as error:
         sys.exit(str(error))
@@ -137,9 +134,8 @@ def main(argv: list[str]) -> None:
     for name, value in metadata["assumed"].items():
         text = json.dumps(value)
         print(f"not in the file, taken as usual: {name} = {text} (--set={name}=...)")
-    print(f"{_OUTPUT.value}: {metadata['family']} from {metadata['source']} checkpoint")
+    print(f"{given.output}: {metadata['family']} from {metadata['source']} checkpoint")
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["input", "output"])
-    app.run(main)
+    main()

@@ -3,11 +3,10 @@
 python -m checkpoints_tools.inspect FILE
 """
 
+import argparse
 import sys
 from collections import Counter
 from pathlib import Path
-
-from absl import app
 
 from checkpoints_tools.converters import SOURCES
 from checkpoints_tools.converters.files import find, tensor_file
@@ -42,15 +41,15 @@ def describe(path: str | Path) -> list[str]:
     return lines
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Command line."""
-    if len(argv) != 2:
-        raise app.UsageError("expected one argument, FILE")
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("file", help="The file, or a folder with one.")
     try:
-        print("\n".join(describe(argv[1])))
+        print("\n".join(describe(parser.parse_args().file)))
     except (OSError, ValueError) as error:
         sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

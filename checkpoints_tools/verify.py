@@ -7,6 +7,7 @@ The golden file holds what the original network gives: `z` [n, latent_size], `im
 allowed, as a share of the largest value; 1e-5 when absent).
 """
 
+import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags, logging
+from absl import logging
 
 from lsh_gan import generators
 from lsh_gan.tensor_files import read
 
-_GOLDEN = flags.DEFINE_string("golden", None, "npz with inputs and images of the original network.")
 _TOLERANCE = 1e-5
 _NUMBERS = ("truncation_psi", "tolerance")
 
@@ -92,16 +92,18 @@ def _compare(images: np.ndarray, arrays: dict[str, np.ndarray], golden: str | Pa
     )
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Command line."""
-    if len(argv) != 2:
-        raise app.UsageError("expected one argument, the checkpoint folder")
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("checkpoint", help="The checkpoint folder, or a packed file.")
+    parser.add_argument("--golden", help="npz with inputs and images of the original network.")
+    arguments = parser.parse_args()
     logging.set_verbosity(logging.WARNING)
     try:
-        print(verify(argv[1], _GOLDEN.value))
+        print(verify(arguments.checkpoint, arguments.golden))
     except (OSError, TypeError, ValueError) as error:
         sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -28,14 +28,15 @@ def choose(kind: str, name: str, table: Mapping[str, T]) -> T:
         `table[name]`.
 
     Raises:
-        ValueError: `name` is not a key; the message lists the keys and the nearest one.
+        ValueError: `name` is not a key; the message lists the keys, and names one that is spelled
+            much like it. Other numbers are other things: "vgg19" is no way to spell "vgg16".
     """
     if name in table:
         return table[name]
-    raise ValueError(
-        f"{kind} {name!r} is unknown; did you mean {nearest(str(name), table)!r}? "
-        f"Valid: {', '.join(sorted(table))}."
-    )
+    digits = set(filter(str.isdigit, str(name)))
+    close = difflib.get_close_matches(str(name), table, n=1, cutoff=0.7)
+    hint = f"; did you mean {close[0]!r}?" if close and digits <= set(close[0]) else "."
+    raise ValueError(f"{kind} {name!r} is unknown{hint} Valid: {', '.join(sorted(table))}.")
 
 
 def whole(field: str, value: Any, low: int, high: float = math.inf) -> int:

@@ -1,6 +1,8 @@
 """Limits of the tensor file reader: small files that would take much memory or time."""
 
+import copyreg
 import io
+import os
 import pickle
 import tracemalloc
 import zipfile
@@ -19,7 +21,6 @@ from tensor_file_writers import (
     tensor,
     tuple_of,
     write_pickle,
-    write_safetensors,
     write_zip,
 )
 
@@ -224,15 +225,6 @@ def test_members_that_expand_to_more_than_they_say_are_refused(tmp_path):
         tensor_files.read(tmp_path / "b.npz")
 
 
-def test_safetensors_that_share_their_bytes_are_limited_in_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(reader, "_SMALL", 20_000)
-    tensors = {str(i): ("F32", np.zeros(2000 if i == 0 else 0, "<f4")) for i in range(40)}
-    changes = {"shape": [2000], "data_offsets": [0, 8000]}
-    path = write_safetensors(tmp_path / "a.safetensors", tensors, **changes)
-    with pytest.raises(FormatError, match="expands to more than"):
-        tensor_files.read(path)
-
-
 def test_pickles_inside_of_pickles_share_the_number_of_operations(tmp_path):
     data = legacy(raw(list(range(500))), {})
     part = binary(data) + b"q\xc80"
@@ -243,27 +235,49 @@ def test_pickles_inside_of_pickles_share_the_number_of_operations(tmp_path):
         tensor_files.read(path, limits=Limits(values=1500))
 
 
-@pytest.mark.parametrize(
-    "operations",
-    [
+def test_integer_keys_that_could_share_their_hash_are_refused(tmp_path):
+    for operations in [
         b"}" + raw(MODULUS) + b"Ns",
         b"}" + raw((1, -MODULUS)) + b"Ns",
         b"\x8f(" + raw(MODULUS) + b"\x90",
         b"(" + raw(MODULUS) + b"\x91",
         call("builtins.set", raw([MODULUS])),
         call("collections.OrderedDict", raw([[MODULUS, 1]])),
-    ],
-)
-def test_integer_keys_that_could_share_their_hash_are_refused(tmp_path, operations):
-    with pytest.raises(FormatError, match=f"uses -?{MODULUS} as a dictionary key; at most 60 bits"):
-        tensor_files.read(write_pickle(tmp_path / "a.pkl", operations))
+    ]:
+        with pytest.raises(
+            FormatError, match=f"uses -?{MODULUS} as a dictionary key; at most 60 bits"
+        ):
+            tensor_files.read(write_pickle(tmp_path / "a.pkl", operations))
 
 
-@pytest.mark.parametrize("text", ["k" * 70_000, b"k" * 70_000])
-def test_long_texts_as_keys_are_refused(tmp_path, text):
-    operations = b"}" + pickle.dumps(text, 3)[2:-1] + b"Ns"
-    with pytest.raises(FormatError, match="uses 70000 characters as a dictionary key; at most"):
-        tensor_files.read(write_pickle(tmp_path / "a.pkl", operations))
+def test_long_texts_as_keys_are_refused(tmp_path):
+    for text in ("k" * 70_000, b"k" * 70_000):
+        operations = b"}" + pickle.dumps(text, 3)[2:-1] + b"Ns"
+        with pytest.raises(FormatError, match="uses 70000 characters as a dictionary key; at most"):
+            tensor_files.read(write_pickle(tmp_path / "a.pkl", operations))
+
+
+def test_what_would_stall_or_crash_the_interpreter_in_c(tmp_path, monkeypatch):
+    nested = b"K\x00" + b"\x85" * 200_000  # hashed, it overflows the stack
+    shared = b"K\x00\x85" + b"2\x86" * 60  # hashed, it takes 2**60 steps
+    for key in (nested, shared):
+        with pytest.raises(FormatError, match=r"uses a tuple as \(part of\) a dictionary key"):
+            tensor_files.read(write_pickle(tmp_path / "a.pkl", b"}" + key + b"Ns"))
+    far = b"Nr" + (2**32 - 1).to_bytes(4, "little")  # a memo of 64 GB there
+    assert tensor_files.read(write_pickle(tmp_path / "b.pkl", far)) is None
+    registered = {"_extension_cache": {7: os.system}, "_inverted_registry": {7: ("os", "system")}}
+    for name, value in registered.items():
+        monkeypatch.setattr(copyreg, name, value)
+    with pytest.raises(FormatError, match="the pickle operation EXT1, which is not supported"):
+        tensor_files.read(write_pickle(tmp_path / "c.pkl", b"\x82\x07" + raw("echo") + b"\x85R"))
+    for operation, message in [
+        (b"\x97", "NEXT_BUFFER, which is not supported"),
+        (b"Pa\n", "PERSID, which is not supported"),
+        (b"\x96" + (2**40).to_bytes(8, "little") + b"abc", "damaged pickle"),
+        (b"\xee", "number 238, which is not supported"),
+    ]:
+        with pytest.raises(FormatError, match=message):
+            tensor_files.read(write_pickle(tmp_path / "d.pkl", operation))
 
 
 def test_tuples_as_keys_are_limited(tmp_path, monkeypatch):

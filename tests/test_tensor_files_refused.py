@@ -30,45 +30,36 @@ from lsh_gan.tensor_files import FormatError
 SHARED = b"K\x00\x85" + b"2\x86" * 18
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
+def test_hostile_files_are_refused_by_name_and_nothing_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, message in [
         ("evil_zip.pth", "names os.system"),
         ("evil_legacy.pth", "names os.system"),
         ("evil_legacy_magic.pth", "names os.system"),
         ("evil_nested_storage.pkl", "names os.system"),
         ("evil_stack_global.pkl", "names os.system"),
         ("evil_builtins_eval.pkl", "names builtins.eval"),
-    ],
-)
-def test_hostile_files_are_refused_by_name(tmp_path, monkeypatch, name, message):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(FormatError, match=f"{name}: refused: it {message}"):
-        tensor_files.read(FOLDER / "malicious" / name)
-    assert os.listdir(tmp_path) == []
-
-
-def test_hostile_source_text_is_not_run_and_leaves_no_weights(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+    ]:
+        with pytest.raises(FormatError, match=f"{name}: refused: it {message}"):
+            tensor_files.read(FOLDER / "malicious" / name)
     value = tensor_files.read(FOLDER / "malicious" / "evil_persistence.pkl")
     assert tensor_files.state_dict(value) == {}
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["posix.system", "builtins.getattr", "__builtin__.exec", "subprocess.Popen", "importlib.reload",
-     "torch.hub.load", "torch.load", "numpy.load", "numpy.testing.run", "copyreg.add_extension"],
-)  # fmt: skip
-def test_calls_that_could_run_code_are_refused_by_name(tmp_path, name):
-    path = write_pickle(tmp_path / "a.pkl", call(name, raw("x")))
-    with pytest.raises(FormatError, match=f"a.pkl: refused: it .* {name}"):
-        tensor_files.read(path)
+def test_calls_that_could_run_code_are_refused_by_name(tmp_path):
+    for name in (
+        "posix.system", "builtins.getattr", "__builtin__.exec", "subprocess.Popen",
+        "importlib.reload", "torch.hub.load", "torch.load", "numpy.load", "numpy.testing.run",
+        "copyreg.add_extension",
+    ):  # fmt: skip
+        path = write_pickle(tmp_path / "a.pkl", call(name, raw("x")))
+        with pytest.raises(FormatError, match=f"a.pkl: refused: it .* {name}"):
+            tensor_files.read(path)
 
 
-@pytest.mark.parametrize(
-    ("operations", "message"),
-    [
+def test_unfit_tensors_and_pickles_are_refused(tmp_path):
+    for operations, message in [
         (tensor(offset=1), "7 elements in a storage of 6"),
         (tensor(shape=(3, 3)), "9 elements in a storage of 6"),
         (tensor(shape=(-1, 3)), r"shape, strides \(0, -1, 3"),
@@ -84,12 +75,10 @@ def test_calls_that_could_run_code_are_refused_by_name(tmp_path, name):
         (b"", "damaged pickle"),
         (b"}" + b"]" + raw(1) + b"s", "uses a list as"),
         (b"\x82\x01", "EXT1"),
-    ],
-)
-def test_unfit_tensors_and_pickles_are_refused(tmp_path, operations, message):
-    path = write_zip(tmp_path / "a.pth", operations, {"0": np.zeros(6, np.float32)})
-    with pytest.raises(FormatError, match=message):
-        tensor_files.read(path)
+    ]:
+        path = write_zip(tmp_path / "a.pth", operations, {"0": np.zeros(6, np.float32)})
+        with pytest.raises(FormatError, match=message):
+            tensor_files.read(path)
 
 
 def test_messages_are_one_printable_line(tmp_path):
@@ -152,21 +141,25 @@ def test_other_files_are_refused(tmp_path):
         tensor_files.read(path)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"dtype": "F4"}, "type 'F4'"),
-        ({"data_offsets": [0, 99]}, "lies at 0:99 of 8 bytes"),
-        ({"data_offsets": [4, 0]}, "lies at 4:0"),
-        ({"shape": [3]}, r"float32 \[3\] has 8 bytes"),
-        ({"shape": [-2]}, "lies at"),
-        ({"shape": None}, "damaged"),
-    ],
-)
-def test_unfit_safetensors_are_refused(tmp_path, changes, message):
-    tensors = {"a": ("F32", np.zeros(2, "<f4"))}
-    path = write_safetensors(tmp_path / "a.safetensors", tensors, **changes)
-    with pytest.raises(FormatError, match=message):
+def test_unfit_safetensors_are_refused(tmp_path):
+    tensors = {"a": ("F32", np.zeros(2, "<f4")), "b": ("F32", np.zeros(2, "<f4"))}
+    for changes, message in [
+        ({"dtype": "F4"}, "invalid shape, data type"),
+        ({"dtype": "F9"}, "unknown variant `F9`"),
+        ({"data_offsets": [0, 99]}, "invalid shape, data type, or offset"),
+        ({"data_offsets": [0, 8]}, "invalid offset for tensor"),  # shared bytes
+        ({"shape": [3]}, "invalid shape"),
+        ({"shape": [-2]}, "invalid value: integer `-2`"),
+        ({"shape": None}, "invalid type: null"),
+        ({"shape": [9] * 33}, "overflow"),
+        ({"shape": [2**48, 0]}, "invalid"),
+        ({"shape": [10**4000] * 3000}, "number out of range"),
+    ]:
+        path = write_safetensors(tmp_path / "a.safetensors", tensors, **changes)
+        with pytest.raises(FormatError, match=f"a.safetensors: damaged file: .*{message}"):
+            tensor_files.read(path)
+    path = write_safetensors(tmp_path / "a.safetensors", {"a": ("F8_E5M2", np.zeros(2, "u1"))})
+    with pytest.raises(FormatError, match=r"tensor a has a type without array form: .*float8_e5m2"):
         tensor_files.read(path)
 
 
@@ -186,9 +179,8 @@ def rebuilt(offset, shape, strides):
     return call("torch._utils._rebuild_tensor_v2", storage(), offset, shape, strides)
 
 
-@pytest.mark.parametrize(
-    ("operations", "message"),
-    [
+def test_messages_show_no_nested_values(tmp_path):
+    for operations, message in [
         (call("_codecs.encode", raw("x"), SHARED), "encodes a str as tuple"),
         (array(SHARED, raw((1,))), "has an array of type tuple"),
         (array(call("numpy.dtype", SHARED), raw((1,))), "has an array of type tuple; expected"),
@@ -210,28 +202,23 @@ def rebuilt(offset, shape, strides):
             ),
             "has a tensor of type tuple",
         ),
-    ],
-)
-def test_messages_show_no_nested_values(tmp_path, operations, message):
-    path = write_zip(tmp_path / "a.pth", operations, {"0": np.zeros(6, np.float32)})
-    with pytest.raises(FormatError, match=message):
-        tensor_files.read(path)
+    ]:
+        path = write_zip(tmp_path / "a.pth", operations, {"0": np.zeros(6, np.float32)})
+        with pytest.raises(FormatError, match=message):
+            tensor_files.read(path)
 
 
-@pytest.mark.parametrize(
-    ("operations", "changes", "message"),
-    [
+def test_messages_show_no_nested_values_of_legacy_files(tmp_path):
+    for operations, changes, message in [
         (raw(1), {"version": SHARED}, "has protocol tuple; expected 1001"),
         (raw(1), {"keys": b"]" + SHARED + b"a"}, "does not list the storages"),
         (SHARED + b"Q", {}, r"refers to \(tuple, tuple\) instead"),
         (identifier(view=tuple_of(raw("1"), SHARED, raw(2))), {}, r"view \('1', tuple, 2\) of"),
         (identifier(view=tuple_of(SHARED, raw(5), raw(2))), {}, r"view \(tuple, 5, 2\) outside"),
-    ],
-)
-def test_messages_show_no_nested_values_of_legacy_files(tmp_path, operations, changes, message):
-    (tmp_path / "a.pth").write_bytes(legacy(operations, {}, **changes))
-    with pytest.raises(FormatError, match=message):
-        tensor_files.read(tmp_path / "a.pth")
+    ]:
+        (tmp_path / "a.pth").write_bytes(legacy(operations, {}, **changes))
+        with pytest.raises(FormatError, match=message):
+            tensor_files.read(tmp_path / "a.pth")
 
 
 def test_names_show_no_nested_values(tmp_path):
@@ -246,21 +233,15 @@ def test_names_show_no_nested_values(tmp_path):
     assert list(tensor_files.state_dict(named_by_values)) == names
 
 
-@pytest.mark.parametrize("shape", [[9] * 33, [2**48, 0], [10**4000] * 3000])
-def test_shapes_that_no_file_has_are_refused(tmp_path, shape):
-    tensors = {"a": ("F32", np.zeros((0,), "<f4"))}
-    path = write_safetensors(tmp_path / "a.safetensors", tensors, shape=shape)
-    with pytest.raises(FormatError, match=r"tensor a \(.* lies at 0:0|tensor a \(an integer of"):
-        tensor_files.read(path)
-    if len(shape) < 100:
+def test_shapes_that_no_file_has_are_refused(tmp_path):
+    for shape in ([9] * 33, [2**48, 0]):
         path = write_pickle(tmp_path / "a.pkl", array(FLOAT64, raw(tuple(shape))))
         with pytest.raises(FormatError, match="has an array of shape"):
             tensor_files.read(path)
 
 
-@pytest.mark.parametrize(
-    ("operations", "message"),
-    [
+def test_unfit_arguments_are_refused(tmp_path):
+    for operations, message in [
         (tensor(metadata=[1]), "whose metadata are a list"),
         (tensor(metadata={"conj": True}), "conjugates a tensor of type float32"),
         (call("builtins.dict", b"](" + raw("abc") + b"e"), "something other than pairs"),
@@ -273,9 +254,7 @@ def test_shapes_that_no_file_has_are_refused(tmp_path, shape):
             ),
             "rebuilds a tensor subclass by an unknown function",
         ),
-    ],
-)
-def test_unfit_arguments_are_refused(tmp_path, operations, message):
-    path = write_zip(tmp_path / "a.pth", operations, {"0": np.zeros(6, np.float32)})
-    with pytest.raises(FormatError, match=message):
-        tensor_files.read(path)
+    ]:
+        path = write_zip(tmp_path / "a.pth", operations, {"0": np.zeros(6, np.float32)})
+        with pytest.raises(FormatError, match=message):
+            tensor_files.read(path)

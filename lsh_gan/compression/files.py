@@ -1,17 +1,19 @@
-"""Packed parameter trees on disk; the layout is described in `packing`."""
+"""Packed parameter trees on disk, as safetensors; the layout is described in `packing`."""
 
 import contextlib
 import hashlib
 import json
 import math
 import os
-import struct
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from lsh_gan.compression.packing import (
     Layout,
@@ -21,42 +23,85 @@ from lsh_gan.compression.packing import (
     pack_codes,
     unpack_codes,
 )
-from lsh_gan.compression.spec import MAX_BITS, SCHEMES
+from lsh_gan.compression.spec import MAX_BITS
 
-MAGIC = b"LSHGANPK"
-VERSION = 1
-_PREFIX = struct.Struct("<8sIQ")
-_DIGEST_BYTES = 32
+VERSION = 2  # 1 was a format of our own
+_FORMER_START = b"LSHGANPK"
+_ENTRY = "lsh_gan"  # the only one, as safetensors writes several in any order
+_DTYPES = {"F32": np.dtype(np.float32), "U8": np.dtype(np.uint8)}
+_COMPACT: dict[str, Any] = {"separators": (",", ":"), "allow_nan": False}
 
 
-def _header(layouts: Sequence[Layout], empty: Sequence, metadata: dict[str, Any]) -> bytes:
-    tensors = [
-        [layout.path, layout.shape, None]
-        if layout.bits is None
-        else [*layout[:4], layout.scheme, layout.grid_shape]
-        for layout in layouts
-    ]
-    content = {"empty": empty, "metadata": metadata, "tensors": tensors}
-    return json.dumps(content, separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
+def _name(path: Sequence[str]) -> str:
+    return "/".join(key.replace("%", "%25").replace("/", "%2F") for key in path)
+
+
+def _path(name: str) -> tuple[str, ...]:
+    return tuple(map(unquote, name.split("/")))
+
+
+def _header(layouts: Sequence[Layout], empty: Sequence, metadata: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        "quantized": [
+            [*layout.shape, layout.bits, layout.channel_axis]
+            for layout in sorted(layouts, key=lambda layout: _name(layout.path))
+            if layout.bits is not None
+        ],
+        "empty": [_name(path) for path in empty],
+        "metadata": metadata,
+    }
+
+
+def _stored(layout: Layout) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Name, type and shape of what a tensor takes in the file."""
+    name = _name(layout.path)
+    if layout.bits is None:
+        yield name, "F32", layout.shape
+        return
+    num_codes, _, num_zeros = layout.part_bytes()
+    yield name, "U8", (num_codes,)
+    yield f"{name}.scale", "F32", layout.grid_shape
+    if num_zeros:
+        yield f"{name}.zero_point", "U8", (num_zeros,)
 
 
 def file_bytes(layouts: Sequence[Layout], empty: Sequence, metadata: dict[str, Any]) -> int:
     """The size of the file that `save_packed` would write, in bytes."""
-    payload = sum(layout.num_bytes() for layout in layouts)
-    return _PREFIX.size + _DIGEST_BYTES + len(_header(layouts, empty, metadata)) + payload
+    text = json.dumps(_header(layouts, empty, metadata) | {"sha256": "0" * 32}, **_COMPACT)
+    entries: dict[str, Any] = {"__metadata__": {_ENTRY: text}}
+    end = 0
+    for name, dtype, shape in sorted(
+        (part for layout in layouts for part in _stored(layout)),
+        key=lambda part: (-_DTYPES[part[1]].itemsize, part[0]),
+    ):
+        start, end = end, end + math.prod(shape) * _DTYPES[dtype].itemsize
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": (start, end)}
+    length = len(json.dumps(entries, ensure_ascii=False, **_COMPACT).encode())
+    return 8 + -(-length // 8) * 8 + end
 
 
-def _parts(tensor: PackedTensor) -> list[bytes]:
-    parts = [tensor.codes.tobytes()]
-    if tensor.layout.bits is not None:
-        parts.append(tensor.scale.astype("<f4").tobytes())
-        if width := tensor.layout.zero_point_bits():
-            parts.append(pack_codes(tensor.zero_point.astype(np.uint16).reshape(-1), width))
-    return [bytes(part) for part in parts]
+def _arrays(tensor: PackedTensor) -> list[np.ndarray]:
+    """The arrays that `_stored` names."""
+    layout = tensor.layout
+    if layout.bits is None:
+        return [tensor.codes.view("<f4").reshape(layout.shape)]
+    arrays = [tensor.codes, tensor.scale.astype("<f4")]
+    if width := layout.zero_point_bits():
+        arrays.append(pack_codes(tensor.zero_point.astype(np.uint16).reshape(-1), width))
+    return [np.ascontiguousarray(array) for array in arrays]
+
+
+def _digest(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True, **_COMPACT).encode())
+    for name in sorted(arrays):
+        digest.update(f"{name}{arrays[name].dtype}{arrays[name].shape}".encode())
+        digest.update(arrays[name].tobytes())
+    return digest.hexdigest()[:32]
 
 
 def save_packed(path: str | os.PathLike, packed: PackedTree) -> int:
-    """Writes a packed tree as one file and returns its size in bytes.
+    """Writes a packed tree as one safetensors file and returns its size in bytes.
 
     The file appears whole or not at all: it is written beside its place and moved there.
 
@@ -65,86 +110,90 @@ def save_packed(path: str | os.PathLike, packed: PackedTree) -> int:
         OSError: The folder is missing or not writable.
     """
     path = Path(path)
+    arrays = {
+        name: array
+        for tensor in packed.tensors
+        for (name, _, _), array in zip(_stored(tensor.layout), _arrays(tensor), strict=True)
+    }
     header = _header([t.layout for t in packed.tensors], packed.empty, packed.metadata)
-    parts = [header, *(part for tensor in packed.tensors for part in _parts(tensor))]
-    prefix = _PREFIX.pack(MAGIC, VERSION, len(header))
-    digest = hashlib.sha256(prefix)
-    for part in parts:
-        digest.update(part)
+    text = json.dumps(header | {"sha256": _digest(header, arrays)}, **_COMPACT)
+    data = save(arrays, {_ENTRY: text})
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.writelines([prefix, digest.digest(), *parts])
+            file.write(data)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
         raise
-    return path.stat().st_size
+    return len(data)
 
 
-def _whole_numbers(values: Any, low: int) -> tuple[int, ...]:
-    if not all(type(value) is int and value >= low for value in values):
-        raise ValueError(f"expected whole numbers from {low}, got {values}")
-    return tuple(values)
-
-
-def _path(keys: Any) -> tuple[str, ...]:
-    if not keys or not all(isinstance(key, str) for key in keys):
-        raise ValueError(f"expected a path of strings, got {keys}")
-    return tuple(keys)
-
-
-def _layout(entry: list) -> Layout:
-    path, shape, bits, *rest = entry
-    layout = Layout(_path(path), _whole_numbers(shape, 1), bits)
-    if bits is None:
-        return layout
-    axis, scheme, grid_shape = rest
-    groups, one, channels = _whole_numbers(grid_shape, 1)
-    (bits, axis) = (*_whole_numbers([bits], 1), *_whole_numbers([axis], 0))
-    if bits > MAX_BITS or axis >= max(len(shape), 1) or scheme not in SCHEMES or one != 1:
-        raise ValueError(f"tensor {'/'.join(path)} has an impossible layout {entry}")
+def _layout(name: str, numbers: list[int], arrays: dict[str, np.ndarray]) -> Layout:
+    scale = arrays[f"{name}.scale"]
+    *shape, bits, axis = numbers
+    sizes = all(type(number) is int and number >= 1 for number in (*shape, bits, axis + 1))
+    if not sizes or bits > MAX_BITS or axis >= max(len(shape), 1):
+        raise ValueError(f"{name} has impossible shape, bits, channel axis {numbers}")
+    groups, one, channels = scale.shape
     outputs = shape[axis] if len(shape) > 1 else 1
-    if channels not in (1, outputs) or math.prod(shape) // outputs % groups:
-        raise ValueError(f"tensor {'/'.join(path)}: grid {grid_shape} does not fit shape {shape}")
-    return Layout(layout.path, layout.shape, bits, axis, scheme, (groups, one, channels))
+    fits = groups and one == 1 and channels in (1, outputs)
+    if not fits or math.prod(shape) // outputs % groups:
+        raise ValueError(f"{name}: grid {scale.shape} does not fit shape {shape}")
+    scheme = "affine" if f"{name}.zero_point" in arrays else "symmetric"
+    return Layout(_path(name), tuple(shape), bits, axis, scheme, scale.shape)
 
 
-def _tensor(layout: Layout, payload: memoryview) -> PackedTensor:
-    num_codes, num_scales, num_zeros = layout.part_bytes()
-    codes = np.frombuffer(payload[:num_codes], np.uint8)
-    if layout.bits is None:
-        return PackedTensor(layout, codes)
-    scale = np.frombuffer(payload[num_codes:][:num_scales], "<f4").reshape(layout.grid_shape)
+def _tensor(layout: Layout, arrays: dict[str, np.ndarray]) -> PackedTensor:
+    """Takes the arrays of a tensor out of `arrays`."""
+    found = []
+    for name, dtype, shape in _stored(layout):
+        array = arrays.pop(name)
+        if array.dtype != _DTYPES[dtype] or array.shape != tuple(shape):
+            raise ValueError(f"{name} is {array.dtype} {array.shape}; expected {dtype} {shape}")
+        found.append(array)
+    codes, scale, *stored = found
     zero_point = implied_zero_point(layout)
-    if num_zeros:
-        stored = np.frombuffer(payload[num_codes + num_scales :][:num_zeros], np.uint8)
-        stored = unpack_codes(stored, zero_point.size, layout.zero_point_bits())
-        zero_point = stored.astype(np.float32).reshape(layout.grid_shape)
-    return PackedTensor(layout, codes, scale.astype(np.float32), zero_point)
+    if stored:
+        numbers = unpack_codes(stored[0], zero_point.size, layout.zero_point_bits())
+        zero_point = numbers.astype(np.float32).reshape(layout.grid_shape)
+    return PackedTensor(layout, codes, scale, zero_point)
 
 
-def _checked_body(path: Path, data: memoryview) -> tuple[bytes, memoryview]:
-    start = _PREFIX.size + _DIGEST_BYTES
-    if bytes(data[:8]) != MAGIC:
+def _plain(name: str, array: np.ndarray) -> PackedTensor:
+    if array.dtype != np.float32:
+        raise ValueError(f"{name} is {array.dtype}; expected F32")
+    return PackedTensor(Layout(_path(name), array.shape, None), array.reshape(-1).view(np.uint8))
+
+
+def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start.startswith(_FORMER_START):
         raise ValueError(
-            f"{path}: not a packed parameter file (no {MAGIC.decode()} at its start); convert a "
-            f"downloaded checkpoint first: python -m checkpoints_tools.convert --input={path} "
-            "--output=FOLDER"
+            f"{path}: packed by an earlier version, in a format that is no longer read; run again "
+            "what made it"
         )
-    if len(data) < start:
-        raise ValueError(f"{path}: truncated after {len(data)} bytes.")
-    _, version, header_bytes = _PREFIX.unpack(data[: _PREFIX.size])
-    if version != VERSION:
-        raise ValueError(f"{path}: format version {version}; this program reads {VERSION}.")
-    body = data[start:]
-    digest = hashlib.sha256(data[: _PREFIX.size])
-    digest.update(body)
-    if digest.digest() != data[_PREFIX.size : start]:
-        raise ValueError(f"{path}: damaged or truncated, the checksum does not match.")
-    return bytes(body[:header_bytes]), body[header_bytes:]
+    way_out = (
+        "convert a downloaded checkpoint first: python -m checkpoints_tools.convert "
+        f"--input={path} --output=FOLDER"
+    )
+    if start[8:] != b"{":
+        raise ValueError(f"{path}: not a packed parameter file (no safetensors file); {way_out}")
+    try:
+        with safe_open(path, "numpy") as file:
+            text = (file.metadata() or {}).get(_ENTRY)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, AttributeError) as error:  # the latter of types that NumPy lacks
+        raise ValueError(f"{path}: damaged or truncated safetensors file: {error}") from None
+    if text is None:
+        raise ValueError(
+            f"{path}: not a packed parameter file (a safetensors file without the metadata "
+            f"{_ENTRY!r}); {way_out}"
+        )
+    return text, arrays
 
 
 def load_packed(path: str | os.PathLike) -> PackedTree:
@@ -155,19 +204,21 @@ def load_packed(path: str | os.PathLike) -> PackedTree:
         ValueError: Not a packed file, another version, truncated, or the checksum fails.
     """
     path = Path(path)
-    header, payload = _checked_body(path, memoryview(path.read_bytes()))
+    text, arrays = _read(path)
     try:
-        header = json.loads(header)
-        layouts = [_layout(entry) for entry in header["tensors"]]
-        empty = tuple(_path(keys) for keys in header["empty"])
+        header = json.loads(text)
+        if header["version"] != VERSION:
+            raise ValueError(f"version {header['version']}; this program reads {VERSION}")
+        if header.pop("sha256") != _digest(header, arrays):
+            raise ValueError("the checksum does not match")
+        names = sorted(name for name in arrays if f"{name}.scale" in arrays)
+        tensors = [
+            _tensor(_layout(name, numbers, arrays), arrays)
+            for name, numbers in zip(names, header["quantized"], strict=True)
+        ]
+        tensors += [_plain(name, array) for name, array in arrays.items()]
+        empty = tuple(_path(name) for name in header["empty"])
         metadata = dict(header["metadata"])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: the header is malformed: {error}.") from None
-    expected = sum(layout.num_bytes() for layout in layouts)
-    if expected != len(payload):
-        raise ValueError(f"{path}: {len(payload)} payload bytes where the header says {expected}.")
-    tensors = []
-    for layout in layouts:
-        tensors.append(_tensor(layout, payload))
-        payload = payload[layout.num_bytes() :]
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged packed parameter file: {error}") from None
     return PackedTree(tuple(tensors), empty, metadata)

@@ -1,20 +1,20 @@
-"""Packed parameter trees: codes that take exactly their bits, and the one file that holds them.
+"""Packed parameter trees: codes that take exactly their bits, in one safetensors file.
 
-File layout, all numbers little-endian:
+The file opens with `safetensors.torch.load_file` or any other reader of the format. A tensor's name
+is its path, keys joined by "/" ("params/conv/kernel"; in a key "/" is %2F, and % is %25):
 
-| bytes | content |
-|---|---|
-| 8 | magic `LSHGANPK` |
-| 4 | format version, uint32 |
-| 8 | length of the header, uint64 |
-| 32 | SHA-256 of all other bytes |
-| header | JSON, UTF-8: metadata, empty sub-trees, and `Layout` of each tensor |
-| payload | the parts of each tensor, one after the other |
+| name | type and shape | content |
+|---|---|---|
+| PATH | F32, of the tensor | the values, where the tensor is not quantized |
+| PATH | U8 `[ceil(size * bits / 8)]` | the codes, where it is quantized, see `pack_codes` |
+| PATH.scale | F32 `[groups, 1, channels]` | step of the grid |
+| PATH.zero_point | U8, as codes of the grid's shape | code of 0; "affine", 2 bits or more |
 
-A tensor's parts are codes (`bits` each, low bits first), scales (float32) and, for "affine" at 2
-bits or more, zero points (`bits` each); or float32 values where it is not quantized.
-
-Reading parses JSON and raw numbers; nothing in a file is executed.
+`value = (code - zero_point) * scale`; the codes of a group and channel lie as `quantize_tensor`
+cuts the tensor. Where no zero points are stored, they are the middle of the grid. The metadata has
+one entry, `lsh_gan`, in JSON: `version` of the layout; `quantized`, which holds shape, bits and
+channel axis of each quantized tensor, in the order of their names; `empty`, paths of empty
+sub-trees; `metadata` of the caller; and 32 digits of the `sha256` over all of that and the tensors.
 """
 
 import math

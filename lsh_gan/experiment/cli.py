@@ -2,18 +2,16 @@
 
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import ml_collections
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.tuple_parser import TupleParser
 
 from lsh_gan.errors import nearest
-from lsh_gan.experiment import config_checks
-
-_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)")
+from lsh_gan.experiment import shipped
 
 
 class ListParser(TupleParser):
@@ -32,13 +30,27 @@ def register_lists() -> None:
     config_flags.register_flag_parser_for_type(tuple, ListParser())
 
 
+def parse_or_exit(arguments: list[str], *, usage: str = "", **options: Any) -> list[str]:
+    """As `parse`, but what is wrong ends the program with one line, and --help with the fields."""
+    if any(re.fullmatch("-h|--?help(short|full)?", argument) for argument in arguments):
+        usage = usage or sys.modules["__main__"].__doc__ or ""
+        own = flags.FLAGS.get_key_flags_for_module(arguments[0])
+        lines = [f"  --{flag.name}: {flag.help}" for flag in own]
+        fields = shipped.field_help(options.get("source", "configs/default.py"))
+        sys.exit(print("\n".join([usage.strip(), "", *lines, fields])))  # noqa: T201
+    try:
+        return parse(arguments, **options)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
 def parse(
     arguments: list[str],
-    config: ml_collections.ConfigDict,
+    config: ConfigDict,
     source: str = "configs/default.py",
     default: Path | None = None,
 ) -> list[str]:
-    """Parses the flags.
+    """Parses the flags; returns what is no flag, the program first.
 
     Args:
         arguments: The command line, the program first.
@@ -46,112 +58,89 @@ def parse(
         source: The file that makes it, for messages.
         default: The configuration file that is read where the command line names none.
 
-    Returns:
-        What is no flag, the program first.
-
     Raises:
         ValueError: A configuration file that is not there or fails, an unknown or missing field
             (the message names the nearest), or a flag that cannot be read.
     """
-    file = _config_file(arguments)
-    check_field_names(arguments, config)
+    arguments, file = _find_config_file(arguments)
+    given = (re.match(r"--?(?:no)?config\.([^=]*)", argument) for argument in arguments)
+    check_names([found[1] for found in given if found], config)
     if file is None and default is not None:
         # Not the default of the flag: overrides would be applied to it before they are checked.
         file, arguments = default, [arguments[0], f"--config={default}", *arguments[1:]]
+    where = f"--config={file}: "
     try:
         rest = flags.FLAGS(arguments)
     except flags.Error as error:
-        unread = _unread(str(error), config)
-        if unread:
-            raise ValueError(unread) from error
         # Of an error inside of a configuration file, the first and the last line of many.
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise ValueError(" ... ".join(dict.fromkeys((lines[0], lines[-1])))) from error
+        said = " ... ".join(dict.fromkeys((lines[0], lines[-1])))
+        raise ValueError(_unread(str(error), _fields(config)) or said) from error
     except Exception as error:  # whatever a file of Python may raise
-        if file is None:
-            raise
         said = f"{type(error).__name__}: {(str(error).splitlines() or ['without a message'])[0]}"
         if said.endswith("has no attribute 'get_config'"):
             said = "has no get_config(); expected a function that returns a configuration"
-        raise ValueError(f"--config={file}: {said}") from error
+        raise ValueError(where + said) from error
     made = flags.FLAGS["config"].value
-    if not isinstance(made, ml_collections.ConfigDict):
-        raise ValueError(
-            f"--config={file}: get_config() returned {made!r}; expected a configuration, such as "
-            f"that of {source}"
-        )
-    check_fields(made, config, f"--config={file}: " if file else "", source)
+    if not isinstance(made, ConfigDict):
+        said = f"get_config() returned {made!r}; expected a configuration, such as that of {source}"
+        raise ValueError(where + said)
+    check_fields(made, config, where, source)
     return rest
 
 
-def parse_or_exit(arguments: list[str], **options: Any) -> list[str]:
-    """As `parse`, but what is wrong ends the program with one line."""
-    try:
-        return parse(arguments, **options)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+def _find_config_file(arguments: list[str]) -> tuple[list[str], Path | None]:
+    """Finds the file that --config names, here or as we ship it; its path is put in its place."""
+    arguments, path = list(arguments), None
+    for i, argument in enumerate(arguments):
+        if argument.partition("=")[0] not in ("--config", "-config"):
+            continue
+        if "=" not in argument:
+            arguments[i : i + 2] = [f"{argument}={' '.join(arguments[i + 1 : i + 2])}"]
+        name, _, option = arguments[i].partition("=")[2].partition(":")
+        if not name:
+            raise ValueError("--config is empty; expected a file, such as configs/fashion_mnist.py")
+        path = Path(name)
+        if not path.exists() and name.startswith("configs/"):
+            path = shipped.folder() / name if (shipped.folder() / name).is_file() else path
+        arguments[i] = f"--config={path}{':' * bool(option)}{option}"
+        if not path.is_file():
+            wanted = path / path.name if path.is_dir() else path
+            inside = [str(file) for file in wanted.parent.glob("*.py") if file.stem != "__init__"]
+            hint = f"; did you mean {nearest(str(wanted), inside)!r}?" if inside else ""
+            reason = "is a folder; expected a file" if path.is_dir() else "no such file"
+            raise ValueError(f"--config={path}: {reason}{hint}")
+    return arguments, path
 
 
-def _unread(error: str, config: Any) -> str:
+def _unread(error: str, known: dict[str, Any]) -> str:
     """Says what a value on the command line should have been; "" for an error of another kind."""
     found = re.match(r"flag --config\.([^=]*)=(.*?): ", error, re.DOTALL)
-    if not found or found[1] not in _field_names(config):
-        return ""
-    field, value = found.groups()
-    default = config_checks.get(config, field)
-    if isinstance(default, ml_collections.ConfigDict):
-        inside = [name for name in _field_names(config) if name.startswith(f"{field}.")]
-        close = nearest(f"{field}.{value}", inside)
+    field, value = found.groups() if found else ("", "")
+    default = known.get(field)
+    if isinstance(default, ConfigDict):
+        close = nearest(f"{field}.{value}", [n for n in known if n.startswith(f"{field}.")])
         return f"{field} = {value!r}; expected one of its fields, such as --config.{close}=VALUE"
     if isinstance(default, bool):
         return f"{field} = {value!r}; expected True or False"
     if not isinstance(default, int | float):
         return ""
-    kind, example = ("a whole number", int) if isinstance(default, int) else ("a number", float)
+    kind = "a whole number" if isinstance(default, int) else "a number"
     try:
-        close = f"; the nearest is {example(float(value))}"
+        close = f"; the nearest is {type(default)(float(value))}"
     except (ValueError, OverflowError):
         close = f", such as {default}"
     return f"{field} = {value!r}; expected {kind}{close}"
 
 
-def _config_file(arguments: list[str]) -> Path | None:
-    """The configuration file that a command line names, which must be there; None if none."""
-    path = None
-    for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, equals, value = argument.partition("=")
-        if name not in ("--config", "-config"):
-            continue
-        value = value if equals else after
-        if not value:
-            raise ValueError("--config is empty; expected a file, such as configs/fashion_mnist.py")
-        path = Path(value.partition(":")[0])
-        if path.is_file():
-            continue
-        folder = path.is_dir()
-        wanted = path / path.name if folder else path
-        inside = [str(file) for file in wanted.parent.glob("*.py") if file.stem != "__init__"]
-        hint = f"; did you mean {nearest(str(wanted), inside)!r}?" if inside else ""
-        reason = "is a folder; expected a file" if folder else "no such file"
-        raise ValueError(f"--config={path}: {reason}{hint}")
-    return path
-
-
 def check_fields(made: Any, config: Any, where: str = "", source: str = "") -> None:
-    """Compares the fields of a configuration with all that there are.
+    """Refuses a configuration with a field too few or too many, in the words of `parse`.
 
-    Args:
-        made: What is checked; may have any fields where `config` has an empty part.
-        config: A configuration with every field.
-        where: Begins a message.
-        source: The file that makes `config`, for messages.
-
-    Raises:
-        ValueError: A field is missing or unknown (the message names the nearest).
+    Fields are free where `config` has an empty part.
     """
-    known = _field_names(config)
-    free = [f"{name}." for name in known if _is_empty(config_checks.get(config, name))]
-    found = [name for name in _field_names(made) if not name.startswith(tuple(free))]
+    known = _fields(config)
+    empty = [n for n, value in known.items() if isinstance(value, ConfigDict) and not len(value)]
+    found = [n for n in _fields(made) if not n.startswith(tuple(f"{name}." for name in empty))]
     missing = [name for name in known if name not in found]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -159,42 +148,22 @@ def check_fields(made: Any, config: Any, where: str = "", source: str = "") -> N
             f"{where}lacks the field {missing[0]!r}{more}; expected all fields of {source}: begin "
             "with what its get_config() returns"
         )
-    for name in found:
-        _check_known(name, known, where)
+    check_names(found, config, where)
 
 
-def _is_empty(value: Any) -> bool:
-    return isinstance(value, ml_collections.ConfigDict) and not len(value)
+def check_names(names: Iterable[str], config: Any, where: str = "") -> None:
+    """Refuses names of fields that no configuration has; the message names the nearest."""
+    known = _fields(config)
+    for name in names:
+        if name not in known:
+            close = nearest(name, known)
+            raise ValueError(f"{where}config has no field {name!r}; did you mean {close!r}?")
 
 
-def _check_known(field: str, known: list[str], where: str = "") -> None:
-    if field not in known:
-        raise ValueError(
-            f"{where}config has no field {field!r}; did you mean {nearest(field, known)!r}?"
-        )
-
-
-def check_field_names(arguments: list[str], config: ml_collections.ConfigDict) -> None:
-    """Refuses command line overrides of fields that no configuration has.
-
-    Args:
-        arguments: The command line; what begins with `--config.` is looked at.
-        config: A configuration with every field.
-
-    Raises:
-        ValueError: An unknown field; the message names the nearest.
-    """
-    known = _field_names(config)
-    for argument in arguments:
-        override = _OVERRIDE.match(argument)
-        if override:
-            _check_known(override[1], known)
-
-
-def _field_names(config: Any, prefix: str = "") -> list[str]:
-    names = []
+def _fields(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Every field and part of a configuration by its name, such as "hash.seed"."""
+    fields: dict[str, Any] = {}
     for name, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict):
-            names += _field_names(value, f"{prefix}{name}.")
-        names.append(prefix + name)
-    return names
+        inside = _fields(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else {}
+        fields |= {**inside, prefix + name: value}
+    return fields

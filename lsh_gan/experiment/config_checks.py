@@ -11,42 +11,29 @@ from lsh_gan.errors import whole
 LAST_SEED = 2**32 - 1  # keys are made of 32 bits: other seeds would be taken modulo 2³²
 MOST_PIXELS = 4096  # of a reference image's side: four times that of the largest usual data set
 
-# The least and the largest value of each whole number.
+# The least and the largest value of each whole number, and of the entries of lists of them.
+_COUNTS = ("k", "num_samples", "batch_size", "memory_mb", "num_columns", "search.num_samples")
+_SIZES = ("reference.num_images", "features.batch_size", "compression.group_size")
 _RANGES = {
-    "num_samples": (1, math.inf),
-    "batch_size": (1, math.inf),
-    "k": (1, math.inf),
-    "memory_mb": (1, math.inf),
-    "num_columns": (1, math.inf),
-    "reference.num_images": (0, math.inf),
+    **dict.fromkeys((*_COUNTS, "compression.num_calibration"), (1, math.inf)),
+    **dict.fromkeys(_SIZES, (0, math.inf)),
+    **dict.fromkeys(("reference.seed", "hash.seed", "search.seed"), (0, LAST_SEED)),
     "reference.side": (0, MOST_PIXELS),
     "reference.background": (0, 255),
     "reference.white_level": (0, 65535),
-    "reference.seed": (0, LAST_SEED),
-    "features.batch_size": (0, math.inf),
-    "compression.group_size": (0, math.inf),
-    "compression.num_calibration": (1, math.inf),
     "hash.min_count": (1, 1024),
     "lsh_knn.num_tables": (1, 2**16 - 1),
     "lsh_knn.bucket_rows": (3, 1024),
-    "hash.seed": (0, LAST_SEED),
-    "search.num_samples": (1, math.inf),
-    "search.seed": (0, LAST_SEED),
 }
-# Lists of names and of whole numbers, the latter with the range of their entries.
-_NAMES = (
-    "generators",
-    "samples",
-    "metrics",
-    "compression.clipping",
-    "compression.granularity",
-    "compression.scheme",
-)
-_NUMBERS = {
+_LISTS = {
     "seeds": (0, LAST_SEED),
     "compression.bits": (1, MAX_BITS),
     "compression.activation_bits": (0, MAX_BITS),  # 0 for none
 }
+_NAMES = (
+    "generators", "samples", "metrics", "compression.clipping", "compression.granularity",
+    "compression.scheme",
+)  # fmt: skip
 # No generators means samples, and no bits full precision alone.
 _MAY_BE_EMPTY = ("generators", "samples", "compression.bits")
 
@@ -57,8 +44,12 @@ def split_lists(config: Any) -> None:
     Raises:
         ValueError: A list is empty that must not be, or an entry is in it twice.
     """
-    for field in (*_NAMES, *_NUMBERS):
-        entries = _entries(get(config, field), split=field in _NAMES)
+    for field in (*_NAMES, *_LISTS):
+        value = get(config, field)
+        entries = (value,) if isinstance(value, str) else tuple(value)
+        if field in _NAMES:
+            entries = tuple(name.strip() for text in entries for name in str(text).split(","))
+        entries = tuple(entry for entry in entries if entry != "")
         if not entries and field not in _MAY_BE_EMPTY:
             raise ValueError(f"{field} is empty; expected at least one entry")
         twice = next((entry for entry in entries if entries.count(entry) > 1), None)
@@ -67,15 +58,8 @@ def split_lists(config: Any) -> None:
         config.update_from_flattened_dict({field: entries})
 
 
-def _entries(value: Any, *, split: bool) -> tuple[Any, ...]:
-    parts = (value,) if isinstance(value, str) else tuple(value)
-    if not split:
-        return tuple(part for part in parts if part != "")
-    return tuple(part.strip() for v in parts for part in str(v).split(",") if part.strip())
-
-
 def check_numbers(config: Any) -> None:
-    """Checks the range of every whole number.
+    """Checks the range of every whole number, and that batches can be spread over the devices.
 
     Raises:
         ValueError: One is out of range; the message names the field and the nearest valid value.
@@ -83,11 +67,18 @@ def check_numbers(config: Any) -> None:
     whole("k", config.k, *_RANGES["k"])
     check_enough(config, ("num_samples", "reference.num_images"))
     for field, (low, high) in _RANGES.items():
-        low = config.k + 2 if field == "num_samples" else low
         whole(field, get(config, field), low, high)
-    for field, (low, high) in _NUMBERS.items():
+    for field, (low, high) in _LISTS.items():
         for number in get(config, field):
             whole(field, number, low, high)
+    devices = jax.local_device_count()
+    for field in ("batch_size", "features.batch_size"):
+        size = get(config, field)
+        if size % devices:
+            raise ValueError(
+                f"{field} = {size} is not a multiple of the {devices} devices; the nearest is "
+                f"{max(devices, round(size / devices) * devices)}"
+            )
 
 
 def check_enough(config: Any, fields: tuple[str, ...]) -> None:
@@ -107,7 +98,7 @@ def check_enough(config: Any, fields: tuple[str, ...]) -> None:
 
 
 def check_min_count(config: Any, n: int) -> None:
-    """Checks that cells of so many reference points are possible.
+    """Checks that buckets of so many reference points are possible.
 
     Raises:
         ValueError: LSH is asked for, and the reference is too small for `hash.min_count`.
@@ -118,23 +109,6 @@ def check_min_count(config: Any, n: int) -> None:
             f"hash.min_count = {count} needs a reference of at least {count + 2}, and this one has "
             f"{n}; the nearest valid value is {n - 2}"
         )
-
-
-def check_devices(config: Any) -> None:
-    """Checks that batches can be spread over the devices.
-
-    Raises:
-        ValueError: A size is no multiple of their number; the message gives the nearest.
-    """
-    devices = jax.local_device_count()
-    for field in ("batch_size", "features.batch_size"):
-        size = get(config, field)
-        if size % devices:
-            close = max(devices, round(size / devices) * devices)
-            raise ValueError(
-                f"{field} = {size} is not a multiple of the {devices} devices; the nearest is "
-                f"{close}"
-            )
 
 
 def get(config: Any, field: str) -> Any:

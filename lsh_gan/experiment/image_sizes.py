@@ -36,25 +36,32 @@ def check(
             reference; the message names both and the way out. Or shipped images are resized, and
             samples are those images without their border, which would be resized to other places.
     """
+    fields = config.reference
+    name = Path(fields.sketch or fields.samples_of or fields.images).name
+    fixed = fields.sketch or fields.samples_of
+    padded = fields.images in datasets.NAMED and not (fixed or fields.features)
     samples = [source for source in samples if source.kind == "images"]
     for source in samples:
-        resized = config.reference.side and _are_padded(config)
-        if resized and source.first_size == UNPADDED:
+        if padded and fields.side and source.first_size == UNPADDED:
             raise ValueError(
-                f"samples {source.path} have 28×28 pixels, but the images of "
-                f"{config.reference.images} are padded to 32×32 before they are resized to "
-                f"{config.reference.side}; pad the samples with black pixels too, 2 at each side"
+                f"samples {source.path} have 28×28 pixels, but the images of {name} are padded to "
+                f"32×32 before they are resized to {fields.side}; pad the samples with black "
+                "pixels too, 2 at each side"
             )
     if expected is None:
         return
     height, width, channels = expected
-    name = _name(config)
+    has = f"but the reference {name} has {height}×{width}"
     for generator in generators:
-        made = generator.resolution
-        if (made, made) != (height, width):
+        side = generator.resolution
+        if (side, side) != (height, width):
+            way_out = f"say --config.reference.side={side} to crop and resize the reference"
+            if fields.sketch:
+                way_out = f"expected a sketch of images of {side}×{side}"
+            elif fields.samples_of:
+                way_out = "expected reference.samples_of to name a generator of the same size"
             raise ValueError(
-                f"generator {generator.name} makes images of {made}×{made} pixels, but the "
-                f"reference {name} has {height}×{width}; {_other_reference(config, made)}"
+                f"generator {generator.name} makes images of {side}×{side} pixels, {has}; {way_out}"
             )
         if generator.image_channels > channels:
             raise ValueError(
@@ -64,9 +71,17 @@ def check(
     for source in samples:
         size = source.image_shape[:2]
         if size != (height, width):
+            way_out = f"resize them to {height}×{width}"
+            if size == UNPADDED and padded:  # resized ones would be in another place
+                way_out = (
+                    f"pad them with black pixels to {height}×{width}, 2 at each side, as the "
+                    "reference is"
+                )
+            elif not fixed:
+                side = min(height, width)
+                way_out += f", or say --config.reference.side={side} to crop and resize both"
             raise ValueError(
-                f"samples {source.path} have {size[0]}×{size[1]} pixels, but the reference {name} "
-                f"has {height}×{width}; {_other_samples(config, height, width, size)}"
+                f"samples {source.path} have {size[0]}×{size[1]} pixels, {has}; {way_out}"
             )
 
 
@@ -92,41 +107,3 @@ def check_colours(path: str, batches: Iterable[np.ndarray] | None, expected: Sha
                 "reference is grey; convert the samples to grey, or give a reference in colour"
             )
         start += len(images)
-
-
-def _name(config: Any) -> str:
-    fields = config.reference
-    return Path(fields.sketch or fields.samples_of or fields.images).name
-
-
-def _other_reference(config: Any, side: int) -> str:
-    """How to get a reference of the size of a generator."""
-    if config.reference.sketch:
-        return f"expected a sketch of images of {side}×{side}"
-    if config.reference.samples_of:
-        return "expected reference.samples_of to name a generator of the same size"
-    return f"say --config.reference.side={side} to crop and resize the reference"
-
-
-def _are_padded(config: Any) -> bool:
-    """Whether the reference is one of the shipped ones, whose images have a black border."""
-    fields = config.reference
-    return fields.images in datasets.NAMED and not (
-        fields.sketch or fields.samples_of or fields.features
-    )
-
-
-def _other_samples(config: Any, height: int, width: int, size: tuple[int, int]) -> str:
-    """How to get samples of the size of the reference."""
-    fields = config.reference
-    if fields.sketch or fields.samples_of:
-        return f"resize them to {height}×{width}"
-    if size == UNPADDED and _are_padded(config):
-        # Resized ones would not be in the same place as those of the reference.
-        return (
-            f"pad them with black pixels to {height}×{width}, 2 at each side, as the reference is"
-        )
-    return (
-        f"resize them to {height}×{width}, or say --config.reference.side={min(height, width)} to "
-        "crop and resize both"
-    )

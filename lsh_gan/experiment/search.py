@@ -62,6 +62,49 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
     return report.write(workdir, notes=sweep.time_notes(session, inner))
 
 
+def compress(config: Any, workdir: Path, output: str | Path | None = None) -> str:
+    """Writes a generator at the smallest width that keeps `config.search.share` by LSH.
+
+    The width is found by bisection: a narrower one is taken to keep no more.
+
+    Args:
+        config: See `configs/compress.py`; one generator.
+        workdir: Receives the measurements; made if missing.
+        output: The file; None for `NAME_BITSbits.safetensors`.
+
+    Returns:
+        One sentence: the width, what it keeps, its size and file, and what the next width keeps.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError: Bad input, or no width keeps the share.
+    """
+    config = settings.resolve(config)
+    setup = sweep.prepare(_inside(config))
+    (generator,) = setup.generators
+    with store.locked(workdir), sweep.progress_bars() as progress:
+        judge = _judge(setup, generator, sweep.Session(setup, workdir, progress), keep=True)
+        path = [judge.uniform(bits) for bits in reversed(judge.options)]
+        widths = last_kept(judge, path, config.search.share)
+        if widths is None:
+            raise ValueError(
+                f"{generator.name}: {judge.options[-1]} bits keep {judge.kept(path[0]):.1%} of "
+                f"precision and recall by LSH; expected wider compression.bits, or less to keep"
+            )
+        narrower = path[path.index(widths) + 1 :][:1]
+        lost = "".join(f"; {_bits(w)} would keep {judge.kept(w):.1%}" for w in narrower)
+        kept, row = judge.kept(widths), judge.measure(judge.spec(widths))
+    output = output or f"{generator.name}_{_bits(widths).replace(' ', '')}.safetensors"
+    shutil.copyfile(workdir / PACKED_FOLDER / f"{row['row_hash']}.packed", output)
+    return (
+        f"{generator.name}: {_bits(widths)} keep {kept:.1%} of precision and recall by LSH{lost}; "
+        f"{output}: {row['bytes']:,} bytes, {row['ratio']:.1f}× smaller"
+    )
+
+
+def _bits(widths: Widths) -> str:
+    return f"{max(widths.values())} bits"
+
+
 def _inside(config: Any) -> Any:
     """The configuration of the measurements inside the loop."""
     inside = ml_collections.ConfigDict(config.to_dict())
@@ -71,13 +114,15 @@ def _inside(config: Any) -> Any:
     return ml_collections.FrozenConfigDict(inside)
 
 
-def _judge(loop: sweep.Setup, generator: Generator, session: sweep.Session) -> Judge:
+def _judge(
+    loop: sweep.Setup, generator: Generator, session: sweep.Session, *, keep: bool = False
+) -> Judge:
     specs = settings.generator_specs(loop.config)
     base = next(spec for spec in specs if spec.weights.bits is not None)
     seed = loop.config.search.seed
 
     def measure(spec: GeneratorSpec) -> Row:
-        return session.measure(sweep.make_task(loop, generator, spec, seed, keep=False))
+        return session.measure(sweep.make_task(loop, generator, spec, seed, keep=keep))
 
     return make_judge(generator, base, loop.config.compression.bits, measure)
 

@@ -16,11 +16,7 @@ from lsh_gan.experiment import config_checks
 from lsh_gan.experiment.evaluators import EVALUATORS, hash_spec
 from lsh_gan.metrics.inputs import check_options
 
-_CHOICES = {
-    "clipping": compression.METHODS,
-    "granularity": GRANULARITIES,
-    "scheme": SCHEMES,
-}
+_CHOICES = {"clipping": compression.METHODS, "granularity": GRANULARITIES, "scheme": SCHEMES}
 
 
 def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
@@ -40,61 +36,21 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
     config = config.copy_and_resolve_references()
     config_checks.split_lists(config)
     config_checks.check_numbers(config)
-    config_checks.check_devices(config)
     for metric in config.metrics:
         choose("metrics: metric", metric, EVALUATORS)
-    _check_features(config)
-    if not (config.generators or config.samples):
-        raise ValueError("generators and samples are both empty; expected something to judge")
-    if not 0 <= config.truncation_psi <= 1:
-        raise ValueError(f"truncation_psi = {config.truncation_psi}; expected 0 to 1")
-    if not 0 < config.keep <= 1:
-        raise ValueError(f"keep = {config.keep}; expected a share above 0, at most 1")
-    _check_sources(config)
-    _check_samples_of(config)
-    _check_sketch(config)
-    _check_calibration(config, generator_specs(config))
-    if config.generators and not compression_specs(config):
-        raise ValueError(
-            "compression.bits is empty and compression.full_precision is off; expected widths, or "
-            "compression.full_precision=True"
-        )
-    if config.compression.layerwise and not config.compression.full_precision:
-        raise ValueError("compression.layerwise compares with full precision; set full_precision")
-    _check_layerwise(config)
-    _check_search(config)
+    known = {**features.FEATURES, features.GIVEN: None}
+    choose("features.name: feature network", config.features.name, known)
+    if config.features.name != features.GIVEN:
+        with _named("features."):
+            features.check_side(config.features.name, config.features.side)
+    specs = generator_specs(config)
+    checks = (_judged, _references, _compressions, _searches)
+    for message in itertools.chain.from_iterable(check(config, specs) for check in checks):
+        raise ValueError(message)
     _check_hash(config)
     if config.reference.num_images and not config.reference.sketch:
         config_checks.check_min_count(config, config.reference.num_images)
     return ml_collections.FrozenConfigDict(config)
-
-
-def _check_layerwise(config: Any) -> None:
-    fields = config.compression
-    if not fields.layerwise:
-        return
-    expected = {"activation_bits": (0,), "correct_biases": False, "reestimate_batch_norms": False}
-    for name, value in expected.items():
-        if fields[name] != value:
-            raise ValueError(
-                f"compression.{name} = {fields[name]} changes all layers, and "
-                f"compression.layerwise measures one at a time; expected {value} with it"
-            )
-
-
-def _check_features(config: Any) -> None:
-    name, side = config.features.name, config.features.side
-    choose("features.name: feature network", name, {**features.FEATURES, features.GIVEN: None})
-    if name == features.GIVEN:
-        reference = config.reference.features or config.reference.sketch
-        if config.generators or not reference:
-            raise ValueError(
-                f"features.name = {name}: there is no network to embed images with; expected no "
-                "generators, and reference.features or reference.sketch with samples of features"
-            )
-        return
-    with _named("features."):
-        features.check_side(name, side)
 
 
 @contextmanager
@@ -106,21 +62,109 @@ def _named(prefix: str) -> Iterator[None]:
         raise ValueError(f"{prefix}{error}") from error
 
 
-def _check_sources(config: Any) -> None:
-    """Refuses reference images beside another reference; the shipped ones are but the default."""
+# What fields mean together: each of these yields what is wrong.
+
+
+def _judged(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
+    if not (config.generators or config.samples):
+        yield "generators and samples are both empty; expected something to judge"
+    if not 0 <= config.truncation_psi <= 1:
+        yield f"truncation_psi = {config.truncation_psi}; expected 0 to 1"
+    if not 0 < config.keep <= 1:
+        yield f"keep = {config.keep}; expected a share above 0, at most 1"
+    given = config.reference.features or config.reference.sketch
+    if config.features.name == features.GIVEN and (config.generators or not given):
+        yield (
+            f"features.name = {features.GIVEN}: there is no network to embed images with; expected "
+            "no generators, and reference.features or reference.sketch with samples of features"
+        )
+
+
+def _references(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
     fields = config.reference
     kinds = ("images", "features", "samples_of", "sketch")
     if not any(fields[kind] for kind in kinds):
-        raise ValueError(
+        yield (
             f"{', '.join(f'reference.{kind}' for kind in kinds)} are all empty; expected one of "
             "them, such as --config.reference.images=fashion_mnist"
         )
-    for name in ("features", "samples_of"):
-        if fields[name] and fields.images and fields.images not in datasets.NAMED:
-            raise ValueError(
-                f"reference.{name} and reference.images are both given; expected one of them: say "
-                f"--config.reference.images= to take {fields[name]}"
+    if fields.images not in ("", *datasets.NAMED):  # a named one is but the default
+        for name in ("features", "samples_of"):
+            if fields[name]:
+                yield (
+                    f"reference.{name} and reference.images are both given; expected one of them: "
+                    f"say --config.reference.images= to take {fields[name]}"
+                )
+    others = [("samples_of", "features"), ("sketch", "features"), ("sketch", "samples_of")]
+    for name, other in others:
+        if fields[name] and fields[other]:
+            yield f"reference.{name} and reference.{other} are both given; expected one of them"
+    if fields.sketch and config.metrics != ("lsh",):
+        yield (
+            f"metrics = {','.join(config.metrics)} with reference.sketch; a sketch has no features "
+            "to measure distances to: say --config.metrics=lsh, or give reference.images instead"
+        )
+    if fields.samples_of:
+        drawn = {"seeds": config.seeds}
+        if config.search.share:
+            drawn["search.seed"] = (config.search.seed,)
+        for name, seeds in drawn.items():
+            if fields.seed in seeds:
+                yield (
+                    f"reference.seed = {fields.seed} is in {name} too: samples would be judged "
+                    "against themselves"
+                )
+        if fields.num_images == 0:
+            yield "reference.num_images = 0; expected a number with reference.samples_of"
+
+
+def _compressions(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
+    fields = config.compression
+    if config.truncation_psi != 1 and any(spec.needs_latents for spec in specs):
+        yield (
+            f"truncation_psi = {config.truncation_psi}: activation_bits, correct_biases and "
+            "reestimate_batch_norms are calibrated without truncation; expected 1.0 with them"
+        )
+    if config.generators and not specs:
+        yield (
+            "compression.bits is empty and compression.full_precision is off; expected widths, or "
+            "compression.full_precision=True"
+        )
+    if not fields.layerwise:
+        return
+    if not fields.full_precision:
+        yield "compression.layerwise compares with full precision; set full_precision"
+    alone = {"activation_bits": (0,), "correct_biases": False, "reestimate_batch_norms": False}
+    for name, value in alone.items():
+        if fields[name] != value:
+            yield (
+                f"compression.{name} = {fields[name]} changes all layers, and "
+                f"compression.layerwise measures one at a time; expected {value} with it"
             )
+
+
+def _searches(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
+    fields = config.search
+    if not 0 <= fields.share <= 1:
+        yield f"search.share = {fields.share}; expected 0 (no search) to 1"
+    if not fields.share:
+        return
+    for name in ("clipping", "granularity", "scheme", "activation_bits"):
+        if len(config.compression[name]) != 1:
+            yield (
+                f"compression.{name} = {config.compression[name]}: a search chooses widths; "
+                "expected one value"
+            )
+    if len(config.compression.bits) < 2:
+        yield f"compression.bits = {config.compression.bits}; expected widths to choose"
+    config_checks.check_enough(config, ("search.num_samples",))
+    if fields.seed in config.seeds or not config.generators:
+        yield (
+            f"search.seed = {fields.seed}, generators = {config.generators}: expected a seed that "
+            "is not in seeds, and a generator"
+        )
+    if config.compression.layerwise or config.samples:
+        yield "a search takes neither compression.layerwise nor samples"
 
 
 def _check_hash(config: Any) -> None:
@@ -137,42 +181,6 @@ def _check_hash(config: Any) -> None:
         raise ValueError("hash.votes = None is for lsh alone; expected a share with lsh_knn")
     with _named("lsh_knn."):
         check_options(k=config.k, bucket_rows=config.lsh_knn.bucket_rows)
-
-
-def _check_samples_of(config: Any) -> None:
-    fields = config.reference
-    if not fields.samples_of:
-        return
-    judged = {"seeds": config.seeds}
-    if config.search.share:
-        judged["search.seed"] = (config.search.seed,)
-    for name, seeds in judged.items():
-        if fields.seed in seeds:
-            raise ValueError(
-                f"reference.seed = {fields.seed} is in {name} too: samples would be judged against "
-                "themselves"
-            )
-    if fields.features:
-        raise ValueError(
-            "reference.samples_of and reference.features are both given; expected one of them"
-        )
-    if fields.num_images == 0:
-        raise ValueError("reference.num_images = 0; expected a number with reference.samples_of")
-
-
-def _check_sketch(config: Any) -> None:
-    if not config.reference.sketch:
-        return
-    if config.metrics != ("lsh",):
-        raise ValueError(
-            f"metrics = {','.join(config.metrics)} with reference.sketch; a sketch has no features "
-            "to measure distances to: say --config.metrics=lsh, or give reference.images instead"
-        )
-    for name in ("features", "samples_of"):
-        if config.reference[name]:
-            raise ValueError(
-                f"reference.sketch and reference.{name} are both given; expected one of them"
-            )
 
 
 def compression_specs(config: Any) -> list[CompressionSpec]:
@@ -194,13 +202,10 @@ def compression_specs(config: Any) -> list[CompressionSpec]:
         "rules": tuple(_rule(rule) for rule in fields.rules),
     }
     specs = [CompressionSpec(bits=None)] if fields.full_precision else []
-    choices = (fields.granularity, fields.scheme, fields.clipping, fields.bits)
-    for granularity, scheme, clipping, bits in itertools.product(*choices):
+    names = ("granularity", "scheme", "clipping", "bits")
+    for choices in itertools.product(*(fields[name] for name in names)):
         with _named("compression."):
-            spec = CompressionSpec(
-                bits=bits, clipping=clipping, granularity=granularity, scheme=scheme, **shared
-            )
-        specs.append(spec)
+            specs.append(CompressionSpec(**dict(zip(names, choices, strict=True)), **shared))
     return specs
 
 
@@ -208,11 +213,12 @@ def generator_specs(config: Any) -> list[GeneratorSpec]:
     """All that `config.compression` asks to be done to a generator, full precision first."""
     fields = config.compression
     choose("compression.activation_clipping", fields.activation_clipping, compression.METHODS)
-    activations = [_activations(b, fields.activation_clipping) for b in fields.activation_bits]
-    corrections = {
-        "correct_biases": fields.correct_biases,
-        "reestimate_batch_norms": fields.reestimate_batch_norms,
-    }
+    ranges = {"clipping": fields.activation_clipping, "granularity": "per_tensor"}
+    activations = [
+        CompressionSpec(bits=bits, scheme="affine", **ranges) if bits else None
+        for bits in fields.activation_bits
+    ]
+    corrections = {name: fields[name] for name in ("correct_biases", "reestimate_batch_norms")}
     weights = compression_specs(config)
     full = [GeneratorSpec(weights=spec) for spec in weights if spec.bits is None]
     return full + [
@@ -221,44 +227,6 @@ def generator_specs(config: Any) -> list[GeneratorSpec]:
         for spec in weights
         if spec.bits is not None
     ]
-
-
-def _activations(bits: int, clipping: str) -> CompressionSpec | None:
-    if bits == 0:
-        return None
-    return CompressionSpec(bits=bits, clipping=clipping, granularity="per_tensor", scheme="affine")
-
-
-def _check_search(config: Any) -> None:
-    fields = config.search
-    if not 0 <= fields.share <= 1:
-        raise ValueError(f"search.share = {fields.share}; expected 0 (no search) to 1")
-    if not fields.share:
-        return
-    for name in ("clipping", "granularity", "scheme", "activation_bits"):
-        if len(config.compression[name]) != 1:
-            raise ValueError(
-                f"compression.{name} = {config.compression[name]}: a search chooses widths; "
-                "expected one value"
-            )
-    if len(set(config.compression.bits)) < 2:
-        raise ValueError(f"compression.bits = {config.compression.bits}; expected widths to choose")
-    config_checks.check_enough(config, ("search.num_samples",))
-    if fields.seed in config.seeds or not config.generators:
-        raise ValueError(
-            f"search.seed = {fields.seed}, generators = {config.generators}: expected a seed that "
-            "is not in seeds, and a generator"
-        )
-    if config.compression.layerwise or config.samples:
-        raise ValueError("a search takes neither compression.layerwise nor samples")
-
-
-def _check_calibration(config: Any, specs: list[GeneratorSpec]) -> None:
-    if config.truncation_psi != 1 and any(spec.needs_latents for spec in specs):
-        raise ValueError(
-            f"truncation_psi = {config.truncation_psi}: activation_bits, correct_biases and "
-            "reestimate_batch_norms are calibrated without truncation; expected 1.0 with them"
-        )
 
 
 def _rule(text: str) -> Rule:
@@ -273,16 +241,16 @@ def _rule(text: str) -> Rule:
     fields: dict[str, Any] = {}
     for assignment in wanted.split():
         name, equals, value = assignment.partition("=")
+        said = ""
         if name not in known:
-            raise ValueError(
-                f"compression.rules: {text!r} has no field {name!r}; did you mean "
-                f"{nearest(name, known)!r}?"
-            )
-        if name in fields:
-            raise ValueError(f"compression.rules: {text!r} gives {name} twice")
-        if bool(equals) == (name == "skip"):
+            said = f"no field {name!r}; did you mean {nearest(name, known)!r}?"
+        elif name in fields:
+            said = f"{name} twice; expected it once"
+        elif bool(equals) == (name == "skip"):
             expected = "skip" if name == "skip" else f"{name}=VALUE"
-            raise ValueError(f"compression.rules: {text!r} has {assignment!r}; expected {expected}")
+            said = f"{assignment!r}; expected {expected}"
+        if said:
+            raise ValueError(f"compression.rules: {text!r} has {said}")
         fields[name] = int(value) if value.isdigit() else value or True
     with _named("compression.rules: "):
         return Rule(pattern=pattern.strip(), **fields)

@@ -28,6 +28,11 @@ def quiet_libraries() -> None:
     getLogger("jax").setLevel(WARNING)
 
 
+def shipped_names() -> list[str]:
+    """Names of the generators that are shipped with the package."""
+    return sorted(folder.parent.name for folder in PACKAGED.glob(f"*/{METADATA_FILE}"))
+
+
 def locate(name: str | Path) -> Path:
     """Finds a checkpoint: a path, or the name of one that is shipped with the package.
 
@@ -37,7 +42,7 @@ def locate(name: str | Path) -> Path:
     path = Path(name)
     if path.exists():
         return path
-    shipped = sorted(folder.parent.name for folder in PACKAGED.glob(f"*/{METADATA_FILE}"))
+    shipped = shipped_names()
     if str(name) in shipped:
         return PACKAGED / name
     raise FileNotFoundError(

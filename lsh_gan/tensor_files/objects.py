@@ -81,21 +81,6 @@ def storage_dtype(kind: Any) -> np.dtype:
     return DTYPES[_STORAGE_DTYPES[name]]
 
 
-_SAFETENSORS_DTYPES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "C64": "complex64",
-    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "BOOL": "bool",
-    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
-}  # fmt: skip
-
-
-def safetensors_dtype(name: Any) -> np.dtype:
-    """The NumPy dtype of a safetensors type name such as "BF16"."""
-    if not isinstance(name, str) or name not in _SAFETENSORS_DTYPES:
-        raise FormatError(f"has a tensor of type {shown(name)}, which has no plain array form.")
-    return DTYPES[_SAFETENSORS_DTYPES[name]]
-
-
 def is_shape(value: Any) -> bool:
     """Whether it is a tuple or list of at most 32 sizes that are safe to multiply."""
     return _is_list(value) and len(value) <= _MOST_DIMENSIONS and all(map(is_count, value))

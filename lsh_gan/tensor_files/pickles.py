@@ -1,11 +1,17 @@
-"""A pickle interpreter that builds values and calls nothing the file names.
+"""An unpickler that builds values and calls nothing the file names.
 
-The standard unpickler imports and calls whatever the file says. This one walks the operations
-itself: a global is only a name, and calling it looks the name up in a table of our own functions
+A global is only a name here, and calling it looks the name up in a table of our own functions
 (`objects.CONSTRUCTORS`). Names of the standard library outside the table are refused; other names
-give an inert `Standin`. Format: the docstrings of the standard library's `pickletools`.
+give an inert `Standin`.
+
+The interpreter is the standard library's in Python, `pickle._Unpickler`. Its twin in C, the public
+`pickle.Unpickler`, asks for globals and persistent ids too, but hashes dictionary keys itself: some
+hundred kilobytes of nested tuples as a key end the process, and forty bytes that share a tuple in
+a tuple keep it busy for years. It also gives 64 GB to a memo of one entry, counts no operations,
+and sets attributes of any object that has no `__setstate__`.
 """
 
+import pickle
 import pickletools
 import struct
 import sys
@@ -27,6 +33,7 @@ DAMAGED = (
     MemoryError,
     RecursionError,
     struct.error,
+    pickle.UnpicklingError,
 )  # what parsing damaged bytes may raise; reported as FormatError
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
@@ -73,134 +80,70 @@ def load(
         FormatError: Damaged, or names something that is refused.
     """
     constructors = {**objects.CONSTRUCTORS, **(extra_constructors or {})}
-    machine = _Machine(constructors, persistent_load, budget)
-    position = 0
+    unpickler = _Unpickler(stream, constructors, persistent_load, budget)
     try:
-        for opcode, argument, where in pickletools.genops(stream):
-            position = where
-            budget.count_operation()
-            machine.step(opcode.name, argument)
-        return machine.result
+        value = unpickler.load()
     except FormatError:
         raise
     except DAMAGED as error:
-        raise FormatError(f"damaged pickle near byte {position}: {error}") from error
+        raise FormatError(f"damaged pickle near byte {stream.tell()}: {error}") from error
+    if unpickler.stack or unpickler.metastack:
+        raise FormatError("damaged pickle: it does not end with one value.")
+    return value
 
 
-class _Machine:
-    """The stack machine; a method for each operation that does more than push its argument."""
+class _Operations(dict):
+    """The operations by their code, each counted when it is looked up; others are refused."""
 
-    def __init__(self, constructors, persistent_load, budget):
+    def __init__(self, operations: Mapping[int, Callable], budget: Budget):
+        super().__init__(operations)
+        self.count = budget.count_operation
+
+    def __getitem__(self, code: int) -> Callable:
+        self.count()
+        return super().__getitem__(code)
+
+    def __missing__(self, code: int) -> Callable:
+        known = pickletools.code2op.get(chr(code))
+        what = known.name if known else f"number {code}"
+        raise FormatError(f"uses the pickle operation {what}, which is not supported.")
+
+
+class _Unpickler(pickle._Unpickler):
+    """The interpreter of the standard library; what hashes, calls or sets a state is ours."""
+
+    def __init__(self, stream, constructors, persistent_load, budget):
+        super().__init__(stream, encoding="latin-1")
         self.constructors = constructors
-        self.persistent_load = persistent_load
+        self.resolve = persistent_load
         self.budget = budget
-        self.stack: list = []
-        self.outer: list[list] = []
-        self.memo: dict[int, Any] = {}
-        self.result: Any = None
-
-    def step(self, name: str, argument: Any) -> None:
-        method = getattr(self, f"op_{name.lower()}", None)
-        if name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name])
-        elif name in _IGNORED:
-            pass
-        elif method is not None:
-            method(argument)
-        elif name in _PUSHED:
-            self.stack.append(argument)
-        else:
-            raise FormatError(f"uses the pickle operation {name}, which is not supported.")
-
-    def since_mark(self) -> list:
-        items, self.stack = self.stack, self.outer.pop()
-        return items
-
-    # Stack and memo.
-    def op_mark(self, _):
-        self.outer.append(self.stack)
-        self.stack = []
-
-    def op_pop(self, _):
-        if self.stack:
-            self.stack.pop()
-        else:
-            self.since_mark()
-
-    def op_pop_mark(self, _):
-        self.since_mark()
-
-    def op_dup(self, _):
-        self.stack.append(self.stack[-1])
-
-    def op_put(self, index):
-        self.memo[index] = self.stack[-1]
-
-    op_binput = op_long_binput = op_put
-
-    def op_memoize(self, _):
-        self.memo[len(self.memo)] = self.stack[-1]
-
-    def op_get(self, index):
-        self.stack.append(self.memo[index])
-
-    op_binget = op_long_binget = op_get
-
-    def op_stop(self, _):
-        if len(self.stack) != 1 or self.outer:
-            raise FormatError("damaged pickle: it does not end with one value.")
-        self.result = self.stack.pop()
+        self.dispatch = _Operations(_DISPATCH, budget)
 
     # Containers.
-    def op_empty_list(self, _):
-        self.stack.append([])
-
-    def op_empty_dict(self, _):
-        self.stack.append({})
-
-    def op_empty_set(self, _):
-        self.stack.append(set())
-
-    def op_list(self, _):
-        items = self.since_mark()
-        self.stack.append(items)
-
-    def op_tuple(self, _):
-        items = self.since_mark()
-        self.stack.append(tuple(items))
-
-    def op_frozenset(self, _):
-        items = self.since_mark()
-        self.stack.append(frozenset(self.key(item) for item in items))
-
-    def op_dict(self, _):
-        items = self.since_mark()
-        self.stack.append({})
-        self.set_entries(items)
-
-    def op_tuple1(self, _):
-        self.stack[-1:] = [(self.stack[-1],)]
-
-    def op_tuple2(self, _):
-        self.stack[-2:] = [(self.stack[-2], self.stack[-1])]
-
-    def op_tuple3(self, _):
-        self.stack[-3:] = [(self.stack[-3], self.stack[-2], self.stack[-1])]
-
-    def op_append(self, _):
+    def append_one(self):
         self.extend([self.stack.pop()])
 
-    def op_appends(self, _):
-        self.extend(self.since_mark())
+    def append_many(self):
+        self.extend(self.pop_mark())
 
-    op_additems = op_appends
+    def push_frozenset(self):
+        items = self.pop_mark()
+        self.append(frozenset(map(self.key, items)))
 
-    def op_setitem(self, _):
+    def push_dict(self):
+        items = self.pop_mark()
+        self.append({})
+        self.set_entries(items)
+
+    def set_entry(self):
         value, key = self.stack.pop(), self.stack.pop()
         self.set_entries([key, value])
 
-    def op_setitems(self, _):
-        self.set_entries(self.since_mark())
+    def set_many(self):
+        self.set_entries(self.pop_mark())
+
+    def push_bytearray(self):
+        self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
 
     def extend(self, items):
         target = self.stack[-1]
@@ -236,23 +179,14 @@ class _Machine:
         return value
 
     # Globals, and what calls them.
-    def push_global(self, module: str, name: str):
-        if not isinstance(module, str) or not isinstance(name, str):
-            raise FormatError("names a global by something that is not a string.")
+    def find_class(self, module: Any, name: Any) -> Global:
         self.budget.charge(len(module) + len(name))
         full_name = f"{module}.{name}"
         root = module.partition(".")[0]
         standard = root in sys.stdlib_module_names or root in _OLD_STANDARD_LIBRARY
         if standard and full_name not in self.constructors:
             raise FormatError(f"refused: it names {full_name}, which could run code.")
-        self.stack.append(Global(full_name))
-
-    def op_global(self, argument):
-        self.push_global(*argument.split(" ", 1))
-
-    def op_stack_global(self, _):
-        name, module = self.stack.pop(), self.stack.pop()
-        self.push_global(module, name)
+        return Global(full_name)
 
     def call(self, function, args, kwargs=None):
         if not isinstance(function, Global) or not isinstance(args, tuple):
@@ -267,28 +201,20 @@ class _Machine:
             raise FormatError(f"refused: it calls {function.name}, which is not on the list.")
         return Standin(function.name, args, kwargs or {})
 
-    def op_reduce(self, _):
+    def _instantiate(self, function, args):  # of INST and OBJ
+        self.append(self.call(function, tuple(args)))
+
+    def reduce(self):
         args, function = self.stack.pop(), self.stack.pop()
-        self.stack.append(self.call(function, args))
+        self.append(self.call(function, args))
 
-    op_newobj = op_reduce
-
-    def op_newobj_ex(self, _):
+    def new_with_keywords(self):
         kwargs, args, function = self.stack.pop(), self.stack.pop(), self.stack.pop()
         if not isinstance(kwargs, dict) or not all(isinstance(key, str) for key in kwargs):
             raise FormatError("calls a class with keywords that are not strings.")
-        self.stack.append(self.call(function, args, kwargs))
+        self.append(self.call(function, args, kwargs))
 
-    def op_obj(self, _):
-        function, *args = self.since_mark()
-        self.stack.append(self.call(function, tuple(args)))
-
-    def op_inst(self, argument):
-        args = tuple(self.since_mark())
-        self.push_global(*argument.split(" ", 1))
-        self.stack.append(self.call(self.stack.pop(), args))
-
-    def op_build(self, _):
+    def build(self):
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Standin):
             target.state = state
@@ -298,14 +224,27 @@ class _Machine:
         elif not isinstance(target, dict):  # attributes of an OrderedDict, such as _metadata
             raise FormatError(f"sets the state of a {type(target).__name__}.")
 
-    def op_binpersid(self, _):
-        if self.persistent_load is None:
+    def persistent_load(self, identifier):
+        if self.resolve is None:
             raise FormatError("refers to data outside of the pickle.")
-        self.stack.append(self.persistent_load(self.stack.pop()))
+        return self.resolve(identifier)
 
 
-_PUSHED = {
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
-    "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE",
-    "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
+_CHANGED = {
+    pickle.APPEND: _Unpickler.append_one, pickle.APPENDS: _Unpickler.append_many,
+    pickle.ADDITEMS: _Unpickler.append_many, pickle.FROZENSET: _Unpickler.push_frozenset,
+    pickle.DICT: _Unpickler.push_dict, pickle.SETITEM: _Unpickler.set_entry,
+    pickle.SETITEMS: _Unpickler.set_many, pickle.BYTEARRAY8: _Unpickler.push_bytearray,
+    pickle.REDUCE: _Unpickler.reduce, pickle.NEWOBJ: _Unpickler.reduce,
+    pickle.NEWOBJ_EX: _Unpickler.new_with_keywords, pickle.BUILD: _Unpickler.build,
 }  # fmt: skip
+# The registry of extensions would give classes without asking `find_class`.
+_REFUSED = {pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.NEXT_BUFFER, pickle.PERSID}
+_DISPATCH = {
+    code: function
+    for code, function in {
+        **pickle._Unpickler.dispatch,
+        **{operation[0]: function for operation, function in _CHANGED.items()},
+    }.items()
+    if bytes([code]) not in _REFUSED
+}

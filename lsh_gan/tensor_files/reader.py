@@ -1,8 +1,6 @@
 """Reads a file of tensors in whatever format its first bytes say, and runs nothing in it."""
 
 import errno
-import json
-import math
 import os
 import re
 import warnings
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from lsh_gan.tensor_files import formats, objects, torch_files
 from lsh_gan.tensor_files.pickles import DAMAGED
@@ -21,12 +20,16 @@ from lsh_gan.tensor_files.values import (
     FormatError,
     Limits,
     check_depth,
-    shown,
-    shown_parts,
 )
 
-_DAMAGED = (*DAMAGED, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
-_LONGEST_HEADER = 100_000_000
+_DAMAGED = (
+    *DAMAGED,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+    SafetensorError,
+)
 _LONGEST_MESSAGE = 400
 _MOST_BUILT = 4  # times the size of a file: bytes, arrays of them, and working copies
 _SMALL = 2**28  # bytes that a file of any size may build
@@ -65,7 +68,7 @@ def read(path: str | os.PathLike, *, limits: Limits = DEFAULT_LIMITS) -> Any:
         with path.open("rb") as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd escapes in a damaged file's strings
             budget = Budget(limits, _most_built(size, limits))
-            value = _read_stream(stream, size, path.name, budget)
+            value = _read_stream(stream, size, path, budget)
         check_depth(value, limits)
     except FormatError as error:
         raise FormatError(f"{path}: {_one_line(error)}") from error
@@ -89,7 +92,7 @@ def _one_line(error: Exception) -> str:
     return text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}…"
 
 
-def _read_stream(stream: BinaryIO, size: int, name: str, budget: Budget) -> Any:
+def _read_stream(stream: BinaryIO, size: int, path: Path, budget: Budget) -> Any:
     start = stream.read(300)
     stream.seek(0)
     if start.startswith(b"PK\x03\x04"):
@@ -97,12 +100,12 @@ def _read_stream(stream: BinaryIO, size: int, name: str, budget: Budget) -> Any:
     if start.startswith(_NPY_MAGIC):
         return _npy_row(memoryview(stream.read()), budget.limits)
     if len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < size:
-        return _safetensors(stream, size, budget)
+        return _safetensors(path)
     if torch_files.is_legacy(start):
         return torch_files.read_legacy(stream, budget=budget)
     if start[:1] == b"\x80" and start[1:2] <= b"\x05" and size > 1:
         return torch_files.read_pickle(stream, budget=budget)
-    raise FormatError(formats.describe(start, name))
+    raise FormatError(formats.describe(start, path.name))
 
 
 def _read_zip(stream: BinaryIO, size: int, budget: Budget) -> Any:
@@ -156,32 +159,15 @@ def _npy_header(data: bytes | memoryview) -> tuple[tuple[int, ...], np.dtype, st
     return shape, np.dtype(match[1]), "F" if match[2] == "True" else "C", end
 
 
-def _safetensors(stream: BinaryIO, size: int, budget: Budget) -> dict[str, Any]:
-    """A safetensors file: length, JSON header, little-endian data; `__metadata__` is kept."""
-    length = int.from_bytes(stream.read(8), "little")
-    if length > min(size - 8, _LONGEST_HEADER):
-        raise FormatError(f"has a header of {length} bytes in a file of {size}.")
-    header = json.loads(stream.read(length))
-    start = 8 + length
-    tensors: dict[str, Any] = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            tensors[name] = {str(key): str(text) for key, text in entry.items()}
-            continue
-        dtype = objects.safetensors_dtype(entry["dtype"])
-        begin, end = entry["data_offsets"]
-        shape = tuple(entry["shape"])
-        fit = objects.is_shape(shape) and objects.is_shape((begin, end))
-        if not fit or not begin <= end <= size - start:
-            raise FormatError(
-                f"tensor {name} {shown_parts(list(shape))} lies at {shown(begin)}:{shown(end)} "
-                f"of {size - start} bytes."
-            )
-        if math.prod(shape) * dtype.itemsize != end - begin:
-            raise FormatError(f"tensor {name} {dtype} {list(shape)} has {end - begin} bytes.")
-        budget.charge(end - begin)
-        stream.seek(start + begin)
-        data = stream.read(end - begin)
-        order = dtype.newbyteorder("<")
-        tensors[name] = objects.array_from_bytes(data, order, shape, "C")
+def _safetensors(path: Path) -> dict[str, Any]:
+    """A safetensors file, its tensors in the order of their bytes; `__metadata__` is kept."""
+    with safe_open(path, "numpy") as file:
+        tensors: dict[str, Any] = {}
+        if (metadata := file.metadata()) is not None:
+            tensors["__metadata__"] = metadata
+        for name in file.offset_keys():
+            try:
+                tensors[name] = file.get_tensor(name)
+            except AttributeError as error:
+                raise FormatError(f"tensor {name} has a type without array form: {error}") from None
     return tensors
