@@ -1,8 +1,8 @@
 """Clipping thresholds: one function a method, and the table of their names.
 
 A method is a function `(values, spec) -> alpha`: `values` holds the grouped tensor and the traced
-width, `spec` the options of the method. Thresholds are capped at max |w| by `threshold`, because a
-wider grid than the tensor spends levels on nothing.
+width, `spec` the options of the method. `threshold` caps the result at max `|w|`, because a wider
+grid than the tensor spends levels on nothing.
 """
 
 import math
@@ -56,7 +56,7 @@ class Values(NamedTuple):
         return self.total(x) / self.count()
 
     def max_abs(self) -> Array:
-        """Max |w| over what shares a threshold."""
+        """Max `|w|` over what shares a threshold."""
         return jnp.max(jnp.abs(self.x), axis=self.axes, keepdims=True)
 
     def limits(self) -> tuple[Array, Array]:
@@ -66,7 +66,7 @@ class Values(NamedTuple):
 
 
 def squared_error(values: Values, scheme: str) -> Callable[[Array], Array]:
-    """The function alpha -> sum of squared quantization errors, in units of max |w| squared."""
+    """The function alpha -> sum of squared quantization errors, in units of max `|w|` squared."""
     low, high = values.limits()
     max_abs = values.max_abs()
     per_unit = 1 / jnp.where(max_abs > 0, max_abs, 1)
@@ -80,13 +80,13 @@ def squared_error(values: Values, scheme: str) -> Callable[[Array], Array]:
 
 
 def no_clipping(values: Values, spec) -> Array:
-    """Max |w|: nothing is clipped."""
+    """Max `|w|`: nothing is clipped."""
     del spec
     return values.max_abs()
 
 
 def order_statistic(values: Values, rank: int) -> tuple[Array, Array]:
-    """The rank-th and the next smallest of |w| (rank from 0), exactly and without sorting.
+    """The rank-th and the next smallest of `|w|` (rank from 0), exactly and without sorting.
 
     The bits of a non-negative float32 sort like the number, so the answer is built bit by bit from
     the top: 31 counting passes, each as fast as memory, where a sort takes 20 times longer on CPU.
@@ -107,7 +107,7 @@ def order_statistic(values: Values, rank: int) -> tuple[Array, Array]:
 
 
 def percentile(values: Values, spec) -> Array:
-    """The `spec.percentile`-th percentile of |w|, linear between order statistics.
+    """The `spec.percentile`-th percentile of `|w|`, linear between order statistics.
 
     Equals `numpy.quantile(abs(w), percentile / 100)`; the rank is computed in float64 because
     float32 cannot index large tensors.
@@ -122,26 +122,26 @@ def percentile(values: Values, spec) -> Array:
 
 
 def _unless_constant(values: Values, alpha: Array) -> Array:
-    """Alpha, but max |w| where all values are equal: a spread of 0 says nothing about clipping."""
+    """Alpha, but max `|w|` where all values are equal: a spread of 0 is no reason to clip."""
     low, high = values.limits()
     return jnp.where(low == high, values.max_abs(), alpha)
 
 
 def standard_deviation(values: Values) -> Array:
     """Population standard deviation (about the mean) of what shares a threshold."""
-    # In units of max |w|, so that squares neither vanish nor overflow.
+    # In units of max `|w|`, so that squares neither vanish nor overflow.
     max_abs = values.max_abs()
     deviations = (values.x - values.mean(values.x)) / jnp.where(max_abs > 0, max_abs, 1)
     return max_abs * jnp.sqrt(values.mean(deviations**2))
 
 
 def std(values: Values, spec) -> Array:
-    """`spec.num_stds` standard deviations; max |w| where all values are equal."""
+    """`spec.num_stds` standard deviations; max `|w|` where all values are equal."""
     return _unless_constant(values, spec.num_stds * standard_deviation(values))
 
 
 def mse(values: Values, spec) -> Array:
-    """The share of max |w| in `MSE_SHARES` (64 geometric steps, 1 to 0.01) of least squared error.
+    """The share of max `|w|` in `MSE_SHARES` (64 steps, 1 to 0.01) of least squared error.
 
     Brute force with the quantizer itself; between equals the widest threshold wins.
     """
@@ -196,13 +196,13 @@ def laplace_ratio(bits: Array) -> Array:
 
 
 def aciq_gauss(values: Values, spec) -> Array:
-    """`gauss_ratio` standard deviations; max |w| where all values are equal."""
+    """`gauss_ratio` standard deviations; max `|w|` where all values are equal."""
     del spec
     return _unless_constant(values, gauss_ratio(values.bits) * standard_deviation(values))
 
 
 def aciq_laplace(values: Values, spec) -> Array:
-    """`laplace_ratio` mean absolute deviations; max |w| where all values are equal."""
+    """`laplace_ratio` mean absolute deviations; max `|w|` where all values are equal."""
     del spec
     deviation = values.mean(jnp.abs(values.x - values.mean(values.x)))
     return _unless_constant(values, laplace_ratio(values.bits) * deviation)
@@ -262,7 +262,7 @@ def _kl_divergences(counts: Array, bits: Array) -> Array:
 
 
 def _kl_cuts(rows: Array, bits: Array) -> Array:
-    """The share of max |w| after which the KL divergence is least, for `[rows, size]` values."""
+    """The share of max `|w|` after which the KL divergence is least, for `[rows, size]` values."""
     max_abs = jnp.max(jnp.abs(rows), axis=1, keepdims=True)
     position = jnp.abs(rows) * (KL_BINS / jnp.where(max_abs > 0, max_abs, 1))
     bins = jnp.minimum(position.astype(jnp.int32), KL_BINS - 1)
@@ -274,7 +274,7 @@ def _kl_cuts(rows: Array, bits: Array) -> Array:
 
 
 def kl(values: Values, spec) -> Array:
-    """The cut of a 2048-bin histogram of |w| of least KL divergence to its quantized self.
+    """The cut of a 2048-bin histogram of `|w|` of least KL divergence to its quantized self.
 
     After NVIDIA's TensorRT calibration (Migacz 2017): cuts from bin 128 on, 2^(bits - 1) levels,
     what lies beyond the cut counted in P's last bin and not in Q. α is the upper edge of the last
@@ -307,5 +307,5 @@ METHODS = {
 
 
 def threshold(values: Values, spec) -> Array:
-    """The clipping threshold α of `spec.clipping`, at most max |w|; 0 for all-zero groups."""
+    """The clipping threshold α of `spec.clipping`, at most max `|w|`; 0 for all-zero groups."""
     return jnp.minimum(METHODS[spec.clipping](values, spec), values.max_abs())

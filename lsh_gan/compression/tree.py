@@ -30,14 +30,14 @@ class QuantizedTensor(NamedTuple):
     """One tensor as codes, with what its report needs.
 
     All but the codes are float32 and broadcast against them. Sums are over columns (axis 1), for
-    the report to add up in float64, and in units of max |w| squared.
+    the report to add up in float64, and in units of max `|w|` squared.
 
     Attributes:
         codes: uint16 `[groups, group, channels]`.
         grid: Scale and zero point.
         alpha: Clipping threshold.
-        max_abs: Max |w| of what shares a threshold.
-        num_clipped: Number of values with |w| > alpha.
+        max_abs: Max `|w|` of what shares a threshold.
+        num_clipped: Number of values with `|w|` > alpha.
         signal: Sum of squared values.
         noise: Sum of squared errors.
     """

@@ -91,8 +91,9 @@ def lsh_precision_recall(
 
     Arguments and errors as `knn_precision_recall`, where every set may also be an iterable of
     batches: one at a time is held, beside the rows that the hash is fitted on, the first 2048 of an
-    iterable. It is also an error that tables are too large for memory. And:
+    iterable. It is also an error that tables are too large for memory. Its own:
 
+    Other Parameters:
         key: `jax.random.key`; draws the hash.
         spec: Kind of hash; `HashSpec()` if None. `num_bits` of the result says what 'auto' found.
         min_count: c, at least 1. Above 1, a lone outlier makes no manifold.

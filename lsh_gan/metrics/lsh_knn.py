@@ -82,8 +82,9 @@ def lsh_knn_precision_recall(
     >>> bool(scores.recall < 0.2)  # diversity is lost
     True
 
-    Arguments and errors as `knn_precision_recall`, and:
+    Arguments and errors as `knn_precision_recall`. Its own:
 
+    Other Parameters:
         key: `jax.random.key`; draws the hash.
         spec: Kind of hash; `DEFAULT`, of 12 tables, if None. Here 'auto' bits give buckets of
             O(log n) rows.

@@ -48,7 +48,7 @@ def read(path: str | os.PathLike, *, limits: Limits = DEFAULT_LIMITS) -> Any:
 
     Returns:
         Nested dicts, lists and tuples of NumPy arrays (native byte order; views of shared
-        storages may be read-only), numbers, strings and `Standin`s for other objects.
+        storages may be read-only), numbers, strings and a `Standin` for each other object.
 
     Raises:
         FileNotFoundError: No such file.
