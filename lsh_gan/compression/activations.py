@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from jaxtyping import Float32, Int
 
 from lsh_gan.compression.clipping import Values, threshold
 from lsh_gan.compression.quantization import Grid, clipped_grid, dequantize, quantize
@@ -46,8 +47,8 @@ def apply(module: nn.Module, variables: Params, *args: Any, **kwargs: Any) -> An
 class Batch(NamedTuple):
     """What a generator runs on: latents `[n, latent_size]`, and classes `[n]` or None."""
 
-    latents: jax.Array
-    labels: jax.Array | None = None
+    latents: Float32[jax.Array, "n latent"]
+    labels: Int[jax.Array, " n"] | None = None
 
 
 def own_variables(module: nn.Module, collection: str) -> Params:
@@ -161,10 +162,10 @@ def _range(path: str, sample: np.ndarray, spec: CompressionSpec) -> dict[str, ja
 def calibrate(
     module: nn.Module,
     variables: Params,
-    latents: jax.Array,
+    latents: Float32[jax.Array, "n latent"],
     spec: CompressionSpec,
     *,
-    labels: jax.Array | None = None,
+    labels: Int[jax.Array, " n"] | None = None,
     batch_size: int = 64,
 ) -> dict[str, Any]:
     """Adds to variables the input range of every layer with a kernel.

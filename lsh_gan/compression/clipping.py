@@ -5,12 +5,14 @@ width, `spec` the options of the method. `threshold` caps the result at max `|w|
 grid than the tensor spends levels on nothing.
 """
 
+import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float32, Int32
 
 from lsh_gan.compression.quantization import clipped_grid, dequantize, num_levels, quantize
 
@@ -35,8 +37,8 @@ class Values(NamedTuple):
         axes: Axes that share one threshold: (1,) or, per tensor, (0, 1, 2).
     """
 
-    x: Array
-    bits: Array
+    x: Float32[Array, "groups group channels"]
+    bits: Int32[Array, ""]
     axes: tuple[int, ...]
 
     def total(self, x: Array) -> Array:
@@ -47,13 +49,13 @@ class Values(NamedTuple):
         columns = jnp.sum(x, axis=1, keepdims=True)
         return columns if self.axes == (1,) else jnp.sum(columns, axis=(0, 2), keepdims=True)
 
-    def count(self) -> int:
+    def size(self) -> int:
         """Number of values that share a threshold."""
         return math.prod(self.x.shape[axis] for axis in self.axes)
 
     def mean(self, x: Array) -> Array:
         """Mean over what shares a threshold, keeping axes."""
-        return self.total(x) / self.count()
+        return self.total(x) / self.size()
 
     def max_abs(self) -> Array:
         """Max `|w|` over what shares a threshold."""
@@ -103,7 +105,8 @@ def order_statistic(values: Values, rank: int) -> tuple[Array, Array]:
     above = jnp.where(keys > key, keys, jnp.iinfo(jnp.int32).max)
     repeated = values.total((keys <= key).astype(jnp.int32)) > rank + 1
     following = jnp.where(repeated, key, jnp.min(above, axis=values.axes, keepdims=True))
-    return tuple(jax.lax.bitcast_convert_type(k, jnp.float32) for k in (key, following))
+    as_float = functools.partial(jax.lax.bitcast_convert_type, new_dtype=jnp.float32)
+    return as_float(key), as_float(following)
 
 
 def percentile(values: Values, spec) -> Array:
@@ -112,7 +115,7 @@ def percentile(values: Values, spec) -> Array:
     Equals `numpy.quantile(abs(w), percentile / 100)`; the rank is computed in float64 because
     float32 cannot index large tensors.
     """
-    last = values.count() - 1
+    last = values.size() - 1
     rank = spec.percentile / 100 * last
     whole = min(math.floor(rank), last - 1)
     if last == 0:
@@ -306,6 +309,6 @@ METHODS = {
 }
 
 
-def threshold(values: Values, spec) -> Array:
+def threshold(values: Values, spec: Any) -> Float32[Array, "#groups 1 #channels"]:
     """The clipping threshold α of `spec.clipping`, at most max `|w|`; 0 for all-zero groups."""
     return jnp.minimum(METHODS[spec.clipping](values, spec), values.max_abs())

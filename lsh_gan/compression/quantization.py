@@ -38,6 +38,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Float32, Int32, Shaped
 
 Array = jax.Array
 
@@ -50,16 +51,16 @@ class Grid(NamedTuple):
         zero_point: float32, same shape: the code (or half code) that stands for zero.
     """
 
-    scale: Array
-    zero_point: Array
+    scale: Float32[Array, "#groups 1 #channels"]
+    zero_point: Float32[Array, "#groups 1 #channels"]
 
 
-def num_levels(bits: Array) -> Array:
+def num_levels(bits: Int32[Array, ""]) -> Float32[Array, ""]:
     """2^bits as float32, exact; `bits` may be traced."""
     return jnp.left_shift(1, bits).astype(jnp.float32)
 
 
-def symmetric_grid(alpha: Array, bits: Array) -> Grid:
+def symmetric_grid(alpha: Float32[Array, "#groups 1 #channels"], bits: Int32[Array, ""]) -> Grid:
     """The mid-rise grid of 2^bits levels from -alpha to +alpha; alpha may be 0."""
     half_range = (num_levels(bits) - 1) / 2
     scale = alpha / half_range
@@ -97,7 +98,9 @@ def clipped_grid(low: Array, high: Array, alpha: Array, bits: Array, *, scheme: 
     return affine_grid(low, high, bits)
 
 
-def quantize(x: Array, grid: Grid, bits: Array, *, scheme: str) -> Array:
+def quantize(
+    x: Float32[Array, "groups group channels"], grid: Grid, bits: Int32[Array, ""], *, scheme: str
+) -> Float32[Array, "groups group channels"]:
     """Codes of the levels nearest to x, as whole float32 numbers in 0 .. 2^bits - 1.
 
     Values outside the grid get the outermost code. Ties go to the even code counted from the
@@ -112,12 +115,16 @@ def quantize(x: Array, grid: Grid, bits: Array, *, scheme: str) -> Array:
     return jnp.clip(jnp.round(steps + (grid.zero_point - whole)) + whole, 0, levels - 1)
 
 
-def dequantize(codes: Array, grid: Grid) -> Array:
+def dequantize(
+    codes: Shaped[Array, "groups group channels"], grid: Grid
+) -> Float32[Array, "groups group channels"]:
     """The float32 values of codes."""
     return grid.scale * (codes.astype(jnp.float32) - grid.zero_point)
 
 
-def to_groups(x: Array, *, channel_axis: int, num_groups: int) -> Array:
+def to_groups(
+    x: Float[Array, "..."], *, channel_axis: int, num_groups: int
+) -> Float[Array, "groups group channels"]:
     """Views a tensor as `[groups, group, channels]`.
 
     Args:
@@ -131,7 +138,9 @@ def to_groups(x: Array, *, channel_axis: int, num_groups: int) -> Array:
     return x.reshape(num_groups, -1, x.shape[-1])
 
 
-def from_groups(x: Array, *, shape: tuple[int, ...], channel_axis: int) -> Array:
+def from_groups(
+    x: Float[Array, "groups group channels"], *, shape: tuple[int, ...], channel_axis: int
+) -> Float[Array, "..."]:
     """The inverse of `to_groups` for a tensor of the given shape."""
     if len(shape) < 2:
         return x.reshape(shape)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32, UInt16
 
 from lsh_gan.compression.clipping import Values, threshold
 from lsh_gan.compression.quantization import (
@@ -42,13 +43,13 @@ class QuantizedTensor(NamedTuple):
         noise: Sum of squared errors.
     """
 
-    codes: jax.Array
+    codes: UInt16[jax.Array, "groups group channels"]
     grid: Grid
-    alpha: jax.Array
-    max_abs: jax.Array
-    num_clipped: jax.Array
-    signal: jax.Array
-    noise: jax.Array
+    alpha: Float32[jax.Array, "#groups 1 #channels"]
+    max_abs: Float32[jax.Array, "#groups 1 #channels"]
+    num_clipped: Float32[jax.Array, "groups 1 channels"]
+    signal: Float32[jax.Array, "groups 1 channels"]
+    noise: Float32[jax.Array, "groups 1 channels"]
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "channel_axis", "num_groups"))
@@ -84,13 +85,13 @@ def quantize_tensor(x: jax.Array, plan: TensorPlan) -> QuantizedTensor:
         ValueError: The clipping method gives threshold 0 for values that are not all zero.
     """
     spec = plan.spec
-    grouped = spec.granularity == "per_group"
+    group_size = spec.group_size if spec.granularity == "per_group" else None
     result = _quantize_tensor(
         x,
         jnp.int32(spec.bits),
         spec=spec.without_width(),
         channel_axis=plan.channel_axis,
-        num_groups=fan_in(x.shape, plan.channel_axis) // spec.group_size if grouped else 1,
+        num_groups=fan_in(x.shape, plan.channel_axis) // group_size if group_size else 1,
     )
     lost = (np.asarray(result.alpha) <= 0) & (np.asarray(result.max_abs) > 0)
     if lost.any():

@@ -63,7 +63,7 @@ def same_padding(size: tuple[int, int], kernel_size: tuple[int, int], strides: i
     for length, window in zip(size, kernel_size, strict=True):
         total = max((-(-length // strides) - 1) * strides + window - length, 0)
         pads.append((total // 2, total - total // 2))
-    return tuple(pads)
+    return pads[0], pads[1]
 
 
 class Conv(nn.Module):

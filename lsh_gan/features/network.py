@@ -35,7 +35,7 @@ class FeatureNetwork:
         side: Input side in pixels, to which images are resized.
         content_hash: Sha256 (hex) over name, preprocessing version, side and weight file: equal
             hashes mean equal features.
-        apply: Jitted function of (variables, images).
+        apply: Jitted function of (variables, images); None of `given` features.
         variables: The weights.
     """
 
@@ -43,7 +43,7 @@ class FeatureNetwork:
     dim: int
     side: int
     content_hash: str
-    apply: Callable[[Any, Any], jax.Array] = field(repr=False)
+    apply: Any = field(repr=False)
     variables: Any = field(repr=False)
 
     def __call__(self, images: Any) -> jax.Array:
@@ -65,12 +65,12 @@ class FeatureNetwork:
 
 def check_images(images: Any) -> None:
     """Refuses what is not a batch of images, uint8 `[n, h, w, 1 or 3]`."""
-    dtype, shape = getattr(images, "dtype", None), getattr(images, "shape", None)
+    dtype, shape = getattr(images, "dtype", None), tuple(getattr(images, "shape", ()))
     if dtype != np.uint8:
         found = type(images).__name__ if dtype is None else dtype
         raise TypeError(f"images are {found}; expected uint8 with values 0 to 255.")
     if len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape[1:]:
-        raise ValueError(f"images have shape {tuple(shape)}; expected [n, h, w, 1 or 3].")
+        raise ValueError(f"images have shape {shape}; expected [n, h, w, 1 or 3].")
 
 
 def given(dim: int) -> FeatureNetwork:
@@ -118,7 +118,7 @@ def _features(spec: FeatureSpec, side: int, variables: Any, images: jax.Array) -
     x = resize(images.astype(jnp.float32), side, rule=spec.resize_rule)
     x = jnp.broadcast_to(x, (*x.shape[:3], 3))
     x = (x - jnp.asarray(spec.shift, jnp.float32)) / jnp.asarray(spec.scale, jnp.float32)
-    return spec.module.apply(variables, x)
+    return jnp.asarray(spec.module.apply(variables, x))
 
 
 def feature_shape(name: str, side: int, shape: tuple[int, int, int, int]) -> tuple[int, int]:
@@ -251,7 +251,8 @@ def embed(
 def _batches(images: Any, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
     """Cuts arrays of any length into batches of one size; the last one is padded with zeros."""
     parts: Iterable = [images] if hasattr(images, "shape") else images
-    shape, waiting, count = None, [], 0
+    shape: tuple[int, ...] = ()
+    waiting, count = [], 0
     for part in parts:
         check_images(part)
         shape = shape or part.shape[1:]

@@ -265,10 +265,9 @@ def conv_3x3_average_pool(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
         `[n, h, w, o]`.
     """
-    spread = sum(
-        jnp.pad(kernel, ((a, 1 - a), (b, 1 - b), (0, 0), (0, 0))) for a in (0, 1) for b in (0, 1)
-    )
-    return conv_4x4_stride_2(x, spread / 4)
+    corners = [((a, 1 - a), (b, 1 - b), (0, 0), (0, 0)) for a in (0, 1) for b in (0, 1)]
+    spread = jnp.stack([jnp.pad(kernel, corner) for corner in corners]).mean(axis=0)
+    return conv_4x4_stride_2(x, spread)
 
 
 def conv_transpose(
