@@ -1,9 +1,9 @@
 """Quantized activations: the inputs of every layer with a kernel, rounded as they pass.
 
-`calibrate` watches a generator on some latents and writes one range a layer into the collection
-`activation_ranges` of its variables; `apply` rounds the inputs of the layers that have one. The
-generator's code is not touched: both go through Flax's method interception. Variables without that
-collection run as they are, so `apply` can stand in for `module.apply` everywhere.
+`calibrate` runs a generator on some latents and adds one range for each layer to the collection
+`activation_ranges` of its variables. `apply` rounds the inputs of the layers that have one. Both go
+through Flax's method interception, so that the generator's code stays as it is. Variables without
+that collection run as they are: `apply` can stand in for `module.apply` everywhere.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ SAMPLE_SIZE = 2**17
 
 
 def apply(module: nn.Module, variables: Params, *args: Any, **kwargs: Any) -> Any:
-    """`module.apply` with the inputs of calibrated layers quantized; may be jitted.
+    """Applies a module with the inputs of calibrated layers quantized; may be jitted.
 
     Args:
         module: The generator.
@@ -52,7 +52,7 @@ class Batch(NamedTuple):
 
 
 def own_variables(module: nn.Module, collection: str) -> Params:
-    """A bound module's variables in a collection, submodules included."""
+    """Returns a bound module's variables in a collection, submodules included."""
     return module.variables.get(collection, {})
 
 
@@ -110,7 +110,7 @@ def _kernel_input(module: nn.Module, x: jax.Array, _: jax.Array) -> jax.Array | 
 def _sample_inputs(
     module: nn.Module, variables: Params, batch: Batch, *, size: int
 ) -> dict[Path, jax.Array]:
-    """At most `size` input values of each layer, drawn at random, then minimum and maximum."""
+    """Draws at most `size` input values of each layer, and adds its minimum and maximum."""
     samples = {}
     for path, inputs in record(module, variables, batch, _kernel_input).items():
         x = jnp.concatenate([x.reshape(-1) for x in inputs]).astype(jnp.float32)

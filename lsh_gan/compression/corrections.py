@@ -54,7 +54,7 @@ def _batch_moments(
 def _moments(
     module: nn.Module, variables: Params, parts: list[Batch], choose: Callable
 ) -> dict[Path, Moments]:
-    """Moments over all batches, summed in float64."""
+    """Computes moments over all batches, summed in float64."""
     found = [_batch_moments(module, variables, part, choose=choose) for part in parts]
     weights = np.array([len(part.latents) for part in parts], np.float64)
     weights /= weights.sum()

@@ -43,7 +43,7 @@ def convolve(x, kernel, *, strides: int = 1, padding: Padding = ((0, 0), (0, 0))
 
 
 def _depthwise_by_shifts(x, kernel, strides: int, padding: Padding):
-    """Sum over the kernel's places of a shifted image times that place's weights."""
+    """Sums shifted images times weights, over the positions of the kernel."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     kernel_h, kernel_w, _ = kernel.shape
     out_h = (x.shape[1] - kernel_h) // strides + 1

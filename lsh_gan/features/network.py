@@ -64,7 +64,7 @@ class FeatureNetwork:
 
 
 def check_images(images: Any) -> None:
-    """Refuses what is not a batch of images, uint8 `[n, h, w, 1 or 3]`."""
+    """Raises unless images are a batch, uint8 `[n, h, w, 1 or 3]`."""
     dtype, shape = getattr(images, "dtype", None), tuple(getattr(images, "shape", ()))
     if dtype != np.uint8:
         found = type(images).__name__ if dtype is None else dtype
@@ -74,7 +74,7 @@ def check_images(images: Any) -> None:
 
 
 def given(dim: int) -> FeatureNetwork:
-    """What stands for the network of features that were made elsewhere; it embeds nothing."""
+    """Stands for the network of features that were made elsewhere; embeds nothing."""
     return FeatureNetwork(GIVEN, dim, 0, f"d = {dim}", None, None)
 
 
@@ -122,7 +122,7 @@ def _features(spec: FeatureSpec, side: int, variables: Any, images: jax.Array) -
 
 
 def feature_shape(name: str, side: int, shape: tuple[int, int, int, int]) -> tuple[int, int]:
-    """Shape `(n, d)` of the features of images of a shape, by abstract evaluation, without weights.
+    """Finds the shape `(n, d)` of the features of images, by abstract evaluation, without weights.
 
     Raises:
         ValueError: Unknown name or unfit side.
@@ -157,7 +157,7 @@ def _check_side(spec: FeatureSpec, side: int) -> None:
 
 
 def weight_file(spec: FeatureSpec, weights: str | os.PathLike | None) -> Path | None:
-    """The weight file: the given one, or the one of the installed package, if there is one."""
+    """Finds the weight file: the given one, or that of the installed package, if there is one."""
     return Path(weights) if weights is not None else spec.default_file and spec.default_file()
 
 

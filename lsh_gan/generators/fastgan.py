@@ -22,7 +22,7 @@ _EXCITED_FROM = {64: 4, 128: 8, 256: 16, 512: 32}  # side of the image -> side t
 
 
 def gated(x: jax.Array) -> jax.Array:
-    """Gated linear unit: the first half of the channels times the sigmoid of the second."""
+    """Multiplies the first half of the channels by the sigmoid of the second (a gated unit)."""
     x, gate = jnp.split(x, 2, axis=-1)
     return x * nn.sigmoid(gate)
 

@@ -28,13 +28,13 @@ def normalise_second_moment(x: jax.Array) -> jax.Array:
 
 
 def activate(x: jax.Array, *, gain: float, clamp: float | None) -> jax.Array:
-    """Leaky ReLU of slope 0.2, times √2 · gain, clamped to ± clamp · gain."""
+    """Applies a leaky ReLU of slope 0.2, times √2 · gain, clamped to ± clamp · gain."""
     x = nn.leaky_relu(x, 0.2) * (_ROOT_2 * gain)
     return x if clamp is None else jnp.clip(x, -clamp * gain, clamp * gain)
 
 
 def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Zero insertion, the 3×3 convolution flipped, then the filter [1, 3, 3, 1]; side doubled.
+    """Inserts zeros, convolves with the flipped 3×3 kernel, filters by [1, 3, 3, 1]; doubles sides.
 
     With the zeros left out, even and odd rows and columns of the convolution are convolutions of
     their own, with 4, 2, 2 and 1 of the taps; the filter takes them as they are.
