@@ -10,7 +10,11 @@ T = TypeVar("T")
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Returns the choice spelled most like `name`, or the first one when nothing is close."""
+    """Returns the choice spelled most like `name`, or the first one when nothing is close.
+
+    >>> nearest("msee", ["kl", "mse", "std"])
+    'mse'
+    """
     choices = sorted(choices)
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.0)
     return close[0] if close else choices[0]

@@ -1,9 +1,9 @@
 """Quantized activations: the inputs of every layer with a kernel, rounded as they pass.
 
-`calibrate` watches a generator on some latents and writes one range a layer into the collection
-`activation_ranges` of its variables; `apply` rounds the inputs of the layers that have one. The
-generator's code is not touched: both go through Flax's method interception. Variables without that
-collection run as they are, so `apply` can stand in for `module.apply` everywhere.
+`calibrate` runs a generator on some latents and adds one range for each layer to the collection
+`activation_ranges` of its variables. `apply` rounds the inputs of the layers that have one. Both go
+through Flax's method interception, so that the generator's code stays as it is. Variables without
+that collection run as they are: `apply` can stand in for `module.apply` everywhere.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+from jaxtyping import Float32, Int
 
 from lsh_gan.compression.clipping import Values, threshold
 from lsh_gan.compression.quantization import Grid, clipped_grid, dequantize, quantize
@@ -31,7 +32,7 @@ SAMPLE_SIZE = 2**17
 
 
 def apply(module: nn.Module, variables: Params, *args: Any, **kwargs: Any) -> Any:
-    """`module.apply` with the inputs of calibrated layers quantized; may be jitted.
+    """Applies a module with the inputs of calibrated layers quantized; may be jitted.
 
     Args:
         module: The generator.
@@ -46,12 +47,12 @@ def apply(module: nn.Module, variables: Params, *args: Any, **kwargs: Any) -> An
 class Batch(NamedTuple):
     """What a generator runs on: latents `[n, latent_size]`, and classes `[n]` or None."""
 
-    latents: jax.Array
-    labels: jax.Array | None = None
+    latents: Float32[jax.Array, "n latent"]
+    labels: Int[jax.Array, " n"] | None = None
 
 
 def own_variables(module: nn.Module, collection: str) -> Params:
-    """A bound module's variables in a collection, submodules included."""
+    """Returns a bound module's variables in a collection, submodules included."""
     return module.variables.get(collection, {})
 
 
@@ -111,7 +112,7 @@ def _kernel_input(module: nn.Module, x: jax.Array, _: jax.Array) -> jax.Array | 
 def _sample_inputs(
     module: nn.Module, variables: Params, batch: Batch, *, size: int
 ) -> dict[Path, jax.Array]:
-    """At most `size` input values of each layer, drawn at random, then minimum and maximum."""
+    """Draws at most `size` input values of each layer, and adds its minimum and maximum."""
     samples = {}
     for path, inputs in record(module, variables, batch, _kernel_input).items():
         x = jnp.concatenate([x.reshape(-1) for x in inputs]).astype(jnp.float32)
@@ -163,10 +164,10 @@ def _range(path: str, sample: np.ndarray, spec: CompressionSpec) -> dict[str, ja
 def calibrate(
     module: nn.Module,
     variables: Params,
-    latents: jax.Array,
+    latents: Float32[jax.Array, "n latent"],
     spec: CompressionSpec,
     *,
-    labels: jax.Array | None = None,
+    labels: Int[jax.Array, " n"] | None = None,
     batch_size: int = 64,
 ) -> dict[str, Any]:
     """Adds to variables the input range of every layer with a kernel.

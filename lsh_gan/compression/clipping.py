@@ -1,16 +1,18 @@
-"""Clipping thresholds: one function a method, and the table of their names.
+"""Clipping thresholds: one function for each method, and the table of their names.
 
 A method is a function `(values, spec) -> alpha`: `values` holds the grouped tensor and the traced
-width, `spec` the options of the method. Thresholds are capped at max |w| by `threshold`, because a
-wider grid than the tensor spends levels on nothing.
+width, `spec` the options of the method. `threshold` caps the result at max `|w|`, because a wider
+grid than the tensor spends levels on nothing.
 """
 
+import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float32, Int32
 
 from lsh_gan.compression.quantization import clipped_grid, dequantize, num_levels, quantize
 
@@ -35,38 +37,38 @@ class Values(NamedTuple):
         axes: Axes that share one threshold: (1,) or, per tensor, (0, 1, 2).
     """
 
-    x: Array
-    bits: Array
+    x: Float32[Array, "groups group channels"]
+    bits: Int32[Array, ""]
     axes: tuple[int, ...]
 
     def total(self, x: Array) -> Array:
-        """Sum over what shares a threshold, keeping axes.
+        """Sums over what shares a threshold, keeping axes.
 
-        Columns first: long float32 sums are then short sums of sums, which round less.
+        Sums columns first: long float32 sums become short sums of sums, which round less.
         """
         columns = jnp.sum(x, axis=1, keepdims=True)
         return columns if self.axes == (1,) else jnp.sum(columns, axis=(0, 2), keepdims=True)
 
-    def count(self) -> int:
-        """Number of values that share a threshold."""
+    def size(self) -> int:
+        """Counts the values that share a threshold."""
         return math.prod(self.x.shape[axis] for axis in self.axes)
 
     def mean(self, x: Array) -> Array:
-        """Mean over what shares a threshold, keeping axes."""
-        return self.total(x) / self.count()
+        """Averages over what shares a threshold, keeping axes."""
+        return self.total(x) / self.size()
 
     def max_abs(self) -> Array:
-        """Max |w| over what shares a threshold."""
+        """Returns max `|w|` over what shares a threshold."""
         return jnp.max(jnp.abs(self.x), axis=self.axes, keepdims=True)
 
     def limits(self) -> tuple[Array, Array]:
-        """Smallest and largest value over what shares a threshold."""
+        """Returns the smallest and the largest value over what shares a threshold."""
         low = jnp.min(self.x, axis=self.axes, keepdims=True)
         return low, jnp.max(self.x, axis=self.axes, keepdims=True)
 
 
 def squared_error(values: Values, scheme: str) -> Callable[[Array], Array]:
-    """The function alpha -> sum of squared quantization errors, in units of max |w| squared."""
+    """Returns the function alpha -> sum of squared errors, in units of max `|w|` squared."""
     low, high = values.limits()
     max_abs = values.max_abs()
     per_unit = 1 / jnp.where(max_abs > 0, max_abs, 1)
@@ -80,39 +82,40 @@ def squared_error(values: Values, scheme: str) -> Callable[[Array], Array]:
 
 
 def no_clipping(values: Values, spec) -> Array:
-    """Max |w|: nothing is clipped."""
+    """Returns max `|w|`: nothing is clipped."""
     del spec
     return values.max_abs()
 
 
 def order_statistic(values: Values, rank: int) -> tuple[Array, Array]:
-    """The rank-th and the next smallest of |w| (rank from 0), exactly and without sorting.
+    """Finds the rank-th and the next smallest of `|w|` (rank from 0), exactly and without sorting.
 
-    The bits of a non-negative float32 sort like the number, so the answer is built bit by bit from
-    the top: 31 counting passes, each as fast as memory, where a sort takes 20 times longer on CPU.
+    The bits of a non-negative float32 sort like the number. So the result is built bit by bit from
+    the top, in 31 counting passes, each as fast as memory. A sort takes 20 times longer on CPU.
     """
     keys = jax.lax.bitcast_convert_type(jnp.abs(values.x), jnp.int32)
 
     def try_bit(i, found):
         candidate = found | jnp.left_shift(1, 30 - i)
-        below = values.total((keys < candidate).astype(jnp.int32))
-        return jnp.where(below <= rank, candidate, found)
+        num_smaller = values.total((keys < candidate).astype(jnp.int32))
+        return jnp.where(num_smaller <= rank, candidate, found)
 
     start = jnp.zeros_like(values.max_abs(), dtype=jnp.int32)
     key = jax.lax.fori_loop(0, 31, try_bit, start)
-    above = jnp.where(keys > key, keys, jnp.iinfo(jnp.int32).max)
+    larger = jnp.where(keys > key, keys, jnp.iinfo(jnp.int32).max)
     repeated = values.total((keys <= key).astype(jnp.int32)) > rank + 1
-    following = jnp.where(repeated, key, jnp.min(above, axis=values.axes, keepdims=True))
-    return tuple(jax.lax.bitcast_convert_type(k, jnp.float32) for k in (key, following))
+    following = jnp.where(repeated, key, jnp.min(larger, axis=values.axes, keepdims=True))
+    as_float = functools.partial(jax.lax.bitcast_convert_type, new_dtype=jnp.float32)
+    return as_float(key), as_float(following)
 
 
 def percentile(values: Values, spec) -> Array:
-    """The `spec.percentile`-th percentile of |w|, linear between order statistics.
+    """Returns the `spec.percentile`-th percentile of `|w|`, linear between order statistics.
 
-    Equals `numpy.quantile(abs(w), percentile / 100)`; the rank is computed in float64 because
+    Equals `numpy.quantile(abs(w), percentile / 100)`. The rank is computed in float64, because
     float32 cannot index large tensors.
     """
-    last = values.count() - 1
+    last = values.size() - 1
     rank = spec.percentile / 100 * last
     whole = min(math.floor(rank), last - 1)
     if last == 0:
@@ -122,28 +125,29 @@ def percentile(values: Values, spec) -> Array:
 
 
 def _unless_constant(values: Values, alpha: Array) -> Array:
-    """Alpha, but max |w| where all values are equal: a spread of 0 says nothing about clipping."""
+    """Returns alpha, or max `|w|` where all values are equal: no spread is no reason to clip."""
     low, high = values.limits()
     return jnp.where(low == high, values.max_abs(), alpha)
 
 
 def standard_deviation(values: Values) -> Array:
-    """Population standard deviation (about the mean) of what shares a threshold."""
-    # In units of max |w|, so that squares neither vanish nor overflow.
+    """Returns the population standard deviation of what shares a threshold."""
+    # In units of max `|w|`, so that squares neither vanish nor overflow.
     max_abs = values.max_abs()
     deviations = (values.x - values.mean(values.x)) / jnp.where(max_abs > 0, max_abs, 1)
     return max_abs * jnp.sqrt(values.mean(deviations**2))
 
 
 def std(values: Values, spec) -> Array:
-    """`spec.num_stds` standard deviations; max |w| where all values are equal."""
+    """Returns `spec.num_stds` standard deviations; max `|w|` where all values are equal."""
     return _unless_constant(values, spec.num_stds * standard_deviation(values))
 
 
 def mse(values: Values, spec) -> Array:
-    """The share of max |w| in `MSE_SHARES` (64 geometric steps, 1 to 0.01) of least squared error.
+    """Finds the fraction of max `|w|` in `MSE_SHARES` of least squared error.
 
-    Brute force with the quantizer itself; between equals the widest threshold wins.
+    Tries all 64 (geometric steps, 1 to 0.01) with the quantizer itself. Of equal ones the widest
+    threshold is taken.
     """
     max_abs = values.max_abs()
     error_at = squared_error(values, spec.scheme)
@@ -160,7 +164,7 @@ def mse(values: Values, spec) -> Array:
 
 
 def _root(slope: Callable[[Array], Array]) -> Array:
-    """The root in [0, 32] of a function that goes from negative to positive, by bisection."""
+    """Finds the root in [0, 32] of a function that goes from negative to positive, by bisection."""
 
     def halve(_, bracket):
         low, high = bracket
@@ -172,10 +176,11 @@ def _root(slope: Callable[[Array], Array]) -> Array:
 
 
 def gauss_ratio(bits: Array) -> Array:
-    """Best threshold of a normal variable in standard deviations (Banner et al. 2019, ACIQ).
+    """Finds the best threshold of a normal variable, in standard deviations.
 
-    Minimises (1 + a^2)(1 - erf(a/√2)) - √(2/π) a e^(-a²/2) + a²/(3·4^bits): the squared error of
-    clipping plus that of rounding. Half its derivative is solved for 0.
+    ACIQ, Banner et al. 2019, arXiv:1810.05723. Minimises the squared error of clipping plus that of
+    rounding, (1 + a²)(1 - erf(a/√2)) - √(2/π) a e^(-a²/2) + a²/(3·4^bits): half its derivative is
+    solved for 0.
     """
     rounding = 3 * num_levels(bits) ** 2
 
@@ -187,29 +192,30 @@ def gauss_ratio(bits: Array) -> Array:
 
 
 def laplace_ratio(bits: Array) -> Array:
-    """Best threshold of a Laplace variable in mean absolute deviations (Banner et al. 2019, ACIQ).
+    """Finds the best threshold of a Laplace variable, in mean absolute deviations.
 
-    Minimises 2 e^(-a) + a²/(3·4^bits). Half its derivative is solved for 0.
+    ACIQ, Banner et al. 2019, arXiv:1810.05723. Minimises 2 e^(-a) + a²/(3·4^bits): half its
+    derivative is solved for 0.
     """
     rounding = 3 * num_levels(bits) ** 2
     return _root(lambda a: a / rounding - jnp.exp(-a))
 
 
 def aciq_gauss(values: Values, spec) -> Array:
-    """`gauss_ratio` standard deviations; max |w| where all values are equal."""
+    """Returns `gauss_ratio` standard deviations; max `|w|` where all values are equal."""
     del spec
     return _unless_constant(values, gauss_ratio(values.bits) * standard_deviation(values))
 
 
 def aciq_laplace(values: Values, spec) -> Array:
-    """`laplace_ratio` mean absolute deviations; max |w| where all values are equal."""
+    """Returns `laplace_ratio` mean absolute deviations; max `|w|` where all values are equal."""
     del spec
     deviation = values.mean(jnp.abs(values.x - values.mean(values.x)))
     return _unless_constant(values, laplace_ratio(values.bits) * deviation)
 
 
 def aciq(values: Values, spec) -> Array:
-    """The better of `aciq_gauss` and `aciq_laplace` by measured squared error."""
+    """Takes the better of `aciq_gauss` and `aciq_laplace` by measured squared error."""
     error_at = squared_error(values, spec.scheme)
     widest = values.max_abs()
     gauss, laplace = (jnp.minimum(f(values, spec), widest) for f in (aciq_gauss, aciq_laplace))
@@ -217,12 +223,12 @@ def aciq(values: Values, spec) -> Array:
 
 
 def _kl_divergences(counts: Array, bits: Array) -> Array:
-    """KL(P‖Q) of cutting a histogram after each of its bins; inf where a cut is not allowed.
+    """Computes KL(P‖Q) of a cut after each bin of a histogram; inf where a cut is not allowed.
 
     P is the histogram up to the cut with everything beyond added to its last bin; Q is the
     histogram up to the cut merged into 2^(bits - 1) levels and spread evenly over the bins that
-    hold something. Cumulative sums give a level's count at once, so that a cut costs one term a
-    level and not one a bin.
+    hold something. Cumulative sums give a level's count at once, so that a cut costs one term for
+    each level and not one for each bin.
 
     Args:
         counts: int32 `[bins, rows]`, values in each bin, one histogram a column.
@@ -262,7 +268,7 @@ def _kl_divergences(counts: Array, bits: Array) -> Array:
 
 
 def _kl_cuts(rows: Array, bits: Array) -> Array:
-    """The share of max |w| after which the KL divergence is least, for `[rows, size]` values."""
+    """Finds the fraction of max `|w|` after which the KL divergence is least, `[rows, size]`."""
     max_abs = jnp.max(jnp.abs(rows), axis=1, keepdims=True)
     position = jnp.abs(rows) * (KL_BINS / jnp.where(max_abs > 0, max_abs, 1))
     bins = jnp.minimum(position.astype(jnp.int32), KL_BINS - 1)
@@ -274,11 +280,12 @@ def _kl_cuts(rows: Array, bits: Array) -> Array:
 
 
 def kl(values: Values, spec) -> Array:
-    """The cut of a 2048-bin histogram of |w| of least KL divergence to its quantized self.
+    """Cuts a histogram of `|w|` where its KL divergence to its quantized version is least.
 
-    After NVIDIA's TensorRT calibration (Migacz 2017): cuts from bin 128 on, 2^(bits - 1) levels,
-    what lies beyond the cut counted in P's last bin and not in Q. α is the upper edge of the last
-    bin. From 12 bits on a level is no wider than a bin and nothing is clipped.
+    After NVIDIA's TensorRT calibration (Migacz 2017): 2048 bins, cuts from bin 128 on,
+    2^(bits - 1) levels. What lies beyond the cut counts in P's last bin and not in Q. α is the
+    upper edge of the last bin. From 12 bits on a level is no wider than a bin, and nothing is
+    clipped.
     """
     del spec
     groups, size, channels = values.x.shape
@@ -306,6 +313,13 @@ METHODS = {
 }
 
 
-def threshold(values: Values, spec) -> Array:
-    """The clipping threshold α of `spec.clipping`, at most max |w|; 0 for all-zero groups."""
+def threshold(values: Values, spec: Any) -> Float32[Array, "#groups 1 #channels"]:
+    """Computes the clipping threshold α of `spec.clipping`: at most max `|w|`, 0 for zeros alone.
+
+    >>> from lsh_gan.compression import CompressionSpec
+    >>> x = jnp.array([-4.0, 1, 2, 3]).reshape(1, 4, 1)  # one group of four, one channel
+    >>> values = Values(x, jnp.int32(4), axes=(1,))
+    >>> threshold(values, CompressionSpec(bits=4, clipping="percentile", percentile=50)).item()
+    2.5
+    """
     return jnp.minimum(METHODS[spec.clipping](values, spec), values.max_abs())

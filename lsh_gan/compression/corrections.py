@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from flax import traverse_util
+from jaxtyping import Float32, Int
 
 from lsh_gan.compression.activations import Batch, Path, batches, own_variables, record
 from lsh_gan.compression.rules import Params, join
@@ -23,8 +24,8 @@ from lsh_gan.compression.rules import Params, join
 class Moments(NamedTuple):
     """Mean and population variance of a layer's values, one a parameter of the layer."""
 
-    mean: np.ndarray
-    var: np.ndarray
+    mean: Any  # of the device, or float64
+    var: Any
 
 
 def _biased_output(module: nn.Module, _: jax.Array, y: jax.Array) -> jax.Array | None:
@@ -53,7 +54,7 @@ def _batch_moments(
 def _moments(
     module: nn.Module, variables: Params, parts: list[Batch], choose: Callable
 ) -> dict[Path, Moments]:
-    """Moments over all batches, summed in float64."""
+    """Computes moments over all batches, summed in float64."""
     found = [_batch_moments(module, variables, part, choose=choose) for part in parts]
     weights = np.array([len(part.latents) for part in parts], np.float64)
     weights /= weights.sum()
@@ -82,7 +83,7 @@ def _call_order(module: nn.Module, variables: Params, batch: Batch, choose: Call
     return order
 
 
-def _replace(variables: Params, values: dict[Path, np.ndarray]) -> dict[str, Any]:
+def _replace(variables: Params, values: dict[Path, np.ndarray]) -> Params:
     flat = traverse_util.flatten_dict(variables, keep_empty_nodes=True)
     flat.update({path: jnp.asarray(value, jnp.float32) for path, value in values.items()})
     return traverse_util.unflatten_dict(flat)
@@ -92,11 +93,11 @@ def correct_biases(
     module: nn.Module,
     original: Params,
     variables: Params,
-    latents: jax.Array,
+    latents: Float32[jax.Array, "n latent"],
     *,
-    labels: jax.Array | None = None,
+    labels: Int[jax.Array, " n"] | None = None,
     batch_size: int = 64,
-) -> dict[str, Any]:
+) -> Params:
     """Shifts biases so that every layer's mean output is that of full precision.
 
     Empirical bias correction (Nagel et al. 2019, arXiv:1906.04721, section 4.2): rounding a kernel
@@ -131,11 +132,11 @@ def correct_biases(
 def reestimate_batch_norms(
     module: nn.Module,
     variables: Params,
-    latents: jax.Array,
+    latents: Float32[jax.Array, "n latent"],
     *,
-    labels: jax.Array | None = None,
+    labels: Int[jax.Array, " n"] | None = None,
     batch_size: int = 64,
-) -> dict[str, Any]:
+) -> Params:
     """Replaces the running statistics of batch norms by those of the generator's own samples.
 
     Args:

@@ -115,7 +115,9 @@ def pack_generator(
     report = report_quantized(quantized, empty)
     if not spec.needs_latents:
         return packed, report
-    changed = unpack(packed)
+    if latents is None:
+        raise ValueError("latents: none, but ranges, statistics or biases are asked for")
+    changed: Params = unpack(packed)
     if spec.activations:
         changed = calibrate(module, changed, latents, spec.activations, labels=labels)
     if spec.reestimate_batch_norms:

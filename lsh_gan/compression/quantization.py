@@ -38,6 +38,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Float32, Int32, Shaped
 
 Array = jax.Array
 
@@ -50,24 +51,29 @@ class Grid(NamedTuple):
         zero_point: float32, same shape: the code (or half code) that stands for zero.
     """
 
-    scale: Array
-    zero_point: Array
+    scale: Float32[Array, "#groups 1 #channels"]
+    zero_point: Float32[Array, "#groups 1 #channels"]
 
 
-def num_levels(bits: Array) -> Array:
-    """2^bits as float32, exact; `bits` may be traced."""
+def num_levels(bits: Int32[Array, ""]) -> Float32[Array, ""]:
+    """Returns 2^bits as float32, exactly; `bits` may be traced."""
     return jnp.left_shift(1, bits).astype(jnp.float32)
 
 
-def symmetric_grid(alpha: Array, bits: Array) -> Grid:
-    """The mid-rise grid of 2^bits levels from -alpha to +alpha; alpha may be 0."""
+def symmetric_grid(alpha: Float32[Array, "#groups 1 #channels"], bits: Int32[Array, ""]) -> Grid:
+    """Makes the mid-rise grid of 2^bits levels from -alpha to +alpha; alpha may be 0.
+
+    >>> grid = symmetric_grid(jnp.array([[[3.0]]]), jnp.int32(2))
+    >>> dequantize(jnp.arange(4).reshape(1, 4, 1), grid).ravel().tolist()
+    [-3.0, -1.0, 1.0, 3.0]
+    """
     half_range = (num_levels(bits) - 1) / 2
     scale = alpha / half_range
     return Grid(scale, jnp.broadcast_to(half_range, scale.shape))
 
 
 def affine_grid(low: Array, high: Array, bits: Array) -> Grid:
-    """The grid of 2^bits levels that covers [low, high] (low <= 0 <= high) and holds zero."""
+    """Makes the grid of 2^bits levels that covers [low, high] (low <= 0 <= high), 0 included."""
     steps = num_levels(bits) - 1
     width = high - low
     scale = width / steps
@@ -81,7 +87,7 @@ def affine_grid(low: Array, high: Array, bits: Array) -> Grid:
 
 
 def clipped_grid(low: Array, high: Array, alpha: Array, bits: Array, *, scheme: str) -> Grid:
-    """The grid of values in [low, high] clipped to [-alpha, alpha].
+    """Makes the grid of values in [low, high] clipped to [-alpha, alpha].
 
     Args:
         low: float32, smallest value of each group.
@@ -97,8 +103,10 @@ def clipped_grid(low: Array, high: Array, alpha: Array, bits: Array, *, scheme: 
     return affine_grid(low, high, bits)
 
 
-def quantize(x: Array, grid: Grid, bits: Array, *, scheme: str) -> Array:
-    """Codes of the levels nearest to x, as whole float32 numbers in 0 .. 2^bits - 1.
+def quantize(
+    x: Float32[Array, "groups group channels"], grid: Grid, bits: Int32[Array, ""], *, scheme: str
+) -> Float32[Array, "groups group channels"]:
+    """Finds the levels nearest to x: their codes, whole float32 numbers in 0 .. 2^bits - 1.
 
     Values outside the grid get the outermost code. Ties go to the even code counted from the
     innermost level of the sign (symmetric) or from zero (affine).
@@ -112,12 +120,16 @@ def quantize(x: Array, grid: Grid, bits: Array, *, scheme: str) -> Array:
     return jnp.clip(jnp.round(steps + (grid.zero_point - whole)) + whole, 0, levels - 1)
 
 
-def dequantize(codes: Array, grid: Grid) -> Array:
-    """The float32 values of codes."""
+def dequantize(
+    codes: Shaped[Array, "groups group channels"], grid: Grid
+) -> Float32[Array, "groups group channels"]:
+    """Decodes codes to float32 values."""
     return grid.scale * (codes.astype(jnp.float32) - grid.zero_point)
 
 
-def to_groups(x: Array, *, channel_axis: int, num_groups: int) -> Array:
+def to_groups(
+    x: Float[Array, "..."], *, channel_axis: int, num_groups: int
+) -> Float[Array, "groups group channels"]:
     """Views a tensor as `[groups, group, channels]`.
 
     Args:
@@ -131,8 +143,10 @@ def to_groups(x: Array, *, channel_axis: int, num_groups: int) -> Array:
     return x.reshape(num_groups, -1, x.shape[-1])
 
 
-def from_groups(x: Array, *, shape: tuple[int, ...], channel_axis: int) -> Array:
-    """The inverse of `to_groups` for a tensor of the given shape."""
+def from_groups(
+    x: Float[Array, "groups group channels"], *, shape: tuple[int, ...], channel_axis: int
+) -> Float[Array, "..."]:
+    """Undoes `to_groups` for a tensor of the given shape."""
     if len(shape) < 2:
         return x.reshape(shape)
     axis = channel_axis % len(shape)
@@ -141,5 +155,5 @@ def from_groups(x: Array, *, shape: tuple[int, ...], channel_axis: int) -> Array
 
 
 def fan_in(shape: tuple[int, ...], channel_axis: int) -> int:
-    """Weights that feed one output channel."""
+    """Counts the weights that feed one output channel."""
     return math.prod(shape) // shape[channel_axis] if len(shape) > 1 else math.prod(shape)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float32
 
 from lsh_gan.compression.files import file_bytes
 from lsh_gan.compression.packing import empty_subtrees, layout_of
@@ -41,7 +42,7 @@ class TensorReport(NamedTuple):
     granularity: str | None = None
     scheme: str | None = None
     channel_axis: int | None = None
-    alpha: np.ndarray | None = None
+    alpha: Float32[np.ndarray, "#groups #channels"] | None = None
     share_clipped: float | None = None
     sqnr_db: float | None = None
     pruned: float | None = None
@@ -175,7 +176,7 @@ def format_report(report: CompressionReport) -> str:
     ]
     lines += [
         f"{tensor.path} is pruned ({tensor.pruned:.0%} zeros): its grid is affine"
-        + (", which keeps 0" if tensor.bits > 1 else "; 1 bit has no level at 0")
+        + (", which keeps 0" if tensor.bits != 1 else "; 1 bit has no level at 0")
         for tensor in report.tensors
         if tensor.pruned
     ]

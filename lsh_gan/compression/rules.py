@@ -184,8 +184,8 @@ def _check_granularity(name: str, leaf: jax.Array, plan: TensorPlan) -> None:
     if spec.group_size is None:
         raise ValueError(f"{name}: granularity 'per_group' needs group_size.")
     if inputs % spec.group_size:
-        divisors = [d for d in range(1, inputs + 1) if inputs % d == 0]
-        close = min(divisors, key=lambda d: abs(d - spec.group_size))
+        size, divisors = spec.group_size, [d for d in range(1, inputs + 1) if inputs % d == 0]
+        close = min(divisors, key=lambda d: abs(d - size))
         raise ValueError(
             f"{name}: group_size = {spec.group_size} does not divide its {inputs} inputs; the"
             f" nearest size that does is {close}."

@@ -66,7 +66,7 @@ class CompressionSpec:
         scheme: "symmetric" (2^bits levels mirrored about 0, 0 is not a level; pruned tensors take
             "affine") or "affine" (integer zero point, 0 is a level); see `quantization`.
         group_size: Inputs in a group; must divide the fan-in. Only for "per_group".
-        percentile: For clipping "percentile": α is this percentile of |w|, in (0, 100].
+        percentile: For clipping "percentile": α is this percentile of `|w|`, in (0, 100].
         num_stds: For clipping "std": α is this many standard deviations, above 0.
         rules: Overrides by path; tensors that no rule matches follow the default: kernels (last key
             "kernel", or where none is called so "weight", or "w"; two axes or more) are quantized,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float32, UInt16
 
 from lsh_gan.compression.clipping import Values, threshold
 from lsh_gan.compression.quantization import (
@@ -30,25 +31,25 @@ class QuantizedTensor(NamedTuple):
     """One tensor as codes, with what its report needs.
 
     All but the codes are float32 and broadcast against them. Sums are over columns (axis 1), for
-    the report to add up in float64, and in units of max |w| squared.
+    the report to add up in float64, and in units of max `|w|` squared.
 
     Attributes:
         codes: uint16 `[groups, group, channels]`.
         grid: Scale and zero point.
         alpha: Clipping threshold.
-        max_abs: Max |w| of what shares a threshold.
-        num_clipped: Number of values with |w| > alpha.
+        max_abs: Max `|w|` of what shares a threshold.
+        num_clipped: Number of values with `|w|` > alpha.
         signal: Sum of squared values.
         noise: Sum of squared errors.
     """
 
-    codes: jax.Array
+    codes: UInt16[jax.Array, "groups group channels"]
     grid: Grid
-    alpha: jax.Array
-    max_abs: jax.Array
-    num_clipped: jax.Array
-    signal: jax.Array
-    noise: jax.Array
+    alpha: Float32[jax.Array, "#groups 1 #channels"]
+    max_abs: Float32[jax.Array, "#groups 1 #channels"]
+    num_clipped: Float32[jax.Array, "groups 1 channels"]
+    signal: Float32[jax.Array, "groups 1 channels"]
+    noise: Float32[jax.Array, "groups 1 channels"]
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "channel_axis", "num_groups"))
@@ -84,13 +85,13 @@ def quantize_tensor(x: jax.Array, plan: TensorPlan) -> QuantizedTensor:
         ValueError: The clipping method gives threshold 0 for values that are not all zero.
     """
     spec = plan.spec
-    grouped = spec.granularity == "per_group"
+    group_size = spec.group_size if spec.granularity == "per_group" else None
     result = _quantize_tensor(
         x,
         jnp.int32(spec.bits),
         spec=spec.without_width(),
         channel_axis=plan.channel_axis,
-        num_groups=fan_in(x.shape, plan.channel_axis) // spec.group_size if grouped else 1,
+        num_groups=fan_in(x.shape, plan.channel_axis) // group_size if group_size else 1,
     )
     if isinstance(x, jax.core.Tracer):
         return result

@@ -22,7 +22,7 @@ def _conv(x, name: str, features: int, size=(1, 1), *, strides: int = 1, padding
 
 
 def _reduce(x, name: str, features: int):
-    """A 3×3 convolution that halves the image, without padding."""
+    """Halves the image by a 3×3 convolution without padding."""
     return _conv(x, name, features, (3, 3), strides=2, padding=((0, 0), (0, 0)))
 
 
@@ -179,7 +179,7 @@ def convert(state: dict) -> dict:
 
 
 def _conv_names() -> Iterator[str]:
-    """The names of the 94 convolutions."""
+    """Yields the names of the 94 convolutions."""
     for name in ("1a_3x3", "2a_3x3", "2b_3x3", "3b_1x1", "4a_3x3"):
         yield f"Conv2d_{name}"
     blocks = {

@@ -43,7 +43,7 @@ def convolve(x, kernel, *, strides: int = 1, padding: Padding = ((0, 0), (0, 0))
 
 
 def _depthwise_by_shifts(x, kernel, strides: int, padding: Padding):
-    """Sum over the kernel's places of a shifted image times that place's weights."""
+    """Sums shifted images times weights, over the positions of the kernel."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     kernel_h, kernel_w, _ = kernel.shape
     out_h = (x.shape[1] - kernel_h) // strides + 1
@@ -63,7 +63,7 @@ def same_padding(size: tuple[int, int], kernel_size: tuple[int, int], strides: i
     for length, window in zip(size, kernel_size, strict=True):
         total = max((-(-length // strides) - 1) * strides + window - length, 0)
         pads.append((total // 2, total - total // 2))
-    return tuple(pads)
+    return pads[0], pads[1]
 
 
 class Conv(nn.Module):

@@ -36,7 +36,7 @@ class FeatureNetwork:
         side: Input side in pixels, to which images are resized.
         content_hash: Sha256 (hex) over name, preprocessing version, side and weight file: equal
             hashes mean equal features.
-        apply: Jitted function of (variables, images).
+        apply: Jitted function of (variables, images); None of `given` features.
         variables: The weights.
     """
 
@@ -44,7 +44,7 @@ class FeatureNetwork:
     dim: int
     side: int
     content_hash: str
-    apply: Callable[[Any, Any], jax.Array] = field(repr=False)
+    apply: Any = field(repr=False)
     variables: Any = field(repr=False)
 
     def __call__(self, images: Any) -> jax.Array:
@@ -65,17 +65,17 @@ class FeatureNetwork:
 
 
 def check_images(images: Any) -> None:
-    """Refuses what is not a batch of images, uint8 `[n, h, w, 1 or 3]`."""
-    dtype, shape = getattr(images, "dtype", None), getattr(images, "shape", None)
+    """Raises unless images are a batch, uint8 `[n, h, w, 1 or 3]`."""
+    dtype, shape = getattr(images, "dtype", None), tuple(getattr(images, "shape", ()))
     if dtype != np.uint8:
         found = type(images).__name__ if dtype is None else dtype
         raise TypeError(f"images are {found}; expected uint8 with values 0 to 255.")
     if len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape[1:]:
-        raise ValueError(f"images have shape {tuple(shape)}; expected [n, h, w, 1 or 3].")
+        raise ValueError(f"images have shape {shape}; expected [n, h, w, 1 or 3].")
 
 
 def given(dim: int) -> FeatureNetwork:
-    """What stands for the network of features that were made elsewhere; it embeds nothing."""
+    """Stands for the network of features that were made elsewhere; embeds nothing."""
     return FeatureNetwork(GIVEN, dim, 0, f"d = {dim}", None, None)
 
 
@@ -119,11 +119,11 @@ def _features(spec: FeatureSpec, side: int, variables: Any, images: jax.Array) -
     x = resize(images.astype(jnp.float32), side, rule=spec.resize_rule)
     x = jnp.broadcast_to(x, (*x.shape[:3], 3))
     x = (x - jnp.asarray(spec.shift, jnp.float32)) / jnp.asarray(spec.scale, jnp.float32)
-    return spec.module.apply(variables, x)
+    return jnp.asarray(spec.module.apply(variables, x))
 
 
 def feature_shape(name: str, side: int, shape: tuple[int, int, int, int]) -> tuple[int, int]:
-    """Shape `(n, d)` of the features of images of a shape, by abstract evaluation, without weights.
+    """Finds the shape `(n, d)` of the features of images, by abstract evaluation, without weights.
 
     Raises:
         ValueError: Unknown name or unfit side.
@@ -158,7 +158,7 @@ def _check_side(spec: FeatureSpec, side: int) -> None:
 
 
 def weight_file(spec: FeatureSpec, weights: str | os.PathLike | None) -> Path | None:
-    """The weight file: the given one, or the one of the installed package, if there is one."""
+    """Finds the weight file: the given one, or that of the installed package, if there is one."""
     return Path(weights) if weights is not None else spec.default_file and spec.default_file()
 
 
@@ -259,7 +259,8 @@ def part_size() -> int:
 def _batches(images: Any, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
     """Cuts arrays of any length into batches of one size; the last one is padded with zeros."""
     parts: Iterable = [images] if hasattr(images, "shape") else images
-    shape, waiting, count = None, [], 0
+    shape: tuple[int, ...] = ()
+    waiting, count = [], 0
     for part in parts:
         check_images(part)
         shape = shape or part.shape[1:]

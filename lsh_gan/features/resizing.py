@@ -14,7 +14,7 @@ from lsh_gan.errors import choose
 
 
 def antialiased_matrix(size: int, side: int) -> np.ndarray:
-    """Triangle filter, widened when reducing; pixel centres at half integers.
+    """Builds a triangle filter, widened when reducing; pixel centres at half integers.
 
     Equals Pillow's `BILINEAR` on float images and torch's `interpolate(mode="bilinear",
     align_corners=False, antialias=True)`.
@@ -35,7 +35,7 @@ def antialiased_matrix(size: int, side: int) -> np.ndarray:
 
 
 def half_pixel_matrix(size: int, side: int) -> np.ndarray:
-    """Two neighbours, never more; pixel centres at half integers; `[side, size]`.
+    """Interpolates two neighbours, never more; pixel centres at half integers; `[side, size]`.
 
     Equals torch's `interpolate(mode="bilinear", align_corners=False)`.
     """
@@ -43,7 +43,7 @@ def half_pixel_matrix(size: int, side: int) -> np.ndarray:
 
 
 def tensorflow1_matrix(size: int, side: int) -> np.ndarray:
-    """Two neighbours at `i * size / side`, no half-pixel shift; `[side, size]`.
+    """Interpolates two neighbours at `i * size / side`, no half-pixel shift; `[side, size]`.
 
     Equals TensorFlow 1's `resize_bilinear(align_corners=False)`, where the original FID network
     has it inside of its graph, and torch-fidelity's copy of it: positions are float32.

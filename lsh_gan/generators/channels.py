@@ -26,7 +26,7 @@ CHANNEL_AXES: dict[type[nn.Module], int] = {
 
 
 def channel_axes(module: nn.Module, variables: Any) -> dict[str, int]:
-    """The declared output axis of every kernel of a generator.
+    """Returns the declared output axis of every kernel of a generator.
 
     Args:
         module: The generator.

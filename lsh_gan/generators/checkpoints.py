@@ -18,7 +18,7 @@ PARAMS_FOLDER = "params"
 
 
 def quiet_libraries() -> None:
-    """Keeps what JAX and Orbax narrate out of the log; their warnings stay.
+    """Keeps routine messages of JAX and Orbax out of the log; their warnings stay.
 
     Orbax has a line a phase, JAX one for every kind of device that is not there.
     """

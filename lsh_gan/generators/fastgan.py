@@ -6,6 +6,7 @@ draws its noise anew with each call; here it is drawn once and kept as a buffer.
 """
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -21,7 +22,7 @@ _EXCITED_FROM = {64: 4, 128: 8, 256: 16, 512: 32}  # side of the image -> side t
 
 
 def gated(x: jax.Array) -> jax.Array:
-    """Gated linear unit: the first half of the channels times the sigmoid of the second."""
+    """Multiplies the first half of the channels by the sigmoid of the second (a gated unit)."""
     x, gate = jnp.split(x, 2, axis=-1)
     return x * nn.sigmoid(gate)
 
@@ -30,7 +31,7 @@ class Noise(nn.Module):
     """Adds the same noise to all channels, times a learnt strength."""
 
     @nn.compact
-    def __call__(self, x: jax.Array, noise: str, key: jax.Array | None) -> jax.Array:
+    def __call__(self, x: jax.Array, noise: str, key: Any) -> jax.Array:
         """Maps `x [n, h, w, c]` to the same shape."""
         strength = self.param("strength", nn.initializers.zeros, ())
         stored = self.variable("buffers", "noise", jnp.zeros, x.shape[1:3]).value

@@ -1,11 +1,11 @@
-"""Up- and down-sampling convolutions, written so that no zero is ever multiplied.
+"""Up- and down-sampling convolutions that never multiply a zero.
 
 A transposed convolution with stride 2 computes each of its four output phases from a 2×2 window of
 the input; so does nearest-neighbour upsampling followed by a 3×3 convolution. Both therefore reduce
 to one dense 2×2 convolution with `4 * out` channels (`phase_conv`), the sub-pixel form of Shi et
 al. 2016 (arXiv:1609.05158). Convolutions with input dilation, the textbook form, are an order of
-magnitude slower on CPU. Where a CPU is faster so, channels are mixed before the image is upsampled
-(`_upsample_products`). All kernels are HWIO: the output channel comes last.
+magnitude slower on CPU. Where that is faster on a CPU, channels are mixed before the image is
+upsampled (`_upsample_products`). All kernels are HWIO: the output channel comes last.
 """
 
 from collections.abc import Callable
@@ -72,7 +72,7 @@ OUTPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def leaky_relu(x: jax.Array, slope: float) -> jax.Array:
-    """Leaky ReLU; ReLU where the slope is 0."""
+    """Applies a leaky ReLU; ReLU where the slope is 0."""
     return nn.leaky_relu(x, slope) if slope else nn.relu(x)
 
 
@@ -95,7 +95,7 @@ def phase_conv(x: jax.Array, phases: jax.Array) -> jax.Array:
 
 
 def conv_transpose_4x4(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Transposed convolution, kernel 4, stride 2, padding 1 (PyTorch's `ConvTranspose2d(4, 2, 1)`).
+    """Applies PyTorch's `ConvTranspose2d(4, 2, 1)`: kernel 4, stride 2, padding 1.
 
     Args:
         x: `[n, h, w, i]`.
@@ -131,7 +131,7 @@ def upsample_conv_3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def upsample_bilinear_conv_3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Bilinear upsampling by 2 (`upsample_bilinear`, "edge"), then a 3×3 convolution, padding 1.
+    """Upsamples by 2 (`upsample_bilinear`, "edge"), then convolves 3×3 with padding 1.
 
     Args:
         x: `[n, h, w, i]`.
@@ -152,7 +152,7 @@ def _products_pay(x: jax.Array) -> bool:
 
 
 def _upsample_products(x: jax.Array, kernel: jax.Array, phases: Callable) -> jax.Array:
-    """Upsampling and a k×k convolution by one matrix product with the pixels of the small image.
+    """Upsamples and convolves k×k by one matrix product with the pixels of the small image.
 
     Mixing channels and upsampling commute. So each tap of the kernel is applied to the small image,
     and the k² results are upsampled, shifted and added.
@@ -238,7 +238,7 @@ def upsample_bilinear(x: jax.Array, *, mode: str) -> jax.Array:
 
 
 def conv_4x4_stride_2(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolution with kernel 4, stride 2, padding 1, as a 2×2 convolution over 2×2 blocks.
+    """Convolves with kernel 4, stride 2, padding 1, as a 2×2 convolution over 2×2 blocks.
 
     Args:
         x: `[n, 2h, 2w, i]`.
@@ -256,7 +256,7 @@ def conv_4x4_stride_2(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def conv_3x3_average_pool(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """A 3×3 convolution with padding 1, then 2×2 average pooling, as one strided convolution.
+    """Convolves 3×3 with padding 1 and average-pools 2×2, as one strided convolution.
 
     Args:
         x: `[n, 2h, 2w, i]`.
@@ -265,10 +265,9 @@ def conv_3x3_average_pool(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
         `[n, h, w, o]`.
     """
-    spread = sum(
-        jnp.pad(kernel, ((a, 1 - a), (b, 1 - b), (0, 0), (0, 0))) for a in (0, 1) for b in (0, 1)
-    )
-    return conv_4x4_stride_2(x, spread / 4)
+    corners = [((a, 1 - a), (b, 1 - b), (0, 0), (0, 0)) for a in (0, 1) for b in (0, 1)]
+    spread = jnp.stack([jnp.pad(kernel, corner) for corner in corners]).mean(axis=0)
+    return conv_4x4_stride_2(x, spread)
 
 
 def conv_transpose(
@@ -281,7 +280,7 @@ def conv_transpose(
     dilation: Pair,
     groups: int = 1,
 ) -> jax.Array:
-    """Transposed convolution as PyTorch's `ConvTranspose2d` with the same settings.
+    """Convolves as PyTorch's `ConvTranspose2d` with the same settings.
 
     Args:
         x: `[n, h, w, i]`.
@@ -318,7 +317,7 @@ def conv_general(
     padding_mode: str = "constant",
     groups: int = 1,
 ) -> jax.Array:
-    """Convolution as PyTorch's `Conv2d` with the same settings.
+    """Convolves as PyTorch's `Conv2d` with the same settings.
 
     Args:
         x: `[n, h, w, i]`.

@@ -10,7 +10,7 @@ from lsh_gan.generators.generator import build
 
 
 def network_order(family: str, options: dict[str, Any]) -> list[str]:
-    """Paths ("params/up_0/kernel") from the latents to the image, by abstract evaluation.
+    """Lists paths ("params/up_0/kernel") from the latents to the image, by abstract evaluation.
 
     Raises:
         ValueError: As `build`.

@@ -5,6 +5,7 @@ with self-attention too that of SAGAN (Zhang et al. 2019, arXiv:1805.08318). Spe
 of weights is folded into them when a checkpoint is converted.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -29,7 +30,7 @@ def _nearest(x: jax.Array) -> jax.Array:
 
 
 _bilinear = partial(layers.upsample_bilinear, mode="edge")
-_UPSAMPLINGS = {
+_UPSAMPLINGS: dict[str, tuple[Callable, Callable]] = {
     "nearest": (layers.upsample_conv_3x3, _nearest),
     "bilinear": (layers.upsample_bilinear_conv_3x3, _bilinear),
 }

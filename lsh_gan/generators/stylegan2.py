@@ -5,6 +5,7 @@ when a checkpoint is converted; constant noise and the mean of w are buffers.
 """
 
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -27,13 +28,13 @@ def normalise_second_moment(x: jax.Array) -> jax.Array:
 
 
 def activate(x: jax.Array, *, gain: float, clamp: float | None) -> jax.Array:
-    """Leaky ReLU of slope 0.2, times √2 · gain, clamped to ± clamp · gain."""
+    """Applies a leaky ReLU of slope 0.2, times √2 · gain, clamped to ± clamp · gain."""
     x = nn.leaky_relu(x, 0.2) * (_ROOT_2 * gain)
     return x if clamp is None else jnp.clip(x, -clamp * gain, clamp * gain)
 
 
 def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Zero insertion, the 3×3 convolution flipped, then the filter [1, 3, 3, 1]; side doubled.
+    """Inserts zeros, convolves with the flipped 3×3 kernel, filters by [1, 3, 3, 1]; doubles sides.
 
     With the zeros left out, even and odd rows and columns of the convolution are convolutions of
     their own, with 4, 2, 2 and 1 of the taps; the filter takes them as they are.
@@ -127,7 +128,7 @@ class StyledConv(nn.Module):
     bias_is_last = False  # no attribute: the activation comes after it
 
     @nn.compact
-    def __call__(self, x: jax.Array, w: jax.Array, noise: str, key: jax.Array | None) -> jax.Array:
+    def __call__(self, x: jax.Array, w: jax.Array, noise: str, key: Any) -> jax.Array:
         """Maps `x [n, h, w, i]` and `w [n, d]` to `[n, h', w', features]`."""
         kernel = self.param("kernel", _INIT, (3, 3, x.shape[-1], self.features))
         styles = nn.Dense(x.shape[-1], name="affine")(w)
@@ -230,7 +231,7 @@ class StyleGAN2(nn.Module):
 
         const = self.param("const", _INIT, (4, 4, self.channels[0]))
         x = jnp.broadcast_to(const, (len(z), *const.shape))
-        image = None
+        image: Any = None
         for i, features in enumerate(self.channels):
             x = self._block(x, i, features, style, noise, noise_key)
             self.sow("intermediates", f"block_{i}", x)

@@ -35,9 +35,8 @@ def up_filter(x: jax.Array, taps: jax.Array, up: int, low: int, high: int) -> ja
         config[axis] = (low, high + up - 1, up - 1)
         padded = lax.pad(x, jnp.zeros((), x.dtype), config)
         size = padded.shape[axis] - len(taps) + 1
-        x = sum(
-            taps[i] * lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(len(taps))
-        )
+        shifts = (lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(len(taps)))
+        x = sum((taps[i] * part for i, part in enumerate(shifts)), jnp.float32(0))
     return x
 
 
@@ -55,9 +54,8 @@ def down_filter(x: jax.Array, taps: jax.Array, down: int) -> jax.Array:
     for axis in (1, 2):
         span = x.shape[axis] - len(taps)
         span -= span % down
-        x = sum(
-            taps[i] * lax.slice_in_dim(x, i, i + span + 1, down, axis) for i in range(len(taps))
-        )
+        shifts = [lax.slice_in_dim(x, i, i + span + 1, down, axis) for i in range(len(taps))]
+        x = sum((taps[i] * part for i, part in enumerate(shifts)), jnp.float32(0))
     return x
 
 

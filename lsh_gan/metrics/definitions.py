@@ -19,19 +19,18 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool
 
 
 class OnManifold(NamedTuple):
     """Which rows lie on a manifold, bool."""
 
-    generated: np.ndarray  # rows of G, on the manifold of R, [m]
-    reference: np.ndarray  # rows of R, on the manifold of G, [n]
-    left_out: np.ndarray  # rows of R, on the manifold of the other rows of R, [n]
+    generated: Bool[np.ndarray, " m"]  # rows of G, on the manifold of R
+    reference: Bool[np.ndarray, " n"]  # rows of R, on the manifold of G
+    left_out: Bool[np.ndarray, " n"]  # rows of R, on the manifold of the other rows of R
 
     def __eq__(self, other):
         return all(map(np.array_equal, self, other))
-
-    __hash__ = None
 
 
 def knn(reference, generated, *, k: int = 3, inclusive: bool = True) -> OnManifold:

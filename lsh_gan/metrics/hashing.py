@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float32, Float64, Int32, UInt32
 
 from lsh_gan import devices
 from lsh_gan.metrics.inputs import DIGIT_BITS, Array, HashSpec, centred, subset
@@ -35,14 +36,14 @@ class Hasher(NamedTuple):
     """A fitted hash: arrays, and what they mean."""
 
     spec: HashSpec  # what was asked for
-    origin: np.ndarray  # what features are moved by before anything else, float64 [d]
-    centre: jax.Array  # μ less the origin, float32 [d]
-    directions: jax.Array  # the pool, of unit length, float32 [p, d]
-    members: jax.Array  # directions of each table, int32 [t, digits]
-    thresholds: jax.Array  # of each digit, float32 [t, digits]
-    width: jax.Array  # of a digit of pstable, in units of the features, float32 []
-    radius_edges: jax.Array  # of the radius bins, float32 [e]
-    digits: jax.Array  # how many of each table's code count, int32 [t]
+    origin: Float64[np.ndarray, " d"]  # what features are moved by before anything else
+    centre: Float32[jax.Array, " d"]  # μ less the origin
+    directions: Float32[jax.Array, "p d"]  # the pool, of unit length
+    members: Int32[jax.Array, "t digits"]  # directions of each table
+    thresholds: Float32[jax.Array, "t digits"]  # of each digit
+    width: Float32[jax.Array, ""]  # of a digit of pstable, in units of the features
+    radius_edges: Float32[jax.Array, " e"]  # of the radius bins
+    digits: Int32[jax.Array, " t"]  # how many of each table's code count
     source: str = ""  # of the features: network, preprocessing, version; "" if unknown
     address_bits: int = 0  # s: tables of counts have 2^s addresses; 0 until their size is known
 
@@ -58,10 +59,10 @@ class Hasher(NamedTuple):
 
 
 class Codes(NamedTuple):
-    """Codes of a set: digits uint32 `[t, n]`, the first most significant, and bins int32 `[n]`."""
+    """Codes of a set, the first digit most significant."""
 
-    digits: jax.Array
-    radius_bin: jax.Array
+    digits: UInt32[jax.Array, "t n"]
+    radius_bin: Int32[jax.Array, " n"]
 
 
 def fit(key: jax.Array, sample: Array, spec: HashSpec, *, source: str = "") -> Hasher:
@@ -74,8 +75,9 @@ def fit(key: jax.Array, sample: Array, spec: HashSpec, *, source: str = "") -> H
     if len(sample) > SAMPLE_ROWS:
         sample = sample[subset(len(sample), SAMPLE_ROWS)]
     arrays = _fit(key, centred(sample, origin), spec=spec)
-    digits = spec.max_digits if spec.num_bits == "auto" else spec.num_bits
-    return Hasher(spec, origin, *arrays, jnp.full(spec.num_tables, digits, jnp.int32), source)
+    digits = spec.max_digits if spec.num_bits == "auto" else int(spec.num_bits)
+    kept = jnp.full(spec.num_tables, digits, jnp.int32)
+    return Hasher._make([spec, origin, *arrays, kept, source, 0])
 
 
 @functools.partial(jax.jit, static_argnames="spec")
@@ -138,7 +140,8 @@ def encode(hasher: Hasher, features: Array) -> Codes:
 
 @functools.partial(jax.jit, static_argnames="bits")
 def _encode(arrays, x, *, bits: int) -> Codes:
-    run, out = functools.partial(_encode_rows, bits=bits), Codes(P(None, "data"), P("data"))
+    run = functools.partial(_encode_rows, bits=bits)
+    out = Codes(P(None, "data"), P("data"))  # type: ignore[arg-type]  # specs, not arrays
     return devices.share(run, arrays, x, in_specs=(P(), P("data")), out_specs=out)
 
 
@@ -176,15 +179,15 @@ def _encode_rows(arrays, x, *, bits: int) -> Codes:
     )
 
 
-def buckets(hasher: Hasher, codes: Codes) -> jax.Array:
-    """Bucket of each row in each table, uint32 `[t, n]`: its digits and radius bin, mixed."""
+def buckets(hasher: Hasher, codes: Codes) -> UInt32[jax.Array, "t n"]:
+    """Bucket of each row in each table: its digits and radius bin, mixed."""
     return _buckets(codes, hasher.digits, spec=hasher.spec)
 
 
 @functools.partial(jax.jit, static_argnames="spec")
 def _buckets(codes, kept, *, spec: HashSpec) -> jax.Array:
     bucket = functools.partial(_bucket, spec=spec)
-    return jax.vmap(bucket, in_axes=(0, None, 0))(*codes, kept)
+    return jax.vmap(bucket, in_axes=(0, None, 0))(codes.digits, codes.radius_bin, kept)
 
 
 def _bucket(digits, radius_bin, kept, spec: HashSpec) -> jax.Array:

@@ -63,7 +63,7 @@ class HashSpec:
         most = MAX_DIGITS[self.family]
         if self.num_directions:
             return min(most, self.num_directions)
-        return most if self.num_bits == "auto" else max(1, self.num_bits)
+        return most if self.num_bits == "auto" else max(1, int(self.num_bits))
 
 
 def check_options(**options: Any) -> None:

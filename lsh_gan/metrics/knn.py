@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Bool, Float, Float64
 
 from lsh_gan import devices
 from lsh_gan.metrics import distances
@@ -43,8 +44,8 @@ _CHUNK = 16  # rows whose neighbours' features are fetched at once
 class Balls(NamedTuple):
     """The balls of a set; of its tiles, rows behind the end included."""
 
-    sq_radii: jax.Array  # for k, k' of density, and 1 neighbour, float64 [n, 3]
-    covered: jax.Array  # which rows lie in the ball of another, each left out in turn, bool [n]
+    sq_radii: Float64[jax.Array, "n 3"]  # for k, k' of density, and 1 neighbour
+    covered: Bool[jax.Array, " n"]  # which rows lie in the ball of another, each left out in turn
 
 
 class KnnReference(NamedTuple):
@@ -54,9 +55,9 @@ class KnnReference(NamedTuple):
     the options are those of `knn_precision_recall`.
     """
 
-    features: Array
+    features: Float[Array, "n d"]
     tiles: Tiles
-    origin: np.ndarray
+    origin: Float64[np.ndarray, " d"]
     balls: Balls
     k: int
     density_k: int
@@ -69,14 +70,14 @@ class KnnReference(NamedTuple):
 
 
 def knn_precision_recall(
-    reference: Any,
-    generated: Any,
+    reference: Float[Any, "n d"],
+    generated: Float[Any, "m d"],
     *,
     k: int = 3,
     inclusive: bool = True,
     membership: bool = False,
     ceiling: bool = True,
-    second_reference: Any = None,
+    second_reference: Float[Any, "n2 d"] | None = None,
     density_k: int = 5,
     memory_mb: float = 256,
     extended: bool = False,
@@ -121,12 +122,12 @@ def knn_precision_recall(
 
 
 def knn_fit(
-    reference: Any,
+    reference: Float[Any, "n d"],
     *,
     k: int = 3,
     inclusive: bool = True,
     ceiling: bool = True,
-    second_reference: Any = None,
+    second_reference: Float[Any, "n2 d"] | None = None,
     density_k: int = 5,
     memory_mb: float = 256,
     extended: bool = False,
@@ -150,7 +151,7 @@ def knn_fit(
 
 
 def knn_score(
-    fitted: KnnReference, generated: Any, *, membership: bool = False,
+    fitted: KnnReference, generated: Float[Any, "m d"], *, membership: bool = False,
     labels: tuple[Any, Any] | None = None,
 ) -> PrecisionRecall:  # fmt: skip
     """Scores `generated` `[m, d]` against a fitted reference; see `knn_precision_recall`."""
@@ -231,7 +232,7 @@ def nearest_others(tiles: Tiles, k: int) -> tuple[jax.Array, jax.Array]:
     pairs = np.stack(np.triu_indices(count), axis=1).astype(np.int32)
     missing = -len(pairs) % devices.count()
     pairs = np.pad(pairs, ((0, missing), (0, 0)), constant_values=count)
-    pairs = jnp.asarray(pairs.reshape(-1, devices.count(), 2).swapaxes(0, 1))
+    dealt = jnp.asarray(pairs.reshape(-1, devices.count(), 2).swapaxes(0, 1))
 
     def step(best, pair):
         i, j = pair  # beyond the last tile where a device has a pair less: updates are dropped
@@ -256,7 +257,7 @@ def nearest_others(tiles: Tiles, k: int) -> tuple[jax.Array, jax.Array]:
         order = jnp.argsort(values, axis=1)[:, :k]
         return tuple(jnp.take_along_axis(v, order, axis=1) for v in (values, rows))
 
-    best = devices.share(run, pairs, in_specs=P("data"), out_specs=P(), join=join)
+    best = devices.share(run, dealt, in_specs=P("data"), out_specs=P(), join=join)
     return jax.tree.map(lambda v: v.swapaxes(1, 2).reshape(-1, k), best)
 
 

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float, Int32
 
 from lsh_gan import devices
 from lsh_gan.metrics import hashing, inputs
@@ -54,8 +55,8 @@ class Sketch(NamedTuple):
     """
 
     hasher: Hasher
-    counts: jax.Array  # rows at each address of each table, int32 [t, 2^s]
-    addresses: jax.Array | None  # of each row in each table, int32 [t, n]
+    counts: Int32[jax.Array, "t 2**s"]  # rows at each address of each table
+    addresses: Int32[jax.Array, "t n"] | None  # of each row in each table
     rows: int  # n
 
 
@@ -75,15 +76,15 @@ class LshReference(NamedTuple):
 
 def lsh_precision_recall(
     key: jax.Array,
-    reference: Any,
-    generated: Any,
+    reference: Float[Any, "n d"],
+    generated: Float[Any, "m d"],
     *,
     spec: HashSpec | None = None,
     min_count: int = 1,
     votes: float | None = 0.5,
     membership: bool = False,
     ceiling: bool = True,
-    second_reference: Any = None,
+    second_reference: Float[Any, "n2 d"] | None = None,
 ) -> PrecisionRecall:
     """Scores `generated` against `reference` by shared hash buckets.
 
@@ -98,8 +99,9 @@ def lsh_precision_recall(
 
     Arguments and errors as `knn_precision_recall`, where every set may also be an iterable of
     batches: one at a time is held, beside the rows that the hash is fitted on, the first 2048 of an
-    iterable. It is also an error that tables are too large for memory. And:
+    iterable. It is also an error that tables are too large for memory. Its own:
 
+    Other Parameters:
         key: `jax.random.key`; draws the hash.
         spec: Kind of hash; `HashSpec()` if None. `num_bits` of the result says what 'auto' found.
         min_count: c, at least 1. Above 1, a lone outlier makes no manifold.
@@ -116,13 +118,13 @@ def lsh_precision_recall(
 
 def lsh_fit(
     key: jax.Array,
-    reference: Any,
+    reference: Float[Any, "n d"],
     *,
     spec: HashSpec | None = None,
     min_count: int = 1,
     votes: float | None = 0.5,
     ceiling: bool = True,
-    second_reference: Any = None,
+    second_reference: Float[Any, "n2 d"] | None = None,
     source: str = "",
 ) -> LshReference:
     """Fits the hash and counts the reference; arguments as `lsh_precision_recall`, `fit_hash`."""
@@ -141,7 +143,11 @@ def lsh_fit(
 
 
 def lsh_score(
-    fitted: LshReference, generated: Any, *, membership: bool = False, recall: bool = True
+    fitted: LshReference,
+    generated: Float[Any, "m d"],
+    *,
+    membership: bool = False,
+    recall: bool = True,
 ) -> PrecisionRecall:
     """Scores `generated` against a fitted reference; arguments as `lsh_precision_recall`.
 
@@ -159,7 +165,7 @@ def lsh_score(
     found = _addresses(reference.hasher, encode_all(reference.hasher, generated, "generated"))
     m, counts = found.shape[1], hashing.count(found, reference.hasher.address_bits)
     precise, recalled = join(count_votes(reference.counts, found, least)), None
-    if recall:
+    if recall and reference.addresses is not None:
         recalled = join(count_votes(counts, reference.addresses, least))
     some = reference.counts[:, :_LOOKED_AT]  # say what all do, and cost the same at any n
     scores = result(
@@ -236,13 +242,13 @@ def _ceilings(fitted: LshReference, m: int, join: Any) -> tuple[Any, Any]:
         return precision, precision
     rows = subset(sample.rows, min(m, n))
     counts = hashing.count(sample.addresses[:, rows], reference.hasher.address_bits)
-    own = jnp.zeros(n, jnp.int32).at[rows].set(1) if own else 0
-    return precision, (join(count_votes(counts, reference.addresses, least, own)).total, n)
+    among = jnp.zeros(n, jnp.int32).at[rows].set(1) if own else 0
+    return precision, (join(count_votes(counts, reference.addresses, least, among)).total, n)
 
 
 def fit_hash(
     key: jax.Array,
-    sample: Any,
+    sample: Float[Any, "n d"],
     spec: HashSpec | None = None,
     *,
     rows: int | None = None,
@@ -266,14 +272,14 @@ def fit_hash(
     Raises:
         TypeError, ValueError: As `lsh_precision_recall`.
     """
-    options = {"min_count": min_count, "votes": votes}
+    options: dict[str, Any] = {"min_count": min_count, "votes": votes}
     inputs.check_options(**options)
     options |= {"least": min_count + 2, "rows": rows or 1}
     hasher, codes = fit_and_encode(key, sample, spec or HashSpec(), source, **options)
     return _sized(hasher, max(rows or 0, codes.digits.shape[1]))
 
 
-def build(hasher: Hasher, features: Any, *, keep_addresses: bool = True) -> Sketch:
+def build(hasher: Hasher, features: Float[Any, "n d"], *, keep_addresses: bool = True) -> Sketch:
     """Counts a set `[n, d]`, or an iterable of batches, of which one at a time is held.
 
     `keep_addresses` says whether to keep every row's addresses, which recall needs.
@@ -282,12 +288,13 @@ def build(hasher: Hasher, features: Any, *, keep_addresses: bool = True) -> Sket
         TypeError: Features that are not floating-point arrays.
         ValueError: NaN, Inf, or a d other than the hasher's.
     """
-    whole = None
-    for batch in batches(features, "features", dim=len(hasher.origin)):
-        part = _sketch(hasher, _addresses(hasher, hashing.encode(hasher, batch)))
-        part = part if keep_addresses else part._replace(addresses=None)
-        whole = part if whole is None else merge(whole, part)
-    return whole
+
+    def sketch(batch: Any) -> Sketch:
+        found = _sketch(hasher, _addresses(hasher, hashing.encode(hasher, batch)))
+        return found if keep_addresses else found._replace(addresses=None)
+
+    parts = batches(features, "features", dim=len(hasher.origin))
+    return functools.reduce(merge, map(sketch, parts))
 
 
 def merge(first: Sketch, *others: Sketch) -> Sketch:
@@ -301,14 +308,14 @@ def merge(first: Sketch, *others: Sketch) -> Sketch:
     parts = (first, *others)
     for part in others:
         for field, x, y in zip(Hasher._fields, first.hasher, part.hasher, strict=True):
-            if not np.array_equal(x, y):
+            if not np.array_equal(np.asarray(x), np.asarray(y)):
                 how = "differs." if hasattr(x, "shape") else f"differs ({x!r} and {y!r})."
                 raise ValueError(f"The sketches come from different hashers: {field} {how}")
-    addresses = [part.addresses for part in parts]
+    addresses = [part.addresses for part in parts if part.addresses is not None]
     return Sketch(
         first.hasher,
-        sum(part.counts for part in parts),
-        None if any(a is None for a in addresses) else jnp.concatenate(addresses, axis=1),
+        functools.reduce(jnp.add, [part.counts for part in parts]),
+        jnp.concatenate(addresses, axis=1) if len(addresses) == len(parts) else None,
         sum(part.rows for part in parts),
     )
 
@@ -427,7 +434,8 @@ def load(path: str | os.PathLike, *, source: str | None = None) -> Sketch | LshR
     if "votes" not in header:
         return sketch("")
     second = sketch("second.") if "second.rows" in header else None
-    return LshReference(sketch(""), *(header[name] for name in _OPTIONS), second)
+    options = {name: header[name] for name in _OPTIONS}
+    return LshReference(sketch(""), **options, second=second)
 
 
 def file_hash(path: str | os.PathLike) -> str:

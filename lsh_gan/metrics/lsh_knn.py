@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float, UInt32
 
 from lsh_gan import devices
 from lsh_gan.metrics import distances, hashing, inputs, scores
@@ -50,8 +51,8 @@ class LshKnnReference(NamedTuple):
     """
 
     hasher: Hasher
-    features: Array
-    buckets: jax.Array
+    features: Float[Array, "n d"]
+    buckets: UInt32[jax.Array, "t n"]
     k: int
     bucket_rows: int
     votes: float
@@ -62,8 +63,8 @@ class LshKnnReference(NamedTuple):
 
 def lsh_knn_precision_recall(
     key: jax.Array,
-    reference: Any,
-    generated: Any,
+    reference: Float[Any, "n d"],
+    generated: Float[Any, "m d"],
     *,
     spec: HashSpec | None = None,
     k: int = 3,
@@ -71,7 +72,7 @@ def lsh_knn_precision_recall(
     inclusive: bool = True,
     membership: bool = False,
     ceiling: bool = True,
-    second_reference: Any = None,
+    second_reference: Float[Any, "n2 d"] | None = None,
     bucket_rows: int = 32,
 ) -> PrecisionRecall:
     """Scores `generated` against `reference` with balls among the rows of hash buckets.
@@ -82,8 +83,9 @@ def lsh_knn_precision_recall(
     >>> bool(scores.recall < 0.2)  # diversity is lost
     True
 
-    Arguments and errors as `knn_precision_recall`, and:
+    Arguments and errors as `knn_precision_recall`. Its own:
 
+    Other Parameters:
         key: `jax.random.key`; draws the hash.
         spec: Kind of hash; `DEFAULT`, of 12 tables, if None. Here 'auto' bits give buckets of
             O(log n) rows.
@@ -103,14 +105,14 @@ def lsh_knn_precision_recall(
 
 def lsh_knn_fit(
     key: jax.Array,
-    reference: Any,
+    reference: Float[Any, "n d"],
     *,
     spec: HashSpec | None = None,
     k: int = 3,
     votes: float = 0.5,
     inclusive: bool = True,
     ceiling: bool = True,
-    second_reference: Any = None,
+    second_reference: Float[Any, "n2 d"] | None = None,
     bucket_rows: int = 32,
     source: str = "",
 ) -> LshKnnReference:
@@ -128,7 +130,7 @@ def lsh_knn_fit(
 
 
 def lsh_knn_score(
-    fitted: LshKnnReference, generated: Any, *, membership: bool = False
+    fitted: LshKnnReference, generated: Float[Any, "m d"], *, membership: bool = False
 ) -> PrecisionRecall:
     """Scores `generated` `[m, d]` against a fitted reference; see `lsh_knn_precision_recall`."""
     (n, d), k, spec = fitted.features.shape, fitted.k, fitted.hasher.spec
@@ -163,12 +165,14 @@ def _compare(fitted: LshKnnReference, generated: Array) -> Compared:
     found = hashing.buckets(hasher, hashing.encode(hasher, generated))
     both = jnp.concatenate([fitted.buckets, found], axis=1)
     x = jnp.concatenate([inputs.centred(x, hasher.origin) for x in (fitted.features, generated)])
-    options = {"k": fitted.k, "c": fitted.bucket_rows, "inclusive": fitted.inclusive}
-    hits, beyond = _count_votes(x, _dealt(both), n=n, **options)
+    hits, beyond = _count_votes(
+        x, _dealt(both), n=n, k=fitted.k, c=fitted.bucket_rows, inclusive=fitted.inclusive
+    )
     others, own = hits[:, 0], hits[:, 1]
     votes = others[:, n:], others[:, :n], own[:, :n], own[:, n:]
-    options = {"tables": hasher.spec.num_tables, "votes": fitted.votes}
-    return Compared(*(scores.aggregate_votes(hits, **options) for hits in votes), beyond)
+    options: dict[str, Any] = {"tables": hasher.spec.num_tables, "votes": fitted.votes}
+    summaries = [scores.aggregate_votes(hits, **options) for hits in votes]
+    return Compared._make([*summaries, beyond])
 
 
 def _dealt(buckets: jax.Array) -> tuple[jax.Array, jax.Array]:

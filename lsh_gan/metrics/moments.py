@@ -10,13 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Float
 
 from lsh_gan.metrics import distances
 from lsh_gan.metrics.distances import Tiles
 from lsh_gan.metrics.inputs import Array, as_features
 
 
-def kid(reference: Any, generated: Any, *, memory_mb: float = 256) -> float:
+def kid(
+    reference: Float[Any, "n d"], generated: Float[Any, "m d"], *, memory_mb: float = 256
+) -> float:
     """Kernel distance: unbiased estimate of MMD², dimensionless, with the kernel (x·y/d + 1)³.
 
     Bińkowski et al. 2018, arXiv:1801.01401. All pairs are used, where the original averages over
@@ -72,7 +75,7 @@ def _kid(r: Tiles, g: Tiles) -> jax.Array:
         return mean(r, r, True) + mean(g, g, True) - 2 * mean(r, g, False)
 
 
-def frechet_distance(reference: Any, generated: Any) -> float:
+def frechet_distance(reference: Float[Any, "n d"], generated: Float[Any, "m d"]) -> float:
     """Fréchet distance between Gaussians fitted to two sets of features, computed in float64.
 
     ‖μ_r − μ_g‖² + Tr(C_r + C_g − 2 (C_r C_g)^½), Dowson & Landau 1982,

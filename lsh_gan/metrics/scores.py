@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Shaped
 
 from lsh_gan.metrics.inputs import Array, subset
 
@@ -74,8 +75,8 @@ class PrecisionRecall(NamedTuple):
     recall_ceiling: float | None = None
     density: float | None = None
     coverage: float | None = None
-    precision_membership: np.ndarray | None = None
-    recall_membership: np.ndarray | None = None
+    precision_membership: Shaped[np.ndarray, " m"] | None = None
+    recall_membership: Shaped[np.ndarray, " n"] | None = None
     k: int | None = None
     n: int = 0
     m: int = 0
@@ -235,12 +236,12 @@ def result(precision, recall, ceilings, *, membership, rows, extra, **facts) -> 
     are further fields, and `rows` n and m.
     """
     n, m = rows
-    means = {
+    means: dict[str, Any] = {
         "precision": (precision.total, m), "recall": recall and (recall.total, n),
         "precision_stderr": (precision.stderr, 1), "recall_stderr": recall and (recall.stderr, 1),
         "precision_ceiling": ceilings[0], "recall_ceiling": ceilings[1], **extra,
     }  # fmt: skip
-    members = {}
+    members: dict[str, Any] = {}
     if membership:
         members["precision_membership"] = precision.membership, m
         members["recall_membership"] = recall and (recall.membership, n)

@@ -1,6 +1,7 @@
 """Reads a file of tensors in whatever format its first bytes say, and runs nothing in it."""
 
 import errno
+import math
 import os
 import re
 import warnings
@@ -52,7 +53,7 @@ def read(path: str | os.PathLike, *, limits: Limits = DEFAULT_LIMITS) -> Any:
 
     Returns:
         Nested dicts, lists and tuples of NumPy arrays (native byte order; views of shared
-        storages may be read-only), numbers, strings and `Standin`s for other objects.
+        storages may be read-only), numbers, strings and a `Standin` for each other object.
 
     Raises:
         FileNotFoundError: No such file.

@@ -178,7 +178,7 @@ def _storage_view(storage: objects.Storage, view: Any) -> objects.Storage:
     return storage._replace(data=part)
 
 
-def _fill(storage: objects.Storage, stream: BinaryIO, key: str) -> None:
+def _fill(storage: objects.Storage, stream: Any, key: str) -> None:
     count = int.from_bytes(stream.read(8), "little")
     expected = storage.data.size // storage.dtype.itemsize
     if count != expected:

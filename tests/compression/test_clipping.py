@@ -39,8 +39,10 @@ def test_none_is_max_abs(granularity):
     np.testing.assert_array_equal(_threshold(x, "none", granularity=granularity), expected)
 
 
-@pytest.mark.parametrize("granularity", AXES)
-@pytest.mark.parametrize("percent", [0.5, 37.0, 50.0, 99.0, 99.99, 100.0])
+@pytest.mark.parametrize(
+    ("percent", "granularity"),
+    [(0.5, "per_channel"), (50.0, "per_tensor"), (99.99, "per_channel"), (100.0, "per_channel")],
+)
 def test_percentile_is_numpy_quantile(percent, granularity):
     x = np.round(_tensor(), 1)  # with ties
     axes = AXES[granularity]
@@ -80,7 +82,7 @@ def test_aciq_ratios_are_the_published_ones():
         np.testing.assert_allclose(found, table, rtol=0, atol=0.01)
 
 
-@pytest.mark.parametrize("bits", range(1, 17))
+@pytest.mark.parametrize("bits", [1, 4, 16])
 def test_aciq_ratios_minimise_the_error_model(bits):
     def gauss(a):
         clipped = (1 + a**2) * scipy.special.erfc(a / np.sqrt(2))
@@ -131,9 +133,16 @@ def _slow_error(x, alpha, bits, scheme):
     return ((levels[np.searchsorted(middles, x)] - x) ** 2).sum()
 
 
-@pytest.mark.parametrize("granularity", AXES)
-@pytest.mark.parametrize("scheme", ["symmetric", "affine"])
-@pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize(
+    ("bits", "scheme", "granularity"),
+    [
+        (1, "affine", "per_channel"),
+        (2, "symmetric", "per_tensor"),
+        (3, "affine", "per_tensor"),
+        (4, "symmetric", "per_channel"),
+        (8, "affine", "per_channel"),
+    ],
+)
 def test_mse_equals_brute_force_over_its_grid(bits, scheme, granularity):
     x = _tensor((1, 400, 4), seed=bits)
     found = _threshold(x, "mse", bits=bits, granularity=granularity, scheme=scheme).ravel()
@@ -169,7 +178,7 @@ def _slow_kl(counts, cut, levels):
     return (p[used] * np.log(p[used] / q[used])).sum()
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4, 6, 8, 10])
+@pytest.mark.parametrize("bits", [1, 4, 10])
 def test_kl_equals_a_slow_reference(bits):
     x = np.random.default_rng(bits).standard_t(3, size=5000).astype(np.float32)
     unit = np.float32(C.KL_BINS) / np.abs(x).max()
@@ -199,12 +208,12 @@ def test_kl_clips_nothing_when_levels_are_bins():
 
 
 @pytest.mark.parametrize("clipping", METHODS)
-@pytest.mark.parametrize("bits", [1, 4, 16])
-def test_thresholds_of_special_tensors(clipping, bits):
+def test_thresholds_of_special_tensors(clipping):
     constant = np.full((1, 64, 2), -0.37, np.float32)
-    # A constant has no outliers: nothing is clipped, whatever the method.
-    np.testing.assert_allclose(_threshold(constant, clipping, bits=bits), 0.37, rtol=1e-6)
-    np.testing.assert_array_equal(_threshold(np.zeros((1, 64, 2)), clipping, bits=bits), 0)
+    for bits in (1, 4, 16):
+        # A constant has no outliers: nothing is clipped, whatever the method.
+        np.testing.assert_allclose(_threshold(constant, clipping, bits=bits), 0.37, rtol=1e-6)
+        np.testing.assert_array_equal(_threshold(np.zeros((1, 64, 2)), clipping, bits=bits), 0)
 
 
 @pytest.mark.parametrize("clipping", METHODS)

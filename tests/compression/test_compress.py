@@ -60,9 +60,16 @@ def test_the_table_names_every_tensor_and_the_totals():
     assert len({len(line) for line in lines[:-1]}) == 1
 
 
-@pytest.mark.parametrize("scheme", ["symmetric", "affine"])
-@pytest.mark.parametrize("clipping", ["none", "mse"])
-@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize(
+    ("bits", "clipping", "scheme"),
+    [
+        (1, "mse", "affine"),
+        (2, "mse", "symmetric"),
+        (4, "none", "symmetric"),
+        (8, "mse", "affine"),
+        (16, "none", "affine"),
+    ],
+)
 def test_compressing_twice_changes_nothing(bits, clipping, scheme):
     spec = CompressionSpec(bits=bits, clipping=clipping, scheme=scheme)
     once, _ = compress(_params(), spec)
@@ -95,8 +102,10 @@ def test_one_bit_is_one_magnitude_a_channel():
     np.testing.assert_array_equal(np.sign(kernel), signs)
 
 
-@pytest.mark.parametrize("clipping", METHODS)
-@pytest.mark.parametrize("scheme", ["symmetric", "affine"])
+@pytest.mark.parametrize(
+    ("clipping", "scheme"),
+    [("none", "affine"), ("mse", "affine"), ("mse", "symmetric"), ("kl", "symmetric")],
+)
 def test_constant_and_zero_channels(clipping, scheme):
     kernel = np.zeros((32, 3), np.float32)
     kernel[:, 1] = -0.3
@@ -132,10 +141,15 @@ def _sqnr(before, after):
     return 10 * np.log10((before**2).sum() / ((before - after) ** 2).sum())
 
 
-@pytest.mark.parametrize("granularity", ["per_tensor", "per_channel"])
-@pytest.mark.parametrize("clipping", ["none", "mse"])
-@pytest.mark.parametrize("bits", [2, 3, 4, 8])
-@pytest.mark.parametrize("share", [0.3, 0.8, 0.95])
+@pytest.mark.parametrize(
+    ("share", "bits", "clipping", "granularity"),
+    [
+        (0.3, 2, "mse", "per_tensor"),
+        (0.3, 8, "none", "per_channel"),
+        (0.8, 3, "none", "per_tensor"),
+        (0.95, 4, "mse", "per_channel"),
+    ],
+)
 def test_pruned_weights_keep_their_zeros(share, bits, clipping, granularity):
     kernel = _pruned(share)
     spec = CompressionSpec(bits=bits, clipping=clipping, granularity=granularity)
@@ -169,7 +183,8 @@ def test_only_pruned_tensors_of_a_tree_change_their_grid():
     assert [tensor.scheme for tensor in report.tensors] == ["affine", "symmetric"]
 
 
-@pytest.mark.parametrize("clipping", METHODS)
+# Those whose programs depend on the width; "aciq" holds both of its kind.
+@pytest.mark.parametrize("clipping", ["mse", "aciq", "kl"])
 def test_all_widths_share_one_compilation(clipping, compilations):
     # Shapes of this method alone, so that no other test has compiled them.
     rows = 5 + sorted(METHODS).index(clipping)
@@ -181,7 +196,7 @@ def test_all_widths_share_one_compilation(clipping, compilations):
     compress(params, CompressionSpec(bits=1, clipping=clipping))
     assert compilations  # the counter counts
     compilations.clear()
-    for bits in range(2, 17):
+    for bits in (2, 3, 8, 16):
         compress(params, CompressionSpec(bits=bits, clipping=clipping))
     mixed = [Rule(pattern=".*", bits=5)]
     compress(params, CompressionSpec(bits=3, clipping=clipping, rules=mixed))

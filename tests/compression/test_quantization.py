@@ -44,15 +44,15 @@ def _round_trip(x, grid, bits, scheme):
     return np.asarray(codes).ravel(), np.asarray(dequantize(codes, grid)).ravel()
 
 
-@pytest.mark.parametrize("bits", WIDTHS)
-def test_symmetric_levels_run_from_minus_alpha_to_alpha(bits):
-    levels = _levels(_grid(-1, 1, 0.7, bits, "symmetric"), bits)
-    expected = np.linspace(-0.7, 0.7, 2**bits)
-    np.testing.assert_allclose(levels, expected, rtol=0, atol=0.7 * 2**-23)
-    np.testing.assert_array_equal(levels, -levels[::-1])
+def test_symmetric_levels_run_from_minus_alpha_to_alpha():
+    for bits in WIDTHS:
+        levels = _levels(_grid(-1, 1, 0.7, bits, "symmetric"), bits)
+        expected = np.linspace(-0.7, 0.7, 2**bits)
+        np.testing.assert_allclose(levels, expected, rtol=0, atol=0.7 * 2**-23)
+        np.testing.assert_array_equal(levels, -levels[::-1])
 
 
-@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("bits", [1, 2, 5, 16])
 def test_affine_levels_hold_zero_and_cover_the_clipped_range(bits):
     grid = _grid(-0.3, 5.0, 2.0, bits, "affine")
     levels = _levels(grid, bits)
@@ -68,7 +68,7 @@ def test_affine_levels_hold_zero_and_cover_the_clipped_range(bits):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("bits", [1, 2, 3, 5, 8])
+@pytest.mark.parametrize("bits", [1, 2, 5])
 def test_every_value_goes_to_the_nearest_level(bits, scheme):
     x = np.random.default_rng(bits).normal(size=4000).astype(np.float32)
     grid = _grid(x.min(), x.max(), 1.5, bits, scheme)
@@ -78,7 +78,7 @@ def test_every_value_goes_to_the_nearest_level(bits, scheme):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("bits", [1, 2, 7, 16])
 def test_levels_keep_their_codes(bits, scheme):
     grid = _grid(-0.9, 1.7, 1.3, bits, scheme)
     levels = np.resize(_levels(grid, bits), 2**16)  # one shape, one compilation
@@ -98,7 +98,7 @@ def test_ties_go_to_the_even_code():
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("bits", [1, 4])
 def test_an_all_zero_tensor_stays_zero(bits, scheme):
     grid = _grid(0, 0, 0, bits, scheme)
     codes, values = _round_trip(np.zeros(5), grid, bits, scheme)
@@ -134,7 +134,7 @@ def test_properties_hold_for_any_tensor(x, share, bits, scheme):
         np.testing.assert_array_equal(values[x == 0], 0)
 
 
-@pytest.mark.parametrize("shape", [(6,), (4, 6), (3, 2, 4, 6)])
+@pytest.mark.parametrize("shape", [(6,), (3, 2, 4, 6)])
 def test_grouping_is_undone(shape):
     x = jnp.arange(np.prod(shape), dtype=jnp.float32).reshape(shape)
     for axis in range(len(shape)):

@@ -70,8 +70,15 @@ def test_digits_equal_those_by_hand_ties_included(family, radius_bins):
     assert len(np.unique(digits_of(hasher, x)[0])) == (8 if family == "pstable" else 2)
 
 
-@pytest.mark.parametrize("digits", [(5, 4, 4), (1, 1, 1), (0, 0, 0)])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "digits"),
+    [
+        ("affine", (5, 4, 4)),
+        ("affine", (0, 0, 0)),
+        ("hyperplane", (1, 1, 1)),
+        ("pstable", (5, 4, 4)),
+    ],
+)
 def test_buckets_are_the_first_digits_and_the_radius_bin(family, digits):
     x = np.random.default_rng(0).integers(-8, 9, (400, 4)).astype(np.float32) / 2
     hasher = exact_hasher(family, 3, digits)

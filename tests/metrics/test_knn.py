@@ -43,15 +43,13 @@ def thinned(r, m, k, inclusive):
 KINDS = ["normal", "grid", "duplicates", "copies", "identical", "offset", "constant"]
 
 
-@pytest.mark.parametrize("inclusive", [True, False])
-@pytest.mark.parametrize("d", [1, 3, 64])
+@pytest.mark.parametrize(("d", "inclusive"), [(1, False), (3, True), (64, False)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_equals_the_definition(kind, d, inclusive):
     check(*draw_pair(kind, N, N if kind == "identical" else M, d), inclusive=inclusive)
 
 
-@pytest.mark.parametrize("inclusive", [True, False])
-@pytest.mark.parametrize("k", [1, 2, 20])
+@pytest.mark.parametrize(("k", "inclusive"), [(1, True), (2, False), (20, True)])
 def test_other_k(k, inclusive):
     for kind in ("grid", "copies"):
         check(*draw_pair(kind, N, M, 3), k=k, inclusive=inclusive)

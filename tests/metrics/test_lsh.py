@@ -32,8 +32,15 @@ def addresses(hasher, x):
 
 
 @pytest.mark.filterwarnings("ignore:LSH. only")  # few are recognised by 9 of 10 tables
-@pytest.mark.parametrize("family", FEW)
-@pytest.mark.parametrize("kind", ["normal", "grid", "copies", "identical", "offset", "constant"])
+@pytest.mark.parametrize(
+    ("kind", "family"),
+    [
+        *(("normal", family) for family in FEW),
+        *((kind, "affine") for kind in ("grid", "copies", "identical", "constant")),
+        ("offset", "pstable"),
+        ("grid", "hyperplane"),
+    ],
+)
 def test_equals_the_definition(kind, family):
     r, g = draw_pair(kind, N, N if kind == "identical" else M, D)
     spec = spec_of(family=family, num_bits=FEW[family], radius_bins=3)
