@@ -11,7 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from lsh_gan.datasets import PACKAGED
+from lsh_gan.datasets.named import PACKAGED
 
 METADATA_FILE = "generator.json"
 PARAMS_FOLDER = "params"
@@ -25,7 +25,8 @@ def quiet_libraries() -> None:
     logging.get_absl_logger().addFilter(
         lambda record: record.levelno >= WARNING or "orbax" not in record.pathname
     )
-    getLogger("jax").setLevel(WARNING)
+    for library in ("jax", "fontTools"):
+        getLogger(library).setLevel(WARNING)
 
 
 def shipped_names() -> list[str]:
