@@ -170,7 +170,7 @@ def find(name: str) -> Callable | None:
     if not callable(getattr(module, function, None)):
         close = nearest(function, vars(module))
         raise FileNotFoundError(
-            f"generator {name!r}: {module.__file__} has no function {function!r}; did you mean "
+            f"generator {name!r}: {module_name} has no function {function!r}; did you mean "
             f"{close!r}?"
         )
     return getattr(module, function)

@@ -161,10 +161,11 @@ def _with(leaf):
         (_with(np.array([[1.0, -2e30]])), ValueError, r"params/a/kernel: .*2e\+30; .* most 1e\+30"),
         (_with(jnp.ones((2, 2), jnp.int32)), TypeError, "params/a/kernel.*int32"),
         (_with(jnp.ones((0, 2))), ValueError, "params/a/kernel.*empty"),
-        (_with([jnp.ones((2, 2))]), TypeError, "nested dicts"),
-        (jnp.ones((2, 2)), TypeError, "nested dicts.*root"),
+        (_with([jnp.ones(2), 1]), TypeError, "params/a/kernel/1: .*int"),
+        (jnp.ones((2, 2)), TypeError, "one array or object; expected a tree"),
+        ({}, ValueError, "no arrays"),
         ({"params": {}}, ValueError, "no arrays"),
-        ({"weight": jnp.ones((2, 2))}, ValueError, "bits = 4 but no tensor.*'weight'"),
+        ({"weight": jnp.ones(2)}, ValueError, "bits = 4 but no tensor.*'weight'"),
     ],
 )
 def test_trees_that_cannot_be_compressed_are_refused(params, error, message):
