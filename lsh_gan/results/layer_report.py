@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from rich import box
 from rich.table import Table
 
@@ -60,12 +59,12 @@ def write(
     damages = find_damages(measured, metrics)
     print_and_save(workdir / "layers.md", whole, make_table(damages, metrics))
     shown = "lsh" if "lsh" in metrics else metrics[0]
-    conditions = plots.conditions(measured)
     figures = {
-        f"layers_{name}": plot([d for d in damages if d.generator == name], shown, conditions)
+        f"layers_{name}": plot([d for d in damages if d.generator == name], shown)
         for name in dict.fromkeys(damage.generator for damage in damages)
     }
     for name, figure in figures.items():
+        figure.legends[0].set_title(plots.conditions(measured))
         plots.save(figure, workdir / name)
     return figures
 
@@ -169,10 +168,10 @@ def make_table(damages: list[Damage], metrics: list[str]) -> Table:
     return table
 
 
-def plot(damages: list[Damage], metric: str, conditions: str = "") -> Figure:
+def plot(damages: list[Damage], metric: str) -> Figure:
     """SQNR of each layer, and the drops of precision and recall, as bars, a colour a setting.
 
-    Both drops are drawn to one scale. The legend says the conditions.
+    Both drops are drawn to one scale.
     """
     layers = list(dict.fromkeys(damage.layer for damage in damages))
     settings = list(dict.fromkeys(damage.setting for damage in damages))
@@ -196,9 +195,7 @@ def plot(damages: list[Damage], metric: str, conditions: str = "") -> Figure:
     for axis, title in zip(axes, titles, strict=True):
         axis.set_title(title)
         axis.grid(axis="x", alpha=0.3)
-        axis.xaxis.set_major_locator(MaxNLocator(5))
+        axis.locator_params(axis="x", nbins=5)
     figure.suptitle(f"{damages[0].generator}: one layer compressed, the others at full precision")
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, title=conditions
-    )
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
