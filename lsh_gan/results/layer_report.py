@@ -194,8 +194,8 @@ def plot(damages: list[Damage], metric: str) -> Figure:
     titles = ["SQNR, dB", *(f"drop of {TITLES[metric]} {score}" for score in SCORES)]
     for axis, title in zip(axes, titles, strict=True):
         axis.set_title(title)
-        axis.grid(axis="x", alpha=0.3)
         axis.locator_params(axis="x", nbins=5)
+        axis.grid(axis="x", alpha=0.3)
     figure.suptitle(f"{damages[0].generator}: one layer compressed, the others at full precision")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
