@@ -39,6 +39,7 @@ def write(
         f"layers_{name}": plot(mine, shown) for name, mine in found.groupby("generator", sort=False)
     }
     for name, figure in figures.items():
+        figure.legends[0].set_title(plots.conditions(measured))
         plots.save(figure, workdir / name)
     return figures
 
@@ -136,6 +137,7 @@ def plot(found: pd.DataFrame, metric: str) -> Figure:
     axes[0].invert_yaxis()
     for axis, title in zip(axes, titles.values(), strict=True):
         axis.set_title(title)
+        axis.locator_params(axis="x", nbins=5)
         axis.grid(axis="x", alpha=0.3)
     name = found["generator"].iloc[0]
     figure.suptitle(f"{name}: one layer compressed, the others at full precision")

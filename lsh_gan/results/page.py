@@ -83,8 +83,11 @@ def write(
         lines=lines,
         ceilings=_ceilings(measured, metrics),
         figures=[
-            (ALTS.get(name, name.replace("_", " ")), to_svg(figure, name))
-            for name, figure in figures.items()
+            (
+                ALTS.get(name, f"Layers of {name.removeprefix('layers_')}, one by one"),
+                to_svg(f, name),
+            )
+            for name, f in figures.items()
         ],
         details=_details(measured),
         config=json.dumps(config, indent=1),

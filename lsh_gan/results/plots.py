@@ -22,6 +22,8 @@ STYLE = {
     "figure.dpi": 150,
     "savefig.bbox": "tight",
     "pdf.fonttype": 42,
+    "legend.frameon": False,
+    "legend.title_fontsize": "small",
     "axes.prop_cycle": mpl.cycler(color=mpl.color_sequences["petroff10"]),
 }
 LINES = {"precision": "-", "recall": "--"}
@@ -205,8 +207,7 @@ def _legend(figure: Figure, looks: dict[str, dict[str, Any]], title: str) -> Non
     figure.set_size_inches(width, height + 0.22 * lines)
     handles = [Line2D([], [], label=label, **look) for label, look in looks.items()]
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=columns, title=title,
-        title_fontsize="small", frameon=False,
+        handles=handles, loc="outside lower center", ncols=columns, title=title
     )  # fmt: skip
 
 

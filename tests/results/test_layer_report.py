@@ -25,6 +25,9 @@ def row(bits, layer=None, seed=0, precision=0.8, recall=0.6, sqnr=20.0, granular
         "lsh_precision": precision,
         "lsh_recall": recall,
         "tensors": [],
+        "n": 300,
+        "m": 300,
+        "features": {"name": "net"},
     }
     if layer:
         found["layer"] = layer
