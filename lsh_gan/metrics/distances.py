@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from lsh_gan import devices
-from lsh_gan.metrics.inputs import Array, centred
+from lsh_gan.metrics.inputs import Array, join_centred
 
 _BLOCK = 64  # rows that are computed again at once
 
@@ -46,23 +46,20 @@ def tile(features: Array, origin: np.ndarray, memory_mb: float) -> Tiles:
     n, budget = len(features), (memory_mb * 2**20 / 16) ** 0.5
     width = min(max(1024, n // 8), 4096, budget)
     width = 2 ** int(min(np.log2(width), np.ceil(np.log2(max(n, 128)))))
-    if features.dtype == np.float64:
-        features, origin = centred(features, origin), np.zeros_like(origin)
-    return _tile(features, origin.astype(np.float32), width, devices.count())
+    behind = -n % (width * devices.count())
+    return _tile(join_centred([features], origin, n + behind), n, width)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _tile(x, origin, width, multiple):
-    n, d = x.shape
-    behind = -n % (width * multiple)
-    rows = jnp.pad(x - origin, ((0, behind), (0, 0))).reshape(-1, width, d)
+@functools.partial(jax.jit, donate_argnums=0, static_argnums=2)
+def _tile(x, n, width):
+    rows = x.reshape(-1, width, x.shape[1])
     with jax.enable_x64(True):
 
         def squared(tile):
             return jnp.sum(jnp.square(tile.astype(jnp.float64)), axis=1).astype(jnp.float32)
 
         sq_norms = lax.map(squared, rows)
-    inside = jnp.arange(n + behind).reshape(-1, width) < n
+    inside = jnp.arange(len(x)).reshape(-1, width) < n
     return Tiles(rows, jnp.where(inside, sq_norms, jnp.inf))
 
 

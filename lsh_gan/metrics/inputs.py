@@ -7,17 +7,19 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from lsh_gan.errors import choose
 
 Array = np.ndarray | jax.Array
 LARGEST = 1e15  # magnitude of a feature: squares and their sums must fit in float32
+_BLOCK = 1024  # rows of the host that move to the device at once
 DIGIT_BITS = {"affine": 1, "hyperplane": 1, "pstable": 3}
 MAX_DIGITS = {"affine": 24, "hyperplane": 24, "pstable": 10}
 _DTYPES = tuple(np.dtype(t) for t in (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64))
@@ -187,20 +189,33 @@ def _as_array(features: Any, source: str) -> Array:
 
 
 def centred(features: Array, origin: np.ndarray) -> jax.Array:
-    """Features less the origin, float32 `[n, d]`, on the device; float64 ones are moved first.
+    """Features less the origin, float32 `[n, d]`, on the device; see `join_centred`."""
+    return join_centred([features], origin, len(features))
+
+
+def join_centred(sets: Sequence[Array], origin: np.ndarray, rows: int) -> jax.Array:
+    """Sets less the origin, one after another and zeros behind, float32 `[rows, d]`, on the device.
 
     The origin is the first row of the reference, float64 `[d]`. Differences of features from it are
     exact where float32 holds the features with room to spare, so that scores do not change when all
-    sets are moved.
+    sets are moved; of float64 features they are taken before. Arrays of the host arrive in blocks:
+    no second copy of a set is held.
     """
-    if features.dtype == np.float64:
-        return jnp.asarray((np.asarray(features) - origin).astype(np.float32))
-    return _subtract(jnp.asarray(features), origin.astype(np.float32))
+    joined, at = jnp.zeros((rows, len(origin)), jnp.float32), 0
+    for features in sets:
+        step = _BLOCK if isinstance(features, np.ndarray) else len(features)
+        for first in range(0, len(features), step):
+            block, by = features[first : first + step], origin.astype(np.float32)
+            if features.dtype == np.float64:
+                block, by = (np.asarray(block) - origin).astype(np.float32), np.zeros_like(by)
+            # Waits, so that blocks do not queue.
+            joined, at = _put(joined, block, by, at).block_until_ready(), at + len(block)
+    return joined
 
 
-@jax.jit
-def _subtract(features, origin):
-    return features - origin
+@functools.partial(jax.jit, donate_argnums=0)
+def _put(joined, block, origin, at):
+    return lax.dynamic_update_slice(joined, block - origin, (at, 0))
 
 
 def batches(features: Any, source: str, *, dim: int = 0) -> Iterator[Array]:

@@ -164,7 +164,8 @@ def _compare(fitted: LshKnnReference, generated: Array) -> Compared:
     hasher, n = fitted.hasher, len(fitted.features)
     found = hashing.buckets(hasher, hashing.encode(hasher, generated))
     both = jnp.concatenate([fitted.buckets, found], axis=1)
-    x = jnp.concatenate([inputs.centred(x, hasher.origin) for x in (fitted.features, generated)])
+    sets = fitted.features, generated
+    x = inputs.join_centred(sets, hasher.origin, n + len(generated))
     hits, beyond = _count_votes(
         x, _dealt(both), n=n, k=fitted.k, c=fitted.bucket_rows, inclusive=fitted.inclusive
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lsh_gan import devices
-from lsh_gan.metrics import HashSpec, distances, hashing, knn, lsh, lsh_knn, moments, scores
+from lsh_gan.metrics import HashSpec, distances, hashing, inputs, knn, lsh, lsh_knn, moments, scores
 
 SPEC = HashSpec(num_tables=6, radius_bins=3, num_directions=16)
 D, DIGITS, EDGES = 4, 10, 5
@@ -37,7 +37,8 @@ def kernels(width):
     of_all = {"inclusive": True, "extended": False}
     of_knn = {"k": 3, "density_k": 5, "inclusive": True}
     return {
-        "tile": (distances._tile, array(n, D), array(D), width, 1),
+        "put": (inputs._put, array(n, D), array(width, D), array(D), one),
+        "tile": (distances._tile, array(n, D), one, width),
         "nearest others": (knn.nearest_others, tiles, 8),
         "balls": (functools.partial(knn._find_balls, **of_knn), tiles, *near),
         "compare": (functools.partial(knn._compare, **of_all), tiles, tiles, *radii),
