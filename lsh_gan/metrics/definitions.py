@@ -43,16 +43,16 @@ def knn(reference, generated, *, k: int = 3, inclusive: bool = True) -> OnManifo
 
 
 def density_coverage(reference, generated, *, k: int = 5, inclusive: bool = True):
-    """Density and coverage (Naeem et al. 2020, arXiv:2002.09797, equations 4 and 5), two floats."""
+    """Returns density and coverage (Naeem et al. 2020, arXiv:2002.09797, equations 4 and 5)."""
     radii = _radii(_distances(reference, reference), k)
     inside = _less(inclusive)(_distances(generated, reference), radii)
     return inside.sum(axis=1).mean() / k, inside.any(axis=0).mean()
 
 
 def lsh(reference_buckets, generated_buckets, *, min_count: int = 1, votes: float = 0.5):
-    """A table says yes to a point when at least `min_count` points of S share its bucket there; the
-    point lies on the manifold of S when the share `votes` of the tables, in (0, 1], says yes. The
-    buckets are integers, `[t, n]` of R and `[t, m]` of G.
+    """A table has a hit for a point when at least `min_count` points of S share its bucket there. A
+    point lies on the manifold of S when the fraction `votes` of the tables, in (0, 1], has hits.
+    Buckets are integers, `[t, n]` of R and `[t, m]` of G.
     """  # noqa: D205
     r, g = np.asarray(reference_buckets), np.asarray(generated_buckets)
 
@@ -79,7 +79,7 @@ def lsh_knn(
     votes: float | None = 0.5, inclusive: bool = True, reference_candidates=None,
     generated_candidates=None,
 ) -> OnManifold:  # fmt: skip
-    """A table says yes to a point when it lies in the ball of a candidate of its bucket. The radius
+    """A table has a hit for a point that lies in the ball of a candidate of its bucket. The radius
     is the distance to the k-th nearest other candidate of the bucket; with fewer there is no ball.
     A row of R that is left out takes no part in the radii of the others. With `votes=None` the
     candidates are the rows that share a bucket in any table.

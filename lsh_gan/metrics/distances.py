@@ -1,4 +1,4 @@
-"""Squared distances by matrix products, tile by tile, and how far one can trust them.
+"""Squared distances by matrix products, tile by tile, with bounds of their errors.
 
 Float32 products find, float64 products decide. A product of rows x and y has an error of at most
 e·(‖x‖² + ‖y‖²), so that a comparison is sure when its sides differ by more; what is not sure is
@@ -73,7 +73,7 @@ def relative_error(dtype: jnp.dtype, d: int) -> float:
 
 
 def products(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Inner products of rows `[n, d]` and `[m, d]`, `[n, m]`, in full precision."""
+    """Multiplies rows `[n, d]` and `[m, d]` to inner products `[n, m]`, in full precision."""
     return lax.dot_general(x, y, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
 
 

@@ -20,7 +20,7 @@ from lsh_gan.metrics.inputs import Array, as_features
 def kid(
     reference: Float[Any, "n d"], generated: Float[Any, "m d"], *, memory_mb: float = 256
 ) -> float:
-    """Kernel distance: unbiased estimate of MMD², dimensionless, with the kernel (x·y/d + 1)³.
+    """Estimates the kernel distance: MMD² with the kernel (x·y/d + 1)³, unbiased, dimensionless.
 
     Bińkowski et al. 2018, arXiv:1801.01401. All pairs are used, where the original averages over
     subsets; the expectation is the same, the variance smaller. Unbiased at any sample size, so it
@@ -55,7 +55,7 @@ def _kid(r: Tiles, g: Tiles) -> jax.Array:
     with jax.enable_x64(True):
 
         def mean(x: Tiles, y: Tiles, itself: bool):
-            """Mean of the kernel over all pairs; of a set with itself over different rows."""
+            """Averages the kernel over all pairs; of a set with itself over different rows."""
             d = x.rows.shape[2]
 
             def with_tile(i):
@@ -76,7 +76,7 @@ def _kid(r: Tiles, g: Tiles) -> jax.Array:
 
 
 def frechet_distance(reference: Float[Any, "n d"], generated: Float[Any, "m d"]) -> float:
-    """Fréchet distance between Gaussians fitted to two sets of features, computed in float64.
+    """Computes the Fréchet distance between Gaussians fitted to two sets of features, in float64.
 
     ‖μ_r − μ_g‖² + Tr(C_r + C_g − 2 (C_r C_g)^½), Dowson & Landau 1982,
     doi:10.1016/0047-259X(82)90077-X; for generators: Heusel et al. 2017, arXiv:1706.08500.

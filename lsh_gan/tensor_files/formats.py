@@ -1,4 +1,4 @@
-"""Names files that are not read here by their first bytes or members, and says the way out."""
+"""Recognises other formats by their first bytes or members, and says how to convert them."""
 
 import re
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ _ENDINGS: dict[str, str] = {
 
 
 def describe(start: bytes, name: str) -> str:
-    """What a file is that starts with these bytes (some 300) and has this name."""
+    """Says what a file is, by its first 300 bytes and its name."""
     if not start:
         return "is empty (0 bytes): the download or the copy failed."
     for pattern, title in _STARTS:
@@ -49,7 +49,7 @@ def describe(start: bytes, name: str) -> str:
 
 
 def describe_zip(names: Iterable[str]) -> str | None:
-    """What a zip file is that has these members; None if torch may have written it."""
+    """Says what a zip file is, by its members; None if torch may have written it."""
     ends = {name.rpartition("/")[2] for name in names}
     if "constants.pkl" in ends and any("/code/" in f"/{name}" for name in names):
         return (
