@@ -3,8 +3,11 @@
 With --dry_run instead of --workdir it prints what would be measured, from shapes alone.
 """
 
+import atexit
+import os
 import signal
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs import default
+from lsh_gan import devices
 from lsh_gan.experiment import cli, dry_run, search, sweep
 from lsh_gan.generators import checkpoints
 from lsh_gan.results import store
@@ -24,6 +28,12 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, f"What to measure; configs/{_DEFAULT.name} if not given."
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "This is one of several processes, of a cluster that says which."
+)
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of no cluster.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes.")
+_PROCESS = flags.DEFINE_integer("process", None, "Number of this process.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print what would be measured.")
 
 
@@ -36,6 +46,8 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"error: --workdir is {lacks}; expected the folder of the results")
     signal.signal(signal.SIGTERM, _terminate)
     checkpoints.quiet_libraries()
+    if _DISTRIBUTED.value or _COORDINATOR.value:
+        _join_cluster()
     logging.info("devices: %s", ", ".join(map(str, jax.devices())))
     try:
         if _DRY_RUN.value:
@@ -47,9 +59,29 @@ def main(arguments: list[str]) -> None:
     except (ValueError, TypeError, OSError) as error:
         logging.debug("where it happened", exc_info=True)
         sys.exit(f"error: {error}")
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        sys.stderr.write(
+            f"error: another process is lost ({str(error).splitlines()[0]}); {_stopped()}\n"
+        )
+        os._exit(1)  # leaving the cluster would wait for the lost one
     except KeyboardInterrupt as stop:
         sys.stderr.write(f"{_stopped()}\n")
         sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))  # as if it had ended it
+
+
+def _join_cluster() -> None:
+    """Makes this process one of several; process 0 alone writes to the work folder."""
+    try:
+        devices.join_cluster(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"error: no cluster: {str(error).splitlines()[0]}")
+    if not devices.is_first():
+        logging.set_verbosity(logging.WARNING)
+        scratch = tempfile.TemporaryDirectory(prefix="lsh-gan-")
+        atexit.register(scratch.cleanup)
+        flags.FLAGS.workdir = scratch.name
 
 
 def _terminate(number: int, frame: Any) -> None:

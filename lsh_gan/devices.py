@@ -10,6 +10,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+_START_SECONDS = 120  # for all processes to be there
+_LOST_SECONDS = 20  # without a sign of life, after which a process counts as lost
+
 
 def on_cpu() -> bool:
     """Whether the default backend is a CPU; asked when a program is traced or called."""
@@ -85,6 +88,27 @@ def pad_rows(array: Any, multiple: int = 1, *, axis: int = 0, fill: int = 0) -> 
         widths = [(0, missing if i == axis else 0) for i in range(array.ndim)]
         array = xp.pad(array, widths, constant_values=fill)
     return split(array, axis=axis)
+
+
+def join_cluster(coordinator: str | None, processes: int | None, process: int | None) -> None:
+    """Makes this process one of several; what is None comes from the cluster's environment.
+
+    Args:
+        coordinator: HOST:PORT of process 0.
+        processes: Their number.
+        process: The number of this one.
+
+    Raises:
+        ValueError: There is no such environment, or the arguments do not fit it.
+        RuntimeError: The others do not answer.
+    """
+    jax.distributed.initialize(
+        coordinator,
+        processes,
+        process,
+        initialization_timeout=_START_SECONDS,
+        heartbeat_timeout_seconds=_LOST_SECONDS,
+    )
 
 
 def process_share(steps: int) -> range:

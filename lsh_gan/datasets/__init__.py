@@ -10,14 +10,16 @@ from lsh_gan.datasets.named import (
     named_file,
 )
 from lsh_gan.datasets.paths import load_images, open_source, pad_to, read_idx_images
-from lsh_gan.datasets.source import Decoding, Source, progress
+from lsh_gan.datasets.source import BATCH, Decoding, Source, cut, progress
 
 __all__ = [
+    "BATCH",
     "NAMED",
     "Decoding",
     "NamedDataset",
     "Package",
     "Source",
+    "cut",
     "find_named",
     "is_named",
     "load_images",

@@ -166,7 +166,7 @@ def evaluate(
     config.reference.num_images = num_images or min(len(real), len(generated))
     checked = settings.resolve(config)
     check_count(checked, real)
-    image_sizes.check_colours("generated", samples.images, real.image_shape)
+    image_sizes.check_colours("generated", samples.images(), real.image_shape)
     reference = load_reference(checked, network, real)
     with tempfile.TemporaryDirectory() as folder:
         scores = reference.fit(checked, network, Path(folder), lambda count: None)

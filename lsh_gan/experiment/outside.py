@@ -12,7 +12,7 @@ from lsh_gan import compression
 from lsh_gan.datasets import Source
 from lsh_gan.experiment.measurement import PACKED_FOLDER
 from lsh_gan.experiment.own_samples import OwnSamples
-from lsh_gan.experiment.reference import Batches, Reference
+from lsh_gan.experiment.reference import Reference
 from lsh_gan.generators import Generator, sampling
 from lsh_gan.results import store, strips
 from lsh_gan.results.labels import TITLES, bits_label
@@ -128,8 +128,4 @@ def reference_images(reference: Reference, indices: np.ndarray) -> np.ndarray:
             first.start + indices,
             truncation_psi=first.truncation_psi,
         )
-    if isinstance(first.images, Batches):
-        return np.concatenate(list(first.images.source.read(first.images.rows[indices])))
-    starts = np.cumsum([0, *map(len, first.images)])
-    parts = np.searchsorted(starts, indices, side="right") - 1
-    return np.stack([first.images[p][i - starts[p]] for p, i in zip(parts, indices, strict=True)])
+    return np.concatenate(list(first.source.read(first.rows[indices])))

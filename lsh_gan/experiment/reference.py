@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from absl import logging
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from lsh_gan import datasets, features, metrics
+from lsh_gan import datasets, devices, features, metrics
 from lsh_gan.datasets import Decoding, Source
 from lsh_gan.experiment import cache, config_checks, evaluators, own_samples
 from lsh_gan.experiment.evaluators import ReferenceFeatures, Score
@@ -26,34 +26,35 @@ from lsh_gan.metrics import LshReference
 HELD = 2**28  # bytes of decoded images that are kept of a set; more are decoded again
 
 
-@dataclasses.dataclass(frozen=True)
-class Batches:
-    """Rows of a source that are decoded whenever they are gone through."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Samples:
+    """Rows of a source; each process goes through its share of them.
+
+    Attributes:
+        source: What the rows are of.
+        rows: Their numbers, rising, int `[n]`.
+        content_hash: Sha256 (hex) over the values.
+        held: The images of this process, in batches, where they fit `HELD`; else None, and they are
+            decoded whenever they are gone through.
+        features: Float32 `[n, d]` of a source of features; None of images.
+    """
 
     source: Source
     rows: np.ndarray
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return self.source.read(self.rows)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Samples:
-    """Images, or features made of images elsewhere.
-
-    Attributes:
-        images: Batches of uint8 `[b, h, w, c]`; None if features are given.
-        features: Float32 `[n, d]`; None if images are given.
-        count: n.
-        content_hash: Sha256 (hex) over the values.
-        taken: What was taken of the path, and what was left out.
-    """
-
-    images: Iterable[np.ndarray] | None
-    features: np.ndarray | None
-    count: int
     content_hash: str
-    taken: str
+    held: list[np.ndarray] | None
+    features: np.ndarray | None
+
+    @property
+    def taken(self) -> str:
+        """What was taken of the path, and what was left out."""
+        return self.source.taken
+
+    def images(self) -> Iterable[np.ndarray] | None:
+        """Batches of the images of this process, uint8 `[b, h, w, c]`; None of features."""
+        if self.features is not None:
+            return None
+        return self.source.read(_share(self.rows)) if self.held is None else self.held
 
     def embed(
         self,
@@ -62,13 +63,27 @@ class Samples:
         batch_size: int | None = None,
         progress: Callable[[int], Any] | None = None,
     ) -> jax.Array:
-        """Returns features, float32 `[n, d]`, on the device; arguments as `features.embed`."""
+        """Returns features, float32 `[n, d]`, on every process; arguments as `features.embed`."""
         if self.features is not None:
             return jnp.asarray(self.features)
-        return features.embed(network, self.images, batch_size=batch_size, progress=progress)
+        if len(share := _share(self.rows)):
+            mine = features.embed(network, self.images(), batch_size=batch_size, progress=progress)
+        else:
+            mine = jnp.zeros((0, network.dim))
+        if jax.process_count() == 1:
+            return mine
+        each = len(devices.process_share(len(datasets.cut(self.rows)))) * datasets.BATCH
+        padded = jnp.pad(mine, ((0, each - len(share)), (0, 0)))
+        return devices.gather_rows(padded)[: len(self)]
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.rows)
+
+
+def _share(rows: np.ndarray) -> np.ndarray:
+    """The rows of this process: whole batches, in order."""
+    steps = devices.process_share(len(datasets.cut(rows)))
+    return rows[steps.start * datasets.BATCH : steps.stop * datasets.BATCH]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -127,6 +142,8 @@ def _embedded(part: Samples, config: Any, network: FeatureNetwork, progress: Cal
         "source": evaluators.feature_source(config, network),
         "images": part.content_hash,
     }
+    if jax.process_count() > 1:  # their cache folders may differ
+        return part.embed(network, batch_size=batch_size, progress=progress)
     name = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:32]
     return cache.cached(
         cache.folder() / f"{name}.features",
@@ -274,17 +291,25 @@ def load_samples(config: Any, source: Source) -> Samples:
 
 
 def _samples(source: Source, rows: np.ndarray) -> Samples:
-    """Goes through the rows, in order, which shows what is damaged; keeps what fits `HELD`."""
+    """Goes through the rows, which shows what is damaged; keeps what fits `HELD`.
+
+    The hash is over those of batches, so that processes share the work.
+    """
     rows = np.sort(rows)
-    shape = (len(rows), *source.shape[1:])
-    held = source.kind == "features" or math.prod(shape) <= HELD
-    digest = hashlib.sha256(f"{source.dtype}{shape}".encode())
-    parts = []
-    for batch in datasets.progress(source.read(rows), len(rows), f"reading {source.path}"):
-        digest.update(batch.tobytes())
-        parts += [batch] if held else []
+    share = rows if source.kind == "features" else _share(rows)
+    keep = source.kind == "features" or math.prod((len(share), *source.shape[1:])) <= HELD
+    digests, parts = [], []
+    for batch in datasets.progress(source.read(share), len(share), f"reading {source.path}"):
+        digests.append(hashlib.sha256(batch.tobytes()).digest())
+        parts += [batch] if keep else []
+    count = len(datasets.cut(rows))
+    if source.kind == "images":
+        missing = len(devices.process_share(count)) - len(digests)
+        own = np.frombuffer(b"".join(digests) + bytes(32 * missing), np.uint8).reshape(-1, 32)
+        digests = list(np.asarray(devices.gather_rows(own))[:count])
+    digest = hashlib.sha256(f"{source.dtype}{(len(rows), *source.shape[1:])}".encode())
+    for part in digests:
+        digest.update(bytes(part))
     if source.kind == "features":
-        images, found = None, np.concatenate(parts)
-    else:
-        images, found = parts if held else Batches(source, rows), None
-    return Samples(images, found, len(rows), digest.hexdigest(), source.taken)
+        return Samples(source, rows, digest.hexdigest(), None, np.concatenate(parts))
+    return Samples(source, rows, digest.hexdigest(), parts if keep else None, None)

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import lsh_gan
+from lsh_gan import devices
 from lsh_gan.compression import CompressionSpec, GeneratorSpec
 from lsh_gan.compression.pipeline import check_corrections
 from lsh_gan.compression.rules import flatten, isolate, log_rules, plan_tensors
@@ -60,7 +61,8 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
         workdir: The work folder; made if missing.
 
     Returns:
-        As `report.write`: one line a measurement that `config` asks for.
+        As `report.write`: one line a measurement that `config` asks for; of several processes on
+        the first alone, which writes the report.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: Bad input, before any heavy work.
@@ -86,6 +88,8 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
                 tell = labels.say if Console().is_jupyter else logging.info
                 tell(f"{done}: {scores}; {labels.duration(seconds)} left")
         measured = [session.finished[task.row_hash] for task in requested]
+        if not devices.is_first():
+            return pd.DataFrame()
         outside.write(workdir, measured, config, setup.generators, setup.samples, setup.reference)
     return report.write(workdir, notes=time_notes(session))
 
@@ -137,7 +141,7 @@ def _tasks(setup: Setup) -> Iterator[Task]:
                 yield make_task(setup, generator, spec, seed, layer=layer)
     for name, source in setup.samples.items():
         samples = load_samples(setup.config, source)
-        image_sizes.check_colours(source.path, samples.images, setup.reference.image_shape)
+        image_sizes.check_colours(source.path, samples.images(), setup.reference.image_shape)
         identity = _shared_identity(setup) | {"samples": samples.content_hash}
         full = GeneratorSpec(weights=CompressionSpec(bits=None))
         yield Task(name, identity, full, 0, samples=samples)
@@ -217,7 +221,7 @@ def _shared_identity(setup: Setup) -> dict[str, Any]:
 def progress_bars() -> Progress:
     """Bars with counts and the time that is left; silent where there is no terminal."""
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
-    silent = not Console().is_terminal
+    silent = not (Console().is_terminal and devices.is_first())
     return Progress(*columns, TimeRemainingColumn(), disable=silent)
 
 
@@ -235,7 +239,8 @@ class Session:
         store.write_config(workdir, setup.config.to_dict())
         self.measured: list[Row] = []
         self.clock = Clock()
-        self.finished = {row["row_hash"]: row for row in store.read(workdir)}
+        rows = devices.from_first(store.read(workdir))
+        self.finished = {row["row_hash"]: row for row in rows}
         self._setup, self._workdir = setup, workdir
         self._scores: dict[str, Callable] | None = None
         self._progress = progress
