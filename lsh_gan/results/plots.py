@@ -1,6 +1,7 @@
 """Plots of a sweep over bit widths: figures alone, no state of pyplot."""
 
 import itertools
+import logging
 import statistics
 import textwrap
 from pathlib import Path
@@ -26,6 +27,7 @@ STYLE = {
     "legend.title_fontsize": "small",
     "axes.prop_cycle": mpl.cycler(color=mpl.color_sequences["petroff10"]),
 }
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # every font of a PDF is a page of log
 LINES = {"precision": "-", "recall": "--"}
 MARKERS = "osD^vP*"
 
@@ -212,24 +214,26 @@ def _legend(figure: Figure, looks: dict[str, dict[str, Any]], title: str) -> Non
 
 
 def _label_widths(figure: Figure, paths: dict[Axes, list[tuple[list[str], np.ndarray, str]]]):
-    """Labels points beside their path, its ends first, where no path and no label is near."""
+    """Labels points beside their path, its ends first, where no path, bar or label is near."""
     figure.draw_without_rendering()  # settles where points lie
+    compass = np.array([(x, y) for x in (1, 0, -1) for y in (1, 0, -1) if x or y])
     for axis, curves in paths.items():
         places = [axis.transData.transform(points) * 72 / figure.dpi for _, points, _ in curves]
-        pairs = [pair for place in places for pair in itertools.pairwise(place)]
-        ink = np.concatenate([np.linspace(*pair, 50) for pair in pairs] or places)
+        lines = [pair for place in places for pair in itertools.pairwise(place)]
+        for bars in (bars for container in axis.containers for bars in container.lines[2]):
+            lines += [axis.transData.transform(s) * 72 / figure.dpi for s in bars.get_segments()]
+        ink = np.concatenate([np.linspace(*ends, 50) for ends in lines] or places)
+        ink = np.column_stack([ink, np.full_like(ink, 1.0)])  # centres and half sizes, 1/72 inch
         labelled = np.empty((0, 2))
-        ink = np.column_stack([ink, np.full_like(ink, 1.5)])  # centres and half sizes, 1/72 inch
         for (labels, points, color), place in zip(curves, places, strict=True):
             last = len(labels) - 1
             for i in sorted(range(last + 1), key=lambda i: (0 < i < last, -i)):
                 if (points[i] == labelled).all(axis=1).any():
                     continue  # full precision, where all curves begin
-                x, y = place[min(i + 1, last)] - place[max(i - 1, 0)]
+                along = place[min(i + 1, last)] - place[max(i - 1, 0)]
                 half = np.array([2.2 * len(labels[i]), 3.2])
-                for turn in (90, -90, 45, -45, 135, -135):
-                    angle = np.arctan2(y, x) + np.radians(turn)
-                    offset = np.array([np.cos(angle), np.sin(angle)]) * (half + 4)
+                for side in sorted(compass, key=lambda side: abs(side @ along) / (side @ side)):
+                    offset = side * (half + 3)
                     gaps = np.abs(ink[:, :2] - place[i] - offset) - ink[:, 2:] - half
                     if (gaps > 0).any(axis=1).all():
                         ink = np.vstack([ink, [*place[i] + offset, *half]])

@@ -96,7 +96,7 @@ def plot(folder: Path, measured: list[Row]) -> Figure | None:
                 if said := image.info.get("Description"):
                     said = f"{short(setting, columns)}, {said}"
                     axis.set_title(said, fontsize=6, loc="left", pad=2)
-        text = f"{name} {label}" if len(names) > 1 else label
+        text = f"{name} {label}" if len(names) > 1 else label.replace("–", "")
         line[0].set_ylabel(text, rotation=0, ha="right", va="center")
     if not described:
         for axis, setting in zip(axes[0], columns, strict=True):
