@@ -50,16 +50,13 @@ def read_onnx(path: Path) -> dict:
         the convolutions.
 
     Raises:
-        ModuleNotFoundError: The package onnx is not installed.
-        ValueError: Not a readable ONNX file.
+        ValueError: Not a readable ONNX file, or the package onnx is not installed.
     """
     try:
         import onnx
         from google.protobuf.message import DecodeError
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            f"{path}: is read with the package onnx: pip install onnx"
-        ) from None
+        raise ValueError(f"{path}: is read with the package onnx: pip install onnx") from None
     try:
         graph = onnx.load(path, load_external_data=False).graph
     except DecodeError as error:
