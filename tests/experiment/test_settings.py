@@ -111,7 +111,7 @@ def test_names_with_commas_are_split():
         ("compression__rules", ("a: skip=maybe",), r"'a: .*' has 'skip=maybe'; expected skip"),
         ("compression__rules", ("a: skip bits=3",), r"rule 'a': skip and bits; expected one or"),
         ("compression__rules", ("a: bits",), r"'a: bits' has 'bits'; expected bits=VALUE"),
-        ("compression__rules", ("a: bits=3 bits=4",), r"'a: .*' gives bits twice"),
+        ("compression__rules", ("a: bits=3 bits=4",), r"'a: .*' has bits twice"),
         ("reference__side", 10_000, r"reference.side = 10000 is not .* 0 to 4096; .* is 4096"),
         ("compression__rules", ("a",), r"'a' is no rule; expected 'PATTERN: skip'"),
         ("compression__rules", ("a: bits=17",), r"^compression.rules: rule 'a': bits = 17"),
