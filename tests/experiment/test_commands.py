@@ -134,7 +134,7 @@ def test_every_field_is_in_the_help_with_its_comment():
 
 def test_compress_writes_the_smallest_width_that_keeps_the_share(tmp_path):
     config = compress.get_config("dcgan")
-    config.search.num_samples, config.search.share = 64, 0.5
+    config.search.num_samples, config.search.share = 64, 0.9
     config.compression.bits = (8, 1)
     config.features.side, config.hash.num_bits, config.hash.num_tables = 32, 2, 4
     output = tmp_path / "small.safetensors"
@@ -143,7 +143,3 @@ def test_compress_writes_the_smallest_width_that_keeps_the_share(tmp_path):
         r"dcgan: 8 bits keep .*%.* by LSH; 1 bits would keep .*; .*, 4.0× smaller", said
     )
     assert generators.load(output).packed_file == output
-    config.search.share = 1.0
-    config.compression.bits = (2, 1)
-    with pytest.raises(ValueError, match=r"dcgan: 2 bits keep .*; expected wider compression.bits"):
-        search.compress(config, tmp_path / "run2", output)
