@@ -34,8 +34,12 @@ def parse_or_exit(arguments: list[str], *, usage: str = "", **options: Any) -> l
     """As `parse`, but what is wrong ends the program with one line, and --help with the fields."""
     if any(re.fullmatch("-h|--?help(short|full)?", argument) for argument in arguments):
         usage = usage or sys.modules["__main__"].__doc__ or ""
-        own = flags.FLAGS.get_key_flags_for_module(arguments[0])
-        lines = [f"  --{flag.name}: {flag.help}" for flag in own]
+        lines = [
+            f"  --{flag.name}: {flag.help}"
+            for module, own in flags.FLAGS.flags_by_module_dict().items()
+            if module == sys.argv[0] or module.startswith("lsh_gan.")
+            for flag in own
+        ]
         fields = shipped.field_help(options.get("source", "configs/default.py"))
         sys.exit(print("\n".join([usage.strip(), "", *lines, fields])))  # noqa: T201
     try:

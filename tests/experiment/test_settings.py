@@ -40,104 +40,104 @@ def test_names_with_commas_are_split():
     assert config.compression.clipping == ("none", "mse")
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("metrics", ("kn",), r"^metrics: metric 'kn' is unknown; did you mean 'knn'"),
-        (
-            "features__name",
-            "efficientnet",
-            r"^features.name: feature network 'efficientnet' is unknown; did you",
-        ),
-        ("compression__clipping", ("msee",), r"^compression.clipping 'msee' is unknown.*'mse'"),
-        ("compression__granularity", ("channel",), r"^compression.granularity 'channel' is unk"),
-        ("compression__scheme", ("afine",), r"^compression.scheme 'afine' is .* 'affine'"),
-        ("compression__bits", (0,), r"bits = 0 is not .* from 1 to 16; the nearest valid .* is 1"),
-        ("compression__bits", (17,), r"bits = 17 is not .*; the nearest valid .* is 16"),
-        ("compression__bits", (4.5,), r"bits = 4.5 is not a whole number"),
-        ("compression__activation_bits", (17,), r"activation_bits = 17 is not a .* 0 to 16"),
-        ("compression__activation_bits", ("",), r"compression.activation_bits is empty"),
-        ("compression__bits", ("a",), r"compression.bits = 'a' is not a whole number"),
-        ("compression__clipping", ("",), r"compression.clipping is empty; expected at least one"),
-        ("compression__full_precision", False, r"compression.bits is empty and compression.full"),
-        ("metrics", ("",), r"metrics is empty; expected at least one entry"),
-        ("metrics", ("knn,knn",), r"metrics: 'knn' is given twice"),
-        ("generators", ("dcgan", "dcgan"), r"generators: 'dcgan' is given twice"),
-        ("seeds", ("",), r"seeds is empty; expected at least one entry"),
-        ("seeds", ("a",), r"seeds = 'a' is not a whole number from 0 to 4294967295"),
-        ("seeds", (1, 1), r"seeds: 1 is given twice"),
-        ("hash__votes", "foo", r"hash.votes = 'foo'; expected a share in \(0, 1\], or None"),
-        ("hash__votes", 2, r"hash.votes = 2; expected a share in \(0, 1\]"),
-        ("hash__votes", None, r"hash.votes = None is for lsh alone; expected a share with lsh_knn"),
-        ("lsh_knn__bucket_rows", 4, r"lsh_knn.bucket_rows = 4; expected a .* from 5 to 1024"),
-        ("lsh_knn__num_tables", 0, r"lsh_knn.num_tables = 0 is not .* 1 to 65535; .* is 1"),
-        ("hash__ceiling_target", 1.5, r"hash.ceiling_target = 1.5; expected it in \(0, 1\)"),
-        ("hash__width", 0.0, r"hash.width = 0.0; expected a positive number"),
-        ("hash__num_directions", -1, r"hash.num_directions = -1; expected a .* from 0 to"),
-        ("hash__num_bits", 99, r"hash.num_bits = 99; expected a .* from 0 to 10 \(or 'auto'\)"),
-        ("compression__activation_bits", (), r"compression.activation_bits is empty"),
-        ("compression__activation_clipping", "msee", r"activation_clipping 'msee' is unknown"),
-        ("compression__num_calibration", 0, r"num_calibration = 0 is not .* from 1 up; .* is 1"),
-        ("search__share", 1.5, r"search.share = 1.5; expected 0 .* to 1"),
-        ("search__share", 0.95, r"compression.clipping = .*; expected one value"),
-        (
-            "hash__family",
-            "afine",
-            r"^hash.family: hash family 'afine' is unknown; did you mean 'affine'",
-        ),
-        ("num_samples", 4, r"^num_samples = 4; k = 3 needs at least 5 images"),
-        ("num_samples", -5, r"^num_samples = -5; k = 3 needs at least 5 images"),
-        ("reference__num_images", -5, r"reference.num_images = -5 is not .* from 0 up; .* is 0"),
-        ("compression__percentile", 0.0, r"^compression.percentile = 0.0 is outside \(0, 100\]"),
-        ("compression__num_stds", 0.0, r"^compression.num_stds = 0.0 is not positive"),
-        ("features__side", 16, r"^features.side of efficientnet_lite0 is 16; expected at least 32"),
-        ("hash__min_count", 4_999, r"^hash.min_count = 4999 is not .* from 1 to 1024; .* is 1024"),
-        ("reference__num_images", 4, r"reference.num_images = 4; k = 3 needs at least 5"),
-        ("batch_size", 0, r"batch_size = 0 is not .* from 1 up; the near.* is 1"),
-        ("k", 0, r"k = 0 is not a whole number from 1 up; the near.* is 1"),
-        ("seeds", (0, 2**32), r"seeds = 4294967296 is not .* 0 to 4294967295; .* is 4294967295"),
-        ("seeds", (-1,), r"seeds = -1 is not a whole number from 0 to .* is 0"),
-        ("reference__seed", 2**32, r"reference.seed = 4294967296 is not .* is 4294967295"),
-        ("search__seed", -1, r"search.seed = -1 is not a whole number from 0 to 4294967295"),
-        ("hash__seed", 2**32, r"hash.seed = 4294967296 is not a whole number from 0 to"),
-        ("keep", 1.5, r"keep = 1.5; expected a share above 0, at most 1"),
-        ("truncation_psi", 1.5, r"truncation_psi = 1.5; expected 0 to 1"),
-        ("truncation_psi", float("nan"), r"truncation_psi = nan; expected 0 to 1"),
-        ("generators", (), r"generators and samples are both empty"),
-        (
-            "compression__rules",
-            ("a: bit=4",),
-            r"'a: bit=4' has no field 'bit'; did you mean 'bits'",
-        ),
-        ("compression__rules", ("a: skip=maybe",), r"'a: .*' has 'skip=maybe'; expected skip"),
-        ("compression__rules", ("a: skip bits=3",), r"rule 'a': skip and bits; expected one or"),
-        ("compression__rules", ("a: bits",), r"'a: bits' has 'bits'; expected bits=VALUE"),
-        ("compression__rules", ("a: bits=3 bits=4",), r"'a: .*' gives bits twice"),
-        ("reference__side", 10_000, r"reference.side = 10000 is not .* 0 to 4096; .* is 4096"),
-        ("compression__rules", ("a",), r"'a' is no rule; expected 'PATTERN: skip'"),
-        ("compression__rules", ("a: bits=17",), r"^compression.rules: rule 'a': bits = 17"),
-        (
-            "compression__rules",
-            ("(: skip",),
-            r"^compression.rules: rule '\('.*unterminated subpattern",
-        ),
-    ],
-)
-def test_bad_values(field, value, message):
-    changes = {"compression__bits": ()} if field == "compression__full_precision" else {}
-    with pytest.raises(ValueError, match=message):
-        resolve(**{field: value, **changes})
+BAD_VALUES = [
+    ("metrics", ("lpips",), r"^metrics: metric 'lpips' is unknown. Valid: fid, kid, knn"),
+    ("features__name", "vgg19", r"^features.name: feature network 'vgg19' is unknown. Valid: eff"),
+    ("features__name", "vgg16", r"defined for 224 only: say --config.features.side=224"),
+    ("metrics", ("kn",), r"^metrics: metric 'kn' is unknown; did you mean 'knn'"),
+    (
+        "features__name",
+        "efficientnet",
+        r"^features.name: feature network 'efficientnet' is unknown; did you",
+    ),
+    ("compression__clipping", ("msee",), r"^compression.clipping 'msee' is unknown.*'mse'"),
+    ("compression__granularity", ("channel",), r"^compression.granularity 'channel' is unk"),
+    ("compression__scheme", ("afine",), r"^compression.scheme 'afine' is .* 'affine'"),
+    ("compression__bits", (0,), r"bits = 0 is not .* from 1 to 16; the nearest valid .* is 1"),
+    ("compression__bits", (17,), r"bits = 17 is not .*; the nearest valid .* is 16"),
+    ("compression__bits", (4.5,), r"bits = 4.5 is not a whole number"),
+    ("compression__activation_bits", (17,), r"activation_bits = 17 is not a .* 0 to 16"),
+    ("compression__activation_bits", ("",), r"compression.activation_bits is empty"),
+    ("compression__bits", ("a",), r"compression.bits = 'a' is not a whole number"),
+    ("compression__clipping", ("",), r"compression.clipping is empty; expected at least one"),
+    ("compression__full_precision", False, r"compression.bits is empty and compression.full"),
+    ("metrics", ("",), r"metrics is empty; expected at least one entry"),
+    ("metrics", ("knn,knn",), r"metrics: 'knn' is given twice"),
+    ("generators", ("dcgan", "dcgan"), r"generators: 'dcgan' is given twice"),
+    ("seeds", ("",), r"seeds is empty; expected at least one entry"),
+    ("seeds", ("a",), r"seeds = 'a' is not a whole number from 0 to 4294967295"),
+    ("seeds", (1, 1), r"seeds: 1 is given twice"),
+    ("hash__votes", "foo", r"hash.votes = 'foo'; expected a share in \(0, 1\], or None"),
+    ("hash__votes", 2, r"hash.votes = 2; expected a share in \(0, 1\]"),
+    ("hash__votes", None, r"hash.votes = None is for lsh alone; expected a share with lsh_knn"),
+    ("lsh_knn__bucket_rows", 4, r"lsh_knn.bucket_rows = 4; expected a .* from 5 to 1024"),
+    ("lsh_knn__num_tables", 0, r"lsh_knn.num_tables = 0 is not .* 1 to 65535; .* is 1"),
+    ("hash__ceiling_target", 1.5, r"hash.ceiling_target = 1.5; expected it in \(0, 1\)"),
+    ("hash__width", 0.0, r"hash.width = 0.0; expected a positive number"),
+    ("hash__num_directions", -1, r"hash.num_directions = -1; expected a .* from 0 to"),
+    ("hash__num_bits", 99, r"hash.num_bits = 99; expected a .* from 0 to 10 \(or 'auto'\)"),
+    ("compression__activation_bits", (), r"compression.activation_bits is empty"),
+    ("compression__activation_clipping", "msee", r"activation_clipping 'msee' is unknown"),
+    ("compression__num_calibration", 0, r"num_calibration = 0 is not .* from 1 up; .* is 1"),
+    ("search__share", 1.5, r"search.share = 1.5; expected 0 .* to 1"),
+    ("search__share", 0.95, r"compression.clipping = .*; expected one value"),
+    (
+        "hash__family",
+        "afine",
+        r"^hash.family: hash family 'afine' is unknown; did you mean 'affine'",
+    ),
+    ("num_samples", 4, r"^num_samples = 4; k = 3 needs at least 5 images"),
+    ("num_samples", -5, r"^num_samples = -5; k = 3 needs at least 5 images"),
+    ("reference__num_images", -5, r"reference.num_images = -5 is not .* from 0 up; .* is 0"),
+    ("compression__percentile", 0.0, r"^compression.percentile = 0.0 is outside \(0, 100\]"),
+    ("compression__num_stds", 0.0, r"^compression.num_stds = 0.0 is not positive"),
+    ("features__side", 16, r"^features.side of efficientnet_lite0 is 16; expected at least 32"),
+    ("hash__min_count", 4_999, r"^hash.min_count = 4999 is not .* from 1 to 1024; .* is 1024"),
+    ("reference__num_images", 4, r"reference.num_images = 4; k = 3 needs at least 5"),
+    ("batch_size", 0, r"batch_size = 0 is not .* from 1 up; the near.* is 1"),
+    ("k", 0, r"k = 0 is not a whole number from 1 up; the near.* is 1"),
+    ("seeds", (0, 2**32), r"seeds = 4294967296 is not .* 0 to 4294967295; .* is 4294967295"),
+    ("seeds", (-1,), r"seeds = -1 is not a whole number from 0 to .* is 0"),
+    ("reference__seed", 2**32, r"reference.seed = 4294967296 is not .* is 4294967295"),
+    ("search__seed", -1, r"search.seed = -1 is not a whole number from 0 to 4294967295"),
+    ("hash__seed", 2**32, r"hash.seed = 4294967296 is not a whole number from 0 to"),
+    ("keep", 1.5, r"keep = 1.5; expected a share above 0, at most 1"),
+    ("truncation_psi", 1.5, r"truncation_psi = 1.5; expected 0 to 1"),
+    ("truncation_psi", float("nan"), r"truncation_psi = nan; expected 0 to 1"),
+    ("generators", (), r"generators and samples are both empty"),
+    (
+        "compression__rules",
+        ("a: bit=4",),
+        r"'a: bit=4' has no field 'bit'; did you mean 'bits'",
+    ),
+    ("compression__rules", ("a: skip=maybe",), r"'a: .*' has 'skip=maybe'; expected skip"),
+    ("compression__rules", ("a: skip bits=3",), r"rule 'a': skip and bits; expected one or"),
+    ("compression__rules", ("a: bits",), r"'a: bits' has 'bits'; expected bits=VALUE"),
+    ("compression__rules", ("a: bits=3 bits=4",), r"'a: .*' has bits twice"),
+    ("reference__side", 10_000, r"reference.side = 10000 is not .* 0 to 4096; .* is 4096"),
+    ("compression__rules", ("a",), r"'a' is no rule; expected 'PATTERN: skip'"),
+    ("compression__rules", ("a: bits=17",), r"^compression.rules: rule 'a': bits = 17"),
+    (
+        "compression__rules",
+        ("(: skip",),
+        r"^compression.rules: rule '\('.*unterminated subpattern",
+    ),
+]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"activation_bits": (8,)}, {"correct_biases": True}, {"reestimate_batch_norms": True}],
-    ids=str,
-)
-def test_one_layer_at_a_time_means_that_no_other_is_changed(change):
-    fields = {f"compression__{name}": value for name, value in change.items()}
-    with pytest.raises(ValueError, match=rf"compression.{next(iter(change))} = .* all layers"):
-        resolve(compression__bits=(4,), compression__layerwise=True, **fields)
+def test_bad_values():
+    for field, value, message in BAD_VALUES:
+        changes = {"compression__bits": ()} if field == "compression__full_precision" else {}
+        with pytest.raises(ValueError, match=message):
+            resolve(**{field: value, **changes})
+
+
+def test_one_layer_at_a_time_means_that_no_other_is_changed():
+    changes = {"activation_bits": (8,), "correct_biases": True, "reestimate_batch_norms": True}
+    for name, value in changes.items():
+        fields = {f"compression__{name}": value, "compression__bits": (4,)}
+        with pytest.raises(ValueError, match=rf"compression.{name} = .* all layers"):
+            resolve(compression__layerwise=True, **fields)
 
 
 @pytest.mark.parametrize("name", ["features", "samples_of"])

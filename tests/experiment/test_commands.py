@@ -1,0 +1,145 @@
+"""The console script: an installed wheel, from any folder."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from configs import compress
+from lsh_gan import generators
+from lsh_gan.experiment import commands, search, shipped
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder with the package of a wheel, as pip installs it."""
+    folder = tmp_path_factory.mktemp("installed")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("lsh_gan", "checkpoints_tools", "configs", "tests", "benchmarks"):
+        ignore = shutil.ignore_patterns("__pycache__", "goldens")
+        shutil.copytree(ROOT / name, source / name, ignore=ignore)
+    for file in [*ROOT.glob("*.py"), *ROOT.glob("*.toml"), *ROOT.glob("*.txt"), ROOT / "README.md"]:
+        shutil.copy(file, source)
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "-w", str(folder), str(source)], check=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def run(installed, *arguments, cwd):
+    """What the entry point of the wheel does; nothing of the checkout can be imported."""
+    program = "from lsh_gan.experiment.commands import main; main()"
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=cwd, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_the_wheel_takes_no_common_name_and_leaves_nothing_out(installed):
+    top = {path.name for path in installed.iterdir()}
+    assert {name for name in top if not name.endswith(".dist-info")} == {
+        "lsh_gan",
+        "checkpoints_tools",
+    }
+    for package in ("lsh_gan", "checkpoints_tools"):
+        ours = {path.relative_to(ROOT) for path in (ROOT / package).rglob("*.py")}
+        assert ours <= {path.relative_to(installed) for path in installed.rglob("*.py")}
+    configs = {path.name for path in (ROOT / "configs").glob("*.py")}
+    assert configs == {path.name for path in (installed / "lsh_gan/shipped/configs").glob("*.py")}
+    assert (installed / "lsh_gan/packaged/dcgan/generator.json").is_file()
+    (entry,) = installed.glob("*.dist-info/entry_points.txt")
+    assert "lsh-gan = lsh_gan.experiment.commands:main" in entry.read_text()
+
+
+def test_an_installed_run_from_another_folder(installed, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from configs import smoke\n\n\ndef get_config():\n    config = smoke.get_config()\n"
+        '    config.generators = ("dcgan",)\n    return config\n'
+    )
+    done = run(installed, "run", "--config=own.py", "--dry_run", "--config.seeds=1,2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "rows: 6 = (3) settings × 2 seeds" in done.stdout
+    done = run(installed, "run", "--config=configs/smok.py", "--dry_run", cwd=tmp_path)
+    assert done.stderr == "error: --config=configs/smok.py: no such file\n"
+    done = run(installed, "run", "--config=configs/search.py", "--config.k=x", cwd=tmp_path)
+    assert done.stderr == "error: k = 'x'; expected a whole number, such as 3\n"
+
+
+def call(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/lsh-gan", *arguments])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    commands.main()
+
+
+def test_lists_and_mistakes(monkeypatch, capsys):
+    call(monkeypatch)
+    assert "compress FILE --keep=95%" in capsys.readouterr().out
+    call(monkeypatch, "list")
+    printed = capsys.readouterr().out
+    for line in ("generators: dcgan, sngan", "data sets: fashion_mnist", "metrics: knn, lsh_knn"):
+        assert line in printed
+    assert "efficientnet_lite0" in printed
+    assert "configs/smoke.py" in printed
+    with pytest.raises(SystemExit, match="command 'compres' is unknown; did you mean 'compress'"):
+        call(monkeypatch, "compres")
+
+
+HELP = {
+    "run": ["--workdir: ", "--config.num_samples=5_000", "m: images a generator and setting"],
+    "compress": ["lsh-gan compress FILE: The smallest width", "--keep: ", "--config.hash.seed=0"],
+    "evaluate": ["REAL GENERATED", "--config.features.name=efficientnet_lite0", "of any d"],
+    "report": ["usage: lsh-gan report", "workdir"],
+    "convert": ["usage: lsh-gan convert", "--part PART", "stylegan2_rosinality"],
+    "inspect": ["usage: lsh-gan inspect", "runs nothing in it"],
+    "verify": ["usage: lsh-gan verify", "--golden GOLDEN"],
+}
+
+
+def test_help_says_the_fields_and_succeeds(monkeypatch, capsys):
+    for command, says in HELP.items():
+        for name in list(flags.FLAGS):
+            if name in ("config", "keep", "output", "workdir", "dry_run"):
+                delattr(flags.FLAGS, name)  # of the command before, which was another process
+        with pytest.raises(SystemExit) as ended:
+            call(monkeypatch, command, "--help")
+        assert not ended.value.code
+        printed = capsys.readouterr().out
+        for text in says:
+            assert text in printed
+
+
+def test_every_field_is_in_the_help_with_its_comment():
+    text = shipped.field_help("configs/default.py")
+    fields = dict(shipped.default_config().iteritems(preserve_field_references=True))
+    names = [name for name, value in fields.items() if not hasattr(value, "items")]
+    names += [
+        f"{part}.{name}" for part, value in fields.items() if part not in names for name in value
+    ]
+    assert [name for name in names if f"--config.{name}=" not in text] == []
+    assert "--config.hash.num_bits=auto\n      Bits a table" in text
+
+
+def test_compress_writes_the_smallest_width_that_keeps_the_share(tmp_path):
+    config = compress.get_config("dcgan")
+    config.search.num_samples, config.search.share = 64, 0.9
+    config.compression.bits = (8, 1)
+    config.features.side, config.hash.num_bits, config.hash.num_tables = 32, 2, 4
+    output = tmp_path / "small.safetensors"
+    said = search.compress(config, tmp_path / "run", output)
+    assert re.match(
+        r"dcgan: 8 bits keep .*%.* by LSH; 1 bits would keep .*; .*, 4.0× smaller", said
+    )
+    assert generators.load(output).packed_file == output
