@@ -10,10 +10,12 @@ from configs import (
     celeba_hq,
     cifar10,
     default,
+    eye_dcgan,
     face_dcgan,
     fashion_mnist,
     ffhq,
     full_precision,
+    galaxies,
     imagenet,
     layers,
     lsun,
@@ -82,7 +84,7 @@ def test_a_file_without_the_function(tmp_path):
 
 def test_every_config_has_the_fields_of_the_default():
     parts = (celeba_hq, cifar10, face_dcgan, ffhq, full_precision, imagenet, layers, lsun, search)
-    for part in (*parts, fashion_mnist, smoke):
+    for part in (*parts, eye_dcgan, fashion_mnist, galaxies, smoke):
         assert command_line.check_fields(part.get_config(), default.get_config()) is None
     for run in train.RUNS:
         assert command_line.check_fields(train.get_config(run), train.get_config()) is None
