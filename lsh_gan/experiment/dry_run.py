@@ -168,7 +168,8 @@ def _size_table(judged: list[Judged]) -> Table:
 
 
 def _is_there(source: str) -> bool:
-    return source in datasets.SHIPPED or (source != "" and Path(source).exists())
+    file = datasets.named_file(source) if datasets.is_named(source) else Path(source)
+    return source != "" and file.exists()
 
 
 def _found(source: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from tiny_generators import TINY
 
-from configs import celeba_hq, cifar10, default, face_dcgan, ffhq, imagenet, lsun, search
+from configs import celeba_hq, cifar10, default, eye_dcgan, face_dcgan, ffhq, imagenet, lsun, search
 from lsh_gan import compression, generators
 from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
 from lsh_gan.experiment import dry_run, sweep
@@ -39,6 +39,7 @@ RECIPES = {
         {"lsun_bedroom": (32.15, 128, 128, 0)},
     ),
     "face_dcgan": (face_dcgan.get_config, {"face_dcgan": (3.58, 64, 100, 0)}),
+    "eye_dcgan": (eye_dcgan.get_config, {"eye_dcgan": (12.92, 128, 100, 8)}),
 }
 
 
@@ -57,7 +58,7 @@ def test_every_recipe_runs_dry_without_its_file(recipe, capsys, monkeypatch, tmp
         assert images == f"{side}×{side}×3"
         assert latent == str(latent_size)
         assert num_classes == str(classes or "–")
-        assert features == ("1280" if name == "face_dcgan" else "4096")
+        assert features == ("1280" if name.endswith("_dcgan") else "4096")
     assert f"m = {config.num_samples:,} images" in printed
     assert f"rows: {15 * len(published)} =" in printed
 
