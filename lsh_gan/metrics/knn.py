@@ -8,8 +8,15 @@ from r to its k-th nearest other point of R:
     density   = mean over g of #{r : ‖g − r‖ <= radius_k'(r)} / k',      k' = 5
     coverage  = share of r with ‖r − g‖ <= radius_k'(r) for at least one g
 
+and on demand
+
+    auth      = share of g whose nearest r has ‖g − r‖ >= radius_1(r)
+    clipped density: balls no larger than their median, at most k' for each g; over that of R itself
+    clipped coverage: rows of G in each ball, at most k'; as the share of good rows that it befits
+
 Precision and recall: Kynkäänniemi et al. 2019, arXiv:1904.06991, section 3. Density and coverage:
-Naeem et al. 2020, arXiv:2002.09797, section 3. By definition, in ten lines: `definitions.knn`.
+Naeem et al. 2020, arXiv:2002.09797, section 3. The others: `PrecisionRecall`. By definition, in ten
+lines: `definitions.knn`.
 
 Products find, float64 decides:
 
@@ -90,6 +97,8 @@ def knn_precision_recall(
     >>> scores = knn_precision_recall(real, real[:250] / 2)  # diversity is lost, quality is kept
     >>> bool(scores.precision > 0.9), bool(scores.recall < 0.5)
     (True, True)
+    >>> knn_precision_recall(real, real[:250], extended=True).auth  # all are copies
+    0.0
 
     Args:
         reference: Features `[n, d]`, floating point: NumPy, JAX, torch, DLPack.
