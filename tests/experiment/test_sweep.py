@@ -245,7 +245,7 @@ def test_an_interrupted_run_says_how_far_it_came(tmp_path, signal_sent, code):
     assert 0 < done < 500
     lines = [line for line in said.splitlines() if " of 500: dcgan, full, seed " in line]
     assert len(lines) in (done, done - 1)  # the last row may end before its line
-    assert re.search(r"sweep.* 1 of 500: .*: KNN \d+±\d+/\d+±\d+ in .* s; .* left$", lines[0])
+    assert re.search(r" 1 of 500: .*: KNN [\d.±]+/[\d.±]+ in .* images/s; .* left$", lines[0])
     last = said.splitlines()[-1]
     assert last.startswith(f"stopped: {done} of 500 measurements are done; run the same command ag")
 
