@@ -194,7 +194,8 @@ def _numpy_dtype(value: Any) -> np.dtype:
         raise FormatError(f"has an array of type {shown(value)}.")
     dtype = np.dtype(_plain_type_string(value.args[0]))
     order: Any = value.state[1] if isinstance(value.state, tuple) else "="
-    if not isinstance(order, str) or order not in ("<", ">", "=", "|"):
+    known = isinstance(order, str) and order in ("<", ">", "=", "|")
+    if not known:
         raise FormatError(f"has an array of byte order {shown(order)}.")
     return dtype.newbyteorder(order)
 
