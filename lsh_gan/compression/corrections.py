@@ -1,8 +1,8 @@
 """Corrections after quantization that need no training, only samples of the generator itself.
 
-Both walk through the layers in the order in which they are called and correct each one given the
-corrections before it, so that a layer is judged on the inputs that it will really have. That takes
-one run over the latents a layer; all runs share one compilation.
+Both correct the layers in the order in which they are called, each one after the corrections before
+it, so that a layer gets the inputs that it will really have. That takes one run over the latents
+for each layer; all runs share one compilation.
 """
 
 from collections.abc import Callable

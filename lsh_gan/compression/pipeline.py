@@ -93,8 +93,8 @@ def pack_generator(
         module: The generator, a Linen module if `spec.needs_latents`.
         variables: Its variables in full precision; activation ranges among them are left out.
         spec: What to do.
-        latents: float32 `[n, latent_size]`, a few hundred, not those that are judged later; needed
-            if `spec.needs_latents`.
+        latents: float32 `[n, latent_size]`, a few hundred, none of them measured later; needed if
+            `spec.needs_latents`.
         labels: Classes that go with them, for a conditional generator.
         channel_axes: As in `pack`.
         metadata: As in `pack`.

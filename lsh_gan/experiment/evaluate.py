@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 import ml_collections
 import numpy as np
 
-from configs import default
 from lsh_gan import datasets, features
 from lsh_gan.datasets import Source
-from lsh_gan.experiment import image_sizes, settings
+from lsh_gan.experiment import image_sizes, settings, shipped
 from lsh_gan.experiment.reference import (
     check_count,
     decoding_of,
@@ -142,7 +141,7 @@ def evaluate(
         >>> result["knn"].n, result["knn"].m
         (20, 20)
     """
-    config = ml_collections.ConfigDict(config) if config else default.get_config()
+    config = ml_collections.ConfigDict(config) if config else shipped.default_config()
     config.metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     config.k = k
     config.features.name, config.features.weights = features, weights

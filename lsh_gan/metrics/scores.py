@@ -48,14 +48,14 @@ class PrecisionRecall(NamedTuple):
 
     Two samples of the same distribution do not score 1. The ceilings are what a sample of the
     reference distribution scores: a second reference sample where there is one, else every row of
-    the reference judged by all the others (leave-one-out). One half judged by the other half would
+    the reference against all the others (leave-one-out). One half against the other half would
     estimate the score at n / 2. The ceiling of recall is that of m rows, or of n where m is larger.
 
     `density` is the mean number of reference balls around a generated sample, over their k, and
     `coverage` the share of reference balls that hold a generated sample. Memberships are bool `[m]`
     and `[n]`, or float32 shares of tables with `votes=None`. `num_bits` is the mean number of
     digits of a code. `load` is the share of a table's addresses that the reference takes: the
-    chance of a false yes of one table. `capped` is the share of rows beyond the cap of a bucket.
+    chance of a false hit of one table. `capped` is the share of rows beyond the cap of a bucket.
     `auth` is the share of generated samples that are authentic: not nearer to their nearest row of
     the reference than that row is to its own nearest other one (Alaa et al. 2022,
     arXiv:2102.08921); 1 - auth is memorised. `clipped_density` and `clipped_coverage` fall in
@@ -100,7 +100,7 @@ class PrecisionRecall(NamedTuple):
         two standard errors; or, in place of the latter, more than half of the samples are crowded.
         Without ceilings they are taken for 1.
         """
-        if self.recall is None:
+        if self.recall is None or self.recall_stderr is None:
             return False
         above, below = self.precision_ceiling or 1, (self.recall_ceiling or 1) / 2
         return self.recall + 2 * self.recall_stderr < below and (
@@ -194,10 +194,10 @@ def aggregate_votes(hits: jax.Array, *, tables: int, votes: float | None) -> Sum
     count = group_count(tables)
     with jax.enable_x64(True):
 
-        def member(yes, size):
+        def member(num_hits, size):
             if votes is None:
-                return yes / size
-            return yes >= jnp.maximum(1, jnp.ceil(votes * size - 1e-9))
+                return num_hits / size
+            return num_hits >= jnp.maximum(1, jnp.ceil(votes * size - 1e-9))
 
         membership = member(hits.sum(axis=0), tables)
         total = jnp.sum(membership, dtype=jnp.float64)
@@ -223,7 +223,7 @@ def ceilings(reference: Array, second: Array | None, m: int, left_out: Any, comp
         return precision, precision
     rows = subset(len(sample), min(m, n))
     _, recalled, sample_left_out = compare(sample[rows])
-    if second is None:  # a row of the sample covers itself, and is judged by the others
+    if second is None:  # a row of the sample covers itself: it is compared with the others
         recalled = recalled.at[rows].set(sample_left_out)
     return precision, (jnp.sum(recalled), n)
 

@@ -178,8 +178,9 @@ def _numpy_dtype(value: Any) -> np.dtype:
     if not isinstance(value, Standin) or value.name != "numpy.dtype":
         raise FormatError(f"has an array of type {shown(value)}.")
     dtype = np.dtype(_plain_type_string(value.args[0]))
-    order = value.state[1] if isinstance(value.state, tuple) else "="
-    if not isinstance(order, str) or order not in ("<", ">", "=", "|"):
+    order: Any = value.state[1] if isinstance(value.state, tuple) else "="
+    known = isinstance(order, str) and order in ("<", ">", "=", "|")
+    if not known:
         raise FormatError(f"has an array of byte order {shown(order)}.")
     return dtype.newbyteorder(order)
 
@@ -191,7 +192,7 @@ def _plain_type_string(text: Any) -> str:
     return text
 
 
-def array_from_bytes(data: Any, dtype: np.dtype, shape: tuple, order: str) -> np.ndarray:
+def array_from_bytes(data: Any, dtype: np.dtype, shape: tuple, order: Any) -> np.ndarray:
     """An array in native byte order over `data`; the sizes must agree."""
     data = data.encode("latin-1") if isinstance(data, str) else data
     if not isinstance(data, bytes | bytearray | memoryview):
@@ -221,7 +222,8 @@ def set_array_state(array: np.ndarray, state: Any) -> None:
     """
     _, shape, dtype, fortran_order, data = state
     values = array_from_bytes(data, _numpy_dtype(dtype), shape, "F" if fortran_order else "C")
-    array.__setstate__((1, values.shape, values.dtype, False, values.tobytes()))
+    fill: Any = array.__setstate__  # typed for the booleans of NumPy alone
+    fill((1, values.shape, values.dtype, False, values.tobytes()))
 
 
 def _encode(text: Any, encoding: Any) -> bytes:

@@ -216,6 +216,12 @@ def test_thresholds_of_special_tensors(clipping):
         np.testing.assert_array_equal(_threshold(np.zeros((1, 64, 2)), clipping, bits=bits), 0)
 
 
+@pytest.mark.parametrize("clipping", ["std", "aciq_laplace"])
+def test_a_threshold_beyond_the_tensor_is_capped(clipping):
+    even = np.linspace(-1, 1, 64).reshape(1, 64, 1)  # 3 standard deviations are 1.75
+    np.testing.assert_array_equal(_threshold(even, clipping, bits=8), 1)
+
+
 @pytest.mark.parametrize("clipping", METHODS)
 def test_thresholds_never_exceed_the_tensor_and_follow_its_scale(clipping):
     x = _tensor()
