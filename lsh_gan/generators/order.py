@@ -16,6 +16,8 @@ def network_order(family: str, options: dict[str, Any]) -> list[str]:
         ValueError: As `build`.
     """
     module = build(family, options)
+    if hasattr(module, "unroll"):  # a scan sorts what is in it
+        module = module.clone(unroll=True)
     paths: list[str] = []
 
     def init(key, z):

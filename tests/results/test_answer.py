@@ -67,6 +67,7 @@ def line(bits, precision, recall, *, metric="knn", size=None, stderr=0.01, setti
         f"{metric}_precision": 0.7 * precision, f"{metric}_precision_ceiling": 0.8,
         f"{metric}_precision_stderr": 0.01, f"{metric}_precision_kept": precision,
         f"{metric}_precision_kept_stderr": stderr, f"{metric}_recall": 0.5 * recall,
+        f"{metric}_recall_stderr": 0.01, f"{metric}_recall_ceiling": 0.8,
         f"{metric}_recall_kept": recall, f"{metric}_recall_kept_stderr": stderr, **fields,
     }  # fmt: skip
 
@@ -123,7 +124,7 @@ def test_answers_where_there_is_none():
         (line(2, 1.3, 0.05), "!"),  # .91, ceiling .8
         (line(2, 1.1, 0.05), ""),  # .77
         (line(2, 1.3, 0.99), ""),
-        (line(2, 1.3, 0.7), ""),  # recall above half of its ceiling
+        (line(2, 1.3, 0.9), ""),  # recall .45, above half of its ceiling
         (line("full", 1, 1), ""),
         (line(2, 1.3, 0.05, knn_precision_ceiling=None), ""),
     ],
