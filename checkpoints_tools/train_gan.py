@@ -1,7 +1,8 @@
-r"""Trains the packaged generators on Fashion-MNIST, 32×32, on a CPU.
+r"""Trains small generators of 32×32 images on a CPU, with classes or without.
 
-    python -m checkpoints_tools.train_gan --config=configs/train.py:dcgan \
-        --workdir=training/dcgan --output=training/dcgan/generator
+    python -m checkpoints_tools.fetch mnist
+    python -m checkpoints_tools.train_gan --config=configs/train.py:dcgan_mnist \
+        --workdir=training/dcgan_mnist --output=training/dcgan_mnist/generator
 
 Hinge loss (Lim & Ye 2017), spectrally normalised discriminator, Adam, exponential moving average of
 the generator. Every step is a function of (seed, step), and the work folder is checkpointed: an
