@@ -1,7 +1,8 @@
-r"""Trains the packaged generators on Fashion-MNIST, 32×32, on a CPU.
+r"""Trains small generators of 32×32 images on a CPU, with classes or without.
 
-    python -m checkpoints_tools.train_gan --config=configs/train.py:dcgan \
-        --workdir=training/dcgan --output=training/dcgan/generator
+    python -m checkpoints_tools.fetch mnist
+    python -m checkpoints_tools.train_gan --config=configs/train.py:dcgan_mnist \
+        --workdir=training/dcgan_mnist --output=checkpoints/dcgan_mnist
 
 Hinge loss (Lim & Ye 2017), spectrally normalised discriminator, Adam, exponential moving average of
 the generator. Every step is a function of (seed, step), and the work folder is checkpointed: an
@@ -332,11 +333,17 @@ def export(config: ml_collections.ConfigDict, variables: dict, workdir: Path, ou
         "family": config.generator,
         "options": options,
         "source": f"trained by checkpoints_tools/train_gan.py on {config.images}",
+        "licence_of_images": _licence(config.images),
         "training": json.loads(config.to_json()),
         "versions": {"jax": jax.__version__},
     }
     checkpoints.save(output, metadata, variables)
     shutil.copy(workdir / "curve.csv", output / "curve.csv")
+
+
+def _licence(images: str) -> str | None:
+    """Of a named data set; of other files it is unknown."""
+    return datasets.find_named(images).licence if datasets.is_named(images) else None
 
 
 def main(arguments: list[str]) -> None:

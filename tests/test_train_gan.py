@@ -1,7 +1,5 @@
 """Training resumes with the same numbers, and its export loads as a generator."""
 
-import gzip
-import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -12,18 +10,33 @@ import pytest
 
 from checkpoints_tools import train_gan
 from configs import train as train_config
-from lsh_gan import generators
+from lsh_gan import datasets, generators
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    images = np.random.default_rng(0).integers(0, 256, (32, 28, 28), np.uint8)
-    file = tmp_path_factory.mktemp("images") / "images.gz"
-    file.write_bytes(gzip.compress(struct.pack(">4I", 0x803, 32, 28, 28) + images.tobytes()))
+    """A conditional generator of images in colour."""
+    dataset = datasets.NamedDataset(
+        "tiny", "", datasets.Package("npm", "tiny", "0", ""), ("a", "b")
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setitem(datasets.NAMED, "tiny", dataset)
+        dataset.cached_file().parent.mkdir(parents=True)
+        images = np.random.default_rng(0).integers(0, 256, (32, 28, 28, 3), np.uint8)
+        np.savez(dataset.cached_file(), train_images=images, train_labels=np.arange(32) % 2)
+        yield tiny_config("tiny:train", image_channels=3, num_classes=2)
+
+
+def tiny_config(images, **options):
     config = train_config.get_config("dcgan")
-    config.images = str(file)
+    config.images = str(images)
+    config.options.update(channels=(8, 4, 4), **options)
+    config.discriminator_options.channels = (4, 4, 4)
+    config.flip = True
+    config.translate = 2
     config.batch_size = 8
     config.steps = 4
     config.checkpoint_every = 2
@@ -42,7 +55,7 @@ def trained(config, tmp_path_factory):
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(config, trained, tmp_path):
     workdir, variables = trained
     trainer = train_gan.Trainer(config)
-    images, labels = train_gan.load_training_images(config, 0)
+    images, labels = train_gan.load_training_images(config, 2)
     state = trainer.init()
     for _ in range(2):
         state, _ = trainer.step(state, images, labels)
@@ -59,7 +72,8 @@ def test_export_loads(config, trained, tmp_path):
     workdir, variables = trained
     train_gan.export(config, variables, workdir, tmp_path / "generator")
     loaded = generators.load(tmp_path / "generator")
-    assert loaded.resolution == 32
+    assert loaded.image_shape == (32, 32, 3)
+    assert loaded.num_classes == 2
     assert loaded.provenance["training"]["steps"] == 4
     assert (tmp_path / "generator" / "curve.csv").exists()
     for ours, theirs in zip(
@@ -74,7 +88,7 @@ def test_a_run_begins_with_the_networks_of_another(config, trained):
     follower.first_generator = follower.first_discriminator = str(workdir)
     state = train_gan.Trainer(follower).init()
     trainer = train_gan.Trainer(config)
-    last, (images, labels) = trainer.init(), train_gan.load_training_images(config, 0)
+    last, (images, labels) = trainer.init(), train_gan.load_training_images(config, 2)
     for _ in range(config.steps):
         last, _ = trainer.step(last, images, labels)
     assert int(state.step) == 0
@@ -88,6 +102,38 @@ def test_a_run_to_begin_with_is_missing(config, tmp_path):
     follower.first_generator = str(tmp_path / "gone")
     with pytest.raises(FileNotFoundError, match="gone: no checkpoints of a finished run"):
         train_gan.Trainer(follower).init()
+
+
+def test_unconditional_and_grey(tmp_path):
+    images = np.zeros((16, 28, 28), np.uint8)
+    np.save(tmp_path / "a.npy", images)
+    config = tiny_config(tmp_path / "a.npy")
+    trainer = train_gan.Trainer(config)
+    images, labels = train_gan.load_training_images(config, 0)
+    assert images.shape == (16, 32, 32, 1)
+    assert labels is None
+    state = jax.eval_shape(trainer.init)
+    after, _ = jax.eval_shape(trainer.step, state, images, None)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    with pytest.raises(ValueError, match=r"a\.npy: has 0 classes; the generator has 3"):
+        train_gan.load_training_images(config, 3)
+
+
+def test_images_move_as_a_whole_and_black_moves_in():
+    images = jax.random.uniform(jax.random.key(0), (40, 6, 6, 1))
+    moved = np.asarray(train_gan.translate(images, jax.random.key(1), 1))
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-1)
+    moves = set()
+    for image, whole in zip(moved, padded, strict=True):
+        fits = [
+            (y, x)
+            for y in range(3)
+            for x in range(3)
+            if (whole[y : y + 6, x : x + 6] == image).all()
+        ]
+        assert len(fits) == 1
+        moves |= set(fits)
+    assert len(moves) == 9
 
 
 @pytest.mark.parametrize("name", train_gan.DISCRIMINATORS)

@@ -100,12 +100,12 @@ NAMED = {
 
 
 def find_named(name: str) -> NamedDataset:
-    """The data set of a name.
+    """The data set of a name, with `:train` or without.
 
     Raises:
         ValueError: There is none; the message lists all.
     """
-    return choose("data set", name, NAMED)
+    return choose("data set", name.removesuffix(TRAIN), NAMED)
 
 
 def is_named(path: str) -> bool:
@@ -118,7 +118,7 @@ def named_file(path: str) -> Path:
 
     It may not be there, see `load_named`.
     """
-    dataset = find_named(path.removesuffix(TRAIN))
+    dataset = find_named(path)
     shipped = PACKAGED / dataset.name / "images.npz"
     is_shipped = not path.endswith(TRAIN) and shipped.is_file()
     return shipped if is_shipped else dataset.cached_file()
