@@ -108,7 +108,7 @@ def _evaluate() -> None:
     result = evaluate(
         real,
         generated,
-        metrics=tuple(",".join(config.metrics).split(",")),
+        metrics=config.metrics,
         features=config.features.name,
         features_side=config.features.side,
         weights=config.features.weights,

@@ -141,7 +141,7 @@ def test_lists():
 )
 def test_a_run_ends_with_one_line(arguments, message, tmp_path):
     (tmp_path / "own.py").write_text("k = 3\n")
-    command = [sys.executable, ROOT / "main.py", "--config=configs/smoke.py"]
+    command = [sys.executable, ROOT / "main.py"]
     result = subprocess.run(
         [*command, "--workdir=/dev/null/x", *arguments],
         cwd=tmp_path, capture_output=True, text=True,

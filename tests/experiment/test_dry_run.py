@@ -19,7 +19,6 @@ from lsh_gan.experiment import dry_run, sweep
 # spectral norms' vectors; Brock 70.4 M. The others are counted from the published layer widths.
 RECIPES = {
     "ffhq1024": (lambda: ffhq.get_config("1024"), {"ffhq1024": (30.37, 1024, 512, 0)}),
-    "ffhq256": (lambda: ffhq.get_config("256"), {"ffhq256": (24.77, 256, 512, 0)}),
     "imagenet128": (
         imagenet.get_config,
         {"biggan128": (70.43, 128, 120, 1000), "biggan_deep128": (50.24, 128, 128, 1000)},
@@ -141,8 +140,7 @@ SPECS = [
 ]
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=lambda s: f"{s.bits} {s.granularity} {s.scheme}")
-def test_sizes_are_those_of_the_file(spec, tmp_path):
+def test_sizes_are_those_of_the_file(tmp_path):
     options = {"latent_size": 8, "channels": [16, 8, 8]}
     generator = generators.abstract("tiny", "dcgan", options)
     rng = np.random.default_rng(0)
@@ -150,9 +148,10 @@ def test_sizes_are_those_of_the_file(spec, tmp_path):
         lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), generator.params
     )
     metadata = {"name": "tiny", "family": "dcgan", "options": options}
-    packed = compression.pack(params, spec, metadata=metadata)
-    written = compression.save_packed(tmp_path / "tiny.packed", packed)
-    assert dry_run.packed_size(generator, GeneratorSpec(weights=spec)) == written
+    for spec in SPECS:
+        packed = compression.pack(params, spec, metadata=metadata)
+        written = compression.save_packed(tmp_path / "tiny.packed", packed)
+        assert dry_run.packed_size(generator, GeneratorSpec(weights=spec)) == written
 
 
 def test_sizes_of_pruned_weights_count_their_zero_points(tmp_path):
@@ -167,7 +166,7 @@ def test_sizes_of_pruned_weights_count_their_zero_points(tmp_path):
     assert dry_run.packed_size(generator, spec) == written
 
 
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", ["dcgan", "biggan", "stylegan2", "fastgan"])
 def test_sizes_count_activation_ranges(family, tmp_path):
     generator = generators.abstract("tiny", family, TINY[family])
     z = jnp.ones((2, generator.latent_size))
