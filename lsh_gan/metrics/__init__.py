@@ -14,6 +14,7 @@ from lsh_gan.metrics.lsh import (
     lsh_precision_recall,
     lsh_precision_recall_curve,
     lsh_score,
+    lsh_score_streams,
     merge,
     save,
 )
@@ -31,5 +32,5 @@ __all__ = [
     "PrecisionRecallCurve", "Sketch", "build", "file_hash", "fit_hash", "frechet_distance", "kid",
     "knn_fit", "knn_precision_recall", "knn_score", "load", "lsh_fit", "lsh_knn_fit",
     "lsh_knn_precision_recall", "lsh_knn_score", "lsh_precision_recall",
-    "lsh_precision_recall_curve", "lsh_score", "merge", "save",
+    "lsh_precision_recall_curve", "lsh_score", "lsh_score_streams", "merge", "save",
 ]  # fmt: skip

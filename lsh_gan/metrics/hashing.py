@@ -217,19 +217,26 @@ def addresses(buckets: jax.Array, bits: int) -> jax.Array:
     return (buckets >> np.uint32(32 - bits)).astype(jnp.int32)
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _count(addresses: jax.Array, bits: int) -> jax.Array:
-    def run(addresses):
-        tables = jnp.zeros((len(addresses), 2**bits), jnp.int32)
-        return tables.at[jnp.arange(len(addresses))[:, None], addresses].add(1, mode="drop")
+@functools.partial(jax.jit, donate_argnums=1)
+def _count(addresses: jax.Array, counts: jax.Array) -> jax.Array:
+    def run(addresses, counts):
+        # What was counted before is added once, by the first device.
+        counts = jnp.where(lax.axis_index("data") == 0, counts, 0) if shared else counts
+        return counts.at[jnp.arange(len(addresses))[:, None], addresses].add(1, mode="drop")
 
-    join, rows = functools.partial(lax.psum, axis_name="data"), P(None, "data")
-    return devices.share(run, addresses, in_specs=rows, out_specs=P(), join=join)
+    shared = devices.count() > 1
+    join, specs = functools.partial(lax.psum, axis_name="data"), (P(None, "data"), P())
+    return devices.share(run, addresses, counts, in_specs=specs, out_specs=P(), join=join)
 
 
-def count(addresses: jax.Array, bits: int) -> jax.Array:
-    """Rows at each address of each table, int32 `[t, 2^bits]`, of addresses `[t, n]`."""
-    return _count(devices.pad_rows(addresses, axis=1, fill=2**bits), bits)
+def count(addresses: jax.Array, bits: int, counts: jax.Array | None = None) -> jax.Array:
+    """Rows at each address of each table, int32 `[t, 2^bits]`, of addresses `[t, n]`.
+
+    They are added to `counts`, whose buffer is then the result's.
+    """
+    if counts is None:
+        counts = devices.replicate(jnp.zeros((len(addresses), 2**bits), jnp.int32))
+    return _count(devices.pad_rows(addresses, axis=1, fill=2**bits), counts)
 
 
 def fit_num_bits(

@@ -20,6 +20,7 @@ import itertools
 import json
 import os
 import warnings
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -190,6 +191,61 @@ def lsh_score(
     return scores if recall else scores._replace(recall_ceiling=None)
 
 
+def lsh_score_streams(
+    hasher: Hasher,
+    reference: Callable[[], Iterable[Any]],
+    generated: Callable[[], Iterable[Any]],
+    *,
+    min_count: int = 1,
+    votes: float | None = 0.5,
+) -> PrecisionRecall:
+    """Scores sets that are larger than memory, going through each of them twice.
+
+    The first time counts, the second votes: what is held is the counts of both, one batch, and 8
+    bytes a row. Ceilings are leave-one-out. Equal to `lsh_precision_recall` under the same hash.
+
+    Args:
+        hasher: From `fit_hash` on a sample of the reference, with `rows` its whole size and
+            `table_bytes` what counts may take.
+        reference: Makes an iterable of batches of features `[*, d]`, whenever it is called.
+        generated: Likewise.
+        min_count: As `lsh_precision_recall`.
+        votes: Likewise.
+
+    Raises:
+        TypeError, ValueError: As `build`.
+
+    Examples:
+        >>> rng = np.random.default_rng(0)
+        >>> r, g = rng.normal(size=(2, 500, 8)).astype(np.float32)
+        >>> hasher = fit_hash(jax.random.key(0), r)
+        >>> scores = lsh_score_streams(hasher, lambda: np.split(r, 5), lambda: np.split(g, 5))
+        >>> scores.n, scores.m
+        (500, 500)
+    """
+    inputs.check_options(min_count=min_count, votes=votes)
+    tables = hasher.spec.num_tables
+    of_r, of_g = (
+        build(hasher, stream(), keep_addresses=False) for stream in (reference, generated)
+    )
+
+    def join(counts: jax.Array, stream: Callable, own: int = 0) -> Any:
+        parts = batches(stream(), "features", dim=len(hasher.origin))
+        found = (_addresses(hasher, hashing.encode(hasher, batch)) for batch in parts)
+        hits = [count_votes(counts, part, min_count, own).astype(jnp.int16) for part in found]
+        hits = jnp.concatenate(hits, axis=1).astype(jnp.int32)
+        return aggregate_votes(hits, tables=tables, votes=votes)
+
+    precise, recalled = join(of_r.counts, generated), join(of_g.counts, reference)
+    left_out = join(of_r.counts, reference, 1).total, of_r.rows
+    some = of_r.counts[:, :_LOOKED_AT]
+    return result(
+        precise, recalled, (left_out, left_out), membership=False, rows=(of_r.rows, of_g.rows),
+        extra={"load": (jnp.sum(some > 0), some.size)}, num_bits=hasher.num_bits,
+        num_tables=tables, family=hasher.spec.family, radius_bins=hasher.spec.radius_bins,
+    )  # fmt: skip
+
+
 def count_votes(counts: jax.Array, addresses: jax.Array, least: Any, own: Any = 0) -> jax.Array:
     """Tables that say yes to each row, by group of tables, int32 `[8, n]`; rows on all devices.
 
@@ -255,6 +311,7 @@ def fit_hash(
     min_count: int = 1,
     votes: float | None = 0.5,
     source: str = "",
+    table_bytes: int | None = None,
 ) -> Hasher:
     """Fits a hash on a sample of the reference; its `num_bits` says what 'auto' found.
 
@@ -268,6 +325,8 @@ def fit_hash(
         votes: Likewise.
         source: Where the features come from: network, preprocessing, version. Sketches of
             different sources do not mix.
+        table_bytes: What the counts of a set may take, whatever its size: smaller tables, and a
+            higher `load`. None takes 16 addresses a row.
 
     Raises:
         TypeError, ValueError: As `lsh_precision_recall`.
@@ -276,7 +335,11 @@ def fit_hash(
     inputs.check_options(**options)
     options |= {"least": min_count + 2, "rows": rows or 1}
     hasher, codes = fit_and_encode(key, sample, spec or HashSpec(), source, **options)
-    return _sized(hasher, max(rows or 0, codes.digits.shape[1]))
+    rows = max(rows or 0, codes.digits.shape[1])
+    if table_bytes is None:
+        return _sized(hasher, rows)
+    most = int(np.log2(table_bytes / (4 * hasher.spec.num_tables)))
+    return hasher._replace(address_bits=min(hashing.address_bits(rows), most))
 
 
 def build(hasher: Hasher, features: Float[Any, "n d"], *, keep_addresses: bool = True) -> Sketch:
@@ -288,13 +351,13 @@ def build(hasher: Hasher, features: Float[Any, "n d"], *, keep_addresses: bool =
         TypeError: Features that are not floating-point arrays.
         ValueError: NaN, Inf, or a d other than the hasher's.
     """
-
-    def sketch(batch: Any) -> Sketch:
-        found = _sketch(hasher, _addresses(hasher, hashing.encode(hasher, batch)))
-        return found if keep_addresses else found._replace(addresses=None)
-
-    parts = batches(features, "features", dim=len(hasher.origin))
-    return functools.reduce(merge, map(sketch, parts))
+    counts = jnp.zeros((hasher.spec.num_tables, 2**hasher.address_bits), jnp.int32)
+    counts, kept, rows = devices.replicate(counts), [], 0
+    for batch in batches(features, "features", dim=len(hasher.origin)):
+        found = _addresses(hasher, hashing.encode(hasher, batch))
+        counts, rows = hashing.count(found, hasher.address_bits, counts), rows + found.shape[1]
+        kept += [found] if keep_addresses else []
+    return Sketch(hasher, counts, jnp.concatenate(kept, axis=1) if kept else None, rows)
 
 
 def merge(first: Sketch, *others: Sketch) -> Sketch:

@@ -54,7 +54,7 @@ def kernels(width):
         "encode": (functools.partial(hashing._encode, bits=3), hash_arrays, array(1024, D)),
         "buckets": (functools.partial(hashing._buckets, spec=SPEC), codes, integers(6)),
         "bits": (functools.partial(hashing._fit_num_bits, spec=SPEC, needed=3), codes, one, one),
-        "count": (hashing._count, integers(6, n), 12),
+        "count": (hashing._count, integers(6, n), integers(6, 2**12)),
         "look up": (lsh._count_votes, integers(6, 2**12), integers(6, n), integers(n), one),
         "crowding": (lsh._count_crowded, *(integers(6, 2**12),) * 2, integers(6, n), one),
         "curve": (lsh._count_ratios, *(integers(6, 2**12),) * 2, integers(6, n), array(), array(9)),

@@ -16,6 +16,7 @@ from lsh_gan.metrics import (
     load,
     lsh_fit,
     lsh_score,
+    lsh_score_streams,
     merge,
     save,
 )
@@ -145,3 +146,20 @@ def test_files_that_are_refused(tmp_path, hasher):
 def test_tables_that_do_not_fit():
     with pytest.raises(ValueError, match=r"num_tables = 400: .*2\^34.* take 27487790694400 b"):
         fit_hash(KEY, draw(N, D), HashSpec(num_tables=400, num_bits=1), rows=10**9)
+
+
+def test_streams_score_as_sets_do():
+    r, g = draw(3_001, D), 1.2 * draw(2_500, D, 1)
+    hasher = fit_hash(KEY, r, SPEC)
+    fitted = LshReference(build(hasher, r))
+    streams = (lambda: np.array_split(r, 7)), (lambda: np.array_split(g, 3))
+    whole, parts = lsh_score(fitted, g), lsh_score_streams(hasher, *streams)
+    for field in ("precision", "recall", "precision_stderr", "recall_stderr", "load", "n", "m"):
+        assert getattr(parts, field) == pytest.approx(getattr(whole, field), rel=1e-12), field
+    assert parts.precision_ceiling == whole.precision_ceiling
+
+
+def test_tables_of_a_given_size():
+    small = fit_hash(KEY, draw(N, D), SPEC, rows=10**9, table_bytes=2**22)
+    assert 4 * SPEC.num_tables * 2**small.address_bits <= 2**22
+    assert build(small, draw(N, D)).counts.nbytes <= 2**22
