@@ -1,5 +1,6 @@
 """Packed trees: exact bit counts, exact round trips, and files that are refused."""
 
+import importlib
 import json
 import os
 
@@ -8,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-import safetensors.torch
 
 from lsh_gan.compression import (
     CompressionSpec,
@@ -99,16 +99,19 @@ def test_declared_channel_axes_metadata_and_empty_subtrees_survive(tmp_path):
     assert unpack(loaded)["batch_stats"] == {}
 
 
-def test_torch_reads_the_file_by_the_names_that_are_documented(saved):
-    tensors = safetensors.torch.load_file(saved)
+@pytest.mark.parametrize("reader", ["numpy", "torch"])
+def test_others_read_the_file_by_the_names_that_are_documented(saved, reader):
+    pytest.importorskip(reader)
+    read = importlib.import_module(f"safetensors.{reader}").load_file
+    tensors = {name: np.asarray(tensor) for name, tensor in read(saved).items()}
     name = "params/project/kernel"
     names = [name, f"{name}.scale", f"{name}.zero_point", "params/project/bias"]
     assert sorted(names) == sorted(n for n in tensors if "project" in n)
     codes, zeros = (
-        unpack_codes(tensors[n].numpy(), count, 4).astype(np.float32)
+        unpack_codes(tensors[n], count, 4).astype(np.float32)
         for n, count in ((name, 6 * 20), (f"{name}.zero_point", 20))
     )
-    values = (codes.reshape(6, 20) - zeros) * tensors[f"{name}.scale"].numpy()[0]
+    values = (codes.reshape(6, 20) - zeros) * tensors[f"{name}.scale"][0]
     expected = unpack(load_packed(saved))["params"]["project"]["kernel"]
     np.testing.assert_allclose(values, expected, rtol=1e-6)
     assert tensors["params/project/bias"].tolist() == list(range(20))
