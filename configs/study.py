@@ -1,0 +1,42 @@
+"""The study: one of its data sets, with all of its generators: `--config=configs/study.py:NAME`.
+
+| name | generators | reference |
+|---|---|---|
+| `fashion_mnist` | `dcgan`, `sngan` | held-out images |
+| `mnist` | `dcgan_mnist` | held-out images |
+| `faces` | `checkpoints/face_dcgan` (see `configs/face_dcgan.py`) | own samples |
+| `eyes` | `checkpoints/eye_dcgan` (see `configs/eye_dcgan.py`) | own samples |
+| `galaxies` | `checkpoints/galaxies` (see `configs/galaxies.py`), a diffusion model | own samples |
+
+Full precision, and 8 to 2 bits of each of four clipping methods, three seeds: 87 rows a generator.
+`python -m benchmarks.study` runs all and draws the verdicts of docs/study.md.
+"""
+
+import ml_collections
+
+from configs import default
+from lsh_gan.errors import choose
+
+GENERATORS = {
+    "fashion_mnist": ("dcgan", "sngan"),
+    "mnist": ("dcgan_mnist",),
+    "faces": ("checkpoints/face_dcgan",),
+    "eyes": ("checkpoints/eye_dcgan",),
+    "galaxies": ("checkpoints/galaxies",),
+}
+OWN_SAMPLES = ("faces", "eyes", "galaxies")  # there are no real images to hold out
+
+
+def get_config(name: str = "fashion_mnist") -> ml_collections.ConfigDict:
+    """Returns the configuration of a data set."""
+    config = default.get_config()
+    config.generators = choose("data set", name, GENERATORS)
+    config.compression.clipping = ("none", "mse", "aciq_gauss", "percentile")
+    config.seeds = (0, 1, 2)
+    config.metrics = ("knn", "lsh_knn", "lsh", "kid", "fid")
+    if name in OWN_SAMPLES:
+        config.reference.samples_of = config.generators[0]
+        config.reference.seed = 1_000
+    else:
+        config.reference.images = name
+    return config
