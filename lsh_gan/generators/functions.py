@@ -78,10 +78,10 @@ def wrap(
         The function, and its parameters: float32 arrays, and None for what is no floating array.
     """
     if callable(latent):
-        shape = jax.eval_shape(latent, jax.random.key(0)).shape
-        if len(shape) != 1:
-            raise ValueError(f"{name}: latent draws shape {shape}; expected one vector [d]")
-        (size,), draw = shape, latent
+        drawn = jax.eval_shape(latent, jax.random.key(0)).shape
+        if len(drawn) != 1:
+            raise ValueError(f"{name}: latent draws shape {drawn}; expected one vector [d]")
+        (size,), draw = drawn, latent
     else:
         size, draw = latent, partial(jax.random.normal, shape=(latent,))
     parameters = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) if _floats(x) else None, params)
@@ -108,8 +108,9 @@ def wrap(
     module = Function(f, size, num_classes, draw, constants, axes, options)
     z = jax.ShapeDtypeStruct((2, size), jnp.float32)
     images = jax.eval_shape(module, parameters, z)
-    shape, dtype = getattr(images, "shape", None), getattr(images, "dtype", None)
-    fits = shape is not None and len(shape) == 4 and shape[0] == 2 and shape[3] in (1, 3)
+    shape: tuple[int, ...] = getattr(images, "shape", ())
+    dtype: Any = getattr(images, "dtype", None)
+    fits = len(shape) == 4 and shape[0] == 2 and shape[3] in (1, 3)
     if not fits or shape[1] != shape[2] or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(
             f"{name}: makes {dtype} {shape} of 2 latents; expected floating images in [-1, 1], "

@@ -245,6 +245,8 @@ class Generator:
         for name in given:
             if name not in accepted:
                 raise ValueError(f"{self.name}: the family {self.family!r} takes no {name}")
+        if isinstance(self.module, Function):
+            return self.module.apply(params, z, **given)
         return activations.apply(self.module, params, z, **given)
 
     def _check_labels(self, labels: jax.Array | None, n: int) -> None:

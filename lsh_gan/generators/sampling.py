@@ -87,13 +87,13 @@ def sample(
     for batch in range(0, count, batch_size):
         parts = []
         for first in range(batch, min(batch + batch_size, count), part):
-            index = np.arange(start + first, start + first + part, dtype=np.uint32)
-            index = devices.split(index, local=True)
+            numbers = np.arange(start + first, start + first + part, dtype=np.uint32)
+            index = devices.split(numbers, local=True)
             images, finite = _images_of(generator, params, key, index, truncation_psi)
             finite = np.asarray(finite)[: count - first]
             if not finite.all():
-                index = start + first + int(np.argmin(finite))
-                raise ValueError(f"{generator.name}: image {index} holds NaN or Inf")
+                bad = start + first + int(np.argmin(finite))
+                raise ValueError(f"{generator.name}: image {bad} holds NaN or Inf")
             parts.append(np.asarray(images))
         yield np.concatenate(parts)[: min(batch_size, count - batch)]
 
@@ -129,12 +129,12 @@ def part_size(generator: Generator, batch_size: int) -> int:
 @lru_cache(maxsize=8)
 def _largest_activation(generator: Generator) -> int:
     """Bytes of the largest output of a layer, for one image."""
-    if isinstance(generator.module, Function):  # its layers are not known
+    module = generator.module
+    if isinstance(module, Function):  # its layers are not known
         return 4 * _WIDTH * math.prod(generator.image_shape[:2])
     z = jax.ShapeDtypeStruct((1, generator.latent_size), jnp.float32)
 
     def outputs(params: Any, z: jax.Array) -> Any:
-        module = generator.module
         return module.apply(params, z, capture_intermediates=True, mutable=["intermediates"])[1]
 
     leaves = jax.tree.leaves(jax.eval_shape(outputs, generator.params, z))

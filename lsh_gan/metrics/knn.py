@@ -152,7 +152,7 @@ def knn_fit(
     )
     if not extended or len(reference) <= density_k:
         return fitted
-    held = compare(fitted, tiles, balls, extended=True).clipped
+    held: Any = compare(fitted, tiles, balls, extended=True).clipped
     with jax.enable_x64(True):
         held -= inclusive | (balls.sq_radii[:, 1] > 0)  # a row lies in its own ball
         own_density = jnp.sum(jnp.minimum(held, density_k), where=tiles.inside)
@@ -186,9 +186,8 @@ def knn_score(
     )  # fmt: skip
     if labels is None:
         return scores
-    density, covered = (np.asarray(x) for x in (found.density[:m], found.covered[:n]))
-    of_g = scores.precision_membership, density / fitted.density_k
-    of_r = scores.recall_membership, covered
+    of_g = scores.precision_membership, np.asarray(found.density[:m]) / fitted.density_k
+    of_r = scores.recall_membership, np.asarray(found.covered[:n])
     if not membership:
         scores = scores._replace(precision_membership=None, recall_membership=None)
     return scores._replace(by_class=by_class(labels, of_r, of_g))
@@ -401,7 +400,8 @@ def _compare(
             return compare_with(r.flat[rows], g, g_radii, reduce), None
 
         precise, surely, perhaps, *more = of_g
-        is_open, values = (jnp.abs(precise) <= error) | (surely != perhaps), (precise < 0, surely)
+        is_open = (jnp.abs(precise) <= error) | (surely != perhaps)
+        values: tuple[jax.Array, ...] = (precise < 0, surely)
         if extended:
             clipped, perhaps, inner_low, inner, outer_low, outer = more
             copied = inner <= outer_low

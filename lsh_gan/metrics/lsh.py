@@ -233,8 +233,8 @@ def lsh_score_streams(
         parts = batches(stream(), "features", dim=len(hasher.origin))
         found = (_addresses(hasher, hashing.encode(hasher, batch)) for batch in parts)
         hits = [count_votes(counts, part, min_count, own).astype(jnp.int16) for part in found]
-        hits = jnp.concatenate(hits, axis=1).astype(jnp.int32)
-        return aggregate_votes(hits, tables=tables, votes=votes)
+        joined = jnp.concatenate(hits, axis=1).astype(jnp.int32)
+        return aggregate_votes(joined, tables=tables, votes=votes)
 
     precise, recalled = join(of_r.counts, generated), join(of_g.counts, reference)
     left_out = join(of_r.counts, reference, 1).total, of_r.rows

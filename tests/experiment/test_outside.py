@@ -1,5 +1,6 @@
 """Strips of what a width lost: the right images, drawn once, and the cases without any."""
 
+import dataclasses
 import logging
 
 import jax
@@ -11,7 +12,7 @@ from tiny_generators import TINY
 
 from lsh_gan import compression, datasets
 from lsh_gan.experiment import outside, own_samples
-from lsh_gan.experiment.reference import Batches, Reference, Samples
+from lsh_gan.experiment.reference import Reference, Samples
 from lsh_gan.generators import Generator, build, sampling
 
 CONFIG = ConfigDict({"seeds": (5, 6), "truncation_psi": 1.0, "num_columns": 2})
@@ -55,13 +56,23 @@ def workdir(tmp_path, generator):
     return tmp_path
 
 
+@pytest.fixture
+def images(tmp_path):
+    """The reference: the last rows of a file."""
+    np.save(tmp_path / "real.npy", np.concatenate([np.zeros((5, 8, 8, 1), np.uint8), REAL]))
+    source = datasets.open_source(tmp_path / "real.npy")
+    return Samples(source, np.arange(5, 5 + COUNT), "", [REAL], None)
+
+
 def write(workdir, generator, first):
     reference = Reference(first, None, "", "")
     outside.write(workdir, [FULL, NARROW], CONFIG, [generator], {}, reference)
 
 
-def test_samples_that_left_stand_below_the_same_latents_at_full_precision(workdir, generator):
-    write(workdir, generator, Samples([REAL], None, COUNT, "", ""))
+def test_samples_that_left_stand_below_the_same_latents_at_full_precision(
+    workdir, generator, images
+):
+    write(workdir, generator, images)
     (full, narrow), said = images_of(workdir / "outside" / "narrow.png")
     packed = compression.load_packed(workdir / "packed" / "narrow.packed")
     for found, params in ((full, generator.params), (narrow, compression.unpack(packed))):
@@ -72,20 +83,14 @@ def test_samples_that_left_stand_below_the_same_latents_at_full_precision(workdi
     assert said == "2 bits: left the manifold: KNN 1 of 40, LSH 3 of 39"
     assert not (workdir / "outside" / "full.png").exists()
     before = (workdir / "outside" / "narrow.png").stat().st_mtime_ns
-    write(workdir, generator, Samples([REAL], None, COUNT, "", ""))
+    write(workdir, generator, images)
     assert (workdir / "outside" / "narrow.png").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("kind", ["held", "read again", "own samples"])
-def test_images_that_lost_their_cover(kind, workdir, generator):
-    expected = REAL
-    if kind == "held":
-        first = Samples([REAL[:10], REAL[10:18], REAL[18:]], None, COUNT, "", "")
-    elif kind == "read again":
-        np.save(workdir / "real.npy", np.concatenate([np.zeros((5, 8, 8, 1), np.uint8), REAL]))
-        source = datasets.open_source(workdir / "real.npy")
-        first = Samples(Batches(source, np.arange(5, 5 + COUNT)), None, COUNT, "", "")
-    else:
+@pytest.mark.parametrize("own", [False, True])
+def test_images_that_lost_their_cover(own, workdir, generator, images):
+    first, expected = images, REAL
+    if own:
         first = own_samples.OwnSamples(generator, 7, 100, COUNT, COUNT, 1.0, "")
         options = {"batch_size": COUNT, "start": 100}
         expected = next(
@@ -97,19 +102,20 @@ def test_images_that_lost_their_cover(kind, workdir, generator):
     assert said == "2 bits: no longer covered: KNN 1 of 40, LSH 3 of 40"
 
 
-def test_features_have_no_uncovered_images(workdir, generator, caplog):
+def test_features_have_no_uncovered_images(workdir, generator, images, caplog):
+    rows = np.zeros((COUNT, 3), np.float32)
     with caplog.at_level(logging.INFO):
-        write(workdir, generator, Samples(None, np.zeros((COUNT, 3), np.float32), COUNT, "", ""))
+        write(workdir, generator, dataclasses.replace(images, held=None, features=rows))
     assert (workdir / "outside" / "narrow.png").exists()
     assert not (workdir / "uncovered").exists()
     assert [r.message for r in caplog.records].count(outside.NO_IMAGES) == 1
 
 
-def test_given_images_get_their_strip_and_rows_without_hits_none(tmp_path, generator):
+def test_given_images_get_their_strip_and_rows_without_hits_none(tmp_path, generator, images):
     np.save(tmp_path / "given.npy", REAL)
     given = {"generator": "given", "row_hash": "given", "bits": None, "seed": 0, "samples": "hash"}
     samples = {"given": datasets.open_source(tmp_path / "given.npy")}
-    reference = Reference(Samples([REAL], None, COUNT, "", ""), None, "", "")
+    reference = Reference(images, None, "", "")
     rows = [FULL, NARROW, given]
     outside.write(tmp_path, rows, CONFIG, [generator], samples, reference)
     (found,), _ = images_of(tmp_path / "samples" / "given.png")

@@ -111,8 +111,8 @@ def test_tables_and_pictures_are_there(workdir):
     relative = float(first["knn_precision"]) / float(first["knn_precision_ceiling"])
     assert float(first["knn_precision_relative"]) == pytest.approx(relative)
     assert (workdir / "table.md").read_text().count("\n") >= 10
-    names = ("precision_recall", "tradeoff", "size_recall", "samples_dcgan", "samples_sngan")
-    for name in names:
+    names = "precision_recall tradeoff size_recall samples_dcgan samples_sngan outside uncovered"
+    for name in names.split():
         assert (workdir / f"{name}.pdf").read_bytes().startswith(b"%PDF")
         with Image.open(workdir / f"{name}.png") as image:
             pixels = np.asarray(image.convert("L"))
