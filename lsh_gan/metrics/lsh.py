@@ -41,6 +41,8 @@ from lsh_gan.metrics.scores import (
     aggregate_votes,
     group_count,
     result,
+    sum_votes,
+    summarise_votes,
 )
 
 VERSION = 7  # of the file; bump it when the codes of equal features change
@@ -201,8 +203,9 @@ def lsh_score_streams(
 ) -> PrecisionRecall:
     """Scores sets that are larger than memory, going through each of them twice.
 
-    The first time counts, the second votes: what is held is the counts of both, one batch, and 8
-    bytes a row. Ceilings are leave-one-out. Equal to `lsh_precision_recall` under the same hash.
+    The first time counts, the second votes: what is held is the counts of both and one batch,
+    whatever the number of rows. Ceilings are leave-one-out. Equal to `lsh_precision_recall` under
+    the same hash.
 
     Args:
         hasher: From `fit_hash` on a sample of the reference, with `rows` its whole size and
@@ -230,11 +233,14 @@ def lsh_score_streams(
     )
 
     def join(counts: jax.Array, stream: Callable, own: int = 0) -> Any:
-        parts = batches(stream(), "features", dim=len(hasher.origin))
-        found = (_addresses(hasher, hashing.encode(hasher, batch)) for batch in parts)
-        hits = [count_votes(counts, part, min_count, own).astype(jnp.int16) for part in found]
-        joined = jnp.concatenate(hits, axis=1).astype(jnp.int32)
-        return aggregate_votes(joined, tables=tables, votes=votes)
+        sums, rows = np.zeros(()), 0
+        for batch in batches(stream(), "features", dim=len(hasher.origin)):
+            found = _addresses(hasher, hashing.encode(hasher, batch))
+            hits = count_votes(counts, found, min_count, own)
+            sums = sums + np.asarray(sum_votes(hits, tables=tables, votes=votes)[1])
+            rows += len(batch)
+        with jax.enable_x64(True):
+            return summarise_votes(jnp.asarray(sums), rows)
 
     precise, recalled = join(of_r.counts, generated), join(of_g.counts, reference)
     left_out = join(of_r.counts, reference, 1).total, of_r.rows

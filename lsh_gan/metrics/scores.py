@@ -186,12 +186,20 @@ def group_count(tables: int) -> int:
 
 @functools.partial(jax.jit, static_argnames=("tables", "votes"))
 def aggregate_votes(hits: jax.Array, *, tables: int, votes: float | None) -> Summary:
-    """Joins the hits of all tables, by group of tables, `[8, n]`, to memberships.
+    """Joins the hits of all tables, by group of tables, `[8, n]`, to memberships."""
+    membership, sums = sum_votes(hits, tables=tables, votes=votes)
+    return summarise_votes(sums, hits.shape[1])._replace(membership=membership)
 
-    The standard error covers samples and tables, the latter by a jackknife over the groups (Efron &
-    Stein 1981, doi:10.1214/aos/1176345462).
+
+@functools.partial(jax.jit, static_argnames=("tables", "votes"))
+def sum_votes(hits: jax.Array, *, tables: int, votes: float | None) -> tuple[jax.Array, jax.Array]:
+    """Memberships `[n]` of hits `[8, n]`, and their sums, which add up over batches of rows.
+
+    The sums, float64, are those of the memberships, of their squares, and of the memberships
+    without each group of tables.
     """
     count = group_count(tables)
+    rest, groups = tables - tables // count, range(count if count > 1 else 0)
     with jax.enable_x64(True):
 
         def member(num_hits, size):
@@ -199,15 +207,26 @@ def aggregate_votes(hits: jax.Array, *, tables: int, votes: float | None) -> Sum
                 return num_hits / size
             return num_hits >= jnp.maximum(1, jnp.ceil(votes * size - 1e-9))
 
-        membership = member(hits.sum(axis=0), tables)
-        total = jnp.sum(membership, dtype=jnp.float64)
-        variance = jnp.var(membership.astype(jnp.float64)) / len(membership)
-        if count > 1:
-            rest = tables - tables // count
-            left = [member(hits.sum(axis=0) - hits[i], rest) for i in range(count)]
-            means = jnp.mean(jnp.stack(left), axis=1, dtype=jnp.float64)
-            variance += (count - 1) * jnp.var(means)
-        return Summary(total, jnp.sqrt(variance), membership)
+        every = hits.sum(axis=0)
+        membership = member(every, tables)
+        parts = [membership, jnp.square(membership.astype(jnp.float64))]
+        parts += [member(every - hits[i], rest) for i in groups]
+        return membership, jnp.stack([jnp.sum(x, dtype=jnp.float64) for x in parts])
+
+
+@jax.jit
+def summarise_votes(sums: jax.Array, rows: int) -> Summary:
+    """Sum and standard error of `sum_votes` over so many rows; without memberships.
+
+    The standard error covers samples and tables, the latter by a jackknife over the groups (Efron &
+    Stein 1981, doi:10.1214/aos/1176345462).
+    """
+    with jax.enable_x64(True):
+        total, squares, *_ = means = sums / rows
+        variance = jnp.maximum(squares - total**2, 0) / rows
+        if count := len(sums) - 2:
+            variance += (count - 1) * jnp.var(means[2:])
+        return Summary(sums[0], jnp.sqrt(variance), jnp.zeros(0, bool))
 
 
 def ceilings(reference: Array, second: Array | None, m: int, left_out: Any, compare: Any) -> Any:

@@ -1,0 +1,190 @@
+"""Claim: the memory of LSH does not depend on the number of rows.
+
+    python -m benchmarks.stream [--rows=100000,500000,1000000,5000000] [--table_mib=1024]
+    python -m benchmarks.stream --files=200000
+
+The first scores n rows of d = 512 against as many others, drawn batch by batch from a key whenever
+they are gone through, so that nothing holds them: each n in a process of its own, whose peak memory
+is read at its end. It writes benchmarks/results/stream.{csv,md,png}. The second writes so many
+small images (half PNG, half JPEG) to a temporary folder and runs `main.py` on them, one half
+against the other, with the metric lsh alone: features are never held; it adds a line to stream.md.
+"""
+
+import argparse
+import csv
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from benchmarks import machine
+
+RESULTS = Path(__file__).parent / "results"
+D, BATCH, FIRST = 512, 16_384, 65_536  # FIRST: rows that the hash is fitted on
+FIELDS = ("rows", "peak_mib", "start_mib", "seconds", "load", "num_bits", "precision", "recall")
+SIDE = 32
+
+
+def arguments():
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", default="100000,500000,1000000,5000000")
+    parser.add_argument("--table_mib", type=int, default=1024, help="counts of one set")
+    parser.add_argument("--files", type=int, default=0, help="number of image files instead")
+    parser.add_argument("--one", type=int, default=0, help="only this n, in this process")
+    return parser.parse_args()
+
+
+def peak_mib(who=resource.RUSAGE_SELF):
+    """Largest resident memory until now, of this process or of its ended children."""
+    return resource.getrusage(who).ru_maxrss / 1024
+
+
+def measure(n, table_mib):
+    """Scores n rows against n others, and says what it took."""
+    import jax
+    import jax.numpy as jnp
+
+    from lsh_gan import metrics
+
+    mixing = jax.random.normal(jax.random.key(99), (64, D)) / 8
+
+    @jax.jit
+    def draw(key, i):
+        inner = jax.random.normal(jax.random.fold_in(key, i), (BATCH, 64))
+        return jnp.maximum(inner @ mixing, 0)
+
+    def stream(seed, rows=n):
+        key = jax.random.key(seed)
+        return (draw(key, i)[: rows - i * BATCH] for i in range(-(-rows // BATCH)))
+
+    start, started = peak_mib(), time.perf_counter()
+    first = list(stream(1, min(n, FIRST)))
+    hasher = metrics.fit_hash(jax.random.key(0), first, rows=n, table_bytes=table_mib * 2**20)
+    scores = metrics.lsh_score_streams(hasher, lambda: stream(1), lambda: stream(2))
+    took = time.perf_counter() - started
+    facts = (scores.load, scores.num_bits, scores.precision, scores.recall)
+    found = (n, round(peak_mib()), round(start), round(took, 1), *(round(x, 4) for x in facts))
+    return dict(zip(FIELDS, found, strict=True))
+
+
+def table(rows, args):
+    """The rows as Markdown, with what they ran on and the command."""
+    import jax
+
+    command = f"python -m benchmarks.stream --rows={args.rows} --table_mib={args.table_mib}"
+    lines = [
+        f"`{command}`",
+        "",
+        f"n rows against n others, d = {D}, drawn batch by batch ({BATCH} rows); counts of a set "
+        f"take at most {args.table_mib} MiB. {machine.processor()}, {os.cpu_count()} cores, JAX "
+        f"{jax.__version__}. `start` is the memory of the process before the first row.",
+        "",
+        "| n | features of both sets, MiB | peak, MiB | start, MiB | s | load | bits | precision | "
+        "recall |",
+        "|---" * 9 + "|",
+    ]
+    for row in rows:
+        features = round(2 * 4 * D * row["rows"] / 2**20)
+        cells = [f"{row['rows']:,}", f"{features:,}", *(row[name] for name in FIELDS[1:])]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(rows, path):
+    """Peak memory against n, beside what the features of both sets would take."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    n = [row["rows"] for row in rows]
+    figure, axis = pyplot.subplots(figsize=(6, 4))
+    axis.loglog(n, [row["peak_mib"] for row in rows], marker="o", label="peak of the process")
+    features = [2 * 4 * D * x / 2**20 for x in n]
+    axis.loglog(n, features, linestyle="--", label="features of both sets, never held")
+    axis.set(xlabel="rows n of each set", ylabel="MiB")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+
+
+def write_images(folder, count):
+    """Writes `count` images of noise about a few colours, half PNG and half JPEG."""
+    import numpy as np
+    from PIL import Image
+
+    def write(i):
+        rng = np.random.default_rng(i)
+        pixels = rng.integers(0, 256, (4, 4, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+        Image.fromarray(pixels).save(folder / f"{i:07}.{('png', 'jpg')[i // 2 % 2]}")
+
+    folder.mkdir(parents=True)
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(write, range(count)):
+            pass
+
+
+def run_on_files(count):
+    """Runs `main.py` on a folder of images; returns a line on what it took."""
+    half = count // 2
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part in ("real", "made"):
+            write_images(folder / part, half)
+        config = {
+            "generators": "", "samples": folder / "made", "reference.images": folder / "real",
+            "reference.num_images": 0, "metrics": "lsh", "features.side": SIDE,
+        }  # fmt: skip
+        command = [sys.executable, "main.py", f"--workdir={folder / 'run'}"]
+        command += [f"--config.{field}={value}" for field, value in config.items()]
+        started = time.perf_counter()
+        environment = os.environ | {"LSH_GAN_CACHE": str(folder / "cache")}
+        subprocess.run(command, check=True, env=environment)
+        took = time.perf_counter() - started
+        row = json.loads((folder / "run" / "rows.jsonl").read_text().splitlines()[0])
+        kept = sum(file.stat().st_size for file in (folder / "run" / "hits").iterdir())
+    return (
+        f"\n`python -m benchmarks.stream --files={count}`: {half:,} image files of {SIDE}×{SIDE} "
+        f"pixels against {half:,} others, d = {row['d']} (features "
+        f"{2 * 4 * row['d'] * half / 2**20:,.0f} MiB): peak "
+        f"{peak_mib(resource.RUSAGE_CHILDREN):,.0f} MiB, {took:,.0f} s, of which reading, decoding "
+        f"and embedding the samples {row['seconds']['sample_and_embed']:,.0f} s; hits on disk "
+        f"{kept:,} bytes.\n"
+    )
+
+
+def main():
+    """Measures every n in a process of its own, or a folder of files."""
+    args = arguments()
+    if args.one:
+        print(json.dumps(measure(args.one, args.table_mib)))
+        return
+    if args.files:
+        line = run_on_files(args.files)
+        print(line)
+        with (RESULTS / "stream.md").open("a") as file:
+            file.write(line)
+        return
+    rows = []
+    for n in args.rows.split(","):
+        command = [sys.executable, "-m", "benchmarks.stream", f"--one={n}"]
+        command.append(f"--table_mib={args.table_mib}")
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        print(rows[-1], flush=True)
+    with (RESULTS / "stream.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, FIELDS)
+        writer.writeheader()
+        writer.writerows(rows)
+    (RESULTS / "stream.md").write_text(table(rows, args))
+    plot(rows, RESULTS / "stream.png")
+
+
+if __name__ == "__main__":
+    main()
