@@ -1,0 +1,89 @@
+"""Claim: the error of a compressed diffusion model grows over the steps of its sampler.
+
+    python -m benchmarks.diffusion [--generator=checkpoints/galaxies] [--out=benchmarks/results]
+
+From the same noise the sampler runs with the full and with the compressed score network. After each
+step the distance of the two states is taken (root mean square over pixels and images, as a share of
+that of the full one), and how much of it that step alone would give: the compressed network's step
+from the full network's state. `configs/galaxies.py` says how to get the generator. A minute on two
+cores.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lsh_gan import generators
+from lsh_gan.compression import CompressionSpec, compress
+from lsh_gan.generators.mixer_diffusion import MixerDiffusion, ScoreNetwork
+
+
+@partial(jax.jit, static_argnums=0)
+def step_errors(
+    module: MixerDiffusion, full: dict, compressed: dict, z: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Errors after each step, and of each step alone, as shares of the state: `[num_steps]` both.
+
+    Args:
+        module: The diffusion model.
+        full: Its variables.
+        compressed: Its variables, compressed.
+        z: Noise `[n, latent_size]`.
+    """
+    score = ScoreNetwork(
+        module.patch_size, module.hidden_size, module.patch_mixer_size, module.hidden_mixer_size,
+        module.num_blocks,
+    )  # fmt: skip
+    step = module.end_time / module.num_steps
+
+    def back(variables: dict, y: jax.Array, t: jax.Array) -> jax.Array:
+        slope = y + score.apply({"params": variables["params"]["score"]}, y, t / module.end_time)
+        return y + step / 2 * slope
+
+    def both(states: tuple, t: jax.Array) -> tuple:
+        y, other = states
+        after, alone, other = back(full, y, t), back(compressed, y, t), back(compressed, other, t)
+        norm = jnp.linalg.norm(after)
+        errors = jnp.linalg.norm(other - after) / norm, jnp.linalg.norm(alone - after) / norm
+        return (after, other), errors
+
+    y = z.reshape(-1, module.side, module.side, module.image_channels)
+    times = module.end_time - step * jnp.arange(module.num_steps)
+    return jax.lax.scan(both, (y, y), times)[1]
+
+
+def main() -> None:
+    """Measures, and writes `diffusion.md`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--generator", default="checkpoints/galaxies")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    options = parser.parse_args()
+    generator = generators.load(options.generator)
+    z, _ = generator.draw(jax.random.key(0), 0, 256)
+    steps = np.unique(np.linspace(1, generator.module.num_steps, 6).astype(int))
+    head = " | ".join(f"step {step}" for step in steps)
+    lines = [
+        f"`python -m benchmarks.diffusion --generator={options.generator}`: error in per cent of",
+        "the full state (root mean square, 256 images); in parentheses that of the step alone.",
+        "",
+        f"| bits | clipping | {head} |",
+        "|---|---|" + "---|" * len(steps),
+    ]
+    for bits in (8, 6, 4, 3, 2):
+        for clipping in ("none", "mse"):
+            compressed, _ = compress(
+                generator.params, CompressionSpec(bits=bits, clipping=clipping)
+            )
+            total, alone = step_errors(generator.module, generator.params, compressed, z)
+            cells = [f"{100 * total[step - 1]:.2g} ({100 * alone[step - 1]:.2g})" for step in steps]
+            lines.append(f"| {bits} | {clipping} | {' | '.join(cells)} |")
+            print(lines[-1], flush=True)
+    (options.out / "diffusion.md").write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
