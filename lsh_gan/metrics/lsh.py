@@ -5,9 +5,10 @@
     x is on the manifold when at least the share `votes` of tables says yes
 
 Precision is the share of G on the manifold of R, recall the share of R on the manifold of G, under
-the same hash, fitted on R. The counts are all that is kept of a set (a `Sketch`): of fixed size,
-built in a stream, added across batches, devices and files. Recall also needs the addresses of R's
-rows. By definition, with buckets in place of addresses: `definitions.lsh`.
+the same hash, fitted on R; of a larger G, n of its rows count for recall. The counts are all that
+is kept of a set (a `Sketch`): of fixed size, built in a stream, added across batches, devices and
+files. Recall also needs the addresses of R's rows. By definition, with buckets in place of
+addresses: `definitions.lsh`.
 
 Source: arXiv:2103.11912, whose abstract fixes the idea; hash families, radius bins and votes are
 ours.
@@ -34,7 +35,7 @@ from lsh_gan.metrics.hashing import SAMPLE_ROWS, Codes, Hasher
 from lsh_gan.metrics.inputs import HashSpec, as_features, batches, subset
 from lsh_gan.metrics.scores import GROUPS, PrecisionRecall, aggregate_votes, group_count, result
 
-VERSION = 7  # of the file; bump it when the codes of equal features change
+VERSION = 8  # of the file; bump it when the codes of equal features change
 MEMORY_BYTES = 2**33  # of the counts of one set
 _LOOKED_AT = 2**16  # addresses of each table that say its load
 _FEW = 0.1  # ceiling below which a score says nothing
@@ -153,7 +154,8 @@ def lsh_score(
     m = found.shape[1]
     precise, recalled = join(count_votes(reference.counts, found, least)), None
     if recall:
-        counts = hashing.count(found, reference.hasher.address_bits)
+        some = found if m <= reference.rows else found[:, subset(m, reference.rows)]
+        counts = hashing.count(some, reference.hasher.address_bits)
         recalled = join(count_votes(counts, reference.addresses, least))
     some = reference.counts[:, :_LOOKED_AT]  # say what all do, and cost the same at any n
     scores = result(
@@ -340,7 +342,7 @@ def _sketch(hasher: Hasher, addresses: jax.Array) -> Sketch:
     return Sketch(hasher, counts, addresses, addresses.shape[1])
 
 
-_ARRAYS, _OPTIONS = Hasher._fields[1:9], LshReference._fields[1:4]
+_ARRAYS, _OPTIONS = Hasher._fields[1:10], LshReference._fields[1:4]
 
 
 def save(path: str | os.PathLike, fitted: Sketch | LshReference) -> None:
