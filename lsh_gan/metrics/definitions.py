@@ -72,7 +72,7 @@ def lsh_knn(
     votes: float | None = 0.5, inclusive: bool = True, reference_candidates=None,
     generated_candidates=None,
 ) -> OnManifold:  # fmt: skip
-    """A table says yes to a point when it lies in the ball of a candidate of its bucket. A candidate
+    """A table says yes to a point that lies in the ball of a candidate of its bucket. A candidate
     with fewer than k others in its bucket has no ball there. The radius is the distance to the k-th
     nearest of them, in the table where that is least. A row of R that is left out takes no part in
     the radii of the others. With `votes=None` the candidates are the rows that share a bucket in

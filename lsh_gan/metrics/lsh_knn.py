@@ -1,22 +1,25 @@
 """Precision and recall from k-nearest-neighbour balls among the rows of a hash bucket: O(log n).
 
-In each table a bucket gives at most c rows of each set as candidates. The radius of a candidate is
-the distance to its k-th nearest other candidate of its set in the bucket; with fewer there is no
-ball, so that lone outliers grow none. A table says yes to x when x lies in the ball of a candidate
-of the other set in its bucket; x is on the manifold when at least the share `votes` of the tables
-says yes. A sample costs T · 4c products, whatever n is, and finding its bucket among sorted ones
-O(log n). By definition: `definitions.lsh_knn`.
+In each table a bucket gives at most c rows of each set as candidates. A candidate with fewer than k
+others of its set in the bucket has no ball there, so that lone outliers grow none. The radius of
+its ball is the least distance to a k-th nearest other candidate in any table: one bucket rarely
+holds all near neighbours, and the radius from a few of them would hide damage. A table says yes to
+x when x lies in the ball of a candidate of the other set in its bucket; x is on the manifold when
+at least the share `votes` of the tables says yes. A sample costs 2 T · 4c products, whatever n is,
+and finding its bucket among sorted ones O(log n). By definition: `definitions.lsh_knn`.
 
     1. sort the rows of both sets by bucket, in random order within it, and keep the candidates
     2. cut them into chunks of 2c; a bucket has at most 2c candidates, so that they lie in one chunk
        and the next: products of each chunk with itself and the next give all distances
-    3. the k-th smallest of a candidate's distances to its own set is its radius
+    3. the k-th smallest of a candidate's distances to its own set, the least of all tables, is its
+       radius; then 1 and 2 once more, since the distances of all tables would fill the memory
     4. distances to the other set within radii are hits, those to the own set give the ceiling
     5. rows beyond the cap are compared with the candidates of their bucket
 
 Distances come from float32 products: pairs that are equal within their error count as equal.
 
-Source: arXiv:2103.11912, whose abstract fixes the idea; votes and the cap are ours.
+Source: arXiv:2103.11912, whose abstract fixes the idea; votes, the cap and the least radius are
+ours.
 """
 
 import functools
@@ -37,6 +40,8 @@ from lsh_gan.metrics.lsh import fit_and_encode
 from lsh_gan.metrics.scores import GROUPS, PrecisionRecall, Summary
 
 DEFAULT = HashSpec(num_tables=12)
+# `num_bits='auto'`: other rows in the bucket of a row that is recognised, over log2(n).
+BUCKET_ROWS_PER_LOG2 = 2 / 3
 _BEYOND = 64  # rows beyond the cap that are compared at once
 
 
@@ -83,11 +88,13 @@ def lsh_knn_precision_recall(
     Arguments and errors as `knn_precision_recall`, and:
 
         key: `jax.random.key`; draws the hash.
-        spec: Kind of hash; `DEFAULT`, of 12 tables, if None. Here 'auto' bits let
-            a row find log2(n) others in its bucket.
+        spec: Kind of hash; `DEFAULT`, of 12 tables, if None. Here 'auto' bits give buckets of
+            O(log n) rows.
         votes: Share of tables that must say yes, in (0, 1].
         bucket_rows: c, at least k + 2: candidates of each set in a bucket; `capped` says which
             share of the rows is beyond.
+
+    With `inclusive=False`, equal distances in several tables count as inside for the ceilings.
     """
     inputs.check_options(k=k, votes=votes, bucket_rows=bucket_rows)
     reference = as_features(reference, "reference", k=k)
@@ -115,7 +122,7 @@ def lsh_knn_fit(
     """Fits the hash; arguments as `lsh_knn_precision_recall`, and `source` as `fit_hash`."""
     inputs.check_options(k=k, votes=votes, bucket_rows=bucket_rows)
     reference, second = inputs.as_references(reference, second_reference, k)
-    others = max(k + 1, round(np.log2(len(reference))))
+    others = max(k + 1, round(BUCKET_ROWS_PER_LOG2 * np.log2(len(reference))))
     hasher, codes = fit_and_encode(
         key, reference, spec or DEFAULT, source, min_count=others, votes=votes
     )
