@@ -84,8 +84,9 @@ def lsh_knn(
     in_r = np.ones(r.shape, bool) if reference_candidates is None else reference_candidates
     in_g = np.ones(g.shape, bool) if generated_candidates is None else generated_candidates
 
-    def together(points, others, candidates):
+    def together(points, others, candidates, of_points=True):
         found = (points[:, :, None] == others[:, None, :]) & candidates[:, None, :]
+        found &= np.broadcast_to(of_points, points.shape)[:, :, None]
         return found if votes is not None else found.any(axis=0, keepdims=True)
 
     def hits(points, others, shared, among):
@@ -96,13 +97,13 @@ def lsh_knn(
 
     def left_out(i):
         rest = np.arange(len(reference)) != i
-        among = together(r, r, in_r)
-        shared, among = among[:, [i]][:, :, rest], among[:, rest][:, :, rest]
+        shared = together(r[:, [i]], r[:, rest], in_r[:, rest])
+        among = together(r[:, rest], r[:, rest], in_r[:, rest], in_r[:, rest])
         return hits(np.asarray(reference)[[i]], np.asarray(reference)[rest], shared, among)
 
     votes_of = (
-        hits(generated, reference, together(g, r, in_r), together(r, r, in_r)),
-        hits(reference, generated, together(r, g, in_g), together(g, g, in_g)),
+        hits(generated, reference, together(g, r, in_r), together(r, r, in_r, in_r)),
+        hits(reference, generated, together(r, g, in_g), together(g, g, in_g, in_g)),
         np.concatenate([left_out(i) for i in range(len(reference))], axis=1),
     )
     return OnManifold(*(_vote(x, votes or 1e-9) for x in votes_of))
