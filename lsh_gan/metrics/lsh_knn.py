@@ -325,8 +325,9 @@ def _votes(x, dealt, sq_radius, *, n: int, k: int, c: int, inclusive: bool):
             mine = found.rows[at]
             xy = jnp.einsum("ad,abd->ab", x[mine], x[others], precision="highest")
             size = sq_norms[mine][:, None] + sq_norms[others]
-            inside = within(size - 2 * xy, flat_radius[window], error * size, inclusive) & mask
+            ball = size - 2 * xy, flat_radius[window], error * size
             own = (others >= n) == (mine >= n)[:, None]
+            inside = jnp.where(own, within(*ball, True), within(*ball, inclusive)) & mask
             both = jnp.stack([(inside & ~own).any(axis=1), (inside & own).any(axis=1)])
             hits = hits.at[:, jnp.where(at < total, mine, total)].set(both, mode="drop")
             return done + _BEYOND, hits
