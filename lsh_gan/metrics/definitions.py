@@ -21,6 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
+from lsh_gan.metrics.inputs import subset
+
 
 class OnManifold(NamedTuple):
     """Which rows lie on a manifold, bool."""
@@ -52,14 +54,16 @@ def density_coverage(reference, generated, *, k: int = 5, inclusive: bool = True
 def lsh(reference_buckets, generated_buckets, *, min_count: int = 1, votes: float = 0.5):
     """A table has a hit for a point when at least `min_count` points of S share its bucket there. A
     point lies on the manifold of S when the fraction `votes` of the tables, in (0, 1], has hits.
-    Buckets are integers, `[t, n]` of R and `[t, m]` of G.
+    Buckets are integers, `[t, n]` of R and `[t, m]` of G. The manifold of a larger G is that of n
+    of its rows, since more would find more of R.
     """  # noqa: D205
     r, g = np.asarray(reference_buckets), np.asarray(generated_buckets)
+    of_g = g[:, subset(g.shape[1], min(g.shape[1], r.shape[1]))]
 
     def hits(points, others, own=0):
         return (points[:, :, None] == others[:, None, :]).sum(axis=2) - own >= min_count
 
-    return OnManifold(*(_vote(x, votes) for x in (hits(g, r), hits(r, g), hits(r, r, own=1))))
+    return OnManifold(*(_vote(x, votes) for x in (hits(g, r), hits(r, of_g), hits(r, r, own=1))))
 
 
 def lsh_curve(reference_buckets, generated_buckets, ratios):
@@ -79,10 +83,11 @@ def lsh_knn(
     votes: float | None = 0.5, inclusive: bool = True, reference_candidates=None,
     generated_candidates=None,
 ) -> OnManifold:  # fmt: skip
-    """A table has a hit for a point that lies in the ball of a candidate of its bucket. The radius
-    is the distance to the k-th nearest other candidate of the bucket; with fewer there is no ball.
-    A row of R that is left out takes no part in the radii of the others. With `votes=None` the
-    candidates are the rows that share a bucket in any table.
+    """A table has a hit for a point that lies in the ball of a candidate of its bucket. A candidate
+    with fewer than k others in its bucket has no ball there. The radius is the distance to the k-th
+    nearest of them, in the table where that is least. A row of R that is left out takes no part in
+    the radii of the others. With `votes=None` the candidates are the rows that share a bucket in
+    any table.
 
     Bool `[t, n]` and `[t, m]` say which rows are candidates in each table: all if None.
     """  # noqa: D205
@@ -90,24 +95,26 @@ def lsh_knn(
     in_r = np.ones(r.shape, bool) if reference_candidates is None else reference_candidates
     in_g = np.ones(g.shape, bool) if generated_candidates is None else generated_candidates
 
-    def together(points, others, candidates):
+    def together(points, others, candidates, of_points=True):
         found = (points[:, :, None] == others[:, None, :]) & candidates[:, None, :]
+        found &= np.broadcast_to(of_points, points.shape)[:, :, None]
         return found if votes is not None else found.any(axis=0, keepdims=True)
 
     def hits(points, others, shared, among):
         squared, own = _distances(points, others), _distances(others, others)
-        inside = [_less(inclusive)(squared, _radii(own, k, alike)) for alike in among]
-        return (np.stack(inside) & shared).any(axis=2)
+        radii = np.stack([_radii(own, k, alike) for alike in among])
+        balls = np.where(np.isnan(radii), np.nan, np.fmin.reduce(radii))
+        return (_less(inclusive)(squared, balls[:, None]) & shared).any(axis=2)
 
     def left_out(i):
         rest = np.arange(len(reference)) != i
-        among = together(r, r, in_r)
-        shared, among = among[:, [i]][:, :, rest], among[:, rest][:, :, rest]
+        shared = together(r[:, [i]], r[:, rest], in_r[:, rest])
+        among = together(r[:, rest], r[:, rest], in_r[:, rest], in_r[:, rest])
         return hits(np.asarray(reference)[[i]], np.asarray(reference)[rest], shared, among)
 
     votes_of = (
-        hits(generated, reference, together(g, r, in_r), together(r, r, in_r)),
-        hits(reference, generated, together(r, g, in_g), together(g, g, in_g)),
+        hits(generated, reference, together(g, r, in_r), together(r, r, in_r, in_r)),
+        hits(reference, generated, together(r, g, in_g), together(g, g, in_g, in_g)),
         np.concatenate([left_out(i) for i in range(len(reference))], axis=1),
     )
     return OnManifold(*(_vote(x, votes or 1e-9) for x in votes_of))

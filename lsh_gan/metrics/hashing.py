@@ -3,14 +3,19 @@
 A table is a row of directions w_j with thresholds; the code of x has one digit for each, in a fixed
 order, so that the first digits of a code are the code of a coarser table:
 
-    pstable     floor((w_j·(x − μ) + u_j) / width), cut to eight values
-                                                     Datar et al. 2004, doi:10.1145/997817.997857
+    pstable     floor((w_j·(x − μ) + u_j) / width) modulo eight; from the 7th digit on a third as
+                wide, for data of few dimensions     Datar et al. 2004, doi:10.1145/997817.997857
     affine      w_j·x > w_j·r, r drawn from the reference                                  ours
     hyperplane  w_j·(x − μ) > 0                      Charikar 2002, doi:10.1145/509907.509965
 
 The *bucket* of x in a table is its code together with the quantile bin of ‖x − μ‖: directions alone
 leave buckets unbounded. Directions come from a pool that all tables share. μ, thresholds, width and
 bins see the central 90 % of the reference, so that a few outliers do not move them.
+
+How many digits count depends on the *region* of x, the nearest of at most 32 centroids (k-means of
+the central rows): `fit_num_bits` gives dense regions more, so that their buckets are finer. With
+equally many everywhere, images that are blurred or nearly flat, which lie inside of the data, would
+find company in the wide buckets there.
 """
 
 import functools
@@ -28,6 +33,10 @@ from lsh_gan.metrics.inputs import DIGIT_BITS, Array, HashSpec, centred, subset
 
 SAMPLE_ROWS = 2048  # rows that a hash is fitted on
 CENTRAL = 0.9  # share of the reference that a fit looks at
+REGIONS = 32  # with digits of their own
+_REGION_ROWS = 64  # rows of the fit for each region
+_LLOYD_STEPS = 6
+_WIDE_DIGITS = 6  # of pstable; those behind are a third as wide
 _CHUNK = 1024  # rows that are projected at once; always so many, so that codes repeat to the bit
 _MARGIN = 1e-5  # relative: norms of the reference's first and last row are inside of the bins
 
@@ -43,19 +52,20 @@ class Hasher(NamedTuple):
     thresholds: Float32[jax.Array, "t digits"]  # of each digit
     width: Float32[jax.Array, ""]  # of a digit of pstable, in units of the features
     radius_edges: Float32[jax.Array, " e"]  # of the radius bins
-    digits: Int32[jax.Array, " t"]  # how many of each table's code count
+    regions: Float32[jax.Array, "q d"]  # centroids, less the origin
+    digits: Int32[jax.Array, "q t"]  # how many of each table's code count in each region
     source: str = ""  # of the features: network, preprocessing, version; "" if unknown
     address_bits: int = 0  # s: tables of counts have 2^s addresses; 0 until their size is known
 
     @property
     def num_bits(self) -> float:
-        """Mean number of digits of a table's code."""
+        """Mean number of digits of a table's code, over regions and tables."""
         return float(np.asarray(self.digits).mean())
 
     @property
     def arrays(self) -> tuple[Any, ...]:
         """What encoding needs on the device."""
-        return (self.origin.astype(np.float32), *self[2:8])
+        return (self.origin.astype(np.float32), *self[2:9])
 
 
 class Codes(NamedTuple):
@@ -63,6 +73,7 @@ class Codes(NamedTuple):
 
     digits: UInt32[jax.Array, "t n"]
     radius_bin: Int32[jax.Array, " n"]
+    region: Int32[jax.Array, " n"]
 
 
 def fit(key: jax.Array, sample: Array, spec: HashSpec, *, source: str = "") -> Hasher:
@@ -76,7 +87,7 @@ def fit(key: jax.Array, sample: Array, spec: HashSpec, *, source: str = "") -> H
         sample = sample[subset(len(sample), SAMPLE_ROWS)]
     arrays = _fit(key, centred(sample, origin), spec=spec)
     digits = spec.max_digits if spec.num_bits == "auto" else int(spec.num_bits)
-    kept = jnp.full(spec.num_tables, digits, jnp.int32)
+    kept = jnp.full((len(arrays[-1]), spec.num_tables), digits, jnp.int32)
     return Hasher._make([spec, origin, *arrays, kept, source, 0])
 
 
@@ -124,7 +135,29 @@ def _fit(key, x, *, spec: HashSpec):
         inner = (ordered[row] + ordered[row + 1]) / 2
         first, last = ordered[:1] * (1 - _MARGIN), ordered[-1:] * (1 + _MARGIN)
         edges = jnp.concatenate([first, inner, last])
-    return centre, directions, members, thresholds, width, edges
+    count = max(1, min(REGIONS, n // _REGION_ROWS))
+    regions = _k_means(jax.random.fold_in(key, 3), x, central, count)
+    return centre, directions, members, thresholds, width, edges, regions
+
+
+def _k_means(key, x, central, k: int) -> jax.Array:
+    """Centroids `[k, d]` of the central rows of x, by a few of Lloyd's steps from random rows."""
+    order = jnp.argsort(jax.random.uniform(key, len(x)) + ~central)
+
+    def step(_, centroids):
+        own = jax.nn.one_hot(_nearest(centroids, x), k, axis=0) * central
+        rows = own.sum(axis=1, keepdims=True)
+        means = jnp.matmul(own, x, precision="highest") / jnp.maximum(rows, 1)
+        return jnp.where(rows > 0, means, centroids)
+
+    return lax.fori_loop(0, _LLOYD_STEPS, step, x[order[:k]])
+
+
+def _nearest(centroids, x):
+    """Number of the nearest centroid of each row, int32 `[n]`."""
+    products = jnp.matmul(centroids, x.T, precision="highest")
+    half = jnp.sum(centroids * centroids, axis=1, keepdims=True) / 2
+    return jnp.argmin(half - products, axis=0).astype(jnp.int32)
 
 
 def encode(hasher: Hasher, features: Array) -> Codes:
@@ -135,19 +168,20 @@ def encode(hasher: Hasher, features: Array) -> Codes:
     n, whole = len(features), devices.count() == 1 and len(features) >= _CHUNK
     rows = jnp.asarray(features) if whole else devices.pad_rows(features, _CHUNK)
     codes = _encode(hasher.arrays, rows, bits=DIGIT_BITS[hasher.spec.family])
-    return codes if whole else Codes(codes.digits[:, :n], codes.radius_bin[:n])
+    return codes if whole else Codes(*(x[..., :n] for x in codes))
 
 
 @functools.partial(jax.jit, static_argnames="bits")
 def _encode(arrays, x, *, bits: int) -> Codes:
-    run = functools.partial(_encode_rows, bits=bits)
-    out = Codes(P(None, "data"), P("data"))  # type: ignore[arg-type]  # specs, not arrays
-    return devices.share(run, arrays, x, in_specs=(P(), P("data")), out_specs=out)
+    run, rows = functools.partial(_encode_rows, bits=bits), P("data")
+    out = Codes(P(None, "data"), rows, rows)  # type: ignore[arg-type]  # specs, not arrays
+    return devices.share(run, arrays, x, in_specs=(P(), rows), out_specs=out)
 
 
 def _encode_rows(arrays, x, *, bits: int) -> Codes:
-    origin, centre, directions, members, thresholds, width, edges = arrays
+    origin, centre, directions, members, thresholds, width, edges, regions = arrays
     offsets = jnp.matmul(directions, centre, precision="highest")[:, None]
+    widths = jnp.where(jnp.arange(members.shape[1]) < _WIDE_DIGITS, width, width / 3)
 
     def chunk(first):
         rows = lax.dynamic_slice_in_dim(x, first, _CHUNK) - origin
@@ -156,45 +190,45 @@ def _encode_rows(arrays, x, *, bits: int) -> Codes:
 
         def add_digit(code, j):
             beyond = projections[members[:, j]] - thresholds[:, j, None]
-            if bits == 1:
-                digit = beyond > 0
-            else:
-                half = 2 ** (bits - 1)
-                digit = jnp.clip(jnp.floor(beyond / width) + half, 0, 2 * half - 1)
+            digit = beyond > 0 if bits == 1 else jnp.mod(jnp.floor(beyond / widths[j]), 2**bits)
             return code << bits | digit.astype(jnp.uint32), None
 
         code = jnp.zeros((len(members), _CHUNK), jnp.uint32)
         code, _ = lax.scan(add_digit, code, jnp.arange(members.shape[1]))
-        return code, jnp.searchsorted(edges, norms).astype(jnp.int32)
+        radius_bin = jnp.searchsorted(edges, norms).astype(jnp.int32)
+        return Codes(code, radius_bin, _nearest(regions, rows))
 
     # The last chunk ends with the set, and begins within the one before it.
     n = len(x)
     firsts = np.minimum(np.arange(0, n, _CHUNK), n - _CHUNK)
-    digits, radius_bin = lax.map(chunk, jnp.asarray(firsts, jnp.int32))
+    codes = lax.map(chunk, jnp.asarray(firsts, jnp.int32))
     rest = n - (len(firsts) - 1) * _CHUNK
-    whole = digits[:-1].swapaxes(0, 1).reshape(len(members), -1)
-    return Codes(
-        jnp.concatenate([whole, digits[-1, :, _CHUNK - rest :]], axis=1),
-        jnp.concatenate([radius_bin[:-1].ravel(), radius_bin[-1, _CHUNK - rest :]]),
-    )
+
+    def join(parts):  # [chunks, ..., 1024]
+        whole = jnp.moveaxis(parts[:-1], 0, -2)
+        whole = whole.reshape(*parts.shape[1:-1], -1)
+        return jnp.concatenate([whole, parts[-1, ..., _CHUNK - rest :]], axis=-1)
+
+    return Codes(*map(join, codes))
 
 
 def buckets(hasher: Hasher, codes: Codes) -> UInt32[jax.Array, "t n"]:
-    """Bucket of each row in each table: its digits and radius bin, mixed."""
+    """Bucket of each row in each table: its digits that count and radius bin, mixed."""
     return _buckets(codes, hasher.digits, spec=hasher.spec)
 
 
 @functools.partial(jax.jit, static_argnames="spec")
 def _buckets(codes, kept, *, spec: HashSpec) -> jax.Array:
     bucket = functools.partial(_bucket, spec=spec)
-    return jax.vmap(bucket, in_axes=(0, None, 0))(codes.digits, codes.radius_bin, kept)
+    kept = kept[codes.region]
+    return jax.vmap(bucket, in_axes=(0, None, 1))(codes.digits, codes.radius_bin, kept)
 
 
 def _bucket(digits, radius_bin, kept, spec: HashSpec) -> jax.Array:
-    """Buckets in one table, uint32 `[n]`, of which the first `kept` digits count."""
+    """Buckets in one table, uint32 `[n]`, of which the first `kept` digits count, int32 `[n]`."""
     unused = DIGIT_BITS[spec.family] * (spec.max_digits - kept)
-    radius = (radius_bin + 1).astype(jnp.uint32) * np.uint32(0x9E3779B9)
-    return _mix((digits >> unused.astype(jnp.uint32)) + radius)
+    beside = (32 * radius_bin + kept + 1).astype(jnp.uint32) * np.uint32(0x9E3779B9)
+    return _mix((digits >> unused.astype(jnp.uint32)) + beside)
 
 
 def _mix(x):
@@ -246,7 +280,8 @@ def fit_num_bits(
 
     The share of the reference's central rows that the other rows recognise, by the definition of
     the metric, falls with the total number of digits of all tables: a bisection finds the most that
-    keep it at `ceiling_target`.
+    keep it at `ceiling_target`. A second one finds how many more each region bears, for its own
+    rows, up to two a table.
 
     The codes are those of the reference, or of a sample of its `rows` rows: each doubling of the
     sample adds one bit. `min_count` is the number of others that a bucket must hold, `votes` the
@@ -256,37 +291,55 @@ def fit_num_bits(
     extra = round(doublings * spec.num_tables / DIGIT_BITS[spec.family])
     # A share that is exactly met counts.
     needed = None if votes is None else max(1, int(np.ceil(votes * spec.num_tables - 1e-9)))
-    kept = _fit_num_bits(codes, jnp.int32(min_count), jnp.int32(extra), spec=spec, needed=needed)
+    kept = _fit_num_bits(
+        codes, jnp.int32(min_count), jnp.int32(extra), spec=spec, needed=needed,
+        regions=len(hasher.regions),
+    )  # fmt: skip
     return hasher._replace(digits=kept)
 
 
-@functools.partial(jax.jit, static_argnames=("spec", "needed"))
-def _fit_num_bits(codes, min_count, extra, *, spec: HashSpec, needed: int | None):
+@functools.partial(jax.jit, static_argnames=("spec", "needed", "regions"))
+def _fit_num_bits(codes, min_count, extra, *, spec: HashSpec, needed: int | None, regions: int):
     tables, limit = spec.num_tables, spec.num_tables * spec.max_digits
     bits = address_bits(codes.digits.shape[1])
     central = (codes.radius_bin >= 1) & (codes.radius_bin <= spec.radius_bins)
     central = jnp.where(central.any(), central, True)
 
-    def spread(total):  # evenly over the tables, the first ones getting the remainder
-        return (total // tables + (jnp.arange(tables) < total % tables)).astype(jnp.int32)
+    def spread(totals):  # evenly over the tables, the first ones getting the remainder
+        more = jnp.arange(tables) < totals[:, None] % tables
+        return (totals[:, None] // tables + more).astype(jnp.int32)
 
-    def recognised(total):
+    def recognised(totals, group, some):
+        """Share of some rows of each group, NaN where there are none."""
+
         def vote(hits, table):
             digits, kept = table
-            at = addresses(_bucket(digits, codes.radius_bin, kept, spec), bits)
+            at = addresses(_bucket(digits, codes.radius_bin, kept[group], spec), bits)
             others = jnp.zeros(2**bits, jnp.int32).at[at].add(1)[at]
             return hits + (others > min_count), None
 
-        none = jnp.zeros(len(codes.radius_bin), jnp.int32)
-        hits, _ = lax.scan(vote, none, (codes.digits, spread(total)))
-        return jnp.mean(hits / tables if needed is None else hits >= needed, where=central)
+        none = jnp.zeros(len(group), jnp.int32)
+        hits, _ = lax.scan(vote, none, (codes.digits, spread(totals).T))
+        hits = hits if needed is None else tables * (hits >= needed)
+        total, count = (
+            jax.ops.segment_sum(jnp.where(some, x, 0), group, len(totals))
+            for x in (hits, jnp.ones_like(hits))
+        )
+        return total / (tables * count)
 
-    def halve(_, ends):
-        low, high = ends
-        middle = (low + high) // 2
-        keep = recognised(middle) >= spec.ceiling_target
-        return jnp.where(keep, middle, low), jnp.where(keep, high, middle)
+    def bisect(low, high, steps, *rows):
+        def halve(_, ends):
+            low, high = ends
+            middle = (low + high) // 2
+            keep = recognised(middle, *rows) >= spec.ceiling_target
+            return jnp.where(keep, middle, low), jnp.where(keep, high, middle)
 
-    ends = jnp.int32(0), jnp.int32(limit)
-    low, _ = lax.fori_loop(0, limit.bit_length(), halve, ends)
+        return lax.fori_loop(0, steps, halve, (low, high))[0]
+
+    everywhere, ends = jnp.zeros_like(codes.region), jnp.array([[0], [limit]], jnp.int32)
+    low = bisect(*ends, limit.bit_length(), everywhere, central)
+    if regions > 1:
+        low = jnp.broadcast_to(low, regions)
+        more = min(2 * tables, limit)
+        low = bisect(low, jnp.minimum(low + more, limit), more.bit_length(), codes.region, True)
     return spread(jnp.minimum(low + extra, limit))

@@ -1,22 +1,25 @@
 """Precision and recall from k-nearest-neighbour balls among the rows of a hash bucket: O(log n).
 
-In each table a bucket gives at most c rows of each set as candidates. The radius of a candidate is
-the distance to its k-th nearest other candidate of its set in the bucket; with fewer there is no
-ball, so that lone outliers grow none. A table says yes to x when x lies in the ball of a candidate
-of the other set in its bucket; x is on the manifold when at least the share `votes` of the tables
-says yes. A sample costs T · 4c products, whatever n is, and finding its bucket among sorted ones
-O(log n). By definition: `definitions.lsh_knn`.
+In each table a bucket gives at most c rows of each set as candidates. A candidate with fewer than k
+others of its set in the bucket has no ball there, so that lone outliers grow none. The radius of
+its ball is the least distance to a k-th nearest other candidate in any table: one bucket rarely
+holds all near neighbours, and the radius from a few of them would hide damage. A table says yes to
+x when x lies in the ball of a candidate of the other set in its bucket; x is on the manifold when
+at least the share `votes` of the tables says yes. A sample costs 2 T · 4c products, whatever n is,
+and finding its bucket among sorted ones O(log n). By definition: `definitions.lsh_knn`.
 
     1. sort the rows of both sets by bucket, in random order within it, and keep the candidates
     2. cut them into chunks of 2c; a bucket has at most 2c candidates, so that they lie in one chunk
        and the next: products of each chunk with itself and the next give all distances
-    3. the k-th smallest of a candidate's distances to its own set is its radius
+    3. the k-th smallest of a candidate's distances to its own set, the least of all tables, is its
+       radius; then 1 and 2 once more, since the distances of all tables would fill the memory
     4. distances to the other set within radii are hits, those to the own set give the ceiling
     5. rows beyond the cap are compared with the candidates of their bucket
 
 Distances come from float32 products: pairs that are equal within their error count as equal.
 
-Source: arXiv:2103.11912, whose abstract fixes the idea; votes and the cap are ours.
+Source: arXiv:2103.11912, whose abstract fixes the idea; votes, the cap and the least radius are
+ours.
 """
 
 import functools
@@ -39,7 +42,7 @@ from lsh_gan.metrics.scores import GROUPS, PrecisionRecall, Summary
 
 DEFAULT = HashSpec(num_tables=12)
 # `num_bits='auto'`: other rows in the bucket of a row that is recognised, over log2(n).
-BUCKET_ROWS_PER_LOG2 = 1 / 3
+BUCKET_ROWS_PER_LOG2 = 2 / 3
 _BEYOND = 64  # rows beyond the cap that are compared at once
 
 
@@ -92,6 +95,8 @@ def lsh_knn_precision_recall(
         votes: Share of tables that must say yes, in (0, 1].
         bucket_rows: c, at least k + 2: candidates of each set in a bucket; `capped` says which
             share of the rows is beyond.
+
+    With `inclusive=False`, equal distances in several tables count as inside for the ceilings.
     """
     inputs.check_options(k=k, votes=votes, bucket_rows=bucket_rows)
     reference = as_features(reference, "reference", k=k)
@@ -185,100 +190,151 @@ def _dealt(buckets: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 @functools.partial(jax.jit, static_argnames=("n", "k", "c", "inclusive"))
-def _count_votes(x, dealt, **options):
-    run, total = functools.partial(_votes, **options), functools.partial(lax.psum, axis_name="data")
-    return devices.share(run, x, dealt, in_specs=(P(), P("data")), out_specs=P(), join=total)
+def _count_votes(x, dealt, *, n: int, k: int, c: int, inclusive: bool):
+    total = functools.partial(lax.psum, axis_name="data")
+    least = functools.partial(lax.pmin, axis_name="data")
+    share = functools.partial(devices.share, out_specs=P())
+    run = functools.partial(_radii, n=n, k=k, c=c)
+    radius = share(run, x, dealt, in_specs=(P(), P("data")), join=least)
+    run = functools.partial(_votes, n=n, k=k, c=c, inclusive=inclusive)
+    return share(run, x, dealt, radius, in_specs=(P(), P("data"), P()), join=total)
 
 
-def _votes(x, dealt, *, n: int, k: int, c: int, inclusive: bool):
+class Table(NamedTuple):
+    """Candidates of one table in chunks, and their distances; -1 for no row.
+
+    What a candidate has beside it are the candidates of its chunk, the next and the one before.
+    """
+
+    rows: jax.Array  # by place: all rows of both sets in the order of their buckets, [n + m]
+    keep: jax.Array  # whether that is a candidate
+    segment: jax.Array  # number of its bucket
+    start: jax.Array  # place where that begins
+    place: jax.Array  # candidates up to this one, less 1
+    kept: jax.Array  # candidates: their rows [chunks, w], the last chunk empty
+    bucket: jax.Array  # and the numbers of their buckets
+    squared: jax.Array  # [chunk, neighbour, row]: distances, infinite between buckets
+    own: jax.Array  # whether the neighbour is of the same set
+    slack: jax.Array  # errors of the distances
+
+
+def _arrange(x, sq_norms, bucket, *, n: int, c: int) -> Table:
+    total, d = x.shape
+    width = 2 * c
+    chunks = -(-total // width) + 1
+    places = jnp.arange(total)
+    in_random_order = jax.random.permutation(jax.random.key(0), total).astype(jnp.int32)
+
+    # 1. Candidates, in the order of their buckets.
+    keys, rows = lax.sort((bucket[in_random_order], in_random_order), num_keys=1)
+    first = jnp.concatenate([jnp.ones(1, bool), keys[1:] != keys[:-1]])
+    start = lax.cummax(jnp.where(first, places, 0))
+    of_g = (rows >= n).astype(jnp.int32)
+    before = jnp.cumsum(of_g) - of_g  # rows of G before each
+    rank_g = before - before[start]
+    rank = jnp.where(of_g == 1, rank_g, places - start - rank_g)
+    keep = rank < c
+    place = jnp.cumsum(keep) - 1
+    into = jnp.where(keep, place, chunks * width)
+    kept = jnp.full(chunks * width, -1, jnp.int32).at[into].set(rows, mode="drop")
+    segment = jnp.cumsum(first)
+    bucket_of = jnp.full(chunks * width, -1).at[into].set(segment, mode="drop")
+    kept, bucket_of = kept.reshape(chunks, width), bucket_of.reshape(chunks, width)
+
+    # 2. Squared distances [chunk, neighbour, row] to a chunk and the next.
+    def multiply(mine, rows):
+        following = x[rows]
+        both = jnp.concatenate([mine, following])
+        return following, products(both, mine)
+
+    _, xy = lax.scan(multiply, x[kept[0]], kept[1:])
+    norms = sq_norms[kept]
+    and_next = functools.partial(jnp.concatenate, axis=1)
+    size = and_next([norms[:-1], norms[1:]])[:, :, None] + norms[:-1, None]
+    near_bucket = and_next([bucket_of[:-1], bucket_of[1:]])[:, :, None]
+    same = (near_bucket == bucket_of[:-1, None]) & (near_bucket >= 0)
+    same &= jnp.arange(2 * width)[:, None] != jnp.arange(width)  # not itself
+    squared = jnp.where(same, jnp.maximum(size - 2 * xy, 0), jnp.inf)
+    # And to the one before: what its rows have to their next chunk.
+    back = jnp.swapaxes(squared[:, width:], 1, 2)
+    back = jnp.concatenate([jnp.full((1, width, width), jnp.inf), back[:-1]])
+    squared = jnp.concatenate([squared, back], axis=1)
+    own = _beside(kept >= n) == (kept >= n)[:-1, None]
+    slack = distances.relative_error(x.dtype, d) * (_beside(norms) + norms[:-1, None])
+    return Table(rows, keep, segment, start, place, kept, bucket_of, squared, own, slack)
+
+
+def _beside(values):
+    """Of the rows of a chunk [chunk, w], what its neighbours have, [chunk, 3 w, 1]."""
+    previous = jnp.concatenate([values[:1], values[:-2]])
+    return jnp.concatenate([values[:-1], values[1:], previous], axis=1)[:, :, None]
+
+
+def _radii(x, dealt, *, n: int, k: int, c: int) -> jax.Array:
+    """Squared radius of every row, the least of its radii in all tables; infinite for none."""
+    sq_norms = jnp.sum(x * x, axis=1)
+
+    def table(least, bucket_and_group):
+        bucket, group = bucket_and_group
+        found = _arrange(x, sq_norms, bucket, n=n, c=c)
+        kth, _ = _kth_smallest(jnp.where(found.own, found.squared, jnp.inf), k)
+        kth = jnp.where(group < GROUPS, kth, jnp.inf)
+        at = jnp.where(found.kept[:-1] >= 0, found.kept[:-1], len(x))
+        return least.at[at].min(kth, mode="drop"), None
+
+    return lax.scan(table, jnp.full(len(x), jnp.inf), dealt)[0]
+
+
+def _votes(x, dealt, sq_radius, *, n: int, k: int, c: int, inclusive: bool):
     """Tables that say yes, by group, int32 `[8, 2, n + m]`: to rows among the balls of the other
     set, and among those of their own set when they are left out; and rows beyond the cap, int32.
     """  # noqa: D205
     total, d = x.shape
-    in_random_order = jax.random.permutation(jax.random.key(0), total).astype(jnp.int32)
     sq_norms = jnp.sum(x * x, axis=1)
-    error = distances.relative_error(x.dtype, d)
-    width = 2 * c
-    chunks = -(-total // width) + 1  # the last one is empty
-    places = jnp.arange(total)
+    error, width = distances.relative_error(x.dtype, d), 2 * c
 
     def table(so_far, bucket_and_group):
         bucket, group = bucket_and_group
-        # 1. Candidates, in the order of their buckets.
-        keys, rows = lax.sort((bucket[in_random_order], in_random_order), num_keys=1)
-        first = jnp.concatenate([jnp.ones(1, bool), keys[1:] != keys[:-1]])
-        start = lax.cummax(jnp.where(first, places, 0))
-        of_g = (rows >= n).astype(jnp.int32)
-        before = jnp.cumsum(of_g) - of_g  # rows of G before each
-        rank_g = before - before[start]
-        rank = jnp.where(of_g == 1, rank_g, places - start - rank_g)
-        keep = rank < c
-        place = jnp.cumsum(keep) - 1
-        into = jnp.where(keep, place, chunks * width)
-        kept = jnp.full(chunks * width, -1, jnp.int32).at[into].set(rows, mode="drop")
-        segment = jnp.cumsum(first)
-        bucket_of = jnp.full(chunks * width, -1).at[into].set(segment, mode="drop")
-        kept, bucket_of = kept.reshape(chunks, width), bucket_of.reshape(chunks, width)
+        found = _arrange(x, sq_norms, bucket, n=n, c=c)
+        kept, squared, slack = found.kept, found.squared, found.slack
 
-        # 2. Squared distances [chunk, neighbour, row] to a chunk and the next.
-        def multiply(mine, rows):
-            following = x[rows]
-            both = jnp.concatenate([mine, following])
-            return following, products(both, mine)
+        # 3. Balls: of a row with k others here, and for a row of its set left out, with k + 1.
+        kth, following = _kth_smallest(jnp.where(found.own, squared, jnp.inf), k)
+        none = jnp.full((1, width), -jnp.inf)
+        radius = jnp.where(jnp.isfinite(kth), sq_radius[kept[:-1]], -jnp.inf)
+        left_out = jnp.where(jnp.isfinite(following), radius, -jnp.inf)
+        radius, left_out, following = (
+            jnp.concatenate([values, none]) for values in (radius, left_out, following)
+        )
 
-        _, xy = lax.scan(multiply, x[kept[0]], kept[1:])
-        norms = sq_norms[kept]
-        and_next = functools.partial(jnp.concatenate, axis=1)
-        size = and_next([norms[:-1], norms[1:]])[:, :, None] + norms[:-1, None]
-        near_bucket = and_next([bucket_of[:-1], bucket_of[1:]])[:, :, None]
-        same = (near_bucket == bucket_of[:-1, None]) & (near_bucket >= 0)
-        same &= jnp.arange(2 * width)[:, None] != jnp.arange(width)  # not itself
-        squared = jnp.where(same, jnp.maximum(size - 2 * xy, 0), jnp.inf)
-        # And to the one before: what its rows have to their next chunk.
-        back = jnp.swapaxes(squared[:, width:], 1, 2)
-        back = jnp.concatenate([jnp.full((1, width, width), jnp.inf), back[:-1]])
-        squared = jnp.concatenate([squared, back], axis=1)
-
-        def neighbours(values):  # of the rows of a chunk [chunk, w]: [chunk, 3 w, 1]
-            previous = jnp.concatenate([values[:1], values[:-2]])
-            return jnp.concatenate([values[:-1], values[1:], previous], axis=1)[:, :, None]
-
-        side = kept >= n
-        own = neighbours(side) == side[:-1, None]
-        slack = error * (neighbours(norms) + norms[:-1, None])
-
-        # 3. Radii: the k-th smallest distance to the own set, and the next one.
-        kth, following = _kth_smallest(jnp.where(own, squared, jnp.inf), k)
-        radius, left_out = _radii(kth, following, inclusive)
-
-        # 4. Hits.
-        def among(sq_radius, mask):
-            padded = jnp.concatenate([sq_radius, jnp.full((1, width), -jnp.inf)])
-            hits = within(squared, neighbours(padded), slack, inclusive) & mask
-            return hits.any(axis=1).ravel()
-
-        found = jnp.stack([among(radius, ~own), among(left_out, own)])
+        # 4. Hits. Left out, a row lies on the sphere that it set, and is nearer than the next.
+        among = within(squared, _beside(radius), slack, inclusive) & ~found.own
+        among_own = within(squared, _beside(left_out), slack, True) & found.own
+        if not inclusive:
+            among_own &= within(squared, _beside(following), slack, False)
         at = jnp.where(kept[:-1] >= 0, kept[:-1], total).ravel()
-        hits = jnp.zeros((2, total), bool).at[:, at].set(found, mode="drop")
+        hits = jnp.stack([x.any(axis=1).ravel() for x in (among, among_own)])
+        hits = jnp.zeros((2, total), bool).at[:, at].set(hits, mode="drop")
 
         # 5. Rows beyond the cap, with the candidates of their bucket.
         flat_kept, flat_radius = kept.ravel(), radius.ravel()
-        waiting = jnp.nonzero(~keep, size=total + _BEYOND, fill_value=total)[0]
-        count = jnp.sum(~keep)
+        waiting = jnp.nonzero(~found.keep, size=total + _BEYOND, fill_value=total)[0]
+        count = jnp.sum(~found.keep)
 
         def beyond(state):
             done, hits = state
             at = lax.dynamic_slice_in_dim(waiting, done, _BEYOND)
-            window = place[start[at]][:, None] + jnp.arange(width)
+            window = found.place[found.start[at]][:, None] + jnp.arange(width)
             others = flat_kept[window]
-            mask = bucket_of.ravel()[window] == segment[at][:, None]
-            mine = rows[at]
+            mask = found.bucket.ravel()[window] == found.segment[at][:, None]
+            mine = found.rows[at]
             xy = jnp.einsum("ad,abd->ab", x[mine], x[others], precision="highest")
             size = sq_norms[mine][:, None] + sq_norms[others]
-            inside = within(size - 2 * xy, flat_radius[window], error * size, inclusive) & mask
+            ball = size - 2 * xy, flat_radius[window], error * size
             own = (others >= n) == (mine >= n)[:, None]
-            found = jnp.stack([(inside & ~own).any(axis=1), (inside & own).any(axis=1)])
-            hits = hits.at[:, jnp.where(at < total, mine, total)].set(found, mode="drop")
+            inside = jnp.where(own, within(*ball, True), within(*ball, inclusive)) & mask
+            both = jnp.stack([(inside & ~own).any(axis=1), (inside & own).any(axis=1)])
+            hits = hits.at[:, jnp.where(at < total, mine, total)].set(both, mode="drop")
             return done + _BEYOND, hits
 
         _, hits = lax.while_loop(lambda state: state[0] < count, beyond, (jnp.int32(0), hits))
@@ -306,14 +362,3 @@ def _kth_smallest(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
 
     nothing = jnp.full((x.shape[0], x.shape[2]), jnp.inf)
     return lax.fori_loop(0, k + 1, step, (jnp.full_like(nothing, -1), nothing, nothing))[1:]
-
-
-def _radii(kth: jax.Array, following: jax.Array, inclusive: bool) -> tuple[jax.Array, jax.Array]:
-    """Squared radii, and those of balls of which the row itself is left out; −inf for none.
-
-    Without one of its k nearest the radius is the distance to the next: there must be one. A row on
-    the sphere of the k-th is inside then, and with `<` all that are nearer than the next.
-    """
-    radius = jnp.where(jnp.isfinite(kth), kth, -jnp.inf)
-    left_out = jnp.where(jnp.isfinite(following), kth if inclusive else following, -jnp.inf)
-    return radius, left_out

@@ -15,17 +15,18 @@ KEY = jax.random.key(0)
 def exact_hasher(family, radius_bins, digits):
     """A hasher whose arithmetic on `exact_features` has no rounding, so that ties are decided."""
     rng = np.random.default_rng(5)
-    spec = HashSpec(family=family, num_tables=3, num_bits=5, num_directions=5)
+    spec = HashSpec(family=family, num_tables=3, num_bits=7, num_directions=7)
     edges = [0.4, 0.7, 0.95, 1.15] if radius_bins else []
     return Hasher(
         spec,
         origin=np.array([1.0, -2.0, 0.0, 0.5]),
         centre=jnp.array([0.5, 0.0, -0.25, 1.0]),
-        directions=jnp.asarray(rng.choice([-0.5, 0.0, 0.5], (6, 4)), jnp.float32),
-        members=jnp.asarray(np.stack([rng.permutation(6)[:5] for _ in range(3)])),
-        thresholds=jnp.asarray(rng.integers(-4, 5, (3, 5)) / 8, jnp.float32),
+        directions=jnp.asarray(rng.choice([-0.5, 0.0, 0.5], (8, 4)), jnp.float32),
+        members=jnp.asarray(np.stack([rng.permutation(8)[:7] for _ in range(3)])),
+        thresholds=jnp.asarray(rng.integers(-4, 5, (3, 7)) / 8, jnp.float32),
         width=jnp.float32(0.375 if family == "pstable" else 1),
         radius_edges=jnp.asarray(edges, jnp.float32),
+        regions=jnp.asarray(rng.integers(-8, 9, (len(digits), 4)) / 2, jnp.float32),
         digits=jnp.asarray(digits, jnp.int32),
     )
 
@@ -40,10 +41,14 @@ def offsets(hasher, features):
     )
 
 
+def widths(hasher):
+    return float(hasher.width) / np.where(np.arange(hasher.members.shape[1]) < 6, 1, 3)
+
+
 def digits_by_hand(hasher, features):
     beyond, norms = offsets(hasher, features)
     if hasher.spec.family == "pstable":
-        digits = np.clip(np.floor(beyond / float(hasher.width)) + 4, 0, 7)
+        digits = np.floor(beyond / widths(hasher)) % 8
     else:
         digits = beyond > 0
     edges = np.asarray(hasher.radius_edges, np.float64)
@@ -64,30 +69,26 @@ def digits_of(hasher, features):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_digits_equal_those_by_hand_ties_included(family, radius_bins):
     x = np.random.default_rng(0).integers(-8, 9, (400, 4)).astype(np.float32) / 2
-    hasher = exact_hasher(family, radius_bins, (5, 5, 5))
+    hasher = exact_hasher(family, radius_bins, [(7, 7, 7)])
     for found, expected in zip(digits_of(hasher, x), digits_by_hand(hasher, x), strict=True):
         np.testing.assert_array_equal(found, expected)
     assert len(np.unique(digits_of(hasher, x)[0])) == (8 if family == "pstable" else 2)
 
 
-@pytest.mark.parametrize(
-    ("family", "digits"),
-    [
-        ("affine", (5, 4, 4)),
-        ("affine", (0, 0, 0)),
-        ("hyperplane", (1, 1, 1)),
-        ("pstable", (5, 4, 4)),
-    ],
-)
+@pytest.mark.parametrize("digits", [[(7, 4, 4), (2, 3, 4)], [(1, 1, 1)], [(0, 0, 0)] * 3])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_buckets_are_the_first_digits_and_the_radius_bin(family, digits):
+    """As many digits as the region of the row, the nearest centroid, lets count."""
     x = np.random.default_rng(0).integers(-8, 9, (400, 4)).astype(np.float32) / 2
     hasher = exact_hasher(family, 3, digits)
     found = np.asarray(hashing.buckets(hasher, hashing.encode(hasher, x)))
     of_tables, radius = digits_by_hand(hasher, x)
-    for buckets, of_table, count in zip(found, of_tables, digits, strict=True):
+    away = (x - hasher.origin)[:, None] - np.asarray(hasher.regions)
+    counts = np.array(digits)[np.argmin(np.sum(away**2, axis=2), axis=1)]
+    for buckets, of_table, of_rows in zip(found, of_tables, counts.T, strict=True):
         expected = {}
-        for bucket, row, radius_bin in zip(buckets, of_table, radius, strict=True):
-            assert expected.setdefault((*row[:count], radius_bin), bucket) == bucket
+        for bucket, row, radius_bin, count in zip(buckets, of_table, radius, of_rows, strict=True):
+            assert expected.setdefault((*row[:count], radius_bin, count), bucket) == bucket
         assert len(set(expected.values())) == len(expected)
 
 
@@ -98,7 +99,7 @@ def test_fitted_digits_equal_those_by_hand(family, num_directions):
     hasher = fit_hash(jax.random.key(3), draw(300, 16), spec)
     g = 1.3 * draw(200, 16, 1)
     beyond, _ = offsets(hasher, g)
-    parts = beyond / float(hasher.width)
+    parts = beyond / widths(hasher)
     sure = np.abs(parts - np.round(parts)) > 1e-5  # no digit that hangs on rounding
     found, radius = digits_of(hasher, g)
     expected, expected_radius = digits_by_hand(hasher, g)
@@ -114,14 +115,9 @@ def test_codes_depend_on_the_row_alone(family):
     hasher = fit_hash(KEY, x[:300], HashSpec(family=family))
     whole = hashing.encode(hasher, x)
     order = np.random.default_rng(0).permutation(len(x))
-    np.testing.assert_array_equal(
-        hashing.encode(hasher, x[order]).digits, np.asarray(whole.digits)[:, order]
-    )
-    for size in (1, 7, 1023, 1500):
-        part = hashing.encode(hasher, x[37 : 37 + size])
-        rows = slice(37, 37 + size)
-        np.testing.assert_array_equal(part.digits, whole.digits[:, rows])
-        np.testing.assert_array_equal(part.radius_bin, whole.radius_bin[rows])
+    for rows in (order, *(slice(37, 37 + size) for size in (1, 7, 1023, 1500))):
+        for part, expected in zip(hashing.encode(hasher, x[rows]), whole, strict=True):
+            np.testing.assert_array_equal(part, np.asarray(expected)[..., rows])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -187,7 +183,23 @@ def test_hyperplane_collision_rate(degrees):
 def test_same_key_same_hash():
     r, spec = draw(100, 8), HashSpec(num_tables=3, num_bits=4)
     first, same, other = (fit_hash(jax.random.key(k), r, spec) for k in (0, 0, 1))
-    for name in ("centre", "directions", "members", "thresholds", "radius_edges"):
+    for name in ("centre", "directions", "members", "thresholds", "radius_edges", "regions"):
         np.testing.assert_array_equal(getattr(first, name), getattr(same, name))
     for name in ("directions", "members", "thresholds"):
         assert not np.array_equal(getattr(first, name), getattr(other, name))
+
+
+def test_dense_regions_get_more_digits():
+    """A narrow mode among broad ones has a region of its own."""
+    rng = np.random.default_rng(0)
+    mode = np.arange(256) % 4
+    centres, spread = 4 * np.eye(4, 8), np.array([0.3, 1, 1, 1])
+    r = (centres[mode] + spread[mode, None] * rng.normal(size=(256, 8))).astype(np.float32)
+    few, many = (fit_hash(KEY, r, HashSpec(num_tables=8), rows=rows) for rows in (256, 512))
+    region = np.asarray(hashing.encode(few, r).region)
+    narrow = region[0]
+    np.testing.assert_array_equal(region == narrow, mode == 0)
+    total = np.asarray(few.digits).sum(axis=1)
+    assert total[narrow] > np.delete(total, narrow).max() == np.delete(total, narrow).min()
+    # One bit more in each table, of three bits a digit.
+    np.testing.assert_array_equal(np.asarray(many.digits).sum(axis=1), total + 3)

@@ -29,9 +29,9 @@ def kernels(width):
     radii = array(n, 3, dtype=jnp.float64), array(n, 1, dtype=jnp.float64)
     hash_arrays = (
         array(D), array(D), array(16, D), integers(6, DIGITS), array(6, DIGITS), array(),
-        array(EDGES),
+        array(EDGES), array(5, D),
     )  # fmt: skip
-    codes = hashing.Codes(unsigned(6, n), integers(n))
+    codes = hashing.Codes(unsigned(6, n), integers(n), integers(n))
     votes = unsigned(6, n), np.arange(6)
     key, one = jax.random.key(0), integers()
     of_all = {"inclusive": True, "extended": False}
@@ -52,8 +52,11 @@ def kernels(width):
         ),
         "fit": (functools.partial(hashing._fit, spec=SPEC), key, array(n, D)),
         "encode": (functools.partial(hashing._encode, bits=3), hash_arrays, array(1024, D)),
-        "buckets": (functools.partial(hashing._buckets, spec=SPEC), codes, integers(6)),
-        "bits": (functools.partial(hashing._fit_num_bits, spec=SPEC, needed=3), codes, one, one),
+        "buckets": (functools.partial(hashing._buckets, spec=SPEC), codes, integers(5, 6)),
+        "bits": (
+            functools.partial(hashing._fit_num_bits, spec=SPEC, needed=3, regions=5), codes, one,
+            one,
+        ),
         "count": (hashing._count, integers(6, n), integers(6, 2**12)),
         "look up": (lsh._count_votes, integers(6, 2**12), integers(6, n), integers(n), one),
         "crowding": (lsh._count_crowded, *(integers(6, 2**12),) * 2, integers(6, n), one),
@@ -62,8 +65,8 @@ def kernels(width):
             functools.partial(scores.aggregate_votes, tables=6, votes=0.5), integers(8, n),
         ),
         "balls in buckets": (
-            functools.partial(lsh_knn._votes, n=width, k=3, c=8, inclusive=True), array(n, D),
-            votes,
+            functools.partial(lsh_knn._count_votes, n=width, k=3, c=8, inclusive=True),
+            array(n, D), votes,
         ),
         "kid": (moments._kid, tiles, tiles),
         "frechet": (

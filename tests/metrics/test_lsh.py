@@ -173,11 +173,17 @@ def test_auto_brings_the_central_rows_to_the_target(target):
     r = draw(1500, 8)
     fitted = lsh_fit(KEY, r, spec=HashSpec(ceiling_target=target))
     hasher = fitted.sketch.hasher
-    at, bins = addresses(hasher, r), np.asarray(hashing.encode(hasher, r).radius_bin)
+    # Regions with the fewest digits have what all rows bear.
+    digits = np.asarray(hasher.digits)
+    uniform = hasher._replace(
+        digits=np.broadcast_to(digits[digits.sum(axis=1).argmin()], digits.shape)
+    )
+    at, bins = addresses(uniform, r), np.asarray(hashing.encode(hasher, r).radius_bin)
     central = (bins >= 1) & (bins <= hasher.spec.radius_bins)
     on = definitions.lsh(at, at).left_out[central]
     assert target <= on.mean() <= target + 0.05
-    assert hasher.digits.max() - hasher.digits.min() <= 1
+    assert np.ptp(digits, axis=1).max() <= 1
+    assert fitted.sketch.hasher.digits.shape == (23, 32)
 
 
 def test_a_hash_that_recognises_nothing_warns():
@@ -215,3 +221,14 @@ def test_batches_and_other_arrays_score_as_one_array(votes):
     )
     for reference, generated in forms:
         jax.tree.map(np.testing.assert_array_equal, score(reference, generated), whole)
+
+
+def test_recall_of_a_larger_set_is_that_of_n_rows():
+    r, g = draw(M, D), draw(N, D, 1)
+    fitted = lsh_fit(KEY, r, spec=spec_of(num_bits=2))
+    of_r, of_g = (addresses(fitted.sketch.hasher, x) for x in (r, g))
+    on = definitions.lsh(of_r, of_g)
+    scores = lsh_score(fitted, g, membership=True)
+    np.testing.assert_array_equal(scores.precision_membership, on.generated)
+    np.testing.assert_array_equal(scores.recall_membership, on.reference)
+    assert on.reference.sum() < definitions.lsh(of_g, of_r).generated.sum()

@@ -135,11 +135,11 @@ def test_files_that_are_refused(tmp_path, hasher):
         path.write_bytes(broken)
         with pytest.raises(ValueError, match=r"s.safetensors: no sketch, or a damaged one"):
             load(path)
-    save_file(tensors, path, metadata={"lsh_gan": json.dumps({"version": 6})})
-    with pytest.raises(ValueError, match=r"s.safetensors: layout 6; expected 7: make it again"):
+    save_file(tensors, path, metadata={"lsh_gan": json.dumps({"version": 7})})
+    with pytest.raises(ValueError, match=r"s.safetensors: layout 7; expected 8: make it again"):
         load(path)
     save_file(tensors, path)
-    with pytest.raises(ValueError, match=r"s.safetensors: layout none; expected 7"):
+    with pytest.raises(ValueError, match=r"s.safetensors: layout none; expected 8"):
         load(path)
 
 
