@@ -214,7 +214,7 @@ def lsh_score_streams(
 
     The first time counts, the second votes: what is held is the counts of both and one batch,
     whatever the number of rows. Ceilings are leave-one-out. Equal to `lsh_precision_recall` under
-    the same hash.
+    the same hash, but that the first n rows of a larger G count for recall.
 
     Args:
         hasher: From `fit_hash` on a sample of the reference, with `rows` its whole size and
@@ -237,9 +237,16 @@ def lsh_score_streams(
     """
     inputs.check_options(min_count=min_count, votes=votes)
     tables = hasher.spec.num_tables
-    of_r, of_g = (
-        build(hasher, stream(), keep_addresses=False) for stream in (reference, generated)
-    )
+
+    def first(stream: Iterable[Any], left: int) -> Iterable[Any]:
+        for batch in stream:
+            yield batch[:left]
+            left -= min(len(batch), left)
+            if not left:
+                return
+
+    of_r = build(hasher, reference(), keep_addresses=False)
+    of_g = build(hasher, first(generated(), of_r.rows), keep_addresses=False)
 
     def join(counts: jax.Array, stream: Callable, own: int = 0) -> Any:
         sums, rows = np.zeros(()), 0
@@ -249,13 +256,14 @@ def lsh_score_streams(
             sums = sums + np.asarray(sum_votes(hits, tables=tables, votes=votes)[1])
             rows += len(batch)
         with jax.enable_x64(True):
-            return summarise_votes(jnp.asarray(sums), rows)
+            return summarise_votes(jnp.asarray(sums), rows), rows
 
-    precise, recalled = join(of_r.counts, generated), join(of_g.counts, reference)
-    left_out = join(of_r.counts, reference, 1).total, of_r.rows
+    precise, m = join(of_r.counts, generated)
+    recalled, n = join(of_g.counts, reference)
+    left_out = join(of_r.counts, reference, 1)[0].total, n
     some = of_r.counts[:, :_LOOKED_AT]
     return result(
-        precise, recalled, (left_out, left_out), membership=False, rows=(of_r.rows, of_g.rows),
+        precise, recalled, (left_out, left_out), membership=False, rows=(n, m),
         extra={"load": (jnp.sum(some > 0), some.size)}, num_bits=hasher.num_bits,
         num_tables=tables, family=hasher.spec.family, radius_bins=hasher.spec.radius_bins,
     )  # fmt: skip
