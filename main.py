@@ -4,6 +4,7 @@ With --dry_run instead of --workdir it prints what would be measured, from shape
 """
 
 import atexit
+import errno
 import os
 import signal
 import sys
@@ -34,6 +35,7 @@ _DISTRIBUTED = flags.DEFINE_bool(
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of no cluster.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes.")
 _PROCESS = flags.DEFINE_integer("process", None, "Number of this process.")
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of a disk
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print what would be measured.")
 
 
@@ -56,9 +58,10 @@ def main(arguments: list[str]) -> None:
             search.run(_CONFIG.value, Path(_WORKDIR.value))
         else:
             sweep.run(_CONFIG.value, Path(_WORKDIR.value))
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, MemoryError) as error:
         logging.debug("where it happened", exc_info=True)
-        sys.exit(f"error: {error}")
+        kept = getattr(error, "errno", None) in _FULL or isinstance(error, MemoryError)
+        sys.exit(f"error: {error}{f'; {_stopped()}' if kept else ''}")
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1:
             raise

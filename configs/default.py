@@ -37,6 +37,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.reference.side = 0
     config.reference.background = 255  # grey level below transparent images, 0 black to 255 white
     config.reference.white_level = 0  # of 16-bit files; 0: 65535, and sets far below are refused
+    # An image file that cannot be read: 'fail', or 'skip', which decodes all files once before any
+    # is drawn, leaves out what is damaged, of given samples too, and reports how many.
+    config.reference.on_error = "fail"
     config.reference.seed = 0  # of the draw
 
     # The answer of a run: the smallest width that keeps this share of precision and of recall.
@@ -101,4 +104,5 @@ def get_config() -> ml_collections.ConfigDict:
     config.lsh_knn.bucket_rows = 32  # candidates of each set in a bucket, at the most
 
     config.num_columns = 10  # images a row of the sample grids
+    config.profile = ""  # a folder for a jax.profiler trace of the first row that is measured
     return config

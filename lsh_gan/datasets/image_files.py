@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from PIL import Image, ImageOps
 
 from lsh_gan.datasets.source import Decoding, Source, cut, progress
@@ -154,15 +155,33 @@ def image_files(
         except UNREADABLE as error:
             raise ValueError(f"{where}: not a readable image ({error})") from error
 
+    def look_at(name: str) -> _Look | None:
+        try:
+            if decoding.on_error == "skip":
+                use(name, decode)
+            return use(name, _look)
+        except ValueError as error:
+            if decoding.on_error == "fail":
+                raise
+            logging.warning("%s: is left out", error)
+            return None
+
     first: dict[_Look, str] = {}
     count: Counter[_Look] = Counter()
+    found = []
     with ThreadPoolExecutor() as pool:
         parts = (names[i : i + 1024] for i in range(0, len(names), 1024))
-        looks = (pool.map(lambda name: use(name, _look), part) for part in parts)
+        looks = (pool.map(look_at, part) for part in parts)
         looks = progress(itertools.chain.from_iterable(looks), len(names), "reading headers")
         for name, look in zip(names, looks, strict=True):
-            first.setdefault(look, name)
-            count[look] += 1
+            if look is not None:
+                found.append(name)
+                first.setdefault(look, name)
+                count[look] += 1
+    if damaged := len(names) - len(found):
+        left_out, names = left_out + Counter({"that cannot be read": damaged}), found
+    if not names:
+        raise ValueError(f"{path}: none of its {damaged} images can be read")
     (look, name), *others = first.items()
     for other, other_name in others if decoding.side == 0 else ():
         if other.size != look.size:

@@ -58,11 +58,14 @@ class Decoding(NamedTuple):
         background: Grey level on which transparent images are laid, 0 black to 255 white.
         white_level: The value of files of 16 bits that is white; 0 takes 65535, and refuses sets
             that never reach a quarter of it, because scans of 10 to 14 bits look like that.
+        on_error: 'fail' makes an image that cannot be read an error; 'skip' decodes all image files
+            once when they are opened, and leaves those out.
     """
 
     side: int = 0
     background: int = 255
     white_level: int = 0
+    on_error: str = "fail"
 
 
 AS_STORED = Decoding()

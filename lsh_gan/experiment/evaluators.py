@@ -2,12 +2,13 @@
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
@@ -17,8 +18,12 @@ from lsh_gan.errors import choose
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.features.network import GIVEN
 from lsh_gan.metrics import HashSpec, LshReference, hashing
+from lsh_gan.metrics.hashing import Codes
+from lsh_gan.metrics.lsh import encode_all
 
 SKETCH_FILE = "reference.sketch"  # in the work folder
+HELD = 2**28  # bytes of features of a set that are held where LSH alone could do without
+GROUP = 4096  # rows of features that are hashed at a time where they are not held
 
 Score = Callable[[jax.Array], NamedTuple]
 
@@ -27,16 +32,18 @@ class ReferenceFeatures(NamedTuple):
     """A reference, embedded.
 
     Attributes:
-        first: Features, float32 `[n, d]`.
+        first: Features, float32 `[n, d]`, or an iterable of batches of them.
         second: A second sample of the same distribution, for the ceilings, or None.
         content_hash: Sha256 (hex) over what both are features of.
         source: What made the features; see `feature_source`.
+        sample: Of a first that is an iterable: features of the rows that the hash is fitted on.
     """
 
     first: jax.Array
     second: jax.Array | None
     content_hash: str
     source: str
+    sample: jax.Array | None = None
 
 
 def hash_spec(config: Any) -> HashSpec:
@@ -106,6 +113,7 @@ def _lsh(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
         votes=config.hash.votes,
         second_reference=reference.second,
         source=reference.source,
+        sample=reference.sample,
     )
     metrics.save(workdir / SKETCH_FILE, fitted)
     return partial(metrics.lsh_score, fitted, membership=True)
@@ -140,6 +148,32 @@ def fit(config: Any, reference: ReferenceFeatures, workdir: Path) -> dict[str, S
     """
     evaluators = {name: choose("metric", name, EVALUATORS) for name in config.metrics}
     return {name: make(config, reference, workdir) for name, make in evaluators.items()}
+
+
+def streams(config: Any, rows: int, dim: int) -> bool:
+    """Whether features `[rows, d]` go to LSH batch by batch and are not held: the scores are equal.
+
+    Other metrics need all features at once, and several processes give them to one another.
+    """
+    return config.metrics == ("lsh",) and 4 * rows * dim > HELD and jax.process_count() == 1
+
+
+def encode(scores: dict[str, Score], batches: Iterable[jax.Array]) -> Codes:
+    """Codes of batches of features `[*, d]`, which the score of LSH takes in place of features."""
+    return encode_all(scores["lsh"].args[0].sketch.hasher, grouped(batches), "generated")
+
+
+def grouped(batches: Iterable[jax.Array]) -> Iterator[jax.Array]:
+    """Joins batches until they have `GROUP` rows, since a hash takes many rows at a time."""
+    waiting, rows = [], 0
+    for batch in batches:
+        waiting.append(batch)
+        rows += len(batch)
+        if rows >= GROUP:
+            yield jnp.concatenate(waiting)
+            waiting, rows = [], 0
+    if waiting:
+        yield jnp.concatenate(waiting)
 
 
 def _shape_in(source: str) -> tuple[int, int, int] | None:

@@ -16,11 +16,12 @@ import lsh_gan
 from lsh_gan import compression, devices
 from lsh_gan.compression import CompressionReport, GeneratorSpec
 from lsh_gan.compression.files import file_bytes
+from lsh_gan.experiment import evaluators
 from lsh_gan.experiment.evaluators import Score
 from lsh_gan.experiment.reference import Samples
-from lsh_gan.experiment.step import embed_samples
+from lsh_gan.experiment.step import embed_samples, stream_samples
 from lsh_gan.features import FeatureNetwork
-from lsh_gan.generators import Generator
+from lsh_gan.generators import Generator, sampling
 from lsh_gan.results import store
 from lsh_gan.results.labels import SCORES
 from lsh_gan.results.store import Row
@@ -117,24 +118,28 @@ def measure(
     if task.layer:
         row["layer"] = task.layer
     if task.samples is not None:
-        batch_size = config.features.batch_size or None
+        options = {"batch_size": config.features.batch_size or None, "progress": advance}
         row["samples_taken"] = task.samples.taken
-        generated = task.samples.embed(network, batch_size=batch_size, progress=advance)
+        m = len(task.samples)
+        if task.samples.features is None and evaluators.streams(config, m, network.dim):
+            generated = evaluators.encode(scores, task.samples.stream(network, **options))
+        else:
+            generated = task.samples.embed(network, **options)
     else:
+        m = config.num_samples
         params, size = _compress(task, config, workdir)
         row |= size
         clock.lap("compress")
-        generated, images = embed_samples(
-            task.generator,
-            params,
-            network,
-            jax.random.key(task.seed),
-            config.num_samples,
-            batch_size=config.batch_size,
-            truncation_psi=config.truncation_psi,
-            keep=min(config.num_columns, config.num_samples) if task.keep else 0,
-            progress=advance,
-        )
+        key, psi = jax.random.key(task.seed), config.truncation_psi
+        keep = min(config.num_columns, m) if task.keep else 0
+        given = (task.generator, params, network, key, m)
+        options = {"batch_size": config.batch_size, "truncation_psi": psi, "progress": advance}
+        if evaluators.streams(config, m, network.dim):
+            generated = evaluators.encode(scores, stream_samples(*given, **options))
+            index = np.arange(keep)
+            images = sampling.sample_at(task.generator, params, key, index, truncation_psi=psi)
+        else:
+            generated, images = embed_samples(*given, **options, keep=keep)
         if task.keep and devices.is_first():
             strip = np.concatenate(list(images), axis=1)
             image = Image.fromarray(strip[..., 0] if strip.shape[-1] == 1 else strip)
@@ -150,11 +155,11 @@ def measure(
     if task.keep:
         store.write_hits(workdir, task.row_hash, hits)
     if task.samples is None or task.samples.features is None:
-        speed = len(generated) / clock.seconds["sample_and_embed"]
+        speed = m / clock.seconds["sample_and_embed"]
         row["images_per_second"] = round(speed, 1)
     return row | {
         "row_hash": task.row_hash,
-        "m": len(generated),
+        "m": m,
         "d": network.dim,
         **task.identity,
         "versions": _versions(),

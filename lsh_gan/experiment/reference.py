@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from lsh_gan.experiment import cache, config_checks, evaluators, own_samples
 from lsh_gan.experiment.evaluators import ReferenceFeatures, Score
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.metrics import LshReference
+from lsh_gan.metrics.hashing import SAMPLE_ROWS
+from lsh_gan.metrics.inputs import subset
 
 HELD = 2**28  # bytes of decoded images that are kept of a set; more are decoded again
 
@@ -76,6 +78,20 @@ class Samples:
         padded = jnp.pad(mine, ((0, each - len(share)), (0, 0)))
         return devices.gather_rows(padded)[: len(self)]
 
+    def stream(
+        self,
+        network: FeatureNetwork,
+        *,
+        batch_size: int | None = None,
+        progress: Callable[[int], Any] | None = None,
+    ) -> Iterator[jax.Array]:
+        """Yields the features of images in batches, of one process; arguments as `embed`."""
+        return features.stream(network, self.images(), batch_size=batch_size, progress=progress)
+
+    def take(self, rows: np.ndarray) -> "Samples":
+        """Some of the images."""
+        return dataclasses.replace(self, rows=self.rows[rows], held=None)
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -124,12 +140,22 @@ class Reference:
         """
         if self.sketch is not None:
             return {"lsh": partial(metrics.lsh_score, self.sketch, membership=True)}
-        first, second = (
-            part and _embedded(part, config, network, progress)
-            for part in (self.first, self.second)
-        )
         source = evaluators.feature_source(config, network, self.image_shape)
-        reference = ReferenceFeatures(first, second, self.content_hash, source)
+        images = isinstance(self.first, Samples) and self.first.features is None
+        if images and evaluators.streams(config, len(self), network.dim):
+            options = {"batch_size": config.features.batch_size or None, "progress": progress}
+            sample = self.first.take(subset(len(self), SAMPLE_ROWS)).embed(network, **options)
+            first, second = (
+                part and evaluators.grouped(part.stream(network, **options))
+                for part in (self.first, self.second)
+            )
+        else:
+            first, second = (
+                part and _embedded(part, config, network, progress)
+                for part in (self.first, self.second)
+            )
+            sample = None
+        reference = ReferenceFeatures(first, second, self.content_hash, source, sample)
         return evaluators.fit(config, reference, workdir)
 
 

@@ -82,6 +82,8 @@ def _judged(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
 
 def _references(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
     fields = config.reference
+    if fields.on_error not in ("fail", "skip"):
+        yield f"reference.on_error = {fields.on_error!r}; expected 'fail' or 'skip'"
     kinds = ("images", "features", "samples_of", "sketch")
     if not any(fields[kind] for kind in kinds):
         yield (

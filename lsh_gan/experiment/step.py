@@ -2,17 +2,19 @@
 
     index → latents → images → uint8 → features
 
-Steps are dispatched ahead; what is not finite is looked at once, after the last one. On several
-hosts each process takes its share of the steps, and all of them get all features.
+Steps are dispatched ahead. On several hosts each process takes its share of the steps, and all of
+them get all features. A device that is out of memory gets half as many images a step from there on.
 """
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax import lax
 from jax.sharding import PartitionSpec as P
 
@@ -60,33 +62,100 @@ def embed_samples(
 
     Raises:
         ValueError: An image or a feature holds NaN or Inf (its number).
+        MemoryError: A device has no memory for one image.
     """
+    found, images, held, share = [], [], 0, _share(count, batch_size)
+    options = (truncation_psi, start, batch_size)
+    for at, (*made, drawn) in _steps(generator, params, network, key, share, *options):
+        found.append(made)
+        if held < keep:
+            images.append(np.asarray(drawn))
+            held += len(drawn)
+        progress(min(len(drawn), max(count - at, 0)))
+    features, *finite = (
+        devices.gather_rows(jnp.concatenate(parts)[: len(share)])[:count]
+        for parts in zip(*found, strict=True)
+    )
+    _check(generator, start, finite)
+    return features, np.concatenate(images)[:keep] if keep else np.empty(0, np.uint8)
+
+
+def stream_samples(
+    generator: Generator,
+    params: Any,
+    network: FeatureNetwork,
+    key: jax.Array,
+    count: int,
+    *,
+    batch_size: int,
+    truncation_psi: float = 1.0,
+    progress: Callable[[int], Any] = lambda count: None,
+) -> Iterator[jax.Array]:
+    """Yields the features of `embed_samples` in batches, of one process; arguments likewise."""
+    options = (truncation_psi, 0, batch_size)
+    for at, (features, *finite, _) in _steps(
+        generator, params, network, key, range(count), *options
+    ):
+        _check(generator, at, [flags[: count - at] for flags in finite])
+        progress(min(len(features), count - at))
+        yield features[: count - at]
+
+
+def _share(count: int, batch_size: int) -> range:
+    """The images of this process; the last may pass the end."""
+    steps = devices.process_share(-(-count // batch_size))
+    return range(steps.start * batch_size, steps.stop * batch_size)
+
+
+def _check(generator: Generator, first: int, finite: list[jax.Array]) -> None:
+    """Raises where an image or its features are not finite."""
+    for what, flags in zip(("image", "features of image"), map(np.asarray, finite), strict=True):
+        if not flags.all():
+            index = first + int(np.argmin(flags))
+            raise ValueError(f"{generator.name}: {what} {index} holds NaN or Inf")
+
+
+def _steps(
+    generator: Generator,
+    params: Any,
+    network: FeatureNetwork,
+    key: jax.Array,
+    share: range,
+    truncation_psi: float,
+    start: int,
+    size: int,
+) -> Iterator[tuple[int, tuple[jax.Array, ...]]]:
+    """Yields the number of each step's first image, and what `_step` returns, once it is there."""
     params, variables = (
         devices.replicate(tree, local=True) for tree in (params, network.variables)
     )
-    part = sampling.part_size(generator, batch_size // jax.local_device_count())
-    steps = devices.process_share(-(-count // batch_size))
-    found, images = [], []
-    for step in steps:
-        index = np.arange(start + step * batch_size, start + (step + 1) * batch_size)
-        index = devices.split(index.astype(np.uint32), local=True)
-        *made, drawn = _step(
-            generator, network, part, truncation_psi, params, variables, key, index
-        )
-        found.append(made)
-        if len(images) * batch_size < keep:
-            images.append(np.asarray(drawn))
-        if len(found) > _AHEAD:
-            jax.block_until_ready(found[-_AHEAD - 1][0])
-        progress(min(batch_size, max(count - step * batch_size, 0)))
-    features, *finite = (
-        devices.gather_rows(jnp.concatenate(parts))[:count] for parts in zip(*found, strict=True)
-    )
-    for what, flags in zip(("image", "features of image"), map(np.asarray, finite), strict=True):
-        if not flags.all():
-            index = start + int(np.argmin(flags))
-            raise ValueError(f"{generator.name}: {what} {index} holds NaN or Inf")
-    return features, np.concatenate(images)[:keep] if keep else np.empty(0, np.uint8)
+    here, at, waiting = jax.local_device_count(), share.start, deque()
+    while at < share.stop or waiting:
+        try:
+            if at < share.stop and len(waiting) <= _AHEAD:
+                index = np.arange(start + at, start + at + size).astype(np.uint32)
+                index = devices.split(index, local=True)
+                part = sampling.part_size(generator, size // here)
+                made = _step(
+                    generator, network, part, truncation_psi, params, variables, key, index
+                )
+                waiting.append((at, made))
+                at += size
+                continue
+            jax.block_until_ready(waiting[0][1])
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            if size == here:
+                raise MemoryError(f"{generator.name}: no memory for one image a device") from error
+            at = waiting[0][0] if waiting else at
+            waiting.clear()  # all that is not known to be there is made again
+            size = max(size // 2 // here, 1) * here
+            logging.warning(
+                "%s: out of memory on the device; on with %d images a step", generator.name, size
+            )
+            continue
+        yield waiting.popleft()
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))

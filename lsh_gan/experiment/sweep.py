@@ -2,9 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import pandas as pd
 from absl import logging
 from rich.console import Console
@@ -259,7 +261,9 @@ class Session:
             size = len(task.samples) if task.samples else config.num_samples
             self._progress.reset(self._images, description=task.title, total=size, visible=True)
             self.clock.lap("rest")
-            row = measure(task, config, self._workdir, network, self._scores, self._advance)
+            profiled = config.profile and not self.measured
+            with jax.profiler.trace(config.profile) if profiled else nullcontext():
+                row = measure(task, config, self._workdir, network, self._scores, self._advance)
             row["reference_name"] = self._setup.reference.name
             if self._setup.reference.taken:
                 row["reference_taken"] = self._setup.reference.taken

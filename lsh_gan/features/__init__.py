@@ -8,6 +8,7 @@ from lsh_gan.features.network import (
     feature_shape,
     given,
     load,
+    stream,
     weight_file,
 )
 from lsh_gan.features.registry import FEATURES, FeatureSpec
@@ -22,5 +23,6 @@ __all__ = [
     "feature_shape",
     "given",
     "load",
+    "stream",
     "weight_file",
 ]

@@ -1,8 +1,10 @@
 """Loads a feature network and embeds images with it."""
 
 import hashlib
+import itertools
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -230,25 +232,38 @@ def embed(
         TypeError: Images not uint8.
         ValueError: No images, sizes that differ, or a feature that is NaN or Inf (row index).
     """
+    return jnp.concatenate(list(stream(network, images, batch_size=batch_size, progress=progress)))
+
+
+def stream(
+    network: FeatureNetwork,
+    images: Any,
+    *,
+    batch_size: int | None = None,
+    progress: Callable[[int], Any] | None = None,
+) -> Iterator[jax.Array]:
+    """Yields the features of `embed` in batches `[<= batch_size, d]`; arguments likewise."""
     if batch_size is None:
         count = jax.local_device_count()
         batch_size = -(-part_size() // count) * count
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size is {batch_size!r}; expected an integer of at least 1.")
-    parts = []
-    for batch, count in _batches(images, batch_size):
-        parts.append(network(devices.split(batch, local=True))[:count])
-        if len(parts) > _IN_FLIGHT:  # or batches would wait in memory for the device
-            jax.block_until_ready(parts[-1 - _IN_FLIGHT])
-        if progress is not None:
-            progress(count)
-    if not parts:
+    waiting, rows = deque(), 0
+    for batch, count in itertools.chain(_batches(images, batch_size), [(None, 0)] * _IN_FLIGHT):
+        if batch is not None:
+            features = network(devices.split(batch, local=True))[:count]
+            waiting.append((features, jnp.isfinite(features).all(axis=1)))
+            if progress is not None:
+                progress(count)
+        if len(waiting) > (_IN_FLIGHT if batch is not None else 0):
+            features, finite = waiting.popleft()
+            if not (finite := np.asarray(finite)).all():
+                row = rows + int(np.argmin(finite))
+                raise ValueError(f"row {row} of the features holds NaN or Inf.")
+            rows += len(features)
+            yield features
+    if not rows:
         raise ValueError("there are no images to embed.")
-    features = jnp.concatenate(parts)
-    finite = np.asarray(jnp.isfinite(features).all(axis=1))
-    if not finite.all():
-        raise ValueError(f"row {int(np.argmin(finite))} of the features holds NaN or Inf.")
-    return features
 
 
 def part_size() -> int:

@@ -76,13 +76,15 @@ class Codes(NamedTuple):
     region: Int32[jax.Array, " n"]
 
 
-def fit(key: jax.Array, sample: Array, spec: HashSpec, *, source: str = "") -> Hasher:
+def fit(
+    key: jax.Array, sample: Array, spec: HashSpec, *, source: str = "", origin: Any = None
+) -> Hasher:
     """Fits a hash; all digits that were drawn count, until `fit_num_bits` chooses.
 
     The sample holds checked features of the reference, `[n, d]`; of more than `SAMPLE_ROWS` rows
-    so many are taken. Arguments else as `lsh.fit_hash`.
+    so many are taken. The origin `[d]` is its first row if None. Arguments else as `lsh.fit_hash`.
     """
-    origin = np.asarray(sample[0], np.float64)
+    origin = np.asarray(sample[0] if origin is None else origin, np.float64)
     if len(sample) > SAMPLE_ROWS:
         sample = sample[subset(len(sample), SAMPLE_ROWS)]
     arrays = _fit(key, centred(sample, origin), spec=spec)

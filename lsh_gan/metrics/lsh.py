@@ -134,12 +134,17 @@ def lsh_fit(
     ceiling: bool = True,
     second_reference: Float[Any, "n2 d"] | None = None,
     source: str = "",
+    sample: Float[Any, "* d"] | None = None,
 ) -> LshReference:
-    """Fits the hash and counts the reference; arguments as `lsh_precision_recall`, `fit_hash`."""
+    """Fits the hash and counts the reference; arguments as `lsh_precision_recall`, `fit_hash`.
+
+    Of a reference that is an iterable, `sample` is what the hash is fitted on in place of its first
+    rows; those that `subset` names give the hash of the same reference as an array.
+    """
     options = {"min_count": min_count, "votes": votes}
     inputs.check_options(**options)
     hasher, codes = fit_and_encode(
-        key, reference, spec or HashSpec(), source, least=min_count + 2, **options
+        key, reference, spec or HashSpec(), source, sample, least=min_count + 2, **options
     )
     hasher, second = _sized(hasher, codes.digits.shape[1]), None
     sketch = _sketch(hasher, _addresses(hasher, codes))
@@ -407,7 +412,14 @@ def merge(first: Sketch, *others: Sketch) -> Sketch:
 
 
 def fit_and_encode(
-    key: jax.Array, features: Any, spec: HashSpec, source: str, *, least: int = 2, **options: Any
+    key: jax.Array,
+    features: Any,
+    spec: HashSpec,
+    source: str,
+    sample: Any = None,
+    *,
+    least: int = 2,
+    **options: Any,
 ) -> tuple[Hasher, Codes]:
     """Fits a hash on a set of at least `least` rows, and encodes it; options as `fit_num_bits`."""
     stream, first, taken = batches(features, "reference"), [], 0
@@ -416,10 +428,11 @@ def fit_and_encode(
         taken += len(batch)
         if taken >= SAMPLE_ROWS:
             break
-    sample = first[0] if len(first) == 1 else np.concatenate([np.asarray(x) for x in first])
+    if sample is None:
+        sample = first[0] if len(first) == 1 else np.concatenate([np.asarray(x) for x in first])
     if taken < least:
         as_features(sample, "reference", least=least)
-    hasher = hashing.fit(key, sample, spec, source=source)
+    hasher = hashing.fit(key, sample, spec, source=source, origin=first[0][0])
     codes = encode_all(hasher, itertools.chain(first, stream), "reference")
     if spec.num_bits == "auto":
         hasher = hashing.fit_num_bits(hasher, codes, **options)
@@ -427,7 +440,9 @@ def fit_and_encode(
 
 
 def encode_all(hasher: Hasher, features: Any, source: str) -> Codes:
-    """Codes of a set, batch by batch."""
+    """Codes of a set, batch by batch; what is codes already stays so."""
+    if isinstance(features, Codes):
+        return features
     stream = batches(features, source, dim=len(hasher.origin))
     parts = [hashing.encode(hasher, batch) for batch in stream]
     if len(parts) == 1:

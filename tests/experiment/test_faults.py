@@ -1,0 +1,198 @@
+"""What goes wrong around a run costs no more than the row in progress.
+
+Runs are children of one process that has imported everything, so that a kill costs no start.
+`LSH_GAN_KILLS=20 python -m pytest tests/experiment/test_faults.py -k kill` kills a run so often.
+"""
+
+import csv
+import logging
+import multiprocessing
+import os
+import random
+import resource
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import smoke
+from lsh_gan import generators
+from lsh_gan.experiment import evaluators, reference, step, sweep
+from lsh_gan.features import FeatureNetwork
+from lsh_gan.results import store
+
+KILLS = int(os.environ.get("LSH_GAN_KILLS", "4"))
+ROOT = Path(__file__).parents[2]
+TIMED = ("seconds", "images_per_second")
+RNG = np.random.default_rng(0)
+PROJECTION = RNG.normal(size=(1024, 8)).astype(np.float32)
+
+
+@jax.jit
+def project(variables, images):
+    return jnp.matmul(images.reshape(len(images), -1).astype(jnp.float32) / 255, variables)
+
+
+NETWORK = FeatureNetwork("projection", 8, 32, "0", project, PROJECTION)
+
+
+def configured(images, **changes):
+    config = smoke.get_config()
+    config.generators, config.metrics = ("dcgan",), ("knn",)
+    config.num_samples, config.batch_size, config.reference.num_images = 12, 8, 12
+    config.compression.bits, config.compression.clipping = (8, 5, 3, 2), ("none",)
+    config.reference.images = str(images)
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    return config
+
+
+def run(workdir, images, most=None, said=None, **changes):
+    """A run with a feature network of one product; `most` is the largest file, in bytes."""
+    sweep.load_network = lambda *_: NETWORK
+    if most is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
+    try:
+        sweep.run(configured(images, **changes), workdir)
+    except OSError as error:
+        said.send(str(error))
+        said.close()
+
+
+@pytest.fixture(scope="module")
+def context():
+    made = multiprocessing.get_context("forkserver")
+    made.set_forkserver_preload(["lsh_gan.experiment.sweep"])
+    return made
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    file = tmp_path_factory.mktemp("faults") / "real.npy"
+    np.save(file, RNG.integers(0, 256, (40, 32, 32), np.uint8))
+    return file
+
+
+@pytest.fixture(scope="module")
+def undisturbed(context, images):
+    """Rows and table of a run that nothing disturbs, and the seconds that it takes."""
+    started, workdir = time.monotonic(), images.parent / "undisturbed"
+    process = context.Process(target=run, args=(workdir, images))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    return outcome(workdir), time.monotonic() - started
+
+
+def outcome(workdir):
+    rows = [{k: v for k, v in row.items() if k not in TIMED} for row in store.read(workdir)]
+    with (workdir / "table.csv").open() as file:
+        return rows, list(csv.reader(file))
+
+
+def finish(context, workdir, images):
+    process = context.Process(target=run, args=(workdir, images))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    return outcome(workdir)
+
+
+def test_runs_that_are_killed_at_any_moment_give_the_same_rows_and_table(
+    context, images, undisturbed, tmp_path
+):
+    expected, seconds = undisturbed
+    moments = random.Random(0)
+    for _ in range(KILLS):
+        process = context.Process(target=run, args=(tmp_path / "run", images))
+        process.start()
+        process.join(moments.uniform(0, seconds))
+        process.kill()
+        process.join()
+    assert finish(context, tmp_path / "run", images) == expected
+
+
+def test_a_full_disk_keeps_finished_rows(context, images, undisturbed, tmp_path):
+    """A limit on the size of files stands for the disk: rows.jsonl is the first to reach it."""
+    (rows, _), _ = undisturbed
+    most = 2 * max(len(str(row)) for row in rows) + 2_000
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=run, args=(tmp_path, images, most, sender))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert receiver.recv().startswith("[Errno 27] File too large")
+    assert 0 < len(store.read(tmp_path)) < len(rows)
+    assert finish(context, tmp_path, images) == undisturbed[0]
+
+
+def test_a_device_without_memory_gets_smaller_batches(monkeypatch, caplog):
+    generator = generators.load("dcgan")
+    arguments = (generator, generator.params, NETWORK, jax.random.key(0), 21)
+    expected, images = step.embed_samples(*arguments, batch_size=16, keep=10)
+    whole, most = step._step, 3
+
+    def limited(*given):
+        if len(given[-1]) > most:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
+        return whole(*given)
+
+    monkeypatch.setattr(step, "_step", limited)
+    with caplog.at_level(logging.WARNING, "absl"):
+        found, same = step.embed_samples(*arguments, batch_size=16, keep=10)
+    np.testing.assert_allclose(found, expected, atol=0.05)
+    np.testing.assert_allclose(same, images.astype(int), atol=1)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        f"dcgan: out of memory on the device; on with {size} images a step" for size in (8, 4, 2)
+    ]
+    most = 0
+    with pytest.raises(MemoryError, match="dcgan: no memory for one image a device"):
+        step.embed_samples(*arguments, batch_size=2)
+
+
+def test_damaged_images_are_left_out_and_counted(monkeypatch, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    pixels = RNG.integers(0, 256, (16, 32, 32), np.uint8)
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{number:02}.png")
+    for number, size in ((3, 20), (7, 700)):  # the second with a good header
+        file = folder / f"{number:02}.png"
+        file.write_bytes(file.read_bytes()[:size])
+    monkeypatch.setattr(sweep, "load_network", lambda *_: NETWORK)
+    changes = {"samples": (str(folder),), "generators": (), "reference__num_images": 14}
+    with pytest.raises(ValueError, match=r"03\.png: not a readable image"):
+        sweep.run(configured(folder, **changes), tmp_path / "run")
+    with pytest.raises(ValueError, match="on_error = 'pass'; expected 'fail' or 'skip'"):
+        sweep.run(configured(folder, **changes, reference__on_error="pass"), tmp_path / "run")
+    sweep.run(configured(folder, **changes, reference__on_error="skip"), tmp_path / "run")
+    (row,) = store.read(tmp_path / "run")
+    assert (row["n"], row["m"]) == (14, 14)
+    said = "16 image files; left out: 2 that cannot be read"
+    assert row["reference_taken"] == row["samples_taken"] == said
+
+
+def test_features_that_are_not_held_give_the_same_rows(monkeypatch, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, image in enumerate(RNG.integers(0, 256, (90, 32, 32), np.uint8)):
+        Image.fromarray(image).save(folder / f"{number:02}.png")
+    monkeypatch.setattr(sweep, "load_network", lambda *_: NETWORK)
+    monkeypatch.setattr(reference, "SAMPLE_ROWS", 30)
+    monkeypatch.setattr("lsh_gan.metrics.hashing.SAMPLE_ROWS", 30)
+    changes = {"samples": (str(folder),), "metrics": ("lsh",), "num_samples": 50}
+    changes |= {"reference__num_images": 44, "compression__bits": (), "hash__num_bits": "auto"}
+    changes["profile"] = str(tmp_path / "trace")
+    rows = []
+    for held in (2**28, 0):
+        monkeypatch.setattr(evaluators, "HELD", held)
+        monkeypatch.setattr(evaluators, "GROUP", 40)
+        sweep.run(configured(folder, **changes), tmp_path / str(held))
+        rows.append(outcome(tmp_path / str(held)))
+    assert rows[0] == rows[1]
+    assert rows[0][0][0]["lsh_recall_ceiling"] > 0
+    assert list((tmp_path / "trace").rglob("*.xplane.pb"))
