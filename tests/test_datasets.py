@@ -286,9 +286,8 @@ def test_features_that_are_not_finite(value, tmp_path):
         open_source(tmp_path / "a.npy", ("features",)).load()
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
+def test_other_files_are_named_with_what_can_be_read(tmp_path):
+    cases = [
         (b"\x89HDF\r\n", "an HDF5 file; save its array as .npy"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"\x80\x04\x95", "a pickle, which is not read"),
@@ -297,12 +296,11 @@ def test_features_that_are_not_finite(value, tmp_path):
             b"something else",
             r"not an idx file, nor \.npy, \.npz or a zip; expected a folder or zip",
         ),
-    ],
-)
-def test_other_files_are_named_with_what_can_be_read(content, message, tmp_path):
-    (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(ValueError, match=rf"a\.npz: .*{message}"):
-        open_source(tmp_path / "a.npz")
+    ]
+    for content, message in cases:
+        (tmp_path / "a.npz").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"a\.npz: .*{message}"):
+            open_source(tmp_path / "a.npz")
 
 
 # --- folders and zips ----------------------------------------------------------------------------

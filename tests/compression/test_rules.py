@@ -112,9 +112,8 @@ def test_a_rule_behind_another_is_refused():
         compress(_params(), CompressionSpec(bits=4, rules=rules))
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
+def test_impossible_specifications_are_refused():
+    cases = [
         ({"bits": 0}, "bits = 0 .*nearest valid value is 1"),
         ({"bits": 17}, "bits = 17 .*nearest valid value is 16"),
         ({"bits": float("nan")}, "bits = nan"),
@@ -125,23 +124,14 @@ def test_a_rule_behind_another_is_refused():
         ({"group_size": 0}, "group_size = 0"),
         ({"percentile": 100.5}, "percentile = 100.5"),
         ({"num_stds": 0}, "num_stds = 0"),
-    ],
-)
-def test_impossible_specifications_are_refused(fields, message):
-    with pytest.raises(ValueError, match=message):
-        CompressionSpec(**{"bits": 4, **fields})
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"pattern": "["}, r"rule '\['"),
-        ({"pattern": "a", "clipping": "kll"}, "rule 'a': clipping method 'kll'.*'kl'"),
-    ],
-)
-def test_impossible_rules_are_refused(fields, message):
-    with pytest.raises(ValueError, match=message):
-        Rule(**fields)
+    ]
+    for fields, message in cases:
+        with pytest.raises(ValueError, match=message):
+            CompressionSpec(**{"bits": 4, **fields})
+    with pytest.raises(ValueError, match=r"rule '\['"):
+        Rule(pattern="[")
+    with pytest.raises(ValueError, match=r"rule 'a': clipping method 'kll'.*'kl'"):
+        Rule(pattern="a", clipping="kll")
 
 
 def test_rules_must_be_rules():

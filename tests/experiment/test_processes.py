@@ -65,7 +65,7 @@ def test_two_processes_give_the_rows_of_one(tmp_path, alone):
         )
 
 
-def test_a_lost_process_ends_the_run_which_can_be_continued(tmp_path, alone):
+def test_a_lost_process_ends_the_run_which_can_be_continued(tmp_path):
     first, second = start_two(tmp_path / "run", bits="4,3,2")
     rows = tmp_path / "run" / store.ROWS_FILE
     started = time.monotonic()

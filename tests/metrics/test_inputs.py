@@ -95,10 +95,10 @@ def test_features_that_are_refused(door):
     )
 
 
-@pytest.mark.parametrize("name", DOORS)
-def test_other_things_that_are_refused(name):
-    assert " is a list; expected one array [n, d]" in refusal(name, R.tolist(), TypeError)
-    assert " is a str; expected one array" in refusal(name, "features.npy", TypeError)
+def test_other_things_that_are_refused():
+    for name in DOORS:
+        assert " is a list; expected one array [n, d]" in refusal(name, R.tolist(), TypeError)
+        assert " is a str; expected one array" in refusal(name, "features.npy", TypeError)
 
 
 @pytest.mark.parametrize("door", [x for x in DOORS if x not in ("knn_fit", "lsh_fit", "fit_hash", "lsh_knn_fit")])  # fmt: skip  # noqa: E501
@@ -120,9 +120,8 @@ def test_second_reference_of_fewer_rows(name):
         METRICS[name](R, G, second_reference=G)
 
 
-@pytest.mark.parametrize(
-    ("name", "option", "value", "expected"),
-    [
+def test_options_out_of_range():
+    cases = [
         ("knn", "k", 0, r"k = 0; expected a whole number from 1 to 1024"),
         ("knn", "k", 2.5, r"k = 2.5; expected a whole number"),
         ("knn", "density_k", True, r"density_k = True; expected a whole number"),
@@ -132,16 +131,14 @@ def test_second_reference_of_fewer_rows(name):
         ("lsh", "min_count", 0, r"min_count = 0; expected a whole number"),
         ("lsh_knn", "bucket_rows", 4, r"bucket_rows = 4; expected a whole number from 5 to 1024"),
         ("lsh_knn", "votes", -1, r"votes = -1; expected a share"),
-    ],
-)
-def test_options_out_of_range(name, option, value, expected):
-    with pytest.raises(ValueError, match=expected):
-        METRICS[name](R, G, **{option: value})
+    ]
+    for name, option, value, expected in cases:
+        with pytest.raises(ValueError, match=expected):
+            METRICS[name](R, G, **{option: value})
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
+def test_hashes_that_are_refused():
+    cases = [
         ({"family": "afine"}, "hash family 'afine' is unknown; did you mean 'affine'"),
         ({"num_bits": "atuo"}, r"num_bits = 'atuo'; expected .* 0 to 10 \(or 'auto'\)"),
         ({"num_bits": 25, "family": "affine"}, "num_bits = 25; expected .* 0 to 24"),
@@ -150,11 +147,10 @@ def test_options_out_of_range(name, option, value, expected):
         ({"width": 0.0}, "width = 0.0; expected a positive number"),
         ({"num_directions": 4, "num_bits": 5}, "num_directions = 4; a table draws 5"),
         ({"ceiling_target": 1.0}, r"ceiling_target = 1.0; expected it in \(0, 1\)"),
-    ],
-)
-def test_hashes_that_are_refused(options, expected):
-    with pytest.raises(ValueError, match=expected):
-        HashSpec(**options)
+    ]
+    for options, expected in cases:
+        with pytest.raises(ValueError, match=expected):
+            HashSpec(**options)
 
 
 def test_rows_of_batches_are_numbered_through():
