@@ -4,7 +4,6 @@ With --dry_run instead of --workdir it prints what would be measured, from shape
 """
 
 import atexit
-import errno
 import os
 import signal
 import sys
@@ -35,7 +34,6 @@ _DISTRIBUTED = flags.DEFINE_bool(
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of no cluster.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes.")
 _PROCESS = flags.DEFINE_integer("process", None, "Number of this process.")
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # of a disk
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print what would be measured.")
 
 
@@ -60,14 +58,17 @@ def main(arguments: list[str]) -> None:
             sweep.run(_CONFIG.value, Path(_WORKDIR.value))
     except (ValueError, TypeError, OSError, MemoryError) as error:
         logging.debug("where it happened", exc_info=True)
-        kept = getattr(error, "errno", None) in _FULL or isinstance(error, MemoryError)
-        sys.exit(f"error: {error}{f'; {_stopped()}' if kept else ''}")
+        full = type(error) in (OSError, MemoryError)  # a disk or a device, and not a missing file
+        sys.exit(f"error: {error}{f'; {_stopped()}' if full else ''}")
     except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
+        said, alone = str(error).splitlines()[0], jax.process_count() == 1
+        full = said.startswith("RESOURCE_EXHAUSTED")
+        if alone and not full:
             raise
-        sys.stderr.write(
-            f"error: another process is lost ({str(error).splitlines()[0]}); {_stopped()}\n"
-        )
+        what = "out of memory on the device" if full else "another process is lost"
+        sys.stderr.write(f"error: {what} ({said}); {_stopped()}\n")
+        if alone:
+            sys.exit(1)
         os._exit(1)  # leaving the cluster would wait for the lost one
     except KeyboardInterrupt as stop:
         sys.stderr.write(f"{_stopped()}\n")

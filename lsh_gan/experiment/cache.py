@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import platformdirs
 from absl import logging
+from safetensors import SafetensorError
 
 T = TypeVar("T")
 FOLDER_VARIABLE = "LSH_GAN_CACHE"  # of the environment: another folder
@@ -41,7 +42,7 @@ def cached(
         file.parent.mkdir(parents=True, exist_ok=True)
         write(part, value)
         part.replace(file)
-    except OSError as error:
-        logging.warning("%s: is not kept (%s)", file, error.strerror or error)
+    except (OSError, SafetensorError) as error:
+        logging.warning("%s: is not kept (%s)", file, getattr(error, "strerror", None) or error)
         part.unlink(missing_ok=True)
     return value

@@ -481,6 +481,7 @@ def save(path: str | os.PathLike, fitted: Sketch | LshReference) -> None:
     the counts follow, or `counts` int32 `[t, 2^s]` where there are none. The metadata hold the
     spec, the source of the features, the options, and the version of this layout, as JSON.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     reference = fitted if isinstance(fitted, LshReference) else LshReference(fitted)
@@ -497,7 +498,10 @@ def save(path: str | os.PathLike, fitted: Sketch | LshReference) -> None:
             tensors[prefix + name] = getattr(sketch, name)
     # Contiguous and at least one-dimensional, as the format wants them.
     tensors = {name: np.array(x, order="C", ndmin=1) for name, x in tensors.items()}
-    save_file(tensors, path, metadata={"lsh_gan": json.dumps(header, sort_keys=True)})
+    try:
+        save_file(tensors, path, metadata={"lsh_gan": json.dumps(header, sort_keys=True)})
+    except SafetensorError as error:  # of a full disk or a folder that is not there
+        raise OSError(f"{path}: cannot be written ({error})") from None
 
 
 def load(path: str | os.PathLike, *, source: str | None = None) -> Sketch | LshReference:
