@@ -39,9 +39,10 @@ def test_rows_name_the_reference_and_the_table_does_too(tmp_path):
 class Pixels:
     """A feature network whose features are the pixels."""
 
-    dim = 1024
+    variables = ()
 
-    def __call__(self, images):
+    @staticmethod
+    def apply(variables, images):
         return jax.numpy.asarray(images, "float32").reshape(len(images), -1)
 
 
