@@ -154,8 +154,8 @@ def run_on_files(count):
         f"pixels against {half:,} others, d = {row['d']} (features "
         f"{2 * 4 * row['d'] * half / 2**20:,.0f} MiB): peak "
         f"{peak_mib(resource.RUSAGE_CHILDREN):,.0f} MiB, {took:,.0f} s, of which decoding, "
-        f"embedding and hashing the samples {row['seconds']['sample_and_embed']:,.0f} s; hits on disk "
-        f"{kept:,} bytes.\n"
+        f"embedding and hashing the samples {row['seconds']['sample_and_embed']:,.0f} s; hits on "
+        f"disk {kept:,} bytes.\n"
     )
 
 
