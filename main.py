@@ -5,6 +5,7 @@ With --dry_run instead of --workdir it prints what would be measured, from shape
 
 import atexit
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -35,6 +36,8 @@ _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0,
 _PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes.")
 _PROCESS = flags.DEFINE_integer("process", None, "Number of this process.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print what would be measured.")
+# What a collective that misses a process ends with; on CPUs it is a ValueError.
+_LOST = re.compile(r"(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): ")
 
 
 def main(arguments: list[str]) -> None:
@@ -56,16 +59,15 @@ def main(arguments: list[str]) -> None:
             search.run(_CONFIG.value, Path(_WORKDIR.value))
         else:
             sweep.run(_CONFIG.value, Path(_WORKDIR.value))
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, jax.errors.JaxRuntimeError) as error:
+        if jax.process_count() > 1 and _LOST.match(str(error)):
+            status = str(error).splitlines()[0]
+            sys.stderr.write(f"error: another process is lost ({status}); {_stopped()}\n")
+            os._exit(1)  # leaving the cluster would wait for the lost one
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            raise
         logging.debug("where it happened", exc_info=True)
         sys.exit(f"error: {error}")
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        sys.stderr.write(
-            f"error: another process is lost ({str(error).splitlines()[0]}); {_stopped()}\n"
-        )
-        os._exit(1)  # leaving the cluster would wait for the lost one
     except KeyboardInterrupt as stop:
         sys.stderr.write(f"{_stopped()}\n")
         sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))  # as if it had ended it
