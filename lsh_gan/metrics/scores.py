@@ -246,7 +246,7 @@ def result(precision, recall, ceilings, *, membership, rows, extra, **facts) -> 
         members["precision_membership"] = precision.membership, m
         members["recall_membership"] = recall and (recall.membership, n)
     means, members = jax.device_get((means, members))
-    means = {name: x and float(x[0]) / x[1] for name, x in means.items()}
+    means = {name: x and float(x[0]) / float(x[1]) for name, x in means.items()}
     # Rows behind the end of a set are no members.
     members = {name: x and x[0][: x[1]] for name, x in members.items()}
     return PrecisionRecall(n=n, m=m, **means, **members, **facts)
