@@ -5,6 +5,7 @@ With --dry_run instead of --workdir it prints what would be measured, from shape
 
 import atexit
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -35,6 +36,8 @@ _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0,
 _PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes.")
 _PROCESS = flags.DEFINE_integer("process", None, "Number of this process.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print what would be measured.")
+# What a collective that misses a process ends with; on CPUs it is a ValueError.
+_LOST = re.compile(r"(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): ")
 
 
 def main(arguments: list[str]) -> None:
@@ -56,20 +59,19 @@ def main(arguments: list[str]) -> None:
             search.run(_CONFIG.value, Path(_WORKDIR.value))
         else:
             sweep.run(_CONFIG.value, Path(_WORKDIR.value))
-    except (ValueError, TypeError, OSError, MemoryError) as error:
+    except (ValueError, TypeError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if jax.process_count() > 1 and _LOST.match(said):
+            sys.stderr.write(f"error: another process is lost ({said}); {_stopped()}
+")
+            os._exit(1)  # leaving the cluster would wait for the lost one
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            if not said.startswith("RESOURCE_EXHAUSTED"):
+                raise
+            sys.exit(f"error: out of memory on the device ({said}); {_stopped()}")
         logging.debug("where it happened", exc_info=True)
         full = type(error) in (OSError, MemoryError)  # a disk or a device, and not a missing file
         sys.exit(f"error: {error}{f'; {_stopped()}' if full else ''}")
-    except jax.errors.JaxRuntimeError as error:
-        said, alone = str(error).splitlines()[0], jax.process_count() == 1
-        full = said.startswith("RESOURCE_EXHAUSTED")
-        if alone and not full:
-            raise
-        what = "out of memory on the device" if full else "another process is lost"
-        sys.stderr.write(f"error: {what} ({said}); {_stopped()}\n")
-        if alone:
-            sys.exit(1)
-        os._exit(1)  # leaving the cluster would wait for the lost one
     except KeyboardInterrupt as stop:
         sys.stderr.write(f"{_stopped()}\n")
         sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))  # as if it had ended it
