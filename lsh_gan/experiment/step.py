@@ -129,7 +129,8 @@ def _steps(
     params, variables = (
         devices.replicate(tree, local=True) for tree in (params, network.variables)
     )
-    here, at, waiting = jax.local_device_count(), share.start, deque()
+    here, at = jax.local_device_count(), share.start
+    waiting: deque[tuple[int, tuple[jax.Array, ...]]] = deque()
     while at < share.stop or waiting:
         try:
             if at < share.stop and len(waiting) <= _AHEAD:

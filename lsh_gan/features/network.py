@@ -248,7 +248,8 @@ def stream(
         batch_size = -(-part_size() // count) * count
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size is {batch_size!r}; expected an integer of at least 1.")
-    waiting, rows = deque(), 0
+    waiting: deque[tuple[jax.Array, jax.Array]] = deque()
+    rows = 0
     for batch, count in itertools.chain(_batches(images, batch_size), [(None, 0)] * _IN_FLIGHT):
         if batch is not None:
             features = network(devices.split(batch, local=True))[:count]
