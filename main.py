@@ -62,8 +62,7 @@ def main(arguments: list[str]) -> None:
     except (ValueError, TypeError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         if jax.process_count() > 1 and _LOST.match(said):
-            sys.stderr.write(f"error: another process is lost ({said}); {_stopped()}
-")
+            sys.stderr.write(f"error: another process is lost ({said}); {_stopped()}\n")
             os._exit(1)  # leaving the cluster would wait for the lost one
         if isinstance(error, jax.errors.JaxRuntimeError):
             if not said.startswith("RESOURCE_EXHAUSTED"):
