@@ -258,8 +258,8 @@ def stream(
                 progress(count)
         if len(waiting) > (_IN_FLIGHT if batch is not None else 0):
             features, finite = waiting.popleft()
-            if not (finite := np.asarray(finite)).all():
-                row = rows + int(np.argmin(finite))
+            if not np.asarray(finite).all():
+                row = rows + int(np.argmin(np.asarray(finite)))
                 raise ValueError(f"row {row} of the features holds NaN or Inf.")
             rows += len(features)
             yield features

@@ -144,7 +144,7 @@ def _fit(key, x, *, spec: HashSpec):
 
 def _k_means(key, x, central, k: int) -> jax.Array:
     """Centroids `[k, d]` of the central rows of x, by a few of Lloyd's steps from random rows."""
-    order = jnp.argsort(jax.random.uniform(key, len(x)) + ~central)
+    order = jnp.argsort(jax.random.uniform(key, (len(x),)) + ~central)
 
     def step(_, centroids):
         own = jax.nn.one_hot(_nearest(centroids, x), k, axis=0) * central
