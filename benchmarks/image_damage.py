@@ -42,7 +42,7 @@ from benchmarks import machine, options, suites
 from benchmarks import validity_cases as cases
 from benchmarks.suite_metrics import DENSITY, METRICS, OURS, RELATIVE, Metric, columns
 from lsh_gan import datasets
-from lsh_gan.experiment.cache import cached
+from lsh_gan.experiment.reference import cached
 from lsh_gan.metrics import HashSpec
 
 SIDES = ("precision", "recall")

@@ -33,7 +33,7 @@ from configs import train as train_config
 from lsh_gan import datasets, generators
 from lsh_gan.errors import choose, whole
 from lsh_gan.experiment import cli
-from lsh_gan.experiment.config_checks import LAST_SEED
+from lsh_gan.experiment.settings import LAST_SEED
 from lsh_gan.generators import checkpoints
 
 DISCRIMINATORS = {"convolutional": DCGANDiscriminator, "residual": SNGANDiscriminator}

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from lsh_gan.experiment import cache
+from lsh_gan.experiment import reference
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -18,7 +18,7 @@ def cache_folder(tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(cache.FOLDER_VARIABLE, str(folder))
+        patch.setenv(reference.FOLDER_VARIABLE, str(folder))
         yield folder
 
 

@@ -1,17 +1,66 @@
 """The command line: mistakes in it are one line, and lists may hold paths."""
 
+import importlib.util
 import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import ml_collections
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.tuple_parser import TupleParser
 
+import lsh_gan
 from lsh_gan.errors import nearest
-from lsh_gan.experiment import shipped
+
+
+def shipped_folder() -> Path:
+    """The folder that holds main.py and configs/."""
+    package = Path(lsh_gan.__file__).parent
+    return package / "shipped" if (package / "shipped").is_dir() else package.parent
+
+
+def make_importable() -> None:
+    """Lets this process import `configs`, which an installation does not have at its top."""
+    sys.path.insert(0, str(shipped_folder()))
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """What `configs/default.py` returns, wherever it is."""
+    file = shipped_folder() / "configs" / "default.py"
+    spec = importlib.util.spec_from_file_location("lsh_gan_default_config", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+def field_help(source: str) -> str:
+    """The fields that a file such as "configs/default.py" sets, with defaults and comments."""
+    lines: list[str] = []
+    comment: list[str] = []
+    for line in map(str.strip, (shipped_folder() / source).read_text().splitlines()):
+        field, equals, value = line.removeprefix("config.").partition(" = ")
+        value, _, beside = value.partition("  # ")
+        if line.startswith("#"):
+            comment.append(line.removeprefix("# "))
+        elif not line.startswith("config.") or not equals:
+            comment = []
+        elif value == "ml_collections.ConfigDict()":
+            lines += ["", *comment]
+            comment = []
+        else:
+            lines += [f"  --config.{field}={_on_command_line(value)}"]
+            lines += [f"      {text}" for text in (*comment, beside) if text]
+            comment = []
+    return "\n".join(lines)
+
+
+def _on_command_line(value: str) -> str:
+    """A default as one would type it: `("knn", "lsh")` is knn,lsh."""
+    value = value.removeprefix("config_dict.FieldReference(").split(", field_type")[0]
+    return value.strip("()").replace('"', "").replace(", ", ",").rstrip(",")
 
 
 class ListParser(TupleParser):
@@ -40,7 +89,7 @@ def parse_or_exit(arguments: list[str], *, usage: str = "", **options: Any) -> l
             if module == sys.argv[0] or module.startswith("lsh_gan.")
             for flag in own
         ]
-        fields = shipped.field_help(options.get("source", "configs/default.py"))
+        fields = field_help(options.get("source", "configs/default.py"))
         sys.exit(print("\n".join([usage.strip(), "", *lines, fields])))  # noqa: T201
     try:
         return parse(arguments, **options)
@@ -106,7 +155,7 @@ def _find_config_file(arguments: list[str]) -> tuple[list[str], Path | None]:
             raise ValueError("--config is empty; expected a file, such as configs/fashion_mnist.py")
         path = Path(name)
         if not path.exists() and name.startswith("configs/"):
-            path = shipped.folder() / name if (shipped.folder() / name).is_file() else path
+            path = shipped_folder() / name if (shipped_folder() / name).is_file() else path
         arguments[i] = f"--config={path}{':' * bool(option)}{option}"
         if not path.is_file():
             wanted = path / path.name if path.is_dir() else path

@@ -23,7 +23,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from lsh_gan.errors import choose
-from lsh_gan.experiment import cli, shipped
+from lsh_gan.experiment import cli
 
 _HELP = ("-h", "--help", "-help", "help")
 
@@ -35,7 +35,7 @@ def main() -> None:
         print(__doc__.strip())  # noqa: T201
         return
     sys.argv = [f"{Path(program).name} {command}", *rest]
-    shipped.make_importable()
+    cli.make_importable()
     try:
         choose("command", command, COMMANDS)()
     except (ValueError, TypeError, OSError) as error:
@@ -57,8 +57,8 @@ def _parse(names: str, usage: str, file: str) -> tuple[list[str], Any]:
     _, *values = cli.parse_or_exit(
         sys.argv,
         usage=f"{sys.argv[0]} {names}: {cleandoc(usage)}",
-        config=shipped.default_config(),
-        default=shipped.folder() / file,
+        config=cli.default_config(),
+        default=cli.shipped_folder() / file,
     )
     if len(values) != len(names.split()):
         raise ValueError(f"arguments are {' '.join(values) or 'missing'}; expected {names}")
@@ -136,7 +136,7 @@ def _list() -> None:
     from lsh_gan.experiment.evaluators import EVALUATORS
     from lsh_gan.generators import checkpoints
 
-    configs = (shipped.folder() / "configs").glob("[!_]*.py")
+    configs = (cli.shipped_folder() / "configs").glob("[!_]*.py")
     for kind, names in {
         "generators": checkpoints.shipped_names(),
         "data sets": datasets.NAMED,
@@ -153,7 +153,7 @@ def _module(name: str) -> None:
 
 
 COMMANDS = {
-    "run": lambda: runpy.run_path(str(shipped.folder() / "main.py"), run_name="__main__"),
+    "run": lambda: runpy.run_path(str(cli.shipped_folder() / "main.py"), run_name="__main__"),
     "compress": _compress,
     "evaluate": _evaluate,
     "report": _report,

@@ -21,7 +21,7 @@ from lsh_gan.compression.packing import Layout, empty_subtrees
 from lsh_gan.compression.pipeline import check_corrections
 from lsh_gan.compression.quantization import fan_in
 from lsh_gan.compression.rules import TensorPlan, isolate, path_of, plan_tensors
-from lsh_gan.experiment import image_sizes, recipes, settings
+from lsh_gan.experiment import recipes, settings
 from lsh_gan.experiment.reference import open_reference, open_samples
 from lsh_gan.generators import Generator, sampling
 from lsh_gan.results.labels import distinct, print_table
@@ -49,7 +49,7 @@ def run(config: Any) -> None:
         opened = open_reference(config)
         samples = [open_samples(config, path) for path in config.samples if _is_there(path)]
         generators = [item.generator for item in judged]
-        image_sizes.check(config, opened and opened.image_shape, generators, samples)
+        settings.check_image_sizes(config, opened and opened.image_shape, generators, samples)
     print_table(_generator_table(config, judged))
     print_table(_size_table(judged))
     for line in _summary(config, judged):

@@ -13,7 +13,7 @@ import numpy as np
 
 from lsh_gan import datasets, features
 from lsh_gan.datasets import Source
-from lsh_gan.experiment import image_sizes, settings, shipped
+from lsh_gan.experiment import cli, settings
 from lsh_gan.experiment.reference import (
     check_count,
     decoding_of,
@@ -141,7 +141,7 @@ def evaluate(
         >>> result["knn"].n, result["knn"].m
         (20, 20)
     """
-    config = ml_collections.ConfigDict(config) if config else shipped.default_config()
+    config = ml_collections.ConfigDict(config) if config else cli.default_config()
     config.metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     config.k = k
     config.features.name, config.features.weights = features, weights
@@ -165,7 +165,7 @@ def evaluate(
     config.reference.num_images = num_images or min(len(real), len(generated))
     checked = settings.resolve(config)
     check_count(checked, real)
-    image_sizes.check_colours("generated", samples.images(), real.image_shape)
+    settings.check_colours("generated", samples.images(), real.image_shape)
     reference = load_reference(checked, network, real)
     with tempfile.TemporaryDirectory() as folder:
         scores = reference.fit(checked, network, Path(folder), lambda count: None)

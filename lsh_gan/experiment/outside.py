@@ -11,8 +11,7 @@ from absl import logging
 from lsh_gan import compression
 from lsh_gan.datasets import Source
 from lsh_gan.experiment.measurement import PACKED_FOLDER
-from lsh_gan.experiment.own_samples import OwnSamples
-from lsh_gan.experiment.reference import Reference
+from lsh_gan.experiment.reference import OwnSamples, Reference
 from lsh_gan.generators import Generator, sampling
 from lsh_gan.results import store, strips
 from lsh_gan.results.labels import TITLES, bits_label

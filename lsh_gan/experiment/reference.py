@@ -4,26 +4,154 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import platformdirs
 from absl import logging
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from lsh_gan import datasets, devices, features, metrics
 from lsh_gan.datasets import Decoding, Source
-from lsh_gan.experiment import cache, config_checks, evaluators, own_samples
+from lsh_gan.experiment import evaluators, recipes, settings
 from lsh_gan.experiment.evaluators import ReferenceFeatures, Score
+from lsh_gan.experiment.step import embed_samples
 from lsh_gan.features import FeatureNetwork
+from lsh_gan.generators import Generator, sampling
 from lsh_gan.metrics import LshReference
 from lsh_gan.metrics.hashing import SAMPLE_ROWS
 from lsh_gan.metrics.inputs import subset
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OwnSamples:
+    """Samples `start .. start + count - 1` of a generator; takes the place of given images.
+
+    Attributes:
+        generator: The uncompressed generator.
+        seed: Of the latents.
+        start: Number of the first sample.
+        count: n.
+        batch_size: Of sampling.
+        truncation_psi: In [0, 1], 1 is none.
+        content_hash: Sha256 (hex) over what the samples are a function of.
+    """
+
+    generator: Generator
+    seed: int
+    start: int
+    count: int
+    batch_size: int
+    truncation_psi: float
+    content_hash: str
+    features: None = None  # as of samples that are given as images
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        return self.generator.image_shape
+
+    def embed(
+        self,
+        network: FeatureNetwork,
+        *,
+        batch_size: int | None = None,
+        progress: Callable[[int], Any] | None = None,
+    ) -> jax.Array:
+        """Returns features, float32 `[n, d]`; arguments as `features.embed`."""
+        features, _ = embed_samples(
+            self.generator,
+            self.generator.params,
+            network,
+            jax.random.key(self.seed),
+            self.count,
+            batch_size=self.batch_size,
+            truncation_psi=self.truncation_psi,
+            start=self.start,
+            progress=progress or (lambda count: None),
+        )
+        return features
+
+    def __len__(self) -> int:
+        return self.count
+
+
+def load_own_samples(config: Any) -> tuple[OwnSamples, OwnSamples, str]:
+    """The reference that `config.reference.samples_of` asks for.
+
+    Returns:
+        n samples, the next n of the same sequence for the ceilings, and what to call them.
+
+    Raises:
+        FileNotFoundError, ValueError: As `recipes.load`; or the generator does not take
+            `config.truncation_psi`.
+    """
+    fields = config.reference
+    generator = recipes.load(config, fields.samples_of)
+    sampling.image_shape(generator, 1, truncation_psi=config.truncation_psi)
+    n = fields.num_images
+
+    def samples(start: int) -> OwnSamples:
+        identity = [generator.identity, fields.seed, start, n, config.truncation_psi]
+        content_hash = sha256(json.dumps(identity).encode()).hexdigest()
+        rest = (config.batch_size, config.truncation_psi, content_hash)
+        return OwnSamples(generator, fields.seed, start, n, *rest)
+
+    kind = "packed" if generator.packed_file else "uncompressed"
+    name = f"{kind} samples of {generator.name} itself, not real images"
+    return samples(0), samples(n), name
+
+
+_T = TypeVar("_T")
+FOLDER_VARIABLE = "LSH_GAN_CACHE"  # of the environment: another folder
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of this program, which every run shares; it may be deleted."""
+    return Path(os.environ.get(FOLDER_VARIABLE) or platformdirs.user_cache_dir("lsh-gan"))
+
+
+def cached(
+    file: Path,
+    *,
+    read: Callable[[Path], _T],
+    make: Callable[[], _T],
+    write: Callable[[Path, _T], Any],
+) -> _T:
+    """Returns what `file` holds; makes and writes it if there is none, or a damaged or stale one.
+
+    A file that cannot be written is a warning. It appears whole, whoever else writes it.
+
+    Args:
+        file: Where it is kept; the folder is made if missing.
+        read: Reads the file; raises ValueError for one that is damaged or of other content.
+        make: Computes the value.
+        write: Writes the value.
+    """
+    if file.exists():
+        try:
+            return read(file)
+        except ValueError as error:
+            logging.warning("%s; it is computed again", str(error).rstrip("."))
+    value = make()
+    part = file.with_name(f"{os.getpid()}.{file.name}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write(part, value)
+        part.replace(file)
+    except (OSError, SafetensorError) as error:
+        logging.warning("%s: is not kept (%s)", file, getattr(error, "strerror", None) or error)
+        part.unlink(missing_ok=True)
+    return value
+
 
 HELD = 2**28  # bytes of decoded images that are kept of a set; more are decoded again
 
@@ -135,7 +263,7 @@ class Reference:
         Args:
             config: See `configs/default.py`.
             network: Embeds the images.
-            workdir: See `evaluators.fit`; features are kept in `cache.folder`.
+            workdir: See `evaluators.fit`; features are kept in `cache_folder`.
             progress: Called with a number of embedded images.
         """
         if self.sketch is not None:
@@ -171,8 +299,8 @@ def _embedded(part: Samples, config: Any, network: FeatureNetwork, progress: Cal
     if jax.process_count() > 1:  # their cache folders may differ
         return part.embed(network, batch_size=batch_size, progress=progress)
     name = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:32]
-    return cache.cached(
-        cache.folder() / f"{name}.features",
+    return cached(
+        cache_folder() / f"{name}.features",
         read=partial(_read_embedded, header),
         make=lambda: part.embed(network, batch_size=batch_size, progress=progress),
         write=lambda file, x: save_file({"features": np.asarray(x)}, file, metadata=header),
@@ -218,7 +346,7 @@ def check_count(config: Any, source: Source) -> None:
             f"reference.num_images = {n}: {source.path} has {count}, and k = {config.k} needs at "
             f"least {config.k + 2}{close}"
         )
-    config_checks.check_min_count(config, n)
+    settings.check_min_count(config, n)
 
 
 def open_samples(config: Any, path: str) -> Source:
@@ -288,7 +416,7 @@ def load_reference(config: Any, network: FeatureNetwork, source: Source | None) 
         found = metrics.file_hash(fields.sketch)
         return Reference(None, None, found, Path(fields.sketch).name, shape, sketch)
     if source is None:
-        first, second, name = own_samples.load(config)
+        first, second, name = load_own_samples(config)
         shape, taken = first.image_shape, ""
     else:
         n = fields.num_images or len(source)

@@ -5,7 +5,10 @@ the work folder, so a search that was stopped goes through its decisions again w
 anything twice. What it ends with is judged by all metrics on samples that it has not seen.
 """
 
+import dataclasses
+import re
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,15 +16,143 @@ import ml_collections
 import pandas as pd
 from absl import logging
 
-from lsh_gan.compression import GeneratorSpec
+from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
+from lsh_gan.compression.rules import TensorPlan, flatten, join, plan_tensors
 from lsh_gan.experiment import settings, sweep
 from lsh_gan.experiment.measurement import PACKED_FOLDER
-from lsh_gan.experiment.mixed_precision import METRIC, Judge, Widths, make_judge
 from lsh_gan.experiment.reference import load_reference, open_reference
 from lsh_gan.generators import Generator
 from lsh_gan.results import report, store
+from lsh_gan.results.labels import SCORES
 from lsh_gan.results.search_report import FULL, MIXED, SAME_SIZE, WITHIN
 from lsh_gan.results.store import Row
+
+Widths = Mapping[str, int]  # path of a tensor -> bits
+METRIC = "lsh"
+
+
+@dataclasses.dataclass(frozen=True)
+class WidthEvaluator:
+    """Measures settings of one generator by LSH.
+
+    Attributes:
+        base: What all settings have in common; its width and rules are replaced.
+        options: Widths to choose from, rising.
+        layers: Paths of the tensors whose width is free.
+        fixed: Rules of the tensors whose treatment the user has fixed.
+        own: Treatment of free tensors that differs from `base` in more than the width.
+        measure: Row of a setting.
+    """
+
+    base: GeneratorSpec
+    options: tuple[int, ...]
+    layers: tuple[str, ...]
+    fixed: tuple[Rule, ...]
+    own: Mapping[str, Mapping[str, Any]]
+    measure: Callable[[GeneratorSpec], Row]
+
+    @property
+    def full(self) -> GeneratorSpec:
+        """The setting that compresses nothing."""
+        return GeneratorSpec(weights=CompressionSpec(bits=None))
+
+    def uniform(self, bits: int) -> Widths:
+        """The same width for all free tensors."""
+        return dict.fromkeys(self.layers, bits)
+
+    def spec(self, widths: Widths) -> GeneratorSpec:
+        """The setting of given widths; equal widths give equal settings."""
+        top = max(widths.values())
+        rules = tuple(
+            Rule(pattern=re.escape(layer), bits=bits, **self.own[layer])
+            for layer, bits in widths.items()
+            if bits != top or self.own[layer]
+        )
+        weights = dataclasses.replace(self.base.weights, bits=top, rules=(*rules, *self.fixed))
+        return dataclasses.replace(self.base, weights=weights)
+
+    def alone(self, layer: str, bits: int) -> GeneratorSpec:
+        """The setting that compresses one tensor and keeps all others."""
+        rule = Rule(pattern=re.escape(layer), bits=bits, **self.own[layer])
+        rules = (rule, Rule(pattern=".*", skip=True))
+        weights = dataclasses.replace(self.base.weights, bits=bits, rules=rules)
+        return dataclasses.replace(self.base, weights=weights)
+
+    def kept(self, widths: Widths) -> float:
+        """Share of the scores at full precision that is kept, the worse of precision and recall."""
+        return self._kept(self.spec(widths))
+
+    def kept_alone(self, layer: str, bits: int) -> float:
+        """As `kept`, where only one tensor is compressed."""
+        return self._kept(self.alone(layer, bits))
+
+    def _kept(self, spec: GeneratorSpec) -> float:
+        full, row = self.measure(self.full), self.measure(spec)
+        fields = [f"{METRIC}_{score}" for score in SCORES]
+        for field in fields:
+            if not full[field]:
+                raise ValueError(
+                    f"{full['generator']}: {field} is 0 at full precision; there is nothing to keep"
+                )
+        return min(row[field] / full[field] for field in fields)
+
+    def size(self, widths: Widths) -> int:
+        """Bytes of the free tensors in the packed file; the rest is the same in all settings."""
+        return sum(self.bytes_of(layer, bits) for layer, bits in widths.items())
+
+    def bytes_of(self, layer: str, bits: int) -> int:
+        """Bytes of one tensor in the packed file."""
+        tensors = self.measure(self.spec(self.uniform(bits)))["tensors"]
+        return next(tensor["bytes"] for tensor in tensors if tensor["path"] == layer)
+
+
+def make_width_evaluator(
+    generator: Generator,
+    base: GeneratorSpec,
+    options: tuple[int, ...],
+    measure: Callable[[GeneratorSpec], Row],
+) -> WidthEvaluator:
+    """The judge of a generator; tensors whose width a rule of `base` sets are not free.
+
+    Args:
+        generator: What is compressed.
+        base: What all settings have in common; its rules are kept.
+        options: Widths to choose from, two or more.
+        measure: Row of a setting.
+
+    Raises:
+        ValueError: Bad rules, or no tensor is free.
+    """
+    options = tuple(sorted(set(options)))
+    narrow, wide = (_free_plans(generator, base, bits) for bits in (options[0], options[-1]))
+    free = [plan for plan, other in zip(wide, narrow, strict=True) if plan.spec != other.spec]
+    if not free:
+        raise ValueError(f"{generator.name}: compression.rules leave no tensor for the search")
+    ruled = [plan for plan in wide if plan.rule != "default"]
+    fixed = tuple(
+        Rule(pattern=re.escape(join(plan.path)), **_treatment(plan))
+        for plan in ruled
+        if plan not in free
+    )
+    own = {}
+    for plan in free:
+        treatment = _treatment(plan) if plan in ruled else {}
+        own[join(plan.path)] = {k: v for k, v in treatment.items() if k != "bits"}
+    return WidthEvaluator(base, options, tuple(own), fixed, own, measure)
+
+
+def _free_plans(generator: Generator, base: GeneratorSpec, bits: int) -> list[TensorPlan]:
+    weights = dataclasses.replace(base.weights, bits=bits)
+    return plan_tensors(flatten(generator.params)[0], weights, generator.channel_axes)
+
+
+def _treatment(plan: TensorPlan) -> dict[str, Any]:
+    """The fields of a rule that treats one tensor as planned."""
+    if plan.spec.bits is None:
+        return {"skip": True}
+    names = ("bits", "clipping", "granularity", "scheme", "group_size")
+    return {name: getattr(plan.spec, name) for name in names}
+
 
 FOLDER = "search"  # in the work folder: the measurements inside the loop
 
@@ -116,7 +247,7 @@ def _inside(config: Any) -> Any:
 
 def _judge(
     loop: sweep.Setup, generator: Generator, session: sweep.Session, *, keep: bool = False
-) -> Judge:
+) -> WidthEvaluator:
     specs = settings.generator_specs(loop.config)
     base = next(spec for spec in specs if spec.weights.bits is not None)
     seed = loop.config.search.seed
@@ -124,7 +255,7 @@ def _judge(
     def measure(spec: GeneratorSpec) -> Row:
         return session.measure(sweep.make_task(loop, generator, spec, seed, keep=keep))
 
-    return make_judge(generator, base, loop.config.compression.bits, measure)
+    return make_width_evaluator(generator, base, loop.config.compression.bits, measure)
 
 
 class Found(NamedTuple):
@@ -141,7 +272,7 @@ class Found(NamedTuple):
     same_size: Widths | None
 
 
-def find(judge: Judge, share: float) -> Found:
+def find(judge: WidthEvaluator, share: float) -> Found:
     """Searches for the smallest widths that keep `share` of precision and of recall by LSH.
 
     1. Every uniform width is judged.
@@ -164,7 +295,7 @@ def find(judge: Judge, share: float) -> Found:
     return Found(mixed, within, max(smaller, key=judge.size, default=None))
 
 
-def measure_alone(judge: Judge, share: float) -> Damages:
+def measure_alone(judge: WidthEvaluator, share: float) -> Damages:
     """Judges each layer alone, from narrow to wide, until its damage is its part of the budget.
 
     Widths that alone break the budget are left out, but for the widest. A wider one never counts as
@@ -185,7 +316,7 @@ def measure_alone(judge: Judge, share: float) -> Damages:
     return damages
 
 
-def _steps(judge: Judge, widths: Widths, damages: Damages) -> list[tuple[float, Widths]]:
+def _steps(judge: WidthEvaluator, widths: Widths, damages: Damages) -> list[tuple[float, Widths]]:
     """Settings with one layer a step narrower, by the damage expected for a byte saved."""
     steps = []
     for number, layer in enumerate(judge.layers):
@@ -199,7 +330,7 @@ def _steps(judge: Judge, widths: Widths, damages: Damages) -> list[tuple[float, 
     return [(step[0], step[-1]) for step in sorted(steps, key=lambda step: step[:3])]
 
 
-def descend(judge: Judge, damages: Damages) -> list[Widths]:
+def descend(judge: WidthEvaluator, damages: Damages) -> list[Widths]:
     """The path from the widest measured widths to the narrowest, cheapest step first."""
     path = [{layer: max(damages[layer]) for layer in judge.layers}]
     while steps := _steps(judge, path[-1], damages):
@@ -207,7 +338,7 @@ def descend(judge: Judge, damages: Damages) -> list[Widths]:
     return path
 
 
-def last_kept(judge: Judge, path: list[Widths], share: float) -> Widths | None:
+def last_kept(judge: WidthEvaluator, path: list[Widths], share: float) -> Widths | None:
     """The last setting of a path that keeps the share, by bisection; None if the first does not."""
     if judge.kept(path[0]) < share:
         return None
@@ -221,7 +352,7 @@ def last_kept(judge: Judge, path: list[Widths], share: float) -> Widths | None:
     return path[low]
 
 
-def narrow(judge: Judge, widths: Widths, damages: Damages, share: float) -> Widths:
+def narrow(judge: WidthEvaluator, widths: Widths, damages: Damages, share: float) -> Widths:
     """Narrows single layers, cheapest first, until no step keeps the share."""
     refused: set[tuple[tuple[str, int], ...]] = set()
     while True:
@@ -240,7 +371,7 @@ def narrow(judge: Judge, widths: Widths, damages: Damages, share: float) -> Widt
 
 
 def _measure_found(
-    judge: Judge,
+    judge: WidthEvaluator,
     found: Found,
     generator: Generator,
     final: sweep.Setup,

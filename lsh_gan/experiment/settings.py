@@ -2,18 +2,23 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import jax
 import ml_collections
+import numpy as np
 
 from lsh_gan import compression, datasets, features
 from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
-from lsh_gan.compression.spec import GRANULARITIES, SCHEMES
-from lsh_gan.errors import choose, nearest
-from lsh_gan.experiment import config_checks
+from lsh_gan.compression.spec import GRANULARITIES, MAX_BITS, SCHEMES
+from lsh_gan.datasets import Source
+from lsh_gan.errors import choose, nearest, whole
 from lsh_gan.experiment.evaluators import EVALUATORS, hash_spec
+from lsh_gan.generators import Generator
 from lsh_gan.metrics.inputs import check_options
 
 _CHOICES = {"clipping": compression.METHODS, "granularity": GRANULARITIES, "scheme": SCHEMES}
@@ -34,8 +39,8 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
             and the nearest valid choice.
     """
     config = config.copy_and_resolve_references()
-    config_checks.split_lists(config)
-    config_checks.check_numbers(config)
+    split_lists(config)
+    check_numbers(config)
     for metric in config.metrics:
         choose("metrics: metric", metric, EVALUATORS)
     known = {**features.FEATURES, features.GIVEN: None}
@@ -49,7 +54,7 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
         raise ValueError(message)
     _check_hash(config)
     if config.reference.num_images and not config.reference.sketch:
-        config_checks.check_min_count(config, config.reference.num_images)
+        check_min_count(config, config.reference.num_images)
     return ml_collections.FrozenConfigDict(config)
 
 
@@ -159,7 +164,7 @@ def _searches(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
             )
     if len(config.compression.bits) < 2:
         yield f"compression.bits = {config.compression.bits}; expected widths to choose"
-    config_checks.check_enough(config, ("search.num_samples",))
+    check_enough(config, ("search.num_samples",))
     if fields.seed in config.seeds or not config.generators:
         yield (
             f"search.seed = {fields.seed}, generators = {config.generators}: expected a seed that "
@@ -256,3 +261,206 @@ def _rule(text: str) -> Rule:
         fields[name] = int(value) if value.isdigit() else value or True
     with _named("compression.rules: "):
         return Rule(pattern=pattern.strip(), **fields)
+
+
+LAST_SEED = 2**32 - 1  # keys are made of 32 bits: other seeds would be taken modulo 2³²
+MOST_PIXELS = 4096  # of a reference image's side: four times that of the largest usual data set
+
+# The least and the largest value of each whole number, and of the entries of lists of them.
+_COUNTS = ("k", "num_samples", "batch_size", "memory_mb", "num_columns", "search.num_samples")
+_SIZES = ("reference.num_images", "features.batch_size", "compression.group_size")
+_RANGES = {
+    **dict.fromkeys((*_COUNTS, "compression.num_calibration"), (1, math.inf)),
+    **dict.fromkeys(_SIZES, (0, math.inf)),
+    **dict.fromkeys(("reference.seed", "hash.seed", "search.seed"), (0, LAST_SEED)),
+    "reference.side": (0, MOST_PIXELS),
+    "reference.background": (0, 255),
+    "reference.white_level": (0, 65535),
+    "hash.min_count": (1, 1024),
+    "lsh_knn.num_tables": (1, 2**16 - 1),
+    "lsh_knn.bucket_rows": (3, 1024),
+}
+_LISTS = {
+    "seeds": (0, LAST_SEED),
+    "compression.bits": (1, MAX_BITS),
+    "compression.activation_bits": (0, MAX_BITS),  # 0 for none
+}
+_NAMES = (
+    "generators", "samples", "metrics", "compression.clipping", "compression.granularity",
+    "compression.scheme",
+)  # fmt: skip
+# No generators means samples, and no bits full precision alone.
+_MAY_BE_EMPTY = ("generators", "samples", "compression.bits")
+
+
+def split_lists(config: Any) -> None:
+    """Splits strings with commas, which is what a command line gives, in place.
+
+    Raises:
+        ValueError: A list is empty that must not be, or an entry is in it twice.
+    """
+    for field in (*_NAMES, *_LISTS):
+        value = get_field(config, field)
+        entries = (value,) if isinstance(value, str) else tuple(value)
+        if field in _NAMES:
+            entries = tuple(name.strip() for text in entries for name in str(text).split(","))
+        entries = tuple(entry for entry in entries if entry != "")
+        if not entries and field not in _MAY_BE_EMPTY:
+            raise ValueError(f"{field} is empty; expected at least one entry")
+        twice = next((entry for entry in entries if entries.count(entry) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{field}: {twice!r} is given twice; expected each entry once")
+        config.update_from_flattened_dict({field: entries})
+
+
+def check_numbers(config: Any) -> None:
+    """Checks the range of every whole number, and that batches can be spread over the devices.
+
+    Raises:
+        ValueError: One is out of range; the message names the field and the nearest valid value.
+    """
+    whole("k", config.k, *_RANGES["k"])
+    check_enough(config, ("num_samples", "reference.num_images"))
+    for field, (low, high) in _RANGES.items():
+        whole(field, get_field(config, field), low, high)
+    for field, (low, high) in _LISTS.items():
+        for number in get_field(config, field):
+            whole(field, number, low, high)
+    devices = jax.local_device_count()
+    for field in ("batch_size", "features.batch_size"):
+        size = get_field(config, field)
+        if size % devices:
+            raise ValueError(
+                f"{field} = {size} is not a multiple of the {devices} devices; the nearest is "
+                f"{max(devices, round(size / devices) * devices)}"
+            )
+
+
+def check_enough(config: Any, fields: tuple[str, ...]) -> None:
+    """Checks numbers of images against k; of the reference, 0 stands for all that there are.
+
+    Raises:
+        ValueError: One is too small; the message gives the least.
+    """
+    for field in fields:
+        number = get_field(config, field)
+        if field == "reference.num_images" and isinstance(number, int) and number <= 0:
+            continue  # all, or out of range
+        if isinstance(number, int) and number < config.k + 2:
+            raise ValueError(
+                f"{field} = {number}; k = {config.k} needs at least {config.k + 2} images"
+            )
+
+
+def check_min_count(config: Any, n: int) -> None:
+    """Checks that buckets of so many reference points are possible.
+
+    Raises:
+        ValueError: LSH is asked for, and the reference is too small for `hash.min_count`.
+    """
+    count = config.hash.min_count
+    if "lsh" in config.metrics and 1 <= n - 2 < count:
+        raise ValueError(
+            f"hash.min_count = {count} needs a reference of at least {count + 2}, and this one has "
+            f"{n}; the nearest valid value is {n - 2}"
+        )
+
+
+def get_field(config: Any, field: str) -> Any:
+    """The value of a field, "hash.seed" for example."""
+    for name in field.split("."):
+        config = config[name]
+    return config
+
+
+Shape = tuple[int, int, int]  # height, width, channels
+UNPADDED = (28, 28)  # of the shipped images as they are published
+
+
+def check_image_sizes(
+    config: Any, expected: Shape | None, generators: list[Generator], samples: Iterable[Source]
+) -> None:
+    """Compares the size of all that is judged with that of the reference images.
+
+    Args:
+        config: See `configs/default.py`.
+        expected: Of the reference images; None if it is not known, which checks nothing.
+        generators: What is judged.
+        samples: Likewise; of features nothing is checked.
+
+    Raises:
+        ValueError: A generator or samples of another size, or a generator of RGB images and a grey
+            reference; the message names both and the way out. Or shipped images are resized, and
+            samples are those images without their border, which would be resized to other places.
+    """
+    fields = config.reference
+    name = Path(fields.sketch or fields.samples_of or fields.images).name
+    fixed = fields.sketch or fields.samples_of
+    padded = fields.images in datasets.NAMED and not (fixed or fields.features)
+    samples = [source for source in samples if source.kind == "images"]
+    for source in samples:
+        if padded and fields.side and source.first_size == UNPADDED:
+            raise ValueError(
+                f"samples {source.path} have 28×28 pixels, but the images of {name} are padded to "
+                f"32×32 before they are resized to {fields.side}; pad the samples with black "
+                "pixels too, 2 at each side"
+            )
+    if expected is None:
+        return
+    height, width, channels = expected
+    has = f"but the reference {name} has {height}×{width}"
+    for generator in generators:
+        side = generator.resolution
+        if (side, side) != (height, width):
+            way_out = f"say --config.reference.side={side} to crop and resize the reference"
+            if fields.sketch:
+                way_out = f"expected a sketch of images of {side}×{side}"
+            elif fields.samples_of:
+                way_out = "expected reference.samples_of to name a generator of the same size"
+            raise ValueError(
+                f"generator {generator.name} makes images of {side}×{side} pixels, {has}; {way_out}"
+            )
+        if generator.image_channels > channels:
+            raise ValueError(
+                f"generator {generator.name} makes RGB images, but the reference {name} is grey; "
+                "expected a reference in colour, or a generator of grey images"
+            )
+    for source in samples:
+        size = source.image_shape[:2]
+        if size != (height, width):
+            way_out = f"resize them to {height}×{width}"
+            if size == UNPADDED and padded:  # resized ones would be in another place
+                way_out = (
+                    f"pad them with black pixels to {height}×{width}, 2 at each side, as the "
+                    "reference is"
+                )
+            elif not fixed:
+                side = min(height, width)
+                way_out += f", or say --config.reference.side={side} to crop and resize both"
+            raise ValueError(
+                f"samples {source.path} have {size[0]}×{size[1]} pixels, {has}; {way_out}"
+            )
+
+
+def check_colours(path: str, batches: Iterable[np.ndarray] | None, expected: Shape | None) -> None:
+    """Refuses coloured samples where the reference is grey; RGB files of grey images are grey.
+
+    Args:
+        path: What the samples are called.
+        batches: Uint8 `[b, h, w, c]` each; None for features.
+        expected: As in `check`.
+
+    Raises:
+        ValueError: The channels of an image differ (its number).
+    """
+    if batches is None or expected is None or expected[-1] > 1:
+        return
+    start = 0
+    for images in batches:
+        coloured = (images != images[..., :1]).any(axis=(1, 2, 3))
+        if coloured.any():
+            raise ValueError(
+                f"samples {path}: image {start + int(coloured.argmax())} is in colour, but the "
+                "reference is grey; convert the samples to grey, or give a reference in colour"
+            )
+        start += len(images)

@@ -18,7 +18,7 @@ from lsh_gan.compression import CompressionSpec, GeneratorSpec
 from lsh_gan.compression.pipeline import check_corrections
 from lsh_gan.compression.rules import flatten, isolate, log_rules, plan_tensors
 from lsh_gan.datasets import Source
-from lsh_gan.experiment import image_sizes, outside, recipes, settings
+from lsh_gan.experiment import outside, recipes, settings
 from lsh_gan.experiment.measurement import PACKED_FOLDER, SAMPLES_FOLDER, Clock, Task, measure
 from lsh_gan.experiment.reference import (
     Reference,
@@ -107,7 +107,7 @@ def prepare(config: Any) -> Setup:
         sampling.image_shape(generator, 1, truncation_psi=config.truncation_psi)
     opened = open_reference(config)
     samples = [open_samples(config, path) for path in config.samples]
-    image_sizes.check(config, opened and opened.image_shape, generators, samples)
+    settings.check_image_sizes(config, opened and opened.image_shape, generators, samples)
     network = load_network(config, [opened, *samples] if opened else samples)
     given = [*(generator.name for generator in generators), *(Path(s).stem for s in config.samples)]
     names = distinct(given, [*config.generators, *config.samples])
@@ -116,7 +116,7 @@ def prepare(config: Any) -> Setup:
         for generator, name in zip(generators, names, strict=False)
     ]
     reference = load_reference(config, network, opened)
-    image_sizes.check(config, reference.image_shape, generators, samples)
+    settings.check_image_sizes(config, reference.image_shape, generators, samples)
     named = dict(zip(names[len(generators) :], samples, strict=True))
     return Setup(config, network, generators, reference, named)
 
@@ -143,7 +143,7 @@ def _tasks(setup: Setup) -> Iterator[Task]:
                 yield make_task(setup, generator, spec, seed, layer=layer)
     for name, source in setup.samples.items():
         samples = load_samples(setup.config, source)
-        image_sizes.check_colours(source.path, samples.images(), setup.reference.image_shape)
+        settings.check_colours(source.path, samples.images(), setup.reference.image_shape)
         identity = _shared_identity(setup) | {"samples": samples.content_hash}
         full = GeneratorSpec(weights=CompressionSpec(bits=None))
         yield Task(name, identity, full, 0, samples=samples)

@@ -13,7 +13,7 @@ from absl import flags
 
 from configs import compress
 from lsh_gan import generators
-from lsh_gan.experiment import commands, search, shipped
+from lsh_gan.experiment import cli, commands, search
 
 ROOT = Path(__file__).parents[2]
 
@@ -122,8 +122,8 @@ def test_help_says_the_fields_and_succeeds(monkeypatch, capsys):
 
 
 def test_every_field_is_in_the_help_with_its_comment():
-    text = shipped.field_help("configs/default.py")
-    fields = dict(shipped.default_config().iteritems(preserve_field_references=True))
+    text = cli.field_help("configs/default.py")
+    fields = dict(cli.default_config().iteritems(preserve_field_references=True))
     names = [name for name, value in fields.items() if not hasattr(value, "items")]
     names += [
         f"{part}.{name}" for part, value in fields.items() if part not in names for name in value

@@ -8,7 +8,7 @@ from PIL import Image, ImageFile
 
 from configs import default
 from lsh_gan import features, generators
-from lsh_gan.experiment import dry_run, image_sizes, settings, sweep
+from lsh_gan.experiment import dry_run, settings, sweep
 from lsh_gan.experiment.reference import open_samples
 
 
@@ -124,9 +124,9 @@ def test_a_generator_of_colours_and_a_grey_reference():
     with pytest.raises(
         ValueError, match=r"dcgan makes RGB images, .* fashion_mnist is grey; expec"
     ):
-        image_sizes.check(config, (32, 32, 1), [colour], {})
+        settings.check_image_sizes(config, (32, 32, 1), [colour], {})
     # The network repeats grey images to three channels: these are compared as they are.
-    image_sizes.check(config, (32, 32, 3), [grey, colour], {})
+    settings.check_image_sizes(config, (32, 32, 3), [grey, colour], {})
 
 
 def test_coloured_samples_and_a_grey_reference(tmp_path):

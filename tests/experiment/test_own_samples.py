@@ -6,7 +6,7 @@ import pytest
 
 from configs import smoke
 from lsh_gan import generators
-from lsh_gan.experiment import own_samples, settings, sweep
+from lsh_gan.experiment import reference, settings, sweep
 from lsh_gan.generators import checkpoints, sampling
 from lsh_gan.results import store
 
@@ -47,7 +47,7 @@ class Pixels:
 
 
 def test_the_two_samples_are_disjoint_parts_of_one_sequence():
-    first, second, _ = own_samples.load(settings.resolve(config()))
+    first, second, _ = reference.load_own_samples(settings.resolve(config()))
     both = np.concatenate([part.embed(Pixels(), batch_size=8) for part in (first, second)])
     generator = generators.load("dcgan")
     sequence = sampling.sample(generator, generator.params, jax.random.key(7), 32, batch_size=32)
@@ -58,7 +58,7 @@ def test_the_two_samples_are_disjoint_parts_of_one_sequence():
 
 def test_the_content_hash_is_of_what_the_samples_depend_on():
     def content_hash(**changes):
-        return own_samples.load(settings.resolve(config(**changes)))[0].content_hash
+        return reference.load_own_samples(settings.resolve(config(**changes)))[0].content_hash
 
     assert content_hash() == content_hash(batch_size=16)
     assert content_hash() != content_hash(reference__seed=8)
@@ -73,7 +73,7 @@ def test_options_that_change_no_parameter_are_part_of_the_content(tmp_path):
         metadata = {"name": upsample, "family": "sngan", "options": options}
         checkpoints.save(names[-1], metadata, sngan.params)
         made = settings.resolve(config(reference__samples_of=names[-1]))
-        hashes.add(own_samples.load(made)[0].content_hash)
+        hashes.add(reference.load_own_samples(made)[0].content_hash)
     assert len(hashes) == 2
     rows_of_both = sweep.tasks(sweep.prepare(settings.resolve(config(generators=tuple(names)))))
     assert len({task.row_hash for task in rows_of_both}) == 2

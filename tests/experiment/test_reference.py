@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from configs import smoke
 from lsh_gan import datasets, features, metrics
-from lsh_gan.experiment import cache, evaluators, reference, settings, sweep
+from lsh_gan.experiment import evaluators, reference, settings, sweep
 from lsh_gan.results import answer, store
 
 SCORES = metrics.PrecisionRecall._fields
@@ -37,7 +37,7 @@ def workdir(tmp_path_factory):
     """The work folder of a finished run with all metrics."""
     folder = tmp_path_factory.mktemp("reference") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(cache.FOLDER_VARIABLE, str(folder.parent / "cache"))
+        patch.setenv(reference.FOLDER_VARIABLE, str(folder.parent / "cache"))
         sweep.run(tiny(), folder)
     return folder
 
@@ -171,7 +171,7 @@ def test_own_sketches_score_too(workdir, tmp_path):
 @pytest.fixture
 def lost_row(workdir, monkeypatch):
     """Takes the last row away; gives what it was. The cache holds what the first run left."""
-    monkeypatch.setenv(cache.FOLDER_VARIABLE, str(workdir.parent / "cache"))
+    monkeypatch.setenv(reference.FOLDER_VARIABLE, str(workdir.parent / "cache"))
     measured = store.read(workdir)
     lines = (workdir / "rows.jsonl").read_text().splitlines(keepends=True)
     (workdir / "rows.jsonl").write_text("".join(lines[:-1]))

@@ -5,8 +5,7 @@ import itertools
 import pytest
 
 from lsh_gan.compression import CompressionSpec, GeneratorSpec
-from lsh_gan.experiment.mixed_precision import Judge
-from lsh_gan.experiment.search import find
+from lsh_gan.experiment.search import WidthEvaluator, find
 from lsh_gan.results import search_report
 from lsh_gan.results.answer import retention
 from lsh_gan.results.search_report import FULL, MIXED
@@ -39,19 +38,19 @@ def row(spec):
     }
 
 
-def make_judge(measured):
+def make_width_evaluator(measured):
     def measure(spec):
         measured.append(spec)
         return row(spec)
 
     base = GeneratorSpec(weights=CompressionSpec(bits=8))
     own = {layer: {} for layer in SIZES}
-    return Judge(base, OPTIONS, tuple(SIZES), (), own, measure)
+    return WidthEvaluator(base, OPTIONS, tuple(SIZES), (), own, measure)
 
 
 @pytest.mark.parametrize("share", [0.9, 0.95, 0.99])
 def test_it_keeps_the_share_and_is_close_to_the_best_of_all_settings(share):
-    judge = make_judge([])
+    judge = make_width_evaluator([])
     found = find(judge, share)
     assert judge.kept(found.mixed) >= share
     everything = [
@@ -67,16 +66,16 @@ def test_it_keeps_the_share_and_is_close_to_the_best_of_all_settings(share):
 
 def test_it_judges_far_fewer_settings_than_there_are():
     measured = []
-    find(make_judge(measured), 0.95)
+    find(make_width_evaluator(measured), 0.95)
     assert len(set(measured)) < 45  # 29 here, of 7^3 = 343
 
 
 def test_nothing_keeps_an_impossible_share():
-    assert find(make_judge([]), 1.0)[:2] == (None, None)
+    assert find(make_width_evaluator([]), 1.0)[:2] == (None, None)
 
 
 def test_equal_widths_are_equal_settings():
-    judge = make_judge([])
+    judge = make_width_evaluator([])
     assert judge.spec({"a": 4, "b": 4, "c": 4}).weights == CompressionSpec(bits=4)
     mixed = {"a": 4, "b": 3, "c": 4}
     assert bits_of(judge.spec(mixed)) == mixed
