@@ -75,14 +75,16 @@ def retention(
 def mark(line: Mapping[str, Any], metric: str) -> str:
     """Marks a compressed setting that is within noise of full precision, or has collapsed.
 
-    What a collapse is: `PrecisionRecall.collapsed`.
+    What a collapse is: `PrecisionRecall.collapsed`, where less than half of the recall at full
+    precision is left.
     """
     kept = {s: (line[f"{metric}_{s}_kept"], line[f"{metric}_{s}_kept_stderr"]) for s in SCORES}
     if line["setting"] == "":
         return ""
     if all(abs(share - 1) <= NOISE * stderr for share, stderr in kept.values()):
         return WITHIN_NOISE
-    return COLLAPSED if collapsed(line, metric) else ""
+    left, stderr = kept["recall"]
+    return COLLAPSED if left + NOISE * stderr < 0.5 and collapsed(line, metric) else ""
 
 
 def collapsed(line: Mapping[str, Any], metric: str) -> bool:
