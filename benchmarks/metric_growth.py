@@ -53,7 +53,7 @@ def assess_knn(n: int, d: int, m: int = 1024) -> Assessor:
     origin = np.asarray(r[0], np.float64)
     of_r, of_g = (distances.tile(jnp.asarray(x), origin, 256) for x in (r, g))
     balls, none = (
-        knn.Balls(np.full((tiles.inside.size, 2), sq_radius), None)
+        knn.Balls(np.full((tiles.inside.size, 3), sq_radius), None)
         for tiles, sq_radius in ((of_r, usual_sq_radius(r, 3)), (of_g, -np.inf))
     )
     fitted = knn.KnnReference(r, of_r, origin, balls, 3, 5, True, 256, False, None)

@@ -11,6 +11,7 @@ lsh-gan COMMAND --help says more.
 """
 
 import argparse
+import importlib
 import runpy
 import sys
 import tempfile
@@ -149,7 +150,7 @@ def _list() -> None:
 
 
 def _module(name: str) -> None:
-    runpy.run_module(name, run_name="__main__")
+    importlib.import_module(name).main()
 
 
 COMMANDS = {

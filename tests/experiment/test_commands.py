@@ -89,7 +89,11 @@ def test_lists_and_mistakes(monkeypatch, capsys):
     assert "compress FILE --keep=95%" in capsys.readouterr().out
     call(monkeypatch, "list")
     printed = capsys.readouterr().out
-    for line in ("generators: dcgan, sngan", "data sets: fashion_mnist", "metrics: knn, lsh_knn"):
+    for line in (
+        "generators: dcgan, dcgan_mnist, sngan",
+        "data sets: fashion_mnist",
+        "metrics: knn, lsh_knn",
+    ):
         assert line in printed
     assert "efficientnet_lite0" in printed
     assert "configs/smoke.py" in printed

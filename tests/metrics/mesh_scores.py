@@ -24,7 +24,7 @@ from lsh_gan.metrics import (  # noqa: E402
     lsh_precision_recall_curve,
 )
 
-N, M, D = 1301, 903, 6  # divisible by no number of devices
+N, M, D = 501, 403, 6  # divisible by no number of devices
 
 
 def record(name, scores):
@@ -37,7 +37,7 @@ def main():
     for kind in ("normal", "grid"):
         r, g = draw_pair(kind, N, M, D)
         hasher = fit_hash(key, r, HashSpec(num_tables=13))
-        sketch = build(hasher, [g[:500], g[500:]])
+        sketch = build(hasher, [g[:200], g[200:]])
         found[f"{kind}.digits"] = np.asarray(hasher.digits)
         found[f"{kind}.counts"] = np.asarray(sketch.counts)
         found[f"{kind}.addresses"] = np.asarray(sketch.addresses)

@@ -14,7 +14,11 @@ ROOT = Path(__file__).parents[2]
 
 def start(out, devices, *cluster):
     """Starts `mesh_scores.py` on so many devices of one process."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    # A busy machine may need longer than the 40 seconds after which a collective ends the program.
+    flags = (
+        f"--xla_force_host_platform_device_count={devices} "
+        "--xla_cpu_collective_call_terminate_timeout_seconds=600"
+    )
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, ROOT / "tests/metrics/mesh_scores.py", out, *map(str, cluster)]
