@@ -95,7 +95,7 @@ def collapsed(line: Mapping[str, Any], metric: str) -> bool:
 
 
 def answers(lines: pd.DataFrame, metrics: list[str], keep: float) -> list[str]:
-    """One sentence for each generator that was compressed.
+    """One sentence for each generator that was compressed, and for each set of given samples.
 
     KNN decides, or the first metric if it was not asked for; the sentence says which, and what the
     others say.
@@ -111,7 +111,19 @@ def answers(lines: pd.DataFrame, metrics: list[str], keep: float) -> list[str]:
         if len(swept) and metrics:
             metric = "knn" if "knn" in metrics else metrics[0]
             found.append(f"{name}: {_answer(swept, metric, metrics, keep)}")
+        elif metrics and "samples" in mine and mine["samples"].notna().all():
+            found.append(f"{name}: {_scores(mine.iloc[0], metrics[0])}")
     return found
+
+
+def _scores(line: pd.Series, metric: str) -> str:
+    """The scores of given samples, which are compared with nothing but the ceiling."""
+
+    def pair(kind: str) -> str:
+        values = [line[f"{metric}_{score}{kind}"] for score in SCORES]
+        return " / ".join("–" if pd.isna(value) else f"{value:.3f}" for value in values)
+
+    return f"precision / recall by {TITLES[metric]}, of at most {pair('_ceiling')}: {pair('')}."
 
 
 def _smallest(swept: pd.DataFrame, metric: str, keep: float) -> pd.Series | None:
