@@ -231,11 +231,10 @@ def test_an_interrupted_run_says_how_far_it_came(tmp_path, signal_sent, code):
     command = [sys.executable, "main.py", "--config=configs/smoke.py", f"--workdir={tmp_path}"]
     command += [f"--config.{option}" for option in options]
 
-    def heed():  # a shell makes its background jobs, and so their children, deaf to Ctrl-C
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    options = {"cwd": ROOT, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heed}
-    with subprocess.Popen(command, **options) as process:
+    # A shell makes its background jobs deaf to Ctrl-C, and a child inherits that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        signal.signal(signal.SIGINT, before)
         while process.poll() is None and not (tmp_path / "rows.jsonl").exists():
             time.sleep(0.1)
         process.send_signal(signal_sent)
