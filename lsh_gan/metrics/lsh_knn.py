@@ -49,18 +49,20 @@ _BEYOND = 64  # rows beyond the cap that are compared at once
 class LshKnnReference(NamedTuple):
     """What the score of a generated set needs of the reference.
 
-    `features` are R as it came, `buckets` those of R, uint32 `[t, n]`; the options are those of
-    `lsh_knn_precision_recall`.
+    `features` are R as it came, `buckets` those of R, uint32 `[t, n]`, `sq_radii` those of its
+    balls, `left_out` says which rows of R are on the manifold of the others; the options are those
+    of `lsh_knn_precision_recall`.
     """
 
     hasher: Hasher
     features: Float[Array, "n d"]
     buckets: UInt32[jax.Array, "t n"]
+    sq_radii: Float[jax.Array, " n"]
+    left_out: Summary | None
     k: int
     bucket_rows: int
     votes: float
     inclusive: bool
-    ceiling: bool
     second: Array | None
 
 
@@ -128,10 +130,15 @@ def lsh_knn_fit(
     hasher, codes = fit_and_encode(
         key, reference, spec or DEFAULT, source, min_count=others, votes=votes
     )
-    buckets = hashing.buckets(hasher, codes)
-    return LshKnnReference(
-        hasher, reference, buckets, k, bucket_rows, votes, inclusive, ceiling, second
+    fitted = LshKnnReference(
+        hasher, reference, hashing.buckets(hasher, codes), jnp.zeros(0), None, k, bucket_rows,
+        votes, inclusive, second,
+    )  # fmt: skip
+    x = inputs.join_centred([reference], hasher.origin, len(reference))
+    sq_radii, hits = _find_balls(
+        x, *_dealt(fitted.buckets), k=k, c=bucket_rows, inclusive=inclusive, left_out=ceiling
     )
+    return fitted._replace(sq_radii=sq_radii, left_out=_join(fitted, hits) if ceiling else None)
 
 
 def lsh_knn_score(
@@ -141,13 +148,13 @@ def lsh_knn_score(
     (n, d), k, spec = fitted.features.shape, fitted.k, fitted.hasher.spec
     generated = as_features(generated, "generated", dim=d, k=k)
     m, found, limits = len(generated), _compare(fitted, generated), (None, None)
-    if fitted.ceiling:
+    if fitted.left_out is not None:
 
         def compare(sample):
-            found = _compare(fitted, sample)
-            return tuple(x.membership for x in (found.precise, found.recalled, found.g_left_out))
+            found = _compare(fitted, sample, left_out=True)
+            return tuple(x.membership for x in (found.precise, found.recalled, found.left_out))
 
-        limits = scores.ceilings(fitted.features, fitted.second, m, found.r_left_out.total, compare)
+        limits = scores.ceilings(fitted.features, fitted.second, m, fitted.left_out.total, compare)
     return scores.result(
         found.precise, found.recalled, limits, membership=membership, rows=(n, m), k=k,
         extra={"capped": (found.beyond, spec.num_tables * (n + m))}, family=spec.family,
@@ -160,25 +167,27 @@ class Compared(NamedTuple):
 
     precise: Summary  # G on the manifold of R
     recalled: Summary  # R on the manifold of G
-    r_left_out: Summary  # each row of R on the manifold of the others
-    g_left_out: Summary  # each row of G on the manifold of the others
+    left_out: Summary | None  # each row of G on the manifold of the others
     beyond: jax.Array  # rows beyond the cap, summed over the tables
 
 
-def _compare(fitted: LshKnnReference, generated: Array) -> Compared:
+def _compare(fitted: LshKnnReference, generated: Array, *, left_out: bool = False) -> Compared:
     hasher, n = fitted.hasher, len(fitted.features)
     found = hashing.buckets(hasher, hashing.encode(hasher, generated))
     both = jnp.concatenate([fitted.buckets, found], axis=1)
     sets = fitted.features, generated
     x = inputs.join_centred(sets, hasher.origin, n + len(generated))
-    hits, beyond = _count_votes(
-        x, _dealt(both), n=n, k=fitted.k, c=fitted.bucket_rows, inclusive=fitted.inclusive
-    )
-    others, own = hits[:, 0], hits[:, 1]
-    votes = others[:, n:], others[:, :n], own[:, :n], own[:, n:]
-    options: dict[str, Any] = {"tables": hasher.spec.num_tables, "votes": fitted.votes}
-    summaries = [scores.aggregate_votes(hits, **options) for hits in votes]
-    return Compared._make([*summaries, beyond])
+    options: dict[str, Any] = {"c": fitted.bucket_rows, "inclusive": fitted.inclusive}
+    sq_radii, own = _find_balls(x, *_dealt(found), k=fitted.k, left_out=left_out, **options)
+    sq_radii = jnp.concatenate([fitted.sq_radii, sq_radii])
+    hits, beyond = _compare_sets(x, *_dealt(both), sq_radii, n=n, k=fitted.k, **options)
+    join = functools.partial(_join, fitted)
+    return Compared(join(hits[:, n:]), join(hits[:, :n]), join(own) if left_out else None, beyond)
+
+
+def _join(fitted: LshKnnReference, hits: jax.Array) -> Summary:
+    tables = fitted.hasher.spec.num_tables
+    return scores.aggregate_votes(hits, tables=tables, votes=fitted.votes)
 
 
 def _dealt(buckets: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -189,57 +198,87 @@ def _dealt(buckets: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.pad(buckets, ((0, behind), (0, 0))), group
 
 
-@functools.partial(jax.jit, static_argnames=("n", "k", "c", "inclusive"))
-def _count_votes(x, dealt, *, n: int, k: int, c: int, inclusive: bool):
-    total = functools.partial(lax.psum, axis_name="data")
-    least = functools.partial(lax.pmin, axis_name="data")
+@functools.partial(jax.jit, static_argnames=("k", "c", "inclusive", "left_out"))
+def _find_balls(x, buckets, group, *, k: int, c: int, inclusive: bool, left_out: bool):
+    """Squared radii of the set that is the end of x, and hits among its own balls if asked for."""
+    rows = buckets.shape[1]
     share = functools.partial(devices.share, out_specs=P())
-    run = functools.partial(_radii, n=n, k=k, c=c)
-    radius = share(run, x, dealt, in_specs=(P(), P("data")), join=least)
-    run = functools.partial(_votes, n=n, k=k, c=c, inclusive=inclusive)
-    return share(run, x, dealt, radius, in_specs=(P(), P("data"), P()), join=total)
+
+    def find_radii(x, buckets, group):
+        def table(least, bucket_and_group):
+            bucket, group = bucket_and_group
+            found = _arrange(x, bucket, n=0, c=c)
+            radii = _kth_smallest(found.squared, k)
+            radii = jnp.where(group < GROUPS, radii, jnp.inf)
+            return least.at[:, found.kept[:-1]].min(radii, mode="drop"), None
+
+        return lax.scan(table, jnp.full((2, rows), jnp.inf), (buckets, group))[0]
+
+    join = functools.partial(lax.pmin, axis_name="data")
+    specs = P(), P("data"), P("data")
+    x = x[len(x) - rows :]
+    radii = share(find_radii, x, buckets, group, in_specs=specs, join=join)
+    if not left_out:
+        return radii[0], None
+    run = functools.partial(_count_votes, n=0, k=k, c=c, inclusive=inclusive)
+    join = functools.partial(lax.psum, axis_name="data")
+    return radii[0], share(run, x, buckets, group, radii, in_specs=(*specs, P()), join=join)[0]
+
+
+@functools.partial(jax.jit, static_argnames=("n", "k", "c", "inclusive"))
+def _compare_sets(x, buckets, group, sq_radii, *, n: int, k: int, c: int, inclusive: bool):
+    """Hits of the rows of R and G, `[8, n + m]`, among balls of the other; rows beyond the cap."""
+    run = functools.partial(_count_votes, n=n, k=k, c=c, inclusive=inclusive)
+    join = functools.partial(lax.psum, axis_name="data")
+    specs = P(), P("data"), P("data"), P()
+    sets = x, buckets, group, sq_radii[None]
+    return devices.share(run, *sets, in_specs=specs, out_specs=P(), join=join)
 
 
 class Table(NamedTuple):
-    """Candidates of one table in chunks, and their distances; -1 for no row.
+    """Rows of one table in the order of their buckets, its candidates in chunks, and distances.
 
     What a candidate has beside it are the candidates of its chunk, the next and the one before.
     """
 
-    rows: jax.Array  # by place: all rows of both sets in the order of their buckets, [n + m]
+    rows: jax.Array  # by place, [n + m]
     keep: jax.Array  # whether that is a candidate
     segment: jax.Array  # number of its bucket
-    start: jax.Array  # place where that begins
-    place: jax.Array  # candidates up to this one, less 1
-    kept: jax.Array  # candidates: their rows [chunks, w], the last chunk empty
-    bucket: jax.Array  # and the numbers of their buckets
+    first: jax.Array  # the first candidate of that, by place among candidates
+    kept: jax.Array  # candidates: their rows [chunks, w], n + m for none; the last chunk is empty
+    bucket: jax.Array  # and the numbers of their buckets, -1 for none
+    others: jax.Array  # and how many others of its set there are
     squared: jax.Array  # [chunk, neighbour, row]: distances, infinite between buckets
-    own: jax.Array  # whether the neighbour is of the same set
     slack: jax.Array  # errors of the distances
 
 
-def _arrange(x, sq_norms, bucket, *, n: int, c: int) -> Table:
+def _arrange(x, bucket, *, n: int, c: int) -> Table:
+    """Arranges rows of R, the first n, and of G by their buckets `[n + m]`; one set has n = 0."""
     total, d = x.shape
-    width = 2 * c
+    width = 2 * c if n else c
     chunks = -(-total // width) + 1
     places = jnp.arange(total)
-    in_random_order = jax.random.permutation(jax.random.key(0), total).astype(jnp.int32)
+    sets = [(0, n), (n, total - n)] if n else [(0, total)]
+    in_random_order = jnp.concatenate([at + random_order(rows) for at, rows in sets])
 
     # 1. Candidates, in the order of their buckets.
     keys, rows = lax.sort((bucket[in_random_order], in_random_order), num_keys=1)
-    first = jnp.concatenate([jnp.ones(1, bool), keys[1:] != keys[:-1]])
-    start = lax.cummax(jnp.where(first, places, 0))
-    of_g = (rows >= n).astype(jnp.int32)
-    before = jnp.cumsum(of_g) - of_g  # rows of G before each
-    rank_g = before - before[start]
-    rank = jnp.where(of_g == 1, rank_g, places - start - rank_g)
-    keep = rank < c
+    of_g = rows >= n
+    changed = jnp.concatenate([jnp.ones(1, bool), keys[1:] != keys[:-1]])
+    start = lax.cummax(jnp.where(changed, places, 0))
+    begins = changed | jnp.concatenate([jnp.ones(1, bool), of_g[1:] != of_g[:-1]])
+    keep = places - lax.cummax(jnp.where(begins, places, 0)) < c
+    number = jnp.cumsum(begins)
+    size = jnp.zeros(total + 1, jnp.int32).at[number].add(keep)[number]
     place = jnp.cumsum(keep) - 1
+    segment = jnp.cumsum(changed)
     into = jnp.where(keep, place, chunks * width)
-    kept = jnp.full(chunks * width, -1, jnp.int32).at[into].set(rows, mode="drop")
-    segment = jnp.cumsum(first)
-    bucket_of = jnp.full(chunks * width, -1).at[into].set(segment, mode="drop")
-    kept, bucket_of = kept.reshape(chunks, width), bucket_of.reshape(chunks, width)
+
+    def in_chunks(values, empty):
+        found = jnp.full(chunks * width, empty, jnp.int32)
+        return found.at[into].set(values, mode="drop").reshape(chunks, width)
+
+    kept, near = in_chunks(rows, total), in_chunks(segment, -1)
 
     # 2. Squared distances [chunk, neighbour, row] to a chunk and the next.
     def multiply(mine, rows):
@@ -248,20 +287,25 @@ def _arrange(x, sq_norms, bucket, *, n: int, c: int) -> Table:
         return following, products(both, mine)
 
     _, xy = lax.scan(multiply, x[kept[0]], kept[1:])
-    norms = sq_norms[kept]
+    norms = jnp.sum(x * x, axis=1)[kept]
     and_next = functools.partial(jnp.concatenate, axis=1)
-    size = and_next([norms[:-1], norms[1:]])[:, :, None] + norms[:-1, None]
-    near_bucket = and_next([bucket_of[:-1], bucket_of[1:]])[:, :, None]
-    same = (near_bucket == bucket_of[:-1, None]) & (near_bucket >= 0)
+    size_of = and_next([norms[:-1], norms[1:]])[:, :, None] + norms[:-1, None]
+    beside = and_next([near[:-1], near[1:]])[:, :, None]
+    same = (beside == near[:-1, None]) & (beside >= 0)
     same &= jnp.arange(2 * width)[:, None] != jnp.arange(width)  # not itself
-    squared = jnp.where(same, jnp.maximum(size - 2 * xy, 0), jnp.inf)
+    squared = jnp.where(same, jnp.maximum(size_of - 2 * xy, 0), jnp.inf)
     # And to the one before: what its rows have to their next chunk.
     back = jnp.swapaxes(squared[:, width:], 1, 2)
     back = jnp.concatenate([jnp.full((1, width, width), jnp.inf), back[:-1]])
     squared = jnp.concatenate([squared, back], axis=1)
-    own = _beside(kept >= n) == (kept >= n)[:-1, None]
     slack = distances.relative_error(x.dtype, d) * (_beside(norms) + norms[:-1, None])
-    return Table(rows, keep, segment, start, place, kept, bucket_of, squared, own, slack)
+    others = in_chunks(size - 1, 0)
+    return Table(rows, keep, segment, place[start], kept, near, others, squared, slack)
+
+
+def random_order(rows: int) -> jax.Array:
+    """The order in which the rows of a set become candidates."""
+    return jax.random.permutation(jax.random.key(0), rows).astype(jnp.int32)
 
 
 def _beside(values):
@@ -270,71 +314,50 @@ def _beside(values):
     return jnp.concatenate([values[:-1], values[1:], previous], axis=1)[:, :, None]
 
 
-def _radii(x, dealt, *, n: int, k: int, c: int) -> jax.Array:
-    """Squared radius of every row, the least of its radii in all tables; infinite for none."""
-    sq_norms = jnp.sum(x * x, axis=1)
+def _count_votes(x, buckets, group, sq_radii, *, n: int, k: int, c: int, inclusive: bool):
+    """Tables that say yes, by group, int32 `[8, n + m]`, and rows beyond the cap, int32.
 
-    def table(least, bucket_and_group):
-        bucket, group = bucket_and_group
-        found = _arrange(x, sq_norms, bucket, n=n, c=c)
-        kth, _ = _kth_smallest(jnp.where(found.own, found.squared, jnp.inf), k)
-        kth = jnp.where(group < GROUPS, kth, jnp.inf)
-        at = jnp.where(found.kept[:-1] >= 0, found.kept[:-1], len(x))
-        return least.at[at].min(kth, mode="drop"), None
-
-    return lax.scan(table, jnp.full(len(x), jnp.inf), dealt)[0]
-
-
-def _votes(x, dealt, sq_radius, *, n: int, k: int, c: int, inclusive: bool):
-    """Tables that say yes, by group, int32 `[8, 2, n + m]`: to rows among the balls of the other
-    set, and among those of their own set when they are left out; and rows beyond the cap, int32.
-    """  # noqa: D205
+    Of two sets, to rows among the balls of the other, with squared radii `[1, n + m]`; of one,
+    n = 0, to rows that are left out, among the balls of the others, with squared radii and the
+    squared distances that follow these, `[2, m]`.
+    """
     total, d = x.shape
-    sq_norms = jnp.sum(x * x, axis=1)
-    error, width = distances.relative_error(x.dtype, d), 2 * c
+    sq_norms, error = jnp.sum(x * x, axis=1), distances.relative_error(x.dtype, d)
 
     def table(so_far, bucket_and_group):
         bucket, group = bucket_and_group
-        found = _arrange(x, sq_norms, bucket, n=n, c=c)
-        kept, squared, slack = found.kept, found.squared, found.slack
+        found = _arrange(x, bucket, n=n, c=c)
+        kept, width = found.kept, found.kept.shape[1]
 
-        # 3. Balls: of a row with k others here, and for a row of its set left out, with k + 1.
-        kth, following = _kth_smallest(jnp.where(found.own, squared, jnp.inf), k)
-        none = jnp.full((1, width), -jnp.inf)
-        radius = jnp.where(jnp.isfinite(kth), sq_radius[kept[:-1]], -jnp.inf)
-        left_out = jnp.where(jnp.isfinite(following), radius, -jnp.inf)
-        radius, left_out, following = (
-            jnp.concatenate([values, none]) for values in (radius, left_out, following)
-        )
+        # 4. Hits among balls of rows with k others here, or k + 1 where one of these is left out.
+        def hits_of(mine, other, ball, squared, slack):
+            if not n:  # a row lies on the sphere that it set, and is nearer than the next
+                hits = within(squared, ball[0], slack, True)
+                return hits if inclusive else hits & within(squared, ball[1], slack, False)
+            return within(squared, ball[0], slack, inclusive) & ((mine >= n) != (other >= n))
 
-        # 4. Hits. Left out, a row lies on the sphere that it set, and is nearer than the next.
-        among = within(squared, _beside(radius), slack, inclusive) & ~found.own
-        among_own = within(squared, _beside(left_out), slack, True) & found.own
-        if not inclusive:
-            among_own &= within(squared, _beside(following), slack, False)
-        at = jnp.where(kept[:-1] >= 0, kept[:-1], total).ravel()
-        hits = jnp.stack([x.any(axis=1).ravel() for x in (among, among_own)])
-        hits = jnp.zeros((2, total), bool).at[:, at].set(hits, mode="drop")
+        has_ball = found.others >= (k if n else k + 1)
+        balls = [_beside(jnp.where(has_ball, radii[kept], -jnp.inf)) for radii in sq_radii]
+        hits = hits_of(kept[:-1, None], _beside(kept), balls, found.squared, found.slack)
+        hits = jnp.zeros(total, bool).at[kept[:-1]].set(hits.any(axis=1), mode="drop")
 
         # 5. Rows beyond the cap, with the candidates of their bucket.
-        flat_kept, flat_radius = kept.ravel(), radius.ravel()
+        has_ball = (found.others >= k).ravel()
         waiting = jnp.nonzero(~found.keep, size=total + _BEYOND, fill_value=total)[0]
         count = jnp.sum(~found.keep)
 
         def beyond(state):
             done, hits = state
             at = lax.dynamic_slice_in_dim(waiting, done, _BEYOND)
-            window = found.place[found.start[at]][:, None] + jnp.arange(width)
-            others = flat_kept[window]
-            mask = found.bucket.ravel()[window] == found.segment[at][:, None]
-            mine = found.rows[at]
+            window = found.first[at][:, None] + jnp.arange(width)
+            mask = has_ball[window] & (found.bucket.ravel()[window] == found.segment[at][:, None])
+            mine, others = found.rows[at], kept.ravel()[window]
             xy = jnp.einsum("ad,abd->ab", x[mine], x[others], precision="highest")
             size = sq_norms[mine][:, None] + sq_norms[others]
-            ball = size - 2 * xy, flat_radius[window], error * size
-            own = (others >= n) == (mine >= n)[:, None]
-            inside = jnp.where(own, within(*ball, True), within(*ball, inclusive)) & mask
-            both = jnp.stack([(inside & ~own).any(axis=1), (inside & own).any(axis=1)])
-            hits = hits.at[:, jnp.where(at < total, mine, total)].set(both, mode="drop")
+            balls = [radii[others] for radii in sq_radii]
+            inside = hits_of(mine[:, None], others, balls, size - 2 * xy, error * size)
+            inside = (inside & mask).any(axis=1)
+            hits = hits.at[jnp.where(at < total, mine, total)].set(inside, mode="drop")
             return done + _BEYOND, hits
 
         _, hits = lax.while_loop(lambda state: state[0] < count, beyond, (jnp.int32(0), hits))
@@ -342,12 +365,12 @@ def _votes(x, dealt, sq_radius, *, n: int, k: int, c: int, inclusive: bool):
         votes = votes.at[group].add(hits.astype(jnp.int32), mode="drop")
         return (votes, capped + jnp.where(group < GROUPS, count, 0)), None
 
-    start = jnp.zeros((GROUPS, 2, total), jnp.int32), jnp.int32(0)
-    return lax.scan(table, start, dealt)[0]
+    start = jnp.zeros((GROUPS, total), jnp.int32), jnp.int32(0)
+    return lax.scan(table, start, (buckets, group))[0]
 
 
-def _kth_smallest(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """The k-th and the next smallest of `[a, b, c]` along b, infinite where there are fewer.
+def _kth_smallest(x: jax.Array, k: int) -> jax.Array:
+    """The k-th and the next smallest of `[a, b, c]` along b, `[2, a, c]`; infinite for too few.
 
     By passes over larger and larger values, since k is small and sorting is not.
     """
@@ -361,4 +384,5 @@ def _kth_smallest(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
         return value, kth, following
 
     nothing = jnp.full((x.shape[0], x.shape[2]), jnp.inf)
-    return lax.fori_loop(0, k + 1, step, (jnp.full_like(nothing, -1), nothing, nothing))[1:]
+    found = lax.fori_loop(0, k + 1, step, (jnp.full_like(nothing, -1), nothing, nothing))
+    return jnp.stack(found[1:])

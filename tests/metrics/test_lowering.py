@@ -65,8 +65,12 @@ def kernels(width):
             functools.partial(scores.aggregate_votes, tables=6, votes=0.5), integers(8, n),
         ),
         "balls in buckets": (
-            functools.partial(lsh_knn._count_votes, n=width, k=3, c=8, inclusive=True),
-            array(n, D), votes,
+            functools.partial(lsh_knn._find_balls, k=3, c=8, inclusive=False, left_out=True),
+            array(n, D), *votes,
+        ),
+        "hits in buckets": (
+            functools.partial(lsh_knn._compare_sets, n=width, k=3, c=8, inclusive=True),
+            array(n, D), *votes, array(n),
         ),
         "kid": (moments._kid, tiles, tiles),
         "frechet": (

@@ -17,6 +17,7 @@ from lsh_gan.metrics import (
     lsh_knn_score,
 )
 from lsh_gan.metrics.inputs import subset
+from lsh_gan.metrics.lsh_knn import random_order
 
 KEY = jax.random.key(0)
 N, M, D, TABLES = 120, 90, 4, 6  # few shapes, so that few programs are compiled
@@ -38,11 +39,10 @@ def ranks(buckets, order):
 def define(fitted, g):
     """Memberships by definition, those of G left out, and the share of rows beyond the cap."""
     r, h, c = fitted.features, fitted.hasher, fitted.bucket_rows
-    n = len(r)
     of_r, of_g = (np.asarray(hashing.buckets(h, hashing.encode(h, x))) for x in (r, g))
-    order = np.asarray(jax.random.permutation(jax.random.key(0), n + len(g)))
-    in_r = ranks(of_r, order[order < n]) < c
-    in_g = ranks(of_g, order[order >= n] - n) < c
+    in_r, in_g = (
+        ranks(of, np.asarray(random_order(len(x)))) < c for of, x in ((of_r, r), (of_g, g))
+    )
     options = {"k": fitted.k, "votes": fitted.votes, "inclusive": fitted.inclusive}
     on = definitions.lsh_knn(
         r, g, of_r, of_g, reference_candidates=in_r, generated_candidates=in_g, **options
