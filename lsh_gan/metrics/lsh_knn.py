@@ -201,23 +201,11 @@ def _dealt(buckets: jax.Array) -> tuple[jax.Array, jax.Array]:
 @functools.partial(jax.jit, static_argnames=("k", "c", "inclusive", "left_out"))
 def _find_balls(x, buckets, group, *, k: int, c: int, inclusive: bool, left_out: bool):
     """Squared radii of the set that is the end of x, and hits among its own balls if asked for."""
-    rows = buckets.shape[1]
     share = functools.partial(devices.share, out_specs=P())
-
-    def find_radii(x, buckets, group):
-        def table(least, bucket_and_group):
-            bucket, group = bucket_and_group
-            found = _arrange(x, bucket, n=0, c=c)
-            radii = _kth_smallest(found.squared, k)
-            radii = jnp.where(group < GROUPS, radii, jnp.inf)
-            return least.at[:, found.kept[:-1]].min(radii, mode="drop"), None
-
-        return lax.scan(table, jnp.full((2, rows), jnp.inf), (buckets, group))[0]
-
+    specs, x = (P(), P("data"), P("data")), x[len(x) - buckets.shape[1] :]
     join = functools.partial(lax.pmin, axis_name="data")
-    specs = P(), P("data"), P("data")
-    x = x[len(x) - rows :]
-    radii = share(find_radii, x, buckets, group, in_specs=specs, join=join)
+    run = functools.partial(_radii, k=k, c=c)
+    radii = share(run, x, buckets, group, in_specs=specs, join=join)
     if not left_out:
         return radii[0], None
     run = functools.partial(_count_votes, n=0, k=k, c=c, inclusive=inclusive)
@@ -230,77 +218,59 @@ def _compare_sets(x, buckets, group, sq_radii, *, n: int, k: int, c: int, inclus
     """Hits of the rows of R and G, `[8, n + m]`, among balls of the other; rows beyond the cap."""
     run = functools.partial(_count_votes, n=n, k=k, c=c, inclusive=inclusive)
     join = functools.partial(lax.psum, axis_name="data")
-    specs = P(), P("data"), P("data"), P()
-    sets = x, buckets, group, sq_radii[None]
+    specs, sets = (P(), P("data"), P("data"), P()), (x, buckets, group, sq_radii[None])
     return devices.share(run, *sets, in_specs=specs, out_specs=P(), join=join)
 
 
+class Chunks(NamedTuple):
+    """Candidates in the order of their buckets, w in a chunk; the last chunk is empty."""
+
+    rows: jax.Array  # [chunks, w], n + m for none
+    bucket: jax.Array  # -1 for none
+    others: jax.Array  # other candidates of the same set in the bucket
+    sq_norms: jax.Array
+
+
 class Table(NamedTuple):
-    """Rows of one table in the order of their buckets, its candidates in chunks, and distances.
+    """The rows of one table in the order of their buckets, `[n + m]`, and the candidates."""
 
-    What a candidate has beside it are the candidates of its chunk, the next and the one before.
-    """
-
-    rows: jax.Array  # by place, [n + m]
-    keep: jax.Array  # whether that is a candidate
-    segment: jax.Array  # number of its bucket
-    first: jax.Array  # the first candidate of that, by place among candidates
-    kept: jax.Array  # candidates: their rows [chunks, w], n + m for none; the last chunk is empty
-    bucket: jax.Array  # and the numbers of their buckets, -1 for none
-    others: jax.Array  # and how many others of its set there are
-    squared: jax.Array  # [chunk, neighbour, row]: distances, infinite between buckets
-    slack: jax.Array  # errors of the distances
+    rows: jax.Array
+    bucket: jax.Array
+    keep: jax.Array  # whether the row is a candidate
+    first: jax.Array  # the first candidate of its bucket, among the candidates of all
+    chunks: Chunks
 
 
-def _arrange(x, bucket, *, n: int, c: int) -> Table:
-    """Arranges rows of R, the first n, and of G by their buckets `[n + m]`; one set has n = 0."""
-    total, d = x.shape
+def _arrange(sq_norms, bucket, *, n: int, c: int) -> Table:
+    """Step 1 for the n rows of R and those of G behind them, of one table; n = 0 for one set."""
+    total = len(bucket)
     width = 2 * c if n else c
-    chunks = -(-total // width) + 1
-    places = jnp.arange(total)
+    num_chunks = -(-total // width) + 1
     sets = [(0, n), (n, total - n)] if n else [(0, total)]
-    in_random_order = jnp.concatenate([at + random_order(rows) for at, rows in sets])
+    in_random_order = jnp.concatenate([first + random_order(rows) for first, rows in sets])
+    bucket, rows = lax.sort((bucket[in_random_order], in_random_order), num_keys=1)
 
-    # 1. Candidates, in the order of their buckets.
-    keys, rows = lax.sort((bucket[in_random_order], in_random_order), num_keys=1)
-    of_g = rows >= n
-    changed = jnp.concatenate([jnp.ones(1, bool), keys[1:] != keys[:-1]])
-    start = lax.cummax(jnp.where(changed, places, 0))
-    begins = changed | jnp.concatenate([jnp.ones(1, bool), of_g[1:] != of_g[:-1]])
-    keep = places - lax.cummax(jnp.where(begins, places, 0)) < c
-    number = jnp.cumsum(begins)
-    size = jnp.zeros(total + 1, jnp.int32).at[number].add(keep)[number]
+    def begins(*values):  # the place where each row's run of equal values begins, and its number
+        changes = jnp.any(jnp.stack([v[1:] != v[:-1] for v in values]), axis=0)
+        changes = jnp.concatenate([jnp.ones(1, bool), changes])
+        return lax.cummax(jnp.where(changes, jnp.arange(total), 0)), jnp.cumsum(changes) - 1
+
+    start, number = begins(bucket)
+    start_of_set, set_number = begins(bucket, rows >= n)
+    keep = jnp.arange(total) - start_of_set < c
+    size = jnp.zeros(total, jnp.int32).at[set_number].add(keep)[set_number]
     place = jnp.cumsum(keep) - 1
-    segment = jnp.cumsum(changed)
-    into = jnp.where(keep, place, chunks * width)
+    into = jnp.where(keep, place, num_chunks * width)
 
     def in_chunks(values, empty):
-        found = jnp.full(chunks * width, empty, jnp.int32)
-        return found.at[into].set(values, mode="drop").reshape(chunks, width)
+        found = jnp.full(num_chunks * width, empty, values.dtype)
+        return found.at[into].set(values, mode="drop").reshape(num_chunks, width)
 
-    kept, near = in_chunks(rows, total), in_chunks(segment, -1)
-
-    # 2. Squared distances [chunk, neighbour, row] to a chunk and the next.
-    def multiply(mine, rows):
-        following = x[rows]
-        both = jnp.concatenate([mine, following])
-        return following, products(both, mine)
-
-    _, xy = lax.scan(multiply, x[kept[0]], kept[1:])
-    norms = jnp.sum(x * x, axis=1)[kept]
-    and_next = functools.partial(jnp.concatenate, axis=1)
-    size_of = and_next([norms[:-1], norms[1:]])[:, :, None] + norms[:-1, None]
-    beside = and_next([near[:-1], near[1:]])[:, :, None]
-    same = (beside == near[:-1, None]) & (beside >= 0)
-    same &= jnp.arange(2 * width)[:, None] != jnp.arange(width)  # not itself
-    squared = jnp.where(same, jnp.maximum(size_of - 2 * xy, 0), jnp.inf)
-    # And to the one before: what its rows have to their next chunk.
-    back = jnp.swapaxes(squared[:, width:], 1, 2)
-    back = jnp.concatenate([jnp.full((1, width, width), jnp.inf), back[:-1]])
-    squared = jnp.concatenate([squared, back], axis=1)
-    slack = distances.relative_error(x.dtype, d) * (_beside(norms) + norms[:-1, None])
-    others = in_chunks(size - 1, 0)
-    return Table(rows, keep, segment, place[start], kept, near, others, squared, slack)
+    chunks = Chunks(
+        in_chunks(rows, total), in_chunks(number, -1), in_chunks(size - 1, 0),
+        in_chunks(sq_norms[rows], 0),
+    )  # fmt: skip
+    return Table(rows, number, keep, place[start], chunks)
 
 
 def random_order(rows: int) -> jax.Array:
@@ -308,10 +278,68 @@ def random_order(rows: int) -> jax.Array:
     return jax.random.permutation(jax.random.key(0), rows).astype(jnp.int32)
 
 
-def _beside(values):
-    """Of the rows of a chunk [chunk, w], what its neighbours have, [chunk, 3 w, 1]."""
-    previous = jnp.concatenate([values[:1], values[:-2]])
-    return jnp.concatenate([values[:-1], values[1:], previous], axis=1)[:, :, None]
+def _scan_chunks(x, chunks: Chunks, step, state):
+    """Step 2: a step for every chunk, with distances to its rows and to those of the next.
+
+    `step` takes a state, squared distances `[2 w, w]`, the size that their errors are relative to,
+    whether pairs are of one bucket and not of one row, and the parts of `chunks` for the 2 w
+    neighbours, of which the chunk's own rows are the first; it returns a state and a result.
+    """
+    width = chunks.rows.shape[1]
+    itself = jnp.eye(2 * width, width, dtype=bool)
+
+    def run(carry, following):
+        state, y, mine = carry
+        z = x[following.rows]
+        near = jax.tree.map(lambda *parts: jnp.concatenate(parts), mine, following)
+        size = near.sq_norms[:, None] + mine.sq_norms
+        squared = size - 2 * products(jnp.concatenate([y, z]), y)
+        beside = (near.bucket[:, None] == mine.bucket) & ~itself
+        state, found = step(state, squared, size, beside, near)
+        return (state, z, following), found
+
+    first, rest = (jax.tree.map(lambda v, at=at: v[at], chunks) for at in (0, slice(1, None)))
+    return lax.scan(run, (state, x[first.rows], first), rest)[1]
+
+
+def _radii(x, buckets, group, *, k: int, c: int) -> jax.Array:
+    """Step 3: the squared radius of every row, and the distance that follows, least of all tables.
+
+    Of one set; float32 `[2, m]`, infinite where no table has so many others.
+    """
+    sq_norms = jnp.sum(x * x, axis=1)
+
+    def step(to_previous, squared, size, beside, near):
+        squared = jnp.where(beside, jnp.maximum(squared, 0), jnp.inf)
+        found = _kth_smallest(jnp.concatenate([squared, to_previous]), k)
+        return squared[c:].T, found
+
+    def table(least, bucket_and_group):
+        bucket, group = bucket_and_group
+        chunks = _arrange(sq_norms, bucket, n=0, c=c).chunks
+        found = _scan_chunks(x, chunks, step, jnp.full((c, c), jnp.inf))
+        found = jnp.where(group < GROUPS, found, jnp.inf).swapaxes(0, 1)
+        return least.at[:, chunks.rows[:-1]].min(found, mode="drop"), None
+
+    return lax.scan(table, jnp.full((2, len(x)), jnp.inf), (buckets, group))[0]
+
+
+def _kth_smallest(x: jax.Array, k: int) -> jax.Array:
+    """The k-th and the next smallest of each column, `[2, w]`; infinite where there are fewer.
+
+    By passes over larger and larger values, since k is small and sorting is not.
+    """
+
+    def step(_, state):
+        value, kth, following = state
+        value = jnp.min(jnp.where(x > value, x, jnp.inf), axis=0)
+        count = jnp.sum(x <= value, axis=0)
+        kth = jnp.where((count >= k) & jnp.isinf(kth), value, kth)
+        following = jnp.where((count >= k + 1) & jnp.isinf(following), value, following)
+        return value, kth, following
+
+    none = jnp.full(x.shape[1], jnp.inf)
+    return jnp.stack(lax.fori_loop(0, k + 1, step, (-jnp.ones_like(none), none, none))[1:])
 
 
 def _count_votes(x, buckets, group, sq_radii, *, n: int, k: int, c: int, inclusive: bool):
@@ -324,25 +352,32 @@ def _count_votes(x, buckets, group, sq_radii, *, n: int, k: int, c: int, inclusi
     total, d = x.shape
     sq_norms, error = jnp.sum(x * x, axis=1), distances.relative_error(x.dtype, d)
 
+    def inside(squared, size, radii):
+        if n:
+            return within(squared, radii[0], error * size, inclusive)
+        # Left out, a row lies on the sphere that it set, and is nearer than the next.
+        hits = within(squared, radii[0], error * size, True)
+        return hits if inclusive else hits & within(squared, radii[1], error * size, False)
+
+    # 4. Hits among balls of rows with k others here, or k + 1 where one of these is left out.
+    def step(of_previous, squared, size, beside, near):
+        radii = jnp.where(near.others >= (k if n else k + 1), sq_radii[:, near.rows], -jnp.inf)
+        width = squared.shape[1]
+        if n:
+            beside &= (near.rows[:, None] >= n) != (near.rows[:width] >= n)
+        hits = (beside & inside(squared, size, radii[:, :, None])).any(axis=0) | of_previous
+        back = inside(squared[width:], size[width:], radii[:, None, :width])
+        return (beside[width:] & back).any(axis=1), hits
+
     def table(so_far, bucket_and_group):
         bucket, group = bucket_and_group
-        found = _arrange(x, bucket, n=n, c=c)
-        kept, width = found.kept, found.kept.shape[1]
-
-        # 4. Hits among balls of rows with k others here, or k + 1 where one of these is left out.
-        def hits_of(mine, other, ball, squared, slack):
-            if not n:  # a row lies on the sphere that it set, and is nearer than the next
-                hits = within(squared, ball[0], slack, True)
-                return hits if inclusive else hits & within(squared, ball[1], slack, False)
-            return within(squared, ball[0], slack, inclusive) & ((mine >= n) != (other >= n))
-
-        has_ball = found.others >= (k if n else k + 1)
-        balls = [_beside(jnp.where(has_ball, radii[kept], -jnp.inf)) for radii in sq_radii]
-        hits = hits_of(kept[:-1, None], _beside(kept), balls, found.squared, found.slack)
-        hits = jnp.zeros(total, bool).at[kept[:-1]].set(hits.any(axis=1), mode="drop")
+        found = _arrange(sq_norms, bucket, n=n, c=c)
+        rows, width = found.chunks.rows, found.chunks.rows.shape[1]
+        hits = _scan_chunks(x, found.chunks, step, jnp.zeros(width, bool))
+        hits = jnp.zeros(total, bool).at[rows[:-1]].set(hits, mode="drop")
 
         # 5. Rows beyond the cap, with the candidates of their bucket.
-        has_ball = (found.others >= k).ravel()
+        candidates = jax.tree.map(jnp.ravel, found.chunks)
         waiting = jnp.nonzero(~found.keep, size=total + _BEYOND, fill_value=total)[0]
         count = jnp.sum(~found.keep)
 
@@ -350,15 +385,16 @@ def _count_votes(x, buckets, group, sq_radii, *, n: int, k: int, c: int, inclusi
             done, hits = state
             at = lax.dynamic_slice_in_dim(waiting, done, _BEYOND)
             window = found.first[at][:, None] + jnp.arange(width)
-            mask = has_ball[window] & (found.bucket.ravel()[window] == found.segment[at][:, None])
-            mine, others = found.rows[at], kept.ravel()[window]
-            xy = jnp.einsum("ad,abd->ab", x[mine], x[others], precision="highest")
-            size = sq_norms[mine][:, None] + sq_norms[others]
-            balls = [radii[others] for radii in sq_radii]
-            inside = hits_of(mine[:, None], others, balls, size - 2 * xy, error * size)
-            inside = (inside & mask).any(axis=1)
-            hits = hits.at[jnp.where(at < total, mine, total)].set(inside, mode="drop")
-            return done + _BEYOND, hits
+            mine, near = found.rows[at], jax.tree.map(lambda v: v[window], candidates)
+            xy = jnp.einsum("ad,abd->ab", x[mine], x[near.rows], precision="highest")
+            size = sq_norms[mine][:, None] + near.sq_norms
+            radii = jnp.where(near.others >= k, sq_radii[:, near.rows], -jnp.inf)
+            found_here = inside(size - 2 * xy, size, radii)
+            found_here &= near.bucket == found.bucket[at][:, None]
+            if n:
+                found_here &= (near.rows >= n) != (mine >= n)[:, None]
+            mine = jnp.where(at < total, mine, total)
+            return done + _BEYOND, hits.at[mine].set(found_here.any(axis=1), mode="drop")
 
         _, hits = lax.while_loop(lambda state: state[0] < count, beyond, (jnp.int32(0), hits))
         votes, capped = so_far
@@ -367,22 +403,3 @@ def _count_votes(x, buckets, group, sq_radii, *, n: int, k: int, c: int, inclusi
 
     start = jnp.zeros((GROUPS, total), jnp.int32), jnp.int32(0)
     return lax.scan(table, start, (buckets, group))[0]
-
-
-def _kth_smallest(x: jax.Array, k: int) -> jax.Array:
-    """The k-th and the next smallest of `[a, b, c]` along b, `[2, a, c]`; infinite for too few.
-
-    By passes over larger and larger values, since k is small and sorting is not.
-    """
-
-    def step(_, state):
-        value, kth, following = state
-        value = jnp.min(jnp.where(x > value[:, None], x, jnp.inf), axis=1)
-        count = jnp.sum(x <= value[:, None], axis=1)
-        kth = jnp.where((count >= k) & jnp.isinf(kth), value, kth)
-        following = jnp.where((count >= k + 1) & jnp.isinf(following), value, following)
-        return value, kth, following
-
-    nothing = jnp.full((x.shape[0], x.shape[2]), jnp.inf)
-    found = lax.fori_loop(0, k + 1, step, (jnp.full_like(nothing, -1), nothing, nothing))
-    return jnp.stack(found[1:])
