@@ -43,7 +43,6 @@ from lsh_gan.metrics.scores import GROUPS, PrecisionRecall, Summary
 DEFAULT = HashSpec(num_tables=12)
 # `num_bits='auto'`: other rows in the bucket of a row that is recognised, over log2(n).
 BUCKET_ROWS_PER_LOG2 = 2 / 3
-_BEYOND = 64  # rows beyond the cap that are compared at once
 
 
 class LshKnnReference(NamedTuple):
@@ -376,25 +375,26 @@ def _count_votes(x, buckets, group, sq_radii, *, n: int, k: int, c: int, inclusi
         hits = _scan_chunks(x, found.chunks, step, jnp.zeros(width, bool))
         hits = jnp.zeros(total, bool).at[rows[:-1]].set(hits, mode="drop")
 
-        # 5. Rows beyond the cap, with the candidates of their bucket.
+        # 5. Rows beyond the cap, up to w of one bucket at a time, with its candidates.
         candidates = jax.tree.map(jnp.ravel, found.chunks)
-        waiting = jnp.nonzero(~found.keep, size=total + _BEYOND, fill_value=total)[0]
+        waiting = jnp.nonzero(~found.keep, size=total + width, fill_value=total)[0]
         count = jnp.sum(~found.keep)
 
         def beyond(state):
             done, hits = state
-            at = lax.dynamic_slice_in_dim(waiting, done, _BEYOND)
-            window = found.first[at][:, None] + jnp.arange(width)
+            at = lax.dynamic_slice_in_dim(waiting, done, width)
+            alike = (found.bucket[at] == found.bucket[at[0]]) & (at < total)
+            window = found.first[at[0]] + jnp.arange(width)
             mine, near = found.rows[at], jax.tree.map(lambda v: v[window], candidates)
-            xy = jnp.einsum("ad,abd->ab", x[mine], x[near.rows], precision="highest")
-            size = sq_norms[mine][:, None] + near.sq_norms
+            size = near.sq_norms[:, None] + sq_norms[mine]
+            squared = size - 2 * products(x[near.rows], x[mine])
             radii = jnp.where(near.others >= k, sq_radii[:, near.rows], -jnp.inf)
-            found_here = inside(size - 2 * xy, size, radii)
-            found_here &= near.bucket == found.bucket[at][:, None]
+            beside = near.bucket[:, None] == found.bucket[at[0]]
             if n:
-                found_here &= (near.rows >= n) != (mine >= n)[:, None]
-            mine = jnp.where(at < total, mine, total)
-            return done + _BEYOND, hits.at[mine].set(found_here.any(axis=1), mode="drop")
+                beside &= (near.rows[:, None] >= n) != (mine >= n)
+            found_here = (beside & inside(squared, size, radii[:, :, None])).any(axis=0)
+            hits = hits.at[jnp.where(alike, mine, total)].set(found_here, mode="drop")
+            return done + jnp.sum(alike), hits
 
         _, hits = lax.while_loop(lambda state: state[0] < count, beyond, (jnp.int32(0), hits))
         votes, capped = so_far
