@@ -43,6 +43,7 @@ from lsh_gan.metrics.scores import GROUPS, PrecisionRecall, Summary
 DEFAULT = HashSpec(num_tables=12)
 # `num_bits='auto'`: other rows in the bucket of a row that is recognised, over log2(n).
 BUCKET_ROWS_PER_LOG2 = 2 / 3
+_AT_ONCE = 4  # chunks that are multiplied at once
 
 
 class LshKnnReference(NamedTuple):
@@ -244,7 +245,7 @@ def _arrange(sq_norms, bucket, *, n: int, c: int) -> Table:
     """Step 1 for the n rows of R and those of G behind them, of one table; n = 0 for one set."""
     total = len(bucket)
     width = 2 * c if n else c
-    num_chunks = -(-total // width) + 1
+    num_chunks = -(-total // (width * _AT_ONCE)) * _AT_ONCE + 1
     sets = [(0, n), (n, total - n)] if n else [(0, total)]
     in_random_order = jnp.concatenate([first + random_order(rows) for first, rows in sets])
     bucket, rows = lax.sort((bucket[in_random_order], in_random_order), num_keys=1)
@@ -278,27 +279,27 @@ def random_order(rows: int) -> jax.Array:
 
 
 def _scan_chunks(x, chunks: Chunks, step, state):
-    """Step 2: a step for every chunk, with distances to its rows and to those of the next.
+    """Step 2: distances of the rows of chunks to those of the same and of the next, B at a time.
 
-    `step` takes a state, squared distances `[2 w, w]`, the size that their errors are relative to,
-    whether pairs are of one bucket and not of one row, and the parts of `chunks` for the 2 w
-    neighbours, of which the chunk's own rows are the first; it returns a state and a result.
+    `step` takes a state, squared distances `[B, 2 w, w]`, the size that their errors are relative
+    to, whether pairs are of one bucket and not of one row, and the parts of `chunks` for the 2 w
+    neighbours, of which a chunk's own rows are the first; it returns a state and a result.
     """
-    width = chunks.rows.shape[1]
+    count, width = chunks.rows.shape
+    blocks = jnp.arange(0, count - 1, _AT_ONCE)[:, None] + jnp.arange(_AT_ONCE + 1)
     itself = jnp.eye(2 * width, width, dtype=bool)
 
-    def run(carry, following):
-        state, y, mine = carry
-        z = x[following.rows]
-        near = jax.tree.map(lambda *parts: jnp.concatenate(parts), mine, following)
-        size = near.sq_norms[:, None] + mine.sq_norms
-        squared = size - 2 * products(jnp.concatenate([y, z]), y)
-        beside = (near.bucket[:, None] == mine.bucket) & ~itself
-        state, found = step(state, squared, size, beside, near)
-        return (state, z, following), found
+    def run(state, block):
+        def and_next(v):
+            return jnp.concatenate([v[:-1], v[1:]], axis=1)
 
-    first, rest = (jax.tree.map(lambda v, at=at: v[at], chunks) for at in (0, slice(1, None)))
-    return lax.scan(run, (state, x[first.rows], first), rest)[1]
+        y, near = x[block.rows], jax.tree.map(and_next, block)
+        xy = jnp.matmul(and_next(y), y[:-1].swapaxes(1, 2), precision="highest")
+        size = near.sq_norms[:, :, None] + block.sq_norms[:-1, None]
+        beside = (near.bucket[:, :, None] == block.bucket[:-1, None]) & ~itself
+        return step(state, size - 2 * xy, size, beside, near)
+
+    return lax.scan(run, state, jax.tree.map(lambda v: v[blocks], chunks))[1]
 
 
 def _radii(x, buckets, group, *, k: int, c: int) -> jax.Array:
@@ -310,34 +311,35 @@ def _radii(x, buckets, group, *, k: int, c: int) -> jax.Array:
 
     def step(to_previous, squared, size, beside, near):
         squared = jnp.where(beside, jnp.maximum(squared, 0), jnp.inf)
-        found = _kth_smallest(jnp.concatenate([squared, to_previous]), k)
-        return squared[c:].T, found
+        back = squared[:, c:].swapaxes(1, 2)
+        before = jnp.concatenate([to_previous[None], back[:-1]])
+        return back[-1], _kth_smallest(jnp.concatenate([squared, before], axis=1), k)
 
     def table(least, bucket_and_group):
         bucket, group = bucket_and_group
         chunks = _arrange(sq_norms, bucket, n=0, c=c).chunks
         found = _scan_chunks(x, chunks, step, jnp.full((c, c), jnp.inf))
-        found = jnp.where(group < GROUPS, found, jnp.inf).swapaxes(0, 1)
-        return least.at[:, chunks.rows[:-1]].min(found, mode="drop"), None
+        found = jnp.where(group < GROUPS, found, jnp.inf).swapaxes(0, 1).reshape(2, -1)
+        return least.at[:, chunks.rows[:-1].ravel()].min(found, mode="drop"), None
 
     return lax.scan(table, jnp.full((2, len(x)), jnp.inf), (buckets, group))[0]
 
 
 def _kth_smallest(x: jax.Array, k: int) -> jax.Array:
-    """The k-th and the next smallest of each column, `[2, w]`; infinite where there are fewer.
+    """The k-th and the next smallest of `[a, b, c]` along b, `[2, a, c]`; infinite for too few.
 
     By passes over larger and larger values, since k is small and sorting is not.
     """
 
     def step(_, state):
         value, kth, following = state
-        value = jnp.min(jnp.where(x > value, x, jnp.inf), axis=0)
-        count = jnp.sum(x <= value, axis=0)
+        value = jnp.min(jnp.where(x > value[:, None], x, jnp.inf), axis=1)
+        count = jnp.sum(x <= value[:, None], axis=1)
         kth = jnp.where((count >= k) & jnp.isinf(kth), value, kth)
         following = jnp.where((count >= k + 1) & jnp.isinf(following), value, following)
         return value, kth, following
 
-    none = jnp.full(x.shape[1], jnp.inf)
+    none = jnp.full((x.shape[0], x.shape[2]), jnp.inf)
     return jnp.stack(lax.fori_loop(0, k + 1, step, (-jnp.ones_like(none), none, none))[1:])
 
 
@@ -361,19 +363,20 @@ def _count_votes(x, buckets, group, sq_radii, *, n: int, k: int, c: int, inclusi
     # 4. Hits among balls of rows with k others here, or k + 1 where one of these is left out.
     def step(of_previous, squared, size, beside, near):
         radii = jnp.where(near.others >= (k if n else k + 1), sq_radii[:, near.rows], -jnp.inf)
-        width = squared.shape[1]
+        width, mine = squared.shape[2], slice(squared.shape[2])
         if n:
-            beside &= (near.rows[:, None] >= n) != (near.rows[:width] >= n)
-        hits = (beside & inside(squared, size, radii[:, :, None])).any(axis=0) | of_previous
-        back = inside(squared[width:], size[width:], radii[:, None, :width])
-        return (beside[width:] & back).any(axis=1), hits
+            beside &= (near.rows[:, :, None] >= n) != (near.rows[:, None, mine] >= n)
+        hits = (beside & inside(squared, size, radii[..., None])).any(axis=1)
+        back = inside(squared[:, width:], size[:, width:], radii[:, :, None, mine])
+        back = (beside[:, width:] & back).any(axis=2)
+        return back[-1], hits | jnp.concatenate([of_previous[None], back[:-1]])
 
     def table(so_far, bucket_and_group):
         bucket, group = bucket_and_group
         found = _arrange(sq_norms, bucket, n=n, c=c)
         rows, width = found.chunks.rows, found.chunks.rows.shape[1]
         hits = _scan_chunks(x, found.chunks, step, jnp.zeros(width, bool))
-        hits = jnp.zeros(total, bool).at[rows[:-1]].set(hits, mode="drop")
+        hits = jnp.zeros(total, bool).at[rows[:-1].ravel()].set(hits.ravel(), mode="drop")
 
         # 5. Rows beyond the cap, up to w of one bucket at a time, with its candidates.
         candidates = jax.tree.map(jnp.ravel, found.chunks)
