@@ -63,6 +63,7 @@ class LshKnnReference(NamedTuple):
     bucket_rows: int
     votes: float
     inclusive: bool
+    ceilings: dict[int, Any]  # those known, by rows of G
     second: Array | None
 
 
@@ -132,7 +133,7 @@ def lsh_knn_fit(
     )
     fitted = LshKnnReference(
         hasher, reference, hashing.buckets(hasher, codes), jnp.zeros(0), None, k, bucket_rows,
-        votes, inclusive, second,
+        votes, inclusive, {}, second,
     )  # fmt: skip
     x = inputs.join_centred([reference], hasher.origin, len(reference))
     sq_radii, hits = _find_balls(
@@ -154,7 +155,8 @@ def lsh_knn_score(
             found = _compare(fitted, sample, left_out=True)
             return tuple(x.membership for x in (found.precise, found.recalled, found.left_out))
 
-        limits = scores.ceilings(fitted.features, fitted.second, m, fitted.left_out.total, compare)
+        sets, left_out = (fitted.features, fitted.second), fitted.left_out.total
+        limits = scores.ceilings(fitted.ceilings, *sets, m, left_out, compare)
     return scores.result(
         found.precise, found.recalled, limits, membership=membership, rows=(n, m), k=k,
         extra={"capped": (found.beyond, spec.num_tables * (n + m))}, family=spec.family,
