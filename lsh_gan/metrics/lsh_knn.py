@@ -8,12 +8,12 @@ x when x lies in the ball of a candidate of the other set in its bucket; x is on
 at least the share `votes` of the tables says yes. A sample costs 2 T · 4c products, whatever n is,
 and finding its bucket among sorted ones O(log n). By definition: `definitions.lsh_knn`.
 
-    1. sort the rows of both sets by bucket, in random order within it, and keep the candidates
-    2. cut them into chunks of 2c; a bucket has at most 2c candidates, so that they lie in one chunk
+    1. sort the rows of a set by bucket, in random order within it, and keep the candidates
+    2. cut them into chunks of c; a bucket has at most c candidates, so that they lie in one chunk
        and the next: products of each chunk with itself and the next give all distances
-    3. the k-th smallest of a candidate's distances to its own set, the least of all tables, is its
-       radius; then 1 and 2 once more, since the distances of all tables would fill the memory
-    4. distances to the other set within radii are hits, those to the own set give the ceiling
+    3. the k-th smallest of a candidate's distances, the least of all tables, is its radius; those
+       of the reference are found once
+    4. 1 and 2 with both sets and chunks of 2c: distances to the other set within radii are hits
     5. rows beyond the cap are compared with the candidates of their bucket
 
 Distances come from float32 products: pairs that are equal within their error count as equal.
@@ -99,7 +99,7 @@ def lsh_knn_precision_recall(
         bucket_rows: c, at least k + 2: candidates of each set in a bucket; `capped` says which
             share of the rows is beyond.
 
-    With `inclusive=False`, equal distances in several tables count as inside for the ceilings.
+    With `inclusive=False` and rows beyond the cap, equal distances count as inside for ceilings.
     """
     inputs.check_options(k=k, votes=votes, bucket_rows=bucket_rows)
     reference = as_features(reference, "reference", k=k)

@@ -87,8 +87,8 @@ def test_equals_the_definition(kind, family, k, inclusive, c):
     r, g = draw_pair(kind, N, M, D)
     spec = spec_of(family=family, num_bits=FEW[family])
     fitted = lsh_knn_fit(KEY, r, spec=spec, k=k, inclusive=inclusive, bucket_rows=c)
-    # With `<`, equal distances in several tables count for rows that are left out.
-    scores = check(fitted, g, ceilings=inclusive or kind == "normal")
+    # With `<` and ties, more rows beyond the cap count when they are left out.
+    scores = check(fitted, g, ceilings=inclusive or c == 32 or kind == "normal")
     if c == 5:
         assert scores.capped > 0.1
     assert 0 < scores.precision < 1  # a case that decides nothing would prove nothing
@@ -98,7 +98,7 @@ def test_equals_the_definition(kind, family, k, inclusive, c):
 def test_hard_sets(kind):
     r, g = draw_pair(kind, N, N if kind == "identical" else M, D)
     fitted = lsh_knn_fit(KEY, r, spec=spec_of(num_bits=1), k=2, bucket_rows=5, inclusive=False)
-    check(fitted, g, ceilings=False)
+    check(fitted, g, ceilings=kind != "duplicates")
 
 
 @pytest.mark.parametrize("votes", [0.01, 0.67, 1.0])
