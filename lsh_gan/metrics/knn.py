@@ -215,7 +215,7 @@ def _extended(found, inside, own_density, *, n: int, m: int, k: int):
 def _compare_sample(fitted: KnnReference, sample: Array) -> tuple[jax.Array, ...]:
     """What `ceilings` needs of a sample of the reference distribution."""
     tiles = distances.tile(sample, fitted.origin, fitted.memory_mb)
-    balls = find_balls(tiles, fitted.k, 1, fitted.inclusive)
+    balls = find_balls(tiles, fitted.k, fitted.density_k, fitted.inclusive)
     found, rows = compare(fitted, tiles, balls), len(sample)
     return found.precise[:rows], found.recalled[: len(fitted.features)], balls.covered[:rows]
 
@@ -339,7 +339,8 @@ def compare(
     fitted: KnnReference, g: Tiles, balls: Balls | None = None, *, extended: bool = False
 ) -> Compared:
     """Compares R with G; `balls` are those of G if they are known."""
-    balls = find_balls(g, fitted.k, 1, fitted.inclusive) if balls is None else balls
+    if balls is None:
+        balls = find_balls(g, fitted.k, fitted.density_k, fitted.inclusive)
     sets = devices.replicate((fitted.tiles, g, fitted.balls.sq_radii, balls.sq_radii[:, :1]))
     return _compare(*sets, inclusive=fitted.inclusive, extended=extended)
 

@@ -127,7 +127,8 @@ def lsh_knn_fit(
     """Fits the hash; arguments as `lsh_knn_precision_recall`, and `source` as `fit_hash`."""
     inputs.check_options(k=k, votes=votes, bucket_rows=bucket_rows)
     reference, second = inputs.as_references(reference, second_reference, k)
-    others = max(k + 1, round(BUCKET_ROWS_PER_LOG2 * np.log2(len(reference))))
+    n = len(reference)
+    others = max(k + 1, round(BUCKET_ROWS_PER_LOG2 * np.log2(n)))
     hasher, codes = fit_and_encode(
         key, reference, spec or DEFAULT, source, min_count=others, votes=votes
     )
@@ -135,11 +136,10 @@ def lsh_knn_fit(
         hasher, reference, hashing.buckets(hasher, codes), jnp.zeros(0), None, k, bucket_rows,
         votes, inclusive, {}, second,
     )  # fmt: skip
-    x = inputs.join_centred([reference], hasher.origin, len(reference))
-    sq_radii, hits = _find_balls(
-        x, *_dealt(fitted.buckets), k=k, c=bucket_rows, inclusive=inclusive, left_out=ceiling
-    )
-    return fitted._replace(sq_radii=sq_radii, left_out=_join(fitted, hits) if ceiling else None)
+    x, dealt = inputs.join_centred([reference], hasher.origin, n), _dealt(fitted.buckets)
+    sq_radii = _find_radii(x, *dealt, k=k, c=bucket_rows)
+    left_out = _left_out(fitted, x, dealt, sq_radii) if ceiling else None
+    return fitted._replace(sq_radii=sq_radii[0], left_out=left_out)
 
 
 def lsh_knn_score(
@@ -175,16 +175,25 @@ class Compared(NamedTuple):
 
 def _compare(fitted: LshKnnReference, generated: Array, *, left_out: bool = False) -> Compared:
     hasher, n = fitted.hasher, len(fitted.features)
-    found = hashing.buckets(hasher, hashing.encode(hasher, generated))
-    both = jnp.concatenate([fitted.buckets, found], axis=1)
+    buckets = hashing.buckets(hasher, hashing.encode(hasher, generated))
     sets = fitted.features, generated
-    x = inputs.join_centred(sets, hasher.origin, n + len(generated))
-    options: dict[str, Any] = {"c": fitted.bucket_rows, "inclusive": fitted.inclusive}
-    sq_radii, own = _find_balls(x, *_dealt(found), k=fitted.k, left_out=left_out, **options)
-    sq_radii = jnp.concatenate([fitted.sq_radii, sq_radii])
-    hits, beyond = _compare_sets(x, *_dealt(both), sq_radii, n=n, k=fitted.k, **options)
-    join = functools.partial(_join, fitted)
-    return Compared(join(hits[:, n:]), join(hits[:, :n]), join(own) if left_out else None, beyond)
+    both = inputs.join_centred(sets, hasher.origin, n + len(generated))
+    options, x, dealt = {"k": fitted.k, "c": fitted.bucket_rows}, both[n:], _dealt(buckets)
+    of_g = _find_radii(x, *dealt, **options)
+    own = _left_out(fitted, x, dealt, of_g) if left_out else None
+    hits, beyond = _compare_sets(
+        both, *_dealt(jnp.concatenate([fitted.buckets, buckets], axis=1)),
+        jnp.concatenate([fitted.sq_radii, of_g[0]]), n=n, inclusive=fitted.inclusive, **options,
+    )  # fmt: skip
+    return Compared(_join(fitted, hits[:, n:]), _join(fitted, hits[:, :n]), own, beyond)
+
+
+def _left_out(fitted: LshKnnReference, x, dealt, sq_radii) -> Summary:
+    """Each row of a set, left out, on the manifold of the others."""
+    options: dict[str, Any] = {"k": fitted.k, "c": fitted.bucket_rows}
+    return _join(
+        fitted, _count_left_out(x, *dealt, sq_radii, inclusive=fitted.inclusive, **options)
+    )
 
 
 def _join(fitted: LshKnnReference, hits: jax.Array) -> Summary:
@@ -200,28 +209,33 @@ def _dealt(buckets: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.pad(buckets, ((0, behind), (0, 0))), group
 
 
-@functools.partial(jax.jit, static_argnames=("k", "c", "inclusive", "left_out"))
-def _find_balls(x, buckets, group, *, k: int, c: int, inclusive: bool, left_out: bool):
-    """Squared radii of the set that is the end of x, and hits among its own balls if asked for."""
-    share = functools.partial(devices.share, out_specs=P())
-    specs, x = (P(), P("data"), P("data")), x[len(x) - buckets.shape[1] :]
-    join = functools.partial(lax.pmin, axis_name="data")
-    run = functools.partial(_radii, k=k, c=c)
-    radii = share(run, x, buckets, group, in_specs=specs, join=join)
-    if not left_out:
-        return radii[0], None
-    run = functools.partial(_count_votes, n=0, k=k, c=c, inclusive=inclusive)
-    join = functools.partial(lax.psum, axis_name="data")
-    return radii[0], share(run, x, buckets, group, radii, in_specs=(*specs, P()), join=join)[0]
+@functools.partial(jax.jit, static_argnames=("k", "c"))
+def _find_radii(x, buckets, group, *, k: int, c: int) -> jax.Array:
+    """See `_radii`; tables are dealt to the devices."""
+    run, join = functools.partial(_radii, k=k, c=c), functools.partial(lax.pmin, axis_name="data")
+    specs = P(), P("data"), P("data")
+    return devices.share(run, x, buckets, group, in_specs=specs, out_specs=P(), join=join)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "c", "inclusive"))
+def _count_left_out(x, buckets, group, sq_radii, *, k: int, c: int, inclusive: bool):
+    """Hits of the rows of a set, `[8, n]`, among the balls of the others."""
+    return _share_votes(x, buckets, group, sq_radii, n=0, k=k, c=c, inclusive=inclusive)[0]
 
 
 @functools.partial(jax.jit, static_argnames=("n", "k", "c", "inclusive"))
 def _compare_sets(x, buckets, group, sq_radii, *, n: int, k: int, c: int, inclusive: bool):
     """Hits of the rows of R and G, `[8, n + m]`, among balls of the other; rows beyond the cap."""
-    run = functools.partial(_count_votes, n=n, k=k, c=c, inclusive=inclusive)
-    join = functools.partial(lax.psum, axis_name="data")
-    specs, sets = (P(), P("data"), P("data"), P()), (x, buckets, group, sq_radii[None])
-    return devices.share(run, *sets, in_specs=specs, out_specs=P(), join=join)
+    return _share_votes(x, buckets, group, sq_radii[None], n=n, k=k, c=c, inclusive=inclusive)
+
+
+def _share_votes(*arrays, **options):
+    run, join = (
+        functools.partial(_count_votes, **options),
+        functools.partial(lax.psum, axis_name="data"),
+    )
+    specs = P(), P("data"), P("data"), P()
+    return devices.share(run, *arrays, in_specs=specs, out_specs=P(), join=join)
 
 
 class Chunks(NamedTuple):
