@@ -79,7 +79,7 @@ def lsh_knn_precision_recall(
     membership: bool = False,
     ceiling: bool = True,
     second_reference: Float[Any, "n2 d"] | None = None,
-    bucket_rows: int = 32,
+    bucket_rows: int = 24,
 ) -> PrecisionRecall:
     """Scores `generated` against `reference` with balls among the rows of hash buckets.
 
@@ -121,7 +121,7 @@ def lsh_knn_fit(
     inclusive: bool = True,
     ceiling: bool = True,
     second_reference: Float[Any, "n2 d"] | None = None,
-    bucket_rows: int = 32,
+    bucket_rows: int = 24,
     source: str = "",
 ) -> LshKnnReference:
     """Fits the hash; arguments as `lsh_knn_precision_recall`, and `source` as `fit_hash`."""
