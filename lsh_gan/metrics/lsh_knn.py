@@ -5,7 +5,7 @@ others of its set in the bucket has no ball there, so that lone outliers grow no
 its ball is the least distance to a k-th nearest other candidate in any table: one bucket rarely
 holds all near neighbours, and the radius from a few of them would hide damage. A table says yes to
 x when x lies in the ball of a candidate of the other set in its bucket; x is on the manifold when
-at least the share `votes` of the tables says yes. A sample costs 2 T · 4c products, whatever n is,
+at least the share `votes` of the tables says yes. A sample costs T · 6c products, whatever n is,
 and finding its bucket among sorted ones O(log n). By definition: `definitions.lsh_knn`.
 
     1. sort the rows of a set by bucket, in random order within it, and keep the candidates
