@@ -1,5 +1,9 @@
 """Benchmarks find what the metrics find, at sizes that take no time."""
 
+import importlib
+import sys
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ from benchmarks import gpu, measuring, metric_growth, metric_peers
 from benchmarks import metrics as benchmark
 from lsh_gan import metrics
 
+BENCHMARKS = Path(benchmark.__file__).parent.glob("*.py")
 KINDS = ("device arrays", "NumPy arrays")
 
 
@@ -168,3 +173,11 @@ def test_torch_finds_what_knn_finds():
     scores = metrics.knn_precision_recall(r, g, ceiling=False)
     assert name.startswith("cdist + kthvalue, torch ")
     assert run() == pytest.approx((scores.precision, scores.recall), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in BENCHMARKS if "__main__" in p.read_text()))
+def test_every_benchmark_says_what_it_does(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        importlib.import_module(f"benchmarks.{name}").main()
+    assert "--" in capsys.readouterr().out
