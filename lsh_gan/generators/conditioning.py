@@ -1,24 +1,17 @@
 """Class labels, conditional normalisation and self-attention, as several families use them."""
 
-from functools import partial
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from lsh_gan.generators import layers
 
-_conv_1x1 = partial(layers.conv, padding=0)
-
 
 def one_hot(labels: jax.Array | None, n: int, num_classes: int) -> jax.Array:
     """Class weights, float32 `[n, num_classes]`.
 
-    Args:
-        labels: Classes `[n]` (integer), or weights of the classes `[n, num_classes]` (float, a
-            mixture of classes); None is class 0, for finding shapes.
-        n: Number of images.
-        num_classes: Number of classes.
+    Labels are classes `[n]` (integer), or weights of the classes `[n, num_classes]` (float, a
+    mixture of classes); None is class 0, for finding shapes.
     """
     if labels is None:
         labels = jnp.zeros(n, jnp.int32)
@@ -28,13 +21,9 @@ def one_hot(labels: jax.Array | None, n: int, num_classes: int) -> jax.Array:
 
 
 class ClassEmbedding(nn.Module):
-    """A learnt vector for each class.
+    """A learnt vector for each class."""
 
-    Attributes:
-        features: Size of the vector.
-    """
-
-    features: int
+    features: int  # size of the vector
 
     @nn.compact
     def __call__(self, classes: jax.Array) -> jax.Array:
@@ -45,15 +34,11 @@ class ClassEmbedding(nn.Module):
 
 
 class BatchStatistics(nn.Module):
-    """Normalises by stored statistics; with several rows of them, by one for each truncation.
+    """Normalises by stored statistics; with several rows of them, by one for each truncation."""
 
-    Attributes:
-        epsilon: Added to the variance.
-        rows: 0 for one mean and variance a channel; else the number of rows, which belong to
-            truncations 0 to 1 in equal steps.
-    """
-
-    epsilon: float = 1e-5
+    epsilon: float = 1e-5  # added to the variance
+    # 0 for one mean and variance a channel; else the number of rows, which belong to truncations 0
+    # to 1 in equal steps.
     rows: int = 0
 
     @nn.compact
@@ -91,7 +76,9 @@ class SelfAttention(nn.Module):
         n, h, w, channels = x.shape
 
         def project(name: str, features: int, source: jax.Array) -> jax.Array:
-            return layers.Convolution(features, 1, _conv_1x1, use_bias=False, name=name)(source)
+            return layers.Convolution(features, 1, layers.conv_1x1, use_bias=False, name=name)(
+                source
+            )
 
         def pooled(y: jax.Array) -> jax.Array:
             return nn.max_pool(y, (2, 2), strides=(2, 2)).reshape(n, -1, y.shape[-1])

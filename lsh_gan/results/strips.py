@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from lsh_gan.results import plots
-from lsh_gan.results.labels import short, unique
+from lsh_gan.results.labels import shorten, unique
 from lsh_gan.results.store import Row
 
 # Folders of strips, and what their pictures show.
@@ -24,12 +25,9 @@ CAPTIONS = {
 
 
 def save(file: Path, lines: list[np.ndarray], description: str = "") -> None:
-    """Saves lines of images, each uint8 `[b, h, w, c]`, as one PNG.
+    """Saves lines of images, each uint8 `[b, h, w, c]` of equal shapes, as one PNG.
 
-    Args:
-        file: Its folder is made if missing.
-        lines: Of equal shapes.
-        description: What they show; it stands in the file too.
+    The folder is made if missing; `description` says in the file what the images show.
     """
     pixels = np.concatenate([np.concatenate(list(line), axis=1) for line in lines])
     said = PngInfo()
@@ -82,8 +80,8 @@ def plot(folder: Path, measured: list[Row]) -> Figure | None:
         inches * max(image.height for image in line.values()) / width + above
         for line in strips.values()
     ]
-    figure = Figure(figsize=(inches * len(columns), sum(heights) + 0.5), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.01, w_pad=0.04, hspace=0, wspace=0)
+    layout = ConstrainedLayoutEngine(h_pad=0.01, w_pad=0.04, hspace=0, wspace=0)
+    figure = Figure(figsize=(inches * len(columns), sum(heights) + 0.5), layout=layout)
     axes = figure.subplots(len(strips), len(columns), squeeze=False, height_ratios=heights)
     names = unique(measured, "generator")
     for line, ((name, label), found) in zip(axes, strips.items(), strict=True):
@@ -94,13 +92,13 @@ def plot(folder: Path, measured: list[Row]) -> Figure | None:
                 axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
                 axis.set_xlim(-0.5, width - 0.5)
                 if said := image.info.get("Description"):
-                    said = f"{short(setting, columns)}, {said}"
+                    said = f"{shorten(setting, columns)}, {said}"
                     axis.set_title(said, fontsize=6, loc="left", pad=2)
         text = f"{name} {label}" if len(names) > 1 else label.replace("–", "")
         line[0].set_ylabel(text, rotation=0, ha="right", va="center")
     if not described:
         for axis, setting in zip(axes[0], columns, strict=True):
-            axis.set_title(short(setting, columns))
+            axis.set_title(shorten(setting, columns))
     caption = "the first images" if "samples" in measured[0] else CAPTIONS[folder.name]
     said = f"{caption}; {plots.conditions(measured)}"
     said = textwrap.fill(said, int(16 * inches * len(columns)))
