@@ -33,7 +33,7 @@ class Values(NamedTuple):
 
     x: Float32[Array, "groups group channels"]  #: finite
     bits: Int32[Array, ""]  #: may be traced
-    axes: tuple[int, ...]  #: axes that share one threshold: (1,) or, per tensor, (0, 1, 2)
+    axes: tuple[int, ...]  #: that share one threshold, (1,) or, per tensor, (0, 1, 2)
 
     def total(self, x: Array) -> Array:
         """Sums over what shares a threshold, keeping axes.

@@ -48,7 +48,7 @@ class Grid(NamedTuple):
 
     #: Float32, distance between levels, >= 0; broadcasts against the grouped tensor.
     scale: Float32[Array, "#groups 1 #channels"]
-    #: Float32, same shape: the code (or half code) that stands for zero.
+    #: Float32, of the same shape, the code (or half code) that stands for zero.
     zero_point: Float32[Array, "#groups 1 #channels"]
 
 

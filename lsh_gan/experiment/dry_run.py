@@ -204,7 +204,7 @@ def _rows(config: Any, sized: list[Sized]) -> str:
 
 
 def _search(config: Any, sized: list[Sized]) -> list[str]:
-    """What a search does; it judges most settings only when others have turned out well."""
+    """What a search does; it scores most settings only when others have turned out well."""
     fields, bits = config.search, config.compression.bits
     *_, spec = settings.compression_specs(config)
     n = "n as in the sketch," if config.reference.sketch else "n ="

@@ -96,7 +96,7 @@ def evaluate(
 
     Args:
         real: The reference.
-        generated: What is judged; all of it.
+        generated: What is scored; all of it.
         metrics: Of knn, lsh_knn, lsh, kid, fid.
         features: Name of the feature network, a key of `lsh_gan.features.FEATURES`.
         features_side: Its input side in pixels.

@@ -53,7 +53,7 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
         with _named("features."):
             features.check_side(config.features.name, config.features.side)
     specs = generator_specs(config)
-    checks = (_judged, _references, _compressions, _searches)
+    checks = (_subjects, _references, _compressions, _searches)
     for message in itertools.chain.from_iterable(check(config, specs) for check in checks):
         raise ValueError(message)
     _check_hash(config)
@@ -74,7 +74,7 @@ def _named(prefix: str) -> Iterator[None]:
 # What fields mean together: each of these yields what is wrong.
 
 
-def _judged(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
+def _subjects(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
     if not (config.generators or config.samples):
         yield "generators and samples are both empty; expected something to judge"
     if not 0 <= config.truncation_psi <= 1:

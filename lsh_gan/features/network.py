@@ -35,7 +35,7 @@ class FeatureNetwork:
     name: str  #: its key in `FEATURES`
     dim: int  #: d, the number of features
     side: int  #: input side in pixels, to which images are resized
-    #: Sha256 (hex) over name, preprocessing version, side and weight file: equal hashes mean equal
+    #: Sha256 (hex) over name, preprocessing version, side and weight file; equal hashes mean equal
     #: features.
     content_hash: str
     #: Jitted function of (variables, images); None of `given` features.

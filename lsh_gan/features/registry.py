@@ -30,7 +30,7 @@ class FeatureSpec(NamedTuple):
     origin: str  #: where the weight file is usually obtained
     #: Finds the weight file when no path is given; None if it has to be given.
     default_file: Callable[[], Path | None] | None = None
-    #: Reads the weight file: path to `{name: array}`.
+    #: Reads arrays by name from the path of the weight file.
     read: Callable[[Path], dict] = lambda path: tensor_files.state_dict(tensor_files.read(path))
 
 

@@ -51,10 +51,10 @@ FAMILIES: dict[str, type[nn.Module]] = {
 class Generator:
     """A generator and its parameters: a checkpoint's (`load`), or any function's."""
 
-    name: str  #: for tables: the checkpoint's name
+    name: str  #: the checkpoint's name, for tables
     family: str  #: key of `FAMILIES`, or "function"
     module: nn.Module | Function  #: the Flax module, or what stands for one
-    #: Its variables: parameters and batch statistics; of `abstract` only their shapes.
+    #: Its variables, parameters and batch statistics; of `abstract` only their shapes.
     params: Any = dataclasses.field(repr=False)
     resolution: int  #: height and width of an image, pixels
     image_channels: int  #: 1 (grey) or 3 (RGB)
