@@ -66,7 +66,7 @@ class Evaluation:
         )
 
     def __repr__(self) -> str:
-        return f"{self._table().to_string()}\n{self._caption()}"
+        return f"{self._table().to_string(col_space=12)}\n{self._caption()}"
 
     def _repr_html_(self) -> str:
         caption = f"<caption>{html.escape(self._caption())}</caption>\n  <thead>"

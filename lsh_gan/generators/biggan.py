@@ -11,26 +11,13 @@ import jax.numpy as jnp
 
 from lsh_gan.errors import choose
 from lsh_gan.generators import layers
-from lsh_gan.generators.conditioning import BatchStatistics, ClassEmbedding, SelfAttention, one_hot
-
-
-class ConditionalNorm(nn.Module):
-    """Stored statistics, then a scale `1 + f(condition)` and a bias `g(condition)`."""
-
-    epsilon: float = 1e-5  # added to the variance
-    rows: int = 0  # of statistics, see `BatchStatistics`
-    # The condition is class weights and f and g are tables; else they are dense.
-    embedded: bool = False
-
-    @nn.compact
-    def __call__(self, x: jax.Array, condition: jax.Array, truncation: float = 1.0) -> jax.Array:
-        """Maps `x [n, h, w, c]`, `condition [n, k]` to `[n, h, w, c]`."""
-        dense = partial(nn.Dense, use_bias=False)
-        layer = ClassEmbedding if self.embedded else dense
-        scale = 1 + layer(x.shape[-1], name="scale")(condition)[:, None, None]
-        bias = layer(x.shape[-1], name="bias")(condition)[:, None, None]
-        statistics = BatchStatistics(self.epsilon, self.rows, name="statistics")
-        return statistics(x, truncation) * scale + bias
+from lsh_gan.generators.conditioning import (
+    BatchStatistics,
+    ClassEmbedding,
+    ConditionalNorm,
+    SelfAttention,
+    one_hot,
+)
 
 
 class FinalNorm(nn.Module):

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from lsh_gan.errors import choose
 from lsh_gan.generators import layers
-from lsh_gan.generators.biggan import ConditionalNorm, FinalNorm
-from lsh_gan.generators.conditioning import ClassEmbedding, SelfAttention, one_hot
+from lsh_gan.generators.biggan import FinalNorm
+from lsh_gan.generators.conditioning import ClassEmbedding, ConditionalNorm, SelfAttention, one_hot
 
 
 class Bottleneck(nn.Module):

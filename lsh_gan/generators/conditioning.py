@@ -1,5 +1,7 @@
 """Class labels, conditional normalisation and self-attention, as several families use them."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -62,6 +64,25 @@ class BatchStatistics(nn.Module):
             else:
                 mean, var = mean[row], var[row]
         return (x - mean) * jax.lax.rsqrt(var + self.epsilon)
+
+
+class ConditionalNorm(nn.Module):
+    """Stored statistics, then a scale `offset + f(condition)` and a bias `g(condition)`."""
+
+    epsilon: float = 1e-5  # added to the variance
+    rows: int = 0  # of statistics, see `BatchStatistics`
+    # The condition is class weights and f and g are tables; else they are dense.
+    embedded: bool = False
+    offset: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, condition: jax.Array, truncation: float = 1.0) -> jax.Array:
+        """Maps `x [n, h, w, c]`, `condition [n, k]` to `[n, h, w, c]`."""
+        layer = ClassEmbedding if self.embedded else partial(nn.Dense, use_bias=False)
+        scale = self.offset + layer(x.shape[-1], name="scale")(condition)[:, None, None]
+        bias = layer(x.shape[-1], name="bias")(condition)[:, None, None]
+        statistics = BatchStatistics(self.epsilon, self.rows, name="statistics")
+        return statistics(x, truncation) * scale + bias
 
 
 class SelfAttention(nn.Module):

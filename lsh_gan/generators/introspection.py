@@ -21,7 +21,6 @@ CHANNEL_AXES: dict[type[nn.Module], int] = {
     stylegan2.ToImage: -1,
     stylegan3.FilteredConv: -1,
     stylegan3.FourierInput: -1,
-    stylegan3.ToImage: -1,
 }
 
 

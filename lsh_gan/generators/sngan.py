@@ -13,7 +13,7 @@ import jax
 
 from lsh_gan.errors import choose
 from lsh_gan.generators import layers
-from lsh_gan.generators.conditioning import BatchStatistics, ClassEmbedding, SelfAttention, one_hot
+from lsh_gan.generators.conditioning import ConditionalNorm, SelfAttention, one_hot
 
 _KERNEL_INIT = nn.initializers.glorot_uniform()
 
@@ -49,19 +49,6 @@ class ResidualBlock(nn.Module):
         # Upsampling commutes with a 1×1 convolution: convolve the smaller image.
         shortcut = _convolution(self.features, 1, layers.conv_1x1, "shortcut")(x)
         return y + upsample(shortcut)
-
-
-class ConditionalBatchNorm(nn.Module):
-    """Batch norm by stored statistics with a learnt scale and bias for each class."""
-
-    epsilon: float = 1e-5  # added to the variance
-
-    @nn.compact
-    def __call__(self, x: jax.Array, classes: jax.Array) -> jax.Array:
-        """Maps `x [n, h, w, c]`, `classes [n, k]` to `[n, h, w, c]`."""
-        scale = ClassEmbedding(x.shape[-1], name="scale")(classes)[:, None, None]
-        bias = ClassEmbedding(x.shape[-1], name="bias")(classes)[:, None, None]
-        return BatchStatistics(self.epsilon, name="statistics")(x) * scale + bias
 
 
 class SNGAN(nn.Module):
@@ -121,7 +108,7 @@ def _norm_relu(
     slope: float,
 ) -> jax.Array:
     if classes is not None:
-        y = ConditionalBatchNorm(epsilon, name=name)(x, classes)
+        y = ConditionalNorm(epsilon, embedded=True, offset=0.0, name=name)(x, classes)
     else:
         norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9)
         y = norm(epsilon=epsilon, name=name)(x)

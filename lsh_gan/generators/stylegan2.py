@@ -132,6 +132,7 @@ class ToImage(nn.Module):
 
     features: int  # image channels
     clamp: float | None = None  # bound of the output, None for none
+    scaled: bool = False  # whether the input's mean square, a buffer, is divided out (StyleGAN3)
 
     @nn.compact
     def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
@@ -139,6 +140,8 @@ class ToImage(nn.Module):
         kernel = self.param("kernel", _INIT, (1, 1, x.shape[-1], self.features))
         styles = nn.Dense(x.shape[-1], name="affine")(w)
         y = layers.conv(x * styles[:, None, None], kernel, 0)
+        if self.scaled:
+            y = y * jax.lax.rsqrt(self.variable("buffers", "magnitude", jnp.ones, ()).value)
         y = y + self.param("bias", nn.initializers.zeros, (self.features,))
         return y if self.clamp is None else jnp.clip(y, -self.clamp, self.clamp)
 

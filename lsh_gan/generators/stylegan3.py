@@ -13,7 +13,7 @@ from jax import lax
 
 from lsh_gan.generators import layers
 from lsh_gan.generators.conditioning import one_hot
-from lsh_gan.generators.stylegan2 import Mapping
+from lsh_gan.generators.stylegan2 import Mapping, ToImage
 
 _INIT = nn.initializers.normal(1.0)
 _ROOT_2 = 2**0.5
@@ -132,23 +132,6 @@ class FilteredConv(nn.Module):
         return down_filter(x, filter_down, down)
 
 
-class ToImage(nn.Module):
-    """Modulated 1×1 convolution to image channels, without demodulation."""
-
-    features: int  # image channels
-    clamp: float | None  # bound of the output, None for none
-
-    @nn.compact
-    def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
-        """Maps `x [n, h, w, i]` and `w [n, d]` to `[n, h, w, features]`."""
-        kernel = self.param("kernel", _INIT, (1, 1, x.shape[-1], self.features))
-        styles = nn.Dense(x.shape[-1], name="affine")(w)
-        magnitude = self.variable("buffers", "magnitude", jnp.ones, ()).value
-        x = layers.conv(x * styles[:, None, None], kernel, 0) * lax.rsqrt(magnitude)
-        x = x + self.param("bias", nn.initializers.zeros, (self.features,))
-        return x if self.clamp is None else jnp.clip(x, -self.clamp, self.clamp)
-
-
 class StyleGAN3(nn.Module):
     """Fourier features, then layers that never alias; no noise."""
 
@@ -210,5 +193,5 @@ class StyleGAN3(nn.Module):
                 name=f"layer_{i}",
             )
             x = layer(x, style(i + 1))
-        to_image = ToImage(self.channels[-1], self.clamp, name="to_image")
+        to_image = ToImage(self.channels[-1], self.clamp, scaled=True, name="to_image")
         return to_image(x, style(len(self.sizes))) * self.output_scale

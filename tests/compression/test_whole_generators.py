@@ -101,10 +101,9 @@ LAYERS = [
     (layers.Convolution(4, 3, r3gan.grouped_3x3(2), groups=2), (X,)),
     (stylegan2.StyledConv(4), (X, W, "none", None)),
     (stylegan2.StyledConv(4, up=True), (X, W, "none", None)),
-    (stylegan2.ToImage(4), (X, W)),
+    (stylegan2.ToImage(4, scaled=True), (X, W)),
     (stylegan3.FilteredConv(8, 4, 3, (6, 6), (2, 2), False, None), (X, W)),
     (stylegan3.FourierInput(4, 8, 8.0, 2.0), (W,)),
-    (stylegan3.ToImage(4, None), (X, W)),
 ]
 
 
