@@ -52,7 +52,7 @@ def write(
             packed = workdir / PACKED_FOLDER / f"{row['row_hash']}.packed"
             indices, said = lost(before, after, "precision")
             if len(indices) and packed.is_file() and not file.exists():
-                trees = (generator.params, compression.unpack(compression.load_packed(packed)))
+                trees = (generator.params, generator.unpack(compression.load_packed(packed)))
                 lines = [_samples(generator, tree, row["seed"], indices, config) for tree in trees]
                 strips.save(file, lines, f"{bits_label(row)} bits: left the manifold: {said}")
             file = workdir / strips.UNCOVERED / f"{row['row_hash']}.png"
