@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from lsh_gan.results import plots
-from lsh_gan.results.labels import short, unique
+from lsh_gan.results.labels import shorten, unique
 from lsh_gan.results.store import Row
 
 # Folders of strips, and what their pictures show.
@@ -24,12 +25,9 @@ CAPTIONS = {
 
 
 def save(file: Path, lines: list[np.ndarray], description: str = "") -> None:
-    """Saves lines of images, each uint8 `[b, h, w, c]`, as one PNG.
+    """Saves lines of images, each uint8 `[b, h, w, c]` of equal shapes, as one PNG.
 
-    Args:
-        file: Its folder is made if missing.
-        lines: Of equal shapes.
-        description: What they show; it stands in the file too.
+    The folder is made if missing; `description` says in the file what the images show.
     """
     pixels = np.concatenate([np.concatenate(list(line), axis=1) for line in lines])
     said = PngInfo()
@@ -91,7 +89,7 @@ def plot(folder: Path, measured: list[Row]) -> Figure | None:
                 aspect="equal",
             )  # fmt: skip
             if said := image.info.get("Description"):
-                said = f"{short(setting, columns)}, {said}"
+                said = f"{shorten(setting, columns)}, {said}"
                 axis.text(left, top + above - 0.03, said, fontsize=6)
         text = f"{name} {label}" if len(names) > 1 else label.replace("–", "")
         axis.text(-gap, (top + above + bottom) / 2, text, ha="right", va="center")
@@ -99,7 +97,7 @@ def plot(folder: Path, measured: list[Row]) -> Figure | None:
     if not described:
         for number, setting in enumerate(columns):
             axis.text(
-                (number + 0.5) * inches, 0, short(setting, columns), ha="center", size="large"
+                (number + 0.5) * inches, 0, shorten(setting, columns), ha="center", size="large"
             )
     right = len(columns) * (inches + gap) - gap
     axis.set(xlim=(0, right), ylim=(top, 0))
