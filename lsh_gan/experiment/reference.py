@@ -111,7 +111,7 @@ def keep_programs() -> None:
     folder = cache_folder() / "programs"
     with contextlib.suppress(OSError):  # JAX would warn of every program
         folder.mkdir(parents=True, exist_ok=True)
-    if not jax.config.jax_compilation_cache_dir and os.access(folder, os.W_OK):
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and os.access(folder, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
