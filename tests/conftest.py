@@ -16,6 +16,7 @@ import jax
 import pytest
 
 from lsh_gan.experiment import reference
+from lsh_gan.results import plots
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -28,6 +29,12 @@ def cache_folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(reference.FOLDER_VARIABLE, str(folder))
         yield folder
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Runs save no plots, which take more than a second of each, where no test looks at them."""
+    monkeypatch.setattr(plots, "save", lambda figure, path: None)
 
 
 @pytest.fixture

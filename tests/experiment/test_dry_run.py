@@ -172,7 +172,7 @@ def test_sizes_count_activation_ranges(family, tmp_path):
     z = jnp.ones((2, generator.latent_size))
     labels = jnp.zeros(2, jnp.int32) if generator.num_classes else None
     given = {} if labels is None else {"labels": labels}
-    params = generator.module.init(jax.random.key(0), z, **given)
+    params = jax.jit(generator.module.init)(jax.random.key(0), z, **given)
     inputs = CompressionSpec(bits=8, granularity="per_tensor", scheme="affine")
     spec = GeneratorSpec(weights=CompressionSpec(bits=4), activations=inputs)
     packed, _ = compression.pack_generator(

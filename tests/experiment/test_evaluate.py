@@ -18,6 +18,7 @@ def batches(array):
     return (array[start : start + 5] for start in range(0, len(array), 5))
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_folders_arrays_and_iterables_score_as_a_run_does(tmp_path):
     for name, images in (("real", REAL), ("made", MADE)):
         (tmp_path / name).mkdir()

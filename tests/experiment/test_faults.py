@@ -170,6 +170,7 @@ def test_a_device_without_memory_gets_smaller_batches(monkeypatch, caplog):
         step.embed_samples(*arguments, batch_size=2)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_damaged_images_are_left_out_and_counted(monkeypatch, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
@@ -192,6 +193,7 @@ def test_damaged_images_are_left_out_and_counted(monkeypatch, tmp_path):
     assert row["reference_taken"] == row["samples_taken"] == said
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_features_that_are_not_held_give_the_same_rows(images, monkeypatch, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()

@@ -27,6 +27,7 @@ def config(**changes):
     return made
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_rows_name_the_reference_and_the_table_does_too(tmp_path):
     sweep.run(config(), tmp_path / "run")
     (row,) = store.read(tmp_path / "run")

@@ -15,6 +15,7 @@ from lsh_gan import datasets, features, metrics
 from lsh_gan.experiment import evaluators, reference, settings, sweep
 from lsh_gan.results import answer, store
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
 SCORES = metrics.PrecisionRecall._fields
 
 

@@ -129,6 +129,7 @@ def wrong():
 """
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_function_named_in_a_configuration_goes_through_a_sweep(tmp_path, monkeypatch):
     (tmp_path / "my_own_gan.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)

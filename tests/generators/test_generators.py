@@ -23,7 +23,7 @@ TINY = {
 
 def make(kind, tmp_path, **metadata):
     module = generators.build(kind, TINY[kind])
-    params = module.init(jax.random.key(0), jnp.zeros((1, 8)))
+    params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 8)))
     path = tmp_path / kind
     metadata = {"name": kind, "family": kind, "options": TINY[kind], **metadata}
     checkpoints.save(path, metadata, params)

@@ -85,7 +85,7 @@ def test_truncation_reaches_the_generator(generator):
     options = {"latent_size": 4, "w_size": 4, "channels": [4, 4], "mapping_layers": 1}
     module = generators.build("stylegan2", options)
     key = jax.random.key(0)
-    params = module.init(key, jnp.zeros((1, 4)))
+    params = jax.jit(module.init)(key, jnp.zeros((1, 4)))
     style = generators.Generator("tiny", "stylegan2", module, params, 8, 3, {})
 
     def images(psi):
@@ -107,7 +107,7 @@ def test_conditional_generators_get_uniform_classes():
     assert ((np.bincount(drawn, minlength=10) - 400) ** 2 / 400).sum() < 33.7
     options = {"latent_size": 8, "base_channels": 8, "channels": [8, 4, 4], "num_classes": 10}
     module = generators.build("sngan", options)
-    params = module.init(key, jnp.zeros((1, 8)), labels=jnp.zeros(1, jnp.int32))
+    params = jax.jit(module.init)(key, jnp.zeros((1, 8)), labels=jnp.zeros(1, jnp.int32))
     conditional = generators.Generator("tiny", "sngan", module, params, 32, 1, {})
     images = np.concatenate(list(sampling.sample(conditional, params, key, 6, batch_size=4)))
     assert images.shape == (6, 32, 32, 1)
