@@ -102,7 +102,7 @@ def measure_metrics(r: jax.Array, g: jax.Array, rounds: int) -> list[Kernel]:
     m, key = len(g), jax.random.key(0)
     features, pool = 4 * rows * d, metrics.HashSpec().num_directions
     local = metrics.lsh_knn_fit(key, r, ceiling=False)
-    candidates = 8 * local.bucket_rows * local.hasher.spec.num_tables
+    candidates = 12 * local.bucket_rows * local.hasher.spec.num_tables
     hashing_flops = 2 * rows * d * pool
     return [
         Kernel("KNN", features, 2 * d * (n * n / 2 + m * m / 2 + n * m), seconds(

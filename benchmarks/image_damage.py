@@ -385,7 +385,7 @@ def plot(data: str, found: Found, truth: dict, path: Path) -> None:
 def main(known: Mapping[str, Metric] = METRICS) -> None:
     """Embeds, scores and writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default=",".join(datasets.SHIPPED))
+    parser.add_argument("--data", default="fashion_mnist")
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--seeds", choices=suites.SEEDS, default="fresh")
     usual = [name for name in known if name in OURS or name not in METRICS]
@@ -402,7 +402,7 @@ def main(known: Mapping[str, Metric] = METRICS) -> None:
     rows = []
     args.out.parent.mkdir(parents=True, exist_ok=True)
     file = args.workdir / f"{args.seeds}.jsonl"
-    data_sets = options.names("--data", args.data, dict.fromkeys(datasets.SHIPPED))
+    data_sets = options.names("--data", args.data, datasets.NAMED)
     for data in data_sets:
         sets = load(data, args.rows, args.seeds, args.workdir)
         judged = {"undamaged": sets.base, **sets.made, **feature_cases(sets)}

@@ -67,7 +67,7 @@ def _lsh(name: str, votes: float | None = 0.5, min_count: int = 1, **options) ->
     return Metric(fit)
 
 
-def _lsh_knn(name: str, bucket_rows: int = 32, **options) -> Metric:
+def _lsh_knn(name: str, bucket_rows: int = 24, **options) -> Metric:
     def fit(reference, seed):
         key, spec = jax.random.key(seed), dataclasses.replace(DEFAULT, **options)
         fitted = metrics.lsh_knn_fit(key, reference, spec=spec, bucket_rows=bucket_rows)
@@ -112,7 +112,7 @@ METRICS = {
     "LSH+KNN 8 tables": _lsh_knn("LSH+KNN 8 tables", num_tables=8),
     "LSH+KNN 32 tables": _lsh_knn("LSH+KNN 32 tables", num_tables=32),
     "LSH+KNN c = 16": _lsh_knn("LSH+KNN c = 16", bucket_rows=16),
-    "LSH+KNN c = 64": _lsh_knn("LSH+KNN c = 64", bucket_rows=64),
+    "LSH+KNN c = 32": _lsh_knn("LSH+KNN c = 32", bucket_rows=32),
     "prdc": Metric(_prdc, every=2),
     "TopP&R": Metric(_top_pr, every=2, rows=2),
     "LSH+KNN affine": _lsh_knn("LSH+KNN affine", family="affine"),

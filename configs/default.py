@@ -101,7 +101,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.hash.seed = 0
     config.lsh_knn = ml_collections.ConfigDict()
     config.lsh_knn.num_tables = 12
-    config.lsh_knn.bucket_rows = 32  # candidates of each set in a bucket, at the most
+    config.lsh_knn.bucket_rows = 24  # candidates of each set in a bucket, at the most
 
     config.num_columns = 10  # images a row of the sample grids
     config.profile = ""  # a folder for a jax.profiler trace of the first row that is measured

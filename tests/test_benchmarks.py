@@ -1,15 +1,18 @@
 """Benchmarks find what the metrics find, at sizes that take no time."""
 
+import importlib
+import sys
+from pathlib import Path
+
 import jax
 import numpy as np
-import pandas as pd
 import pytest
 
-from benchmarks import gpu, measuring, metric_growth, metric_peers, study, study_outliers
+from benchmarks import gpu, measuring, metric_growth, metric_peers
 from benchmarks import metrics as benchmark
-from configs import smoke
 from lsh_gan import metrics
 
+BENCHMARKS = Path(benchmark.__file__).parent.glob("*.py")
 KINDS = ("device arrays", "NumPy arrays")
 
 
@@ -172,47 +175,9 @@ def test_torch_finds_what_knn_finds():
     assert run() == pytest.approx((scores.precision, scores.recall), rel=1e-6)
 
 
-def settings(recall_kept):
-    """Rows of one generator, 100 samples, and their hits; precision stays."""
-    rows, hits = [], {}
-    for bits, clipping, kept in [(None, None, 1), (4, "none", 0.5), (4, "mse", recall_kept)]:
-        name = f"{bits}{clipping}"
-        row = {"row_hash": name, "generator": "g", "bits": bits, "clipping": clipping, "seed": 0}
-        hits[name] = {}
-        for metric in study.METRICS:
-            for score, share in (("precision", 0.8), ("recall", 0.8 * kept)):
-                row[f"{metric}_{score}"] = share
-                hits[name][f"{metric}_{score}_hits"] = np.arange(100) < 100 * share
-        rows.append(row)
-    return rows, hits
-
-
-def test_the_study_says_which_score_falls_and_whether_clipping_helps():
-    frame = pd.DataFrame(study.compare("data", *settings(0.75)))
-    assert (study.falls(frame) == "recall").all()
-    text, table = study.verdict_a(frame)
-    assert "Recall falls more than precision in 100%" in text
-    assert table["of"].tolist() == [2, 2, 2]  # settings of a metric
-    text, table = study.verdict_d(frame)
-    assert "with mse at 4 bits" in text
-    assert table["recall median"].tolist() == ["+50.0 %"]
-    text, table, _ = study.verdict_e(frame, pd.DataFrame(study.compare("", *settings(0.25))))
-    assert "in 6 of 6 settings" in text  # recall falls
-    assert table["contrary"].tolist() == [0, 0, 3]  # and clipping makes it worse
-    assert study.moves(frame, "precision").eq("≈").all()
-
-
-def test_few_wide_balls_carry_recall_by_knn_alone():
-    rng = np.random.default_rng(0)
-    modes = rng.normal(size=(400, 8)) + np.repeat([[0], [20]], 200, axis=0)
-    generated = rng.normal(size=(400, 8))
-    generated[:8] = 20 + 30 * rng.normal(size=(8, 8))  # around the mode that is not covered
-    config = smoke.get_config()
-    lines = study_outliers.compare(config, modes.astype("f"), {4: generated.astype("f")})
-    knn, lsh_knn, lsh = lines
-    assert (knn["metric"], knn["name"]) == ("knn", 4)
-    assert knn["outliers"] == 8 / 400
-    assert knn["recall_change"] < -0.3
-    assert knn["recall_change"] < -6 * knn["recall_stderr"]
-    assert abs(lsh_knn["recall_change"]) < 0.1
-    assert abs(lsh["recall_change"]) < 0.1
+@pytest.mark.parametrize("name", sorted(p.stem for p in BENCHMARKS if "__main__" in p.read_text()))
+def test_every_benchmark_says_what_it_does(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        importlib.import_module(f"benchmarks.{name}").main()
+    assert "--" in capsys.readouterr().out

@@ -70,7 +70,7 @@ class KnnReference(NamedTuple):
     density_k: int
     inclusive: bool
     memory_mb: float
-    ceiling: bool
+    ceilings: dict[int, Any] | None  # those known, by rows of G; None if not asked for
     second: Array | None
     # Balls of clipped density that hold a row of R, at most k' of them, summed; None if not asked.
     own_density: jax.Array | None = None
@@ -148,8 +148,9 @@ def knn_fit(
     tiles = distances.tile(reference, origin, memory_mb)
     balls = find_balls(tiles, k, density_k, inclusive)
     fitted = KnnReference(
-        reference, tiles, origin, balls, k, density_k, inclusive, memory_mb, ceiling, second
-    )
+        reference, tiles, origin, balls, k, density_k, inclusive, memory_mb,
+        {} if ceiling else None, second,
+    )  # fmt: skip
     if not extended or len(reference) <= density_k:
         return fitted
     held: Any = compare(fitted, tiles, balls, extended=True).clipped
@@ -170,10 +171,10 @@ def knn_score(
     g = distances.tile(generated, fitted.origin, fitted.memory_mb)
     extended, limits, extra = fitted.own_density is not None, (None, None), {}
     found = compare(fitted, g, extended=extended)
-    if fitted.ceiling:
+    if (known := fitted.ceilings) is not None:
         left_out = jnp.sum(fitted.balls.covered, where=fitted.tiles.inside)
         compare_sample = functools.partial(_compare_sample, fitted)
-        limits = ceilings(fitted.features, fitted.second, m, left_out, compare_sample)
+        limits = ceilings(known, fitted.features, fitted.second, m, left_out, compare_sample)
     if n > fitted.density_k:
         density = jnp.sum(found.density, where=g.inside)
         coverage = jnp.sum(found.covered, where=fitted.tiles.inside)
@@ -214,7 +215,7 @@ def _extended(found, inside, own_density, *, n: int, m: int, k: int):
 def _compare_sample(fitted: KnnReference, sample: Array) -> tuple[jax.Array, ...]:
     """What `ceilings` needs of a sample of the reference distribution."""
     tiles = distances.tile(sample, fitted.origin, fitted.memory_mb)
-    balls = find_balls(tiles, fitted.k, 1, fitted.inclusive)
+    balls = find_balls(tiles, fitted.k, fitted.density_k, fitted.inclusive)
     found, rows = compare(fitted, tiles, balls), len(sample)
     return found.precise[:rows], found.recalled[: len(fitted.features)], balls.covered[:rows]
 
@@ -338,7 +339,8 @@ def compare(
     fitted: KnnReference, g: Tiles, balls: Balls | None = None, *, extended: bool = False
 ) -> Compared:
     """Compares R with G; `balls` are those of G if they are known."""
-    balls = find_balls(g, fitted.k, 1, fitted.inclusive) if balls is None else balls
+    if balls is None:
+        balls = find_balls(g, fitted.k, fitted.density_k, fitted.inclusive)
     sets = devices.replicate((fitted.tiles, g, fitted.balls.sq_radii, balls.sq_radii[:, :1]))
     return _compare(*sets, inclusive=fitted.inclusive, extended=extended)
 

@@ -5,15 +5,15 @@ others of its set in the bucket has no ball there, so that lone outliers grow no
 its ball is the least distance to a k-th nearest other candidate in any table: one bucket rarely
 holds all near neighbours, and the radius from a few of them would hide damage. A table says yes to
 x when x lies in the ball of a candidate of the other set in its bucket; x is on the manifold when
-at least the share `votes` of the tables says yes. A sample costs 2 T · 4c products, whatever n is,
+at least the share `votes` of the tables says yes. A sample costs T · 6c products, whatever n is,
 and finding its bucket among sorted ones O(log n). By definition: `definitions.lsh_knn`.
 
-    1. sort the rows of both sets by bucket, in random order within it, and keep the candidates
-    2. cut them into chunks of 2c; a bucket has at most 2c candidates, so that they lie in one chunk
+    1. sort the rows of a set by bucket, in random order within it, and keep the candidates
+    2. cut them into chunks of c; a bucket has at most c candidates, so that they lie in one chunk
        and the next: products of each chunk with itself and the next give all distances
-    3. the k-th smallest of a candidate's distances to its own set, the least of all tables, is its
-       radius; then 1 and 2 once more, since the distances of all tables would fill the memory
-    4. distances to the other set within radii are hits, those to the own set give the ceiling
+    3. the k-th smallest of a candidate's distances, the least of all tables, is its radius; those
+       of the reference are found once
+    4. 1 and 2 with both sets and chunks of 2c: distances to the other set within radii are hits
     5. rows beyond the cap are compared with the candidates of their bucket
 
 Distances come from float32 products: pairs that are equal within their error count as equal.
@@ -43,24 +43,27 @@ from lsh_gan.metrics.scores import GROUPS, PrecisionRecall, Summary
 DEFAULT = HashSpec(num_tables=12)
 # `num_bits='auto'`: other rows in the bucket of a row that is recognised, over log2(n).
 BUCKET_ROWS_PER_LOG2 = 2 / 3
-_BEYOND = 64  # rows beyond the cap that are compared at once
+_AT_ONCE = 4  # chunks that are multiplied at once
 
 
 class LshKnnReference(NamedTuple):
     """What the score of a generated set needs of the reference.
 
-    `features` are R as it came, `buckets` those of R, uint32 `[t, n]`; the options are those of
-    `lsh_knn_precision_recall`.
+    `features` are R as it came, `buckets` those of R, uint32 `[t, n]`, `sq_radii` those of its
+    balls, `left_out` says which rows of R are on the manifold of the others; the options are those
+    of `lsh_knn_precision_recall`.
     """
 
     hasher: Hasher
     features: Float[Array, "n d"]
     buckets: UInt32[jax.Array, "t n"]
+    sq_radii: Float[jax.Array, " n"]
+    left_out: Summary | None
     k: int
     bucket_rows: int
     votes: float
     inclusive: bool
-    ceiling: bool
+    ceilings: dict[int, Any]  # those known, by rows of G
     second: Array | None
 
 
@@ -76,7 +79,7 @@ def lsh_knn_precision_recall(
     membership: bool = False,
     ceiling: bool = True,
     second_reference: Float[Any, "n2 d"] | None = None,
-    bucket_rows: int = 32,
+    bucket_rows: int = 24,
 ) -> PrecisionRecall:
     """Scores `generated` against `reference` with balls among the rows of hash buckets.
 
@@ -96,7 +99,7 @@ def lsh_knn_precision_recall(
         bucket_rows: c, at least k + 2: candidates of each set in a bucket; `capped` says which
             share of the rows is beyond.
 
-    With `inclusive=False`, equal distances in several tables count as inside for the ceilings.
+    With `inclusive=False` and rows beyond the cap, equal distances count as inside for ceilings.
     """
     inputs.check_options(k=k, votes=votes, bucket_rows=bucket_rows)
     reference = as_features(reference, "reference", k=k)
@@ -118,20 +121,25 @@ def lsh_knn_fit(
     inclusive: bool = True,
     ceiling: bool = True,
     second_reference: Float[Any, "n2 d"] | None = None,
-    bucket_rows: int = 32,
+    bucket_rows: int = 24,
     source: str = "",
 ) -> LshKnnReference:
     """Fits the hash; arguments as `lsh_knn_precision_recall`, and `source` as `fit_hash`."""
     inputs.check_options(k=k, votes=votes, bucket_rows=bucket_rows)
     reference, second = inputs.as_references(reference, second_reference, k)
-    others = max(k + 1, round(BUCKET_ROWS_PER_LOG2 * np.log2(len(reference))))
+    n = len(reference)
+    others = max(k + 1, round(BUCKET_ROWS_PER_LOG2 * np.log2(n)))
     hasher, codes = fit_and_encode(
         key, reference, spec or DEFAULT, source, min_count=others, votes=votes
     )
-    buckets = hashing.buckets(hasher, codes)
-    return LshKnnReference(
-        hasher, reference, buckets, k, bucket_rows, votes, inclusive, ceiling, second
-    )
+    fitted = LshKnnReference(
+        hasher, reference, hashing.buckets(hasher, codes), jnp.zeros(0), None, k, bucket_rows,
+        votes, inclusive, {}, second,
+    )  # fmt: skip
+    x, dealt = inputs.join_centred([reference], hasher.origin, n), _dealt(fitted.buckets)
+    sq_radii = _find_radii(x, *dealt, k=k, c=bucket_rows)
+    left_out = _left_out(fitted, x, dealt, sq_radii) if ceiling else None
+    return fitted._replace(sq_radii=sq_radii[0], left_out=left_out)
 
 
 def lsh_knn_score(
@@ -141,13 +149,14 @@ def lsh_knn_score(
     (n, d), k, spec = fitted.features.shape, fitted.k, fitted.hasher.spec
     generated = as_features(generated, "generated", dim=d, k=k)
     m, found, limits = len(generated), _compare(fitted, generated), (None, None)
-    if fitted.ceiling:
+    if fitted.left_out is not None:
 
         def compare(sample):
-            found = _compare(fitted, sample)
-            return tuple(x.membership for x in (found.precise, found.recalled, found.g_left_out))
+            found = _compare(fitted, sample, left_out=True)
+            return tuple(x.membership for x in (found.precise, found.recalled, found.left_out))
 
-        limits = scores.ceilings(fitted.features, fitted.second, m, found.r_left_out.total, compare)
+        sets, left_out = (fitted.features, fitted.second), fitted.left_out.total
+        limits = scores.ceilings(fitted.ceilings, *sets, m, left_out, compare)
     return scores.result(
         found.precise, found.recalled, limits, membership=membership, rows=(n, m), k=k,
         extra={"capped": (found.beyond, spec.num_tables * (n + m))}, family=spec.family,
@@ -160,25 +169,36 @@ class Compared(NamedTuple):
 
     precise: Summary  # G on the manifold of R
     recalled: Summary  # R on the manifold of G
-    r_left_out: Summary  # each row of R on the manifold of the others
-    g_left_out: Summary  # each row of G on the manifold of the others
+    left_out: Summary | None  # each row of G on the manifold of the others
     beyond: jax.Array  # rows beyond the cap, summed over the tables
 
 
-def _compare(fitted: LshKnnReference, generated: Array) -> Compared:
+def _compare(fitted: LshKnnReference, generated: Array, *, left_out: bool = False) -> Compared:
     hasher, n = fitted.hasher, len(fitted.features)
-    found = hashing.buckets(hasher, hashing.encode(hasher, generated))
-    both = jnp.concatenate([fitted.buckets, found], axis=1)
+    buckets = hashing.buckets(hasher, hashing.encode(hasher, generated))
     sets = fitted.features, generated
-    x = inputs.join_centred(sets, hasher.origin, n + len(generated))
-    hits, beyond = _count_votes(
-        x, _dealt(both), n=n, k=fitted.k, c=fitted.bucket_rows, inclusive=fitted.inclusive
+    both = inputs.join_centred(sets, hasher.origin, n + len(generated))
+    options, x, dealt = {"k": fitted.k, "c": fitted.bucket_rows}, both[n:], _dealt(buckets)
+    of_g = _find_radii(x, *dealt, **options)
+    own = _left_out(fitted, x, dealt, of_g) if left_out else None
+    hits, beyond = _compare_sets(
+        both, *_dealt(jnp.concatenate([fitted.buckets, buckets], axis=1)),
+        jnp.concatenate([fitted.sq_radii, of_g[0]]), n=n, inclusive=fitted.inclusive, **options,
+    )  # fmt: skip
+    return Compared(_join(fitted, hits[:, n:]), _join(fitted, hits[:, :n]), own, beyond)
+
+
+def _left_out(fitted: LshKnnReference, x, dealt, sq_radii) -> Summary:
+    """Each row of a set, left out, on the manifold of the others."""
+    options: dict[str, Any] = {"k": fitted.k, "c": fitted.bucket_rows}
+    return _join(
+        fitted, _count_left_out(x, *dealt, sq_radii, inclusive=fitted.inclusive, **options)
     )
-    others, own = hits[:, 0], hits[:, 1]
-    votes = others[:, n:], others[:, :n], own[:, :n], own[:, n:]
-    options: dict[str, Any] = {"tables": hasher.spec.num_tables, "votes": fitted.votes}
-    summaries = [scores.aggregate_votes(hits, **options) for hits in votes]
-    return Compared._make([*summaries, beyond])
+
+
+def _join(fitted: LshKnnReference, hits: jax.Array) -> Summary:
+    tables = fitted.hasher.spec.num_tables
+    return scores.aggregate_votes(hits, tables=tables, votes=fitted.votes)
 
 
 def _dealt(buckets: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -189,165 +209,140 @@ def _dealt(buckets: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.pad(buckets, ((0, behind), (0, 0))), group
 
 
+@functools.partial(jax.jit, static_argnames=("k", "c"))
+def _find_radii(x, buckets, group, *, k: int, c: int) -> jax.Array:
+    """See `_radii`; tables are dealt to the devices."""
+    run, join = functools.partial(_radii, k=k, c=c), functools.partial(lax.pmin, axis_name="data")
+    specs = P(), P("data"), P("data")
+    return devices.share(run, x, buckets, group, in_specs=specs, out_specs=P(), join=join)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "c", "inclusive"))
+def _count_left_out(x, buckets, group, sq_radii, *, k: int, c: int, inclusive: bool):
+    """Hits of the rows of a set, `[8, n]`, among the balls of the others."""
+    return _share_votes(x, buckets, group, sq_radii, n=0, k=k, c=c, inclusive=inclusive)[0]
+
+
 @functools.partial(jax.jit, static_argnames=("n", "k", "c", "inclusive"))
-def _count_votes(x, dealt, *, n: int, k: int, c: int, inclusive: bool):
-    total = functools.partial(lax.psum, axis_name="data")
-    least = functools.partial(lax.pmin, axis_name="data")
-    share = functools.partial(devices.share, out_specs=P())
-    run = functools.partial(_radii, n=n, k=k, c=c)
-    radius = share(run, x, dealt, in_specs=(P(), P("data")), join=least)
-    run = functools.partial(_votes, n=n, k=k, c=c, inclusive=inclusive)
-    return share(run, x, dealt, radius, in_specs=(P(), P("data"), P()), join=total)
+def _compare_sets(x, buckets, group, sq_radii, *, n: int, k: int, c: int, inclusive: bool):
+    """Hits of the rows of R and G, `[8, n + m]`, among balls of the other; rows beyond the cap."""
+    return _share_votes(x, buckets, group, sq_radii[None], n=n, k=k, c=c, inclusive=inclusive)
+
+
+def _share_votes(*arrays, **options):
+    run, join = (
+        functools.partial(_count_votes, **options),
+        functools.partial(lax.psum, axis_name="data"),
+    )
+    specs = P(), P("data"), P("data"), P()
+    return devices.share(run, *arrays, in_specs=specs, out_specs=P(), join=join)
+
+
+class Chunks(NamedTuple):
+    """Candidates in the order of their buckets, w in a chunk; the last chunk is empty."""
+
+    rows: jax.Array  # [chunks, w], n + m for none
+    bucket: jax.Array  # -1 for none
+    others: jax.Array  # other candidates of the same set in the bucket
+    sq_norms: jax.Array
 
 
 class Table(NamedTuple):
-    """Candidates of one table in chunks, and their distances; -1 for no row.
+    """The rows of one table in the order of their buckets, `[n + m]`, and the candidates."""
 
-    What a candidate has beside it are the candidates of its chunk, the next and the one before.
-    """
-
-    rows: jax.Array  # by place: all rows of both sets in the order of their buckets, [n + m]
-    keep: jax.Array  # whether that is a candidate
-    segment: jax.Array  # number of its bucket
-    start: jax.Array  # place where that begins
-    place: jax.Array  # candidates up to this one, less 1
-    kept: jax.Array  # candidates: their rows [chunks, w], the last chunk empty
-    bucket: jax.Array  # and the numbers of their buckets
-    squared: jax.Array  # [chunk, neighbour, row]: distances, infinite between buckets
-    own: jax.Array  # whether the neighbour is of the same set
-    slack: jax.Array  # errors of the distances
+    rows: jax.Array
+    bucket: jax.Array
+    keep: jax.Array  # whether the row is a candidate
+    first: jax.Array  # the first candidate of its bucket, among the candidates of all
+    chunks: Chunks
 
 
-def _arrange(x, sq_norms, bucket, *, n: int, c: int) -> Table:
-    total, d = x.shape
-    width = 2 * c
-    chunks = -(-total // width) + 1
-    places = jnp.arange(total)
-    in_random_order = jax.random.permutation(jax.random.key(0), total).astype(jnp.int32)
+def _arrange(sq_norms, bucket, *, n: int, c: int) -> Table:
+    """Step 1 for the n rows of R and those of G behind them, of one table; n = 0 for one set."""
+    total = len(bucket)
+    width = 2 * c if n else c
+    num_chunks = -(-total // (width * _AT_ONCE)) * _AT_ONCE + 1
+    sets = [(0, n), (n, total - n)] if n else [(0, total)]
+    in_random_order = jnp.concatenate([first + random_order(rows) for first, rows in sets])
+    bucket, rows = lax.sort((bucket[in_random_order], in_random_order), num_keys=1)
 
-    # 1. Candidates, in the order of their buckets.
-    keys, rows = lax.sort((bucket[in_random_order], in_random_order), num_keys=1)
-    first = jnp.concatenate([jnp.ones(1, bool), keys[1:] != keys[:-1]])
-    start = lax.cummax(jnp.where(first, places, 0))
-    of_g = (rows >= n).astype(jnp.int32)
-    before = jnp.cumsum(of_g) - of_g  # rows of G before each
-    rank_g = before - before[start]
-    rank = jnp.where(of_g == 1, rank_g, places - start - rank_g)
-    keep = rank < c
+    def begins(*values):  # the place where each row's run of equal values begins, and its number
+        changes = jnp.any(jnp.stack([v[1:] != v[:-1] for v in values]), axis=0)
+        changes = jnp.concatenate([jnp.ones(1, bool), changes])
+        return lax.cummax(jnp.where(changes, jnp.arange(total), 0)), jnp.cumsum(changes) - 1
+
+    start, number = begins(bucket)
+    start_of_set, set_number = begins(bucket, rows >= n)
+    keep = jnp.arange(total) - start_of_set < c
+    size = jnp.zeros(total, jnp.int32).at[set_number].add(keep)[set_number]
     place = jnp.cumsum(keep) - 1
-    into = jnp.where(keep, place, chunks * width)
-    kept = jnp.full(chunks * width, -1, jnp.int32).at[into].set(rows, mode="drop")
-    segment = jnp.cumsum(first)
-    bucket_of = jnp.full(chunks * width, -1).at[into].set(segment, mode="drop")
-    kept, bucket_of = kept.reshape(chunks, width), bucket_of.reshape(chunks, width)
+    into = jnp.where(keep, place, num_chunks * width)
 
-    # 2. Squared distances [chunk, neighbour, row] to a chunk and the next.
-    def multiply(mine, rows):
-        following = x[rows]
-        both = jnp.concatenate([mine, following])
-        return following, products(both, mine)
+    def in_chunks(values, empty):
+        found = jnp.full(num_chunks * width, empty, values.dtype)
+        return found.at[into].set(values, mode="drop").reshape(num_chunks, width)
 
-    _, xy = lax.scan(multiply, x[kept[0]], kept[1:])
-    norms = sq_norms[kept]
-    and_next = functools.partial(jnp.concatenate, axis=1)
-    size = and_next([norms[:-1], norms[1:]])[:, :, None] + norms[:-1, None]
-    near_bucket = and_next([bucket_of[:-1], bucket_of[1:]])[:, :, None]
-    same = (near_bucket == bucket_of[:-1, None]) & (near_bucket >= 0)
-    same &= jnp.arange(2 * width)[:, None] != jnp.arange(width)  # not itself
-    squared = jnp.where(same, jnp.maximum(size - 2 * xy, 0), jnp.inf)
-    # And to the one before: what its rows have to their next chunk.
-    back = jnp.swapaxes(squared[:, width:], 1, 2)
-    back = jnp.concatenate([jnp.full((1, width, width), jnp.inf), back[:-1]])
-    squared = jnp.concatenate([squared, back], axis=1)
-    own = _beside(kept >= n) == (kept >= n)[:-1, None]
-    slack = distances.relative_error(x.dtype, d) * (_beside(norms) + norms[:-1, None])
-    return Table(rows, keep, segment, start, place, kept, bucket_of, squared, own, slack)
+    chunks = Chunks(
+        in_chunks(rows, total), in_chunks(number, -1), in_chunks(size - 1, 0),
+        in_chunks(sq_norms[rows], 0),
+    )  # fmt: skip
+    return Table(rows, number, keep, place[start], chunks)
 
 
-def _beside(values):
-    """Of the rows of a chunk [chunk, w], what its neighbours have, [chunk, 3 w, 1]."""
-    previous = jnp.concatenate([values[:1], values[:-2]])
-    return jnp.concatenate([values[:-1], values[1:], previous], axis=1)[:, :, None]
+def random_order(rows: int) -> jax.Array:
+    """The order in which the rows of a set become candidates."""
+    return jax.random.permutation(jax.random.key(0), rows).astype(jnp.int32)
 
 
-def _radii(x, dealt, *, n: int, k: int, c: int) -> jax.Array:
-    """Squared radius of every row, the least of its radii in all tables; infinite for none."""
+def _scan_chunks(x, chunks: Chunks, step, state):
+    """Step 2: distances of the rows of chunks to those of the same and of the next, B at a time.
+
+    `step` takes a state, squared distances `[B, 2 w, w]`, the size that their errors are relative
+    to, whether pairs are of one bucket and not of one row, and the parts of `chunks` for the 2 w
+    neighbours, of which a chunk's own rows are the first; it returns a state and a result.
+    """
+    count, width = chunks.rows.shape
+    blocks = jnp.arange(0, count - 1, _AT_ONCE)[:, None] + jnp.arange(_AT_ONCE + 1)
+    itself = jnp.eye(2 * width, width, dtype=bool)
+
+    def run(state, block):
+        def and_next(v):
+            return jnp.concatenate([v[:-1], v[1:]], axis=1)
+
+        y, near = x[block.rows], jax.tree.map(and_next, block)
+        xy = jnp.matmul(and_next(y), y[:-1].swapaxes(1, 2), precision="highest")
+        size = near.sq_norms[:, :, None] + block.sq_norms[:-1, None]
+        beside = (near.bucket[:, :, None] == block.bucket[:-1, None]) & ~itself
+        return step(state, size - 2 * xy, size, beside, near)
+
+    return lax.scan(run, state, jax.tree.map(lambda v: v[blocks], chunks))[1]
+
+
+def _radii(x, buckets, group, *, k: int, c: int) -> jax.Array:
+    """Step 3: the squared radius of every row, and the distance that follows, least of all tables.
+
+    Of one set; float32 `[2, m]`, infinite where no table has so many others.
+    """
     sq_norms = jnp.sum(x * x, axis=1)
+
+    def step(to_previous, squared, size, beside, near):
+        squared = jnp.where(beside, jnp.maximum(squared, 0), jnp.inf)
+        back = squared[:, c:].swapaxes(1, 2)
+        before = jnp.concatenate([to_previous[None], back[:-1]])
+        return back[-1], _kth_smallest(jnp.concatenate([squared, before], axis=1), k)
 
     def table(least, bucket_and_group):
         bucket, group = bucket_and_group
-        found = _arrange(x, sq_norms, bucket, n=n, c=c)
-        kth, _ = _kth_smallest(jnp.where(found.own, found.squared, jnp.inf), k)
-        kth = jnp.where(group < GROUPS, kth, jnp.inf)
-        at = jnp.where(found.kept[:-1] >= 0, found.kept[:-1], len(x))
-        return least.at[at].min(kth, mode="drop"), None
+        chunks = _arrange(sq_norms, bucket, n=0, c=c).chunks
+        found = _scan_chunks(x, chunks, step, jnp.full((c, c), jnp.inf))
+        found = jnp.where(group < GROUPS, found, jnp.inf).swapaxes(0, 1).reshape(2, -1)
+        return least.at[:, chunks.rows[:-1].ravel()].min(found, mode="drop"), None
 
-    return lax.scan(table, jnp.full(len(x), jnp.inf), dealt)[0]
-
-
-def _votes(x, dealt, sq_radius, *, n: int, k: int, c: int, inclusive: bool):
-    """Tables that say yes, by group, int32 `[8, 2, n + m]`: to rows among the balls of the other
-    set, and among those of their own set when they are left out; and rows beyond the cap, int32.
-    """  # noqa: D205
-    total, d = x.shape
-    sq_norms = jnp.sum(x * x, axis=1)
-    error, width = distances.relative_error(x.dtype, d), 2 * c
-
-    def table(so_far, bucket_and_group):
-        bucket, group = bucket_and_group
-        found = _arrange(x, sq_norms, bucket, n=n, c=c)
-        kept, squared, slack = found.kept, found.squared, found.slack
-
-        # 3. Balls: of a row with k others here, and for a row of its set left out, with k + 1.
-        kth, following = _kth_smallest(jnp.where(found.own, squared, jnp.inf), k)
-        none = jnp.full((1, width), -jnp.inf)
-        radius = jnp.where(jnp.isfinite(kth), sq_radius[kept[:-1]], -jnp.inf)
-        left_out = jnp.where(jnp.isfinite(following), radius, -jnp.inf)
-        radius, left_out, following = (
-            jnp.concatenate([values, none]) for values in (radius, left_out, following)
-        )
-
-        # 4. Hits. Left out, a row lies on the sphere that it set, and is nearer than the next.
-        among = within(squared, _beside(radius), slack, inclusive) & ~found.own
-        among_own = within(squared, _beside(left_out), slack, True) & found.own
-        if not inclusive:
-            among_own &= within(squared, _beside(following), slack, False)
-        at = jnp.where(kept[:-1] >= 0, kept[:-1], total).ravel()
-        hits = jnp.stack([x.any(axis=1).ravel() for x in (among, among_own)])
-        hits = jnp.zeros((2, total), bool).at[:, at].set(hits, mode="drop")
-
-        # 5. Rows beyond the cap, with the candidates of their bucket.
-        flat_kept, flat_radius = kept.ravel(), radius.ravel()
-        waiting = jnp.nonzero(~found.keep, size=total + _BEYOND, fill_value=total)[0]
-        count = jnp.sum(~found.keep)
-
-        def beyond(state):
-            done, hits = state
-            at = lax.dynamic_slice_in_dim(waiting, done, _BEYOND)
-            window = found.place[found.start[at]][:, None] + jnp.arange(width)
-            others = flat_kept[window]
-            mask = found.bucket.ravel()[window] == found.segment[at][:, None]
-            mine = found.rows[at]
-            xy = jnp.einsum("ad,abd->ab", x[mine], x[others], precision="highest")
-            size = sq_norms[mine][:, None] + sq_norms[others]
-            ball = size - 2 * xy, flat_radius[window], error * size
-            own = (others >= n) == (mine >= n)[:, None]
-            inside = jnp.where(own, within(*ball, True), within(*ball, inclusive)) & mask
-            both = jnp.stack([(inside & ~own).any(axis=1), (inside & own).any(axis=1)])
-            hits = hits.at[:, jnp.where(at < total, mine, total)].set(both, mode="drop")
-            return done + _BEYOND, hits
-
-        _, hits = lax.while_loop(lambda state: state[0] < count, beyond, (jnp.int32(0), hits))
-        votes, capped = so_far
-        votes = votes.at[group].add(hits.astype(jnp.int32), mode="drop")
-        return (votes, capped + jnp.where(group < GROUPS, count, 0)), None
-
-    start = jnp.zeros((GROUPS, 2, total), jnp.int32), jnp.int32(0)
-    return lax.scan(table, start, dealt)[0]
+    return lax.scan(table, jnp.full((2, len(x)), jnp.inf), (buckets, group))[0]
 
 
-def _kth_smallest(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """The k-th and the next smallest of `[a, b, c]` along b, infinite where there are fewer.
+def _kth_smallest(x: jax.Array, k: int) -> jax.Array:
+    """The k-th and the next smallest of `[a, b, c]` along b, `[2, a, c]`; infinite for too few.
 
     By passes over larger and larger values, since k is small and sorting is not.
     """
@@ -360,5 +355,70 @@ def _kth_smallest(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
         following = jnp.where((count >= k + 1) & jnp.isinf(following), value, following)
         return value, kth, following
 
-    nothing = jnp.full((x.shape[0], x.shape[2]), jnp.inf)
-    return lax.fori_loop(0, k + 1, step, (jnp.full_like(nothing, -1), nothing, nothing))[1:]
+    none = jnp.full((x.shape[0], x.shape[2]), jnp.inf)
+    return jnp.stack(lax.fori_loop(0, k + 1, step, (-jnp.ones_like(none), none, none))[1:])
+
+
+def _count_votes(x, buckets, group, sq_radii, *, n: int, k: int, c: int, inclusive: bool):
+    """Tables that say yes, by group, int32 `[8, n + m]`, and rows beyond the cap, int32.
+
+    Of two sets, to rows among the balls of the other, with squared radii `[1, n + m]`; of one,
+    n = 0, to rows that are left out, among the balls of the others, with squared radii and the
+    squared distances that follow these, `[2, m]`.
+    """
+    total, d = x.shape
+    sq_norms, error = jnp.sum(x * x, axis=1), distances.relative_error(x.dtype, d)
+
+    def inside(squared, size, radii):
+        if n:
+            return within(squared, radii[0], error * size, inclusive)
+        # Left out, a row lies on the sphere that it set, and is nearer than the next.
+        hits = within(squared, radii[0], error * size, True)
+        return hits if inclusive else hits & within(squared, radii[1], error * size, False)
+
+    # 4. Hits among balls of rows with k others here, or k + 1 where one of these is left out.
+    def step(of_previous, squared, size, beside, near):
+        radii = jnp.where(near.others >= (k if n else k + 1), sq_radii[:, near.rows], -jnp.inf)
+        width, mine = squared.shape[2], slice(squared.shape[2])
+        if n:
+            beside &= (near.rows[:, :, None] >= n) != (near.rows[:, None, mine] >= n)
+        hits = (beside & inside(squared, size, radii[..., None])).any(axis=1)
+        back = inside(squared[:, width:], size[:, width:], radii[:, :, None, mine])
+        back = (beside[:, width:] & back).any(axis=2)
+        return back[-1], hits | jnp.concatenate([of_previous[None], back[:-1]])
+
+    def table(so_far, bucket_and_group):
+        bucket, group = bucket_and_group
+        found = _arrange(sq_norms, bucket, n=n, c=c)
+        rows, width = found.chunks.rows, found.chunks.rows.shape[1]
+        hits = _scan_chunks(x, found.chunks, step, jnp.zeros(width, bool))
+        hits = jnp.zeros(total, bool).at[rows[:-1].ravel()].set(hits.ravel(), mode="drop")
+
+        # 5. Rows beyond the cap, up to w of one bucket at a time, with its candidates.
+        candidates = jax.tree.map(jnp.ravel, found.chunks)
+        waiting = jnp.nonzero(~found.keep, size=total + width, fill_value=total)[0]
+        count = jnp.sum(~found.keep)
+
+        def beyond(state):
+            done, hits = state
+            at = lax.dynamic_slice_in_dim(waiting, done, width)
+            alike = (found.bucket[at] == found.bucket[at[0]]) & (at < total)
+            window = found.first[at[0]] + jnp.arange(width)
+            mine, near = found.rows[at], jax.tree.map(lambda v: v[window], candidates)
+            size = near.sq_norms[:, None] + sq_norms[mine]
+            squared = size - 2 * products(x[near.rows], x[mine])
+            radii = jnp.where(near.others >= k, sq_radii[:, near.rows], -jnp.inf)
+            beside = near.bucket[:, None] == found.bucket[at[0]]
+            if n:
+                beside &= (near.rows[:, None] >= n) != (mine >= n)
+            found_here = (beside & inside(squared, size, radii[:, :, None])).any(axis=0)
+            hits = hits.at[jnp.where(alike, mine, total)].set(found_here, mode="drop")
+            return done + jnp.sum(alike), hits
+
+        _, hits = lax.while_loop(lambda state: state[0] < count, beyond, (jnp.int32(0), hits))
+        votes, capped = so_far
+        votes = votes.at[group].add(hits.astype(jnp.int32), mode="drop")
+        return (votes, capped + jnp.where(group < GROUPS, count, 0)), None
+
+    start = jnp.zeros((GROUPS, total), jnp.int32), jnp.int32(0)
+    return lax.scan(table, start, (buckets, group))[0]

@@ -229,22 +229,29 @@ def summarise_votes(sums: jax.Array, rows: int) -> Summary:
         return Summary(sums[0], jnp.sqrt(variance), jnp.zeros(0, bool))
 
 
-def ceilings(reference: Array, second: Array | None, m: int, left_out: Any, compare: Any) -> Any:
+def ceilings(
+    known: dict[int, Any], reference: Array, second: Array | None, m: int, left_out: Any,
+    compare: Any,
+) -> Any:  # fmt: skip
     """Ceilings of precision and of recall: each a sum, and the number of rows that it is of.
 
-    `left_out` is the sum of the rows of R on the manifold of the others. `compare` is a function of
-    a sample to bool arrays: which of its rows are on the manifold of R, which rows of R on that of
-    the sample, and which of its rows on that of its other rows.
+    They depend on the reference and m alone, and are `known` from then on. `left_out` is the sum of
+    the rows of R on the manifold of the others. `compare` is a function of a sample to bool arrays:
+    which of its rows are on the manifold of R, which rows of R on that of the sample, and which of
+    its rows on that of its other rows.
     """
     n, sample = len(reference), reference if second is None else second
+    rows = min(m, n)
+    if rows in known:
+        return known[rows]
     precision = (left_out, n) if second is None else (jnp.sum(compare(second)[0]), len(second))
-    if second is None and m >= n:
-        return precision, precision
-    rows = subset(len(sample), min(m, n))
-    _, recalled, sample_left_out = compare(sample[rows])
+    if second is None and rows == n:
+        return known.setdefault(rows, (precision, precision))
+    drawn = subset(len(sample), rows)
+    _, recalled, sample_left_out = compare(sample[drawn])
     if second is None:  # a row of the sample covers itself: it is compared with the others
-        recalled = recalled.at[rows].set(sample_left_out)
-    return precision, (jnp.sum(recalled), n)
+        recalled = recalled.at[drawn].set(sample_left_out)
+    return known.setdefault(rows, (precision, (jnp.sum(recalled), n)))
 
 
 def result(precision, recall, ceilings, *, membership, rows, extra, **facts) -> PrecisionRecall:

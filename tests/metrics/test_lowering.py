@@ -65,8 +65,15 @@ def kernels(width):
             functools.partial(scores.aggregate_votes, tables=6, votes=0.5), integers(8, n),
         ),
         "balls in buckets": (
-            functools.partial(lsh_knn._count_votes, n=width, k=3, c=8, inclusive=True),
-            array(n, D), votes,
+            functools.partial(lsh_knn._find_radii, k=3, c=8), array(n, D), *votes,
+        ),
+        "hits of left-out rows": (
+            functools.partial(lsh_knn._count_left_out, k=3, c=8, inclusive=False),
+            array(n, D), *votes, array(2, n),
+        ),
+        "hits in buckets": (
+            functools.partial(lsh_knn._compare_sets, n=width, k=3, c=8, inclusive=True),
+            array(n, D), *votes, array(n),
         ),
         "kid": (moments._kid, tiles, tiles),
         "frechet": (

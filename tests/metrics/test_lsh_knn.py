@@ -17,6 +17,7 @@ from lsh_gan.metrics import (
     lsh_knn_score,
 )
 from lsh_gan.metrics.inputs import subset
+from lsh_gan.metrics.lsh_knn import random_order
 
 KEY = jax.random.key(0)
 N, M, D, TABLES = 120, 90, 4, 6  # few shapes, so that few programs are compiled
@@ -38,11 +39,10 @@ def ranks(buckets, order):
 def define(fitted, g):
     """Memberships by definition, those of G left out, and the share of rows beyond the cap."""
     r, h, c = fitted.features, fitted.hasher, fitted.bucket_rows
-    n = len(r)
     of_r, of_g = (np.asarray(hashing.buckets(h, hashing.encode(h, x))) for x in (r, g))
-    order = np.asarray(jax.random.permutation(jax.random.key(0), n + len(g)))
-    in_r = ranks(of_r, order[order < n]) < c
-    in_g = ranks(of_g, order[order >= n] - n) < c
+    in_r, in_g = (
+        ranks(of, np.asarray(random_order(len(x)))) < c for of, x in ((of_r, r), (of_g, g))
+    )
     options = {"k": fitted.k, "votes": fitted.votes, "inclusive": fitted.inclusive}
     on = definitions.lsh_knn(
         r, g, of_r, of_g, reference_candidates=in_r, generated_candidates=in_g, **options
@@ -87,8 +87,8 @@ def test_equals_the_definition(kind, family, k, inclusive, c):
     r, g = draw_pair(kind, N, M, D)
     spec = spec_of(family=family, num_bits=FEW[family])
     fitted = lsh_knn_fit(KEY, r, spec=spec, k=k, inclusive=inclusive, bucket_rows=c)
-    # With `<`, equal distances in several tables count for rows that are left out.
-    scores = check(fitted, g, ceilings=inclusive or kind == "normal")
+    # With `<` and ties, more rows beyond the cap count when they are left out.
+    scores = check(fitted, g, ceilings=inclusive or c == 32 or kind == "normal")
     if c == 5:
         assert scores.capped > 0.1
     assert 0 < scores.precision < 1  # a case that decides nothing would prove nothing
@@ -98,7 +98,7 @@ def test_equals_the_definition(kind, family, k, inclusive, c):
 def test_hard_sets(kind):
     r, g = draw_pair(kind, N, N if kind == "identical" else M, D)
     fitted = lsh_knn_fit(KEY, r, spec=spec_of(num_bits=1), k=2, bucket_rows=5, inclusive=False)
-    check(fitted, g, ceilings=False)
+    check(fitted, g, ceilings=kind != "duplicates")
 
 
 @pytest.mark.parametrize("votes", [0.01, 0.67, 1.0])
