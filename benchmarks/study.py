@@ -312,7 +312,9 @@ def plot_gain(frame):
             )  # fmt: skip
         axis.axhline(0, color="grey", linewidth=0.6)
         axis.set_yscale("symlog", linthresh=10)
-        axis.set(title=score, xlabel="bits", ylabel="change by clipping, %")
+        axis.margins(y=0.1)
+        axis.set_yticks([-100, -10, 0, 10, 100, 1000], ["−100", "−10", "0", "10", "100", "1,000"])
+        axis.set(title=f"{score}, KNN", xlabel="bits", ylabel="change by clipping, %")
         axis.invert_xaxis()
         axis.grid(axis="y", alpha=0.3)
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -347,7 +349,7 @@ def plot_widths(found):
         )  # fmt: skip
     axis.set_yticks(range(len(found)), found["generator"])
     axis.set_xticks([0, *range(2, 9)], ["none", *range(2, 9)])
-    axis.set_xlabel("smallest width that keeps 95 %, bits")
+    axis.set(xlabel="smallest width that keeps 95 %, bits", ylim=(-0.5, len(found) - 0.5))
     axis.invert_yaxis()
     axis.grid(alpha=0.3)
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))

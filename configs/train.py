@@ -62,12 +62,13 @@ RUNS = {
     },
     "dcgan_earth": {
         "generator": "dcgan",
-        "options": {"channels": (256, 64, 32), "image_channels": 3},
+        "options": {"channels": (256, 64, 64), "image_channels": 3},
         "discriminator": "convolutional",
-        "discriminator_options": {"gain": 8.0},
+        "discriminator_options": {"channels": (48, 96, 192), "gain": 8.0},
         "images": "earth:train",
         "flip": True,
-        "steps": 4_000,
+        "translate": 2,
+        "steps": 6_000,
     },
     "dcgan": {"generator": "dcgan", "discriminator": "convolutional", "steps": 7_000},
     "sngan_residual": {
@@ -118,6 +119,9 @@ def get_config(run: str = "dcgan") -> ml_collections.ConfigDict:
     config.log_every = 100
     config.checkpoint_every = 250
     config.standing_batches = 200  # batches that re-estimate the batch norm of the averaged weights
+    # Of the exported DCGAN, see `checkpoints_tools.train_gan.widen`; training knows neither.
+    config.latent_factor = 1.0
+    config.image_factor = 1.0
     # Work folders of finished runs to begin from; "" begins with random weights.
     config.first_generator = ""
     config.first_discriminator = ""
