@@ -1,11 +1,12 @@
 """The paper's claims, tried on every generator of `configs/study.py`, with paired intervals.
 
     python -m benchmarks.study [--data=fashion_mnist,mnist] [--num_images=5000] [--seeds=0,1,2]
-        [--runs=runs/study] [--network] [--out=benchmarks/results]
+        [--distances=kid,fid] [--runs=runs/study] [--network] [--out=benchmarks/results]
 
 Runs what is missing of each data set (a run that dies goes on where it was), and writes study.md,
 study.csv and a picture a claim. --network also runs Fashion-MNIST in the features of
-`efficientnet_lite2`, with the first seed alone. --report_only draws what the work folders hold.
+`efficientnet_lite2`, with the first seed alone. --distances="" leaves out what no claim needs and
+takes most of the time. --report_only draws what the work folders hold.
 
 An interval is two standard errors of the paired difference (`lsh_gan.results.answer`). Claim (c),
 how the time of a metric grows, is measured by `benchmarks.metrics`.
@@ -43,6 +44,7 @@ def arguments():
     parser.add_argument("--data", default=",".join(study.GENERATORS))
     parser.add_argument("--num_images", type=int, default=5_000, help="n and m, at the most")
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--distances", default="kid,fid", help="beside precision and recall")
     parser.add_argument("--runs", type=Path, default=Path("runs/study"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--network", action="store_true", help="claim (e)")
@@ -50,13 +52,14 @@ def arguments():
     return parser.parse_args()
 
 
-def configuration(title, num_images, seeds):
+def configuration(title, num_images, seeds, distances):
     """The configuration of a data set, or of `OTHER`."""
     name, _, network = title.partition(", ")
     config = study.get_config(name)
     config.num_samples = min(num_images, config.num_samples)
     config.reference.num_images = config.num_samples
     config.seeds = seeds[:1] if network else seeds
+    config.metrics = (*METRICS, *distances)
     config.features.name = network or config.features.name
     return config
 
@@ -421,9 +424,10 @@ def main():
     args = arguments()
     titles = names("data", args.data, study.GENERATORS) + ([OTHER] if args.network else [])
     seeds = tuple(map(int, args.seeds.split(",")))
+    distances = tuple(filter(None, args.distances.split(",")))
     folders, outliers = {}, []
     for title in titles:
-        config = configuration(title, args.num_images, seeds)
+        config = configuration(title, args.num_images, seeds, distances)
         workdir = args.runs / title.replace(", ", "_")
         if not args.report_only:
             sweep.run(config, workdir)
