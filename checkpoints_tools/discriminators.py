@@ -1,7 +1,6 @@
 """Spectrally normalised discriminators for 32×32 images (Miyato et al. 2018, arXiv:1802.05957)."""
 
 from collections.abc import Callable
-from functools import partial
 
 import flax.linen as nn
 import jax
@@ -9,8 +8,28 @@ import jax.numpy as jnp
 
 from lsh_gan.generators import layers
 
-_conv_3x3 = partial(layers.conv, padding=1)
-_conv_1x1 = partial(layers.conv, padding=0)
+
+def conv_4x4_stride_2(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves with kernel 4, stride 2, padding 1, as a 2×2 convolution over 2×2 blocks.
+
+    Maps `x [n, 2h, 2w, i]` to `[n, h, w, o]` by `kernel [4, 4, i, o]`.
+    """
+    n, height, width, channels = x.shape
+    h, w = height // 2 + 1, width // 2 + 1
+    blocks = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(n, h, 2, w, 2, channels)
+    blocks = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(n, h, w, 4 * channels)
+    taps = kernel.reshape(2, 2, 2, 2, channels, -1).transpose(0, 2, 1, 3, 4, 5)
+    return layers.conv(blocks, taps.reshape(2, 2, 4 * channels, -1), 0)
+
+
+def conv_3x3_average_pool(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves 3×3 with padding 1 and average-pools 2×2, as one strided convolution.
+
+    Maps `x [n, 2h, 2w, i]` to `[n, h, w, o]` by `kernel [3, 3, i, o]`.
+    """
+    corners = [((a, 1 - a), (b, 1 - b), (0, 0), (0, 0)) for a in (0, 1) for b in (0, 1)]
+    spread = jnp.stack([jnp.pad(kernel, corner) for corner in corners]).mean(axis=0)
+    return conv_4x4_stride_2(x, spread)
 
 
 def _convolution(
@@ -78,7 +97,7 @@ class DCGANDiscriminator(nn.Module):
     def __call__(self, x: jax.Array, update: bool, classes: jax.Array | None = None) -> jax.Array:
         """Scores images `x [n, 32, 32, c]`: float32 `[n]`; `update` runs a power step."""
         for i, features in enumerate(self.channels):
-            x = _convolution(features, 4, layers.conv_4x4_stride_2, x, update, f"down_{i}")
+            x = _convolution(features, 4, conv_4x4_stride_2, x, update, f"down_{i}")
             x = nn.leaky_relu(x, 0.2)
         return self.gain * _head(x, update, classes)
 
@@ -104,8 +123,8 @@ class SNGANDiscriminator(nn.Module):
     def _down(self, x, features, update, name, *, activate_first):
         y = nn.leaky_relu(x, 0.2) if activate_first else x
         hidden = max(x.shape[-1], features // 2)
-        y = _convolution(hidden, 3, _conv_3x3, y, update, f"{name}_conv_1")
+        y = _convolution(hidden, 3, layers.conv_3x3, y, update, f"{name}_conv_1")
         y = nn.leaky_relu(y, 0.2)
-        y = _convolution(features, 3, layers.conv_3x3_average_pool, y, update, f"{name}_conv_2")
+        y = _convolution(features, 3, conv_3x3_average_pool, y, update, f"{name}_conv_2")
         pooled = nn.avg_pool(x, (2, 2), strides=(2, 2))
-        return y + _convolution(features, 1, _conv_1x1, pooled, update, f"{name}_shortcut")
+        return y + _convolution(features, 1, layers.conv_1x1, pooled, update, f"{name}_shortcut")

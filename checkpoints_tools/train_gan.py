@@ -31,7 +31,7 @@ from rich.progress import track
 from checkpoints_tools.discriminators import DCGANDiscriminator, SNGANDiscriminator
 from configs import train as train_config
 from lsh_gan import datasets, generators
-from lsh_gan.errors import choose, whole
+from lsh_gan.errors import check_int, choose
 from lsh_gan.experiment import cli
 from lsh_gan.experiment.settings import LAST_SEED
 from lsh_gan.generators import checkpoints
@@ -67,7 +67,7 @@ class Trainer:
         self.discriminator = discriminator(**config.discriminator_options.to_dict())
         self.generator_optimizer = self._adam(config.generator_learning_rate)
         self.discriminator_optimizer = self._adam(config.discriminator_learning_rate)
-        self.key = jax.random.key(whole("seed", config.seed, 0, LAST_SEED))
+        self.key = jax.random.key(check_int("seed", config.seed, 0, LAST_SEED))
         self.step = jax.jit(self._step, donate_argnums=0)
 
     def _adam(self, rate: float) -> optax.GradientTransformation:

@@ -4,7 +4,7 @@ The smallest width whose images keep 95 % of precision and of recall by LSH, n =
 generator's own images as the reference: how far compression moves it, and nothing of how good it
 is. `--config.reference.images=FOLDER` compares with real images instead.
 
-Command: `lsh-gan compress dcgan`; from a checkout `python -m lsh_gan.experiment.commands ...`.
+Command: `lsh-gan compress dcgan`; from a checkout `python -m lsh_gan.experiment.cli ...`.
 1 minute on two cores. Leaves `dcgan_5bits.safetensors`.
 """
 

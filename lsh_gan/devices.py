@@ -117,7 +117,7 @@ def process_share(steps: int) -> range:
     return range(jax.process_index() * each, (jax.process_index() + 1) * each)
 
 
-def gather_rows(rows: jax.Array) -> jax.Array:
+def gather_rows(rows: Any) -> jax.Array:
     """Joins the rows of all processes, in their order, on each of them; all have equally many."""
     if jax.process_count() == 1:
         return rows

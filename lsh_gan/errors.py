@@ -43,7 +43,7 @@ def choose(kind: str, name: str, table: Mapping[str, T]) -> T:
     raise ValueError(f"{kind} {name!r} is unknown{hint} Valid: {', '.join(sorted(table))}.")
 
 
-def whole(field: str, value: Any, low: int, high: float = math.inf) -> int:
+def check_int(field: str, value: Any, low: int, high: float = math.inf) -> int:
     """Returns `value` as an int.
 
     Raises:

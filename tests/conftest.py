@@ -4,6 +4,14 @@ import os
 import sys
 from pathlib import Path
 
+# Most of the time goes into compiling small programs: without LLVM's optimizations it is a third.
+# XLA reads this once, before its first program, and so do the processes that tests start.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
+
 import jax
 import pytest
 

@@ -133,12 +133,6 @@ def nested(times):
     return b"](" + part + call("torch.storage._load_from_bytes", b"h\xc8") * times + b"e"
 
 
-def conjugated(times):
-    """Copies 64 bytes, expanded to 8,000, as many times."""
-    parts = {"kind": "ComplexFloatStorage", "shape": (1000, 1), "strides": (0, 1)}
-    return b"](" + tensor(count=8, metadata={"conj": True}, **parts) * times + b"e"
-
-
 def counted(times):
     """Makes the same list of 1,000 pairs a dictionary of one entry as many times."""
     pairs = b"](" + raw((1, 2)) + b"q\xc8" + b"h\xc8" * 999 + b"eq\xc90"
@@ -147,7 +141,7 @@ def counted(times):
 
 @pytest.mark.parametrize(
     ("operations", "times"),
-    [(encoded, 200), (filled, 100), (nested, 60), (conjugated, 200), (counted, 100)],
+    [(encoded, 200), (filled, 100), (nested, 60), (counted, 100)],
 )
 def test_what_a_file_builds_is_limited_in_all(tmp_path, monkeypatch, operations, times):
     monkeypatch.setattr(reader, "_SMALL", 20_000)

@@ -14,7 +14,7 @@ from checkpoints_tools.converters.origin import (
     to_grid,
     usual,
 )
-from lsh_gan.errors import whole
+from lsh_gan.errors import check_int
 
 _ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "o"}
 _STATISTICS = {"mean": "stored_mean", "var": "stored_var"}
@@ -137,7 +137,7 @@ def _plan_deep(state, settings) -> Plan:
     condition = state[f"{blocks[0]}.bn1.gain.weight"].shape[1]
     hierarchical = condition > size
     inputs = state["linear.weight"].shape[1]
-    depth = whole("G_depth", settings["G_depth"], 1)
+    depth = check_int("G_depth", settings["G_depth"], 1)
     if len(blocks) % depth:
         raise ValueError(f"{len(blocks)} blocks are no multiple of G_depth = {depth}")
     widths = [state[f"{block}.conv4.weight"].shape[0] for block in blocks]

@@ -23,7 +23,7 @@ from checkpoints_tools.converters.origin import (
     is_counter,
     take,
 )
-from lsh_gan.errors import whole
+from lsh_gan.errors import check_int
 
 _WEIGHTS = {
     "weight": ("weight",),
@@ -430,7 +430,7 @@ def _tutorial(
             ]  # fmt: skip
     if len(features) < 2 or layers != [*expected, {"kind": "tanh"}]:
         return None
-    latent_size = whole("latent_size", first["inputs"] - num_classes, 1)
+    latent_size = check_int("latent_size", first["inputs"] - num_classes, 1)
     options = {
         "latent_size": latent_size, "channels": features[:-1], "image_channels": features[-1]
     }  # fmt: skip

@@ -14,12 +14,7 @@ from lsh_gan.compression.corrections import correct_biases, reestimate_batch_nor
 from lsh_gan.compression.files import load_packed, save_packed
 from lsh_gan.compression.packing import PackedTree, pack, unpack
 from lsh_gan.compression.pipeline import GeneratorSpec, pack_generator
-from lsh_gan.compression.report import (
-    CompressionReport,
-    TensorReport,
-    compress,
-    format_report,
-)
+from lsh_gan.compression.report import CompressionReport, TensorReport, compress, format_report
 from lsh_gan.compression.spec import CompressionSpec, Rule
 
 __all__ = [

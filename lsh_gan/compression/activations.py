@@ -34,11 +34,8 @@ SAMPLE_SIZE = 2**17
 def apply(module: nn.Module, variables: Params, *args: Any, **kwargs: Any) -> Any:
     """Applies a module with the inputs of calibrated layers quantized; may be jitted.
 
-    Args:
-        module: The generator.
-        variables: Its variables, with or without the collection of `calibrate`.
-        *args: As for `module.apply`.
-        **kwargs: As for `module.apply`.
+    `variables` are with or without the collection of `calibrate`; other arguments are as for
+    `module.apply`.
     """
     with nn.intercept_methods(_quantize_input):
         return module.apply(variables, *args, **kwargs)
@@ -75,12 +72,8 @@ def record(
 ) -> dict[Path, list[jax.Array]]:
     """Runs a generator and keeps an array of each submodule, in the order of their first call.
 
-    Args:
-        module: The generator.
-        variables: Its variables.
-        batch: What it runs on.
-        choose: Called with (submodule, its input, its output); what it returns is kept, unless
-            None.
+    `choose` is called with (submodule, its input, its output); what it returns is kept, unless
+    None.
 
     Returns:
         Module path (("block_0", "conv_1")) -> what was kept, one array a call.
@@ -218,11 +211,7 @@ def calibrate(
 
 
 def check_ranges(variables: Params, *, source: str) -> None:
-    """Checks activation ranges that were read from a file.
-
-    Args:
-        variables: With or without the collection.
-        source: For the message.
+    """Checks activation ranges that were read from the file `source`.
 
     Raises:
         ValueError: A range of no layer with a kernel, or one that lacks a number or has NaN or Inf.

@@ -29,17 +29,11 @@ KL_BATCH = 64
 
 
 class Values(NamedTuple):
-    """A tensor ready for a threshold.
+    """A tensor ready for a threshold."""
 
-    Attributes:
-        x: float32 `[groups, group, channels]`, finite.
-        bits: int32 scalar, may be traced.
-        axes: Axes that share one threshold: (1,) or, per tensor, (0, 1, 2).
-    """
-
-    x: Float32[Array, "groups group channels"]
-    bits: Int32[Array, ""]
-    axes: tuple[int, ...]
+    x: Float32[Array, "groups group channels"]  #: finite
+    bits: Int32[Array, ""]  #: may be traced
+    axes: tuple[int, ...]  #: that share one threshold, (1,) or, per tensor, (0, 1, 2)
 
     def total(self, x: Array) -> Array:
         """Sums over what shares a threshold, keeping axes.

@@ -1,11 +1,9 @@
 """Packed parameter trees on disk, as safetensors; the layout is described in `packing`."""
 
-import contextlib
 import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from lsh_gan.compression.spec import MAX_BITS
 VERSION = 2  # 1 was a format of our own
 _FORMER_START = b"LSHGANPK"
 _ENTRY = "lsh_gan"  # the only one, as safetensors writes several in any order
-_DTYPES = {"F32": np.dtype(np.float32), "U8": np.dtype(np.uint8)}
+_DTYPES: dict[str, np.dtype] = {"F32": np.dtype(np.float32), "U8": np.dtype(np.uint8)}
 _COMPACT: dict[str, Any] = {"separators": (",", ":"), "allow_nan": False}
 
 
@@ -86,6 +84,8 @@ def _arrays(tensor: PackedTensor) -> list[np.ndarray]:
     layout = tensor.layout
     if layout.bits is None:
         return [tensor.codes.view("<f4").reshape(layout.shape)]
+    assert tensor.scale is not None
+    assert tensor.zero_point is not None
     arrays = [tensor.codes, tensor.scale.astype("<f4")]
     if width := layout.zero_point_bits():
         arrays.append(pack_codes(tensor.zero_point.astype(np.uint16).reshape(-1), width))
@@ -118,16 +118,12 @@ def save_packed(path: str | os.PathLike, packed: PackedTree) -> int:
     header = _header([t.layout for t in packed.tensors], packed.empty, packed.metadata)
     text = json.dumps(header | {"sha256": _digest(header, arrays)}, **_COMPACT)
     data = save(arrays, {_ENTRY: text})
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary)
-        raise
+        part.write_bytes(data)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return len(data)
 
 

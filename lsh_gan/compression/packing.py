@@ -27,34 +27,26 @@ import numpy as np
 from flax import traverse_util
 from flax.core import FrozenDict
 
-from lsh_gan.compression.quantization import Grid, num_levels
+from lsh_gan.compression.quantization import Grid, fan_in, num_levels
 from lsh_gan.compression.rules import Params, TensorPlan, join, path_of
 from lsh_gan.compression.spec import CompressionSpec
 from lsh_gan.compression.tree import QuantizedTensor, dequantize_tensor, quantize_tree
 
 
 class Layout(NamedTuple):
-    """What the header says of one tensor; enough to know its bytes.
+    """What the header says of one tensor; enough to know its bytes."""
 
-    Attributes:
-        path: Keys from the root.
-        shape: Shape of the tensor.
-        bits: Width of a code; None for float32 values.
-        channel_axis: Output axis, counted from 0.
-        scheme: "symmetric" or "affine".
-        grid_shape: Shape of scale and zero point, `[groups, 1, channels]` or `[1, 1, 1]`.
-    """
-
-    path: tuple[str, ...]
-    shape: tuple[int, ...]
-    bits: int | None
-    channel_axis: int = 0
-    scheme: str = "symmetric"
+    path: tuple[str, ...]  # keys from the root
+    shape: tuple[int, ...]  # shape of the tensor
+    bits: int | None  # width of a code; None for float32 values
+    channel_axis: int = 0  # output axis, counted from 0
+    scheme: str = "symmetric"  # "symmetric" or "affine"
+    # Shape of scale and zero point, `[groups, 1, channels]` or `[1, 1, 1]`.
     grid_shape: tuple[int, ...] = ()
 
     def zero_point_bits(self) -> int:
         """Width of a stored zero point; 0 where the grid implies it."""
-        return self.bits if self.scheme == "affine" and self.bits > 1 else 0
+        return self.bits if self.scheme == "affine" and self.bits and self.bits > 1 else 0
 
     def part_bytes(self) -> tuple[int, int, int]:
         """Bytes of values or codes, of scales, and of zero points."""
@@ -62,11 +54,8 @@ class Layout(NamedTuple):
         if self.bits is None:
             return 4 * size, 0, 0
         grid = math.prod(self.grid_shape)
-        return (
-            packed_bytes(size, self.bits),
-            4 * grid,
-            packed_bytes(grid, self.zero_point_bits()),
-        )
+        zero_points = packed_bytes(grid, self.zero_point_bits())
+        return packed_bytes(size, self.bits), 4 * grid, zero_points
 
     def num_bytes(self) -> int:
         """Bytes of the tensor in the payload."""
@@ -74,32 +63,21 @@ class Layout(NamedTuple):
 
 
 class PackedTensor(NamedTuple):
-    """One tensor as it lies in a file.
-
-    Attributes:
-        layout: Shape, width and grid.
-        codes: uint8, bit-packed codes, or the bytes of float32 values where bits is None.
-        scale: float32, shape `layout.grid_shape`; None where bits is None.
-        zero_point: float32, same shape; None where bits is None.
-    """
+    """One tensor as it lies in a file."""
 
     layout: Layout
-    codes: np.ndarray
-    scale: np.ndarray | None = None
-    zero_point: np.ndarray | None = None
+    codes: np.ndarray  # uint8: bit-packed codes, or the bytes of float32 values
+    scale: np.ndarray | None = None  # float32, of `layout.grid_shape`; None of float32 values
+    zero_point: np.ndarray | None = None  # likewise
 
 
 class PackedTree(NamedTuple):
-    """A compressed parameter tree.
+    """A compressed parameter tree."""
 
-    Attributes:
-        tensors: The tensors in tree order.
-        empty: Paths of empty sub-trees, which hold no tensor but belong to the tree.
-        metadata: JSON values of the caller, such as the generator's name and its configuration.
-    """
-
-    tensors: tuple[PackedTensor, ...]
+    tensors: tuple[PackedTensor, ...]  #: the tensors in tree order
+    #: Paths of empty sub-trees, which hold no tensor but belong to the tree.
     empty: tuple[tuple[str, ...], ...]
+    #: JSON values of the caller, such as the generator's name and its configuration.
     metadata: dict[str, Any]
 
 
@@ -145,18 +123,20 @@ def unpack_codes(packed: np.ndarray, count: int, bits: int) -> np.ndarray:
     return octets.astype(np.uint16).reshape(-1)[:count]
 
 
-def layout_of(path, shape, plan, quantized: QuantizedTensor | None) -> Layout:
+def layout_of(plan: TensorPlan, shape: tuple[int, ...]) -> Layout:
     """The layout of a planned tensor."""
-    if quantized is None:
-        return Layout(path, tuple(shape), None)
-    spec = plan.spec
-    grid_shape = tuple(quantized.grid.scale.shape)
-    return Layout(path, tuple(shape), spec.bits, plan.channel_axis, spec.scheme, grid_shape)
+    spec, axis = plan.spec, plan.channel_axis
+    if spec.bits is None:
+        return Layout(plan.path, shape, None)
+    grouped = spec.granularity == "per_group" and spec.group_size
+    groups = fan_in(shape, axis) // grouped if grouped else 1
+    channels = 1 if spec.granularity == "per_tensor" else shape[axis]
+    return Layout(plan.path, shape, spec.bits, axis, spec.scheme, (groups, 1, channels))
 
 
 def _pack_tensor(plan, leaf: jax.Array, quantized: QuantizedTensor | None) -> PackedTensor:
-    layout = layout_of(plan.path, leaf.shape, plan, quantized)
-    if quantized is None:
+    layout = layout_of(plan, leaf.shape)
+    if quantized is None or layout.bits is None:
         return PackedTensor(layout, np.asarray(leaf, "<f4").reshape(-1).view(np.uint8))
     return PackedTensor(
         layout,
@@ -248,18 +228,17 @@ def unpack(packed: PackedTree, *, like: Any = None) -> Any:
                 raise ValueError(
                     f"{join(path_of(keys))}: the packed tree has {found}; expected {leaf.shape}"
                 )
-        return treedef.unflatten([_unpack_tensor(known[path_of(keys)]) for keys, _ in leaves])
-    flat = {tensor.layout.path: _unpack_tensor(tensor) for tensor in packed.tensors}
-    flat.update(dict.fromkeys(packed.empty, traverse_util.empty_node))
+        unpacked = [_unpack_tensor(known[path_of(keys)]) for keys, _ in leaves]
+        return jax.tree_util.tree_unflatten(treedef, unpacked)
+    flat: dict[tuple[str, ...], Any] = dict.fromkeys(packed.empty, traverse_util.empty_node)
+    flat |= {tensor.layout.path: _unpack_tensor(tensor) for tensor in packed.tensors}
     return traverse_util.unflatten_dict(flat)
 
 
 def update(packed: PackedTree, variables: Params) -> PackedTree:
     """The packed tree of variables that were unpacked and then changed in some places.
 
-    Args:
-        packed: The tree they come from; tensors whose values are still the same keep their codes.
-        variables: Nested dicts of float32 arrays; changed and new ones are stored as float32.
+    Tensors whose values are still the same keep their codes; others are stored as float32.
     """
     known = {tensor.layout.path: tensor for tensor in packed.tensors}
     tensors = []

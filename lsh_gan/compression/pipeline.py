@@ -9,13 +9,7 @@ import jax
 
 from lsh_gan.compression.activations import COLLECTION, calibrate
 from lsh_gan.compression.corrections import correct_biases, reestimate_batch_norms
-from lsh_gan.compression.packing import (
-    PackedTree,
-    empty_subtrees,
-    pack_quantized,
-    unpack,
-    update,
-)
+from lsh_gan.compression.packing import PackedTree, empty_subtrees, pack_quantized, unpack, update
 from lsh_gan.compression.report import CompressionReport, report_quantized
 from lsh_gan.compression.rules import Params, TensorPlan, flatten, join, plan_tensors
 from lsh_gan.compression.spec import CompressionSpec
@@ -24,18 +18,13 @@ from lsh_gan.compression.tree import quantize_tree
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GeneratorSpec:
-    """One compression of a generator: weights, then activations, then corrections.
+    """One compression of a generator: weights, then activations, then corrections."""
 
-    Attributes:
-        weights: What happens to the parameters.
-        activations: What happens to the inputs of layers, "per_tensor"; None leaves them alone.
-        correct_biases: Whether biases are shifted, see `correct_biases`.
-        reestimate_batch_norms: Whether statistics are replaced, see `reestimate_batch_norms`.
-    """
-
-    weights: CompressionSpec
+    weights: CompressionSpec  #: what happens to the parameters
+    #: What happens to the inputs of layers, "per_tensor"; None leaves them alone.
     activations: CompressionSpec | None = None
-    correct_biases: bool = False
+    correct_biases: bool = False  #: whether biases are shifted, see `correct_biases`
+    #: Whether statistics are replaced, see `reestimate_batch_norms`.
     reestimate_batch_norms: bool = False
 
     @property
@@ -46,11 +35,6 @@ class GeneratorSpec:
 
 def check_corrections(module: Any, plans: list[TensorPlan], spec: GeneratorSpec) -> None:
     """Checks that what is done to a generator beside its weights can be done.
-
-    Args:
-        module: The generator.
-        plans: What happens to the tensors.
-        spec: What is done to the generator.
 
     Raises:
         ValueError: A rule quantizes a bias or statistic that a correction would replace by float32;

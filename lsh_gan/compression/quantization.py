@@ -44,14 +44,11 @@ Array = jax.Array
 
 
 class Grid(NamedTuple):
-    """A uniform grid.
+    """A uniform grid."""
 
-    Attributes:
-        scale: float32, distance between levels, >= 0; broadcasts against the grouped tensor.
-        zero_point: float32, same shape: the code (or half code) that stands for zero.
-    """
-
+    #: Float32, distance between levels, >= 0; broadcasts against the grouped tensor.
     scale: Float32[Array, "#groups 1 #channels"]
+    #: Float32, of the same shape, the code (or half code) that stands for zero.
     zero_point: Float32[Array, "#groups 1 #channels"]
 
 
@@ -89,12 +86,8 @@ def affine_grid(low: Array, high: Array, bits: Array) -> Grid:
 def clipped_grid(low: Array, high: Array, alpha: Array, bits: Array, *, scheme: str) -> Grid:
     """Makes the grid of values in [low, high] clipped to [-alpha, alpha].
 
-    Args:
-        low: float32, smallest value of each group.
-        high: float32, largest value of each group.
-        alpha: float32, clipping threshold of each group, >= 0.
-        bits: int32 scalar, may be traced.
-        scheme: "symmetric" or "affine".
+    All three are float32, a number of each group; alpha >= 0. `bits` is an int32 scalar, which may
+    be traced, and the scheme "symmetric" or "affine".
     """
     if scheme == "symmetric":
         return symmetric_grid(alpha, bits)
@@ -130,12 +123,10 @@ def dequantize(
 def to_groups(
     x: Float[Array, "..."], *, channel_axis: int, num_groups: int
 ) -> Float[Array, "groups group channels"]:
-    """Views a tensor as `[groups, group, channels]`.
+    """Views a tensor as `[groups, group, channels]`; one of rank 0 or 1 has one channel.
 
-    Args:
-        x: A tensor of any rank; rank 0 and 1 have one channel.
-        channel_axis: The output axis, moved last; the others are flattened in order.
-        num_groups: Groups that the flattened fan-in is cut into; must divide it.
+    The output axis moves last; the others are flattened in order and cut into `num_groups`, which
+    must divide their size.
     """
     if x.ndim < 2:
         return x.reshape(num_groups, -1, 1)

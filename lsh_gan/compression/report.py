@@ -15,53 +15,35 @@ from lsh_gan.compression.tree import QuantizedTensor, dequantize_tensor, quantiz
 
 
 class TensorReport(NamedTuple):
-    """One quantized or kept tensor.
+    """One quantized or kept tensor."""
 
-    Attributes:
-        path: Keys joined by "/".
-        shape: Shape of the tensor.
-        rule: Pattern of the rule that decided, or "default".
-        bits: Width of a code; None where the tensor stays float32, and then all below but `bytes`
-            is None.
-        clipping, granularity, scheme: As in `CompressionSpec`.
-        channel_axis: Output axis, counted from 0.
-        alpha: float32 `[groups, channels]` (`[1, 1]` per tensor), clipping thresholds.
-            This and the two below are None of parameters that are traced.
-        share_clipped: Share of values beyond their threshold, 0 to 1.
-        sqnr_db: Signal to quantization noise ratio in dB; inf where nothing was lost.
-        pruned: Share of exact zeros, where they made "symmetric" give way to "affine"; else 0.
-        bytes: Payload of the tensor in the packed file.
-    """
-
-    path: str
-    shape: tuple[int, ...]
-    rule: str
+    path: str  #: keys joined by "/"
+    shape: tuple[int, ...]  #: shape of the tensor
+    rule: str  #: pattern of the rule that decided, or "default"
+    #: Width of a code; None where the tensor stays float32, and then all below but `bytes` is None.
     bits: int | None
-    bytes: int
-    clipping: str | None = None
-    granularity: str | None = None
-    scheme: str | None = None
-    channel_axis: int | None = None
+    bytes: int  #: payload of the tensor in the packed file
+    clipping: str | None = None  #: as in `CompressionSpec`
+    granularity: str | None = None  #: likewise
+    scheme: str | None = None  #: likewise
+    channel_axis: int | None = None  #: output axis, counted from 0
+    #: Float32 `[groups, channels]` (`[1, 1]` per tensor), clipping thresholds. This and the two
+    #: below are None of parameters that are traced.
     alpha: Float32[np.ndarray, "#groups #channels"] | None = None
-    share_clipped: float | None = None
+    share_clipped: float | None = None  #: share of values beyond their threshold, 0 to 1
+    #: Signal to quantization noise ratio in dB; inf where nothing was lost.
     sqnr_db: float | None = None
+    #: Share of exact zeros, where they made "symmetric" give way to "affine"; else 0.
     pruned: float | None = None
 
 
 class CompressionReport(NamedTuple):
-    """A compressed tree.
+    """A compressed tree."""
 
-    Attributes:
-        tensors: One report a tensor, in tree order.
-        bytes: Size of the packed file in bytes, header included, without caller's metadata.
-        float32_bytes: Four bytes a parameter.
-        num_parameters: Values in the tree.
-    """
-
-    tensors: tuple[TensorReport, ...]
-    bytes: int
-    float32_bytes: int
-    num_parameters: int
+    tensors: tuple[TensorReport, ...]  #: one report a tensor, in tree order
+    bytes: int  #: size of the packed file in bytes, header included, without caller's metadata
+    float32_bytes: int  #: four bytes a parameter
+    num_parameters: int  #: values in the tree
 
     @property
     def ratio(self) -> float:
@@ -83,8 +65,8 @@ def _sqnr_db(quantized: QuantizedTensor) -> float:
 def _tensor_report(
     plan: TensorPlan, shape: tuple[int, ...], quantized: QuantizedTensor | None
 ) -> TensorReport:
-    num_bytes = layout_of(plan.path, shape, plan, quantized).num_bytes()
-    kept = TensorReport(join(plan.path), tuple(shape), plan.rule, plan.spec.bits, num_bytes)
+    num_bytes = layout_of(plan, shape).num_bytes()
+    kept = TensorReport(join(plan.path), shape, plan.rule, plan.spec.bits, num_bytes)
     if quantized is None:
         return kept
     spec = plan.spec
@@ -148,7 +130,7 @@ def report_quantized(
 ) -> CompressionReport:
     """The report of what `quantize_tree` returns."""
     reports = [_tensor_report(plan, leaf.shape, codes) for plan, leaf, codes in quantized]
-    layouts = [layout_of(plan.path, leaf.shape, plan, codes) for plan, leaf, codes in quantized]
+    layouts = [layout_of(plan, leaf.shape) for plan, leaf, _ in quantized]
     size = sum(leaf.size for _, leaf, _ in quantized)
     return CompressionReport(tuple(reports), file_bytes(layouts, empty, {}), 4 * size, size)
 

@@ -22,20 +22,14 @@ PRUNED = 0.1  # share of exact zeros from which on a grid with a level at 0 lose
 
 
 class TensorPlan(NamedTuple):
-    """The treatment of one tensor.
+    """The treatment of one tensor."""
 
-    Attributes:
-        path: Keys from the root.
-        spec: Resolved specification without rules; `spec.bits` None leaves the tensor in float32.
-        channel_axis: Output axis, counted from 0.
-        rule: Pattern that matched, or "default".
-        pruned: Share of exact zeros, where they made "symmetric" give way to "affine"; else 0.
-    """
-
-    path: tuple[str, ...]
+    path: tuple[str, ...]  # keys from the root
+    # Resolved specification without rules; `spec.bits` None leaves the tensor in float32.
     spec: CompressionSpec
-    channel_axis: int
-    rule: str
+    channel_axis: int  # output axis, counted from 0
+    rule: str  # pattern that matched, or "default"
+    # Share of exact zeros, where they made "symmetric" give way to "affine"; else 0.
     pruned: float = 0.0
 
 
@@ -105,10 +99,8 @@ def resolve(
 ) -> list[tuple[CompressionSpec, str]]:
     """The specification without rules of each name, and the pattern that decided.
 
-    Args:
-        names: Paths of tensors or modules.
-        spec: The compression; the first rule whose pattern matches a whole name decides.
-        defaults: Whether `spec` applies to a name that no rule matches.
+    The first rule whose pattern matches a whole name decides; where none does, `spec` applies if
+    the name's default says so.
 
     Raises:
         ValueError: A rule that matches nothing, or is never reached.
@@ -138,13 +130,7 @@ def _few(names: list[str]) -> str:
 
 
 def log_rules(name: str, plans: list[TensorPlan], patterns: list[str]) -> None:
-    """Logs what each of some rules applies to, and which tensors are pruned.
-
-    Args:
-        name: What the tensors belong to.
-        plans: As `plan_tensors` returned them.
-        patterns: Of the rules.
-    """
+    """Logs what each pattern applies to of the tensors of `name`, and which are pruned."""
     for pattern in dict.fromkeys(patterns):
         matched = [join(plan.path) for plan in plans if plan.rule == pattern]
         logging.info("%s: rule %r applies to %s", name, pattern, _few(matched))

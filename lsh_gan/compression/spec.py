@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from lsh_gan.compression.clipping import METHODS
-from lsh_gan.errors import choose, whole
+from lsh_gan.errors import check_int, choose
 
 MAX_BITS = 16
 GRANULARITIES = dict.fromkeys(("per_tensor", "per_channel", "per_group"))
@@ -92,9 +92,9 @@ class CompressionSpec:
             if not isinstance(rule, Rule):
                 raise TypeError(f"rules must hold Rule objects, got {rule!r}.")
         if self.bits is not None:
-            object.__setattr__(self, "bits", whole("bits", self.bits, 1, MAX_BITS))
+            object.__setattr__(self, "bits", check_int("bits", self.bits, 1, MAX_BITS))
         if self.group_size is not None:
-            whole("group_size", self.group_size, 1, math.inf)
+            check_int("group_size", self.group_size, 1, math.inf)
         choose("clipping method", self.clipping, METHODS)
         choose("granularity", self.granularity, GRANULARITIES)
         choose("scheme", self.scheme, SCHEMES)

@@ -32,24 +32,17 @@ class QuantizedTensor(NamedTuple):
 
     All but the codes are float32 and broadcast against them. Sums are over columns (axis 1), for
     the report to add up in float64, and in units of max `|w|` squared.
-
-    Attributes:
-        codes: uint16 `[groups, group, channels]`.
-        grid: Scale and zero point.
-        alpha: Clipping threshold.
-        max_abs: Max `|w|` of what shares a threshold.
-        num_clipped: Number of values with `|w|` > alpha.
-        signal: Sum of squared values.
-        noise: Sum of squared errors.
     """
 
     codes: UInt16[jax.Array, "groups group channels"]
-    grid: Grid
+    grid: Grid  # scale and zero point
+    # Clipping threshold.
     alpha: Float32[jax.Array, "#groups 1 #channels"]
+    # Max `|w|` of what shares a threshold.
     max_abs: Float32[jax.Array, "#groups 1 #channels"]
-    num_clipped: Float32[jax.Array, "groups 1 channels"]
-    signal: Float32[jax.Array, "groups 1 channels"]
-    noise: Float32[jax.Array, "groups 1 channels"]
+    num_clipped: Float32[jax.Array, "groups 1 channels"]  # number of values with `|w|` > alpha
+    signal: Float32[jax.Array, "groups 1 channels"]  # sum of squared values
+    noise: Float32[jax.Array, "groups 1 channels"]  # sum of squared errors
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "channel_axis", "num_groups"))

@@ -42,7 +42,8 @@ def _hidden(name: str) -> bool:
 
 def image_names(names: Iterable[str]) -> tuple[list[str], Counter]:
     """The names of image files, in order of path, and how many others there are of which kind."""
-    found, left_out = [], Counter()
+    found: list[str] = []
+    left_out: Counter[str] = Counter()
     for name in names:
         if any(map(_hidden, name.split("/"))):
             left_out["hidden"] += 1
@@ -58,7 +59,9 @@ def list_folder(path: str) -> tuple[list[str], Open, Counter]:
 
     Links are followed; a folder that is reached twice, or that holds the link, is read once.
     """
-    seen, passed, found, waiting = set(), Counter(), [], [path]
+    seen: set[str] = set()
+    passed: Counter[str] = Counter()
+    found, waiting = [], [path]
     for top in waiting:  # grows: folders behind links come after those that are in the tree
         for folder, folders, files in os.walk(top, onerror=_refuse):
             identity = os.path.realpath(folder)
@@ -129,15 +132,7 @@ def _cut_to_eight(image: Image.Image) -> bool:
 def image_files(
     path: str, names: list[str], open_: Open, left_out: Counter, decoding: Decoding
 ) -> Source:
-    """Images of files.
-
-    Args:
-        path: Of the folder or zip.
-        names: Of the files, in order.
-        open_: Opens a name for reading.
-        left_out: Numbers of others, by kind.
-        decoding: How they are decoded.
-    """
+    """Images of files in order, `left_out` being how many others there are of each kind."""
     if not names:
         raise ValueError(
             f"{path}: no images{few(left_out)}; expected files such as .png or .jpg, or the path "
@@ -171,9 +166,9 @@ def image_files(
     found = []
     with ThreadPoolExecutor() as pool:
         parts = (names[i : i + 1024] for i in range(0, len(names), 1024))
-        looks = (pool.map(look_at, part) for part in parts)
-        looks = progress(itertools.chain.from_iterable(looks), len(names), "reading headers")
-        for name, look in zip(names, looks, strict=True):
+        looks = itertools.chain.from_iterable(pool.map(look_at, part) for part in parts)
+        bar = progress(looks, len(names), "reading headers")
+        for name, look in zip(names, bar, strict=True):
             if look is not None:
                 found.append(name)
                 first.setdefault(look, name)
@@ -182,16 +177,16 @@ def image_files(
         left_out, names = left_out + Counter({"that cannot be read": damaged}), found
     if not names:
         raise ValueError(f"{path}: none of its {damaged} images can be read")
-    (look, name), *others = first.items()
+    (usual, usual_name), *others = first.items()
     for other, other_name in others if decoding.side == 0 else ():
-        if other.size != look.size:
-            (h, w), (height, width) = other.size, look.size
+        if other.size != usual.size:
+            (h, w), (height, width) = other.size, usual.size
             raise ValueError(
-                f"{path}/{other_name}: {w}×{h} pixels, but {name} has {width}×{height}; set "
+                f"{path}/{other_name}: {w}×{h} pixels, but {usual_name} has {width}×{height}; set "
                 "reference.side to crop and resize all to one size"
             )
     channels = max(look.channels for look in count)
-    size = (decoding.side, decoding.side) if decoding.side else look.size
+    size = (decoding.side, decoding.side) if decoding.side else usual.size
 
     def decode_row(row: int) -> tuple[np.ndarray, int]:
         pixels, peak = use(names[row], decode)
@@ -204,7 +199,7 @@ def image_files(
         with ThreadPoolExecutor() as pool:
             batches = (pool.map(decode_row, part) for part in cut(rows))
             batch = next(batches)
-            for following in itertools.chain(batches, [None]):  # is decoded meanwhile
+            for following in itertools.chain(batches, [iter(())]):  # is decoded meanwhile
                 pixels, peaks = zip(*batch, strict=True)
                 brightest = max(brightest, *peaks)
                 yield np.stack(pixels)
@@ -223,7 +218,7 @@ def image_files(
         said += f"; {transparent} with transparency, laid on grey level {decoding.background}"
     frames = sum(count[look] for look in count if look.frames)
     said += f"; {frames} of several frames, of which the first is taken" if frames else ""
-    return Source(path, "images", (len(names), *size, channels), said, look.size, read)
+    return Source(path, "images", (len(names), *size, channels), said, usual.size, read)
 
 
 def few(left_out: Counter) -> str:

@@ -31,18 +31,13 @@ class NamedDataset:
 
     Its file holds uint8 `images [n, h, w]` or `[n, h, w, 3]` and, if there are classes, integer
     `labels [n]`, of the test set; the fetched file holds `train_images` and `train_labels` too.
-
-    Attributes:
-        name: What a path says for it.
-        licence: Of the images, and of the package that they come in.
-        package: Where the images come from; None where they can only be shipped.
-        classes: Names of the classes.
     """
 
-    name: str
-    licence: str
+    name: str  # what a path says for it
+    licence: str  # of the images, and of the package that they come in
+    # Where the images come from; None where they can only be shipped.
     package: Package | None = None
-    classes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()  # names of the classes
 
     def cached_file(self) -> Path:
         """Where `checkpoints_tools.fetch` writes it."""
@@ -125,10 +120,7 @@ def named_file(path: str) -> Path:
 
 
 def load_named(path: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Reads the images and labels that a name stands for.
-
-    Args:
-        path: `name`, the test images, or `name:train`.
+    """Reads the images and labels of `name`, the test set, or of `name:train`, the others.
 
     Returns:
         uint8 `[n, h, w, c]`, and integer `[n]` or None without classes.

@@ -24,6 +24,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -98,7 +99,7 @@ def open_source(
     return source
 
 
-def load_images(path: str | Path, **decoding: int) -> np.ndarray:
+def load_images(path: str | Path, **decoding: Any) -> np.ndarray:
     """All images of a path, uint8 `[n, h, w, c]`; fields of `Decoding`; as `open_source`."""
     return open_source(path, decoding=Decoding(**decoding)).load()
 
@@ -228,13 +229,13 @@ def _layout(shape: tuple[int, ...]) -> tuple[tuple[int, int, int, int], bool] | 
     if 0 in shape or len(shape) not in (3, 4):
         return None
     if len(shape) == 3:  # many rows of 3 pixels are one image with channels
-        one_image = shape[2] in CHANNELS[1:] and shape[1] > 2 * shape[2]
-        return None if one_image else ((*shape, 1), False)
+        n, h, w = shape
+        return None if w in CHANNELS[1:] and h > 2 * w else ((n, h, w, 1), False)
     n, a, b, c = shape
     first = a in CHANNELS and (c not in CHANNELS or (b == c and a != b))
     if not first and c not in CHANNELS:
         return None
-    return ((n, b, c, a), True) if first else (shape, False)
+    return ((n, b, c, a), True) if first else ((n, a, b, c), False)
 
 
 def _images(
@@ -246,14 +247,15 @@ def _images(
     said: str,
 ) -> Source:
     """Images of an array."""
-    if _layout(shape) is None:
+    layout = _layout(shape)
+    if layout is None:
         raise ValueError(
             f"{path}: images have shape {shape}; expected [n, h, w], [n, h, w, c] or [n, c, h, w] "
             f"with c in {CHANNELS}, or floating features [n, d]"
         )
     if dtype not in (np.uint8, np.bool_):
         raise ValueError(f"{path}: images are {dtype}{_range_hint(values())}")
-    (n, h, w, c), first = _layout(shape)
+    (n, h, w, c), first = layout
     colours, side = (1 if c == 1 else 3), decoding.side
 
     def read(rows: np.ndarray) -> Iterator[np.ndarray]:
@@ -302,13 +304,7 @@ def _rows(path: str, values: Callable[[], np.ndarray], rows: np.ndarray) -> Iter
 
 
 def read_idx_images(path: str | Path) -> np.ndarray:
-    """Reads a file of the MNIST family (`*-images-idx3-ubyte`, gzipped or not).
-
-    Args:
-        path: The file.
-
-    Returns:
-        uint8 `[n, h, w, 1]`.
+    """Reads an MNIST-like file (`*-images-idx3-ubyte`, gzipped or not), uint8 `[n, h, w, 1]`.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -336,14 +332,7 @@ def read_idx_images(path: str | Path) -> np.ndarray:
 
 
 def pad_to(images: np.ndarray, side: int) -> np.ndarray:
-    """Surrounds images with black pixels, evenly, up to `side`.
-
-    Args:
-        images: uint8 `[n, h, w, c]`, `h` and `w` at most `side`.
-        side: Height and width of the result, pixels.
-
-    Returns:
-        uint8 `[n, side, side, c]`.
+    """Surrounds images, uint8 `[n, h, w, c]`, with black pixels, evenly, up to `side`.
 
     Raises:
         ValueError: An image is larger than `side`.

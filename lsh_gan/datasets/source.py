@@ -13,22 +13,15 @@ BATCH = 32
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """What was found at a path.
+    """What was found at a path."""
 
-    Attributes:
-        path: The path.
-        kind: "images" or "features".
-        shape: `(n, h, w, c)` of images once they are decoded, or `(n, d)`.
-        taken: What was taken and what was left out, in words.
-        first_size: Height and width of the first image as it is stored; None for features.
-        read: Function of the numbers of rows that yields them in batches, uint8 or float32.
-    """
-
-    path: str
-    kind: str
-    shape: tuple[int, ...]
-    taken: str
+    path: str  #: as given
+    kind: str  #: "images" or "features"
+    shape: tuple[int, ...]  #: `(n, h, w, c)` of images once they are decoded, or `(n, d)`
+    taken: str  #: what was taken and what was left out, in words
+    #: Height and width of the first image as it is stored; None for features.
     first_size: tuple[int, int] | None
+    #: Function of the numbers of rows that yields them in batches, uint8 or float32.
     read: Callable[[np.ndarray], Iterator[np.ndarray]] = dataclasses.field(repr=False)
 
     def __len__(self) -> int:
@@ -42,7 +35,10 @@ class Source:
     @property
     def image_shape(self) -> tuple[int, int, int] | None:
         """Height, width and channels; None for features."""
-        return self.shape[1:] if self.kind == "images" else None
+        if self.kind != "images":
+            return None
+        _, height, width, channels = self.shape
+        return height, width, channels
 
     def load(self) -> np.ndarray:
         """All rows: uint8 `[n, h, w, c]` or float32 `[n, d]`; raises as `open_source`."""

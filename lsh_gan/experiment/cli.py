@@ -1,39 +1,145 @@
-"""The command line: mistakes in it are one line, and lists may hold paths."""
+"""lsh-gan COMMAND: what compressing a GAN generator costs, quality or diversity.
 
-import importlib.util
+  run                          a sweep: --config=FILE --workdir=FOLDER, as main.py
+  compress FILE --keep=95%     the smallest width that keeps precision and recall
+  evaluate REAL GENERATED      scores of two sets of images or features
+  report WORKDIR [OUTPUT]      tables and pictures of a work folder
+  convert, inspect, verify     other people's checkpoints
+  list                         names of what is shipped, of methods and of metrics
+
+lsh-gan COMMAND --help says more.
+"""
+
+import importlib
 import re
+import runpy
 import sys
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Callable, Iterable
+from functools import partial
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
-import ml_collections
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.tuple_parser import TupleParser
 
-import lsh_gan
-from lsh_gan.errors import nearest
+from lsh_gan.errors import choose, nearest
+from lsh_gan.experiment import default_config, shipped_folder
+
+_HELP = ("-h", "--help", "-help", "help")
 
 
-def shipped_folder() -> Path:
-    """The folder that holds main.py and configs/."""
-    package = Path(lsh_gan.__file__).parent
-    return package / "shipped" if (package / "shipped").is_dir() else package.parent
+def main() -> None:
+    """Runs the subcommand that `sys.argv` names; bad input ends it with one line."""
+    program, command, *rest = sys.argv if len(sys.argv) > 1 else [*sys.argv, "--help"]
+    if command in _HELP:
+        print(__doc__.strip())  # noqa: T201
+        return
+    sys.argv = [f"{Path(program).name} {command}", *rest]
+    sys.path.insert(0, str(shipped_folder()))  # an installation has no `configs` at its top
+    try:
+        choose("command", command, COMMANDS)()
+    except (ValueError, TypeError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped")
 
 
-def make_importable() -> None:
-    """Lets this process import `configs`, which an installation does not have at its top."""
-    sys.path.insert(0, str(shipped_folder()))
+def _parse(names: str, command: Callable, file: str) -> tuple[list[str], Any]:
+    """The arguments of a command, as many as `names` has, and its configuration, as `file` begins.
+
+    Its docstring is what --help says before the fields.
+    """
+    config = config_flags.DEFINE_config_file("config", None, f"Other defaults than {file}.")
+    register_lists()
+    _, *values = parse_or_exit(
+        sys.argv,
+        usage=f"{sys.argv[0]} {names}: {cleandoc(command.__doc__ or '')}",
+        config=default_config(),
+        default=shipped_folder() / file,
+    )
+    if len(values) != len(names.split()):
+        raise ValueError(f"arguments are {' '.join(values) or 'missing'}; expected {names}")
+    return values, config.value
 
 
-def default_config() -> ml_collections.ConfigDict:
-    """What `configs/default.py` returns, wherever it is."""
-    file = shipped_folder() / "configs" / "default.py"
-    spec = importlib.util.spec_from_file_location("lsh_gan_default_config", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
+def _compress() -> None:
+    """The smallest width that keeps precision and recall by LSH, and the file.
+
+    FILE is a checkpoint folder, a packed file or the name of a shipped generator. Its compressed
+    images are compared with uncompressed ones, or with --config.reference.images=FOLDER.
+    """
+    keep = flags.DEFINE_string("keep", "95%", "The share that is kept, 95% or 0.95.")
+    output = flags.DEFINE_string("output", None, "The file; NAME_BITSbits.safetensors if none.")
+    workdir = flags.DEFINE_string("workdir", None, "Keeps the measurements, to go on with them.")
+    (file,), config = _parse("FILE", _compress, "configs/compress.py")
+    from lsh_gan.experiment import search
+
+    config.generators, config.search.share = (file,), _share(keep.value)
+    reference = config.reference
+    others = reference.images or reference.features or reference.sketch
+    reference.samples_of = "" if others else file
+    with tempfile.TemporaryDirectory() as folder:
+        print(search.compress(config, Path(workdir.value or folder), output.value))  # noqa: T201
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise ValueError(f"--keep={text}; expected a share between 0 and 1, such as 95%")
+    return share
+
+
+def _evaluate() -> None:
+    """Scores of generated images or features against real ones.
+
+    Both are a folder or zip of images, an .npz, .npy or idx file, or the name of a shipped data
+    set. As many real ones are drawn as are generated, or --config.reference.num_images.
+    """
+    given = any(argument.startswith("--config.reference.num_images") for argument in sys.argv)
+    (real, generated), config = _parse("REAL GENERATED", _evaluate, "configs/default.py")
+    from lsh_gan.experiment.evaluate import compare
+
+    print(compare(real, generated, config, config.reference.num_images if given else 0))  # noqa: T201
+
+
+def _run() -> None:
+    runpy.run_path(str(shipped_folder() / "main.py"), run_name="__main__")
+
+
+def _report() -> None:
+    from lsh_gan.results import report
+
+    sys.exit(report.main(sys.argv[1:]))
+
+
+def _list() -> None:
+    from lsh_gan import compression, datasets, features
+    from lsh_gan.experiment.evaluators import EVALUATORS
+    from lsh_gan.generators import checkpoints
+
+    configs = (shipped_folder() / "configs").glob("[!_]*.py")
+    for kind, names in {
+        "generators": checkpoints.shipped_names(),
+        "data sets": datasets.NAMED,
+        "feature networks": [*features.FEATURES, features.GIVEN],
+        "clipping methods": compression.METHODS,
+        "metrics": EVALUATORS,
+        "configurations": sorted(f"configs/{file.name}" for file in configs),
+    }.items():
+        print(f"{kind}: {', '.join(names)}")  # noqa: T201
+
+
+def _module(name: str) -> None:
+    importlib.import_module(name).main()
+
+
+# The flags of a configuration.
 
 
 def field_help(source: str) -> str:
@@ -105,11 +211,8 @@ def parse(
 ) -> list[str]:
     """Parses the flags; returns what is no flag, the program first.
 
-    Args:
-        arguments: The command line, the program first.
-        config: A configuration with every field.
-        source: The file that makes it, for messages.
-        default: The configuration file that is read where the command line names none.
+    `config` has every field and is what the file `source` makes; `default` is the configuration
+    file that is read where the command line names none.
 
     Raises:
         ValueError: A configuration file that is not there or fails, an unknown or missing field
@@ -220,3 +323,18 @@ def _fields(config: Any, prefix: str = "") -> dict[str, Any]:
         inside = _fields(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else {}
         fields |= {**inside, prefix + name: value}
     return fields
+
+
+COMMANDS: dict[str, Callable[[], None]] = {
+    "run": _run,
+    "compress": _compress,
+    "evaluate": _evaluate,
+    "report": _report,
+    "convert": partial(_module, "checkpoints_tools.convert"),
+    "inspect": partial(_module, "checkpoints_tools.inspect"),
+    "verify": partial(_module, "checkpoints_tools.verify"),
+    "list": _list,
+}
+
+if __name__ == "__main__":
+    main()

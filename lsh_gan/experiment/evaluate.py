@@ -4,16 +4,17 @@ import dataclasses
 import html
 import itertools
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
+import pandas as pd
 
 from lsh_gan import datasets, features
 from lsh_gan.datasets import Source
-from lsh_gan.experiment import cli, settings
+from lsh_gan.experiment import default_config, settings
 from lsh_gan.experiment.reference import (
     check_count,
     decoding_of,
@@ -24,49 +25,39 @@ from lsh_gan.experiment.reference import (
 from lsh_gan.features.network import check_images
 from lsh_gan.results.labels import DISTANCES, TITLES
 
-_COLUMNS = ("", "precision", "of at most", "recall", "of at most")
-
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Evaluation:
-    """Scores of generated samples against real ones; prints as a table.
+    """Scores of generated samples against real ones; prints as a table."""
 
-    Attributes:
-        scores: By name of the metric; `PrecisionRecall`, or a distance.
-        n: Number of real samples.
-        m: Number of generated samples.
-        d: Number of features.
-        k: Neighbours that define a radius.
-        features: Name of the feature network, or "given".
-        real: What was taken of the real ones.
-        generated: What was taken of the generated ones.
-    """
-
-    scores: dict[str, NamedTuple]
-    n: int
-    m: int
-    d: int
-    k: int
-    features: str
-    real: str
-    generated: str
+    scores: dict[str, NamedTuple]  #: by name of the metric; `PrecisionRecall`, or a distance
+    n: int  #: number of real samples
+    m: int  #: number of generated samples
+    d: int  #: number of features
+    k: int  #: neighbours that define a radius
+    features: str  #: name of the feature network, or "given"
+    real: str  #: what was taken of the real ones
+    generated: str  #: what was taken of the generated ones
 
     def __getitem__(self, metric: str) -> NamedTuple:
         return self.scores[metric]
 
-    def _cells(self) -> Iterator[tuple[str, ...]]:
+    def _table(self) -> pd.DataFrame:
+        lines = {}
+        score: Any
         for name, score in self.scores.items():
             if name in DISTANCES:
-                yield TITLES[name], f"{score.distance:.4g}", "", "", ""
+                lines[TITLES[name]] = [f"{score.distance:.4g}", "", "", ""]
                 continue
-            cells = [TITLES[name]]
+            cells = lines[TITLES[name]] = []
             for side in ("precision", "recall"):
                 value, stderr, ceiling = (
                     getattr(score, side + part) for part in ("", "_stderr", "_ceiling")
                 )
                 cells.append(f"{value:.3f} ± {stderr:.3f}")
                 cells.append("–" if ceiling is None else f"{ceiling:.3f}")
-            yield tuple(cells)
+        columns = ["precision", "of at most", "recall", "of at most"]
+        return pd.DataFrame.from_dict(lines, orient="index", columns=columns)
 
     def _caption(self) -> str:
         return (
@@ -75,22 +66,11 @@ class Evaluation:
         )
 
     def __repr__(self) -> str:
-        rows = [_COLUMNS, *self._cells()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
-            for row in rows
-        ]
-        return "\n".join([*lines, self._caption()])
+        return f"{self._table().to_string(col_space=12)}\n{self._caption()}"
 
     def _repr_html_(self) -> str:
-        def row(cells: Iterable[str], tag: str) -> str:
-            inside = "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
-            return f"<tr>{inside}</tr>"
-
-        body = "".join(row(cells, "td") for cells in self._cells())
-        caption = f"<caption>{html.escape(self._caption())}</caption>"
-        return f"<table>{caption}{row(_COLUMNS, 'th')}{body}</table>"
+        caption = f"<caption>{html.escape(self._caption())}</caption>\n  <thead>"
+        return self._table().to_html(border=0).replace("<thead>", caption, 1)
 
 
 def evaluate(
@@ -116,7 +96,7 @@ def evaluate(
 
     Args:
         real: The reference.
-        generated: What is judged; all of it.
+        generated: What is scored; all of it.
         metrics: Of knn, lsh_knn, lsh, kid, fid.
         features: Name of the feature network, a key of `lsh_gan.features.FEATURES`.
         features_side: Its input side in pixels.
@@ -141,12 +121,17 @@ def evaluate(
         >>> result["knn"].n, result["knn"].m
         (20, 20)
     """
-    config = ml_collections.ConfigDict(config) if config else cli.default_config()
+    config = ml_collections.ConfigDict(config) if config else default_config()
     config.metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     config.k = k
     config.features.name, config.features.weights = features, weights
     config.features.side = features_side
     config.reference.side, config.reference.seed = resize, seed
+    return compare(real, generated, config, num_images)
+
+
+def compare(real: Any, generated: Any, config: Any, num_images: int) -> Evaluation:
+    """As `evaluate`, with all options in a configuration, which is changed."""
     config.generators, config.samples = (), ("generated",)
     sides = [_open(x, name, config) for x, name in ((real, "real"), (generated, "generated"))]
     kinds = [side.kind for side in sides]
@@ -172,7 +157,7 @@ def evaluate(
         embedded = samples.embed(network, batch_size=checked.features.batch_size or None)
         found = {name: score(embedded) for name, score in scores.items()}
     return Evaluation(
-        found, len(reference), len(samples), network.dim, k, network.name, real.taken,
+        found, len(reference), len(samples), network.dim, config.k, network.name, real.taken,
         generated.taken,
     )  # fmt: skip
 
@@ -237,7 +222,7 @@ def _embedded(side: Source, network: features.FeatureNetwork, config: Any) -> So
         return side
     if side.kind == "images":
         batch_size = config.features.batch_size or None
-        x = np.asarray(features.embed(network, side.read(None), batch_size=batch_size))
+        x = np.asarray(features.embed(network, side.read(np.arange(0)), batch_size=batch_size))
     else:
-        x = np.concatenate(list(side.read(None)))
+        x = np.concatenate(list(side.read(np.arange(0))))
     return dataclasses.replace(_open(x, side.path, config), taken=side.taken)

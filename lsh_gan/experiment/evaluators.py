@@ -29,20 +29,13 @@ Score = Callable[[jax.Array], NamedTuple]
 
 
 class ReferenceFeatures(NamedTuple):
-    """A reference, embedded.
+    """A reference, embedded."""
 
-    Attributes:
-        first: Features, float32 `[n, d]`, or an iterable of batches of them.
-        second: A second sample of the same distribution, for the ceilings, or None.
-        content_hash: Sha256 (hex) over what both are features of.
-        source: What made the features; see `feature_source`.
-        sample: Of a first that is an iterable: features of the rows that the hash is fitted on.
-    """
-
-    first: jax.Array
-    second: jax.Array | None
-    content_hash: str
-    source: str
+    first: Any  # features, float32 `[n, d]`, or an iterable of batches of them
+    second: Any  # a second sample of the same distribution, for the ceilings, or None
+    content_hash: str  # sha256 (hex) over what both are features of
+    source: str  # what made the features; see `feature_source`
+    # Of a first that is an iterable: features of the rows that the hash is fitted on.
     sample: jax.Array | None = None
 
 
@@ -56,10 +49,7 @@ def feature_source(
 ) -> str:
     """What features are a function of, beside the images: equal texts mean equal features.
 
-    Args:
-        config: See `configs/default.py`.
-        network: What embeds the images.
-        shape: Their height, width and channels, which the text then names; None if not known.
+    It names the `shape` of the images, height, width and channels, where that is known.
     """
     version, fields = f"lsh_gan {lsh_gan.__version__}", config.reference
     if network.name == GIVEN:
@@ -73,7 +63,7 @@ def feature_source(
 
 
 class Distance(NamedTuple):
-    """A distance between the distributions of two sets of features."""
+    """Between the distributions of two sets of features."""
 
     distance: float
 
@@ -136,16 +126,7 @@ EVALUATORS = {
 
 
 def fit(config: Any, reference: ReferenceFeatures, workdir: Path) -> dict[str, Score]:
-    """Fits every metric of `config.metrics` on the reference.
-
-    Args:
-        config: See `configs/default.py`.
-        reference: What to fit on.
-        workdir: Receives the sketch of LSH.
-
-    Returns:
-        Metric name to a function of generated features `[m, d]`.
-    """
+    """Fits every metric of `config.metrics`, by name; LSH saves its sketch in the work folder."""
     evaluators = {name: choose("metric", name, EVALUATORS) for name in config.metrics}
     return {name: make(config, reference, workdir) for name, make in evaluators.items()}
 
@@ -160,7 +141,8 @@ def streams(config: Any, rows: int, dim: int) -> bool:
 
 def encode(scores: dict[str, Score], batches: Iterable[jax.Array]) -> Codes:
     """Codes of batches of features `[*, d]`, which the score of LSH takes in place of features."""
-    return encode_all(scores["lsh"].args[0].sketch.hasher, grouped(batches), "generated")
+    score: Any = scores["lsh"]
+    return encode_all(score.args[0].sketch.hasher, grouped(batches), "generated")
 
 
 def grouped(batches: Iterable[jax.Array]) -> Iterator[jax.Array]:
@@ -179,17 +161,16 @@ def grouped(batches: Iterable[jax.Array]) -> Iterator[jax.Array]:
 def _shape_in(source: str) -> tuple[int, int, int] | None:
     """The shape of images that a text of `feature_source` names."""
     found = re.search(r"images [^,]*\((\d+)×(\d+)×(\d+)\)", source)
-    return found and tuple(map(int, found.groups()))
+    return found and (int(found[1]), int(found[2]), int(found[3]))
 
 
 def load_sketch(
     config: Any, network: FeatureNetwork
 ) -> tuple[LshReference, tuple[int, int, int] | None]:
-    """Reads the LSH reference that `config.reference.sketch` names.
+    """Reads the LSH reference that `config.reference.sketch` names, and the shape of its images.
 
-    Returns:
-        The reference, and height, width and channels of the images that it was made of; None where
-        the file does not say, as of given features.
+    The shape, height, width and channels, is None where the file does not say, as of given
+    features.
 
     Raises:
         FileNotFoundError: There is no such file.

@@ -1,16 +1,17 @@
-"""One measurement: compress a generator, sample it, embed the samples, judge them."""
+"""One measurement: compress a generator, sample it, embed the samples, score them."""
 
+import math
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 import lsh_gan
 from lsh_gan import compression, devices
@@ -22,41 +23,27 @@ from lsh_gan.experiment.reference import Samples
 from lsh_gan.experiment.step import embed_samples, stream_samples
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator, sampling
-from lsh_gan.results import store
+from lsh_gan.results import store, strips
 from lsh_gan.results.labels import SCORES
 from lsh_gan.results.store import Row
 
 PACKED_FOLDER = "packed"
-SAMPLES_FOLDER = "samples"
 # Number of the fold of the key that calibration draws from; no sample has this number.
 CALIBRATION_FOLD = 2**32 - 1
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "orbax-checkpoint")
 
 
-class Task(NamedTuple):
-    """One measurement that a configuration asks for.
+class Measurement(NamedTuple):
+    """One measurement that a configuration asks for."""
 
-    Attributes:
-        name: Of what is judged, for tables.
-        identity: All that its numbers depend on; a JSON object that goes into the row.
-        spec: What is done to the generator.
-        seed: Of the latents.
-        generator: What is compressed and sampled; None for given samples.
-        samples: Given samples; None for a generator.
-        channel_axes: Of the generator, see `generators.channel_axes`.
-        layer: Path of the only tensor that is compressed; None if it is not the only one.
-        keep: Whether the packed file, a strip of samples and the hits are kept.
-    """
-
-    name: str
-    identity: dict[str, Any]
-    spec: GeneratorSpec
-    seed: int
-    generator: Generator | None = None
-    samples: Samples | None = None
-    channel_axes: Mapping[str, int] | None = None
+    name: str  # of the generator or the samples, for tables
+    identity: dict[str, Any]  # all that its numbers depend on; a JSON object that goes into the row
+    spec: GeneratorSpec  # what is done to the generator
+    seed: int  # of the latents
+    subject: Generator | Samples  # a generator, which is compressed and sampled, or given samples
+    # Path of the only tensor that is compressed; None if it is not the only one.
     layer: str | None = None
-    keep: bool = True
+    keep: bool = True  # whether the packed file, a strip of samples and the hits are kept
 
     @property
     def row_hash(self) -> str:
@@ -68,17 +55,11 @@ class Task(NamedTuple):
         """What the row is called in this run; see `store.set_requested`."""
         return {"generator": self.name}
 
-    @property
-    def title(self) -> str:
-        """What a progress bar says."""
-        bits = self.spec.weights.bits
-        return f"{self.name} {bits} bits" if bits else self.name
-
 
 class Clock:
     """Seconds between laps, by name; they add up where a name returns."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
@@ -90,60 +71,59 @@ class Clock:
 
 
 def measure(
-    task: Task,
+    measurement: Measurement,
     config: Any,
     workdir: Path,
     network: FeatureNetwork,
     scores: dict[str, Score],
     advance: Callable[[int], Any],
 ) -> Row:
-    """Measures one row.
+    """Measures one row: a JSON object of its identity, scores (`METRIC_FIELD`), sizes and seconds.
 
     Args:
-        task: What to measure.
+        measurement: What to measure.
         config: See `configs/default.py`.
         workdir: Receives the packed parameters, a strip of samples and the hits of each metric.
         network: Embeds the images.
         scores: The metrics, fitted on the reference.
         advance: Called with a number of embedded images.
 
-    Returns:
-        A JSON object: the identity, the scores (`METRIC_FIELD`), sizes, versions and seconds.
-
     Raises:
         ValueError: NaN or Inf in an image or a feature.
     """
     clock = Clock()
-    row = {"generator": task.name, **_spec_fields(task.spec), "seed": task.seed}
-    if task.layer:
-        row["layer"] = task.layer
-    if task.samples is not None:
-        options = {"batch_size": config.features.batch_size or None, "progress": advance}
-        row["samples_taken"] = task.samples.taken
-        m = len(task.samples)
-        if task.samples.features is None and evaluators.streams(config, m, network.dim):
-            generated = evaluators.encode(scores, task.samples.stream(network, **options))
+    subject, keep = measurement.subject, measurement.keep
+    row = {"generator": measurement.name, **_spec_fields(measurement.spec)}
+    row["seed"] = measurement.seed
+    if measurement.layer:
+        row["layer"] = measurement.layer
+    options: dict[str, Any] = {"progress": advance}
+    generated: Any
+    if isinstance(subject, Samples):
+        options["batch_size"] = config.features.batch_size or None
+        row["samples_taken"] = subject.taken
+        m = len(subject)
+        if subject.features is None and evaluators.streams(config, m, network.dim):
+            generated = evaluators.encode(scores, subject.stream(network, **options))
         else:
-            generated = task.samples.embed(network, **options)
+            generated = subject.embed(network, **options)
     else:
         m = config.num_samples
-        params, size = _compress(task, config, workdir)
+        params, size = _compress(subject, measurement, config, workdir)
         row |= size
         clock.lap("compress")
-        key, psi = jax.random.key(task.seed), config.truncation_psi
-        keep = min(config.num_columns, m) if task.keep else 0
-        given = (task.generator, params, network, key, m)
-        options = {"batch_size": config.batch_size, "truncation_psi": psi, "progress": advance}
+        key, psi = jax.random.key(measurement.seed), config.truncation_psi
+        shown = min(config.num_columns, m) if keep else 0
+        given = (subject, params, network, key, m)
+        options |= {"batch_size": config.batch_size, "truncation_psi": psi}
         if evaluators.streams(config, m, network.dim):
             generated = evaluators.encode(scores, stream_samples(*given, **options))
-            index = np.arange(keep)
-            images = sampling.sample_at(task.generator, params, key, index, truncation_psi=psi)
+            index = np.arange(shown)
+            images = sampling.sample_at(subject, params, key, index, truncation_psi=psi)
         else:
-            generated, images = embed_samples(*given, **options, keep=keep)
-        if task.keep and devices.is_first():
-            strip = np.concatenate(list(images), axis=1)
-            image = Image.fromarray(strip[..., 0] if strip.shape[-1] == 1 else strip)
-            image.save(workdir / SAMPLES_FOLDER / f"{task.row_hash}.png")
+            generated, images = embed_samples(*given, **options, keep=shown)
+        if keep and devices.is_first():
+            strips.save(workdir / strips.SAMPLES / f"{measurement.row_hash}.png", [images])
     jax.block_until_ready(generated)
     clock.lap("sample_and_embed")
     hits: dict[str, np.ndarray] = {}
@@ -152,16 +132,15 @@ def measure(
         row |= _score_fields(name, result)
         hits |= _hits(name, result)
         clock.lap(name)
-    if task.keep:
-        store.write_hits(workdir, task.row_hash, hits)
-    if task.samples is None or task.samples.features is None:
-        speed = m / clock.seconds["sample_and_embed"]
-        row["images_per_second"] = round(speed, 1)
+    if keep:
+        store.write_hits(workdir, measurement.row_hash, hits)
+    if not isinstance(subject, Samples) or subject.features is None:
+        row["images_per_second"] = round(m / clock.seconds["sample_and_embed"], 1)
     return row | {
-        "row_hash": task.row_hash,
+        "row_hash": measurement.row_hash,
         "m": m,
         "d": network.dim,
-        **task.identity,
+        **measurement.identity,
         "versions": _versions(),
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "seconds": clock.seconds,
@@ -183,38 +162,39 @@ def _spec_fields(spec: GeneratorSpec) -> dict[str, Any]:
     return fields if weights.bits else dict.fromkeys(fields)
 
 
-def _compress(task: Task, config: Any, workdir: Path) -> tuple[Any, dict[str, Any]]:
+def _compress(
+    generator: Generator, measurement: Measurement, config: Any, workdir: Path
+) -> tuple[Any, dict[str, Any]]:
     """Packs the generator to a file and takes the parameters back from the packed codes.
 
-    A packed file that is to be judged as it is stays what it is.
+    A packed file that is to be measured as it is stays what it is.
     """
-    generator = task.generator
-    file = workdir / PACKED_FOLDER / f"{task.row_hash}.packed"
+    file = workdir / PACKED_FOLDER / f"{measurement.row_hash}.packed"
     count = sum(leaf.size for leaf in jax.tree.leaves(generator.params))
-    if generator.packed_file and task.spec.weights.bits is None:
-        if task.keep:
+    if generator.packed_file and measurement.spec.weights.bits is None:
+        if measurement.keep:
             shutil.copyfile(generator.packed_file, file)
         size = generator.packed_file.stat().st_size
         return generator.params, _sizes(size, count) | {"packed": True, "tensors": []}
-    options = generator.provenance["options"]
-    metadata = {"name": task.name, "family": generator.family, "options": options}
-    inputs = (None, None)
-    if task.spec.needs_latents:
-        key = jax.random.fold_in(jax.random.key(task.seed), CALIBRATION_FOLD)
-        inputs = generator.draw(key, np.arange(config.compression.num_calibration, dtype=np.uint32))
+    latents, labels = None, None
+    if measurement.spec.needs_latents:
+        key = jax.random.fold_in(jax.random.key(measurement.seed), CALIBRATION_FOLD)
+        index = jnp.arange(config.compression.num_calibration, dtype=jnp.uint32)
+        latents, labels = generator.draw(key, index)
     packed, report = compression.pack_generator(
         generator.module,
         generator.params,
-        task.spec,
-        latents=inputs[0],
-        labels=inputs[1],
-        channel_axes=task.channel_axes,
-        metadata=metadata,
+        measurement.spec,
+        latents=latents,
+        labels=labels,
+        channel_axes=generator.channel_axes,
+        metadata=generator.packed_metadata,
     )
-    if task.keep:
+    if measurement.keep:
         size = compression.save_packed(file, packed)
     else:
-        size = file_bytes([tensor.layout for tensor in packed.tensors], packed.empty, metadata)
+        layouts = [tensor.layout for tensor in packed.tensors]
+        size = file_bytes(layouts, packed.empty, packed.metadata)
     return generator.unpack(packed), _sizes(size, count) | {"tensors": _tensor_fields(report)}
 
 
@@ -233,9 +213,9 @@ def _tensor_fields(report: CompressionReport) -> list[dict[str, Any]]:
             "clipping": tensor.clipping,
             "scheme": tensor.scheme,
             "pruned": tensor.pruned,
-            "alpha": float(np.median(tensor.alpha)),
+            "alpha": float(np.median(np.asarray(tensor.alpha))),
             "share_clipped": tensor.share_clipped,
-            "sqnr_db": tensor.sqnr_db if np.isfinite(tensor.sqnr_db) else None,
+            "sqnr_db": None if tensor.sqnr_db == math.inf else tensor.sqnr_db,
             "bytes": tensor.bytes,
         }
         for tensor in report.tensors

@@ -11,7 +11,7 @@ from absl import logging
 from lsh_gan import compression
 from lsh_gan.datasets import Source
 from lsh_gan.experiment.measurement import PACKED_FOLDER
-from lsh_gan.experiment.reference import OwnSamples, Reference
+from lsh_gan.experiment.reference import Reference, Samples
 from lsh_gan.generators import Generator, sampling
 from lsh_gan.results import store, strips
 from lsh_gan.results.labels import TITLES, bits_label
@@ -32,17 +32,9 @@ def write(
     """Adds the strips that are not yet in a work folder, from the hits and packed files of rows.
 
     Only the images shown are drawn again: sample i is a function of (key, i), and the reference is
-    read by row. Rows without hits, as of older versions, get no strips.
-
-    Args:
-        workdir: The work folder. Receives a file a compressed row of the first seed in `outside`
-            (samples that left, under the same latents at full precision) and in `uncovered`, and a
-            file a given set of images in `samples`.
-        measured: Its rows.
-        config: See `configs/default.py`.
-        generators: Those of the rows.
-        samples: The given samples, by name.
-        reference: What the rows were compared with.
+    read by row. Rows without hits, as of older versions, get no strips. A compressed row of the
+    first seed gets one in `outside` (samples that left, under the same latents at full precision)
+    and one in `uncovered`; a given set of images gets one in `samples`.
     """
     has_images = reference.first is not None and reference.first.features is None
     if not has_images:
@@ -50,17 +42,17 @@ def write(
     for generator in generators:
         mine = [r for r in measured if r["generator"] == generator.name and "layer" not in r]
         mine = [row for row in mine if row["seed"] == config.seeds[0]]
-        full = next((row for row in mine if row["bits"] is None), None)
-        before = full and store.read_hits(workdir, full["row_hash"])
+        full = [row["row_hash"] for row in mine if row["bits"] is None][:1]
+        before = store.read_hits(workdir, full[0]) if full else {}
         for row in mine if before else ():
             after = store.read_hits(workdir, row["row_hash"])
-            if row is full or not after:
+            if row["row_hash"] in full or not after:
                 continue
             file = workdir / strips.OUTSIDE / f"{row['row_hash']}.png"
             packed = workdir / PACKED_FOLDER / f"{row['row_hash']}.packed"
             indices, said = lost(before, after, "precision")
             if len(indices) and packed.is_file() and not file.exists():
-                trees = (generator.params, compression.unpack(compression.load_packed(packed)))
+                trees = (generator.params, generator.unpack(compression.load_packed(packed)))
                 lines = [_samples(generator, tree, row["seed"], indices, config) for tree in trees]
                 strips.save(file, lines, f"{bits_label(row)} bits: left the manifold: {said}")
             file = workdir / strips.UNCOVERED / f"{row['row_hash']}.png"
@@ -79,12 +71,7 @@ def write(
 def lost(
     before: dict[str, np.ndarray], after: dict[str, np.ndarray], score: str
 ) -> tuple[np.ndarray, str]:
-    """Finds what was hit before and is not hit after.
-
-    Args:
-        before: Hits at full precision, see `store.read_hits`.
-        after: Those at a width.
-        score: "precision" or "recall".
+    """Finds what was hit before and is not hit after, of the score "precision" or "recall".
 
     Returns:
         At most `COLUMNS` indices, those first that most metrics agree on, and their number by
@@ -119,12 +106,13 @@ def _samples(
 def reference_images(reference: Reference, indices: np.ndarray) -> np.ndarray:
     """Images of a reference, uint8 `[b, h, w, c]`, by their row in its features."""
     first = reference.first
-    if isinstance(first, OwnSamples):
-        return sampling.sample_at(
-            first.generator,
-            first.generator.params,
-            jax.random.key(first.seed),
-            first.start + indices,
-            truncation_psi=first.truncation_psi,
-        )
-    return np.concatenate(list(first.source.read(first.rows[indices])))
+    if isinstance(first, Samples):
+        return np.concatenate(list(first.source.read(first.rows[indices])))
+    assert first is not None
+    return sampling.sample_at(
+        first.generator,
+        first.generator.params,
+        jax.random.key(first.seed),
+        first.start + indices,
+        truncation_psi=first.truncation_psi,
+    )

@@ -1,13 +1,15 @@
-"""Generators whose files have to be fetched first: what to expect of them, and how to get them.
+"""Generators of a configuration: from their files, or from what it expects of files to be fetched.
 
 `config.expected` describes them by the last part of their path, see `configs/ffhq.py`.
 """
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from lsh_gan import generators
 from lsh_gan.generators import Generator, checkpoints
+from lsh_gan.results.labels import disambiguate
 
 _FIELDS = ("family", "options", "source", "file", "origin")
 
@@ -20,56 +22,49 @@ def load(config: Any, name: str) -> Generator:
             message says so.
         ValueError: As `generators.load`; or the description lacks a field.
     """
-    described = recipe(config, name)
-    if described is None or _exists(name):
-        return generators.load(name)
-    raise FileNotFoundError(f"generator {name!r}: no such checkpoint; {how(described, name)}")
+    generator, instructions = load_or_abstract(config, name)
+    if instructions:
+        raise FileNotFoundError(f"generator {name!r}: no such checkpoint; {instructions}")
+    return generator
 
 
-def describe(config: Any, name: str) -> tuple[Generator, bool]:
+def load_or_abstract(config: Any, name: str) -> tuple[Generator, str]:
     """The generator `name`, from its file if that is there, else as expected, without weights.
 
     Returns:
-        The generator, and whether its file was there.
+        The generator, and in one line how to get its file; "" where it is there.
 
     Raises:
         FileNotFoundError: There is no file, and nothing is expected.
-        ValueError: As `generators.load` and `generators.abstract`.
+        ValueError: As `load`.
     """
-    described = recipe(config, name)
-    if described is None or _exists(name):
-        return generators.load(name), True
-    options = described.options.to_dict()
-    return generators.abstract(Path(name).name, described.family, options), False
-
-
-def recipe(config: Any, name: str) -> Any:
-    """What `config.expected` says of the generator `name`, or None.
-
-    Raises:
-        ValueError: It lacks a field.
-    """
-    described = config.expected.get(Path(name).name.replace(".", "_"))
-    for field in _FIELDS if described is not None else ():
-        if field not in described:
+    expected = config.expected.get(Path(name).name.replace(".", "_"))
+    if expected is None:
+        return generators.load(name), ""
+    for field in _FIELDS:
+        if field not in expected:
             raise ValueError(
                 f"config.expected of {name!r} lacks the field {field!r}; it has "
-                f"{', '.join(described)}"
+                f"{', '.join(expected)}"
             )
-    return described
-
-
-def how(described: Any, name: str) -> str:
-    """How to get a generator, in one line."""
-    return (
-        f"get {described.file} ({described.origin}), then: python -m checkpoints_tools.convert "
-        f"--source={described.source} --input={described.file} --output={name}"
-    )
-
-
-def _exists(name: str) -> bool:
     try:
         checkpoints.locate(name)
     except FileNotFoundError:
-        return False
-    return True
+        options = expected.options.to_dict()
+        return generators.abstract(Path(name).name, expected.family, options), (
+            f"get {expected.file} ({expected.origin}), then: python -m checkpoints_tools.convert "
+            f"--source={expected.source} --input={expected.file} --output={name}"
+        )
+    return generators.load(name), ""
+
+
+def rename(config: Any, found: list[Generator]) -> tuple[list[Generator], list[str]]:
+    """Gives the generators of `config`, and its samples, names that tell them apart.
+
+    Raises:
+        ValueError: As `disambiguate`.
+    """
+    given = [*(generator.name for generator in found), *(Path(p).stem for p in config.samples)]
+    names = disambiguate(given, [*config.generators, *config.samples])
+    renamed = [dataclasses.replace(g, name=name) for g, name in zip(found, names, strict=False)]
+    return renamed, names[len(found) :]

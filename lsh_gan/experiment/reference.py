@@ -1,4 +1,4 @@
-"""The two sides of a comparison that are not generated: reference images, and given samples."""
+"""The two sides of a comparison that are not generated: the reference, and given samples."""
 
 import dataclasses
 import hashlib
@@ -30,19 +30,14 @@ from lsh_gan.metrics import LshReference
 from lsh_gan.metrics.hashing import SAMPLE_ROWS
 from lsh_gan.metrics.inputs import subset
 
+Progress = Callable[[int], Any]  # called with a number of embedded images
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OwnSamples:
     """Samples `start .. start + count - 1` of a generator; takes the place of given images.
 
-    Attributes:
-        generator: The uncompressed generator.
-        seed: Of the latents.
-        start: Number of the first sample.
-        count: n.
-        batch_size: Of sampling.
-        truncation_psi: In [0, 1], 1 is none.
-        content_hash: Sha256 (hex) over what the samples are a function of.
+    `content_hash`, sha256 (hex), is over all that the samples are a function of.
     """
 
     generator: Generator
@@ -54,20 +49,11 @@ class OwnSamples:
     content_hash: str
     features: None = None  # as of samples that are given as images
 
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of an image."""
-        return self.generator.image_shape
-
     def embed(
-        self,
-        network: FeatureNetwork,
-        *,
-        batch_size: int | None = None,
-        progress: Callable[[int], Any] | None = None,
+        self, network: FeatureNetwork, *, progress: Progress = lambda count: None, **unused: Any
     ) -> jax.Array:
-        """Returns features, float32 `[n, d]`; arguments as `features.embed`."""
-        features, _ = embed_samples(
+        """Returns features, float32 `[n, d]`; arguments as of `Samples.embed`."""
+        embedded, *_ = embed_samples(
             self.generator,
             self.generator.params,
             network,
@@ -76,9 +62,9 @@ class OwnSamples:
             batch_size=self.batch_size,
             truncation_psi=self.truncation_psi,
             start=self.start,
-            progress=progress or (lambda count: None),
+            progress=progress,
         )
-        return features
+        return embedded
 
     def __len__(self) -> int:
         return self.count
@@ -128,13 +114,8 @@ def cached(
 ) -> _T:
     """Returns what `file` holds; makes and writes it if there is none, or a damaged or stale one.
 
-    A file that cannot be written is a warning. It appears whole, whoever else writes it.
-
-    Args:
-        file: Where it is kept; the folder is made if missing.
-        read: Reads the file; raises ValueError for one that is damaged or of other content.
-        make: Computes the value.
-        write: Writes the value.
+    `read` raises ValueError for a file that is damaged or of other content. One that cannot be
+    written is a warning. It appears whole, whoever else writes it.
     """
     if file.exists():
         try:
@@ -158,22 +139,15 @@ HELD = 2**28  # bytes of decoded images that are kept of a set; more are decoded
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Samples:
-    """Rows of a source; each process goes through its share of them.
+    """Rows of a source; each process goes through its share of them."""
 
-    Attributes:
-        source: What the rows are of.
-        rows: Their numbers, rising, int `[n]`.
-        content_hash: Sha256 (hex) over the values.
-        held: The images of this process, in batches, where they fit `HELD`; else None, and they are
-            decoded whenever they are gone through.
-        features: Float32 `[n, d]` of a source of features; None of images.
-    """
-
-    source: Source
-    rows: np.ndarray
-    content_hash: str
+    source: Source  # what the rows are of
+    rows: np.ndarray  # their numbers, rising, int `[n]`
+    content_hash: str  # sha256 (hex) over the values
+    # The images of this process, in batches, where they fit `HELD`; else None, and they are decoded
+    # whenever they are gone through.
     held: list[np.ndarray] | None
-    features: np.ndarray | None
+    features: np.ndarray | None  # float32 `[n, d]` of a source of features; None of images
 
     @property
     def taken(self) -> str:
@@ -186,18 +160,12 @@ class Samples:
             return None
         return self.source.read(_share(self.rows)) if self.held is None else self.held
 
-    def embed(
-        self,
-        network: FeatureNetwork,
-        *,
-        batch_size: int | None = None,
-        progress: Callable[[int], Any] | None = None,
-    ) -> jax.Array:
-        """Returns features, float32 `[n, d]`, on every process; arguments as `features.embed`."""
+    def embed(self, network: FeatureNetwork, **options: Any) -> jax.Array:
+        """Returns features, float32 `[n, d]`, on every process; options as `features.embed`."""
         if self.features is not None:
             return jnp.asarray(self.features)
         if len(share := _share(self.rows)):
-            mine = features.embed(network, self.images(), batch_size=batch_size, progress=progress)
+            mine = features.embed(network, self.images(), **options)
         else:
             mine = jnp.zeros((0, network.dim))
         if jax.process_count() == 1:
@@ -206,15 +174,9 @@ class Samples:
         padded = jnp.pad(mine, ((0, each - len(share)), (0, 0)))
         return devices.gather_rows(padded)[: len(self)]
 
-    def stream(
-        self,
-        network: FeatureNetwork,
-        *,
-        batch_size: int | None = None,
-        progress: Callable[[int], Any] | None = None,
-    ) -> Iterator[jax.Array]:
-        """Yields the features of images in batches, of one process; arguments as `embed`."""
-        return features.stream(network, self.images(), batch_size=batch_size, progress=progress)
+    def stream(self, network: FeatureNetwork, **options: Any) -> Iterator[jax.Array]:
+        """Yields the features of images in batches, of one process; options as of `embed`."""
+        return features.stream(network, self.images(), **options)
 
     def take(self, rows: np.ndarray) -> "Samples":
         """Some of the images."""
@@ -232,77 +194,52 @@ def _share(rows: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reference:
-    """A reference sample, and a second one of the same size where there are enough images.
+    """A reference sample, and a second one of the same size where there are enough images."""
 
-    Attributes:
-        first: The reference sample; None if a sketch takes its place.
-        second: Disjoint from the first and as large, for the ceilings; None if there is none.
-        content_hash: Sha256 (hex) over the values of both, or of the sketch.
-        name: What it is, for tables.
-        image_shape: Height, width and channels of its images; None where that is not known.
-        sketch: The saved sketch that is scored against, or None.
-        taken: What was taken of its path; "" where it has none.
-    """
-
-    first: Samples | None
-    second: Samples | None
-    content_hash: str
-    name: str
+    first: Samples | OwnSamples | None  # the reference sample; None if a sketch takes its place
+    # Disjoint from the first and as large, for the ceilings; None if there is none.
+    second: Samples | OwnSamples | None
+    content_hash: str  # sha256 (hex) over the values of both, or of the sketch
+    name: str  # what it is, for tables
+    # Height, width and channels of its images; None where that is not known.
     image_shape: tuple[int, int, int] | None = None
-    sketch: LshReference | None = None
-    taken: str = ""
+    sketch: LshReference | None = None  # the saved sketch that is scored against, or None
+    taken: str = ""  # what was taken of its path; "" where it has none
 
     def __len__(self) -> int:
-        return len(self.first) if self.sketch is None else self.sketch.sketch.rows
+        return self.sketch.sketch.rows if self.sketch else len(self.first or ())
 
     def fit(
-        self, config: Any, network: FeatureNetwork, workdir: Path, progress: Callable[[int], Any]
+        self, config: Any, network: FeatureNetwork, workdir: Path, progress: Progress
     ) -> dict[str, Score]:
-        """Fits the metrics of `config` on the reference, which is embedded if need be.
-
-        Args:
-            config: See `configs/default.py`.
-            network: Embeds the images.
-            workdir: See `evaluators.fit`; features are kept in `cache_folder`.
-            progress: Called with a number of embedded images.
-        """
+        """Fits the metrics of `config` on the reference, whose features `cache_folder` keeps."""
         if self.sketch is not None:
             return {"lsh": partial(metrics.lsh_score, self.sketch, membership=True)}
         source = evaluators.feature_source(config, network, self.image_shape)
+        options = {"batch_size": config.features.batch_size or None, "progress": progress}
         images = isinstance(self.first, Samples) and self.first.features is None
+        parts: list[Any] = [self.first, self.second]
+        sample = None
         if images and evaluators.streams(config, len(self), network.dim):
-            options = {"batch_size": config.features.batch_size or None, "progress": progress}
-            sample = self.first.take(subset(len(self), SAMPLE_ROWS)).embed(network, **options)
-            first, second = (
-                part and evaluators.grouped(part.stream(network, **options))
-                for part in (self.first, self.second)
-            )
+            sample = parts[0].take(subset(len(self), SAMPLE_ROWS)).embed(network, **options)
+            first, second = (x and evaluators.grouped(x.stream(network, **options)) for x in parts)
         else:
-            first, second = (
-                part and _embedded(part, config, network, progress)
-                for part in (self.first, self.second)
-            )
-            sample = None
+            key = evaluators.feature_source(config, network)
+            first, second = (x and _embedded(x, key, network, options) for x in parts)
         reference = ReferenceFeatures(first, second, self.content_hash, source, sample)
         return evaluators.fit(config, reference, workdir)
 
 
-def _embedded(part: Samples, config: Any, network: FeatureNetwork, progress: Callable) -> jax.Array:
-    if part.features is not None:
-        return part.embed(network)
-    batch_size = config.features.batch_size or None
-    header = {
-        "kind": "features",
-        "source": evaluators.feature_source(config, network),
-        "images": part.content_hash,
-    }
-    if jax.process_count() > 1:  # their cache folders may differ
-        return part.embed(network, batch_size=batch_size, progress=progress)
+def _embedded(part: Any, source: str, network: FeatureNetwork, options: dict) -> jax.Array:
+    make = partial(part.embed, network, **options)
+    if part.features is not None or jax.process_count() > 1:  # their cache folders may differ
+        return make()
+    header = {"kind": "features", "source": source, "images": part.content_hash}
     name = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:32]
     return cached(
         cache_folder() / f"{name}.features",
         read=partial(_read_embedded, header),
-        make=lambda: part.embed(network, batch_size=batch_size, progress=progress),
+        make=make,
         write=lambda file, x: save_file({"features": np.asarray(x)}, file, metadata=header),
     )
 
@@ -351,11 +288,11 @@ def check_count(config: Any, source: Source) -> None:
 
 def open_samples(config: Any, path: str) -> Source:
     """Opens given samples, images or features; raises as `datasets.open_source`."""
-    kinds = ("images", "features")
+    kinds = ["images", "features"]
     if config.features.name == features.GIVEN:
-        kinds = ("features",)
+        kinds = ["features"]
     elif config.reference.features:
-        kinds = ("features", "images")
+        kinds.reverse()
     return datasets.open_source(path, kinds, decoding_of(config))
 
 
@@ -369,10 +306,6 @@ def load_network(config: Any, sources: Iterable[Source]) -> FeatureNetwork:
 
     Features are of no network known here where `features.name` is "given", or where there is
     nothing to embed and their d is not that of the network.
-
-    Args:
-        config: See `configs/default.py`.
-        sources: The opened reference, if it is one, and the opened samples.
 
     Raises:
         FileNotFoundError, ValueError: As `features.load`; or features of another d.
@@ -402,10 +335,7 @@ def load_network(config: Any, sources: Iterable[Source]) -> FeatureNetwork:
 def load_reference(config: Any, network: FeatureNetwork, source: Source | None) -> Reference:
     """Draws the reference that `config.reference` asks for, and decodes it once.
 
-    Args:
-        config: See `configs/default.py`.
-        network: What embeds it.
-        source: As `open_reference` returned it.
+    `source` is what `open_reference` returned.
 
     Raises:
         FileNotFoundError, ValueError: As `datasets.open_source` and `evaluators.load_sketch`.
@@ -415,9 +345,11 @@ def load_reference(config: Any, network: FeatureNetwork, source: Source | None) 
         sketch, shape = evaluators.load_sketch(config, network)
         found = metrics.file_hash(fields.sketch)
         return Reference(None, None, found, Path(fields.sketch).name, shape, sketch)
+    first: Samples | OwnSamples
+    second: Samples | OwnSamples | None
     if source is None:
         first, second, name = load_own_samples(config)
-        shape, taken = first.image_shape, ""
+        shape, taken = first.generator.image_shape, ""
     else:
         n = fields.num_images or len(source)
         order = np.random.default_rng(fields.seed).permutation(len(source))
@@ -431,7 +363,7 @@ def load_reference(config: Any, network: FeatureNetwork, source: Source | None) 
 
 
 def load_samples(config: Any, source: Source) -> Samples:
-    """Decodes samples that are judged as they are.
+    """Decodes samples that are scored as they are.
 
     Raises:
         ValueError: As `datasets.open_source`; fewer samples than k + 2.

@@ -1,8 +1,8 @@
 """Budgeted search: the smallest mixed precision that keeps a share of precision and recall.
 
-LSH is the judge inside the loop. Every setting that it judges is a row of the folder `search` in
-the work folder, so a search that was stopped goes through its decisions again without measuring
-anything twice. What it ends with is judged by all metrics on samples that it has not seen.
+LSH decides inside the loop. Every setting that it scores is a row of the folder `search` in the
+work folder, so a search that was stopped goes through its decisions again without measuring
+anything twice. What it ends with is scored by all metrics on samples that it has not seen.
 """
 
 import dataclasses
@@ -28,28 +28,22 @@ from lsh_gan.results.search_report import FULL, MIXED, SAME_SIZE, WITHIN
 from lsh_gan.results.store import Row
 
 Widths = Mapping[str, int]  # path of a tensor -> bits
+Sensitivity = dict[str, dict[int, float]]  # path of a tensor -> bits -> loss when it is alone
 METRIC = "lsh"
+FOLDER = "search"  # in the work folder: the measurements inside the loop
 
 
 @dataclasses.dataclass(frozen=True)
 class WidthEvaluator:
-    """Measures settings of one generator by LSH.
+    """Measures settings of one generator by LSH."""
 
-    Attributes:
-        base: What all settings have in common; its width and rules are replaced.
-        options: Widths to choose from, rising.
-        layers: Paths of the tensors whose width is free.
-        fixed: Rules of the tensors whose treatment the user has fixed.
-        own: Treatment of free tensors that differs from `base` in more than the width.
-        measure: Row of a setting.
-    """
-
-    base: GeneratorSpec
-    options: tuple[int, ...]
-    layers: tuple[str, ...]
-    fixed: tuple[Rule, ...]
+    base: GeneratorSpec  # what all settings have in common; its width and rules are replaced
+    options: tuple[int, ...]  # widths to choose from, rising
+    layers: tuple[str, ...]  # paths of the tensors whose width is free
+    fixed: tuple[Rule, ...]  # rules of the tensors whose treatment the user has fixed
+    # Treatment of free tensors that differs from `base` in more than the width.
     own: Mapping[str, Mapping[str, Any]]
-    measure: Callable[[GeneratorSpec], Row]
+    measure: Callable[[GeneratorSpec], Row]  # row of a setting
 
     @property
     def full(self) -> GeneratorSpec:
@@ -71,22 +65,16 @@ class WidthEvaluator:
         weights = dataclasses.replace(self.base.weights, bits=top, rules=(*rules, *self.fixed))
         return dataclasses.replace(self.base, weights=weights)
 
-    def alone(self, layer: str, bits: int) -> GeneratorSpec:
+    def isolated(self, layer: str, bits: int) -> GeneratorSpec:
         """The setting that compresses one tensor and keeps all others."""
         rule = Rule(pattern=re.escape(layer), bits=bits, **self.own[layer])
         rules = (rule, Rule(pattern=".*", skip=True))
         weights = dataclasses.replace(self.base.weights, bits=bits, rules=rules)
         return dataclasses.replace(self.base, weights=weights)
 
-    def kept(self, widths: Widths) -> float:
+    def retention(self, setting: Widths | GeneratorSpec) -> float:
         """Share of the scores at full precision that is kept, the worse of precision and recall."""
-        return self._kept(self.spec(widths))
-
-    def kept_alone(self, layer: str, bits: int) -> float:
-        """As `kept`, where only one tensor is compressed."""
-        return self._kept(self.alone(layer, bits))
-
-    def _kept(self, spec: GeneratorSpec) -> float:
+        spec = setting if isinstance(setting, GeneratorSpec) else self.spec(setting)
         full, row = self.measure(self.full), self.measure(spec)
         fields = [f"{METRIC}_{score}" for score in SCORES]
         for field in fields:
@@ -112,13 +100,7 @@ def make_width_evaluator(
     options: tuple[int, ...],
     measure: Callable[[GeneratorSpec], Row],
 ) -> WidthEvaluator:
-    """The judge of a generator; tensors whose width a rule of `base` sets are not free.
-
-    Args:
-        generator: What is compressed.
-        base: What all settings have in common; its rules are kept.
-        options: Widths to choose from, two or more.
-        measure: Row of a setting.
+    """The evaluator of a generator; tensors whose width a rule of `base` sets are not free.
 
     Raises:
         ValueError: Bad rules, or no tensor is free.
@@ -154,11 +136,6 @@ def _treatment(plan: TensorPlan) -> dict[str, Any]:
     return {name: getattr(plan.spec, name) for name in names}
 
 
-FOLDER = "search"  # in the work folder: the measurements inside the loop
-
-Damages = dict[str, dict[int, float]]  # path of a tensor -> bits -> damage when it is alone
-
-
 def run(config: Any, workdir: Path) -> pd.DataFrame:
     """Searches for every generator of `config`, as `config.search` says, and writes the report.
 
@@ -178,7 +155,7 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
     store.check_workdir(workdir / FOLDER)
     opened = open_reference(inside)  # enough for the loop too
     final = sweep.prepare(config)
-    sweep.tasks(final)  # bad rules are errors here
+    sweep.measurements(final)  # bad rules are errors here
     loop = final._replace(config=inside, reference=load_reference(inside, final.network, opened))
     with store.locked(workdir), sweep.progress_bars() as progress:
         session = sweep.Session(final, workdir, progress)
@@ -186,9 +163,9 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
         requested: dict[str, dict[str, Any]] = {}
         for generator in final.generators:
             store.set_requested(workdir, requested)
-            judge = _judge(loop, generator, inner)
-            found = find(judge, config.search.share)
-            requested |= _measure_found(judge, found, generator, final, session, workdir)
+            evaluator = _make_evaluator(loop, generator, inner)
+            found = find(evaluator, config.search.share)
+            requested |= _measure_found(evaluator, found, generator, final, session, workdir)
         store.set_requested(workdir, requested)
     return report.write(workdir, notes=sweep.time_notes(session, inner))
 
@@ -213,17 +190,20 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
     setup = sweep.prepare(_inside(config))
     (generator,) = setup.generators
     with store.locked(workdir), sweep.progress_bars() as progress:
-        judge = _judge(setup, generator, sweep.Session(setup, workdir, progress), keep=True)
-        path = [judge.uniform(bits) for bits in reversed(judge.options)]
-        widths = last_kept(judge, path, config.search.share)
+        evaluator = _make_evaluator(
+            setup, generator, sweep.Session(setup, workdir, progress), keep=True
+        )
+        path = [evaluator.uniform(bits) for bits in reversed(evaluator.options)]
+        widths = last_kept(evaluator, path, config.search.share)
         if widths is None:
+            most = evaluator.retention(path[0])
             raise ValueError(
-                f"{generator.name}: {judge.options[-1]} bits keep {judge.kept(path[0]):.1%} of "
-                f"precision and recall by LSH; expected wider compression.bits, or less to keep"
+                f"{generator.name}: {evaluator.options[-1]} bits keep {most:.1%} of precision and "
+                "recall by LSH; expected wider compression.bits, or less to keep"
             )
         narrower = path[path.index(widths) + 1 :][:1]
-        lost = "".join(f"; {_bits(w)} would keep {judge.kept(w):.1%}" for w in narrower)
-        kept, row = judge.kept(widths), judge.measure(judge.spec(widths))
+        lost = "".join(f"; {_bits(w)} would keep {evaluator.retention(w):.1%}" for w in narrower)
+        kept, row = evaluator.retention(widths), evaluator.measure(evaluator.spec(widths))
     output = output or f"{generator.name}_{_bits(widths).replace(' ', '')}.safetensors"
     shutil.copyfile(workdir / PACKED_FOLDER / f"{row['row_hash']}.packed", output)
     return (
@@ -245,7 +225,7 @@ def _inside(config: Any) -> Any:
     return ml_collections.FrozenConfigDict(inside)
 
 
-def _judge(
+def _make_evaluator(
     loop: sweep.Setup, generator: Generator, session: sweep.Session, *, keep: bool = False
 ) -> WidthEvaluator:
     specs = settings.generator_specs(loop.config)
@@ -253,116 +233,116 @@ def _judge(
     seed = loop.config.search.seed
 
     def measure(spec: GeneratorSpec) -> Row:
-        return session.measure(sweep.make_task(loop, generator, spec, seed, keep=keep))
+        return session.measure(sweep.make_measurement(loop, generator, spec, seed, keep=keep))
 
     return make_width_evaluator(generator, base, loop.config.compression.bits, measure)
 
 
 class Found(NamedTuple):
-    """The outcome of a search: widths of each role; None where nothing keeps the share.
+    """The outcome of a search: widths of each role; None where nothing keeps the share."""
 
-    Attributes:
-        mixed: The smallest setting found.
-        within: The smallest uniform one that keeps the share.
-        same_size: The widest uniform one that is no larger than `mixed`.
-    """
-
-    mixed: Widths | None
-    within: Widths | None
-    same_size: Widths | None
+    mixed: Widths | None  # the smallest setting found
+    within: Widths | None  # the smallest uniform one that keeps the share
+    same_size: Widths | None  # the widest uniform one that is no larger than `mixed`
 
 
-def find(judge: WidthEvaluator, share: float) -> Found:
+def find(evaluator: WidthEvaluator, share: float) -> Found:
     """Searches for the smallest widths that keep `share` of precision and of recall by LSH.
 
-    1. Every uniform width is judged.
-    2. Every layer is judged alone, from narrow to wide until it does next to no damage.
-    3. Starting there, the layer with the least more damage for a byte saved is narrowed, again and
+    1. Every uniform width is scored.
+    2. Every layer is scored alone, from narrow to wide until it loses next to nothing.
+    3. Starting there, the layer with the least more loss for a byte saved is narrowed, again and
        again; on this path of settings the last one that keeps the share is found by bisection.
     4. Single layers are narrowed as long as the share is kept.
     """
-    uniform = [judge.uniform(bits) for bits in judge.options]
-    good = [widths for widths in uniform if judge.kept(widths) >= share]
-    within = min(good, key=judge.size, default=None)
-    damages = measure_alone(judge, share)
-    path = [judge.uniform(judge.options[-1]), *descend(judge, damages)]
-    start = last_kept(judge, path, share)
-    mixed = min([w for w in (start, within) if w is not None], key=judge.size, default=None)
+    uniform = [evaluator.uniform(bits) for bits in evaluator.options]
+    good = [widths for widths in uniform if evaluator.retention(widths) >= share]
+    within = min(good, key=evaluator.size, default=None)
+    sensitivity = layer_sensitivity(evaluator, share)
+    path = [evaluator.uniform(evaluator.options[-1]), *descend(evaluator, sensitivity)]
+    start = last_kept(evaluator, path, share)
+    mixed = min([w for w in (start, within) if w is not None], key=evaluator.size, default=None)
     if mixed is None:
         return Found(None, None, None)
-    mixed = narrow(judge, mixed, damages, share)
-    smaller = [widths for widths in uniform if judge.size(widths) <= judge.size(mixed)]
-    return Found(mixed, within, max(smaller, key=judge.size, default=None))
+    mixed = narrow(evaluator, mixed, sensitivity, share)
+    smaller = [widths for widths in uniform if evaluator.size(widths) <= evaluator.size(mixed)]
+    return Found(mixed, within, max(smaller, key=evaluator.size, default=None))
 
 
-def measure_alone(judge: WidthEvaluator, share: float) -> Damages:
-    """Judges each layer alone, from narrow to wide, until its damage is its part of the budget.
+def layer_sensitivity(evaluator: WidthEvaluator, share: float) -> Sensitivity:
+    """Scores each layer alone, from narrow to wide, until its loss is its part of the budget.
 
     Widths that alone break the budget are left out, but for the widest. A wider one never counts as
-    more damage than a narrower one: that is noise.
+    more loss than a narrower one: that is noise.
     """
-    tolerable = (1 - share) / len(judge.layers)
-    damages: Damages = {}
-    for layer in judge.layers:
+    tolerable = (1 - share) / len(evaluator.layers)
+    sensitivity: Sensitivity = {}
+    for layer in evaluator.layers:
         measured: dict[int, float] = {}
-        for bits in judge.options:
+        for bits in evaluator.options:
             least = min(measured.values(), default=1.0)
-            measured[bits] = min(max(0.0, 1 - judge.kept_alone(layer, bits)), least)
+            measured[bits] = min(
+                max(0.0, 1 - evaluator.retention(evaluator.isolated(layer, bits))), least
+            )
             if measured[bits] <= tolerable:
                 break
         logging.info("%s alone: %s", layer, {b: round(d, 4) for b, d in measured.items()})
         widest = max(measured)
-        damages[layer] = {b: d for b, d in measured.items() if d <= 1 - share or b == widest}
-    return damages
+        sensitivity[layer] = {b: d for b, d in measured.items() if d <= 1 - share or b == widest}
+    return sensitivity
 
 
-def _steps(judge: WidthEvaluator, widths: Widths, damages: Damages) -> list[tuple[float, Widths]]:
-    """Settings with one layer a step narrower, by the damage expected for a byte saved."""
+def _steps(
+    evaluator: WidthEvaluator, widths: Widths, sensitivity: Sensitivity
+) -> list[tuple[float, Widths]]:
+    """Settings with one layer a step narrower, by the loss expected for a byte saved."""
     steps = []
-    for number, layer in enumerate(judge.layers):
+    for number, layer in enumerate(evaluator.layers):
         bits = widths[layer]
-        narrower = max((b for b in damages[layer] if b < bits), default=None)
+        narrower = max((b for b in sensitivity[layer] if b < bits), default=None)
         if narrower is not None:
-            before = damages[layer].get(bits, 0.0)
-            saved = judge.bytes_of(layer, bits) - judge.bytes_of(layer, narrower)
-            price = (damages[layer][narrower] - before) / saved
+            before = sensitivity[layer].get(bits, 0.0)
+            saved = evaluator.bytes_of(layer, bits) - evaluator.bytes_of(layer, narrower)
+            price = (sensitivity[layer][narrower] - before) / saved
             steps.append((price, -saved, number, {**widths, layer: narrower}))
     return [(step[0], step[-1]) for step in sorted(steps, key=lambda step: step[:3])]
 
 
-def descend(judge: WidthEvaluator, damages: Damages) -> list[Widths]:
+def descend(evaluator: WidthEvaluator, sensitivity: Sensitivity) -> list[Widths]:
     """The path from the widest measured widths to the narrowest, cheapest step first."""
-    path = [{layer: max(damages[layer]) for layer in judge.layers}]
-    while steps := _steps(judge, path[-1], damages):
+    path: list[Widths] = [{layer: max(sensitivity[layer]) for layer in evaluator.layers}]
+    while steps := _steps(evaluator, path[-1], sensitivity):
         path.append(steps[0][1])
     return path
 
 
-def last_kept(judge: WidthEvaluator, path: list[Widths], share: float) -> Widths | None:
+def last_kept(evaluator: WidthEvaluator, path: list[Widths], share: float) -> Widths | None:
     """The last setting of a path that keeps the share, by bisection; None if the first does not."""
-    if judge.kept(path[0]) < share:
+    if evaluator.retention(path[0]) < share:
         return None
     low, high = 0, len(path)
     while high - low > 1:
         middle = (low + high) // 2
-        if judge.kept(path[middle]) >= share:
+        if evaluator.retention(path[middle]) >= share:
             low = middle
         else:
             high = middle
     return path[low]
 
 
-def narrow(judge: WidthEvaluator, widths: Widths, damages: Damages, share: float) -> Widths:
+def narrow(
+    evaluator: WidthEvaluator, widths: Widths, sensitivity: Sensitivity, share: float
+) -> Widths:
     """Narrows single layers, cheapest first, until no step keeps the share."""
     refused: set[tuple[tuple[str, int], ...]] = set()
     while True:
-        for _, candidate in _steps(judge, widths, damages):
+        for _, candidate in _steps(evaluator, widths, sensitivity):
             changed = tuple(item for item in candidate.items() if item not in widths.items())
             if changed not in refused:
                 break
         else:
             return widths
-        kept = judge.kept(candidate)
+        kept = evaluator.retention(candidate)
         logging.info("%s: %.4f kept, %s", changed, kept, "taken" if kept >= share else "refused")
         if kept >= share:
             widths = candidate
@@ -371,7 +351,7 @@ def narrow(judge: WidthEvaluator, widths: Widths, damages: Damages, share: float
 
 
 def _measure_found(
-    judge: WidthEvaluator,
+    evaluator: WidthEvaluator,
     found: Found,
     generator: Generator,
     final: sweep.Setup,
@@ -381,22 +361,22 @@ def _measure_found(
     """Measures full precision and what was found with all metrics, and keeps the result.
 
     Returns:
-        Row hash to the name of the generator and the roles of the row.
+        As `store.set_requested` takes it.
     """
     requested: dict[str, dict[str, Any]] = {}
-    roles: dict[Any, list[str]] = {judge.full: [FULL]}
+    roles: dict[Any, list[str]] = {evaluator.full: [FULL]}
     for role, widths in (
         (WITHIN, found.within),
         (MIXED, found.mixed),
         (SAME_SIZE, found.same_size),
     ):
         if widths is not None:
-            roles.setdefault(judge.spec(widths), []).append(role)
+            roles.setdefault(evaluator.spec(widths), []).append(role)
     for spec, names in roles.items():
         for seed in final.config.seeds:
-            task = sweep.make_task(final, generator, spec, seed)
-            row = session.measure(task)
-            requested[row["row_hash"]] = task.label | {"roles": names}
+            measurement = sweep.make_measurement(final, generator, spec, seed)
+            row = session.measure(measurement)
+            requested[row["row_hash"]] = measurement.label | {"roles": names}
             if MIXED in names and seed == final.config.seeds[0]:
                 packed = workdir / PACKED_FOLDER / f"{row['row_hash']}.packed"
                 shutil.copyfile(packed, workdir / f"{generator.name}.packed")

@@ -1,9 +1,11 @@
 """Checks a configuration before any heavy work, and says what it asks for."""
 
 import dataclasses
+import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+import operator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,20 +18,22 @@ from lsh_gan import compression, datasets, features
 from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
 from lsh_gan.compression.spec import GRANULARITIES, MAX_BITS, SCHEMES
 from lsh_gan.datasets import Source
-from lsh_gan.errors import choose, nearest, whole
+from lsh_gan.errors import check_int, choose, nearest
 from lsh_gan.experiment.evaluators import EVALUATORS, hash_spec
 from lsh_gan.generators import Generator
 from lsh_gan.metrics.inputs import check_options
 
-_CHOICES = {"clipping": compression.METHODS, "granularity": GRANULARITIES, "scheme": SCHEMES}
+_CHOICES: dict[str, Mapping] = {
+    "clipping": compression.METHODS,
+    "granularity": GRANULARITIES,
+    "scheme": SCHEMES,
+}
 
 
 def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
     """Checks every field that can be checked without reading a file.
 
-    Args:
-        config: As in `configs/default.py`. Tuples of names may be one string with commas, which is
-            what a command line gives.
+    Tuples of names may be one string with commas, which is what a command line gives.
 
     Returns:
         The configuration, unchangeable, with such strings split.
@@ -49,7 +53,7 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
         with _named("features."):
             features.check_side(config.features.name, config.features.side)
     specs = generator_specs(config)
-    checks = (_judged, _references, _compressions, _searches)
+    checks = (_subjects, _references, _compressions, _searches)
     for message in itertools.chain.from_iterable(check(config, specs) for check in checks):
         raise ValueError(message)
     _check_hash(config)
@@ -70,7 +74,7 @@ def _named(prefix: str) -> Iterator[None]:
 # What fields mean together: each of these yields what is wrong.
 
 
-def _judged(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
+def _subjects(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
     if not (config.generators or config.samples):
         yield "generators and samples are both empty; expected something to judge"
     if not 0 <= config.truncation_psi <= 1:
@@ -319,13 +323,13 @@ def check_numbers(config: Any) -> None:
     Raises:
         ValueError: One is out of range; the message names the field and the nearest valid value.
     """
-    whole("k", config.k, *_RANGES["k"])
+    check_int("k", config.k, *_RANGES["k"])
     check_enough(config, ("num_samples", "reference.num_images"))
     for field, (low, high) in _RANGES.items():
-        whole(field, get_field(config, field), low, high)
+        check_int(field, get_field(config, field), low, high)
     for field, (low, high) in _LISTS.items():
         for number in get_field(config, field):
-            whole(field, number, low, high)
+            check_int(field, number, low, high)
     devices = jax.local_device_count()
     for field in ("batch_size", "features.batch_size"):
         size = get_field(config, field)
@@ -337,11 +341,7 @@ def check_numbers(config: Any) -> None:
 
 
 def check_enough(config: Any, fields: tuple[str, ...]) -> None:
-    """Checks numbers of images against k; of the reference, 0 stands for all that there are.
-
-    Raises:
-        ValueError: One is too small; the message gives the least.
-    """
+    """Refuses fewer images than k needs; of the reference, 0 stands for all that there are."""
     for field in fields:
         number = get_field(config, field)
         if field == "reference.num_images" and isinstance(number, int) and number <= 0:
@@ -353,11 +353,7 @@ def check_enough(config: Any, fields: tuple[str, ...]) -> None:
 
 
 def check_min_count(config: Any, n: int) -> None:
-    """Checks that buckets of so many reference points are possible.
-
-    Raises:
-        ValueError: LSH is asked for, and the reference is too small for `hash.min_count`.
-    """
+    """Refuses `hash.min_count` where buckets of so few reference points cannot hold it."""
     count = config.hash.min_count
     if "lsh" in config.metrics and 1 <= n - 2 < count:
         raise ValueError(
@@ -368,9 +364,7 @@ def check_min_count(config: Any, n: int) -> None:
 
 def get_field(config: Any, field: str) -> Any:
     """The value of a field, "hash.seed" for example."""
-    for name in field.split("."):
-        config = config[name]
-    return config
+    return functools.reduce(operator.getitem, field.split("."), config)
 
 
 Shape = tuple[int, int, int]  # height, width, channels
@@ -380,13 +374,9 @@ UNPADDED = (28, 28)  # of the shipped images as they are published
 def check_image_sizes(
     config: Any, expected: Shape | None, generators: list[Generator], samples: Iterable[Source]
 ) -> None:
-    """Compares the size of all that is judged with that of the reference images.
+    """Compares the size of all that is scored with that of the reference images.
 
-    Args:
-        config: See `configs/default.py`.
-        expected: Of the reference images; None if it is not known, which checks nothing.
-        generators: What is judged.
-        samples: Likewise; of features nothing is checked.
+    `expected` is None where theirs is not known, which checks nothing.
 
     Raises:
         ValueError: A generator or samples of another size, or a generator of RGB images and a grey
@@ -426,7 +416,7 @@ def check_image_sizes(
                 "expected a reference in colour, or a generator of grey images"
             )
     for source in samples:
-        size = source.image_shape[:2]
+        size = source.shape[1:3]
         if size != (height, width):
             way_out = f"resize them to {height}×{width}"
             if size == UNPADDED and padded:  # resized ones would be in another place
@@ -445,10 +435,7 @@ def check_image_sizes(
 def check_colours(path: str, batches: Iterable[np.ndarray] | None, expected: Shape | None) -> None:
     """Refuses coloured samples where the reference is grey; RGB files of grey images are grey.
 
-    Args:
-        path: What the samples are called.
-        batches: Uint8 `[b, h, w, c]` each; None for features.
-        expected: As in `check`.
+    Batches are uint8 `[b, h, w, c]` each; None for features.
 
     Raises:
         ValueError: The channels of an image differ (its number).

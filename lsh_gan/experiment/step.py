@@ -42,19 +42,8 @@ def embed_samples(
     """Returns features of the images `start .. start + count - 1` of the sequence of `key`.
 
     Equal to embedding what `sampling.sample` yields, up to the rounding of float32 sums: another
-    batch size, number of devices or of processes moves a pixel by at most 1 of 255.
-
-    Args:
-        generator: The generator; a conditional one gets uniformly drawn classes.
-        params: Its parameters, or compressed ones of the same shapes.
-        network: Embeds the images.
-        key: From `jax.random.key`.
-        count: Number of images, m.
-        batch_size: Images a step, a multiple of the number of devices of this process.
-        truncation_psi: In [0, 1], see `Generator`; 1 is none.
-        start: Number of the first image.
-        keep: Number of images to return.
-        progress: Called with the number of images done since its last call.
+    batch size, number of devices or of processes moves a pixel by at most 1 of 255. Arguments are
+    as there; `progress` is called with the number of images done since its last call.
 
     Returns:
         Float32 `[m, d]`, on every process; and the first `keep` images, uint8 `[keep, h, w, c]`, on
@@ -134,8 +123,8 @@ def _steps(
     while at < share.stop or waiting:
         try:
             if at < share.stop and len(waiting) <= _AHEAD:
-                index = np.arange(start + at, start + at + size).astype(np.uint32)
-                index = devices.split(index, local=True)
+                numbers = np.arange(start + at, start + at + size).astype(np.uint32)
+                index = devices.split(numbers, local=True)
                 part = sampling.part_size(generator, size // here)
                 made = _step(
                     generator, network, part, truncation_psi, params, variables, key, index

@@ -19,9 +19,10 @@ from lsh_gan.compression.pipeline import check_corrections
 from lsh_gan.compression.rules import flatten, isolate, log_rules, plan_tensors
 from lsh_gan.datasets import Source
 from lsh_gan.experiment import outside, recipes, settings
-from lsh_gan.experiment.measurement import PACKED_FOLDER, SAMPLES_FOLDER, Clock, Task, measure
+from lsh_gan.experiment.measurement import PACKED_FOLDER, Clock, Measurement, measure
 from lsh_gan.experiment.reference import (
     Reference,
+    Samples,
     load_network,
     load_reference,
     load_samples,
@@ -31,26 +32,17 @@ from lsh_gan.experiment.reference import (
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator, sampling
 from lsh_gan.results import labels, report, store
-from lsh_gan.results.labels import distinct
 from lsh_gan.results.store import Row
 
 
 class Setup(NamedTuple):
-    """What is measured, and against what; nothing is computed yet.
-
-    Attributes:
-        config: See `configs/default.py`.
-        network: Embeds the images.
-        generators: What is compressed.
-        reference: What it is compared with.
-        samples: The given samples, by what they are called.
-    """
+    """What is measured, and against what; nothing is computed yet."""
 
     config: Any
     network: FeatureNetwork
     generators: list[Generator]
     reference: Reference
-    samples: dict[str, Source]
+    samples: dict[str, Source]  # the given ones, by name
 
 
 def run(config: Any, workdir: Path) -> pd.DataFrame:
@@ -63,8 +55,7 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
         workdir: The work folder; made if missing.
 
     Returns:
-        As `report.write`: one line a measurement that `config` asks for; of several processes on
-        the first alone, which writes the report.
+        As `report.write`; empty on all processes but the first, which writes the report.
 
     Raises:
         ValueError, TypeError, FileNotFoundError: Bad input, before any heavy work.
@@ -72,24 +63,24 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
     config = settings.resolve(config)
     store.check_workdir(workdir)
     setup = prepare(config)
-    requested = tasks(setup)
+    requested = measurements(setup)
     with store.locked(workdir), progress_bars() as progress:
         session = Session(setup, workdir, progress)
-        store.set_requested(workdir, {task.row_hash: task.label for task in requested})
-        waiting = [task for task in requested if task.row_hash not in session.finished]
-        finished = len(requested) - len(waiting)
+        store.set_requested(workdir, {each.row_hash: each.label for each in requested})
+        missing = [each for each in requested if each.row_hash not in session.finished]
+        finished = len(requested) - len(missing)
         logging.info("%d of %d measurements are done", finished, len(requested))
         bar = progress.add_task("measurements", total=len(requested), completed=finished)
-        for number, task in enumerate(waiting, 1):
-            row = session.measure(task)
+        for number, measurement in enumerate(missing, 1):
+            row = session.measure(measurement)
             progress.advance(bar)
             if progress.disable:
-                seconds = session.seconds_a_row() * (len(waiting) - number)
+                seconds = session.seconds_a_row() * (len(missing) - number)
                 scores = labels.scores_line(row, config.metrics)
                 done = f"{finished + number} of {len(requested)}"
                 tell = labels.say if Console().is_jupyter else logging.info
                 tell(f"{done}: {scores}; {labels.duration(seconds)} left")
-        measured = [session.finished[task.row_hash] for task in requested]
+        measured = [session.finished[each.row_hash] for each in requested]
         if not devices.is_first():
             return pd.DataFrame()
         outside.write(workdir, measured, config, setup.generators, setup.samples, setup.reference)
@@ -107,49 +98,46 @@ def prepare(config: Any) -> Setup:
         sampling.image_shape(generator, 1, truncation_psi=config.truncation_psi)
     opened = open_reference(config)
     samples = [open_samples(config, path) for path in config.samples]
-    settings.check_image_sizes(config, opened and opened.image_shape, generators, samples)
+    shape = opened.image_shape if opened else None
+    settings.check_image_sizes(config, shape, generators, samples)
     network = load_network(config, [opened, *samples] if opened else samples)
-    given = [*(generator.name for generator in generators), *(Path(s).stem for s in config.samples)]
-    names = distinct(given, [*config.generators, *config.samples])
-    generators = [
-        dataclasses.replace(generator, name=name)
-        for generator, name in zip(generators, names, strict=False)
-    ]
+    generators, names = recipes.rename(config, generators)
     reference = load_reference(config, network, opened)
     settings.check_image_sizes(config, reference.image_shape, generators, samples)
-    named = dict(zip(names[len(generators) :], samples, strict=True))
+    named = dict(zip(names, samples, strict=True))
     return Setup(config, network, generators, reference, named)
 
 
-def tasks(setup: Setup) -> list[Task]:
+def measurements(setup: Setup) -> list[Measurement]:
     """Every measurement that the configuration asks for.
 
     Raises:
         ValueError: Bad rules; or two of different names with the same content.
     """
-    found = list(_tasks(setup))
+    found = list(_measurements(setup))
     names: dict[str, str] = {}
-    for task in found:
-        name = names.setdefault(task.row_hash, task.name)
-        if name != task.name:
-            raise ValueError(f"{name} and {task.name} have the same content; expected it once")
+    for measurement in found:
+        name = names.setdefault(measurement.row_hash, measurement.name)
+        if name != measurement.name:
+            said = f"{name} and {measurement.name} have the same content; expected it once"
+            raise ValueError(said)
     return found
 
 
-def _tasks(setup: Setup) -> Iterator[Task]:
+def _measurements(setup: Setup) -> Iterator[Measurement]:
     for generator in setup.generators:
         for layer, spec in _specs(setup.config, generator):
             for seed in setup.config.seeds:
-                yield make_task(setup, generator, spec, seed, layer=layer)
+                yield make_measurement(setup, generator, spec, seed, layer=layer)
     for name, source in setup.samples.items():
         samples = load_samples(setup.config, source)
         settings.check_colours(source.path, samples.images(), setup.reference.image_shape)
         identity = _shared_identity(setup) | {"samples": samples.content_hash}
         full = GeneratorSpec(weights=CompressionSpec(bits=None))
-        yield Task(name, identity, full, 0, samples=samples)
+        yield Measurement(name, identity, full, 0, samples)
 
 
-def make_task(
+def make_measurement(
     setup: Setup,
     generator: Generator,
     spec: GeneratorSpec,
@@ -157,24 +145,15 @@ def make_task(
     *,
     layer: str | None = None,
     keep: bool = True,
-) -> Task:
-    """The measurement of one generator, setting and seed; see `Task` for the arguments."""
+) -> Measurement:
+    """The measurement of one generator, setting and seed; see `Measurement` for the arguments."""
     config = setup.config
     drawn = {"seed": seed, "m": config.num_samples, "truncation_psi": config.truncation_psi}
     if spec.needs_latents:
         drawn["num_calibration"] = config.compression.num_calibration
     asked = {"spec": dataclasses.asdict(spec), **drawn}
     identity = _shared_identity(setup) | generator.identity | asked
-    return Task(
-        generator.name,
-        identity,
-        spec,
-        seed,
-        generator=generator,
-        channel_axes=generator.channel_axes,
-        layer=layer,
-        keep=keep,
-    )
+    return Measurement(generator.name, identity, spec, seed, generator, layer, keep)
 
 
 def _specs(config: Any, generator: Generator) -> Iterator[tuple[str | None, GeneratorSpec]]:
@@ -248,38 +227,42 @@ class Session:
         self._progress = progress
         self._images = progress.add_task("images", total=None, visible=False)
 
-    def measure(self, task: Task) -> Row:
-        """The row of a task: from the work folder, or measured and added to it.
+    def measure(self, measurement: Measurement) -> Row:
+        """The row of a measurement: from the work folder, or measured and added to it.
 
         Raises:
             ValueError: As `measurement.measure`.
         """
-        if task.row_hash not in self.finished:
+        if measurement.row_hash not in self.finished:
             config, network = self._setup.config, self._setup.network
+            subject = measurement.subject
             if self._scores is None:
                 self._scores = self._fit()
-            size = len(task.samples) if task.samples else config.num_samples
-            self._progress.reset(self._images, description=task.title, total=size, visible=True)
+            size = len(subject) if isinstance(subject, Samples) else config.num_samples
+            bits = measurement.spec.weights.bits
+            title = f"{measurement.name} {bits} bits" if bits else measurement.name
+            self._progress.reset(self._images, description=title, total=size, visible=True)
             self.clock.lap("rest")
             profiled = config.profile and not self.measured
             with jax.profiler.trace(config.profile) if profiled else nullcontext():
-                row = measure(task, config, self._workdir, network, self._scores, self._advance)
+                row = measure(
+                    measurement, config, self._workdir, network, self._scores, self._advance
+                )
             row["reference_name"] = self._setup.reference.name
             if self._setup.reference.taken:
                 row["reference_taken"] = self._setup.reference.taken
             store.append(self._workdir, row)
-            self.finished[task.row_hash] = row
+            self.finished[measurement.row_hash] = row
             self.measured.append(row)
             self.clock.lap("rows")
-        return self.finished[task.row_hash]
+        return self.finished[measurement.row_hash]
 
     def seconds_a_row(self) -> float:
         """Mean of the rows that this run has measured."""
         return self.clock.seconds["rows"] / len(self.measured)
 
     def _fit(self) -> dict[str, Callable]:
-        for folder in (PACKED_FOLDER, SAMPLES_FOLDER):
-            (self._workdir / folder).mkdir(exist_ok=True)
+        (self._workdir / PACKED_FOLDER).mkdir(exist_ok=True)
         self._progress.update(self._images, description="reference", visible=True)
         config, network, reference = self._setup.config, self._setup.network, self._setup.reference
         scores = reference.fit(config, network, self._workdir, self._advance)

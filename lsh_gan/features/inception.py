@@ -155,14 +155,9 @@ class Mixed7(nn.Module):
 
 
 def convert(state: dict) -> dict:
-    """Turns the PyTorch weights into parameters, batch norms folded into the convolutions.
+    """Turns weights `{name: array}` of pytorch-fid or torch-fidelity into variables.
 
-    Args:
-        state: `{name: array}` of pytorch-fid's or torch-fidelity's file, whose classifier is
-            not used.
-
-    Returns:
-        Variables of `InceptionV3`.
+    Batch norms are folded into the convolutions; the classifier is not used.
 
     Raises:
         KeyError: A tensor is missing.

@@ -16,15 +16,8 @@ def convolve(x, kernel, *, strides: int = 1, padding: Padding = ((0, 0), (0, 0))
     On CPU, XLA's depthwise and 1×1 convolutions are several times slower than the shifted
     multiply-adds and the matrix product that they amount to; elsewhere its own are used.
 
-    Args:
-        x: Float32 `[n, h, w, c]`.
-        kernel: Float32 `[kernel_h, kernel_w, c / groups, features]`.
-        strides: Step in both directions.
-        padding: Rows above and below, columns left and right, filled with 0.
-        groups: 1, or c for a depthwise convolution.
-
-    Returns:
-        Float32 `[n, out_h, out_w, features]`.
+    Maps `x [n, h, w, c]` to `[n, h', w', features]` by `kernel [kernel_h, kernel_w, c / groups,
+    features]`; groups are 1, or c for a depthwise convolution. The padding is filled with 0.
     """
     if on_cpu():
         if groups > 1 and groups == x.shape[-1] == kernel.shape[-1]:
@@ -89,16 +82,13 @@ class Conv(nn.Module):
 
 
 def fold_batch_norm(weight, norm: dict[str, np.ndarray], *, epsilon: float) -> dict:
-    """Merges a batch norm in evaluation mode into the convolution before it.
+    """Merges a batch norm in evaluation mode into the convolution before it, in float64.
 
-    Args:
-        weight: Kernel in torch's layout `[features, c / groups, kernel_h, kernel_w]`.
-        norm: `weight`, `bias`, `running_mean` and `running_var`, each `[features]`.
-        epsilon: The norm's own.
+    `weight` is a kernel in torch's layout `[features, c / groups, kernel_h, kernel_w]`, `norm` has
+    `weight`, `bias`, `running_mean` and `running_var`, each `[features]`.
 
     Returns:
-        `kernel` `[kernel_h, kernel_w, c / groups, features]` and `bias` `[features]`, float32,
-        computed in float64.
+        `kernel` `[kernel_h, kernel_w, c / groups, features]` and `bias` `[features]`, float32.
     """
     norm = {name: values.astype(np.float64) for name, values in norm.items()}
     scale = norm["weight"] / np.sqrt(norm["running_var"] + epsilon)

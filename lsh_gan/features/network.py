@@ -30,24 +30,17 @@ _IN_FLIGHT = 2  # batches that are on their way while the next one is decoded
 
 @dataclass(frozen=True, eq=False)
 class FeatureNetwork:
-    """Images to features.
+    """Images to features."""
 
-    Attributes:
-        name: Its key in `FEATURES`.
-        dim: d, the number of features.
-        side: Input side in pixels, to which images are resized.
-        content_hash: Sha256 (hex) over name, preprocessing version, side and weight file: equal
-            hashes mean equal features.
-        apply: Jitted function of (variables, images); None of `given` features.
-        variables: The weights.
-    """
-
-    name: str
-    dim: int
-    side: int
+    name: str  #: its key in `FEATURES`
+    dim: int  #: d, the number of features
+    side: int  #: input side in pixels, to which images are resized
+    #: Sha256 (hex) over name, preprocessing version, side and weight file; equal hashes mean equal
+    #: features.
     content_hash: str
+    #: Jitted function of (variables, images); None of `given` features.
     apply: Any = field(repr=False)
-    variables: Any = field(repr=False)
+    variables: Any = field(repr=False)  #: the weights
 
     def __call__(self, images: Any) -> jax.Array:
         """Embeds one batch.
@@ -102,11 +95,12 @@ def load(
         ValueError: Unknown name, unfit side, wrong hash, damaged file, or tensors that are missing,
             of another shape or not finite.
     """
-    spec = choose("feature network", name, FEATURES)
-    side = spec.side if side is None else side
-    _check_side(spec, side)
+    if side is None:
+        side = choose("feature network", name, FEATURES).side
+    spec = check_side(name, side)
     path = _existing_weight_file(spec, weights)
-    found = _file_sha256(path)
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
     expected = spec.sha256 if sha256 is None else sha256
     if not found.startswith(expected.lower()):
         raise ValueError(f"{path}: sha256 is {found}; expected {expected} for {name}.")
@@ -130,24 +124,20 @@ def feature_shape(name: str, side: int, shape: tuple[int, int, int, int]) -> tup
     Raises:
         ValueError: Unknown name or unfit side.
     """
-    spec = choose("feature network", name, FEATURES)
-    _check_side(spec, side)
+    spec = check_side(name, side)
     inputs = jax.ShapeDtypeStruct((1, spec.side, spec.side, 3), jnp.float32)
     variables = jax.eval_shape(spec.module.init, jax.random.key(0), inputs)
     images = jax.ShapeDtypeStruct(shape, jnp.uint8)
     return jax.eval_shape(partial(_features, spec, side), variables, images).shape
 
 
-def check_side(name: str, side: int) -> None:
-    """Checks the input side of a network without loading it.
+def check_side(name: str, side: int) -> FeatureSpec:
+    """Checks the input side of a network without loading it, and returns what is known of it.
 
     Raises:
         ValueError: Unknown name or unfit side.
     """
-    _check_side(choose("feature network", name, FEATURES), side)
-
-
-def _check_side(spec: FeatureSpec, side: int) -> None:
+    spec = choose("feature network", name, FEATURES)
     if not isinstance(side, int) or isinstance(side, bool):
         raise ValueError(f"side of {spec.name} is {side!r}; expected an integer.")
     if spec.fixed_side and side != spec.side:
@@ -157,6 +147,7 @@ def _check_side(spec: FeatureSpec, side: int) -> None:
         )
     if side < _SMALLEST_SIDE:
         raise ValueError(f"side of {spec.name} is {side}; expected at least {_SMALLEST_SIDE}.")
+    return spec
 
 
 def weight_file(spec: FeatureSpec, weights: str | os.PathLike | None) -> Path | None:
@@ -173,11 +164,6 @@ def _existing_weight_file(spec: FeatureSpec, weights: str | os.PathLike | None) 
             f"their sha256 is {spec.sha256}. Nothing is downloaded."
         )
     return path
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _read_variables(spec: FeatureSpec, path: Path) -> Any:

@@ -13,38 +13,24 @@ from lsh_gan.features import efficientnet, inception, resnet, vgg
 
 
 class FeatureSpec(NamedTuple):
-    """One feature network.
+    """One feature network."""
 
-    Attributes:
-        name: Its name in configs.
-        module: The Flax module, preprocessed images to features.
-        convert: State dict of the weight file to variables of `module`.
-        dim: d, the number of features.
-        side: Input side in pixels, and the only one if `fixed_side`.
-        fixed_side: Whether the network is defined for `side` only.
-        resize_rule: A key of `resizing.RULES`.
-        shift: Subtracted from the pixels (0 to 255), one number or one a channel.
-        scale: Divides the pixels after that, likewise.
-        version: Counts changes of the preprocessing; part of the content hash.
-        sha256: Known first digits of the weight file's hash.
-        origin: Where the weight file is usually obtained.
-        default_file: Finds the weight file when no path is given; None if it has to be given.
-        read: Reads the weight file: path to `{name: array}`.
-    """
-
-    name: str
-    module: nn.Module
-    convert: Callable[[dict], dict]
-    dim: int
-    side: int
-    fixed_side: bool
-    resize_rule: str
+    name: str  #: its name in configs
+    module: nn.Module  #: the Flax module, preprocessed images to features
+    convert: Callable[[dict], dict]  #: state dict of the weight file to variables of `module`
+    dim: int  #: d, the number of features
+    side: int  #: input side in pixels, and the only one if `fixed_side`
+    fixed_side: bool  #: whether the network is defined for `side` only
+    resize_rule: str  #: a key of `resizing.RULES`
+    #: Subtracted from the pixels (0 to 255), one number or one a channel.
     shift: float | tuple[float, ...]
-    scale: float | tuple[float, ...]
-    version: int
-    sha256: str
-    origin: str
+    scale: float | tuple[float, ...]  #: divides the pixels after that, likewise
+    version: int  #: counts changes of the preprocessing; part of the content hash
+    sha256: str  #: known first digits of the weight file's hash
+    origin: str  #: where the weight file is usually obtained
+    #: Finds the weight file when no path is given; None if it has to be given.
     default_file: Callable[[], Path | None] | None = None
+    #: Reads arrays by name from the path of the weight file.
     read: Callable[[Path], dict] = lambda path: tensor_files.state_dict(tensor_files.read(path))
 
 
@@ -93,10 +79,7 @@ _EFFICIENTNET = FeatureSpec(
 _SPECS = (
     _INCEPTION_V3,
     _INCEPTION_V3._replace(  # the same network, as pytorch-fid prepares its images
-        name="inception_v3_pytorch_fid",
-        resize_rule="half_pixel",
-        shift=127.5,
-        scale=127.5,
+        name="inception_v3_pytorch_fid", resize_rule="half_pixel", shift=127.5, scale=127.5
     ),
     FeatureSpec(  # as torch-fidelity prepares its images
         name="vgg16",

@@ -17,14 +17,7 @@ def antialiased_matrix(size: int, side: int) -> np.ndarray:
     """Builds a triangle filter, widened when reducing; pixel centres at half integers.
 
     Equals Pillow's `BILINEAR` on float images and torch's `interpolate(mode="bilinear",
-    align_corners=False, antialias=True)`.
-
-    Args:
-        size: Input pixels.
-        side: Output pixels.
-
-    Returns:
-        Float64 `[side, size]`; rows add up to 1.
+    align_corners=False, antialias=True)`. The result is float64 `[side, size]`; rows add up to 1.
     """
     step = size / side
     width = max(step, 1.0)
@@ -70,18 +63,10 @@ RULES: dict[str, Callable[[int, int], np.ndarray]] = {
 
 
 def resize(images, side: int, *, rule: str):
-    """Resizes to `side` × `side`, whatever the aspect ratio.
-
-    Args:
-        images: Float32 `[n, h, w, c]`.
-        side: Output height and width.
-        rule: A key of `RULES`.
-
-    Returns:
-        Float32 `[n, side, side, c]`, not rounded; equal to `images` at the same size.
+    """Resizes float32 images `[n, h, w, c]` to `side` × `side`, whatever their aspect ratio.
 
     Raises:
-        ValueError: Unknown rule.
+        ValueError: `rule` is no key of `RULES`.
     """
     matrix = choose("resize rule", rule, RULES)
     height, width = images.shape[1:3]

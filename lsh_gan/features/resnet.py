@@ -72,16 +72,10 @@ def read_onnx(path: Path) -> dict:
 
 
 def convert(state: dict) -> dict:
-    """Turns the weights of the ONNX file into parameters.
+    """Turns what `read_onnx` returns into variables of `ThinResNet50`.
 
     The original takes the colours of an image as blue, green, red; here the kernel of the first
     convolution is turned, so that they are red, green, blue as everywhere.
-
-    Args:
-        state: As `read_onnx` returns it.
-
-    Returns:
-        Variables of `ThinResNet50`.
 
     Raises:
         KeyError: A tensor is missing.

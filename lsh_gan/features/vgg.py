@@ -38,16 +38,10 @@ class VGG16(nn.Module):
 
 
 def convert(state: dict) -> dict:
-    """Turns torchvision's weights into parameters.
+    """Turns weights `{name: array}` of torchvision into variables; the last layer is not used.
 
     torch flattens channels first: the inputs of the first dense layer go from (channel, row,
     column) to (row, column, channel).
-
-    Args:
-        state: `{name: array}` of torchvision's `vgg16`. The classifier's last layer is not used.
-
-    Returns:
-        Variables of `VGG16`.
 
     Raises:
         KeyError: A tensor is missing.

@@ -14,48 +14,17 @@ from lsh_gan.generators import layers
 from lsh_gan.generators.conditioning import (
     BatchStatistics,
     ClassEmbedding,
+    ConditionalNorm,
     SelfAttention,
     one_hot,
 )
 
-_conv_3x3 = partial(layers.conv, padding=1)
-_conv_1x1 = partial(layers.conv, padding=0)
-
-
-class ConditionalNorm(nn.Module):
-    """Stored statistics, then a scale `1 + f(condition)` and a bias `g(condition)`.
-
-    Attributes:
-        epsilon: Added to the variance.
-        rows: Of statistics, see `BatchStatistics`.
-        embedded: The condition is class weights and f and g are tables; else they are dense.
-    """
-
-    epsilon: float = 1e-5
-    rows: int = 0
-    embedded: bool = False
-
-    @nn.compact
-    def __call__(self, x: jax.Array, condition: jax.Array, truncation: float = 1.0) -> jax.Array:
-        """Maps `x [n, h, w, c]`, `condition [n, k]` to `[n, h, w, c]`."""
-        dense = partial(nn.Dense, use_bias=False)
-        layer = ClassEmbedding if self.embedded else dense
-        scale = 1 + layer(x.shape[-1], name="scale")(condition)[:, None, None]
-        bias = layer(x.shape[-1], name="bias")(condition)[:, None, None]
-        statistics = BatchStatistics(self.epsilon, self.rows, name="statistics")
-        return statistics(x, truncation) * scale + bias
-
 
 class FinalNorm(nn.Module):
-    """Stored statistics, then a learnt scale and bias.
+    """Stored statistics, then a learnt scale and bias."""
 
-    Attributes:
-        epsilon: Added to the variance.
-        rows: Of statistics, see `BatchStatistics`.
-    """
-
-    epsilon: float = 1e-5
-    rows: int = 0
+    epsilon: float = 1e-5  # added to the variance
+    rows: int = 0  # of statistics, see `BatchStatistics`
 
     @nn.compact
     def __call__(self, x: jax.Array, truncation: float = 1.0) -> jax.Array:
@@ -67,19 +36,12 @@ class FinalNorm(nn.Module):
 
 
 class Block(nn.Module):
-    """Norm, ReLU, upsample, 3×3; norm, ReLU, 3×3; plus an upsampled 1×1 shortcut.
+    """Norm, ReLU, upsample, 3×3; norm, ReLU, 3×3; plus an upsampled 1×1 shortcut."""
 
-    Attributes:
-        features: Output channels.
-        epsilon: Of the norms.
-        embedded: See `ConditionalNorm`.
-        slope: Of the activations below 0; 0 is ReLU.
-    """
-
-    features: int
-    epsilon: float
-    embedded: bool
-    slope: float = 0.0
+    features: int  # output channels
+    epsilon: float  # of the norms
+    embedded: bool  # see `ConditionalNorm`
+    slope: float = 0.0  # of the activations below 0; 0 is ReLU
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
@@ -88,56 +50,35 @@ class Block(nn.Module):
         y = layers.leaky_relu(norm(name="norm_1")(x, condition), self.slope)
         y = layers.Convolution(self.features, 3, layers.upsample_conv_3x3, name="conv_1")(y)
         y = layers.leaky_relu(norm(name="norm_2")(y, condition), self.slope)
-        y = layers.Convolution(self.features, 3, _conv_3x3, name="conv_2")(y)
+        y = layers.Convolution(self.features, 3, layers.conv_3x3, name="conv_2")(y)
         # Nearest upsampling commutes with a 1×1 convolution: convolve the smaller image.
-        shortcut = layers.Convolution(self.features, 1, _conv_1x1, name="shortcut")(x)
+        shortcut = layers.Convolution(self.features, 1, layers.conv_1x1, name="shortcut")(x)
         return y + shortcut.repeat(2, axis=1).repeat(2, axis=2)
 
 
 class BigGAN(nn.Module):
-    """Latent → dense → residual blocks, each doubling the side → 3×3 convolution → tanh.
+    """Latent → dense → residual blocks, each doubling the side → 3×3 convolution → tanh."""
 
-    Attributes:
-        latent_size: Size of the latent vector.
-        base_channels: Channels of the first image.
-        channels: Output channels of each block.
-        num_classes: Number of classes.
-        shared_size: Size of the class embedding that all norms share; 0: each norm has tables.
-        hierarchical: The latent is cut in one part for the dense layer and one for each block.
-        attention: Numbers of blocks that self-attention follows (1 is the first).
-        image_channels: 1 (grey) or 3 (RGB).
-        bottom_width: Side of the first image.
-        epsilon: Of the blocks' norms.
-        final_epsilon: Of the last norm.
-        slope: Of the activations below 0; 0 is ReLU.
-        output: "tanh", "sigmoid" or "none".
-    """
-
-    latent_size: int = 120
-    base_channels: int = 1536
-    channels: tuple[int, ...] = (1536, 768, 384, 192, 96)
-    num_classes: int = 1000
+    latent_size: int = 120  # size of the latent vector
+    base_channels: int = 1536  # channels of the first image
+    channels: tuple[int, ...] = (1536, 768, 384, 192, 96)  # output channels of each block
+    num_classes: int = 1000  # number of classes
+    # Size of the class embedding that all norms share; 0: each norm has tables.
     shared_size: int = 128
+    # The latent is cut in one part for the dense layer and one for each block.
     hierarchical: bool = True
+    # Numbers of blocks that self-attention follows (1 is the first).
     attention: tuple[int, ...] = (4,)
-    image_channels: int = 3
-    bottom_width: int = 4
-    epsilon: float = 1e-5
-    final_epsilon: float = 1e-5
-    slope: float = 0.0
-    output: str = "tanh"
+    image_channels: int = 3  # 1 (grey) or 3 (RGB)
+    bottom_width: int = 4  # side of the first image
+    epsilon: float = 1e-5  # of the blocks' norms
+    final_epsilon: float = 1e-5  # of the last norm
+    slope: float = 0.0  # of the activations below 0; 0 is ReLU
+    output: str = "tanh"  # "tanh", "sigmoid" or "none"
 
     @nn.compact
     def __call__(self, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
-        """Generates images.
-
-        Args:
-            z: Latents, float32 `[n, latent_size]`, standard normal.
-            labels: Classes `[n]`, or their weights `[n, num_classes]`; None is class 0.
-
-        Returns:
-            Images, float32 `[n, h, w, image_channels]` in [-1, 1].
-        """
+        """Makes images `[n, h, w, image_channels]` in [-1, 1]; arguments as of `Generator`."""
         condition = one_hot(labels, len(z), self.num_classes)
         if self.shared_size:
             condition = ClassEmbedding(self.shared_size, name="shared")(condition)
@@ -155,5 +96,5 @@ class BigGAN(nn.Module):
             if i + 1 in self.attention:
                 x = SelfAttention(name=f"attention_{i}")(x)
         x = layers.leaky_relu(FinalNorm(self.final_epsilon, name="norm")(x), self.slope)
-        x = layers.Convolution(self.image_channels, 3, _conv_3x3, name="to_image")(x)
+        x = layers.Convolution(self.image_channels, 3, layers.conv_3x3, name="to_image")(x)
         return choose("output", self.output, layers.OUTPUTS)(x)

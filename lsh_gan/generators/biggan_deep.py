@@ -3,51 +3,39 @@
 Spectral normalisation of weights is folded into them when a checkpoint is converted.
 """
 
-from functools import partial
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from lsh_gan.errors import choose
 from lsh_gan.generators import layers
-from lsh_gan.generators.biggan import ConditionalNorm, FinalNorm
-from lsh_gan.generators.conditioning import ClassEmbedding, SelfAttention, one_hot
-
-_conv_3x3 = partial(layers.conv, padding=1)
-_conv_1x1 = partial(layers.conv, padding=0)
+from lsh_gan.generators.biggan import FinalNorm
+from lsh_gan.generators.conditioning import ClassEmbedding, ConditionalNorm, SelfAttention, one_hot
 
 
 class Bottleneck(nn.Module):
     """Four convolutions (1×1, 3×3, 3×3, 1×1) on a quarter of the channels, plus a skip.
 
     The skip drops channels instead of convolving.
-
-    Attributes:
-        features: Output channels, at most the input's.
-        up: Whether the side is doubled.
-        epsilon: Of the norms.
-        rows: Of statistics, see `BatchStatistics`.
-        slope: Of the activations below 0; 0 is ReLU.
     """
 
-    features: int
-    up: bool
-    epsilon: float
-    rows: int
-    slope: float = 0.0
+    features: int  # output channels, at most the input's
+    up: bool  # whether the side is doubled
+    epsilon: float  # of the norms
+    rows: int  # of statistics, see `BatchStatistics`
+    slope: float = 0.0  # of the activations below 0; 0 is ReLU
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array, truncation: float) -> jax.Array:
         """Maps `x [n, h, w, i]`, `condition [n, k]` to `[n, h', w', features]`."""
         inner = x.shape[-1] // 4
-        upsampling = layers.upsample_conv_3x3 if self.up else _conv_3x3
-        functions = (_conv_1x1, upsampling, _conv_3x3, _conv_1x1)
+        upsampling = layers.upsample_conv_3x3 if self.up else layers.conv_3x3
+        functions = (layers.conv_1x1, upsampling, layers.conv_3x3, layers.conv_1x1)
         y = x
         for i, function in enumerate(functions):
             norm = ConditionalNorm(self.epsilon, self.rows, name=f"norm_{i + 1}")
             y = layers.leaky_relu(norm(y, condition, truncation), self.slope)
-            size = 1 if function is _conv_1x1 else 3
+            size = 1 if function is layers.conv_1x1 else 3
             features = self.features if i == 3 else inner
             y = layers.Convolution(features, size, function, name=f"conv_{i + 1}")(y)
         x = x[..., : self.features]
@@ -55,54 +43,32 @@ class Bottleneck(nn.Module):
 
 
 class BigGANDeep(nn.Module):
-    """Latent and class → dense → bottlenecks → 3×3 convolution → tanh.
+    """Latent and class → dense → bottlenecks → 3×3 convolution → tanh."""
 
-    Attributes:
-        latent_size: Size of the latent vector.
-        embedding_size: Size of the class embedding.
-        base_channels: Channels of the first image.
-        blocks: For each block its output channels and whether it doubles the side.
-        attention: Numbers of blocks that self-attention follows (1 is the first).
-        num_classes: Number of classes.
-        hierarchical: The latent too conditions the norms, and the class the first image.
-        image_channels: 1 (grey) or 3 (RGB).
-        bottom_width: Side of the first image.
-        epsilon: Of the blocks' norms.
-        final_epsilon: Of the last norm.
-        statistics_rows: 0, or the number of truncations that statistics are stored for.
-        slope: Of the activations below 0; 0 is ReLU.
-        output: "tanh", "sigmoid" or "none".
-    """
-
-    latent_size: int = 128
-    embedding_size: int = 128
-    base_channels: int = 2048
+    latent_size: int = 128  # size of the latent vector
+    embedding_size: int = 128  # size of the class embedding
+    base_channels: int = 2048  # channels of the first image
+    # For each block its output channels and whether it doubles the side.
     blocks: tuple[tuple[int, bool], ...] = ((2048, True), (1024, True), (512, True))
+    # Numbers of blocks that self-attention follows (1 is the first).
     attention: tuple[int, ...] = ()
-    num_classes: int = 1000
-    hierarchical: bool = True
-    image_channels: int = 3
-    bottom_width: int = 4
-    epsilon: float = 1e-4
-    final_epsilon: float = 1e-4
-    statistics_rows: int = 0
-    slope: float = 0.0
-    output: str = "tanh"
+    num_classes: int = 1000  # number of classes
+    hierarchical: bool = True  # the latent too conditions the norms, and the class the first image
+    image_channels: int = 3  # 1 (grey) or 3 (RGB)
+    bottom_width: int = 4  # side of the first image
+    epsilon: float = 1e-4  # of the blocks' norms
+    final_epsilon: float = 1e-4  # of the last norm
+    statistics_rows: int = 0  # 0, or the number of truncations that statistics are stored for
+    slope: float = 0.0  # of the activations below 0; 0 is ReLU
+    output: str = "tanh"  # "tanh", "sigmoid" or "none"
 
     @nn.compact
     def __call__(
         self, z: jax.Array, labels: jax.Array | None = None, truncation_psi: float = 1.0
     ) -> jax.Array:
-        """Generates images.
+        """Makes images `[n, h, w, image_channels]` in [-1, 1]; arguments as of `Generator`.
 
-        Args:
-            z: Latents, float32 `[n, latent_size]`, standard normal; for a truncation t the
-                original draws them from a normal truncated to [-2, 2], times t.
-            labels: Classes `[n]`, or their weights `[n, num_classes]`; None is class 0.
-            truncation_psi: Truncation whose statistics are taken, in [0, 1]; static.
-
-        Returns:
-            Images, float32 `[n, h, w, image_channels]` in [-1, 1].
+        `truncation_psi`, static, selects the statistics.
 
         Raises:
             ValueError: A truncation for a generator with one set of statistics.
@@ -124,5 +90,5 @@ class BigGANDeep(nn.Module):
                 x = SelfAttention(name=f"attention_{i}")(x)
         norm = FinalNorm(self.final_epsilon, self.statistics_rows, name="norm")
         x = layers.leaky_relu(norm(x, truncation_psi), self.slope)
-        x = layers.Convolution(self.image_channels, 3, _conv_3x3, name="to_image")(x)
+        x = layers.Convolution(self.image_channels, 3, layers.conv_3x3, name="to_image")(x)
         return choose("output", self.output, layers.OUTPUTS)(x)

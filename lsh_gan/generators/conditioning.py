@@ -8,17 +8,12 @@ import jax.numpy as jnp
 
 from lsh_gan.generators import layers
 
-_conv_1x1 = partial(layers.conv, padding=0)
-
 
 def one_hot(labels: jax.Array | None, n: int, num_classes: int) -> jax.Array:
     """Class weights, float32 `[n, num_classes]`.
 
-    Args:
-        labels: Classes `[n]` (integer), or weights of the classes `[n, num_classes]` (float, a
-            mixture of classes); None is class 0, for finding shapes.
-        n: Number of images.
-        num_classes: Number of classes.
+    Labels are classes `[n]` (integer), or weights of the classes `[n, num_classes]` (float, a
+    mixture of classes); None is class 0, for finding shapes.
     """
     if labels is None:
         labels = jnp.zeros(n, jnp.int32)
@@ -28,13 +23,9 @@ def one_hot(labels: jax.Array | None, n: int, num_classes: int) -> jax.Array:
 
 
 class ClassEmbedding(nn.Module):
-    """A learnt vector for each class.
+    """A learnt vector for each class."""
 
-    Attributes:
-        features: Size of the vector.
-    """
-
-    features: int
+    features: int  # size of the vector
 
     @nn.compact
     def __call__(self, classes: jax.Array) -> jax.Array:
@@ -45,15 +36,11 @@ class ClassEmbedding(nn.Module):
 
 
 class BatchStatistics(nn.Module):
-    """Normalises by stored statistics; with several rows of them, by one for each truncation.
+    """Normalises by stored statistics; with several rows of them, by one for each truncation."""
 
-    Attributes:
-        epsilon: Added to the variance.
-        rows: 0 for one mean and variance a channel; else the number of rows, which belong to
-            truncations 0 to 1 in equal steps.
-    """
-
-    epsilon: float = 1e-5
+    epsilon: float = 1e-5  # added to the variance
+    # 0 for one mean and variance a channel; else the number of rows, which belong to truncations 0
+    # to 1 in equal steps.
     rows: int = 0
 
     @nn.compact
@@ -79,6 +66,25 @@ class BatchStatistics(nn.Module):
         return (x - mean) * jax.lax.rsqrt(var + self.epsilon)
 
 
+class ConditionalNorm(nn.Module):
+    """Stored statistics, then a scale `offset + f(condition)` and a bias `g(condition)`."""
+
+    epsilon: float = 1e-5  # added to the variance
+    rows: int = 0  # of statistics, see `BatchStatistics`
+    # The condition is class weights and f and g are tables; else they are dense.
+    embedded: bool = False
+    offset: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, condition: jax.Array, truncation: float = 1.0) -> jax.Array:
+        """Maps `x [n, h, w, c]`, `condition [n, k]` to `[n, h, w, c]`."""
+        layer = ClassEmbedding if self.embedded else partial(nn.Dense, use_bias=False)
+        scale = self.offset + layer(x.shape[-1], name="scale")(condition)[:, None, None]
+        bias = layer(x.shape[-1], name="bias")(condition)[:, None, None]
+        statistics = BatchStatistics(self.epsilon, self.rows, name="statistics")
+        return statistics(x, truncation) * scale + bias
+
+
 class SelfAttention(nn.Module):
     """Self-attention over pixels (Zhang et al. 2019, arXiv:1805.08318), keys pooled by 2.
 
@@ -91,7 +97,9 @@ class SelfAttention(nn.Module):
         n, h, w, channels = x.shape
 
         def project(name: str, features: int, source: jax.Array) -> jax.Array:
-            return layers.Convolution(features, 1, _conv_1x1, use_bias=False, name=name)(source)
+            return layers.Convolution(features, 1, layers.conv_1x1, use_bias=False, name=name)(
+                source
+            )
 
         def pooled(y: jax.Array) -> jax.Array:
             return nn.max_pool(y, (2, 2), strides=(2, 2)).reshape(n, -1, y.shape[-1])

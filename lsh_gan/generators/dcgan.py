@@ -12,32 +12,21 @@ class DCGAN(nn.Module):
     """Latent → 4×4 → doubled by transposed convolutions → tanh.
 
     The resolution is `4 * 2 ** len(channels)`.
-
-    Attributes:
-        latent_size: Size of the latent vector.
-        channels: Channels at 4×4 and after each doubling but the last.
-        image_channels: 1 (grey) or 3 (RGB).
-        num_classes: Number of classes, whose weights follow the latent; 0 is unconditional.
     """
 
-    latent_size: int = 128
+    latent_size: int = 128  # size of the latent vector
+    # Channels at 4×4 and after each doubling but the last.
     channels: tuple[int, ...] = (256, 128, 64)
-    image_channels: int = 1
-    num_classes: int = 0
+    image_channels: int = 1  # 1 (grey) or 3 (RGB)
+    num_classes: int = 0  # number of classes, whose weights follow the latent; 0 is unconditional
 
     @nn.compact
     def __call__(
         self, z: jax.Array, train: bool = False, labels: jax.Array | None = None
     ) -> jax.Array:
-        """Generates images.
+        """Makes images `[n, h, w, image_channels]` in [-1, 1]; arguments as of `Generator`.
 
-        Args:
-            z: Latents, float32 `[n, latent_size]`, standard normal.
-            train: Normalise by the batch's own statistics and update `batch_stats`.
-            labels: Classes `[n]`, or their weights `[n, num_classes]`; None is class 0.
-
-        Returns:
-            Images, float32 `[n, h, w, image_channels]` in [-1, 1].
+        With `train` the norms use the batch's own statistics and update `batch_stats`.
         """
         if self.num_classes:
             z = jnp.concatenate([z, one_hot(labels, len(z), self.num_classes)], axis=-1)

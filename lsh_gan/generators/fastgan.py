@@ -16,7 +16,6 @@ from lsh_gan.errors import choose
 from lsh_gan.generators import layers
 from lsh_gan.generators.stylegan2 import normalise_second_moment
 
-_conv_3x3 = partial(layers.conv, padding=1)
 _conv_valid = partial(layers.conv, padding=0)
 _EXCITED_FROM = {64: 4, 128: 8, 256: 16, 512: 32}  # side of the image -> side that scales it
 
@@ -41,13 +40,9 @@ class Noise(nn.Module):
 
 
 class Excitation(nn.Module):
-    """Scales the channels of an image by what a smaller one holds.
+    """Scales the channels of an image by what a smaller one holds."""
 
-    Attributes:
-        features: Channels.
-    """
-
-    features: int
+    features: int  # channels
 
     @nn.compact
     def __call__(self, small: jax.Array, x: jax.Array) -> jax.Array:
@@ -64,49 +59,30 @@ class FastGAN(nn.Module):
 
     A block is nearest upsampling and one or two of: 3×3 convolution, batch norm, gated linear unit.
     Blocks of two add noise before the norms.
-
-    Attributes:
-        latent_size: Size of the latent vector.
-        channels: Channels at 4×4, 8×8, ...
-        double: For each block, whether it has two convolutions.
-        image_channels: 1 (grey) or 3 (RGB).
-        excited: Sides of the images that smaller ones scale.
-        normalise: Whether latents are scaled to a mean square of 1.
-        bias: Whether the last convolution has a bias.
-        epsilon: Of the norms, added to the variance.
-        output: "none", "tanh" or "sigmoid".
     """
 
-    latent_size: int = 256
-    channels: tuple[int, ...] = (1024, 512, 256, 128, 128, 64, 32)
+    latent_size: int = 256  # size of the latent vector
+    channels: tuple[int, ...] = (1024, 512, 256, 128, 128, 64, 32)  # channels at 4×4, 8×8, ...
+    # For each block, whether it has two convolutions.
     double: tuple[bool, ...] = (True, False, True, False, True, False)
-    image_channels: int = 3
-    excited: tuple[int, ...] = (64, 128, 256)
-    normalise: bool = False
-    bias: bool = False
-    epsilon: float = 1e-5
-    output: str = "none"
+    image_channels: int = 3  # 1 (grey) or 3 (RGB)
+    excited: tuple[int, ...] = (64, 128, 256)  # sides of the images that smaller ones scale
+    normalise: bool = False  # whether latents are scaled to a mean square of 1
+    bias: bool = False  # whether the last convolution has a bias
+    epsilon: float = 1e-5  # of the norms, added to the variance
+    output: str = "none"  # "none", "tanh" or "sigmoid"
 
     @nn.compact
     def __call__(
         self, z: jax.Array, noise: str = "const", key: jax.Array | None = None
     ) -> jax.Array:
-        """Generates images.
-
-        Args:
-            z: Latents, float32 `[n, latent_size]`, standard normal.
-            noise: "const", "random" or "none".
-            key: For random noise.
-
-        Returns:
-            Images, float32 `[n, h, w, image_channels]`, about [-1, 1], not clipped.
-        """
+        """Makes images `[n, h, w, image_channels]`, about [-1, 1]; arguments as of `Generator`."""
 
         def norm_gate(x: jax.Array, name: str) -> jax.Array:
             norm = nn.BatchNorm(use_running_average=True, epsilon=self.epsilon, name=name)
             return gated(norm(x))
 
-        def conv(x: jax.Array, features: int, name: str, function=_conv_3x3) -> jax.Array:
+        def conv(x: jax.Array, features: int, name: str, function=layers.conv_3x3) -> jax.Array:
             layer = layers.Convolution(2 * features, 3, function, use_bias=False, name=name)
             return layer(x)
 
@@ -129,6 +105,6 @@ class FastGAN(nn.Module):
             images[side] = x
             self.sow("intermediates", f"block_{i}", x)
         last = layers.Convolution(
-            self.image_channels, 3, _conv_3x3, use_bias=self.bias, name="to_image"
+            self.image_channels, 3, layers.conv_3x3, use_bias=self.bias, name="to_image"
         )
         return choose("output", self.output, layers.OUTPUTS)(last(x))

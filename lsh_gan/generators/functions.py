@@ -29,25 +29,17 @@ _NAMED = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*):([A-Za-z_]\w*)")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Function:
-    """A function in the place of a Flax module.
+    """A function in the place of a Flax module."""
 
-    Attributes:
-        f: Function of (params, z), or of (params, z, labels) if there are classes.
-        latent_size: d.
-        num_classes: Number of classes, 0 for none.
-        draw: Draws one latent `[d]`, from a key.
-        constants: A tree like the parameters: what is no floating array, and None for what is.
-        channel_axes: Patterns of paths -> the axis of output channels.
-        options: What it is, as a JSON object.
-    """
-
+    # Function of (params, z), or of (params, z, labels) if there are classes.
     f: Callable[..., jax.Array]
-    latent_size: int
-    num_classes: int
-    draw: Callable[[jax.Array], jax.Array]
+    latent_size: int  # d
+    num_classes: int  # number of classes, 0 for none
+    draw: Callable[[jax.Array], jax.Array]  # draws one latent `[d]`, from a key
+    # A tree like the parameters: what is no floating array, and None for what is.
     constants: Any = dataclasses.field(repr=False)
-    channel_axes: dict[str, int]
-    options: dict[str, Any]
+    channel_axes: dict[str, int]  # patterns of paths -> the axis of output channels
+    options: dict[str, Any]  # what it is, as a JSON object
 
     def __call__(self, params: Any, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         """Images of latents `[n, d]`; labels None are class 0, for finding shapes."""

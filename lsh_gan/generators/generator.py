@@ -20,10 +20,10 @@ from lsh_gan.errors import choose, nearest
 from lsh_gan.generators import checkpoints, functions, latents
 from lsh_gan.generators.biggan import BigGAN
 from lsh_gan.generators.biggan_deep import BigGANDeep
-from lsh_gan.generators.channels import channel_axes
 from lsh_gan.generators.dcgan import DCGAN
 from lsh_gan.generators.fastgan import FastGAN
 from lsh_gan.generators.functions import Function, Latent
+from lsh_gan.generators.introspection import channel_axes
 from lsh_gan.generators.mixer_diffusion import MixerDiffusion
 from lsh_gan.generators.progan import ProGAN
 from lsh_gan.generators.r3gan import R3GAN
@@ -49,26 +49,18 @@ FAMILIES: dict[str, type[nn.Module]] = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Generator:
-    """A generator and its parameters: a checkpoint's (`load`), or any function's.
+    """A generator and its parameters: a checkpoint's (`load`), or any function's."""
 
-    Attributes:
-        name: For tables: the checkpoint's name.
-        family: Key of `FAMILIES`, or "function".
-        module: The Flax module, or what stands for one.
-        params: Its variables: parameters and batch statistics; of `abstract` only their shapes.
-        resolution: Height and width of an image, pixels.
-        image_channels: 1 (grey) or 3 (RGB).
-        provenance: Where it comes from (`generator.json`).
-        packed_file: The packed file that it was read from; None for a checkpoint in float32.
-    """
-
-    name: str
-    family: str
-    module: nn.Module | Function
+    name: str  #: the checkpoint's name, for tables
+    family: str  #: key of `FAMILIES`, or "function"
+    module: nn.Module | Function  #: the Flax module, or what stands for one
+    #: Its variables, parameters and batch statistics; of `abstract` only their shapes.
     params: Any = dataclasses.field(repr=False)
-    resolution: int
-    image_channels: int
+    resolution: int  #: height and width of an image, pixels
+    image_channels: int  #: 1 (grey) or 3 (RGB)
+    #: Where it comes from (`generator.json`).
     provenance: dict[str, Any] = dataclasses.field(repr=False)
+    #: The packed file that it was read from; None for a checkpoint in float32.
     packed_file: Path | None = None
 
     @classmethod
@@ -154,6 +146,12 @@ class Generator:
             "family": self.family,
             "options": self.provenance["options"],
         }
+
+    @property
+    def packed_metadata(self) -> dict[str, Any]:
+        """What its packed files say of it; `load` makes it again from that."""
+        options = self.provenance["options"]
+        return {"name": self.name, "family": self.family, "options": options}
 
     @property
     def num_classes(self) -> int:

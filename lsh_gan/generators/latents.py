@@ -11,18 +11,10 @@ TRUNCATION_BOUND = 2.0  # of BigGAN-deep's latents, in standard deviations
 def latents(
     key: jax.Array, index: jax.Array, latent_size: int, *, bound: float | None = None
 ) -> jax.Array:
-    """Draws the latents of an index out of an endless sequence.
+    """Draws latents, float32 `[n, latent_size]`, for `index [n]`, uint32, of an endless sequence.
 
     Latent i comes from `fold_in(key, i)`, so it does not depend on the batch that it is drawn in.
-
-    Args:
-        key: From `jax.random.key`.
-        index: Numbers of the latents, uint32 `[n]`.
-        latent_size: Size of a latent.
-        bound: Cuts the distribution to [-bound, bound]; None does not.
-
-    Returns:
-        Float32 `[n, latent_size]`, standard normal, or truncated normal.
+    It is standard normal; with `bound` it is truncated to [-bound, bound].
     """
     if bound is None:
         draw = partial(jax.random.normal, shape=(latent_size,))

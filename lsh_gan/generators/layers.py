@@ -64,6 +64,9 @@ def _conv_backward(padding, residuals, gradient):
 _conv_fast_kernel_gradient.defvjp(_conv_forward, _conv_backward)
 
 
+conv_1x1 = partial(conv, padding=0)
+conv_3x3 = partial(conv, padding=1)
+
 OUTPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh,
     "sigmoid": nn.sigmoid,
@@ -79,12 +82,8 @@ def leaky_relu(x: jax.Array, slope: float) -> jax.Array:
 def phase_conv(x: jax.Array, phases: jax.Array) -> jax.Array:
     """Doubles the resolution: output phase (a, b) is its own 2×2 convolution of the input.
 
-    Args:
-        x: `[n, h, w, i]`.
-        phases: `[2, 2, 2, 2, i, o]`, axes (row tap, row phase, column tap, column phase, i, o).
-
-    Returns:
-        `[n, 2h, 2w, o]`.
+    Maps `x [n, h, w, i]` to `[n, 2h, 2w, o]` by `phases [2, 2, 2, 2, i, o]`, whose axes are row
+    tap, row phase, column tap, column phase, i, o.
     """
     n, h, w, _ = x.shape
     in_channels, out_channels = phases.shape[-2:]
@@ -97,12 +96,8 @@ def phase_conv(x: jax.Array, phases: jax.Array) -> jax.Array:
 def conv_transpose_4x4(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Applies PyTorch's `ConvTranspose2d(4, 2, 1)`: kernel 4, stride 2, padding 1.
 
-    Args:
-        x: `[n, h, w, i]`.
-        kernel: `[4, 4, i, o]`; tap (0, 0) reaches furthest up and left in the output.
-
-    Returns:
-        `[n, 2h, 2w, o]`.
+    Maps `x [n, h, w, i]` to `[n, 2h, 2w, o]` by `kernel [4, 4, i, o]`; tap (0, 0) reaches furthest
+    up and left in the output.
     """
     if on_cpu() and x.shape[1] * x.shape[2] <= _SMALL:
         # The 2×2 windows of so small an image lie on its border for the greater part.
@@ -113,12 +108,7 @@ def conv_transpose_4x4(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def upsample_conv_3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Nearest-neighbour upsampling by 2, then a 3×3 convolution with padding 1, as one operation.
 
-    Args:
-        x: `[n, h, w, i]`.
-        kernel: `[3, 3, i, o]`.
-
-    Returns:
-        `[n, 2h, 2w, o]`.
+    Maps `x [n, h, w, i]` to `[n, 2h, 2w, o]` by `kernel [3, 3, i, o]`.
     """
     if _products_pay(x):
         return _upsample_products(x, kernel, _nearest_phases)
@@ -133,12 +123,7 @@ def upsample_conv_3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def upsample_bilinear_conv_3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Upsamples by 2 (`upsample_bilinear`, "edge"), then convolves 3×3 with padding 1.
 
-    Args:
-        x: `[n, h, w, i]`.
-        kernel: `[3, 3, i, o]`.
-
-    Returns:
-        `[n, 2h, 2w, o]`.
+    Maps `x [n, h, w, i]` to `[n, 2h, 2w, o]` by `kernel [3, 3, i, o]`.
     """
     if _products_pay(x):
         return _upsample_products(x, kernel, _bilinear_phases)
@@ -154,13 +139,9 @@ def _products_pay(x: jax.Array) -> bool:
 def _upsample_products(x: jax.Array, kernel: jax.Array, phases: Callable) -> jax.Array:
     """Upsamples and convolves k×k by one matrix product with the pixels of the small image.
 
-    Mixing channels and upsampling commute. So each tap of the kernel is applied to the small image,
-    and the k² results are upsampled, shifted and added.
-
-    Args:
-        x: `[n, h, w, i]`.
-        kernel: `[k, k, i, o]`.
-        phases: From k arrays, one a tap, to the even and the odd outputs along an axis.
+    Mixing channels and upsampling commute. So each tap of `kernel [k, k, i, o]` is applied to
+    `x [n, h, w, i]`, and the k² results are upsampled, shifted and added. `phases` makes the even
+    and the odd outputs along an axis of k arrays, one a tap.
     """
     n, h, w, inputs = x.shape
     size, _, _, outputs = kernel.shape
@@ -216,13 +197,9 @@ def _sections(x: jax.Array, axis: int, *bounds: tuple[int, int]) -> jax.Array:
 def upsample_bilinear(x: jax.Array, *, mode: str) -> jax.Array:
     """Doubles the resolution: each output is 3/4 of the nearest input and 1/4 of the next one.
 
-    Args:
-        x: `[n, h, w, c]`.
-        mode: Beyond the border: "edge" repeats it, which is PyTorch's `bilinear` with
-            `align_corners=False`; "constant" is zero, which is StyleGAN's filter [1, 3, 3, 1].
-
-    Returns:
-        `[n, 2h, 2w, c]`.
+    Maps `x [n, h, w, c]` to `[n, 2h, 2w, c]`. Beyond the border "edge" repeats it, which is
+    PyTorch's `bilinear` with `align_corners=False`; "constant" is zero, StyleGAN's filter [1, 3, 3,
+    1].
     """
     for axis in (1, 2):
         pad = [(0, 0)] * 4
@@ -237,39 +214,6 @@ def upsample_bilinear(x: jax.Array, *, mode: str) -> jax.Array:
     return x
 
 
-def conv_4x4_stride_2(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolves with kernel 4, stride 2, padding 1, as a 2×2 convolution over 2×2 blocks.
-
-    Args:
-        x: `[n, 2h, 2w, i]`.
-        kernel: `[4, 4, i, o]`.
-
-    Returns:
-        `[n, h, w, o]`.
-    """
-    n, height, width, channels = x.shape
-    h, w = height // 2 + 1, width // 2 + 1
-    blocks = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(n, h, 2, w, 2, channels)
-    blocks = blocks.transpose(0, 1, 3, 2, 4, 5).reshape(n, h, w, 4 * channels)
-    taps = kernel.reshape(2, 2, 2, 2, channels, -1).transpose(0, 2, 1, 3, 4, 5)
-    return conv(blocks, taps.reshape(2, 2, 4 * channels, -1), 0)
-
-
-def conv_3x3_average_pool(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolves 3×3 with padding 1 and average-pools 2×2, as one strided convolution.
-
-    Args:
-        x: `[n, 2h, 2w, i]`.
-        kernel: `[3, 3, i, o]`.
-
-    Returns:
-        `[n, h, w, o]`.
-    """
-    corners = [((a, 1 - a), (b, 1 - b), (0, 0), (0, 0)) for a in (0, 1) for b in (0, 1)]
-    spread = jnp.stack([jnp.pad(kernel, corner) for corner in corners]).mean(axis=0)
-    return conv_4x4_stride_2(x, spread)
-
-
 def conv_transpose(
     x: jax.Array,
     kernel: jax.Array,
@@ -280,19 +224,10 @@ def conv_transpose(
     dilation: Pair,
     groups: int = 1,
 ) -> jax.Array:
-    """Convolves as PyTorch's `ConvTranspose2d` with the same settings.
+    """Convolves as PyTorch's `ConvTranspose2d` with the same settings, of rows and columns.
 
-    Args:
-        x: `[n, h, w, i]`.
-        kernel: `[kh, kw, i / groups, o]`; tap (0, 0) reaches furthest up and left in the output.
-        stride: Of rows and columns.
-        padding: Rows and columns cut from each side of the output.
-        output_padding: Rows and columns that the end gets back.
-        dilation: Steps between taps.
-        groups: Groups of channels that do not mix.
-
-    Returns:
-        `[n, h', w', o]`.
+    Maps `x [n, h, w, i]` to `[n, h', w', o]` by `kernel [kh, kw, i / groups, o]`; tap (0, 0)
+    reaches furthest up and left in the output.
     """
     geometry = (kernel.shape[:2], stride, padding, output_padding, dilation, groups)
     if geometry == ((4, 4), (2, 2), (1, 1), (0, 0), (1, 1), 1):
@@ -317,19 +252,10 @@ def conv_general(
     padding_mode: str = "constant",
     groups: int = 1,
 ) -> jax.Array:
-    """Convolves as PyTorch's `Conv2d` with the same settings.
+    """Convolves as PyTorch's `Conv2d` with the same settings; `padding_mode` as `jnp.pad` names it.
 
-    Args:
-        x: `[n, h, w, i]`.
-        kernel: `[kh, kw, i / groups, o]`.
-        stride: Of rows and columns.
-        padding: Before and after rows, before and after columns.
-        dilation: Steps between taps.
-        padding_mode: As `jnp.pad` names it; "constant" is zeros.
-        groups: Groups of channels that do not mix.
-
-    Returns:
-        `[n, h', w', o]`.
+    Maps `x [n, h, w, i]` to `[n, h', w', o]` by `kernel [kh, kw, i / groups, o]`. The padding is
+    before and after rows, before and after columns.
     """
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)), padding_mode)
     if (stride, dilation, groups) == ((1, 1), (1, 1), 1):
@@ -341,23 +267,16 @@ def conv_general(
 
 
 class Convolution(nn.Module):
-    """A convolution layer around one of the functions above, with an optional bias.
+    """A convolution layer around one of the functions above, with an optional bias."""
 
-    Attributes:
-        features: Number of output channels.
-        kernel_size: Side of a square kernel, or its height and width.
-        function: Maps (`x [n, h, w, i]`, `kernel [k, k, i, features]`) to `[n, h', w', features]`.
-        use_bias: Whether to add `bias [features]`.
-        kernel_init: Initialiser of the kernel.
-        groups: Groups of channels that `function` does not mix: the kernel has `i / groups`.
-    """
-
-    features: int
-    kernel_size: int | Pair
+    features: int  # number of output channels
+    kernel_size: int | Pair  # side of a square kernel, or its height and width
+    # Maps (`x [n, h, w, i]`, `kernel [k, k, i, features]`) to `[n, h', w', features]`.
     function: Callable[[jax.Array, jax.Array], jax.Array]
-    use_bias: bool = True
+    use_bias: bool = True  # whether to add `bias [features]`
+    # Initialiser of the kernel.
     kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
-    groups: int = 1
+    groups: int = 1  # groups of channels that `function` does not mix: the kernel has `i / groups`
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

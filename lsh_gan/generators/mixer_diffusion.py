@@ -21,34 +21,20 @@ _norm = partial(
 
 
 class MixerDiffusion(nn.Module):
-    """Noise → `num_steps` steps of the sampler → images.
+    """Noise → `num_steps` steps of the sampler → images."""
 
-    Attributes:
-        side: Height and width of an image, a multiple of `patch_size`.
-        image_channels: 1 (grey) or 3 (RGB).
-        patch_size: Height and width of a patch.
-        hidden_size: Features of a patch.
-        patch_mixer_size: Hidden units of the MLPs that mix patches.
-        hidden_mixer_size: Hidden units of the MLPs that mix features.
-        num_blocks: Number of pairs of MLPs.
-        end_time: Time at which images are noise.
-        num_steps: Steps of the sampler.
-        black: Value of the ODE that is black.
-        white: Value that is white.
-        unroll: Write the steps out instead of scanning over them; for calls that watch layers.
-    """
-
-    side: int = 32
-    image_channels: int = 1
-    patch_size: int = 4
-    hidden_size: int = 64
-    patch_mixer_size: int = 512
-    hidden_mixer_size: int = 512
-    num_blocks: int = 4
-    end_time: float = 10.0
-    num_steps: int = 35
-    black: float = -1.0
-    white: float = 1.0
+    side: int = 32  # height and width of an image, a multiple of `patch_size`
+    image_channels: int = 1  # 1 (grey) or 3 (RGB)
+    patch_size: int = 4  # height and width of a patch
+    hidden_size: int = 64  # features of a patch
+    patch_mixer_size: int = 512  # hidden units of the MLPs that mix patches
+    hidden_mixer_size: int = 512  # hidden units of the MLPs that mix features
+    num_blocks: int = 4  # number of pairs of MLPs
+    end_time: float = 10.0  # time at which images are noise
+    num_steps: int = 35  # steps of the sampler
+    black: float = -1.0  # value of the ODE that is black
+    white: float = 1.0  # value that is white
+    # Write the steps out instead of scanning over them; for calls that watch layers.
     unroll: bool = False
 
     @property
@@ -58,14 +44,7 @@ class MixerDiffusion(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
-        """Generates images.
-
-        Args:
-            z: Noise, float32 `[n, latent_size]`, standard normal.
-
-        Returns:
-            Images, float32 `[n, side, side, image_channels]`, nominally in [-1, 1].
-        """
+        """Makes images `[n, h, w, image_channels]`, about [-1, 1]; arguments as of `Generator`."""
         score = ScoreNetwork(
             self.patch_size, self.hidden_size, self.patch_mixer_size, self.hidden_mixer_size,
             self.num_blocks, name="score",
@@ -88,21 +67,13 @@ class MixerDiffusion(nn.Module):
 
 
 class ScoreNetwork(nn.Module):
-    """Patches → blocks of two MLPs → patches; the time is one more channel.
+    """Patches → blocks of two MLPs → patches; the time is one more channel."""
 
-    Attributes:
-        patch_size: Height and width of a patch.
-        hidden_size: Features of a patch.
-        patch_mixer_size: Hidden units of the MLPs that mix patches.
-        hidden_mixer_size: Hidden units of the MLPs that mix features.
-        num_blocks: Number of pairs of MLPs.
-    """
-
-    patch_size: int
-    hidden_size: int
-    patch_mixer_size: int
-    hidden_mixer_size: int
-    num_blocks: int
+    patch_size: int  # height and width of a patch
+    hidden_size: int  # features of a patch
+    patch_mixer_size: int  # hidden units of the MLPs that mix patches
+    hidden_mixer_size: int  # hidden units of the MLPs that mix features
+    num_blocks: int  # number of pairs of MLPs
 
     @nn.compact
     def __call__(self, y: jax.Array, t: jax.Array) -> jax.Array:

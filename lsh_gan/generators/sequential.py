@@ -52,14 +52,7 @@ class Sequential(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
-        """Generates images.
-
-        Args:
-            z: Latents, float32 `[n, latent_size]`, standard normal.
-
-        Returns:
-            Images, float32 `[n, h, w, c]`, in the range of the last activation.
-        """
+        """Makes images `[n, h, w, c]`, in the range of the last activation."""
         x = z
         for i, layer in enumerate(self.layers):
             kind = layer["kind"]

@@ -13,16 +13,9 @@ import jax
 
 from lsh_gan.errors import choose
 from lsh_gan.generators import layers
-from lsh_gan.generators.conditioning import (
-    BatchStatistics,
-    ClassEmbedding,
-    SelfAttention,
-    one_hot,
-)
+from lsh_gan.generators.conditioning import ConditionalNorm, SelfAttention, one_hot
 
 _KERNEL_INIT = nn.initializers.glorot_uniform()
-_conv_3x3 = partial(layers.conv, padding=1)
-_conv_1x1 = partial(layers.conv, padding=0)
 
 
 def _nearest(x: jax.Array) -> jax.Array:
@@ -37,19 +30,12 @@ _UPSAMPLINGS: dict[str, tuple[Callable, Callable]] = {
 
 
 class ResidualBlock(nn.Module):
-    """Batch norm, ReLU, upsample, 3×3; batch norm, ReLU, 3×3; plus an upsampled 1×1 shortcut.
+    """Batch norm, ReLU, upsample, 3×3; batch norm, ReLU, 3×3; plus an upsampled 1×1 shortcut."""
 
-    Attributes:
-        features: Number of output channels.
-        upsample: "nearest" or "bilinear".
-        epsilon: Of the norms, added to the variance.
-        slope: Of the activations below 0; 0 is ReLU.
-    """
-
-    features: int
-    upsample: str = "nearest"
-    epsilon: float = 1e-5
-    slope: float = 0.0
+    features: int  # number of output channels
+    upsample: str = "nearest"  # "nearest" or "bilinear"
+    epsilon: float = 1e-5  # of the norms, added to the variance
+    slope: float = 0.0  # of the activations below 0; 0 is ReLU
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, classes: jax.Array | None = None) -> jax.Array:
@@ -59,74 +45,39 @@ class ResidualBlock(nn.Module):
         y = norm_relu(x, train, "norm_1", classes)
         y = _convolution(self.features, 3, upsample_conv, "conv_1")(y)
         y = norm_relu(y, train, "norm_2", classes)
-        y = _convolution(self.features, 3, _conv_3x3, "conv_2")(y)
+        y = _convolution(self.features, 3, layers.conv_3x3, "conv_2")(y)
         # Upsampling commutes with a 1×1 convolution: convolve the smaller image.
-        shortcut = _convolution(self.features, 1, _conv_1x1, "shortcut")(x)
+        shortcut = _convolution(self.features, 1, layers.conv_1x1, "shortcut")(x)
         return y + upsample(shortcut)
-
-
-class ConditionalBatchNorm(nn.Module):
-    """Batch norm by stored statistics with a learnt scale and bias for each class.
-
-    Attributes:
-        epsilon: Added to the variance.
-    """
-
-    epsilon: float = 1e-5
-
-    @nn.compact
-    def __call__(self, x: jax.Array, classes: jax.Array) -> jax.Array:
-        """Maps `x [n, h, w, c]`, `classes [n, k]` to `[n, h, w, c]`."""
-        scale = ClassEmbedding(x.shape[-1], name="scale")(classes)[:, None, None]
-        bias = ClassEmbedding(x.shape[-1], name="bias")(classes)[:, None, None]
-        return BatchStatistics(self.epsilon, name="statistics")(x) * scale + bias
 
 
 class SNGAN(nn.Module):
     """Latent → dense → residual blocks, each doubling the side → 3×3 convolution → tanh.
 
     The resolution is `bottom_width * 2 ** len(channels)`.
-
-    Attributes:
-        latent_size: Size of the latent vector.
-        base_channels: Channels of the first image.
-        channels: Output channels of each residual block.
-        image_channels: 1 (grey) or 3 (RGB).
-        upsample: "nearest" or "bilinear".
-        bottom_width: Side of the first image.
-        num_classes: Number of classes, 0 for an unconditional generator. With classes the blocks
-            normalise by stored statistics only: such a generator is converted, not trained here.
-        attention: Number of blocks before self-attention, 0 for none.
-        epsilon: Of the norms, added to the variance.
-        slope: Of the activations below 0; 0 is ReLU.
-        output: "tanh", "sigmoid" or "none".
     """
 
-    latent_size: int = 128
-    base_channels: int = 128
-    channels: tuple[int, ...] = (128, 64, 24)
-    image_channels: int = 1
-    upsample: str = "nearest"
-    bottom_width: int = 4
+    latent_size: int = 128  # size of the latent vector
+    base_channels: int = 128  # channels of the first image
+    channels: tuple[int, ...] = (128, 64, 24)  # output channels of each residual block
+    image_channels: int = 1  # 1 (grey) or 3 (RGB)
+    upsample: str = "nearest"  # "nearest" or "bilinear"
+    bottom_width: int = 4  # side of the first image
+    # Number of classes, 0 for an unconditional generator. With classes the blocks normalise by
+    # stored statistics only: such a generator is converted, not trained here.
     num_classes: int = 0
-    attention: int = 0
-    epsilon: float = 1e-5
-    slope: float = 0.0
-    output: str = "tanh"
+    attention: int = 0  # number of blocks before self-attention, 0 for none
+    epsilon: float = 1e-5  # of the norms, added to the variance
+    slope: float = 0.0  # of the activations below 0; 0 is ReLU
+    output: str = "tanh"  # "tanh", "sigmoid" or "none"
 
     @nn.compact
     def __call__(
         self, z: jax.Array, train: bool = False, labels: jax.Array | None = None
     ) -> jax.Array:
-        """Generates images.
+        """Makes images `[n, h, w, image_channels]` in [-1, 1]; arguments as of `Generator`.
 
-        Args:
-            z: Latents, float32 `[n, latent_size]`, standard normal.
-            train: Normalise by the batch's own statistics and update `batch_stats`.
-            labels: Classes `[n]`, or their weights `[n, num_classes]`; None is class 0.
-
-        Returns:
-            Images, float32 `[n, h, w, image_channels]` in [-1, 1].
+        With `train` the norms use the batch's own statistics and update `batch_stats`.
         """
         classes = one_hot(labels, len(z), self.num_classes) if self.num_classes else None
         shape = (self.bottom_width, self.bottom_width, self.base_channels)
@@ -139,7 +90,7 @@ class SNGAN(nn.Module):
             if i + 1 == self.attention:
                 x = SelfAttention(name="attention")(x)
         x = _norm_relu(x, train, "norm", epsilon=self.epsilon, slope=self.slope)
-        x = _convolution(self.image_channels, 3, _conv_3x3, "to_image")(x)
+        x = _convolution(self.image_channels, 3, layers.conv_3x3, "to_image")(x)
         return choose("output", self.output, layers.OUTPUTS)(x)
 
 
@@ -157,7 +108,7 @@ def _norm_relu(
     slope: float,
 ) -> jax.Array:
     if classes is not None:
-        y = ConditionalBatchNorm(epsilon, name=name)(x, classes)
+        y = ConditionalNorm(epsilon, embedded=True, offset=0.0, name=name)(x, classes)
     else:
         norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9)
         y = norm(epsilon=epsilon, name=name)(x)

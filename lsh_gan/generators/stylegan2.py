@@ -4,7 +4,6 @@ The learning-rate gains of its dense layers ("equalized learning rate") are fold
 when a checkpoint is converted; constant noise and the mean of w are buffers.
 """
 
-from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -17,7 +16,6 @@ from lsh_gan.generators.conditioning import ClassEmbedding, one_hot
 
 # Whether every block makes an image.
 _ARCHITECTURES = {"orig": False, "resnet": False, "skip": True}
-_conv_1x1 = partial(layers.conv, padding=0)
 _ROOT_2 = 2**0.5
 _INIT = nn.initializers.normal(1.0)
 
@@ -57,15 +55,10 @@ def _taps_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _filter_1331(even: jax.Array, odd: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
-    """Filters with [1, 3, 3, 1] / 4 along an axis.
+    """Filters with [1, 3, 3, 1] / 4 along an axis; returns the even and the odd elements, h each.
 
-    Args:
-        even: Elements 0, 2, ..., 2h along the axis.
-        odd: Elements 1, 3, ..., 2h - 1; there are zeros beyond both ends.
-        axis: Which.
-
-    Returns:
-        Even and odd elements of the result, h each.
+    `even` holds elements 0, 2, ..., 2h along the axis and `odd` 1, 3, ..., 2h - 1; there are zeros
+    beyond both ends.
     """
     size = odd.shape[axis]
     pad = [(0, 0)] * even.ndim
@@ -78,19 +71,13 @@ def _filter_1331(even: jax.Array, odd: jax.Array, axis: int) -> tuple[jax.Array,
 
 
 class Mapping(nn.Module):
-    """Latent and class to w (Karras et al. 2019, arXiv:1812.04948).
+    """Latent and class to w (Karras et al. 2019, arXiv:1812.04948)."""
 
-    Attributes:
-        w_size: Size of w.
-        num_layers: Dense layers.
-        num_classes: 0 for an unconditional generator.
-        embedding_size: Size of given class vectors, which a dense layer maps to the latent's size
-            (StyleGAN-XL); 0: classes are mapped to w's size.
-    """
-
-    w_size: int
-    num_layers: int
-    num_classes: int = 0
+    w_size: int  # size of w
+    num_layers: int  # dense layers
+    num_classes: int = 0  # 0 for an unconditional generator
+    # Size of given class vectors, which a dense layer maps to the latent's size (StyleGAN-XL); 0:
+    # classes are mapped to w's size.
     embedding_size: int = 0
 
     @nn.compact
@@ -112,19 +99,12 @@ class Mapping(nn.Module):
 
 
 class StyledConv(nn.Module):
-    """Modulated 3×3 convolution, demodulated; noise; bias; leaky ReLU.
+    """Modulated 3×3 convolution, demodulated; noise; bias; leaky ReLU."""
 
-    Attributes:
-        features: Output channels.
-        up: Whether the side is doubled.
-        gain: Of the activation.
-        clamp: Bound of the activation, None for none.
-    """
-
-    features: int
-    up: bool = False
-    gain: float = 1.0
-    clamp: float | None = None
+    features: int  # output channels
+    up: bool = False  # whether the side is doubled
+    gain: float = 1.0  # of the activation
+    clamp: float | None = None  # bound of the activation, None for none
     bias_is_last = False  # no attribute: the activation comes after it
 
     @nn.compact
@@ -148,15 +128,11 @@ class StyledConv(nn.Module):
 
 
 class ToImage(nn.Module):
-    """Modulated 1×1 convolution to image channels, without demodulation.
+    """Modulated 1×1 convolution to image channels, without demodulation."""
 
-    Attributes:
-        features: Image channels.
-        clamp: Bound of the output, None for none.
-    """
-
-    features: int
-    clamp: float | None = None
+    features: int  # image channels
+    clamp: float | None = None  # bound of the output, None for none
+    scaled: bool = False  # whether the input's mean square, a buffer, is divided out (StyleGAN3)
 
     @nn.compact
     def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
@@ -164,6 +140,8 @@ class ToImage(nn.Module):
         kernel = self.param("kernel", _INIT, (1, 1, x.shape[-1], self.features))
         styles = nn.Dense(x.shape[-1], name="affine")(w)
         y = layers.conv(x * styles[:, None, None], kernel, 0)
+        if self.scaled:
+            y = y * jax.lax.rsqrt(self.variable("buffers", "magnitude", jnp.ones, ()).value)
         y = y + self.param("bias", nn.initializers.zeros, (self.features,))
         return y if self.clamp is None else jnp.clip(y, -self.clamp, self.clamp)
 
@@ -172,27 +150,18 @@ class StyleGAN2(nn.Module):
     """Mapping network, then blocks that each double the side.
 
     The resolution is `4 * 2 ** (len(channels) - 1)`.
-
-    Attributes:
-        latent_size: Size of z.
-        w_size: Size of w.
-        channels: Channels at 4×4, 8×8, ...
-        mapping_layers: Dense layers of the mapping network.
-        num_classes: 0 for an unconditional generator.
-        image_channels: 1 (grey) or 3 (RGB).
-        architecture: "skip" (images of all resolutions are added), "resnet" (shortcuts around
-            blocks, one image) or "orig" (neither).
-        clamp: Bound of activations, None for none.
     """
 
-    latent_size: int = 512
-    w_size: int = 512
-    channels: tuple[int, ...] = (512, 512, 512, 512, 256, 128, 64)
-    mapping_layers: int = 8
-    num_classes: int = 0
-    image_channels: int = 3
+    latent_size: int = 512  # size of z
+    w_size: int = 512  # size of w
+    channels: tuple[int, ...] = (512, 512, 512, 512, 256, 128, 64)  # channels at 4×4, 8×8, ...
+    mapping_layers: int = 8  # dense layers of the mapping network
+    num_classes: int = 0  # 0 for an unconditional generator
+    image_channels: int = 3  # 1 (grey) or 3 (RGB)
+    # "skip" (images of all resolutions are added), "resnet" (shortcuts around blocks, one image) or
+    # "orig" (neither).
     architecture: str = "skip"
-    clamp: float | None = 256.0
+    clamp: float | None = 256.0  # bound of activations, None for none
 
     @nn.compact
     def __call__(
@@ -204,19 +173,7 @@ class StyleGAN2(nn.Module):
         noise: str = "const",
         key: jax.Array | None = None,
     ) -> jax.Array:
-        """Generates images.
-
-        Args:
-            z: Latents, float32 `[n, latent_size]`, standard normal.
-            labels: Classes `[n]`, or their weights `[n, num_classes]`; None is class 0.
-            truncation_psi: w becomes mean + psi · (w − mean).
-            truncation_cutoff: Only the first so many layers' w, None for all.
-            noise: "const", "random" or "none".
-            key: For random noise.
-
-        Returns:
-            Images, float32 `[n, h, w, image_channels]`, about [-1, 1], not clipped.
-        """
+        """Makes images `[n, h, w, image_channels]`, about [-1, 1]; arguments as of `Generator`."""
         every_block = choose("architecture", self.architecture, _ARCHITECTURES)
         w = Mapping(self.w_size, self.mapping_layers, self.num_classes, name="mapping")(z, labels)
         mean = self.variable("buffers", "w_mean", jnp.zeros, (self.w_size,)).value
@@ -254,7 +211,9 @@ class StyleGAN2(nn.Module):
         second = StyledConv(features, gain=gain, clamp=self.clamp, name=f"conv_{i}")
         x = second(x, style(2 * i), noise, noise_key(2 * i))
         if resnet:
-            conv = layers.Convolution(features, 1, _conv_1x1, use_bias=False, name=f"skip_{i}")
+            conv = layers.Convolution(
+                features, 1, layers.conv_1x1, use_bias=False, name=f"skip_{i}"
+            )
             # Upsampling commutes with a 1×1 convolution: convolve the smaller image.
             x = x + gain * layers.upsample_bilinear(conv(skip), mode="constant")
         return x

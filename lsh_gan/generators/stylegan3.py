@@ -13,7 +13,7 @@ from jax import lax
 
 from lsh_gan.generators import layers
 from lsh_gan.generators.conditioning import one_hot
-from lsh_gan.generators.stylegan2 import Mapping
+from lsh_gan.generators.stylegan2 import Mapping, ToImage
 
 _INIT = nn.initializers.normal(1.0)
 _ROOT_2 = 2**0.5
@@ -22,12 +22,8 @@ _ROOT_2 = 2**0.5
 def up_filter(x: jax.Array, taps: jax.Array, up: int, low: int, high: int) -> jax.Array:
     """Inserts `up - 1` zeros after each pixel, pads, and filters along both axes, gain `up²`.
 
-    Args:
-        x: `[n, h, w, c]`.
-        taps: Separable filter `[k]`.
-        up: Factor.
-        low: Zeros before the first pixel; negative crops.
-        high: Zeros after the last one; negative crops.
+    Maps `x [n, h, w, c]` by a separable filter, `taps [k]`; `low` and `high` are zeros before the
+    first pixel and after the last one, negative ones crop.
     """
     taps = taps[::-1] * up  # convolution, not correlation
     for axis in (1, 2):
@@ -60,19 +56,12 @@ def down_filter(x: jax.Array, taps: jax.Array, down: int) -> jax.Array:
 
 
 class FourierInput(nn.Module):
-    """Sines of learnt frequencies on a grid that w rotates and shifts.
+    """Sines of learnt frequencies on a grid that w rotates and shifts."""
 
-    Attributes:
-        channels: Number of sines, and of output channels.
-        size: Side of the grid.
-        sampling_rate: Pixels per unit of length.
-        bandwidth: Highest frequency of full amplitude.
-    """
-
-    channels: int
-    size: int
-    sampling_rate: float
-    bandwidth: float
+    channels: int  # number of sines, and of output channels
+    size: int  # side of the grid
+    sampling_rate: float  # pixels per unit of length
+    bandwidth: float  # highest frequency of full amplitude
 
     @nn.compact
     def __call__(self, w: jax.Array) -> jax.Array:
@@ -106,25 +95,15 @@ class FourierInput(nn.Module):
 
 
 class FilteredConv(nn.Module):
-    """Modulated convolution, then leaky ReLU at a higher sampling rate between two filters.
+    """Modulated convolution, then leaky ReLU at a higher sampling rate between two filters."""
 
-    Attributes:
-        size: Side of the output.
-        features: Output channels.
-        kernel_size: Of the convolution.
-        taps: Of the filters up and down.
-        factors: Of upsampling and downsampling.
-        radial: Whether the filter down is two-dimensional.
-        clamp: Bound of the activation, None for none.
-    """
-
-    size: int
-    features: int
-    kernel_size: int
-    taps: tuple[int, int]
-    factors: tuple[int, int]
-    radial: bool
-    clamp: float | None
+    size: int  # side of the output
+    features: int  # output channels
+    kernel_size: int  # of the convolution
+    taps: tuple[int, int]  # of the filters up and down
+    factors: tuple[int, int]  # of upsampling and downsampling
+    radial: bool  # whether the filter down is two-dimensional
+    clamp: float | None  # bound of the activation, None for none
     bias_is_last = False  # no attribute: the activation comes after it
 
     @nn.compact
@@ -153,65 +132,28 @@ class FilteredConv(nn.Module):
         return down_filter(x, filter_down, down)
 
 
-class ToImage(nn.Module):
-    """Modulated 1×1 convolution to image channels, without demodulation.
-
-    Attributes:
-        features: Image channels.
-        clamp: Bound of the output, None for none.
-    """
-
-    features: int
-    clamp: float | None
-
-    @nn.compact
-    def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
-        """Maps `x [n, h, w, i]` and `w [n, d]` to `[n, h, w, features]`."""
-        kernel = self.param("kernel", _INIT, (1, 1, x.shape[-1], self.features))
-        styles = nn.Dense(x.shape[-1], name="affine")(w)
-        magnitude = self.variable("buffers", "magnitude", jnp.ones, ()).value
-        x = layers.conv(x * styles[:, None, None], kernel, 0) * lax.rsqrt(magnitude)
-        x = x + self.param("bias", nn.initializers.zeros, (self.features,))
-        return x if self.clamp is None else jnp.clip(x, -self.clamp, self.clamp)
-
-
 class StyleGAN3(nn.Module):
-    """Fourier features, then layers that never alias; no noise.
+    """Fourier features, then layers that never alias; no noise."""
 
-    Attributes:
-        latent_size: Size of z.
-        w_size: Size of w.
-        mapping_layers: Dense layers of the mapping network.
-        num_classes: 0 for an unconditional generator.
-        input_channels: Channels of the Fourier features.
-        sampling_rate: Of the Fourier features.
-        bandwidth: Of the Fourier features.
-        kernel_size: Of the convolutions: 3 (T) or 1 (R).
-        sizes: Side of each layer's output, the image's last.
-        channels: Output channels of each layer, the image's last.
-        taps: For each layer but the last, of its filters up and down.
-        factors: For each layer but the last, of upsampling and downsampling.
-        radial: For each layer but the last, whether its filter down is two-dimensional.
-        clamp: Bound of activations, None for none.
-        output_scale: Factor of the image.
-        embedding_size: Size of given class vectors (StyleGAN-XL); then each class has a mean of w.
-    """
-
-    latent_size: int = 512
-    w_size: int = 512
-    mapping_layers: int = 2
-    num_classes: int = 0
-    input_channels: int = 512
-    sampling_rate: float = 16.0
-    bandwidth: float = 2.0
-    kernel_size: int = 3
-    sizes: tuple[int, ...] = (36, 16, 16)
-    channels: tuple[int, ...] = (512, 512, 3)
+    latent_size: int = 512  # size of z
+    w_size: int = 512  # size of w
+    mapping_layers: int = 2  # dense layers of the mapping network
+    num_classes: int = 0  # 0 for an unconditional generator
+    input_channels: int = 512  # channels of the Fourier features
+    sampling_rate: float = 16.0  # of the Fourier features
+    bandwidth: float = 2.0  # of the Fourier features
+    kernel_size: int = 3  # of the convolutions: 3 (T) or 1 (R)
+    sizes: tuple[int, ...] = (36, 16, 16)  # side of each layer's output, the image's last
+    channels: tuple[int, ...] = (512, 512, 3)  # output channels of each layer, the image's last
+    # For each layer but the last, of its filters up and down.
     taps: tuple[tuple[int, int], ...] = ((12, 12), (12, 12))
+    # For each layer but the last, of upsampling and downsampling.
     factors: tuple[tuple[int, int], ...] = ((2, 2), (2, 2))
+    # For each layer but the last, whether its filter down is two-dimensional.
     radial: tuple[bool, ...] = (False, False)
-    clamp: float | None = 256.0
-    output_scale: float = 0.25
+    clamp: float | None = 256.0  # bound of activations, None for none
+    output_scale: float = 0.25  # factor of the image
+    # Size of given class vectors (StyleGAN-XL); then each class has a mean of w.
     embedding_size: int = 0
 
     @nn.compact
@@ -222,17 +164,7 @@ class StyleGAN3(nn.Module):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> jax.Array:
-        """Generates images.
-
-        Args:
-            z: Latents, float32 `[n, latent_size]`, standard normal.
-            labels: Classes `[n]`, or their weights `[n, num_classes]`; None is class 0.
-            truncation_psi: w becomes mean + psi · (w − mean).
-            truncation_cutoff: Only the first so many layers' w (the input is one), None for all.
-
-        Returns:
-            Images, float32 `[n, h, w, image_channels]`, about [-1, 1], not clipped.
-        """
+        """Makes images `[n, h, w, image_channels]`, about [-1, 1]; arguments as of `Generator`."""
         mapping = Mapping(
             self.w_size, self.mapping_layers, self.num_classes, self.embedding_size, name="mapping"
         )
@@ -261,5 +193,5 @@ class StyleGAN3(nn.Module):
                 name=f"layer_{i}",
             )
             x = layer(x, style(i + 1))
-        to_image = ToImage(self.channels[-1], self.clamp, name="to_image")
+        to_image = ToImage(self.channels[-1], self.clamp, scaled=True, name="to_image")
         return to_image(x, style(len(self.sizes))) * self.output_scale

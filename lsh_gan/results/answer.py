@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from lsh_gan.metrics import PrecisionRecall
-from lsh_gan.results.labels import SCORES, TITLES, short
+from lsh_gan.results.labels import SCORES, TITLES, shorten
 from lsh_gan.results.store import Row
 
 NOISE = 2  # standard errors: what differs by less is within noise
@@ -39,15 +39,10 @@ Hits = Mapping[str, Mapping[str, np.ndarray]]  # row hash -> "METRIC_SCORE_hits"
 
 
 class Kept(NamedTuple):
-    """The share of a score at full precision that is kept; NaN where that score is 0.
+    """The share of a score at full precision that is kept; NaN where that score is 0."""
 
-    Attributes:
-        share: Ratio of the means over the seeds that both have.
-        stderr: Its paired standard error; NaN where there are no hits.
-    """
-
-    share: float
-    stderr: float
+    share: float  # ratio of the means over the seeds that both have
+    stderr: float  # its paired standard error; NaN where there are no hits
 
 
 def retention(
@@ -90,7 +85,7 @@ def mark(line: Mapping[str, Any], metric: str) -> str:
 def collapsed(line: Mapping[str, Any], metric: str) -> bool:
     """Whether a score is that of a collapse; see `PrecisionRecall.collapsed`."""
     values = {name: line.get(f"{metric}_{name}") for name in PrecisionRecall._fields}
-    known = {name: None if pd.isna(value) else value for name, value in values.items()}
+    known: Any = {name: None if pd.isna(value) else value for name, value in values.items()}
     return known["precision"] is not None and PrecisionRecall(**known).collapsed
 
 
@@ -144,7 +139,7 @@ def _answer(swept: pd.DataFrame, metric: str, metrics: list[str], keep: float) -
     settings = list(dict.fromkeys(swept["setting"]))
 
     def called(line: pd.Series) -> str:
-        setting = short(line["setting"], settings) if len(settings) > 1 else ""
+        setting = shorten(line["setting"], settings) if len(settings) > 1 else ""
         return _width(line) + (f" ({setting})" if setting else "")
 
     best = _smallest(swept, metric, keep)

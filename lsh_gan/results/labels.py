@@ -31,12 +31,8 @@ def unique(measured: list[Row], field: str) -> list[Any]:
     return list(dict.fromkeys(row[field] for row in measured))
 
 
-def distinct(names: list[str], paths: list[str]) -> list[str]:
+def disambiguate(names: list[str], paths: list[str]) -> list[str]:
     """Makes names unique: equal ones are replaced by as much of their paths as tells them apart.
-
-    Args:
-        names: Of what is judged.
-        paths: As the configuration gives them, one a name.
 
     Raises:
         ValueError: The paths do not tell them apart.
@@ -75,7 +71,7 @@ def extras(row: Row) -> list[str]:
     return [name for field, name in names.items() if row.get(field)]
 
 
-def short(setting: str, curves: Iterable[str]) -> str:
+def shorten(setting: str, curves: Iterable[str]) -> str:
     """Leaves out what all curves have in common, but for the clipping."""
     others = [curve.split(", ") for curve in curves]
     clipping, *parts = setting.split(", ")

@@ -15,7 +15,7 @@ from lsh_gan.results.labels import (
     make_rich,
     print_and_save,
     setting_of,
-    short,
+    shorten,
     unique,
 )
 from lsh_gan.results.store import Row
@@ -26,11 +26,8 @@ def write(
 ) -> dict[str, Figure]:
     """Writes `layers.md` and `layers_GENERATOR.png`, prints the tables, returns the plots by name.
 
-    Args:
-        workdir: The work folder.
-        measured: Rows of single layers, and of full precision with the same seeds.
-        metrics: Names of the metrics; the plot shows LSH, or the first if there is no LSH.
-        whole: Table of what is no single layer: ceilings, full precision and given samples.
+    Rows are of single layers, and of full precision with the same seeds; `whole` is the table of
+    what is no single layer. The plot shows LSH, or the first metric if there is no LSH.
     """
     found = layer_sensitivity(measured, metrics)
     print_and_save(workdir / "layers.md", whole, make_table(found, metrics))
@@ -71,7 +68,7 @@ def layer_sensitivity(measured: list[Row], metrics: list[str]) -> pd.DataFrame:
         row["tensors"][0]
         | {"generator": row["generator"], "layer": row["layer"], "grid": grid_label(row)}
         | {"bits": bits_label(row)}
-        | {"setting": f"{bits_label(row)} bits, {short(setting_of(row), settings)}"}
+        | {"setting": f"{bits_label(row)} bits, {shorten(setting_of(row), settings)}"}
         | {field: full[row["generator"], row["seed"]][field] - row[field] for field in fields}
         for row in isolated
     ]
@@ -89,9 +86,11 @@ def _layers(isolated: list[Row], name: str) -> enumerate:
     mine = [row for row in isolated if row["generator"] == name]
     if "family" not in mine[0]:
         return enumerate(unique(mine, "layer"))
-    from lsh_gan.generators.order import network_order  # JAX, which other reports do not need
+    # JAX, which other reports do not need
+    from lsh_gan.generators import build
+    from lsh_gan.generators.introspection import network_order
 
-    return enumerate(network_order(mine[0]["family"], mine[0]["options"]))
+    return enumerate(network_order(build(mine[0]["family"], mine[0]["options"])))
 
 
 def make_table(found: pd.DataFrame, metrics: list[str]) -> Table:

@@ -15,14 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from lsh_gan.results import plots, store, strips
-from lsh_gan.results.labels import (
-    TITLES,
-    bits_label,
-    grid_label,
-    scores_of,
-    short,
-    unique,
-)
+from lsh_gan.results.labels import TITLES, bits_label, grid_label, scores_of, shorten, unique
 from lsh_gan.results.store import Row
 
 FILE = "report.html"
@@ -48,16 +41,9 @@ def write(
     config: dict[str, Any],
     answers: Sequence[str] = (),
 ) -> None:
-    """Writes the page of a run to `output`.
+    """Writes the page of a run to `output`, with the strips of images of its work folder.
 
-    Args:
-        workdir: The work folder, for its strips of images.
-        output: Where the page goes.
-        measured: Its rows, in the order of the table.
-        metrics: Names of the metrics.
-        figures: Plots by name, drawn into the page.
-        config: The configuration, shown at the end.
-        answers: Sentences that stand first.
+    Rows are in the order of the table; `answers` stand first, `config` last.
     """
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -102,7 +88,8 @@ def _states(
 
     States without images are left out. Full precision belongs to every setting: its setting is "".
     """
-    states, settings, first = {}, [], mine[0]["seed"]
+    states: dict[str, dict[str, Any]] = {}
+    settings, first = [], mine[0]["seed"]
     curves = plots.curves_of(mine)
     for setting, widths in curves.items():
         for label, group in widths.items():
@@ -125,7 +112,7 @@ def _states(
     widest = [i["pixels"] for s in states.values() for i in s["images"].values() if i]
     return {
         "name": mine[0]["generator"],
-        "settings": [(setting, short(setting, curves)) for setting in settings],
+        "settings": [(setting, shorten(setting, curves)) for setting in settings],
         "states": list(states.values()),
         "pixels": max(widest, default=1),
     }

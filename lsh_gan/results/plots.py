@@ -9,23 +9,24 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
-from lsh_gan.results.labels import TITLES, setting_of, short, standard_error, unique, width_label
+from lsh_gan.results.labels import TITLES, setting_of, shorten, standard_error, unique, width_label
 from lsh_gan.results.store import Row
 
 # What is drawn and saved stands inside `mpl.rc_context(STYLE)`.
-STYLE = {
+STYLE: Any = {
     "font.size": 9,
     "figure.dpi": 150,
     "savefig.bbox": "tight",
     "pdf.fonttype": 42,
     "legend.frameon": False,
     "legend.title_fontsize": "small",
-    "axes.prop_cycle": mpl.cycler(color=mpl.color_sequences["petroff10"]),
+    "axes.prop_cycle": cycler(color=mpl.color_sequences["petroff10"]),
 }
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # every font of a PDF is a page of log
 LINES = {"precision": "-", "recall": "--"}
@@ -35,10 +36,8 @@ MARKERS = "osD^vP*"
 def write(output: Path, measured: list[Row], metrics: list[str]) -> dict[str, Figure]:
     """Writes the plots of a sweep to `output`, as PNG and PDF; returns them by name.
 
-    Args:
-        output: Where pictures go.
-        measured: Rows of whole generators; those of given samples are no curves.
-        metrics: Names of the metrics that have precision and recall.
+    Rows are of whole generators; those of given samples are no curves. Metrics have precision and
+    recall.
     """
     swept = [row for row in measured if "bytes" in row]
     figures = {}
@@ -152,7 +151,7 @@ def _plot(
             axis.grid(alpha=0.3)
             paths[axis] = []
             for setting, widths in curves[name].items():
-                xs, x_errors = list(widths), None
+                xs, x_errors = np.array(list(widths)), None
                 if x:
                     xs, x_errors = _along(widths, x.format(metric))
                 for score in scores:
@@ -176,7 +175,7 @@ def _plot(
     for axis in axes[:, 0]:
         axis.set_ylabel(labels[1])
     styles = {} if x else {s: {"color": "gray", "linestyle": LINES[s]} for s in scores}
-    named = {short(setting, looks): look for setting, look in looks.items()}
+    named = {shorten(setting, looks): look for setting, look in looks.items()}
     _legend(figure, styles | named, conditions(measured) + _bars(measured))
     if x:
         _label_widths(figure, paths)
@@ -219,10 +218,11 @@ def _label_widths(figure: Figure, paths: dict[Axes, list[tuple[list[str], np.nda
     compass = np.array([(x, y) for x in (1, 0, -1) for y in (1, 0, -1) if x or y])
     for axis, curves in paths.items():
         places = [axis.transData.transform(points) * 72 / figure.dpi for _, points, _ in curves]
-        lines = [pair for place in places for pair in itertools.pairwise(place)]
-        for bars in (bars for container in axis.containers for bars in container.lines[2]):
+        lines: list[Any] = [pair for place in places for pair in itertools.pairwise(place)]
+        containers: list[Any] = axis.containers
+        for bars in (bars for container in containers for bars in container.lines[2]):
             lines += [axis.transData.transform(s) * 72 / figure.dpi for s in bars.get_segments()]
-        ink = np.concatenate([np.linspace(*ends, 50) for ends in lines] or places)
+        ink = np.concatenate([np.linspace(start, end, 50) for start, end in lines] or places)
         ink = np.column_stack([ink, np.full_like(ink, 1.0)])  # centres and half sizes, 1/72 inch
         labelled = np.empty((0, 2))
         for (labels, points, color), place in zip(curves, places, strict=True):

@@ -4,7 +4,9 @@ Command: `python -m lsh_gan.results.report WORKDIR [OUTPUT]`; a work folder that
 needs the folder OUTPUT for tables and pictures.
 """
 
+import argparse
 import errno
+import itertools
 import statistics
 import sys
 from collections.abc import Iterable
@@ -16,16 +18,7 @@ import pandas as pd
 from rich.table import Table
 
 from lsh_gan.errors import choose
-from lsh_gan.results import (
-    answer,
-    labels,
-    layer_report,
-    page,
-    plots,
-    search_report,
-    store,
-    strips,
-)
+from lsh_gan.results import answer, labels, layer_report, page, plots, search_report, store, strips
 from lsh_gan.results.answer import Hits, retention
 from lsh_gan.results.labels import (
     DISTANCES,
@@ -33,6 +26,7 @@ from lsh_gan.results.labels import (
     TITLES,
     bits_label,
     grid_label,
+    make_rich,
     percent,
     precision_recall,
     scores_of,
@@ -179,14 +173,15 @@ def summarise(measured: list[Row], metrics: list[str], hits: Hits) -> pd.DataFra
     for (generator, bits, setting), group in groups.items():
         line = {**group[0], "generator": generator, "bits": bits, "setting": setting}
         line |= {"grid": grid_label(group[0]), "file": f"packed/{group[0]['row_hash']}.packed"}
-        for field in (f"{metric}_{score}" for metric in metrics for score in SCORES):
+        for metric, score in itertools.product(metrics, SCORES):
+            field = f"{metric}_{score}"
             values = [row[field] for row in group]
             line[field] = None if None in values else statistics.fmean(values)
             if len(values) > 1 and None not in values:
                 line[f"{field}_stderr"] = standard_error(values)
             line.setdefault(f"{field}_ceiling", None)
             line.setdefault(f"{field}_stderr", None)
-            kept = retention(group, _full(measured, group[0]), *field.rsplit("_", 1), hits)
+            kept = retention(group, _full(measured, group[0]), metric, score, hits)
             line |= {f"{field}_kept": kept.share, f"{field}_kept_stderr": kept.stderr}
         line["clipping"] = line["clipping"] or ""
         lines.append(line)
@@ -231,8 +226,7 @@ def make_table(lines: pd.DataFrame, metrics: list[str], caption: str) -> Table:
     parts = [x for at in of.values() for x in (ceilings.loc[at[:1]], cells.loc[at])]
     table = pd.concat(parts).fillna("").rename(columns={"clipping": "clip"})
     title = "precision/recall, % ± standard error"
-    notes = "; ".join(dict.fromkeys(notes))
-    return labels.make_rich(table, text=text, title=title, caption=notes)
+    return make_rich(table, text=text, title=title, caption="; ".join(dict.fromkeys(notes)))
 
 
 def _size(number: float) -> str:
@@ -264,11 +258,13 @@ def ordered(measured: list[Row]) -> list[Row]:
 
 def main(arguments: list[str]) -> int:
     """Runs the command line; returns the exit code."""
-    if len(arguments) not in (1, 2):
-        print("usage: python -m lsh_gan.results.report WORKDIR [OUTPUT]", file=sys.stderr)  # noqa: T201
-        return 2
+    parser = argparse.ArgumentParser(description="Writes the tables and pictures of a work folder.")
+    parser.add_argument("workdir", type=Path, help="The --workdir of a run.")
+    text = "Where they go; the work folder if not given."
+    parser.add_argument("output", type=Path, nargs="?", help=text)
+    given = parser.parse_args(arguments)
     try:
-        write(*map(Path, arguments))
+        write(given.workdir, given.output)
     except (ValueError, OSError) as error:
         unwritable = getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS)
         hint = "; name another folder as OUTPUT" if unwritable else ""

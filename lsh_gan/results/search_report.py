@@ -27,20 +27,11 @@ ROLES = (FULL, WITHIN, MIXED, SAME_SIZE)
 
 
 def write(
-    workdir: Path,
-    measured: list[Row],
-    metrics: list[str],
-    share: float,
-    hits: Hits | None = None,
+    workdir: Path, measured: list[Row], metrics: list[str], share: float, hits: Hits | None = None
 ) -> None:
     """Writes `search.md` and `widths.md`, and prints both and the verdict.
 
-    Args:
-        workdir: The work folder.
-        measured: Rows with their `roles`.
-        metrics: Names of the metrics.
-        share: Of the scores at full precision that was to be kept.
-        hits: Of the rows, for paired standard errors.
+    `share` of the scores at full precision was to be kept; `hits` give paired standard errors.
     """
     print_and_save(workdir / "widths.md", make_width_table(measured))
     print_and_save(workdir / "search.md", make_table(measured, metrics, hits))

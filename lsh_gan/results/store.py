@@ -135,10 +135,8 @@ def read(workdir: Path) -> list[Row]:
 def set_requested(workdir: Path, rows: Mapping[str, dict[str, Any]]) -> None:
     """Notes which rows the run requests, by hash, and what it calls them.
 
-    Args:
-        workdir: The work folder.
-        rows: Row hash to the fields that depend on the run, not on the measurement: the name of the
-            generator, and its roles in a search. They take the place of those in the row.
+    The values are fields that depend on the run, not on the measurement: the name of the generator,
+    and its roles in a search. They take the place of those in the row.
     """
     _write_whole(workdir / REQUESTED_FILE, json.dumps(rows) + "\n")
 
@@ -161,11 +159,7 @@ def _requested(workdir: Path) -> dict[str, dict[str, Any]] | None:
 
 
 def read_progress(workdir: Path) -> tuple[int, int] | None:
-    """How many of the rows that the last run requested are done; None where no run has requested.
-
-    Raises:
-        ValueError: As `read_requested`.
-    """
+    """How many rows that the last run requested are done; None where no run has requested."""
     requested = _requested(workdir)
     return None if requested is None else (len(read_requested(workdir)), len(requested))
 
@@ -205,7 +199,7 @@ def write_hits(workdir: Path, row_hash: str, hits: Mapping[str, np.ndarray]) -> 
     """Writes the hits of a row, `METRIC_precision_hits` `[m]` and `METRIC_recall_hits` `[n]`."""
     folder = workdir / HITS_FOLDER
     folder.mkdir(exist_ok=True)
-    np.savez_compressed(folder / f"{row_hash}.npz", **hits)
+    np.savez_compressed(folder / f"{row_hash}.npz", allow_pickle=False, **hits)
 
 
 def read_hits(workdir: Path, row_hash: str) -> dict[str, np.ndarray]:

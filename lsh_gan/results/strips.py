@@ -9,7 +9,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from lsh_gan.results import plots
-from lsh_gan.results.labels import short, unique
+from lsh_gan.results.labels import shorten, unique
 from lsh_gan.results.store import Row
 
 # Folders of strips, and what their pictures show.
@@ -24,12 +24,9 @@ CAPTIONS = {
 
 
 def save(file: Path, lines: list[np.ndarray], description: str = "") -> None:
-    """Saves lines of images, each uint8 `[b, h, w, c]`, as one PNG.
+    """Saves lines of images, each uint8 `[b, h, w, c]` of equal shapes, as one PNG.
 
-    Args:
-        file: Its folder is made if missing.
-        lines: Of equal shapes.
-        description: What they show; it stands in the file too.
+    The folder is made if missing; `description` says in the file what the images show.
     """
     pixels = np.concatenate([np.concatenate(list(line), axis=1) for line in lines])
     said = PngInfo()
@@ -77,30 +74,33 @@ def plot(folder: Path, measured: list[Row]) -> Figure | None:
     images = [image for line in strips.values() for image in line.values()]
     width = max(image.width for image in images)
     described = any("Description" in image.info for image in images)
-    inches, above = 5.0, 0.19 if described else 0.03
-    heights = [
-        inches * max(image.height for image in line.values()) / width + above
-        for line in strips.values()
-    ]
-    figure = Figure(figsize=(inches * len(columns), sum(heights) + 0.5), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.01, w_pad=0.04, hspace=0, wspace=0)
-    axes = figure.subplots(len(strips), len(columns), squeeze=False, height_ratios=heights)
-    names = unique(measured, "generator")
-    for line, ((name, label), found) in zip(axes, strips.items(), strict=True):
-        for axis, setting in zip(line, columns, strict=True):
-            axis.set(xticks=[], yticks=[], frame_on=False)
-            if setting in found:
-                image = found[setting]
-                axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-                axis.set_xlim(-0.5, width - 0.5)
-                if said := image.info.get("Description"):
-                    said = f"{short(setting, columns)}, {said}"
-                    axis.set_title(said, fontsize=6, loc="left", pad=2)
+    inches, gap, above = 5.0, 0.08, 0.21 if described else 0.08
+    figure = Figure(layout="constrained")
+    axis, names, top = figure.subplots(), unique(measured, "generator"), 0.0
+    axis.set_axis_off()
+    for (name, label), found in strips.items():
+        bottom = top + above + inches * max(image.height for image in found.values()) / width
+        for setting, image in found.items():
+            left = columns.index(setting) * (inches + gap)
+            box = left, left + inches * image.width / width, bottom, top + above
+            axis.imshow(
+                image, cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=box,
+                aspect="equal",
+            )  # fmt: skip
+            if said := image.info.get("Description"):
+                said = f"{shorten(setting, columns)}, {said}"
+                axis.text(left, top + above - 0.03, said, fontsize=6)
         text = f"{name} {label}" if len(names) > 1 else label.replace("–", "")
-        line[0].set_ylabel(text, rotation=0, ha="right", va="center")
+        axis.text(-gap, (top + above + bottom) / 2, text, ha="right", va="center")
+        top = bottom
     if not described:
-        for axis, setting in zip(axes[0], columns, strict=True):
-            axis.set_title(short(setting, columns))
+        for number, setting in enumerate(columns):
+            axis.text(
+                (number + 0.5) * inches, 0, shorten(setting, columns), ha="center", size="large"
+            )
+    right = len(columns) * (inches + gap) - gap
+    axis.set(xlim=(0, right), ylim=(top, 0))
+    figure.set_size_inches(right + 0.5, top + 0.5)
     caption = "the first images" if "samples" in measured[0] else CAPTIONS[folder.name]
     said = f"{caption}; {plots.conditions(measured)}"
     said = textwrap.fill(said, int(16 * inches * len(columns)))

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -39,38 +38,11 @@ _STORAGE_DTYPES = {
 }  # fmt: skip
 
 
-class Filling:
-    """What waits until storages are filled; once they are, nothing waits any more."""
-
-    def __init__(self):
-        self._waiting: list[Callable[[], Any]] | None = []
-
-    def when_done(self, compute: Callable[[], Any]) -> None:
-        """Calls it when the storages are filled."""
-        if self._waiting is None:
-            compute()
-        else:
-            self._waiting.append(compute)
-
-    def done(self) -> None:
-        """Says that the storages are filled."""
-        for compute in self._waiting or ():
-            compute()
-        self._waiting = None
-
-
 class Storage(NamedTuple):
-    """The flat memory that tensors view.
+    """The flat memory that tensors view."""
 
-    Attributes:
-        dtype: Its element type.
-        data: Its bytes, uint8 [num_bytes].
-        filling: Says when the bytes are there; None where they are there from the start.
-    """
-
-    dtype: np.dtype
-    data: np.ndarray
-    filling: Filling | None = None
+    dtype: np.dtype  # its element type
+    data: np.ndarray  # its bytes, uint8 [num_bytes]
 
 
 def storage_dtype(kind: Any) -> np.dtype:
@@ -93,19 +65,25 @@ def is_count(value: Any) -> bool:
 
 def tensor(storage, offset, shape, strides, grad=False, hooks=None, metadata=None, *_):
     """`torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`: a view of a storage."""
-    if not isinstance(storage, Storage):
-        raise FormatError(f"builds a tensor from a {type(storage).__name__}.")
-    return _changed(_view(storage, storage.dtype, offset, shape, strides), storage, metadata)
+    return _view(storage, None, offset, shape, strides, metadata)
 
 
 def tensor_v3(storage, offset, shape, strides, grad, hooks, dtype, metadata=None, *_):
     """`torch._utils._rebuild_tensor_v3`: a view of an untyped storage."""
+    return _view(storage, torch_dtype(dtype), offset, shape, strides, metadata)
+
+
+def _view(storage: Any, dtype: np.dtype | None, offset, shape, strides, metadata) -> np.ndarray:
     if not isinstance(storage, Storage):
         raise FormatError(f"builds a tensor from a {type(storage).__name__}.")
-    return _changed(_view(storage, torch_dtype(dtype), offset, shape, strides), storage, metadata)
-
-
-def _view(storage: Storage, dtype: np.dtype, offset, shape, strides) -> np.ndarray:
+    if metadata is not None and not isinstance(metadata, dict):
+        raise FormatError(f"has a tensor whose metadata are a {type(metadata).__name__}.")
+    if {"conj", "neg"} & set(metadata or ()):
+        raise FormatError(
+            "has a tensor that is only marked as conjugated or negated; expected its values: save "
+            "tensor.resolve_conj().resolve_neg()"
+        )
+    dtype = dtype or storage.dtype
     fit = _is_list(shape) and _is_list(strides) and len(shape) == len(strides)
     if not fit or len(shape) > _MOST_DIMENSIONS:
         parts = f"{shown_parts(shape)} with strides {shown_parts(strides)}"
@@ -125,28 +103,6 @@ def _view(storage: Storage, dtype: np.dtype, offset, shape, strides) -> np.ndarr
     byte_strides = [s * dtype.itemsize for s in strides]
     view = np.ndarray(shape, dtype, storage.data, offset * dtype.itemsize, byte_strides)
     view.flags.writeable = False
-    return view
-
-
-def _changed(view: np.ndarray, storage: Storage, metadata: Any) -> np.ndarray:
-    """A copy with what torch does on reading the elements; the view itself if that is nothing.
-
-    Torch's `conj()`, and `imag` of that, only note in the metadata that the elements are to be
-    conjugated, or negated. Like torch, goes by the names of the notes and ignores unknown ones.
-    """
-    if metadata is not None and not isinstance(metadata, dict):
-        raise FormatError(f"has a tensor whose metadata are a {type(metadata).__name__}.")
-    notes = metadata or {}
-    if "conj" in notes and view.dtype.kind != "c":
-        raise FormatError(f"conjugates a tensor of type {view.dtype}; expected complex numbers.")
-    for name, function in (("conj", np.conjugate), ("neg", np.negative)):
-        if name in notes:
-            source, view = view, np.empty(view.shape, view.dtype)
-            compute = partial(function, source, out=view)
-            if storage.filling is None:
-                compute()
-            else:
-                storage.filling.when_done(compute)
     return view
 
 

@@ -23,34 +23,18 @@ import numpy as np
 from lsh_gan.tensor_files import objects
 from lsh_gan.tensor_files.values import Budget, FormatError, Standin
 
+# What parsing damaged bytes may raise; reported as FormatError.
 DAMAGED = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    OverflowError,
-    EOFError,
-    MemoryError,
-    RecursionError,
-    struct.error,
-    pickle.UnpicklingError,
-)  # what parsing damaged bytes may raise; reported as FormatError
+    ValueError, TypeError, LookupError, AttributeError, OverflowError, EOFError, MemoryError,
+    RecursionError, struct.error, pickle.UnpicklingError,
+)  # fmt: skip
 
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_IGNORED = {"PROTO", "FRAME", "READONLY_BUFFER"}
 _KEYS = (str, bytes, int, float, bool, type(None), Standin)
 _MOST_KEY_PARTS = 32
 _MOST_TUPLE_KEYS = 10_000  # with numbers: such tuples can be chosen to have all the same hash
 _OLD_STANDARD_LIBRARY = {
-    "__builtin__",
-    "cPickle",
-    "commands",
-    "copy_reg",
-    "exceptions",
-    "imp",
-    "distutils",
-    "pipes",
-}
+    "__builtin__", "cPickle", "commands", "copy_reg", "exceptions", "imp", "distutils", "pipes",
+}  # fmt: skip
 _FUNCTION_PACKAGES = {"numpy", "torch"}  # lower-case names there are functions, not classes
 
 
@@ -73,9 +57,6 @@ def load(
         persistent_load: Turns a persistent id into a value; None refuses persistent ids.
         budget: What the file may ask for, shared by all of its pickles.
 
-    Returns:
-        The value.
-
     Raises:
         FormatError: Damaged, or names something that is refused.
     """
@@ -87,7 +68,7 @@ def load(
         raise
     except DAMAGED as error:
         raise FormatError(f"damaged pickle near byte {stream.tell()}: {error}") from error
-    if unpickler.stack or unpickler.metastack:
+    if unpickler.stack or unpickler.metastack:  # type: ignore[attr-defined]
         raise FormatError("damaged pickle: it does not end with one value.")
     return value
 
@@ -104,7 +85,7 @@ class _Operations(dict):
         return super().__getitem__(code)
 
     def __missing__(self, code: int) -> Callable:
-        known = pickletools.code2op.get(chr(code))
+        known = pickletools.code2op.get(chr(code))  # type: ignore[attr-defined]
         what = known.name if known else f"number {code}"
         raise FormatError(f"uses the pickle operation {what}, which is not supported.")
 

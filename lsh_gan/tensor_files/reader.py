@@ -15,22 +15,11 @@ from safetensors import SafetensorError, safe_open
 
 from lsh_gan.tensor_files import formats, objects, torch_files
 from lsh_gan.tensor_files.pickles import DAMAGED
-from lsh_gan.tensor_files.values import (
-    DEFAULT_LIMITS,
-    Budget,
-    FormatError,
-    Limits,
-    check_depth,
-)
+from lsh_gan.tensor_files.values import DEFAULT_LIMITS, Budget, FormatError, Limits, check_depth
 
 _DAMAGED = (
-    *DAMAGED,
-    zipfile.BadZipFile,
-    zlib.error,
-    NotImplementedError,
-    RuntimeError,
-    SafetensorError,
-)
+    *DAMAGED, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, SafetensorError,
+)  # fmt: skip
 _LONGEST_MESSAGE = 400
 _MOST_BUILT = 4  # times the size of a file: bytes, arrays of them, and working copies
 _SMALL = 2**28  # bytes that a file of any size may build
@@ -68,7 +57,8 @@ def read(path: str | os.PathLike, *, limits: Limits = DEFAULT_LIMITS) -> Any:
             raise FormatError(f"has {size} bytes; at most {limits.num_bytes} are read.")
         with path.open("rb") as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about odd escapes in a damaged file's strings
-            budget = Budget(limits, _most_built(size, limits))
+            most = min(_MOST_BUILT * size + _SMALL, _MOST_BUILT * limits.num_bytes)
+            budget = Budget(limits, most)
             value = _read_stream(stream, size, path, budget)
         check_depth(value, limits)
     except FormatError as error:
@@ -80,10 +70,6 @@ def read(path: str | os.PathLike, *, limits: Limits = DEFAULT_LIMITS) -> Any:
             raise
         raise FormatError(f"{path}: damaged file: it refers to bytes outside of it.") from error
     return value
-
-
-def _most_built(size: int, limits: Limits) -> int:
-    return min(_MOST_BUILT * size + _SMALL, _MOST_BUILT * limits.num_bytes)
 
 
 def _one_line(error: Exception) -> str:

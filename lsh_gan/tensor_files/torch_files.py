@@ -103,7 +103,6 @@ def read_legacy(stream: BinaryIO, *, budget: Budget, level: int = 0) -> Any:
             raise FormatError(f"has {name} {shown(found)}; expected {expected}.")
     pickles.load(stream, budget=budget)
     storages: dict[str, objects.Storage] = {}
-    filling = objects.Filling()
 
     def persistent_load(identifier):
         nonlocal available
@@ -116,7 +115,7 @@ def read_legacy(stream: BinaryIO, *, budget: Budget, level: int = 0) -> Any:
                 raise FormatError(f"ends before the end of storage {key} (truncated?).")
             budget.charge(dtype.itemsize * count)
             data = np.zeros(dtype.itemsize * count, np.uint8)
-            storages[key] = objects.Storage(dtype, data, filling)
+            storages[key] = objects.Storage(dtype, data)
         storage = storages[key]._replace(dtype=dtype)
         return _storage_view(storage, view) if view else storage
 
@@ -127,7 +126,6 @@ def read_legacy(stream: BinaryIO, *, budget: Budget, level: int = 0) -> Any:
         raise FormatError("does not list the storages that its tensors use.")
     for key in keys:
         _fill(storages[key], stream, key)
-    filling.done()
     return value
 
 

@@ -19,18 +19,13 @@ class FormatError(ValueError):
 
 
 class Limits(NamedTuple):
-    """What a file may ask for before it is refused.
+    """What a file may ask for before it is refused."""
 
-    Attributes:
-        num_bytes: Largest file, and most bytes of the arrays of an .npz file once expanded. What
-            other files build, working copies included, may take up to four times as much.
-        depth: Deepest nesting of containers.
-        values: Most values (pickle operations, tensors, container entries).
-    """
-
+    #: Largest file, and most bytes of the arrays of an .npz file once expanded. What other files
+    #: build, working copies included, may take up to four times as much.
     num_bytes: int = 2**34
-    depth: int = 200
-    values: int = 5_000_000
+    depth: int = 200  #: deepest nesting of containers
+    values: int = 5_000_000  #: most values (pickle operations, tensors, container entries)
 
 
 DEFAULT_LIMITS = Limits()
@@ -38,21 +33,13 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass
 class Budget:
-    """What one file has used so far, pickles inside of pickles included, and may use in all.
+    """What one file has used so far, pickles inside of pickles included, and may use in all."""
 
-    Attributes:
-        limits: Bounds on what the file may ask for.
-        num_bytes: Most bytes to build from the file, working copies included.
-        used: Bytes built so far.
-        operations: Pickle operations so far.
-        tuple_keys: Dictionary keys so far that are tuples with numbers.
-    """
-
-    limits: Limits
-    num_bytes: int
-    used: int = 0
-    operations: int = 0
-    tuple_keys: int = 0
+    limits: Limits  # bounds on what the file may ask for
+    num_bytes: int  # most bytes to build from the file, working copies included
+    used: int = 0  # bytes built so far
+    operations: int = 0  # pickle operations so far
+    tuple_keys: int = 0  # dictionary keys so far that are tuples with numbers
 
     def charge(self, num_bytes: int) -> None:
         """Counts bytes that are built.
@@ -100,23 +87,15 @@ def shown_parts(values: Any) -> str:
 
 @dataclass(eq=False)
 class Standin:
-    """An object of a class that is not built: its name and what the file stored, nothing run.
+    """An object of a class that is not built: its name and what the file stored, nothing run."""
 
-    Attributes:
-        name: Module and class, as in the file ("training.networks.Generator").
-        args: Constructor arguments.
-        kwargs: Constructor keyword arguments.
-        state: What the object's state was restored from, usually its `__dict__`.
-        elements: What was appended to it (subclasses of list and set).
-        entries: What was stored under keys (subclasses of dict).
-    """
-
-    name: str
-    args: tuple = ()
-    kwargs: dict = field(default_factory=dict)
-    state: Any = None
+    name: str  #: module and class, as in the file ("training.networks.Generator")
+    args: tuple = ()  #: constructor arguments
+    kwargs: dict = field(default_factory=dict)  #: constructor keyword arguments
+    state: Any = None  #: what the object's state was restored from, usually its `__dict__`
+    #: What was appended to it (subclasses of list and set).
     elements: list = field(default_factory=list)
-    entries: dict = field(default_factory=dict)
+    entries: dict = field(default_factory=dict)  #: what was stored under keys (subclasses of dict)
 
     @property
     def attributes(self) -> dict[str, Any]:

@@ -32,8 +32,8 @@ from lsh_gan.generators import (
     stylegan2,
     stylegan3,
 )
-from lsh_gan.generators.channels import CHANNEL_AXES, channel_axes
 from lsh_gan.generators.generator import abstract_params
+from lsh_gan.generators.introspection import CHANNEL_AXES, channel_axes
 
 
 @cache
@@ -98,13 +98,12 @@ LAYERS = [
     (layers.Convolution(4, 3, _conv), (X,)),
     (layers.Convolution(4, 4, layers.conv_transpose_4x4), (X,)),
     (layers.Convolution(4, 3, layers.upsample_conv_3x3), (X,)),
-    (r3gan.GroupedConvolution(4, 2), (X,)),
+    (layers.Convolution(4, 3, r3gan.grouped_3x3(2), groups=2), (X,)),
     (stylegan2.StyledConv(4), (X, W, "none", None)),
     (stylegan2.StyledConv(4, up=True), (X, W, "none", None)),
-    (stylegan2.ToImage(4), (X, W)),
+    (stylegan2.ToImage(4, scaled=True), (X, W)),
     (stylegan3.FilteredConv(8, 4, 3, (6, 6), (2, 2), False, None), (X, W)),
     (stylegan3.FourierInput(4, 8, 8.0, 2.0), (W,)),
-    (stylegan3.ToImage(4, None), (X, W)),
 ]
 
 

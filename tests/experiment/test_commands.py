@@ -13,7 +13,7 @@ from absl import flags
 
 from configs import compress
 from lsh_gan import generators
-from lsh_gan.experiment import cli, commands, search
+from lsh_gan.experiment import cli, search
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,7 +39,7 @@ def installed(tmp_path_factory):
 
 def run(installed, *arguments, cwd):
     """What the entry point of the wheel does; nothing of the checkout can be imported."""
-    program = "from lsh_gan.experiment.commands import main; main()"
+    program = "from lsh_gan.experiment.cli import main; main()"
     environment = os.environ | {"PYTHONPATH": str(installed)}
     return subprocess.run(
         [sys.executable, "-c", program, *arguments],
@@ -60,7 +60,7 @@ def test_the_wheel_takes_no_common_name_and_leaves_nothing_out(installed):
     assert configs == {path.name for path in (installed / "lsh_gan/shipped/configs").glob("*.py")}
     assert (installed / "lsh_gan/packaged/dcgan/generator.json").is_file()
     (entry,) = installed.glob("*.dist-info/entry_points.txt")
-    assert "lsh-gan = lsh_gan.experiment.commands:main" in entry.read_text()
+    assert "lsh-gan = lsh_gan.experiment.cli:main" in entry.read_text()
 
 
 def test_an_installed_run_from_another_folder(installed, tmp_path):
@@ -81,7 +81,7 @@ def test_an_installed_run_from_another_folder(installed, tmp_path):
 def call(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["/usr/bin/lsh-gan", *arguments])
     monkeypatch.setattr(sys, "path", list(sys.path))
-    commands.main()
+    cli.main()
 
 
 def test_lists_and_mistakes(monkeypatch, capsys):

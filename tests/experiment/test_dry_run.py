@@ -106,9 +106,9 @@ def test_sizes_are_those_of_the_names_that_a_run_gives(tmp_path):
     config.generators = (str(file), "dcgan")
     config.samples = (str(tmp_path / "dcgan.npy"),)
     config.compression.bits = (2,)
-    judged = dry_run.describe(config)
-    assert [item.generator.name for item in judged] == ["a_rather_long_name.packed", "dcgan"]
-    for item in judged:
+    sized = dry_run.measure_sizes(config)
+    assert [item.generator.name for item in sized] == ["a_rather_long_name.packed", "dcgan"]
+    for item in sized:
         renamed = metadata | {"name": item.generator.name}
         spec, size = item.sizes[-1]
         written = compression.pack(item.generator.params, spec.weights, metadata=renamed)

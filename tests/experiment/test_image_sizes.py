@@ -133,11 +133,11 @@ def test_coloured_samples_and_a_grey_reference(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 1), np.uint8).repeat(3, -1)
     np.save(tmp_path / "fake.npy", pixels)
     config = changed(generators=(), samples=(str(tmp_path / "fake.npy"),))
-    assert len(sweep.tasks(prepare(config))) == 1  # grey images in RGB
+    assert len(sweep.measurements(prepare(config))) == 1  # grey images in RGB
     pixels[5, 3, 3, 2] ^= 1
     np.save(tmp_path / "fake.npy", pixels)
     with pytest.raises(ValueError, match=r"fake\.npy: image 5 is in colour, but .* is grey; conv"):
-        sweep.tasks(prepare(config))
+        sweep.measurements(prepare(config))
 
 
 def test_the_generator_of_the_reference_has_a_size_too(tmp_path):

@@ -75,7 +75,9 @@ def test_options_that_change_no_parameter_are_part_of_the_content(tmp_path):
         made = settings.resolve(config(reference__samples_of=names[-1]))
         hashes.add(reference.load_own_samples(made)[0].content_hash)
     assert len(hashes) == 2
-    rows_of_both = sweep.tasks(sweep.prepare(settings.resolve(config(generators=tuple(names)))))
+    rows_of_both = sweep.measurements(
+        sweep.prepare(settings.resolve(config(generators=tuple(names))))
+    )
     assert len({task.row_hash for task in rows_of_both}) == 2
 
 

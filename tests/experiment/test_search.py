@@ -50,18 +50,20 @@ def make_width_evaluator(measured):
 
 @pytest.mark.parametrize("share", [0.9, 0.95, 0.99])
 def test_it_keeps_the_share_and_is_close_to_the_best_of_all_settings(share):
-    judge = make_width_evaluator([])
-    found = find(judge, share)
-    assert judge.kept(found.mixed) >= share
+    evaluator = make_width_evaluator([])
+    found = find(evaluator, share)
+    assert evaluator.retention(found.mixed) >= share
     everything = [
         dict(zip(SIZES, widths, strict=True))
         for widths in itertools.product(OPTIONS, repeat=len(SIZES))
     ]
-    best = min(judge.size(widths) for widths in everything if judge.kept(widths) >= share)
-    assert judge.size(found.mixed) <= 1.1 * best
-    assert judge.size(found.mixed) < judge.size(found.within)
-    assert judge.kept(found.same_size) < share
-    assert judge.size(found.same_size) <= judge.size(found.mixed)
+    best = min(
+        evaluator.size(widths) for widths in everything if evaluator.retention(widths) >= share
+    )
+    assert evaluator.size(found.mixed) <= 1.1 * best
+    assert evaluator.size(found.mixed) < evaluator.size(found.within)
+    assert evaluator.retention(found.same_size) < share
+    assert evaluator.size(found.same_size) <= evaluator.size(found.mixed)
 
 
 def test_it_judges_far_fewer_settings_than_there_are():
@@ -75,11 +77,11 @@ def test_nothing_keeps_an_impossible_share():
 
 
 def test_equal_widths_are_equal_settings():
-    judge = make_width_evaluator([])
-    assert judge.spec({"a": 4, "b": 4, "c": 4}).weights == CompressionSpec(bits=4)
+    evaluator = make_width_evaluator([])
+    assert evaluator.spec({"a": 4, "b": 4, "c": 4}).weights == CompressionSpec(bits=4)
     mixed = {"a": 4, "b": 3, "c": 4}
-    assert bits_of(judge.spec(mixed)) == mixed
-    assert bits_of(judge.alone("b", 3)) == {"a": None, "b": 3, "c": None}
+    assert bits_of(evaluator.spec(mixed)) == mixed
+    assert bits_of(evaluator.isolated("b", 3)) == {"a": None, "b": 3, "c": None}
 
 
 def scored(role, seed, precision, recall=0.8):

@@ -201,7 +201,7 @@ def test_a_work_folder_grows_and_measures_nothing_twice(tmp_path):
     setup = sweep.prepare(settings.resolve(tiny()))
     for changes in ({"k": 2}, {"num_samples": 9}, {"inclusive": False}, {"seeds": (2,)}):
         config = settings.resolve(tiny(**changes))
-        (task,) = sweep.tasks(setup._replace(config=config))
+        (task,) = sweep.measurements(setup._replace(config=config))
         assert task.row_hash not in {row["row_hash"] for row in store.read(folder)}
 
 

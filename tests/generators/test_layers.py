@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from checkpoints_tools import discriminators
 from lsh_gan.generators import layers
 
 TOLERANCE = 1e-5  # float32 sums of up to 48 products of size 1, in another order
@@ -74,7 +75,7 @@ def test_strided_conv(data):
     x, kernels = data
     expected = naive_conv(x, kernels[4], stride=2, padding=1)
     np.testing.assert_allclose(
-        layers.conv_4x4_stride_2(x, kernels[4]), expected, rtol=0, atol=TOLERANCE
+        discriminators.conv_4x4_stride_2(x, kernels[4]), expected, rtol=0, atol=TOLERANCE
     )
 
 
@@ -83,7 +84,7 @@ def test_average_pool_of_conv(data):
     full = naive_conv(x, kernels[3], stride=1, padding=1)
     expected = full.reshape(2, 3, 2, 4, 2, 5).mean(axis=(2, 4))
     np.testing.assert_allclose(
-        layers.conv_3x3_average_pool(x, kernels[3]), expected, rtol=0, atol=TOLERANCE
+        discriminators.conv_3x3_average_pool(x, kernels[3]), expected, rtol=0, atol=TOLERANCE
     )
 
 

@@ -3,7 +3,7 @@
 import pytest
 from rich.table import Table
 
-from lsh_gan.results.labels import distinct, percent, print_and_save, print_table, width_label
+from lsh_gan.results.labels import disambiguate, percent, print_and_save, print_table, width_label
 
 
 def test_a_row_of_markdown_is_one_line(tmp_path, capsys):
@@ -58,12 +58,12 @@ def test_a_table_that_goes_to_a_file_has_one_line_a_row(tmp_path, capsys):
     ],
 )
 def test_equal_names_are_told_apart_by_their_paths(names, paths, expected):
-    assert distinct(names, paths) == expected
+    assert disambiguate(names, paths) == expected
 
 
 def test_paths_that_tell_nothing_apart_are_refused():
     with pytest.raises(ValueError, match="names of a/f, /a/f clash"):
-        distinct(["f", "f"], ["a/f", "/a/f"])
+        disambiguate(["f", "f"], ["a/f", "/a/f"])
 
 
 def test_digits_are_those_that_the_error_leaves():

@@ -9,7 +9,7 @@ from tiny_generators import TINY
 
 from lsh_gan import generators
 from lsh_gan.generators.checkpoints import path_of
-from lsh_gan.generators.order import network_order
+from lsh_gan.generators.introspection import network_order
 from lsh_gan.results import layer_report
 
 
@@ -98,7 +98,7 @@ def test_layers_are_in_the_order_of_the_network():
 
 @pytest.mark.parametrize("family", TINY)
 def test_every_parameter_has_its_place_in_the_network(family):
-    order = network_order(family, TINY[family])
+    order = network_order(generators.build(family, TINY[family]))
     leaves = jax.tree_util.tree_leaves_with_path(
         generators.abstract("x", family, TINY[family]).params
     )
