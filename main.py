@@ -19,7 +19,7 @@ from ml_collections import config_flags
 
 from configs import default
 from lsh_gan import devices
-from lsh_gan.experiment import cli, dry_run, search, sweep
+from lsh_gan.experiment import cli, dry_run, reference, search, sweep
 from lsh_gan.generators import checkpoints
 from lsh_gan.results import store
 
@@ -49,6 +49,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"error: --workdir is {lacks}; expected the folder of the results")
     signal.signal(signal.SIGTERM, _terminate)
     checkpoints.quiet_libraries()
+    reference.keep_programs()
     if _DISTRIBUTED.value or _COORDINATOR.value:
         _join_cluster()
     logging.info("devices: %s", ", ".join(map(str, jax.devices())))

@@ -1,5 +1,6 @@
 """The two sides of a comparison that are not generated: the reference, and given samples."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -103,6 +104,16 @@ FOLDER_VARIABLE = "LSH_GAN_CACHE"  # of the environment: another folder
 def cache_folder() -> Path:
     """The user's cache folder of this program, which every run shares; it may be deleted."""
     return Path(os.environ.get(FOLDER_VARIABLE) or platformdirs.user_cache_dir("lsh-gan"))
+
+
+def keep_programs() -> None:
+    """Keeps compiled programs in the cache folder, unless JAX is told where, for later runs."""
+    folder = cache_folder() / "programs"
+    with contextlib.suppress(OSError):  # JAX would warn of every program
+        folder.mkdir(parents=True, exist_ok=True)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and os.access(folder, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def cached(

@@ -11,6 +11,7 @@ import pandas as pd
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from lsh_gan.results.store import Row
@@ -167,10 +168,11 @@ def make_rich(cells: pd.DataFrame, *, text: int, title: str = "", caption: str =
         padding=0,
     )  # fmt: skip
     for number, column in enumerate(cells):
-        words = number < text
-        table.add_column(
-            column, justify="left" if words else "right", overflow="fold", no_wrap=not words
-        )
+        if number < text:
+            table.add_column(column, overflow="fold")
+        else:
+            width = max(map(cell_len, (column, *cells[column])))
+            table.add_column(column, justify="right", no_wrap=True, min_width=width)
     for line in cells.itertuples(index=False):
         table.add_row(*line)
     return table
@@ -190,20 +192,10 @@ def print_table(table: Table) -> None:
     Where there is no terminal, no cell is wrapped.
     """
     console = Console()
-    console.width = max(console.width, _least_width(table)) if sys.stdout.isatty() else UNLIMITED
+    wide = console.options.update(max_width=UNLIMITED)
+    least = Measurement.get(console, wide, table).minimum
+    console.width = max(console.width, least) if sys.stdout.isatty() else UNLIMITED
     console.print(table)
-
-
-def _least_width(table: Table) -> int:
-    """Columns of a table for its longest words, and for the cells that are not wrapped."""
-    widths = []
-    for column in table.columns:
-        cells = [str(cell) for cell in (column.header, *column.cells)]
-        parts = cells if column.no_wrap else [word for cell in cells for word in cell.split()]
-        widths.append(max(map(cell_len, parts), default=0))
-    _, right, _, left = table.padding
-    edges = 2 if table.show_edge else 0
-    return sum(widths) + (left + right + 1) * len(widths) - 1 + edges
 
 
 def print_and_save(path: Path, *tables: Table) -> None:

@@ -1,9 +1,17 @@
 """Tables as people and other programs read them."""
 
+import pandas as pd
 import pytest
 from rich.table import Table
 
-from lsh_gan.results.labels import disambiguate, percent, print_and_save, print_table, width_label
+from lsh_gan.results.labels import (
+    disambiguate,
+    make_rich,
+    percent,
+    print_and_save,
+    print_table,
+    width_label,
+)
 
 
 def test_a_row_of_markdown_is_one_line(tmp_path, capsys):
@@ -27,11 +35,8 @@ def test_a_caption_is_no_row_of_markdown(tmp_path):
 
 
 def test_a_narrow_terminal_breaks_no_word_and_hides_no_number(capsys, monkeypatch):
-    table = Table()
-    table.add_column("generator", overflow="fold")
-    table.add_column("grid", overflow="fold")
-    table.add_column("scores", no_wrap=True)
-    table.add_row("dcgan", "per_channel, symmetric", "0.744 / 0.460")
+    line = {"generator": "dcgan", "grid": "per_channel, symmetric", "scores": "0.744 / 0.460"}
+    table = make_rich(pd.DataFrame([line]), text=2)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "20")
     print_table(table)
