@@ -1,13 +1,15 @@
 """The paper's claims, tried on every generator of `configs/study.py`, with paired intervals.
 
     python -m benchmarks.study [--data=fashion_mnist,mnist] [--num_images=5000] [--seeds=0,1,2]
-        [--runs=runs/study] [--network] [--out=benchmarks/results]
+        [--distances=kid,fid] [--runs=runs/study] [--network] [--out=benchmarks/results]
 
 Runs what is missing of each data set (a run that dies goes on where it was), and writes study.md,
 study.csv and a picture a claim. --network also runs Fashion-MNIST in the features of
-`efficientnet_lite2`. --report_only draws what the work folders hold.
+`efficientnet_lite2`, with the first seed alone. --distances="" leaves out what no claim needs and
+takes most of the time. --report_only draws what the work folders hold.
 
-An interval is two standard errors of the paired difference (`lsh_gan.results.answer`).
+An interval is two standard errors of the paired difference (`lsh_gan.results.answer`). Claim (c),
+how the time of a metric grows, is measured by `benchmarks.metrics`.
 """
 
 import argparse
@@ -21,24 +23,28 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from benchmarks import machine
+from benchmarks import machine, study_outliers
 from benchmarks.options import names
 from configs import study
 from lsh_gan.experiment import sweep
 from lsh_gan.results import plots, report, store
-from lsh_gan.results.answer import answers, retention
+from lsh_gan.results.answer import NOISE, answers, retention
 from lsh_gan.results.labels import SCORES, TITLES
 
-METRICS = ("knn", "lsh_knn", "lsh")
+METRICS = study_outliers.METRICS
 LOW = (4, 3, 2)  # bits
+SETTING = ["generator", "clipping", "bits", "metric"]
+CHANGES = {"precision": "1 % in the reference: precision", "recall": "own outliers: recall"}
+OTHER = "fashion_mnist, efficientnet_lite2"
 
 
 def arguments():
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default=",".join(study.GENERATORS))
-    parser.add_argument("--num_images", type=int, default=5_000, help="n and m")
+    parser.add_argument("--num_images", type=int, default=5_000, help="n and m, at the most")
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--distances", default="kid,fid", help="beside precision and recall")
     parser.add_argument("--runs", type=Path, default=Path("runs/study"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--network", action="store_true", help="claim (e)")
@@ -46,12 +52,15 @@ def arguments():
     return parser.parse_args()
 
 
-def configuration(name, args, network="efficientnet_lite0"):
-    """The configuration of a data set."""
+def configuration(title, num_images, seeds, distances):
+    """The configuration of a data set, or of `OTHER`."""
+    name, _, network = title.partition(", ")
     config = study.get_config(name)
-    config.num_samples = config.reference.num_images = args.num_images
-    config.seeds = tuple(map(int, args.seeds.split(",")))
-    config.features.name = network
+    config.num_samples = min(num_images, config.num_samples)
+    config.reference.num_images = config.num_samples
+    config.seeds = seeds[:1] if network else seeds
+    config.metrics = (*METRICS, *distances)
+    config.features.name = network or config.features.name
     return config
 
 
@@ -71,12 +80,13 @@ def compare(data, rows, hits):
         groups.setdefault((row["generator"], row["clipping"], row["bits"]), []).append(row)
     lines = []
     for (generator, clipping, bits), group in groups.items():
-        if bits is None:
+        full = groups.get((generator, None, None), [])
+        plain = groups.get((generator, "none", bits), [])
+        if bits is None or not full or not plain:  # of a run that is not at its end
             continue
-        full, plain = groups[generator, None, None], groups[generator, "none", bits]
         for metric in METRICS:
             line = {"data": data, "generator": generator, "clipping": clipping, "bits": bits}
-            line |= {"metric": metric}
+            line |= {"metric": metric, "seeds": len(group)}
             for score in SCORES:
                 line[score] = np.mean([row[f"{metric}_{score}"] for row in group])
                 kept = retention(group, full, metric, score, hits)
@@ -87,118 +97,265 @@ def compare(data, rows, hits):
     return lines
 
 
+def falls(frame):
+    """Which score a setting loses more of: "recall", "precision", or "both" within noise."""
+    gap = frame["precision_kept"] - frame["recall_kept"]
+    noise = NOISE * np.hypot(frame["precision_stderr"], frame["recall_stderr"])
+    return pd.Series(np.select([gap > noise, gap < -noise], ["recall", "precision"], "both"))
+
+
+def moves(frame, score):
+    """What clipping does to a score: "better", "worse" or "≈", which is within noise."""
+    change, noise = frame[f"{score}_gain"] - 1, NOISE * frame[f"{score}_gain_stderr"]
+    return pd.Series(np.select([change > noise, change < -noise], ["better", "worse"], "≈"))
+
+
 def verdict_a(frame):
     """(a) low-bit compression keeps precision and loses recall."""
-    low = frame[frame["bits"].isin(LOW)]
-    gap = low["precision_kept"] - low["recall_kept"]
-    noise = 2 * np.hypot(low["precision_stderr"], low["recall_stderr"])
-    table = low.assign(
-        recall=gap > noise, quality=gap < -noise, keeps=low["precision_kept"] > 0.9
-    ).groupby(["metric", "bits"])[["recall", "quality", "keeps"]]
-    counts = table.sum().assign(of=table.size()).sort_index(ascending=[True, False])
-    share, keeps = (gap > noise).mean(), (low["precision_kept"] > 0.9).mean()
-    text = (
-        f"Recall falls more than precision in {share:.0%} of the settings of 4 to 2 bits (by more "
-        f"than two paired standard errors), precision more than recall in "
-        f"{(gap < -noise).mean():.0%}; more than 90 % of precision is kept in {keeps:.0%}."
+    low = frame[frame["bits"].isin(LOW)].reset_index(drop=True)
+    low["falls"], low["keeps"] = falls(low), low["precision_kept"] > 0.9
+    by = ["metric", "bits"]
+    table = low.groupby([*by, "falls"]).size().unstack(fill_value=0)
+    table = table.reindex(columns=["recall", "precision", "both"], fill_value=0)
+    table = table.add_prefix("falls more: ").assign(
+        keeps=low.groupby(by)["keeps"].sum(), of=low.groupby(by).size()
     )
-    return text, counts.reset_index()
+    table = table.rename(columns={"keeps": "over 90 % of precision kept"})
+    share = low["falls"].value_counts(normalize=True)
+    kept = low.groupby("bits")["keeps"].mean()
+    text = (
+        f"Recall falls more than precision in {share.get('recall', 0):.0%} of the settings of 4 to "
+        f"2 bits, precision more than recall in {share.get('precision', 0):.0%} (by more than two "
+        "paired standard errors); more than 90 % of precision is kept in "
+        f"{', '.join(f'{kept[bits]:.0%} at {bits} bits' for bits in LOW if bits in kept)}."
+    )
+    return text, table.sort_index(ascending=[True, False]).reset_index()
+
+
+def verdict_b(found):
+    """(b) outliers move the LSH metrics less, those included that compressed generators make."""
+    lines = []
+    for metric, mine in found.groupby("metric", sort=False):
+        line = {"metric": TITLES[metric]}
+        for score in SCORES:
+            change = mine[f"{score}_change"]
+            real = change.abs() > NOISE * mine[f"{score}_stderr"]
+            name = (
+                "own outliers: recall" if score == "recall" else "1 % in the reference: precision"
+            )
+            line[f"{name}, mean change in points"] = 100 * change.abs().mean()
+            line[f"{name}, most"] = 100 * change[change.abs().idxmax()]
+            line[f"{name}, moved in"] = f"{real.sum()} of {len(mine)}"
+        lines.append(line)
+    table = pd.DataFrame(lines).set_index("metric")
+    given, own = (table[f"{CHANGES[score]}, mean change in points"] for score in SCORES)
+    most = found.groupby("bits", dropna=False)["outliers"].max()
+
+    def order(values):
+        return ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+
+    text = (
+        f"Outliers that compressed generators make themselves (up to {most.max():.0%} of the "
+        f"samples) change recall by {order(own)} points on average, and 1 % of broad outliers in "
+        f"the reference changes precision by {order(given)} points."
+    )
+    return text, table.reset_index()
 
 
 def verdict_d(frame):
     """(d) clipping helps."""
-    clipped = frame[frame["clipping"] != "none"]
+    clipped = frame[frame["clipping"] != "none"].reset_index(drop=True)
+    for score in SCORES:
+        clipped[f"{score} moves"] = moves(clipped, score)
     lines = []
     for (clipping, bits), mine in clipped.groupby(["clipping", "bits"]):
         line = {"clipping": clipping, "bits": bits, "of": len(mine)}
         for score in SCORES:
-            change = mine[f"{score}_gain"] - 1
-            noise = 2 * mine[f"{score}_gain_stderr"]
-            line |= {f"{score} better": int((change > noise).sum())}
-            line |= {f"{score} worse": int((change < -noise).sum())}
-            line |= {f"{score} mean": f"{100 * change.replace(math.inf, np.nan).mean():+.1f} %"}
+            line |= {
+                f"{score} {word}": int((mine[f"{score} moves"] == word).sum())
+                for word in ("better", "worse")
+            }
+            gain = mine[f"{score}_gain"].replace(math.inf, np.nan).median()
+            line |= {f"{score} median": f"{100 * (gain - 1):+.1f} %"}
         lines.append(line)
     table = pd.DataFrame(lines).sort_values(["clipping", "bits"], ascending=[True, False])
-    both = table["recall better"] + table["precision better"]
+    better = table["recall better"] + table["precision better"]
     worse = table["recall worse"] + table["precision worse"]
-    helps = table[both > 2 * worse].groupby("clipping")["bits"].max()
-    said = ", ".join(f"{name} from {bits} bits down" for name, bits in helps.items()) or "no method"
+    helps = table[better > 2 * worse].groupby("clipping")["bits"].apply(sorted)
+    said = "; ".join(
+        f"{name} at {' and '.join(map(str, reversed(bits)))} bits" for name, bits in helps.items()
+    )
     text = (
-        "Clipping pays (better in more than twice as many scores as worse, by more than two paired "
-        f"standard errors): {said}."
+        "Clipping pays (more than twice as many scores better as worse, by more than two paired "
+        f"standard errors) with {said or 'no method'}."
     )
     return text, table
 
 
-def verdict_f(folders):
-    """(f) the metrics agree on the smallest width that keeps 95 %."""
-    lines, equal, close = [], 0, 0
+def verdict_e(frame, other):
+    """(e) claims (a) and (d) hold in the features of another network; the same settings of both."""
+    both = frame.merge(other, on=SETTING, suffixes=("", "_other"))
+    here = both[[*SETTING, *(c for c in frame if c not in SETTING)]]
+    there = both[[*SETTING, *(f"{c}_other" for c in frame if c not in SETTING)]]
+    there = there.rename(columns=lambda name: name.removesuffix("_other"))
+    low, clipped = both["bits"].isin(LOW), both["clipping"] != "none"
+    pairs = {"(a) falls more": (falls(here)[low], falls(there)[low])}
+    for score in SCORES:
+        said = moves(here, score)[clipped], moves(there, score)[clipped]
+        pairs[f"(d) clipping, {score}"] = said
+    lines, opposite = [], {"recall": "precision", "precision": "recall", "better": "worse"}
+    opposite["worse"] = "better"
+    for claim, (a, b) in pairs.items():
+        against = (a.map(opposite) == b).sum()
+        lines.append({"claim": claim, "equal": (a == b).sum(), "contrary": against, "of": len(a)})
+    table = pd.DataFrame(lines)
+    text = (
+        "Another feature network (EfficientNet-Lite2) says the same as Lite0 of which score falls "
+        f"more in {table['equal'][0]} of {table['of'][0]} settings of 4 to 2 bits and the contrary "
+        f"in {table['contrary'][0]}; of what clipping does, the same in {table['equal'][1:].sum()} "
+        f"of {table['of'][1:].sum()} and the contrary in {table['contrary'][1:].sum()}."
+    )
+    return text, table, both
+
+
+def widths(folders, keep=0.95):
+    """Smallest width that keeps a share by each metric, of any clipping; 0 where none does."""
+    lines = []
     for data, (rows, hits) in folders.items():
         found = report.summarise(rows, list(METRICS), hits)
         for generator, mine in found.groupby("generator", sort=False):
             line = {"data": data, "generator": generator}
-            widths = []
+            kept = mine[mine["setting"] != ""]
             for metric in METRICS:
-                kept = mine[mine["setting"] != ""]
                 shares = kept[[f"{metric}_{s}_kept" for s in SCORES]].to_numpy()
                 errors = kept[[f"{metric}_{s}_kept_stderr" for s in SCORES]].fillna(0).to_numpy()
-                good = kept[(shares + errors >= 0.95).all(axis=1)]
-                width = int(good["bits"].astype(int).min()) if len(good) else 0
-                widths.append(width)
-                line[TITLES[metric]] = f"{width} bits" if width else "none"
-            equal += len(set(widths)) == 1
-            close += max(widths) - min(widths) <= 1 and min(widths) > 0
+                good = kept[(shares + errors >= keep).all(axis=1)]
+                line[metric] = int(good["bits"].astype(int).min()) if len(good) else 0
             lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def verdict_f(found):
+    """(f) the metrics agree on the smallest width that keeps 95 %."""
+    apart = found[list(METRICS)].max(axis=1) - found[list(METRICS)].min(axis=1)
+    none = (found[list(METRICS)] == 0).any(axis=1)
     text = (
-        f"KNN, LSH+KNN and LSH name the same smallest width for {equal} of {len(lines)} "
-        f"generators, and widths at most one bit apart for {close}."
+        "KNN, LSH+KNN and LSH name the same smallest width that keeps 95 % for "
+        f"{(apart == 0).sum()} of {len(found)} generators, and widths at most one bit apart for "
+        f"{((apart <= 1) & ~none).sum()}."
     )
-    return text, pd.DataFrame(lines)
+    table = found.rename(columns=TITLES)
+    return text, table.replace({title: {0: "none"} for title in TITLES.values() if title in table})
 
 
 def plot_kept(frame):
     """Kept precision and recall against bits, a panel a generator, with two standard errors."""
-    generators = frame[["data", "generator"]].drop_duplicates().to_numpy().tolist()
-    figure = Figure(figsize=(3.2 * len(generators), 5.4), layout="constrained")
-    axes = figure.subplots(2, len(generators), sharex=True, sharey="row", squeeze=False)
-    for column, (data, generator) in enumerate(generators):
+    panels = frame[["data", "generator"]].drop_duplicates().to_numpy().tolist()
+    figure = Figure(figsize=(1 + 2.6 * len(panels), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (data, generator) in zip(axes, panels, strict=True):
         mine = frame[(frame["generator"] == generator) & (frame["data"] == data)]
         mine = mine[mine["clipping"] == "mse"]
-        for row, score in enumerate(SCORES):
-            axis = axes[row, column]
-            for metric, line in mine.groupby("metric", sort=False):
-                line = line.sort_values("bits")
+        for number, (metric, line) in enumerate(mine.groupby("metric", sort=False)):
+            line = line.sort_values("bits")
+            for score in SCORES:
                 axis.errorbar(
-                    line["bits"], line[f"{score}_kept"], 2 * line[f"{score}_stderr"],
-                    marker="o", markersize=3, capsize=2, label=TITLES[metric],
+                    line["bits"] + 0.08 * (number - 1), 100 * line[f"{score}_kept"],
+                    100 * NOISE * line[f"{score}_stderr"], color=f"C{number}",
+                    linestyle=plots.LINES[score], marker="o", markersize=3, capsize=2,
+                    label=f"{TITLES[metric]} {score}",
                 )  # fmt: skip
-            axis.axhline(1, color="grey", linewidth=0.6)
-            axis.grid(alpha=0.3)
-            axis.set_ylim(bottom=0)
-            if row == 0:
-                axis.set_title(f"{generator}\n({data})", fontsize=9)
-            else:
-                axis.set_xlabel("bits")
-                axis.invert_xaxis() if column == 0 else None
-        axes[0, 0].set_ylabel("kept precision")
-        axes[1, 0].set_ylabel("kept recall")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        axis.axhline(100, color="grey", linewidth=0.6)
+        axis.set(title=f"{generator}\n({data})", xlabel="bits", ylim=(0, 125))
+        axis.invert_xaxis()
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("% kept of full precision")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def plot_outliers(found):
+    """What outliers change, in points: a dot a generator, width and metric."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    labels = {
+        "recall": "recall without the generator's own outliers\n(less without as many others)",
+        "precision": "precision with 1 % of broad outliers\nin the reference (less without)",
+    }
+    widths_found = ["full", *sorted(found["bits"].dropna().astype(int).unique(), reverse=True)]
+    at = found["bits"].map(lambda bits: 0 if pd.isna(bits) else widths_found.index(int(bits)))
+    for axis, score in zip(figure.subplots(1, 2), reversed(SCORES), strict=True):
+        for number, metric in enumerate(METRICS):
+            mine = found["metric"] == metric
+            axis.errorbar(
+                at[mine] + 0.2 * (number - 1) + 0.03 * (np.arange(mine.sum()) % 5 - 2),
+                100 * found.loc[mine, f"{score}_change"],
+                100 * NOISE * found.loc[mine, f"{score}_stderr"],
+                fmt=plots.MARKERS[number], markersize=4, capsize=2, label=TITLES[metric],
+            )  # fmt: skip
+        axis.axhline(0, color="grey", linewidth=0.6)
+        axis.set(title=labels[score], ylabel="change in points", xlabel="bits")
+        axis.set_xticks(range(len(widths_found)), widths_found)
+        axis.grid(axis="y", alpha=0.3)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
 def plot_gain(frame):
-    """What clipping changes at each width: paired, in per cent, mean over generators."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axis, score in zip(figure.subplots(1, 2, sharey=True), SCORES, strict=True):
-        clipped = frame[(frame["clipping"] != "none") & (frame["metric"] == "knn")]
+    """What clipping changes at each width, in per cent by KNN: median and range of generators."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    clipped = frame[(frame["clipping"] != "none") & (frame["metric"] == "knn")]
+    for axis, score in zip(figure.subplots(1, 2), SCORES, strict=True):
         for number, (clipping, mine) in enumerate(clipped.groupby("clipping", sort=False)):
-            found = mine.groupby("bits")[f"{score}_gain"].median()
-            axis.bar(found.index + 0.25 * (number - 1), 100 * (found - 1), 0.25, label=clipping)
-        axis.set_title(f"{score}, KNN: change by clipping, % (median over generators)", fontsize=9)
-        axis.set_xlabel("bits")
+            gain = 100 * (mine[f"{score}_gain"].replace(math.inf, np.nan) - 1)
+            found = gain.groupby(mine["bits"]).agg(["median", "min", "max"])
+            ends = [found["median"] - found["min"], found["max"] - found["median"]]
+            axis.errorbar(
+                found.index + 0.2 * (number - 1), found["median"], ends,
+                fmt=plots.MARKERS[number], markersize=4, capsize=2, label=clipping,
+            )  # fmt: skip
+        axis.axhline(0, color="grey", linewidth=0.6)
+        axis.set_yscale("symlog", linthresh=10)
+        axis.margins(y=0.1)
+        axis.set_yticks([-100, -10, 0, 10, 100, 1000], ["−100", "−10", "0", "10", "100", "1,000"])
+        axis.set(title=f"{score}, KNN", xlabel="bits", ylabel="change by clipping, %")
         axis.invert_xaxis()
         axis.grid(axis="y", alpha=0.3)
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def plot_networks(both):
+    """Kept scores in the features of two networks, a dot a setting."""
+    figure = Figure(figsize=(7, 3.7), layout="constrained")
+    for axis, score in zip(figure.subplots(1, 2), SCORES, strict=True):
+        for number, metric in enumerate(METRICS):
+            mine = both[both["metric"] == metric]
+            axis.plot(
+                100 * mine[f"{score}_kept"], 100 * mine[f"{score}_kept_other"],
+                plots.MARKERS[number], markersize=3, alpha=0.6, label=TITLES[metric],
+            )  # fmt: skip
+        axis.axline((0, 0), slope=1, color="grey", linewidth=0.6)
+        axis.set(title=f"{score}, % kept", xlabel="EfficientNet-Lite0", ylabel="EfficientNet-Lite2")
+        axis.grid(alpha=0.3)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def plot_widths(found):
+    """The smallest width by each metric, a line a generator."""
+    figure = Figure(figsize=(6, 0.9 + 0.4 * len(found)), layout="constrained")
+    axis = figure.subplots()
+    for number, metric in enumerate(METRICS):
+        axis.plot(
+            found[metric], np.arange(len(found)) + 0.18 * (number - 1), plots.MARKERS[number],
+            label=TITLES[metric],
+        )  # fmt: skip
+    axis.set_yticks(range(len(found)), found["generator"])
+    axis.set_xticks([0, *range(2, 9)], ["none", *range(2, 9)])
+    axis.set(xlabel="smallest width that keeps 95 %, bits", ylim=(-0.5, len(found) - 0.5))
+    axis.invert_yaxis()
+    axis.grid(alpha=0.3)
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -209,48 +366,80 @@ def markdown(table):
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
+def spent(rows):
+    """Hours that rows took."""
+    return sum(sum(row["seconds"].values()) for row in rows) / 3600
+
+
+def write(folders, outliers, out):
+    """Writes the verdicts, a table and a picture each.
+
+    Args:
+        folders: Rows and hits by the title of a run.
+        outliers: What `study_outliers.measure` found, all generators.
+        out: A folder.
+
+    Returns:
+        The text.
+    """
+    lines = [line for title, found in folders.items() for line in compare(title, *found)]
+    frame = pd.DataFrame(lines)
+    plain = {title: found for title, found in folders.items() if title != OTHER}
+    other = frame[frame["data"] == OTHER]
+    frame_0 = frame[frame["data"] != OTHER]
+    found = widths(plain)
+    parts = [
+        ("a", "kept", *verdict_a(frame_0), plot_kept(frame_0)),
+        ("b", "outliers", *verdict_b(outliers), plot_outliers(outliers)),
+        ("d", "clipping", *verdict_d(frame_0), plot_gain(frame_0)),
+        ("f", "widths", *verdict_f(found), plot_widths(found)),
+    ]
+    if len(other):
+        text, table, both = verdict_e(frame[frame["data"] == OTHER.partition(", ")[0]], other)
+        parts.insert(3, ("e", "network", text, table, plot_networks(both)))
+    out.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(out / "study.csv", index=False, float_format="%.4g")
+    outliers.to_csv(out / "study_outliers.csv", index=False, float_format="%.4g")
+    conditions = [
+        f"{title}: n = {rows[0]['n']:,}, m = {rows[0]['m']:,}, {len({r['seed'] for r in rows})} "
+        f"seed(s), {len(rows)} rows, {spent(rows):.1f} h, {rows[0]['features']['name']} at "
+        f"{rows[0]['features']['side']} px, reference {rows[0]['reference_name']}"
+        for title, (rows, _) in folders.items()
+    ]
+    head = f"{machine.processor()}, Python {platform.python_version()}, JAX {jax.__version__}."
+    text = ["## Study", head, "\n".join(f"- {line}" for line in conditions)]
+    for claim, name, verdict, table, figure in parts:
+        figure.savefig(out / f"study_{name}.png")
+        text += [f"### ({claim}) {verdict}", f"![{verdict}](study_{name}.png)", markdown(table)]
+    text.append("### Answers")
+    for rows, hits in plain.values():
+        summary = report.summarise(rows, list(METRICS), hits)
+        text += [f"- {line}" for line in answers(summary, list(METRICS), 0.95)]
+    (out / "study.md").write_text("\n\n".join(text) + "\n")
+    return "\n\n".join(text)
+
+
 def main():
     """Runs what is missing and writes the verdicts."""
     args = arguments()
-    chosen = names("data", args.data, study.GENERATORS)
-    wanted = {name: ("efficientnet_lite0", name) for name in chosen}
-    if args.network:
-        wanted["fashion_mnist, efficientnet_lite2"] = ("efficientnet_lite2", "fashion_mnist")
-    folders = {}
-    for title, (network, name) in wanted.items():
+    titles = names("data", args.data, study.GENERATORS) + ([OTHER] if args.network else [])
+    seeds = tuple(map(int, args.seeds.split(",")))
+    distances = tuple(filter(None, args.distances.split(",")))
+    folders, outliers = {}, []
+    for title in titles:
+        config = configuration(title, args.num_images, seeds, distances)
         workdir = args.runs / title.replace(", ", "_")
         if not args.report_only:
-            sweep.run(configuration(name, args, network), workdir)
+            sweep.run(config, workdir)
         folders[title] = read(workdir)
-    lines = [line for title, found in folders.items() for line in compare(title, *found)]
-    frame = pd.DataFrame(lines)
-    args.out.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(args.out / "study.csv", index=False, float_format="%.4g")
-    others = frame["data"].str.contains(", ")
-    parts = [("a", *verdict_a(frame[~others])), ("d", *verdict_d(frame[~others]))]
-    if others.any():
-        text_a, table_a = verdict_a(frame[others])
-        text_d, _ = verdict_d(frame[others])
-        parts.append(("e", f"In the features of EfficientNet-Lite2: {text_a} {text_d}", table_a))
-    plain = {title: found for title, found in folders.items() if ", " not in title}
-    parts.append(("f", *verdict_f(plain)))
-    rows = [row for found, _ in folders.values() for row in found]
-    head = (
-        f"n = m = {args.num_images:,}, seeds {args.seeds}, {len(rows)} rows. "
-        f"{machine.processor()}, {platform.python_version()}, JAX {jax.__version__}."
-    )
-    text = ["## Study", head]
-    for claim, verdict, table in parts:
-        text += [f"### ({claim}) {verdict}", markdown(table)]
-    text.append("### Answers")
-    for found, hits in plain.values():
-        summary = report.summarise(found, list(METRICS), hits)
-        text += [f"- {line}" for line in answers(summary, list(METRICS), 0.95)]
-    (args.out / "study.md").write_text("\n\n".join(text) + "\n")
+        if title != OTHER:
+            file = workdir / "outliers.csv"
+            if not file.exists():
+                found = study_outliers.measure(config, workdir, "mse", LOW)
+                pd.DataFrame(found).to_csv(file, index=False)
+            outliers.append(pd.read_csv(file))
     with mpl.rc_context(plots.STYLE):
-        plots.save(plot_kept(frame[~others]), args.out / "study_kept")
-        plots.save(plot_gain(frame[~others]), args.out / "study_clipping")
-    print("\n\n".join(text))
+        print(write(folders, pd.concat(outliers, ignore_index=True), args.out))
 
 
 if __name__ == "__main__":

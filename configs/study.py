@@ -4,11 +4,13 @@
 |---|---|---|
 | `fashion_mnist` | `dcgan`, `sngan` | held-out images |
 | `mnist` | `dcgan_mnist` | held-out images |
+| `animals` | `dcgan_animals` | held-out images |
 | `faces` | `checkpoints/face_dcgan` (see `configs/face_dcgan.py`) | own samples |
 | `eyes` | `checkpoints/eye_dcgan` (see `configs/eye_dcgan.py`) | own samples |
 | `galaxies` | `checkpoints/galaxies` (see `configs/galaxies.py`), a diffusion model | own samples |
 
 Full precision, and 8 to 2 bits of each of four clipping methods, three seeds: 87 rows a generator.
+n = m: 10,000, or all held-out images where there are fewer.
 `python -m benchmarks.study` runs all and draws the verdicts of docs/study.md.
 """
 
@@ -20,11 +22,14 @@ from lsh_gan.errors import choose
 GENERATORS = {
     "fashion_mnist": ("dcgan", "sngan"),
     "mnist": ("dcgan_mnist",),
+    "animals": ("dcgan_animals",),
     "faces": ("checkpoints/face_dcgan",),
     "eyes": ("checkpoints/eye_dcgan",),
     "galaxies": ("checkpoints/galaxies",),
 }
-OWN_SAMPLES = ("faces", "eyes", "galaxies")  # there are no real images to hold out
+# Images; of the others there are none.
+HELD_OUT = {"fashion_mnist": 10_000, "mnist": 4_000, "animals": 3_887}
+OWN = 10_000  # samples that take their place
 
 
 def get_config(name: str = "fashion_mnist") -> ml_collections.ConfigDict:
@@ -34,9 +39,10 @@ def get_config(name: str = "fashion_mnist") -> ml_collections.ConfigDict:
     config.compression.clipping = ("none", "mse", "aciq_gauss", "percentile")
     config.seeds = (0, 1, 2)
     config.metrics = ("knn", "lsh_knn", "lsh", "kid", "fid")
-    if name in OWN_SAMPLES:
+    config.num_samples = config.reference.num_images = HELD_OUT.get(name, OWN)
+    if name in HELD_OUT:
+        config.reference.images = name
+    else:
         config.reference.samples_of = config.generators[0]
         config.reference.seed = 1_000
-    else:
-        config.reference.images = name
     return config

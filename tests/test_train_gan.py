@@ -83,6 +83,17 @@ def test_export_loads(config, trained, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_factors_of_latents_and_images_are_in_the_kernels(trained):
+    module = generators.build(
+        "dcgan", {"channels": (8, 4, 4), "image_channels": 3, "num_classes": 2}
+    )
+    z, labels = jax.random.normal(jax.random.key(0), (3, 128)), np.array([0, 1, 1])
+    wide = train_gan.widen(trained[1], 128, 1.5, 2.0)
+    expected = module.apply(trained[1], 1.5 * z, labels=labels)
+    expected = np.tanh(2 * np.arctanh(expected))
+    np.testing.assert_allclose(module.apply(wide, z, labels=labels), expected, atol=1e-5)
+
+
 def test_a_run_begins_with_the_networks_of_another(config, trained):
     workdir, _ = trained
     follower = config.copy_and_resolve_references()

@@ -405,7 +405,7 @@ def test_bad_sources_are_errors_before_the_work_folder_exists(tmp_path):
     sketch = {"metrics": ("lsh",), "reference__sketch": str(tmp_path / "empty")}
     cases = [
         ({"reference__images": str(tmp_path / "empty")}, ValueError, "no images"),
-        ({"generators": ("dcgam",)}, FileNotFoundError, "generators: dcgan, dcgan_mnist, sngan"),
+        ({"generators": ("dcgam",)}, FileNotFoundError, "generators: dcgan, dcgan_animals"),
         (
             {"features__name": "vgg16", "features__side": 224},
             FileNotFoundError,

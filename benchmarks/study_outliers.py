@@ -1,0 +1,127 @@
+"""Outliers that a compressed generator makes itself, and what the scores make of them.
+
+A generated sample is an **outlier** where its own ball, which reaches to its k-th neighbour among
+the generated ones, is wider than those of 99.9 % of the reference. KNN takes whatever lies in a
+ball for covered, so that few such samples can carry much recall.
+
+- Recall: without the outliers, less without as many others, drawn at random. A robust score is 0.
+- Precision: with 1 % of broad outliers in the reference, less without. A robust score is 0.
+
+Both are paired, sample by sample, with the standard error of the mean difference.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.validity_cases import outliers
+from lsh_gan import generators
+from lsh_gan.experiment import evaluators
+from lsh_gan.experiment.evaluators import ReferenceFeatures
+from lsh_gan.experiment.measurement import PACKED_FOLDER
+from lsh_gan.experiment.reference import load_network, load_reference, open_reference
+from lsh_gan.experiment.step import embed_samples
+from lsh_gan.results import store
+
+METRICS = ("knn", "lsh_knn", "lsh")
+WIDE = 0.999  # quantile of the reference's balls beyond which a sample is an outlier
+BROAD = 0.01  # share of the reference that broad outliers take the place of
+
+
+def own_radii(x: Any, k: int) -> np.ndarray:
+    """Distances of points to their k-th nearest other, `[n]`, of features `[n, d]`."""
+    x = jnp.asarray(x) - jnp.mean(x, axis=0)
+    square = (x**2).sum(axis=1)
+    near = jnp.partition(square[:, None] + square - 2 * x @ x.T, k, axis=1)[:, k]
+    return np.sqrt(np.maximum(near, 0))
+
+
+def wide(reference: Any, generated: Any, k: int) -> np.ndarray:
+    """Which generated samples are outliers, bool `[m]`."""
+    return own_radii(generated, k) > np.quantile(own_radii(reference, k), WIDE)
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """Mean of a - b and its standard error, of paired hits."""
+    change = np.asarray(a, float) - np.asarray(b, float)
+    return float(change.mean()), float(change.std(ddof=1) / len(change) ** 0.5)
+
+
+def compare(config: Any, reference: np.ndarray, samples: dict[Any, np.ndarray]) -> list[dict]:
+    """One line a set of samples and metric.
+
+    Args:
+        config: See `configs/default.py`.
+        reference: Features, `[n, d]`.
+        samples: Features `[m, d]` of generated samples, by what they are called.
+    """
+    rng = np.random.default_rng(0)
+    dirty = np.array(reference)
+    count = round(BROAD * len(dirty))
+    dirty[rng.choice(len(dirty), count, replace=False)] = outliers(rng, reference, count)
+    with tempfile.TemporaryDirectory() as folder:
+        clean_scores, dirty_scores = (
+            evaluators.fit(
+                config, ReferenceFeatures(jnp.asarray(x), None, "", ""), Path(folder)
+            )
+            for x in (reference, dirty)
+        )  # fmt: skip
+    lines = []
+    for name, generated in samples.items():
+        out = wide(reference, generated, config.k)
+        least = config.k + 2  # that a metric takes
+        other = np.isin(np.arange(len(out)), rng.permutation(len(out))[: out.sum()])
+        for metric in METRICS:
+            score, dirty_score = clean_scores[metric], dirty_scores[metric]
+            whole, broad = score(jnp.asarray(generated)), dirty_score(jnp.asarray(generated))
+            line = {"name": name, "metric": metric, "outliers": out.mean()}
+            line["precision_change"], line["precision_stderr"] = difference(
+                broad.precision_membership, whole.precision_membership
+            )
+            line |= {"recall_change": 0.0, "recall_stderr": 0.0}
+            if out.any() and len(out) - out.sum() >= least:
+                without, control = (score(jnp.asarray(generated[~x])) for x in (out, other))
+                line["recall_change"], line["recall_stderr"] = difference(
+                    without.recall_membership, control.recall_membership
+                )
+            lines.append(line)
+    return lines
+
+
+def measure(config: Any, workdir: Path, clipping: str, bits: tuple[int, ...]) -> list[dict]:
+    """`compare` for the packed generators of a work folder, of its first seed.
+
+    Args:
+        config: Of the run that measured it.
+        workdir: The work folder.
+        clipping: Of the rows; full precision is taken too.
+        bits: Of the rows.
+    """
+    network = load_network(config, [source] if (source := open_reference(config)) else [])
+    reference = np.asarray(load_reference(config, network, source).first.embed(network))
+    lines = []
+    rows = [row for row in store.read_requested(workdir) if row["seed"] == config.seeds[0]]
+    kept = [
+        row
+        for row in rows
+        if row["bits"] is None or (row["clipping"] == clipping and row["bits"] in bits)
+    ]
+    for name in dict.fromkeys(row["generator"] for row in kept):
+        samples = {}
+        for row in kept:
+            if row["generator"] != name:
+                continue
+            generator = generators.load(workdir / PACKED_FOLDER / f"{row['row_hash']}.packed")
+            samples[row["bits"]] = np.asarray(
+                embed_samples(
+                    generator, generator.params, network, jax.random.key(row["seed"]), row["m"],
+                    batch_size=config.batch_size,
+                )[0]
+            )  # fmt: skip
+        found = compare(config, reference, samples)
+        lines += [{"generator": name, "bits": line.pop("name"), **line} for line in found]
+    return lines

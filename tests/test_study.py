@@ -1,0 +1,53 @@
+"""The study's verdicts follow from rows, and few wide balls show in them."""
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import study, study_outliers
+from configs import smoke
+
+
+def settings(recall_kept):
+    """Rows of one generator, 100 samples, and their hits; precision stays."""
+    rows, hits = [], {}
+    for bits, clipping, kept in [(None, None, 1), (4, "none", 0.5), (4, "mse", recall_kept)]:
+        name = f"{bits}{clipping}"
+        row = {"row_hash": name, "generator": "g", "bits": bits, "clipping": clipping, "seed": 0}
+        hits[name] = {}
+        for metric in study.METRICS:
+            for score, share in (("precision", 0.8), ("recall", 0.8 * kept)):
+                row[f"{metric}_{score}"] = share
+                hits[name][f"{metric}_{score}_hits"] = np.arange(100) < 100 * share
+        rows.append(row)
+    return rows, hits
+
+
+def test_the_study_says_which_score_falls_and_whether_clipping_helps():
+    frame = pd.DataFrame(study.compare("data", *settings(0.75)))
+    assert (study.falls(frame) == "recall").all()
+    text, table = study.verdict_a(frame)
+    assert "Recall falls more than precision in 100%" in text
+    assert table["of"].tolist() == [2, 2, 2]  # settings of a metric
+    text, table = study.verdict_d(frame)
+    assert "with mse at 4 bits" in text
+    assert table["recall median"].tolist() == ["+50.0 %"]
+    text, table, _ = study.verdict_e(frame, pd.DataFrame(study.compare("", *settings(0.25))))
+    assert "in 6 of 6 settings" in text  # recall falls
+    assert table["contrary"].tolist() == [0, 0, 3]  # and clipping makes it worse
+    assert study.moves(frame, "precision").eq("≈").all()
+
+
+def test_few_wide_balls_carry_recall_by_knn_alone():
+    rng = np.random.default_rng(0)
+    modes = rng.normal(size=(400, 8)) + np.repeat([[0], [20]], 200, axis=0)
+    generated = rng.normal(size=(400, 8))
+    generated[:8] = 20 + 30 * rng.normal(size=(8, 8))  # around the mode that is not covered
+    config = smoke.get_config()
+    lines = study_outliers.compare(config, modes.astype("f"), {4: generated.astype("f")})
+    knn, lsh_knn, lsh = lines
+    assert (knn["metric"], knn["name"]) == ("knn", 4)
+    assert knn["outliers"] == 8 / 400
+    assert knn["recall_change"] < -0.3
+    assert knn["recall_change"] < -6 * knn["recall_stderr"]
+    assert abs(lsh_knn["recall_change"]) < 0.1
+    assert abs(lsh["recall_change"]) < 0.1
