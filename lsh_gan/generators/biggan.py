@@ -15,6 +15,7 @@ from lsh_gan.generators.conditioning import (
     BatchStatistics,
     ClassEmbedding,
     ConditionalNorm,
+    ResidualBlock,
     SelfAttention,
     one_hot,
 )
@@ -33,27 +34,6 @@ class FinalNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         statistics = BatchStatistics(self.epsilon, self.rows, name="statistics")
         return statistics(x, truncation) * scale + bias
-
-
-class Block(nn.Module):
-    """Norm, ReLU, upsample, 3×3; norm, ReLU, 3×3; plus an upsampled 1×1 shortcut."""
-
-    features: int  # output channels
-    epsilon: float  # of the norms
-    embedded: bool  # see `ConditionalNorm`
-    slope: float = 0.0  # of the activations below 0; 0 is ReLU
-
-    @nn.compact
-    def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
-        """Maps `x [n, h, w, i]`, `condition [n, k]` to `[n, 2h, 2w, features]`."""
-        norm = partial(ConditionalNorm, self.epsilon, embedded=self.embedded)
-        y = layers.leaky_relu(norm(name="norm_1")(x, condition), self.slope)
-        y = layers.Convolution(self.features, 3, layers.upsample_conv_3x3, name="conv_1")(y)
-        y = layers.leaky_relu(norm(name="norm_2")(y, condition), self.slope)
-        y = layers.Convolution(self.features, 3, layers.conv_3x3, name="conv_2")(y)
-        # Nearest upsampling commutes with a 1×1 convolution: convolve the smaller image.
-        shortcut = layers.Convolution(self.features, 1, layers.conv_1x1, name="shortcut")(x)
-        return y + shortcut.repeat(2, axis=1).repeat(2, axis=2)
 
 
 class BigGAN(nn.Module):
@@ -88,10 +68,9 @@ class BigGAN(nn.Module):
             conditions = [jnp.concatenate([condition, chunk], axis=1) for chunk in chunks]
         shape = (self.bottom_width, self.bottom_width, self.base_channels)
         x = nn.DenseGeneral(shape, name="project")(z)
+        norm = partial(ConditionalNorm, self.epsilon, embedded=not self.shared_size)
         for i, features in enumerate(self.channels):
-            block = Block(
-                features, self.epsilon, not self.shared_size, self.slope, name=f"block_{i}"
-            )
+            block = ResidualBlock(features, norm, slope=self.slope, name=f"block_{i}")
             x = block(x, conditions[i])
             if i + 1 in self.attention:
                 x = SelfAttention(name=f"attention_{i}")(x)

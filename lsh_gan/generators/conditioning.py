@@ -1,11 +1,13 @@
 """Class labels, conditional normalisation and self-attention, as several families use them."""
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lsh_gan.errors import choose
 from lsh_gan.generators import layers
 
 
@@ -83,6 +85,28 @@ class ConditionalNorm(nn.Module):
         bias = layer(x.shape[-1], name="bias")(condition)[:, None, None]
         statistics = BatchStatistics(self.epsilon, self.rows, name="statistics")
         return statistics(x, truncation) * scale + bias
+
+
+class ResidualBlock(nn.Module):
+    """Norm, ReLU, upsample, 3×3; norm, ReLU, 3×3; plus an upsampled 1×1 shortcut."""
+
+    features: int  # output channels
+    norm: Callable[..., nn.Module]  # makes a norm of a name
+    upsample: str = "nearest"  # "nearest" or "bilinear"
+    slope: float = 0.0  # of the activations below 0; 0 is ReLU
+    kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *inputs: jax.Array) -> jax.Array:
+        """Maps `x [n, h, w, i]`, and what the norms take, to `[n, 2h, 2w, features]`."""
+        upsample_conv, upsample = choose("upsampling", self.upsample, layers.UPSAMPLINGS)
+        conv = partial(layers.Convolution, self.features, kernel_init=self.kernel_init)
+        y = layers.leaky_relu(self.norm(name="norm_1")(x, *inputs), self.slope)
+        y = conv(3, upsample_conv, name="conv_1")(y)
+        y = layers.leaky_relu(self.norm(name="norm_2")(y, *inputs), self.slope)
+        y = conv(3, layers.conv_3x3, name="conv_2")(y)
+        # Upsampling commutes with a 1×1 convolution: convolve the smaller image.
+        return y + upsample(conv(1, layers.conv_1x1, name="shortcut")(x))
 
 
 class SelfAttention(nn.Module):

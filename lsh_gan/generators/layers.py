@@ -214,6 +214,13 @@ def upsample_bilinear(x: jax.Array, *, mode: str) -> jax.Array:
     return x
 
 
+# A 3×3 convolution of the upsampled image as one operation, and the upsampling alone.
+UPSAMPLINGS: dict[str, tuple[Callable, Callable]] = {
+    "nearest": (upsample_conv_3x3, lambda x: x.repeat(2, axis=1).repeat(2, axis=2)),
+    "bilinear": (upsample_bilinear_conv_3x3, partial(upsample_bilinear, mode="edge")),
+}
+
+
 def conv_transpose(
     x: jax.Array,
     kernel: jax.Array,

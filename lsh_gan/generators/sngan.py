@@ -13,42 +13,9 @@ import jax
 
 from lsh_gan.errors import choose
 from lsh_gan.generators import layers
-from lsh_gan.generators.conditioning import ConditionalNorm, SelfAttention, one_hot
+from lsh_gan.generators.conditioning import ConditionalNorm, ResidualBlock, SelfAttention, one_hot
 
 _KERNEL_INIT = nn.initializers.glorot_uniform()
-
-
-def _nearest(x: jax.Array) -> jax.Array:
-    return x.repeat(2, axis=1).repeat(2, axis=2)
-
-
-_bilinear = partial(layers.upsample_bilinear, mode="edge")
-_UPSAMPLINGS: dict[str, tuple[Callable, Callable]] = {
-    "nearest": (layers.upsample_conv_3x3, _nearest),
-    "bilinear": (layers.upsample_bilinear_conv_3x3, _bilinear),
-}
-
-
-class ResidualBlock(nn.Module):
-    """Batch norm, ReLU, upsample, 3×3; batch norm, ReLU, 3×3; plus an upsampled 1×1 shortcut."""
-
-    features: int  # number of output channels
-    upsample: str = "nearest"  # "nearest" or "bilinear"
-    epsilon: float = 1e-5  # of the norms, added to the variance
-    slope: float = 0.0  # of the activations below 0; 0 is ReLU
-
-    @nn.compact
-    def __call__(self, x: jax.Array, train: bool, classes: jax.Array | None = None) -> jax.Array:
-        """Maps `x [n, h, w, i]` to `[n, 2h, 2w, features]`; `classes [n, k]` are weights."""
-        upsample_conv, upsample = choose("upsampling", self.upsample, _UPSAMPLINGS)
-        norm_relu = partial(_norm_relu, epsilon=self.epsilon, slope=self.slope)
-        y = norm_relu(x, train, "norm_1", classes)
-        y = _convolution(self.features, 3, upsample_conv, "conv_1")(y)
-        y = norm_relu(y, train, "norm_2", classes)
-        y = _convolution(self.features, 3, layers.conv_3x3, "conv_2")(y)
-        # Upsampling commutes with a 1×1 convolution: convolve the smaller image.
-        shortcut = _convolution(self.features, 1, layers.conv_1x1, "shortcut")(x)
-        return y + upsample(shortcut)
 
 
 class SNGAN(nn.Module):
@@ -79,37 +46,25 @@ class SNGAN(nn.Module):
 
         With `train` the norms use the batch's own statistics and update `batch_stats`.
         """
-        classes = one_hot(labels, len(z), self.num_classes) if self.num_classes else None
         shape = (self.bottom_width, self.bottom_width, self.base_channels)
         x = nn.DenseGeneral(shape, kernel_init=_KERNEL_INIT, name="project")(z)
+        plain = partial(
+            nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=self.epsilon
+        )
+        norm: Callable[..., nn.Module] = plain
+        inputs: tuple[jax.Array, ...] = ()
+        if self.num_classes:
+            norm = partial(ConditionalNorm, self.epsilon, embedded=True, offset=0.0)
+            inputs = (one_hot(labels, len(z), self.num_classes),)
         for i, features in enumerate(self.channels):
             block = ResidualBlock(
-                features, self.upsample, self.epsilon, self.slope, name=f"block_{i}"
+                features, norm, self.upsample, self.slope, _KERNEL_INIT, name=f"block_{i}"
             )
-            x = block(x, train, classes)
+            x = block(x, *inputs)
             if i + 1 == self.attention:
                 x = SelfAttention(name="attention")(x)
-        x = _norm_relu(x, train, "norm", epsilon=self.epsilon, slope=self.slope)
-        x = _convolution(self.image_channels, 3, layers.conv_3x3, "to_image")(x)
-        return choose("output", self.output, layers.OUTPUTS)(x)
-
-
-def _convolution(features: int, size: int, function, name: str) -> nn.Module:
-    return layers.Convolution(features, size, function, kernel_init=_KERNEL_INIT, name=name)
-
-
-def _norm_relu(
-    x: jax.Array,
-    train: bool,
-    name: str,
-    classes: jax.Array | None = None,
-    *,
-    epsilon: float,
-    slope: float,
-) -> jax.Array:
-    if classes is not None:
-        y = ConditionalNorm(epsilon, embedded=True, offset=0.0, name=name)(x, classes)
-    else:
-        norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9)
-        y = norm(epsilon=epsilon, name=name)(x)
-    return layers.leaky_relu(y, slope)
+        x = layers.leaky_relu(plain(name="norm")(x), self.slope)
+        to_image = layers.Convolution(
+            self.image_channels, 3, layers.conv_3x3, kernel_init=_KERNEL_INIT, name="to_image"
+        )
+        return choose("output", self.output, layers.OUTPUTS)(to_image(x))
