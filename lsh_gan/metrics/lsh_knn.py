@@ -50,8 +50,8 @@ class LshKnnReference(NamedTuple):
     """What the score of a generated set needs of the reference.
 
     `features` are R as it came, `buckets` those of R, uint32 `[t, n]`, `sq_radii` those of its
-    balls, `left_out` says which rows of R are on the manifold of the others; the options are those
-    of `lsh_knn_precision_recall`.
+    balls; `left_out` says which rows of R are on the manifold of the others, where that gives the
+    ceiling. The options are those of `lsh_knn_precision_recall`.
     """
 
     hasher: Hasher
@@ -63,7 +63,7 @@ class LshKnnReference(NamedTuple):
     bucket_rows: int
     votes: float
     inclusive: bool
-    ceilings: dict[int, Any]  # those known, by rows of G
+    ceilings: dict[int, Any] | None  # those known, by rows of G; None if not asked for
     second: Array | None
 
 
@@ -134,12 +134,13 @@ def lsh_knn_fit(
     )
     fitted = LshKnnReference(
         hasher, reference, hashing.buckets(hasher, codes), jnp.zeros(0), None, k, bucket_rows,
-        votes, inclusive, {}, second,
+        votes, inclusive, {} if ceiling else None, second,
     )  # fmt: skip
     x, dealt = inputs.join_centred([reference], hasher.origin, n), _dealt(fitted.buckets)
     sq_radii = _find_radii(x, *dealt, k=k, c=bucket_rows)
-    left_out = _left_out(fitted, x, dealt, sq_radii) if ceiling else None
-    return fitted._replace(sq_radii=sq_radii[0], left_out=left_out)
+    if ceiling and second is None:
+        fitted = fitted._replace(left_out=_left_out(fitted, x, dealt, sq_radii))
+    return fitted._replace(sq_radii=sq_radii[0])
 
 
 def lsh_knn_score(
@@ -149,13 +150,15 @@ def lsh_knn_score(
     (n, d), k, spec = fitted.features.shape, fitted.k, fitted.hasher.spec
     generated = as_features(generated, "generated", dim=d, k=k)
     m, found, limits = len(generated), _compare(fitted, generated), (None, None)
-    if fitted.left_out is not None:
+    if fitted.ceilings is not None:
 
         def compare(sample):
-            found = _compare(fitted, sample, left_out=True)
-            return tuple(x.membership for x in (found.precise, found.recalled, found.left_out))
+            found = _compare(fitted, sample, left_out=fitted.second is None)
+            return tuple(
+                x and x.membership for x in (found.precise, found.recalled, found.left_out)
+            )
 
-        sets, left_out = (fitted.features, fitted.second), fitted.left_out.total
+        sets, left_out = (fitted.features, fitted.second), fitted.left_out and fitted.left_out.total
         limits = scores.ceilings(fitted.ceilings, *sets, m, left_out, compare)
     return scores.result(
         found.precise, found.recalled, limits, membership=membership, rows=(n, m), k=k,
