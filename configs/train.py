@@ -26,7 +26,7 @@ moved copies.
 scores against training images: precision .57 → .61, recall .63 → .61. Against all 3,887 held-out
 images it is .58 → .63 and .62 → .62. Narrower latents (.9 to .5) lowered both in the first run.
 
-`dcgan_earth` is not shipped, and no recipe came near precision .6 and recall .4. docs/study.md says
+`dcgan_earth` is not shipped: no recipe has reached precision .6 and recall .4. docs/study.md says
 what was tried.
 """
 
