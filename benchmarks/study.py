@@ -249,7 +249,8 @@ def verdict_f(found):
     text = (
         "KNN, LSH+KNN and LSH name the same smallest width that keeps 95 % for "
         f"{(apart == 0).sum()} of {len(found)} generators, and widths at most one bit apart for "
-        f"{((apart <= 1) & ~none).sum()}."
+        f"{((apart <= 1) & ~none).sum()}; KNN and LSH+KNN agree for "
+        f"{(found['knn'] == found['lsh_knn']).sum()}."
     )
     table = found.rename(columns=TITLES)
     return text, table.replace({title: {0: "none"} for title in TITLES.values() if title in table})
