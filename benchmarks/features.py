@@ -101,7 +101,7 @@ def main():
 
     from benchmarks.measuring import best_in_turn
     from lsh_gan import features
-    from lsh_gan.features.efficientnet import STAGES
+    from lsh_gan.features.efficientnet import scaled_stages
 
     torch.set_num_threads(len(cores))
     torch.set_grad_enabled(False)
@@ -110,7 +110,7 @@ def main():
     network = features.load("efficientnet_lite0", side=args.side)
     runs = {}
     for batch in map(int, args.batches.split(",")):
-        runs.update(candidates(torch, network, STAGES, images, batch))
+        runs.update(candidates(torch, network, scaled_stages(1, 1), images, batch))
     best_in_turn(runs, 1)  # compiles and warms up
     best = best_in_turn(runs, args.rounds)
     print(f"{processor()}, {len(cores)} cores, {network.name} at {args.side} pixels")

@@ -39,7 +39,7 @@ def candidates(name, count, batch):
     from checkpoints_tools.converters import SOURCES, convert_state
     from lsh_gan import features, generators
     from lsh_gan.experiment.step import embed_samples
-    from lsh_gan.features.efficientnet import STAGES
+    from lsh_gan.features.efficientnet import scaled_stages
     from lsh_gan.generators import sampling
 
     state = getattr(torch_generators, f"{name}_state")()
@@ -60,7 +60,7 @@ def candidates(name, count, batch):
     runs = {"lsh_gan": ours, "lsh_gan, images through the host": through_host}
     for layout in (torch.contiguous_format, torch.channels_last):
         generate = getattr(torch_generators, name)(state, layout)
-        embed = torch_network(torch, STAGES, fold=True).to(memory_format=layout)
+        embed = torch_network(torch, scaled_stages(1, 1), fold=True).to(memory_format=layout)
         for size in (16, 32, 64, 128):
 
             def theirs(generate=generate, embed=embed, layout=layout, size=size):

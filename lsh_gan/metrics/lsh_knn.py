@@ -179,11 +179,12 @@ class Compared(NamedTuple):
 def _compare(fitted: LshKnnReference, generated: Array, *, left_out: bool = False) -> Compared:
     hasher, n = fitted.hasher, len(fitted.features)
     buckets = hashing.buckets(hasher, hashing.encode(hasher, generated))
-    sets = fitted.features, generated
-    both = inputs.join_centred(sets, hasher.origin, n + len(generated))
-    options, x, dealt = {"k": fitted.k, "c": fitted.bucket_rows}, both[n:], _dealt(buckets)
+    options: dict[str, Any] = {"k": fitted.k, "c": fitted.bucket_rows}
+    x, dealt = inputs.join_centred([generated], hasher.origin, len(generated)), _dealt(buckets)
     of_g = _find_radii(x, *dealt, **options)
     own = _left_out(fitted, x, dealt, of_g) if left_out else None
+    del x  # before both sets are there once more
+    both = inputs.join_centred([fitted.features, generated], hasher.origin, n + len(generated))
     hits, beyond = _compare_sets(
         both, *_dealt(jnp.concatenate([fitted.buckets, buckets], axis=1)),
         jnp.concatenate([fitted.sq_radii, of_g[0]]), n=n, inclusive=fitted.inclusive, **options,
