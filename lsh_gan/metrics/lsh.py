@@ -176,24 +176,21 @@ def lsh_score(
     tables = reference.hasher.spec.num_tables
     join = functools.partial(aggregate_votes, tables=tables, votes=votes)
     found = _addresses(reference.hasher, encode_all(reference.hasher, generated, "generated"))
-    m, counts = found.shape[1], hashing.count(found, reference.hasher.address_bits)
-    precise, recalled = join(count_votes(reference.counts, found, least)), None
-    if recall and reference.addresses is not None:
-        some = found[:, subset(m, min(m, reference.rows))]
-        of_some = (
-            counts if m <= reference.rows else hashing.count(some, reference.hasher.address_bits)
-        )
+    m = found.shape[1]
+    precise, recalled, crowded = join(count_votes(reference.counts, found, least)), None, None
+    if recall and reference.addresses is not None:  # tables of G take time that grows with n
+        counts = of_some = hashing.count(found, reference.hasher.address_bits)
+        crowded = _count_crowded(reference.counts, counts, found, reference.rows), m * tables
+        if m > reference.rows:
+            of_some = hashing.count(
+                found[:, subset(m, reference.rows)], reference.hasher.address_bits
+            )
         recalled = join(count_votes(of_some, reference.addresses, least))
     some = reference.counts[:, :_LOOKED_AT]  # say what all do, and cost the same at any n
     scores = result(
         precise, recalled, _ceilings(fitted, m, join), membership=membership,
         rows=(reference.rows, m),
-        extra={
-            "load": (jnp.sum(some > 0), some.size),
-            "crowding": (
-                _count_crowded(reference.counts, counts, found, reference.rows), m * tables
-            ),
-        },
+        extra={"load": (jnp.sum(some > 0), some.size), "crowding": crowded},
         num_bits=reference.hasher.num_bits, num_tables=tables,
         family=reference.hasher.spec.family, radius_bins=reference.hasher.spec.radius_bins,
     )  # fmt: skip
