@@ -234,10 +234,9 @@ def _compare_sets(x, buckets, group, sq_radii, *, n: int, k: int, c: int, inclus
 
 
 def _share_votes(*arrays, **options):
-    run, join = (
-        functools.partial(_count_votes, **options),
-        functools.partial(lax.psum, axis_name="data"),
-    )
+    """See `_count_votes`; tables are dealt to the devices."""
+    run = functools.partial(_count_votes, **options)
+    join = functools.partial(lax.psum, axis_name="data")
     specs = P(), P("data"), P("data"), P()
     return devices.share(run, *arrays, in_specs=specs, out_specs=P(), join=join)
 

@@ -31,7 +31,7 @@ def run_main(*arguments):
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
+def workdir(tmp_path_factory, cache_folder):
     """The work folder of one run of the smoke configuration from the command line."""
     folder = tmp_path_factory.mktemp("run") / "smoke"
     result = run_main("--config=configs/smoke.py", f"--workdir={folder}")
@@ -44,6 +44,7 @@ def workdir(tmp_path_factory):
     )
     assert files.startswith(f"files: {folder}: ")
     assert "table.md" in files
+    assert any((cache_folder / "programs").iterdir())
     return folder
 
 

@@ -11,7 +11,9 @@ from lsh_gan.metrics import (
     HashSpec,
     definitions,
     hashing,
+    knn_fit,
     knn_precision_recall,
+    knn_score,
     lsh_knn_fit,
     lsh_knn_precision_recall,
     lsh_knn_score,
@@ -132,6 +134,19 @@ def test_second_reference_gives_the_ceilings():
     assert scores.recall_ceiling == pytest.approx(define(fitted, sample)[0].reference.mean())
     none = lsh_knn_fit(KEY, r, spec=spec_of(num_bits=1), ceiling=False)
     assert lsh_knn_score(none, g).precision_ceiling is None
+
+
+@pytest.mark.parametrize("second", [None, draw(N, D, 3)])
+def test_ceilings_that_are_known_are_those_of_the_number_of_samples(second):
+    r, g = draw_pair("normal", N, N, D)
+    for score, fit in (
+        (lsh_knn_score, functools.partial(lsh_knn_fit, KEY, r, spec=spec_of(num_bits=1))),
+        (knn_score, functools.partial(knn_fit, r)),
+    ):
+        fitted = fit(second_reference=second)
+        for rows in (N, M, N, M):
+            known, fresh = score(fitted, g[:rows]), score(fit(second_reference=second), g[:rows])
+            assert known == fresh
 
 
 def test_collapse_onto_one_good_image_keeps_precision():
