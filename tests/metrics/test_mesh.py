@@ -16,11 +16,14 @@ def start(out, devices, *cluster):
     """Starts `mesh_scores.py` on so many devices of one process."""
     # A busy machine may need longer than the 40 seconds after which a collective ends the program.
     flags = (
-        f"--xla_force_host_platform_device_count={devices} "
+        f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices} "
         "--xla_cpu_collective_call_terminate_timeout_seconds=600"
     )
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
+    # XLA has one thread a device, and a collective waits in all of them: one more task, and none is
+    # left to run it.
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path, "PJRT_NPROC": "32"}
+    environment |= {"JAX_PLATFORMS": "cpu"}
     command = [sys.executable, ROOT / "tests/metrics/mesh_scores.py", out, *map(str, cluster)]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
