@@ -8,6 +8,7 @@ them get all features. A device that is out of memory gets half as many images a
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -22,8 +23,9 @@ from lsh_gan import devices
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.features.network import part_size as network_part
 from lsh_gan.generators import Generator, sampling
+from lsh_gan.generators.sampling import largest_divisor
 
-_AHEAD = 2  # steps that are dispatched before the first of them is waited for
+_IN_FLIGHT = 3  # steps, each dispatched by a thread of its own: a CPU runs those side by side
 
 
 def embed_samples(
@@ -119,33 +121,38 @@ def _steps(
         devices.replicate(tree, local=True) for tree in (params, network.variables)
     )
     here, at = jax.local_device_count(), share.start
-    waiting: deque[tuple[int, tuple[jax.Array, ...]]] = deque()
-    while at < share.stop or waiting:
-        try:
-            if at < share.stop and len(waiting) <= _AHEAD:
-                numbers = np.arange(start + at, start + at + size).astype(np.uint32)
-                index = devices.split(numbers, local=True)
-                part = sampling.part_size(generator, size // here)
-                made = _step(
-                    generator, network, part, truncation_psi, params, variables, key, index
-                )
-                waiting.append((at, made))
+    waiting: deque[tuple[int, Future]] = deque()
+
+    def run(first: int, size: int) -> tuple[jax.Array, ...]:
+        numbers = np.arange(start + first, start + first + size).astype(np.uint32)
+        index = devices.split(numbers, local=True)
+        part = sampling.part_size(generator, size // here)
+        made = _step(generator, network, part, truncation_psi, params, variables, key, index)
+        return jax.block_until_ready(made)
+
+    with ThreadPoolExecutor(_IN_FLIGHT) as pool:
+        while at < share.stop or waiting:
+            if at < share.stop and len(waiting) < _IN_FLIGHT:
+                waiting.append((at, pool.submit(run, at, size)))
                 at += size
                 continue
-            jax.block_until_ready(waiting[0][1])
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            if size == here:
-                raise MemoryError(f"{generator.name}: no memory for one image a device") from error
-            at = waiting[0][0] if waiting else at
-            waiting.clear()  # all that is not known to be there is made again
-            size = max(size // 2 // here, 1) * here
-            logging.warning(
-                "%s: out of memory on the device; on with %d images a step", generator.name, size
-            )
-            continue
-        yield waiting.popleft()
+            first, future = waiting.popleft()
+            try:
+                made = future.result()
+            except jax.errors.JaxRuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error):
+                    raise
+                if size == here:
+                    message = f"{generator.name}: no memory for one image a device"
+                    raise MemoryError(message) from error
+                waiting.clear()  # all that is not known to be there is made again
+                at, size = first, max(size // 2 // here, 1) * here
+                logging.warning(
+                    "%s: out of memory on the device; on with %d images a step",
+                    generator.name, size,
+                )  # fmt: skip
+            else:
+                yield first, made
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -165,8 +172,9 @@ def _step(generator, network, part, truncation_psi, params, variables, key, inde
 
 
 def _in_parts(run: Callable, part: int, rows: jax.Array) -> Any:
-    """Applies a function of rows to so many at a time, if they are a multiple of that."""
-    if len(rows) <= part or len(rows) % part:
+    """Applies a function of rows to at most so many at a time, a divisor of their number."""
+    part = largest_divisor(len(rows), part)
+    if len(rows) == part:
         return run(rows)
     found = lax.map(run, rows.reshape(-1, part, *rows.shape[1:]))
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)

@@ -6,6 +6,7 @@ import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ GIVEN = "given"  # name of a network of which nothing is known but its features
 _SMALLEST_SIDE = 32
 _CPU_BATCH = 32  # activations of more images fall out of the caches
 _DEVICE_BATCH = 256
-_IN_FLIGHT = 2  # batches that are on their way while the next one is decoded
+_IN_FLIGHT = 3  # batches, each in a thread of its own, while the next one is decoded
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,21 +235,26 @@ def stream(
         batch_size = -(-part_size() // count) * count
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size is {batch_size!r}; expected an integer of at least 1.")
-    waiting: deque[tuple[jax.Array, jax.Array]] = deque()
+    waiting: deque[Future] = deque()
     rows = 0
-    for batch, count in itertools.chain(_batches(images, batch_size), [(None, 0)] * _IN_FLIGHT):
-        if batch is not None:
-            features = network(devices.split(batch, local=True))[:count]
-            waiting.append((features, jnp.isfinite(features).all(axis=1)))
-            if progress is not None:
-                progress(count)
-        if len(waiting) > (_IN_FLIGHT if batch is not None else 0):
-            features, finite = waiting.popleft()
-            if not np.asarray(finite).all():
-                row = rows + int(np.argmin(np.asarray(finite)))
-                raise ValueError(f"row {row} of the features holds NaN or Inf.")
-            rows += len(features)
-            yield features
+
+    def run(batch: np.ndarray, count: int) -> tuple[jax.Array, np.ndarray]:
+        features = network(devices.split(batch, local=True))[:count]
+        return features, np.asarray(jnp.isfinite(features).all(axis=1))
+
+    with ThreadPoolExecutor(_IN_FLIGHT) as pool:
+        for batch, count in itertools.chain(_batches(images, batch_size), [(None, 0)] * _IN_FLIGHT):
+            if batch is not None:
+                waiting.append(pool.submit(run, batch, count))
+                if progress is not None:
+                    progress(count)
+            if waiting and (batch is None or len(waiting) > _IN_FLIGHT):
+                features, finite = waiting.popleft().result()
+                if not finite.all():
+                    row = rows + int(np.argmin(finite))
+                    raise ValueError(f"row {row} of the features holds NaN or Inf.")
+                rows += len(features)
+                yield features
     if not rows:
         raise ValueError("there are no images to embed.")
 
