@@ -24,7 +24,7 @@ from lsh_gan.features.resizing import resize
 
 GIVEN = "given"  # name of a network of which nothing is known but its features
 _SMALLEST_SIDE = 32
-_CPU_BATCH = 32  # activations of more images fall out of the caches
+_CPU_BATCH = 16  # activations of more images fall out of the caches
 _DEVICE_BATCH = 256
 _IN_FLIGHT = 3  # batches, each in a thread of its own, while the next one is decoded
 
@@ -208,7 +208,7 @@ def embed(
     Args:
         network: What `load` returned, or any function with its `dim`.
         images: Uint8 `[n, h, w, c]`, or an iterable of such batches, all of one `h, w, c`.
-        batch_size: Images at a time, a multiple of the number of devices; None takes 32 on CPU,
+        batch_size: Images at a time, a multiple of the number of devices; None takes 16 on CPU,
             256 elsewhere, or the next multiple.
         progress: Called with the number of images done since its last call (`tqdm.update`).
 
