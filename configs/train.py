@@ -67,6 +67,15 @@ RUNS = {
         "latent_factor": 1.3,
         "image_factor": 1.3,
     },
+    "dcgan_stacked_mnist": {
+        "generator": "dcgan",
+        "options": {"channels": (256, 64, 32), "image_channels": 3},
+        "discriminator": "convolutional",
+        "discriminator_options": {"channels": (48, 96, 192), "gain": 8.0},
+        "images": "stacked_mnist:train",
+        "translate": 2,
+        "steps": 5_000,
+    },
     "dcgan_earth": {
         "generator": "dcgan",
         "options": {"channels": (256, 64, 64), "image_channels": 3},
