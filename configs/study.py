@@ -4,6 +4,7 @@
 |---|---|---|
 | `fashion_mnist` | `dcgan`, `sngan` | held-out images |
 | `mnist` | `dcgan_mnist` | held-out images |
+| `stacked_mnist` | `dcgan_stacked_mnist` | held-out images, in colour |
 | `animals` | `dcgan_animals` | held-out images |
 | `faces` | `checkpoints/face_dcgan` (see `configs/face_dcgan.py`) | own samples |
 | `eyes` | `checkpoints/eye_dcgan` (see `configs/eye_dcgan.py`) | own samples |
@@ -22,13 +23,14 @@ from lsh_gan.errors import choose
 GENERATORS = {
     "fashion_mnist": ("dcgan", "sngan"),
     "mnist": ("dcgan_mnist",),
+    "stacked_mnist": ("dcgan_stacked_mnist",),
     "animals": ("dcgan_animals",),
     "faces": ("checkpoints/face_dcgan",),
     "eyes": ("checkpoints/eye_dcgan",),
     "galaxies": ("checkpoints/galaxies",),
 }
 # Images; of the others there are none.
-HELD_OUT = {"fashion_mnist": 10_000, "mnist": 4_000, "animals": 3_887}
+HELD_OUT = {"fashion_mnist": 10_000, "mnist": 4_000, "stacked_mnist": 4_000, "animals": 3_887}
 OWN = 10_000  # samples that take their place
 
 

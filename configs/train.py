@@ -9,6 +9,7 @@
 | `dcgan_mnist` | MNIST | DCGAN, 10 classes | convolutional, gain 8 | random weights |
 | `dcgan_animals_begin` | animals | DCGAN, 10 classes | convolutional, gain 8 | random weights |
 | `dcgan_animals` | animals | DCGAN, 10 classes | convolutional, gain 8 | both of the run before |
+| `dcgan_stacked_mnist` | stacked MNIST | DCGAN in colour | convolutional, gain 8 | random weights |
 | `dcgan_earth` | earth | DCGAN in colour | convolutional, gain 8 | random weights |
 
 Against the small residual discriminator, which is what two cores can train in half an hour, the

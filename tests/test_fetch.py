@@ -53,6 +53,19 @@ def test_test_images_are_shipped_once_each_and_have_their_notice(name, shape):
     assert (folder / "LICENSE").is_file()
 
 
+def test_channels_of_stacked_digits_are_those_of_the_modes():
+    digits, labels = datasets.load_named("mnist")
+    images, modes = datasets.load_named("stacked_mnist")
+    assert images.shape == (4_000, 28, 28, 3)
+    assert len(np.unique(modes)) > 970
+    for channel in range(3):
+        of_channel = images[..., channel, None]
+        assert rows(of_channel) == rows(digits)
+        label_of = {image.tobytes(): label for image, label in zip(digits, labels, strict=True)}
+        found = [label_of[image.tobytes()] for image in of_channel]
+        np.testing.assert_array_equal(found, modes // 10 ** (2 - channel) % 10)
+
+
 def test_training_images_that_lack_name_the_command():
     with pytest.raises(FileNotFoundError, match=r"not fetched yet; run .*\.fetch earth$"):
         datasets.load_images("earth:train")

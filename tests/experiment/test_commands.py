@@ -90,7 +90,7 @@ def test_lists_and_mistakes(monkeypatch, capsys):
     call(monkeypatch, "list")
     printed = capsys.readouterr().out
     for line in (
-        "generators: dcgan, dcgan_animals, dcgan_mnist, sngan",
+        "generators: dcgan, dcgan_animals, dcgan_mnist, dcgan_stacked_mnist, sngan",
         "data sets: fashion_mnist",
         "metrics: knn, lsh_knn",
     ):

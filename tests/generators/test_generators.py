@@ -67,7 +67,7 @@ def test_packed_generator_loads_like_a_folder(tmp_path):
 
 
 def test_unknown_checkpoint_lists_the_shipped_ones():
-    known = "generators: dcgan, dcgan_animals, dcgan_mnist, sngan"
+    known = "generators: dcgan, dcgan_animals, dcgan_mnist, dcgan_stacked_mnist, sngan"
     with pytest.raises(FileNotFoundError, match=rf"'dcgam'.*{known}"):
         generators.load("dcgam")
 
