@@ -10,7 +10,6 @@
 | `dcgan_animals_begin` | animals | DCGAN, 10 classes | convolutional, gain 8 | random weights |
 | `dcgan_animals` | animals | DCGAN, 10 classes | convolutional, gain 8 | both of the run before |
 | `dcgan_stacked_mnist` | stacked MNIST | DCGAN in colour | convolutional, gain 8 | random weights |
-| `dcgan_earth` | earth | DCGAN in colour | convolutional, gain 8 | random weights |
 
 Against the small residual discriminator, which is what two cores can train in half an hour, the
 SNGAN's recall stayed at 0.27 (precision 0.75, n = 10,000). The convolutional one raised it to 0.31,
@@ -26,9 +25,6 @@ moved copies.
 `dcgan_animals` is exported with latents and a last layer 1.3 times as wide, which was chosen by KNN
 scores against training images: precision .57 → .61, recall .63 → .61. Against all 3,887 held-out
 images it is .58 → .63 and .62 → .62. Narrower latents (.9 to .5) lowered both in the first run.
-
-`dcgan_earth` is not shipped: no recipe has reached precision .6 and recall .4. docs/study.md says
-what was tried.
 """
 
 import ml_collections
@@ -76,16 +72,6 @@ RUNS = {
         "images": "stacked_mnist:train",
         "translate": 2,
         "steps": 5_000,
-    },
-    "dcgan_earth": {
-        "generator": "dcgan",
-        "options": {"channels": (256, 64, 64), "image_channels": 3},
-        "discriminator": "convolutional",
-        "discriminator_options": {"channels": (48, 96, 192), "gain": 8.0},
-        "images": "earth:train",
-        "flip": True,
-        "translate": 2,
-        "steps": 6_000,
     },
     "dcgan": {"generator": "dcgan", "discriminator": "convolutional", "steps": 7_000},
     "sngan_residual": {

