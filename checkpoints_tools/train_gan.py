@@ -151,9 +151,6 @@ class Trainer:
         keys = jax.random.split(jax.random.fold_in(self.key, state.step), 4)
         index = jax.random.randint(keys[0], (self.config.batch_size,), 0, len(images))
         real = images[index].astype(jnp.float32) / 127.5 - 1.0
-        if self.config.flip:
-            mirrored = jax.random.bernoulli(jax.random.fold_in(keys[0], 0), shape=(len(real),))
-            real = jnp.where(mirrored[:, None, None, None], real[:, :, ::-1], real)
         real_inputs = {"labels": labels[index]} if self.num_classes else {}
         inputs = self._draw(keys[2])
         fake, _ = self._generate(state.generator["params"], state, inputs)

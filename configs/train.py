@@ -107,7 +107,6 @@ def get_config(run: str = "dcgan") -> ml_collections.ConfigDict:
     config.discriminator = ""
     config.discriminator_options = ml_collections.ConfigDict()  # its channels, gain
     config.images = "/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz"
-    config.flip = False  # mirror half of the training images
     config.translate = 0  # pixels that images move at most before the discriminator sees them
     config.seed = 0
     config.batch_size = 64

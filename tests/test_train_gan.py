@@ -36,7 +36,6 @@ def tiny_config(images, **options):
     config.images = str(images)
     config.options.update(channels=(8, 4, 4), **options)
     config.discriminator_options.channels = (4, 4, 4)
-    config.flip = True
     config.translate = 2
     config.batch_size = 8
     config.steps = 4
