@@ -12,7 +12,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lsh_gan.errors import choose
 from lsh_gan.generators import layers
 from lsh_gan.generators.stylegan2 import normalise_second_moment
 
@@ -104,7 +103,4 @@ class FastGAN(nn.Module):
                 x = Excitation(features, name=f"excitation_{i}")(images[_EXCITED_FROM[side]], x)
             images[side] = x
             self.sow("intermediates", f"block_{i}", x)
-        last = layers.Convolution(
-            self.image_channels, 3, layers.conv_3x3, use_bias=self.bias, name="to_image"
-        )
-        return choose("output", self.output, layers.OUTPUTS)(last(x))
+        return layers.to_image(x, self.image_channels, self.output, use_bias=self.bias)

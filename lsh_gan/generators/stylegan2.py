@@ -4,6 +4,7 @@ The learning-rate gains of its dense layers ("equalized learning rate") are fold
 when a checkpoint is converted; constant noise and the mean of w are buffers.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 
 from lsh_gan.errors import choose
 from lsh_gan.generators import layers
-from lsh_gan.generators.conditioning import ClassEmbedding, one_hot
+from lsh_gan.generators.layers import ClassEmbedding, one_hot
 
 # Whether every block makes an image.
 _ARCHITECTURES = {"orig": False, "resnet": False, "skip": True}
@@ -98,6 +99,14 @@ class Mapping(nn.Module):
         return x
 
 
+def truncated_styles(
+    w: jax.Array, mean: jax.Array, psi: float, cutoff: int | None
+) -> Callable[[int], jax.Array]:
+    """Returns the function from the number of a layer to its w: nearer to the mean up to cutoff."""
+    truncated = mean + psi * (w - mean) if psi != 1 else w
+    return lambda layer: truncated if cutoff is None or layer < cutoff else w
+
+
 class StyledConv(nn.Module):
     """Modulated 3×3 convolution, demodulated; noise; bias; leaky ReLU."""
 
@@ -177,11 +186,7 @@ class StyleGAN2(nn.Module):
         every_block = choose("architecture", self.architecture, _ARCHITECTURES)
         w = Mapping(self.w_size, self.mapping_layers, self.num_classes, name="mapping")(z, labels)
         mean = self.variable("buffers", "w_mean", jnp.zeros, (self.w_size,)).value
-        truncated = mean + truncation_psi * (w - mean) if truncation_psi != 1 else w
-
-        def style(layer: int) -> jax.Array:
-            cut = truncation_cutoff is not None and layer >= truncation_cutoff
-            return w if cut else truncated
+        style = truncated_styles(w, mean, truncation_psi, truncation_cutoff)
 
         def noise_key(layer: int) -> jax.Array | None:
             return None if key is None else jax.random.fold_in(key, layer)
@@ -211,9 +216,7 @@ class StyleGAN2(nn.Module):
         second = StyledConv(features, gain=gain, clamp=self.clamp, name=f"conv_{i}")
         x = second(x, style(2 * i), noise, noise_key(2 * i))
         if resnet:
-            conv = layers.Convolution(
-                features, 1, layers.conv_1x1, use_bias=False, name=f"skip_{i}"
-            )
+            conv = layers.Convolution1x1(features, use_bias=False, name=f"skip_{i}")
             # Upsampling commutes with a 1×1 convolution: convolve the smaller image.
             x = x + gain * layers.upsample_bilinear(conv(skip), mode="constant")
         return x
