@@ -53,7 +53,7 @@ NAMES = {
 # What floating [n, d] arrays of these names hold is not features.
 NOT_FEATURES = ("mu", "sigma", "mu_s", "sigma_s", "y", "label", "labels", "z", "latents", "logits")
 CHANNELS = (1, 3, 4)
-IDX_UINT8_IMAGES = 0x00000803
+_IDX_UINT8_IMAGES = b"\x00\x00\x08\x03"
 
 _KNOWN = {  # by their first bytes: files that people give, and what to do
     b"\x89HDF": "an HDF5 file; save its array as .npy",
@@ -111,8 +111,9 @@ def _open_file(path: str, kinds: Sequence[str], decoding: Decoding) -> Source:
         return _from_arrays(path, {"": _npy_header(path)}, kinds, decoding)
     if head.startswith(b"PK"):
         return _open_zip(path, kinds, decoding)
-    if head.startswith((b"\x1f\x8b", struct.pack(">I", IDX_UINT8_IMAGES))):
-        images = read_idx_images(path)
+    zipped = head.startswith(b"\x1f\x8b")
+    if zipped or head.startswith(_IDX_UINT8_IMAGES):
+        images = _idx_images(path, zipped=zipped)
         return _images(path, lambda: images, images.shape, images.dtype, decoding, "an idx file")
     found = next((f": {what}" for magic, what in _KNOWN.items() if head.startswith(magic)), "")
     if not found and is_image_name(path):
@@ -303,21 +304,12 @@ def _rows(path: str, values: Callable[[], np.ndarray], rows: np.ndarray) -> Iter
         yield narrow
 
 
-def read_idx_images(path: str | Path) -> np.ndarray:
-    """Reads an MNIST-like file (`*-images-idx3-ubyte`, gzipped or not), uint8 `[n, h, w, 1]`.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not an idx file of 8-bit images, or it is truncated.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected an idx file of images")
-    with open(path, "rb") as stream:
-        zipped = stream.read(2) == b"\x1f\x8b"
+def _idx_images(path: str, *, zipped: bool) -> np.ndarray:
+    """Reads an MNIST-like file (`*-images-idx3-ubyte`, gzipped or not), uint8 `[n, h, w, 1]`."""
     try:
         with gzip.open(path) if zipped else open(path, "rb") as stream:
             head = stream.read(16)
-            if len(head) < 16 or struct.unpack(">I", head[:4])[0] != IDX_UINT8_IMAGES:
+            if len(head) < 16 or not head.startswith(_IDX_UINT8_IMAGES):
                 raise ValueError(
                     f"{path}: not an idx file of 8-bit images (magic {head[:4].hex()!r}); "
                     f"{_EXPECTED}; unpack archives of other kinds"

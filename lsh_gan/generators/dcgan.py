@@ -119,9 +119,12 @@ def _conv_transpose(x, name, *, features, kernel, bias, groups, **geometry):
     return layers.Convolution(features, kernel, function, bias, groups=groups, name=name)(x)
 
 
-def _conv(x, name, *, features, kernel, bias, groups, **geometry):
-    function = partial(layers.conv_general, groups=groups, **geometry)
-    return layers.Convolution(features, kernel, function, bias, groups=groups, name=name)(x)
+def _conv(
+    x, name, *, features, kernel, bias, groups, stride, padding, dilation, padding_mode="constant"
+):
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)), padding_mode)
+    options = {"kernel_dilation": dilation, "feature_group_count": groups, "use_bias": bias}
+    return nn.Conv(features, kernel, stride, "VALID", **options, name=name)(x)
 
 
 def _reshape(x, name, *, shape):

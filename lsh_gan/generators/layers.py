@@ -251,30 +251,6 @@ def conv_transpose(
     )  # fmt: skip
 
 
-def conv_general(
-    x: jax.Array,
-    kernel: jax.Array,
-    *,
-    stride: Pair,
-    padding: tuple[Pair, Pair],
-    dilation: Pair,
-    padding_mode: str = "constant",
-    groups: int = 1,
-) -> jax.Array:
-    """Convolves as PyTorch's `Conv2d` with the same settings; `padding_mode` as `jnp.pad` names it.
-
-    Maps `x [n, h, w, i]` to `[n, h', w', o]` by `kernel [kh, kw, i / groups, o]`. The padding is
-    before and after rows, before and after columns.
-    """
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)), padding_mode)
-    if (stride, dilation, groups) == ((1, 1), (1, 1), 1):
-        return conv(x, kernel, 0)
-    return lax.conv_general_dilated(
-        x, kernel, stride, "VALID", rhs_dilation=dilation,
-        dimension_numbers=DIMENSIONS, feature_group_count=groups,
-    )  # fmt: skip
-
-
 class Convolution(nn.Module):
     """A convolution layer around one of the functions above, with an optional bias."""
 

@@ -1,16 +1,11 @@
 """R3GAN generator (Huang et al. 2024, arXiv:2501.05441): a ResNet without normalisation."""
 
-from functools import partial
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from lsh_gan.generators import layers
 from lsh_gan.generators.layers import ClassEmbedding, one_hot
-
-# A 3×3 convolution whose channels only meet inside of their group.
-grouped_3x3 = partial(layers.conv_general, stride=(1, 1), padding=((1, 1), (1, 1)), dilation=(1, 1))
 
 
 class GroupedBlock(nn.Module):
@@ -23,9 +18,8 @@ class GroupedBlock(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `x [n, h, w, c]` to the same shape."""
         y = layers.Convolution1x1(self.width, name="conv_1")(x)
-        y = nn.leaky_relu(y, 0.2)
-        grouped = partial(grouped_3x3, groups=self.groups)
-        y = layers.Convolution(self.width, 3, grouped, groups=self.groups, name="conv_2")(y)
+        options = {"padding": 1, "feature_group_count": self.groups}
+        y = nn.Conv(self.width, (3, 3), **options, name="conv_2")(nn.leaky_relu(y, 0.2))
         y = nn.leaky_relu(y, 0.2)
         return x + layers.Convolution1x1(x.shape[-1], use_bias=False, name="conv_3")(y)
 
