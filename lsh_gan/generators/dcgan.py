@@ -123,8 +123,10 @@ def _conv(
     x, name, *, features, kernel, bias, groups, stride, padding, dilation, padding_mode="constant"
 ):
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)), padding_mode)
-    options = {"kernel_dilation": dilation, "feature_group_count": groups, "use_bias": bias}
-    return nn.Conv(features, kernel, stride, "VALID", **options, name=name)(x)
+    return nn.Conv(
+        features, kernel, stride, "VALID", kernel_dilation=dilation, feature_group_count=groups,
+        use_bias=bias, name=name,
+    )(x)  # fmt: skip
 
 
 def _reshape(x, name, *, shape):

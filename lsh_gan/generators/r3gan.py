@@ -18,9 +18,10 @@ class GroupedBlock(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `x [n, h, w, c]` to the same shape."""
         y = layers.Convolution1x1(self.width, name="conv_1")(x)
-        options = {"padding": 1, "feature_group_count": self.groups}
-        y = nn.Conv(self.width, (3, 3), **options, name="conv_2")(nn.leaky_relu(y, 0.2))
-        y = nn.leaky_relu(y, 0.2)
+        grouped = nn.Conv(
+            self.width, (3, 3), padding=1, feature_group_count=self.groups, name="conv_2"
+        )
+        y = nn.leaky_relu(grouped(nn.leaky_relu(y, 0.2)), 0.2)
         return x + layers.Convolution1x1(x.shape[-1], use_bias=False, name="conv_3")(y)
 
 
