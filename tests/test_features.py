@@ -108,7 +108,7 @@ def test_convolve_equals_lax(strides, kernel, groups):
     rng = np.random.default_rng(kernel)
     x = rng.standard_normal((2, 9, 8, 6)).astype(np.float32)
     weights = rng.standard_normal((kernel, kernel, 6 // groups, 6)).astype(np.float32)
-    padding = layers.same_padding((9, 8), (kernel, kernel), strides)
+    padding = jax.lax.padtype_to_pads((9, 8), (kernel, kernel), (strides, strides), "SAME")
     ours = layers.convolve(x, weights, strides=strides, padding=padding, groups=groups)
     theirs = jax.lax.conv_general_dilated(
         x,

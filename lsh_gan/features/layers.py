@@ -50,15 +50,6 @@ def _depthwise_by_shifts(x, kernel, strides: int, padding: Padding):
     return total
 
 
-def same_padding(size: tuple[int, int], kernel_size: tuple[int, int], strides: int) -> Padding:
-    """TensorFlow's "SAME" padding: the odd row or column goes below and to the right."""
-    pads = []
-    for length, window in zip(size, kernel_size, strict=True):
-        total = max((-(-length // strides) - 1) * strides + window - length, 0)
-        pads.append((total // 2, total - total // 2))
-    return pads[0], pads[1]
-
-
 class Conv(nn.Module):
     """Convolution with bias; see `convolve`. `padding` is "SAME" (TensorFlow's) or explicit."""
 
@@ -75,10 +66,11 @@ class Conv(nn.Module):
         shape = (*self.kernel_size, x.shape[-1] // groups, self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        padding = self.padding
+        padding, strides = self.padding, self.strides
         if padding == "SAME":
-            padding = same_padding(x.shape[1:3], self.kernel_size, self.strides)
-        return convolve(x, kernel, strides=self.strides, padding=padding, groups=groups) + bias
+            size = x.shape[1:3]
+            padding = lax.padtype_to_pads(size, self.kernel_size, (strides, strides), "SAME")
+        return convolve(x, kernel, strides=strides, padding=padding, groups=groups) + bias
 
 
 def plain_layer(state: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:

@@ -115,7 +115,8 @@ def _read_zip(stream: BinaryIO, size: int, budget: Budget) -> Any:
 
 def _npy(content: bytes, limits: Limits) -> np.ndarray | list[np.ndarray]:
     """An npy file, or as a list the arrays of several that follow each other (Equinox)."""
-    data, arrays = memoryview(content), []
+    data = memoryview(content)
+    arrays: list[np.ndarray] = []
     while data or not arrays:
         shape, dtype, order, start = _npy_header(data)
         end = start + math.prod(shape) * dtype.itemsize
