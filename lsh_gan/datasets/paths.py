@@ -29,15 +29,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lsh_gan.datasets.image_files import (
-    UNREADABLE,
-    decode,
-    few,
-    image_files,
-    image_names,
-    is_image_name,
-    list_folder,
-)
+from lsh_gan.datasets import image_files
+from lsh_gan.datasets.image_files import UNREADABLE, few
 from lsh_gan.datasets.named import NAMED, is_named, load_named
 from lsh_gan.datasets.source import AS_STORED, Decoding, Source, cut
 
@@ -85,7 +78,7 @@ def open_source(
     elif os.path.isdir(path):
         if "images" not in kinds:
             raise ValueError(f"{path}: is a folder; expected float features [n, d], .npy or .npz")
-        source = image_files(path, *list_folder(path), decoding)
+        source = image_files.open_files(path, *image_files.list_folder(path), decoding)
     elif not os.path.isfile(path):
         raise FileNotFoundError(
             f"{path!r}: no such folder or file; data sets: {', '.join(NAMED)}; {_EXPECTED}"
@@ -116,7 +109,7 @@ def _open_file(path: str, kinds: Sequence[str], decoding: Decoding) -> Source:
         images = _idx_images(path, zipped=zipped)
         return _images(path, lambda: images, images.shape, images.dtype, decoding, "an idx file")
     found = next((f": {what}" for magic, what in _KNOWN.items() if head.startswith(magic)), "")
-    if not found and is_image_name(path):
+    if not found and image_files.is_image_name(path):
         found = ": one image; give the folder that it is in"
     raise ValueError(f"{path}: not an idx file, nor .npy, .npz or a zip{found}; {_EXPECTED}")
 
@@ -132,11 +125,11 @@ Header = tuple[tuple[int, ...], np.dtype]
 def _open_zip(path: str, kinds: Sequence[str], decoding: Decoding) -> Source:
     try:
         archive = zipfile.ZipFile(path)
-        names, left_out = image_names(
+        names, left_out = image_files.image_names(
             info.filename for info in archive.infolist() if not info.is_dir()
         )
         if names:
-            return image_files(path, names, archive.open, left_out, decoding)
+            return image_files.open_files(path, names, archive.open, left_out, decoding)
         arrays = [name for name in archive.namelist() if name.endswith(".npy")]
         headers = {name.removesuffix(".npy"): _npy_header(path, archive, name) for name in arrays}
     except zipfile.BadZipFile as error:
@@ -267,7 +260,7 @@ def _images(
             x = x * np.uint8(255) if x.dtype == np.bool_ else x
             if side or c == 4:
                 drawn = (Image.fromarray(i[..., 0] if c == 1 else i) for i in x)
-                x = np.stack([decode(image, decoding)[0] for image in drawn])
+                x = np.stack([image_files.decode(image, decoding)[0] for image in drawn])
             yield np.ascontiguousarray(x)
 
     if len(shape) == 4:
