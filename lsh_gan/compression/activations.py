@@ -213,12 +213,15 @@ def check_ranges(variables: Params, *, source: str) -> None:
     """Checks activation ranges that were read from the file `source`.
 
     Raises:
-        ValueError: A range of no layer with a kernel, or that is no finite number.
+        ValueError: A range of no layer with a kernel, or one that lacks a number or has NaN or Inf.
     """
     flat = traverse_util.flatten_dict(variables)
     kernels = {path[1:-1] for path in flat if path[0] == "params" and path[-1] == "kernel"}
-    for path, value in flat.items():
-        if path[0] == COLLECTION:
-            fits = path[1:-1] in kernels and path[-1] in RANGE_FIELDS
-            if not fits or np.shape(value) or not np.isfinite(value):
-                raise ValueError(f"{source}: tensor {join(path)} is no range of a layer's inputs")
+    ranges = {path: value for path, value in flat.items() if path[0] == COLLECTION}
+    for path, value in ranges.items():
+        fits = path[1:-1] in kernels and path[-1] in RANGE_FIELDS
+        if not fits or np.shape(value) or not np.isfinite(value):
+            raise ValueError(f"{source}: tensor {join(path)} is no range of a layer's inputs")
+        for name in RANGE_FIELDS:
+            if (*path[:-1], name) not in ranges:
+                raise ValueError(f"{source}: lacks the tensor {join((*path[:-1], name))}")

@@ -33,6 +33,7 @@ from safetensors.numpy import save
 from lsh_gan.compression.rules import MAX_BITS
 
 VERSION = 2  # 1 was a format of our own
+_FORMER_START = b"LSHGANPK"
 _ENTRY = "lsh_gan"  # the only one, as safetensors writes several in any order
 _DTYPES: dict[str, np.dtype] = {"F32": np.dtype(np.float32), "U8": np.dtype(np.uint8)}
 _COMPACT: dict[str, Any] = {"separators": (",", ":"), "allow_nan": False}
@@ -234,6 +235,11 @@ def _tensor(layout: Layout, arrays: dict[str, np.ndarray]) -> PackedTensor:
 def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
     with path.open("rb") as file:
         start = file.read(9)
+    if start.startswith(_FORMER_START):
+        raise ValueError(
+            f"{path}: packed by an earlier version, in a format that is no longer read; run again "
+            "what made it"
+        )
     way_out = (
         "convert a downloaded checkpoint first: python -m checkpoints_tools.convert "
         f"--input={path} --output=FOLDER"

@@ -34,8 +34,8 @@ from lsh_gan.datasets.image_files import UNREADABLE, few
 from lsh_gan.datasets.named import NAMED, is_named, load_named
 from lsh_gan.datasets.source import AS_STORED, Decoding, Source, cut
 
-READABLE = (
-    "a folder or zip of image files, .npz or .npy arrays (images uint8 [n, h, w, c] or "
+_EXPECTED = (
+    "expected a folder or zip of image files, .npz or .npy arrays (images uint8 [n, h, w, c] or "
     "[n, c, h, w], features float [n, d]), or an idx file"
 )
 # Usual names of arrays, in any case of letters.
@@ -112,9 +112,6 @@ def _open_file(path: str, kinds: Sequence[str], decoding: Decoding) -> Source:
     if not found and image_files.is_image_name(path):
         found = ": one image; give the folder that it is in"
     raise ValueError(f"{path}: not an idx file, nor .npy, .npz or a zip{found}; {_EXPECTED}")
-
-
-_EXPECTED = f"expected {READABLE}"
 
 
 # --- arrays --------------------------------------------------------------------------------------

@@ -210,6 +210,7 @@ def test_other_files_are_named(tmp_path):
     for content, message in [
         (b"PK" + bytes(100), r"not a packed .* checkpoints_tools\.convert"),
         (safetensors.numpy.save({"a": np.ones(1)}), r"not a packed .*metadata.*\.convert"),
+        (b"LSHGANPK\1\0\0\0", "packed by an earlier version, in a format that is no longer read"),
     ]:
         file.write_bytes(content)
         with pytest.raises(ValueError, match=rf"network\.pth: {message}"):

@@ -238,6 +238,7 @@ def test_labels_decide_what_calibration_sees():
     ("change", "message"),
     [
         (lambda r: r.update(up_9=r["up_0"]), r"activation_ranges/up_9/.* is no range of a layer"),
+        (lambda r: r["up_0"].pop("input_bits"), "lacks the tensor activation_ranges/up_0/input_bi"),
         (
             lambda r: r["up_0"].update(input_scale=jnp.ones(2)),
             r"activation_ranges/up_0/input_scale is no range of a layer",
