@@ -106,15 +106,9 @@ def pack_codes(codes: Any, bits: int) -> np.ndarray:
     """
     codes = np.asarray(codes).astype(np.uint16).reshape(-1)
     if bits > 8:
-        high = pack_codes(codes >> 8, bits - 8)
-        return np.concatenate([(codes & 0xFF).astype(np.uint8), high])
-    octets = np.zeros((-(-codes.size // 8), 8), np.uint64)
-    octets.reshape(-1)[: codes.size] = codes
-    words = np.zeros(len(octets), "<u8")
-    for i in range(8):
-        words |= octets[:, i] << np.uint64(i * bits)
-    rows = words.view(np.uint8).reshape(-1, 8)[:, :bits]
-    return np.ascontiguousarray(rows.reshape(-1)[: packed_bytes(codes.size, bits)])
+        return np.concatenate([(codes & 0xFF).astype(np.uint8), pack_codes(codes >> 8, bits - 8)])
+    digits = np.unpackbits(codes.astype(np.uint8)[:, None], axis=1, count=bits, bitorder="little")
+    return np.packbits(digits, bitorder="little")
 
 
 def unpack_codes(packed: np.ndarray, count: int, bits: int) -> np.ndarray:
@@ -122,14 +116,8 @@ def unpack_codes(packed: np.ndarray, count: int, bits: int) -> np.ndarray:
     if bits > 8:
         high = unpack_codes(packed[count:], count, bits - 8)
         return packed[:count].astype(np.uint16) | (high << np.uint16(8))
-    rows = np.zeros((-(-count // 8), 8), np.uint8)
-    padded = np.zeros(len(rows) * bits, np.uint8)
-    padded[: packed.size] = packed
-    rows[:, :bits] = padded.reshape(-1, bits)
-    words = rows.view("<u8")
-    shifts = np.arange(8, dtype=np.uint64) * np.uint64(bits)
-    octets = (words >> shifts) & np.uint64((1 << bits) - 1)
-    return octets.astype(np.uint16).reshape(-1)[:count]
+    digits = np.unpackbits(packed, count=count * bits, bitorder="little").reshape(count, bits)
+    return np.packbits(digits, axis=1, bitorder="little")[:, 0].astype(np.uint16)
 
 
 def _name(path: Sequence[str]) -> str:

@@ -62,16 +62,11 @@ def _norm_relu(x: jax.Array, train: bool, name: str) -> jax.Array:
 
 _ACTIVATIONS: dict[str, Callable[..., jax.Array]] = {
     "none": lambda x: x,
-    "relu": nn.relu,
     "leaky_relu": lambda x, slope: nn.leaky_relu(x, slope),
-    "elu": lambda x, alpha=1.0: nn.elu(x, alpha),
-    "selu": nn.selu,
     "gelu": partial(nn.gelu, approximate=False),
-    "silu": nn.silu,
-    "softplus": nn.softplus,
-    "tanh": jnp.tanh,
-    "sigmoid": nn.sigmoid,
-}
+    "relu": nn.relu, "elu": nn.elu, "selu": nn.selu, "silu": nn.silu,
+    "softplus": nn.softplus, "tanh": nn.tanh, "sigmoid": nn.sigmoid,
+}  # fmt: skip
 
 
 class Sequential(nn.Module):
