@@ -160,11 +160,6 @@ _LAYERS: dict[str, Callable[..., jax.Array]] = {
 }
 
 
-def pixel_norm(x: jax.Array) -> jax.Array:
-    """Scales each pixel `x [..., c]` to a mean square of 1 over channels."""
-    return x * jax.lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-8)
-
-
 class ProGAN(nn.Module):
     """Progressive GAN (Karras et al. 2018, arXiv:1710.10196).
 
@@ -186,7 +181,7 @@ class ProGAN(nn.Module):
     def __call__(self, z: jax.Array) -> jax.Array:
         """Makes images `[n, h, w, image_channels]`, about [-1, 1]; arguments as of `Generator`."""
         dense = nn.DenseGeneral((4, 4, self.base_channels), name="project")
-        x = self._activate(dense(pixel_norm(z)))
+        x = self._activate(dense(layers.pixel_norm(z)))
         x = self._conv(x, self.base_channels, layers.conv_3x3, "conv")
         before = x
         for i, features in enumerate(self.channels):
@@ -200,7 +195,7 @@ class ProGAN(nn.Module):
         return jnp.tanh(image) if self.tanh else image
 
     def _activate(self, x: jax.Array) -> jax.Array:
-        return pixel_norm(nn.leaky_relu(x, self.slope))
+        return layers.pixel_norm(nn.leaky_relu(x, self.slope))
 
     def _conv(self, x: jax.Array, features: int, function, name: str) -> jax.Array:
         return self._activate(layers.Convolution(features, 3, function, name=name)(x))

@@ -81,6 +81,11 @@ def leaky_relu(x: jax.Array, slope: float) -> jax.Array:
     return nn.leaky_relu(x, slope) if slope else nn.relu(x)
 
 
+def pixel_norm(x: jax.Array) -> jax.Array:
+    """Scales `x [..., c]` to a mean square of 1 over channels."""
+    return x * lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-8)
+
+
 def phase_conv(x: jax.Array, phases: jax.Array) -> jax.Array:
     """Doubles the resolution: output phase (a, b) is its own 2×2 convolution of the input.
 

@@ -21,11 +21,6 @@ _ROOT_2 = 2**0.5
 _INIT = nn.initializers.normal(1.0)
 
 
-def normalise_second_moment(x: jax.Array) -> jax.Array:
-    """Scales each row of `x [n, d]` to a mean square of 1."""
-    return x * jax.lax.rsqrt(jnp.mean(x**2, axis=1, keepdims=True) + 1e-8)
-
-
 def activate(x: jax.Array, *, gain: float, clamp: float | None) -> jax.Array:
     """Applies a leaky ReLU of slope 0.2, times √2 · gain, clamped to ± clamp · gain."""
     x = nn.leaky_relu(x, 0.2) * (_ROOT_2 * gain)
@@ -84,7 +79,7 @@ class Mapping(nn.Module):
     @nn.compact
     def __call__(self, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         """Maps `z [n, d]` to `w [n, w_size]`."""
-        x = normalise_second_moment(z)
+        x = layers.pixel_norm(z)
         if self.num_classes:
             classes = one_hot(labels, len(z), self.num_classes)
             if self.embedding_size:
@@ -93,7 +88,7 @@ class Mapping(nn.Module):
                 embedded = activate(embedded, gain=1, clamp=None)
             else:
                 embedded = nn.Dense(self.w_size, name="embed")(classes)
-            x = jnp.concatenate([x, normalise_second_moment(embedded)], axis=1)
+            x = jnp.concatenate([x, layers.pixel_norm(embedded)], axis=1)
         for i in range(self.num_layers):
             x = activate(nn.Dense(self.w_size, name=f"fc_{i}")(x), gain=1, clamp=None)
         return x
