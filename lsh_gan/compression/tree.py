@@ -160,7 +160,7 @@ def _pack_tensor(
         return packing.plain_tensor(plan.path, leaf)
     codes, grid = quantized.codes, quantized.grid
     arrays = [packing.pack_codes(codes, layout.bits), np.asarray(grid.scale, "<f4")]
-    if len(layout.parts()) > len(arrays):
+    if len(layout.parts()) == 3:  # zero points that the grid does not imply
         arrays.append(packing.pack_codes(grid.zero_point, layout.bits))
     return PackedTensor(layout, tuple(arrays))
 
