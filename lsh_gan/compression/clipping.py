@@ -42,13 +42,9 @@ class Values(NamedTuple):
         columns = jnp.sum(x, axis=1, keepdims=True)
         return columns if self.axes == (1,) else jnp.sum(columns, axis=(0, 2), keepdims=True)
 
-    def size(self) -> int:
-        """Counts the values that share a threshold."""
-        return math.prod(self.x.shape[axis] for axis in self.axes)
-
     def mean(self, x: Array) -> Array:
         """Averages over what shares a threshold, keeping axes."""
-        return self.total(x) / self.size()
+        return self.total(x) / math.prod(self.x.shape[axis] for axis in self.axes)
 
     def max_abs(self) -> Array:
         """Returns max `|w|` over what shares a threshold."""
@@ -122,15 +118,8 @@ def mse(values: Values, spec) -> Array:
     max_abs = values.max_abs()
     error_at = squared_error(values, spec.scheme)
     shares = jnp.asarray(MSE_SHARES, jnp.float32)
-
-    def try_share(i, best):
-        alpha = max_abs * shares[i]
-        error = error_at(alpha)
-        better = error < best[0]
-        return jnp.where(better, error, best[0]), jnp.where(better, alpha, best[1])
-
-    start = (jnp.full_like(max_abs, jnp.inf), max_abs)
-    return jax.lax.fori_loop(0, len(MSE_SHARES), try_share, start)[1]
+    errors = jax.lax.map(lambda share: error_at(max_abs * share), shares)
+    return max_abs * shares[jnp.argmin(errors, axis=0)]
 
 
 def _root(slope: Callable[[Array], Array]) -> Array:
