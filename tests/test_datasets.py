@@ -50,13 +50,13 @@ def test_idx_plain_and_gzipped(images, tmp_path):
 def test_damaged_idx(content, message, tmp_path):
     (tmp_path / "images").write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        datasets.read_idx_images(tmp_path / "images")
+        datasets.load_images(tmp_path / "images")
 
 
 def test_truncated_gzip(images, tmp_path):
     (tmp_path / "a.gz").write_bytes(gzip.compress(idx(images))[:-9])
     with pytest.raises(ValueError, match=r"a\.gz: not a complete gzip file"):
-        datasets.read_idx_images(tmp_path / "a.gz")
+        datasets.load_images(tmp_path / "a.gz")
 
 
 def test_folder_in_order_of_path(images, tmp_path):

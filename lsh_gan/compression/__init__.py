@@ -10,12 +10,22 @@ Example::
 
 from lsh_gan.compression import activations
 from lsh_gan.compression.clipping import METHODS
-from lsh_gan.compression.corrections import correct_biases, reestimate_batch_norms
-from lsh_gan.compression.files import load_packed, save_packed
-from lsh_gan.compression.packing import PackedTree, pack, unpack
-from lsh_gan.compression.pipeline import GeneratorSpec, pack_generator
-from lsh_gan.compression.report import CompressionReport, TensorReport, compress, format_report
-from lsh_gan.compression.spec import CompressionSpec, Rule
+from lsh_gan.compression.packing import PackedTree, load_packed, save_packed
+from lsh_gan.compression.pipeline import (
+    GeneratorSpec,
+    correct_biases,
+    pack_generator,
+    reestimate_batch_norms,
+)
+from lsh_gan.compression.rules import CompressionSpec, Rule
+from lsh_gan.compression.tree import (
+    CompressionReport,
+    TensorReport,
+    compress,
+    format_report,
+    pack,
+    unpack,
+)
 
 __all__ = [
     "METHODS",

@@ -17,10 +17,9 @@ import numpy as np
 from flax import traverse_util
 from jaxtyping import Float32, Int
 
-from lsh_gan.compression.clipping import Values, threshold
-from lsh_gan.compression.quantization import Grid, clipped_grid, dequantize, quantize
-from lsh_gan.compression.rules import Params, join, resolve
-from lsh_gan.compression.spec import CompressionSpec
+from lsh_gan.compression.quantization import Grid, dequantize, quantize
+from lsh_gan.compression.rules import CompressionSpec, Params, TensorPlan, join, resolve
+from lsh_gan.compression.tree import quantize_tensor
 
 Path = tuple[str, ...]
 
@@ -134,23 +133,12 @@ def batches(latents: jax.Array, labels: jax.Array | None, batch_size: int) -> li
     return [Batch(latents[cut], None if labels is None else labels[cut]) for cut in cuts]
 
 
-@partial(jax.jit, static_argnames="spec")
-def _grid(sample: jax.Array, bits: jax.Array, *, spec: CompressionSpec) -> tuple[Grid, jax.Array]:
-    values = Values(sample.reshape(1, -1, 1), bits, (0, 1, 2))
-    alpha = threshold(values, spec)
-    grid = clipped_grid(*values.limits(), alpha, bits, scheme=spec.scheme)
-    lost = (alpha <= 0) & (values.max_abs() > 0)
-    return jax.tree.map(jnp.squeeze, grid), lost.squeeze()
-
-
-def _range(path: str, sample: np.ndarray, spec: CompressionSpec) -> dict[str, jax.Array]:
+def _range(path: Path, sample: np.ndarray, spec: CompressionSpec) -> dict[str, jax.Array]:
     if not np.isfinite(sample).all():
-        raise ValueError(f"{path}: its inputs hold NaN or Inf.")
-    bits = jnp.int32(spec.bits)
-    grid, lost = _grid(jnp.asarray(sample), bits, spec=spec.without_width())
-    if lost:
-        raise ValueError(f"{path}: clipping {spec.clipping!r} gives threshold 0 for its inputs.")
-    values = (grid.scale, grid.zero_point, jnp.float32(spec.bits))
+        raise ValueError(f"{join(path)}: its inputs hold NaN or Inf.")
+    plan = TensorPlan(path, spec, channel_axis=0, rule="")
+    grid = quantize_tensor(jnp.asarray(sample), plan).grid
+    values = (grid.scale.squeeze(), grid.zero_point.squeeze(), jnp.float32(spec.bits))
     return dict(zip(RANGE_FIELDS, values, strict=True))
 
 
@@ -205,7 +193,7 @@ def calibrate(
     for path, (own_spec, _) in zip(paths, resolved, strict=True):
         if own_spec.bits is not None:
             sample = np.concatenate([np.asarray(part[path]) for part in drawn])
-            own_range = _range(join(path), sample, own_spec)
+            own_range = _range(path, sample, own_spec)
             ranges.update({(*path, name): value for name, value in own_range.items()})
     return {**plain, COLLECTION: traverse_util.unflatten_dict(ranges)} if ranges else plain
 
@@ -218,12 +206,11 @@ def check_ranges(variables: Params, *, source: str) -> None:
     """
     flat = traverse_util.flatten_dict(variables)
     kernels = {path[1:-1] for path in flat if path[0] == "params" and path[-1] == "kernel"}
-    found: dict[Path, set[str]] = {}
-    for path, value in flat.items():
-        if path[0] == COLLECTION:
-            found.setdefault(path[1:-1], set()).add(path[-1])
-            if path[1:-1] not in kernels or np.shape(value) or not np.isfinite(value):
-                raise ValueError(f"{source}: tensor {join(path)} is no range of a layer's inputs")
-    for path, names in found.items():
-        if names != set(RANGE_FIELDS):
-            raise ValueError(f"{source}: {COLLECTION}/{join(path)} has {', '.join(sorted(names))}")
+    ranges = {path: value for path, value in flat.items() if path[0] == COLLECTION}
+    for path, value in ranges.items():
+        fits = path[1:-1] in kernels and path[-1] in RANGE_FIELDS
+        if not fits or np.shape(value) or not np.isfinite(value):
+            raise ValueError(f"{source}: tensor {join(path)} is no range of a layer's inputs")
+        for name in RANGE_FIELDS:
+            if (*path[:-1], name) not in ranges:
+                raise ValueError(f"{source}: lacks the tensor {join((*path[:-1], name))}")

@@ -17,20 +17,26 @@ channel axis of each quantized tensor, in the order of their names; `empty`, pat
 sub-trees; `metadata` of the caller; and 32 digits of the `sha256` over all of that and the tensors.
 """
 
+import hashlib
+import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
-from flax.core import FrozenDict
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
-from lsh_gan.compression.quantization import Grid, fan_in, num_levels
-from lsh_gan.compression.rules import Params, TensorPlan, join, path_of
-from lsh_gan.compression.spec import CompressionSpec
-from lsh_gan.compression.tree import QuantizedTensor, dequantize_tensor, quantize_tree
+from lsh_gan.compression.rules import MAX_BITS
+
+VERSION = 2  # 1 was a format of our own
+_FORMER_START = b"LSHGANPK"
+_ENTRY = "lsh_gan"  # the only one, as safetensors writes several in any order
+_DTYPES: dict[str, np.dtype] = {"F32": np.dtype(np.float32), "U8": np.dtype(np.uint8)}
+_COMPACT: dict[str, Any] = {"separators": (",", ":"), "allow_nan": False}
 
 
 class Layout(NamedTuple):
@@ -44,31 +50,33 @@ class Layout(NamedTuple):
     # Shape of scale and zero point, `[groups, 1, channels]` or `[1, 1, 1]`.
     grid_shape: tuple[int, ...] = ()
 
-    def zero_point_bits(self) -> int:
-        """Width of a stored zero point; 0 where the grid implies it."""
-        return self.bits if self.scheme == "affine" and self.bits and self.bits > 1 else 0
-
-    def part_bytes(self) -> tuple[int, int, int]:
-        """Bytes of values or codes, of scales, and of zero points."""
-        size = math.prod(self.shape)
+    def parts(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        """Lists the arrays that the tensor takes in the file: ending of the name, type, shape."""
         if self.bits is None:
-            return 4 * size, 0, 0
-        grid = math.prod(self.grid_shape)
-        zero_points = packed_bytes(grid, self.zero_point_bits())
-        return packed_bytes(size, self.bits), 4 * grid, zero_points
+            return [("", "F32", self.shape)]
+        codes = packed_bytes(math.prod(self.shape), self.bits)
+        parts = [("", "U8", (codes,)), (".scale", "F32", self.grid_shape)]
+        if self.scheme == "affine" and self.bits > 1:  # else the grid implies it
+            zero_points = packed_bytes(math.prod(self.grid_shape), self.bits)
+            parts.append((".zero_point", "U8", (zero_points,)))
+        return parts
 
     def num_bytes(self) -> int:
         """Bytes of the tensor in the payload."""
-        return sum(self.part_bytes())
+        return sum(math.prod(shape) * _DTYPES[dtype].itemsize for _, dtype, shape in self.parts())
 
 
 class PackedTensor(NamedTuple):
     """One tensor as it lies in a file."""
 
     layout: Layout
-    codes: np.ndarray  # uint8: bit-packed codes, or the bytes of float32 values
-    scale: np.ndarray | None = None  # float32, of `layout.grid_shape`; None of float32 values
-    zero_point: np.ndarray | None = None  # likewise
+    arrays: tuple[np.ndarray, ...]  # as `layout.parts()` lists them
+
+
+def plain_tensor(path: tuple[str, ...], values: Any) -> PackedTensor:
+    """Makes the tensor that keeps float32 values."""
+    values = np.asarray(values, "<f4", order="C")
+    return PackedTensor(Layout(path, values.shape, None), (values,))
 
 
 class PackedTree(NamedTuple):
@@ -86,26 +94,21 @@ def packed_bytes(count: int, bits: int) -> int:
     return -(-count * bits // 8)
 
 
-def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
+def pack_codes(codes: Any, bits: int) -> np.ndarray:
     """Packs whole numbers below 2^bits, low bits first, without gaps.
 
     Args:
-        codes: uint16 `[n]`.
+        codes: An array of n numbers.
         bits: 1 to 16. Above 8 the low bytes come first, then the packed high bits.
 
     Returns:
         uint8 `[ceil(n * bits / 8)]` (the two parts of codes above 8 bits need no more).
     """
+    codes = np.asarray(codes).astype(np.uint16).reshape(-1)
     if bits > 8:
-        high = pack_codes(codes >> 8, bits - 8)
-        return np.concatenate([(codes & 0xFF).astype(np.uint8), high])
-    octets = np.zeros((-(-codes.size // 8), 8), np.uint64)
-    octets.reshape(-1)[: codes.size] = codes
-    words = np.zeros(len(octets), "<u8")
-    for i in range(8):
-        words |= octets[:, i] << np.uint64(i * bits)
-    rows = words.view(np.uint8).reshape(-1, 8)[:, :bits]
-    return rows.reshape(-1)[: packed_bytes(codes.size, bits)]
+        return np.concatenate([(codes & 0xFF).astype(np.uint8), pack_codes(codes >> 8, bits - 8)])
+    digits = np.unpackbits(codes.astype(np.uint8)[:, None], axis=1, count=bits, bitorder="little")
+    return np.packbits(digits, bitorder="little")
 
 
 def unpack_codes(packed: np.ndarray, count: int, bits: int) -> np.ndarray:
@@ -113,147 +116,164 @@ def unpack_codes(packed: np.ndarray, count: int, bits: int) -> np.ndarray:
     if bits > 8:
         high = unpack_codes(packed[count:], count, bits - 8)
         return packed[:count].astype(np.uint16) | (high << np.uint16(8))
-    rows = np.zeros((-(-count // 8), 8), np.uint8)
-    padded = np.zeros(len(rows) * bits, np.uint8)
-    padded[: packed.size] = packed
-    rows[:, :bits] = padded.reshape(-1, bits)
-    words = rows.view("<u8")
-    shifts = np.arange(8, dtype=np.uint64) * np.uint64(bits)
-    octets = (words >> shifts) & np.uint64((1 << bits) - 1)
-    return octets.astype(np.uint16).reshape(-1)[:count]
+    digits = np.unpackbits(packed, count=count * bits, bitorder="little").reshape(count, bits)
+    return np.packbits(digits, axis=1, bitorder="little")[:, 0].astype(np.uint16)
 
 
-def layout_of(plan: TensorPlan, shape: tuple[int, ...]) -> Layout:
-    """The layout of a planned tensor."""
-    spec, axis = plan.spec, plan.channel_axis
-    if spec.bits is None:
-        return Layout(plan.path, shape, None)
-    grouped = spec.granularity == "per_group" and spec.group_size
-    groups = fan_in(shape, axis) // grouped if grouped else 1
-    channels = 1 if spec.granularity == "per_tensor" else shape[axis]
-    return Layout(plan.path, shape, spec.bits, axis, spec.scheme, (groups, 1, channels))
+def _name(path: Sequence[str]) -> str:
+    return "/".join(key.replace("%", "%25").replace("/", "%2F") for key in path)
 
 
-def _pack_tensor(plan, leaf: jax.Array, quantized: QuantizedTensor | None) -> PackedTensor:
-    layout = layout_of(plan, leaf.shape)
-    if quantized is None or layout.bits is None:
-        return PackedTensor(layout, np.asarray(leaf, "<f4").reshape(-1).view(np.uint8))
-    return PackedTensor(
-        layout,
-        pack_codes(np.asarray(quantized.codes).reshape(-1), layout.bits),
-        np.asarray(quantized.grid.scale),
-        np.asarray(quantized.grid.zero_point),
-    )
+def _path(name: str) -> tuple[str, ...]:
+    return tuple(map(unquote, name.split("/")))
 
 
-def empty_subtrees(params: Params) -> tuple[tuple[str, ...], ...]:
-    """Paths of empty dicts, which a list of tensors alone would lose."""
-    if not isinstance(params, dict | FrozenDict):
-        return ()
-    flat = traverse_util.flatten_dict(params, keep_empty_nodes=True)
-    empty = (path for path, leaf in flat.items() if leaf is traverse_util.empty_node)
-    return tuple(tuple(map(str, path)) for path in empty)
+def _header(layouts: Sequence[Layout], empty: Sequence, metadata: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "version": VERSION,
+        "quantized": [
+            [*layout.shape, layout.bits, layout.channel_axis]
+            for layout in sorted(layouts, key=lambda layout: _name(layout.path))
+            if layout.bits is not None
+        ],
+        "empty": [_name(path) for path in empty],
+        "metadata": metadata,
+    }
 
 
-def pack(
-    params: Params,
-    spec: CompressionSpec,
-    *,
-    channel_axes: Mapping[str, int] | None = None,
-    metadata: Mapping[str, Any] | None = None,
-) -> PackedTree:
-    """Compresses a parameter tree into bit-packed codes.
+def file_bytes(layouts: Sequence[Layout], empty: Sequence, metadata: dict[str, Any]) -> int:
+    """The size of the file that `save_packed` would write, in bytes."""
+    text = json.dumps(_header(layouts, empty, metadata) | {"sha256": "0" * 32}, **_COMPACT)
+    entries: dict[str, Any] = {"__metadata__": {_ENTRY: text}}
+    end = 0
+    parts = [
+        (-_DTYPES[dtype].itemsize, _name(layout.path) + ending, dtype, shape)
+        for layout in layouts
+        for ending, dtype, shape in layout.parts()
+    ]
+    for _, name, dtype, shape in sorted(parts):  # as safetensors lays them
+        start, end = end, end + math.prod(shape) * _DTYPES[dtype].itemsize
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": (start, end)}
+    length = len(json.dumps(entries, ensure_ascii=False, **_COMPACT).encode())
+    return 8 + -(-length // 8) * 8 + end
 
-    Args:
-        params: A tree of floating arrays.
-        spec: The compression; `bits=None` keeps float32 values.
-        channel_axes: Path pattern -> output axis, as the generator declares it; default -1.
-        metadata: JSON values stored with the tree.
 
-    Returns:
-        The packed tree; `unpack` of it equals `compress(params, spec, ...)[0]` bit for bit.
+def _digest(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True, **_COMPACT).encode())
+    for name in sorted(arrays):
+        digest.update(f"{name}{arrays[name].dtype}{arrays[name].shape}".encode())
+        digest.update(arrays[name].tobytes())
+    return digest.hexdigest()[:32]
+
+
+def save_packed(path: str | os.PathLike, packed: PackedTree) -> int:
+    """Writes a packed tree as one safetensors file and returns its size in bytes.
+
+    The file appears whole or not at all: it is written beside its place and moved there.
 
     Raises:
-        ValueError, TypeError: As `compress`.
+        TypeError, ValueError: The metadata is not JSON.
+        OSError: The folder is missing or not writable.
     """
-    quantized, _ = quantize_tree(params, spec, channel_axes)
-    return pack_quantized(quantized, empty_subtrees(params), metadata)
+    path = Path(path)
+    arrays = {
+        _name(layout.path) + ending: array
+        for layout, stored in packed.tensors
+        for (ending, _, _), array in zip(layout.parts(), stored, strict=True)
+    }
+    header = _header([t.layout for t in packed.tensors], packed.empty, packed.metadata)
+    text = json.dumps(header | {"sha256": _digest(header, arrays)}, **_COMPACT)
+    data = save(arrays, {_ENTRY: text})
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return len(data)
 
 
-def pack_quantized(
-    quantized: Sequence[tuple[TensorPlan, jax.Array, QuantizedTensor | None]],
-    empty: tuple[tuple[str, ...], ...],
-    metadata: Mapping[str, Any] | None,
-) -> PackedTree:
-    """The packed tree of what `quantize_tree` returns."""
-    return PackedTree(tuple(_pack_tensor(*item) for item in quantized), empty, dict(metadata or {}))
+def _layout(name: str, numbers: list[int], arrays: dict[str, np.ndarray]) -> Layout:
+    scale = arrays[f"{name}.scale"]
+    *shape, bits, axis = numbers
+    sizes = all(type(number) is int and number >= 1 for number in (*shape, bits, axis + 1))
+    if not sizes or bits > MAX_BITS or axis >= max(len(shape), 1):
+        raise ValueError(f"{name} has impossible shape, bits, channel axis {numbers}")
+    groups, one, channels = scale.shape
+    outputs = shape[axis] if len(shape) > 1 else 1
+    fits = groups and one == 1 and channels in (1, outputs)
+    if not fits or math.prod(shape) // outputs % groups:
+        raise ValueError(f"{name}: grid {scale.shape} does not fit shape {shape}")
+    scheme = "affine" if f"{name}.zero_point" in arrays else "symmetric"
+    return Layout(_path(name), tuple(shape), bits, axis, scheme, scale.shape)
 
 
-def _unpack_tensor(tensor: PackedTensor) -> jax.Array:
-    layout = tensor.layout
-    if layout.bits is None:
-        return jnp.asarray(tensor.codes.view("<f4").astype(np.float32).reshape(layout.shape))
-    codes = unpack_codes(tensor.codes, math.prod(layout.shape), layout.bits)
-    groups, _, channels = layout.grid_shape
-    channels = layout.shape[layout.channel_axis] if len(layout.shape) > 1 else channels
-    return dequantize_tensor(
-        jnp.asarray(codes.reshape(groups, -1, channels)),
-        Grid(jnp.asarray(tensor.scale), jnp.asarray(tensor.zero_point)),
-        shape=layout.shape,
-        channel_axis=layout.channel_axis,
+def _tensor(layout: Layout, arrays: dict[str, np.ndarray]) -> PackedTensor:
+    """Takes the arrays of a tensor out of `arrays`."""
+    found = []
+    for ending, dtype, shape in layout.parts():
+        name = _name(layout.path) + ending
+        array = arrays.pop(name)
+        if array.dtype != _DTYPES[dtype] or array.shape != tuple(shape):
+            raise ValueError(f"{name} is {array.dtype} {array.shape}; expected {dtype} {shape}")
+        found.append(array)
+    return PackedTensor(layout, tuple(found))
+
+
+def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start.startswith(_FORMER_START):
+        raise ValueError(
+            f"{path}: packed by an earlier version, in a format that is no longer read; run again "
+            "what made it"
+        )
+    way_out = (
+        "convert a downloaded checkpoint first: python -m checkpoints_tools.convert "
+        f"--input={path} --output=FOLDER"
     )
+    if start[8:] != b"{":
+        raise ValueError(f"{path}: not a packed parameter file (no safetensors file); {way_out}")
+    try:
+        with safe_open(path, "numpy") as file:
+            text = (file.metadata() or {}).get(_ENTRY)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, AttributeError) as error:  # the latter of types that NumPy lacks
+        raise ValueError(f"{path}: damaged or truncated safetensors file: {error}") from None
+    if text is None:
+        raise ValueError(
+            f"{path}: not a packed parameter file (a safetensors file without the metadata "
+            f"{_ENTRY!r}); {way_out}"
+        )
+    return text, arrays
 
 
-def unpack(packed: PackedTree, *, like: Any = None) -> Any:
-    """The parameter tree of a packed tree.
-
-    Args:
-        packed: The packed tree.
-        like: A tree of the same paths, for parameters that are not nested dicts; leaves may be
-            shapes.
-
-    Returns:
-        Float32 arrays in nested dicts, or in a tree like `like`.
+def load_packed(path: str | os.PathLike) -> PackedTree:
+    """Reads a packed tree; parses JSON and raw numbers, executes nothing.
 
     Raises:
-        ValueError: `like` has another path or shape (the first one).
+        FileNotFoundError: There is no such file.
+        ValueError: Not a packed file, another version, truncated, or the checksum fails.
     """
-    if like is not None:
-        known = {tensor.layout.path: tensor for tensor in packed.tensors}
-        leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
-        for keys, leaf in leaves:
-            tensor = known.get(path_of(keys))
-            if tensor is None or tensor.layout.shape != tuple(leaf.shape):
-                found = tensor.layout.shape if tensor else "nothing"
-                raise ValueError(
-                    f"{join(path_of(keys))}: the packed tree has {found}; expected {leaf.shape}"
-                )
-        unpacked = [_unpack_tensor(known[path_of(keys)]) for keys, _ in leaves]
-        return jax.tree_util.tree_unflatten(treedef, unpacked)
-    flat: dict[tuple[str, ...], Any] = dict.fromkeys(packed.empty, traverse_util.empty_node)
-    flat |= {tensor.layout.path: _unpack_tensor(tensor) for tensor in packed.tensors}
-    return traverse_util.unflatten_dict(flat)
-
-
-def update(packed: PackedTree, variables: Params) -> PackedTree:
-    """The packed tree of variables that were unpacked and then changed in some places.
-
-    Tensors whose values are still the same keep their codes; others are stored as float32.
-    """
-    known = {tensor.layout.path: tensor for tensor in packed.tensors}
-    tensors = []
-    for path, leaf in traverse_util.flatten_dict(variables).items():
-        tensor = known.get(path)
-        if tensor is None or not np.array_equal(_unpack_tensor(tensor), leaf):
-            values = np.asarray(leaf, "<f4")
-            tensor = PackedTensor(
-                Layout(path, values.shape, None), values.reshape(-1).view(np.uint8)
-            )
-        tensors.append(tensor)
-    return PackedTree(tuple(tensors), empty_subtrees(variables), packed.metadata)
-
-
-def implied_zero_point(layout: Layout) -> np.ndarray:
-    """The zero point of the symmetric grid, which is not stored."""
-    half_range = (num_levels(jnp.int32(layout.bits)) - 1) / 2
-    return np.full(layout.grid_shape, half_range, np.float32)
+    path = Path(path)
+    text, arrays = _read(path)
+    try:
+        header = json.loads(text)
+        if header["version"] != VERSION:
+            raise ValueError(f"version {header['version']}; this program reads {VERSION}")
+        if header.pop("sha256") != _digest(header, arrays):
+            raise ValueError("the checksum does not match")
+        names = sorted(name for name in arrays if f"{name}.scale" in arrays)
+        tensors = [
+            _tensor(_layout(name, numbers, arrays), arrays)
+            for name, numbers in zip(names, header["quantized"], strict=True)
+        ]
+        tensors += [
+            _tensor(Layout(_path(name), array.shape, None), arrays)
+            for name, array in list(arrays.items())
+        ]
+        empty = tuple(_path(name) for name in header["empty"])
+        metadata = dict(header["metadata"])
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: damaged packed parameter file: {error}") from None
+    return PackedTree(tuple(tensors), empty, metadata)

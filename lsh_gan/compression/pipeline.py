@@ -1,19 +1,175 @@
-"""Everything that is done to one generator after training, in its order."""
+"""Everything that is done to one generator after training, in its order.
+
+Corrections after quantization need no training, only samples of the generator itself. Both correct
+the layers in the order in which they are called, each one after the corrections before it, so that
+a layer gets the inputs that it will really have. That takes one run over the latents for each
+layer; all runs share one compilation.
+"""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from flax import traverse_util
+from jaxtyping import Float32, Int
 
-from lsh_gan.compression.activations import COLLECTION, calibrate
-from lsh_gan.compression.corrections import correct_biases, reestimate_batch_norms
-from lsh_gan.compression.packing import PackedTree, empty_subtrees, pack_quantized, unpack, update
-from lsh_gan.compression.report import CompressionReport, report_quantized
-from lsh_gan.compression.rules import Params, TensorPlan, flatten, join, plan_tensors
-from lsh_gan.compression.spec import CompressionSpec
-from lsh_gan.compression.tree import quantize_tree
+from lsh_gan.compression import activations, tree
+from lsh_gan.compression.activations import Batch, Path, own_variables, record
+from lsh_gan.compression.packing import PackedTree
+from lsh_gan.compression.rules import CompressionSpec, Params, TensorPlan, join
+
+
+class Moments(NamedTuple):
+    """Mean and population variance of a layer's values, one a parameter of the layer."""
+
+    mean: Any  # of the device, or float64
+    var: Any
+
+
+def _biased_output(module: nn.Module, _: jax.Array, y: jax.Array) -> jax.Array | None:
+    bias = own_variables(module, "params").get("bias")
+    # A conditional norm has a table of biases, and a layer may end with its activation.
+    shape = getattr(bias, "shape", None)
+    if shape is None or not getattr(module, "bias_is_last", True):
+        return None
+    return y.reshape(-1, *shape)
+
+
+def _normalised_input(module: nn.Module, x: jax.Array, _: jax.Array) -> jax.Array | None:
+    statistics = own_variables(module, "batch_stats")
+    return x.reshape(-1, x.shape[-1]) if "mean" in statistics else None
+
+
+@partial(jax.jit, static_argnames=("module", "choose"))
+def _batch_moments(
+    module: nn.Module, variables: Params, batch: Batch, *, choose: Callable
+) -> dict[Path, Moments]:
+    recorded = record(module, variables, batch, choose)
+    rows = {path: jnp.concatenate(arrays) for path, arrays in recorded.items()}
+    return {path: Moments(x.mean(axis=0), x.var(axis=0)) for path, x in rows.items()}
+
+
+def _moments(
+    module: nn.Module, variables: Params, parts: list[Batch], choose: Callable
+) -> dict[Path, Moments]:
+    """Computes moments over all batches, summed in float64."""
+    found = [_batch_moments(module, variables, part, choose=choose) for part in parts]
+    weights = np.array([len(part.latents) for part in parts], np.float64)
+    weights /= weights.sum()
+    combined = {}
+    for path in found[0]:
+        means, variances = (
+            np.stack([np.asarray(part[path][i], np.float64) for part in found]) for i in (0, 1)
+        )
+        mean = np.tensordot(weights, means, 1)
+        var = np.tensordot(weights, variances + (means - mean) ** 2, 1)
+        if not np.isfinite(var).all():
+            raise ValueError(f"{join(path)}: NaN or Inf in the layer's values.")
+        combined[path] = Moments(mean, var)
+    return combined
+
+
+def _call_order(module: nn.Module, variables: Params, batch: Batch, choose: Callable) -> list[Path]:
+    order: list[Path] = []
+
+    def run(variables, batch):
+        order.extend(record(module, variables, batch, choose))
+
+    jax.eval_shape(run, variables, batch)
+    if not order:
+        logging.warning("%s has no layer that %s corrects.", module, choose.__name__)
+    return order
+
+
+def _changed(variables: Params, path: Path, change: Callable) -> Params:
+    """Returns variables with another array at the path: the function `change` of that there."""
+    flat = traverse_util.flatten_dict(variables, keep_empty_nodes=True)
+    flat[path] = jnp.asarray(change(flat[path]), jnp.float32)
+    return traverse_util.unflatten_dict(flat)
+
+
+def correct_biases(
+    module: nn.Module,
+    original: Params,
+    variables: Params,
+    latents: Float32[jax.Array, "n latent"],
+    *,
+    labels: Int[jax.Array, " n"] | None = None,
+    batch_size: int = 64,
+) -> Params:
+    """Shifts biases so that every layer's mean output is that of full precision.
+
+    Empirical bias correction (Nagel et al. 2019, arXiv:1906.04721, section 4.2): rounding a kernel
+    shifts the mean of its outputs; the shift is measured and taken from the bias. Every layer with
+    a bias is corrected, batch norms included, which stand in for convolutions without one; not so
+    layers that end with their activation (`bias_is_last = False`) and tables of biases by class.
+
+    Args:
+        module: The generator.
+        original: Its variables in full precision.
+        variables: Its compressed variables, with or without activation ranges.
+        latents: As of `calibrate`.
+        labels: Likewise.
+        batch_size: Likewise.
+
+    Returns:
+        `variables` with other biases (float32); unchanged where no layer has one, with a warning.
+
+    Raises:
+        ValueError: Bad latents, or NaN or Inf in a layer's outputs (its path).
+    """
+    parts = activations.batches(latents, labels, batch_size)
+    targets = _moments(module, original, parts, _biased_output)
+    for path in _call_order(module, variables, parts[0], _biased_output):
+        shift = targets[path].mean - _moments(module, variables, parts, _biased_output)[path].mean
+        variables = _changed(variables, ("params", *path, "bias"), partial(jnp.add, shift))
+    return variables
+
+
+def reestimate_batch_norms(
+    module: nn.Module,
+    variables: Params,
+    latents: Float32[jax.Array, "n latent"],
+    *,
+    labels: Int[jax.Array, " n"] | None = None,
+    batch_size: int = 64,
+) -> Params:
+    """Replaces the running statistics of batch norms by those of the generator's own samples.
+
+    Args:
+        module: The generator; a batch norm is a layer with `mean` and `var` in `batch_stats`.
+        variables: Its compressed variables, with or without activation ranges.
+        latents: As of `calibrate`.
+        labels: Likewise.
+        batch_size: Latents at a time; the statistics are those of all latents, whatever it is.
+
+    Returns:
+        `variables` with other `batch_stats` (mean and population variance of each batch norm's
+        inputs); unchanged where there is no batch norm, with a warning.
+
+    Raises:
+        ValueError: Bad latents, or NaN or Inf in a layer's inputs (its path).
+    """
+    parts = activations.batches(latents, labels, batch_size)
+    for path in _call_order(module, variables, parts[0], _normalised_input):
+        found = _moments(module, variables, parts, _normalised_input)[path]
+        for name, new in found._asdict().items():
+            variables = _changed(variables, ("batch_stats", *path, name), partial(_last_row, new))
+    return variables
+
+
+def _last_row(new: np.ndarray, stored: jax.Array) -> np.ndarray:
+    """Puts `new [c]` in place of `stored [c]`, or of the last row of `stored [rows, c]`.
+
+    Where there is a row for each truncation the last belongs to none, which is what is sampled.
+    """
+    return new if stored.ndim == 1 else np.concatenate([stored[:-1], new[None]])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +223,7 @@ def pack_generator(
     labels: jax.Array | None = None,
     channel_axes: Mapping[str, int] | None = None,
     metadata: Mapping[str, Any] | None = None,
-) -> tuple[PackedTree, CompressionReport]:
+) -> tuple[PackedTree, tree.CompressionReport]:
     """Compresses a generator.
 
     Ranges of activations are those of the compressed weights. Statistics of batch norms are
@@ -91,21 +247,19 @@ def pack_generator(
     """
     # Ranges of a generator that was packed with some belong to that compression, not to this one.
     if isinstance(module, nn.Module):
-        variables = {name: tree for name, tree in variables.items() if name != COLLECTION}
-    check_corrections(module, plan_tensors(flatten(variables)[0], spec.weights, channel_axes), spec)
-    quantized, _ = quantize_tree(variables, spec.weights, channel_axes)
-    empty = empty_subtrees(variables)
-    packed = pack_quantized(quantized, empty, metadata)
-    report = report_quantized(quantized, empty)
+        variables = {k: v for k, v in variables.items() if k != activations.COLLECTION}
+    quantized = tree.quantize_tree(variables, spec.weights, channel_axes)
+    check_corrections(module, [plan for plan, _, _ in quantized.tensors], spec)
+    packed, report = tree.pack_quantized(quantized, metadata), tree.report_quantized(quantized)
     if not spec.needs_latents:
         return packed, report
     if latents is None:
         raise ValueError("latents: none, but ranges, statistics or biases are asked for")
-    changed: Params = unpack(packed)
+    changed: Params = tree.unpack(packed)
     if spec.activations:
-        changed = calibrate(module, changed, latents, spec.activations, labels=labels)
+        changed = activations.calibrate(module, changed, latents, spec.activations, labels=labels)
     if spec.reestimate_batch_norms:
         changed = reestimate_batch_norms(module, changed, latents, labels=labels)
     if spec.correct_biases:
         changed = correct_biases(module, variables, changed, latents, labels=labels)
-    return update(packed, changed), report
+    return tree.update(packed, changed), report

@@ -6,23 +6,11 @@ against that view. Every scheme is decoded by the same formula,
     value = scale * (code - zero_point),      code in 0 .. 2^bits - 1.
 
 **symmetric** is the mid-rise grid: all 2^bits levels, mirrored about zero, zero point
-(2^bits - 1) / 2, the outermost levels at -α and +α. At 4 bits: ±α/15, ±3α/15, ..., ±α. The usual
-integer grid is either lopsided ([-2, 1] at 2 bits) or gives up one code (ternary at 2 bits). With
-the best α the second loses 2.0, 1.0 and 0.5 dB at 2, 3 and 4 bits on Gaussian weights (1.3, 0.6 and
-0.3 dB on Laplacian ones) against this grid, which needs no special case at 1 bit: ±α. The outermost
-levels lie on ±α, so that compressing a compressed tensor again changes nothing. Zero is not a
-level, it becomes +scale/2. So a tensor with 10 % exact zeros or more, as pruning leaves them, takes
-"affine" instead (`rules.plan_tensors`), whose report says so. Measured on kernel `up_1` of the
-shipped DCGAN, per channel, clipping "mse", SQNR in dB at 2, 3 and 4 bits:
-
-| zeros | symmetric | affine | the integer grid without its lopsided code |
-|---|---|---|---|
-| none | 8.8, 13.5, 18.4 | 7.8, 13.2, 18.3 | 6.8, 12.6, 18.0 |
-| smallest 50 % | 6.5, 11.2, 15.8 | 9.5, 15.6, 20.6 | 8.2, 15.2, 20.2 |
-| smallest 80 % | 4.5, 8.9, 13.5 | 12.6, 17.0, 22.9 | 11.6, 16.2, 22.3 |
-
-So a level at 0 costs 1.0 dB at 2 bits where nothing is pruned, which is why "symmetric" is the
-default, and gains 8 dB where 80 % are. The two meet at about 10 % to 20 %.
+(2^bits - 1) / 2, the outermost levels at -α and +α. At 4 bits: ±α/15, ±3α/15, ..., ±α. It needs no
+special case at 1 bit, ±α, and compressing a compressed tensor again changes nothing. Zero is not a
+level, it becomes +scale/2: so a tensor with 10 % exact zeros or more, as pruning leaves them, takes
+"affine" instead (`rules.plan_tensors`). What that gains, and what the usual integer grid loses, is
+in docs/compression.md.
 
 **affine** covers [min(w, 0), max(w, 0)] after clipping with an integer zero point, so zero is a
 level and stays exact. At 1 bit, where an integer zero point would leave 0 and one other level, it

@@ -1,6 +1,7 @@
-"""Which tensor gets which treatment: path patterns resolved against a parameter tree, in Python."""
+"""Which tensor gets which treatment: the frozen specification, and its rules resolved on a tree."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -10,15 +11,112 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from lsh_gan.compression.clipping import METHODS
 from lsh_gan.compression.quantization import fan_in
-from lsh_gan.compression.spec import CompressionSpec, Rule
-from lsh_gan.errors import nearest
+from lsh_gan.errors import check_int, choose, nearest
 
 Params = Any  # a tree of arrays; of whole variables nested dicts
-DEFAULT_CHANNEL_AXIS = -1
 KERNELS = ("kernel", "weight", "w")  # as Flax, Equinox and torch, and Haiku call them
 LARGEST = 1e30  # of a value: sums and reciprocals stay within float32
 PRUNED = 0.1  # share of exact zeros from which on a grid with a level at 0 loses less
+MAX_BITS = 16
+GRANULARITIES = dict.fromkeys(("per_tensor", "per_channel", "per_group"))
+SCHEMES = dict.fromkeys(("symmetric", "affine"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Overrides the specification for the tensors whose path matches a pattern.
+
+    Attributes:
+        pattern: Regular expression that must match the whole path, keys joined by "/"
+            ("params/Conv_0/kernel"). Rules are tried in order and the first match wins.
+        bits, clipping, granularity, scheme, group_size: Replace the fields of the same name of
+            `CompressionSpec`; None keeps them.
+        skip: Leave the tensor in float32.
+
+    Raises:
+        ValueError: A malformed pattern, a width outside 1..16, an unknown name, or `skip` together
+            with what to do.
+    """
+
+    pattern: str
+    bits: int | None = None
+    clipping: str | None = None
+    granularity: str | None = None
+    scheme: str | None = None
+    group_size: int | None = None
+    skip: bool = False
+
+    def __post_init__(self):
+        try:
+            re.compile(self.pattern)
+            CompressionSpec(**{"bits": None, **self.overrides()})
+        except (re.error, ValueError) as error:
+            raise ValueError(f"rule {self.pattern!r}: {error}") from None
+        if self.skip and self.overrides():
+            fields = ", ".join(self.overrides())
+            raise ValueError(f"rule {self.pattern!r}: skip and {fields}; expected one or the other")
+
+    def overrides(self) -> dict[str, Any]:
+        """The fields of `CompressionSpec` that this rule replaces."""
+        fields = ("bits", "clipping", "granularity", "scheme", "group_size")
+        return {name: getattr(self, name) for name in fields if getattr(self, name) is not None}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompressionSpec:
+    """One post-training compression of a parameter tree.
+
+    Attributes:
+        bits: Width of a code, 1 to 16; None keeps full precision (float32, an identity).
+        clipping: How the threshold α is chosen, a key of `clipping.METHODS`.
+        granularity: What shares one α and scale: "per_tensor", "per_channel" (each output
+            channel) or "per_group" (`group_size` consecutive inputs of an output channel, counted
+            along the flattened fan-in, e.g. height, width, input channel).
+        scheme: "symmetric" (2^bits levels mirrored about 0, 0 is not a level; pruned tensors take
+            "affine") or "affine" (integer zero point, 0 is a level); see `quantization`.
+        group_size: Inputs in a group; must divide the fan-in. Only for "per_group".
+        percentile: For clipping "percentile": α is this percentile of `|w|`, in (0, 100].
+        num_stds: For clipping "std": α is this many standard deviations, above 0.
+        rules: Overrides by path; tensors that no rule matches follow the default: kernels (last key
+            "kernel", or where none is called so "weight", or "w"; two axes or more) are quantized,
+            all else stays float32. In a tree without such names all of two axes or more are.
+
+    Raises:
+        ValueError: A field outside its range or an unknown name; the message gives the nearest.
+        TypeError: `rules` holds something that is not a `Rule`.
+    """
+
+    bits: int | None
+    clipping: str = "none"
+    granularity: str = "per_channel"
+    scheme: str = "symmetric"
+    group_size: int | None = None
+    percentile: float = 99.99
+    num_stds: float = 3.0
+    rules: tuple[Rule, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "rules", tuple(self.rules))
+        for rule in self.rules:
+            if not isinstance(rule, Rule):
+                raise TypeError(f"rules must hold Rule objects, got {rule!r}.")
+        if self.bits is not None:
+            object.__setattr__(self, "bits", check_int("bits", self.bits, 1, MAX_BITS))
+        if self.group_size is not None:
+            check_int("group_size", self.group_size, 1, math.inf)
+        choose("clipping method", self.clipping, METHODS)
+        choose("granularity", self.granularity, GRANULARITIES)
+        choose("scheme", self.scheme, SCHEMES)
+        if not 0 < self.percentile <= 100:
+            raise ValueError(f"percentile = {self.percentile} is outside (0, 100].")
+        if not 0 < self.num_stds < math.inf:
+            raise ValueError(f"num_stds = {self.num_stds} is not positive and finite.")
+
+    def without_width(self) -> "CompressionSpec":
+        """What is static of it in a compiled function; the width is an argument of its own."""
+        return dataclasses.replace(self, bits=None, group_size=None, rules=())
 
 
 class TensorPlan(NamedTuple):
@@ -147,9 +245,14 @@ def _why_unused(rule: Rule, names: list[str]) -> str:
     )
 
 
+def declared_axis(name: str, channel_axes: Mapping[str, int]) -> int:
+    """The axis of the first pattern that matches the whole name; -1 where none does."""
+    axes = (axis for pattern, axis in channel_axes.items() if re.fullmatch(pattern, name))
+    return next(axes, -1)
+
+
 def _channel_axis(name: str, ndim: int, channel_axes: Mapping[str, int]) -> int:
-    axes = [axis for pattern, axis in channel_axes.items() if re.fullmatch(pattern, name)]
-    axis = axes[0] if axes else DEFAULT_CHANNEL_AXIS
+    axis = declared_axis(name, channel_axes)
     if ndim >= 2 and not -ndim <= axis < ndim:
         raise ValueError(f"{name}: channel axis {axis} is declared for an array of {ndim} axes.")
     return axis % max(ndim, 1)
@@ -178,12 +281,6 @@ def _check_granularity(name: str, leaf: jax.Array, plan: TensorPlan) -> None:
         )
 
 
-def _zeros(leaf: Any) -> float:
-    """The share of exact zeros; 0 where there are no values, or none yet."""
-    unknown = isinstance(leaf, jax.ShapeDtypeStruct | jax.core.Tracer)
-    return 0.0 if unknown else float(np.mean(np.asarray(leaf) == 0))
-
-
 def plan_tensors(
     leaves: list[tuple[tuple[str, ...], jax.Array]],
     spec: CompressionSpec,
@@ -205,12 +302,15 @@ def plan_tensors(
     for name, (path, leaf), (own_spec, rule) in zip(names, leaves, resolved, strict=True):
         axis = _channel_axis(name, leaf.ndim, channel_axes or {})
         plan = TensorPlan(path, own_spec, axis, rule)
-        may_change = own_spec.scheme == "symmetric" and rule not in chosen
-        if own_spec.bits is not None and may_change and (zeros := _zeros(leaf)) >= PRUNED:
-            affine = dataclasses.replace(own_spec, scheme="affine")
-            plan = plan._replace(spec=affine, pruned=zeros)
+        has_values = not isinstance(leaf, jax.ShapeDtypeStruct | jax.core.Tracer)
+        may_change = own_spec.scheme == "symmetric" and rule not in chosen and has_values
+        if own_spec.bits is not None and may_change:
+            zeros = float(np.mean(np.asarray(leaf) == 0))
+            if zeros >= PRUNED:
+                affine = dataclasses.replace(own_spec, scheme="affine")
+                plan = plan._replace(spec=affine, pruned=zeros)
+        _check_granularity(name, leaf, plan)
         plans.append(plan)
-        _check_granularity(name, leaf, plans[-1])
     if spec.bits is not None and all(plan.spec.bits is None for plan in plans):
         raise ValueError(
             f"bits = {spec.bits} but no tensor would be quantized: none of the {len(names)} paths"

@@ -1,30 +1,26 @@
-"""Compression of a whole parameter tree, tensor by tensor."""
+"""Compression of a whole parameter tree, tensor by tensor: rounded, packed, reported."""
 
 import dataclasses
 import functools
 import itertools
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
+from flax.core import FrozenDict
 from jaxtyping import Float32, UInt16
 
+from lsh_gan.compression import packing, quantization, rules
 from lsh_gan.compression.clipping import Values, threshold
-from lsh_gan.compression.quantization import (
-    Grid,
-    clipped_grid,
-    dequantize,
-    fan_in,
-    from_groups,
-    quantize,
-    to_groups,
-)
-from lsh_gan.compression.rules import Params, TensorPlan, flatten, join, plan_tensors
-from lsh_gan.compression.spec import CompressionSpec
+from lsh_gan.compression.packing import Layout, PackedTensor, PackedTree
+from lsh_gan.compression.quantization import Grid
+from lsh_gan.compression.rules import CompressionSpec, Params, TensorPlan, join
 
 
 class QuantizedTensor(NamedTuple):
@@ -50,14 +46,15 @@ def _quantize_tensor(
     x: jax.Array, bits: jax.Array, *, spec: CompressionSpec, channel_axis: int, num_groups: int
 ) -> QuantizedTensor:
     axes = (0, 1, 2) if spec.granularity == "per_tensor" else (1,)
-    values = Values(to_groups(x, channel_axis=channel_axis, num_groups=num_groups), bits, axes)
+    grouped = quantization.to_groups(x, channel_axis=channel_axis, num_groups=num_groups)
+    values = Values(grouped, bits, axes)
     alpha = threshold(values, spec)
     low, high = values.limits()
-    grid = clipped_grid(low, high, alpha, bits, scheme=spec.scheme)
-    codes = quantize(values.x, grid, bits, scheme=spec.scheme)
+    grid = quantization.clipped_grid(low, high, alpha, bits, scheme=spec.scheme)
+    codes = quantization.quantize(values.x, grid, bits, scheme=spec.scheme)
     max_abs = values.max_abs()
     per_unit = 1 / jnp.where(max_abs > 0, max_abs, 1)
-    errors = dequantize(codes, grid) - values.x
+    errors = quantization.dequantize(codes, grid) - values.x
     clipped = (jnp.abs(values.x) > alpha).astype(jnp.float32)
     columns = functools.partial(jnp.sum, axis=1, keepdims=True)
     return QuantizedTensor(
@@ -78,13 +75,12 @@ def quantize_tensor(x: jax.Array, plan: TensorPlan) -> QuantizedTensor:
         ValueError: The clipping method gives threshold 0 for values that are not all zero.
     """
     spec = plan.spec
-    group_size = spec.group_size if spec.granularity == "per_group" else None
     result = _quantize_tensor(
         x,
         jnp.int32(spec.bits),
         spec=spec.without_width(),
         channel_axis=plan.channel_axis,
-        num_groups=fan_in(x.shape, plan.channel_axis) // group_size if group_size else 1,
+        num_groups=layout_of(plan, x.shape).grid_shape[0],
     )
     if isinstance(x, jax.core.Tracer):
         return result
@@ -103,35 +99,324 @@ def dequantize_tensor(
     codes: jax.Array, grid: Grid, *, shape: tuple[int, ...], channel_axis: int
 ) -> jax.Array:
     """The float32 tensor of the given shape that codes `[groups, group, channels]` stand for."""
-    return from_groups(dequantize(codes, grid), shape=shape, channel_axis=channel_axis)
+    return quantization.from_groups(
+        quantization.dequantize(codes, grid), shape=shape, channel_axis=channel_axis
+    )
+
+
+class QuantizedTree(NamedTuple):
+    """A planned and quantized tree."""
+
+    #: In tree order; the last is None of tensors that stay float32.
+    tensors: list[tuple[TensorPlan, jax.Array, QuantizedTensor | None]]
+    empty: tuple[tuple[str, ...], ...]  # paths of empty sub-trees
+    treedef: Any  # of `jax.tree_util`
 
 
 def quantize_tree(
     params: Params, spec: CompressionSpec, channel_axes: Mapping[str, int] | None
-) -> tuple[list[tuple[TensorPlan, jax.Array, QuantizedTensor | None]], object]:
-    """Plans and quantizes every tensor: (plan, float32 tensor, codes or None) and the tree.
+) -> QuantizedTree:
+    """Plans and quantizes every tensor.
 
     Tensors of one shape go one after the other, different shapes side by side: the time of a first
     call is that of compiling, which uses one core a shape.
     """
-    leaves, treedef = flatten(params)
-    plans = plan_tensors(leaves, spec, channel_axes)
+    leaves, treedef = rules.flatten(params)
+    plans = rules.plan_tensors(leaves, spec, channel_axes)
+    arrays = [leaf for _, leaf in leaves]
     alike: dict[tuple, list[int]] = {}
-    for i, (plan, (_, leaf)) in enumerate(zip(plans, leaves, strict=True)):
+    for i, plan in enumerate(plans):
         if plan.spec.bits is not None:
             static = dataclasses.replace(plan.spec, bits=None)
-            alike.setdefault((leaf.shape, plan.channel_axis, static), []).append(i)
+            alike.setdefault((arrays[i].shape, plan.channel_axis, static), []).append(i)
 
     def run(indices: list[int]) -> list[tuple[int, QuantizedTensor]]:
-        return [(i, quantize_tensor(leaves[i][1], plans[i])) for i in indices]
+        return [(i, quantize_tensor(arrays[i], plans[i])) for i in indices]
 
-    if any(isinstance(leaf, jax.core.Tracer) for _, leaf in leaves):  # belong to this thread
-        done = dict(itertools.chain.from_iterable(map(run, alike.values())))
-    else:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            done = dict(itertools.chain.from_iterable(pool.map(run, alike.values())))
-    items = [
-        (plan, leaf, done.get(i))
-        for i, (plan, (_, leaf)) in enumerate(zip(plans, leaves, strict=True))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        traced = any(isinstance(x, jax.core.Tracer) for x in arrays)  # they belong to this thread
+        run_all: Callable = map if traced else pool.map
+        done = dict(itertools.chain.from_iterable(run_all(run, alike.values())))
+    tensors = [(plan, arrays[i], done.get(i)) for i, plan in enumerate(plans)]
+    return QuantizedTree(tensors, empty_subtrees(params), treedef)
+
+
+def layout_of(plan: TensorPlan, shape: tuple[int, ...]) -> Layout:
+    """The layout of a planned tensor."""
+    spec, axis = plan.spec, plan.channel_axis
+    if spec.bits is None:
+        return Layout(plan.path, shape, None)
+    grouped = spec.granularity == "per_group" and spec.group_size
+    groups = quantization.fan_in(shape, axis) // grouped if grouped else 1
+    channels = 1 if spec.granularity == "per_tensor" else shape[axis]
+    return Layout(plan.path, shape, spec.bits, axis, spec.scheme, (groups, 1, channels))
+
+
+def _pack_tensor(
+    plan: TensorPlan, leaf: jax.Array, quantized: QuantizedTensor | None
+) -> PackedTensor:
+    layout = layout_of(plan, leaf.shape)
+    if quantized is None or layout.bits is None:
+        return packing.plain_tensor(plan.path, leaf)
+    codes, grid = quantized.codes, quantized.grid
+    arrays = [packing.pack_codes(codes, layout.bits), np.asarray(grid.scale, "<f4")]
+    if len(layout.parts()) == 3:  # zero points that the grid does not imply
+        arrays.append(packing.pack_codes(grid.zero_point, layout.bits))
+    return PackedTensor(layout, tuple(arrays))
+
+
+def empty_subtrees(params: Params) -> tuple[tuple[str, ...], ...]:
+    """Paths of empty dicts, which a list of tensors alone would lose."""
+    if not isinstance(params, dict | FrozenDict):
+        return ()
+    flat = traverse_util.flatten_dict(params, keep_empty_nodes=True)
+    empty = (path for path, leaf in flat.items() if leaf is traverse_util.empty_node)
+    return tuple(tuple(map(str, path)) for path in empty)
+
+
+def pack(
+    params: Params,
+    spec: CompressionSpec,
+    *,
+    channel_axes: Mapping[str, int] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> PackedTree:
+    """Compresses a parameter tree into bit-packed codes.
+
+    Args:
+        params: A tree of floating arrays.
+        spec: The compression; `bits=None` keeps float32 values.
+        channel_axes: Path pattern -> output axis, as the generator declares it; default -1.
+        metadata: JSON values stored with the tree.
+
+    Returns:
+        The packed tree; `unpack` of it equals `compress(params, spec, ...)[0]` bit for bit.
+
+    Raises:
+        ValueError, TypeError: As `compress`.
+    """
+    return pack_quantized(quantize_tree(params, spec, channel_axes), metadata)
+
+
+def pack_quantized(quantized: QuantizedTree, metadata: Mapping[str, Any] | None) -> PackedTree:
+    """Packs what `quantize_tree` returns."""
+    tensors = tuple(_pack_tensor(*item) for item in quantized.tensors)
+    return PackedTree(tensors, quantized.empty, dict(metadata or {}))
+
+
+def _unpack_tensor(tensor: PackedTensor) -> jax.Array:
+    layout, (values, *grid) = tensor
+    if layout.bits is None:
+        return jnp.asarray(values)
+    scale, *stored = grid
+    zero_point = np.full(scale.shape, (2**layout.bits - 1) / 2)  # of the symmetric grid
+    if stored:
+        zero_point = packing.unpack_codes(stored[0], scale.size, layout.bits).reshape(scale.shape)
+    codes = packing.unpack_codes(values, math.prod(layout.shape), layout.bits)
+    channels = layout.shape[layout.channel_axis] if len(layout.shape) > 1 else 1
+    return dequantize_tensor(
+        jnp.asarray(codes.reshape(len(scale), -1, channels)),
+        Grid(jnp.asarray(scale), jnp.asarray(zero_point, jnp.float32)),
+        shape=layout.shape,
+        channel_axis=layout.channel_axis,
+    )
+
+
+def unpack(packed: PackedTree, *, like: Any = None) -> Any:
+    """The parameter tree of a packed tree.
+
+    Args:
+        packed: The packed tree.
+        like: A tree of the same paths, for parameters that are not nested dicts; leaves may be
+            shapes.
+
+    Returns:
+        Float32 arrays in nested dicts, or in a tree like `like`.
+
+    Raises:
+        ValueError: `like` has another path or shape (the first one).
+    """
+    if like is not None:
+        known = {tensor.layout.path: tensor for tensor in packed.tensors}
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
+        unpacked = []
+        for keys, leaf in leaves:
+            path = rules.path_of(keys)
+            tensor = known.get(path)
+            if tensor is None or tensor.layout.shape != tuple(leaf.shape):
+                found = tensor.layout.shape if tensor else "nothing"
+                raise ValueError(
+                    f"{join(path)}: the packed tree has {found}; expected {leaf.shape}"
+                )
+            unpacked.append(_unpack_tensor(tensor))
+        return jax.tree_util.tree_unflatten(treedef, unpacked)
+    flat: dict[tuple[str, ...], Any] = dict.fromkeys(packed.empty, traverse_util.empty_node)
+    flat |= {tensor.layout.path: _unpack_tensor(tensor) for tensor in packed.tensors}
+    return traverse_util.unflatten_dict(flat)
+
+
+def update(packed: PackedTree, variables: Params) -> PackedTree:
+    """The packed tree of variables that were unpacked and then changed in some places.
+
+    Tensors whose values are still the same keep their codes; others are stored as float32.
+    """
+    known = {tensor.layout.path: tensor for tensor in packed.tensors}
+    tensors = []
+    for path, leaf in traverse_util.flatten_dict(variables).items():
+        tensor = known.get(path)
+        if tensor is None or not np.array_equal(_unpack_tensor(tensor), leaf):
+            tensor = packing.plain_tensor(path, leaf)
+        tensors.append(tensor)
+    return PackedTree(tuple(tensors), empty_subtrees(variables), packed.metadata)
+
+
+class TensorReport(NamedTuple):
+    """One quantized or kept tensor."""
+
+    path: str  #: keys joined by "/"
+    shape: tuple[int, ...]  #: shape of the tensor
+    rule: str  #: pattern of the rule that decided, or "default"
+    #: Width of a code; None where the tensor stays float32, and then all below but `bytes` is None.
+    bits: int | None
+    bytes: int  #: payload of the tensor in the packed file
+    clipping: str | None = None  #: as in `CompressionSpec`
+    granularity: str | None = None  #: likewise
+    scheme: str | None = None  #: likewise
+    channel_axis: int | None = None  #: output axis, counted from 0
+    #: Float32 `[groups, channels]` (`[1, 1]` per tensor), clipping thresholds. This and the two
+    #: below are None of parameters that are traced.
+    alpha: Float32[np.ndarray, "#groups #channels"] | None = None
+    share_clipped: float | None = None  #: share of values beyond their threshold, 0 to 1
+    #: Signal to quantization noise ratio in dB; inf where nothing was lost.
+    sqnr_db: float | None = None
+    #: Share of exact zeros, where they made "symmetric" give way to "affine"; else 0.
+    pruned: float | None = None
+
+
+class CompressionReport(NamedTuple):
+    """A compressed tree."""
+
+    tensors: tuple[TensorReport, ...]  #: one report a tensor, in tree order
+    bytes: int  #: size of the packed file in bytes, header included, without caller's metadata
+    float32_bytes: int  #: four bytes a parameter
+    num_parameters: int  #: values in the tree
+
+    @property
+    def ratio(self) -> float:
+        """float32 bytes over packed bytes."""
+        return self.float32_bytes / self.bytes
+
+    @property
+    def bits_per_parameter(self) -> float:
+        """Packed bits over parameters, everything in the file included."""
+        return 8 * self.bytes / self.num_parameters
+
+
+def _sqnr_db(quantized: QuantizedTensor) -> float:
+    unit = np.asarray(quantized.max_abs, np.float64) ** 2
+    signal, noise = ((unit * np.asarray(x)).sum() for x in (quantized.signal, quantized.noise))
+    return float(10 * np.log10(signal / noise)) if noise > 0 else float("inf")
+
+
+def _tensor_report(
+    plan: TensorPlan, shape: tuple[int, ...], quantized: QuantizedTensor | None
+) -> TensorReport:
+    num_bytes = layout_of(plan, shape).num_bytes()
+    kept = TensorReport(join(plan.path), shape, plan.rule, plan.spec.bits, num_bytes)
+    if quantized is None:
+        return kept
+    spec = plan.spec
+    kept = kept._replace(
+        clipping=spec.clipping,
+        granularity=spec.granularity,
+        scheme=spec.scheme,
+        channel_axis=plan.channel_axis,
+        pruned=plan.pruned,
+    )
+    if isinstance(quantized.alpha, jax.core.Tracer):
+        return kept
+    return kept._replace(
+        alpha=np.asarray(quantized.alpha)[:, 0],
+        share_clipped=float(
+            np.asarray(quantized.num_clipped, np.float64).sum() / quantized.codes.size
+        ),
+        sqnr_db=_sqnr_db(quantized),
+    )
+
+
+def compress(
+    params: Params, spec: CompressionSpec, *, channel_axes: Mapping[str, int] | None = None
+) -> tuple[Any, CompressionReport]:
+    """Rounds a parameter tree onto quantization grids; may be jitted (`spec` static).
+
+    Under `jit` values are not known: NaN is not refused, pruned tensors keep a symmetric grid, and
+    the report has sizes alone.
+
+    Args:
+        params: Any tree of floating arrays: parameters, or whole variables with statistics. Paths
+            are its keys, attributes, and numbers in lists, joined by "/".
+        spec: The compression; `bits=None` returns the tree unchanged.
+        channel_axes: Path pattern -> output axis, as the generator declares it; default -1 (every
+            Flax kernel). First match wins; the report says which it was.
+
+    Returns:
+        The same tree with float32 arrays, each quantized one on its grid, and the report.
+
+    Raises:
+        TypeError: A leaf that is not a floating array, or no tree but one array.
+        ValueError: NaN or Inf (path and index), an empty tree, a rule that matches nothing, a group
+            size that does not divide, a width given but nothing to quantize, or a threshold of 0.
+    """
+    quantized = quantize_tree(params, spec, channel_axes)
+    leaves = [
+        leaf
+        if codes is None
+        else dequantize_tensor(
+            codes.codes, codes.grid, shape=leaf.shape, channel_axis=plan.channel_axis
+        )
+        for plan, leaf, codes in quantized.tensors
     ]
-    return items, treedef
+    return jax.tree_util.tree_unflatten(quantized.treedef, leaves), report_quantized(quantized)
+
+
+def report_quantized(quantized: QuantizedTree) -> CompressionReport:
+    """Reports on what `quantize_tree` returns."""
+    reports = [_tensor_report(plan, leaf.shape, codes) for plan, leaf, codes in quantized.tensors]
+    layouts = [layout_of(plan, leaf.shape) for plan, leaf, _ in quantized.tensors]
+    size = sum(leaf.size for _, leaf, _ in quantized.tensors)
+    packed_size = packing.file_bytes(layouts, quantized.empty, {})
+    return CompressionReport(tuple(reports), packed_size, 4 * size, size)
+
+
+_COLUMNS = ("tensor", "shape", "axis", "bits", "alpha", "clipped", "SQNR dB", "bytes")
+
+
+def _cells(tensor: TensorReport) -> tuple[str, ...]:
+    shape, size = "x".join(map(str, tensor.shape)), f"{tensor.bytes:,}"
+    if tensor.bits is None:
+        return tensor.path, shape, "", "float32", "", "", "", size
+    where = tensor.path, shape, str(tensor.channel_axis), str(tensor.bits)
+    if tensor.alpha is None:
+        return *where, "", "", "", size
+    alpha, clipped = float(np.median(tensor.alpha)), tensor.share_clipped
+    return *where, f"{alpha:.4g}", f"{clipped:.3%}", f"{tensor.sqnr_db:.1f}", size
+
+
+def format_report(report: CompressionReport) -> str:
+    """The report as a text table: a line a tensor (axis: of output channels; alpha: its median)."""
+    rows = [_COLUMNS, *(_cells(tensor) for tensor in report.tensors)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
+    lines += [
+        f"{tensor.path} is pruned ({tensor.pruned:.0%} zeros): its grid is affine"
+        + (", which keeps 0" if tensor.bits != 1 else "; 1 bit has no level at 0")
+        for tensor in report.tensors
+        if tensor.pruned
+    ]
+    lines.append(
+        f"{report.bytes:,} bytes, {report.ratio:.2f} times smaller than float32,"
+        f" {report.bits_per_parameter:.2f} bits a parameter"
+    )
+    return "\n".join(lines)

@@ -9,7 +9,7 @@ from lsh_gan.datasets.named import (
     load_named,
     named_file,
 )
-from lsh_gan.datasets.paths import load_images, open_source, pad_to, read_idx_images
+from lsh_gan.datasets.paths import load_images, open_source, pad_to
 from lsh_gan.datasets.source import BATCH, Decoding, Source, cut, progress
 
 __all__ = [
@@ -28,5 +28,4 @@ __all__ = [
     "open_source",
     "pad_to",
     "progress",
-    "read_idx_images",
 ]

@@ -55,46 +55,40 @@ def image_names(names: Iterable[str]) -> tuple[list[str], Counter]:
 
 
 def list_folder(path: str) -> tuple[list[str], Open, Counter]:
-    """The image files of a folder, as `_image_files` takes them.
+    """The image files of a folder, as `open_files` takes them.
 
     Links are followed; a folder that is reached twice, or that holds the link, is read once.
     """
     seen: set[str] = set()
     passed: Counter[str] = Counter()
     found, waiting = [], [path]
+
+    def visit(folder: str) -> None:
+        identity = os.path.realpath(folder)
+        if identity in seen:
+            passed["folders reached twice"] += 1
+            return
+        seen.add(identity)
+        for entry in list(os.scandir(folder)):
+            if not entry.is_dir():
+                if not os.path.exists(entry.path) and not _hidden(entry.name):
+                    target = os.readlink(entry.path)
+                    raise ValueError(f"{entry.path}: a link to {target}, which is not there")
+                found.append(os.path.relpath(entry.path, path).replace(os.sep, "/"))
+            elif _hidden(entry.name):
+                passed["hidden folders"] += 1
+            elif not entry.is_symlink():
+                visit(entry.path)
+            elif f"{identity}/".startswith(f"{os.path.realpath(entry.path).rstrip('/')}/"):
+                passed["links to folders that they are in"] += 1
+            else:
+                waiting.append(entry.path)
+
     for top in waiting:  # grows: folders behind links come after those that are in the tree
-        for folder, folders, files in os.walk(top, onerror=_refuse):
-            identity = os.path.realpath(folder)
-            if identity in seen:
-                passed["folders reached twice"] += 1
-                folders.clear()
-                continue
-            seen.add(identity)
-            for name in [*folders, *files]:
-                full = os.path.join(folder, name)
-                if _hidden(name) or not os.path.islink(full):
-                    continue
-                if not os.path.exists(full):
-                    raise ValueError(f"{full}: a link to {os.readlink(full)}, which is not there")
-                target = os.path.realpath(full)
-                if not os.path.isdir(target):
-                    continue
-                if f"{identity}/".startswith(f"{target.rstrip('/')}/"):
-                    passed["links to folders that they are in"] += 1
-                else:
-                    waiting.append(full)
-            shown = [name for name in folders if not _hidden(name)]
-            passed["hidden folders"] += len(folders) - len(shown)
-            folders[:] = shown
-            found += [os.path.relpath(os.path.join(folder, name), path) for name in files]
-    names, left_out = image_names(name.replace(os.sep, "/") for name in found)
+        visit(top)
+    names, left_out = image_names(found)
     left_out += passed  # of counts above 0
     return names, lambda name: open(os.path.join(path, name), "rb"), left_out
-
-
-def _refuse(error: OSError) -> None:
-    """What `os.walk` would pass over: a folder that cannot be read."""
-    raise error
 
 
 class _Look(NamedTuple):
@@ -129,7 +123,7 @@ def _cut_to_eight(image: Image.Image) -> bool:
     return image.mode not in _SIXTEEN_BIT and any(";16" in str(tile[3]) for tile in tiles)
 
 
-def image_files(
+def open_files(
     path: str, names: list[str], open_: Open, left_out: Counter, decoding: Decoding
 ) -> Source:
     """Images of files in order, `left_out` being how many others there are of each kind."""

@@ -29,20 +29,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lsh_gan.datasets.image_files import (
-    UNREADABLE,
-    decode,
-    few,
-    image_files,
-    image_names,
-    is_image_name,
-    list_folder,
-)
+from lsh_gan.datasets import image_files
+from lsh_gan.datasets.image_files import UNREADABLE, few
 from lsh_gan.datasets.named import NAMED, is_named, load_named
 from lsh_gan.datasets.source import AS_STORED, Decoding, Source, cut
 
-READABLE = (
-    "a folder or zip of image files, .npz or .npy arrays (images uint8 [n, h, w, c] or "
+_EXPECTED = (
+    "expected a folder or zip of image files, .npz or .npy arrays (images uint8 [n, h, w, c] or "
     "[n, c, h, w], features float [n, d]), or an idx file"
 )
 # Usual names of arrays, in any case of letters.
@@ -53,7 +46,7 @@ NAMES = {
 # What floating [n, d] arrays of these names hold is not features.
 NOT_FEATURES = ("mu", "sigma", "mu_s", "sigma_s", "y", "label", "labels", "z", "latents", "logits")
 CHANNELS = (1, 3, 4)
-IDX_UINT8_IMAGES = 0x00000803
+_IDX_UINT8_IMAGES = b"\x00\x00\x08\x03"
 
 _KNOWN = {  # by their first bytes: files that people give, and what to do
     b"\x89HDF": "an HDF5 file; save its array as .npy",
@@ -85,7 +78,7 @@ def open_source(
     elif os.path.isdir(path):
         if "images" not in kinds:
             raise ValueError(f"{path}: is a folder; expected float features [n, d], .npy or .npz")
-        source = image_files(path, *list_folder(path), decoding)
+        source = image_files.open_files(path, *image_files.list_folder(path), decoding)
     elif not os.path.isfile(path):
         raise FileNotFoundError(
             f"{path!r}: no such folder or file; data sets: {', '.join(NAMED)}; {_EXPECTED}"
@@ -111,16 +104,14 @@ def _open_file(path: str, kinds: Sequence[str], decoding: Decoding) -> Source:
         return _from_arrays(path, {"": _npy_header(path)}, kinds, decoding)
     if head.startswith(b"PK"):
         return _open_zip(path, kinds, decoding)
-    if head.startswith((b"\x1f\x8b", struct.pack(">I", IDX_UINT8_IMAGES))):
-        images = read_idx_images(path)
+    zipped = head.startswith(b"\x1f\x8b")
+    if zipped or head.startswith(_IDX_UINT8_IMAGES):
+        images = _idx_images(path, zipped=zipped)
         return _images(path, lambda: images, images.shape, images.dtype, decoding, "an idx file")
     found = next((f": {what}" for magic, what in _KNOWN.items() if head.startswith(magic)), "")
-    if not found and is_image_name(path):
+    if not found and image_files.is_image_name(path):
         found = ": one image; give the folder that it is in"
     raise ValueError(f"{path}: not an idx file, nor .npy, .npz or a zip{found}; {_EXPECTED}")
-
-
-_EXPECTED = f"expected {READABLE}"
 
 
 # --- arrays --------------------------------------------------------------------------------------
@@ -131,11 +122,11 @@ Header = tuple[tuple[int, ...], np.dtype]
 def _open_zip(path: str, kinds: Sequence[str], decoding: Decoding) -> Source:
     try:
         archive = zipfile.ZipFile(path)
-        names, left_out = image_names(
+        names, left_out = image_files.image_names(
             info.filename for info in archive.infolist() if not info.is_dir()
         )
         if names:
-            return image_files(path, names, archive.open, left_out, decoding)
+            return image_files.open_files(path, names, archive.open, left_out, decoding)
         arrays = [name for name in archive.namelist() if name.endswith(".npy")]
         headers = {name.removesuffix(".npy"): _npy_header(path, archive, name) for name in arrays}
     except zipfile.BadZipFile as error:
@@ -266,7 +257,7 @@ def _images(
             x = x * np.uint8(255) if x.dtype == np.bool_ else x
             if side or c == 4:
                 drawn = (Image.fromarray(i[..., 0] if c == 1 else i) for i in x)
-                x = np.stack([decode(image, decoding)[0] for image in drawn])
+                x = np.stack([image_files.decode(image, decoding)[0] for image in drawn])
             yield np.ascontiguousarray(x)
 
     if len(shape) == 4:
@@ -303,21 +294,12 @@ def _rows(path: str, values: Callable[[], np.ndarray], rows: np.ndarray) -> Iter
         yield narrow
 
 
-def read_idx_images(path: str | Path) -> np.ndarray:
-    """Reads an MNIST-like file (`*-images-idx3-ubyte`, gzipped or not), uint8 `[n, h, w, 1]`.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not an idx file of 8-bit images, or it is truncated.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected an idx file of images")
-    with open(path, "rb") as stream:
-        zipped = stream.read(2) == b"\x1f\x8b"
+def _idx_images(path: str, *, zipped: bool) -> np.ndarray:
+    """Reads an MNIST-like file (`*-images-idx3-ubyte`, gzipped or not), uint8 `[n, h, w, 1]`."""
     try:
         with gzip.open(path) if zipped else open(path, "rb") as stream:
             head = stream.read(16)
-            if len(head) < 16 or struct.unpack(">I", head[:4])[0] != IDX_UINT8_IMAGES:
+            if len(head) < 16 or not head.startswith(_IDX_UINT8_IMAGES):
                 raise ValueError(
                     f"{path}: not an idx file of 8-bit images (magic {head[:4].hex()!r}); "
                     f"{_EXPECTED}; unpack archives of other kinds"

@@ -15,10 +15,10 @@ from rich.table import Table
 from lsh_gan import datasets, features
 from lsh_gan.compression import CompressionSpec, GeneratorSpec
 from lsh_gan.compression.activations import COLLECTION, RANGE_FIELDS
-from lsh_gan.compression.files import file_bytes
-from lsh_gan.compression.packing import Layout, empty_subtrees, layout_of
+from lsh_gan.compression.packing import Layout, file_bytes
 from lsh_gan.compression.pipeline import check_corrections
 from lsh_gan.compression.rules import isolate, path_of, plan_tensors
+from lsh_gan.compression.tree import empty_subtrees, layout_of
 from lsh_gan.experiment import recipes, settings
 from lsh_gan.experiment.reference import open_reference, open_samples
 from lsh_gan.generators import Generator, sampling

@@ -16,7 +16,7 @@ import numpy as np
 import lsh_gan
 from lsh_gan import compression, devices
 from lsh_gan.compression import CompressionReport, GeneratorSpec
-from lsh_gan.compression.files import file_bytes
+from lsh_gan.compression.packing import file_bytes
 from lsh_gan.experiment import evaluators
 from lsh_gan.experiment.evaluators import Score
 from lsh_gan.experiment.reference import Samples

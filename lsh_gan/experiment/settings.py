@@ -16,7 +16,7 @@ import numpy as np
 
 from lsh_gan import compression, datasets, features
 from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
-from lsh_gan.compression.spec import GRANULARITIES, MAX_BITS, SCHEMES
+from lsh_gan.compression.rules import GRANULARITIES, MAX_BITS, SCHEMES
 from lsh_gan.datasets import Source
 from lsh_gan.errors import check_int, choose, nearest
 from lsh_gan.experiment.evaluators import EVALUATORS, hash_spec

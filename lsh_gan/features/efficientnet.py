@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from lsh_gan.features.layers import Conv, fold_batch_norm
 
 DIM = 1280
-_EPSILON = 1e-3  # of its batch norms
 
 
 class Stage(NamedTuple):
@@ -93,28 +92,19 @@ class Block(nn.Module):
         return x + inputs if x.shape == inputs.shape else x
 
 
-def convert(state: dict, blocks: int = 16) -> dict:
-    """Turns weights `{name: array}` of the PyTorch package into variables of `EfficientNetLite`.
+# Convolution and batch norm of a layer in the PyTorch package.
+_NAMES = {
+    "stem": ("_conv_stem", "_bn0"),
+    "expand": ("_expand_conv", "_bn0"),
+    "depthwise": ("_depthwise_conv", "_bn1"),
+    "project": ("_project_conv", "_bn2"),
+    "head": ("_conv_head", "_bn1"),
+}
 
-    Batch norms are folded into the convolutions; the classifier is not used. Lite2 has 21 blocks.
 
-    Raises:
-        KeyError: A tensor is missing.
-    """
-
-    def folded(conv, norm):
-        names = ("weight", "bias", "running_mean", "running_var")
-        norms = {name: state[f"{norm}.{name}"] for name in names}
-        return fold_batch_norm(state[f"{conv}.weight"], norms, epsilon=_EPSILON)
-
-    params = {"stem": folded("_conv_stem", "_bn0"), "head": folded("_conv_head", "_bn1")}
-    for index in range(blocks):
-        prefix = f"_blocks.{index}."
-        block = {
-            "depthwise": folded(f"{prefix}_depthwise_conv", f"{prefix}_bn1"),
-            "project": folded(f"{prefix}_project_conv", f"{prefix}_bn2"),
-        }
-        if index > 0:  # the first block does not widen
-            block["expand"] = folded(f"{prefix}_expand_conv", f"{prefix}_bn0")
-        params[f"block_{index}"] = block
-    return {"params": params}
+def convert(state: dict, path: tuple[str, ...]) -> dict:
+    """Takes the layer at a path of `EfficientNetLite` from weights of the PyTorch package."""
+    *block, layer = path
+    prefix = f"_blocks.{block[0].removeprefix('block_')}." if block else ""
+    conv, norm = _NAMES[layer]
+    return fold_batch_norm(state, prefix + conv, prefix + norm)

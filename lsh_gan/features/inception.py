@@ -6,15 +6,12 @@ padding out of their mean, and the last block has a max pool. Names of convoluti
 PyTorch weight files.
 """
 
-from collections.abc import Iterator
-
 import flax.linen as nn
 import jax.numpy as jnp
 
 from lsh_gan.features.layers import Conv, fold_batch_norm
 
 DIM = 2048
-_EPSILON = 1e-3  # of its batch norms
 
 
 def _conv(x, name: str, features: int, size=(1, 1), *, strides: int = 1, padding="SAME"):
@@ -154,40 +151,7 @@ class Mixed7(nn.Module):
         return jnp.concatenate(branches, axis=-1)
 
 
-def convert(state: dict) -> dict:
-    """Turns weights `{name: array}` of pytorch-fid or torch-fidelity into variables.
-
-    Batch norms are folded into the convolutions; the classifier is not used.
-
-    Raises:
-        KeyError: A tensor is missing.
-    """
-    params: dict = {}
-    for name in _conv_names():
-        names = ("weight", "bias", "running_mean", "running_var")
-        norm = {part: state[f"{name}.bn.{part}"] for part in names}
-        folded = fold_batch_norm(state[f"{name}.conv.weight"], norm, epsilon=_EPSILON)
-        *outer, last = name.split(".")
-        block = params.setdefault(outer[0], {}) if outer else params
-        block[last] = folded
-    return {"params": params}
-
-
-def _conv_names() -> Iterator[str]:
-    """Yields the names of the 94 convolutions."""
-    for name in ("1a_3x3", "2a_3x3", "2b_3x3", "3b_1x1", "4a_3x3"):
-        yield f"Conv2d_{name}"
-    blocks = {
-        "Mixed_5b Mixed_5c Mixed_5d": "1x1 5x5_1 5x5_2 3x3dbl_1 3x3dbl_2 3x3dbl_3 _pool",
-        "Mixed_6a": "3x3 3x3dbl_1 3x3dbl_2 3x3dbl_3",
-        "Mixed_6b Mixed_6c Mixed_6d Mixed_6e": (
-            "1x1 7x7_1 7x7_2 7x7_3 7x7dbl_1 7x7dbl_2 7x7dbl_3 7x7dbl_4 7x7dbl_5 _pool"
-        ),
-        "Mixed_7a": "3x3_1 3x3_2 7x7x3_1 7x7x3_2 7x7x3_3 7x7x3_4",
-        "Mixed_7b Mixed_7c": (
-            "1x1 3x3_1 3x3_2a 3x3_2b 3x3dbl_1 3x3dbl_2 3x3dbl_3a 3x3dbl_3b _pool"
-        ),
-    }
-    for names, branches in blocks.items():
-        for name in names.split():
-            yield from (f"{name}.branch{branch}" for branch in branches.split())
+def convert(state: dict, path: tuple[str, ...]) -> dict:
+    """Takes the layer at a path of `InceptionV3` from weights of pytorch-fid or torch-fidelity."""
+    name = ".".join(path)
+    return fold_batch_norm(state, f"{name}.conv", f"{name}.bn")

@@ -50,15 +50,6 @@ def _depthwise_by_shifts(x, kernel, strides: int, padding: Padding):
     return total
 
 
-def same_padding(size: tuple[int, int], kernel_size: tuple[int, int], strides: int) -> Padding:
-    """TensorFlow's "SAME" padding: the odd row or column goes below and to the right."""
-    pads = []
-    for length, window in zip(size, kernel_size, strict=True):
-        total = max((-(-length // strides) - 1) * strides + window - length, 0)
-        pads.append((total // 2, total - total // 2))
-    return pads[0], pads[1]
-
-
 class Conv(nn.Module):
     """Convolution with bias; see `convolve`. `padding` is "SAME" (TensorFlow's) or explicit."""
 
@@ -75,23 +66,35 @@ class Conv(nn.Module):
         shape = (*self.kernel_size, x.shape[-1] // groups, self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        padding = self.padding
+        padding, strides = self.padding, self.strides
         if padding == "SAME":
-            padding = same_padding(x.shape[1:3], self.kernel_size, self.strides)
-        return convolve(x, kernel, strides=self.strides, padding=padding, groups=groups) + bias
+            size = x.shape[1:3]
+            padding = lax.padtype_to_pads(size, self.kernel_size, (strides, strides), "SAME")
+        return convolve(x, kernel, strides=strides, padding=padding, groups=groups) + bias
 
 
-def fold_batch_norm(weight, norm: dict[str, np.ndarray], *, epsilon: float) -> dict:
-    """Merges a batch norm in evaluation mode into the convolution before it, in float64.
-
-    `weight` is a kernel in torch's layout `[features, c / groups, kernel_h, kernel_w]`, `norm` has
-    `weight`, `bias`, `running_mean` and `running_var`, each `[features]`.
+def plain_layer(state: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """Takes a convolution of torch, `[features, c, kernel_h, kernel_w]`, and its bias as float32.
 
     Returns:
-        `kernel` `[kernel_h, kernel_w, c / groups, features]` and `bias` `[features]`, float32.
+        `kernel` `[kernel_h, kernel_w, c, features]` and `bias` `[features]`.
+
+    Raises:
+        KeyError: A tensor is missing.
     """
-    norm = {name: values.astype(np.float64) for name, values in norm.items()}
-    scale = norm["weight"] / np.sqrt(norm["running_var"] + epsilon)
-    kernel = weight.astype(np.float64).transpose(2, 3, 1, 0) * scale
-    bias = norm["bias"] - norm["running_mean"] * scale
+    kernel = state[f"{name}.weight"].transpose(2, 3, 1, 0)
+    bias = state[f"{name}.bias"]
+    return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
+
+
+def fold_batch_norm(state: dict[str, np.ndarray], conv: str, norm: str) -> dict[str, np.ndarray]:
+    """Merges a batch norm in evaluation mode into the convolution before it, in float64.
+
+    Its epsilon is 1e-3, as in TensorFlow. Returns and raises as `plain_layer`.
+    """
+    names = ("weight", "bias", "running_mean", "running_var")
+    weight, shift, mean, var = (state[f"{norm}.{name}"].astype(np.float64) for name in names)
+    scale = weight / np.sqrt(var + 1e-3)
+    kernel = state[f"{conv}.weight"].astype(np.float64).transpose(2, 3, 1, 0) * scale
+    bias = shift - mean * scale
     return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}

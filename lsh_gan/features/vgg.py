@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from lsh_gan.features.layers import Conv
+from lsh_gan.features.layers import Conv, plain_layer
 
 DIM = 4096
 _REPEATS = (2, 2, 3, 3, 3)
@@ -37,33 +37,23 @@ class VGG16(nn.Module):
         return x
 
 
-def convert(state: dict) -> dict:
-    """Turns weights `{name: array}` of torchvision into variables; the last layer is not used.
+def convert(state: dict, path: tuple[str, ...]) -> dict:
+    """Takes the layer at a path of `VGG16` from weights of torchvision.
 
     torch flattens channels first: the inputs of the first dense layer go from (channel, row,
     column) to (row, column, channel).
-
-    Raises:
-        KeyError: A tensor is missing.
     """
-
-    def layer(name, kernel_of):
-        kernel = kernel_of(state[f"{name}.weight"])
-        return {
-            "kernel": kernel.astype(np.float32),
-            "bias": state[f"{name}.bias"].astype(np.float32),
-        }
-
-    def rows_reordered(weight):
-        side = round((weight.shape[1] / channels) ** 0.5)
-        maps = weight.reshape(-1, channels, side, side).transpose(2, 3, 1, 0)
-        return maps.reshape(weight.shape[1], -1)
-
-    params = {
-        f"conv_{index}": layer(f"features.{place}", lambda weight: weight.transpose(2, 3, 1, 0))
-        for index, place in enumerate(_PLACES)
+    kind, _, index = path[0].partition("_")
+    if kind == "conv":
+        return plain_layer(state, f"features.{_PLACES[int(index)]}")
+    name = ("classifier.0", "classifier.3")[int(index)]
+    kernel = state[f"{name}.weight"].T
+    if index == "0":
+        channels = len(state["features.28.bias"])
+        side = round((len(kernel) / channels) ** 0.5)
+        maps = kernel.reshape(channels, side, side, -1)
+        kernel = maps.transpose(1, 2, 0, 3).reshape(kernel.shape)
+    return {
+        "kernel": kernel.astype(np.float32),
+        "bias": state[f"{name}.bias"].astype(np.float32),
     }
-    channels = params["conv_12"]["bias"].size
-    params["dense_0"] = layer("classifier.0", rows_reordered)
-    params["dense_1"] = layer("classifier.3", np.transpose)
-    return {"params": params}

@@ -1,4 +1,4 @@
-"""Flax generators, one file a family, and how a checkpoint becomes one."""
+"""Flax generators, and how a checkpoint becomes one."""
 
 from lsh_gan.generators.generator import FAMILIES, Generator, abstract, build, load
 

@@ -120,6 +120,9 @@ def restore(path: str | Path, abstract: Any) -> Any:
             shape (the first one by path, with both shapes); or a value is NaN or Inf.
     """
     folder = (Path(path) / PARAMS_FOLDER).absolute()
+    # Onto this machine's device, whatever machine wrote the checkpoint.
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    here = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), abstract)
     with ocp.StandardCheckpointer() as checkpointer:
         try:
             stored = checkpointer.metadata(folder).item_metadata.tree
@@ -129,16 +132,9 @@ def restore(path: str | Path, abstract: Any) -> Any:
             ) from error
         compare_shapes(stored, abstract, source=str(path))
         try:
-            params = checkpointer.restore(folder, _on_device(abstract))
+            return checkpointer.restore(folder, here)
         except Exception as error:
             raise ValueError(f"{folder}: damaged checkpoint ({_line(error)})") from error
-    return params
-
-
-def _on_device(abstract: Any) -> Any:
-    """Restores onto this machine's device, whatever machine wrote the checkpoint."""
-    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), abstract)
 
 
 def _line(error: Exception) -> str:

@@ -1,17 +1,27 @@
-"""DCGAN generator (Radford et al. 2016, arXiv:1511.06434)."""
+"""Generators without residual branches: DCGAN, its many variants, and Progressive GAN.
+
+The gains of Progressive GAN's layers ("equalized learning rate") are folded in when a checkpoint is
+converted.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lsh_gan.errors import choose
 from lsh_gan.generators import layers
-from lsh_gan.generators.conditioning import one_hot
+from lsh_gan.generators.layers import one_hot
 
 
 class DCGAN(nn.Module):
-    """Latent → 4×4 → doubled by transposed convolutions → tanh.
+    """DCGAN (Radford et al. 2016, arXiv:1511.06434).
 
-    The resolution is `4 * 2 ** len(channels)`.
+    Latent → 4×4 → doubled by transposed convolutions → tanh. The resolution is
+    `4 * 2 ** len(channels)`.
     """
 
     latent_size: int = 128  # size of the latent vector
@@ -48,3 +58,147 @@ def _up(features: int, name: str) -> nn.Module:
 def _norm_relu(x: jax.Array, train: bool, name: str) -> jax.Array:
     norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name=name)
     return nn.relu(norm(x))
+
+
+_ACTIVATIONS: dict[str, Callable[..., jax.Array]] = {
+    "none": lambda x: x,
+    "leaky_relu": lambda x, slope: nn.leaky_relu(x, slope),
+    "gelu": partial(nn.gelu, approximate=False),
+    "relu": nn.relu, "elu": nn.elu, "selu": nn.selu, "silu": nn.silu,
+    "softplus": nn.softplus, "tanh": nn.tanh, "sigmoid": nn.sigmoid,
+}  # fmt: skip
+
+
+class Sequential(nn.Module):
+    """Layers one after the other, each with settings of its own: the many variants of DCGAN.
+
+    Kinds of layers, with their settings (pairs are height and width):
+
+    * `conv_transpose`: features, kernel, stride, padding, output_padding, dilation (pairs), groups,
+      bias. A latent is an image of one pixel.
+    * `conv`: features, kernel, stride, dilation (pairs), padding (two pairs: before and after),
+      padding_mode ("constant", "reflect", "edge", "wrap"), groups, bias.
+    * `dense`: features, bias.  `reshape`: shape (channels, height, width), as PyTorch's view.
+    * `batch_norm` (stored statistics): epsilon, affine.  `group_norm`: groups (0: one a channel,
+      which is an instance norm), epsilon, affine.
+    * `upsample`: factor (pair), mode ("nearest", "bilinear" without aligned corners).
+    * `pad`: padding (two pairs), mode.
+    * activations: none, relu, leaky_relu (slope), elu (alpha), selu, gelu, silu, softplus, tanh,
+      sigmoid.
+
+    Attributes:
+        latent_size: Size of the latent vector.
+        layers: Mappings with `kind` and the settings of that kind.
+    """
+
+    latent_size: int = 100
+    layers: tuple[Mapping[str, Any], ...] = ()
+
+    @nn.compact
+    def __call__(self, z: jax.Array) -> jax.Array:
+        """Makes images `[n, h, w, c]`, in the range of the last activation."""
+        x = z
+        for i, layer in enumerate(self.layers):
+            kind = layer["kind"]
+            settings = {name: value for name, value in layer.items() if name != "kind"}
+            if kind in _LAYERS:
+                x = _LAYERS[kind](x, f"{kind}_{i}", **settings)
+            else:
+                x = choose("layer", kind, {**_ACTIVATIONS, **_LAYERS})(x, **settings)
+        return x
+
+
+def _conv_transpose(x, name, *, features, kernel, bias, groups, **geometry):
+    x = x if x.ndim == 4 else x[:, None, None]
+    function = partial(layers.conv_transpose, groups=groups, **geometry)
+    return layers.Convolution(features, kernel, function, bias, groups=groups, name=name)(x)
+
+
+def _conv(
+    x, name, *, features, kernel, bias, groups, stride, padding, dilation, padding_mode="constant"
+):
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)), padding_mode)
+    return nn.Conv(
+        features, kernel, stride, "VALID", kernel_dilation=dilation, feature_group_count=groups,
+        use_bias=bias, name=name,
+    )(x)  # fmt: skip
+
+
+def _reshape(x, name, *, shape):
+    return x.reshape(-1, *shape).transpose(0, 2, 3, 1)
+
+
+def _batch_norm(x, name, *, epsilon, affine):
+    return nn.BatchNorm(
+        use_running_average=True, epsilon=epsilon, use_bias=affine, use_scale=affine, name=name
+    )(x)
+
+
+def _group_norm(x, name, *, groups, epsilon, affine):
+    return nn.GroupNorm(
+        groups or x.shape[-1], epsilon=epsilon, use_bias=affine, use_scale=affine,
+        use_fast_variance=False, name=name,
+    )(x)  # fmt: skip
+
+
+def _upsample(x, name, *, factor, mode):
+    if mode == "nearest":
+        return x.repeat(factor[0], axis=1).repeat(factor[1], axis=2)
+    n, h, w, c = x.shape
+    return jax.image.resize(x, (n, h * factor[0], w * factor[1], c), mode)
+
+
+_LAYERS: dict[str, Callable[..., jax.Array]] = {
+    "conv_transpose": _conv_transpose,
+    "conv": _conv,
+    "dense": lambda x, name, *, features, bias: nn.Dense(features, use_bias=bias, name=name)(x),
+    "reshape": _reshape,
+    "batch_norm": _batch_norm,
+    "group_norm": _group_norm,
+    "upsample": _upsample,
+    "pad": lambda x, name, *, padding, mode: jnp.pad(x, ((0, 0), *padding, (0, 0)), mode),
+}
+
+
+class ProGAN(nn.Module):
+    """Progressive GAN (Karras et al. 2018, arXiv:1710.10196).
+
+    Latent → dense 4×4 → 3×3; then for each scale nearest upsampling and two 3×3; → image. The
+    resolution is `4 * 2 ** len(channels)`.
+    """
+
+    latent_size: int = 512  # size of the latent vector
+    base_channels: int = 512  # channels at 4×4
+    channels: tuple[int, ...] = (512, 512, 512, 256, 128)  # channels at 8×8, 16×16, ...
+    image_channels: int = 3  # 1 (grey) or 3 (RGB)
+    slope: float = 0.2  # of the leaky ReLU
+    # Share of the image of half the resolution while the last scale is faded in; 0 when training
+    # has ended.
+    alpha: float = 0.0
+    tanh: bool = False  # whether the image goes through tanh, which depends on the training loss
+
+    @nn.compact
+    def __call__(self, z: jax.Array) -> jax.Array:
+        """Makes images `[n, h, w, image_channels]`, about [-1, 1]; arguments as of `Generator`."""
+        dense = nn.DenseGeneral((4, 4, self.base_channels), name="project")
+        x = self._activate(dense(layers.pixel_norm(z)))
+        x = self._conv(x, self.base_channels, layers.conv_3x3, "conv")
+        before = x
+        for i, features in enumerate(self.channels):
+            before = x
+            x = self._conv(x, features, layers.upsample_conv_3x3, f"up_{i}")
+            x = self._conv(x, features, layers.conv_3x3, f"conv_{i}")
+        image = self._image(x, "to_image")
+        if self.alpha:
+            old = self._image(before, "to_image_before").repeat(2, axis=1).repeat(2, axis=2)
+            image = (1 - self.alpha) * image + self.alpha * old
+        return jnp.tanh(image) if self.tanh else image
+
+    def _activate(self, x: jax.Array) -> jax.Array:
+        return layers.pixel_norm(nn.leaky_relu(x, self.slope))
+
+    def _conv(self, x: jax.Array, features: int, function, name: str) -> jax.Array:
+        return self._activate(layers.Convolution(features, 3, function, name=name)(x))
+
+    def _image(self, x: jax.Array, name: str) -> jax.Array:
+        return layers.Convolution1x1(self.image_channels, name=name)(x)

@@ -12,18 +12,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lsh_gan.errors import choose
 from lsh_gan.generators import layers
-from lsh_gan.generators.stylegan2 import normalise_second_moment
 
 _conv_valid = partial(layers.conv, padding=0)
 _EXCITED_FROM = {64: 4, 128: 8, 256: 16, 512: 32}  # side of the image -> side that scales it
-
-
-def gated(x: jax.Array) -> jax.Array:
-    """Multiplies the first half of the channels by the sigmoid of the second (a gated unit)."""
-    x, gate = jnp.split(x, 2, axis=-1)
-    return x * nn.sigmoid(gate)
 
 
 class Noise(nn.Module):
@@ -80,13 +72,13 @@ class FastGAN(nn.Module):
 
         def norm_gate(x: jax.Array, name: str) -> jax.Array:
             norm = nn.BatchNorm(use_running_average=True, epsilon=self.epsilon, name=name)
-            return gated(norm(x))
+            return nn.glu(norm(x))
 
         def conv(x: jax.Array, features: int, name: str, function=layers.conv_3x3) -> jax.Array:
             layer = layers.Convolution(2 * features, 3, function, use_bias=False, name=name)
             return layer(x)
 
-        z = normalise_second_moment(z) if self.normalise else z
+        z = layers.pixel_norm(z) if self.normalise else z
         shape = (4, 4, 2 * self.channels[0])
         x = nn.DenseGeneral(shape, use_bias=False, name="project")(z)
         images = {4: norm_gate(x, "norm")}
@@ -104,7 +96,4 @@ class FastGAN(nn.Module):
                 x = Excitation(features, name=f"excitation_{i}")(images[_EXCITED_FROM[side]], x)
             images[side] = x
             self.sow("intermediates", f"block_{i}", x)
-        last = layers.Convolution(
-            self.image_channels, 3, layers.conv_3x3, use_bias=self.bias, name="to_image"
-        )
-        return choose("output", self.output, layers.OUTPUTS)(last(x))
+        return layers.to_image(x, self.image_channels, self.output, use_bias=self.bias)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from lsh_gan.compression.rules import flatten, join
+from lsh_gan.compression.rules import declared_axis, flatten, join
 from lsh_gan.errors import nearest
 
 FAMILY = "function"
@@ -82,12 +82,12 @@ def wrap(
         leaves, _ = flatten(parameters)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from None
-    paths = [join(path) for path, _ in leaves]
+    arrays = {join(path): leaf for path, leaf in leaves}
     for pattern in channel_axes:
-        if not any(re.fullmatch(pattern, path) for path in paths):
+        if not any(re.fullmatch(pattern, path) for path in arrays):
             raise ValueError(
                 f"{name}: channel_axes: {pattern!r} matches no path; the nearest is "
-                f"{nearest(pattern, paths)!r}"
+                f"{nearest(pattern, arrays)!r}"
             )
     options = {
         "name": name,
@@ -108,18 +108,13 @@ def wrap(
             f"{name}: makes {dtype} {shape} of 2 latents; expected floating images in [-1, 1], "
             "[2, h, h, 1 or 3]: channels are last, and height and width equal"
         )
-    said = [f"{join(path)} {_axis(join(path), axes)}" for path, leaf in leaves if leaf.ndim > 1]
+    said = [f"{path} {declared_axis(path, axes)}" for path, x in arrays.items() if x.ndim > 1]
     logging.info("%s: output channels by axis: %s", name, ", ".join(said))
     return module, parameters
 
 
 def _floats(x: Any) -> bool:
     return jnp.issubdtype(getattr(x, "dtype", np.int32), jnp.floating) and math.prod(x.shape) > 0
-
-
-def _axis(path: str, axes: Mapping[str, int]) -> str:
-    axis = next((axis for pattern, axis in axes.items() if re.fullmatch(pattern, path)), None)
-    return "last" if axis is None else str(axis)
 
 
 def _hash(constants: Any) -> str:

@@ -1,9 +1,9 @@
 """A generator with its parameters, whatever its family, and the table of families."""
 
 import dataclasses
-import functools
 import inspect
 from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +11,24 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 from flax.core import FrozenDict
 from flax.errors import FlaxError
 
 from lsh_gan import compression
 from lsh_gan.compression import activations
 from lsh_gan.errors import choose, nearest
-from lsh_gan.generators import checkpoints, functions, latents
-from lsh_gan.generators.biggan import BigGAN
-from lsh_gan.generators.biggan_deep import BigGANDeep
-from lsh_gan.generators.dcgan import DCGAN
+from lsh_gan.generators import checkpoints, functions
+from lsh_gan.generators.dcgan import DCGAN, ProGAN, Sequential
 from lsh_gan.generators.fastgan import FastGAN
 from lsh_gan.generators.functions import Function, Latent
-from lsh_gan.generators.introspection import channel_axes
 from lsh_gan.generators.mixer_diffusion import MixerDiffusion
-from lsh_gan.generators.progan import ProGAN
 from lsh_gan.generators.r3gan import R3GAN
-from lsh_gan.generators.sequential import Sequential
-from lsh_gan.generators.sngan import SNGAN
+from lsh_gan.generators.residual import SNGAN, BigGAN, BigGANDeep
 from lsh_gan.generators.stylegan2 import StyleGAN2
 from lsh_gan.generators.stylegan3 import StyleGAN3
+
+_TRUNCATION_BOUND = 2.0  # of BigGAN-deep's latents, in standard deviations
 
 FAMILIES: dict[str, type[nn.Module]] = {
     "biggan": BigGAN,
@@ -113,12 +111,16 @@ class Generator:
         metadata = {"name": name, "family": functions.FAMILY, "options": module.options}
         return _generator(module, params, metadata, name)
 
-    @functools.cached_property
+    @property
     def channel_axes(self) -> dict[str, int]:
-        """Patterns of paths of kernels -> the axis of their output channels, the first counts."""
-        if isinstance(self.module, Function):
-            return self.module.channel_axes
-        return channel_axes(self.module, self.params)
+        """Patterns of paths of kernels -> the axis of their output channels, the first counts.
+
+        What none matches has its outputs last, as every kernel of `FAMILIES` does. Those of
+        modulated convolutions too: styles scale inputs, and demodulation works on outputs. Dense
+        layers onto a grid, `[d, h, w, c]`, count as what they are in the original networks,
+        transposed convolutions of one pixel: c channels.
+        """
+        return self.module.channel_axes if isinstance(self.module, Function) else {}
 
     def unpack(self, packed: compression.PackedTree) -> Any:
         """Parameters of this generator from its packed ones, with activation ranges if any."""
@@ -135,7 +137,7 @@ class Generator:
         """Height, width and channels of an image."""
         return self.resolution, self.resolution, self.image_channels
 
-    @functools.cached_property
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """All that its images depend on beside their inputs, as a JSON object.
 
@@ -168,7 +170,7 @@ class Generator:
         Everywhere else truncation acts inside of the generator, on w.
 
         Args:
-            key: From `jax.random.key`; input i is a function of (key, i).
+            key: From `jax.random.key`; input i is a function of (key, i), whatever its batch.
             index: Numbers of the inputs, uint32 `[n]`.
             truncation_psi: In [0, 1].
 
@@ -176,16 +178,24 @@ class Generator:
             Latents, float32 `[n, latent_size]`, and uniformly drawn classes, int32 `[n]`, or None
             for an unconditional generator.
         """
+        keys = jax.vmap(partial(jax.random.fold_in, key))(index)
+        shape = (self.latent_size,)
         if getattr(self.module, "statistics_rows", 0):
-            bound = latents.TRUNCATION_BOUND
-            z = latents.latents(key, index, self.latent_size, bound=bound) * truncation_psi
+            low, high = -_TRUNCATION_BOUND, _TRUNCATION_BOUND
+            draw = partial(jax.random.truncated_normal, lower=low, upper=high, shape=shape)
+            z = jax.vmap(lambda k: draw(k))(keys) * truncation_psi
         elif isinstance(self.module, Function):
-            z = latents.draw_each(key, index, self.module.draw)
+            z = jax.vmap(self.module.draw)(keys)
         else:
-            z = latents.latents(key, index, self.latent_size)
+            z = jax.vmap(lambda k: jax.random.normal(k, shape))(keys)
         if not self.num_classes:
             return z, None
-        return z, latents.labels(key, index, self.num_classes)
+
+        def draw_class(k: jax.Array) -> jax.Array:
+            # One more fold: the key itself has drawn the latent.
+            return jax.random.randint(jax.random.fold_in(k, 0), (), 0, self.num_classes)
+
+        return z, jax.vmap(draw_class)(keys)
 
     def __call__(
         self,
@@ -299,6 +309,26 @@ def abstract_params(module: nn.Module) -> Any:
     """Shapes and dtypes of the variables of `module`, computed without any arithmetic."""
     z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
     return jax.eval_shape(module.init, jax.random.key(0), z)
+
+
+def network_order(module: nn.Module) -> list[str]:
+    """Lists paths ("params/up_0/kernel") from the latents to the image, by abstract evaluation.
+
+    Trees of parameters are sorted by name.
+    """
+    if hasattr(module, "unroll"):  # a scan sorts what is in it
+        module = module.clone(unroll=True)
+    paths: list[str] = []
+
+    def init(key, z):
+        variables = module.init(key, z)
+        # Here a dict is still in the order in which it was made.
+        paths.extend(traverse_util.flatten_dict(variables, sep="/"))
+        return variables
+
+    z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
+    jax.eval_shape(init, jax.random.key(0), z)
+    return paths
 
 
 def abstract(name: str, family: str, options: dict[str, Any]) -> Generator:

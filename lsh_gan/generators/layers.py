@@ -1,4 +1,4 @@
-"""Up- and down-sampling convolutions that never multiply a zero.
+"""Layers that families share; upsampling convolutions that never multiply a zero.
 
 A transposed convolution with stride 2 computes each of its four output phases from a 2×2 window of
 the input; so does nearest-neighbour upsampling followed by a 3×3 convolution. Both therefore reduce
@@ -10,6 +10,7 @@ upsampled (`_upsample_products`). All kernels are HWIO: the output channel comes
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lsh_gan.devices import on_cpu
+from lsh_gan.errors import choose
 
 Pair = tuple[int, int]
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
@@ -77,6 +79,11 @@ OUTPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
 def leaky_relu(x: jax.Array, slope: float) -> jax.Array:
     """Applies a leaky ReLU; ReLU where the slope is 0."""
     return nn.leaky_relu(x, slope) if slope else nn.relu(x)
+
+
+def pixel_norm(x: jax.Array) -> jax.Array:
+    """Scales `x [..., c]` to a mean square of 1 over channels."""
+    return x * lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-8)
 
 
 def phase_conv(x: jax.Array, phases: jax.Array) -> jax.Array:
@@ -249,30 +256,6 @@ def conv_transpose(
     )  # fmt: skip
 
 
-def conv_general(
-    x: jax.Array,
-    kernel: jax.Array,
-    *,
-    stride: Pair,
-    padding: tuple[Pair, Pair],
-    dilation: Pair,
-    padding_mode: str = "constant",
-    groups: int = 1,
-) -> jax.Array:
-    """Convolves as PyTorch's `Conv2d` with the same settings; `padding_mode` as `jnp.pad` names it.
-
-    Maps `x [n, h, w, i]` to `[n, h', w', o]` by `kernel [kh, kw, i / groups, o]`. The padding is
-    before and after rows, before and after columns.
-    """
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)), padding_mode)
-    if (stride, dilation, groups) == ((1, 1), (1, 1), 1):
-        return conv(x, kernel, 0)
-    return lax.conv_general_dilated(
-        x, kernel, stride, "VALID", rhs_dilation=dilation,
-        dimension_numbers=DIMENSIONS, feature_group_count=groups,
-    )  # fmt: skip
-
-
 class Convolution(nn.Module):
     """A convolution layer around one of the functions above, with an optional bias."""
 
@@ -295,3 +278,38 @@ class Convolution(nn.Module):
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,))
         return y
+
+
+Convolution1x1 = partial(Convolution, kernel_size=1, function=conv_1x1)
+
+
+def to_image(x: jax.Array, channels: int, output: str, **options: Any) -> jax.Array:
+    """Applies a 3×3 `Convolution` named "to_image", then the function of `OUTPUTS`."""
+    convolution = Convolution(channels, 3, conv_3x3, name="to_image", **options)
+    return choose("output", output, OUTPUTS)(convolution(x))
+
+
+def one_hot(labels: jax.Array | None, n: int, num_classes: int) -> jax.Array:
+    """Class weights, float32 `[n, num_classes]`.
+
+    Labels are classes `[n]` (integer), or weights of the classes `[n, num_classes]` (float, a
+    mixture of classes); None is class 0, for finding shapes.
+    """
+    if labels is None:
+        labels = jnp.zeros(n, jnp.int32)
+    if labels.ndim == 2:
+        return labels.astype(jnp.float32)
+    return jax.nn.one_hot(labels, num_classes)
+
+
+class ClassEmbedding(nn.Module):
+    """A learnt vector for each class."""
+
+    features: int  # size of the vector
+
+    @nn.compact
+    def __call__(self, classes: jax.Array) -> jax.Array:
+        """Maps class weights `[n, k]` to `[n, features]`."""
+        shape = (classes.shape[-1], self.features)
+        table = self.param("embedding", nn.initializers.normal(1.0), shape)
+        return jnp.matmul(classes, table, precision="highest")  # a look-up: no rounding

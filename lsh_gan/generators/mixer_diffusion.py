@@ -82,7 +82,7 @@ class ScoreNetwork(nn.Module):
         size = self.patch_size
         times = jnp.broadcast_to(t, (n, height, width, 1)).astype(y.dtype)
         x = jnp.concatenate([y, times], axis=-1)
-        x = layers.Convolution(self.hidden_size, size, _to_patches, name="conv_in")(x)
+        x = nn.Conv(self.hidden_size, (size, size), size, "VALID", name="conv_in")(x)
         x = x.reshape(n, -1, self.hidden_size)
         for i in range(self.num_blocks):
             mixed = _norm(name=f"block_{i}_norm_1")(x).swapaxes(1, 2)
@@ -97,14 +97,6 @@ class ScoreNetwork(nn.Module):
 def _mlp(x: jax.Array, hidden: int, name: str) -> jax.Array:
     y = nn.relu(nn.Dense(hidden, name=f"{name}_0")(x))
     return nn.Dense(x.shape[-1], name=f"{name}_1")(y)
-
-
-def _to_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolution whose stride is the size of its kernel `[p, p, i, o]`."""
-    size = kernel.shape[0]
-    n, height, width, channels = x.shape
-    x = x.reshape(n, height // size, size, width // size, size, channels)
-    return jnp.einsum("nhawbi,abio->nhwo", x, kernel)
 
 
 def _from_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -1,22 +1,11 @@
 """R3GAN generator (Huang et al. 2024, arXiv:2501.05441): a ResNet without normalisation."""
 
-from collections.abc import Callable
-from functools import partial
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from lsh_gan.generators import layers
-from lsh_gan.generators.conditioning import ClassEmbedding, one_hot
-
-
-def grouped_3x3(groups: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """A 3×3 convolution whose channels only meet inside of their group."""
-    return partial(
-        layers.conv_general,
-        stride=(1, 1), padding=((1, 1), (1, 1)), dilation=(1, 1), groups=groups,
-    )  # fmt: skip
+from lsh_gan.generators.layers import ClassEmbedding, one_hot
 
 
 class GroupedBlock(nn.Module):
@@ -28,14 +17,12 @@ class GroupedBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `x [n, h, w, c]` to the same shape."""
-        y = layers.Convolution(self.width, 1, layers.conv_1x1, name="conv_1")(x)
-        y = nn.leaky_relu(y, 0.2)
-        grouped = grouped_3x3(self.groups)
-        y = layers.Convolution(self.width, 3, grouped, groups=self.groups, name="conv_2")(y)
-        y = nn.leaky_relu(y, 0.2)
-        return x + layers.Convolution(
-            x.shape[-1], 1, layers.conv_1x1, use_bias=False, name="conv_3"
-        )(y)
+        y = layers.Convolution1x1(self.width, name="conv_1")(x)
+        grouped = nn.Conv(
+            self.width, (3, 3), padding=1, feature_group_count=self.groups, name="conv_2"
+        )
+        y = nn.leaky_relu(grouped(nn.leaky_relu(y, 0.2)), 0.2)
+        return x + layers.Convolution1x1(x.shape[-1], use_bias=False, name="conv_3")(y)
 
 
 class R3GAN(nn.Module):
@@ -65,20 +52,12 @@ class R3GAN(nn.Module):
         scale = nn.Dense(self.channels[0], use_bias=False, name="project")(z)
         x = basis * scale[:, None, None]
         for i, features in enumerate(self.channels):
-            x = self._upsample(x, i, features) if i else x
+            if i > 0:
+                if features != x.shape[-1]:
+                    x = layers.Convolution1x1(features, use_bias=False, name=f"up_{i}")(x)
+                x = layers.upsample_bilinear(x, mode="constant")
             for j in range(self.blocks[i]):
                 block = GroupedBlock(self.widths[i], self.groups[i], name=f"block_{i}_{j}")
                 x = block(x)
             self.sow("intermediates", f"stage_{i}", x)
-        to_image = layers.Convolution(
-            self.image_channels, 1, layers.conv_1x1, use_bias=False, name="to_image"
-        )
-        return to_image(x)
-
-    def _upsample(self, x: jax.Array, stage: int, features: int) -> jax.Array:
-        if features != x.shape[-1]:
-            conv = layers.Convolution(
-                features, 1, layers.conv_1x1, use_bias=False, name=f"up_{stage}"
-            )
-            x = conv(x)
-        return layers.upsample_bilinear(x, mode="constant")
+        return layers.Convolution1x1(self.image_channels, use_bias=False, name="to_image")(x)

@@ -4,6 +4,7 @@ The learning-rate gains of its dense layers ("equalized learning rate") are fold
 when a checkpoint is converted; constant noise and the mean of w are buffers.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -12,17 +13,12 @@ import jax.numpy as jnp
 
 from lsh_gan.errors import choose
 from lsh_gan.generators import layers
-from lsh_gan.generators.conditioning import ClassEmbedding, one_hot
+from lsh_gan.generators.layers import ClassEmbedding, one_hot
 
 # Whether every block makes an image.
 _ARCHITECTURES = {"orig": False, "resnet": False, "skip": True}
 _ROOT_2 = 2**0.5
 _INIT = nn.initializers.normal(1.0)
-
-
-def normalise_second_moment(x: jax.Array) -> jax.Array:
-    """Scales each row of `x [n, d]` to a mean square of 1."""
-    return x * jax.lax.rsqrt(jnp.mean(x**2, axis=1, keepdims=True) + 1e-8)
 
 
 def activate(x: jax.Array, *, gain: float, clamp: float | None) -> jax.Array:
@@ -83,7 +79,7 @@ class Mapping(nn.Module):
     @nn.compact
     def __call__(self, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         """Maps `z [n, d]` to `w [n, w_size]`."""
-        x = normalise_second_moment(z)
+        x = layers.pixel_norm(z)
         if self.num_classes:
             classes = one_hot(labels, len(z), self.num_classes)
             if self.embedding_size:
@@ -92,10 +88,18 @@ class Mapping(nn.Module):
                 embedded = activate(embedded, gain=1, clamp=None)
             else:
                 embedded = nn.Dense(self.w_size, name="embed")(classes)
-            x = jnp.concatenate([x, normalise_second_moment(embedded)], axis=1)
+            x = jnp.concatenate([x, layers.pixel_norm(embedded)], axis=1)
         for i in range(self.num_layers):
             x = activate(nn.Dense(self.w_size, name=f"fc_{i}")(x), gain=1, clamp=None)
         return x
+
+
+def truncated_styles(
+    w: jax.Array, mean: jax.Array, psi: float, cutoff: int | None
+) -> Callable[[int], jax.Array]:
+    """Returns the function from the number of a layer to its w: nearer to the mean up to cutoff."""
+    truncated = mean + psi * (w - mean) if psi != 1 else w
+    return lambda layer: truncated if cutoff is None or layer < cutoff else w
 
 
 class StyledConv(nn.Module):
@@ -177,11 +181,7 @@ class StyleGAN2(nn.Module):
         every_block = choose("architecture", self.architecture, _ARCHITECTURES)
         w = Mapping(self.w_size, self.mapping_layers, self.num_classes, name="mapping")(z, labels)
         mean = self.variable("buffers", "w_mean", jnp.zeros, (self.w_size,)).value
-        truncated = mean + truncation_psi * (w - mean) if truncation_psi != 1 else w
-
-        def style(layer: int) -> jax.Array:
-            cut = truncation_cutoff is not None and layer >= truncation_cutoff
-            return w if cut else truncated
+        style = truncated_styles(w, mean, truncation_psi, truncation_cutoff)
 
         def noise_key(layer: int) -> jax.Array | None:
             return None if key is None else jax.random.fold_in(key, layer)
@@ -211,9 +211,7 @@ class StyleGAN2(nn.Module):
         second = StyledConv(features, gain=gain, clamp=self.clamp, name=f"conv_{i}")
         x = second(x, style(2 * i), noise, noise_key(2 * i))
         if resnet:
-            conv = layers.Convolution(
-                features, 1, layers.conv_1x1, use_bias=False, name=f"skip_{i}"
-            )
+            conv = layers.Convolution1x1(features, use_bias=False, name=f"skip_{i}")
             # Upsampling commutes with a 1×1 convolution: convolve the smaller image.
             x = x + gain * layers.upsample_bilinear(conv(skip), mode="constant")
         return x

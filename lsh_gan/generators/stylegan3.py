@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from lsh_gan.generators import layers
-from lsh_gan.generators.conditioning import one_hot
-from lsh_gan.generators.stylegan2 import Mapping, ToImage
+from lsh_gan.generators.layers import one_hot
+from lsh_gan.generators.stylegan2 import Mapping, ToImage, truncated_styles
 
 _INIT = nn.initializers.normal(1.0)
 _ROOT_2 = 2**0.5
@@ -173,25 +173,16 @@ class StyleGAN3(nn.Module):
         mean = self.variable("buffers", "w_mean", jnp.zeros, shape).value
         if self.embedding_size:
             mean = jnp.matmul(one_hot(labels, len(z), self.num_classes), mean, precision="highest")
-        truncated = mean + truncation_psi * (w - mean) if truncation_psi != 1 else w
-
-        def style(layer: int) -> jax.Array:
-            cut = truncation_cutoff is not None and layer >= truncation_cutoff
-            return w if cut else truncated
-
+        style = truncated_styles(w, mean, truncation_psi, truncation_cutoff)
         first = FourierInput(
             self.input_channels, self.sizes[0], self.sampling_rate, self.bandwidth, name="input"
         )
         x = first(style(0))
         for i, geometry in enumerate(zip(self.taps, self.factors, self.radial, strict=True)):
             layer = FilteredConv(
-                self.sizes[i],
-                self.channels[i],
-                self.kernel_size,
-                *geometry,
-                clamp=self.clamp,
+                self.sizes[i], self.channels[i], self.kernel_size, *geometry, clamp=self.clamp,
                 name=f"layer_{i}",
-            )
+            )  # fmt: skip
             x = layer(x, style(i + 1))
         to_image = ToImage(self.channels[-1], self.clamp, scaled=True, name="to_image")
         return to_image(x, style(len(self.sizes))) * self.output_scale

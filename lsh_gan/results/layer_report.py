@@ -87,8 +87,7 @@ def _layers(isolated: list[Row], name: str) -> enumerate:
     if "family" not in mine[0]:
         return enumerate(unique(mine, "layer"))
     # JAX, which other reports do not need
-    from lsh_gan.generators import build
-    from lsh_gan.generators.introspection import network_order
+    from lsh_gan.generators.generator import build, network_order
 
     return enumerate(network_order(build(mine[0]["family"], mine[0]["options"])))
 

@@ -15,27 +15,19 @@ _MOST_EXPANDED = 2**24  # elements of a tensor that repeats its storage
 _WIDEST_KEY = 60  # bits; integers that differ by 2**61 - 1 have the same hash
 _LONGEST_KEY = 2**16  # characters
 
-DTYPES = {
-    name: np.dtype(dtype)
-    for name, dtype in {
-        "float64": np.float64, "double": np.float64, "float32": np.float32, "float": np.float32,
-        "float16": np.float16, "half": np.float16, "bfloat16": ml_dtypes.bfloat16,
-        "float8_e4m3fn": ml_dtypes.float8_e4m3fn, "float8_e5m2": ml_dtypes.float8_e5m2,
-        "int64": np.int64, "long": np.int64, "int32": np.int32, "int": np.int32,
-        "int16": np.int16, "short": np.int16, "int8": np.int8, "uint8": np.uint8,
-        "uint16": np.uint16, "uint32": np.uint32, "uint64": np.uint64, "bool": np.bool_,
-        "complex64": np.complex64, "cfloat": np.complex64,
-        "complex128": np.complex128, "cdouble": np.complex128,
-    }.items()
+# Names of element types: torch's dtypes and its classes of storages.
+_DTYPE_NAMES = {
+    np.float64: "float64 double DoubleStorage", np.float32: "float32 float FloatStorage",
+    np.float16: "float16 half HalfStorage", ml_dtypes.bfloat16: "bfloat16 BFloat16Storage",
+    ml_dtypes.float8_e4m3fn: "float8_e4m3fn", ml_dtypes.float8_e5m2: "float8_e5m2",
+    np.int64: "int64 long LongStorage", np.int32: "int32 int IntStorage",
+    np.int16: "int16 short ShortStorage", np.int8: "int8 CharStorage",
+    np.uint8: "uint8 ByteStorage UntypedStorage", np.uint16: "uint16", np.uint32: "uint32",
+    np.uint64: "uint64", np.bool_: "bool BoolStorage",
+    np.complex64: "complex64 cfloat ComplexFloatStorage",
+    np.complex128: "complex128 cdouble ComplexDoubleStorage",
 }  # fmt: skip
-
-_STORAGE_DTYPES = {
-    "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16", "LongStorage": "int64", "IntStorage": "int32",
-    "ShortStorage": "int16", "CharStorage": "int8", "ByteStorage": "uint8",
-    "BoolStorage": "bool", "ComplexFloatStorage": "complex64",
-    "ComplexDoubleStorage": "complex128", "UntypedStorage": "uint8",
-}  # fmt: skip
+_DTYPES = {name: np.dtype(kind) for kind, names in _DTYPE_NAMES.items() for name in names.split()}
 
 
 class Storage(NamedTuple):
@@ -45,17 +37,12 @@ class Storage(NamedTuple):
     data: np.ndarray  # its bytes, uint8 [num_bytes]
 
 
-def storage_dtype(kind: Any) -> np.dtype:
-    """The element type of a storage class, given as the global that the file names."""
+def torch_dtype(kind: Any) -> np.dtype:
+    """The element type of a global such as `torch.float32` or `torch.FloatStorage`."""
     name = kind.name.rpartition(".")[2] if isinstance(kind, Standin) else shown(kind)
-    if name not in _STORAGE_DTYPES:
-        raise FormatError(f"holds a {name}, which has no plain array form.")
-    return DTYPES[_STORAGE_DTYPES[name]]
-
-
-def is_shape(value: Any) -> bool:
-    """Whether it is a tuple or list of at most 32 sizes that are safe to multiply."""
-    return _is_list(value) and len(value) <= _MOST_DIMENSIONS and all(map(is_count, value))
+    if name not in _DTYPES:
+        raise FormatError(f"has a tensor of type {name}, which has no plain array form.")
+    return _DTYPES[name]
 
 
 def is_count(value: Any) -> bool:
@@ -63,17 +50,15 @@ def is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < _LARGEST_SIZE
 
 
-def tensor(storage, offset, shape, strides, grad=False, hooks=None, metadata=None, *_):
-    """`torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`: a view of a storage."""
-    return _view(storage, None, offset, shape, strides, metadata)
-
-
 def tensor_v3(storage, offset, shape, strides, grad, hooks, dtype, metadata=None, *_):
     """`torch._utils._rebuild_tensor_v3`: a view of an untyped storage."""
-    return _view(storage, torch_dtype(dtype), offset, shape, strides, metadata)
+    return tensor(storage, offset, shape, strides, metadata=metadata, dtype=torch_dtype(dtype))
 
 
-def _view(storage: Any, dtype: np.dtype | None, offset, shape, strides, metadata) -> np.ndarray:
+def tensor(
+    storage, offset, shape, strides, grad=False, hooks=None, metadata=None, *_, dtype=None
+) -> np.ndarray:
+    """`torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`: a view of a storage."""
     if not isinstance(storage, Storage):
         raise FormatError(f"builds a tensor from a {type(storage).__name__}.")
     if metadata is not None and not isinstance(metadata, dict):
@@ -106,14 +91,6 @@ def _view(storage: Any, dtype: np.dtype | None, offset, shape, strides, metadata
     return view
 
 
-def torch_dtype(value: Any) -> np.dtype:
-    """The NumPy dtype of a global such as `torch.float32`."""
-    name = value.name.rpartition(".")[2] if isinstance(value, Standin) else shown(value)
-    if name not in DTYPES:
-        raise FormatError(f"has a tensor of type {name}, which has no plain array form.")
-    return DTYPES[name]
-
-
 def _typed_tensor(rebuild: Standin, kind: Standin, args: tuple, state: Any) -> np.ndarray:
     """`torch._tensor._rebuild_from_type_v2`: a tensor subclass, read as a plain tensor."""
     known = isinstance(rebuild, Standin) and rebuild.name in CONSTRUCTORS
@@ -133,19 +110,15 @@ def _numpy_dtype(value: Any) -> np.dtype:
     """A pickled `numpy.dtype`: type string, then a state whose second entry is the byte order."""
     if not isinstance(value, Standin) or value.name != "numpy.dtype":
         raise FormatError(f"has an array of type {shown(value)}.")
-    dtype = np.dtype(_plain_type_string(value.args[0]))
+    text = value.args[0]
+    plain = isinstance(text, str) and text[:1] in tuple("bBiufcSU") and text[1:].isdigit()
+    if not plain or int(text[1:]) > 2**20:
+        raise FormatError(f"has an array of type {shown(text)}; expected numbers or strings.")
     order: Any = value.state[1] if isinstance(value.state, tuple) else "="
     known = isinstance(order, str) and order in ("<", ">", "=", "|")
     if not known:
         raise FormatError(f"has an array of byte order {shown(order)}.")
-    return dtype.newbyteorder(order)
-
-
-def _plain_type_string(text: Any) -> str:
-    plain = isinstance(text, str) and text[:1] in tuple("bBiufcSU") and text[1:].isdigit()
-    if not plain or int(text[1:]) > 2**20:
-        raise FormatError(f"has an array of type {shown(text)}; expected numbers or strings.")
-    return text
+    return np.dtype(text).newbyteorder(order)
 
 
 def array_from_bytes(data: Any, dtype: np.dtype, shape: tuple, order: Any) -> np.ndarray:
@@ -153,7 +126,7 @@ def array_from_bytes(data: Any, dtype: np.dtype, shape: tuple, order: Any) -> np
     data = data.encode("latin-1") if isinstance(data, str) else data
     if not isinstance(data, bytes | bytearray | memoryview):
         raise FormatError(f"has an array whose data are a {type(data).__name__}.")
-    if not is_shape(shape):
+    if not _is_list(shape) or len(shape) > _MOST_DIMENSIONS or not all(map(is_count, shape)):
         raise FormatError(f"has an array of shape {shown_parts(shape)}.")
     if math.prod(shape) * dtype.itemsize != len(data):
         raise FormatError(f"has an array of {dtype} {shape} in {len(data)} bytes.")
@@ -195,9 +168,6 @@ def check_key(key: Any) -> None:
 
     Those are integers that could be chosen to have all the same hash, and long texts, which are
     compared whole each time. Floats need no such check: few of them share a hash.
-
-    Raises:
-        FormatError: It is an integer that is too large, or a text that is too long.
     """
     if isinstance(key, int) and key.bit_length() > _WIDEST_KEY:
         raise FormatError(f"uses {shown(key)} as a dictionary key; at most {_WIDEST_KEY} bits.")

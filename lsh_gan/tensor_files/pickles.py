@@ -49,16 +49,11 @@ def load(
     persistent_load: Callable[[Any], Any] | None = None,
     budget: Budget,
 ) -> Any:
-    """Reads one pickle and leaves the stream behind its last byte.
+    """Reads one pickle and leaves the stream, a binary file, behind its last byte.
 
-    Args:
-        stream: Binary file, with `read`, `readline` and `tell`.
-        extra_constructors: Functions that stand for globals, besides `objects.CONSTRUCTORS`.
-        persistent_load: Turns a persistent id into a value; None refuses persistent ids.
-        budget: What the file may ask for, shared by all of its pickles.
-
-    Raises:
-        FormatError: Damaged, or names something that is refused.
+    `extra_constructors` stand for globals, besides `objects.CONSTRUCTORS`; `persistent_load` turns
+    a persistent id into a value, and None refuses those; the budget is shared by all pickles of a
+    file. Raises FormatError where it is damaged, or names something that is refused.
     """
     constructors = {**objects.CONSTRUCTORS, **(extra_constructors or {})}
     unpickler = _Unpickler(stream, constructors, persistent_load, budget)

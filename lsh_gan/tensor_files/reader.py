@@ -85,7 +85,7 @@ def _read_stream(stream: BinaryIO, size: int, path: Path, budget: Budget) -> Any
     if start.startswith(b"PK\x03\x04"):
         return _read_zip(stream, size, budget)
     if start.startswith(_NPY_MAGIC):
-        return _npy_row(memoryview(stream.read()), budget.limits)
+        return _npy(stream.read(), budget.limits)
     if len(start) > 8 and start[8:9] == b"{" and int.from_bytes(start[:8], "little") < size:
         return _safetensors(path)
     if torch_files.is_legacy(start):
@@ -104,7 +104,7 @@ def _read_zip(stream: BinaryIO, size: int, budget: Budget) -> Any:
         if names and all(name.endswith(".npy") for name in names):
             arrays = Budget(limits, min(torch_files.most_expanded(size), limits.num_bytes))
             return {
-                name.removesuffix(".npy"): _npy(torch_files.member(archive, name, arrays))
+                name.removesuffix(".npy"): _npy(torch_files.member(archive, name, arrays), limits)
                 for name in names
             }
         title = formats.describe_zip(names)
@@ -113,8 +113,9 @@ def _read_zip(stream: BinaryIO, size: int, budget: Budget) -> Any:
         return torch_files.read_zip(archive, budget=budget)
 
 
-def _npy_row(data: memoryview, limits: Limits) -> np.ndarray | list[np.ndarray]:
+def _npy(content: bytes, limits: Limits) -> np.ndarray | list[np.ndarray]:
     """An npy file, or as a list the arrays of several that follow each other (Equinox)."""
+    data = memoryview(content)
     arrays: list[np.ndarray] = []
     while data or not arrays:
         shape, dtype, order, start = _npy_header(data)
@@ -125,12 +126,6 @@ def _npy_row(data: memoryview, limits: Limits) -> np.ndarray | list[np.ndarray]:
             raise FormatError(f"has more than {limits.values} arrays.")
         data = data[end:]
     return arrays if len(arrays) > 1 else arrays[0]
-
-
-def _npy(data: bytes) -> np.ndarray:
-    """One npy file (NumPy's format 1.0 to 3.0), numbers and strings only."""
-    shape, dtype, order, start = _npy_header(data)
-    return objects.array_from_bytes(memoryview(data)[start:], dtype, shape, order)
 
 
 def _npy_header(data: bytes | memoryview) -> tuple[tuple[int, ...], np.dtype, str, int]:

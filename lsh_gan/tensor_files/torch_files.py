@@ -39,7 +39,7 @@ def read_zip(archive: zipfile.ZipFile, *, budget: Budget) -> Any:
     storages: dict[str, objects.Storage] = {}
 
     def persistent_load(identifier):
-        dtype, key, count, _ = _storage_identifier(identifier)
+        dtype, key, count = _storage_identifier(identifier)
         if key not in storages:
             data = member(archive, f"{folder}data/{key}", budget, stored=True)
             array = np.frombuffer(data, np.uint8)
@@ -61,11 +61,7 @@ def most_expanded(compressed_bytes: int) -> int:
 
 
 def member(archive: zipfile.ZipFile, name: str, budget: Budget, *, stored: bool = False) -> bytes:
-    """Reads one member, its checksum checked.
-
-    Raises:
-        FormatError: Absent, too large, or compressed although `stored`, or in an unusual way.
-    """
+    """Reads one member, its checksum checked; refuses a compressed one if `stored`."""
     try:
         info = archive.getinfo(name)
     except KeyError:
@@ -106,9 +102,9 @@ def read_legacy(stream: BinaryIO, *, budget: Budget, level: int = 0) -> Any:
 
     def persistent_load(identifier):
         nonlocal available
-        if isinstance(identifier, tuple) and _is_text(identifier[0], "module"):
+        if isinstance(identifier, tuple) and identifier[0] == "module":
             return identifier[1]  # the class of a module, with its source text, which stays text
-        dtype, key, count, view = _storage_identifier(identifier)
+        dtype, key, count = _storage_identifier(identifier)
         if key not in storages:
             available -= dtype.itemsize * count
             if available < 0:
@@ -116,8 +112,7 @@ def read_legacy(stream: BinaryIO, *, budget: Budget, level: int = 0) -> Any:
             budget.charge(dtype.itemsize * count)
             data = np.zeros(dtype.itemsize * count, np.uint8)
             storages[key] = objects.Storage(dtype, data)
-        storage = storages[key]._replace(dtype=dtype)
-        return _storage_view(storage, view) if view else storage
+        return storages[key]._replace(dtype=dtype)
 
     value = _load_object(stream, persistent_load, budget, level=level)
     keys = pickles.load(stream, budget=budget)
@@ -150,30 +145,18 @@ def _load_object(stream: BinaryIO, persistent_load: Any, budget: Budget, *, leve
     )
 
 
-def _storage_identifier(identifier: Any) -> tuple[np.dtype, str, int, Any]:
-    """Checks ("storage", class, key, location, count[, view]); the location is ignored."""
+def _storage_identifier(identifier: Any) -> tuple[np.dtype, str, int]:
+    """Checks ("storage", class, key, location, count[, None]); the location is ignored.
+
+    In the place of None torch before 0.4 has views of storages that tensors share.
+    """
     if not isinstance(identifier, tuple) or len(identifier) not in (5, 6):
         raise FormatError(f"refers to {shown_parts(identifier)} instead of a storage.")
     kind, storage_class, key, _, count, *view = identifier
-    if not _is_text(kind, "storage") or not isinstance(key, str) or not objects.is_count(count):
+    known = kind == "storage" and isinstance(key, str) and objects.is_count(count)
+    if not known or any(part is not None for part in view):
         raise FormatError(f"refers to {shown_parts(identifier)} instead of a storage.")
-    return objects.storage_dtype(storage_class), key, count, view[0] if view else None
-
-
-def _is_text(value: Any, text: str) -> bool:
-    return isinstance(value, str) and value == text
-
-
-def _storage_view(storage: objects.Storage, view: Any) -> objects.Storage:
-    """A part of a storage: (key, offset, count), as torch before 0.4 wrote them."""
-    _, offset, count = view
-    itemsize = storage.dtype.itemsize
-    if not objects.is_count(offset) or not objects.is_count(count):
-        raise FormatError(f"has a view {shown_parts(view)} of a storage.")
-    if (offset + count) * itemsize > storage.data.size:
-        raise FormatError(f"has a view {shown_parts(view)} outside of its storage.")
-    part = storage.data[offset * itemsize : (offset + count) * itemsize]
-    return storage._replace(data=part)
+    return objects.torch_dtype(storage_class), key, count
 
 
 def _fill(storage: objects.Storage, stream: Any, key: str) -> None:

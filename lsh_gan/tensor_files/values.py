@@ -42,21 +42,13 @@ class Budget:
     tuple_keys: int = 0  # dictionary keys so far that are tuples with numbers
 
     def charge(self, num_bytes: int) -> None:
-        """Counts bytes that are built.
-
-        Raises:
-            FormatError: They are more than the file may build in all.
-        """
+        """Counts bytes that are built; raises FormatError where they are too many in all."""
         self.used += num_bytes
         if self.used > self.num_bytes:
             raise FormatError(f"expands to more than {self.num_bytes} bytes.")
 
     def count_operation(self) -> None:
-        """Counts a pickle operation.
-
-        Raises:
-            FormatError: Too many.
-        """
+        """Counts a pickle operation; raises FormatError where there are too many in all."""
         self.operations += 1
         if self.operations > self.limits.values:
             raise FormatError(f"holds more than {self.limits.values} pickle operations.")
@@ -126,9 +118,8 @@ def children(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, list | tuple | set | frozenset):
         return ((str(index), child) for index, child in enumerate(value))
     if isinstance(value, Standin):
-        named = (("args", value.args), ("kwargs", value.kwargs), ("state", value.state))
-        grown = (("elements", value.elements), ("entries", value.entries))
-        return ((name, child) for name, child in (*named, *grown) if not _is_nothing(child))
+        fields = ("args", "kwargs", "state", "elements", "entries")
+        return ((name, getattr(value, name)) for name in fields)
     return iter(())
 
 
@@ -136,40 +127,30 @@ def _key_name(key: Any) -> str:
     return key if isinstance(key, str) else shown_parts(key)
 
 
-def _is_nothing(value: Any) -> bool:
-    return value is None or (isinstance(value, dict | list | tuple) and not value)
-
-
 def check_depth(root: Any, limits: Limits) -> None:
     """Refuses values that hold themselves or nest deeper than `limits.depth`.
 
     Every value is entered once, so shared parts cost nothing extra.
-
-    Raises:
-        FormatError: Too deep, or cyclic.
     """
     heights: dict[int, int] = {}
-    entered = {id(root)}
-    stack: list[tuple[Any, Iterator[Any], int]] = [(root, _parts(root), 0)]
-    while stack:
-        value, parts, height = stack.pop()
-        for part in parts:
-            if id(part) in heights:
-                height = max(height, heights[id(part)] + 1)
-                continue
-            if id(part) in entered:
-                raise FormatError("holds a container that contains itself.")
-            stack += [(value, parts, height), (part, _parts(part), 0)]
-            entered.add(id(part))
-            break
-        else:
-            heights[id(value)] = height
-            entered.discard(id(value))
-            if stack:
-                parent, rest, parent_height = stack.pop()
-                stack.append((parent, rest, max(parent_height, height + 1)))
-        if max(len(stack), height) > limits.depth:
+    entered: set[int] = set()
+
+    def height(value: Any, depth: int) -> int:
+        """Counts the levels below a value that lies at a depth of itself."""
+        if id(value) in entered:
+            raise FormatError("holds a container that contains itself.")
+        levels = heights.get(id(value), 0)
+        if depth + levels > limits.depth:
             raise FormatError(f"nests containers deeper than {limits.depth}.")
+        if id(value) not in heights:
+            entered.add(id(value))
+            for part in _parts(value):
+                levels = max(levels, 1 + height(part, depth + 1))
+            entered.discard(id(value))
+            heights[id(value)] = levels
+        return levels
+
+    height(root, 1)
 
 
 def _parts(value: Any) -> Iterator[Any]:
@@ -193,29 +174,28 @@ def state_dict(value: Any, *, limits: Limits = DEFAULT_LIMITS) -> dict[str, np.n
         FormatError: Too deep, too many values (shared parts count each time), or names too long.
     """
     flat: dict[str, np.ndarray] = {}
-    characters = 0
     # Names are put together for arrays alone: a long key may lie over many other values.
     path: list[str] = []
-    stack = [iter([("", value)])]
-    visited = 0
-    while stack:
-        name, node = next(stack[-1], (None, None))
-        if name is None:
-            stack.pop()
-            del path[-1:]
-            continue
+    visited = characters = 0
+
+    def visit(node: Any) -> None:
+        nonlocal visited, characters
         visited += 1
-        if visited > limits.values or len(stack) - 1 > limits.depth:
+        if visited > limits.values or len(path) > limits.depth:
             raise FormatError(f"holds more than {limits.values} values or {limits.depth} levels.")
         if isinstance(node, np.ndarray):
-            full_name = _dotted([*path, name][1:])
-            characters += len(full_name)
+            name = _dotted(path)
+            characters += len(name)
             if characters > _MOST_NAME_CHARACTERS:
                 raise FormatError(f"needs names of over {_MOST_NAME_CHARACTERS} characters.")
-            flat[full_name] = node
+            flat[name] = node
         elif isinstance(node, _CONTAINERS):
-            stack.append(_module_parts(node) if isinstance(node, Standin) else children(node))
-            path.append(name)
+            for name, part in _module_parts(node) if isinstance(node, Standin) else children(node):
+                path.append(name)
+                visit(part)
+                path.pop()
+
+    visit(value)
     return flat
 
 

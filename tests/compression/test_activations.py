@@ -10,7 +10,7 @@ import pytest
 
 from lsh_gan.compression import CompressionSpec, Rule, activations, pack, unpack
 from lsh_gan.generators.dcgan import DCGAN
-from lsh_gan.generators.sngan import SNGAN
+from lsh_gan.generators.residual import SNGAN
 
 
 class Net(nn.Module):

@@ -55,16 +55,6 @@ def test_percentile_of_one_value_is_that_value():
     np.testing.assert_array_equal(_threshold(-np.ones((1, 1, 3)), "percentile"), 1)
 
 
-@pytest.mark.parametrize("size", [2, 500])
-def test_order_statistics_equal_a_sort(size):
-    x = np.round(np.random.default_rng(size).normal(size=(1, size, 3)), 1).astype(np.float32)
-    ordered = np.sort(np.abs(x), axis=1)
-    for rank in {0, size // 3, size - 2}:
-        low, high = C.order_statistic(C.Values(jnp.asarray(x), None, (1,)), rank)
-        np.testing.assert_array_equal(low[:, 0], ordered[:, rank])
-        np.testing.assert_array_equal(high[:, 0], ordered[:, rank + 1])
-
-
 @pytest.mark.parametrize("granularity", AXES)
 def test_std_is_numpy_std(granularity):
     x = _tensor()

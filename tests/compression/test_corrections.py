@@ -16,7 +16,7 @@ from lsh_gan.compression import (
     reestimate_batch_norms,
 )
 from lsh_gan.generators.dcgan import DCGAN
-from lsh_gan.generators.sngan import SNGAN
+from lsh_gan.generators.residual import SNGAN
 
 SNGAN_SMALL = SNGAN(latent_size=8, base_channels=8, channels=(4,))
 DCGAN_SMALL = DCGAN(latent_size=8, channels=(8, 4))

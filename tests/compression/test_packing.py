@@ -156,7 +156,7 @@ def test_any_change_is_noticed(saved):
 
 def _rewrite(path, change):
     """Writes a file with a valid checksum around a changed header or changed tensors."""
-    from lsh_gan.compression.files import _digest
+    from lsh_gan.compression.packing import _digest
 
     with safetensors.safe_open(path, "numpy") as file:
         header = json.loads(file.metadata()["lsh_gan"])

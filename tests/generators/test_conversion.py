@@ -172,11 +172,10 @@ def test_files_that_are_no_generator(tmp_path):
         find(tmp_path / "none.pth", SOURCES)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_truncated_file(share, tmp_path):
+def test_truncated_file(tmp_path):
     data = MIMICRY.read_bytes()
     file = tmp_path / "cut.pth"
-    file.write_bytes(data[: int(len(data) * share)])
+    file.write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match=r"cut\.pth"):
         convert(file, tmp_path / "out")
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lsh_gan import compression, generators
+from lsh_gan import generators
 from lsh_gan.generators import checkpoints
 
 # Where one file of a checkpoint is missing, Orbax closes its event loop while other reads are still
@@ -30,11 +30,10 @@ def make(kind, tmp_path, **metadata):
     return path, params
 
 
-@pytest.mark.parametrize("family", TINY)
-def test_round_trip_is_bit_for_bit(family, tmp_path):
-    path, params = make(family, tmp_path)
+def test_round_trip_is_bit_for_bit(tmp_path):
+    path, params = make("sngan", tmp_path)
     loaded = generators.load(path)
-    assert (loaded.name, loaded.resolution, loaded.image_channels) == (family, 32, 1)
+    assert (loaded.name, loaded.resolution, loaded.image_channels) == ("sngan", 32, 1)
     assert jax.tree.structure(loaded.params) == jax.tree.structure(params)
     for ours, theirs in zip(jax.tree.leaves(loaded.params), jax.tree.leaves(params), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -52,18 +51,6 @@ def test_an_image_depends_on_its_own_latent_alone(family, tmp_path):
     # Random weights give faint images: float32 rounding is 1e-6 of the largest value.
     np.testing.assert_allclose(whole[2:3], alone, rtol=0, atol=1e-5 * np.abs(whole).max())
     assert np.abs(whole[0] - whole[1]).max() > 0.1 * np.abs(whole).max()
-
-
-def test_packed_generator_loads_like_a_folder(tmp_path):
-    path, params = make("dcgan", tmp_path)
-    spec = compression.CompressionSpec(bits=4, clipping="mse")
-    metadata = json.loads((path / "generator.json").read_text())
-    file = tmp_path / "dcgan.packed"
-    compression.save_packed(file, compression.pack(params, spec, metadata=metadata))
-    loaded = generators.load(file)
-    expected, _ = compression.compress(params, spec)
-    for ours, theirs in zip(jax.tree.leaves(loaded.params), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_unknown_checkpoint_lists_the_shipped_ones():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lsh_gan import generators
-from lsh_gan.generators import latents, sampling
+from lsh_gan.generators import sampling
 
 PROGRAM = """
 import json, jax, numpy as np
@@ -47,9 +47,11 @@ def test_batch_size_does_not_matter(generator, batch_size):
 
 
 def test_latents_are_standard_normal_and_do_not_depend_on_the_start():
+    plain = generators.abstract("plain", "dcgan", {"latent_size": 64})
     key = jax.random.key(3)
-    z = latents.latents(key, jnp.arange(2_000), 64)
-    np.testing.assert_array_equal(z[100:110], latents.latents(key, jnp.arange(100, 110), 64))
+    z, classes = plain.draw(key, jnp.arange(2_000))
+    assert classes is None
+    np.testing.assert_array_equal(z[100:110], plain.draw(key, jnp.arange(100, 110))[0])
     # Four standard errors of the mean and of the variance of 128,000 normal draws.
     assert abs(float(z.mean())) < 4 / 128_000**0.5
     assert abs(float(z.var()) - 1) < 4 * (2 / 128_000) ** 0.5
@@ -101,14 +103,14 @@ def test_truncation_reaches_the_generator(generator):
 
 def test_conditional_generators_get_uniform_classes():
     key = jax.random.key(0)
-    drawn = np.asarray(latents.labels(key, jnp.arange(4_000), 10))
-    np.testing.assert_array_equal(drawn[50:60], latents.labels(key, jnp.arange(50, 60), 10))
-    # Pearson's statistic of 10 equal classes: below 33.7 but for one draw in 10,000.
-    assert ((np.bincount(drawn, minlength=10) - 400) ** 2 / 400).sum() < 33.7
     options = {"latent_size": 8, "base_channels": 8, "channels": [8, 4, 4], "num_classes": 10}
     module = generators.build("sngan", options)
     params = jax.jit(module.init)(key, jnp.zeros((1, 8)), labels=jnp.zeros(1, jnp.int32))
     conditional = generators.Generator("tiny", "sngan", module, params, 32, 1, {})
+    drawn = np.asarray(conditional.draw(key, jnp.arange(4_000))[1])
+    np.testing.assert_array_equal(drawn[50:60], conditional.draw(key, jnp.arange(50, 60))[1])
+    # Pearson's statistic of 10 equal classes: below 33.7 but for one draw in 10,000.
+    assert ((np.bincount(drawn, minlength=10) - 400) ** 2 / 400).sum() < 33.7
     images = np.concatenate(list(sampling.sample(conditional, params, key, 6, batch_size=4)))
     assert images.shape == (6, 32, 32, 1)
 

@@ -9,7 +9,7 @@ from tiny_generators import TINY
 
 from lsh_gan import generators
 from lsh_gan.generators.checkpoints import path_of
-from lsh_gan.generators.introspection import network_order
+from lsh_gan.generators.generator import network_order
 from lsh_gan.results import layer_report
 
 
