@@ -10,6 +10,7 @@
 lsh-gan COMMAND --help says more.
 """
 
+import argparse
 import importlib
 import re
 import runpy
@@ -217,10 +218,6 @@ def parse(
 
     `config` has every field and is what the file `source` makes; `default` is the configuration
     file that is read where the command line names none.
-
-    Raises:
-        ValueError: A configuration file that is not there or fails, an unknown or missing field
-            (the message names the nearest), or a flag that cannot be read.
     """
     arguments, file = _find_config_file(arguments)
     given = (re.match(r"--?(?:no)?config\.([^=]*)", argument) for argument in arguments)
@@ -251,26 +248,24 @@ def parse(
 
 def _find_config_file(arguments: list[str]) -> tuple[list[str], Path | None]:
     """Finds the file that --config names, here or as we ship it; its path is put in its place."""
-    arguments, path = list(arguments), None
-    for i, argument in enumerate(arguments):
-        if argument.partition("=")[0] not in ("--config", "-config"):
-            continue
-        if "=" not in argument:
-            arguments[i : i + 2] = [f"{argument}={' '.join(arguments[i + 1 : i + 2])}"]
-        name, _, option = arguments[i].partition("=")[2].partition(":")
-        if not name:
-            raise ValueError("--config is empty; expected a file, such as configs/fashion_mnist.py")
-        path = Path(name)
-        if not path.exists() and name.startswith("configs/"):
-            path = shipped_folder() / name if (shipped_folder() / name).is_file() else path
-        arguments[i] = f"--config={path}{':' * bool(option)}{option}"
-        if not path.is_file():
-            wanted = path / path.name if path.is_dir() else path
-            inside = [str(file) for file in wanted.parent.glob("*.py") if file.stem != "__init__"]
-            hint = f"; did you mean {nearest(str(wanted), inside)!r}?" if inside else ""
-            reason = "is a folder; expected a file" if path.is_dir() else "no such file"
-            raise ValueError(f"--config={path}: {reason}{hint}")
-    return arguments, path
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", "-config", nargs="?", const="")
+    given, others = parser.parse_known_args(arguments[1:])
+    if given.config is None:
+        return arguments, None
+    name, colon, option = given.config.partition(":")
+    if not name:
+        raise ValueError("--config is empty; expected a file, such as configs/fashion_mnist.py")
+    path, shipped = Path(name), shipped_folder() / name
+    if not path.exists() and name.startswith("configs/") and shipped.is_file():
+        path = shipped
+    if not path.is_file():
+        wanted = path / path.name if path.is_dir() else path
+        inside = [str(file) for file in wanted.parent.glob("*.py") if file.stem != "__init__"]
+        hint = f"; did you mean {nearest(str(wanted), inside)!r}?" if inside else ""
+        reason = "is a folder; expected a file" if path.is_dir() else "no such file"
+        raise ValueError(f"--config={path}: {reason}{hint}")
+    return [arguments[0], f"--config={path}{colon}{option}", *others], path
 
 
 def _unread(error: str, known: dict[str, Any]) -> str:

@@ -158,12 +158,6 @@ def grouped(batches: Iterable[jax.Array]) -> Iterator[jax.Array]:
         yield jnp.concatenate(waiting)
 
 
-def _shape_in(source: str) -> tuple[int, int, int] | None:
-    """The shape of images that a text of `feature_source` names."""
-    found = re.search(r"images [^,]*\((\d+)×(\d+)×(\d+)\)", source)
-    return found and (int(found[1]), int(found[2]), int(found[3]))
-
-
 def load_sketch(
     config: Any, network: FeatureNetwork
 ) -> tuple[LshReference, tuple[int, int, int] | None]:
@@ -184,7 +178,8 @@ def load_sketch(
     if isinstance(fitted, metrics.Sketch):
         fitted = LshReference(fitted, config.hash.min_count, config.hash.votes)
     hasher = fitted.sketch.hasher
-    shape = _shape_in(hasher.source)
+    found = re.search(r"images [^,]*\((\d+)×(\d+)×(\d+)\)", hasher.source)
+    shape = (int(found[1]), int(found[2]), int(found[3])) if found else None
     source = feature_source(config, network, shape)
     if hasher.source != source:
         raise ValueError(f"{path}: made of {hasher.source!r}; expected {source!r}")

@@ -50,11 +50,6 @@ class Measurement(NamedTuple):
         """Names the row: equal hashes mean equal numbers."""
         return store.hash_of(self.identity)
 
-    @property
-    def label(self) -> dict[str, Any]:
-        """What the row is called in this run; see `store.set_requested`."""
-        return {"generator": self.name}
-
 
 class Clock:
     """Seconds between laps, by name; they add up where a name returns."""
@@ -101,7 +96,7 @@ def measure(
     generated: Any
     if isinstance(subject, Samples):
         options["batch_size"] = config.features.batch_size or None
-        row["samples_taken"] = subject.taken
+        row["samples_taken"] = subject.source.taken
         m = len(subject)
         if subject.features is None and evaluators.streams(config, m, network.dim):
             generated = evaluators.encode(scores, subject.stream(network, **options))

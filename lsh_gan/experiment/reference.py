@@ -76,10 +76,6 @@ def load_own_samples(config: Any) -> tuple[OwnSamples, OwnSamples, str]:
 
     Returns:
         n samples, the next n of the same sequence for the ceilings, and what to call them.
-
-    Raises:
-        FileNotFoundError, ValueError: As `recipes.load`; or the generator does not take
-            `config.truncation_psi`.
     """
     fields = config.reference
     generator = recipes.load(config, fields.samples_of)
@@ -160,11 +156,6 @@ class Samples:
     held: list[np.ndarray] | None
     features: np.ndarray | None  # float32 `[n, d]` of a source of features; None of images
 
-    @property
-    def taken(self) -> str:
-        """What was taken of the path, and what was left out."""
-        return self.source.taken
-
     def images(self) -> Iterable[np.ndarray] | None:
         """Batches of the images of this process, uint8 `[b, h, w, c]`; None of features."""
         if self.features is not None:
@@ -188,10 +179,6 @@ class Samples:
     def stream(self, network: FeatureNetwork, **options: Any) -> Iterator[jax.Array]:
         """Yields the features of images in batches, of one process; options as of `embed`."""
         return features.stream(network, self.images(), **options)
-
-    def take(self, rows: np.ndarray) -> "Samples":
-        """Some of the images."""
-        return dataclasses.replace(self, rows=self.rows[rows], held=None)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -232,7 +219,8 @@ class Reference:
         parts: list[Any] = [self.first, self.second]
         sample = None
         if images and evaluators.streams(config, len(self), network.dim):
-            sample = parts[0].take(subset(len(self), SAMPLE_ROWS)).embed(network, **options)
+            rows = parts[0].rows[subset(len(self), SAMPLE_ROWS)]
+            sample = dataclasses.replace(parts[0], rows=rows, held=None).embed(network, **options)
             first, second = (x and evaluators.grouped(x.stream(network, **options)) for x in parts)
         else:
             key = evaluators.feature_source(config, network)
@@ -266,11 +254,7 @@ def _read_embedded(expected: dict[str, str], file: Path) -> jax.Array:
 
 
 def open_reference(config: Any) -> Source | None:
-    """Opens the images or features that `config.reference` names; None for another reference.
-
-    Raises:
-        FileNotFoundError, ValueError: As `datasets.open_source`; fewer than k + 2 or than asked.
-    """
+    """Opens the images or features that `config.reference` names; None for another reference."""
     fields = config.reference
     if fields.sketch or fields.samples_of:
         return None
@@ -281,11 +265,7 @@ def open_reference(config: Any) -> Source | None:
 
 
 def check_count(config: Any, source: Source) -> None:
-    """Checks that a reference has as many rows as are drawn, and enough for k.
-
-    Raises:
-        ValueError: It has not; the message gives the nearest number.
-    """
+    """Checks that a reference has as many rows as are drawn, and enough for k."""
     count = len(source)
     n = config.reference.num_images or count
     if n > count or n < config.k + 2:
@@ -317,9 +297,6 @@ def load_network(config: Any, sources: Iterable[Source]) -> FeatureNetwork:
 
     Features are of no network known here where `features.name` is "given", or where there is
     nothing to embed and their d is not that of the network.
-
-    Raises:
-        FileNotFoundError, ValueError: As `features.load`; or features of another d.
     """
     fields, sources = config.features, list(sources)
     dims = {source.path: source.shape[1] for source in sources if source.kind == "features"}
@@ -347,9 +324,6 @@ def load_reference(config: Any, network: FeatureNetwork, source: Source | None) 
     """Draws the reference that `config.reference` asks for, and decodes it once.
 
     `source` is what `open_reference` returned.
-
-    Raises:
-        FileNotFoundError, ValueError: As `datasets.open_source` and `evaluators.load_sketch`.
     """
     fields = config.reference
     if fields.sketch:
@@ -374,11 +348,7 @@ def load_reference(config: Any, network: FeatureNetwork, source: Source | None) 
 
 
 def load_samples(config: Any, source: Source) -> Samples:
-    """Decodes samples that are scored as they are.
-
-    Raises:
-        ValueError: As `datasets.open_source`; fewer samples than k + 2.
-    """
+    """Decodes samples that are scored as they are."""
     if len(source) < config.k + 2:
         raise ValueError(
             f"{source.path}: {len(source)} samples; k = {config.k} needs at least {config.k + 2}"

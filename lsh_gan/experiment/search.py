@@ -16,11 +16,12 @@ import ml_collections
 import pandas as pd
 from absl import logging
 
-from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
+from lsh_gan.compression import GeneratorSpec, Rule
 from lsh_gan.compression.rules import TensorPlan, flatten, join, plan_tensors
 from lsh_gan.experiment import settings, sweep
 from lsh_gan.experiment.measurement import PACKED_FOLDER
 from lsh_gan.experiment.reference import load_reference, open_reference
+from lsh_gan.experiment.settings import UNCOMPRESSED
 from lsh_gan.generators import Generator
 from lsh_gan.results import report, store
 from lsh_gan.results.labels import SCORES
@@ -44,11 +45,6 @@ class WidthEvaluator:
     # Treatment of free tensors that differs from `base` in more than the width.
     own: Mapping[str, Mapping[str, Any]]
     measure: Callable[[GeneratorSpec], Row]  # row of a setting
-
-    @property
-    def full(self) -> GeneratorSpec:
-        """The setting that compresses nothing."""
-        return GeneratorSpec(weights=CompressionSpec(bits=None))
 
     def uniform(self, bits: int) -> Widths:
         """The same width for all free tensors."""
@@ -75,7 +71,7 @@ class WidthEvaluator:
     def retention(self, setting: Widths | GeneratorSpec) -> float:
         """Share of the scores at full precision that is kept, the worse of precision and recall."""
         spec = setting if isinstance(setting, GeneratorSpec) else self.spec(setting)
-        full, row = self.measure(self.full), self.measure(spec)
+        full, row = self.measure(UNCOMPRESSED), self.measure(spec)
         fields = [f"{METRIC}_{score}" for score in SCORES]
         for field in fields:
             if not full[field]:
@@ -100,11 +96,7 @@ def make_width_evaluator(
     options: tuple[int, ...],
     measure: Callable[[GeneratorSpec], Row],
 ) -> WidthEvaluator:
-    """The evaluator of a generator; tensors whose width a rule of `base` sets are not free.
-
-    Raises:
-        ValueError: Bad rules, or no tensor is free.
-    """
+    """The evaluator of a generator; tensors whose width a rule of `base` sets are not free."""
     options = tuple(sorted(set(options)))
     narrow, wide = (_free_plans(generator, base, bits) for bits in (options[0], options[-1]))
     free = [plan for plan, other in zip(wide, narrow, strict=True) if plan.spec != other.spec]
@@ -364,7 +356,7 @@ def _measure_found(
         As `store.set_requested` takes it.
     """
     requested: dict[str, dict[str, Any]] = {}
-    roles: dict[Any, list[str]] = {evaluator.full: [FULL]}
+    roles: dict[Any, list[str]] = {UNCOMPRESSED: [FULL]}
     for role, widths in (
         (WITHIN, found.within),
         (MIXED, found.mixed),
@@ -376,7 +368,7 @@ def _measure_found(
         for seed in final.config.seeds:
             measurement = sweep.make_measurement(final, generator, spec, seed)
             row = session.measure(measurement)
-            requested[row["row_hash"]] = measurement.label | {"roles": names}
+            requested[row["row_hash"]] = {"generator": generator.name, "roles": names}
             if MIXED in names and seed == final.config.seeds[0]:
                 packed = workdir / PACKED_FOLDER / f"{row['row_hash']}.packed"
                 shutil.copyfile(packed, workdir / f"{generator.name}.packed")

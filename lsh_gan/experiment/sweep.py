@@ -1,8 +1,10 @@
 """The driver: configuration in, one row a measurement out; what is done is not done again."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import lsh_gan
 from lsh_gan import devices
-from lsh_gan.compression import CompressionSpec, GeneratorSpec
+from lsh_gan.compression import GeneratorSpec
 from lsh_gan.compression.pipeline import check_corrections
 from lsh_gan.compression.rules import flatten, isolate, log_rules, plan_tensors
 from lsh_gan.datasets import Source
@@ -32,6 +34,7 @@ from lsh_gan.experiment.reference import (
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator, sampling
 from lsh_gan.results import labels, report, store
+from lsh_gan.results.labels import TITLES
 from lsh_gan.results.store import Row
 
 
@@ -66,7 +69,8 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
     requested = measurements(setup)
     with store.locked(workdir), progress_bars() as progress:
         session = Session(setup, workdir, progress)
-        store.set_requested(workdir, {each.row_hash: each.label for each in requested})
+        names = {each.row_hash: {"generator": each.name} for each in requested}
+        store.set_requested(workdir, names)
         missing = [each for each in requested if each.row_hash not in session.finished]
         finished = len(requested) - len(missing)
         logging.info("%d of %d measurements are done", finished, len(requested))
@@ -75,7 +79,7 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
             row = session.measure(measurement)
             progress.advance(bar)
             if progress.disable:
-                seconds = session.seconds_a_row() * (len(missing) - number)
+                seconds = session.clock.seconds["rows"] / number * (len(missing) - number)
                 scores = labels.scores_line(row, config.metrics)
                 done = f"{finished + number} of {len(requested)}"
                 tell = labels.say if Console().is_jupyter else logging.info
@@ -88,11 +92,7 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
 
 
 def prepare(config: Any) -> Setup:
-    """Loads what a checked configuration names.
-
-    Raises:
-        ValueError, TypeError, FileNotFoundError: Files that are missing or unfit.
-    """
+    """Loads what a checked configuration names."""
     generators = [recipes.load(config, name) for name in config.generators]
     for generator in generators:
         sampling.image_shape(generator, 1, truncation_psi=config.truncation_psi)
@@ -109,11 +109,7 @@ def prepare(config: Any) -> Setup:
 
 
 def measurements(setup: Setup) -> list[Measurement]:
-    """Every measurement that the configuration asks for.
-
-    Raises:
-        ValueError: Bad rules; or two of different names with the same content.
-    """
+    """Every measurement that the configuration asks for; two names of one content are refused."""
     found = list(_measurements(setup))
     names: dict[str, str] = {}
     for measurement in found:
@@ -133,8 +129,7 @@ def _measurements(setup: Setup) -> Iterator[Measurement]:
         samples = load_samples(setup.config, source)
         settings.check_colours(source.path, samples.images(), setup.reference.image_shape)
         identity = _shared_identity(setup) | {"samples": samples.content_hash}
-        full = GeneratorSpec(weights=CompressionSpec(bits=None))
-        yield Measurement(name, identity, full, 0, samples)
+        yield Measurement(name, identity, settings.UNCOMPRESSED, 0, samples)
 
 
 def make_measurement(
@@ -226,13 +221,10 @@ class Session:
         self._scores: dict[str, Callable] | None = None
         self._progress = progress
         self._images = progress.add_task("images", total=None, visible=False)
+        self._advance = partial(progress.advance, self._images)
 
     def measure(self, measurement: Measurement) -> Row:
-        """The row of a measurement: from the work folder, or measured and added to it.
-
-        Raises:
-            ValueError: As `measurement.measure`.
-        """
+        """The row of a measurement: from the work folder, or measured and added to it."""
         if measurement.row_hash not in self.finished:
             config, network = self._setup.config, self._setup.network
             subject = measurement.subject
@@ -257,10 +249,6 @@ class Session:
             self.clock.lap("rows")
         return self.finished[measurement.row_hash]
 
-    def seconds_a_row(self) -> float:
-        """Mean of the rows that this run has measured."""
-        return self.clock.seconds["rows"] / len(self.measured)
-
     def _fit(self) -> dict[str, Callable]:
         (self._workdir / PACKED_FOLDER).mkdir(exist_ok=True)
         self._progress.update(self._images, description="reference", visible=True)
@@ -269,19 +257,24 @@ class Session:
         self.clock.lap("reference")
         return scores
 
-    def _advance(self, count: int) -> None:
-        self._progress.advance(self._images, count)
-
 
 def time_notes(*sessions: Session) -> list[str]:
     """Says in one line where the time of a run went; nothing where it has measured nothing."""
     rows = [row for session in sessions for row in session.measured]
     if not rows:
         return []
-    seconds = {"reference": sum(s.clock.seconds.get("reference", 0.0) for s in sessions)}
+    seconds: Any = Counter()
+    for session in sessions:
+        seconds["reference"] += session.clock.seconds.get("reference", 0.0)
     for row in rows:
-        for stage, value in row["seconds"].items():
-            seconds[stage] = seconds.get(stage, 0.0) + value
+        seconds.update(row["seconds"])
+    names = {"sample_and_embed": "sampling and features", "compress": "compression"} | TITLES
+    total = sum(seconds.values())
+    shares = ", ".join(
+        f"{names.get(stage, stage)} {value / total:.0%}"
+        for stage, value in seconds.most_common()
+        if value
+    )
     images = sum(row["m"] for row in rows if "images_per_second" in row)
-    speed = images / seconds["sample_and_embed"]
-    return [labels.time_line(len(rows), seconds, speed)]
+    speed = f"; {images / seconds['sample_and_embed']:,.0f} images/s" if images else ""
+    return [f"time: {labels.duration(total)} for {len(rows)} new rows: {shares}{speed}"]

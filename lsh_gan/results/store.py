@@ -64,9 +64,6 @@ def check_workdir(workdir: Path) -> None:
     """Refuses a work folder that a run could not use; makes and changes nothing.
 
     What is cheap to know, before anything is read; the lock is taken later, for good.
-
-    Raises:
-        ValueError: As `locked`.
     """
     if (workdir / LOCK_FILE).exists():
         with locked(workdir):
@@ -84,25 +81,20 @@ def write_config(workdir: Path, config: dict[str, Any]) -> None:
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
-    """Reads the configuration of the last run.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is not a JSON object.
-    """
+    """Reads the configuration of the last run."""
     file = workdir / CONFIG_FILE
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; {workdir} is not a work folder")
-    return _read_object(file, "a configuration")
+    return _object(file, file.read_bytes(), "a configuration")
 
 
-def _read_object(file: Path, expected: str) -> dict[str, Any]:
+def _object(where: Path | str, content: bytes, expected: str) -> dict[str, Any]:
     try:
-        value = json.loads(file.read_text())
+        value = json.loads(content)
     except ValueError as error:
-        raise ValueError(f"{file}: not JSON ({error})") from error
+        raise ValueError(f"{where}: not JSON ({error})") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{file}: holds a {type(value).__name__}; expected {expected}")
+        raise ValueError(f"{where}: holds a {type(value).__name__}; expected {expected}")
     return value
 
 
@@ -127,7 +119,10 @@ def read(workdir: Path) -> list[Row]:
     lines = file.read_bytes().split(b"\n")[:-1]
     rows: dict[str, Row] = {}
     for number, line in enumerate(lines, 1):
-        row = _row(f"{file}:{number}", line)
+        row = _object(f"{file}:{number}", line, "a row")
+        for field in FIELDS:
+            if field not in row:
+                raise ValueError(f"{file}:{number}: no row, it lacks the field {field!r}")
         rows.setdefault(row["row_hash"], row)
     return list(rows.values())
 
@@ -142,11 +137,7 @@ def set_requested(workdir: Path, rows: Mapping[str, dict[str, Any]]) -> None:
 
 
 def read_requested(workdir: Path) -> list[Row]:
-    """Reads the finished rows that the last run requested; all, if no run has noted which.
-
-    Raises:
-        ValueError: As `read`; or the note is damaged.
-    """
+    """Reads the finished rows that the last run requested; all, if no run has noted which."""
     measured, requested = read(workdir), _requested(workdir)
     if requested is None:
         return measured
@@ -155,26 +146,13 @@ def read_requested(workdir: Path) -> list[Row]:
 
 def _requested(workdir: Path) -> dict[str, dict[str, Any]] | None:
     file = workdir / REQUESTED_FILE
-    return _read_object(file, "rows by hash") if file.exists() else None
+    return _object(file, file.read_bytes(), "rows by hash") if file.exists() else None
 
 
 def read_progress(workdir: Path) -> tuple[int, int] | None:
     """How many rows that the last run requested are done; None where no run has requested."""
     requested = _requested(workdir)
     return None if requested is None else (len(read_requested(workdir)), len(requested))
-
-
-def _row(where: str, line: bytes) -> Row:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where}: not JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: holds a {type(row).__name__}; expected a row")
-    missing = [field for field in FIELDS if field not in row]
-    if missing:
-        raise ValueError(f"{where}: no row, it lacks the field {missing[0]!r}")
-    return row
 
 
 def append(workdir: Path, row: Row) -> None:
