@@ -11,13 +11,12 @@ lsh-gan COMMAND --help says more.
 """
 
 import argparse
-import importlib
 import re
 import runpy
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from functools import partial
+from importlib import import_module
 from inspect import cleandoc
 from pathlib import Path
 from typing import Any
@@ -113,16 +112,6 @@ def _evaluate() -> None:
     print(compare(real, generated, config, config.reference.num_images if given else 0))  # noqa: T201
 
 
-def _run() -> None:
-    runpy.run_path(str(shipped_folder() / "main.py"), run_name="__main__")
-
-
-def _report() -> None:
-    from lsh_gan.results import report
-
-    sys.exit(report.main(sys.argv[1:]))
-
-
 def _list() -> None:
     from lsh_gan import compression, datasets, features
     from lsh_gan.experiment.evaluators import EVALUATORS
@@ -138,10 +127,6 @@ def _list() -> None:
         "configurations": sorted(f"configs/{file.name}" for file in configs),
     }.items():
         print(f"{kind}: {', '.join(names)}")  # noqa: T201
-
-
-def _module(name: str) -> None:
-    importlib.import_module(name).main()
 
 
 # The flags of a configuration.
@@ -324,14 +309,14 @@ def _fields(config: Any, prefix: str = "") -> dict[str, Any]:
     return fields
 
 
-COMMANDS: dict[str, Callable[[], None]] = {
-    "run": _run,
+COMMANDS: dict[str, Callable[[], Any]] = {
+    "run": lambda: runpy.run_path(str(shipped_folder() / "main.py"), run_name="__main__"),
     "compress": _compress,
     "evaluate": _evaluate,
-    "report": _report,
-    "convert": partial(_module, "checkpoints_tools.convert"),
-    "inspect": partial(_module, "checkpoints_tools.inspect"),
-    "verify": partial(_module, "checkpoints_tools.verify"),
+    "report": lambda: sys.exit(import_module("lsh_gan.results.report").main(sys.argv[1:])),
+    "convert": lambda: import_module("checkpoints_tools.convert").main(),
+    "inspect": lambda: import_module("checkpoints_tools.inspect").main(),
+    "verify": lambda: import_module("checkpoints_tools.verify").main(),
     "list": _list,
 }
 

@@ -172,8 +172,7 @@ def _open(x: Any, name: str, config: Any) -> Source:
         size = array.shape[1:3] if kind == "images" else None
 
         def read(rows: np.ndarray) -> Iterator[np.ndarray]:
-            for start in range(0, len(rows), datasets.BATCH):
-                yield np.ascontiguousarray(array[rows[start : start + datasets.BATCH]])
+            return (array[part] for part in datasets.cut(rows))
 
         return Source(name, kind, array.shape, "an array", size, read)
     batches = iter(x)

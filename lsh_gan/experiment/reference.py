@@ -54,18 +54,16 @@ class OwnSamples:
         self, network: FeatureNetwork, *, progress: Progress = lambda count: None, **unused: Any
     ) -> jax.Array:
         """Returns features, float32 `[n, d]`; arguments as of `Samples.embed`."""
-        embedded, *_ = embed_samples(
-            self.generator,
-            self.generator.params,
-            network,
-            jax.random.key(self.seed),
-            self.count,
-            batch_size=self.batch_size,
-            truncation_psi=self.truncation_psi,
-            start=self.start,
-            progress=progress,
-        )
-        return embedded
+        params, key = self.generator.params, jax.random.key(self.seed)
+        options = {name: getattr(self, name) for name in ("batch_size", "truncation_psi", "start")}
+        given = (self.generator, params, network, key, self.count)
+        return embed_samples(*given, **options, progress=progress)[0]
+
+    def at(self, rows: np.ndarray) -> np.ndarray:
+        """Images of some rows, uint8 `[b, h, w, c]`."""
+        params, key, psi = self.generator.params, jax.random.key(self.seed), self.truncation_psi
+        index = self.start + rows
+        return sampling.sample_at(self.generator, params, key, index, truncation_psi=psi)
 
     def __len__(self) -> int:
         return self.count
@@ -175,6 +173,10 @@ class Samples:
         each = len(devices.process_share(len(datasets.cut(self.rows)))) * datasets.BATCH
         padded = jnp.pad(mine, ((0, each - len(share)), (0, 0)))
         return devices.gather_rows(padded)[: len(self)]
+
+    def at(self, rows: np.ndarray) -> np.ndarray:
+        """Images of some rows, uint8 `[b, h, w, c]`."""
+        return np.concatenate(list(self.source.read(self.rows[rows])))
 
     def stream(self, network: FeatureNetwork, **options: Any) -> Iterator[jax.Array]:
         """Yields the features of images in batches, of one process; options as of `embed`."""

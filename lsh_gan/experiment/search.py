@@ -284,9 +284,7 @@ def layer_sensitivity(evaluator: WidthEvaluator, share: float) -> Sensitivity:
     return sensitivity
 
 
-def _steps(
-    evaluator: WidthEvaluator, widths: Widths, sensitivity: Sensitivity
-) -> list[tuple[float, Widths]]:
+def _steps(evaluator: WidthEvaluator, widths: Widths, sensitivity: Sensitivity) -> list[Widths]:
     """Settings with one layer a step narrower, by the loss expected for a byte saved."""
     steps = []
     for number, layer in enumerate(evaluator.layers):
@@ -297,14 +295,14 @@ def _steps(
             saved = evaluator.bytes_of(layer, bits) - evaluator.bytes_of(layer, narrower)
             price = (sensitivity[layer][narrower] - before) / saved
             steps.append((price, -saved, number, {**widths, layer: narrower}))
-    return [(step[0], step[-1]) for step in sorted(steps, key=lambda step: step[:3])]
+    return [narrowed for *_, narrowed in sorted(steps, key=lambda step: step[:3])]
 
 
 def descend(evaluator: WidthEvaluator, sensitivity: Sensitivity) -> list[Widths]:
     """The path from the widest measured widths to the narrowest, cheapest step first."""
     path: list[Widths] = [{layer: max(sensitivity[layer]) for layer in evaluator.layers}]
     while steps := _steps(evaluator, path[-1], sensitivity):
-        path.append(steps[0][1])
+        path.append(steps[0])
     return path
 
 
@@ -328,7 +326,7 @@ def narrow(
     """Narrows single layers, cheapest first, until no step keeps the share."""
     refused: set[tuple[tuple[str, int], ...]] = set()
     while True:
-        for _, candidate in _steps(evaluator, widths, sensitivity):
+        for candidate in _steps(evaluator, widths, sensitivity):
             changed = tuple(item for item in candidate.items() if item not in widths.items())
             if changed not in refused:
                 break
@@ -350,18 +348,11 @@ def _measure_found(
     session: sweep.Session,
     workdir: Path,
 ) -> dict[str, dict[str, Any]]:
-    """Measures full precision and what was found with all metrics, and keeps the result.
-
-    Returns:
-        As `store.set_requested` takes it.
-    """
+    """Measures full precision and what was found; returns rows as `store.set_requested` takes."""
     requested: dict[str, dict[str, Any]] = {}
     roles: dict[Any, list[str]] = {UNCOMPRESSED: [FULL]}
-    for role, widths in (
-        (WITHIN, found.within),
-        (MIXED, found.mixed),
-        (SAME_SIZE, found.same_size),
-    ):
+    ends = {WITHIN: found.within, MIXED: found.mixed, SAME_SIZE: found.same_size}
+    for role, widths in ends.items():
         if widths is not None:
             roles.setdefault(evaluator.spec(widths), []).append(role)
     for spec, names in roles.items():

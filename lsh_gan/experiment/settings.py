@@ -20,7 +20,7 @@ from lsh_gan.datasets import Source
 from lsh_gan.errors import check_int, choose, nearest
 from lsh_gan.experiment.evaluators import EVALUATORS, hash_spec
 from lsh_gan.generators import Generator
-from lsh_gan.metrics.inputs import check_options
+from lsh_gan.metrics.inputs import MAX_DIGITS, check_options
 
 UNCOMPRESSED = GeneratorSpec(weights=CompressionSpec(bits=None))
 _CHOICES: dict[str, Mapping] = {
@@ -93,23 +93,21 @@ def _references(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
     fields = config.reference
     if fields.on_error not in ("fail", "skip"):
         yield f"reference.on_error = {fields.on_error!r}; expected 'fail' or 'skip'"
-    kinds = ("images", "features", "samples_of", "sketch")
-    if not any(fields[kind] for kind in kinds):
+    kinds = ("sketch", "samples_of", "features", "images")
+    given = [kind for kind in kinds if fields[kind]]
+    if not given:
         yield (
-            f"{', '.join(f'reference.{kind}' for kind in kinds)} are all empty; expected one of "
-            "them, such as --config.reference.images=fashion_mnist"
+            f"{', '.join(f'reference.{kind}' for kind in reversed(kinds))} are all empty; expected "
+            "one of them, such as --config.reference.images=fashion_mnist"
         )
-    if fields.images not in ("", *datasets.NAMED):  # a named one is but the default
-        for name in ("features", "samples_of"):
-            if fields[name]:
-                yield (
-                    f"reference.{name} and reference.images are both given; expected one of them: "
-                    f"say --config.reference.images= to take {fields[name]}"
-                )
-    others = [("samples_of", "features"), ("sketch", "features"), ("sketch", "samples_of")]
-    for name, other in others:
-        if fields[name] and fields[other]:
-            yield f"reference.{name} and reference.{other} are both given; expected one of them"
+    if fields.sketch or fields.images in datasets.NAMED:  # a named one is but the default
+        given = [kind for kind in given if kind != "images"]
+    if len(given) > 1:
+        first, second, *_ = given
+        yield (
+            f"reference.{first} and reference.{second} are both given; expected one of them: "
+            f"say --config.reference.{second}= to take {fields[first]}"
+        )
     if fields.sketch and config.metrics != ("lsh",):
         yield (
             f"metrics = {','.join(config.metrics)} with reference.sketch; a sketch has no features "
@@ -181,12 +179,10 @@ def _check_hash(config: Any) -> None:
     votes = config.hash.votes
     if isinstance(votes, bool) or not isinstance(votes, int | float | None):
         raise ValueError(f"hash.votes = {votes!r}; expected a share in (0, 1], or None")
-    try:
+    choose("hash.family: hash family", config.hash.family, MAX_DIGITS)
+    with _named("hash."):
         hash_spec(config)
         check_options(min_count=config.hash.min_count, votes=votes)
-    except (TypeError, ValueError) as error:
-        field = "hash." if " = " in str(error) else "hash.family: "
-        raise ValueError(f"{field}{error}") from error
     if votes is None and "lsh_knn" in config.metrics:
         raise ValueError("hash.votes = None is for lsh alone; expected a share with lsh_knn")
     with _named("lsh_knn."):
