@@ -7,6 +7,7 @@ import itertools
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -45,6 +46,7 @@ class Child:
 def _main(arguments, cwd, environment, files):
     for number, file in enumerate(files, 1):
         os.dup2(os.open(file, os.O_CREAT | os.O_WRONLY), number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # deaf in background jobs of a shell
     os.chdir(cwd)
     os.environ.update(environment)
     sys.argv = ["main.py", *arguments]

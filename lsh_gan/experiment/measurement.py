@@ -30,6 +30,10 @@ from lsh_gan.results.store import Row
 PACKED_FOLDER = "packed"
 # Number of the fold of the key that calibration draws from; no sample has this number.
 CALIBRATION_FOLD = 2**32 - 1
+TENSOR_FIELDS = (
+    "path", "shape", "channel_axis", "bits", "clipping", "scheme", "pruned", "alpha",
+    "share_clipped", "sqnr_db", "bytes",
+)  # fmt: skip
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "orbax-checkpoint")
 
 
@@ -200,19 +204,9 @@ def _sizes(size: int, count: int) -> dict[str, Any]:
 def _tensor_fields(report: CompressionReport) -> list[dict[str, Any]]:
     """What happened to each compressed tensor; an SQNR without noise is null, α the median."""
     return [
-        {
-            "path": tensor.path,
-            "shape": list(tensor.shape),
-            "channel_axis": tensor.channel_axis,
-            "bits": tensor.bits,
-            "clipping": tensor.clipping,
-            "scheme": tensor.scheme,
-            "pruned": tensor.pruned,
-            "alpha": float(np.median(np.asarray(tensor.alpha))),
-            "share_clipped": tensor.share_clipped,
-            "sqnr_db": None if tensor.sqnr_db == math.inf else tensor.sqnr_db,
-            "bytes": tensor.bytes,
-        }
+        {field: getattr(tensor, field) for field in TENSOR_FIELDS}
+        | {"shape": list(tensor.shape), "alpha": float(np.median(np.asarray(tensor.alpha)))}
+        | {"sqnr_db": None if tensor.sqnr_db == math.inf else tensor.sqnr_db}
         for tensor in report.tensors
         if tensor.bits is not None
     ]

@@ -79,7 +79,8 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
             row = session.measure(measurement)
             progress.advance(bar)
             if progress.disable:
-                seconds = session.clock.seconds["rows"] / number * (len(missing) - number)
+                spent = sum(sum(each["seconds"].values()) for each in session.measured)
+                seconds = spent / number * (len(missing) - number)
                 scores = labels.scores_line(row, config.metrics)
                 done = f"{finished + number} of {len(requested)}"
                 tell = labels.say if Console().is_jupyter else logging.info
@@ -207,14 +208,14 @@ class Session:
     Attributes:
         finished: Its rows, by their hash.
         measured: Those that this run has measured.
-        clock: Seconds of this run by stage.
+        seconds: Of this run, of what belongs to no row, by stage.
     """
 
     def __init__(self, setup: Setup, workdir: Path, progress: Progress):
         workdir.mkdir(parents=True, exist_ok=True)
         store.write_config(workdir, setup.config.to_dict())
         self.measured: list[Row] = []
-        self.clock = Clock()
+        self.seconds: dict[str, float] = {}
         rows = devices.from_first(store.read(workdir))
         self.finished = {row["row_hash"]: row for row in rows}
         self._setup, self._workdir = setup, workdir
@@ -225,37 +226,30 @@ class Session:
 
     def measure(self, measurement: Measurement) -> Row:
         """The row of a measurement: from the work folder, or measured and added to it."""
-        if measurement.row_hash not in self.finished:
-            config, network = self._setup.config, self._setup.network
-            subject = measurement.subject
-            if self._scores is None:
-                self._scores = self._fit()
-            size = len(subject) if isinstance(subject, Samples) else config.num_samples
-            bits = measurement.spec.weights.bits
-            title = f"{measurement.name} {bits} bits" if bits else measurement.name
-            self._progress.reset(self._images, description=title, total=size, visible=True)
-            self.clock.lap("rest")
-            profiled = config.profile and not self.measured
-            with jax.profiler.trace(config.profile) if profiled else nullcontext():
-                row = measure(
-                    measurement, config, self._workdir, network, self._scores, self._advance
-                )
-            row["reference_name"] = self._setup.reference.name
-            if self._setup.reference.taken:
-                row["reference_taken"] = self._setup.reference.taken
-            store.append(self._workdir, row)
-            self.finished[measurement.row_hash] = row
-            self.measured.append(row)
-            self.clock.lap("rows")
-        return self.finished[measurement.row_hash]
-
-    def _fit(self) -> dict[str, Callable]:
-        (self._workdir / PACKED_FOLDER).mkdir(exist_ok=True)
-        self._progress.update(self._images, description="reference", visible=True)
+        if measurement.row_hash in self.finished:
+            return self.finished[measurement.row_hash]
         config, network, reference = self._setup.config, self._setup.network, self._setup.reference
-        scores = reference.fit(config, network, self._workdir, self._advance)
-        self.clock.lap("reference")
-        return scores
+        if self._scores is None:
+            (self._workdir / PACKED_FOLDER).mkdir(exist_ok=True)
+            self._progress.update(self._images, description="reference", visible=True)
+            clock = Clock()
+            self._scores = reference.fit(config, network, self._workdir, self._advance)
+            clock.lap("reference")
+            self.seconds = clock.seconds
+        subject, bits = measurement.subject, measurement.spec.weights.bits
+        size = len(subject) if isinstance(subject, Samples) else config.num_samples
+        title = f"{measurement.name} {bits} bits" if bits else measurement.name
+        self._progress.reset(self._images, description=title, total=size, visible=True)
+        profiled = config.profile and not self.measured
+        with jax.profiler.trace(config.profile) if profiled else nullcontext():
+            row = measure(measurement, config, self._workdir, network, self._scores, self._advance)
+        row["reference_name"] = reference.name
+        if reference.taken:
+            row["reference_taken"] = reference.taken
+        store.append(self._workdir, row)
+        self.finished[measurement.row_hash] = row
+        self.measured.append(row)
+        return row
 
 
 def time_notes(*sessions: Session) -> list[str]:
@@ -264,10 +258,8 @@ def time_notes(*sessions: Session) -> list[str]:
     if not rows:
         return []
     seconds: Any = Counter()
-    for session in sessions:
-        seconds["reference"] += session.clock.seconds.get("reference", 0.0)
-    for row in rows:
-        seconds.update(row["seconds"])
+    for part in [session.seconds for session in sessions] + [row["seconds"] for row in rows]:
+        seconds.update(part)
     names = {"sample_and_embed": "sampling and features", "compress": "compression"} | TITLES
     total = sum(seconds.values())
     shares = ", ".join(
