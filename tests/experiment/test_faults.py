@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from children import CONTEXT
+from children import CONTEXT, draw_nothing
 from PIL import Image
 from tiny_network import NETWORK
 
@@ -46,6 +46,7 @@ def configured(images, **changes):
 def run(workdir, images, most=None, said=None, **changes):
     """A run with a feature network of one product; `most` is the largest file, in bytes."""
     sweep.load_network = lambda *_: NETWORK
+    draw_nothing()
     if most is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
     try:

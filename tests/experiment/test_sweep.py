@@ -19,6 +19,7 @@ from lsh_gan import compression, generators
 from lsh_gan.experiment import settings, sweep
 from lsh_gan.generators import checkpoints
 from lsh_gan.results import report, store
+from lsh_gan.results.labels import percent
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def workdir(tmp_path_factory, cache_folder):
     """The work folder of one run of the smoke configuration from the command line."""
     folder = tmp_path_factory.mktemp("run") / "smoke"
     command = ["--config=configs/smoke.py", f"--workdir={folder}"]
-    result = Child(command, folder.parent / "said").end()
+    result = Child(command, folder.parent / "said", pictures=True).end()
     assert result.returncode == 0, result.stderr
     for name in ("dcgan", "sngan"):
         assert re.search(rf"^{name}: .* 95% of precision and recall", result.stdout, re.M)
@@ -307,7 +308,7 @@ def test_several_seeds_are_one_line(tmp_path, capsys):
     recalls = np.array([row["knn_recall"] for row in store.read(tmp_path / "run")])
     assert recalls.std() > 0
     (line,) = (x for x in (tmp_path / "run" / "table.md").read_text().splitlines() if "dcgan" in x)
-    assert f"/{100 * recalls.mean():.0f}±{100 * recalls.std(ddof=1) / 3**0.5:.0f} |" in line
+    assert f"/{percent(recalls.mean(), recalls.std(ddof=1) / 3**0.5)} |" in line
 
 
 @pytest.mark.usefixtures("projected")
