@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from lsh_gan.compression.pipeline import check_corrections
 from lsh_gan.compression.rules import flatten, isolate, log_rules, plan_tensors
 from lsh_gan.datasets import Source
 from lsh_gan.experiment import outside, recipes, settings
+from lsh_gan.experiment.evaluators import Score
 from lsh_gan.experiment.measurement import PACKED_FOLDER, Clock, Measurement, measure
 from lsh_gan.experiment.reference import (
     Reference,
@@ -219,7 +220,7 @@ class Session:
         rows = devices.from_first(store.read(workdir))
         self.finished = {row["row_hash"]: row for row in rows}
         self._setup, self._workdir = setup, workdir
-        self._scores: dict[str, Callable] | None = None
+        self._scores: dict[str, Score] = {}
         self._progress = progress
         self._images = progress.add_task("images", total=None, visible=False)
         self._advance = partial(progress.advance, self._images)
@@ -229,7 +230,7 @@ class Session:
         if measurement.row_hash in self.finished:
             return self.finished[measurement.row_hash]
         config, network, reference = self._setup.config, self._setup.network, self._setup.reference
-        if self._scores is None:
+        if not self._scores:
             (self._workdir / PACKED_FOLDER).mkdir(exist_ok=True)
             self._progress.update(self._images, description="reference", visible=True)
             clock = Clock()

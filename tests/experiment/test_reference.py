@@ -186,7 +186,7 @@ def test_features_are_kept_and_computed_again_where_they_are_damaged(tmp_path, m
 
     first = scored()
     with monkeypatch.context() as patch:
-        patch.setattr(reference.Samples, "embed", None)  # computes no feature
+        patch.setattr(features, "embed", None)  # nothing is computed again
         assert scored() == first
     files = sorted((tmp_path / "cache").glob("*.features"))
     cut, other = (file.read_bytes() for file in files)

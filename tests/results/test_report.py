@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from children import draw_nothing
 from PIL import Image
 
 from lsh_gan.results import report, store
@@ -80,6 +81,7 @@ def test_tables_of_three_metrics_are_readable_at_80_columns(work, capsys, monkey
         hits = np.arange(300) < 200
         names = [f"{m}_{s}_hits" for m in METRICS for s in ("precision", "recall")]
         store.write_hits(folder, found["row_hash"], dict.fromkeys(names, hits))
+    draw_nothing(monkeypatch.setattr)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
     frame = report.write(folder)
@@ -110,7 +112,8 @@ def work(tmp_path):
     return make
 
 
-def test_an_interrupted_run_says_how_far_it_came(work, capsys):
+def test_an_interrupted_run_says_how_far_it_came(work, capsys, monkeypatch):
+    draw_nothing(monkeypatch.setattr)
     measured = [row(), row(bits=4)]
     folder = work(measured, [*(found["row_hash"] for found in measured), "another", "a third"])
     assert report.main([str(folder)]) == 0
