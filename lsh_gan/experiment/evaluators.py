@@ -14,7 +14,6 @@ from absl import logging
 
 import lsh_gan
 from lsh_gan import metrics
-from lsh_gan.errors import choose
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.features.network import GIVEN
 from lsh_gan.metrics import HashSpec, LshReference, hashing
@@ -127,8 +126,7 @@ EVALUATORS = {
 
 def fit(config: Any, reference: ReferenceFeatures, workdir: Path) -> dict[str, Score]:
     """Fits every metric of `config.metrics`, by name; LSH saves its sketch in the work folder."""
-    evaluators = {name: choose("metric", name, EVALUATORS) for name in config.metrics}
-    return {name: make(config, reference, workdir) for name, make in evaluators.items()}
+    return {name: EVALUATORS[name](config, reference, workdir) for name in config.metrics}
 
 
 def streams(config: Any, rows: int, dim: int) -> bool:
@@ -164,12 +162,8 @@ def load_sketch(
     """Reads the LSH reference that `config.reference.sketch` names, and the shape of its images.
 
     The shape, height, width and channels, is None where the file does not say, as of given
-    features.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no sketch, is damaged, was made with another feature network,
-            preprocessing or version, or with another hash than `config.hash`, seed included.
+    features. A sketch that was made with another feature network, preprocessing, version or
+    `config.hash`, seed included, is refused.
     """
     path = config.reference.sketch
     if Path(path).is_dir():

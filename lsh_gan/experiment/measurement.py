@@ -79,16 +79,9 @@ def measure(
 ) -> Row:
     """Measures one row: a JSON object of its identity, scores (`METRIC_FIELD`), sizes and seconds.
 
-    Args:
-        measurement: What to measure.
-        config: See `configs/default.py`.
-        workdir: Receives the packed parameters, a strip of samples and the hits of each metric.
-        network: Embeds the images.
-        scores: The metrics, fitted on the reference.
-        advance: Called with a number of embedded images.
-
-    Raises:
-        ValueError: NaN or Inf in an image or a feature.
+    `workdir` receives the packed parameters, a strip of samples and the hits of each metric;
+    `advance` is called with a number of embedded images. NaN or Inf in an image or a feature is a
+    ValueError.
     """
     clock = Clock()
     subject, keep = measurement.subject, measurement.keep

@@ -131,15 +131,8 @@ def _treatment(plan: TensorPlan) -> dict[str, Any]:
 def run(config: Any, workdir: Path) -> pd.DataFrame:
     """Searches for every generator of `config`, as `config.search` says, and writes the report.
 
-    Args:
-        config: See `configs/default.py` and `configs/search.py`.
-        workdir: The work folder; made if missing. The result is `GENERATOR.packed`.
-
-    Returns:
-        As `report.write`.
-
-    Raises:
-        ValueError, TypeError, FileNotFoundError: Bad input, before any heavy work.
+    The result is `GENERATOR.packed` in the work folder. Bad input is an error before any heavy
+    work. Returns as `report.write`.
     """
     config = settings.resolve(config)
     inside = _inside(config)
@@ -165,12 +158,9 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
 def compress(config: Any, workdir: Path, output: str | Path | None = None) -> str:
     """Writes a generator at the smallest width that keeps `config.search.share` by LSH.
 
-    The width is found by bisection: a narrower one is taken to keep no more.
-
-    Args:
-        config: See `configs/compress.py`; one generator.
-        workdir: Receives the measurements; made if missing.
-        output: The file; None for `NAME_BITSbits.safetensors`.
+    The width is found by bisection: a narrower one is taken to keep no more. `config` has one
+    generator; `workdir` receives the measurements, and `output` is `NAME_BITSbits.safetensors` if
+    None.
 
     Returns:
         One sentence: the width, what it keeps, its size and file, and what the next width keeps.

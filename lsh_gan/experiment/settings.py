@@ -33,14 +33,9 @@ _CHOICES: dict[str, Mapping] = {
 def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
     """Checks every field that can be checked without reading a file.
 
-    Tuples of names may be one string with commas, which is what a command line gives.
-
-    Returns:
-        The configuration, unchangeable, with such strings split.
-
-    Raises:
-        ValueError: A value out of range or an unknown name; the message names the field, the value
-            and the nearest valid choice.
+    Tuples of names may be one string with commas, which is what a command line gives; they are
+    split in what is returned, which cannot be changed. ValueError names the field, the value and
+    the nearest valid choice.
     """
     config = config.copy_and_resolve_references()
     split_lists(config)

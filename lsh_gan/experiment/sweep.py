@@ -20,18 +20,10 @@ from lsh_gan.compression import GeneratorSpec
 from lsh_gan.compression.pipeline import check_corrections
 from lsh_gan.compression.rules import flatten, isolate, log_rules, plan_tensors
 from lsh_gan.datasets import Source
-from lsh_gan.experiment import outside, recipes, settings
+from lsh_gan.experiment import outside, recipes, reference, settings
 from lsh_gan.experiment.evaluators import Score
 from lsh_gan.experiment.measurement import PACKED_FOLDER, Clock, Measurement, measure
-from lsh_gan.experiment.reference import (
-    Reference,
-    Samples,
-    load_network,
-    load_reference,
-    load_samples,
-    open_reference,
-    open_samples,
-)
+from lsh_gan.experiment.reference import Reference, Samples
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator, sampling
 from lsh_gan.results import labels, report, store
@@ -50,19 +42,11 @@ class Setup(NamedTuple):
 
 
 def run(config: Any, workdir: Path) -> pd.DataFrame:
-    """Measures what is not yet in `workdir` and writes the report.
+    """Measures what is not yet in `workdir`, which is made if missing, and writes the report.
 
-    A work folder grows: a row that is there, of whatever configuration, is not measured again.
-
-    Args:
-        config: See `configs/default.py`.
-        workdir: The work folder; made if missing.
-
-    Returns:
-        As `report.write`; empty on all processes but the first, which writes the report.
-
-    Raises:
-        ValueError, TypeError, FileNotFoundError: Bad input, before any heavy work.
+    A work folder grows: a row that is there, of whatever configuration, is not measured again. Bad
+    input is an error before any heavy work. Returns as `report.write`; on all processes but the
+    first, which writes the report, an empty frame.
     """
     config = settings.resolve(config)
     store.check_workdir(workdir)
@@ -98,16 +82,15 @@ def prepare(config: Any) -> Setup:
     generators = [recipes.load(config, name) for name in config.generators]
     for generator in generators:
         sampling.image_shape(generator, 1, truncation_psi=config.truncation_psi)
-    opened = open_reference(config)
-    samples = [open_samples(config, path) for path in config.samples]
+    opened = reference.open_reference(config)
+    samples = [reference.open_samples(config, path) for path in config.samples]
     shape = opened.image_shape if opened else None
     settings.check_image_sizes(config, shape, generators, samples)
-    network = load_network(config, [opened, *samples] if opened else samples)
+    network = reference.load_network(config, [opened, *samples] if opened else samples)
     generators, names = recipes.rename(config, generators)
-    reference = load_reference(config, network, opened)
-    settings.check_image_sizes(config, reference.image_shape, generators, samples)
-    named = dict(zip(names, samples, strict=True))
-    return Setup(config, network, generators, reference, named)
+    drawn = reference.load_reference(config, network, opened)
+    settings.check_image_sizes(config, drawn.image_shape, generators, samples)
+    return Setup(config, network, generators, drawn, dict(zip(names, samples, strict=True)))
 
 
 def measurements(setup: Setup) -> list[Measurement]:
@@ -128,7 +111,7 @@ def _measurements(setup: Setup) -> Iterator[Measurement]:
             for seed in setup.config.seeds:
                 yield make_measurement(setup, generator, spec, seed, layer=layer)
     for name, source in setup.samples.items():
-        samples = load_samples(setup.config, source)
+        samples = reference.load_samples(setup.config, source)
         settings.check_colours(source.path, samples.images(), setup.reference.image_shape)
         identity = _shared_identity(setup) | {"samples": samples.content_hash}
         yield Measurement(name, identity, settings.UNCOMPRESSED, 0, samples)
@@ -175,11 +158,11 @@ def _shared_identity(setup: Setup) -> dict[str, Any]:
 
     What changes them by rounding alone is left out: sizes of batches and blocks, devices.
     """
-    config, network, reference = setup.config, setup.network, setup.reference
+    config, network = setup.config, setup.network
     identity = {
         "version": lsh_gan.__version__,
-        "n": len(reference),
-        "reference": reference.content_hash,
+        "n": len(setup.reference),
+        "reference": setup.reference.content_hash,
         "features": {
             "name": network.name,
             "side": network.side,
@@ -229,12 +212,12 @@ class Session:
         """The row of a measurement: from the work folder, or measured and added to it."""
         if measurement.row_hash in self.finished:
             return self.finished[measurement.row_hash]
-        config, network, reference = self._setup.config, self._setup.network, self._setup.reference
+        config, network, drawn = self._setup.config, self._setup.network, self._setup.reference
         if not self._scores:
             (self._workdir / PACKED_FOLDER).mkdir(exist_ok=True)
             self._progress.update(self._images, description="reference", visible=True)
             clock = Clock()
-            self._scores = reference.fit(config, network, self._workdir, self._advance)
+            self._scores = drawn.fit(config, network, self._workdir, self._advance)
             clock.lap("reference")
             self.seconds = clock.seconds
         subject, bits = measurement.subject, measurement.spec.weights.bits
@@ -244,9 +227,9 @@ class Session:
         profiled = config.profile and not self.measured
         with jax.profiler.trace(config.profile) if profiled else nullcontext():
             row = measure(measurement, config, self._workdir, network, self._scores, self._advance)
-        row["reference_name"] = reference.name
-        if reference.taken:
-            row["reference_taken"] = reference.taken
+        row["reference_name"] = drawn.name
+        if drawn.taken:
+            row["reference_taken"] = drawn.taken
         store.append(self._workdir, row)
         self.finished[measurement.row_hash] = row
         self.measured.append(row)

@@ -38,8 +38,7 @@ def hash_of(value: Any) -> str:
 def locked(workdir: Path) -> Iterator[None]:
     """Makes the work folder and keeps other runs out of it; the system frees it if this one dies.
 
-    Raises:
-        ValueError: Another run is in the folder, or it cannot be made or written.
+    ValueError says that another run is in the folder, or that it cannot be made or written.
     """
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"workdir {workdir} is a file; expected a folder")
@@ -61,10 +60,7 @@ def locked(workdir: Path) -> Iterator[None]:
 
 
 def check_workdir(workdir: Path) -> None:
-    """Refuses a work folder that a run could not use; makes and changes nothing.
-
-    What is cheap to know, before anything is read; the lock is taken later, for good.
-    """
+    """Refuses a work folder that a run could not use, before anything is read; changes nothing."""
     if (workdir / LOCK_FILE).exists():
         with locked(workdir):
             pass
@@ -108,10 +104,7 @@ def read(workdir: Path) -> list[Row]:
     """Reads the finished rows, in the order in which they were measured.
 
     A last line without its end is what a killed run left; it is ignored. Of rows with the same hash
-    the first counts.
-
-    Raises:
-        ValueError: A line is no row (its number).
+    the first counts. A line that is no row is a ValueError with its number.
     """
     file = workdir / ROWS_FILE
     if not file.exists():
@@ -156,11 +149,7 @@ def read_progress(workdir: Path) -> tuple[int, int] | None:
 
 
 def append(workdir: Path, row: Row) -> None:
-    """Adds one row and forces it to disk; NaN or Inf in it is an error.
-
-    Raises:
-        ValueError: A value is NaN or Inf.
-    """
+    """Adds one row and forces it to disk; NaN or Inf in it is a ValueError."""
     line = (json.dumps(row, allow_nan=False) + "\n").encode()
     with (workdir / ROWS_FILE).open("ab+") as file:
         whole = file.tell()

@@ -4,13 +4,13 @@ import pytest
 from children import draw_nothing
 from tiny_network import NETWORK
 
-from lsh_gan.experiment import sweep
+from lsh_gan.experiment import reference
 
 
 @pytest.fixture
 def projected(monkeypatch):
     """Runs embed images by one product of their pixels, where no test looks at the features."""
-    monkeypatch.setattr(sweep, "load_network", lambda *_: NETWORK)
+    monkeypatch.setattr(reference, "load_network", lambda *_: NETWORK)
 
 
 @pytest.fixture

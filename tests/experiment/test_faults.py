@@ -45,7 +45,7 @@ def configured(images, **changes):
 
 def run(workdir, images, most=None, said=None, **changes):
     """A run with a feature network of one product; `most` is the largest file, in bytes."""
-    sweep.load_network = lambda *_: NETWORK
+    reference.load_network = lambda *_: NETWORK
     draw_nothing()
     if most is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
