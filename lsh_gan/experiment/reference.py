@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,7 +81,7 @@ def load_own_samples(config: Any) -> tuple[OwnSamples, OwnSamples, str]:
 
     def samples(start: int) -> OwnSamples:
         identity = [generator.identity, fields.seed, start, n, config.truncation_psi]
-        content_hash = sha256(json.dumps(identity).encode()).hexdigest()
+        content_hash = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
         rest = (config.batch_size, config.truncation_psi, content_hash)
         return OwnSamples(generator, fields.seed, start, n, *rest)
 
