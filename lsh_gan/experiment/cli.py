@@ -62,6 +62,9 @@ def _parse(names: str, command: Callable, file: str) -> tuple[list[str], Any]:
     )
     if len(values) != len(names.split()):
         raise ValueError(f"arguments are {' '.join(values) or 'missing'}; expected {names}")
+    from lsh_gan.experiment.reference import keep_programs
+
+    keep_programs()
     return values, config.value
 
 
@@ -76,9 +79,7 @@ def _compress() -> None:
     workdir = flags.DEFINE_string("workdir", None, "Keeps the measurements, to go on with them.")
     (file,), config = _parse("FILE", _compress, "configs/compress.py")
     from lsh_gan.experiment import search
-    from lsh_gan.experiment.reference import keep_programs
 
-    keep_programs()
     config.generators, config.search.share = (file,), _share(keep.value)
     reference = config.reference
     others = reference.images or reference.features or reference.sketch
@@ -106,9 +107,7 @@ def _evaluate() -> None:
     given = any(argument.startswith("--config.reference.num_images") for argument in sys.argv)
     (real, generated), config = _parse("REAL GENERATED", _evaluate, "configs/default.py")
     from lsh_gan.experiment.evaluate import compare
-    from lsh_gan.experiment.reference import keep_programs
 
-    keep_programs()
     print(compare(real, generated, config, config.reference.num_images if given else 0))  # noqa: T201
 
 
