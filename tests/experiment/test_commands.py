@@ -136,7 +136,7 @@ def test_every_field_is_in_the_help_with_its_comment():
 
 def test_compress_writes_the_smallest_width_that_keeps_the_share(tmp_path):
     config = compress.get_config("dcgan")
-    config.search.num_samples, config.search.share = 64, 0.9
+    config.search.num_samples, config.batch_size, config.search.share = 64, 64, 0.9
     config.compression.bits = (8, 1)
     config.features.side, config.hash.num_bits, config.hash.num_tables = 32, 2, 4
     output = tmp_path / "small.safetensors"

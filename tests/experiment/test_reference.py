@@ -25,7 +25,7 @@ def tiny(**changes):
     config = smoke.get_config()
     config.generators = ("dcgan",)
     config.compression.bits = (4,)
-    config.num_samples = config.reference.num_images = 40
+    config.num_samples = config.batch_size = config.reference.num_images = 40
     with config.unlocked():
         config.hash.num_bits = "auto"
         for field, value in changes.items():

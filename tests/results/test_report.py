@@ -124,7 +124,9 @@ def test_an_interrupted_run_says_how_far_it_came(work, capsys, monkeypatch):
     assert "measurements" not in capsys.readouterr().out
 
 
-def test_without_strips_there_is_no_grid(work):
+def test_strips_are_shown_and_the_work_folder_stays_alone_where_another_is_named(
+    work, tmp_path_factory
+):
     measured = [row(), row(bits=4)]
     folder = work(measured, [found["row_hash"] for found in measured])
     assert report.main([str(folder)]) == 0
@@ -133,8 +135,12 @@ def test_without_strips_there_is_no_grid(work):
     (folder / "samples").mkdir()
     strip = Image.fromarray(np.zeros((8, 32), np.uint8))
     strip.save(folder / "samples" / f"{measured[1]['row_hash']}.png")
-    assert report.main([str(folder)]) == 0
-    assert (folder / "samples_known.png").exists()
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    output = tmp_path_factory.mktemp("output") / "a" / "b"
+    assert report.main([str(folder), str(output)]) == 0
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before
+    written = {file.name for file in output.iterdir()}
+    assert {"table.md", "table.csv", "tradeoff.png", "samples_known.png"} <= written
 
 
 def test_layers_stand_below_what_their_drops_are_taken_from(work, capsys):
