@@ -67,7 +67,7 @@ def test_efficientnet_stem_matches_original(golden, network):
     assert_close(stem.transpose(0, 3, 1, 2)[:, :4], golden.outputs["x64_stem"], golden.tolerance)
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("batch_size", [1, 4, 16])
 def test_rows_do_not_depend_on_the_batch_size(network, batch_size):
     images = random_images(11)
     seen = []
