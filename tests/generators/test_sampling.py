@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lsh_gan import features, generators
+from lsh_gan import generators
 from lsh_gan.generators import latents, sampling
 
 
@@ -117,6 +117,8 @@ def test_nan_names_the_image(generator):
 
 def sample_and_embed(file):
     """Saves samples and their features, and features at the batch size that the backend chooses."""
+    from lsh_gan import features
+
     network = features.load("efficientnet_lite0", side=32)
     images = sample(generators.load("dcgan"), 21, 6).astype(np.uint8)
     embedded = [features.embed(network, images, batch_size=size) for size in (6, None)]
