@@ -45,6 +45,24 @@ def tiny_config(images, **options):
     return config
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _trainers_of_one_configuration_share_their_programs():
+    """One object a configuration: beginning and step are compiled once."""
+    made, whole = {}, train_gan.Trainer
+
+    def trainer(config):
+        key = config.to_json()
+        if key not in made:
+            made[key] = whole(config)
+            if not (config.first_generator or config.first_discriminator):
+                made[key].init = jax.jit(made[key].init)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_gan, "Trainer", trainer)
+        yield
+
+
 @pytest.fixture(scope="module")
 def trained(config, tmp_path_factory):
     """Work folder and variables of an uninterrupted run."""

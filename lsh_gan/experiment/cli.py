@@ -10,13 +10,13 @@
 lsh-gan COMMAND --help says more.
 """
 
-import importlib
+import argparse
 import re
 import runpy
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from functools import partial
+from importlib import import_module
 from inspect import cleandoc
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,9 @@ def _parse(names: str, command: Callable, file: str) -> tuple[list[str], Any]:
     )
     if len(values) != len(names.split()):
         raise ValueError(f"arguments are {' '.join(values) or 'missing'}; expected {names}")
+    from lsh_gan.experiment.reference import keep_programs
+
+    keep_programs()
     return values, config.value
 
 
@@ -76,9 +79,7 @@ def _compress() -> None:
     workdir = flags.DEFINE_string("workdir", None, "Keeps the measurements, to go on with them.")
     (file,), config = _parse("FILE", _compress, "configs/compress.py")
     from lsh_gan.experiment import search
-    from lsh_gan.experiment.reference import keep_programs
 
-    keep_programs()
     config.generators, config.search.share = (file,), _share(keep.value)
     reference = config.reference
     others = reference.images or reference.features or reference.sketch
@@ -106,20 +107,8 @@ def _evaluate() -> None:
     given = any(argument.startswith("--config.reference.num_images") for argument in sys.argv)
     (real, generated), config = _parse("REAL GENERATED", _evaluate, "configs/default.py")
     from lsh_gan.experiment.evaluate import compare
-    from lsh_gan.experiment.reference import keep_programs
 
-    keep_programs()
     print(compare(real, generated, config, config.reference.num_images if given else 0))  # noqa: T201
-
-
-def _run() -> None:
-    runpy.run_path(str(shipped_folder() / "main.py"), run_name="__main__")
-
-
-def _report() -> None:
-    from lsh_gan.results import report
-
-    sys.exit(report.main(sys.argv[1:]))
 
 
 def _list() -> None:
@@ -137,10 +126,6 @@ def _list() -> None:
         "configurations": sorted(f"configs/{file.name}" for file in configs),
     }.items():
         print(f"{kind}: {', '.join(names)}")  # noqa: T201
-
-
-def _module(name: str) -> None:
-    importlib.import_module(name).main()
 
 
 # The flags of a configuration.
@@ -217,10 +202,6 @@ def parse(
 
     `config` has every field and is what the file `source` makes; `default` is the configuration
     file that is read where the command line names none.
-
-    Raises:
-        ValueError: A configuration file that is not there or fails, an unknown or missing field
-            (the message names the nearest), or a flag that cannot be read.
     """
     arguments, file = _find_config_file(arguments)
     given = (re.match(r"--?(?:no)?config\.([^=]*)", argument) for argument in arguments)
@@ -251,26 +232,24 @@ def parse(
 
 def _find_config_file(arguments: list[str]) -> tuple[list[str], Path | None]:
     """Finds the file that --config names, here or as we ship it; its path is put in its place."""
-    arguments, path = list(arguments), None
-    for i, argument in enumerate(arguments):
-        if argument.partition("=")[0] not in ("--config", "-config"):
-            continue
-        if "=" not in argument:
-            arguments[i : i + 2] = [f"{argument}={' '.join(arguments[i + 1 : i + 2])}"]
-        name, _, option = arguments[i].partition("=")[2].partition(":")
-        if not name:
-            raise ValueError("--config is empty; expected a file, such as configs/fashion_mnist.py")
-        path = Path(name)
-        if not path.exists() and name.startswith("configs/"):
-            path = shipped_folder() / name if (shipped_folder() / name).is_file() else path
-        arguments[i] = f"--config={path}{':' * bool(option)}{option}"
-        if not path.is_file():
-            wanted = path / path.name if path.is_dir() else path
-            inside = [str(file) for file in wanted.parent.glob("*.py") if file.stem != "__init__"]
-            hint = f"; did you mean {nearest(str(wanted), inside)!r}?" if inside else ""
-            reason = "is a folder; expected a file" if path.is_dir() else "no such file"
-            raise ValueError(f"--config={path}: {reason}{hint}")
-    return arguments, path
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", "-config", nargs="?", const="")
+    given, others = parser.parse_known_args(arguments[1:])
+    if given.config is None:
+        return arguments, None
+    name, colon, option = given.config.partition(":")
+    if not name:
+        raise ValueError("--config is empty; expected a file, such as configs/fashion_mnist.py")
+    path, shipped = Path(name), shipped_folder() / name
+    if not path.exists() and name.startswith("configs/") and shipped.is_file():
+        path = shipped
+    if not path.is_file():
+        wanted = path / path.name if path.is_dir() else path
+        inside = [str(file) for file in wanted.parent.glob("*.py") if file.stem != "__init__"]
+        hint = f"; did you mean {nearest(str(wanted), inside)!r}?" if inside else ""
+        reason = "is a folder; expected a file" if path.is_dir() else "no such file"
+        raise ValueError(f"--config={path}: {reason}{hint}")
+    return [arguments[0], f"--config={path}{colon}{option}", *others], path
 
 
 def _unread(error: str, known: dict[str, Any]) -> str:
@@ -329,14 +308,14 @@ def _fields(config: Any, prefix: str = "") -> dict[str, Any]:
     return fields
 
 
-COMMANDS: dict[str, Callable[[], None]] = {
-    "run": _run,
+COMMANDS: dict[str, Callable[[], Any]] = {
+    "run": lambda: runpy.run_path(str(shipped_folder() / "main.py"), run_name="__main__"),
     "compress": _compress,
     "evaluate": _evaluate,
-    "report": _report,
-    "convert": partial(_module, "checkpoints_tools.convert"),
-    "inspect": partial(_module, "checkpoints_tools.inspect"),
-    "verify": partial(_module, "checkpoints_tools.verify"),
+    "report": lambda: sys.exit(import_module("lsh_gan.results.report").main(sys.argv[1:])),
+    "convert": lambda: import_module("checkpoints_tools.convert").main(),
+    "inspect": lambda: import_module("checkpoints_tools.inspect").main(),
+    "verify": lambda: import_module("checkpoints_tools.verify").main(),
     "list": _list,
 }
 

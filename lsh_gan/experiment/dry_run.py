@@ -5,6 +5,7 @@ evaluation. Generators and weight files that are not there yet are taken from th
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,23 +27,19 @@ from lsh_gan.results.labels import make_rich, print_table
 
 
 class Sized(NamedTuple):
-    """One generator of a dry run, with the bytes on disk of every setting.
-
-    `instructions` say how to get its file; "" where it is there.
-    """
+    """One generator of a dry run."""
 
     path: str
     generator: Generator
-    instructions: str
-    sizes: list[tuple[GeneratorSpec, int]]
+    instructions: str  # how to get its file; "" where it is there
+    sizes: list[tuple[GeneratorSpec, int]]  # bytes on disk of every setting
 
 
 def run(config: Any) -> None:
     """Prints what `config` would measure.
 
-    Raises:
-        ValueError, TypeError, FileNotFoundError: As `sweep.run`, but for missing files of
-            generators with a recipe, of feature networks and of reference images.
+    Raises as `sweep.run`, but for missing files of generators with a recipe, of feature networks
+    and of reference images.
     """
     config = settings.resolve(config)
     sized = measure_sizes(config)
@@ -73,9 +70,7 @@ def packed_size(generator: Generator, spec: GeneratorSpec) -> int:
     """Bytes of the packed file of a generator, from the shapes of its parameters.
 
     A generator that was read from a packed file has that one as long as nothing is done to it.
-
-    Raises:
-        ValueError: As `compression.compress`, for rules and sizes of groups.
+    Raises as `compression.compress`, for rules and sizes of groups.
     """
     if generator.packed_file and spec.weights.bits is None:
         return generator.packed_file.stat().st_size
@@ -153,71 +148,65 @@ def _found(source: str) -> str:
     return f"{source}: {'found' if _is_there(source) else 'not there'}"
 
 
-def _summary(config: Any, sized: list[Sized]) -> list[str]:
-    return [
-        _features(config.features),
-        f"reference: {_reference(config.reference)}",
-        *(f"samples: {_found(path)}" for path in config.samples),
-        *(_search(config, sized) if config.search.share else [_rows(config, sized)]),
-        *(f"{s.path} is not there; {s.instructions}" for s in sized if s.instructions),
-    ]
-
-
-def _features(fields: Any) -> str:
-    if fields.name == features.GIVEN:
-        return "features: as given"
-    spec = features.FEATURES[fields.name]
-    weights = features.weight_file(spec, fields.weights or None)
-    there = "found" if weights is not None and weights.is_file() else "not there"
-    return (
-        f"features: {spec.name}, d = {spec.dim}, at {fields.side} pixels; weights "
-        f"{weights or 'of an installed package'}: {there}"
-    )
-
-
-def _reference(fields: Any) -> str:
+def _summary(config: Any, sized: list[Sized]) -> Iterator[str]:
+    """Yields lines on the features, on both sides, and on the rows."""
+    fields, network = config.reference, features.FEATURES.get(config.features.name)
+    if network is None:
+        yield "features: as given"
+    else:
+        weights = features.weight_file(network, config.features.weights or None)
+        there = "found" if weights is not None and weights.is_file() else "not there"
+        yield (
+            f"features: {network.name}, d = {network.dim}, at {config.features.side} pixels; "
+            f"weights {weights or 'of an installed package'}: {there}"
+        )
     n = f"n = {fields.num_images:,}" if fields.num_images else "n = all"
     if fields.samples_of:
-        return f"{n} uncompressed samples of {fields.samples_of} itself"
-    if fields.sketch:
-        return f"the sketch {_found(fields.sketch)}"
-    return f"{n} of {_found(fields.features or fields.images)}"
+        yield f"reference: {n} uncompressed samples of {fields.samples_of} itself"
+    elif fields.sketch:
+        yield f"reference: the sketch {_found(fields.sketch)}"
+    else:
+        yield f"reference: {n} of {_found(fields.features or fields.images)}"
+    for path in config.samples:
+        yield f"samples: {_found(path)}"
+    images = f"m = {config.num_samples:,} images each, batches of {config.batch_size}"
+    yield from (_search if config.search.share else _rows)(config, sized, images)
+    for item in sized:
+        if item.instructions:
+            yield f"{item.path} is not there; {item.instructions}"
 
 
-def _images(config: Any) -> str:
-    return f"m = {config.num_samples:,} images each, batches of {config.batch_size}"
-
-
-def _rows(config: Any, sized: list[Sized]) -> str:
-    counts = [len(item.sizes) for item in sized]
-    if config.compression.layerwise:
-        counts = [
-            sum(len(_tensors(g, spec.weights)) if spec.weights.bits else 1 for spec, _ in sizes)
-            for _, g, _, sizes in sized
-        ]
+def _rows(config: Any, sized: list[Sized], images: str) -> Iterator[str]:
+    alone = config.compression.layerwise
+    counts = [
+        sum(len(_tensors(g, s.weights)) if alone and s.weights.bits else 1 for s, _ in sizes)
+        for _, g, _, sizes in sized
+    ]
     rows = sum(counts) * len(config.seeds) + len(config.samples)
-    return (
+    yield (
         f"rows: {rows} = ({' + '.join(map(str, counts)) or 0}) settings × {len(config.seeds)} "
-        f"seeds + {len(config.samples)} given samples; {_images(config)}, truncation_psi = "
+        f"seeds + {len(config.samples)} given samples; {images}, truncation_psi = "
         f"{config.truncation_psi}"
     )
 
 
-def _search(config: Any, sized: list[Sized]) -> list[str]:
+def _search(config: Any, sized: list[Sized], images: str) -> Iterator[str]:
     """What a search does; it scores most settings only when others have turned out well."""
     fields, bits = config.search, config.compression.bits
     *_, spec = settings.compression_specs(config)
     n = "n as in the sketch," if config.reference.sketch else "n ="
-    return [
+    yield (
         f"search: the smallest widths out of {', '.join(map(str, bits))} bits, one a tensor, that "
         f"keep {fields.share:.0%} of precision and of recall by LSH; {n} m = "
-        f"{fields.num_samples:,}, seed {fields.seed}",
-        *(
+        f"{fields.num_samples:,}, seed {fields.seed}"
+    )
+    for item in sized:
+        yield (
             f"search of {item.generator.name}: full precision, {len(bits)} uniform widths, at most "
-            f"{len(bits)} widths of each of {len(_tensors(item.generator, spec))} tensors "
-            "alone, then mixed widths"
-            for item in sized
-        ),
+            f"{len(bits)} widths of each of {len(_tensors(item.generator, spec))} tensors alone, "
+            "then mixed widths"
+        )
+    yield (
         f"rows: at most 4 a generator (full precision, the mixed widths found, two uniform widths) "
-        f"× {len(config.seeds)} seeds, by {', '.join(config.metrics)}; {_images(config)}",
-    ]
+        f"× {len(config.seeds)} seeds, by {', '.join(config.metrics)}; {images}"
+    )

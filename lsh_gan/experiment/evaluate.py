@@ -14,14 +14,7 @@ import pandas as pd
 
 from lsh_gan import datasets, features
 from lsh_gan.datasets import Source
-from lsh_gan.experiment import default_config, settings
-from lsh_gan.experiment.reference import (
-    check_count,
-    decoding_of,
-    load_network,
-    load_reference,
-    load_samples,
-)
+from lsh_gan.experiment import default_config, reference, settings
 from lsh_gan.features.network import check_images
 from lsh_gan.results.labels import DISTANCES, TITLES
 
@@ -143,21 +136,21 @@ def compare(real: Any, generated: Any, config: Any, num_images: int) -> Evaluati
         config.reference.images = ""
     checked = settings.resolve(config)
     _check_sizes(*sides)
-    network = load_network(checked, sides)
+    network = reference.load_network(checked, sides)
     sides = [_embedded(side, network, checked) for side in sides]
     real, generated = sides
-    samples = load_samples(checked, generated)
+    samples = reference.load_samples(checked, generated)
     config.reference.num_images = num_images or min(len(real), len(generated))
     checked = settings.resolve(config)
-    check_count(checked, real)
+    reference.check_count(checked, real)
     settings.check_colours("generated", samples.images(), real.image_shape)
-    reference = load_reference(checked, network, real)
+    drawn = reference.load_reference(checked, network, real)
     with tempfile.TemporaryDirectory() as folder:
-        scores = reference.fit(checked, network, Path(folder), lambda count: None)
+        scores = drawn.fit(checked, network, Path(folder), lambda count: None)
         embedded = samples.embed(network, batch_size=checked.features.batch_size or None)
         found = {name: score(embedded) for name, score in scores.items()}
     return Evaluation(
-        found, len(reference), len(samples), network.dim, config.k, network.name, real.taken,
+        found, len(drawn), len(samples), network.dim, config.k, network.name, real.taken,
         generated.taken,
     )  # fmt: skip
 
@@ -165,15 +158,14 @@ def compare(real: Any, generated: Any, config: Any, num_images: int) -> Evaluati
 def _open(x: Any, name: str, config: Any) -> Source:
     """A source of what was given; of an iterable with n = 0, since nobody knows yet."""
     if isinstance(x, str | Path):
-        return datasets.open_source(x, ("images", "features"), decoding_of(config))
+        return datasets.open_source(x, ("images", "features"), reference.decoding_of(config))
     if hasattr(x, "shape"):
         array = _checked(x, name)
         kind = _kind(array)
         size = array.shape[1:3] if kind == "images" else None
 
         def read(rows: np.ndarray) -> Iterator[np.ndarray]:
-            for start in range(0, len(rows), datasets.BATCH):
-                yield np.ascontiguousarray(array[rows[start : start + datasets.BATCH]])
+            return (array[part] for part in datasets.cut(rows))
 
         return Source(name, kind, array.shape, "an array", size, read)
     batches = iter(x)

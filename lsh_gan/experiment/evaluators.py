@@ -14,7 +14,6 @@ from absl import logging
 
 import lsh_gan
 from lsh_gan import metrics
-from lsh_gan.errors import choose
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.features.network import GIVEN
 from lsh_gan.metrics import HashSpec, LshReference, hashing
@@ -127,8 +126,7 @@ EVALUATORS = {
 
 def fit(config: Any, reference: ReferenceFeatures, workdir: Path) -> dict[str, Score]:
     """Fits every metric of `config.metrics`, by name; LSH saves its sketch in the work folder."""
-    evaluators = {name: choose("metric", name, EVALUATORS) for name in config.metrics}
-    return {name: make(config, reference, workdir) for name, make in evaluators.items()}
+    return {name: EVALUATORS[name](config, reference, workdir) for name in config.metrics}
 
 
 def streams(config: Any, rows: int, dim: int) -> bool:
@@ -158,24 +156,14 @@ def grouped(batches: Iterable[jax.Array]) -> Iterator[jax.Array]:
         yield jnp.concatenate(waiting)
 
 
-def _shape_in(source: str) -> tuple[int, int, int] | None:
-    """The shape of images that a text of `feature_source` names."""
-    found = re.search(r"images [^,]*\((\d+)×(\d+)×(\d+)\)", source)
-    return found and (int(found[1]), int(found[2]), int(found[3]))
-
-
 def load_sketch(
     config: Any, network: FeatureNetwork
 ) -> tuple[LshReference, tuple[int, int, int] | None]:
     """Reads the LSH reference that `config.reference.sketch` names, and the shape of its images.
 
     The shape, height, width and channels, is None where the file does not say, as of given
-    features.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no sketch, is damaged, was made with another feature network,
-            preprocessing or version, or with another hash than `config.hash`, seed included.
+    features. A sketch that was made with another feature network, preprocessing, version or
+    `config.hash`, seed included, is refused.
     """
     path = config.reference.sketch
     if Path(path).is_dir():
@@ -184,7 +172,8 @@ def load_sketch(
     if isinstance(fitted, metrics.Sketch):
         fitted = LshReference(fitted, config.hash.min_count, config.hash.votes)
     hasher = fitted.sketch.hasher
-    shape = _shape_in(hasher.source)
+    found = re.search(r"images [^,]*\((\d+)×(\d+)×(\d+)\)", hasher.source)
+    shape = (int(found[1]), int(found[2]), int(found[3])) if found else None
     source = feature_source(config, network, shape)
     if hasher.source != source:
         raise ValueError(f"{path}: made of {hasher.source!r}; expected {source!r}")

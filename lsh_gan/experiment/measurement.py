@@ -30,6 +30,10 @@ from lsh_gan.results.store import Row
 PACKED_FOLDER = "packed"
 # Number of the fold of the key that calibration draws from; no sample has this number.
 CALIBRATION_FOLD = 2**32 - 1
+TENSOR_FIELDS = (
+    "path", "shape", "channel_axis", "bits", "clipping", "scheme", "pruned", "alpha",
+    "share_clipped", "sqnr_db", "bytes",
+)  # fmt: skip
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "orbax-checkpoint")
 
 
@@ -49,11 +53,6 @@ class Measurement(NamedTuple):
     def row_hash(self) -> str:
         """Names the row: equal hashes mean equal numbers."""
         return store.hash_of(self.identity)
-
-    @property
-    def label(self) -> dict[str, Any]:
-        """What the row is called in this run; see `store.set_requested`."""
-        return {"generator": self.name}
 
 
 class Clock:
@@ -80,16 +79,9 @@ def measure(
 ) -> Row:
     """Measures one row: a JSON object of its identity, scores (`METRIC_FIELD`), sizes and seconds.
 
-    Args:
-        measurement: What to measure.
-        config: See `configs/default.py`.
-        workdir: Receives the packed parameters, a strip of samples and the hits of each metric.
-        network: Embeds the images.
-        scores: The metrics, fitted on the reference.
-        advance: Called with a number of embedded images.
-
-    Raises:
-        ValueError: NaN or Inf in an image or a feature.
+    `workdir` receives the packed parameters, a strip of samples and the hits of each metric;
+    `advance` is called with a number of embedded images. NaN or Inf in an image or a feature is a
+    ValueError.
     """
     clock = Clock()
     subject, keep = measurement.subject, measurement.keep
@@ -101,7 +93,7 @@ def measure(
     generated: Any
     if isinstance(subject, Samples):
         options["batch_size"] = config.features.batch_size or None
-        row["samples_taken"] = subject.taken
+        row["samples_taken"] = subject.source.taken
         m = len(subject)
         if subject.features is None and evaluators.streams(config, m, network.dim):
             generated = evaluators.encode(scores, subject.stream(network, **options))
@@ -205,19 +197,9 @@ def _sizes(size: int, count: int) -> dict[str, Any]:
 def _tensor_fields(report: CompressionReport) -> list[dict[str, Any]]:
     """What happened to each compressed tensor; an SQNR without noise is null, α the median."""
     return [
-        {
-            "path": tensor.path,
-            "shape": list(tensor.shape),
-            "channel_axis": tensor.channel_axis,
-            "bits": tensor.bits,
-            "clipping": tensor.clipping,
-            "scheme": tensor.scheme,
-            "pruned": tensor.pruned,
-            "alpha": float(np.median(np.asarray(tensor.alpha))),
-            "share_clipped": tensor.share_clipped,
-            "sqnr_db": None if tensor.sqnr_db == math.inf else tensor.sqnr_db,
-            "bytes": tensor.bytes,
-        }
+        {field: getattr(tensor, field) for field in TENSOR_FIELDS}
+        | {"shape": list(tensor.shape), "alpha": float(np.median(np.asarray(tensor.alpha)))}
+        | {"sqnr_db": None if tensor.sqnr_db == math.inf else tensor.sqnr_db}
         for tensor in report.tensors
         if tensor.bits is not None
     ]

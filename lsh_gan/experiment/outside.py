@@ -1,6 +1,7 @@
 """Which samples left the manifold at a width, and which reference images lost their cover."""
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from absl import logging
 from lsh_gan import compression
 from lsh_gan.datasets import Source
 from lsh_gan.experiment.measurement import PACKED_FOLDER
-from lsh_gan.experiment.reference import Reference, Samples
+from lsh_gan.experiment.reference import Reference
 from lsh_gan.generators import Generator, sampling
 from lsh_gan.results import store, strips
 from lsh_gan.results.labels import TITLES, bits_label
@@ -36,8 +37,9 @@ def write(
     first seed gets one in `outside` (samples that left, under the same latents at full precision)
     and one in `uncovered`; a given set of images gets one in `samples`.
     """
-    has_images = reference.first is not None and reference.first.features is None
-    if not has_images:
+    first = reference.first
+    if first is None or first.features is not None:
+        first = None
         logging.info(NO_IMAGES)
     for generator in generators:
         mine = [r for r in measured if r["generator"] == generator.name and "layer" not in r]
@@ -53,13 +55,15 @@ def write(
             indices, said = lost(before, after, "precision")
             if len(indices) and packed.is_file() and not file.exists():
                 trees = (generator.params, generator.unpack(compression.load_packed(packed)))
-                lines = [_samples(generator, tree, row["seed"], indices, config) for tree in trees]
+                draw = partial(sampling.sample_at, generator, truncation_psi=config.truncation_psi)
+                key, shown = jax.random.key(row["seed"]), np.resize(indices, COLUMNS)  # one program
+                lines = [draw(tree, key, shown)[: len(indices)] for tree in trees]
                 strips.save(file, lines, f"{bits_label(row)} bits: left the manifold: {said}")
             file = workdir / strips.UNCOVERED / f"{row['row_hash']}.png"
             indices, said = lost(before, after, "recall")
-            if len(indices) and has_images and not file.exists():
-                images = reference_images(reference, indices)
-                strips.save(file, [images], f"{bits_label(row)} bits: no longer covered: {said}")
+            if len(indices) and first is not None and not file.exists():
+                lines = [first.at(indices)]
+                strips.save(file, lines, f"{bits_label(row)} bits: no longer covered: {said}")
     for row in measured:
         source = samples.get(row["generator"]) if "samples" in row else None
         file = workdir / strips.SAMPLES / f"{row['row_hash']}.png"
@@ -91,28 +95,3 @@ def lost(
     order = np.argsort(-votes, kind="stable")[: min(COLUMNS, np.count_nonzero(votes))]
     said = (f"{TITLES[m]} {g.sum():,} of {before[fields[m]].sum():,}" for m, g in gone.items())
     return order, ", ".join(said)
-
-
-def _samples(
-    generator: Generator, params: Any, seed: int, indices: np.ndarray, config: Any
-) -> np.ndarray:
-    """Samples of the given numbers; of few as many as of `COLUMNS` are computed: one program."""
-    padded = np.resize(indices, COLUMNS)
-    key, psi = jax.random.key(seed), config.truncation_psi
-    images = sampling.sample_at(generator, params, key, padded, truncation_psi=psi)
-    return images[: len(indices)]
-
-
-def reference_images(reference: Reference, indices: np.ndarray) -> np.ndarray:
-    """Images of a reference, uint8 `[b, h, w, c]`, by their row in its features."""
-    first = reference.first
-    if isinstance(first, Samples):
-        return np.concatenate(list(first.source.read(first.rows[indices])))
-    assert first is not None
-    return sampling.sample_at(
-        first.generator,
-        first.generator.params,
-        jax.random.key(first.seed),
-        first.start + indices,
-        truncation_psi=first.truncation_psi,
-    )

@@ -15,13 +15,7 @@ _FIELDS = ("family", "options", "source", "file", "origin")
 
 
 def load(config: Any, name: str) -> Generator:
-    """Loads the generator `name`, an entry of `config.generators`.
-
-    Raises:
-        FileNotFoundError: No such checkpoint; where the configuration knows how to get it, the
-            message says so.
-        ValueError: As `generators.load`; or the description lacks a field.
-    """
+    """Loads an entry of `config.generators`; where it is missing, the error says how to get it."""
     generator, instructions = load_or_abstract(config, name)
     if instructions:
         raise FileNotFoundError(f"generator {name!r}: no such checkpoint; {instructions}")
@@ -33,10 +27,6 @@ def load_or_abstract(config: Any, name: str) -> tuple[Generator, str]:
 
     Returns:
         The generator, and in one line how to get its file; "" where it is there.
-
-    Raises:
-        FileNotFoundError: There is no file, and nothing is expected.
-        ValueError: As `load`.
     """
     expected = config.expected.get(Path(name).name.replace(".", "_"))
     if expected is None:
@@ -59,11 +49,7 @@ def load_or_abstract(config: Any, name: str) -> tuple[Generator, str]:
 
 
 def rename(config: Any, found: list[Generator]) -> tuple[list[Generator], list[str]]:
-    """Gives the generators of `config`, and its samples, names that tell them apart.
-
-    Raises:
-        ValueError: As `disambiguate`.
-    """
+    """Gives the generators of `config`, and its samples, names that tell them apart."""
     given = [*(generator.name for generator in found), *(Path(p).stem for p in config.samples)]
     names = disambiguate(given, [*config.generators, *config.samples])
     renamed = [dataclasses.replace(g, name=name) for g, name in zip(found, names, strict=False)]

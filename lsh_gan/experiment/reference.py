@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -54,18 +53,16 @@ class OwnSamples:
         self, network: FeatureNetwork, *, progress: Progress = lambda count: None, **unused: Any
     ) -> jax.Array:
         """Returns features, float32 `[n, d]`; arguments as of `Samples.embed`."""
-        embedded, *_ = embed_samples(
-            self.generator,
-            self.generator.params,
-            network,
-            jax.random.key(self.seed),
-            self.count,
-            batch_size=self.batch_size,
-            truncation_psi=self.truncation_psi,
-            start=self.start,
-            progress=progress,
-        )
-        return embedded
+        params, key = self.generator.params, jax.random.key(self.seed)
+        options = {name: getattr(self, name) for name in ("batch_size", "truncation_psi", "start")}
+        given = (self.generator, params, network, key, self.count)
+        return embed_samples(*given, **options, progress=progress)[0]
+
+    def at(self, rows: np.ndarray) -> np.ndarray:
+        """Images of some rows, uint8 `[b, h, w, c]`."""
+        params, key, psi = self.generator.params, jax.random.key(self.seed), self.truncation_psi
+        index = self.start + rows
+        return sampling.sample_at(self.generator, params, key, index, truncation_psi=psi)
 
     def __len__(self) -> int:
         return self.count
@@ -76,10 +73,6 @@ def load_own_samples(config: Any) -> tuple[OwnSamples, OwnSamples, str]:
 
     Returns:
         n samples, the next n of the same sequence for the ceilings, and what to call them.
-
-    Raises:
-        FileNotFoundError, ValueError: As `recipes.load`; or the generator does not take
-            `config.truncation_psi`.
     """
     fields = config.reference
     generator = recipes.load(config, fields.samples_of)
@@ -88,7 +81,7 @@ def load_own_samples(config: Any) -> tuple[OwnSamples, OwnSamples, str]:
 
     def samples(start: int) -> OwnSamples:
         identity = [generator.identity, fields.seed, start, n, config.truncation_psi]
-        content_hash = sha256(json.dumps(identity).encode()).hexdigest()
+        content_hash = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
         rest = (config.batch_size, config.truncation_psi, content_hash)
         return OwnSamples(generator, fields.seed, start, n, *rest)
 
@@ -160,11 +153,6 @@ class Samples:
     held: list[np.ndarray] | None
     features: np.ndarray | None  # float32 `[n, d]` of a source of features; None of images
 
-    @property
-    def taken(self) -> str:
-        """What was taken of the path, and what was left out."""
-        return self.source.taken
-
     def images(self) -> Iterable[np.ndarray] | None:
         """Batches of the images of this process, uint8 `[b, h, w, c]`; None of features."""
         if self.features is not None:
@@ -185,13 +173,13 @@ class Samples:
         padded = jnp.pad(mine, ((0, each - len(share)), (0, 0)))
         return devices.gather_rows(padded)[: len(self)]
 
+    def at(self, rows: np.ndarray) -> np.ndarray:
+        """Images of some rows, uint8 `[b, h, w, c]`."""
+        return np.concatenate(list(self.source.read(self.rows[rows])))
+
     def stream(self, network: FeatureNetwork, **options: Any) -> Iterator[jax.Array]:
         """Yields the features of images in batches, of one process; options as of `embed`."""
         return features.stream(network, self.images(), **options)
-
-    def take(self, rows: np.ndarray) -> "Samples":
-        """Some of the images."""
-        return dataclasses.replace(self, rows=self.rows[rows], held=None)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -232,7 +220,8 @@ class Reference:
         parts: list[Any] = [self.first, self.second]
         sample = None
         if images and evaluators.streams(config, len(self), network.dim):
-            sample = parts[0].take(subset(len(self), SAMPLE_ROWS)).embed(network, **options)
+            rows = parts[0].rows[subset(len(self), SAMPLE_ROWS)]
+            sample = dataclasses.replace(parts[0], rows=rows, held=None).embed(network, **options)
             first, second = (x and evaluators.grouped(x.stream(network, **options)) for x in parts)
         else:
             key = evaluators.feature_source(config, network)
@@ -266,11 +255,7 @@ def _read_embedded(expected: dict[str, str], file: Path) -> jax.Array:
 
 
 def open_reference(config: Any) -> Source | None:
-    """Opens the images or features that `config.reference` names; None for another reference.
-
-    Raises:
-        FileNotFoundError, ValueError: As `datasets.open_source`; fewer than k + 2 or than asked.
-    """
+    """Opens the images or features that `config.reference` names; None for another reference."""
     fields = config.reference
     if fields.sketch or fields.samples_of:
         return None
@@ -281,11 +266,7 @@ def open_reference(config: Any) -> Source | None:
 
 
 def check_count(config: Any, source: Source) -> None:
-    """Checks that a reference has as many rows as are drawn, and enough for k.
-
-    Raises:
-        ValueError: It has not; the message gives the nearest number.
-    """
+    """Checks that a reference has as many rows as are drawn, and enough for k."""
     count = len(source)
     n = config.reference.num_images or count
     if n > count or n < config.k + 2:
@@ -317,9 +298,6 @@ def load_network(config: Any, sources: Iterable[Source]) -> FeatureNetwork:
 
     Features are of no network known here where `features.name` is "given", or where there is
     nothing to embed and their d is not that of the network.
-
-    Raises:
-        FileNotFoundError, ValueError: As `features.load`; or features of another d.
     """
     fields, sources = config.features, list(sources)
     dims = {source.path: source.shape[1] for source in sources if source.kind == "features"}
@@ -347,9 +325,6 @@ def load_reference(config: Any, network: FeatureNetwork, source: Source | None) 
     """Draws the reference that `config.reference` asks for, and decodes it once.
 
     `source` is what `open_reference` returned.
-
-    Raises:
-        FileNotFoundError, ValueError: As `datasets.open_source` and `evaluators.load_sketch`.
     """
     fields = config.reference
     if fields.sketch:
@@ -374,11 +349,7 @@ def load_reference(config: Any, network: FeatureNetwork, source: Source | None) 
 
 
 def load_samples(config: Any, source: Source) -> Samples:
-    """Decodes samples that are scored as they are.
-
-    Raises:
-        ValueError: As `datasets.open_source`; fewer samples than k + 2.
-    """
+    """Decodes samples that are scored as they are."""
     if len(source) < config.k + 2:
         raise ValueError(
             f"{source.path}: {len(source)} samples; k = {config.k} needs at least {config.k + 2}"

@@ -16,11 +16,12 @@ import ml_collections
 import pandas as pd
 from absl import logging
 
-from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
+from lsh_gan.compression import GeneratorSpec, Rule
 from lsh_gan.compression.rules import TensorPlan, flatten, join, plan_tensors
 from lsh_gan.experiment import settings, sweep
 from lsh_gan.experiment.measurement import PACKED_FOLDER
 from lsh_gan.experiment.reference import load_reference, open_reference
+from lsh_gan.experiment.settings import UNCOMPRESSED
 from lsh_gan.generators import Generator
 from lsh_gan.results import report, store
 from lsh_gan.results.labels import SCORES
@@ -44,11 +45,6 @@ class WidthEvaluator:
     # Treatment of free tensors that differs from `base` in more than the width.
     own: Mapping[str, Mapping[str, Any]]
     measure: Callable[[GeneratorSpec], Row]  # row of a setting
-
-    @property
-    def full(self) -> GeneratorSpec:
-        """The setting that compresses nothing."""
-        return GeneratorSpec(weights=CompressionSpec(bits=None))
 
     def uniform(self, bits: int) -> Widths:
         """The same width for all free tensors."""
@@ -75,7 +71,7 @@ class WidthEvaluator:
     def retention(self, setting: Widths | GeneratorSpec) -> float:
         """Share of the scores at full precision that is kept, the worse of precision and recall."""
         spec = setting if isinstance(setting, GeneratorSpec) else self.spec(setting)
-        full, row = self.measure(self.full), self.measure(spec)
+        full, row = self.measure(UNCOMPRESSED), self.measure(spec)
         fields = [f"{METRIC}_{score}" for score in SCORES]
         for field in fields:
             if not full[field]:
@@ -100,11 +96,7 @@ def make_width_evaluator(
     options: tuple[int, ...],
     measure: Callable[[GeneratorSpec], Row],
 ) -> WidthEvaluator:
-    """The evaluator of a generator; tensors whose width a rule of `base` sets are not free.
-
-    Raises:
-        ValueError: Bad rules, or no tensor is free.
-    """
+    """The evaluator of a generator; tensors whose width a rule of `base` sets are not free."""
     options = tuple(sorted(set(options)))
     narrow, wide = (_free_plans(generator, base, bits) for bits in (options[0], options[-1]))
     free = [plan for plan, other in zip(wide, narrow, strict=True) if plan.spec != other.spec]
@@ -139,15 +131,8 @@ def _treatment(plan: TensorPlan) -> dict[str, Any]:
 def run(config: Any, workdir: Path) -> pd.DataFrame:
     """Searches for every generator of `config`, as `config.search` says, and writes the report.
 
-    Args:
-        config: See `configs/default.py` and `configs/search.py`.
-        workdir: The work folder; made if missing. The result is `GENERATOR.packed`.
-
-    Returns:
-        As `report.write`.
-
-    Raises:
-        ValueError, TypeError, FileNotFoundError: Bad input, before any heavy work.
+    The result is `GENERATOR.packed` in the work folder. Bad input is an error before any heavy
+    work. Returns as `report.write`.
     """
     config = settings.resolve(config)
     inside = _inside(config)
@@ -173,12 +158,9 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
 def compress(config: Any, workdir: Path, output: str | Path | None = None) -> str:
     """Writes a generator at the smallest width that keeps `config.search.share` by LSH.
 
-    The width is found by bisection: a narrower one is taken to keep no more.
-
-    Args:
-        config: See `configs/compress.py`; one generator.
-        workdir: Receives the measurements; made if missing.
-        output: The file; None for `NAME_BITSbits.safetensors`.
+    The width is found by bisection: a narrower one is taken to keep no more. `config` has one
+    generator; `workdir` receives the measurements, and `output` is `NAME_BITSbits.safetensors` if
+    None.
 
     Returns:
         One sentence: the width, what it keeps, its size and file, and what the next width keeps.
@@ -292,9 +274,7 @@ def layer_sensitivity(evaluator: WidthEvaluator, share: float) -> Sensitivity:
     return sensitivity
 
 
-def _steps(
-    evaluator: WidthEvaluator, widths: Widths, sensitivity: Sensitivity
-) -> list[tuple[float, Widths]]:
+def _steps(evaluator: WidthEvaluator, widths: Widths, sensitivity: Sensitivity) -> list[Widths]:
     """Settings with one layer a step narrower, by the loss expected for a byte saved."""
     steps = []
     for number, layer in enumerate(evaluator.layers):
@@ -305,14 +285,14 @@ def _steps(
             saved = evaluator.bytes_of(layer, bits) - evaluator.bytes_of(layer, narrower)
             price = (sensitivity[layer][narrower] - before) / saved
             steps.append((price, -saved, number, {**widths, layer: narrower}))
-    return [(step[0], step[-1]) for step in sorted(steps, key=lambda step: step[:3])]
+    return [narrowed for *_, narrowed in sorted(steps, key=lambda step: step[:3])]
 
 
 def descend(evaluator: WidthEvaluator, sensitivity: Sensitivity) -> list[Widths]:
     """The path from the widest measured widths to the narrowest, cheapest step first."""
     path: list[Widths] = [{layer: max(sensitivity[layer]) for layer in evaluator.layers}]
     while steps := _steps(evaluator, path[-1], sensitivity):
-        path.append(steps[0][1])
+        path.append(steps[0])
     return path
 
 
@@ -336,7 +316,7 @@ def narrow(
     """Narrows single layers, cheapest first, until no step keeps the share."""
     refused: set[tuple[tuple[str, int], ...]] = set()
     while True:
-        for _, candidate in _steps(evaluator, widths, sensitivity):
+        for candidate in _steps(evaluator, widths, sensitivity):
             changed = tuple(item for item in candidate.items() if item not in widths.items())
             if changed not in refused:
                 break
@@ -358,25 +338,18 @@ def _measure_found(
     session: sweep.Session,
     workdir: Path,
 ) -> dict[str, dict[str, Any]]:
-    """Measures full precision and what was found with all metrics, and keeps the result.
-
-    Returns:
-        As `store.set_requested` takes it.
-    """
+    """Measures full precision and what was found; returns rows as `store.set_requested` takes."""
     requested: dict[str, dict[str, Any]] = {}
-    roles: dict[Any, list[str]] = {evaluator.full: [FULL]}
-    for role, widths in (
-        (WITHIN, found.within),
-        (MIXED, found.mixed),
-        (SAME_SIZE, found.same_size),
-    ):
+    roles: dict[Any, list[str]] = {UNCOMPRESSED: [FULL]}
+    ends = {WITHIN: found.within, MIXED: found.mixed, SAME_SIZE: found.same_size}
+    for role, widths in ends.items():
         if widths is not None:
             roles.setdefault(evaluator.spec(widths), []).append(role)
     for spec, names in roles.items():
         for seed in final.config.seeds:
             measurement = sweep.make_measurement(final, generator, spec, seed)
             row = session.measure(measurement)
-            requested[row["row_hash"]] = measurement.label | {"roles": names}
+            requested[row["row_hash"]] = {"generator": generator.name, "roles": names}
             if MIXED in names and seed == final.config.seeds[0]:
                 packed = workdir / PACKED_FOLDER / f"{row['row_hash']}.packed"
                 shutil.copyfile(packed, workdir / f"{generator.name}.packed")

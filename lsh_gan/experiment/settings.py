@@ -1,12 +1,11 @@
 """Checks a configuration before any heavy work, and says what it asks for."""
 
 import dataclasses
-import functools
 import itertools
 import math
-import operator
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ from lsh_gan.datasets import Source
 from lsh_gan.errors import check_int, choose, nearest
 from lsh_gan.experiment.evaluators import EVALUATORS, hash_spec
 from lsh_gan.generators import Generator
-from lsh_gan.metrics.inputs import check_options
+from lsh_gan.metrics.inputs import MAX_DIGITS, check_options
 
+UNCOMPRESSED = GeneratorSpec(weights=CompressionSpec(bits=None))
 _CHOICES: dict[str, Mapping] = {
     "clipping": compression.METHODS,
     "granularity": GRANULARITIES,
@@ -33,14 +33,9 @@ _CHOICES: dict[str, Mapping] = {
 def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
     """Checks every field that can be checked without reading a file.
 
-    Tuples of names may be one string with commas, which is what a command line gives.
-
-    Returns:
-        The configuration, unchangeable, with such strings split.
-
-    Raises:
-        ValueError: A value out of range or an unknown name; the message names the field, the value
-            and the nearest valid choice.
+    Tuples of names may be one string with commas, which is what a command line gives; they are
+    split in what is returned, which cannot be changed. ValueError names the field, the value and
+    the nearest valid choice.
     """
     config = config.copy_and_resolve_references()
     split_lists(config)
@@ -93,23 +88,21 @@ def _references(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
     fields = config.reference
     if fields.on_error not in ("fail", "skip"):
         yield f"reference.on_error = {fields.on_error!r}; expected 'fail' or 'skip'"
-    kinds = ("images", "features", "samples_of", "sketch")
-    if not any(fields[kind] for kind in kinds):
+    kinds = ("sketch", "samples_of", "features", "images")
+    given = [kind for kind in kinds if fields[kind]]
+    if not given:
         yield (
-            f"{', '.join(f'reference.{kind}' for kind in kinds)} are all empty; expected one of "
-            "them, such as --config.reference.images=fashion_mnist"
+            f"{', '.join(f'reference.{kind}' for kind in reversed(kinds))} are all empty; expected "
+            "one of them, such as --config.reference.images=fashion_mnist"
         )
-    if fields.images not in ("", *datasets.NAMED):  # a named one is but the default
-        for name in ("features", "samples_of"):
-            if fields[name]:
-                yield (
-                    f"reference.{name} and reference.images are both given; expected one of them: "
-                    f"say --config.reference.images= to take {fields[name]}"
-                )
-    others = [("samples_of", "features"), ("sketch", "features"), ("sketch", "samples_of")]
-    for name, other in others:
-        if fields[name] and fields[other]:
-            yield f"reference.{name} and reference.{other} are both given; expected one of them"
+    if fields.sketch or fields.images in datasets.NAMED:  # a named one is but the default
+        given = [kind for kind in given if kind != "images"]
+    if len(given) > 1:
+        first, second, *_ = given
+        yield (
+            f"reference.{first} and reference.{second} are both given; expected one of them: "
+            f"say --config.reference.{second}= to take {fields[first]}"
+        )
     if fields.sketch and config.metrics != ("lsh",):
         yield (
             f"metrics = {','.join(config.metrics)} with reference.sketch; a sketch has no features "
@@ -168,7 +161,6 @@ def _searches(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
             )
     if len(config.compression.bits) < 2:
         yield f"compression.bits = {config.compression.bits}; expected widths to choose"
-    check_enough(config, ("search.num_samples",))
     if fields.seed in config.seeds or not config.generators:
         yield (
             f"search.seed = {fields.seed}, generators = {config.generators}: expected a seed that "
@@ -182,12 +174,10 @@ def _check_hash(config: Any) -> None:
     votes = config.hash.votes
     if isinstance(votes, bool) or not isinstance(votes, int | float | None):
         raise ValueError(f"hash.votes = {votes!r}; expected a share in (0, 1], or None")
-    try:
+    choose("hash.family: hash family", config.hash.family, MAX_DIGITS)
+    with _named("hash."):
         hash_spec(config)
         check_options(min_count=config.hash.min_count, votes=votes)
-    except (TypeError, ValueError) as error:
-        field = "hash." if " = " in str(error) else "hash.family: "
-        raise ValueError(f"{field}{error}") from error
     if votes is None and "lsh_knn" in config.metrics:
         raise ValueError("hash.votes = None is for lsh alone; expected a share with lsh_knn")
     with _named("lsh_knn."):
@@ -298,13 +288,9 @@ _MAY_BE_EMPTY = ("generators", "samples", "compression.bits")
 
 
 def split_lists(config: Any) -> None:
-    """Splits strings with commas, which is what a command line gives, in place.
-
-    Raises:
-        ValueError: A list is empty that must not be, or an entry is in it twice.
-    """
+    """Splits strings with commas in place; lists are not empty and have every entry once."""
     for field in (*_NAMES, *_LISTS):
-        value = get_field(config, field)
+        value = attrgetter(field)(config)
         entries = (value,) if isinstance(value, str) else tuple(value)
         if field in _NAMES:
             entries = tuple(name.strip() for text in entries for name in str(text).split(","))
@@ -318,37 +304,28 @@ def split_lists(config: Any) -> None:
 
 
 def check_numbers(config: Any) -> None:
-    """Checks the range of every whole number, and that batches can be spread over the devices.
-
-    Raises:
-        ValueError: One is out of range; the message names the field and the nearest valid value.
-    """
+    """Checks the range of every whole number, and that batches can be spread over the devices."""
     check_int("k", config.k, *_RANGES["k"])
-    check_enough(config, ("num_samples", "reference.num_images"))
+    fields = ["num_samples", *["search.num_samples"] * (config.search.share > 0)]
+    if config.reference.num_images > 0:  # else all that there are, or out of range
+        fields.append("reference.num_images")
+    for field in fields:
+        if (number := attrgetter(field)(config)) < config.k + 2:
+            raise ValueError(
+                f"{field} = {number}; k = {config.k} needs at least {config.k + 2} images"
+            )
     for field, (low, high) in _RANGES.items():
-        check_int(field, get_field(config, field), low, high)
+        check_int(field, attrgetter(field)(config), low, high)
     for field, (low, high) in _LISTS.items():
-        for number in get_field(config, field):
+        for number in attrgetter(field)(config):
             check_int(field, number, low, high)
     devices = jax.local_device_count()
     for field in ("batch_size", "features.batch_size"):
-        size = get_field(config, field)
+        size = attrgetter(field)(config)
         if size % devices:
             raise ValueError(
                 f"{field} = {size} is not a multiple of the {devices} devices; the nearest is "
                 f"{max(devices, round(size / devices) * devices)}"
-            )
-
-
-def check_enough(config: Any, fields: tuple[str, ...]) -> None:
-    """Refuses fewer images than k needs; of the reference, 0 stands for all that there are."""
-    for field in fields:
-        number = get_field(config, field)
-        if field == "reference.num_images" and isinstance(number, int) and number <= 0:
-            continue  # all, or out of range
-        if isinstance(number, int) and number < config.k + 2:
-            raise ValueError(
-                f"{field} = {number}; k = {config.k} needs at least {config.k + 2} images"
             )
 
 
@@ -362,11 +339,6 @@ def check_min_count(config: Any, n: int) -> None:
         )
 
 
-def get_field(config: Any, field: str) -> Any:
-    """The value of a field, "hash.seed" for example."""
-    return functools.reduce(operator.getitem, field.split("."), config)
-
-
 Shape = tuple[int, int, int]  # height, width, channels
 UNPADDED = (28, 28)  # of the shipped images as they are published
 
@@ -376,12 +348,9 @@ def check_image_sizes(
 ) -> None:
     """Compares the size of all that is scored with that of the reference images.
 
-    `expected` is None where theirs is not known, which checks nothing.
-
-    Raises:
-        ValueError: A generator or samples of another size, or a generator of RGB images and a grey
-            reference; the message names both and the way out. Or shipped images are resized, and
-            samples are those images without their border, which would be resized to other places.
+    `expected` is None where theirs is not known, which checks nothing. A generator of RGB images is
+    refused where the reference is grey, and so are the shipped images without their border where
+    they are resized, since they would be resized to other places.
     """
     fields = config.reference
     name = Path(fields.sketch or fields.samples_of or fields.images).name
@@ -436,9 +405,6 @@ def check_colours(path: str, batches: Iterable[np.ndarray] | None, expected: Sha
     """Refuses coloured samples where the reference is grey; RGB files of grey images are grey.
 
     Batches are uint8 `[b, h, w, c]` each; None for features.
-
-    Raises:
-        ValueError: The channels of an image differ (its number).
     """
     if batches is None or expected is None or expected[-1] > 1:
         return

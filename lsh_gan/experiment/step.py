@@ -55,7 +55,9 @@ def embed_samples(
         ValueError: An image or a feature holds NaN or Inf (its number).
         MemoryError: A device has no memory for one image.
     """
-    found, images, held, share = [], [], 0, _share(count, batch_size)
+    steps = devices.process_share(-(-count // batch_size))
+    share = range(steps.start * batch_size, steps.stop * batch_size)  # the last may pass the end
+    found, images, held = [], [], 0
     options = (truncation_psi, start, batch_size)
     for at, (*made, drawn) in _steps(generator, params, network, key, share, *options):
         found.append(made)
@@ -90,12 +92,6 @@ def stream_samples(
         _check(generator, at, [flags[: count - at] for flags in finite])
         progress(min(len(features), count - at))
         yield features[: count - at]
-
-
-def _share(count: int, batch_size: int) -> range:
-    """The images of this process; the last may pass the end."""
-    steps = devices.process_share(-(-count // batch_size))
-    return range(steps.start * batch_size, steps.stop * batch_size)
 
 
 def _check(generator: Generator, first: int, finite: list[jax.Array]) -> None:

@@ -1,8 +1,10 @@
 """The driver: configuration in, one row a measurement out; what is done is not done again."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,24 +16,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import lsh_gan
 from lsh_gan import devices
-from lsh_gan.compression import CompressionSpec, GeneratorSpec
+from lsh_gan.compression import GeneratorSpec
 from lsh_gan.compression.pipeline import check_corrections
 from lsh_gan.compression.rules import flatten, isolate, log_rules, plan_tensors
 from lsh_gan.datasets import Source
-from lsh_gan.experiment import outside, recipes, settings
+from lsh_gan.experiment import outside, recipes, reference, settings
+from lsh_gan.experiment.evaluators import Score
 from lsh_gan.experiment.measurement import PACKED_FOLDER, Clock, Measurement, measure
-from lsh_gan.experiment.reference import (
-    Reference,
-    Samples,
-    load_network,
-    load_reference,
-    load_samples,
-    open_reference,
-    open_samples,
-)
+from lsh_gan.experiment.reference import Reference, Samples
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator, sampling
 from lsh_gan.results import labels, report, store
+from lsh_gan.results.labels import TITLES
 from lsh_gan.results.store import Row
 
 
@@ -46,19 +42,11 @@ class Setup(NamedTuple):
 
 
 def run(config: Any, workdir: Path) -> pd.DataFrame:
-    """Measures what is not yet in `workdir` and writes the report.
+    """Measures what is not yet in `workdir`, which is made if missing, and writes the report.
 
-    A work folder grows: a row that is there, of whatever configuration, is not measured again.
-
-    Args:
-        config: See `configs/default.py`.
-        workdir: The work folder; made if missing.
-
-    Returns:
-        As `report.write`; empty on all processes but the first, which writes the report.
-
-    Raises:
-        ValueError, TypeError, FileNotFoundError: Bad input, before any heavy work.
+    A work folder grows: a row that is there, of whatever configuration, is not measured again. Bad
+    input is an error before any heavy work. Returns as `report.write`; on all processes but the
+    first, which writes the report, an empty frame.
     """
     config = settings.resolve(config)
     store.check_workdir(workdir)
@@ -66,7 +54,8 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
     requested = measurements(setup)
     with store.locked(workdir), progress_bars() as progress:
         session = Session(setup, workdir, progress)
-        store.set_requested(workdir, {each.row_hash: each.label for each in requested})
+        names = {each.row_hash: {"generator": each.name} for each in requested}
+        store.set_requested(workdir, names)
         missing = [each for each in requested if each.row_hash not in session.finished]
         finished = len(requested) - len(missing)
         logging.info("%d of %d measurements are done", finished, len(requested))
@@ -75,7 +64,8 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
             row = session.measure(measurement)
             progress.advance(bar)
             if progress.disable:
-                seconds = session.seconds_a_row() * (len(missing) - number)
+                spent = sum(sum(each["seconds"].values()) for each in session.measured)
+                seconds = spent / number * (len(missing) - number)
                 scores = labels.scores_line(row, config.metrics)
                 done = f"{finished + number} of {len(requested)}"
                 tell = labels.say if Console().is_jupyter else logging.info
@@ -88,32 +78,23 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
 
 
 def prepare(config: Any) -> Setup:
-    """Loads what a checked configuration names.
-
-    Raises:
-        ValueError, TypeError, FileNotFoundError: Files that are missing or unfit.
-    """
+    """Loads what a checked configuration names."""
     generators = [recipes.load(config, name) for name in config.generators]
     for generator in generators:
         sampling.image_shape(generator, 1, truncation_psi=config.truncation_psi)
-    opened = open_reference(config)
-    samples = [open_samples(config, path) for path in config.samples]
+    opened = reference.open_reference(config)
+    samples = [reference.open_samples(config, path) for path in config.samples]
     shape = opened.image_shape if opened else None
     settings.check_image_sizes(config, shape, generators, samples)
-    network = load_network(config, [opened, *samples] if opened else samples)
+    network = reference.load_network(config, [opened, *samples] if opened else samples)
     generators, names = recipes.rename(config, generators)
-    reference = load_reference(config, network, opened)
-    settings.check_image_sizes(config, reference.image_shape, generators, samples)
-    named = dict(zip(names, samples, strict=True))
-    return Setup(config, network, generators, reference, named)
+    drawn = reference.load_reference(config, network, opened)
+    settings.check_image_sizes(config, drawn.image_shape, generators, samples)
+    return Setup(config, network, generators, drawn, dict(zip(names, samples, strict=True)))
 
 
 def measurements(setup: Setup) -> list[Measurement]:
-    """Every measurement that the configuration asks for.
-
-    Raises:
-        ValueError: Bad rules; or two of different names with the same content.
-    """
+    """Every measurement that the configuration asks for; two names of one content are refused."""
     found = list(_measurements(setup))
     names: dict[str, str] = {}
     for measurement in found:
@@ -130,11 +111,10 @@ def _measurements(setup: Setup) -> Iterator[Measurement]:
             for seed in setup.config.seeds:
                 yield make_measurement(setup, generator, spec, seed, layer=layer)
     for name, source in setup.samples.items():
-        samples = load_samples(setup.config, source)
+        samples = reference.load_samples(setup.config, source)
         settings.check_colours(source.path, samples.images(), setup.reference.image_shape)
         identity = _shared_identity(setup) | {"samples": samples.content_hash}
-        full = GeneratorSpec(weights=CompressionSpec(bits=None))
-        yield Measurement(name, identity, full, 0, samples)
+        yield Measurement(name, identity, settings.UNCOMPRESSED, 0, samples)
 
 
 def make_measurement(
@@ -178,11 +158,11 @@ def _shared_identity(setup: Setup) -> dict[str, Any]:
 
     What changes them by rounding alone is left out: sizes of batches and blocks, devices.
     """
-    config, network, reference = setup.config, setup.network, setup.reference
+    config, network = setup.config, setup.network
     identity = {
         "version": lsh_gan.__version__,
-        "n": len(reference),
-        "reference": reference.content_hash,
+        "n": len(setup.reference),
+        "reference": setup.reference.content_hash,
         "features": {
             "name": network.name,
             "side": network.side,
@@ -212,65 +192,48 @@ class Session:
     Attributes:
         finished: Its rows, by their hash.
         measured: Those that this run has measured.
-        clock: Seconds of this run by stage.
+        seconds: Of this run, of what belongs to no row, by stage.
     """
 
     def __init__(self, setup: Setup, workdir: Path, progress: Progress):
         workdir.mkdir(parents=True, exist_ok=True)
         store.write_config(workdir, setup.config.to_dict())
         self.measured: list[Row] = []
-        self.clock = Clock()
+        self.seconds: dict[str, float] = {}
         rows = devices.from_first(store.read(workdir))
         self.finished = {row["row_hash"]: row for row in rows}
         self._setup, self._workdir = setup, workdir
-        self._scores: dict[str, Callable] | None = None
+        self._scores: dict[str, Score] = {}
         self._progress = progress
         self._images = progress.add_task("images", total=None, visible=False)
+        self._advance = partial(progress.advance, self._images)
 
     def measure(self, measurement: Measurement) -> Row:
-        """The row of a measurement: from the work folder, or measured and added to it.
-
-        Raises:
-            ValueError: As `measurement.measure`.
-        """
-        if measurement.row_hash not in self.finished:
-            config, network = self._setup.config, self._setup.network
-            subject = measurement.subject
-            if self._scores is None:
-                self._scores = self._fit()
-            size = len(subject) if isinstance(subject, Samples) else config.num_samples
-            bits = measurement.spec.weights.bits
-            title = f"{measurement.name} {bits} bits" if bits else measurement.name
-            self._progress.reset(self._images, description=title, total=size, visible=True)
-            self.clock.lap("rest")
-            profiled = config.profile and not self.measured
-            with jax.profiler.trace(config.profile) if profiled else nullcontext():
-                row = measure(
-                    measurement, config, self._workdir, network, self._scores, self._advance
-                )
-            row["reference_name"] = self._setup.reference.name
-            if self._setup.reference.taken:
-                row["reference_taken"] = self._setup.reference.taken
-            store.append(self._workdir, row)
-            self.finished[measurement.row_hash] = row
-            self.measured.append(row)
-            self.clock.lap("rows")
-        return self.finished[measurement.row_hash]
-
-    def seconds_a_row(self) -> float:
-        """Mean of the rows that this run has measured."""
-        return self.clock.seconds["rows"] / len(self.measured)
-
-    def _fit(self) -> dict[str, Callable]:
-        (self._workdir / PACKED_FOLDER).mkdir(exist_ok=True)
-        self._progress.update(self._images, description="reference", visible=True)
-        config, network, reference = self._setup.config, self._setup.network, self._setup.reference
-        scores = reference.fit(config, network, self._workdir, self._advance)
-        self.clock.lap("reference")
-        return scores
-
-    def _advance(self, count: int) -> None:
-        self._progress.advance(self._images, count)
+        """The row of a measurement: from the work folder, or measured and added to it."""
+        if measurement.row_hash in self.finished:
+            return self.finished[measurement.row_hash]
+        config, network, drawn = self._setup.config, self._setup.network, self._setup.reference
+        if not self._scores:
+            (self._workdir / PACKED_FOLDER).mkdir(exist_ok=True)
+            self._progress.update(self._images, description="reference", visible=True)
+            clock = Clock()
+            self._scores = drawn.fit(config, network, self._workdir, self._advance)
+            clock.lap("reference")
+            self.seconds = clock.seconds
+        subject, bits = measurement.subject, measurement.spec.weights.bits
+        size = len(subject) if isinstance(subject, Samples) else config.num_samples
+        title = f"{measurement.name} {bits} bits" if bits else measurement.name
+        self._progress.reset(self._images, description=title, total=size, visible=True)
+        profiled = config.profile and not self.measured
+        with jax.profiler.trace(config.profile) if profiled else nullcontext():
+            row = measure(measurement, config, self._workdir, network, self._scores, self._advance)
+        row["reference_name"] = drawn.name
+        if drawn.taken:
+            row["reference_taken"] = drawn.taken
+        store.append(self._workdir, row)
+        self.finished[measurement.row_hash] = row
+        self.measured.append(row)
+        return row
 
 
 def time_notes(*sessions: Session) -> list[str]:
@@ -278,10 +241,16 @@ def time_notes(*sessions: Session) -> list[str]:
     rows = [row for session in sessions for row in session.measured]
     if not rows:
         return []
-    seconds = {"reference": sum(s.clock.seconds.get("reference", 0.0) for s in sessions)}
-    for row in rows:
-        for stage, value in row["seconds"].items():
-            seconds[stage] = seconds.get(stage, 0.0) + value
+    seconds: Any = Counter()
+    for part in [session.seconds for session in sessions] + [row["seconds"] for row in rows]:
+        seconds.update(part)
+    names = {"sample_and_embed": "sampling and features", "compress": "compression"} | TITLES
+    total = sum(seconds.values())
+    shares = ", ".join(
+        f"{names.get(stage, stage)} {value / total:.0%}"
+        for stage, value in seconds.most_common()
+        if value
+    )
     images = sum(row["m"] for row in rows if "images_per_second" in row)
-    speed = images / seconds["sample_and_embed"]
-    return [labels.time_line(len(rows), seconds, speed)]
+    speed = f"; {images / seconds['sample_and_embed']:,.0f} images/s" if images else ""
+    return [f"time: {labels.duration(total)} for {len(rows)} new rows: {shares}{speed}"]

@@ -115,10 +115,11 @@ def load(
     variables = devices.replicate(_read_variables(spec, path), local=True)
     identity = json.dumps([spec.name, spec.version, side, found])
     content_hash = hashlib.sha256(identity.encode()).hexdigest()
-    apply = jax.jit(lambda variables, images: _features(spec, side, variables, images))
+    apply = partial(_features, spec, side)
     return FeatureNetwork(name, spec.dim, side, content_hash, apply, variables)
 
 
+@partial(jax.jit, static_argnums=(0, 1))  # one program for all that load the network
 def _features(spec: FeatureSpec, side: int, variables: Any, images: jax.Array) -> jax.Array:
     x = resize(images.astype(jnp.float32), side, rule=spec.resize_rule)
     x = jnp.broadcast_to(x, (*x.shape[:3], 3))

@@ -73,9 +73,9 @@ def mark(line: Mapping[str, Any], metric: str) -> str:
     What a collapse is: `PrecisionRecall.collapsed`, where less than half of the recall at full
     precision is left.
     """
-    kept = {s: (line[f"{metric}_{s}_kept"], line[f"{metric}_{s}_kept_stderr"]) for s in SCORES}
     if line["setting"] == "":
         return ""
+    kept = _kept(line, metric)
     if all(abs(share - 1) <= NOISE * stderr for share, stderr in kept.values()):
         return WITHIN_NOISE
     left, stderr = kept["recall"]
@@ -171,7 +171,7 @@ def _width(line: pd.Series) -> str:
     return f"{line['bits']} bits" if line["bits"].isdigit() else line["bits"]
 
 
-def _kept(line: pd.Series, metric: str) -> dict[str, Kept]:
+def _kept(line: Mapping[str, Any] | pd.Series, metric: str) -> dict[str, Kept]:
     fields = {score: f"{metric}_{score}_kept" for score in SCORES}
     return {score: Kept(line[field], line[f"{field}_stderr"]) for score, field in fields.items()}
 

@@ -33,11 +33,7 @@ def unique(measured: list[Row], field: str) -> list[Any]:
 
 
 def disambiguate(names: list[str], paths: list[str]) -> list[str]:
-    """Makes names unique: equal ones are replaced by as much of their paths as tells them apart.
-
-    Raises:
-        ValueError: The paths do not tell them apart.
-    """
+    """Makes names unique: equal ones are replaced by as much of their paths as tells them apart."""
     clashing = [names.count(name) > 1 for name in names]
     parts = [[part for part in Path(path).parts if part != "/"] for path in paths]
     for depth in range(max(map(len, parts), default=0) + 1):
@@ -147,18 +143,6 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def time_line(rows: int, seconds: Mapping[str, float], speed: float) -> str:
-    """Where the time of a run went: seconds by stage, the longest first."""
-    names = {"sample_and_embed": "sampling and features", "compress": "compression"} | TITLES
-    total = sum(seconds.values())
-    stages = sorted(seconds.items(), key=lambda item: -item[1])
-    shares = ", ".join(
-        f"{names.get(stage, stage)} {value / total:.0%}" for stage, value in stages if value
-    )
-    images = f"; {speed:,.0f} images/s" if speed else ""
-    return f"time: {duration(total)} for {rows} new rows: {shares}{images}"
 
 
 def make_rich(cells: pd.DataFrame, *, text: int, title: str = "", caption: str = "") -> Table:

@@ -6,19 +6,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from lsh_gan.results import plots
-from lsh_gan.results.labels import (
-    SCORES,
-    TITLES,
-    bits_label,
-    grid_label,
-    make_rich,
-    print_and_save,
-    setting_of,
-    shorten,
-    unique,
-)
+from lsh_gan.results import labels, plots
+from lsh_gan.results.labels import SCORES, TITLES, bits_label, setting_of, unique
 from lsh_gan.results.store import Row
+
+TITLE = "one layer compressed, the others at full precision"
 
 
 def write(
@@ -30,7 +22,7 @@ def write(
     what is no single layer. The plot shows LSH, or the first metric if there is no LSH.
     """
     found = layer_sensitivity(measured, metrics)
-    print_and_save(workdir / "layers.md", whole, make_table(found, metrics))
+    labels.print_and_save(workdir / "layers.md", whole, make_table(found, metrics))
     shown = "lsh" if "lsh" in metrics else metrics[0]
     figures = {
         f"layers_{name}": plot(mine, shown) for name, mine in found.groupby("generator", sort=False)
@@ -66,9 +58,9 @@ def layer_sensitivity(measured: list[Row], metrics: list[str]) -> pd.DataFrame:
     fields = [f"{metric}_{score}" for metric in metrics for score in SCORES]
     lines = [
         row["tensors"][0]
-        | {"generator": row["generator"], "layer": row["layer"], "grid": grid_label(row)}
+        | {"generator": row["generator"], "layer": row["layer"], "grid": labels.grid_label(row)}
         | {"bits": bits_label(row)}
-        | {"setting": f"{bits_label(row)} bits, {shorten(setting_of(row), settings)}"}
+        | {"setting": f"{bits_label(row)} bits, {labels.shorten(setting_of(row), settings)}"}
         | {field: full[row["generator"], row["seed"]][field] - row[field] for field in fields}
         for row in isolated
     ]
@@ -110,7 +102,7 @@ def make_table(found: pd.DataFrame, metrics: list[str]) -> Table:
     for metric in metrics:
         drops = found[[f"{metric}_{score}" for score in SCORES]].to_numpy()
         cells[f"{TITLES[metric]} drop"] = [f"{p:+.3f} / {r:+.3f}" for p, r in drops]
-    return make_rich(cells, text=text, title="one layer compressed, the others at full precision")
+    return labels.make_rich(cells, text=text, title=TITLE)
 
 
 def plot(found: pd.DataFrame, metric: str) -> Figure:
@@ -138,6 +130,6 @@ def plot(found: pd.DataFrame, metric: str) -> Figure:
         axis.locator_params(axis="x", nbins=5)
         axis.grid(axis="x", alpha=0.3)
     name = found["generator"].iloc[0]
-    figure.suptitle(f"{name}: one layer compressed, the others at full precision")
+    figure.suptitle(f"{name}: {TITLE}")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure

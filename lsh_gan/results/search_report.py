@@ -2,20 +2,14 @@
 
 import math
 from pathlib import Path
+from statistics import fmean
 
 import pandas as pd
 from rich.table import Table
 
+from lsh_gan.results import labels
 from lsh_gan.results.answer import Hits, retention
-from lsh_gan.results.labels import (
-    SCORES,
-    TITLES,
-    make_rich,
-    print_and_save,
-    say,
-    unique,
-    width_label,
-)
+from lsh_gan.results.labels import SCORES, TITLES
 from lsh_gan.results.store import Row
 
 # Roles of rows, in the order of the table.
@@ -24,6 +18,7 @@ MIXED = "mixed precision"
 WITHIN = "best uniform that keeps the share"
 SAME_SIZE = "best uniform of no more bytes"
 ROLES = (FULL, WITHIN, MIXED, SAME_SIZE)
+Roles = dict[str, list[Row]]  # the rows of one generator
 
 
 def write(
@@ -33,22 +28,24 @@ def write(
 
     `share` of the scores at full precision was to be kept; `hits` give paired standard errors.
     """
-    print_and_save(workdir / "widths.md", make_width_table(measured))
-    print_and_save(workdir / "search.md", make_table(measured, metrics, hits))
-    lines = [
-        line
-        for name in unique(measured, "generator")
-        for line in verdict([row for row in measured if row["generator"] == name], metrics, share)
-    ]
+    found = by_role(measured)
+    labels.print_and_save(workdir / "widths.md", make_width_table(found))
+    labels.print_and_save(workdir / "search.md", make_table(found, metrics, hits))
+    lines = [line for item in found.items() for line in verdict(*item, metrics, share)]
     with (workdir / "search.md").open("a") as file:
         file.write("\n" + "".join(f"- {line}\n" for line in lines))
     for line in lines:
-        say(line)
+        labels.say(line)
 
 
-def by_role(measured: list[Row]) -> dict[str, list[Row]]:
-    """Rows of one generator by role, a row a seed; a row can have several roles."""
-    return {role: [row for row in measured if role in row["roles"]] for role in ROLES}
+def by_role(measured: list[Row]) -> dict[str, Roles]:
+    """Rows by generator; each has a row a seed, and a row can have several roles."""
+    found: dict[str, Roles] = {}
+    for row in measured:
+        roles = found.setdefault(row["generator"], {role: [] for role in ROLES})
+        for role in row["roles"]:
+            roles[role].append(row)
+    return found
 
 
 def least_retention(group: list[Row], full: list[Row], metric: str) -> float:
@@ -61,7 +58,7 @@ def _percent(share: float) -> str:
     return "–" if math.isnan(share) else f"{share:.0%}"
 
 
-def make_width_table(measured: list[Row]) -> Table:
+def make_width_table(found: dict[str, Roles]) -> Table:
     """The chosen width of each tensor."""
     lines = [
         {
@@ -72,19 +69,18 @@ def make_width_table(measured: list[Row]) -> Table:
             "SQNR dB": "–" if tensor["sqnr_db"] is None else f"{tensor['sqnr_db']:.1f}",
             "bytes": f"{tensor['bytes']:,}",
         }
-        for name in unique(measured, "generator")
-        for row in by_role([row for row in measured if row["generator"] == name])[MIXED][:1]
+        for name, roles in found.items()
+        for row in roles[MIXED][:1]
         for tensor in row["tensors"]
     ]
     columns = ["generator", "tensor", "shape", "bits", "SQNR dB", "bytes"]
-    return make_rich(pd.DataFrame(lines, columns=columns), text=3, title="chosen widths")
+    return labels.make_rich(pd.DataFrame(lines, columns=columns), text=3, title="chosen widths")
 
 
-def make_table(measured: list[Row], metrics: list[str], hits: Hits | None = None) -> Table:
+def make_table(found: dict[str, Roles], metrics: list[str], hits: Hits | None) -> Table:
     """Size, precision/recall and the kept shares of both, a line a role."""
     lines = []
-    for name in unique(measured, "generator"):
-        roles = by_role([row for row in measured if row["generator"] == name])
+    for name, roles in found.items():
         for role, group in roles.items():
             line = {"generator": name, "setting": role, "bits": "none"}
             if group:
@@ -92,28 +88,25 @@ def make_table(measured: list[Row], metrics: list[str], hits: Hits | None = None
                 line |= {TITLES[m]: _cell(group, roles[FULL], m, hits) for m in metrics}
             lines.append(line)
     title = "precision/recall (kept shares ± paired standard error)"
-    return make_rich(pd.DataFrame(lines).fillna(""), text=3, title=title)
+    return labels.make_rich(pd.DataFrame(lines).fillna(""), text=3, title=title)
 
 
 def _bits(row: Row) -> str:
     widths = sorted({tensor["bits"] for tensor in row["tensors"]}, reverse=True)
-    return ", ".join(map(str, widths)) or width_label(row)
+    return ", ".join(map(str, widths)) or labels.width_label(row)
 
 
 def _cell(group: list[Row], full: list[Row], metric: str, hits: Hits | None) -> str:
-    scores = [sum(row[f"{metric}_{score}"] for row in group) / len(group) for score in SCORES]
-    kept = [retention(group, full, metric, score, hits) for score in SCORES]
-    shares = [_percent(share).rstrip("%") for share, _ in kept]
-    shares = [
-        text + (f"±{100 * error:.0f}" if error > 0 else "")
-        for text, (_, error) in zip(shares, kept, strict=True)
-    ]
-    return f"{scores[0]:.3f}/{scores[1]:.3f} ({'/'.join(shares)} %)"
+    scores, shares = [], []
+    for score in SCORES:
+        scores.append(f"{fmean(row[f'{metric}_{score}'] for row in group):.3f}")
+        share, error = retention(group, full, metric, score, hits)
+        shares.append(_percent(share).rstrip("%") + (f"±{100 * error:.0f}" if error > 0 else ""))
+    return f"{'/'.join(scores)} ({'/'.join(shares)} %)"
 
 
-def verdict(measured: list[Row], metrics: list[str], share: float) -> list[str]:
+def verdict(name: str, roles: Roles, metrics: list[str], share: float) -> list[str]:
     """What the final samples say of one generator, whichever way it turned out."""
-    name, roles = measured[0]["generator"], by_role(measured)
     full, mixed = roles[FULL], roles[MIXED]
     if not mixed:
         return [f"{name}: no setting keeps {share:.0%} of precision and recall by LSH."]

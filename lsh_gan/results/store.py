@@ -38,8 +38,7 @@ def hash_of(value: Any) -> str:
 def locked(workdir: Path) -> Iterator[None]:
     """Makes the work folder and keeps other runs out of it; the system frees it if this one dies.
 
-    Raises:
-        ValueError: Another run is in the folder, or it cannot be made or written.
+    ValueError says that another run is in the folder, or that it cannot be made or written.
     """
     if workdir.exists() and not workdir.is_dir():
         raise ValueError(f"workdir {workdir} is a file; expected a folder")
@@ -61,13 +60,7 @@ def locked(workdir: Path) -> Iterator[None]:
 
 
 def check_workdir(workdir: Path) -> None:
-    """Refuses a work folder that a run could not use; makes and changes nothing.
-
-    What is cheap to know, before anything is read; the lock is taken later, for good.
-
-    Raises:
-        ValueError: As `locked`.
-    """
+    """Refuses a work folder that a run could not use, before anything is read; changes nothing."""
     if (workdir / LOCK_FILE).exists():
         with locked(workdir):
             pass
@@ -84,25 +77,20 @@ def write_config(workdir: Path, config: dict[str, Any]) -> None:
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
-    """Reads the configuration of the last run.
-
-    Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is not a JSON object.
-    """
+    """Reads the configuration of the last run."""
     file = workdir / CONFIG_FILE
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; {workdir} is not a work folder")
-    return _read_object(file, "a configuration")
+    return _object(file, file.read_bytes(), "a configuration")
 
 
-def _read_object(file: Path, expected: str) -> dict[str, Any]:
+def _object(where: Path | str, content: bytes, expected: str) -> dict[str, Any]:
     try:
-        value = json.loads(file.read_text())
+        value = json.loads(content)
     except ValueError as error:
-        raise ValueError(f"{file}: not JSON ({error})") from error
+        raise ValueError(f"{where}: not JSON ({error})") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{file}: holds a {type(value).__name__}; expected {expected}")
+        raise ValueError(f"{where}: holds a {type(value).__name__}; expected {expected}")
     return value
 
 
@@ -116,10 +104,7 @@ def read(workdir: Path) -> list[Row]:
     """Reads the finished rows, in the order in which they were measured.
 
     A last line without its end is what a killed run left; it is ignored. Of rows with the same hash
-    the first counts.
-
-    Raises:
-        ValueError: A line is no row (its number).
+    the first counts. A line that is no row is a ValueError with its number.
     """
     file = workdir / ROWS_FILE
     if not file.exists():
@@ -127,7 +112,10 @@ def read(workdir: Path) -> list[Row]:
     lines = file.read_bytes().split(b"\n")[:-1]
     rows: dict[str, Row] = {}
     for number, line in enumerate(lines, 1):
-        row = _row(f"{file}:{number}", line)
+        row = _object(f"{file}:{number}", line, "a row")
+        for field in FIELDS:
+            if field not in row:
+                raise ValueError(f"{file}:{number}: no row, it lacks the field {field!r}")
         rows.setdefault(row["row_hash"], row)
     return list(rows.values())
 
@@ -142,11 +130,7 @@ def set_requested(workdir: Path, rows: Mapping[str, dict[str, Any]]) -> None:
 
 
 def read_requested(workdir: Path) -> list[Row]:
-    """Reads the finished rows that the last run requested; all, if no run has noted which.
-
-    Raises:
-        ValueError: As `read`; or the note is damaged.
-    """
+    """Reads the finished rows that the last run requested; all, if no run has noted which."""
     measured, requested = read(workdir), _requested(workdir)
     if requested is None:
         return measured
@@ -155,7 +139,7 @@ def read_requested(workdir: Path) -> list[Row]:
 
 def _requested(workdir: Path) -> dict[str, dict[str, Any]] | None:
     file = workdir / REQUESTED_FILE
-    return _read_object(file, "rows by hash") if file.exists() else None
+    return _object(file, file.read_bytes(), "rows by hash") if file.exists() else None
 
 
 def read_progress(workdir: Path) -> tuple[int, int] | None:
@@ -164,25 +148,8 @@ def read_progress(workdir: Path) -> tuple[int, int] | None:
     return None if requested is None else (len(read_requested(workdir)), len(requested))
 
 
-def _row(where: str, line: bytes) -> Row:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where}: not JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: holds a {type(row).__name__}; expected a row")
-    missing = [field for field in FIELDS if field not in row]
-    if missing:
-        raise ValueError(f"{where}: no row, it lacks the field {missing[0]!r}")
-    return row
-
-
 def append(workdir: Path, row: Row) -> None:
-    """Adds one row and forces it to disk; NaN or Inf in it is an error.
-
-    Raises:
-        ValueError: A value is NaN or Inf.
-    """
+    """Adds one row and forces it to disk; NaN or Inf in it is a ValueError."""
     line = (json.dumps(row, allow_nan=False) + "\n").encode()
     with (workdir / ROWS_FILE).open("ab+") as file:
         whole = file.tell()

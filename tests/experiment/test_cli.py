@@ -2,12 +2,12 @@
 
 import importlib
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from absl import flags
+from children import Child
 from ml_collections import config_flags
 
 from configs import default, ffhq, train
@@ -127,6 +127,7 @@ def test_lists():
     ("arguments", "message"),
     [
         (["--workdir="], "--workdir is empty; expected the folder of the results"),
+        (["--workdir=", "--dry_run"], "--workdir is empty; expected the folder of the results"),
         (["more"], "unexpected argument 'more'; expected flags, see --help"),
         (
             ["--config=own.py"],
@@ -137,15 +138,12 @@ def test_lists():
             "generator '/abs/x.packed': no such check",
         ),
         (["--config.metrics=knn"], "workdir /dev/null/x: /dev/null is a file"),
+        (["--config.metrics=kn"], "metrics: metric 'kn' is unknown; did you mean 'knn'"),
     ],
 )
 def test_a_run_ends_with_one_line(arguments, message, tmp_path):
     (tmp_path / "own.py").write_text("k = 3\n")
-    command = [sys.executable, ROOT / "main.py"]
-    result = subprocess.run(
-        [*command, "--workdir=/dev/null/x", *arguments],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
+    result = Child(["--workdir=/dev/null/x", *arguments], tmp_path / "said", cwd=tmp_path).end()
     assert result.returncode == 1
     line = result.stderr.splitlines()[-1]
     assert line.startswith("error: ")

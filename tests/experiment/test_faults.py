@@ -6,7 +6,6 @@ Runs are children of one process that has imported everything, so that a kill co
 
 import csv
 import logging
-import multiprocessing
 import os
 import random
 import resource
@@ -17,12 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from children import CONTEXT, draw_nothing
 from PIL import Image
+from tiny_network import NETWORK
 
 from configs import smoke
 from lsh_gan import generators
 from lsh_gan.experiment import evaluators, reference, step, sweep
-from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import checkpoints
 from lsh_gan.results import store
 
@@ -30,15 +30,6 @@ KILLS = int(os.environ.get("LSH_GAN_KILLS", "4"))
 ROOT = Path(__file__).parents[2]
 TIMED = ("seconds", "images_per_second")  # beginnings of what no two runs have in common
 RNG = np.random.default_rng(0)
-PROJECTION = RNG.normal(size=(1024, 8)).astype(np.float32)
-
-
-@jax.jit
-def project(variables, images):
-    return jnp.matmul(images.reshape(len(images), -1).astype(jnp.float32) / 255, variables)
-
-
-NETWORK = FeatureNetwork("projection", 8, 32, "0", project, PROJECTION)
 
 
 def configured(images, **changes):
@@ -54,7 +45,8 @@ def configured(images, **changes):
 
 def run(workdir, images, most=None, said=None, **changes):
     """A run with a feature network of one product; `most` is the largest file, in bytes."""
-    sweep.load_network = lambda *_: NETWORK
+    reference.load_network = lambda *_: NETWORK
+    draw_nothing()
     if most is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
     try:
@@ -62,13 +54,6 @@ def run(workdir, images, most=None, said=None, **changes):
     except OSError as error:
         said.send(str(error))
         said.close()
-
-
-@pytest.fixture(scope="module")
-def context():
-    made = multiprocessing.get_context("forkserver")
-    made.set_forkserver_preload(["lsh_gan.experiment.sweep"])
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +69,10 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(context, images):
+def undisturbed(images):
     """Rows and table of a run that nothing disturbs, and the seconds that it takes."""
     started, workdir = time.monotonic(), images.parent / "undisturbed"
-    process = context.Process(target=run, args=(workdir, images))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
-    return outcome(workdir), time.monotonic() - started
+    return finish(workdir, images), time.monotonic() - started
 
 
 def outcome(workdir):
@@ -103,8 +84,8 @@ def outcome(workdir):
     ]
 
 
-def finish(context, workdir, images):
-    process = context.Process(target=run, args=(workdir, images))
+def finish(workdir, images):
+    process = CONTEXT.Process(target=run, args=(workdir, images))
     process.start()
     process.join()
     assert process.exitcode == 0
@@ -112,13 +93,13 @@ def finish(context, workdir, images):
 
 
 def test_runs_that_are_killed_at_any_moment_give_the_same_rows_and_table(
-    context, images, undisturbed, tmp_path
+    images, undisturbed, tmp_path
 ):
     expected, seconds = undisturbed
     moments = random.Random(0)
     for number in range(KILLS):
         before = len(store.read(tmp_path / "run"))
-        process = context.Process(target=run, args=(tmp_path / "run", images))
+        process = CONTEXT.Process(target=run, args=(tmp_path / "run", images))
         process.start()
         if number % 2:  # between the rows, which are soon there once everything is compiled
             while process.is_alive() and len(store.read(tmp_path / "run")) == before:
@@ -128,21 +109,21 @@ def test_runs_that_are_killed_at_any_moment_give_the_same_rows_and_table(
             process.join(moments.uniform(0, seconds))
         process.kill()
         process.join()
-    assert finish(context, tmp_path / "run", images) == expected
+    assert finish(tmp_path / "run", images) == expected
 
 
-def test_a_full_disk_keeps_finished_rows(context, images, undisturbed, tmp_path):
+def test_a_full_disk_keeps_finished_rows(images, undisturbed, tmp_path):
     """A limit on the size of files stands for the disk: rows.jsonl is the first to reach it."""
     (rows, _), _ = undisturbed
     most = 6 * max(len(str(row)) for row in rows)
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=run, args=(tmp_path, images, most, sender))
+    receiver, sender = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=run, args=(tmp_path, images, most, sender))
     process.start()
     process.join()
     assert process.exitcode == 0
     assert receiver.recv().startswith("[Errno 27] File too large")
     assert 0 < len(store.read(tmp_path)) < len(rows)
-    assert finish(context, tmp_path, images) == undisturbed[0]
+    assert finish(tmp_path, images) == undisturbed[0]
 
 
 def test_a_device_without_memory_gets_smaller_batches(monkeypatch, caplog):
@@ -170,8 +151,8 @@ def test_a_device_without_memory_gets_smaller_batches(monkeypatch, caplog):
         step.embed_samples(*arguments, batch_size=2)
 
 
-@pytest.mark.usefixtures("without_pictures")
-def test_damaged_images_are_left_out_and_counted(monkeypatch, tmp_path):
+@pytest.mark.usefixtures("without_pictures", "projected")
+def test_damaged_images_are_left_out_and_counted(tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     pixels = RNG.integers(0, 256, (16, 32, 32), np.uint8)
@@ -180,7 +161,6 @@ def test_damaged_images_are_left_out_and_counted(monkeypatch, tmp_path):
     for number, size in ((3, 20), (7, 700)):  # the second with a good header
         file = folder / f"{number:02}.png"
         file.write_bytes(file.read_bytes()[:size])
-    monkeypatch.setattr(sweep, "load_network", lambda *_: NETWORK)
     changes = {"samples": (str(folder),), "generators": (), "reference__num_images": 14}
     with pytest.raises(ValueError, match=r"03\.png: not a readable image"):
         sweep.run(configured(folder, **changes), tmp_path / "run")
@@ -193,13 +173,12 @@ def test_damaged_images_are_left_out_and_counted(monkeypatch, tmp_path):
     assert row["reference_taken"] == row["samples_taken"] == said
 
 
-@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.usefixtures("without_pictures", "projected")
 def test_features_that_are_not_held_give_the_same_rows(images, monkeypatch, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     for number, image in enumerate(RNG.integers(0, 256, (90, 32, 32), np.uint8)):
         Image.fromarray(image).save(folder / f"{number:02}.png")
-    monkeypatch.setattr(sweep, "load_network", lambda *_: NETWORK)
     monkeypatch.setattr(reference, "SAMPLE_ROWS", 30)
     monkeypatch.setattr("lsh_gan.metrics.hashing.SAMPLE_ROWS", 30)
     changes = {"samples": (str(folder),), "metrics": ("lsh",), "num_samples": 50}

@@ -1,18 +1,14 @@
 """Several processes give the rows of one; one that is lost ends the run, and nothing is lost."""
 
-import os
 import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from children import Child
 
 from lsh_gan.results import store
 
-ROOT = Path(__file__).parents[2]
 FIELDS = [f"{m}_{s}" for m in ("knn", "lsh_knn", "lsh") for s in ("precision", "recall")]
 
 
@@ -22,13 +18,10 @@ def start(workdir, *flags, bits="4"):
         "generators": "dcgan", "num_samples": 75, "batch_size": 16, "reference.num_images": 75,
         "compression.bits": bits, "compression.clipping": "none", "features.side": 32,
     }  # fmt: skip
-    command = [sys.executable, "main.py", "--config=configs/smoke.py", f"--workdir={workdir}"]
+    command = ["--config=configs/smoke.py", f"--workdir={workdir}", *flags]
     command += [f"--config.{name}={value}" for name, value in config.items()]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "LSH_GAN_CACHE": f"{workdir}.cache"}
-    return subprocess.Popen(
-        [*command, *flags], cwd=ROOT, env=environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    environment = {"LSH_GAN_CACHE": f"{workdir}.cache"}
+    return Child(command, workdir.with_name("said"), environment=environment)
 
 
 def start_two(workdir, **options):
@@ -40,9 +33,9 @@ def start_two(workdir, **options):
 
 
 def finish(*processes):
-    outputs = [process.communicate(timeout=600)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), outputs
-    return outputs
+    results = [process.end() for process in processes]
+    assert [result.returncode for result in results] == [0] * len(processes), results
+    return [result.stdout for result in results]
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +64,12 @@ def test_a_lost_process_ends_the_run_which_can_be_continued(tmp_path):
     started = time.monotonic()
     while not (rows.exists() and rows.stat().st_size) and time.monotonic() < started + 300:
         time.sleep(0.05)
-    second.kill()
-    output, _ = first.communicate(timeout=120)
-    second.communicate()
-    if first.returncode:  # else it was done before the other was missed
-        assert "lost" in output.splitlines()[-1] or "heartbeat" in output
+    second.process.kill()
+    result = first.end(timeout=120)
+    second.end()
+    assert result.returncode is not None
+    if result.returncode:  # else it was done before the other was missed
+        assert "lost" in result.stderr.splitlines()[-1] or "heartbeat" in result.stderr
     kept = store.read(tmp_path / "run")
     assert kept
     finish(start(tmp_path / "run", bits="4"))

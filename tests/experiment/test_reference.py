@@ -7,6 +7,7 @@ import logging
 import jax
 import numpy as np
 import pytest
+from children import draw_nothing
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
@@ -24,7 +25,7 @@ def tiny(**changes):
     config = smoke.get_config()
     config.generators = ("dcgan",)
     config.compression.bits = (4,)
-    config.num_samples = config.reference.num_images = 40
+    config.num_samples = config.batch_size = config.reference.num_images = 40
     with config.unlocked():
         config.hash.num_bits = "auto"
         for field, value in changes.items():
@@ -35,11 +36,11 @@ def tiny(**changes):
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    """The work folder of a finished run with all metrics."""
+    """The work folder of a finished run by LSH."""
     folder = tmp_path_factory.mktemp("reference") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(reference.FOLDER_VARIABLE, str(folder.parent / "cache"))
-        sweep.run(tiny(), folder)
+        draw_nothing(patch.setattr)
+        sweep.run(tiny(metrics=("lsh",)), folder)
     return folder
 
 
@@ -169,59 +170,40 @@ def test_own_sketches_score_too(workdir, tmp_path):
         evaluators.load_sketch(settings.resolve(sketched(tmp_path)), network)
 
 
-@pytest.fixture
-def lost_row(workdir, monkeypatch):
-    """Takes the last row away; gives what it was. The cache holds what the first run left."""
-    monkeypatch.setenv(reference.FOLDER_VARIABLE, str(workdir.parent / "cache"))
-    measured = store.read(workdir)
-    lines = (workdir / "rows.jsonl").read_text().splitlines(keepends=True)
-    (workdir / "rows.jsonl").write_text("".join(lines[:-1]))
-    return measured[-1]
-
-
-def again(workdir, lost_row):
-    sweep.run(tiny(), workdir)
-    found = store.read(workdir)[-1]
-    for metric in ("knn", "lsh_knn", "lsh"):
-        assert scores(found, metric) == scores(lost_row, metric)
-
-
-def test_a_continued_run_computes_no_features(workdir, lost_row, monkeypatch):
-    def refuse(*arguments, **options):
-        raise AssertionError("computed again")
-
-    monkeypatch.setattr(reference.Samples, "embed", refuse)
-    again(workdir, lost_row)
-
-
 def warnings_of(caplog):
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_damaged_features_are_computed_again(workdir, lost_row, caplog):
-    files = sorted((workdir.parent / "cache").glob("*.features"))
-    first, second = files
-    first.write_bytes(first.read_bytes()[:-40])
-    second.write_bytes(bytes(40) + second.read_bytes()[40:])
-    with caplog.at_level(logging.WARNING, "absl"):
-        again(workdir, lost_row)
-    computed = [text for text in warnings_of(caplog) if "computed again" in text]
-    assert len(computed) == 2
-    for file in files:
-        assert load_file(file)["features"].shape == (40, 1280)
+def test_features_are_kept_and_computed_again_where_they_are_damaged(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv(reference.FOLDER_VARIABLE, str(tmp_path / "cache"))
+    network = features.load("efficientnet_lite0", side=32)
+    config = settings.resolve(tiny(metrics=("knn",)))
+    held = reference.load_reference(config, network, reference.open_reference(config))
+    fake = np.random.default_rng(0).standard_normal((20, 1280)).astype(np.float32)
 
+    def scored():
+        return held.fit(config, network, tmp_path, lambda count: None)["knn"](fake)[:2]
 
-def test_features_of_other_images_are_not_used(workdir, lost_row, caplog):
-    first, second = sorted((workdir.parent / "cache").glob("*.features"))
-    first.write_bytes(second.read_bytes())
-    with caplog.at_level(logging.WARNING, "absl"):
-        again(workdir, lost_row)
-    assert "holds features of {" in warnings_of(caplog)[0]
+    first = scored()
+    with monkeypatch.context() as patch:
+        patch.setattr(features, "embed", None)  # nothing is computed again
+        assert scored() == first
+    files = sorted((tmp_path / "cache").glob("*.features"))
+    cut, other = (file.read_bytes() for file in files)
+    for damaged in ((cut[:-40], bytes(40) + other[40:]), (other, other)):
+        for file, content in zip(files, damaged, strict=True):
+            file.write_bytes(content)
+        with caplog.at_level(logging.WARNING, "absl"):
+            assert scored() == first
+    said = warnings_of(caplog)
+    assert ["computed again" in text for text in said] == [True] * 3
+    assert "holds features of {" in said[-1]
+    assert [load_file(file)["features"].shape for file in files] == [(40, 1280)] * 2
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"inclusive": False}, {"hash__votes": None}, {"hash__votes": 0.9}, {"k": 2, "extended": True}],
+    [{"inclusive": False, "hash__votes": 0.9}, {"hash__votes": None}, {"k": 2, "extended": True}],
     ids=str,
 )
 def test_every_metric_does_what_the_configuration_says(tmp_path, change):

@@ -2,17 +2,16 @@
 
 import csv
 import logging
+import os
 import re
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
+from children import Child
 from PIL import Image
 
 from configs import smoke
@@ -20,21 +19,15 @@ from lsh_gan import compression, generators
 from lsh_gan.experiment import settings, sweep
 from lsh_gan.generators import checkpoints
 from lsh_gan.results import report, store
-
-ROOT = Path(__file__).parents[2]
-
-
-def run_main(*arguments):
-    return subprocess.run(
-        [sys.executable, "main.py", *arguments], cwd=ROOT, capture_output=True, text=True
-    )
+from lsh_gan.results.labels import percent
 
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory, cache_folder):
     """The work folder of one run of the smoke configuration from the command line."""
     folder = tmp_path_factory.mktemp("run") / "smoke"
-    result = run_main("--config=configs/smoke.py", f"--workdir={folder}")
+    command = ["--config=configs/smoke.py", f"--workdir={folder}"]
+    result = Child(command, folder.parent / "said", pictures=True).end()
     assert result.returncode == 0, result.stderr
     for name in ("dcgan", "sngan"):
         assert re.search(rf"^{name}: .* 95% of precision and recall", result.stdout, re.M)
@@ -53,7 +46,7 @@ def tiny(**changes):
     config = smoke.get_config()
     config.generators = ("dcgan",)
     config.compression.bits = ()
-    config.num_samples = config.reference.num_images = 8
+    config.num_samples = config.batch_size = config.reference.num_images = 8
     config.metrics = ("knn",)
     with config.unlocked():
         for field, value in changes.items():
@@ -137,6 +130,7 @@ def test_strips_show_the_same_latents(workdir):
         assert 0 < changed < np.abs(strips[bits] - shuffled).mean() / 2
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_repeating_the_command_computes_nothing(workdir):
     before = (workdir / "rows.jsonl").read_bytes()
     started = time.time()
@@ -145,35 +139,6 @@ def test_repeating_the_command_computes_nothing(workdir):
     assert (workdir / "table.md").stat().st_mtime >= started
     for file in (workdir / "packed").iterdir():
         assert file.stat().st_mtime < started
-
-
-def test_a_killed_run_continues_with_the_same_numbers(workdir):
-    file = workdir / "rows.jsonl"
-    before = store.read(workdir)
-    lines = file.read_text().splitlines(keepends=True)
-    file.write_text("".join(lines[:-1]) + lines[-1][:100])
-    sweep.run(smoke.get_config(), workdir)
-    after = store.read(workdir)
-    assert after[:-1] == before[:-1]
-    timed = ("seconds", "images_per_second")
-    timeless = [{k: v for k, v in row.items() if k not in timed} for row in (before[-1], after[-1])]
-    assert timeless[0] == timeless[1]
-
-
-def test_report_alone_redraws(workdir):
-    (workdir / "tradeoff.png").unlink()
-    (workdir / "table.md").unlink()
-    assert report.main([str(workdir)]) == 0
-    assert (workdir / "tradeoff.png").exists()
-    assert (workdir / "table.md").exists()
-
-
-def test_report_leaves_the_work_folder_alone_where_another_is_named(workdir, tmp_path):
-    before = {file: file.stat().st_mtime_ns for file in workdir.rglob("*")}
-    assert report.main([str(workdir), str(tmp_path / "a" / "b")]) == 0
-    assert {file: file.stat().st_mtime_ns for file in workdir.rglob("*")} == before
-    written = {file.name for file in (tmp_path / "a" / "b").iterdir()}
-    assert {"table.md", "table.csv", "tradeoff.png", "samples_dcgan.png"} <= written
 
 
 def test_report_where_nothing_can_be_written(workdir, capsys):
@@ -187,7 +152,7 @@ def test_report_of_no_work_folder(tmp_path, capsys):
     assert "is not a work folder" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.usefixtures("without_pictures", "projected")
 def test_a_work_folder_grows_and_measures_nothing_twice(tmp_path):
     """Only what changes the numbers of a row makes a new one; the table is of the last run."""
     folder = tmp_path / "run"
@@ -207,6 +172,7 @@ def test_a_work_folder_grows_and_measures_nothing_twice(tmp_path):
         assert task.row_hash not in {row["row_hash"] for row in store.read(folder)}
 
 
+@pytest.mark.usefixtures("projected")
 def test_another_run_in_the_folder_is_found_before_anything_is_read(tmp_path):
     config = tiny(generators=("gone",))
     with store.locked(tmp_path), pytest.raises(ValueError, match="another run is measuring there"):
@@ -218,32 +184,22 @@ def test_another_run_in_the_folder_is_found_before_anything_is_read(tmp_path):
         sweep.run(config, tmp_path / "file" / "x")
 
 
-def test_errors_are_one_line(tmp_path):
-    result = run_main("--config=configs/smoke.py", f"--workdir={tmp_path}", "--config.metrics=kn")
-    assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith("error: metrics: metric 'kn' is unknown; did")
-    assert "Traceback" not in result.stderr
-
-
 @pytest.mark.parametrize(("signal_sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_says_how_far_it_came(tmp_path, signal_sent, code):
+    workdir = tmp_path / "run"
     seeds = ",".join(map(str, range(500)))
     options = ["num_samples=8", "reference.num_images=8", "metrics=knn", "compression.bits=()"]
     options += ["generators=dcgan", f"seeds={seeds}", "batch_size=8", "hash.num_tables=1"]
-    command = [sys.executable, "main.py", "--config=configs/smoke.py", f"--workdir={tmp_path}"]
-    command += [f"--config.{option}" for option in options]
-
-    # A shell makes its background jobs deaf to Ctrl-C, and a child inherits that.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        signal.signal(signal.SIGINT, before)
-        while process.poll() is None and len(store.read(tmp_path)) < 2:  # the line of one is out
-            time.sleep(0.1)
-        process.send_signal(signal_sent)
-        said = process.communicate()[1]
-    assert process.returncode == code
+    command = ["--config=configs/smoke.py", f"--workdir={workdir}"]
+    run = Child([*command, *(f"--config.{option}" for option in options)], tmp_path / "said")
+    while run.process.is_alive() and len(store.read(workdir)) < 2:  # the line of one is out
+        time.sleep(0.1)
+    os.kill(run.process.pid, signal_sent)
+    result = run.end()
+    said = result.stderr
+    assert result.returncode == code
     assert "Traceback" not in said
-    done = len(store.read(tmp_path))
+    done = len(store.read(workdir))
     assert 0 < done < 500
     lines = [line for line in said.splitlines() if " of 500: dcgan, full, seed " in line]
     assert len(lines) in (done, done - 1)  # the last row may end before its line
@@ -252,13 +208,7 @@ def test_an_interrupted_run_says_how_far_it_came(tmp_path, signal_sent, code):
     assert last.startswith(f"stopped: {done} of 500 measurements are done; run the same command ag")
 
 
-def test_an_empty_work_folder_is_refused_of_a_dry_run_too():
-    result = run_main("--config=configs/smoke.py", "--workdir=", "--dry_run")
-    assert result.returncode == 1
-    assert "error: --workdir is empty; expected the folder of the results" in result.stderr
-
-
-@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.usefixtures("without_pictures", "projected")
 def test_a_strip_is_taken_from_as_many_batches_as_it_needs(tmp_path, caplog):
     config = tiny(batch_size=3, num_columns=7, compression__bits=(4, 2))
     config.compression.rules = ("params/to_image/kernel: skip",)
@@ -277,11 +227,9 @@ def test_log_and_bars_are_silent_where_there_is_no_terminal(tmp_path):
         Image.new("L", (32, 32), i).save(tmp_path / f"{i}.png")
     options = ["num_samples=8", "reference.num_images=8", "metrics=knn", "compression.bits=4"]
     options += ["generators=dcgan", f"reference.images={tmp_path}", "compression.layerwise=True"]
-    result = run_main(
-        "--config=configs/smoke.py",
-        f"--workdir={tmp_path / 'run'}",
-        *(f"--config.{option}" for option in options),
-    )
+    command = ["--config=configs/smoke.py", f"--workdir={tmp_path / 'run'}"]
+    command += [f"--config.{option}" for option in options]
+    result = Child(command, tmp_path / "said").end()
     assert result.returncode == 0, result.stderr
     for word in ("Unable to initialize backend", "Rule(", "applies to"):
         assert word not in result.stderr
@@ -313,7 +261,7 @@ def test_own_images_and_features(tmp_path):
     assert not (tmp_path / "run" / "samples_fake.png").exists()
 
 
-@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.usefixtures("without_pictures", "projected")
 def test_equal_names_and_packed_files_say_what_they_are(workdir, tmp_path):
     by_width = {row["bits"]: row for row in store.read(workdir) if row["generator"] == "dcgan"}
     packed = tmp_path / "p.packed"
@@ -330,7 +278,7 @@ def test_equal_names_and_packed_files_say_what_they_are(workdir, tmp_path):
     assert widths == ["packed"]
 
 
-@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.usefixtures("without_pictures", "projected")
 def test_a_report_has_what_the_last_run_asked_for(tmp_path):
     """A checkpoint that changes in its place is measured again, and its old rows are not mixed."""
     dcgan, path = generators.load("dcgan"), tmp_path / "own"
@@ -345,18 +293,19 @@ def test_a_report_has_what_the_last_run_asked_for(tmp_path):
         assert [line["row_hash"] for line in csv.DictReader(file)] == [second["row_hash"]]
 
 
-@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.usefixtures("without_pictures", "projected")
 def test_several_seeds_are_one_line(tmp_path, capsys):
-    sweep.run(tiny(seeds=(0, 1, 2)), tmp_path / "run")
+    sweep.run(tiny(seeds=(0, 1, 2), num_samples=40, reference__num_images=40), tmp_path / "run")
     assert "means ± standard errors of seeds 0, 1, 2" in capsys.readouterr().out
     recalls = np.array([row["knn_recall"] for row in store.read(tmp_path / "run")])
     assert recalls.std() > 0
     (line,) = (x for x in (tmp_path / "run" / "table.md").read_text().splitlines() if "dcgan" in x)
-    assert f"/{100 * recalls.mean():.0f}±{100 * recalls.std(ddof=1) / 3**0.5:.0f} |" in line
+    assert f"/{percent(recalls.mean(), recalls.std(ddof=1) / 3**0.5)} |" in line
 
 
+@pytest.mark.usefixtures("projected")
 def test_layers_and_given_samples_in_one_run(tmp_path):
-    np.save(tmp_path / "fake.npy", np.random.default_rng(0).random((9, 1280), np.float32))
+    np.save(tmp_path / "fake.npy", np.random.default_rng(0).random((9, 8), np.float32))
     config = tiny(
         compression__bits=(4,), compression__layerwise=True, samples=(str(tmp_path / "fake.npy"),)
     )
@@ -365,6 +314,7 @@ def test_layers_and_given_samples_in_one_run(tmp_path):
     assert not (tmp_path / "run" / "layers_fake.png").exists()
 
 
+@pytest.mark.usefixtures("projected")
 def test_the_same_content_under_two_names_is_refused(workdir, tmp_path):
     full = next(r for r in store.read(workdir) if r["generator"] == "dcgan" and not r["bits"])
     same = str(workdir / "packed" / f"{full['row_hash']}.packed")

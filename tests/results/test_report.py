@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from children import draw_nothing
 from PIL import Image
 
 from lsh_gan.results import report, store
@@ -80,6 +81,7 @@ def test_tables_of_three_metrics_are_readable_at_80_columns(work, capsys, monkey
         hits = np.arange(300) < 200
         names = [f"{m}_{s}_hits" for m in METRICS for s in ("precision", "recall")]
         store.write_hits(folder, found["row_hash"], dict.fromkeys(names, hits))
+    draw_nothing(monkeypatch.setattr)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
     frame = report.write(folder)
@@ -110,7 +112,8 @@ def work(tmp_path):
     return make
 
 
-def test_an_interrupted_run_says_how_far_it_came(work, capsys):
+def test_an_interrupted_run_says_how_far_it_came(work, capsys, monkeypatch):
+    draw_nothing(monkeypatch.setattr)
     measured = [row(), row(bits=4)]
     folder = work(measured, [*(found["row_hash"] for found in measured), "another", "a third"])
     assert report.main([str(folder)]) == 0
@@ -121,7 +124,9 @@ def test_an_interrupted_run_says_how_far_it_came(work, capsys):
     assert "measurements" not in capsys.readouterr().out
 
 
-def test_without_strips_there_is_no_grid(work):
+def test_strips_are_shown_and_the_work_folder_stays_alone_where_another_is_named(
+    work, tmp_path_factory
+):
     measured = [row(), row(bits=4)]
     folder = work(measured, [found["row_hash"] for found in measured])
     assert report.main([str(folder)]) == 0
@@ -130,8 +135,12 @@ def test_without_strips_there_is_no_grid(work):
     (folder / "samples").mkdir()
     strip = Image.fromarray(np.zeros((8, 32), np.uint8))
     strip.save(folder / "samples" / f"{measured[1]['row_hash']}.png")
-    assert report.main([str(folder)]) == 0
-    assert (folder / "samples_known.png").exists()
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    output = tmp_path_factory.mktemp("output") / "a" / "b"
+    assert report.main([str(folder), str(output)]) == 0
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before
+    written = {file.name for file in output.iterdir()}
+    assert {"table.md", "table.csv", "tradeoff.png", "samples_known.png"} <= written
 
 
 def test_layers_stand_below_what_their_drops_are_taken_from(work, capsys):

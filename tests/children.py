@@ -1,0 +1,64 @@
+"""Runs of `main.py` as children of one process that has imported everything already.
+
+A child is what the command is in a shell: its flags, streams, signals and exit code are its own.
+"""
+
+import itertools
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from lsh_gan.results import plots, strips
+
+ROOT = Path(__file__).parents[1]
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["lsh_gan.experiment.search", "configs.default"])
+
+
+NUMBERS = itertools.count()
+
+
+class Ended(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Child:
+    """A run of `main.py` in the folder `cwd`; what it writes goes to two files in `folder`."""
+
+    def __init__(self, arguments, folder, cwd=ROOT, environment=(), pictures=False):
+        folder.mkdir(parents=True, exist_ok=True)
+        number = next(NUMBERS)
+        self.files = [folder / f"{number}.{name}" for name in ("out", "err")]
+        given = (list(map(str, arguments)), cwd, dict(environment), self.files, pictures)
+        self.process = CONTEXT.Process(target=_main, args=given)
+        self.process.start()
+
+    def end(self, timeout=600):
+        """Waits for the end."""
+        self.process.join(timeout)
+        return Ended(self.process.exitcode, *(file.read_text() for file in self.files))
+
+
+def draw_nothing(setattr=setattr):
+    """Lets runs draw no pictures."""
+    setattr(plots, "save", lambda figure, path: None)
+    setattr(plots, "write", lambda output, measured, metrics: {})
+    setattr(strips, "write", lambda workdir, output, measured: None)
+
+
+def _main(arguments, cwd, environment, files, pictures):
+    for number, file in enumerate(files, 1):
+        os.dup2(os.open(file, os.O_CREAT | os.O_WRONLY), number)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # deaf in background jobs of a shell
+    os.chdir(cwd)
+    os.environ.update(environment)
+    if not pictures:
+        draw_nothing()
+    sys.argv = ["main.py", *arguments]
+    runpy.run_path(str(ROOT / "main.py"), run_name="__main__")
