@@ -103,7 +103,7 @@ def run(file: Path, jobs: list[dict], known: Mapping[str, Metric]) -> None:
         label = " ".join(map(str, (job["repeat"], job["metric"], job["check"], job["line"])))
         seconds = time.perf_counter() - start
         print(f"{count} of {len(missing)}, {seconds:.0f} s: {label}", flush=True)
-        if count % 20 == 0:  # a process may map only so many programs
+        if count % 5 == 0:  # a process may map only so many programs
             jax.clear_caches()
 
 

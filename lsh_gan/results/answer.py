@@ -180,7 +180,9 @@ def _changes(line: pd.Series, metric: str) -> str:
     """By how much precision and recall change, the worse first: "recall −36 ± 2 %, ..."."""
     kept = sorted(_kept(line, metric).items(), key=lambda item: item[1].share)
     errors = {score: "" if math.isnan(e) else f" ± {100 * e:.0f}" for score, (_, e) in kept}
-    changes = {score: f"{100 * (share - 1):+.0f}".replace("-", "−") for score, (share, _) in kept}
+    # Adding 0 makes −0 a 0.
+    changes = {score: f"{np.round(100 * (share - 1)) + 0:+.0f}" for score, (share, _) in kept}
+    changes = {score: text.replace("-", "−") for score, text in changes.items()}
     return ", ".join(f"{score} {changes[score]}{errors[score]} %" for score in changes)
 
 
