@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 
 from lsh_gan import devices
 from lsh_gan.metrics.inputs import Array, join_centred
@@ -63,7 +64,7 @@ def _tile(x, n, width):
     return Tiles(rows, jnp.where(inside, sq_norms, jnp.inf))
 
 
-def relative_error(dtype: jnp.dtype, d: int) -> float:
+def relative_error(dtype: DTypeLike, d: int) -> float:
     """e: a squared distance by products is wrong by at most e·(‖x‖² + ‖y‖²).
 
     512 terms are added in order before they join sums of others; 8 more roundings are those of the
