@@ -4,14 +4,6 @@ import os
 import sys
 from pathlib import Path
 
-# Most of the time goes into compiling small programs: without LLVM's optimizations it is a third.
-# XLA reads this once, before its first program, and so do the processes that tests start.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
-    "--xla_cpu_parallel_codegen_split_count=1",
-)
-
 import jax
 import pytest
 
@@ -19,6 +11,13 @@ from lsh_gan.experiment import reference
 
 sys.path.insert(0, str(Path(__file__).parent))
 from children import draw_nothing
+
+# Most of the time goes into compiling small programs: without LLVM's optimizations it is a third.
+# XLA reads this once, before its first program, and so do the processes that tests start.
+FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+if jax.__version_info__ < (0, 11):
+    FLAGS += " --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", FLAGS)
 
 
 @pytest.fixture(scope="session", autouse=True)
