@@ -34,7 +34,7 @@ from jaxtyping import Float, UInt32
 
 from lsh_gan import devices
 from lsh_gan.metrics import distances, hashing, inputs, scores
-from lsh_gan.metrics.distances import products, within
+from lsh_gan.metrics.distances import first_true, products, within
 from lsh_gan.metrics.hashing import Hasher
 from lsh_gan.metrics.inputs import Array, HashSpec, as_features
 from lsh_gan.metrics.lsh import fit_and_encode
@@ -399,7 +399,7 @@ def _count_votes(x, buckets, group, sq_radii, *, n: int, k: int, c: int, inclusi
 
         # 5. Rows beyond the cap, up to w of one bucket at a time, with its candidates.
         candidates = jax.tree.map(jnp.ravel, found.chunks)
-        waiting = jnp.nonzero(~found.keep, size=total + width, fill_value=total)[0]
+        waiting = first_true(~found.keep, total + width)
         count = jnp.sum(~found.keep)
 
         def beyond(state):
