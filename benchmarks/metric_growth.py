@@ -74,7 +74,8 @@ def slope(sizes: list[int], seconds: list[float]) -> float:
     keep = np.array(sizes) >= 10_000
     if keep.sum() < 2:
         return float("nan")
-    return float(np.polyfit(np.log(sizes)[keep], np.log(seconds)[keep], 1)[0].round(9) + 0)
+    steepness = np.polyfit(np.log(sizes)[keep], np.log(seconds)[keep], 1)[0]
+    return float(steepness.round(9) + 0)  # rounding, which may leave −0, is no growth
 
 
 def table(sizes: list[int], times: dict[str, list[float]]) -> str:

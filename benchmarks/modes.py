@@ -5,8 +5,9 @@
 Precision and recall are estimates in a feature space; of stacked MNIST the truth is known. A small
 convolutional network reads the digit of each channel: a mode is a triple of digits. `KL` compares
 the frequencies of the modes with those of the data (Metz et al. 2017, arXiv:1611.02163, appendix
-D); `sure` is the share of digits that are read with a probability of at least .9, which falls when
-digits can no longer be read. Needs `python -m checkpoints_tools.fetch mnist`.
+D); by chance it is (1,000 - 1) / n for two samples of n. `sure` is the share of digits that are
+read with a probability of at least .9, which falls when digits can no longer be read. Needs
+`python -m checkpoints_tools.fetch mnist`.
 """
 
 import argparse

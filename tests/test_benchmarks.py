@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import gpu, measuring, metric_growth, metric_peers
+from benchmarks import gpu, measuring, metric_growth, metric_peers, modes
 from benchmarks import metrics as benchmark
 from lsh_gan import metrics
 
@@ -51,6 +51,17 @@ def test_slopes_begin_at_1e4():
     lines = metric_growth.table(sizes, {"LSH": [2e-6] * 4, "old: LSH": [1e-6, 1e-6, 2e-6, 3e-6]})
     assert "| LSH | 2.00 | 2.00 | 2.00 | 2.00 | 0.00 | 1.00× (at most 1.5×) |" in lines
     assert "| old: LSH | 1.00 | 1.00 | 2.00 | 3.00 | 0.24 | 3.00× |" in lines
+
+
+def test_modes_are_counted_by_channel_and_compared_with_the_data():
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3)).astype(np.uint8)
+    params = modes.Reader().init(jax.random.key(0), images[..., :1])
+    found, sure = modes.describe(params, [images[:4], images[4:]])
+    digits = [np.asarray(modes.read(params, images[..., c, None])[0]) for c in range(3)]
+    expected = np.bincount(np.array([100, 10, 1]) @ digits, minlength=1_000)
+    np.testing.assert_array_equal(found, expected)
+    assert 0 <= sure <= 1
+    assert modes.divergence(np.array([4, 0]), np.array([2, 2])) == pytest.approx(np.log(2))
 
 
 def test_the_package_of_another_checkout_is_measured(tmp_path):

@@ -248,13 +248,16 @@ def pack_generator(
     # Ranges of a generator that was packed with some belong to that compression, not to this one.
     if isinstance(module, nn.Module):
         variables = {k: v for k, v in variables.items() if k != activations.COLLECTION}
-    quantized = tree.quantize_tree(variables, spec.weights, channel_axes)
-    check_corrections(module, [plan for plan, _, _ in quantized.tensors], spec)
-    packed, report = tree.pack_quantized(quantized, metadata), tree.report_quantized(quantized)
-    if not spec.needs_latents:
-        return packed, report
-    if latents is None:
+    if spec.needs_latents and latents is None:
         raise ValueError("latents: none, but ranges, statistics or biases are asked for")
+
+    def check(plans: list[TensorPlan]) -> None:
+        check_corrections(module, plans, spec)
+
+    quantized = tree.quantize_tree(variables, spec.weights, channel_axes, check)
+    packed, report = tree.pack_quantized(quantized, metadata), tree.report_quantized(quantized)
+    if not spec.needs_latents or latents is None:
+        return packed, report
     changed: Params = tree.unpack(packed)
     if spec.activations:
         changed = activations.calibrate(module, changed, latents, spec.activations, labels=labels)

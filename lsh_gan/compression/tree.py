@@ -114,15 +114,19 @@ class QuantizedTree(NamedTuple):
 
 
 def quantize_tree(
-    params: Params, spec: CompressionSpec, channel_axes: Mapping[str, int] | None
+    params: Params,
+    spec: CompressionSpec,
+    channel_axes: Mapping[str, int] | None,
+    check: Callable[[list[TensorPlan]], Any] = lambda plans: None,
 ) -> QuantizedTree:
-    """Plans and quantizes every tensor.
+    """Plans and quantizes every tensor; `check` is called with the plans before any is quantized.
 
     Tensors of one shape go one after the other, different shapes side by side: the time of a first
     call is that of compiling, which uses one core a shape.
     """
     leaves, treedef = rules.flatten(params)
     plans = rules.plan_tensors(leaves, spec, channel_axes)
+    check(plans)
     arrays = [leaf for _, leaf in leaves]
     alike: dict[tuple, list[int]] = {}
     for i, plan in enumerate(plans):

@@ -129,23 +129,24 @@ def load_named(path: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Reads the images and labels of `name`, the test set, or of `name:train`, the others.
 
     Returns:
-        uint8 `[n, h, w, c]`, and integer `[n]` or None without classes.
+        uint8 `[n, h, w, c]`, and integer `[n]`: classes, or modes of a stacked data set; else None.
 
     Raises:
         ValueError: No data set of that name; or its training images cannot be fetched.
         FileNotFoundError: It has to be fetched first; the message has the command.
     """
-    if stacks := find_named(path).stacks:
-        images, labels = load_named(path.replace(path.removesuffix(TRAIN), stacks))
-        return stack(images, labels, _ROUNDS if path.endswith(TRAIN) else 1)
-    file, name = named_file(path), path.removesuffix(TRAIN)
+    name, of_training = path.removesuffix(TRAIN), path.endswith(TRAIN)
+    if stacks := find_named(name).stacks:
+        images, labels = load_named(stacks + TRAIN * of_training)
+        return stack(images, labels, _ROUNDS if of_training else 1)
+    file = named_file(path)
     if not file.is_file() and NAMED[name].package is None:
         raise ValueError(f"{path!r}: only its test images are shipped, as {name!r}")
     if not file.is_file():
         raise FileNotFoundError(
             f"{path!r}: not fetched yet; run python -m checkpoints_tools.fetch {name}"
         )
-    split = "train_" if path.endswith(TRAIN) else ""
+    split = "train_" if of_training else ""
     with np.load(file) as arrays:
         images, labels = arrays[f"{split}images"], arrays.get(f"{split}labels")
     return images if images.ndim == 4 else images[..., None], labels

@@ -249,14 +249,14 @@ def stream(
         for batch, count in itertools.chain(_batches(images, batch_size), [(None, 0)] * _IN_FLIGHT):
             if batch is not None:
                 waiting.append(pool.submit(run, batch, count))
-                if progress is not None:
-                    progress(count)
             if waiting and (batch is None or len(waiting) > _IN_FLIGHT):
                 features, finite = waiting.popleft().result()
                 if not finite.all():
                     row = rows + int(np.argmin(finite))
                     raise ValueError(f"row {row} of the features holds NaN or Inf.")
                 rows += len(features)
+                if progress is not None:
+                    progress(len(features))
                 yield features
     if not rows:
         raise ValueError("there are no images to embed.")
