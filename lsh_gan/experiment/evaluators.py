@@ -18,7 +18,7 @@ from lsh_gan.features import FeatureNetwork
 from lsh_gan.features.network import GIVEN
 from lsh_gan.metrics import HashSpec, LshReference, hashing
 from lsh_gan.metrics.hashing import Codes
-from lsh_gan.metrics.lsh import encode_all
+from lsh_gan.metrics.sketch import encode_all
 
 SKETCH_FILE = "reference.sketch"  # in the work folder
 HELD = 2**28  # bytes of features of a set that are held where LSH alone could do without

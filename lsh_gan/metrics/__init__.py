@@ -4,19 +4,11 @@ from lsh_gan.metrics.hashing import Hasher
 from lsh_gan.metrics.inputs import HashSpec
 from lsh_gan.metrics.knn import KnnReference, knn_fit, knn_precision_recall, knn_score
 from lsh_gan.metrics.lsh import (
-    LshReference,
-    Sketch,
-    build,
-    file_hash,
-    fit_hash,
-    load,
     lsh_fit,
     lsh_precision_recall,
     lsh_precision_recall_curve,
     lsh_score,
     lsh_score_streams,
-    merge,
-    save,
 )
 from lsh_gan.metrics.lsh_knn import (
     LshKnnReference,
@@ -26,6 +18,16 @@ from lsh_gan.metrics.lsh_knn import (
 )
 from lsh_gan.metrics.moments import frechet_distance, kid
 from lsh_gan.metrics.scores import PrecisionRecall, PrecisionRecallCurve
+from lsh_gan.metrics.sketch import (
+    LshReference,
+    Sketch,
+    build,
+    file_hash,
+    fit_hash,
+    load,
+    merge,
+    save,
+)
 
 __all__ = [
     "HashSpec", "Hasher", "KnnReference", "LshKnnReference", "LshReference", "PrecisionRecall",

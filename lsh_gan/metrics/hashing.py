@@ -82,7 +82,7 @@ def fit(
     """Fits a hash; all digits that were drawn count, until `fit_num_bits` chooses.
 
     The sample holds checked features of the reference, `[n, d]`; of more than `SAMPLE_ROWS` rows
-    so many are taken. The origin `[d]` is its first row if None. Arguments else as `lsh.fit_hash`.
+    so many are taken. The origin `[d]` is its first row if None. Else as `sketch.fit_hash`.
     """
     origin = np.asarray(sample[0] if origin is None else origin, np.float64)
     if len(sample) > SAMPLE_ROWS:

@@ -37,8 +37,8 @@ from lsh_gan.metrics import distances, hashing, inputs, scores
 from lsh_gan.metrics.distances import first_true, products, within
 from lsh_gan.metrics.hashing import Hasher
 from lsh_gan.metrics.inputs import Array, HashSpec, as_features
-from lsh_gan.metrics.lsh import fit_and_encode
 from lsh_gan.metrics.scores import GROUPS, PrecisionRecall, Summary
+from lsh_gan.metrics.sketch import fit_and_encode
 
 DEFAULT = HashSpec(num_tables=12)
 # `num_bits='auto'`: other rows in the bucket of a row that is recognised, over log2(n).

@@ -60,7 +60,6 @@ def no_heavy_work(request, monkeypatch):
             raise AssertionError("heavy work")
 
         monkeypatch.setattr(knn, "find_balls", heavy)
-        monkeypatch.setattr(lsh, "fit_and_encode", lsh.fit_and_encode)
         monkeypatch.setattr(lsh.hashing, "fit", heavy)
 
 
