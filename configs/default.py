@@ -84,7 +84,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.metrics = ("knn", "lsh_knn", "lsh")  # and kid, fid: in the features of the run
     config.k = 3  # neighbours that define a radius
     config.inclusive = True  # a distance equal to the radius counts as inside
-    config.memory_mb = 256  # for blocks of distances
+    config.memory_mb = 256  # for tiles of distances; features of a set that LSH alone does not hold
     config.extended = False  # knn: also authenticity, clipped density and clipped coverage
     config.hash = ml_collections.ConfigDict()
     config.hash.family = "pstable"  # or affine, hyperplane

@@ -25,9 +25,9 @@ def mesh(*, local: bool = False) -> Mesh:
     return Mesh(np.array(found), ("data",), axis_types=(AxisType.Auto,))
 
 
-def count() -> int:
-    """Devices of all hosts."""
-    return jax.device_count()
+def count(*, local: bool = False) -> int:
+    """Devices of all hosts, or of this one."""
+    return jax.local_device_count() if local else jax.device_count()
 
 
 def share(
@@ -80,14 +80,16 @@ def split(batch: Any, *, axis: int = 0, local: bool = False) -> jax.Array:
     return jax.device_put(batch, NamedSharding(over, PartitionSpec(*[None] * axis, "data")))
 
 
-def pad_rows(array: Any, multiple: int = 1, *, axis: int = 0, fill: int = 0) -> jax.Array:
+def pad_rows(
+    array: Any, multiple: int = 1, *, axis: int = 0, fill: int = 0, local: bool = False
+) -> jax.Array:
     """Lays rows over the devices, and `fill` behind: a multiple of `multiple` on each device."""
     xp = np if isinstance(array, np.ndarray) else jnp
-    missing = -array.shape[axis] % (multiple * count())
+    missing = -array.shape[axis] % (multiple * count(local=local))
     if missing:
         widths = [(0, missing if i == axis else 0) for i in range(array.ndim)]
         array = xp.pad(array, widths, constant_values=fill)
-    return split(array, axis=axis)
+    return split(array, axis=axis, local=local)
 
 
 def join_cluster(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -117,11 +119,16 @@ def process_share(steps: int) -> range:
     return range(jax.process_index() * each, (jax.process_index() + 1) * each)
 
 
-def gather_rows(rows: Any) -> jax.Array:
-    """Joins the rows of all processes, in their order, on each of them; all have equally many."""
+def gather_rows(rows: Any, each: int) -> jax.Array:
+    """Joins the rows of all processes, in their order, on each of them.
+
+    Each process has `each` rows; zeros follow those of one that has fewer, which is a last one.
+    """
     if jax.process_count() == 1:
         return rows
-    return jnp.asarray(multihost_utils.process_allgather(np.asarray(rows), tiled=True))
+    rows = np.asarray(rows)
+    rows = np.pad(rows, [(0, each - len(rows))] + [(0, 0)] * (rows.ndim - 1))
+    return jnp.asarray(multihost_utils.process_allgather(rows, tiled=True))
 
 
 def from_first(value: Any) -> Any:

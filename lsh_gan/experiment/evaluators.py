@@ -18,10 +18,9 @@ from lsh_gan.features import FeatureNetwork
 from lsh_gan.features.network import GIVEN
 from lsh_gan.metrics import HashSpec, LshReference, hashing
 from lsh_gan.metrics.hashing import Codes
-from lsh_gan.metrics.sketch import encode_all
+from lsh_gan.metrics.sketch import Share, encode_all
 
 SKETCH_FILE = "reference.sketch"  # in the work folder
-HELD = 2**28  # bytes of features of a set that are held where LSH alone could do without
 GROUP = 4096  # rows of features that are hashed at a time where they are not held
 
 Score = Callable[[jax.Array], NamedTuple]
@@ -30,11 +29,11 @@ Score = Callable[[jax.Array], NamedTuple]
 class ReferenceFeatures(NamedTuple):
     """A reference, embedded."""
 
-    first: Any  # features, float32 `[n, d]`, or an iterable of batches of them
+    first: Any  # features, float32 `[n, d]`, or a `Share` of them
     second: Any  # a second sample of the same distribution, for the ceilings, or None
     content_hash: str  # sha256 (hex) over what both are features of
     source: str  # what made the features; see `feature_source`
-    # Of a first that is an iterable: features of the rows that the hash is fitted on.
+    # Of a share: features of the first row of all, and of the rows that the hash is fitted on.
     sample: jax.Array | None = None
 
 
@@ -132,19 +131,19 @@ def fit(config: Any, reference: ReferenceFeatures, workdir: Path) -> dict[str, S
 def streams(config: Any, rows: int, dim: int) -> bool:
     """Whether features `[rows, d]` go to LSH batch by batch and are not held: the scores are equal.
 
-    Other metrics need all features at once, and several processes give them to one another.
+    So it is with LSH alone, and features of more than `config.memory_mb`.
     """
-    return config.metrics == ("lsh",) and 4 * rows * dim > HELD and jax.process_count() == 1
+    return config.metrics == ("lsh",) and 4 * rows * dim > config.memory_mb * 2**20
 
 
-def encode(scores: dict[str, Score], batches: Iterable[jax.Array]) -> Codes:
-    """Codes of batches of features `[*, d]`, which the score of LSH takes in place of features."""
+def encode(scores: dict[str, Score], share: Share) -> Codes:
+    """Codes of a share of features, which the score of LSH takes in place of features."""
     score: Any = scores["lsh"]
-    return encode_all(score.args[0].sketch.hasher, grouped(batches), "generated")
+    return encode_all(score.args[0].sketch.hasher, share, "generated")
 
 
 def grouped(batches: Iterable[jax.Array]) -> Iterator[jax.Array]:
-    """Joins batches until they have `GROUP` rows, since a hash takes many rows at a time."""
+    """Joins batches `[*, d]` to `GROUP` rows or more: a hash takes many rows at a time."""
     waiting, rows = [], 0
     for batch in batches:
         waiting.append(batch)

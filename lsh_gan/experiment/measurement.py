@@ -20,9 +20,10 @@ from lsh_gan.compression.packing import file_bytes
 from lsh_gan.experiment import evaluators
 from lsh_gan.experiment.evaluators import Score
 from lsh_gan.experiment.reference import Samples
-from lsh_gan.experiment.step import embed_samples, stream_samples
+from lsh_gan.experiment.step import embed_samples, share_of, stream_samples
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator, sampling
+from lsh_gan.metrics.sketch import Share
 from lsh_gan.results import store, strips
 from lsh_gan.results.labels import SCORES
 from lsh_gan.results.store import Row
@@ -109,7 +110,9 @@ def measure(
         given = (subject, params, network, key, m)
         options |= {"batch_size": config.batch_size, "truncation_psi": psi}
         if evaluators.streams(config, m, network.dim):
-            generated = evaluators.encode(scores, stream_samples(*given, **options))
+            batches = evaluators.grouped(stream_samples(*given, **options))
+            each = len(share_of(m, config.batch_size))
+            generated = evaluators.encode(scores, Share(batches, each, m))
             index = np.arange(shown)
             images = sampling.sample_at(subject, params, key, index, truncation_psi=psi)
         else:

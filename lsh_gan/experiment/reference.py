@@ -29,6 +29,7 @@ from lsh_gan.generators import Generator, sampling
 from lsh_gan.metrics import LshReference
 from lsh_gan.metrics.hashing import SAMPLE_ROWS
 from lsh_gan.metrics.inputs import subset
+from lsh_gan.metrics.sketch import Share
 
 Progress = Callable[[int], Any]  # called with a number of embedded images
 
@@ -163,23 +164,21 @@ class Samples:
         """Returns features, float32 `[n, d]`, on every process; options as `features.embed`."""
         if self.features is not None:
             return jnp.asarray(self.features)
-        if len(share := _share(self.rows)):
-            mine = features.embed(network, self.images(), **options)
-        else:
-            mine = jnp.zeros((0, network.dim))
-        if jax.process_count() == 1:
-            return mine
-        each = len(devices.process_share(len(datasets.cut(self.rows)))) * datasets.BATCH
-        padded = jnp.pad(mine, ((0, each - len(share)), (0, 0)))
-        return devices.gather_rows(padded)[: len(self)]
+        batches = list(self._stream(network, **options)) or [jnp.zeros((0, network.dim))]
+        return devices.gather_rows(jnp.concatenate(batches), _each(self.rows))[: len(self)]
 
     def at(self, rows: np.ndarray) -> np.ndarray:
         """Images of some rows, uint8 `[b, h, w, c]`."""
         return np.concatenate(list(self.source.read(self.rows[rows])))
 
-    def stream(self, network: FeatureNetwork, **options: Any) -> Iterator[jax.Array]:
-        """Yields the features of images in batches, of one process; options as of `embed`."""
-        return features.stream(network, self.images(), **options)
+    def stream(self, network: FeatureNetwork, **options: Any) -> Share:
+        """The features of the images of this process, in batches; options as of `embed`."""
+        batches = evaluators.grouped(self._stream(network, **options))
+        return Share(batches, _each(self.rows), len(self))
+
+    def _stream(self, network: FeatureNetwork, **options: Any) -> Iterator[jax.Array]:
+        if len(_share(self.rows)):
+            yield from features.stream(network, self.images(), **options)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -189,6 +188,11 @@ def _share(rows: np.ndarray) -> np.ndarray:
     """The rows of this process: whole batches, in order."""
     steps = devices.process_share(len(datasets.cut(rows)))
     return rows[steps.start * datasets.BATCH : steps.stop * datasets.BATCH]
+
+
+def _each(rows: np.ndarray) -> int:
+    """How many rows each process has, but for the last ones, which may have fewer."""
+    return len(devices.process_share(len(datasets.cut(rows)))) * datasets.BATCH
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -220,9 +224,9 @@ class Reference:
         parts: list[Any] = [self.first, self.second]
         sample = None
         if images and evaluators.streams(config, len(self), network.dim):
-            rows = parts[0].rows[subset(len(self), SAMPLE_ROWS)]
+            rows = parts[0].rows[np.r_[0, subset(len(self), SAMPLE_ROWS)]]
             sample = dataclasses.replace(parts[0], rows=rows, held=None).embed(network, **options)
-            first, second = (x and evaluators.grouped(x.stream(network, **options)) for x in parts)
+            first, second = (x and x.stream(network, **options) for x in parts)
         else:
             key = evaluators.feature_source(config, network)
             first, second = (x and _embedded(x, key, network, options) for x in parts)
@@ -372,9 +376,9 @@ def _samples(source: Source, rows: np.ndarray) -> Samples:
         parts += [batch] if keep else []
     count = len(datasets.cut(rows))
     if source.kind == "images":
-        missing = len(devices.process_share(count)) - len(digests)
-        own = np.frombuffer(b"".join(digests) + bytes(32 * missing), np.uint8).reshape(-1, 32)
-        digests = list(np.asarray(devices.gather_rows(own))[:count])
+        own = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
+        each = len(devices.process_share(count))
+        digests = list(np.asarray(devices.gather_rows(own, each))[:count])
     digest = hashlib.sha256(f"{source.dtype}{(len(rows), *source.shape[1:])}".encode())
     for part in digests:
         digest.update(bytes(part))

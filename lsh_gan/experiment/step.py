@@ -55,8 +55,7 @@ def embed_samples(
         ValueError: An image or a feature holds NaN or Inf (its number).
         MemoryError: A device has no memory for one image.
     """
-    steps = devices.process_share(-(-count // batch_size))
-    share = range(steps.start * batch_size, steps.stop * batch_size)  # the last may pass the end
+    share = share_of(count, batch_size)
     found, images, held = [], [], 0
     options = (truncation_psi, start, batch_size)
     for at, (*made, drawn) in _steps(generator, params, network, key, share, *options):
@@ -66,7 +65,7 @@ def embed_samples(
             held += len(drawn)
         progress(min(len(drawn), max(count - at, 0)))
     features, *finite = (
-        devices.gather_rows(jnp.concatenate(parts)[: len(share)])[:count]
+        devices.gather_rows(jnp.concatenate(parts)[: len(share)], len(share))[:count]
         for parts in zip(*found, strict=True)
     )
     _check(generator, start, finite)
@@ -84,14 +83,22 @@ def stream_samples(
     truncation_psi: float = 1.0,
     progress: Callable[[int], Any] = lambda count: None,
 ) -> Iterator[jax.Array]:
-    """Yields the features of `embed_samples` in batches, of one process; arguments likewise."""
-    options = (truncation_psi, 0, batch_size)
-    for at, (features, *finite, _) in _steps(
-        generator, params, network, key, range(count), *options
-    ):
-        _check(generator, at, [flags[: count - at] for flags in finite])
-        progress(min(len(features), count - at))
-        yield features[: count - at]
+    """Yields the features of `embed_samples` in batches, those of this process's share.
+
+    Arguments likewise; the share is of so many rows as `share_of` says.
+    """
+    share, options = share_of(count, batch_size), (truncation_psi, 0, batch_size)
+    for at, (features, *finite, _) in _steps(generator, params, network, key, share, *options):
+        if at < count:
+            _check(generator, at, [flags[: count - at] for flags in finite])
+            progress(min(len(features), count - at))
+            yield features[: count - at]
+
+
+def share_of(count: int, batch_size: int) -> range:
+    """The images of this process: whole steps, as many as each process has; may pass the end."""
+    steps = devices.process_share(-(-count // batch_size))
+    return range(steps.start * batch_size, steps.stop * batch_size)
 
 
 def _check(generator: Generator, first: int, finite: list[jax.Array]) -> None:

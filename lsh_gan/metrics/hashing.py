@@ -162,22 +162,22 @@ def _nearest(centroids, x):
     return jnp.argmin(half - products, axis=0).astype(jnp.int32)
 
 
-def encode(hasher: Hasher, features: Array) -> Codes:
-    """Codes of checked features `[n, d]`; rows are spread over all devices."""
+def encode(hasher: Hasher, features: Array, *, local: bool = False) -> Codes:
+    """Codes of checked features `[n, d]`; rows are spread over all devices, or this host's."""
     if features.dtype == np.float64:  # moved here, and by nothing on the device
         features = centred(features, hasher.origin)
         hasher = hasher._replace(origin=np.zeros_like(hasher.origin))
-    n, whole = len(features), devices.count() == 1 and len(features) >= _CHUNK
-    rows = jnp.asarray(features) if whole else devices.pad_rows(features, _CHUNK)
-    codes = _encode(hasher.arrays, rows, bits=DIGIT_BITS[hasher.spec.family])
+    n, whole = len(features), devices.count(local=local) == 1 and len(features) >= _CHUNK
+    rows = jnp.asarray(features) if whole else devices.pad_rows(features, _CHUNK, local=local)
+    codes = _encode(hasher.arrays, rows, bits=DIGIT_BITS[hasher.spec.family], local=local)
     return codes if whole else Codes(*(x[..., :n] for x in codes))
 
 
-@functools.partial(jax.jit, static_argnames="bits")
-def _encode(arrays, x, *, bits: int) -> Codes:
+@functools.partial(jax.jit, static_argnames=("bits", "local"))
+def _encode(arrays, x, *, bits: int, local: bool) -> Codes:
     run, rows = functools.partial(_encode_rows, bits=bits), P("data")
     out = Codes(P(None, "data"), rows, rows)  # type: ignore[arg-type]  # specs, not arrays
-    return devices.share(run, arrays, x, in_specs=(P(), rows), out_specs=out)
+    return devices.share(run, arrays, x, in_specs=(P(), rows), out_specs=out, local=local)
 
 
 def _encode_rows(arrays, x, *, bits: int) -> Codes:

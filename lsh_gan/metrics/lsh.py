@@ -46,6 +46,7 @@ from lsh_gan.metrics.scores import (
 )
 from lsh_gan.metrics.sketch import (
     LshReference,
+    Share,
     addresses_of,
     build,
     encode_all,
@@ -102,20 +103,21 @@ def lsh_precision_recall(
 
 def lsh_fit(
     key: jax.Array,
-    reference: Float[Any, "n d"],
+    reference: Float[Any, "n d"] | Share,
     *,
     spec: HashSpec | None = None,
     min_count: int = 1,
     votes: float | None = 0.5,
     ceiling: bool = True,
-    second_reference: Float[Any, "n2 d"] | None = None,
+    second_reference: Float[Any, "n2 d"] | Share | None = None,
     source: str = "",
     sample: Float[Any, "* d"] | None = None,
 ) -> LshReference:
     """Fits the hash and counts the reference; arguments as `lsh_precision_recall`, `fit_hash`.
 
-    Of a reference that is an iterable, `sample` is what the hash is fitted on in place of its first
-    rows; those that `subset` names give the hash of the same reference as an array.
+    Each set may also be a `Share`. Then, or of an iterable, `sample` is what the hash is fitted on
+    in place of the first rows, behind row 0 of the reference; the rows that `subset` names give the
+    hash of the same reference as an array.
     """
     options = {"min_count": min_count, "votes": votes}
     inputs.check_options(**options)
@@ -133,7 +135,7 @@ def lsh_fit(
 
 def lsh_score(
     fitted: LshReference,
-    generated: Float[Any, "m d"],
+    generated: Float[Any, "m d"] | Share,
     *,
     membership: bool = False,
     recall: bool = True,

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import os
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +37,17 @@ class Sketch(NamedTuple):
     counts: Int32[jax.Array, "t 2**s"]  # rows at each address of each table
     addresses: Int32[jax.Array, "t n"] | None  # of each row in each table
     rows: int  # n
+
+
+class Share(NamedTuple):
+    """The rows of a set that fall to this process, which gives the others their codes alone.
+
+    The shares of all processes follow one another.
+    """
+
+    batches: Iterable[Any]  # features [*, d], already checked; none where others have all rows
+    each: int  # rows of every process, but for the last ones, which may have fewer
+    rows: int  # of all
 
 
 class LshReference(NamedTuple):
@@ -102,19 +114,25 @@ def fit_and_encode(
     least: int = 2,
     **options: Any,
 ) -> tuple[Hasher, Codes]:
-    """Fits a hash on a set of at least `least` rows, and encodes it; options as `fit_num_bits`."""
-    stream, first, taken = batches(features, "reference"), [], 0
-    for batch in stream:
-        first.append(batch)
-        taken += len(batch)
-        if taken >= SAMPLE_ROWS:
-            break
+    """Fits a hash on a set of at least `least` rows, and encodes it; options as `fit_num_bits`.
+
+    It is fitted on the `sample`, whose row 0 is the origin alone, or on the first rows.
+    """
     if sample is None:
-        sample = first[0] if len(first) == 1 else np.concatenate([np.asarray(x) for x in first])
-    if taken < least:
-        as_features(sample, "reference", least=least)
-    hasher = hashing.fit(key, sample, spec, source=source, origin=first[0][0])
-    codes = encode_all(hasher, itertools.chain(first, stream), "reference")
+        stream, first, taken = batches(features, "reference"), [], 0
+        for batch in stream:
+            first.append(batch)
+            taken += len(batch)
+            if taken >= SAMPLE_ROWS:
+                break
+        rows = first[0] if len(first) == 1 else np.concatenate([np.asarray(x) for x in first])
+        if taken < least:
+            as_features(rows, "reference", least=least)
+        origin, features = first[0][0], itertools.chain(first, stream)
+    else:
+        origin, rows = sample[0], sample[1:]
+    hasher = hashing.fit(key, rows, spec, source=source, origin=origin)
+    codes = encode_all(hasher, features, "reference")
     if spec.num_bits == "auto":
         hasher = hashing.fit_num_bits(hasher, codes, **options)
     return hasher, codes
@@ -124,6 +142,12 @@ def encode_all(hasher: Hasher, features: Any, source: str) -> Codes:
     """Codes of a set, batch by batch; what is codes already stays so."""
     if isinstance(features, Codes):
         return features
+    if isinstance(features, Share):
+        none = jnp.zeros(0, jnp.int32)
+        parts = [Codes(jnp.zeros((hasher.spec.num_tables, 0), jnp.uint32), none, none)]
+        parts += [hashing.encode(hasher, batch, local=True) for batch in features.batches]
+        joined = [jnp.concatenate(x, axis=-1).T for x in zip(*parts, strict=True)]
+        return Codes(*(devices.gather_rows(x, features.each)[: features.rows].T for x in joined))
     stream = batches(features, source, dim=len(hasher.origin))
     parts = [hashing.encode(hasher, batch) for batch in stream]
     if len(parts) == 1:

@@ -185,12 +185,12 @@ def test_features_that_are_not_held_give_the_same_rows(images, monkeypatch, tmp_
     changes |= {"reference__num_images": 44, "compression__bits": (), "hash__num_bits": "auto"}
     changes |= {"profile": str(tmp_path / "trace"), "reference__images": str(folder), "seeds": (0,)}
     rows = []
-    for held in (2**28, 0):
-        monkeypatch.setattr(evaluators, "HELD", held)
+    for streams in (False, True):
+        monkeypatch.setattr(evaluators, "streams", lambda *sizes, asked=streams: asked)
         monkeypatch.setattr(evaluators, "GROUP", 40)
         config = configured(images, **changes)
-        sweep.run(config, tmp_path / str(held))
-        rows.append(outcome(tmp_path / str(held)))
+        sweep.run(config, tmp_path / str(streams))
+        rows.append(outcome(tmp_path / str(streams)))
     assert rows[0] == rows[1]
     assert rows[0][0][0]["lsh_recall_ceiling"] > 0
     assert list((tmp_path / "trace").rglob("*.xplane.pb"))
