@@ -13,7 +13,7 @@ def get_config() -> ml_collections.ConfigDict:
     # Also judged, as they are: images as `reference.images` takes them, or features [m, d].
     config.samples = ()
     config.num_samples = 5_000  # m: images a generator and setting
-    config.batch_size = 256  # of sampling; a multiple of the number of devices
+    config.batch_size = 250  # of sampling; the next multiple of the number of devices
     # Of the latents, below 2^32: one row a seed; the same latents for every setting.
     config.seeds = (0,)
     config.truncation_psi = 1.0  # 0 to 1, 1 is none; families: see `Generator.__call__`

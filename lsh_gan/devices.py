@@ -92,6 +92,20 @@ def pad_rows(
     return split(array, axis=axis, local=local)
 
 
+def largest_divisor(number: int, most: int) -> int:
+    """The largest divisor of a number that is at most `most`."""
+    return max(n for n in range(1, min(most, number) + 1) if number % n == 0)
+
+
+def in_parts(run: Callable, rows: jax.Array, most: int) -> Any:
+    """Applies a function of rows to at most so many at a time, a divisor of their number."""
+    part = largest_divisor(len(rows), most)
+    if len(rows) == part:
+        return run(rows)
+    found = jax.lax.map(run, rows.reshape(-1, part, *rows.shape[1:]))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
+
+
 def join_cluster(coordinator: str | None, processes: int | None, process: int | None) -> None:
     """Makes this process one of several; what is None comes from the cluster's environment.
 

@@ -40,6 +40,9 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
     config = config.copy_and_resolve_references()
     split_lists(config)
     check_numbers(config)
+    here = jax.local_device_count()
+    for fields in (config, config.features):
+        fields.batch_size = -(-fields.batch_size // here) * here
     for metric in config.metrics:
         choose("metrics: metric", metric, EVALUATORS)
     known = {**features.FEATURES, features.GIVEN: None}
@@ -319,14 +322,6 @@ def check_numbers(config: Any) -> None:
     for field, (low, high) in _LISTS.items():
         for number in attrgetter(field)(config):
             check_int(field, number, low, high)
-    devices = jax.local_device_count()
-    for field in ("batch_size", "features.batch_size"):
-        size = attrgetter(field)(config)
-        if size % devices:
-            raise ValueError(
-                f"{field} = {size} is not a multiple of the {devices} devices; the nearest is "
-                f"{max(devices, round(size / devices) * devices)}"
-            )
 
 
 def check_min_count(config: Any, n: int) -> None:

@@ -16,14 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from lsh_gan import devices
 from lsh_gan.features import FeatureNetwork
-from lsh_gan.features.network import part_size as network_part
 from lsh_gan.generators import Generator, sampling
-from lsh_gan.generators.sampling import largest_divisor
 
 _IN_FLIGHT = 3  # steps, each dispatched by a thread of its own: a CPU runs those side by side
 
@@ -166,18 +163,9 @@ def _step(generator, network, part, truncation_psi, params, variables, key, inde
         def images_of(index):
             return sampling.images_of(generator, params, key, index, truncation_psi)
 
-        images, finite = _in_parts(images_of, part, index)
-        features = _in_parts(partial(network.apply, variables), network_part(), images)
+        images, finite = devices.in_parts(images_of, index, part)
+        features = network.apply(variables, images)
         return features, finite, jnp.isfinite(features).all(axis=1), images
 
     specs = {"in_specs": (P(), P(), P(), P("data")), "out_specs": P("data")}
     return devices.share(run, params, variables, key, index, **specs, local=True)
-
-
-def _in_parts(run: Callable, part: int, rows: jax.Array) -> Any:
-    """Applies a function of rows to at most so many at a time, a divisor of their number."""
-    part = largest_divisor(len(rows), part)
-    if len(rows) == part:
-        return run(rows)
-    found = lax.map(run, rows.reshape(-1, part, *rows.shape[1:]))
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)

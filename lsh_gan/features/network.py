@@ -25,7 +25,8 @@ from lsh_gan.features.resizing import resize
 
 GIVEN = "given"  # name of a network of which nothing is known but its features
 _SMALLEST_SIDE = 32
-_CPU_BATCH = 16  # activations of more images fall out of the caches
+_CPU_PART = 16  # activations of more images fall out of the caches
+_CPU_BATCH = 80  # what a dispatch costs does not show, and little is padded
 _DEVICE_BATCH = 256
 _IN_FLIGHT = 3  # batches, each in a thread of its own, while the next one is decoded
 
@@ -121,10 +122,13 @@ def load(
 
 @partial(jax.jit, static_argnums=(0, 1))  # one program for all that load the network
 def _features(spec: FeatureSpec, side: int, variables: Any, images: jax.Array) -> jax.Array:
-    x = resize(images.astype(jnp.float32), side, rule=spec.resize_rule)
-    x = jnp.broadcast_to(x, (*x.shape[:3], 3))
-    x = (x - jnp.asarray(spec.shift, jnp.float32)) / jnp.asarray(spec.scale, jnp.float32)
-    return jnp.asarray(spec.module.apply(variables, x))
+    def run(images):
+        x = resize(images.astype(jnp.float32), side, rule=spec.resize_rule)
+        x = jnp.broadcast_to(x, (*x.shape[:3], 3))
+        x = (x - jnp.asarray(spec.shift, jnp.float32)) / jnp.asarray(spec.scale, jnp.float32)
+        return jnp.asarray(spec.module.apply(variables, x))
+
+    return devices.in_parts(run, images, _CPU_PART if on_cpu() else len(images))
 
 
 def feature_shape(name: str, side: int, shape: tuple[int, int, int, int]) -> tuple[int, int]:
@@ -211,7 +215,7 @@ def embed(
     Args:
         network: What `load` returned, or any function with its `dim`.
         images: Uint8 `[n, h, w, c]`, or an iterable of such batches, all of one `h, w, c`.
-        batch_size: Images at a time, a multiple of the number of devices; None takes 16 on CPU,
+        batch_size: Images at a time, a multiple of the number of devices; None takes 80 on CPU,
             256 elsewhere, or the next multiple.
         progress: Called with the number of images done since its last call (`tqdm.update`).
 
@@ -235,7 +239,7 @@ def stream(
     """Yields the features of `embed` in batches `[<= batch_size, d]`; arguments likewise."""
     if batch_size is None:
         count = jax.local_device_count()
-        batch_size = -(-part_size() // count) * count
+        batch_size = -(-(_CPU_BATCH if on_cpu() else _DEVICE_BATCH) // count) * count
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size is {batch_size!r}; expected an integer of at least 1.")
     waiting: deque[Future] = deque()
@@ -260,11 +264,6 @@ def stream(
                 yield features
     if not rows:
         raise ValueError("there are no images to embed.")
-
-
-def part_size() -> int:
-    """How many images are embedded at a time where nothing else is asked for."""
-    return _CPU_BATCH if on_cpu() else _DEVICE_BATCH
 
 
 def _batches(images: Any, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
@@ -120,9 +121,8 @@ def restore(path: str | Path, abstract: Any) -> Any:
             shape (the first one by path, with both shapes); or a value is NaN or Inf.
     """
     folder = (Path(path) / PARAMS_FOLDER).absolute()
-    # Onto this machine's device, whatever machine wrote the checkpoint.
-    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    here = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), abstract)
+    # To the host first, whatever devices wrote the checkpoint.
+    here = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), abstract)
     with ocp.StandardCheckpointer() as checkpointer:
         try:
             stored = checkpointer.metadata(folder).item_metadata.tree
@@ -132,7 +132,7 @@ def restore(path: str | Path, abstract: Any) -> Any:
             ) from error
         compare_shapes(stored, abstract, source=str(path))
         try:
-            return checkpointer.restore(folder, here)
+            return jax.tree.map(jnp.asarray, checkpointer.restore(folder, here))
         except Exception as error:
             raise ValueError(f"{folder}: damaged checkpoint ({_line(error)})") from error
 

@@ -123,12 +123,7 @@ def part_size(generator: Generator, batch_size: int) -> int:
     if not on_cpu():
         return batch_size
     wanted = max(_CPU_BYTES // _largest_activation(generator), _CPU_IMAGES)
-    return largest_divisor(batch_size, wanted)
-
-
-def largest_divisor(number: int, most: int) -> int:
-    """The largest divisor of a number that is at most `most`."""
-    return max(n for n in range(1, min(most, number) + 1) if number % n == 0)
+    return devices.largest_divisor(batch_size, wanted)
 
 
 @lru_cache(maxsize=8)

@@ -37,7 +37,7 @@ def save(file: Path, lines: list[np.ndarray], description: str = "") -> None:
 
 
 def write(workdir: Path, output: Path, measured: list[Row]) -> None:
-    """Writes the pictures of the strips of a work folder to `output`, as PNG and PDF.
+    """Writes the pictures of the strips of a work folder to `output`, as PNG.
 
     `samples_NAME` shows the samples of one generator or given set; `outside` and `uncovered` show
     what each width lost.
@@ -51,7 +51,7 @@ def write(workdir: Path, output: Path, measured: list[Row]) -> None:
     for name, (kind, rows) in pictures.items():
         figure = plot(workdir / kind, rows)
         if figure is not None:
-            plots.save(figure, output / name)
+            figure.savefig(output / f"{name}.png")
 
 
 def plot(folder: Path, measured: list[Row]) -> Figure | None:

@@ -104,7 +104,7 @@ def test_images_that_lost_their_cover(own, workdir, generator, images):
 
 def test_features_have_no_uncovered_images(workdir, generator, images, caplog):
     rows = np.zeros((COUNT, 3), np.float32)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, "absl"):
         write(workdir, generator, dataclasses.replace(images, held=None, features=rows))
     assert (workdir / "outside" / "narrow.png").exists()
     assert not (workdir / "uncovered").exists()
