@@ -312,8 +312,10 @@ def _scan_chunks(x, chunks: Chunks, step, state):
         def and_next(v):
             return jnp.concatenate([v[:-1], v[1:]], axis=1)
 
-        y, near = x[block.rows], jax.tree.map(and_next, block)
-        xy = jnp.matmul(and_next(y), y[:-1].swapaxes(1, 2), precision="highest")
+        mine, following, near = x[block.rows[:-1]], x[block.rows[1:]], jax.tree.map(and_next, block)
+        transposed = mine.swapaxes(1, 2)
+        parts = [jnp.matmul(y, transposed, precision="highest") for y in (mine, following)]
+        xy = jnp.concatenate(parts, axis=1)
         size = near.sq_norms[:, :, None] + block.sq_norms[:-1, None]
         beside = (near.bucket[:, :, None] == block.bucket[:-1, None]) & ~itself
         return step(state, size - 2 * xy, size, beside, near)
