@@ -13,8 +13,8 @@ import jax
 import ml_collections
 import numpy as np
 
-from lsh_gan import compression, datasets, features
-from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
+from lsh_gan import datasets, features
+from lsh_gan.compression import METHODS, CompressionSpec, GeneratorSpec, Rule
 from lsh_gan.compression.rules import GRANULARITIES, MAX_BITS, SCHEMES
 from lsh_gan.datasets import Source
 from lsh_gan.errors import check_int, choose, nearest
@@ -178,7 +178,7 @@ def _check_hash(config: Any) -> None:
 def compression_specs(config: Any) -> list[CompressionSpec]:
     """The compressions that `config.compression` asks for, full precision first."""
     fields = config.compression
-    tables = {"clipping": compression.METHODS, "granularity": GRANULARITIES, "scheme": SCHEMES}
+    tables: dict[str, Any] = {"clipping": METHODS, "granularity": GRANULARITIES, "scheme": SCHEMES}
     for name, table in tables.items():
         for choice in fields[name]:
             choose(f"compression.{name}", choice, table)
@@ -205,7 +205,7 @@ def compression_specs(config: Any) -> list[CompressionSpec]:
 def generator_specs(config: Any) -> list[GeneratorSpec]:
     """All that `config.compression` asks to be done to a generator, full precision first."""
     fields = config.compression
-    choose("compression.activation_clipping", fields.activation_clipping, compression.METHODS)
+    choose("compression.activation_clipping", fields.activation_clipping, METHODS)
     ranges = {"clipping": fields.activation_clipping, "granularity": "per_tensor"}
     activations = [
         CompressionSpec(bits=bits, scheme="affine", **ranges) if bits else None
