@@ -86,11 +86,8 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
         else:
             lines = summarise(measured, pairs, hits)
             found = answer.answers(lines, pairs, keep)
-            labels.print_and_save(output / "table.md", make_table(lines, metrics, caption))
-            with (output / "table.md").open("a") as file:
-                file.writelines(f"\n{line}\n" for line in found)
-            for line in found:
-                labels.say(line)
+            table = make_table(lines, metrics, caption)
+            labels.print_and_save(output / "table.md", table, notes=found)
             figures = plots.write(output, measured, pairs)
             strips.write(workdir, output, measured)
         page.write(
