@@ -23,7 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     # What it is judged against.
     config.reference = ml_collections.ConfigDict()
-    # Or a folder or zip of images, an .npz, .npy or idx file; `lsh_gan/datasets.py` says which.
+    # Or a folder or zip of images, an .npz, .npy or idx file: see `lsh_gan/datasets/paths.py`.
     config.reference.images = "fashion_mnist"
     # Or features [n, d], `.npy` or `.npz`, made with the same network or "given", see below.
     config.reference.features = ""

@@ -80,22 +80,16 @@ def _compress() -> None:
     (file,), config = _parse("FILE", _compress, "configs/compress.py")
     from lsh_gan.experiment import search
 
-    config.generators, config.search.share = (file,), _share(keep.value)
+    share = re.fullmatch(r"(\d*\.?\d+)(%?)", keep.value)
+    config.search.share = float(share[1]) / (100 if share[2] else 1) if share else 0.0
+    if not 0 < config.search.share < 1:
+        raise ValueError(f"--keep={keep.value}; expected a share between 0 and 1, such as 95%")
+    config.generators = (file,)
     reference = config.reference
     others = reference.images or reference.features or reference.sketch
     reference.samples_of = "" if others else file
     with tempfile.TemporaryDirectory() as folder:
         print(search.compress(config, Path(workdir.value or folder), output.value))  # noqa: T201
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        share = 0.0
-    if not 0 < share < 1:
-        raise ValueError(f"--keep={text}; expected a share between 0 and 1, such as 95%")
-    return share
 
 
 def _evaluate() -> None:
@@ -133,29 +127,20 @@ def _list() -> None:
 
 def field_help(source: str) -> str:
     """The fields that a file such as "configs/default.py" sets, with defaults and comments."""
+    text = (shipped_folder() / source).read_text()
     lines: list[str] = []
-    comment: list[str] = []
-    for line in map(str.strip, (shipped_folder() / source).read_text().splitlines()):
-        field, equals, value = line.removeprefix("config.").partition(" = ")
-        value, _, beside = value.partition("  # ")
-        if line.startswith("#"):
-            comment.append(line.removeprefix("# "))
-        elif not line.startswith("config.") or not equals:
-            comment = []
-        elif value == "ml_collections.ConfigDict()":
+    for found in re.finditer(r"((?: *# .*\n)*) *config\.([\w.]+) = (.*?)(?:  # (.*))?\n", text):
+        above, field, value, beside = found.groups()
+        comment = [line.strip().removeprefix("# ") for line in above.splitlines()]
+        if value == "ml_collections.ConfigDict()":
             lines += ["", *comment]
-            comment = []
-        else:
-            lines += [f"  --config.{field}={_on_command_line(value)}"]
-            lines += [f"      {text}" for text in (*comment, beside) if text]
-            comment = []
+            continue
+        # As one would type it: `("knn", "lsh")` is knn,lsh.
+        value = value.removeprefix("config_dict.FieldReference(").split(", field_type")[0]
+        value = value.strip("()").replace('"', "").replace(", ", ",").rstrip(",")
+        lines.append(f"  --config.{field}={value}")
+        lines += [f"      {text}" for text in (*comment, beside) if text]
     return "\n".join(lines)
-
-
-def _on_command_line(value: str) -> str:
-    """A default as one would type it: `("knn", "lsh")` is knn,lsh."""
-    value = value.removeprefix("config_dict.FieldReference(").split(", field_type")[0]
-    return value.strip("()").replace('"', "").replace(", ", ",").rstrip(",")
 
 
 class ListParser(TupleParser):
@@ -203,103 +188,102 @@ def parse(
     `config` has every field and is what the file `source` makes; `default` is the configuration
     file that is read where the command line names none.
     """
-    arguments, file = _find_config_file(arguments)
-    given = (re.match(r"--?(?:no)?config\.([^=]*)", argument) for argument in arguments)
-    check_names([found[1] for found in given if found], config)
-    if file is None and default is not None:
-        # Not the default of the flag: overrides would be applied to it before they are checked.
-        file, arguments = default, [arguments[0], f"--config={default}", *arguments[1:]]
-    where = f"--config={file}: "
-    try:
-        rest = flags.FLAGS(arguments)
-    except flags.Error as error:
-        # Of an error inside of a configuration file, the first and the last line of many.
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = " ... ".join(dict.fromkeys((lines[0], lines[-1])))
-        raise ValueError(_unread(str(error), _fields(config)) or said) from error
-    except Exception as error:  # whatever a file of Python may raise
-        said = f"{type(error).__name__}: {(str(error).splitlines() or ['without a message'])[0]}"
-        if said.endswith("has no attribute 'get_config'"):
-            said = "has no get_config(); expected a function that returns a configuration"
-        raise ValueError(where + said) from error
-    made = flags.FLAGS["config"].value
-    if not isinstance(made, ConfigDict):
-        said = f"get_config() returned {made!r}; expected a configuration, such as that of {source}"
-        raise ValueError(where + said)
-    check_fields(made, config, where, source)
-    return rest
-
-
-def _find_config_file(arguments: list[str]) -> tuple[list[str], Path | None]:
-    """Finds the file that --config names, here or as we ship it; its path is put in its place."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", "-config", nargs="?", const="")
+    parser.add_argument("--config", "-config", nargs="?", const="", default=default)
     given, others = parser.parse_known_args(arguments[1:])
-    if given.config is None:
-        return arguments, None
-    name, colon, option = given.config.partition(":")
+    known = _fields(config)
+    named = (re.match(r"--?(?:no)?config\.([^=]*)", argument) for argument in others)
+    _check_names([found[1] for found in named if found], known)
+    if given.config is not None:
+        name, *option = str(given.config).split(":", 1)
+        file = _find_file(name)
+        try:
+            check_fields(_load(file, *option), config, source)
+        except ValueError as error:
+            raise ValueError(f"--config={file}: {error}") from error
+        others.insert(0, f"--config={':'.join([str(file), *option])}")
+    try:
+        return flags.FLAGS([arguments[0], *others])
+    except flags.Error as error:
+        raise ValueError(_unread(str(error), known)) from error
+
+
+def _find_file(name: str) -> Path:
+    """A configuration file, here or as we ship it."""
     if not name:
         raise ValueError("--config is empty; expected a file, such as configs/fashion_mnist.py")
     path, shipped = Path(name), shipped_folder() / name
-    if not path.exists() and name.startswith("configs/") and shipped.is_file():
-        path = shipped
-    if not path.is_file():
-        wanted = path / path.name if path.is_dir() else path
-        inside = [str(file) for file in wanted.parent.glob("*.py") if file.stem != "__init__"]
-        hint = f"; did you mean {nearest(str(wanted), inside)!r}?" if inside else ""
-        reason = "is a folder; expected a file" if path.is_dir() else "no such file"
-        raise ValueError(f"--config={path}: {reason}{hint}")
-    return [arguments[0], f"--config={path}{colon}{option}", *others], path
+    if path.is_file() or (name.startswith("configs/") and shipped.is_file()):
+        return path if path.is_file() else shipped
+    folder = path if path.is_dir() else path.parent
+    inside = [str(file) for file in folder.glob("*.py") if file.stem != "__init__"]
+    hint = f"; did you mean {nearest(name, inside)!r}?" if inside else ""
+    reason = "is a folder; expected a file" if path.is_dir() else "no such file"
+    raise ValueError(f"--config={name}: {reason}{hint}")
+
+
+def _load(file: Path, *option: str) -> ConfigDict:
+    """What `get_config` of a file returns."""
+    try:
+        get_config = runpy.run_path(str(file)).get("get_config")
+        made = get_config and get_config(*option)
+    except Exception as error:  # whatever a file of Python may raise
+        said = (str(error).splitlines() or ["without a message"])[0]
+        raise ValueError(f"{type(error).__name__}: {said}") from error
+    if not get_config:
+        raise ValueError("has no get_config(); expected a function that returns a configuration")
+    if not isinstance(made, ConfigDict):
+        raise ValueError(f"get_config() returned {made!r}; expected a configuration")
+    return made
 
 
 def _unread(error: str, known: dict[str, Any]) -> str:
-    """Says what a value on the command line should have been; "" for an error of another kind."""
+    """Says what a value on the command line should have been; of other errors the first line."""
     found = re.match(r"flag --config\.([^=]*)=(.*?): ", error, re.DOTALL)
     field, value = found.groups() if found else ("", "")
     default = known.get(field)
     if isinstance(default, ConfigDict):
         close = nearest(f"{field}.{value}", [n for n in known if n.startswith(f"{field}.")])
-        return f"{field} = {value!r}; expected one of its fields, such as --config.{close}=VALUE"
-    if isinstance(default, bool):
-        return f"{field} = {value!r}; expected True or False"
-    if not isinstance(default, int | float):
-        return ""
-    kind = "a whole number" if isinstance(default, int) else "a number"
-    try:
-        close = f"; the nearest is {type(default)(float(value))}"
-    except (ValueError, OverflowError):
-        close = f", such as {default}"
-    return f"{field} = {value!r}; expected {kind}{close}"
+        expected = f"one of its fields, such as --config.{close}=VALUE"
+    elif isinstance(default, bool):
+        expected = "True or False"
+    elif isinstance(default, int):
+        try:
+            expected = f"a whole number; the nearest is {int(float(value))}"
+        except (ValueError, OverflowError):
+            expected = f"a whole number, such as {default}"
+    elif isinstance(default, float):
+        expected = f"a number, such as {default}"
+    else:
+        return error.splitlines()[0]
+    return f"{field} = {value!r}; expected {expected}"
 
 
-def check_fields(made: Any, config: Any, where: str = "", source: str = "") -> None:
+def check_fields(made: ConfigDict, config: ConfigDict, source: str = "") -> None:
     """Refuses a configuration with a field too few or too many, in the words of `parse`.
 
-    Fields are free where `config` has an empty part.
+    Fields are free where `config`, which is what `source` makes, has an empty part.
     """
-    known = _fields(config)
-    empty = [n for n, value in known.items() if isinstance(value, ConfigDict) and not len(value)]
-    found = [n for n in _fields(made) if not n.startswith(tuple(f"{name}." for name in empty))]
+    known, found = _fields(config), _fields(made)
     missing = [name for name in known if name not in found]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ValueError(
-            f"{where}lacks the field {missing[0]!r}{more}; expected all fields of {source}: begin "
-            "with what its get_config() returns"
+            f"lacks the field {missing[0]!r}{more}; expected all fields of {source}: begin with "
+            "what its get_config() returns"
         )
-    check_names(found, config, where)
+    free = [f"{n}." for n, value in known.items() if isinstance(value, ConfigDict) and not value]
+    _check_names([name for name in found if not name.startswith(tuple(free))], known)
 
 
-def check_names(names: Iterable[str], config: Any, where: str = "") -> None:
-    """Refuses names of fields that no configuration has; the message names the nearest."""
-    known = _fields(config)
+def _check_names(names: Iterable[str], known: Iterable[str]) -> None:
     for name in names:
         if name not in known:
             close = nearest(name, known)
-            raise ValueError(f"{where}config has no field {name!r}; did you mean {close!r}?")
+            raise ValueError(f"config has no field {name!r}; did you mean {close!r}?")
 
 
-def _fields(config: Any, prefix: str = "") -> dict[str, Any]:
+def _fields(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
     """Every field and part of a configuration by its name, such as "hash.seed"."""
     fields: dict[str, Any] = {}
     for name, value in config.items():

@@ -5,24 +5,24 @@ evaluation. Generators and weight files that are not there yet are taken from th
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import pandas as pd
-from rich.table import Table
 
 from lsh_gan import datasets, features
-from lsh_gan.compression import CompressionSpec, GeneratorSpec
+from lsh_gan.compression import GeneratorSpec
 from lsh_gan.compression.activations import COLLECTION, RANGE_FIELDS
 from lsh_gan.compression.packing import Layout, file_bytes
 from lsh_gan.compression.pipeline import check_corrections
-from lsh_gan.compression.rules import isolate, path_of, plan_tensors
+from lsh_gan.compression.rules import path_of, plan_tensors
 from lsh_gan.compression.tree import empty_subtrees, layout_of
 from lsh_gan.experiment import recipes, settings
 from lsh_gan.experiment.reference import open_reference, open_samples
 from lsh_gan.generators import Generator, sampling
+from lsh_gan.generators.functions import FAMILY
 from lsh_gan.results.labels import make_rich, print_table
 
 
@@ -33,24 +33,23 @@ class Sized(NamedTuple):
     generator: Generator
     instructions: str  # how to get its file; "" where it is there
     sizes: list[tuple[GeneratorSpec, int]]  # bytes on disk of every setting
+    float32_bytes: int
+    num_tensors: int  # that are quantized, at every width
 
 
 def run(config: Any) -> None:
-    """Prints what `config` would measure.
-
-    Raises as `sweep.run`, but for missing files of generators with a recipe, of feature networks
-    and of reference images.
-    """
+    """Prints what `config` would measure; raises as `sweep.run`, but for files to be fetched."""
     config = settings.resolve(config)
     sized = measure_sizes(config)
     if _is_there(config.reference.features or config.reference.images):
         opened = open_reference(config)
         samples = [open_samples(config, path) for path in config.samples if _is_there(path)]
-        generators = [item.generator for item in sized]
         shape = opened.image_shape if opened else None
-        settings.check_image_sizes(config, shape, generators, samples)
-    print_table(_generator_table(config, sized))
-    print_table(_size_table(sized))
+        settings.check_image_sizes(config, shape, [item.generator for item in sized], samples)
+    lines = [_generator_line(config, item) for item in sized]
+    print_table(make_rich(pd.DataFrame(lines), text=3, title="generators"))
+    title = "bytes on disk, and times smaller than float32"
+    print_table(make_rich(pd.DataFrame(_size_lines(sized)), text=2, title=title))
     sys.stdout.writelines(f"{line}\n" for line in _summary(config, sized))
 
 
@@ -60,10 +59,14 @@ def measure_sizes(config: Any) -> list[Sized]:
     specs = settings.generator_specs(config)
     # Named as in a run, before sizes are counted: packed files hold the name.
     renamed, _ = recipes.rename(config, [generator for generator, _ in found])
-    return [
-        Sized(path, generator, text, [(spec, packed_size(generator, spec)) for spec in specs])
-        for path, generator, (_, text) in zip(config.generators, renamed, found, strict=True)
-    ]
+    sized = []
+    for path, generator, (_, text) in zip(config.generators, renamed, found, strict=True):
+        sizes = [(spec, packed_size(generator, spec)) for spec in specs]
+        plans = plan_tensors(_leaves(generator), specs[-1].weights, generator.channel_axes)
+        num_tensors = sum(plan.spec.bits is not None for plan in plans)
+        num_bytes = 4 * _num_values(generator.params)
+        sized.append(Sized(path, generator, text, sizes, num_bytes, num_tensors))
+    return sized
 
 
 def packed_size(generator: Generator, spec: GeneratorSpec) -> int:
@@ -79,12 +82,9 @@ def packed_size(generator: Generator, spec: GeneratorSpec) -> int:
     check_corrections(generator.module, plans, spec)
     layouts = [layout_of(plan, leaf.shape) for plan, (_, leaf) in zip(plans, leaves, strict=True)]
     if spec.activations:
-        kernels = [path for path, _ in leaves if path[0] == "params" and path[-1] == "kernel"]
-        layouts += [
-            Layout((COLLECTION, *path[1:-1], field), (), None)
-            for path in kernels
-            for field in RANGE_FIELDS
-        ]
+        layers = [path[1:-1] for path, _ in leaves if path[0] == "params" and path[-1] == "kernel"]
+        ranges = [(COLLECTION, *layer, field) for layer in layers for field in RANGE_FIELDS]
+        layouts += [Layout(path, (), None) for path in ranges]
     return file_bytes(layouts, empty_subtrees(generator.params), generator.packed_metadata)
 
 
@@ -94,49 +94,40 @@ def _leaves(generator: Generator) -> list[tuple[tuple[str, ...], Any]]:
     return [(path, leaf) for path, leaf in leaves if path[0] != COLLECTION]
 
 
-def _tensors(generator: Generator, weights: CompressionSpec) -> dict[str, CompressionSpec]:
-    """What is compressed of a generator, tensor by tensor."""
-    return isolate(plan_tensors(_leaves(generator), weights, generator.channel_axes))
+def _num_values(params: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def _count(tree: Any) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+def _generator_line(config: Any, item: Sized) -> dict[str, str]:
+    generator = item.generator
+    params = generator.params if generator.family == FAMILY else generator.params["params"]
+    images = sampling.image_shape(generator, 1, truncation_psi=config.truncation_psi)
+    return {
+        "generator": generator.name,
+        "file": f"{item.path}: {'not there' if item.instructions else 'found'}",
+        "family": generator.family,
+        "parameters": f"{_num_values(params):,}",
+        "images": "×".join(map(str, images[1:])),
+        "latent": str(generator.latent_size),
+        "classes": str(generator.num_classes or "–"),
+        "features": str(features.FEATURES[config.features.name].dim),
+        "float32 bytes": f"{item.float32_bytes:,}",
+    }
 
 
-def _generator_table(config: Any, sized: list[Sized]) -> Table:
-    lines = []
-    for path, generator, instructions, _ in sized:
-        images = sampling.image_shape(
-            generator, config.batch_size, truncation_psi=config.truncation_psi
-        )
-        shape = features.feature_shape(config.features.name, config.features.side, images)
-        lines.append({
-            "generator": generator.name,
-            "file": f"{path}: {'not there' if instructions else 'found'}",
-            "family": generator.family,
-            "parameters": f"{_count(generator.params['params']):,}",
-            "images": "×".join(map(str, images[1:])),
-            "latent": str(generator.latent_size),
-            "classes": str(generator.num_classes or "–"),
-            "features": str(shape[1]),
-            "float32 bytes": f"{4 * _count(generator.params):,}",
-        })  # fmt: skip
-    return make_rich(pd.DataFrame(lines), text=3, title="generators")
-
-
-def _size_table(sized: list[Sized]) -> Table:
+def _size_lines(sized: list[Sized]) -> Iterable[dict[str, str]]:
     """Packed bytes and their ratio to float32: a line a width and grid, a column a generator."""
     lines: dict[tuple[str, str], dict[str, str]] = {}  # of several clippings the last
-    for _, generator, _, sizes in sized:
-        for spec, size in sizes:
+    for item in sized:
+        for spec, size in item.sizes:
             bits, weights = spec.weights.bits, spec.weights
             grid = f"{weights.granularity}, {weights.scheme}" if bits else ""
             label = f"W{bits}A{spec.activations.bits}" if spec.activations else str(bits or "full")
-            as_read = "packed " if bits is None and generator.packed_file else ""
-            cell = f"{as_read}{size:,}  {4 * _count(generator.params) / size:5.1f}"
-            lines.setdefault((label, grid), {"bits": label, "grid": grid})[generator.name] = cell
-    title = "bytes on disk, and times smaller than float32"
-    return make_rich(pd.DataFrame(lines.values()), text=2, title=title)
+            as_read = "packed " if bits is None and item.generator.packed_file else ""
+            cell = f"{as_read}{size:,}  {item.float32_bytes / size:5.1f}"
+            line = lines.setdefault((label, grid), {"bits": label, "grid": grid})
+            line[item.generator.name] = cell
+    return lines.values()
 
 
 def _is_there(source: str) -> bool:
@@ -155,10 +146,9 @@ def _summary(config: Any, sized: list[Sized]) -> Iterator[str]:
         yield "features: as given"
     else:
         weights = features.weight_file(network, config.features.weights or None)
-        there = "found" if weights is not None and weights.is_file() else "not there"
         yield (
             f"features: {network.name}, d = {network.dim}, at {config.features.side} pixels; "
-            f"weights {weights or 'of an installed package'}: {there}"
+            f"weights {_found(str(weights or 'of an installed package'))}"
         )
     n = f"n = {fields.num_images:,}" if fields.num_images else "n = all"
     if fields.samples_of:
@@ -169,44 +159,36 @@ def _summary(config: Any, sized: list[Sized]) -> Iterator[str]:
         yield f"reference: {n} of {_found(fields.features or fields.images)}"
     for path in config.samples:
         yield f"samples: {_found(path)}"
+    search, bits, seeds = config.search, config.compression.bits, f"{len(config.seeds)} seeds"
     images = f"m = {config.num_samples:,} images each, batches of {config.batch_size}"
-    yield from (_search if config.search.share else _rows)(config, sized, images)
+    if search.share:  # most settings are scored only where others have turned out well
+        n = "n as in the sketch," if fields.sketch else "n ="
+        yield (
+            f"search: the smallest widths out of {', '.join(map(str, bits))} bits, one a tensor, "
+            f"that keep {search.share:.0%} of precision and of recall by LSH; {n} m = "
+            f"{search.num_samples:,}, seed {search.seed}"
+        )
+        for item in sized:
+            yield (
+                f"search of {item.generator.name}: full precision, {len(bits)} uniform widths, at "
+                f"most {len(bits)} widths of each of {item.num_tensors} tensors alone, then mixed "
+                "widths"
+            )
+        yield (
+            "rows: at most 4 a generator (full precision, the mixed widths found, two uniform "
+            f"widths) × {seeds}, by {', '.join(config.metrics)}; {images}"
+        )
+    else:
+        alone = config.compression.layerwise
+        counts = [
+            sum(item.num_tensors if alone and spec.weights.bits else 1 for spec, _ in item.sizes)
+            for item in sized
+        ]
+        yield (
+            f"rows: {sum(counts) * len(config.seeds) + len(config.samples)} = "
+            f"({' + '.join(map(str, counts)) or 0}) settings × {seeds} + {len(config.samples)} "
+            f"given samples; {images}, truncation_psi = {config.truncation_psi}"
+        )
     for item in sized:
         if item.instructions:
             yield f"{item.path} is not there; {item.instructions}"
-
-
-def _rows(config: Any, sized: list[Sized], images: str) -> Iterator[str]:
-    alone = config.compression.layerwise
-    counts = [
-        sum(len(_tensors(g, s.weights)) if alone and s.weights.bits else 1 for s, _ in sizes)
-        for _, g, _, sizes in sized
-    ]
-    rows = sum(counts) * len(config.seeds) + len(config.samples)
-    yield (
-        f"rows: {rows} = ({' + '.join(map(str, counts)) or 0}) settings × {len(config.seeds)} "
-        f"seeds + {len(config.samples)} given samples; {images}, truncation_psi = "
-        f"{config.truncation_psi}"
-    )
-
-
-def _search(config: Any, sized: list[Sized], images: str) -> Iterator[str]:
-    """What a search does; it scores most settings only when others have turned out well."""
-    fields, bits = config.search, config.compression.bits
-    *_, spec = settings.compression_specs(config)
-    n = "n as in the sketch," if config.reference.sketch else "n ="
-    yield (
-        f"search: the smallest widths out of {', '.join(map(str, bits))} bits, one a tensor, that "
-        f"keep {fields.share:.0%} of precision and of recall by LSH; {n} m = "
-        f"{fields.num_samples:,}, seed {fields.seed}"
-    )
-    for item in sized:
-        yield (
-            f"search of {item.generator.name}: full precision, {len(bits)} uniform widths, at most "
-            f"{len(bits)} widths of each of {len(_tensors(item.generator, spec))} tensors alone, "
-            "then mixed widths"
-        )
-    yield (
-        f"rows: at most 4 a generator (full precision, the mixed widths found, two uniform widths) "
-        f"× {len(config.seeds)} seeds, by {', '.join(config.metrics)}; {images}"
-    )

@@ -216,5 +216,5 @@ def _embedded(side: Source, network: features.FeatureNetwork, config: Any) -> So
         batch_size = config.features.batch_size or None
         x = np.asarray(features.embed(network, side.read(np.arange(0)), batch_size=batch_size))
     else:
-        x = np.concatenate(list(side.read(np.arange(0))))
+        x = side.load()
     return dataclasses.replace(_open(x, side.path, config), taken=side.taken)

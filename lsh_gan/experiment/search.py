@@ -97,8 +97,11 @@ def make_width_evaluator(
     measure: Callable[[GeneratorSpec], Row],
 ) -> WidthEvaluator:
     """The evaluator of a generator; tensors whose width a rule of `base` sets are not free."""
-    options = tuple(sorted(set(options)))
-    narrow, wide = (_free_plans(generator, base, bits) for bits in (options[0], options[-1]))
+    options, (leaves, _) = tuple(sorted(options)), flatten(generator.params)
+    narrow, wide = (
+        plan_tensors(leaves, dataclasses.replace(base.weights, bits=bits), generator.channel_axes)
+        for bits in (options[0], options[-1])
+    )
     free = [plan for plan, other in zip(wide, narrow, strict=True) if plan.spec != other.spec]
     if not free:
         raise ValueError(f"{generator.name}: compression.rules leave no tensor for the search")
@@ -113,11 +116,6 @@ def make_width_evaluator(
         treatment = _treatment(plan) if plan in ruled else {}
         own[join(plan.path)] = {k: v for k, v in treatment.items() if k != "bits"}
     return WidthEvaluator(base, options, tuple(own), fixed, own, measure)
-
-
-def _free_plans(generator: Generator, base: GeneratorSpec, bits: int) -> list[TensorPlan]:
-    weights = dataclasses.replace(base.weights, bits=bits)
-    return plan_tensors(flatten(generator.params)[0], weights, generator.channel_axes)
 
 
 def _treatment(plan: TensorPlan) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
@@ -13,8 +13,8 @@ import jax
 import ml_collections
 import numpy as np
 
-from lsh_gan import compression, datasets, features
-from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
+from lsh_gan import datasets, features
+from lsh_gan.compression import METHODS, CompressionSpec, GeneratorSpec, Rule
 from lsh_gan.compression.rules import GRANULARITIES, MAX_BITS, SCHEMES
 from lsh_gan.datasets import Source
 from lsh_gan.errors import check_int, choose, nearest
@@ -23,19 +23,12 @@ from lsh_gan.generators import Generator
 from lsh_gan.metrics.inputs import MAX_DIGITS, check_options
 
 UNCOMPRESSED = GeneratorSpec(weights=CompressionSpec(bits=None))
-_CHOICES: dict[str, Mapping] = {
-    "clipping": compression.METHODS,
-    "granularity": GRANULARITIES,
-    "scheme": SCHEMES,
-}
 
 
 def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
-    """Checks every field that can be checked without reading a file.
+    """Checks every field that can be checked without reading a file; what it returns is frozen.
 
-    Tuples of names may be one string with commas, which is what a command line gives; they are
-    split in what is returned, which cannot be changed. ValueError names the field, the value and
-    the nearest valid choice.
+    Names with commas are several. ValueError names the field, the value and the nearest valid one.
     """
     config = config.copy_and_resolve_references()
     split_lists(config)
@@ -50,10 +43,9 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
     if config.features.name != features.GIVEN:
         with _named("features."):
             features.check_side(config.features.name, config.features.side)
-    specs = generator_specs(config)
-    checks = (_subjects, _references, _compressions, _searches)
-    for message in itertools.chain.from_iterable(check(config, specs) for check in checks):
-        raise ValueError(message)
+    for check in (_subjects, _references, _compressions, _searches):
+        for message in check(config):
+            raise ValueError(message)
     _check_hash(config)
     if config.reference.num_images and not config.reference.sketch:
         check_min_count(config, config.reference.num_images)
@@ -72,7 +64,7 @@ def _named(prefix: str) -> Iterator[None]:
 # What fields mean together: each of these yields what is wrong.
 
 
-def _subjects(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
+def _subjects(config: Any) -> Iterator[str]:
     if not (config.generators or config.samples):
         yield "generators and samples are both empty; expected something to judge"
     if not 0 <= config.truncation_psi <= 1:
@@ -87,7 +79,7 @@ def _subjects(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
         )
 
 
-def _references(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
+def _references(config: Any) -> Iterator[str]:
     fields = config.reference
     if fields.on_error not in ("fail", "skip"):
         yield f"reference.on_error = {fields.on_error!r}; expected 'fail' or 'skip'"
@@ -112,10 +104,8 @@ def _references(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
             "to measure distances to: say --config.metrics=lsh, or give reference.images instead"
         )
     if fields.samples_of:
-        drawn = {"seeds": config.seeds}
-        if config.search.share:
-            drawn["search.seed"] = (config.search.seed,)
-        for name, seeds in drawn.items():
+        searched = (config.search.seed,) if config.search.share else ()
+        for name, seeds in {"seeds": config.seeds, "search.seed": searched}.items():
             if fields.seed in seeds:
                 yield (
                     f"reference.seed = {fields.seed} is in {name} too: samples would be judged "
@@ -125,8 +115,8 @@ def _references(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
             yield "reference.num_images = 0; expected a number with reference.samples_of"
 
 
-def _compressions(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
-    fields = config.compression
+def _compressions(config: Any) -> Iterator[str]:
+    fields, specs = config.compression, generator_specs(config)
     if config.truncation_psi != 1 and any(spec.needs_latents for spec in specs):
         yield (
             f"truncation_psi = {config.truncation_psi}: activation_bits, correct_biases and "
@@ -150,7 +140,7 @@ def _compressions(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
             )
 
 
-def _searches(config: Any, specs: list[GeneratorSpec]) -> Iterator[str]:
+def _searches(config: Any) -> Iterator[str]:
     fields = config.search
     if not 0 <= fields.share <= 1:
         yield f"search.share = {fields.share}; expected 0 (no search) to 1"
@@ -180,9 +170,10 @@ def _check_hash(config: Any) -> None:
     choose("hash.family: hash family", config.hash.family, MAX_DIGITS)
     with _named("hash."):
         hash_spec(config)
-        check_options(min_count=config.hash.min_count, votes=votes)
+        check_options(votes=votes)
     if votes is None and "lsh_knn" in config.metrics:
         raise ValueError("hash.votes = None is for lsh alone; expected a share with lsh_knn")
+    check_options(k=config.k)
     with _named("lsh_knn."):
         check_options(k=config.k, bucket_rows=config.lsh_knn.bucket_rows)
 
@@ -190,7 +181,8 @@ def _check_hash(config: Any) -> None:
 def compression_specs(config: Any) -> list[CompressionSpec]:
     """The compressions that `config.compression` asks for, full precision first."""
     fields = config.compression
-    for name, table in _CHOICES.items():
+    tables: dict[str, Any] = {"clipping": METHODS, "granularity": GRANULARITIES, "scheme": SCHEMES}
+    for name, table in tables.items():
         for choice in fields[name]:
             choose(f"compression.{name}", choice, table)
     sized = fields.group_size or any("group_size" in rule for rule in fields.rules)
@@ -216,7 +208,7 @@ def compression_specs(config: Any) -> list[CompressionSpec]:
 def generator_specs(config: Any) -> list[GeneratorSpec]:
     """All that `config.compression` asks to be done to a generator, full precision first."""
     fields = config.compression
-    choose("compression.activation_clipping", fields.activation_clipping, compression.METHODS)
+    choose("compression.activation_clipping", fields.activation_clipping, METHODS)
     ranges = {"clipping": fields.activation_clipping, "granularity": "per_tensor"}
     activations = [
         CompressionSpec(bits=bits, scheme="affine", **ranges) if bits else None
@@ -245,17 +237,16 @@ def _rule(text: str) -> Rule:
     fields: dict[str, Any] = {}
     for assignment in wanted.split():
         name, equals, value = assignment.partition("=")
-        said = ""
         if name not in known:
             said = f"no field {name!r}; did you mean {nearest(name, known)!r}?"
         elif name in fields:
             said = f"{name} twice; expected it once"
         elif bool(equals) == (name == "skip"):
-            expected = "skip" if name == "skip" else f"{name}=VALUE"
-            said = f"{assignment!r}; expected {expected}"
-        if said:
-            raise ValueError(f"compression.rules: {text!r} has {said}")
-        fields[name] = int(value) if value.isdigit() else value or True
+            said = f"{assignment!r}; expected {'skip' if equals else f'{name}=VALUE'}"
+        else:
+            fields[name] = int(value) if value.isdigit() else value or True
+            continue
+        raise ValueError(f"compression.rules: {text!r} has {said}")
     with _named("compression.rules: "):
         return Rule(pattern=pattern.strip(), **fields)
 
@@ -264,10 +255,10 @@ LAST_SEED = 2**32 - 1  # keys are made of 32 bits: other seeds would be taken mo
 MOST_PIXELS = 4096  # of a reference image's side: four times that of the largest usual data set
 
 # The least and the largest value of each whole number, and of the entries of lists of them.
-_COUNTS = ("k", "num_samples", "batch_size", "memory_mb", "num_columns", "search.num_samples")
+_COUNTS = ("k", "batch_size", "memory_mb", "num_columns", "compression.num_calibration")
 _SIZES = ("reference.num_images", "features.batch_size", "compression.group_size")
 _RANGES = {
-    **dict.fromkeys((*_COUNTS, "compression.num_calibration"), (1, math.inf)),
+    **dict.fromkeys(_COUNTS, (1, math.inf)),
     **dict.fromkeys(_SIZES, (0, math.inf)),
     **dict.fromkeys(("reference.seed", "hash.seed", "search.seed"), (0, LAST_SEED)),
     "reference.side": (0, MOST_PIXELS),
@@ -275,7 +266,6 @@ _RANGES = {
     "reference.white_level": (0, 65535),
     "hash.min_count": (1, 1024),
     "lsh_knn.num_tables": (1, 2**16 - 1),
-    "lsh_knn.bucket_rows": (3, 1024),
 }
 _LISTS = {
     "seeds": (0, LAST_SEED),
@@ -291,10 +281,9 @@ _MAY_BE_EMPTY = ("generators", "samples", "compression.bits")
 
 
 def split_lists(config: Any) -> None:
-    """Splits strings with commas in place; lists are not empty and have every entry once."""
+    """Splits names with commas in place; lists are not empty and have every entry once."""
     for field in (*_NAMES, *_LISTS):
-        value = attrgetter(field)(config)
-        entries = (value,) if isinstance(value, str) else tuple(value)
+        entries = attrgetter(field)(config)
         if field in _NAMES:
             entries = tuple(name.strip() for text in entries for name in str(text).split(","))
         entries = tuple(entry for entry in entries if entry != "")
@@ -308,26 +297,24 @@ def split_lists(config: Any) -> None:
 
 def check_numbers(config: Any) -> None:
     """Checks the range of every whole number, and that batches can be spread over the devices."""
-    check_int("k", config.k, *_RANGES["k"])
+    for field, (low, high) in (_RANGES | _LISTS).items():
+        value = attrgetter(field)(config)
+        for number in value if field in _LISTS else [value]:
+            check_int(field, number, low, high)
     fields = ["num_samples", *["search.num_samples"] * (config.search.share > 0)]
-    if config.reference.num_images > 0:  # else all that there are, or out of range
+    if config.reference.num_images:  # 0 takes all that there are
         fields.append("reference.num_images")
     for field in fields:
         if (number := attrgetter(field)(config)) < config.k + 2:
             raise ValueError(
                 f"{field} = {number}; k = {config.k} needs at least {config.k + 2} images"
             )
-    for field, (low, high) in _RANGES.items():
-        check_int(field, attrgetter(field)(config), low, high)
-    for field, (low, high) in _LISTS.items():
-        for number in attrgetter(field)(config):
-            check_int(field, number, low, high)
 
 
 def check_min_count(config: Any, n: int) -> None:
     """Refuses `hash.min_count` where buckets of so few reference points cannot hold it."""
     count = config.hash.min_count
-    if "lsh" in config.metrics and 1 <= n - 2 < count:
+    if "lsh" in config.metrics and n - 2 < count:
         raise ValueError(
             f"hash.min_count = {count} needs a reference of at least {count + 2}, and this one has "
             f"{n}; the nearest valid value is {n - 2}"
@@ -344,21 +331,12 @@ def check_image_sizes(
     """Compares the size of all that is scored with that of the reference images.
 
     `expected` is None where theirs is not known, which checks nothing. A generator of RGB images is
-    refused where the reference is grey, and so are the shipped images without their border where
-    they are resized, since they would be resized to other places.
+    refused where the reference is grey.
     """
     fields = config.reference
-    name = Path(fields.sketch or fields.samples_of or fields.images).name
     fixed = fields.sketch or fields.samples_of
+    name = Path(fixed or fields.images).name
     padded = fields.images in datasets.NAMED and not (fixed or fields.features)
-    samples = [source for source in samples if source.kind == "images"]
-    for source in samples:
-        if padded and fields.side and source.first_size == UNPADDED:
-            raise ValueError(
-                f"samples {source.path} have 28×28 pixels, but the images of {name} are padded to "
-                f"32×32 before they are resized to {fields.side}; pad the samples with black "
-                "pixels too, 2 at each side"
-            )
     if expected is None:
         return
     height, width, channels = expected
@@ -380,15 +358,18 @@ def check_image_sizes(
                 "expected a reference in colour, or a generator of grey images"
             )
     for source in samples:
+        if source.kind != "images":
+            continue
+        if padded and source.first_size == UNPADDED:  # resized ones would be in another place
+            raise ValueError(
+                f"samples {source.path} have 28×28 pixels, but the reference {name} has 32×32; pad "
+                "them with black pixels, 2 at each side: its images are padded to 32×32 before "
+                "they are resized"
+            )
         size = source.shape[1:3]
         if size != (height, width):
             way_out = f"resize them to {height}×{width}"
-            if size == UNPADDED and padded:  # resized ones would be in another place
-                way_out = (
-                    f"pad them with black pixels to {height}×{width}, 2 at each side, as the "
-                    "reference is"
-                )
-            elif not fixed:
+            if not fixed:
                 side = min(height, width)
                 way_out += f", or say --config.reference.side={side} to crop and resize both"
             raise ValueError(

@@ -131,18 +131,6 @@ def _features(spec: FeatureSpec, side: int, variables: Any, images: jax.Array) -
     return devices.in_parts(run, images, _CPU_PART if on_cpu() else len(images))
 
 
-def feature_shape(name: str, side: int, shape: tuple[int, int, int, int]) -> tuple[int, int]:
-    """Finds the shape `(n, d)` of the features of images, by abstract evaluation, without weights.
-
-    Raises:
-        ValueError: Unknown name or unfit side.
-    """
-    spec = check_side(name, side)
-    images = jax.ShapeDtypeStruct(shape, jnp.uint8)
-    features = partial(_features, spec, side)
-    return jax.eval_shape(features, _abstract_variables(spec), images).shape
-
-
 def _abstract_variables(spec: FeatureSpec) -> Any:
     images = jax.ShapeDtypeStruct((1, spec.side, spec.side, 3), jnp.float32)
     return jax.eval_shape(spec.module.init, jax.random.key(0), images)

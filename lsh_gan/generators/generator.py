@@ -320,11 +320,8 @@ def network_order(module: nn.Module) -> list[str]:
         module = module.clone(unroll=True)
     paths: list[str] = []
 
-    def init(key, z):
-        variables = module.init(key, z)
-        # Here a dict is still in the order in which it was made.
-        paths.extend(traverse_util.flatten_dict(variables, sep="/"))
-        return variables
+    def init(key, z):  # inside of it a dict is still in the order in which it was made
+        paths.extend(traverse_util.flatten_dict(module.init(key, z), sep="/"))
 
     z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
     jax.eval_shape(init, jax.random.key(0), z)

@@ -182,15 +182,17 @@ def print_table(table: Table) -> None:
     console.print(table)
 
 
-def print_and_save(path: Path, *tables: Table) -> None:
-    """Prints tables and writes them as Markdown, without titles; captions are text below."""
+def print_and_save(path: Path, *tables: Table, notes: Sequence[str] = ()) -> None:
+    """Prints tables and notes and writes them as Markdown; captions are text, titles are not."""
     for table in tables:
         caption, table.caption = table.caption, None
         print_table(table)
         if caption:
             say(str(caption))
         table.caption = caption
-    path.write_text("\n".join(map(_markdown, tables)))
+    for note in notes:
+        say(note)
+    path.write_text("\n".join([*map(_markdown, tables), *(f"{note}\n" for note in notes)]))
 
 
 def _markdown(table: Table) -> str:

@@ -135,10 +135,7 @@ def read_strip(file: Path) -> dict[str, Any] | None:
 
 def _score(group: list[Row], metric: str, score: str) -> dict[str, Any]:
     """One number of a table: its value and its text, with the standard error where it has one."""
-    field = f"{metric}_{score}"
-    if any(row.get(field) is None for row in group):
-        return {"name": score, "value": None, "text": "–"}
-    mean, error = plots.mean_and_error(group, field)
+    mean, error = plots.mean_and_error(group, f"{metric}_{score}")
     return {
         "name": score, "value": mean, "text": f"{mean:.3f}" + (f" ± {error:.3f}" if error else "")
     }  # fmt: skip

@@ -86,7 +86,8 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
         else:
             lines = summarise(measured, pairs, hits)
             found = answer.answers(lines, pairs, keep)
-            _write_sweep(output, make_table(lines, metrics, caption), found)
+            table = make_table(lines, metrics, caption)
+            labels.print_and_save(output / "table.md", table, notes=found)
             figures = plots.write(output, measured, pairs)
             strips.write(workdir, output, measured)
         page.write(
@@ -176,8 +177,8 @@ def summarise(measured: list[Row], metrics: list[str], hits: Hits) -> pd.DataFra
         for metric, score in itertools.product(metrics, SCORES):
             field = f"{metric}_{score}"
             values = [row[field] for row in group]
-            line[field] = None if None in values else statistics.fmean(values)
-            if len(values) > 1 and None not in values:
+            line[field] = statistics.fmean(values)
+            if len(values) > 1:
                 line[f"{field}_stderr"] = standard_error(values)
             line.setdefault(f"{field}_ceiling", None)
             line.setdefault(f"{field}_stderr", None)
@@ -204,7 +205,8 @@ def make_table(lines: pd.DataFrame, metrics: list[str], caption: str) -> Table:
     text = cells.shape[1]
     if "bytes" in lines:
         unit, size = ("MB", 1e6) if lines["bytes"].max() >= 1e7 else ("kB", 1e3)
-        cells[unit] = (lines["bytes"] / size).map(_size, na_action="ignore")
+        sizes = lines["bytes"] / size
+        cells[unit] = sizes.map(lambda x: f"{x:,.{0 if x >= 100 else 1}f}", na_action="ignore")
         cells["×"] = lines["ratio"].map("{:.1f}".format, na_action="ignore")
     if lines["m"].nunique() > 1:
         cells["m"] = lines["m"].map("{:,}".format)
@@ -227,18 +229,6 @@ def make_table(lines: pd.DataFrame, metrics: list[str], caption: str) -> Table:
     table = pd.concat(parts).fillna("").rename(columns={"clipping": "clip"})
     title = "precision/recall, % ± standard error"
     return make_rich(table, text=text, title=title, caption="; ".join(dict.fromkeys(notes)))
-
-
-def _size(number: float) -> str:
-    return f"{number:,.{0 if number >= 100 else 1}f}"
-
-
-def _write_sweep(output: Path, table: Table, found: list[str]) -> None:
-    labels.print_and_save(output / "table.md", table)
-    with (output / "table.md").open("a") as file:
-        file.writelines(f"\n{line}\n" for line in found)
-    for line in found:
-        labels.say(line)
 
 
 def ordered(measured: list[Row]) -> list[Row]:

@@ -30,12 +30,8 @@ def write(
     """
     found = by_role(measured)
     labels.print_and_save(workdir / "widths.md", make_width_table(found))
-    labels.print_and_save(workdir / "search.md", make_table(found, metrics, hits))
     lines = [line for item in found.items() for line in verdict(*item, metrics, share)]
-    with (workdir / "search.md").open("a") as file:
-        file.write("\n" + "".join(f"- {line}\n" for line in lines))
-    for line in lines:
-        labels.say(line)
+    labels.print_and_save(workdir / "search.md", make_table(found, metrics, hits), notes=lines)
 
 
 def by_role(measured: list[Row]) -> dict[str, Roles]:

@@ -188,7 +188,7 @@ def _dictionary(*args) -> dict:
         if not isinstance(key, str | int):
             raise FormatError("builds a dictionary whose keys are not strings or integers.")
         check_key(key)
-    return {key: value for key, value in pairs}
+    return dict(pairs)
 
 
 def _is_list(value: Any) -> bool:
@@ -252,9 +252,9 @@ CONSTRUCTORS: dict[str, Callable] = {
     **{name: _standin(name) for name in (*_STANDARD_CLASSES, "numpy.dtype", "torch.device")},
     **_NUMPY,
     **{name: _bytes(name) for name in ("builtins.bytes", "__builtin__.bytes")},
-    **{f"{module}.dict": _dictionary for module in ("builtins", "__builtin__")},
-    **{f"{module}.set": _set for module in ("builtins", "__builtin__")},
-    **{f"{module}.frozenset": _set for module in ("builtins", "__builtin__")},
+    **dict.fromkeys(("builtins.dict", "__builtin__.dict"), _dictionary),
+    **dict.fromkeys(("builtins.set", "__builtin__.set"), _set),
+    **dict.fromkeys(("builtins.frozenset", "__builtin__.frozenset"), _set),
     **{f"{module}._reconstructor": _reconstructor for module in ("copyreg", "copy_reg")},
     "collections.OrderedDict": _dictionary,
     "collections.Counter": _dictionary,

@@ -144,17 +144,14 @@ def check_depth(root: Any, limits: Limits) -> None:
             raise FormatError(f"nests containers deeper than {limits.depth}.")
         if id(value) not in heights:
             entered.add(id(value))
-            for part in _parts(value):
-                levels = max(levels, 1 + height(part, depth + 1))
+            for _, part in children(value):
+                if isinstance(part, _CONTAINERS) and part:
+                    levels = max(levels, 1 + height(part, depth + 1))
             entered.discard(id(value))
             heights[id(value)] = levels
         return levels
 
     height(root, 1)
-
-
-def _parts(value: Any) -> Iterator[Any]:
-    return (part for _, part in children(value) if isinstance(part, _CONTAINERS) and part)
 
 
 _CONTAINERS = (dict, list, tuple, set, frozenset, Standin)

@@ -1,6 +1,7 @@
 """Dry runs: every recipe without its file, sizes to the byte, and what a real run says instead."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +70,20 @@ def test_files_that_are_there_are_used(capsys):
     assert "is not there" not in printed
     assert "fashion_mnist: found" in printed
     assert "rows: 30 = (15 + 15) settings × 1 seeds" in printed
+
+
+def test_a_function_has_sizes_too(capsys, monkeypatch, tmp_path):
+    (tmp_path / "own_function.py").write_text(
+        "import jax.numpy as jnp\nimport lsh_gan\n\n\ndef make():\n"
+        "    f = lambda p, z: jnp.tanh(z @ p['w']).reshape(-1, 32, 32, 1)\n"
+        "    params = {'w': jnp.ones((8, 1024))}\n"
+        "    return lsh_gan.Generator.from_function(f, params, latent=8, name='own')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    config = default.get_config()
+    config.generators = ("own_function:make",)
+    dry_run.run(config)
+    assert re.search(r"own +own_function:make: found +function +8,192 ", capsys.readouterr().out)
 
 
 def test_a_search_says_what_it_will_do(capsys):
