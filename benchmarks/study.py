@@ -256,6 +256,65 @@ def verdict_f(found):
     return text, table.replace({title: {0: "none"} for title in TITLES.values() if title in table})
 
 
+def distances_of(folders):
+    """KID and FID of every row beside its scores by KNN; empty where they were left out."""
+    lines = [
+        {
+            "generator": row["generator"], "clipping": row["clipping"], "bits": row["bits"],
+            "precision": row["knn_precision"], "recall": row["knn_recall"],
+            "KID": row["kid_distance"], "FID": row["fid_distance"],
+        }
+        for rows, _ in folders.values() for row in rows if "fid_distance" in row
+    ]  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def verdict_g(found):
+    """(g) which of the two losses KID and FID follow: rank correlations over all settings."""
+    lines = []
+    for generator, mine in found.groupby("generator", sort=False):
+        ranks = mine[["precision", "recall", "KID", "FID"]].corr(method="spearman")
+        full = mine[mine["bits"].isna()].iloc[0]
+        line = {"generator": generator, "KID at full precision": full["KID"], "FID": full["FID"]}
+        for bits in LOW:
+            low = mine[(mine["bits"] == bits) & (mine["clipping"] == "mse")]
+            line[f"FID, {bits} bits, mse"] = low["FID"].mean()
+        for name in ("KID", "FID"):
+            for score in SCORES:
+                line[f"ρ of {name} and {score}"] = ranks.loc[name, score]
+        lines.append(line)
+    table = pd.DataFrame(lines)
+    closer = table["ρ of FID and recall"] < table["ρ of FID and precision"]
+    said = (
+        f"{score} {table[f'ρ of FID and {score}'].min():.2f} to "
+        f"{table[f'ρ of FID and {score}'].max():.2f}"
+        for score in SCORES
+    )
+    text = (
+        f"FID follows recall more closely than precision for {closer.sum()} of {len(table)} "
+        f"generators (rank correlation by KNN over all settings: {', '.join(said)})."
+    )
+    return text, table
+
+
+def plot_distances(found):
+    """FID against each score by KNN, over those of full precision: a dot a setting."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axis, score in zip(figure.subplots(1, 2, sharey=True), SCORES, strict=True):
+        for number, (generator, mine) in enumerate(found.groupby("generator", sort=False)):
+            full = mine[mine["bits"].isna()][[score, "FID"]].mean()
+            axis.plot(
+                100 * mine[score] / full[score], mine["FID"] / full["FID"],
+                plots.MARKERS[number], markersize=3, alpha=0.7, label=generator,
+            )  # fmt: skip
+        axis.set_yscale("log")
+        axis.set(xlabel=f"{score} by KNN, % kept", ylabel="FID over that of full precision")
+        axis.grid(alpha=0.3)
+    axis.label_outer()
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
 def plot_kept(frame):
     """Kept precision and recall against bits, a panel a generator, with two standard errors."""
     panels = frame[["data", "generator"]].drop_duplicates().to_numpy().tolist()
@@ -405,6 +464,8 @@ def write(folders, outliers, out):
     if len(other):
         text, table, both = verdict_e(frame[frame["data"] == OTHER.partition(", ")[0]], other)
         parts.insert(3, ("e", "network", text, table, plot_networks(both)))
+    if len(beside := distances_of(plain)):
+        parts.append(("g", "distances", *verdict_g(beside), plot_distances(beside)))
     out.mkdir(parents=True, exist_ok=True)
     frame.to_csv(out / "study.csv", index=False, float_format="%.4g")
     outliers.to_csv(out / "study_outliers.csv", index=False, float_format="%.4g")
