@@ -37,6 +37,18 @@ def test_the_study_says_which_score_falls_and_whether_clipping_helps():
     assert study.moves(frame, "precision").eq("≈").all()
 
 
+def test_the_study_says_which_loss_fid_follows():
+    rows, hits = settings(0.75)
+    for row, precision, fid in zip(rows, (0.8, 0.7, 0.75), (1.0, 3.0, 2.0), strict=True):
+        row |= {"knn_precision": precision, "fid_distance": fid, "kid_distance": -precision}
+    rows[1]["knn_recall"] = 0.9  # more than before
+    text, table = study.verdict_g(study.distances_of({"data": (rows, hits)}))
+    assert "more closely than precision for 0 of 1 generators" in text
+    assert table["ρ of FID and precision"].tolist() == [-1]
+    assert table["ρ of FID and recall"].tolist() == [0.5]
+    assert study.distances_of({"data": settings(0.75)}).empty
+
+
 def test_few_wide_balls_carry_recall_by_knn_alone():
     rng = np.random.default_rng(0)
     modes = rng.normal(size=(400, 8)) + np.repeat([[0], [20]], 200, axis=0)
