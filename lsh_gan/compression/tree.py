@@ -211,19 +211,18 @@ def pack_quantized(quantized: QuantizedTree, metadata: Mapping[str, Any] | None)
 def _unpack_tensor(tensor: PackedTensor) -> jax.Array:
     layout, (values, *grid) = tensor
     if layout.bits is None:
-        return jnp.asarray(values)
+        return jax.device_put(values)
     scale, *stored = grid
-    zero_point = np.full(scale.shape, (2**layout.bits - 1) / 2)  # of the symmetric grid
+    zero_point = np.full(scale.shape, (2**layout.bits - 1) / 2, np.float32)  # of symmetric grids
     if stored:
-        zero_point = packing.unpack_codes(stored[0], scale.size, layout.bits).reshape(scale.shape)
+        zero_point = packing.unpack_codes(stored[0], scale.size, layout.bits)
+        zero_point = zero_point.reshape(scale.shape).astype(np.float32)
     codes = packing.unpack_codes(values, math.prod(layout.shape), layout.bits)
     channels = layout.shape[layout.channel_axis] if len(layout.shape) > 1 else 1
-    return dequantize_tensor(
-        jnp.asarray(codes.reshape(len(scale), -1, channels)),
-        Grid(jnp.asarray(scale), jnp.asarray(zero_point, jnp.float32)),
-        shape=layout.shape,
-        channel_axis=layout.channel_axis,
-    )
+    codes = codes.reshape(len(scale), -1, channels)
+    codes, *grid = jax.device_put((codes, scale, zero_point))
+    shape, axis = layout.shape, layout.channel_axis
+    return dequantize_tensor(codes, Grid(*grid), shape=shape, channel_axis=axis)
 
 
 def unpack(packed: PackedTree, *, like: Any = None) -> Any:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
@@ -132,7 +131,7 @@ def restore(path: str | Path, abstract: Any) -> Any:
             ) from error
         compare_shapes(stored, abstract, source=str(path))
         try:
-            return jax.tree.map(jnp.asarray, checkpointer.restore(folder, here))
+            return jax.device_put(checkpointer.restore(folder, here))
         except Exception as error:
             raise ValueError(f"{folder}: damaged checkpoint ({_line(error)})") from error
 
