@@ -16,9 +16,9 @@ import lsh_gan
 from lsh_gan import metrics
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.features.network import GIVEN
-from lsh_gan.metrics import HashSpec, LshReference, hashing
+from lsh_gan.metrics import HashSpec, LshReference, Share, hashing
 from lsh_gan.metrics.hashing import Codes
-from lsh_gan.metrics.sketch import Share, encode_all
+from lsh_gan.metrics.sketch import encode_all
 
 SKETCH_FILE = "reference.sketch"  # in the work folder
 GROUP = 4096  # rows of features that are hashed at a time where they are not held

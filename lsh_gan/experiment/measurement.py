@@ -23,7 +23,7 @@ from lsh_gan.experiment.reference import Samples
 from lsh_gan.experiment.step import embed_samples, share_of, stream_samples
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator, sampling
-from lsh_gan.metrics.sketch import Share
+from lsh_gan.metrics import Share
 from lsh_gan.results import store, strips
 from lsh_gan.results.labels import SCORES
 from lsh_gan.results.store import Row

@@ -26,10 +26,9 @@ from lsh_gan.experiment.evaluators import ReferenceFeatures, Score
 from lsh_gan.experiment.step import embed_samples
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator, sampling
-from lsh_gan.metrics import LshReference
+from lsh_gan.metrics import LshReference, Share
 from lsh_gan.metrics.hashing import SAMPLE_ROWS
 from lsh_gan.metrics.inputs import subset
-from lsh_gan.metrics.sketch import Share
 
 Progress = Callable[[int], Any]  # called with a number of embedded images
 

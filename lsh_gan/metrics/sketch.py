@@ -42,7 +42,15 @@ class Sketch(NamedTuple):
 class Share(NamedTuple):
     """The rows of a set that fall to this process, which gives the others their codes alone.
 
-    The shares of all processes follow one another.
+    The shares of all processes follow one another. Every process scores its share of each set, and
+    all get the same result.
+
+    >>> real, fake = np.random.default_rng(0).normal(size=(2, 400, 4)).astype(np.float32)
+    >>> sample = jnp.asarray(real)[np.r_[0, :400]]  # of all rows, on every process
+    >>> from lsh_gan.metrics import lsh_fit, lsh_score
+    >>> fitted = lsh_fit(jax.random.key(0), Share([real], 400, 400), sample=sample)
+    >>> lsh_score(fitted, Share(np.split(fake, 4), 400, 400)).m
+    400
     """
 
     batches: Iterable[Any]  # features [*, d], already checked; none where others have all rows
