@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from lsh_gan import datasets, features
 from lsh_gan.datasets import Source
 from lsh_gan.experiment import default_config, reference, settings
 from lsh_gan.features.network import check_images
+from lsh_gan.metrics.inputs import as_array
 from lsh_gan.results.labels import DISTANCES, TITLES
 
 
@@ -184,14 +186,14 @@ def _kind(array: np.ndarray) -> str:
 
 def _checked(x: Any, name: str) -> np.ndarray:
     """Uint8 images `[n, h, w, c]` or finite float32 features `[n, d]`, as a NumPy array."""
-    x = np.asarray(x)
-    if x.ndim == 2 and np.issubdtype(x.dtype, np.floating):
-        x = x.astype(np.float32, copy=False)
+    x = as_array(x, name)
+    if x.ndim == 2 and jnp.issubdtype(x.dtype, jnp.floating):
+        x = np.asarray(x, np.float32)
         finite = np.isfinite(x).all(axis=1)
         if not finite.all():
             raise ValueError(f"{name}: row {int(np.argmin(finite))} holds NaN or Inf")
         return x
-    x = x[..., None] if x.ndim == 3 else x
+    x = np.asarray(x[..., None] if x.ndim == 3 else x)
     try:
         check_images(x)
     except (TypeError, ValueError) as error:
@@ -201,10 +203,12 @@ def _checked(x: Any, name: str) -> np.ndarray:
 
 def _check_sizes(real: Source, generated: Source) -> None:
     if real.kind == generated.kind == "images" and real.shape[1:3] != generated.shape[1:3]:
-        sizes = ["×".join(map(str, side.shape[1:3])) for side in (real, generated)]
+        sizes = ["×".join(map(str, x.shape[1:3])) for x in (real, generated)]
+        side = min(real.shape[1:3])
         raise ValueError(
             f"{real.path} has images of {sizes[0]} pixels and {generated.path} of {sizes[1]}; "
-            f"expected one size: resize={min(real.shape[1:3])} crops and resizes those of files"
+            f"expected one size: resize={side} (of the command --config.reference.side={side}) "
+            "crops and resizes those of files"
         )
 
 
