@@ -1,5 +1,6 @@
 """`lsh_gan.evaluate`: folders, arrays and iterables score as a run of the same samples does."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -50,7 +51,7 @@ def test_features_of_any_d_are_taken_as_they_are(tmp_path):
     result = evaluate(tmp_path / "real.npy", batches(Y), metrics=("lsh",))
     assert (result.features, result.n, result.m, result.d) == ("given", 20, 20, 6)
     assert result["lsh"].precision_ceiling is not None
-    everything = evaluate(X, Y, metrics="knn", num_images=40)
+    everything = evaluate(X, jnp.asarray(Y, jnp.bfloat16), metrics="knn", num_images=40)
     assert everything.n == 40
 
 
