@@ -134,7 +134,11 @@ def _smallest(swept: pd.DataFrame, metric: str, keep: float) -> pd.Series | None
 
 def _answer(swept: pd.DataFrame, metric: str, metrics: list[str], keep: float) -> str:
     title, asked = TITLES[metric], f"{keep:.0%} of precision and recall"
-    if swept[[f"{metric}_{score}_kept" for score in SCORES]].isna().to_numpy().any():
+
+    def compares(metric: str) -> bool:  # no score at full precision is 0
+        return swept[[f"{metric}_{score}_kept" for score in SCORES]].notna().to_numpy().all()
+
+    if not compares(metric):
         return f"no row at full precision with scores above 0 to compare with by {title}."
     settings = list(dict.fromkeys(swept["setting"]))
 
@@ -162,8 +166,9 @@ def _answer(swept: pd.DataFrame, metric: str, metrics: list[str], keep: float) -
     for other in (m for m in metrics if m != metric):
         line = _smallest(swept, other, keep)
         agrees = line is not None and line["bytes"] == best["bytes"]
-        says = "agrees" if agrees else f"says {'no width' if line is None else called(line)}"
-        others.append(f"{TITLES[other]} {says}")
+        says = "no width" if line is None else called(line)
+        says = says if compares(other) else "nothing (0 at full precision)"
+        others.append(f"{TITLES[other]} {'agrees' if agrees else f'says {says}'}")
     return text + (f" {', '.join(others)}." if others else "")
 
 

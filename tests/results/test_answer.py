@@ -105,6 +105,8 @@ def test_metrics_that_disagree_are_named():
         "known: 8 bits keeps 95% of precision and recall by LSH" in answers(lines, ["lsh"], 0.95)[0]
     )
     assert answers(lines, ["lsh", "knn"], 0.6)[0].endswith("that was measured. LSH agrees.")
+    (text,) = answers(lines.assign(lsh_recall_kept=math.nan), ["lsh", "knn"], 0.95)
+    assert text.endswith(" LSH says nothing (0 at full precision).")
 
 
 def test_answers_where_there_is_none():
