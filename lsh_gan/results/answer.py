@@ -68,18 +68,19 @@ def retention(
 
 
 def mark(line: Mapping[str, Any], metric: str) -> str:
-    """Marks a compressed setting that is within noise of full precision, or has collapsed.
+    """Marks a compressed setting that is within noise of full precision, or what has collapsed.
 
-    What a collapse is: `PrecisionRecall.collapsed`, where less than half of the recall at full
-    precision is left.
+    What a collapse is: `PrecisionRecall.collapsed`; of a compressed setting, where less than half
+    of the recall at full precision is left, if there was any.
     """
-    if line["setting"] == "":
-        return ""
-    kept = _kept(line, metric)
-    if all(abs(share - 1) <= NOISE * stderr for share, stderr in kept.values()):
-        return WITHIN_NOISE
-    left, stderr = kept["recall"]
-    return COLLAPSED if left + NOISE * stderr < 0.5 and collapsed(line, metric) else ""
+    if line["setting"] != "":
+        kept = _kept(line, metric)
+        if all(abs(share - 1) <= NOISE * stderr for share, stderr in kept.values()):
+            return WITHIN_NOISE
+        left, stderr = kept["recall"]
+        if left + NOISE * np.nan_to_num(stderr) >= 0.5:
+            return ""
+    return COLLAPSED if collapsed(line, metric) else ""
 
 
 def collapsed(line: Mapping[str, Any], metric: str) -> bool:

@@ -134,6 +134,8 @@ def test_given_samples_get_their_scores():
         (line(2, 1.3, 0.99), ""),
         (line(2, 1.3, 0.9), ""),  # recall .45, above half of its ceiling
         (line("full", 1, 1), ""),
+        (line("full", 1.3, 0.05), "!"),
+        (line(2, 1.3, 0.05, knn_recall_kept=math.nan), "!"),  # none at full precision
         (line(2, 1.3, 0.05, knn_precision_ceiling=None), ""),
     ],
 )
