@@ -119,7 +119,7 @@ def scores_line(row: Row, metrics: Iterable[str]) -> str:
     bits = bits_label(row)
     parts = [f"{bits} bits" if bits.isdigit() else bits, setting_of(row), row.get("layer")]
     scores = ", ".join(
-        f"{TITLES[metric]} {row[f'{metric}_distance']:.3f}"
+        f"{TITLES[metric]} {row[f'{metric}_distance']:.4g}"
         if metric in DISTANCES
         else f"{TITLES[metric]} {precision_recall(row, metric)}"
         for metric in metrics
