@@ -193,6 +193,11 @@ def _checked(x: Any, name: str) -> np.ndarray:
         if not finite.all():
             raise ValueError(f"{name}: row {int(np.argmin(finite))} holds NaN or Inf")
         return x
+    if x.ndim == 3 and x.shape[-1] <= 4:
+        raise ValueError(
+            f"{name}: one image of shape {x.shape}; expected [n, h, w] or [n, h, w, c], which "
+            "numpy.stack makes of single ones"
+        )
     x = np.asarray(x[..., None] if x.ndim == 3 else x)
     try:
         check_images(x)

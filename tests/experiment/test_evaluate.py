@@ -66,6 +66,9 @@ def test_features_of_any_d_are_taken_as_they_are(tmp_path):
         (X, Y, {"num_images": 50}, ValueError, "num_images = 50: real has 40"),
         (X, Y, {"metrics": "kn"}, ValueError, "did you mean 'knn'"),
         (X, [], {}, ValueError, "generated: there are no batches"),
+        (X, [*MADE], {}, ValueError, r"generated: one image of shape \(32, 32, 1\); expected"),
+        (X, Y, {"k": 30}, ValueError, "bucket_rows = 24; expected a .* from 32 to 1024, as k = 30"),
+        (X, Y, {"k": 30, "metrics": "knn"}, ValueError, "k = 30 needs at least 32"),
         ("no/such", Y, {}, FileNotFoundError, "no/such"),
     ],
 )
