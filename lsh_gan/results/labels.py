@@ -194,7 +194,7 @@ def print_and_save(path: Path, *tables: Table) -> None:
 
 
 def _markdown(table: Table) -> str:
-    """A table as Markdown, a row a line; what follows a blank line is no row."""
+    """A table as Markdown, a row a line, between title and caption; blank lines part them."""
     columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
     widths = [max(map(len, column)) for column in columns]
     right = [column.justify == "right" for column in table.columns]
@@ -207,4 +207,5 @@ def _markdown(table: Table) -> str:
     ]
     rule = ["-" * (w - 1) + (":" if r else "-") for w, r in zip(widths, right, strict=True)]
     text = "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], rule, *lines[1:]))
-    return text + (f"\n{table.caption}\n" if table.caption else "")
+    title = f"{table.title}\n\n" if table.title else ""
+    return title + text + (f"\n{table.caption}\n" if table.caption else "")
