@@ -180,9 +180,9 @@ def _check_hash(config: Any) -> None:
         check_options(min_count=config.hash.min_count, votes=votes)
     if votes is None and "lsh_knn" in config.metrics:
         raise ValueError("hash.votes = None is for lsh alone; expected a share with lsh_knn")
-    if "lsh_knn" in config.metrics:
-        with _named("lsh_knn."):
-            check_options(k=config.k, bucket_rows=config.lsh_knn.bucket_rows)
+    with _named("lsh_knn."):
+        rows = config.lsh_knn.bucket_rows if "lsh_knn" in config.metrics else None
+        check_options(k=config.k, bucket_rows=rows)
 
 
 def compression_specs(config: Any) -> list[CompressionSpec]:
