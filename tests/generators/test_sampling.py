@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_generators import TINY
 
 from lsh_gan import generators
 from lsh_gan.generators import sampling
@@ -112,6 +111,8 @@ def test_rounding_to_uint8():
 
 def test_images_of_a_sigmoid_are_black_at_zero():
     """As those of networks that were trained on images in [0, 1]."""
+    from tiny_generators import TINY
+
     options = TINY["sequential"]
     module, images = {}, {}
     for last in ("none", "sigmoid"):
