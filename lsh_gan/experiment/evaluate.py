@@ -18,6 +18,7 @@ from lsh_gan.datasets import Source
 from lsh_gan.experiment import default_config, reference, settings
 from lsh_gan.features.network import check_images
 from lsh_gan.metrics.inputs import as_array
+from lsh_gan.results.answer import COLLAPSED, LEGEND
 from lsh_gan.results.labels import DISTANCES, TITLES
 
 
@@ -49,16 +50,19 @@ class Evaluation:
                 value, stderr, ceiling = (
                     getattr(score, side + part) for part in ("", "_stderr", "_ceiling")
                 )
-                cells.append(f"{value:.3f} ± {stderr:.3f}")
+                mark = COLLAPSED if score.collapsed and side == "precision" else ""
+                cells.append(f"{value:.3f} ± {stderr:.3f}{mark}")
                 cells.append("–" if ceiling is None else f"{ceiling:.3f}")
-        columns = ["precision", "of at most", "recall", "of at most"]
+        columns = ["precision", "ceiling", "recall", "ceiling"]
         return pd.DataFrame.from_dict(lines, orient="index", columns=columns)
 
     def _caption(self) -> str:
-        return (
+        said = (
             f"n = {self.n:,} real ({self.real}), m = {self.m:,} generated ({self.generated}), "
             f"d = {self.d}, k = {self.k}, features: {self.features}; ± is one standard error"
         )
+        collapsed = any(getattr(score, "collapsed", False) for score in self.scores.values())
+        return f"{said}; {LEGEND[COLLAPSED]}" if collapsed else said
 
     def __repr__(self) -> str:
         return f"{self._table().to_string(col_space=12)}\n{self._caption()}"

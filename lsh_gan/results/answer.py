@@ -119,7 +119,7 @@ def _scores(line: pd.Series, metric: str) -> str:
         values = [line[f"{metric}_{score}{kind}"] for score in SCORES]
         return " / ".join("–" if pd.isna(value) else f"{value:.3f}" for value in values)
 
-    return f"precision / recall by {TITLES[metric]}, of at most {pair('_ceiling')}: {pair('')}."
+    return f"precision / recall by {TITLES[metric]} {pair('')}, ceiling {pair('_ceiling')}."
 
 
 def _smallest(swept: pd.DataFrame, metric: str, keep: float) -> pd.Series | None:

@@ -51,8 +51,13 @@ def test_features_of_any_d_are_taken_as_they_are(tmp_path):
     result = evaluate(tmp_path / "real.npy", batches(Y), metrics=("lsh",))
     assert (result.features, result.n, result.m, result.d) == ("given", 20, 20, 6)
     assert result["lsh"].precision_ceiling is not None
+    assert "collapsed" not in repr(result)
     everything = evaluate(X, jnp.asarray(Y, jnp.bfloat16), metrics="knn", num_images=40)
     assert everything.n == 40
+    real, made = np.random.default_rng(0).normal(size=(2, 100, 16))
+    middle = repr(evaluate(real, made / 9, metrics="knn"))
+    assert "1.000 ± 0.000!" in middle
+    assert "; ! collapsed: diversity is lost" in middle
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_answers_where_there_is_none():
 def test_given_samples_get_their_scores():
     given = pd.DataFrame([line("full", 1, 1, samples="a hash")])
     (text,) = answers(given, ["knn"], 0.95)
-    assert text == "known: precision / recall by KNN, of at most 0.800 / 0.800: 0.700 / 0.500."
+    assert text == "known: precision / recall by KNN 0.700 / 0.500, ceiling 0.800 / 0.800."
 
 
 @pytest.mark.parametrize(
