@@ -31,7 +31,7 @@ class Evaluation:
     m: int  #: number of generated samples
     d: int  #: number of features
     k: int  #: neighbours that define a radius
-    features: str  #: name of the feature network, or "given"
+    features: str  #: the feature network and its input side, or "given"
     real: str  #: what was taken of the real ones
     generated: str  #: what was taken of the generated ones
 
@@ -155,10 +155,10 @@ def compare(real: Any, generated: Any, config: Any, num_images: int) -> Evaluati
         scores = drawn.fit(checked, network, Path(folder), lambda count: None)
         embedded = samples.embed(network, batch_size=checked.features.batch_size or None)
         found = {name: score(embedded) for name, score in scores.items()}
+    name = f"{network.name} at {network.side} px" if network.side else network.name
     return Evaluation(
-        found, len(drawn), len(samples), network.dim, config.k, network.name, real.taken,
-        generated.taken,
-    )  # fmt: skip
+        found, len(drawn), len(samples), network.dim, config.k, name, real.taken, generated.taken
+    )
 
 
 def _open(x: Any, name: str, config: Any) -> Source:

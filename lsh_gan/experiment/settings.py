@@ -201,7 +201,7 @@ def compression_specs(config: Any) -> list[CompressionSpec]:
         "group_size": fields.group_size or None,
         "percentile": fields.percentile,
         "num_stds": fields.num_stds,
-        "rules": tuple(_rule(rule) for rule in fields.rules),
+        "rules": tuple(_rule(rule) for rule in fields.rules if rule),
     }
     specs = [CompressionSpec(bits=None)] if fields.full_precision else []
     names = ("granularity", "scheme", "clipping", "bits")
