@@ -102,7 +102,10 @@ def parse_setting(setting: str) -> tuple[str, Any]:
             raise ValueError("no '='")
         return name, json.loads(value)
     except ValueError as error:
-        raise ValueError(f"--set={setting}: expected NAME=VALUE in JSON ({error})") from error
+        raise ValueError(
+            f"--set={setting}: expected NAME=VALUE in JSON, texts in double quotes: "
+            f"--set='output=\"tanh\"' ({error})"
+        ) from error
 
 
 def main() -> None:

@@ -99,7 +99,7 @@ def test_a_zip_is_read_as_its_folder(compression, prefix, tmp_path):
         open_source(tmp_path / "SET.ZIP")
     with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
         archive.writestr("archive/data.pkl", b"")
-    with pytest.raises(ValueError, match=r"model\.pt: a zip without images or arrays; left out: 1"):
+    with pytest.raises(ValueError, match=r"model\.pt: a file of torch\.save; save its array"):
         open_source(tmp_path / "model.pt")
 
 

@@ -122,7 +122,8 @@ def _check_names(state, plan: Plan, origins: dict[str, Origin]) -> None:
     extra = [
         name
         for name, array in state.items()
-        if name not in wanted and not ignored.fullmatch(name) and not is_counter(array)
+        if name not in wanted
+        and not (ignored.fullmatch(name) or is_counter(array) or name.endswith(_TRACKED))
     ]
     problems = []
     if missing:

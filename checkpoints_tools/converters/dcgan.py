@@ -302,7 +302,7 @@ def _with_settings(layers: list[Layer], settings: dict) -> list[Layer]:
     if settings["upsample"] is None:
         raise ValueError(
             "its convolutions do not make the image larger, and where that happens is not in the "
-            f"file: --set=upsample=[{', '.join('2' * len(convs))}], a factor before each "
+            f"file: --set=upsample=[{','.join('2' * len(convs))}], a factor before each "
             "convolution, or convert the whole module (torch.save(netG, ...))"
         )
     factors = iter(_as_list("upsample", settings["upsample"], len(convs)))

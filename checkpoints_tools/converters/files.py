@@ -319,8 +319,8 @@ def _nested(value: Any, depth: int = 0) -> list[dict]:
 def _why_not(state: dict, parts: list, sources: Mapping[str, Source], source: str) -> str:
     if not state:
         return "holds no tensors"
-    names = ", ".join(list(state)[:5])
-    what = f"its {len(state)} tensors ({names}, ...) are of no known generator"
+    names = ", ".join(list(state)[:5]) + ", ..." * (len(state) > 5)
+    what = f"its {len(state)} tensors ({names}) are of no known generator"
     if source != "auto":
         others = [k for k in sources if any(sources[k].matches(part) for _, part in parts)]
         hint = f"; it looks like {others[0]!r}" if others else ""

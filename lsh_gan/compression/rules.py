@@ -162,9 +162,10 @@ def path_of(keys: tuple) -> tuple[str, ...]:
 
 def _leaf(name: str, leaf: Any) -> jax.Array:
     dtype = getattr(leaf, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+    of_torch = hasattr(leaf, "detach")  # NumPy knows no such type
+    if dtype is None or of_torch or not jnp.issubdtype(dtype, jnp.floating):
         found = dtype if dtype is not None else type(leaf).__name__
-        raise TypeError(f"{name}: expected a floating-point array, got {found}.")
+        raise TypeError(f"{name}: expected a floating-point array of NumPy or JAX, got {found}.")
     if leaf.size == 0:
         raise ValueError(f"{name}: the array of shape {tuple(leaf.shape)} is empty.")
     leaf = jnp.asarray(leaf, jnp.float32)

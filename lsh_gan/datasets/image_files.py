@@ -177,7 +177,7 @@ def open_files(
             (h, w), (height, width) = other.size, usual.size
             raise ValueError(
                 f"{path}/{other_name}: {w}×{h} pixels, but {usual_name} has {width}×{height}; set "
-                "reference.side to crop and resize all to one size"
+                "reference.side (of `evaluate`: resize) to crop and resize all to one size"
             )
     channels = max(look.channels for look in count)
     size = (decoding.side, decoding.side) if decoding.side else usual.size

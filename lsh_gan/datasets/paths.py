@@ -131,6 +131,8 @@ def _open_zip(path: str, kinds: Sequence[str], decoding: Decoding) -> Source:
         headers = {name.removesuffix(".npy"): _npy_header(path, archive, name) for name in arrays}
     except zipfile.BadZipFile as error:
         raise ValueError(f"{path}: not a readable array file or zip ({error})") from error
+    if not arrays and any(name.endswith("/data.pkl") for name in archive.namelist()):
+        raise ValueError(f"{path}: a file of torch.save; save its array as .npy; {_EXPECTED}")
     if not arrays:
         raise ValueError(f"{path}: a zip without images or arrays{few(left_out)}; {_EXPECTED}")
     return _from_arrays(path, headers, kinds, decoding)

@@ -72,7 +72,8 @@ def _compress() -> None:
     """The smallest width that keeps precision and recall by LSH, and the file.
 
     FILE is a checkpoint folder, a packed file or the name of a shipped generator. Its compressed
-    images are compared with uncompressed ones, or with --config.reference.images=FOLDER.
+    images are compared with uncompressed ones, or with --config.reference.images=FOLDER. What
+    configs/compress.py sets goes before the defaults below.
     """
     keep = flags.DEFINE_string("keep", "95%", "The share that is kept, 95% or 0.95.")
     output = flags.DEFINE_string("output", None, "The file; NAME_BITSbits.safetensors if none.")

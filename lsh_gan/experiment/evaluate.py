@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pandas as pd
@@ -16,6 +17,8 @@ from lsh_gan import datasets, features
 from lsh_gan.datasets import Source
 from lsh_gan.experiment import default_config, reference, settings
 from lsh_gan.features.network import check_images
+from lsh_gan.metrics.inputs import as_array
+from lsh_gan.results.answer import COLLAPSED, LEGEND
 from lsh_gan.results.labels import DISTANCES, TITLES
 
 
@@ -28,7 +31,7 @@ class Evaluation:
     m: int  #: number of generated samples
     d: int  #: number of features
     k: int  #: neighbours that define a radius
-    features: str  #: name of the feature network, or "given"
+    features: str  #: the feature network and its input side, or "given"
     real: str  #: what was taken of the real ones
     generated: str  #: what was taken of the generated ones
 
@@ -47,16 +50,19 @@ class Evaluation:
                 value, stderr, ceiling = (
                     getattr(score, side + part) for part in ("", "_stderr", "_ceiling")
                 )
-                cells.append(f"{value:.3f} ± {stderr:.3f}")
+                mark = COLLAPSED if score.collapsed and side == "precision" else ""
+                cells.append(f"{value:.3f} ± {stderr:.3f}{mark}")
                 cells.append("–" if ceiling is None else f"{ceiling:.3f}")
-        columns = ["precision", "of at most", "recall", "of at most"]
+        columns = ["precision", "ceiling", "recall", "ceiling"]
         return pd.DataFrame.from_dict(lines, orient="index", columns=columns)
 
     def _caption(self) -> str:
-        return (
+        said = (
             f"n = {self.n:,} real ({self.real}), m = {self.m:,} generated ({self.generated}), "
             f"d = {self.d}, k = {self.k}, features: {self.features}; ± is one standard error"
         )
+        collapsed = any(getattr(score, "collapsed", False) for score in self.scores.values())
+        return f"{said}; {LEGEND[COLLAPSED]}" if collapsed else said
 
     def __repr__(self) -> str:
         return f"{self._table().to_string(col_space=12)}\n{self._caption()}"
@@ -149,10 +155,10 @@ def compare(real: Any, generated: Any, config: Any, num_images: int) -> Evaluati
         scores = drawn.fit(checked, network, Path(folder), lambda count: None)
         embedded = samples.embed(network, batch_size=checked.features.batch_size or None)
         found = {name: score(embedded) for name, score in scores.items()}
+    name = f"{network.name} at {network.side} px" if network.side else network.name
     return Evaluation(
-        found, len(drawn), len(samples), network.dim, config.k, network.name, real.taken,
-        generated.taken,
-    )  # fmt: skip
+        found, len(drawn), len(samples), network.dim, config.k, name, real.taken, generated.taken
+    )
 
 
 def _open(x: Any, name: str, config: Any) -> Source:
@@ -184,14 +190,19 @@ def _kind(array: np.ndarray) -> str:
 
 def _checked(x: Any, name: str) -> np.ndarray:
     """Uint8 images `[n, h, w, c]` or finite float32 features `[n, d]`, as a NumPy array."""
-    x = np.asarray(x)
-    if x.ndim == 2 and np.issubdtype(x.dtype, np.floating):
-        x = x.astype(np.float32, copy=False)
+    x = as_array(x, name)
+    if x.ndim == 2 and jnp.issubdtype(x.dtype, jnp.floating):
+        x = np.asarray(x, np.float32)
         finite = np.isfinite(x).all(axis=1)
         if not finite.all():
             raise ValueError(f"{name}: row {int(np.argmin(finite))} holds NaN or Inf")
         return x
-    x = x[..., None] if x.ndim == 3 else x
+    if x.ndim == 3 and x.shape[-1] <= 4:
+        raise ValueError(
+            f"{name}: one image of shape {x.shape}; expected [n, h, w] or [n, h, w, c], which "
+            "numpy.stack makes of single ones"
+        )
+    x = np.asarray(x[..., None] if x.ndim == 3 else x)
     try:
         check_images(x)
     except (TypeError, ValueError) as error:
@@ -201,10 +212,12 @@ def _checked(x: Any, name: str) -> np.ndarray:
 
 def _check_sizes(real: Source, generated: Source) -> None:
     if real.kind == generated.kind == "images" and real.shape[1:3] != generated.shape[1:3]:
-        sizes = ["×".join(map(str, side.shape[1:3])) for side in (real, generated)]
+        sizes = ["×".join(map(str, x.shape[1:3])) for x in (real, generated)]
+        side = min(real.shape[1:3])
         raise ValueError(
             f"{real.path} has images of {sizes[0]} pixels and {generated.path} of {sizes[1]}; "
-            f"expected one size: resize={min(real.shape[1:3])} crops and resizes those of files"
+            f"expected one size: resize={side} (of the command --config.reference.side={side}) "
+            "crops and resizes those of files"
         )
 
 

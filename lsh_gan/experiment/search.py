@@ -185,6 +185,7 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
         lost = "".join(f"; {_bits(w)} would keep {evaluator.retention(w):.1%}" for w in narrower)
         kept, row = evaluator.retention(widths), evaluator.measure(evaluator.spec(widths))
     output = output or f"{generator.name}_{_bits(widths).replace(' ', '')}.safetensors"
+    Path(output).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(workdir / PACKED_FOLDER / f"{row['row_hash']}.packed", output)
     return (
         f"{generator.name}: {_bits(widths)} keep {kept:.1%} of precision and recall by LSH{lost}; "

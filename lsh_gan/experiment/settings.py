@@ -175,7 +175,8 @@ def _check_hash(config: Any) -> None:
         raise ValueError("hash.votes = None is for lsh alone; expected a share with lsh_knn")
     check_options(k=config.k)
     with _named("lsh_knn."):
-        check_options(k=config.k, bucket_rows=config.lsh_knn.bucket_rows)
+        rows = config.lsh_knn.bucket_rows if "lsh_knn" in config.metrics else None
+        check_options(k=config.k, bucket_rows=rows)
 
 
 def compression_specs(config: Any) -> list[CompressionSpec]:
@@ -195,7 +196,7 @@ def compression_specs(config: Any) -> list[CompressionSpec]:
         "group_size": fields.group_size or None,
         "percentile": fields.percentile,
         "num_stds": fields.num_stds,
-        "rules": tuple(_rule(rule) for rule in fields.rules),
+        "rules": tuple(_rule(rule) for rule in fields.rules if rule),
     }
     specs = [CompressionSpec(bits=None)] if fields.full_precision else []
     names = ("granularity", "scheme", "clipping", "bits")

@@ -18,7 +18,7 @@ import numpy as np
 from absl import logging
 
 from lsh_gan.compression.rules import declared_axis, flatten, join
-from lsh_gan.errors import nearest
+from lsh_gan.errors import check_int, nearest
 
 FAMILY = "function"
 # Equinox and torch have output channels first, under this name.
@@ -75,6 +75,7 @@ def wrap(
             raise ValueError(f"{name}: latent draws shape {drawn}; expected one vector [d]")
         (size,), draw = drawn, latent
     else:
+        check_int(f"{name}: latent", latent, 1)
         size, draw = latent, partial(jax.random.normal, shape=(latent,))
     parameters = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) if _floats(x) else None, params)
     constants = jax.tree.map(lambda x: None if _floats(x) else x, params)
@@ -104,8 +105,9 @@ def wrap(
     dtype: Any = getattr(images, "dtype", None)
     fits = len(shape) == 4 and shape[0] == 2 and shape[3] in (1, 3)
     if not fits or shape[1] != shape[2] or not jnp.issubdtype(dtype, jnp.floating):
+        made = f"{dtype} {shape}" if dtype else f"a {type(images).__name__}"
         raise ValueError(
-            f"{name}: makes {dtype} {shape} of 2 latents; expected floating images in [-1, 1], "
+            f"{name}: makes {made} of 2 latents; expected floating images in [-1, 1], "
             "[2, h, h, 1 or 3]: channels are last, and height and width equal"
         )
     said = [f"{path} {declared_axis(path, axes)}" for path, x in arrays.items() if x.ndim > 1]

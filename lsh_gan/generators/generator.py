@@ -133,6 +133,15 @@ class Generator:
         return self.module.latent_size
 
     @property
+    def black(self) -> float:
+        """The value of black in its images: 0 where a sigmoid makes them, else -1; white is 1."""
+        module = self.module
+        last = getattr(module, "output", "")
+        if isinstance(module, Sequential):
+            last = module.layers[-1]["kind"]
+        return 0.0 if last == "sigmoid" else -1.0
+
+    @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of an image."""
         return self.resolution, self.resolution, self.image_channels
@@ -224,7 +233,7 @@ class Generator:
             key: From `jax.random.key`, for `noise="random"`.
 
         Returns:
-            Float32 `[n, h, w, c]`, nominally in [-1, 1], not clipped.
+            Float32 `[n, h, w, c]`, nominally in [`black`, 1], not clipped.
 
         Raises:
             ValueError: An input that this generator does not take or that is out of range.

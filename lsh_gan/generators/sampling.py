@@ -30,7 +30,8 @@ def images_of(
     """Returns the images of an index `[n]`: uint8 `[n, h, w, c]`, and whether each was finite."""
     z, classes = generator.draw(key, index, truncation_psi=truncation_psi)
     images = generator(params, z, labels=classes, truncation_psi=truncation_psi)
-    return to_uint8(images), jnp.isfinite(images).all(axis=(1, 2, 3))
+    pixels = to_uint8(2 * images - 1 if generator.black == 0 else images)
+    return pixels, jnp.isfinite(images).all(axis=(1, 2, 3))
 
 
 _images_of = jax.jit(images_of, static_argnums=(0, 4))

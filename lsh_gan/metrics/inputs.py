@@ -76,8 +76,10 @@ def check_options(**options: Any) -> None:
     given = {name: value for name, value in options.items() if value is not None}
     for name in ("k", "density_k", "min_count", "bucket_rows"):
         if name in given:
-            low = given.get("k", 0) + 2 if name == "bucket_rows" else 1
-            _check_range(name, given[name], low, 1024)
+            low, hint = 1, ""
+            if name == "bucket_rows" and "k" in given:
+                low, hint = given["k"] + 2, f", as k = {given['k']}"
+            _check_range(name, given[name], low, 1024, hint)
     if not 0 < given.get("votes", 1) <= 1:
         raise ValueError(f"votes = {given['votes']}; expected a share in (0, 1].")
     if not given.get("memory_mb", 1) >= 1:
@@ -107,7 +109,7 @@ def as_features(
         TypeError: Not an array, sparse, or not real floating point.
         ValueError: Wrong rank or d, too few rows, NaN or Inf (the row is named).
     """
-    features = _as_array(features, source)
+    features = as_array(features, source)
     if features.dtype not in _DTYPES:
         raise TypeError(
             f"{source} has dtype {features.dtype}; expected floating-point features: float16, "
@@ -166,7 +168,7 @@ def _check_values(features: np.ndarray, source: str, first_row: int) -> None:
         raise ValueError(f"{source} holds {largest:.3g}; expected magnitudes up to {LARGEST:g}.")
 
 
-def _as_array(features: Any, source: str) -> Array:
+def as_array(features: Any, source: str) -> Array:
     """A NumPy or JAX array of the same values."""
     if isinstance(features, np.ma.MaskedArray):
         raise TypeError(f"{source} is a masked array; fill it first.")

@@ -192,9 +192,10 @@ def lsh_score_streams(
 ) -> PrecisionRecall:
     """Scores sets that are larger than memory, going through each of them twice.
 
-    The first time counts, the second votes: what is held is the counts of both and one batch,
-    whatever the number of rows. Ceilings are leave-one-out. Equal to `lsh_precision_recall` under
-    the same hash, but that the first n rows of a larger G count for recall.
+    The first time counts, the second votes: what is held is the counts and one batch, whatever the
+    number of rows. Ceilings are leave-one-out. Equal to `lsh_precision_recall` under the same hash,
+    but that the first n rows of a larger G count for recall; of a smaller one, the ceiling of
+    recall is that of m rows that lie evenly in R, which is gone through once more to count them.
 
     Args:
         hasher: From `fit_hash` on a sample of the reference, with `rows` its whole size and
@@ -226,25 +227,40 @@ def lsh_score_streams(
             if not left:
                 return
 
-    of_r = build(hasher, reference(), keep_addresses=False)
-    of_g = build(hasher, first(generated(), of_r.rows), keep_addresses=False)
+    def evenly(at: int, size: int) -> np.ndarray:
+        """Which of `size` rows of R, from row `at` on, are of the m; 0 or 1."""
+        return np.diff(np.arange(at, at + size + 1) * m // n)
 
-    def join(counts: jax.Array, stream: Callable, own: int = 0) -> Any:
-        sums, rows = np.zeros(()), 0
+    def few(stream: Iterable[Any], at: int = 0) -> Iterable[Any]:
+        for batch in stream:
+            yield batch[np.flatnonzero(evenly(at, len(batch)))]
+            at += len(batch)
+
+    def join(stream: Callable, *sets: tuple[jax.Array, Callable]) -> list[Any]:
+        sums, rows = [np.zeros(())] * len(sets), 0
         for batch in batches(stream(), "features", dim=len(hasher.origin)):
             found = addresses_of(hasher, hashing.encode(hasher, batch))
-            hits = count_votes(counts, found, min_count, own)
-            sums = sums + np.asarray(sum_votes(hits, tables=tables, votes=votes)[1])
+            for i, (counts, own) in enumerate(sets):
+                hits = count_votes(counts, found, min_count, own(rows, len(batch)))
+                sums[i] = sums[i] + np.asarray(sum_votes(hits, tables=tables, votes=votes)[1])
             rows += len(batch)
         with jax.enable_x64(True):
-            return summarise_votes(jnp.asarray(sums), rows), rows
+            return [rows, *(summarise_votes(jnp.asarray(x), rows) for x in sums)]
 
-    precise, m = join(of_r.counts, generated)
-    recalled, n = join(of_g.counts, reference)
-    left_out = join(of_r.counts, reference, 1)[0].total, n
+    of_r = build(hasher, reference(), keep_addresses=False)
+    n = of_r.rows
+    of_g = build(hasher, first(generated(), n), keep_addresses=False)
+    m, precise = join(generated, (of_r.counts, lambda at, size: 0))
+    sets: list[tuple[jax.Array, Callable]] = [
+        (of_g.counts, lambda at, size: 0), (of_r.counts, lambda at, size: 1)
+    ]  # fmt: skip
+    if m < n:
+        sets.append((build(hasher, few(reference()), keep_addresses=False).counts, evenly))
+    _, recalled, left_out, *of_few = join(reference, *sets)
+    limits = (left_out.total, n), ((of_few or [left_out])[0].total, n)
     some = of_r.counts[:, :_LOOKED_AT]
     return result(
-        precise, recalled, (left_out, left_out), membership=False, rows=(n, m),
+        precise, recalled, limits, membership=False, rows=(n, m),
         extra={"load": (jnp.sum(some > 0), some.size)}, num_bits=hasher.num_bits,
         num_tables=tables, family=hasher.spec.family, radius_bins=hasher.spec.radius_bins,
     )  # fmt: skip

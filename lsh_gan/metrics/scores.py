@@ -120,7 +120,9 @@ class PrecisionRecall(NamedTuple):
             clipped = f"{self.clipped_density:.3f}, {self.clipped_coverage:.3f}"
             lines += [("clipped", f"{clipped} (density, coverage)"), ("auth", f"{self.auth:.3f}")]
         if self.crowding is not None:
-            lines.append(("crowding", f"{self.crowding:.3f}{' (collapsed)' * self.collapsed}"))
+            lines.append(("crowding", f"{self.crowding:.3f}"))
+        if self.collapsed:
+            lines.append(("collapsed", "diversity is lost: do not read the precision as quality"))
         names = ("n", "m", "k", "num_tables", "num_bits", "radius_bins", "load", "capped")
         facts = {name: getattr(self, name) for name in names}
         of = ", ".join(f"{name} = {x:.4g}" for name, x in facts.items() if x is not None)

@@ -68,18 +68,19 @@ def retention(
 
 
 def mark(line: Mapping[str, Any], metric: str) -> str:
-    """Marks a compressed setting that is within noise of full precision, or has collapsed.
+    """Marks a compressed setting that is within noise of full precision, or what has collapsed.
 
-    What a collapse is: `PrecisionRecall.collapsed`, where less than half of the recall at full
-    precision is left.
+    What a collapse is: `PrecisionRecall.collapsed`; of a compressed setting, where less than half
+    of the recall at full precision is left, if there was any.
     """
-    if line["setting"] == "":
-        return ""
-    kept = _kept(line, metric)
-    if all(abs(share - 1) <= NOISE * stderr for share, stderr in kept.values()):
-        return WITHIN_NOISE
-    left, stderr = kept["recall"]
-    return COLLAPSED if left + NOISE * stderr < 0.5 and collapsed(line, metric) else ""
+    if line["setting"] != "":
+        kept = _kept(line, metric)
+        if all(abs(share - 1) <= NOISE * stderr for share, stderr in kept.values()):
+            return WITHIN_NOISE
+        left, stderr = kept["recall"]
+        if left + NOISE * np.nan_to_num(stderr) >= 0.5:
+            return ""
+    return COLLAPSED if collapsed(line, metric) else ""
 
 
 def collapsed(line: Mapping[str, Any], metric: str) -> bool:
@@ -118,7 +119,7 @@ def _scores(line: pd.Series, metric: str) -> str:
         values = [line[f"{metric}_{score}{kind}"] for score in SCORES]
         return " / ".join("–" if pd.isna(value) else f"{value:.3f}" for value in values)
 
-    return f"precision / recall by {TITLES[metric]}, of at most {pair('_ceiling')}: {pair('')}."
+    return f"precision / recall by {TITLES[metric]} {pair('')}, ceiling {pair('_ceiling')}."
 
 
 def _smallest(swept: pd.DataFrame, metric: str, keep: float) -> pd.Series | None:
@@ -134,7 +135,11 @@ def _smallest(swept: pd.DataFrame, metric: str, keep: float) -> pd.Series | None
 
 def _answer(swept: pd.DataFrame, metric: str, metrics: list[str], keep: float) -> str:
     title, asked = TITLES[metric], f"{keep:.0%} of precision and recall"
-    if swept[[f"{metric}_{score}_kept" for score in SCORES]].isna().to_numpy().any():
+
+    def compares(metric: str) -> bool:  # no score at full precision is 0
+        return swept[[f"{metric}_{score}_kept" for score in SCORES]].notna().to_numpy().all()
+
+    if not compares(metric):
         return f"no row at full precision with scores above 0 to compare with by {title}."
     settings = list(dict.fromkeys(swept["setting"]))
 
@@ -162,8 +167,9 @@ def _answer(swept: pd.DataFrame, metric: str, metrics: list[str], keep: float) -
     for other in (m for m in metrics if m != metric):
         line = _smallest(swept, other, keep)
         agrees = line is not None and line["bytes"] == best["bytes"]
-        says = "agrees" if agrees else f"says {'no width' if line is None else called(line)}"
-        others.append(f"{TITLES[other]} {says}")
+        says = "no width" if line is None else called(line)
+        says = says if compares(other) else "nothing (0 at full precision)"
+        others.append(f"{TITLES[other]} {'agrees' if agrees else f'says {says}'}")
     return text + (f" {', '.join(others)}." if others else "")
 
 

@@ -119,7 +119,7 @@ def scores_line(row: Row, metrics: Iterable[str]) -> str:
     bits = bits_label(row)
     parts = [f"{bits} bits" if bits.isdigit() else bits, setting_of(row), row.get("layer")]
     scores = ", ".join(
-        f"{TITLES[metric]} {row[f'{metric}_distance']:.3f}"
+        f"{TITLES[metric]} {row[f'{metric}_distance']:.4g}"
         if metric in DISTANCES
         else f"{TITLES[metric]} {precision_recall(row, metric)}"
         for metric in metrics
@@ -196,7 +196,7 @@ def print_and_save(path: Path, *tables: Table, notes: Sequence[str] = ()) -> Non
 
 
 def _markdown(table: Table) -> str:
-    """A table as Markdown, a row a line; what follows a blank line is no row."""
+    """A table as Markdown, a row a line, between title and caption; blank lines part them."""
     columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
     widths = [max(map(len, column)) for column in columns]
     right = [column.justify == "right" for column in table.columns]
@@ -209,4 +209,5 @@ def _markdown(table: Table) -> str:
     ]
     rule = ["-" * (w - 1) + (":" if r else "-") for w, r in zip(widths, right, strict=True)]
     text = "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], rule, *lines[1:]))
-    return text + (f"\n{table.caption}\n" if table.caption else "")
+    title = f"{table.title}\n\n" if table.title else ""
+    return title + text + (f"\n{table.caption}\n" if table.caption else "")

@@ -74,14 +74,15 @@ def layer_sensitivity(measured: list[Row], metrics: list[str]) -> pd.DataFrame:
 
 
 def _layers(isolated: list[Row], name: str) -> enumerate:
-    """The layers of a generator from latents to images; as measured where that is unknown."""
-    mine = [row for row in isolated if row["generator"] == name]
-    if "family" not in mine[0]:
-        return enumerate(unique(mine, "layer"))
+    """The layers of a generator from latents to images; as measured of a function."""
     # JAX, which other reports do not need
-    from lsh_gan.generators.generator import build, network_order
+    from lsh_gan.generators.generator import FAMILIES, build, network_order
 
-    return enumerate(network_order(build(mine[0]["family"], mine[0]["options"])))
+    mine = [row for row in isolated if row["generator"] == name]
+    family = mine[0].get("family")
+    if family not in FAMILIES:
+        return enumerate(unique(mine, "layer"))
+    return enumerate(network_order(build(family, mine[0]["options"])))
 
 
 def make_table(found: pd.DataFrame, metrics: list[str]) -> Table:

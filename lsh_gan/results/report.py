@@ -214,7 +214,7 @@ def make_table(lines: pd.DataFrame, metrics: list[str], caption: str) -> Table:
     for metric in metrics:
         title = TITLES[metric]
         if metric in DISTANCES:
-            cells[title] = lines[f"{metric}_distance"].map("{:.3f}".format)
+            cells[title] = lines[f"{metric}_distance"].map("{:.4g}".format)
             continue
         found = [answer.mark(line, metric) for line in lines.to_dict("records")]
         notes += [answer.LEGEND[mark] for mark in dict.fromkeys(found) if mark]

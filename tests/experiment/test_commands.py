@@ -139,7 +139,7 @@ def test_compress_writes_the_smallest_width_that_keeps_the_share(tmp_path):
     config.search.num_samples, config.batch_size, config.search.share = 64, 64, 0.9
     config.compression.bits = (8, 1)
     config.features.side, config.hash.num_bits, config.hash.num_tables = 32, 2, 4
-    output = tmp_path / "small.safetensors"
+    output = tmp_path / "made" / "small.safetensors"
     said = search.compress(config, tmp_path / "run", output)
     assert re.match(
         r"dcgan: 8 bits keep .*%.* by LSH; 1 bits would keep .*; .*, 4.0× smaller", said

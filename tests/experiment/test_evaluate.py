@@ -1,5 +1,6 @@
 """`lsh_gan.evaluate`: folders, arrays and iterables score as a run of the same samples does."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -50,8 +51,13 @@ def test_features_of_any_d_are_taken_as_they_are(tmp_path):
     result = evaluate(tmp_path / "real.npy", batches(Y), metrics=("lsh",))
     assert (result.features, result.n, result.m, result.d) == ("given", 20, 20, 6)
     assert result["lsh"].precision_ceiling is not None
-    everything = evaluate(X, Y, metrics="knn", num_images=40)
+    assert "collapsed" not in repr(result)
+    everything = evaluate(X, jnp.asarray(Y, jnp.bfloat16), metrics="knn", num_images=40)
     assert everything.n == 40
+    real, made = np.random.default_rng(0).normal(size=(2, 100, 16))
+    middle = repr(evaluate(real, made / 9, metrics="knn"))
+    assert "1.000 ± 0.000!" in middle
+    assert "; ! collapsed: diversity is lost" in middle
 
 
 @pytest.mark.parametrize(
@@ -65,6 +71,9 @@ def test_features_of_any_d_are_taken_as_they_are(tmp_path):
         (X, Y, {"num_images": 50}, ValueError, "num_images = 50: real has 40"),
         (X, Y, {"metrics": "kn"}, ValueError, "did you mean 'knn'"),
         (X, [], {}, ValueError, "generated: there are no batches"),
+        (X, [*MADE], {}, ValueError, r"generated: one image of shape \(32, 32, 1\); expected"),
+        (X, Y, {"k": 30}, ValueError, "bucket_rows = 24; expected a .* from 32 to 1024, as k = 30"),
+        (X, Y, {"k": 30, "metrics": "knn"}, ValueError, "k = 30 needs at least 32"),
         ("no/such", Y, {}, FileNotFoundError, "no/such"),
     ],
 )

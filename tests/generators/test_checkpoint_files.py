@@ -61,6 +61,7 @@ def test_a_training_module_with_all_of_its_networks(dcgan, tmp_path):
 
 def test_the_counter_of_an_averaged_model_is_left_out(dcgan, tmp_path):
     averaged = {"n_averaged": np.array(500)} | {f"module.{n}": a for n, a in dcgan.items()}
+    averaged["module.main.1.num_batches_tracked"] = np.float16(3)  # as {n: t.half() for n, t in …}
     metadata = convert(write(tmp_path / "swa.pth", averaged), tmp_path / "out")
     assert metadata["left_out"] == ["n_averaged"]
     named = {"n_averaged": np.array(500)}

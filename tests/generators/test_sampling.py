@@ -1,5 +1,6 @@
 """An image is a function of (key, index): not of the batch, nor of the number of devices."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -106,6 +107,25 @@ def test_conditional_generators_get_uniform_classes():
 def test_rounding_to_uint8():
     values = jnp.array([-2.0, -1.0, -0.999, 0.0, 0.999, 1.0, 2.0])
     assert sampling.to_uint8(values).tolist() == [0, 0, 0, 128, 255, 255, 255]
+
+
+def test_images_of_a_sigmoid_are_black_at_zero():
+    """As those of networks that were trained on images in [0, 1]."""
+    from tiny_generators import TINY
+
+    options = TINY["sequential"]
+    module, images = {}, {}
+    for last in ("none", "sigmoid"):
+        layers = [*options["layers"][:-1], {"kind": last}]
+        plain = generators.abstract(last, "sequential", {**options, "layers": layers})
+        z = jnp.zeros((1, plain.latent_size))
+        made = dataclasses.replace(plain, params=plain.module.init(jax.random.key(0), z))
+        module[last], images[last] = made, sample(made, 5, 5)
+    z, _ = module["none"].draw(jax.random.key(0), jnp.arange(5))
+    values = module["none"](module["none"].params, z)
+    expected = np.round(255 / (1 + np.exp(-np.asarray(values, float))))
+    np.testing.assert_allclose(images["sigmoid"], expected, rtol=0, atol=1)
+    assert images["sigmoid"].min() < 120
 
 
 def test_nan_names_the_image(generator):

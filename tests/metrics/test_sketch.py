@@ -159,6 +159,16 @@ def test_streams_score_as_sets_do():
     assert parts.precision_ceiling == whole.precision_ceiling
 
 
+def test_streams_have_the_ceiling_of_as_many_rows_as_are_generated():
+    r, g = draw(600, D), draw(150, D, 1)
+    hasher = fit_hash(KEY, r)
+    whole = lsh_score(LshReference(build(hasher, r)), g)
+    parts = lsh_score_streams(hasher, lambda: np.array_split(r, 7), lambda: [g])
+    assert whole.recall_ceiling < whole.precision_ceiling - 0.1
+    # Of 150 other rows of R: four standard errors of a share of 600.
+    assert parts.recall_ceiling == pytest.approx(whole.recall_ceiling, abs=4 * (0.25 / 600) ** 0.5)
+
+
 def test_tables_of_a_given_size():
     small = fit_hash(KEY, draw(N, D), SPEC, rows=10**9, table_bytes=2**22)
     assert 4 * SPEC.num_tables * 2**small.address_bits <= 2**22

@@ -105,6 +105,8 @@ def test_metrics_that_disagree_are_named():
         "known: 8 bits keeps 95% of precision and recall by LSH" in answers(lines, ["lsh"], 0.95)[0]
     )
     assert answers(lines, ["lsh", "knn"], 0.6)[0].endswith("that was measured. LSH agrees.")
+    (text,) = answers(lines.assign(lsh_recall_kept=math.nan), ["lsh", "knn"], 0.95)
+    assert text.endswith(" LSH says nothing (0 at full precision).")
 
 
 def test_answers_where_there_is_none():
@@ -119,7 +121,7 @@ def test_answers_where_there_is_none():
 def test_given_samples_get_their_scores():
     given = pd.DataFrame([line("full", 1, 1, samples="a hash")])
     (text,) = answers(given, ["knn"], 0.95)
-    assert text == "known: precision / recall by KNN, of at most 0.800 / 0.800: 0.700 / 0.500."
+    assert text == "known: precision / recall by KNN 0.700 / 0.500, ceiling 0.800 / 0.800."
 
 
 @pytest.mark.parametrize(
@@ -132,6 +134,8 @@ def test_given_samples_get_their_scores():
         (line(2, 1.3, 0.99), ""),
         (line(2, 1.3, 0.9), ""),  # recall .45, above half of its ceiling
         (line("full", 1, 1), ""),
+        (line("full", 1.3, 0.05), "!"),
+        (line(2, 1.3, 0.05, knn_recall_kept=math.nan), "!"),  # none at full precision
         (line(2, 1.3, 0.05, knn_precision_ceiling=None), ""),
     ],
 )

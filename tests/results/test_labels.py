@@ -20,8 +20,9 @@ def test_a_row_of_markdown_is_one_line(tmp_path, capsys):
     table.add_row("full", "1.000/1.000")
     print_and_save(tmp_path / "table.md", table)
     lines = (tmp_path / "table.md").read_text().splitlines()
-    assert len(lines) == 4  # head, rule, two rows
-    assert all(line.startswith("|") and line.count("|") == 3 for line in lines)
+    assert lines[:2] == ["a title", ""]  # it says the units
+    assert len(lines) == 6  # head, rule, two rows
+    assert all(line.startswith("|") and line.count("|") == 3 for line in lines[2:])
     assert "a title" in capsys.readouterr().out
 
 

@@ -19,6 +19,7 @@ def row(bits, layer=None, seed=0, precision=0.8, recall=0.6, sqnr=20.0, granular
         "granularity": granularity if bits else None,
         "scheme": "symmetric" if bits else None,
         "generator": "known",
+        "family": "function",
         "bits": bits,
         "seed": seed,
         "clipping": "mse" if bits else None,

@@ -160,7 +160,7 @@ def test_layers_stand_below_what_their_drops_are_taken_from(work, capsys):
         assert "given – 50.0±.5/25±2" in lines
         drop = next(line for line in lines if "params/a/kernel" in line)
         assert drop.endswith("+0.000 / +0.125")
-    assert "reference photographs; features net\n\n|" in shown[1]
+    assert "reference photographs; features net\n\none layer compressed, " in shown[1]
 
 
 def test_sizes_of_uncompressed_generators_are_no_curve(work):
