@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 import lsh_gan
 from lsh_gan import compression, devices
@@ -117,6 +118,11 @@ def measure(
             images = sampling.sample_at(subject, params, key, index, truncation_psi=psi)
         else:
             generated, images = embed_samples(*given, **options, keep=shown)
+        if measurement.spec.weights.bits is None and images.size and images.min() >= 127:
+            logging.warning(
+                "%s: no pixel of its first images is darker than mid-grey; expected images in "
+                "[-1, 1], and these look like [0, 1]", subject.name,
+            )  # fmt: skip
         if keep and devices.is_first():
             strips.save(workdir / strips.SAMPLES / f"{measurement.row_hash}.png", [images])
     jax.block_until_ready(generated)

@@ -183,7 +183,7 @@ def print_table(table: Table) -> None:
 
 
 def print_and_save(path: Path, *tables: Table, notes: Sequence[str] = ()) -> None:
-    """Prints tables and notes and writes them as Markdown; captions are text, titles are not."""
+    """Prints tables and notes and writes them as Markdown, with titles and captions as text."""
     for table in tables:
         caption, table.caption = table.caption, None
         print_table(table)

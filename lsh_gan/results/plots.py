@@ -170,6 +170,8 @@ def _plot(
             axis.set_xscale("log" if x == "bytes" else "linear") if x else None
             axis.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
             axis.margins(0.1)
+            if not axis.get_ylim()[1] > 0:  # all is 0
+                axis.set_ylim(-0.05, 1)
     for axis in axes[-1]:
         axis.set_xlabel(labels[0])
     for axis in axes[:, 0]:

@@ -78,7 +78,7 @@ def test_what_stands_in_the_page(file):
     hashes = [attributes["data-row"] for attributes, _ in elements("tr") if attributes]
     assert hashes == [found["row_hash"] for found in ROWS]
     cells = [content for _, content in elements("td")]
-    for expected in ("0.900 ± 0.012", "0.200", "3.500", "32,000", "8.0"):
+    for expected in ("0.900 ± 0.012", "0.200", "3.5", "32,000", "8.0"):
         assert expected in cells
     headings = [content for _, content in elements("h2")]
     assert text.index("4 bits: diversity &amp; all") < text.index("<h2")
