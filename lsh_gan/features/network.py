@@ -25,7 +25,7 @@ from lsh_gan.features.resizing import resize
 
 GIVEN = "given"  # name of a network of which nothing is known but its features
 _SMALLEST_SIDE = 32
-_CPU_PART = 16  # activations of more images fall out of the caches
+_CPU_PART = 25  # activations of more images fall out of the caches
 _CPU_BATCH = 80  # what a dispatch costs does not show, and little is padded
 _DEVICE_BATCH = 256
 _IN_FLIGHT = 3  # batches, each in a thread of its own, while the next one is decoded

@@ -14,7 +14,7 @@ from lsh_gan.devices import on_cpu
 from lsh_gan.generators import Generator
 from lsh_gan.generators.functions import Function
 
-_CPU_BYTES = 4 * 2**20  # of one layer's output for a part of a batch
+_CPU_BYTES = 2 * 2**20  # of one layer's output for a part of a batch
 _WIDTH = 32  # channels that a function is taken to have where it has most pixels
 _CPU_IMAGES = 4  # at least, so that weights are not read for every image
 
