@@ -174,7 +174,7 @@ def encode(hasher: Hasher, features: Array, *, local: bool = False) -> Codes:
 
 
 @functools.partial(jax.jit, static_argnames=("bits", "local"))
-def _encode(arrays, x, *, bits: int, local: bool) -> Codes:
+def _encode(arrays, x, *, bits: int, local: bool = False) -> Codes:
     run, rows = functools.partial(_encode_rows, bits=bits), P("data")
     out = Codes(P(None, "data"), rows, rows)  # type: ignore[arg-type]  # specs, not arrays
     return devices.share(run, arrays, x, in_specs=(P(), rows), out_specs=out, local=local)

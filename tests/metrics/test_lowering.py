@@ -51,7 +51,7 @@ def kernels(width):
             array(n, dtype=bool), one,
         ),
         "fit": (functools.partial(hashing._fit, spec=SPEC), key, array(n, D)),
-        "encode": (functools.partial(hashing._encode, bits=3, local=False), hash_arrays, array(1024, D)),
+        "encode": (functools.partial(hashing._encode, bits=3), hash_arrays, array(1024, D)),
         "buckets": (functools.partial(hashing._buckets, spec=SPEC), codes, integers(5, 6)),
         "bits": (
             functools.partial(hashing._fit_num_bits, spec=SPEC, needed=3, regions=5), codes, one,
