@@ -1,6 +1,6 @@
 """The paper's claims, tried on every generator of `configs/study.py`, with paired intervals.
 
-    python -m benchmarks.study [--data=fashion_mnist,mnist] [--num_images=5000] [--seeds=0,1,2]
+    python -m benchmarks.study [--data=fashion_mnist,mnist] [--num_images=10000] [--seeds=0,1,2]
         [--distances=kid,fid] [--runs=runs/study] [--network] [--out=benchmarks/results]
 
 Runs what is missing of each data set (a run that dies goes on where it was), and writes study.md,
@@ -42,7 +42,7 @@ def arguments():
     """Parses the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default=",".join(study.GENERATORS))
-    parser.add_argument("--num_images", type=int, default=5_000, help="n and m, at the most")
+    parser.add_argument("--num_images", type=int, default=10_000, help="n and m, at the most")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--distances", default="kid,fid", help="beside precision and recall")
     parser.add_argument("--runs", type=Path, default=Path("runs/study"))
