@@ -133,6 +133,8 @@ def _largest_activation(generator: Generator) -> int:
     module = generator.module
     if isinstance(module, Function):  # its layers are not known
         return 4 * _WIDTH * math.prod(generator.image_shape[:2])
+    if hasattr(module, "unroll"):  # what passes inside of a scan cannot be kept
+        module = module.clone(unroll=True)
     z = jax.ShapeDtypeStruct((1, generator.latent_size), jnp.float32)
 
     def outputs(params: Any, z: jax.Array) -> Any:

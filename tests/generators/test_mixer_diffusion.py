@@ -8,6 +8,7 @@ from golden import FOLDER, assert_close
 
 from checkpoints_tools.convert import convert
 from lsh_gan import generators, tensor_files
+from lsh_gan.generators import sampling
 
 FILE = FOLDER / "files" / "mixer_diffusion_12.eqx"
 
@@ -32,6 +33,14 @@ def test_steps_written_out_give_the_same(generator):
     scanned = module.clone(unroll=False)
     images = (jax.jit(m.apply)(generator.params, z) for m in (module, scanned))
     assert_close(*images, 1e-5)
+
+
+def test_it_is_sampled_in_parts(generator):
+    key = jax.random.key(0)
+    (images,) = sampling.sample(generator, generator.params, key, 3, batch_size=4)
+    assert images.shape == (3, *generator.image_shape)
+    found = sampling.sample_at(generator, generator.params, key, np.arange(3))
+    np.testing.assert_allclose(images.astype(int), found, atol=1)
 
 
 def test_a_row_of_arrays_that_is_cut_off(tmp_path):
