@@ -21,9 +21,8 @@ import jax
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
-from benchmarks import machine, study_outliers
+from benchmarks import machine, study_outliers, study_plots
 from benchmarks.options import names
 from configs import study
 from lsh_gan.experiment import sweep
@@ -297,135 +296,6 @@ def verdict_g(found):
     return text, table
 
 
-def plot_distances(found):
-    """FID against each score by KNN, over those of full precision: a dot a setting."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    for axis, score in zip(figure.subplots(1, 2, sharey=True), SCORES, strict=True):
-        for number, (generator, mine) in enumerate(found.groupby("generator", sort=False)):
-            full = mine[mine["bits"].isna()][[score, "FID"]].mean()
-            axis.plot(
-                100 * mine[score] / full[score], mine["FID"] / full["FID"],
-                plots.MARKERS[number], markersize=3, alpha=0.7, label=generator,
-            )  # fmt: skip
-        axis.set_yscale("log")
-        axis.set(xlabel=f"{score} by KNN, % kept", ylabel="FID over that of full precision")
-        axis.grid(alpha=0.3)
-    axis.label_outer()
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return figure
-
-
-def plot_kept(frame):
-    """Kept precision and recall against bits, a panel a generator, with two standard errors."""
-    panels = frame[["data", "generator"]].drop_duplicates().to_numpy().tolist()
-    figure = Figure(figsize=(1 + 2.6 * len(panels), 3.4), layout="constrained")
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, (data, generator) in zip(axes, panels, strict=True):
-        mine = frame[(frame["generator"] == generator) & (frame["data"] == data)]
-        mine = mine[mine["clipping"] == "mse"]
-        for number, (metric, line) in enumerate(mine.groupby("metric", sort=False)):
-            line = line.sort_values("bits")
-            for score in SCORES:
-                axis.errorbar(
-                    line["bits"] + 0.08 * (number - 1), 100 * line[f"{score}_kept"],
-                    100 * NOISE * line[f"{score}_stderr"], color=f"C{number}",
-                    linestyle=plots.LINES[score], marker="o", markersize=3, capsize=2,
-                    label=f"{TITLES[metric]} {score}",
-                )  # fmt: skip
-        axis.axhline(100, color="grey", linewidth=0.6)
-        axis.set(title=f"{generator}\n({data})", xlabel="bits", ylim=(0, 125))
-        axis.invert_xaxis()
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("% kept of full precision")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return figure
-
-
-def plot_outliers(found):
-    """What outliers change, in points: a dot a generator, width and metric."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    labels = {
-        "recall": "recall without the generator's own outliers\n(less without as many others)",
-        "precision": "precision with 1 % of broad outliers\nin the reference (less without)",
-    }
-    widths_found = ["full", *sorted(found["bits"].dropna().astype(int).unique(), reverse=True)]
-    at = found["bits"].map(lambda bits: 0 if pd.isna(bits) else widths_found.index(int(bits)))
-    for axis, score in zip(figure.subplots(1, 2), reversed(SCORES), strict=True):
-        for number, metric in enumerate(METRICS):
-            mine = found["metric"] == metric
-            axis.errorbar(
-                at[mine] + 0.2 * (number - 1) + 0.03 * (np.arange(mine.sum()) % 5 - 2),
-                100 * found.loc[mine, f"{score}_change"],
-                100 * NOISE * found.loc[mine, f"{score}_stderr"],
-                fmt=plots.MARKERS[number], markersize=4, capsize=2, label=TITLES[metric],
-            )  # fmt: skip
-        axis.axhline(0, color="grey", linewidth=0.6)
-        axis.set(title=labels[score], ylabel="change in points", xlabel="bits")
-        axis.set_xticks(range(len(widths_found)), widths_found)
-        axis.grid(axis="y", alpha=0.3)
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return figure
-
-
-def plot_gain(frame):
-    """What clipping changes at each width, in per cent by KNN: median and range of generators."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    clipped = frame[(frame["clipping"] != "none") & (frame["metric"] == "knn")]
-    for axis, score in zip(figure.subplots(1, 2), SCORES, strict=True):
-        for number, (clipping, mine) in enumerate(clipped.groupby("clipping", sort=False)):
-            gain = 100 * (mine[f"{score}_gain"].replace(math.inf, np.nan) - 1)
-            found = gain.groupby(mine["bits"]).agg(["median", "min", "max"])
-            ends = [found["median"] - found["min"], found["max"] - found["median"]]
-            axis.errorbar(
-                found.index + 0.2 * (number - 1), found["median"], ends,
-                fmt=plots.MARKERS[number], markersize=4, capsize=2, label=clipping,
-            )  # fmt: skip
-        axis.axhline(0, color="grey", linewidth=0.6)
-        axis.set_yscale("symlog", linthresh=10)
-        axis.margins(y=0.1)
-        axis.set_yticks([-100, -10, 0, 10, 100, 1000], ["−100", "−10", "0", "10", "100", "1,000"])
-        axis.set(title=f"{score}, KNN", xlabel="bits", ylabel="change by clipping, %")
-        axis.invert_xaxis()
-        axis.grid(axis="y", alpha=0.3)
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return figure
-
-
-def plot_networks(both):
-    """Kept scores in the features of two networks, a dot a setting."""
-    figure = Figure(figsize=(7, 3.7), layout="constrained")
-    for axis, score in zip(figure.subplots(1, 2), SCORES, strict=True):
-        for number, metric in enumerate(METRICS):
-            mine = both[both["metric"] == metric]
-            axis.plot(
-                100 * mine[f"{score}_kept"], 100 * mine[f"{score}_kept_other"],
-                plots.MARKERS[number], markersize=3, alpha=0.6, label=TITLES[metric],
-            )  # fmt: skip
-        axis.axline((0, 0), slope=1, color="grey", linewidth=0.6)
-        axis.set(title=f"{score}, % kept", xlabel="EfficientNet-Lite0", ylabel="EfficientNet-Lite2")
-        axis.grid(alpha=0.3)
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return figure
-
-
-def plot_widths(found):
-    """The smallest width by each metric, a line a generator."""
-    figure = Figure(figsize=(6, 0.9 + 0.4 * len(found)), layout="constrained")
-    axis = figure.subplots()
-    for number, metric in enumerate(METRICS):
-        axis.plot(
-            found[metric], np.arange(len(found)) + 0.18 * (number - 1), plots.MARKERS[number],
-            label=TITLES[metric],
-        )  # fmt: skip
-    axis.set_yticks(range(len(found)), found["generator"])
-    axis.set_xticks([0, *range(2, 9)], ["none", *range(2, 9)])
-    axis.set(xlabel="smallest width that keeps 95 %, bits", ylim=(-0.5, len(found) - 0.5))
-    axis.invert_yaxis()
-    axis.grid(alpha=0.3)
-    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure
-
-
 def markdown(table):
     """A table of Markdown."""
     cells = [list(map(str, table.columns)), ["---"] * table.shape[1]]
@@ -456,16 +326,16 @@ def write(folders, outliers, out):
     frame_0 = frame[frame["data"] != OTHER]
     found = widths(plain)
     parts = [
-        ("a", "kept", *verdict_a(frame_0), plot_kept(frame_0)),
-        ("b", "outliers", *verdict_b(outliers), plot_outliers(outliers)),
-        ("d", "clipping", *verdict_d(frame_0), plot_gain(frame_0)),
-        ("f", "widths", *verdict_f(found), plot_widths(found)),
+        ("a", "kept", *verdict_a(frame_0), study_plots.plot_kept(frame_0)),
+        ("b", "outliers", *verdict_b(outliers), study_plots.plot_outliers(outliers)),
+        ("d", "clipping", *verdict_d(frame_0), study_plots.plot_gain(frame_0)),
+        ("f", "widths", *verdict_f(found), study_plots.plot_widths(found)),
     ]
     if len(other):
         text, table, both = verdict_e(frame[frame["data"] == OTHER.partition(", ")[0]], other)
-        parts.insert(3, ("e", "network", text, table, plot_networks(both)))
+        parts.insert(3, ("e", "network", text, table, study_plots.plot_networks(both)))
     if len(beside := distances_of(plain)):
-        parts.append(("g", "distances", *verdict_g(beside), plot_distances(beside)))
+        parts.append(("g", "distances", *verdict_g(beside), study_plots.plot_distances(beside)))
     out.mkdir(parents=True, exist_ok=True)
     frame.to_csv(out / "study.csv", index=False, float_format="%.4g")
     outliers.to_csv(out / "study_outliers.csv", index=False, float_format="%.4g")

@@ -63,6 +63,11 @@ def _quantize_input(call, args, kwargs, context):
     return call(rounded, *args[1:], **kwargs)
 
 
+def unrolled(module: nn.Module) -> nn.Module:
+    """The module without a scan over its steps: what passes inside of a scan cannot be kept."""
+    return module.clone(unroll=True) if hasattr(module, "unroll") else module
+
+
 def record(
     module: nn.Module,
     variables: Params,
@@ -88,8 +93,7 @@ def record(
         return output
 
     given = {} if batch.labels is None else {"labels": batch.labels}
-    if hasattr(module, "unroll"):  # what passes inside of a scan cannot be kept
-        module = module.clone(unroll=True)
+    module = unrolled(module)
     with nn.intercept_methods(intercept):
         apply(module, variables, batch.latents, **given)
     return kept

@@ -325,8 +325,7 @@ def network_order(module: nn.Module) -> list[str]:
 
     Trees of parameters are sorted by name.
     """
-    if hasattr(module, "unroll"):  # a scan sorts what is in it
-        module = module.clone(unroll=True)
+    module = activations.unrolled(module)  # a scan sorts what is in it
     paths: list[str] = []
 
     def init(key, z):  # inside of it a dict is still in the order in which it was made

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan import devices
+from lsh_gan.compression.activations import unrolled
 from lsh_gan.devices import on_cpu
 from lsh_gan.generators import Generator
 from lsh_gan.generators.functions import Function
@@ -133,8 +134,7 @@ def _largest_activation(generator: Generator) -> int:
     module = generator.module
     if isinstance(module, Function):  # its layers are not known
         return 4 * _WIDTH * math.prod(generator.image_shape[:2])
-    if hasattr(module, "unroll"):  # what passes inside of a scan cannot be kept
-        module = module.clone(unroll=True)
+    module = unrolled(module)
     z = jax.ShapeDtypeStruct((1, generator.latent_size), jnp.float32)
 
     def outputs(params: Any, z: jax.Array) -> Any:
