@@ -1,4 +1,4 @@
-"""Speed of the metrics on a GPU, beside its measured roofs. Not yet run on a GPU.
+"""Speed of the metrics on a GPU, beside its measured roofs.
 
     python -m benchmarks.gpu                     50,000 × 50,000 × 4096, bounded memory
     python -m benchmarks.gpu --n=1000 --d=256    a smoke check, on any device
