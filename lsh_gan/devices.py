@@ -19,6 +19,11 @@ def on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
+def at_once(cpu: int, accelerator: int) -> int:
+    """How much is computed at once: what a CPU's caches hold, or what fills an accelerator."""
+    return cpu if on_cpu() else accelerator
+
+
 def mesh(*, local: bool = False) -> Mesh:
     """All devices of all hosts, or of this one, along one axis, 'data'."""
     found = jax.local_devices() if local else jax.devices()

@@ -37,7 +37,7 @@ REGIONS = 32  # with digits of their own
 _REGION_ROWS = 64  # rows of the fit for each region
 _LLOYD_STEPS = 6
 _WIDE_DIGITS = 6  # of pstable; those behind are a third as wide
-_CHUNK = 1024  # rows that are projected at once; always so many, so that codes repeat to the bit
+_CHUNK = 1024, 8192  # rows that are projected at once, on a CPU and elsewhere; see `encode`
 _MARGIN = 1e-5  # relative: norms of the reference's first and last row are inside of the bins
 
 
@@ -163,30 +163,35 @@ def _nearest(centroids, x):
 
 
 def encode(hasher: Hasher, features: Array, *, local: bool = False) -> Codes:
-    """Codes of checked features `[n, d]`; rows are spread over all devices, or this host's."""
+    """Codes of checked features `[n, d]`; rows are spread over all devices, or this host's.
+
+    Always as many rows are projected at once, so that codes repeat to the bit.
+    """
+    chunk = devices.at_once(*_CHUNK)
     if features.dtype == np.float64:  # moved here, and by nothing on the device
         features = centred(features, hasher.origin)
         hasher = hasher._replace(origin=np.zeros_like(hasher.origin))
-    n, whole = len(features), devices.count(local=local) == 1 and len(features) >= _CHUNK
-    rows = jnp.asarray(features) if whole else devices.pad_rows(features, _CHUNK, local=local)
-    codes = _encode(hasher.arrays, rows, bits=DIGIT_BITS[hasher.spec.family], local=local)
+    n, whole = len(features), devices.count(local=local) == 1 and len(features) >= chunk
+    rows = jnp.asarray(features) if whole else devices.pad_rows(features, chunk, local=local)
+    bits = DIGIT_BITS[hasher.spec.family]
+    codes = _encode(hasher.arrays, rows, bits=bits, chunk=chunk, local=local)
     return codes if whole else Codes(*(x[..., :n] for x in codes))
 
 
-@functools.partial(jax.jit, static_argnames=("bits", "local"))
-def _encode(arrays, x, *, bits: int, local: bool = False) -> Codes:
-    run, rows = functools.partial(_encode_rows, bits=bits), P("data")
+@functools.partial(jax.jit, static_argnames=("bits", "chunk", "local"))
+def _encode(arrays, x, *, bits: int, chunk: int, local: bool = False) -> Codes:
+    run, rows = functools.partial(_encode_rows, bits=bits, size=chunk), P("data")
     out = Codes(P(None, "data"), rows, rows)  # type: ignore[arg-type]  # specs, not arrays
     return devices.share(run, arrays, x, in_specs=(P(), rows), out_specs=out, local=local)
 
 
-def _encode_rows(arrays, x, *, bits: int) -> Codes:
+def _encode_rows(arrays, x, *, bits: int, size: int) -> Codes:
     origin, centre, directions, members, thresholds, width, edges, regions = arrays
     offsets = jnp.matmul(directions, centre, precision="highest")[:, None]
     widths = jnp.where(jnp.arange(members.shape[1]) < _WIDE_DIGITS, width, width / 3)
 
     def chunk(first):
-        rows = lax.dynamic_slice_in_dim(x, first, _CHUNK) - origin
+        rows = lax.dynamic_slice_in_dim(x, first, size) - origin
         norms = jnp.linalg.norm(rows - centre, axis=1)
         projections = jnp.matmul(directions, rows.T, precision="highest") - offsets
 
@@ -195,21 +200,21 @@ def _encode_rows(arrays, x, *, bits: int) -> Codes:
             digit = beyond > 0 if bits == 1 else jnp.mod(jnp.floor(beyond / widths[j]), 2**bits)
             return code << bits | digit.astype(jnp.uint32), None
 
-        code = jnp.zeros((len(members), _CHUNK), jnp.uint32)
+        code = jnp.zeros((len(members), size), jnp.uint32)
         code, _ = lax.scan(add_digit, code, jnp.arange(members.shape[1]))
         radius_bin = jnp.searchsorted(edges, norms).astype(jnp.int32)
         return Codes(code, radius_bin, _nearest(regions, rows))
 
     # The last chunk ends with the set, and begins within the one before it.
     n = len(x)
-    firsts = np.minimum(np.arange(0, n, _CHUNK), n - _CHUNK)
+    firsts = np.minimum(np.arange(0, n, size), n - size)
     codes = lax.map(chunk, jnp.asarray(firsts, jnp.int32))
-    rest = n - (len(firsts) - 1) * _CHUNK
+    rest = n - (len(firsts) - 1) * size
 
-    def join(parts):  # [chunks, ..., 1024]
+    def join(parts):  # [chunks, ..., size]
         whole = jnp.moveaxis(parts[:-1], 0, -2)
         whole = whole.reshape(*parts.shape[1:-1], -1)
-        return jnp.concatenate([whole, parts[-1, ..., _CHUNK - rest :]], axis=-1)
+        return jnp.concatenate([whole, parts[-1, ..., size - rest :]], axis=-1)
 
     return Codes(*map(join, codes))
 
@@ -314,14 +319,13 @@ def _fit_num_bits(codes, min_count, extra, *, spec: HashSpec, needed: int | None
     def recognised(totals, group, some):
         """Share of some rows of each group, NaN where there are none."""
 
-        def vote(hits, table):
-            digits, kept = table
+        def vote(digits, kept):
             at = addresses(_bucket(digits, codes.radius_bin, kept[group], spec), bits)
             others = jnp.zeros(2**bits, jnp.int32).at[at].add(1)[at]
-            return hits + (others > min_count), None
+            return others > min_count
 
-        none = jnp.zeros(len(group), jnp.int32)
-        hits, _ = lax.scan(vote, none, (codes.digits, spread(totals).T))
+        shares = codes.digits, spread(totals).T
+        hits = lax.map(lambda x: vote(*x), shares, batch_size=devices.at_once(1, 8)).sum(axis=0)
         hits = hits if needed is None else tables * (hits >= needed)
         total, count = (
             jax.ops.segment_sum(jnp.where(some, x, 0), group, len(totals))

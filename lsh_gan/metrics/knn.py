@@ -45,7 +45,6 @@ from lsh_gan.metrics.inputs import Array, as_features, as_references, check_labe
 from lsh_gan.metrics.scores import PrecisionRecall, by_class, ceilings, result, summarise
 
 _SPARE = 3  # neighbours that are found beyond those that radii need
-_CHUNK = 16  # rows whose neighbours' features are fetched at once
 
 
 class Balls(NamedTuple):
@@ -282,8 +281,8 @@ def _find_balls(tiles: Tiles, bounds, near, *, k, density_k, inclusive) -> Balls
             apart = x[near[rows]].astype(jnp.float64) - x[rows][:, None].astype(jnp.float64)
             return jnp.sum(apart * apart, axis=2)
 
-        every = jnp.arange(n, dtype=jnp.int32).reshape(-1, _CHUNK)
-        squared = lax.map(exact, every).reshape(near.shape)
+        every, some = jnp.arange(n, dtype=jnp.int32), devices.at_once(16, 512)
+        squared = devices.in_parts(exact, every, some)
         squared = jnp.where(jnp.isinf(bounds), jnp.inf, squared)
         sq_norms = tiles.sq_norms.ravel().astype(jnp.float64)
         slack = jnp.where(tiles.inside, tolerance * 2 * sq_norms, 0)

@@ -23,6 +23,7 @@ ours.
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -34,7 +35,7 @@ from jaxtyping import Float, UInt32
 
 from lsh_gan import devices
 from lsh_gan.metrics import distances, hashing, inputs, scores
-from lsh_gan.metrics.distances import first_true, products, within
+from lsh_gan.metrics.distances import products, within
 from lsh_gan.metrics.hashing import Hasher
 from lsh_gan.metrics.inputs import Array, HashSpec, as_features
 from lsh_gan.metrics.scores import GROUPS, PrecisionRecall, Summary
@@ -43,7 +44,7 @@ from lsh_gan.metrics.sketch import fit_and_encode
 DEFAULT = HashSpec(num_tables=12)
 # `num_bits='auto'`: other rows in the bucket of a row that is recognised, over log2(n).
 BUCKET_ROWS_PER_LOG2 = 2 / 3
-_AT_ONCE = 4  # chunks that are multiplied at once
+_CPU_CHUNKS, _ELEMENTS = 4, 2**26  # that are multiplied at once: chunks on a CPU, else elements
 
 
 class LshKnnReference(NamedTuple):
@@ -255,16 +256,24 @@ class Table(NamedTuple):
 
     rows: jax.Array
     bucket: jax.Array
-    keep: jax.Array  # whether the row is a candidate
     first: jax.Array  # the first candidate of its bucket, among the candidates of all
     chunks: Chunks
+    beyond: jax.Array  # places of the rows beyond the cap, w of a bucket each, [.., w]; n + m: none
+    num_beyond: jax.Array
 
 
-def _arrange(sq_norms, bucket, *, n: int, c: int) -> Table:
+def _blocks(chunks: int, width: int, d: int) -> tuple[int, int]:
+    """How many blocks of how many chunks hold so many chunks."""
+    most = devices.at_once(_CPU_CHUNKS, max(1, _ELEMENTS // (width * d)))
+    count = -(-chunks // most)
+    return count, -(-chunks // count)
+
+
+def _arrange(sq_norms, bucket, *, n: int, c: int, d: int) -> Table:
     """Step 1 for the n rows of R and those of G behind them, of one table; n = 0 for one set."""
     total = len(bucket)
     width = 2 * c if n else c
-    num_chunks = -(-total // (width * _AT_ONCE)) * _AT_ONCE + 1
+    num_chunks = math.prod(_blocks(-(-total // width), width, d)) + 1
     sets = [(0, n), (n, total - n)] if n else [(0, total)]
     in_random_order = jnp.concatenate([first + random_order(rows) for first, rows in sets])
     bucket, rows = lax.sort((bucket[in_random_order], in_random_order), num_keys=1)
@@ -289,7 +298,15 @@ def _arrange(sq_norms, bucket, *, n: int, c: int) -> Table:
         in_chunks(rows, total), in_chunks(number, -1), in_chunks(size - 1, 0),
         in_chunks(sq_norms[rows], 0),
     )  # fmt: skip
-    return Table(rows, number, keep, place[start], chunks)
+    # Rows beyond the cap: those of a bucket w at a time, which takes at most so many windows.
+    passed = jnp.cumsum(~keep)
+    rank = passed - 1 - (passed - ~keep)[start]
+    window = jnp.cumsum(~keep & (rank % width == 0)) - 1
+    most = total // width + total // (c + 1) + num_chunks
+    windows = jnp.full((most, width), total, jnp.int32)
+    at = jnp.where(keep, most, window), rank % width
+    windows = windows.at[at].set(jnp.arange(total, dtype=jnp.int32), mode="drop")
+    return Table(rows, number, place[start], chunks, windows, jnp.sum(~keep))
 
 
 def random_order(rows: int) -> jax.Array:
@@ -298,14 +315,15 @@ def random_order(rows: int) -> jax.Array:
 
 
 def _scan_chunks(x, chunks: Chunks, step, state):
-    """Step 2: distances of the rows of chunks to those of the same and of the next, B at a time.
+    """Step 2: distances of the rows of chunks to those of the same and of the next, B at once.
 
     `step` takes a state, squared distances `[B, 2 w, w]`, the size that their errors are relative
     to, whether pairs are of one bucket and not of one row, and the parts of `chunks` for the 2 w
     neighbours, of which a chunk's own rows are the first; it returns a state and a result.
     """
     count, width = chunks.rows.shape
-    blocks = jnp.arange(0, count - 1, _AT_ONCE)[:, None] + jnp.arange(_AT_ONCE + 1)
+    size = _blocks(count - 1, width, x.shape[1])[1]
+    blocks = jnp.arange(0, count - 1, size)[:, None] + jnp.arange(size + 1)
     itself = jnp.eye(2 * width, width, dtype=bool)
 
     def run(state, block):
@@ -338,7 +356,7 @@ def _radii(x, buckets, group, *, k: int, c: int) -> jax.Array:
 
     def table(least, bucket_and_group):
         bucket, group = bucket_and_group
-        chunks = _arrange(sq_norms, bucket, n=0, c=c).chunks
+        chunks = _arrange(sq_norms, bucket, n=0, c=c, d=x.shape[1]).chunks
         found = _scan_chunks(x, chunks, step, jnp.full((c, c), jnp.inf))
         found = jnp.where(group < GROUPS, found, jnp.inf).swapaxes(0, 1).reshape(2, -1)
         return least.at[:, chunks.rows[:-1].ravel()].min(found, mode="drop"), None
@@ -394,36 +412,37 @@ def _count_votes(x, buckets, group, sq_radii, *, n: int, k: int, c: int, inclusi
 
     def table(so_far, bucket_and_group):
         bucket, group = bucket_and_group
-        found = _arrange(sq_norms, bucket, n=n, c=c)
+        found = _arrange(sq_norms, bucket, n=n, c=c, d=d)
         rows, width = found.chunks.rows, found.chunks.rows.shape[1]
         hits = _scan_chunks(x, found.chunks, step, jnp.zeros(width, bool))
         hits = jnp.zeros(total, bool).at[rows[:-1].ravel()].set(hits.ravel(), mode="drop")
 
-        # 5. Rows beyond the cap, up to w of one bucket at a time, with its candidates.
+        # 5. Rows beyond the cap, B windows at once, with the candidates of their buckets.
         candidates = jax.tree.map(jnp.ravel, found.chunks)
-        waiting = first_true(~found.keep, total + width)
-        count = jnp.sum(~found.keep)
+        size = _blocks(len(rows) - 1, width, d)[1]
 
         def beyond(state):
             done, hits = state
-            at = lax.dynamic_slice_in_dim(waiting, done, width)
-            alike = (found.bucket[at] == found.bucket[at[0]]) & (at < total)
-            window = found.first[at[0]] + jnp.arange(width)
-            mine, near = found.rows[at], jax.tree.map(lambda v: v[window], candidates)
-            size = near.sq_norms[:, None] + sq_norms[mine]
-            squared = size - 2 * products(x[near.rows], x[mine])
+            at = lax.dynamic_slice_in_dim(found.beyond, done, size)
+            window = found.first[at[:, :1]] + jnp.arange(width)
+            mine, near = found.rows[at][:, None], jax.tree.map(lambda v: v[window], candidates)
+            sizes = near.sq_norms[:, :, None] + sq_norms[mine]
+            squared = sizes - 2 * jax.vmap(products)(x[near.rows], x[mine[:, 0]])
             radii = jnp.where(near.others >= k, sq_radii[:, near.rows], -jnp.inf)
-            beside = near.bucket[:, None] == found.bucket[at[0]]
+            beside = near.bucket[:, :, None] == found.bucket[at][:, None]
             if n:
-                beside &= (near.rows[:, None] >= n) != (mine >= n)
-            found_here = (beside & inside(squared, size, radii[:, :, None])).any(axis=0)
-            hits = hits.at[jnp.where(alike, mine, total)].set(found_here, mode="drop")
-            return done + jnp.sum(alike), hits
+                beside &= (near.rows[:, :, None] >= n) != (mine >= n)
+            found_here = (beside & inside(squared, sizes, radii[..., None])).any(axis=1)
+            hits = hits.at[jnp.where(at < total, mine[:, 0], total)].set(found_here, mode="drop")
+            return done + size, hits
 
-        _, hits = lax.while_loop(lambda state: state[0] < count, beyond, (jnp.int32(0), hits))
+        def is_left(state):
+            return found.beyond[state[0], 0] < total
+
+        _, hits = lax.while_loop(is_left, beyond, (jnp.int32(0), hits))
         votes, capped = so_far
         votes = votes.at[group].add(hits.astype(jnp.int32), mode="drop")
-        return (votes, capped + jnp.where(group < GROUPS, count, 0)), None
+        return (votes, capped + jnp.where(group < GROUPS, found.num_beyond, 0)), None
 
     start = jnp.zeros((GROUPS, total), jnp.int32), jnp.int32(0)
     return lax.scan(table, start, (buckets, group))[0]
