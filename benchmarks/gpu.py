@@ -7,7 +7,8 @@ Claims for a GPU: hashing at 60 % or more of the copy bandwidth, exact KNN at 60
 float32 matrix rate, LSH 50 or more times as fast as exact KNN, and no more than 1e-4 of the
 memberships moved by the matrix precision. Bytes are those that must move (input read once, output
 written once), FLOPs those of the products that the result needs: KNN counts n²/2 + m²/2 + nm
-distances, LSH+KNN those of chunks of 2c candidates with themselves and the next, in every table.
+distances, LSH+KNN in every table those of each candidate with 2c of its own set, and of each slot,
+of which there are half as many as rows, with 3c of the other.
 Writes benchmarks/results/gpu.md, on a GPU alone.
 """
 
@@ -102,7 +103,7 @@ def measure_metrics(r: jax.Array, g: jax.Array, rounds: int) -> list[Kernel]:
     m, key = len(g), jax.random.key(0)
     features, pool = 4 * rows * d, metrics.HashSpec().num_directions
     local = metrics.lsh_knn_fit(key, r, ceiling=False)
-    candidates = 12 * local.bucket_rows * local.hasher.spec.num_tables
+    candidates = 7 * local.bucket_rows * local.hasher.spec.num_tables
     hashing_flops = 2 * rows * d * pool
     return [
         Kernel("KNN", features, 2 * d * (n * n / 2 + m * m / 2 + n * m), seconds(

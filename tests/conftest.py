@@ -18,6 +18,8 @@ FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_cou
 if jax.__version_info__ < (0, 11):
     FLAGS += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", FLAGS)
+# For tests that call modules themselves: a GPU would take 10 bits of each factor.
+jax.config.update("jax_default_matmul_precision", "float32")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -49,9 +49,10 @@ class Function:
             self.constants,
             is_leaf=lambda x: x is None,
         )
-        if not self.num_classes:
-            return self.f(params, z)
-        return self.f(params, z, jnp.zeros(len(z), jnp.int32) if labels is None else labels)
+        with jax.default_matmul_precision("float32"):  # on a GPU too
+            if not self.num_classes:
+                return self.f(params, z)
+            return self.f(params, z, jnp.zeros(len(z), jnp.int32) if labels is None else labels)
 
     apply = __call__  # as of a Flax module
 

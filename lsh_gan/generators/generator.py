@@ -233,7 +233,8 @@ class Generator:
             key: From `jax.random.key`, for `noise="random"`.
 
         Returns:
-            Float32 `[n, h, w, c]`, nominally in [`black`, 1], not clipped.
+            Float32 `[n, h, w, c]`, nominally in [`black`, 1], not clipped. Products are of full
+            float32, on a GPU too.
 
         Raises:
             ValueError: An input that this generator does not take or that is out of range.

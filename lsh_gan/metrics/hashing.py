@@ -147,7 +147,8 @@ def _k_means(key, x, central, k: int) -> jax.Array:
     order = jnp.argsort(jax.random.uniform(key, (len(x),)) + ~central)
 
     def step(_, centroids):
-        own = jax.nn.one_hot(_nearest(centroids, x), k, axis=0) * central
+        products = jnp.matmul(centroids, x.T, precision="highest")
+        own = jax.nn.one_hot(_nearest(centroids, products), k, axis=0) * central
         rows = own.sum(axis=1, keepdims=True)
         means = jnp.matmul(own, x, precision="highest") / jnp.maximum(rows, 1)
         return jnp.where(rows > 0, means, centroids)
@@ -155,9 +156,8 @@ def _k_means(key, x, central, k: int) -> jax.Array:
     return lax.fori_loop(0, _LLOYD_STEPS, step, x[order[:k]])
 
 
-def _nearest(centroids, x):
-    """Number of the nearest centroid of each row, int32 `[n]`."""
-    products = jnp.matmul(centroids, x.T, precision="highest")
+def _nearest(centroids, products):
+    """Number of the nearest centroid of each row, int32 `[n]`, from their products `[k, n]`."""
     half = jnp.sum(centroids * centroids, axis=1, keepdims=True) / 2
     return jnp.argmin(half - products, axis=0).astype(jnp.int32)
 
@@ -173,27 +173,30 @@ def encode(hasher: Hasher, features: Array, *, local: bool = False) -> Codes:
         hasher = hasher._replace(origin=np.zeros_like(hasher.origin))
     n, whole = len(features), devices.count(local=local) == 1 and len(features) >= chunk
     rows = jnp.asarray(features) if whole else devices.pad_rows(features, chunk, local=local)
-    bits = DIGIT_BITS[hasher.spec.family]
-    codes = _encode(hasher.arrays, rows, bits=bits, chunk=chunk, local=local)
+    codes = _encode(hasher.arrays, rows, bits=DIGIT_BITS[hasher.spec.family], local=local)
     return codes if whole else Codes(*(x[..., :n] for x in codes))
 
 
-@functools.partial(jax.jit, static_argnames=("bits", "chunk", "local"))
-def _encode(arrays, x, *, bits: int, chunk: int, local: bool = False) -> Codes:
-    run, rows = functools.partial(_encode_rows, bits=bits, size=chunk), P("data")
+@functools.partial(jax.jit, static_argnames=("bits", "local"))
+def _encode(arrays, x, *, bits: int, local: bool = False) -> Codes:
+    run, rows = functools.partial(_encode_rows, bits=bits), P("data")
     out = Codes(P(None, "data"), rows, rows)  # type: ignore[arg-type]  # specs, not arrays
     return devices.share(run, arrays, x, in_specs=(P(), rows), out_specs=out, local=local)
 
 
-def _encode_rows(arrays, x, *, bits: int, size: int) -> Codes:
+def _encode_rows(arrays, x, *, bits: int) -> Codes:
     origin, centre, directions, members, thresholds, width, edges, regions = arrays
+    size = min(len(x), devices.at_once(*_CHUNK))
+    pool, digits = len(directions), members.shape[1]
     offsets = jnp.matmul(directions, centre, precision="highest")[:, None]
-    widths = jnp.where(jnp.arange(members.shape[1]) < _WIDE_DIGITS, width, width / 3)
+    widths = jnp.where(jnp.arange(digits) < _WIDE_DIGITS, width, width / 3)
+    both = jnp.concatenate([directions, regions])  # one pass over the rows
 
     def chunk(first):
         rows = lax.dynamic_slice_in_dim(x, first, size) - origin
         norms = jnp.linalg.norm(rows - centre, axis=1)
-        projections = jnp.matmul(directions, rows.T, precision="highest") - offsets
+        products = jnp.matmul(both, rows.T, precision="highest")
+        projections = products[:pool] - offsets
 
         def add_digit(code, j):
             beyond = projections[members[:, j]] - thresholds[:, j, None]
@@ -201,9 +204,9 @@ def _encode_rows(arrays, x, *, bits: int, size: int) -> Codes:
             return code << bits | digit.astype(jnp.uint32), None
 
         code = jnp.zeros((len(members), size), jnp.uint32)
-        code, _ = lax.scan(add_digit, code, jnp.arange(members.shape[1]))
+        code, _ = lax.scan(add_digit, code, jnp.arange(digits), unroll=devices.at_once(1, digits))
         radius_bin = jnp.searchsorted(edges, norms).astype(jnp.int32)
-        return Codes(code, radius_bin, _nearest(regions, rows))
+        return Codes(code, radius_bin, _nearest(regions, products[pool:]))
 
     # The last chunk ends with the set, and begins within the one before it.
     n = len(x)

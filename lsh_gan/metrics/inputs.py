@@ -124,9 +124,9 @@ def as_features(
         raise ValueError(f"{source} has {len(features)} rows; {why} at least {least}.")
     if features.dtype not in (np.float64, np.float32):
         features = features.astype(np.float32)
-    xp = np if isinstance(features, np.ndarray) else jnp
     with np.errstate(over="ignore", invalid="ignore"):
-        total = float(xp.sum(features @ xp.ones(features.shape[1], features.dtype)))
+        of_host = isinstance(features, np.ndarray)
+        total = float(_total(features, np) if of_host else jax.jit(_total)(features))
     if not abs(total) < 1e15:  # NaN and Inf among others
         _check_values(np.asarray(features), source, first_row)
     return features
@@ -158,6 +158,10 @@ def check_labels(labels: Any, n: int, m: int) -> None:
         )
 
 
+def _total(features, xp=jnp):
+    return xp.sum(features @ xp.ones(features.shape[1], features.dtype))
+
+
 def _check_values(features: np.ndarray, source: str, first_row: int) -> None:
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
@@ -172,8 +176,11 @@ def as_array(features: Any, source: str) -> Array:
     """A NumPy or JAX array of the same values."""
     if isinstance(features, np.ma.MaskedArray):
         raise TypeError(f"{source} is a masked array; fill it first.")
-    if isinstance(features, (np.ndarray, jax.Array)):
+    if isinstance(features, np.ndarray):
         return features
+    if isinstance(features, jax.Array):  # of a CPU beside a GPU: through the host
+        here = {device.platform for device in features.devices()} == {jax.default_backend()}
+        return features if here else np.asarray(features)
     kind = type(features).__name__
     if hasattr(features, "toarray") or getattr(features, "is_sparse", False):
         raise TypeError(f"{source} is a sparse {kind}; expected a dense array: call toarray().")
@@ -183,7 +190,7 @@ def as_array(features: Any, source: str) -> Array:
         if hasattr(features, protocol):
             # NumPy has not all types, nor all devices.
             with contextlib.suppress(TypeError, ValueError, RuntimeError):
-                return convert(features)
+                return as_array(convert(features), source)
     raise TypeError(
         f"{source} is a {kind}; expected one array [n, d]: NumPy, JAX, torch or DLPack "
         "(lists of rows: numpy.asarray; batches: numpy.concatenate)."

@@ -5,15 +5,16 @@ others of its set in the bucket has no ball there, so that lone outliers grow no
 its ball is the least distance to a k-th nearest other candidate in any table: one bucket rarely
 holds all near neighbours, and the radius from a few of them would hide damage. A table says yes to
 x when x lies in the ball of a candidate of the other set in its bucket; x is on the manifold when
-at least the share `votes` of the tables says yes. A sample costs T · 6c products, whatever n is,
-and finding its bucket among sorted ones O(log n). By definition: `definitions.lsh_knn`.
+at least the share `votes` of the tables says yes. A sample costs at most T · 5c products, whatever
+n is, and finding its bucket among sorted ones O(log n). By definition: `definitions.lsh_knn`.
 
-    1. sort the rows of a set by bucket, in random order within it, and keep the candidates
-    2. cut them into chunks of c; a bucket has at most c candidates, so that they lie in one chunk
-       and the next: products of each chunk with itself and the next give all distances
-    3. the k-th smallest of a candidate's distances, the least of all tables, is its radius; those
-       of the reference are found once
-    4. 1 and 2 with both sets and chunks of 2c: distances to the other set within radii are hits
+    1. sort the rows of both sets by bucket, in random order within it, and give the candidates
+       slots: a bucket has the same ones in both sets
+    2. cut the slots into chunks of c; a bucket has at most c candidates, so that those of the other
+       set lie in the same chunk, the one before or the next: three products give all distances
+    3. of a set with itself: the k-th smallest of a candidate's distances, the least of all tables,
+       is its radius; those of the reference are found once
+    4. of both sets: distances within the radii of either side are hits
     5. rows beyond the cap are compared with the candidates of their bucket
 
 Distances come from float32 products: pairs that are equal within their error count as equal.
@@ -44,7 +45,7 @@ from lsh_gan.metrics.sketch import fit_and_encode
 DEFAULT = HashSpec(num_tables=12)
 # `num_bits='auto'`: other rows in the bucket of a row that is recognised, over log2(n).
 BUCKET_ROWS_PER_LOG2 = 2 / 3
-_CPU_CHUNKS, _ELEMENTS = 4, 2**26  # that are multiplied at once: chunks on a CPU, else elements
+_CPU_CHUNKS, _ELEMENTS = 8, 2**26  # that are multiplied at once: chunks on a CPU, else elements
 
 
 class LshKnnReference(NamedTuple):
@@ -242,71 +243,72 @@ def _share_votes(*arrays, **options):
     return devices.share(run, *arrays, in_specs=specs, out_specs=P(), join=join)
 
 
-class Chunks(NamedTuple):
-    """Candidates in the order of their buckets, w in a chunk; the last chunk is empty."""
-
-    rows: jax.Array  # [chunks, w], n + m for none
-    bucket: jax.Array  # -1 for none
-    others: jax.Array  # other candidates of the same set in the bucket
-    sq_norms: jax.Array
-
-
 class Table(NamedTuple):
-    """The rows of one table in the order of their buckets, `[n + m]`, and the candidates."""
+    """The candidates of two sets in one table, in slots, and the rows beyond the cap.
 
-    rows: jax.Array
-    bucket: jax.Array
-    first: jax.Array  # the first candidate of its bucket, among the candidates of all
-    chunks: Chunks
-    beyond: jax.Array  # places of the rows beyond the cap, w of a bucket each, [.., w]; n + m: none
-    num_beyond: jax.Array
+    A bucket has the same slots in both sets, as many as its candidates in the larger one, or none
+    if one of the sets has no rows there. Slots lie in chunks of w, the first and last empty.
+    """
 
-
-def _blocks(chunks: int, width: int, d: int) -> tuple[int, int]:
-    """How many blocks of how many chunks hold so many chunks."""
-    most = devices.at_once(_CPU_CHUNKS, max(1, _ELEMENTS // (width * d)))
-    count = -(-chunks // most)
-    return count, -(-chunks // count)
+    rows: jax.Array  # in each slot of each set, [2, chunks, w], n + m for none
+    others: jax.Array  # other candidates of the same set in the bucket, [2, chunks, w]
+    bucket: jax.Array  # [chunks, w]
+    blocks: jax.Array  # how many, of B chunks, hold all slots
+    waiting: jax.Array  # rows beyond the cap, w of a bucket in a window, [windows, w], as `rows`
+    of_window: jax.Array  # its set, its bucket and the first of its slots, [3, windows]
+    beyond: jax.Array  # rows beyond the cap
 
 
-def _arrange(sq_norms, bucket, *, n: int, c: int, d: int) -> Table:
-    """Step 1 for the n rows of R and those of G behind them, of one table; n = 0 for one set."""
+def _layout(total: int, d: int, c: int) -> tuple[int, int, int]:
+    """Width w of a chunk, B chunks in a block, and blocks that hold so many slots."""
+    width = devices.at_once(c, -(-c // 32) * 32)
+    chunks = -(-total // width)
+    size = min(chunks, devices.at_once(_CPU_CHUNKS, max(1, _ELEMENTS // (width * d))))
+    return width, size, -(-chunks // size)
+
+
+def _arrange(bucket, *, n: int, c: int, d: int) -> Table:
+    """Step 1 for the n rows of R and those of G behind them; n = 0 for one set with itself."""
     total = len(bucket)
-    width = 2 * c if n else c
-    num_chunks = math.prod(_blocks(-(-total // width), width, d)) + 1
-    sets = [(0, n), (n, total - n)] if n else [(0, total)]
-    in_random_order = jnp.concatenate([first + random_order(rows) for first, rows in sets])
-    bucket, rows = lax.sort((bucket[in_random_order], in_random_order), num_keys=1)
+    width, size, blocks = _layout(total, d, c)
+    rows_of, first = ((n, total - n), (0, n)) if n else ((total, total), (0, 0))
+    every = jnp.arange(sum(rows_of))
+    order = jnp.concatenate([f + random_order(r) for f, r in zip(first, rows_of, strict=True)])
+    bucket, place = lax.sort((bucket[order], every), num_keys=1)
+    row, of_set = order[place], (place >= rows_of[0]).astype(jnp.int32)
 
-    def begins(*values):  # the place where each row's run of equal values begins, and its number
+    def runs(*values):  # the place where each row's run of equal values begins, and its number
         changes = jnp.any(jnp.stack([v[1:] != v[:-1] for v in values]), axis=0)
         changes = jnp.concatenate([jnp.ones(1, bool), changes])
-        return lax.cummax(jnp.where(changes, jnp.arange(total), 0)), jnp.cumsum(changes) - 1
+        return lax.cummax(jnp.where(changes, every, 0)), jnp.cumsum(changes) - 1
 
-    start, number = begins(bucket)
-    start_of_set, set_number = begins(bucket, rows >= n)
-    keep = jnp.arange(total) - start_of_set < c
-    size = jnp.zeros(total, jnp.int32).at[set_number].add(keep)[set_number]
-    place = jnp.cumsum(keep) - 1
-    into = jnp.where(keep, place, num_chunks * width)
+    _, number = runs(bucket)
+    rank = every - runs(bucket, of_set)[0]
+    keep = rank < c
+    candidates = jnp.zeros((2, len(every)), jnp.int32).at[of_set, number].add(keep)
+    slots = jnp.where(candidates.min(axis=0) > 0, candidates.max(axis=0), 0)
+    start = width + jnp.cumsum(slots) - slots
+    shape = blocks * size + 2, width
+    at = jnp.where(keep & (slots[number] > 0), start[number] + rank, math.prod(shape))
 
-    def in_chunks(values, empty):
-        found = jnp.full(num_chunks * width, empty, values.dtype)
-        return found.at[into].set(values, mode="drop").reshape(num_chunks, width)
+    def in_slots(values, empty):
+        found = jnp.full((2, math.prod(shape)), empty, jnp.int32)
+        return found.at[of_set, at].set(values, mode="drop").reshape(2, *shape)
 
-    chunks = Chunks(
-        in_chunks(rows, total), in_chunks(number, -1), in_chunks(size - 1, 0),
-        in_chunks(sq_norms[rows], 0),
+    # Rows beyond the cap, where the other set has candidates; of a set with itself, once.
+    wait = ~keep & (slots[number] > 0) & ((of_set == 0) | (n > 0))
+    begins = wait & ((rank - c) % width == 0)
+    most = len(every) // width + len(every) // (c + 1) + size + 1
+    window = jnp.where(wait, jnp.cumsum(begins) - 1, most)
+    waiting = jnp.full((most, width), total, jnp.int32)
+    waiting = waiting.at[window, (rank - c) % width].set(row, mode="drop")
+    of_window = jnp.zeros((3, most), jnp.int32)
+    of_window = of_window.at[:, window].set(jnp.stack([of_set, number, start[number]]), mode="drop")
+    return Table(
+        in_slots(row, total), in_slots(candidates[of_set, number] - 1, 0),
+        in_slots(number, -1).max(axis=0), -(-jnp.sum(slots) // (size * width)),
+        waiting, of_window, jnp.sum(~keep),
     )  # fmt: skip
-    # Rows beyond the cap: those of a bucket w at a time, which takes at most so many windows.
-    passed = jnp.cumsum(~keep)
-    rank = passed - 1 - (passed - ~keep)[start]
-    window = jnp.cumsum(~keep & (rank % width == 0)) - 1
-    most = total // width + total // (c + 1) + num_chunks
-    windows = jnp.full((most, width), total, jnp.int32)
-    at = jnp.where(keep, most, window), rank % width
-    windows = windows.at[at].set(jnp.arange(total, dtype=jnp.int32), mode="drop")
-    return Table(rows, number, place[start], chunks, windows, jnp.sum(~keep))
 
 
 def random_order(rows: int) -> jax.Array:
@@ -314,31 +316,80 @@ def random_order(rows: int) -> jax.Array:
     return jax.random.permutation(jax.random.key(0), rows).astype(jnp.int32)
 
 
-def _scan_chunks(x, chunks: Chunks, step, state):
-    """Step 2: distances of the rows of chunks to those of the same and of the next, B at once.
+class Pairs(NamedTuple):
+    """Some rows of one set, each with rows of the other that may share its bucket; B parts."""
 
-    `step` takes a state, squared distances `[B, 2 w, w]`, the size that their errors are relative
-    to, whether pairs are of one bucket and not of one row, and the parts of `chunks` for the 2 w
-    neighbours, of which a chunk's own rows are the first; it returns a state and a result.
+    rows: jax.Array  # [B, w], n + m for none
+    others: jax.Array  # other candidates of the same set in the bucket, [B, w]
+    near: jax.Array  # rows of the other set, [B, v], n + m for none
+    near_others: jax.Array
+    squared: jax.Array  # distances, [B, v, w]
+    size: jax.Array  # what their errors are relative to, [B, v, w]
+    alike: jax.Array  # whether a pair is of one bucket and not of one row, [B, v, w]
+
+
+def _pairs(sq_norms, mine, near, xy) -> Pairs:
+    """Pairs from rows, others and bucket of either side, and their inner products."""
+    (rows, others, bucket), (near_rows, near_others, near_bucket) = mine, near
+    size = sq_norms[near_rows][:, :, None] + sq_norms[rows][:, None]
+    alike = near_bucket[:, :, None] == bucket[:, None]
+    alike &= (near_rows[:, :, None] != rows[:, None]) & (near_rows < len(sq_norms))[:, :, None]
+    return Pairs(rows, others, near_rows, near_others, size - 2 * xy, size, alike)
+
+
+def _for_blocks(x, sq_norms, table: Table, size: int, itself: bool, step, state):
+    """Step 2: steps a state by the pairs of B chunks with those of the other set around them.
+
+    If both sets are one, `itself`, what a chunk and the next have in common is multiplied once.
     """
-    count, width = chunks.rows.shape
-    size = _blocks(count - 1, width, x.shape[1])[1]
-    blocks = jnp.arange(0, count - 1, size)[:, None] + jnp.arange(size + 1)
-    itself = jnp.eye(2 * width, width, dtype=bool)
 
-    def run(state, block):
-        def and_next(v):
-            return jnp.concatenate([v[:-1], v[1:]], axis=1)
+    def multiply(y, x):
+        return jnp.matmul(y, x.swapaxes(1, 2), precision="highest")
 
-        mine, following, near = x[block.rows[:-1]], x[block.rows[1:]], jax.tree.map(and_next, block)
-        transposed = mine.swapaxes(1, 2)
-        parts = [jnp.matmul(y, transposed, precision="highest") for y in (mine, following)]
-        xy = jnp.concatenate(parts, axis=1)
-        size = near.sq_norms[:, :, None] + block.sq_norms[:-1, None]
-        beside = (near.bucket[:, :, None] == block.bucket[:-1, None]) & ~itself
-        return step(state, size - 2 * xy, size, beside, near)
+    def block(i, state):
+        def cut(values, axis):
+            return lax.dynamic_slice_in_dim(values, i * size, size + 2, axis)
 
-    return lax.scan(run, state, jax.tree.map(lambda v: v[blocks], chunks))[1]
+        rows, others, bucket = cut(table.rows, 1), cut(table.others, 1), cut(table.bucket, 0)
+        if itself:
+            mine = x[rows[0]]
+            inner = mine[1:-1]
+            following = multiply(mine[1:], mine[:-1])
+            parts = following[:-1].swapaxes(1, 2), multiply(inner, inner), following[1:]
+        else:
+            inner, other = x[rows[0, 1:-1]], x[rows[1]]
+            parts = [multiply(other[j : j + size], inner) for j in range(3)]
+
+        def around(v):
+            return jnp.concatenate([v[j : j + size] for j in range(3)], axis=1)
+
+        of_mine = rows[0, 1:-1], others[0, 1:-1], bucket[1:-1]
+        of_near = around(rows[1]), around(others[1]), around(bucket)
+        return step(state, _pairs(sq_norms, of_mine, of_near, jnp.concatenate(parts, axis=1)))
+
+    return lax.fori_loop(0, table.blocks, block, state)
+
+
+def _for_waiting(x, sq_norms, table: Table, size: int, step, state):
+    """Step 5: steps a state by pairs of rows beyond the cap, B windows at once, with candidates."""
+    width = table.rows.shape[2]
+    rows, others = (v.reshape(2, -1) for v in (table.rows, table.others))
+
+    def is_left(at_and_state):
+        return table.waiting[at_and_state[0], 0] < len(x)
+
+    def windows(at_and_state):
+        at, state = at_and_state
+        mine = lax.dynamic_slice_in_dim(table.waiting, at, size)
+        of_set, number, start = lax.dynamic_slice_in_dim(table.of_window, at, size, axis=1)
+        slots = start[:, None] + jnp.arange(width)
+        near = rows[1 - of_set[:, None], slots]
+        of_mine = mine, jnp.full_like(mine, -1), jnp.broadcast_to(number[:, None], mine.shape)
+        of_near = near, others[1 - of_set[:, None], slots], table.bucket.ravel()[slots]
+        pairs = _pairs(sq_norms, of_mine, of_near, jax.vmap(products)(x[near], x[mine]))
+        return at + size, step(state, pairs)
+
+    return lax.while_loop(is_left, windows, (jnp.int32(0), state))[1]
 
 
 def _radii(x, buckets, group, *, k: int, c: int) -> jax.Array:
@@ -346,20 +397,18 @@ def _radii(x, buckets, group, *, k: int, c: int) -> jax.Array:
 
     Of one set; float32 `[2, m]`, infinite where no table has so many others.
     """
-    sq_norms = jnp.sum(x * x, axis=1)
-
-    def step(to_previous, squared, size, beside, near):
-        squared = jnp.where(beside, jnp.maximum(squared, 0), jnp.inf)
-        back = squared[:, c:].swapaxes(1, 2)
-        before = jnp.concatenate([to_previous[None], back[:-1]])
-        return back[-1], _kth_smallest(jnp.concatenate([squared, before], axis=1), k)
+    sq_norms, size = jnp.sum(x * x, axis=1), _layout(*x.shape, c)[1]
 
     def table(least, bucket_and_group):
         bucket, group = bucket_and_group
-        chunks = _arrange(sq_norms, bucket, n=0, c=c, d=x.shape[1]).chunks
-        found = _scan_chunks(x, chunks, step, jnp.full((c, c), jnp.inf))
-        found = jnp.where(group < GROUPS, found, jnp.inf).swapaxes(0, 1).reshape(2, -1)
-        return least.at[:, chunks.rows[:-1].ravel()].min(found, mode="drop"), None
+
+        def step(least, pairs):
+            squared = jnp.where(pairs.alike, jnp.maximum(pairs.squared, 0), jnp.inf)
+            found = jnp.where(group < GROUPS, _kth_smallest(squared, k), jnp.inf)
+            return least.at[:, pairs.rows].min(found, mode="drop")
+
+        found = _arrange(bucket, n=0, c=c, d=x.shape[1])
+        return _for_blocks(x, sq_norms, found, size, True, step, least), None
 
     return lax.scan(table, jnp.full((2, len(x)), jnp.inf), (buckets, group))[0]
 
@@ -391,6 +440,7 @@ def _count_votes(x, buckets, group, sq_radii, *, n: int, k: int, c: int, inclusi
     """
     total, d = x.shape
     sq_norms, error = jnp.sum(x * x, axis=1), distances.relative_error(x.dtype, d)
+    size = _layout(total, d, c)[1]
 
     def inside(squared, size, radii):
         if n:
@@ -399,50 +449,27 @@ def _count_votes(x, buckets, group, sq_radii, *, n: int, k: int, c: int, inclusi
         hits = within(squared, radii[0], error * size, True)
         return hits if inclusive else hits & within(squared, radii[1], error * size, False)
 
-    # 4. Hits among balls of rows with k others here, or k + 1 where one of these is left out.
-    def step(of_previous, squared, size, beside, near):
-        radii = jnp.where(near.others >= (k if n else k + 1), sq_radii[:, near.rows], -jnp.inf)
-        width, mine = squared.shape[2], slice(squared.shape[2])
-        if n:
-            beside &= (near.rows[:, :, None] >= n) != (near.rows[:, None, mine] >= n)
-        hits = (beside & inside(squared, size, radii[..., None])).any(axis=1)
-        back = inside(squared[:, width:], size[:, width:], radii[:, :, None, mine])
-        back = (beside[:, width:] & back).any(axis=2)
-        return back[-1], hits | jnp.concatenate([of_previous[None], back[:-1]])
+    def step(hits, pairs, left_out=0):
+        """Step 4: hits among balls, which rows have that have k others here, not one left out."""
+        _, _, near, near_others, squared, size, alike = pairs
+        radii = jnp.where(near_others >= k + left_out, sq_radii[:, near], -jnp.inf)
+        found = (alike & inside(squared, size, radii[..., None])).any(axis=1)
+        hits = hits.at[pairs.rows].max(found, mode="drop")
+        if not n:
+            return hits
+        radii = jnp.where(pairs.others >= k, sq_radii[:, pairs.rows], -jnp.inf)
+        found = (alike & inside(squared, size, radii[:, :, None])).any(axis=2)
+        return hits.at[near].max(found, mode="drop")
 
     def table(so_far, bucket_and_group):
         bucket, group = bucket_and_group
-        found = _arrange(sq_norms, bucket, n=n, c=c, d=d)
-        rows, width = found.chunks.rows, found.chunks.rows.shape[1]
-        hits = _scan_chunks(x, found.chunks, step, jnp.zeros(width, bool))
-        hits = jnp.zeros(total, bool).at[rows[:-1].ravel()].set(hits.ravel(), mode="drop")
-
-        # 5. Rows beyond the cap, B windows at once, with the candidates of their buckets.
-        candidates = jax.tree.map(jnp.ravel, found.chunks)
-        size = _blocks(len(rows) - 1, width, d)[1]
-
-        def beyond(state):
-            done, hits = state
-            at = lax.dynamic_slice_in_dim(found.beyond, done, size)
-            window = found.first[at[:, :1]] + jnp.arange(width)
-            mine, near = found.rows[at][:, None], jax.tree.map(lambda v: v[window], candidates)
-            sizes = near.sq_norms[:, :, None] + sq_norms[mine]
-            squared = sizes - 2 * jax.vmap(products)(x[near.rows], x[mine[:, 0]])
-            radii = jnp.where(near.others >= k, sq_radii[:, near.rows], -jnp.inf)
-            beside = near.bucket[:, :, None] == found.bucket[at][:, None]
-            if n:
-                beside &= (near.rows[:, :, None] >= n) != (mine >= n)
-            found_here = (beside & inside(squared, sizes, radii[..., None])).any(axis=1)
-            hits = hits.at[jnp.where(at < total, mine[:, 0], total)].set(found_here, mode="drop")
-            return done + size, hits
-
-        def is_left(state):
-            return found.beyond[state[0], 0] < total
-
-        _, hits = lax.while_loop(is_left, beyond, (jnp.int32(0), hits))
-        votes, capped = so_far
+        found, hits = _arrange(bucket, n=n, c=c, d=d), jnp.zeros(total, bool)
+        in_turn = functools.partial(step, left_out=int(n == 0))
+        hits = _for_blocks(x, sq_norms, found, size, n == 0, in_turn, hits)
+        hits = _for_waiting(x, sq_norms, found, size, step, hits)
+        votes, beyond = so_far
         votes = votes.at[group].add(hits.astype(jnp.int32), mode="drop")
-        return (votes, capped + jnp.where(group < GROUPS, found.num_beyond, 0)), None
+        return (votes, beyond + jnp.where(group < GROUPS, found.beyond, 0)), None
 
     start = jnp.zeros((GROUPS, total), jnp.int32), jnp.int32(0)
     return lax.scan(table, start, (buckets, group))[0]

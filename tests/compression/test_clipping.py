@@ -103,8 +103,9 @@ def test_aciq_takes_the_better_distribution():
     gauss, laplace, best = (
         _threshold(x, name).ravel() for name in ("aciq_gauss", "aciq_laplace", "aciq")
     )
-    assert best[0] == gauss[0] != laplace[0]
-    assert best[1] == laplace[1] != gauss[1]
+    # Programs of their own, whose sums a GPU rounds in other orders.
+    assert best == pytest.approx([gauss[0], laplace[1]], rel=1e-6)
+    assert best != pytest.approx([laplace[0], gauss[1]], rel=1e-3)
 
 
 def _slow_levels(x, alpha, bits, scheme):

@@ -48,7 +48,7 @@ def test_symmetric_levels_run_from_minus_alpha_to_alpha():
     for bits in WIDTHS:
         levels = _levels(_grid(-1, 1, 0.7, bits, "symmetric"), bits)
         expected = np.linspace(-0.7, 0.7, 2**bits)
-        np.testing.assert_allclose(levels, expected, rtol=0, atol=0.7 * 2**-23)
+        np.testing.assert_allclose(levels, expected, rtol=0, atol=0.7 * 2**-22)
         np.testing.assert_array_equal(levels, -levels[::-1])
 
 
