@@ -343,22 +343,20 @@ def _for_blocks(x, sq_norms, table: Table, size: int, itself: bool, step, state)
     If both sets are one, `itself`, what a chunk and the next have in common is multiplied once.
     """
 
-    def multiply(y, x):
-        return jnp.matmul(y, x.swapaxes(1, 2), precision="highest")
+    def multiply(near, mine):
+        return jnp.matmul(near, mine.swapaxes(1, 2), precision="highest")
 
     def block(i, state):
         def cut(values, axis):
             return lax.dynamic_slice_in_dim(values, i * size, size + 2, axis)
 
         rows, others, bucket = cut(table.rows, 1), cut(table.others, 1), cut(table.bucket, 0)
+        inner = x[rows[0, 1:-1]]
         if itself:
-            mine = x[rows[0]]
-            inner = mine[1:-1]
-            following = multiply(mine[1:], mine[:-1])
+            following = multiply(x[rows[0, 1:]], x[rows[0, :-1]])
             parts = following[:-1].swapaxes(1, 2), multiply(inner, inner), following[1:]
         else:
-            inner, other = x[rows[0, 1:-1]], x[rows[1]]
-            parts = [multiply(other[j : j + size], inner) for j in range(3)]
+            parts = [multiply(x[rows[1, j : j + size]], inner) for j in range(3)]
 
         def around(v):
             return jnp.concatenate([v[j : j + size] for j in range(3)], axis=1)
