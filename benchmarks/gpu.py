@@ -4,10 +4,10 @@
     python -m benchmarks.gpu --n=1000 --d=256    a smoke check, on any device
 
 Claims for a GPU: exact KNN at 60 % or more of the float32 matrix rate, LSH 50 or more times as
-fast, and no more than 1e-4 of the memberships moved by the matrix precision. Bytes are those that must move (input read once, output
-written once), FLOPs those of the products that the result needs: KNN counts n²/2 + m²/2 + nm
-distances, LSH+KNN in every table those of each candidate with 2c of its own set, and of each slot,
-of which there are half as many as rows, with 3c of the other.
+fast, and no more than 1e-4 of the memberships moved by the matrix precision. Bytes are those that
+must move (input read once, output written once), FLOPs those of the products that the result needs:
+KNN counts n²/2 + m²/2 + nm distances, LSH+KNN in every table those of each candidate with 2c of its
+own set, and of each slot, of which there are half as many as rows, with 3c of the other.
 Writes benchmarks/results/gpu.md, on a GPU alone.
 """
 
