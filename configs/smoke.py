@@ -17,5 +17,4 @@ def get_config() -> ml_collections.ConfigDict:
     config.features.side = 32
     config.compression.bits = (4, 2)
     config.compression.clipping = ("mse",)
-    config.hash.num_bits = 4
     return config

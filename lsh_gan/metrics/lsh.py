@@ -19,7 +19,6 @@ ours.
 """
 
 import functools
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -56,7 +55,6 @@ from lsh_gan.metrics.sketch import (
 )
 
 _LOOKED_AT = 2**16  # addresses of each table that say its load
-_FEW = 0.1  # ceiling below which a score says nothing
 
 
 def lsh_precision_recall(
@@ -172,13 +170,6 @@ def lsh_score(
         num_bits=reference.hasher.num_bits, num_tables=tables,
         family=reference.hasher.spec.family, radius_bins=reference.hasher.spec.radius_bins,
     )  # fmt: skip
-    if scores.precision_ceiling is not None and scores.precision_ceiling < _FEW:
-        warnings.warn(
-            f"LSH: only {scores.precision_ceiling:.1%} of the reference recognises itself, so the "
-            f"scores say little: num_bits = {scores.num_bits:g} is too much for n = {scores.n} "
-            "rows; say 'auto', or fewer bits.",
-            stacklevel=2,
-        )
     return scores if recall else scores._replace(recall_ceiling=None)
 
 

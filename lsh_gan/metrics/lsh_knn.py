@@ -395,7 +395,7 @@ def _radii(x, buckets, group, *, k: int, c: int) -> jax.Array:
 
     Of one set; float32 `[2, m]`, infinite where no table has so many others.
     """
-    sq_norms, size = jnp.sum(x * x, axis=1), _layout(*x.shape, c)[1]
+    sq_norms, size = jnp.sum(x * x, axis=1), _layout(len(x), x.shape[1], c)[1]
 
     def table(least, bucket_and_group):
         bucket, group = bucket_and_group

@@ -2,6 +2,7 @@
 
 import functools
 import html
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from jaxtyping import Shaped
 
 from lsh_gan.metrics.inputs import Array, subset
 
+_FEW = 0.1  # ceiling of a hash below which a score says nothing
 GROUPS = 8  # groups of tables for the jackknife
 
 
@@ -257,7 +259,7 @@ def ceilings(
 
 
 def result(precision, recall, ceilings, *, membership, rows, extra, **facts) -> PrecisionRecall:
-    """Waits for the device, once, and makes the result.
+    """Waits for the device, once, and makes the result; warns of a hash that says nothing.
 
     `precision` and `recall` are each a `Summary`, or None for a recall that was not asked for. Both
     ceilings, and the fields `extra`, are each a sum and what it is divided by, or None. The facts
@@ -277,4 +279,12 @@ def result(precision, recall, ceilings, *, membership, rows, extra, **facts) -> 
     means = {name: x and float(x[0]) / float(x[1]) for name, x in means.items()}
     # Rows behind the end of a set are no members.
     members = {name: x and x[0][: x[1]] for name, x in members.items()}
-    return PrecisionRecall(n=n, m=m, **means, **members, **facts)
+    scores = PrecisionRecall(n=n, m=m, **means, **members, **facts)
+    ceiling = scores.precision_ceiling
+    if scores.num_tables and ceiling is not None and ceiling < _FEW:
+        warnings.warn(
+            f"{'LSH+KNN' if scores.k else 'LSH'}: only {ceiling:.1%} of the reference recognises itself, so "
+            f"the scores say little: num_bits = {scores.num_bits:g} is too much for n = {n} rows; say 'auto', or fewer bits.",
+            stacklevel=3,
+        )
+    return scores

@@ -14,6 +14,7 @@ from lsh_gan.metrics import (
     definitions,
     hashing,
     lsh_fit,
+    lsh_knn_precision_recall,
     lsh_precision_recall,
     lsh_precision_recall_curve,
     lsh_score,
@@ -189,8 +190,9 @@ def test_auto_brings_the_central_rows_to_the_target(target):
 def test_a_hash_that_recognises_nothing_warns():
     r, g = draw_pair("normal", N, M, D)
     spec = spec_of(num_bits=10, width=0.3)
-    with pytest.warns(UserWarning, match=r"only .*% of the reference recognises itself.*num_bits"):
-        lsh_precision_recall(KEY, r, g, spec=spec)
+    for metric in (lsh_precision_recall, lsh_knn_precision_recall):
+        with pytest.warns(UserWarning, match=r"LSH.*only .*% of the reference.*num_bits"):
+            metric(KEY, r, g, spec=spec)
     with warnings.catch_warnings():  # and is silent otherwise
         warnings.simplefilter("error")
         lsh_precision_recall(KEY, r, g, spec=spec_of())
