@@ -283,8 +283,9 @@ def result(precision, recall, ceilings, *, membership, rows, extra, **facts) -> 
     ceiling = scores.precision_ceiling
     if scores.num_tables and ceiling is not None and ceiling < _FEW:
         warnings.warn(
-            f"{'LSH+KNN' if scores.k else 'LSH'}: only {ceiling:.1%} of the reference recognises itself, so "
-            f"the scores say little: num_bits = {scores.num_bits:g} is too much for n = {n} rows; say 'auto', or fewer bits.",
+            f"{'LSH+KNN' if scores.k else 'LSH'}: only {ceiling:.1%} of the reference recognises "
+            f"itself, so the scores say little: num_bits = {scores.num_bits:g} is too much for "
+            f"n = {n} rows; say 'auto', or fewer bits.",
             stacklevel=3,
         )
     return scores
