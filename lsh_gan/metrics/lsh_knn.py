@@ -45,7 +45,7 @@ from lsh_gan.metrics.sketch import fit_and_encode
 DEFAULT = HashSpec(num_tables=12)
 # `num_bits='auto'`: other rows in the bucket of a row that is recognised, over log2(n).
 BUCKET_ROWS_PER_LOG2 = 2 / 3
-_CPU_CHUNKS, _ELEMENTS = 8, 2**26  # that are multiplied at once: chunks on a CPU, else elements
+_ELEMENTS = 2**19, 2**26  # of the chunks that are multiplied at once, on a CPU and elsewhere
 
 
 class LshKnnReference(NamedTuple):
@@ -263,7 +263,7 @@ def _layout(total: int, d: int, c: int) -> tuple[int, int, int]:
     """Width w of a chunk, B chunks in a block, and blocks that hold so many slots."""
     width = devices.at_once(c, -(-c // 32) * 32)
     chunks = -(-total // width)
-    size = min(chunks, devices.at_once(_CPU_CHUNKS, max(1, _ELEMENTS // (width * d))))
+    size = min(chunks, max(1, devices.at_once(*_ELEMENTS) // (width * d)))
     return width, size, -(-chunks // size)
 
 
@@ -344,26 +344,25 @@ def _for_blocks(x, sq_norms, table: Table, size: int, itself: bool, step, state)
     """
 
     def multiply(near, mine):
-        return jnp.matmul(near, mine.swapaxes(1, 2), precision="highest")
+        return jnp.matmul(x[near], x[mine].swapaxes(1, 2), precision="highest")
 
     def block(i, state):
         def cut(values, axis):
             return lax.dynamic_slice_in_dim(values, i * size, size + 2, axis)
 
         rows, others, bucket = cut(table.rows, 1), cut(table.others, 1), cut(table.bucket, 0)
-        inner = x[rows[0, 1:-1]]
-        if itself:
-            following = multiply(x[rows[0, 1:]], x[rows[0, :-1]])
-            parts = following[:-1].swapaxes(1, 2), multiply(inner, inner), following[1:]
-        else:
-            parts = [multiply(x[rows[1, j : j + size]], inner) for j in range(3)]
 
-        def around(v):
-            return jnp.concatenate([v[j : j + size] for j in range(3)], axis=1)
+        def beside(v, chunks):
+            return jnp.concatenate([v[j : len(v) - chunks + j + 1] for j in range(chunks)], axis=1)
 
         of_mine = rows[0, 1:-1], others[0, 1:-1], bucket[1:-1]
-        of_near = around(rows[1]), around(others[1]), around(bucket)
-        return step(state, _pairs(sq_norms, of_mine, of_near, jnp.concatenate(parts, axis=1)))
+        of_near = beside(rows[1], 3), beside(others[1], 3), beside(bucket, 3)
+        if itself:
+            xy, w = multiply(beside(rows[0], 2), rows[0, :-1]), rows.shape[2]
+            xy = jnp.concatenate([xy[:-1, w:].swapaxes(1, 2), xy[1:]], axis=1)
+        else:
+            xy = multiply(of_near[0], of_mine[0])
+        return step(state, _pairs(sq_norms, of_mine, of_near, xy))
 
     return lax.fori_loop(0, table.blocks, block, state)
 
