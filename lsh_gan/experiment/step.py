@@ -155,7 +155,11 @@ def _steps(
                 yield first, made
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+# What compiles longer, see `reference.keep_programs`, runs 4 % faster.
+_OPTIONS = {"xla_cpu_use_fusion_emitters": True}
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3), compiler_options=_OPTIONS)
 def _step(generator, network, part, truncation_psi, params, variables, key, index):
     """Features [b, d] of an index [b], whether images and features are finite [b], the images."""
 
