@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import numpy as np
 from absl import logging
 
 import lsh_gan
-from lsh_gan import metrics
+from lsh_gan import devices, metrics
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.features.network import GIVEN
 from lsh_gan.metrics import HashSpec, LshReference, Share, hashing
@@ -125,7 +126,24 @@ EVALUATORS = {
 
 def fit(config: Any, reference: ReferenceFeatures, workdir: Path) -> dict[str, Score]:
     """Fits every metric of `config.metrics`, by name; LSH saves its sketch in the work folder."""
-    return {name: EVALUATORS[name](config, reference, workdir) for name in config.metrics}
+
+    def fit_one(name: str) -> Score:
+        return EVALUATORS[name](config, reference, workdir)
+
+    return dict(zip(config.metrics, side_by_side(fit_one, config.metrics), strict=True))
+
+
+def side_by_side(run: Callable[[str], Any], names: Iterable[str]) -> list[Any]:
+    """Maps a function over metrics, two at a time: one alone does not keep two cores busy.
+
+    Of several devices, whose collectives need one order, and of one metric, which may stream, it
+    maps one by one.
+    """
+    names = list(names)
+    if devices.count() > 1 or len(names) == 1:
+        return list(map(run, names))
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(run, names))
 
 
 def streams(config: Any, rows: int, dim: int) -> bool:

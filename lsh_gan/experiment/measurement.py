@@ -70,6 +70,13 @@ class Clock:
         self.seconds[name] = round(self.seconds.get(name, 0.0) + now - self._last, 4)
         self._last = now
 
+    def lap_shares(self, seconds: dict[str, float]) -> None:
+        """Books the time since the last lap under several names, in proportion to their seconds."""
+        now = time.perf_counter()
+        unit = (now - self._last) / sum(seconds.values())
+        self.seconds |= {name: round(unit * own, 4) for name, own in seconds.items()}
+        self._last = now
+
 
 def measure(
     measurement: Measurement,
@@ -127,12 +134,17 @@ def measure(
             strips.save(workdir / strips.SAMPLES / f"{measurement.row_hash}.png", [images])
     jax.block_until_ready(generated)
     clock.lap("sample_and_embed")
+
+    def score(name: str) -> tuple[NamedTuple, float]:
+        start = time.perf_counter()
+        return scores[name](generated), time.perf_counter() - start
+
     hits: dict[str, np.ndarray] = {}
-    for name, score in scores.items():
-        result = score(generated)
+    scored = dict(zip(scores, evaluators.side_by_side(score, scores), strict=True))
+    for name, (result, _) in scored.items():
         row |= _score_fields(name, result)
         hits |= _hits(name, result)
-        clock.lap(name)
+    clock.lap_shares({name: seconds for name, (_, seconds) in scored.items()})
     if keep:
         store.write_hits(workdir, measurement.row_hash, hits)
     if not isinstance(subject, Samples) or subject.features is None:

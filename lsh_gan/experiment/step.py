@@ -1,4 +1,4 @@
-"""Generated images to features without leaving the device: one compiled step a batch.
+"""Generated images to features without leaving the device, batch by batch.
 
     index → latents → images → uint8 → features
 
@@ -22,6 +22,9 @@ from lsh_gan import devices
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator, sampling
 
+# Of what runs long: programs that compile longer, see `reference.keep_programs`, are 4 % faster.
+# None for a later JAX, which would refuse an option that it does not know.
+OPTIONS = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 11) else None
 _IN_FLIGHT = 3  # steps, each dispatched by a thread of its own: a CPU runs those side by side
 
 
@@ -116,7 +119,10 @@ def _steps(
     start: int,
     size: int,
 ) -> Iterator[tuple[int, tuple[jax.Array, ...]]]:
-    """Yields the number of each step's first image, and what `_step` returns, once it is there."""
+    """Yields the number of each step's first image, and what is made of it once it is there.
+
+    That is features `[b, d]`, whether images and features are finite `[b]`, and the images.
+    """
     params, variables = (
         devices.replicate(tree, local=True) for tree in (params, network.variables)
     )
@@ -127,8 +133,9 @@ def _steps(
         numbers = np.arange(start + first, start + first + size).astype(np.uint32)
         index = devices.split(numbers, local=True)
         part = sampling.part_size(generator, size // here)
-        made = _step(generator, network, part, truncation_psi, params, variables, key, index)
-        return jax.block_until_ready(made)
+        images, drawn = _draw(generator, part, truncation_psi, params, key, index)
+        features, embedded = _embed(network, variables, images)
+        return jax.block_until_ready((features, drawn, embedded, images))
 
     with ThreadPoolExecutor(_IN_FLIGHT) as pool:
         while at < share.stop or waiting:
@@ -155,17 +162,27 @@ def _steps(
                 yield first, made
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _step(generator, network, part, truncation_psi, params, variables, key, index):
-    """Features [b, d] of an index [b], whether images and features are finite [b], the images."""
+@partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=OPTIONS)
+def _draw(generator, part, truncation_psi, params, key, index):
+    """Images [b, h, w, c] of an index [b], and whether they are finite [b]."""
 
-    def run(params, variables, key, index):
+    def run(params, key, index):
         def images_of(index):
             return sampling.images_of(generator, params, key, index, truncation_psi)
 
-        images, finite = devices.in_parts(images_of, index, part)
-        features = network.apply(variables, images)
-        return features, finite, jnp.isfinite(features).all(axis=1), images
+        return devices.in_parts(images_of, index, part)
 
-    specs = {"in_specs": (P(), P(), P(), P("data")), "out_specs": P("data")}
-    return devices.share(run, params, variables, key, index, **specs, local=True)
+    specs = {"in_specs": (P(), P(), P("data")), "out_specs": P("data")}
+    return devices.share(run, params, key, index, **specs, local=True)
+
+
+@partial(jax.jit, static_argnums=0, compiler_options=OPTIONS)  # one program for all generators
+def _embed(network, variables, images):
+    """Features [b, d] of images, and whether they are finite [b]."""
+
+    def run(variables, images):
+        features = network.apply(variables, images)
+        return features, jnp.isfinite(features).all(axis=1)
+
+    specs = {"in_specs": (P(), P("data")), "out_specs": P("data")}
+    return devices.share(run, variables, images, **specs, local=True)

@@ -22,7 +22,6 @@ from lsh_gan.results.store import Row
 STYLE: Any = {
     "font.size": 9,
     "figure.dpi": 150,
-    "savefig.bbox": "tight",
     "pdf.fonttype": 42,
     "legend.frameon": False,
     "legend.title_fontsize": "small",

@@ -130,14 +130,14 @@ def test_a_device_without_memory_gets_smaller_batches(monkeypatch, caplog):
     generator = generators.load("dcgan")
     arguments = (generator, generator.params, NETWORK, jax.random.key(0), 21)
     expected, images = step.embed_samples(*arguments, batch_size=16, keep=10)
-    whole, most = step._step, 3
+    whole, most = step._draw, 3
 
     def limited(*given):
         if len(given[-1]) > most:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
         return whole(*given)
 
-    monkeypatch.setattr(step, "_step", limited)
+    monkeypatch.setattr(step, "_draw", limited)
     with caplog.at_level(logging.WARNING, "absl"):
         found, same = step.embed_samples(*arguments, batch_size=16, keep=10)
     np.testing.assert_allclose(found, expected, atol=0.05)

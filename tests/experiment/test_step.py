@@ -1,4 +1,4 @@
-"""One compiled step a batch gives what sampling and embedding one after the other give."""
+"""Sampling and embedding on the device give what one after the other give."""
 
 import jax
 import numpy as np
