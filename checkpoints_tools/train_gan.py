@@ -51,13 +51,9 @@ class TrainState(NamedTuple):
 
 
 class Trainer:
-    """The networks, the optimizer and the jitted step of one configuration.
+    """The networks, the optimizer and the jitted step of one configuration, see `configs/train.py`.
 
-    Args:
-        config: See `configs/train.py`.
-
-    Raises:
-        ValueError: Unknown generator or discriminator, or a seed out of range.
+    An unknown generator or discriminator, or a seed out of range, is a ValueError.
     """
 
     def __init__(self, config: ml_collections.ConfigDict):
@@ -76,12 +72,7 @@ class Trainer:
         return optax.adam(schedule, b1=self.config.beta1, b2=self.config.beta2)
 
     def init(self) -> TrainState:
-        """Returns the state before the first step.
-
-        Raises:
-            FileNotFoundError, ValueError: No finished run in a folder to begin from, or networks
-                of other shapes.
-        """
+        """Returns the state before the first step; raises as `_last_state`."""
         keys = jax.random.split(jax.random.fold_in(self.key, 2**31 - 1), 2)
         inputs = self._draw(keys[0])
         generator = self.generator.init(keys[0], **inputs, train=True)
@@ -292,19 +283,16 @@ def _checkpoints(workdir: Path) -> ocp.CheckpointManager:
 
 
 def _last_state(workdir: str, network: str, fresh: dict) -> dict:
-    """Reads the variables of one network from the newest checkpoint of another run."""
+    """Reads the variables of one network from the newest checkpoint of another run.
+
+    FileNotFoundError says that there is none, ValueError that its shapes are others.
+    """
     if not (Path(workdir) / "checkpoints").is_dir():
         raise FileNotFoundError(f"{workdir}: no checkpoints of a finished run to begin from")
     with _checkpoints(Path(workdir)) as manager:
         state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore())
     checkpoints.compare_shapes(state[network], fresh, source=f"{workdir} {network}")
     return jax.tree.map(jnp.asarray, state[network])
-
-
-def save_state(workdir: Path, state: TrainState) -> None:
-    """Writes a checkpoint from which `train` continues."""
-    with _checkpoints(workdir) as manager:
-        manager.save(int(state.step), args=ocp.args.StandardSave(state))
 
 
 def _log(path: Path, step: int, losses: dict) -> None:
@@ -329,12 +317,15 @@ def export(config: ml_collections.ConfigDict, variables: dict, workdir: Path, ou
         for field in dataclasses.fields(module)
         if field.name not in ("parent", "name")
     }
+    images = config.images
     metadata = {
         "name": output.name,
         "family": config.generator,
         "options": options,
         "source": f"trained by checkpoints_tools/train_gan.py on {config.images}",
-        "licence_of_images": _licence(config.images),
+        "licence_of_images": (
+            datasets.find_named(images).licence if datasets.is_named(images) else None
+        ),
         "training": json.loads(config.to_json()),
         "versions": {"jax": jax.__version__},
     }
@@ -362,11 +353,6 @@ def widen(variables: dict, latent_size: int, latents: float, images: float) -> d
     params["project"] = {"kernel": params["project"]["kernel"] * factors}
     params["to_image"] = {"kernel": params["to_image"]["kernel"] * images}
     return {**variables, "params": params}
-
-
-def _licence(images: str) -> str | None:
-    """Of a named data set; of other files it is unknown."""
-    return datasets.find_named(images).licence if datasets.is_named(images) else None
 
 
 def main(arguments: list[str]) -> None:

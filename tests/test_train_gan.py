@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from checkpoints_tools import train_gan
@@ -77,7 +78,8 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(config, trained
     state = trainer.init()
     for _ in range(2):
         state, _ = trainer.step(state, images, labels)
-    train_gan.save_state(tmp_path, state)
+    with train_gan._checkpoints(tmp_path) as manager:
+        manager.save(2, args=ocp.args.StandardSave(state))
     resumed = train_gan.train(config, tmp_path)
     for ours, theirs in zip(jax.tree.leaves(resumed), jax.tree.leaves(variables), strict=True):
         np.testing.assert_array_equal(ours, theirs)

@@ -19,21 +19,14 @@ _TRACKED = "num_batches_tracked"
 
 
 class Converted(NamedTuple):
-    """A converted generator.
+    """A converted generator."""
 
-    Attributes:
-        family: Key of `lsh_gan.generators.FAMILIES`.
-        options: Attributes of the module.
-        variables: Nested dicts of float32 arrays.
-        assumed: Settings that the file does not record, with the values that were taken as usual.
-        left_out: Names of counters in the state dict, which no image depends on.
-    """
-
-    family: str
-    options: dict[str, Any]
-    variables: dict[str, Any]
+    family: str  # key of `lsh_gan.generators.FAMILIES`
+    options: dict[str, Any]  # attributes of the module
+    variables: dict[str, Any]  # nested dicts of float32 arrays
+    # Settings that the file does not record, with the values that were taken as usual.
     assumed: dict[str, Any]
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...]  # names of counters, which no image depends on
 
 
 def convert_state(

@@ -21,7 +21,6 @@ _AVERAGES = frozenset(
     ("ema", "avg", "average", "averaged", "shadow", "running", "swa", "smoothed", "gs")
 )
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of G_ema, avgG and netGEma
-_CONFIG = "config.json"
 # Files of a folder that hold its tensors, the first one of these that is there.
 _TENSOR_FILES = (
     "pytorch_model.bin", "model.safetensors", "diffusion_pytorch_model.safetensors",
@@ -56,23 +55,14 @@ _LAYER_TENSORS = re.compile(r"(.*\.)?(weight\w*|bias|running_mean|original\d?)")
 
 
 class Found(NamedTuple):
-    """A part of a file that is a generator.
+    """A part of a file that is a generator."""
 
-    Attributes:
-        prefix: Where it is in the file ("G_ema", "" for the whole file).
-        source: What kind it is.
-        state: Arrays by name, without the prefix.
-        settings: What the objects around the arrays record, where names and shapes do not.
-        others: Other parts of the file that are generators too.
-        left_out: What else lies in the file, by the first words of its names.
-    """
-
-    prefix: str
-    source: Source
-    state: Part
-    settings: dict[str, Any]
-    others: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
+    prefix: str  # where it is in the file ("G_ema", "" for the whole file)
+    source: Source  # what kind it is
+    state: Part  # arrays by name, without the prefix
+    settings: dict[str, Any]  # what the objects around the arrays record
+    others: tuple[str, ...]  # other parts of the file that are generators too
+    left_out: tuple[str, ...]  # what else lies in the file, by the first words of its names
 
 
 def tensor_file(path: str | Path) -> Path:
@@ -268,9 +258,12 @@ def _settings(value: Any, state: Part, source: Source, file: Path) -> dict[str, 
     usual = source.settings(state)
     found: dict[str, Any] = {}
     config = value.get("config") if isinstance(value, dict) else None
-    beside = file.with_name(_CONFIG)
+    beside = file.with_name("config.json")
     if file.name in _TENSOR_FILES and beside.is_file():
-        config = _json(beside)
+        try:
+            config = json.loads(beside.read_text())
+        except ValueError as error:
+            raise ValueError(f"{beside}: not JSON ({error})") from error
     for place in [*_nested(state.module), *_nested(config)]:
         for name in usual:
             if name in place:
@@ -282,13 +275,6 @@ def _settings(value: Any, state: Part, source: Source, file: Path) -> dict[str, 
             kind = type(setting).__name__
             raise ValueError(f"the setting {name} is a {kind}; expected a plain value")
     return found
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file}: not JSON ({error})") from error
 
 
 def _is_plain(value: Any) -> bool:

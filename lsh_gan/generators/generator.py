@@ -427,6 +427,5 @@ def _load_packed(path: Path) -> Generator:
     params = compression.unpack(packed)
     plain = {name: tree for name, tree in params.items() if name != activations.COLLECTION}
     checkpoints.compare_shapes(plain, abstract, source=str(path))
-    activations.check_ranges(params, source=str(path))
     generator = _generator(module, params, metadata, path.stem)
     return dataclasses.replace(generator, packed_file=path)
