@@ -57,36 +57,26 @@ def image_names(names: Iterable[str]) -> tuple[list[str], Counter]:
 def list_folder(path: str) -> tuple[list[str], Open, Counter]:
     """The image files of a folder, as `open_files` takes them.
 
-    Links are followed; a folder that is reached twice, or that holds the link, is read once.
+    Links are followed; a folder that is reached again is read once, and those above are left out.
     """
-    seen: set[str] = set()
+    seen, top = set(), os.path.realpath(path)
     passed: Counter[str] = Counter()
-    found, waiting = [], [path]
-
-    def visit(folder: str) -> None:
-        identity = os.path.realpath(folder)
-        if identity in seen:
+    found = []
+    for folder, folders, files in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        above = real != top and f"{top}/".startswith(f"{real.rstrip('/')}/")
+        if real in seen or above:
             passed["folders reached twice"] += 1
-            return
-        seen.add(identity)
-        for entry in list(os.scandir(folder)):
-            if not entry.is_dir():
-                if not os.path.exists(entry.path) and not _hidden(entry.name):
-                    target = os.readlink(entry.path)
-                    raise ValueError(f"{entry.path}: a link to {target}, which is not there")
-                found.append(os.path.relpath(entry.path, path).replace(os.sep, "/"))
-            elif _hidden(entry.name):
-                passed["hidden folders"] += 1
-            elif not entry.is_symlink():
-                visit(entry.path)
-            elif f"{identity}/".startswith(f"{os.path.realpath(entry.path).rstrip('/')}/"):
-                passed["links to folders that they are in"] += 1
-            else:
-                waiting.append(entry.path)
-
-    for top in waiting:  # grows: folders behind links come after those that are in the tree
-        visit(top)
-    names, left_out = image_names(found)
+            folders.clear()
+            continue
+        seen.add(real)
+        passed["hidden folders"] += sum(map(_hidden, folders))
+        folders[:] = sorted(name for name in folders if not _hidden(name))
+        for file in (os.path.join(folder, name) for name in files if not _hidden(name)):
+            if not os.path.exists(file):
+                raise ValueError(f"{file}: a link to {os.readlink(file)}, which is not there")
+        found += [os.path.relpath(os.path.join(folder, name), path) for name in files]
+    names, left_out = image_names(name.replace(os.sep, "/") for name in found)
     left_out += passed  # of counts above 0
     return names, lambda name: open(os.path.join(path, name), "rb"), left_out
 

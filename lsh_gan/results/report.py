@@ -11,13 +11,11 @@ import statistics
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
 from rich.table import Table
 
-from lsh_gan.errors import choose
 from lsh_gan.results import answer, labels, layer_report, page, plots, search_report, store, strips
 from lsh_gan.results.answer import Hits, retention
 from lsh_gan.results.labels import (
@@ -29,7 +27,6 @@ from lsh_gan.results.labels import (
     make_rich,
     percent,
     precision_recall,
-    scores_of,
     setting_of,
     standard_error,
     unique,
@@ -64,8 +61,7 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
     share, keep = config.get("search", {}).get("share"), config.get("keep", 0.95)
     if share and not all("roles" in row for row in measured):
         raise ValueError(f"{workdir}: is the inside of a search; report {workdir.parent} instead")
-    metrics = _metrics(workdir, config, measured)
-    measured = ordered(measured)
+    metrics, measured = config["metrics"], ordered(measured)
     pairs = [metric for metric in metrics if metric not in DISTANCES]
     hits = {row["row_hash"]: store.read_hits(workdir, row["row_hash"]) for row in measured}
     output = output or workdir
@@ -100,35 +96,13 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
     return frame
 
 
-def _metrics(workdir: Path, config: dict[str, Any], measured: list[Row]) -> list[str]:
-    """The metrics of a work folder, after checking that every row has their scores."""
-    file = workdir / store.CONFIG_FILE
-    if "metrics" not in config:
-        raise ValueError(f"{file}: lacks the field 'metrics'")
-    for metric in config["metrics"]:
-        choose(f"{file}: metric", metric, TITLES)
-    for row in measured:
-        for field in (f"{m}_{score}" for m in config["metrics"] for score in scores_of(m)):
-            if field not in row:
-                raise ValueError(
-                    f"{workdir / store.ROWS_FILE}: row {row['row_hash']} lacks {field!r}"
-                )
-    return config["metrics"]
-
-
 def _caption(workdir: Path, measured: list[Row]) -> str:
     """The conditions of all rows, and how many are there if a run was interrupted."""
     first, done = measured[0], store.read_progress(workdir) or (0, 0)
-    side = first["features"].get("side")
-    facts = [f"n = {first['n']:,}"]
-    facts += [f"m = {m:,}" for m in unique(measured, "m")[:1] if len(unique(measured, "m")) == 1]
-    facts += [f"k = {first['k']}"] if "k" in first else []
     seeds = ", ".join(map(str, unique(measured, "seed")))
-    facts.append(f"means ± standard errors of seeds {seeds}" if "," in seeds else f"seed {seeds}")
     parts = [
-        ", ".join(facts),
-        f"reference {first['reference_name']}" if "reference_name" in first else "",
-        f"features {first['features']['name']}" + (f" at {side} px" if side else ""),
+        plots.conditions(measured).replace("\u00a0", " "),
+        f"means ± standard errors of seeds {seeds}" if "," in seeds else f"seed {seeds}",
         f"lsh_gan {first['version']}" if "version" in first else "",
         f"{done[0]} of {done[1]} measurements" if done[0] < done[1] else "",
     ]

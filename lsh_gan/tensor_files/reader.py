@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -18,6 +19,7 @@ from lsh_gan.tensor_files.values import FormatError
 
 _DAMAGED = (
     *DAMAGED, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, SafetensorError,
+    SyntaxError, tokenize.TokenError,  # of the header of an npy file
 )  # fmt: skip
 
 
