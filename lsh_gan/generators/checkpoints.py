@@ -150,17 +150,3 @@ def compare_shapes(found: Any, expected: Any, *, source: str) -> None:
         if found.get(path) != expected.get(path):
             has, wants = found.get(path, "nothing"), expected.get(path, "nothing")
             raise ValueError(f"{source}: tensor {path} has shape {has}; the generator has {wants}")
-
-
-def verify(params: Any, sha256: str, *, source: str) -> None:
-    """Checks the recorded hash of the parameters, and that they are finite.
-
-    Raises:
-        ValueError: The hash differs, or a tensor holds NaN or Inf (its path).
-    """
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not np.isfinite(np.asarray(leaf)).all():
-            raise ValueError(f"{source}: tensor {path_of(keys)} holds NaN or Inf")
-    found = content_hash(params)
-    if found != sha256:
-        raise ValueError(f"{source}: sha256 of the parameters is {found}; recorded is {sha256}")

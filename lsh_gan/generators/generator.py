@@ -28,8 +28,6 @@ from lsh_gan.generators.residual import SNGAN, BigGAN, BigGANDeep
 from lsh_gan.generators.stylegan2 import StyleGAN2
 from lsh_gan.generators.stylegan3 import StyleGAN3
 
-_TRUNCATION_BOUND = 2.0  # of BigGAN-deep's latents, in standard deviations
-
 FAMILIES: dict[str, type[nn.Module]] = {
     "biggan": BigGAN,
     "biggan_deep": BigGANDeep,
@@ -190,21 +188,18 @@ class Generator:
         keys = jax.vmap(partial(jax.random.fold_in, key))(index)
         shape = (self.latent_size,)
         if getattr(self.module, "statistics_rows", 0):
-            low, high = -_TRUNCATION_BOUND, _TRUNCATION_BOUND
-            draw = partial(jax.random.truncated_normal, lower=low, upper=high, shape=shape)
-            z = jax.vmap(lambda k: draw(k))(keys) * truncation_psi
+            truncated = partial(jax.random.truncated_normal, lower=-2.0, upper=2.0, shape=shape)
+            z = jax.vmap(truncated)(keys) * truncation_psi
         elif isinstance(self.module, Function):
             z = jax.vmap(self.module.draw)(keys)
         else:
-            z = jax.vmap(lambda k: jax.random.normal(k, shape))(keys)
+            z = jax.vmap(partial(jax.random.normal, shape=shape))(keys)
         if not self.num_classes:
             return z, None
-
-        def draw_class(k: jax.Array) -> jax.Array:
-            # One more fold: the key itself has drawn the latent.
-            return jax.random.randint(jax.random.fold_in(k, 0), (), 0, self.num_classes)
-
-        return z, jax.vmap(draw_class)(keys)
+        # One more fold: the keys themselves have drawn the latents.
+        keys = jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys)
+        classes = partial(jax.random.randint, shape=(), minval=0, maxval=self.num_classes)
+        return z, jax.vmap(classes)(keys)
 
     def __call__(
         self,
@@ -249,15 +244,10 @@ class Generator:
             raise ValueError(f"{self.name}: noise {noise!r}; expected 'const', 'random' or 'none'")
         if (noise == "random") != (key is not None):
             raise ValueError(f"{self.name}: noise='random' and a key go together; noise={noise!r}")
-        given: dict[str, Any] = {}
-        if labels is not None:
-            given["labels"] = labels
-        if truncation_psi != 1:
-            given["truncation_psi"] = truncation_psi
-        if truncation_cutoff is not None:
-            given["truncation_cutoff"] = truncation_cutoff
-        if noise != "const":
-            given.update(noise=noise, key=key)
+        given: dict[str, Any] = {} if noise == "const" else {"noise": noise, "key": key}
+        given |= {} if truncation_psi == 1 else {"truncation_psi": truncation_psi}
+        others = {"labels": labels, "truncation_cutoff": truncation_cutoff}
+        given |= {name: value for name, value in others.items() if value is not None}
         accepted = inspect.signature(type(self.module).__call__).parameters
         for name in given:
             if name not in accepted:
@@ -359,26 +349,13 @@ def _generator(
             f"{stem}: the name of the generator is {name!r}; expected text without '/', "
             f"{close!r} for example"
         )
-    return Generator(
-        name=name,
-        family=metadata["family"],
-        module=module,
-        params=params,
-        resolution=height,
-        image_channels=channels,
-        provenance=metadata,
-    )
+    return Generator(name, metadata["family"], module, params, height, channels, metadata)
 
 
 def _described(metadata: dict[str, Any], path: Path) -> tuple[nn.Module, Any]:
     """The module that a checkpoint's metadata describes, and the shapes of its variables."""
-    family, options = metadata["family"], metadata.get("options")
-    if not isinstance(family, str) or not isinstance(options, dict):
-        raise ValueError(
-            f"{path}: family {family!r} with options {options!r}; expected a name and a JSON object"
-        )
     try:
-        module = build(family, options)
+        module = build(metadata["family"], metadata["options"])
         return module, abstract_params(module)
     except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError) as error:
         raise ValueError(f"{path}: {error}") from error
@@ -396,7 +373,7 @@ def load(path: str | Path) -> Generator:
         FileNotFoundError: No such checkpoint, module or function.
         TypeError: The function returns something else.
         ValueError: Unknown family, parameters that do not fit it (path and shapes of the first
-            tensor), damaged files, another hash than recorded, or NaN or Inf.
+            tensor), damaged files, or another hash than recorded.
     """
     if make := functions.find(str(path)):
         generator = make()
@@ -409,7 +386,9 @@ def load(path: str | Path) -> Generator:
     metadata = checkpoints.read_metadata(path)
     module, abstract = _described(metadata, path)
     params = checkpoints.restore(path, abstract)
-    checkpoints.verify(params, metadata["sha256"], source=str(path))
+    found, recorded = checkpoints.content_hash(params), metadata["sha256"]
+    if found != recorded:
+        raise ValueError(f"{path}: sha256 of the parameters is {found}; recorded is {recorded}")
     return _generator(module, params, metadata, path.stem)
 
 
