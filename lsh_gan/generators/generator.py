@@ -208,11 +208,10 @@ class Generator:
         *,
         labels: jax.Array | None = None,
         truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
-        noise: str = "const",
-        key: jax.Array | None = None,
     ) -> jax.Array:
-        """Generates images; a pure function that can be jitted (psi, cutoff and noise static).
+        """Generates images; a pure function that can be jitted (psi static).
+
+        Noise inside of a network is what is stored in its checkpoint.
 
         Args:
             params: A tree like `self.params`, for example a compressed one; with activation ranges
@@ -223,9 +222,6 @@ class Generator:
             truncation_psi: In [0, 1]; 1 is none. StyleGAN: w becomes mean + psi · (w − mean).
                 BigGAN-deep with statistics by truncation: selects the statistics; its latents must
                 come from `draw` with the same psi. Other families take none.
-            truncation_cutoff: Number of layers that are truncated (StyleGAN), None for all.
-            noise: "const" (as stored), "random" or "none", where the family has noise.
-            key: From `jax.random.key`, for `noise="random"`.
 
         Returns:
             Float32 `[n, h, w, c]`, nominally in [`black`, 1], not clipped.
@@ -240,18 +236,11 @@ class Generator:
         self._check_labels(labels, len(z))
         if not 0 <= truncation_psi <= 1:
             raise ValueError(f"{self.name}: truncation_psi is {truncation_psi}; expected 0 to 1")
-        if noise not in ("const", "random", "none"):
-            raise ValueError(f"{self.name}: noise {noise!r}; expected 'const', 'random' or 'none'")
-        if (noise == "random") != (key is not None):
-            raise ValueError(f"{self.name}: noise='random' and a key go together; noise={noise!r}")
-        given: dict[str, Any] = {} if noise == "const" else {"noise": noise, "key": key}
-        given |= {} if truncation_psi == 1 else {"truncation_psi": truncation_psi}
-        others = {"labels": labels, "truncation_cutoff": truncation_cutoff}
-        given |= {name: value for name, value in others.items() if value is not None}
-        accepted = inspect.signature(type(self.module).__call__).parameters
-        for name in given:
-            if name not in accepted:
-                raise ValueError(f"{self.name}: the family {self.family!r} takes no {name}")
+        given: dict[str, Any] = {} if labels is None else {"labels": labels}
+        if truncation_psi != 1:
+            if "truncation_psi" not in inspect.signature(type(self.module).__call__).parameters:
+                raise ValueError(f"{self.name}: the family {self.family!r} takes no truncation_psi")
+            given["truncation_psi"] = truncation_psi
         if isinstance(self.module, Function):
             return self.module.apply(params, z, **given)
         return activations.apply(self.module, params, z, **given)

@@ -13,7 +13,7 @@ from jax import lax
 
 from lsh_gan.generators import layers
 from lsh_gan.generators.layers import one_hot
-from lsh_gan.generators.stylegan2 import Mapping, ToImage, truncated_styles
+from lsh_gan.generators.stylegan2 import Mapping, ToImage, truncate
 
 _INIT = nn.initializers.normal(1.0)
 _ROOT_2 = 2**0.5
@@ -162,7 +162,6 @@ class StyleGAN3(nn.Module):
         z: jax.Array,
         labels: jax.Array | None = None,
         truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
     ) -> jax.Array:
         """Makes images `[n, h, w, image_channels]`, about [-1, 1]; arguments as of `Generator`."""
         mapping = Mapping(
@@ -173,16 +172,16 @@ class StyleGAN3(nn.Module):
         mean = self.variable("buffers", "w_mean", jnp.zeros, shape).value
         if self.embedding_size:
             mean = jnp.matmul(one_hot(labels, len(z), self.num_classes), mean, precision="highest")
-        style = truncated_styles(w, mean, truncation_psi, truncation_cutoff)
+        w = truncate(w, mean, truncation_psi)
         first = FourierInput(
             self.input_channels, self.sizes[0], self.sampling_rate, self.bandwidth, name="input"
         )
-        x = first(style(0))
+        x = first(w)
         for i, geometry in enumerate(zip(self.taps, self.factors, self.radial, strict=True)):
             layer = FilteredConv(
                 self.sizes[i], self.channels[i], self.kernel_size, *geometry, clamp=self.clamp,
                 name=f"layer_{i}",
             )  # fmt: skip
-            x = layer(x, style(i + 1))
+            x = layer(x, w)
         to_image = ToImage(self.channels[-1], self.clamp, scaled=True, name="to_image")
-        return to_image(x, style(len(self.sizes))) * self.output_scale
+        return to_image(x, w) * self.output_scale
