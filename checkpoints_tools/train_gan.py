@@ -31,6 +31,7 @@ from rich.progress import track
 from checkpoints_tools.discriminators import DCGANDiscriminator, SNGANDiscriminator
 from configs import train as train_config
 from lsh_gan import datasets, generators
+from lsh_gan.compression import reestimate_batch_norms
 from lsh_gan.errors import check_int, choose
 from lsh_gan.experiment import cli
 from lsh_gan.experiment.settings import LAST_SEED
@@ -192,21 +193,11 @@ class Trainer:
         The moving average of weights has other activations than any of the weights it averages, so
         its batch statistics are estimated anew ("standing statistics", Brock et al. 2019).
         """
-
-        @jax.jit
-        def statistics(index):
-            inputs = self._draw(jax.random.fold_in(self.key, 2**30 + index))
-            return self._generate(state.average, state, inputs)[1]
-
-        momentum = 0.9  # of the generators' batch norms: batch = (new - m * old) / (1 - m)
-        old = state.generator["batch_stats"]
-        total = jax.tree.map(jnp.zeros_like, old)
-        for index in range(self.config.standing_batches):
-            new = statistics(index)["batch_stats"]
-            batch = jax.tree.map(lambda a, b: (a - momentum * b) / (1 - momentum), new, old)
-            total = jax.tree.map(jnp.add, total, batch)
-        mean = jax.tree.map(lambda x: x / self.config.standing_batches, total)
-        return {"params": state.average, "batch_stats": mean}
+        keys = jax.random.split(jax.random.fold_in(self.key, 2**30), self.config.standing_batches)
+        inputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.vmap(self._draw)(keys))
+        variables = {**state.generator, "params": state.average}
+        latents, labels = inputs["z"], inputs.get("labels")
+        return reestimate_batch_norms(self.generator, variables, latents, labels=labels)
 
 
 def translate(images: jax.Array, key: jax.Array, reach: int) -> jax.Array:

@@ -113,10 +113,6 @@ class CompressionSpec:
         if not 0 < self.num_stds < math.inf:
             raise ValueError(f"num_stds = {self.num_stds} is not positive and finite.")
 
-    def without_width(self) -> "CompressionSpec":
-        """What is static of it in a compiled function; the width is an argument of its own."""
-        return dataclasses.replace(self, bits=None, group_size=None, rules=())
-
 
 class TensorPlan(NamedTuple):
     """The treatment of one tensor."""

@@ -78,7 +78,7 @@ def quantize_tensor(x: jax.Array, plan: TensorPlan) -> QuantizedTensor:
     result = _quantize_tensor(
         x,
         jnp.int32(spec.bits),
-        spec=spec.without_width(),
+        spec=dataclasses.replace(spec, bits=None, group_size=None, rules=()),  # what is static
         channel_axis=plan.channel_axis,
         num_groups=layout_of(plan, x.shape).grid_shape[0],
     )

@@ -18,19 +18,7 @@ from rich.table import Table
 
 from lsh_gan.results import answer, labels, layer_report, page, plots, search_report, store, strips
 from lsh_gan.results.answer import Hits, retention
-from lsh_gan.results.labels import (
-    DISTANCES,
-    SCORES,
-    TITLES,
-    bits_label,
-    grid_label,
-    make_rich,
-    percent,
-    precision_recall,
-    setting_of,
-    standard_error,
-    unique,
-)
+from lsh_gan.results.labels import SCORES, TITLES, unique
 from lsh_gan.results.store import Row
 
 
@@ -62,7 +50,7 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
     if share and not all("roles" in row for row in measured):
         raise ValueError(f"{workdir}: is the inside of a search; report {workdir.parent} instead")
     metrics, measured = config["metrics"], ordered(measured)
-    pairs = [metric for metric in metrics if metric not in DISTANCES]
+    pairs = [metric for metric in metrics if metric not in labels.DISTANCES]
     hits = {row["row_hash"]: store.read_hits(workdir, row["row_hash"]) for row in measured}
     output = output or workdir
     output.mkdir(parents=True, exist_ok=True)
@@ -142,18 +130,19 @@ def summarise(measured: list[Row], metrics: list[str], hits: Hits) -> pd.DataFra
     """
     groups: dict[tuple, list[Row]] = {}
     for row in measured:
-        key = (row["generator"], bits_label(row), setting_of(row))
+        key = (row["generator"], labels.bits_label(row), labels.setting_of(row))
         groups.setdefault(key, []).append(row)
     lines = []
     for (generator, bits, setting), group in groups.items():
         line = {**group[0], "generator": generator, "bits": bits, "setting": setting}
-        line |= {"grid": grid_label(group[0]), "file": f"packed/{group[0]['row_hash']}.packed"}
+        line["grid"] = labels.grid_label(group[0])
+        line["file"] = f"packed/{group[0]['row_hash']}.packed"
         for metric, score in itertools.product(metrics, SCORES):
             field = f"{metric}_{score}"
             values = [row[field] for row in group]
             line[field] = statistics.fmean(values)
             if len(values) > 1:
-                line[f"{field}_stderr"] = standard_error(values)
+                line[f"{field}_stderr"] = labels.standard_error(values)
             line.setdefault(f"{field}_ceiling", None)
             line.setdefault(f"{field}_stderr", None)
             kept = retention(group, _full(measured, group[0]), metric, score, hits)
@@ -187,34 +176,34 @@ def make_table(lines: pd.DataFrame, metrics: list[str], caption: str) -> Table:
     ceilings = pd.DataFrame({"name": "ceiling"}, index=lines.index, columns=cells.columns)
     for metric in metrics:
         title = TITLES[metric]
-        if metric in DISTANCES:
+        if metric in labels.DISTANCES:
             cells[title] = lines[f"{metric}_distance"].map("{:.4g}".format)
             continue
         found = [answer.mark(line, metric) for line in lines.to_dict("records")]
         notes += [answer.LEGEND[mark] for mark in dict.fromkeys(found) if mark]
         width = max(map(len, found))  # scores are aligned, with a mark or not
-        scores = [precision_recall(line, metric) for line in lines.to_dict("records")]
+        scores = [labels.precision_recall(line, metric) for line in lines.to_dict("records")]
         cells[title] = [s + mark.ljust(width) for s, mark in zip(scores, found, strict=True)]
         fields = [f"{metric}_{score}_ceiling" for score in SCORES]
-        limits = ["/".join(map(percent, pair)) for pair in lines[fields].to_numpy()]
+        limits = ["/".join(map(labels.percent, pair)) for pair in lines[fields].to_numpy()]
         ceilings[title] = [limit + " " * width for limit in limits]
     of = {name: mine.index for name, mine in lines.groupby("generator", sort=False)}
     parts = [x for at in of.values() for x in (ceilings.loc[at[:1]], cells.loc[at])]
     table = pd.concat(parts).fillna("").rename(columns={"clipping": "clip"})
     title = "precision/recall, % ± standard error"
-    return make_rich(table, text=text, title=title, caption="; ".join(dict.fromkeys(notes)))
+    return labels.make_rich(table, text=text, title=title, caption="; ".join(dict.fromkeys(notes)))
 
 
 def ordered(measured: list[Row]) -> list[Row]:
     """Sorts rows by generator, falling bits, setting (both as first measured) and seed."""
     names = unique(measured, "generator")
-    settings = list(dict.fromkeys(map(setting_of, measured)))
+    settings = list(dict.fromkeys(map(labels.setting_of, measured)))
     return sorted(
         measured,
         key=lambda row: (
             names.index(row["generator"]),
             -(row["bits"] or 99),
-            settings.index(setting_of(row)),
+            settings.index(labels.setting_of(row)),
             row["seed"],
         ),
     )
