@@ -32,6 +32,7 @@ from checkpoints_tools.discriminators import DCGANDiscriminator, SNGANDiscrimina
 from configs import train as train_config
 from lsh_gan import datasets, generators
 from lsh_gan.compression import reestimate_batch_norms
+from lsh_gan.compression.rules import compare_shapes
 from lsh_gan.errors import check_int, choose
 from lsh_gan.experiment import cli
 from lsh_gan.experiment.settings import LAST_SEED
@@ -282,7 +283,7 @@ def _last_state(workdir: str, network: str, fresh: dict) -> dict:
         raise FileNotFoundError(f"{workdir}: no checkpoints of a finished run to begin from")
     with _checkpoints(Path(workdir)) as manager:
         state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore())
-    checkpoints.compare_shapes(state[network], fresh, source=f"{workdir} {network}")
+    compare_shapes(state[network], fresh, source=f"{workdir} {network}")
     return jax.tree.map(jnp.asarray, state[network])
 
 

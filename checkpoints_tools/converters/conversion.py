@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from checkpoints_tools.converters.origin import Origin, Plan, Source, is_counter
+from lsh_gan.compression.rules import join, path_of
 from lsh_gan.errors import nearest
 from lsh_gan.generators import build
-from lsh_gan.generators.checkpoints import path_of
 from lsh_gan.generators.generator import abstract_params
 
 _MOST_LISTED = 50
@@ -55,7 +55,7 @@ def convert_state(
         module = build(plan.family, plan.options)
         abstract = abstract_params(module)
         leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
-        paths = [path_of(keys) for keys, _ in leaves]
+        paths = [join(path_of(keys)) for keys, _ in leaves]
         origins = {path: plan.origin(path) for path in paths}
     except (KeyError, IndexError) as error:
         raise ValueError(

@@ -155,6 +155,18 @@ def path_of(keys: tuple) -> tuple[str, ...]:
     return names[:-1] if of_variable else names
 
 
+def compare_shapes(found: Params, expected: Params, *, source: str) -> None:
+    """Raises ValueError naming the first tensor by path whose shape differs, with both shapes."""
+    found, expected = (
+        {path_of(keys): tuple(leaf.shape) for keys, leaf in jax.tree_util.tree_leaves_with_path(t)}
+        for t in (found, expected)
+    )
+    for path in sorted(found.keys() | expected.keys()):
+        if found.get(path) != expected.get(path):
+            has, wants = found.get(path, "nothing"), expected.get(path, "nothing")
+            raise ValueError(f"{source}: tensor {join(path)} has shape {has}; expected {wants}")
+
+
 def _leaf(name: str, leaf: Any) -> jax.Array:
     dtype = getattr(leaf, "dtype", None)
     of_torch = hasattr(leaf, "detach")  # NumPy knows no such type

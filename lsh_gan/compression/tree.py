@@ -235,23 +235,13 @@ def unpack(packed: PackedTree, *, like: Any = None) -> Any:
     Raises:
         ValueError: `like` has another path or shape (the first one).
     """
-    if like is not None:
-        known = {tensor.layout.path: tensor for tensor in packed.tensors}
-        leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
-        unpacked = []
-        for keys, leaf in leaves:
-            path = rules.path_of(keys)
-            tensor = known.get(path)
-            if tensor is None or tensor.layout.shape != tuple(leaf.shape):
-                found = tensor.layout.shape if tensor else "nothing"
-                raise ValueError(
-                    f"{join(path)}: the packed tree has {found}; expected {leaf.shape}"
-                )
-            unpacked.append(_unpack_tensor(tensor))
-        return jax.tree_util.tree_unflatten(treedef, unpacked)
     flat: dict[tuple[str, ...], Any] = dict.fromkeys(packed.empty, traverse_util.empty_node)
     flat |= {tensor.layout.path: _unpack_tensor(tensor) for tensor in packed.tensors}
-    return traverse_util.unflatten_dict(flat)
+    tree = traverse_util.unflatten_dict(flat)
+    if like is None:
+        return tree
+    rules.compare_shapes(tree, like, source="the packed tree")
+    return jax.tree_util.tree_map_with_path(lambda keys, _: flat[rules.path_of(keys)], like)
 
 
 def update(packed: PackedTree, variables: Params) -> PackedTree:

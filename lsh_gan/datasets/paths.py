@@ -74,7 +74,7 @@ def open_source(
     path = str(path)
     if is_named(path):
         images = pad_to(load_named(path)[0], 32)
-        source = _images(path, lambda: images, images.shape, images.dtype, decoding, "data set")
+        source = of_array(path, lambda: images, images.shape, images.dtype, decoding, "data set")
     elif os.path.isdir(path):
         if "images" not in kinds:
             raise ValueError(f"{path}: is a folder; expected float features [n, d], .npy or .npz")
@@ -107,7 +107,7 @@ def _open_file(path: str, kinds: Sequence[str], decoding: Decoding) -> Source:
     zipped = head.startswith(b"\x1f\x8b")
     if zipped or head.startswith(_IDX_UINT8_IMAGES):
         images = _idx_images(path, zipped=zipped)
-        return _images(path, lambda: images, images.shape, images.dtype, decoding, "an idx file")
+        return of_array(path, lambda: images, images.shape, images.dtype, decoding, "an idx file")
     found = next((f": {what}" for magic, what in _KNOWN.items() if head.startswith(magic)), "")
     if not found and image_files.is_image_name(path):
         found = ": one image; give the folder that it is in"
@@ -176,11 +176,9 @@ def _from_arrays(
     said = f"array {name!r}" if name else "an array"
     said += f" and not {', '.join(others[:5])}{', ...' * (len(others) > 5)}" if others else ""
     said += f": {dtype} {shape}"
-    if _role(shape, dtype) == "features":
-        return Source(path, "features", shape, said, None, functools.partial(_rows, path, values))
-    if "images" not in kinds:
+    if "images" not in kinds and _role(shape, dtype) != "features":
         raise ValueError(f"{path}: {said}; expected float features [n, d]")
-    return _images(path, values, shape, dtype, decoding, said)
+    return of_array(path, values, shape, dtype, decoding, said)
 
 
 def _role(shape: tuple[int, ...], dtype: np.dtype) -> str | None:
@@ -231,7 +229,7 @@ def _layout(shape: tuple[int, ...]) -> tuple[tuple[int, int, int, int], bool] | 
     return ((n, b, c, a), True) if first else ((n, a, b, c), False)
 
 
-def _images(
+def of_array(
     path: str,
     values: Callable[[], np.ndarray],
     shape: tuple[int, ...],
@@ -239,7 +237,9 @@ def _images(
     decoding: Decoding,
     said: str,
 ) -> Source:
-    """Images of an array."""
+    """Images or features of an array, which `values` returns; `said` is what was taken."""
+    if _role(shape, dtype) == "features":
+        return Source(path, "features", shape, said, None, functools.partial(_rows, path, values))
     layout = _layout(shape)
     if layout is None:
         raise ValueError(

@@ -11,6 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
+from lsh_gan.compression.rules import compare_shapes, join, path_of
 from lsh_gan.datasets.named import PACKAGED
 
 METADATA_FILE = "generator.json"
@@ -52,17 +53,12 @@ def locate(name: str | Path) -> Path:
     )
 
 
-def path_of(keys: tuple) -> str:
-    """Joins a key path of `jax.tree_util` with "/": `params/up_0/kernel`."""
-    return jax.tree_util.keystr(keys, simple=True, separator="/")
-
-
 def content_hash(params: Any) -> str:
     """Sha256 (hex) over the paths, shapes, dtypes and values of a tree of arrays."""
     digest = hashlib.sha256()
     for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
         array = np.asarray(leaf)
-        digest.update(f"{path_of(keys)}:{array.shape}:{array.dtype};".encode())
+        digest.update(f"{join(path_of(keys))}:{array.shape}:{array.dtype};".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
@@ -138,15 +134,3 @@ def restore(path: str | Path, abstract: Any) -> Any:
 
 def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def compare_shapes(found: Any, expected: Any, *, source: str) -> None:
-    """Raises ValueError naming the first tensor by path whose shape differs, with both shapes."""
-    found, expected = (
-        {path_of(keys): tuple(leaf.shape) for keys, leaf in jax.tree_util.tree_leaves_with_path(t)}
-        for t in (found, expected)
-    )
-    for path in sorted(found.keys() | expected.keys()):
-        if found.get(path) != expected.get(path):
-            has, wants = found.get(path, "nothing"), expected.get(path, "nothing")
-            raise ValueError(f"{source}: tensor {path} has shape {has}; the generator has {wants}")

@@ -17,6 +17,7 @@ from flax.errors import FlaxError
 
 from lsh_gan import compression
 from lsh_gan.compression import activations
+from lsh_gan.compression.rules import compare_shapes
 from lsh_gan.errors import choose, nearest
 from lsh_gan.generators import checkpoints, functions
 from lsh_gan.generators.dcgan import DCGAN, ProGAN, Sequential
@@ -394,6 +395,6 @@ def _load_packed(path: Path) -> Generator:
     module, abstract = _described(metadata, path)
     params = compression.unpack(packed)
     plain = {name: tree for name, tree in params.items() if name != activations.COLLECTION}
-    checkpoints.compare_shapes(plain, abstract, source=str(path))
+    compare_shapes(plain, abstract, source=str(path))
     generator = _generator(module, params, metadata, path.stem)
     return dataclasses.replace(generator, packed_file=path)
