@@ -10,7 +10,7 @@ import numpy as np
 
 from checkpoints_tools.converters.origin import Origin, Plan, Source, is_counter
 from lsh_gan.compression.rules import join, path_of
-from lsh_gan.errors import nearest
+from lsh_gan.errors import few, nearest
 from lsh_gan.generators import build
 from lsh_gan.generators.generator import abstract_params
 
@@ -121,17 +121,12 @@ def _check_names(state, plan: Plan, origins: dict[str, Origin]) -> None:
     problems = []
     if missing:
         near = [f"{name} (nearest: {nearest(name, extra or state)})" for name in missing]
-        problems.append(f"missing tensors: {_listed(near)}")
+        problems.append(f"missing tensors: {few(near, _MOST_LISTED)}")
     if extra:
         near = [f"{name} (nearest: {nearest(name, missing or wanted)})" for name in extra]
-        problems.append(f"unexpected tensors: {_listed(near)}")
+        problems.append(f"unexpected tensors: {few(near, _MOST_LISTED)}")
     if problems:
         raise ValueError("; ".join(problems))
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
-    return ", ".join(names[:_MOST_LISTED]) + more
 
 
 def _array(state, path: str, origin: Origin, shape: tuple) -> tuple[np.ndarray, list[str]]:

@@ -13,7 +13,7 @@ import numpy as np
 from checkpoints_tools.converters import modules
 from checkpoints_tools.converters.origin import Part, Source, has, is_counter
 from lsh_gan import tensor_files
-from lsh_gan.errors import choose
+from lsh_gan.errors import choose, few
 from lsh_gan.tensor_files import Standin
 
 _DEEPEST = 4
@@ -305,8 +305,7 @@ def _nested(value: Any, depth: int = 0) -> list[dict]:
 def _why_not(state: dict, parts: list, sources: Mapping[str, Source], source: str) -> str:
     if not state:
         return "holds no tensors"
-    names = ", ".join(list(state)[:5]) + ", ..." * (len(state) > 5)
-    what = f"its {len(state)} tensors ({names}) are of no known generator"
+    what = f"its {len(state)} tensors ({few(state)}) are of no known generator"
     if source != "auto":
         others = [k for k in sources if any(sources[k].matches(part) for _, part in parts)]
         hint = f"; it looks like {others[0]!r}" if others else ""

@@ -30,7 +30,7 @@ RANGE_FIELDS = ("input_scale", "input_zero_point", "input_bits")
 SAMPLE_SIZE = 2**17
 
 
-def apply(module: nn.Module, variables: Params, *args: Any, **kwargs: Any) -> Any:
+def apply(module: Any, variables: Params, *args: Any, **kwargs: Any) -> Any:
     """Applies a module with the inputs of calibrated layers quantized; may be jitted.
 
     `variables` are with or without the collection of `calibrate`; other arguments are as for

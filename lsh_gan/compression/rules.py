@@ -13,7 +13,7 @@ from absl import logging
 
 from lsh_gan.compression.clipping import METHODS
 from lsh_gan.compression.quantization import fan_in
-from lsh_gan.errors import check_int, choose, nearest
+from lsh_gan.errors import check_int, choose, few, nearest
 
 Params = Any  # a tree of arrays; of whole variables nested dicts
 KERNELS = ("kernel", "weight", "w")  # as Flax, Equinox and torch, and Haiku call them
@@ -230,18 +230,13 @@ def resolve(
     return resolved
 
 
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
-
-
 def log_rules(name: str, plans: list[TensorPlan], patterns: list[str]) -> None:
     """Logs what each pattern applies to of the tensors of `name`, and which are pruned."""
     for pattern in dict.fromkeys(patterns):
         matched = [join(plan.path) for plan in plans if plan.rule == pattern]
-        logging.info("%s: rule %r applies to %s", name, pattern, _few(matched))
+        logging.info("%s: rule %r applies to %s", name, pattern, few(matched))
     if pruned := [f"{join(plan.path)} ({plan.pruned:.0%} zeros)" for plan in plans if plan.pruned]:
-        logging.warning("%s is pruned: grids are affine, which keeps 0, of %s", name, _few(pruned))
+        logging.warning("%s is pruned: grids are affine, which keeps 0, of %s", name, few(pruned))
 
 
 def declared_axis(name: str, channel_axes: Mapping[str, int]) -> int:

@@ -15,6 +15,7 @@ from absl import logging
 from PIL import Image, ImageOps
 
 from lsh_gan.datasets.source import Decoding, Source, cut, progress
+from lsh_gan.errors import few
 
 # Left out of folders and zips, beside names that begin with a dot.
 _SYSTEM = ("__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini")
@@ -119,7 +120,7 @@ def open_files(
     """Images of files in order, `left_out` being how many others there are of each kind."""
     if not names:
         raise ValueError(
-            f"{path}: no images{few(left_out)}; expected files such as .png or .jpg, or the path "
+            f"{path}: no images{rest(left_out)}; expected files such as .png or .jpg, or the path "
             "of an array or a zip itself"
         )
 
@@ -196,7 +197,7 @@ def open_files(
                 f"{white}, or 65535 if they are dark (of colours, convert them to 8 bits)"
             )
 
-    said = f"{len(names)} image files{few(left_out)}"
+    said = f"{len(names)} image files{rest(left_out)}"
     transparent = sum(count[look] for look in count if look.transparent)
     if transparent:
         said += f"; {transparent} with transparency, laid on grey level {decoding.background}"
@@ -205,10 +206,10 @@ def open_files(
     return Source(path, "images", (len(names), *size, channels), said, usual.size, read)
 
 
-def few(left_out: Counter) -> str:
+def rest(left_out: Counter) -> str:
     """What was left out, in words; "" of nothing."""
-    kinds = [f"{number} {kind}" for kind, number in left_out.most_common(6)]
-    return f"; left out: {', '.join(kinds)}{', ...' * (len(left_out) > 6)}" if kinds else ""
+    kinds = few(f"{number} {kind}" for kind, number in left_out.most_common())
+    return f"; left out: {kinds}" if kinds else ""
 
 
 def decode(image: Image.Image, decoding: Decoding) -> tuple[np.ndarray, int]:

@@ -30,9 +30,10 @@ import numpy as np
 from PIL import Image
 
 from lsh_gan.datasets import image_files
-from lsh_gan.datasets.image_files import UNREADABLE, few
+from lsh_gan.datasets.image_files import UNREADABLE, rest
 from lsh_gan.datasets.named import NAMED, is_named, load_named
 from lsh_gan.datasets.source import AS_STORED, Decoding, Source, cut
+from lsh_gan.errors import few
 
 _EXPECTED = (
     "expected a folder or zip of image files, .npz or .npy arrays (images uint8 [n, h, w, c] or "
@@ -134,7 +135,7 @@ def _open_zip(path: str, kinds: Sequence[str], decoding: Decoding) -> Source:
     if not arrays and any(name.endswith("/data.pkl") for name in archive.namelist()):
         raise ValueError(f"{path}: a file of torch.save; save its array as .npy; {_EXPECTED}")
     if not arrays:
-        raise ValueError(f"{path}: a zip without images or arrays{few(left_out)}; {_EXPECTED}")
+        raise ValueError(f"{path}: a zip without images or arrays{rest(left_out)}; {_EXPECTED}")
     return _from_arrays(path, headers, kinds, decoding)
 
 
@@ -174,7 +175,7 @@ def _from_arrays(
     values = functools.partial(_values, path, name)
     others = [other for other in headers if other != name]
     said = f"array {name!r}" if name else "an array"
-    said += f" and not {', '.join(others[:5])}{', ...' * (len(others) > 5)}" if others else ""
+    said += f" and not {few(others)}" if others else ""
     said += f": {dtype} {shape}"
     if "images" not in kinds and _role(shape, dtype) != "features":
         raise ValueError(f"{path}: {said}; expected float features [n, d]")
@@ -211,8 +212,7 @@ def _choose(path: str, headers: dict[str, Header], kinds: Sequence[str]) -> str:
 
 
 def _listed(headers: dict[str, Header], names: Iterable[str] | None = None) -> str:
-    listed = [f"{name} {headers[name][1]} {headers[name][0]}" for name in names or headers]
-    return ", ".join(listed[:6]) + ", ..." * (len(listed) > 6)
+    return few(f"{name} {headers[name][1]} {headers[name][0]}" for name in names or headers)
 
 
 def _layout(shape: tuple[int, ...]) -> tuple[tuple[int, int, int, int], bool] | None:

@@ -242,8 +242,6 @@ class Generator:
             if "truncation_psi" not in inspect.signature(type(self.module).__call__).parameters:
                 raise ValueError(f"{self.name}: the family {self.family!r} takes no truncation_psi")
             given["truncation_psi"] = truncation_psi
-        if isinstance(self.module, Function):
-            return self.module.apply(params, z, **given)
         return activations.apply(self.module, params, z, **given)
 
     def _check_labels(self, labels: jax.Array | None, n: int) -> None:
