@@ -190,18 +190,6 @@ def _layout(name: str, numbers: list[int], arrays: dict[str, np.ndarray]) -> Lay
     return Layout(_path(name), tuple(shape), bits, axis, scheme, arrays[f"{name}.scale"].shape)
 
 
-def _tensor(layout: Layout, arrays: dict[str, np.ndarray]) -> PackedTensor:
-    """Takes the arrays of a tensor out of `arrays`."""
-    found = []
-    for ending, dtype, shape in layout.parts():
-        name = _name(layout.path) + ending
-        array = arrays.pop(name)
-        if array.dtype != _DTYPES[dtype] or array.shape != tuple(shape):
-            raise ValueError(f"{name} is {array.dtype} {array.shape}; expected {dtype} {shape}")
-        found.append(array)
-    return PackedTensor(layout, tuple(found))
-
-
 def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
     with path.open("rb") as file:
         start = file.read(9)
@@ -241,14 +229,12 @@ def load_packed(path: str | os.PathLike) -> PackedTree:
         if header.pop("sha256") != _digest(header, arrays):
             raise ValueError("the checksum does not match")
         names = sorted(name for name in arrays if f"{name}.scale" in arrays)
-        tensors = [
-            _tensor(_layout(name, numbers, arrays), arrays)
-            for name, numbers in zip(names, header["quantized"], strict=True)
-        ]
-        tensors += [
-            _tensor(Layout(_path(name), array.shape, None), arrays)
-            for name, array in list(arrays.items())
-        ]
+        tensors = []
+        for name, numbers in zip(names, header["quantized"], strict=True):
+            layout = _layout(name, numbers, arrays)
+            stored = tuple(arrays.pop(name + ending) for ending, _, _ in layout.parts())
+            tensors.append(PackedTensor(layout, stored))
+        tensors += [plain_tensor(_path(name), array) for name, array in arrays.items()]
         empty = tuple(_path(name) for name in header["empty"])
         metadata = dict(header["metadata"])
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:

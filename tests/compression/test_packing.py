@@ -168,14 +168,6 @@ def _rewrite(path, change):
     safetensors.numpy.save_file(arrays, path, {"lsh_gan": header})
 
 
-def _entry(index, value):
-    return lambda header, _: header["quantized"][1].__setitem__(index, value)
-
-
-def _array(name, value):
-    return lambda _, arrays: arrays.__setitem__(f"params/conv/kernel{name}", value)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -184,11 +176,6 @@ def _array(name, value):
         (lambda *_: "{}", "'version'"),
         (lambda header, _: header.update(version=7), "version 7; this program reads 2"),
         (lambda header, _: header["quantized"].clear(), "zip"),
-        (_entry(0, 10**12), "expected U8"),
-        (_entry(-2, 2), r"expected U8 \(63,\)"),
-        (_array(".scale", np.ones((1, 1, 7))), "expected F32"),
-        (_array("", np.ones(126, np.float32)), "expected U8"),
-        (_array(".other", np.ones(1)), "expected F32"),
     ],
 )
 def test_impossible_headers_are_refused(saved, change, message):
