@@ -302,14 +302,12 @@ def check_numbers(config: Any) -> None:
         value = attrgetter(field)(config)
         for number in value if field in _LISTS else [value]:
             check_int(field, number, low, high)
-    fields = ["num_samples", *["search.num_samples"] * (config.search.share > 0)]
-    if config.reference.num_images:  # 0 takes all that there are
-        fields.append("reference.num_images")
-    for field in fields:
-        if (number := attrgetter(field)(config)) < config.k + 2:
-            raise ValueError(
-                f"{field} = {number}; k = {config.k} needs at least {config.k + 2} images"
-            )
+    k, least = config.k, config.k + 2
+    for field in ("num_samples", "search.num_samples", "reference.num_images"):
+        number = attrgetter(field)(config)
+        takes_all = field == "reference.num_images" and number == 0
+        if number < least and not takes_all:
+            raise ValueError(f"{field} = {number}; k = {k} needs at least {least} images")
 
 
 def check_min_count(config: Any, n: int) -> None:
@@ -346,10 +344,8 @@ def check_image_sizes(
         side = generator.resolution
         if (side, side) != (height, width):
             way_out = f"say --config.reference.side={side} to crop and resize the reference"
-            if fields.sketch:
-                way_out = f"expected a sketch of images of {side}×{side}"
-            elif fields.samples_of:
-                way_out = "expected reference.samples_of to name a generator of the same size"
+            if fixed:
+                way_out = f"expected a sketch or a generator of images of {side}×{side}"
             raise ValueError(
                 f"generator {generator.name} makes images of {side}×{side} pixels, {has}; {way_out}"
             )
