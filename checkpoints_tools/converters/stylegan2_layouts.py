@@ -149,8 +149,6 @@ def _plan_tensorflow(state, settings) -> Plan:
             table |= _tensorflow_layer(f"{base}/Conv1", f"{ours}.conv1", second, up=False)
         if f"{base}/ToRGB/weight" in state:
             table |= _tensorflow_layer(f"{base}/ToRGB", f"{ours}.torgb", None, up=False)
-        if f"{base}/Skip/weight" in state:
-            table[f"{ours}.skip.weight"] = take(f"{base}/Skip/weight", _flipped)
     inner = {"conv_clamp": settings["conv_clamp"], "lr_multiplier": settings["mapping_lrmul"]}
     return _translated(state, inner, table, r"(synthesis\.)?lod|(.*/)?lod")
 

@@ -271,8 +271,6 @@ def of_array(
 def _range_hint(x: np.ndarray) -> str:
     """What is expected of images of another type than uint8, and how to get there."""
     expected = "; expected uint8, 0 to 255"
-    if x.dtype.kind not in "fiu":
-        return expected
     low, high = float(x.min()), float(x.max())
     scaled = {(0, 1): "x * 255", (-1, 1): "(x + 1) * 127.5", (0, 255): "x"}  # narrow ones first
     bounds = [(a, b) for a, b in scaled if a <= low and high <= b]

@@ -305,8 +305,8 @@ def check_numbers(config: Any) -> None:
     k, least = config.k, config.k + 2
     for field in ("num_samples", "search.num_samples", "reference.num_images"):
         number = attrgetter(field)(config)
-        takes_all = field == "reference.num_images" and number == 0
-        if number < least and not takes_all:
+        unused = {"search.num_samples": not config.search.share, "reference.num_images": not number}
+        if number < least and not unused.get(field):
             raise ValueError(f"{field} = {number}; k = {k} needs at least {least} images")
 
 

@@ -142,8 +142,6 @@ def _group_norm(x, name, *, groups, epsilon, affine):
 
 
 def _upsample(x, name, *, factor, mode):
-    if mode == "nearest":
-        return x.repeat(factor[0], axis=1).repeat(factor[1], axis=2)
     n, h, w, c = x.shape
     return jax.image.resize(x, (n, h * factor[0], w * factor[1], c), mode)
 

@@ -345,10 +345,10 @@ def _described(metadata: dict[str, Any], path: Path) -> tuple[nn.Module, Any]:
     try:
         module = build(metadata["family"], metadata["options"])
         return module, abstract_params(module)
-    except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError) as error:
+    except (
+        ValueError, TypeError, ArithmeticError, AttributeError, LookupError, FlaxError,
+    ) as error:  # fmt: skip
         raise ValueError(f"{path}: {error}") from error
-    except FlaxError as error:
-        raise ValueError(f"{path}: its options do not fit each other ({error})") from error
 
 
 def load(path: str | Path) -> Generator:

@@ -76,11 +76,6 @@ OUTPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def leaky_relu(x: jax.Array, slope: float) -> jax.Array:
-    """Applies a leaky ReLU; ReLU where the slope is 0."""
-    return nn.leaky_relu(x, slope) if slope else nn.relu(x)
-
-
 def pixel_norm(x: jax.Array) -> jax.Array:
     """Scales `x [..., c]` to a mean square of 1 over channels."""
     return x * lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-8)

@@ -1,6 +1,5 @@
 """Reads a file of tensors in whatever format its first bytes say, and runs nothing in it."""
 
-import errno
 import io
 import os
 import tokenize
@@ -20,6 +19,7 @@ from lsh_gan.tensor_files.values import FormatError
 _DAMAGED = (
     *DAMAGED, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, SafetensorError,
     SyntaxError, tokenize.TokenError,  # of the header of an npy file
+    OSError,  # of seeking to a position that is no position
 )  # fmt: skip
 
 
@@ -43,18 +43,14 @@ def read(path: str | os.PathLike) -> Any:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {'not a file' if path.exists() else 'no such file'}.")
-    try:
-        with path.open("rb") as stream, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about odd escapes in a damaged file's strings
+    with path.open("rb") as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about odd escapes in a damaged file's strings
+        try:
             return _read_stream(stream, path)
-    except FormatError as error:
-        raise FormatError(f"{path}: {_one_line(error)}") from error
-    except _DAMAGED as error:
-        raise FormatError(f"{path}: damaged file: {_one_line(error)}") from error
-    except OSError as error:
-        if error.errno != errno.EINVAL:  # what seeking to a position that is no position gives
-            raise
-        raise FormatError(f"{path}: damaged file: it refers to bytes outside of it.") from error
+        except FormatError as error:
+            raise FormatError(f"{path}: {_one_line(error)}") from error
+        except _DAMAGED as error:
+            raise FormatError(f"{path}: damaged file: {_one_line(error)}") from error
 
 
 def _one_line(error: Exception) -> str:

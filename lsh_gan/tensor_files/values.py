@@ -61,14 +61,11 @@ class Standin:
 
 
 def children(value: Any) -> Iterator[tuple[str, Any]]:
-    """The named parts of a container or stand-in; nothing for a leaf."""
+    """The named parts of a container; nothing for a leaf."""
     if isinstance(value, dict):
         return ((str(key), child) for key, child in value.items())
     if isinstance(value, list | tuple | set | frozenset):
         return ((str(index), child) for index, child in enumerate(value))
-    if isinstance(value, Standin):
-        fields = ("args", "kwargs", "state", "elements", "entries")
-        return ((name, getattr(value, name)) for name in fields)
     return iter(())
 
 
