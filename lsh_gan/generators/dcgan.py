@@ -85,14 +85,10 @@ class Sequential(nn.Module):
     * `pad`: padding (two pairs), mode.
     * activations: none, relu, leaky_relu (slope), elu (alpha), selu, gelu, silu, softplus, tanh,
       sigmoid.
-
-    Attributes:
-        latent_size: Size of the latent vector.
-        layers: Mappings with `kind` and the settings of that kind.
     """
 
-    latent_size: int = 100
-    layers: tuple[Mapping[str, Any], ...] = ()
+    latent_size: int = 100  # size of the latent vector
+    layers: tuple[Mapping[str, Any], ...] = ()  # of `kind` and the settings of that kind
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:

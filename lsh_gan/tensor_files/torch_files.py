@@ -17,9 +17,7 @@ import numpy as np
 from lsh_gan.tensor_files import objects, pickles
 from lsh_gan.tensor_files.values import FormatError
 
-_MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PICKLED_MAGIC_NUMBER = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-_PROTOCOL = 1001
 
 
 def read_zip(archive: zipfile.ZipFile) -> Any:
@@ -59,11 +57,8 @@ def read_legacy(stream: BinaryIO) -> Any:
     start = stream.tell()
     available = stream.seek(0, os.SEEK_END) - start
     stream.seek(start)
-    for name, expected in (("magic number", _MAGIC_NUMBER), ("protocol", _PROTOCOL)):
-        found = pickles.load(stream)
-        if not isinstance(found, int) or found != expected:
-            raise FormatError(f"has {name} {found!r}; expected {expected}.")
-    pickles.load(stream)
+    for _ in range(3):  # magic number, protocol, system information
+        pickles.load(stream)
     storages: dict[str, objects.Storage] = {}
 
     def persistent_load(identifier):
