@@ -174,6 +174,7 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
         ValueError, TypeError, FileNotFoundError: Bad input, or no width keeps the share.
     """
     config = settings.resolve(config)
+    store.check_workdir(workdir)
     setup = sweep.prepare(_inside(config))
     (generator,) = setup.generators
     with store.locked(workdir), sweep.progress_bars() as progress:

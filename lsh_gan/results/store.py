@@ -31,27 +31,19 @@ def hash_of(value: Any) -> str:
 
 @contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Makes the work folder and keeps other runs out of it; the system frees it if this one dies.
+    """Makes a checked work folder and keeps other runs out; the system frees it if this one dies.
 
-    ValueError says that another run is in the folder, or that it cannot be made or written.
+    ValueError says that another run is in the folder.
     """
-    if workdir.exists() and not workdir.is_dir():
-        raise ValueError(f"workdir {workdir} is a file; expected a folder")
-    lock = filelock.FileLock(workdir / LOCK_FILE)
+    workdir.mkdir(parents=True, exist_ok=True)
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
+        with filelock.FileLock(workdir / LOCK_FILE).acquire(blocking=False):
+            yield
     except filelock.Timeout:
         raise ValueError(
             f"workdir {workdir}: another run is measuring there; wait for its end, or give "
             "another --workdir"
         ) from None
-    except OSError as error:
-        raise ValueError(f"workdir {workdir}: cannot be written ({error.strerror})") from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def check_workdir(workdir: Path) -> None:
