@@ -423,9 +423,7 @@ def _tutorial(
             "output_padding": [0, 0], "dilation": [1, 1], "groups": 1, "bias": False,
         })  # fmt: skip
         if i < len(features) - 1:
-            expected += [
-                {"kind": "batch_norm", "epsilon": 1e-5, "affine": True}, {"kind": "relu"}
-            ]  # fmt: skip
+            expected += [{"kind": "batch_norm", "epsilon": 1e-5, "affine": True}, {"kind": "relu"}]
     if len(features) < 2 or layers != [*expected, {"kind": "tanh"}]:
         return None
     latent_size = check_int("latent_size", first["inputs"] - num_classes, 1)

@@ -17,9 +17,7 @@ from lsh_gan.errors import choose, few
 from lsh_gan.tensor_files import Standin
 
 _DEEPEST = 4
-_AVERAGES = frozenset(
-    ("ema", "avg", "average", "averaged", "shadow", "running", "swa", "smoothed", "gs")
-)
+_AVERAGES = {"ema", "avg", "average", "averaged", "shadow", "running", "swa", "smoothed", "gs"}
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of G_ema, avgG and netGEma
 # Files of a folder that hold its tensors, the first one of these that is there.
 _TENSOR_FILES = (
@@ -28,16 +26,14 @@ _TENSOR_FILES = (
 )  # fmt: skip
 _ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".tar", ".npz")
 # Words in the names of what lies beside a generator in the file of a training run.
-_OTHER_NETWORKS = frozenset(
-    (
-        "d", "dis", "disc", "discriminator", "critic", "q", "classifier", "optim", "optimizer",
-        "optimizers", "opt", "sched", "scheduler", "scaler", "loss", "losses", "criterion", "lpips",
-        "vgg", "inception", "perceptual", "augment", "augmentation",
-    )
-)  # fmt: skip
+_OTHER_NETWORKS = {
+    "d", "dis", "disc", "discriminator", "critic", "q", "classifier", "optim", "optimizer",
+    "optimizers", "opt", "sched", "scheduler", "scaler", "loss", "losses", "criterion", "lpips",
+    "vgg", "inception", "perceptual", "augment", "augmentation",
+}  # fmt: skip
 # Words in the names of tensors that a training run keeps in a network and no image depends on.
-_INPUTS = frozenset(("noise", "latent", "latents", "z"))
-_SCALARS = frozenset(("loss", "step", "steps", "iter", "iteration", "epoch", "fid", "lr", "score"))
+_INPUTS = {"noise", "latent", "latents", "z"}
+_SCALARS = {"loss", "step", "steps", "iter", "iteration", "epoch", "fid", "lr", "score"}
 # Known and not built: names that only such a file has, and why.
 NOT_BUILT: dict[str, tuple[str, ...]] = {
     "lucidrains/stylegan2-pytorch": (r"G?\.?initial_block", r"S\.net\.0\.weight"),

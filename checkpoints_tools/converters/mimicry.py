@@ -64,11 +64,9 @@ def _plan(state, settings) -> Plan:
         if first == "norm":
             return take(f"{base}.{BATCH_NORM[leaf]}")
         if first == "attention":
-            return (
-                take(f"{base}.gamma")
-                if leaf == "gamma"
-                else weights(f"{base}.{_ATTENTION[rest[0]]}")
-            )
+            if leaf == "gamma":
+                return take(f"{base}.gamma")
+            return weights(f"{base}.{_ATTENTION[rest[0]]}")
         if first.startswith("block_") and rest[0].startswith("norm_"):
             return _norm(f"{base}.b{rest[0].removeprefix('norm_')}", rest[1:])
         if first.startswith("block_"):

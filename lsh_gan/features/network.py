@@ -97,9 +97,9 @@ def load(
         FileNotFoundError: No weight file; the message says where it is usually obtained.
         ValueError: Unknown name, unfit side, wrong hash or damaged file.
     """
-    if side is None:
-        side = choose("feature network", name, FEATURES).side
-    spec = check_side(name, side)
+    spec = choose("feature network", name, FEATURES)
+    side = spec.side if side is None else side
+    check_side(name, side)
     path = weight_file(spec, weights)
     if path is None or not path.is_file():
         where = f"{path}: no such file" if path else "no weight file is given"
@@ -110,7 +110,7 @@ def load(
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     expected = spec.sha256 if sha256 is None else sha256
-    if not found.startswith(expected.lower()):
+    if not found.startswith(expected):
         raise ValueError(f"{path}: sha256 is {found}; expected {expected} for {name}.")
     variables = devices.replicate(_read_variables(spec, path), local=True)
     identity = json.dumps([spec.name, spec.version, side, found])
@@ -130,15 +130,13 @@ def _features(spec: FeatureSpec, side: int, variables: Any, images: jax.Array) -
     return devices.in_parts(run, images, _CPU_PART if on_cpu() else len(images))
 
 
-def check_side(name: str, side: int) -> FeatureSpec:
-    """Checks the input side of a network without loading it, and returns what is known of it.
+def check_side(name: str, side: int) -> None:
+    """Checks the input side of a network without loading it.
 
     Raises:
         ValueError: Unknown name or unfit side.
     """
     spec = choose("feature network", name, FEATURES)
-    if not isinstance(side, int) or isinstance(side, bool):
-        raise ValueError(f"side of {spec.name} is {side!r}; expected an integer.")
     if spec.fixed_side and side != spec.side:
         raise ValueError(
             f"side of {spec.name} is {side}; it is defined for {spec.side} only: say "
@@ -146,7 +144,6 @@ def check_side(name: str, side: int) -> FeatureSpec:
         )
     if side < _SMALLEST_SIDE:
         raise ValueError(f"side of {spec.name} is {side}; expected at least {_SMALLEST_SIDE}.")
-    return spec
 
 
 def weight_file(spec: FeatureSpec, weights: str | os.PathLike | None) -> Path | None:

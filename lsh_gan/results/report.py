@@ -7,7 +7,6 @@ needs the folder OUTPUT for tables and pictures.
 import argparse
 import errno
 import itertools
-import statistics
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -139,12 +138,9 @@ def summarise(measured: list[Row], metrics: list[str], hits: Hits) -> pd.DataFra
         line["file"] = f"packed/{group[0]['row_hash']}.packed"
         for metric, score in itertools.product(metrics, SCORES):
             field = f"{metric}_{score}"
-            values = [row[field] for row in group]
-            line[field] = statistics.fmean(values)
-            if len(values) > 1:
-                line[f"{field}_stderr"] = labels.standard_error(values)
+            mean, error = plots.mean_and_error(group, field)
+            line |= {field: mean, f"{field}_stderr": error or None}
             line.setdefault(f"{field}_ceiling", None)
-            line.setdefault(f"{field}_stderr", None)
             kept = retention(group, _full(measured, group[0]), metric, score, hits)
             line |= {f"{field}_kept": kept.share, f"{field}_kept_stderr": kept.stderr}
         line["clipping"] = line["clipping"] or ""
