@@ -32,10 +32,6 @@ def _plan(state, settings) -> Plan:
     size, num_classes = state["embeddings.weight"].shape
     base = state[f"generator.layers.{blocks[0]}.conv_0.weight_orig"].shape[1]
     width = round((dense.shape[0] / base) ** 0.5)
-    if len(settings["layers"]) != len(blocks):
-        raise ValueError(
-            f"config.json has {len(settings['layers'])} layers, the file {len(blocks)}"
-        )
     options = {
         "latent_size": dense.shape[1] - size,
         "embedding_size": size,

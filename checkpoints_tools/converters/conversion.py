@@ -94,10 +94,7 @@ def _check_settings(source: Source, given: dict[str, Any], usual: dict[str, Any]
 
 def _check_images(module: Any, abstract: Any) -> None:
     z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
-    try:
-        shape = jax.eval_shape(module.apply, abstract, z).shape
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"its layers do not fit each other ({error})") from error
+    shape = jax.eval_shape(module.apply, abstract, z).shape
     if len(shape) != 4 or shape[1] != shape[2]:
         sides = "×".join(map(str, shape[1:3]))
         raise ValueError(f"images of {sides} pixels; only square ones are supported")

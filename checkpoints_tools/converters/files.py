@@ -256,10 +256,7 @@ def _settings(value: Any, state: Part, source: Source, file: Path) -> dict[str, 
     config = value.get("config") if isinstance(value, dict) else None
     beside = file.with_name("config.json")
     if file.name in _TENSOR_FILES and beside.is_file():
-        try:
-            config = json.loads(beside.read_text())
-        except ValueError as error:
-            raise ValueError(f"{beside}: not JSON ({error})") from error
+        config = json.loads(beside.read_text())
     for place in [*_nested(state.module), *_nested(config)]:
         for name in usual:
             if name in place:
