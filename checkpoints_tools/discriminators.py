@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from lsh_gan.generators import layers
 
+_INIT = nn.initializers.glorot_uniform()
+
 
 def conv_4x4_stride_2(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolves with kernel 4, stride 2, padding 1, as a 2×2 convolution over 2×2 blocks.
@@ -35,11 +37,8 @@ def conv_3x3_average_pool(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _convolution(
     features: int, size: int, function: Callable, x: jax.Array, update: bool, name: str
 ) -> jax.Array:
-    init = nn.initializers.glorot_uniform()
-    layer = layers.Convolution(features, size, function, kernel_init=init, name=name)
-    return nn.SpectralNorm(layer, collection_name="spectral", name=f"{name}_norm")(
-        x, update_stats=update
-    )
+    layer = layers.Convolution(features, size, function, kernel_init=_INIT, name=name)
+    return _normalised(layer, x, update)
 
 
 def _head(x: jax.Array, update: bool, classes: jax.Array | None) -> jax.Array:
@@ -59,9 +58,12 @@ def _head(x: jax.Array, update: bool, classes: jax.Array | None) -> jax.Array:
 
 
 def _dense(features: int, x: jax.Array, update: bool, name: str, **options: bool) -> jax.Array:
-    init = nn.initializers.glorot_uniform()
-    layer = nn.Dense(features, kernel_init=init, name=name, **options)
-    norm = nn.SpectralNorm(layer, collection_name="spectral", name=f"{name}_norm")
+    layer = nn.Dense(features, kernel_init=_INIT, name=name, **options)
+    return _normalised(layer, x, update)
+
+
+def _normalised(layer: nn.Module, x: jax.Array, update: bool) -> jax.Array:
+    norm = nn.SpectralNorm(layer, collection_name="spectral", name=f"{layer.name}_norm")
     return norm(x, update_stats=update)
 
 

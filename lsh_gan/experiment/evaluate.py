@@ -140,7 +140,7 @@ def compare(real: Any, generated: Any, config: Any, num_images: int) -> Evaluati
         config.features.name = "given"
         config.reference.images = ""
     checked = settings.resolve(config)
-    _check_sizes(*sides)
+    settings.check_image_sizes(checked, sides[0].image_shape, [], sides[1:])
     network = reference.load_network(checked, sides)
     sides = [_embedded(side, network, checked) for side in sides]
     real, generated = sides
@@ -181,17 +181,6 @@ def _open(x: Any, name: str, config: Any) -> Source:
         raise ValueError(f"{name}: there are no batches; expected arrays of images or features")
     shape, loaded = (0, *first.shape[1:]), (x.load() for x in itertools.chain([first], sources))
     return Source(name, first.kind, shape, "batches", None, lambda rows: loaded)
-
-
-def _check_sizes(real: Source, generated: Source) -> None:
-    if real.kind == generated.kind == "images" and real.shape[1:3] != generated.shape[1:3]:
-        sizes = ["×".join(map(str, x.shape[1:3])) for x in (real, generated)]
-        side = min(real.shape[1:3])
-        raise ValueError(
-            f"{real.path} has images of {sizes[0]} pixels and {generated.path} of {sizes[1]}; "
-            f"expected one size: resize={side} (of the command --config.reference.side={side}) "
-            "crops and resizes both"
-        )
 
 
 def _embedded(side: Source, network: features.FeatureNetwork, config: Any) -> Source:

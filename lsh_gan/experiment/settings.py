@@ -368,7 +368,7 @@ def check_image_sizes(
             way_out = f"resize them to {height}×{width}"
             if not fixed:
                 side = min(height, width)
-                way_out += f", or say --config.reference.side={side} to crop and resize both"
+                way_out += f", or say --config.reference.side={side} (of evaluate: resize) for both"
             raise ValueError(
                 f"samples {source.path} have {size[0]}×{size[1]} pixels, {has}; {way_out}"
             )
