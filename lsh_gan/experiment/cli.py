@@ -28,13 +28,11 @@ from ml_collections.config_flags.tuple_parser import TupleParser
 from lsh_gan.errors import choose, nearest
 from lsh_gan.experiment import default_config, shipped_folder
 
-_HELP = ("-h", "--help", "-help", "help")
-
 
 def main() -> None:
     """Runs the subcommand that `sys.argv` names; bad input ends it with one line."""
     program, command, *rest = sys.argv if len(sys.argv) > 1 else [*sys.argv, "--help"]
-    if command in _HELP:
+    if command in ("-h", "--help", "-help", "help"):
         print(__doc__.strip())  # noqa: T201
         return
     sys.argv = [f"{Path(program).name} {command}", *rest]

@@ -13,10 +13,9 @@ from jax import lax
 
 from lsh_gan.generators import layers
 from lsh_gan.generators.layers import one_hot
-from lsh_gan.generators.stylegan2 import Mapping, ToImage, truncate
+from lsh_gan.generators.stylegan2 import Mapping, ToImage, activate, truncate
 
 _INIT = nn.initializers.normal(1.0)
-_ROOT_2 = 2**0.5
 
 
 def up_filter(x: jax.Array, taps: jax.Array, up: int, low: int, high: int) -> jax.Array:
@@ -126,9 +125,7 @@ class FilteredConv(nn.Module):
         padding = (self.size - 1) * down + 1 - (in_size + k - 1) * up + up_taps + down_taps - 2
         low = (padding + up) // 2
         x = up_filter(x, filter_up, up, low, padding - low)
-        x = nn.leaky_relu(x, 0.2) * _ROOT_2
-        if self.clamp is not None:
-            x = jnp.clip(x, -self.clamp, self.clamp)
+        x = activate(x, gain=1, clamp=self.clamp)
         return down_filter(x, filter_down, down)
 
 
