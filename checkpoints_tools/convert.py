@@ -55,6 +55,8 @@ def convert(
         converted = convert_state(found.state, found.source, given)
     except ValueError as error:
         raise ValueError(f"{file}: source {found.source.name!r}: {error}") from error
+    with file.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     metadata = {
         "name": Path(output).name,
         "family": converted.family,
@@ -63,7 +65,7 @@ def convert(
         "source_title": found.source.title,
         "key_map_version": found.source.version,
         "input_file": file.name,
-        "input_sha256": _sha256(file),
+        "input_sha256": sha256,
         "input_prefix": found.prefix,
         "other_prefixes": list(found.others),
         "left_out": [*found.left_out, *converted.left_out],
@@ -87,11 +89,6 @@ def _warn_of_another(output: str | Path, metadata: dict[str, Any]) -> None:
             "%s held %s, made of %s; replaced",
             output, former.get("family", "another generator"), former.get("input_file", "?"),
         )  # fmt: skip
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def parse_setting(setting: str) -> tuple[str, Any]:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from lsh_gan.generators import layers
 
+_INIT = nn.initializers.glorot_uniform()
+
 
 def conv_4x4_stride_2(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolves with kernel 4, stride 2, padding 1, as a 2×2 convolution over 2×2 blocks.
@@ -35,11 +37,8 @@ def conv_3x3_average_pool(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _convolution(
     features: int, size: int, function: Callable, x: jax.Array, update: bool, name: str
 ) -> jax.Array:
-    init = nn.initializers.glorot_uniform()
-    layer = layers.Convolution(features, size, function, kernel_init=init, name=name)
-    return nn.SpectralNorm(layer, collection_name="spectral", name=f"{name}_norm")(
-        x, update_stats=update
-    )
+    layer = layers.Convolution(features, size, function, kernel_init=_INIT, name=name)
+    return _normalised(layer, x, update)
 
 
 def _head(x: jax.Array, update: bool, classes: jax.Array | None) -> jax.Array:
@@ -59,39 +58,31 @@ def _head(x: jax.Array, update: bool, classes: jax.Array | None) -> jax.Array:
 
 
 def _dense(features: int, x: jax.Array, update: bool, name: str, **options: bool) -> jax.Array:
-    init = nn.initializers.glorot_uniform()
-    layer = nn.Dense(features, kernel_init=init, name=name, **options)
-    norm = nn.SpectralNorm(layer, collection_name="spectral", name=f"{name}_norm")
+    layer = nn.Dense(features, kernel_init=_INIT, name=name, **options)
+    return _normalised(layer, x, update)
+
+
+def _normalised(layer: nn.Module, x: jax.Array, update: bool) -> jax.Array:
+    norm = nn.SpectralNorm(layer, collection_name="spectral", name=f"{layer.name}_norm")
     return norm(x, update_stats=update)
 
 
-def minibatch_deviation(x: jax.Array, group: int = 8) -> jax.Array:
-    """One more channel: how much the images of a group differ (Karras et al. 2018, section 3).
+def minibatch_deviation(x: jax.Array) -> jax.Array:
+    """How much images of a group of 8 differ (Karras et al. 2018, section 3), `[n, h, w, 1]`.
 
-    It lets the discriminator punish a generator whose batches are less diverse than real ones.
-
-    Args:
-        x: `[n, h, w, c]`, `n` a multiple of `group`.
-        group: Images a group.
-
-    Returns:
-        `[n, h, w, 1]`.
+    It lets the discriminator punish a generator whose batches are less diverse than real ones. `x`
+    is `[n, h, w, c]`, n a multiple of 8.
     """
     n, h, w, _ = x.shape
-    deviation = jnp.sqrt(x.reshape(group, n // group, -1).var(axis=0) + 1e-8).mean(axis=-1)
-    return jnp.broadcast_to(jnp.tile(deviation, group)[:, None, None, None], (n, h, w, 1))
+    deviation = jnp.sqrt(x.reshape(8, n // 8, -1).var(axis=0) + 1e-8).mean(axis=-1)
+    return jnp.broadcast_to(jnp.tile(deviation, 8)[:, None, None, None], (n, h, w, 1))
 
 
 class DCGANDiscriminator(nn.Module):
-    """4×4 convolutions of stride 2 and leaky ReLU, down to 4×4, then a linear score.
+    """4×4 convolutions of stride 2 and leaky ReLU, down to 4×4, then a linear score."""
 
-    Attributes:
-        channels: Channels after each halving; the first acts on 16×16.
-        gain: Factor of the scores.
-    """
-
-    channels: tuple[int, ...] = (64, 128, 256)
-    gain: float = 1.0
+    channels: tuple[int, ...] = (64, 128, 256)  # after each halving
+    gain: float = 1.0  # of the scores
 
     @nn.compact
     def __call__(self, x: jax.Array, update: bool, classes: jax.Array | None = None) -> jax.Array:
@@ -103,15 +94,10 @@ class DCGANDiscriminator(nn.Module):
 
 
 class SNGANDiscriminator(nn.Module):
-    """Residual blocks with average pooling, down to 4×4, then a linear score.
+    """Residual blocks with average pooling, down to 4×4, then a linear score."""
 
-    Attributes:
-        channels: Channels after each halving block.
-        gain: Factor of the scores.
-    """
-
-    channels: tuple[int, ...] = (32, 64, 128)
-    gain: float = 1.0
+    channels: tuple[int, ...] = (32, 64, 128)  # after each halving
+    gain: float = 1.0  # of the scores
 
     @nn.compact
     def __call__(self, x: jax.Array, update: bool, classes: jax.Array | None = None) -> jax.Array:

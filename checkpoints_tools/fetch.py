@@ -122,6 +122,10 @@ def _split(images: np.ndarray, labels: np.ndarray) -> Arrays:
     }  # fmt: skip
 
 
+_EMOJI = (
+    "Smileys & Emotion", "People & Body", "Animals & Nature", "Food & Drink", "Travel & Places",
+    "Activities", "Objects", "Symbols", "Flags",
+)  # fmt: skip
 # Code points of man, woman, person, the two signs of gender, and what joins them.
 _PEOPLE = ("1F468", "1F469", "1F9D1", "2640", "2642", "200D", "FE0F")
 
@@ -131,13 +135,12 @@ def build_emoji(read: Callable[[str], bytes]) -> Arrays:
 
     All skin tones and genders of one emoji belong to the same side.
     """
-    classes = datasets.NAMED["emoji"].classes
     seen, rows = set(), {"": [], "train_": []}
     for entry in json.loads(read("package/emoji.json")):
         shows = "-".join(part for part in entry["unified"].split("-") if part not in _PEOPLE)
         side = "" if hashlib.sha256(shows.encode()).digest()[0] < 80 else "train_"
         for drawn in (entry, *entry.get("skin_variations", {}).values()):
-            if not drawn["has_img_google"] or entry["category"] not in classes:
+            if not drawn["has_img_google"] or entry["category"] not in _EMOJI:
                 continue
             image = Image.open(io.BytesIO(read(f"package/img/google/64/{drawn['image']}")))
             ground = Image.new("RGBA", image.size, "white")
@@ -145,7 +148,7 @@ def build_emoji(read: Callable[[str], bytes]) -> Arrays:
             pixels = np.asarray(image.resize((32, 32), Image.Resampling.BOX))
             if pixels.tobytes() not in seen:
                 seen.add(pixels.tobytes())
-                rows[side].append((pixels, classes.index(entry["category"])))
+                rows[side].append((pixels, _EMOJI.index(entry["category"])))
     arrays = {}
     for side, pairs in rows.items():
         images, labels = zip(*pairs, strict=True)

@@ -31,6 +31,8 @@ from rich.progress import track
 from checkpoints_tools.discriminators import DCGANDiscriminator, SNGANDiscriminator
 from configs import train as train_config
 from lsh_gan import datasets, generators
+from lsh_gan.compression import reestimate_batch_norms
+from lsh_gan.compression.rules import compare_shapes
 from lsh_gan.errors import check_int, choose
 from lsh_gan.experiment import cli
 from lsh_gan.experiment.settings import LAST_SEED
@@ -51,13 +53,9 @@ class TrainState(NamedTuple):
 
 
 class Trainer:
-    """The networks, the optimizer and the jitted step of one configuration.
+    """The networks, the optimizer and the jitted step of one configuration, see `configs/train.py`.
 
-    Args:
-        config: See `configs/train.py`.
-
-    Raises:
-        ValueError: Unknown generator or discriminator, or a seed out of range.
+    An unknown generator or discriminator, or a seed out of range, is a ValueError.
     """
 
     def __init__(self, config: ml_collections.ConfigDict):
@@ -76,12 +74,7 @@ class Trainer:
         return optax.adam(schedule, b1=self.config.beta1, b2=self.config.beta2)
 
     def init(self) -> TrainState:
-        """Returns the state before the first step.
-
-        Raises:
-            FileNotFoundError, ValueError: No finished run in a folder to begin from, or networks
-                of other shapes.
-        """
+        """Returns the state before the first step; raises as `_last_state`."""
         keys = jax.random.split(jax.random.fold_in(self.key, 2**31 - 1), 2)
         inputs = self._draw(keys[0])
         generator = self.generator.init(keys[0], **inputs, train=True)
@@ -201,21 +194,11 @@ class Trainer:
         The moving average of weights has other activations than any of the weights it averages, so
         its batch statistics are estimated anew ("standing statistics", Brock et al. 2019).
         """
-
-        @jax.jit
-        def statistics(index):
-            inputs = self._draw(jax.random.fold_in(self.key, 2**30 + index))
-            return self._generate(state.average, state, inputs)[1]
-
-        momentum = 0.9  # of the generators' batch norms: batch = (new - m * old) / (1 - m)
-        old = state.generator["batch_stats"]
-        total = jax.tree.map(jnp.zeros_like, old)
-        for index in range(self.config.standing_batches):
-            new = statistics(index)["batch_stats"]
-            batch = jax.tree.map(lambda a, b: (a - momentum * b) / (1 - momentum), new, old)
-            total = jax.tree.map(jnp.add, total, batch)
-        mean = jax.tree.map(lambda x: x / self.config.standing_batches, total)
-        return {"params": state.average, "batch_stats": mean}
+        keys = jax.random.split(jax.random.fold_in(self.key, 2**30), self.config.standing_batches)
+        inputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.vmap(self._draw)(keys))
+        variables = {**state.generator, "params": state.average}
+        latents, labels = inputs["z"], inputs.get("labels")
+        return reestimate_batch_norms(self.generator, variables, latents, labels=labels)
 
 
 def translate(images: jax.Array, key: jax.Array, reach: int) -> jax.Array:
@@ -292,19 +275,16 @@ def _checkpoints(workdir: Path) -> ocp.CheckpointManager:
 
 
 def _last_state(workdir: str, network: str, fresh: dict) -> dict:
-    """Reads the variables of one network from the newest checkpoint of another run."""
+    """Reads the variables of one network from the newest checkpoint of another run.
+
+    FileNotFoundError says that there is none, ValueError that its shapes are others.
+    """
     if not (Path(workdir) / "checkpoints").is_dir():
         raise FileNotFoundError(f"{workdir}: no checkpoints of a finished run to begin from")
     with _checkpoints(Path(workdir)) as manager:
         state = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore())
-    checkpoints.compare_shapes(state[network], fresh, source=f"{workdir} {network}")
+    compare_shapes(state[network], fresh, source=f"{workdir} {network}")
     return jax.tree.map(jnp.asarray, state[network])
-
-
-def save_state(workdir: Path, state: TrainState) -> None:
-    """Writes a checkpoint from which `train` continues."""
-    with _checkpoints(workdir) as manager:
-        manager.save(int(state.step), args=ocp.args.StandardSave(state))
 
 
 def _log(path: Path, step: int, losses: dict) -> None:
@@ -329,12 +309,15 @@ def export(config: ml_collections.ConfigDict, variables: dict, workdir: Path, ou
         for field in dataclasses.fields(module)
         if field.name not in ("parent", "name")
     }
+    images = config.images
     metadata = {
         "name": output.name,
         "family": config.generator,
         "options": options,
         "source": f"trained by checkpoints_tools/train_gan.py on {config.images}",
-        "licence_of_images": _licence(config.images),
+        "licence_of_images": (
+            datasets.find_named(images).licence if datasets.is_named(images) else None
+        ),
         "training": json.loads(config.to_json()),
         "versions": {"jax": jax.__version__},
     }
@@ -362,11 +345,6 @@ def widen(variables: dict, latent_size: int, latents: float, images: float) -> d
     params["project"] = {"kernel": params["project"]["kernel"] * factors}
     params["to_image"] = {"kernel": params["to_image"]["kernel"] * images}
     return {**variables, "params": params}
-
-
-def _licence(images: str) -> str | None:
-    """Of a named data set; of other files it is unknown."""
-    return datasets.find_named(images).licence if datasets.is_named(images) else None
 
 
 def main(arguments: list[str]) -> None:

@@ -20,6 +20,17 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return close[0] if close else choices[0]
 
 
+def few(names: Iterable[str], most: int = 5) -> str:
+    """Lists names, at most so many.
+
+    >>> few(["a", "b", "c", "d"], 3)
+    'a, b, c and 1 more'
+    """
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def choose(kind: str, name: str, table: Mapping[str, T]) -> T:
     """Looks `name` up in `table`.
 

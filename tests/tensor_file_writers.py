@@ -17,21 +17,9 @@ def named(name):
     return f"c{module}\n{name}\n".encode()
 
 
-def binary(data):
-    """The operation of bytes themselves, which protocol 2 would write as a call."""
-    return b"B" + len(data).to_bytes(4, "little") + data
-
-
-def tuple_of(*parts):
-    return b"(" + b"".join(parts) + b"t"
-
-
 def call(name, *args):
     """The operations that call a global with arguments given as operations."""
-    return named(name) + tuple_of(*args) + b"R"
-
-
-FLOAT64 = call("numpy.dtype", raw("f8"))
+    return named(name) + b"(" + b"".join(args) + b"tR"
 
 
 def storage(*, kind="FloatStorage", key="0", count=6):
@@ -50,8 +38,8 @@ def write_pickle(path, operations):
     return path
 
 
-def write_zip(path, operations, storages, *, byte_order=None, compression=zipfile.ZIP_STORED):
-    with zipfile.ZipFile(path, "w", compression) as archive:
+def write_zip(path, operations, storages, *, byte_order=None):
+    with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02" + operations + b".")
         if byte_order:
             archive.writestr("archive/byteorder", byte_order)
@@ -60,11 +48,11 @@ def write_zip(path, operations, storages, *, byte_order=None, compression=zipfil
     return path
 
 
-def legacy(operations, storages, *, keys=None, protocol=2, version=b"M\xe9\x03"):
-    """The bytes of a legacy torch file whose object and version are given as operations."""
-    keys = raw(list(storages)) if keys is None else keys
+def legacy(operations, storages, *, protocol=2):
+    """The bytes of a legacy torch file whose object is given as operations."""
     start = pickle.dumps(0x1950A86A20F9469CFC6C, protocol)
-    pickles = (b"\x80\x02" + part + b"." for part in (version, raw({}), operations, keys))
+    parts = (raw(1001), raw({}), operations, raw(list(storages)))
+    pickles = (b"\x80\x02" + part + b"." for part in parts)
     data = (len(a).to_bytes(8, "little") + np.asarray(a).tobytes() for a in storages.values())
     return start + b"".join([*pickles, *data])
 

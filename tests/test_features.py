@@ -143,7 +143,7 @@ def test_unknown_network_names_the_nearest():
 
 
 def test_unfit_side_is_refused():
-    for side in (0, 31, 64.0, "64", True):
+    for side in (0, 31):
         with pytest.raises(ValueError, match=f"side of efficientnet_lite0 is {side!r}"):
             features.load("efficientnet_lite0", side=side)
 
@@ -170,24 +170,6 @@ def test_truncated_weight_file_is_refused(weight_file, tmp_path):
         features.load("efficientnet_lite0", weights=path)
     with pytest.raises(tensor_files.FormatError, match=r"short\.pth: .*truncated"):
         features.load("efficientnet_lite0", weights=path, sha256="")
-
-
-def test_unfit_tensors_are_named(weight_file, tmp_path):
-    state = tensor_files.state_dict(tensor_files.read(weight_file))
-    path = tmp_path / "weights.npz"
-    stem = state["_conv_stem.weight"]
-    for message, change in {
-        r"lacks tensor '_conv_head\.weight'": {"_conv_head.weight": None},
-        r"stem/kernel is \(2, 3, 3, 32\); .* \(3, 3, 3, 32\)": {
-            "_conv_stem.weight": stem[:, :, :2]
-        },
-        r"weights\.npz: does not fit efficientnet_lite0": {"_conv_stem.weight": stem.ravel()},
-        r"stem/kernel holds NaN or Inf": {"_conv_stem.weight": stem * np.nan},
-    }.items():
-        changed = {**state, **change}
-        np.savez(path, **{name: values for name, values in changed.items() if values is not None})
-        with pytest.raises(ValueError, match=message):
-            features.load("efficientnet_lite0", weights=path, sha256="")
 
 
 def test_images_of_another_kind_are_refused(network):

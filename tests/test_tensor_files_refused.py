@@ -3,6 +3,7 @@
 Each file of `goldens/malicious` would create a file `pwned_*` if it were unpickled the usual way.
 """
 
+import copyreg
 import os
 import zipfile
 
@@ -10,14 +11,9 @@ import numpy as np
 import pytest
 from golden import FOLDER
 from tensor_file_writers import (
-    FLOAT64,
     call,
-    legacy,
-    named,
     raw,
-    storage,
     tensor,
-    tuple_of,
     write_pickle,
     write_safetensors,
     write_zip,
@@ -25,9 +21,6 @@ from tensor_file_writers import (
 
 from lsh_gan import tensor_files
 from lsh_gan.tensor_files import FormatError
-
-# A tuple of few bytes with 2**18 leaves; with some more doublings its `repr` would not end.
-SHARED = b"K\x00\x85" + b"2\x86" * 18
 
 
 def test_hostile_files_are_refused_by_name_and_nothing_runs(tmp_path, monkeypatch):
@@ -63,22 +56,38 @@ def test_unfit_tensors_and_pickles_are_refused(tmp_path):
         (tensor(offset=1), "7 elements in a storage of 6"),
         (tensor(shape=(3, 3)), "9 elements in a storage of 6"),
         (tensor(shape=(-1, 3)), r"shape, strides \(0, -1, 3"),
-        (tensor(shape=(2,)), "with strides"),
+        (tensor(shape=(2,)), "damaged pickle"),
         (tensor(strides=(0, -1)), "-1"),
-        (tensor(shape=(2**40, 3), strides=(0, 1)), "expands 6 elements to"),
-        (tensor(count=2**45), "24 bytes"),
+        (tensor(metadata={"neg": True}), "only marked as conjugated or negated; expected its"),
         (tensor(kind="QInt8Storage"), "QInt8Storage, which has no plain array form"),
-        (tensor(key="9"), "lacks its member archive/data/9"),
-        (call("torch._utils._rebuild_tensor_v2", *map(raw, (1, 0, (), ()))), "from a int"),
+        (tensor(key="9"), "no item named 'archive/data/9' in the archive"),
+        (call("torch._utils._rebuild_tensor_v2", *map(raw, (1, 0, (1,), (1,)))), "damaged pickle"),
         (raw(1) + raw("not a class") + b")R", "calls a value that is not a class"),
         (b"]]a" + b"h\x07", "damaged pickle"),
         (b"", "damaged pickle"),
-        (b"}" + b"]" + raw(1) + b"s", "uses a list as"),
-        (b"\x82\x01", "EXT1"),
+        (b"}" + b"]" + raw(1) + b"s", "unhashable type: 'list'"),
+        (b"\xee", "damaged pickle"),
+        (b"\x96" + (2**40).to_bytes(8, "little") + b"abc", "damaged pickle"),
     ]:
         path = write_zip(tmp_path / "a.pth", operations, {"0": np.zeros(6, np.float32)})
         with pytest.raises(FormatError, match=message):
             tensor_files.read(path)
+
+
+def test_what_other_programs_have_registered_is_not_called(tmp_path, monkeypatch):
+    registered = {"_extension_cache": {7: os.system}, "_inverted_registry": {7: ("os", "system")}}
+    for name, value in registered.items():
+        monkeypatch.setattr(copyreg, name, value)
+    with pytest.raises(FormatError, match="registry of extensions, which is not read"):
+        tensor_files.read(write_pickle(tmp_path / "a.pkl", b"\x82\x07" + raw("echo") + b"\x85R"))
+
+
+def test_a_container_that_holds_itself_has_no_names(tmp_path):
+    cycle = tensor_files.read(write_pickle(tmp_path / "a.pkl", b"]q\x00h\x00a"))
+    with pytest.raises(FormatError, match="or 200 levels"):
+        tensor_files.state_dict(cycle)
+    far = b"Nr" + (2**32 - 1).to_bytes(4, "little")  # as of a damaged file: a memo of one entry
+    assert tensor_files.read(write_pickle(tmp_path / "b.pkl", far)) is None
 
 
 def test_messages_are_one_printable_line(tmp_path):
@@ -130,12 +139,9 @@ def test_other_files_are_refused(tmp_path):
         with pytest.raises(FormatError, match=message):
             tensor_files.read(tmp_path / "b.zip")
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
-    with pytest.raises(FormatError, match="not of plain numbers or strings"):
+    with pytest.raises(FormatError, match="Object arrays cannot be loaded"):
         tensor_files.read(tmp_path / "objects.npy")
     zeros = {"0": np.zeros(6, np.float32)}
-    path = write_zip(tmp_path / "c.pth", tensor(), zeros, compression=zipfile.ZIP_DEFLATED)
-    with pytest.raises(FormatError, match="data/0 is compressed"):
-        tensor_files.read(path)
     path = write_zip(tmp_path / "d.pth", tensor(), zeros, byte_order="middle")
     with pytest.raises(FormatError, match="byte order 'middle'"):
         tensor_files.read(path)
@@ -161,99 +167,3 @@ def test_unfit_safetensors_are_refused(tmp_path):
     path = write_safetensors(tmp_path / "a.safetensors", {"a": ("F8_E5M2", np.zeros(2, "u1"))})
     with pytest.raises(FormatError, match=r"tensor a has a type without array form: .*float8_e5m2"):
         tensor_files.read(path)
-
-
-def identifier(**changes):
-    parts = {
-        "word": raw("storage"), "kind": named("torch.FloatStorage"), "key": raw("0"),
-        "place": raw("cpu"), "count": raw(6), **changes,
-    }  # fmt: skip
-    return tuple_of(*parts.values()) + b"Q"
-
-
-def array(dtype, shape):
-    return call("numpy.core.numeric._frombuffer", raw(b"12345678"), dtype, shape, raw("C"))
-
-
-def rebuilt(offset, shape, strides):
-    return call("torch._utils._rebuild_tensor_v2", storage(), offset, shape, strides)
-
-
-def test_messages_show_no_nested_values(tmp_path):
-    for operations, message in [
-        (call("_codecs.encode", raw("x"), SHARED), "encodes a str as tuple"),
-        (array(SHARED, raw((1,))), "has an array of type tuple"),
-        (array(call("numpy.dtype", SHARED), raw((1,))), "has an array of type tuple; expected"),
-        (array(FLOAT64 + tuple_of(raw(3), SHARED) + b"b", raw((1,))), "of byte order tuple"),
-        (array(FLOAT64, SHARED), r"has an array of shape \(tuple, tuple\)"),
-        (rebuilt(raw(0), SHARED, raw((3, 1))), r"shape, strides \(0, tuple, tuple, 3, 1\)"),
-        (rebuilt(SHARED, raw((2, 3)), raw((3, 1))), r"strides \(tuple, 2, 3, 3, 1\)"),
-        (rebuilt(raw(0), raw((2,)), SHARED), r"shape \(2,\) with strides \(tuple, tuple\)"),
-        (rebuilt(raw(0), raw(2), raw(())), r"shape 2 with strides \(\)"),
-        (identifier(word=SHARED), r"refers to \(tuple, Global, '0', 'cpu', 6\) instead"),
-        (identifier(count=SHARED), "'cpu', tuple"),
-        (identifier(count=raw(10**5000)), "'cpu', an integer of 16610 bits"),
-        (identifier(key=SHARED), "Global, tuple"),
-        (identifier(kind=SHARED), "of type tuple, which has no plain array form"),
-        (SHARED + b"Q", r"refers to \(tuple, tuple\) instead of a storage"),
-        (
-            call(
-                "torch._utils._rebuild_tensor_v3", storage(), *map(raw, (0, (), (), 0, 0)), SHARED
-            ),
-            "has a tensor of type tuple",
-        ),
-    ]:
-        path = write_zip(tmp_path / "a.pth", operations, {"0": np.zeros(6, np.float32)})
-        with pytest.raises(FormatError, match=message):
-            tensor_files.read(path)
-
-
-def test_messages_show_no_nested_values_of_legacy_files(tmp_path):
-    for operations, changes, message in [
-        (raw(1), {"version": SHARED}, "has protocol tuple; expected 1001"),
-        (raw(1), {"keys": b"]" + SHARED + b"a"}, "does not list the storages"),
-        (SHARED + b"Q", {}, r"refers to \(tuple, tuple\) instead"),
-        (identifier(view=SHARED), {}, r"'cpu', 6, tuple\) instead of a storage"),
-    ]:
-        (tmp_path / "a.pth").write_bytes(legacy(operations, {}, **changes))
-        with pytest.raises(FormatError, match=message):
-            tensor_files.read(tmp_path / "a.pth")
-
-
-def test_names_show_no_nested_values(tmp_path):
-    key = call("lib.Thing", SHARED)
-    item = b"}" + key + call("numpy.core.multiarray._reconstruct") + b"s"
-    item += call("copyreg._reconstructor", SHARED) + b"\x86"
-    value = tensor_files.read(write_pickle(tmp_path / "a.pkl", item))
-    assert value[1].name == "tuple"
-    assert list(tensor_files.state_dict(value)) == ["0.Standin"]
-    named_by_values = {("a", 1): np.ones(1), (2,): np.ones(1), 3: np.ones(1), b"b": np.ones(1)}
-    names = ["('a', 1)", "(2,)", "3", "b'b'"]
-    assert list(tensor_files.state_dict(named_by_values)) == names
-
-
-def test_shapes_that_no_file_has_are_refused(tmp_path):
-    for shape in ([9] * 33, [2**48, 0]):
-        path = write_pickle(tmp_path / "a.pkl", array(FLOAT64, raw(tuple(shape))))
-        with pytest.raises(FormatError, match="has an array of shape"):
-            tensor_files.read(path)
-
-
-def test_unfit_arguments_are_refused(tmp_path):
-    for operations, message in [
-        (tensor(metadata=[1]), "whose metadata are a list"),
-        (tensor(metadata={"neg": True}), "only marked as conjugated or negated; expected its"),
-        (call("builtins.dict", b"](" + raw("abc") + b"e"), "something other than pairs"),
-        (call("builtins.dict", raw("abc")), "something other than pairs"),
-        (call("builtins.set", raw("abc")), "other than strings and numbers"),
-        (call("torch.Size", raw("abc")), "builds a torch.Size from a str"),
-        (
-            call(
-                "torch._tensor._rebuild_from_type_v2", named("builtins.set"), *map(raw, (0, (), 0))
-            ),
-            "rebuilds a tensor subclass by an unknown function",
-        ),
-    ]:
-        path = write_zip(tmp_path / "a.pth", operations, {"0": np.zeros(6, np.float32)})
-        with pytest.raises(FormatError, match=message):
-            tensor_files.read(path)

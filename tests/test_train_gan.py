@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from checkpoints_tools import train_gan
@@ -19,9 +20,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     """A conditional generator of images in colour."""
-    dataset = datasets.NamedDataset(
-        "tiny", "", datasets.Package("npm", "tiny", "0", ""), ("a", "b")
-    )
+    dataset = datasets.NamedDataset("tiny", "", datasets.Package("npm", "tiny", "0", ""))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setitem(datasets.NAMED, "tiny", dataset)
@@ -77,7 +76,8 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(config, trained
     state = trainer.init()
     for _ in range(2):
         state, _ = trainer.step(state, images, labels)
-    train_gan.save_state(tmp_path, state)
+    with train_gan._checkpoints(tmp_path) as manager:
+        manager.save(2, args=ocp.args.StandardSave(state))
     resumed = train_gan.train(config, tmp_path)
     for ours, theirs in zip(jax.tree.leaves(resumed), jax.tree.leaves(variables), strict=True):
         np.testing.assert_array_equal(ours, theirs)

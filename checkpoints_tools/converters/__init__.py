@@ -17,24 +17,14 @@ from checkpoints_tools.converters import (
 from checkpoints_tools.converters.conversion import Converted, convert_state
 from checkpoints_tools.converters.origin import Source
 
-_SOURCES = (
-    stylegan2.SOURCE,
-    stylegan2_layouts.ROSINALITY,
-    stylegan2_layouts.TENSORFLOW,
-    stylegan3.SOURCE,
-    stylegan3.XL,
-    biggan.SOURCE,
-    biggan.SOURCE_DEEP,
-    biggan_hf.SOURCE,
-    studiogan.BIGGAN,
-    studiogan.SNGAN,
-    mimicry.SOURCE,
-    progan.SOURCE,
-    r3gan.SOURCE,
-    fastgan.SOURCE,
-    galaxygrad.SOURCE,
-    dcgan.SOURCE,  # last: it looks at shapes alone
-)
-SOURCES: dict[str, Source] = {source.name: source for source in _SOURCES}
+SOURCES: dict[str, Source] = {
+    source.name: source
+    for source in (
+        stylegan2.SOURCE, stylegan2_layouts.ROSINALITY, stylegan2_layouts.TENSORFLOW,
+        stylegan3.SOURCE, stylegan3.XL, biggan.SOURCE, biggan.SOURCE_DEEP, biggan_hf.SOURCE,
+        studiogan.BIGGAN, studiogan.SNGAN, mimicry.SOURCE, progan.SOURCE, r3gan.SOURCE,
+        fastgan.SOURCE, galaxygrad.SOURCE, dcgan.SOURCE,  # last: it looks at shapes alone
+    )
+}  # fmt: skip
 
 __all__ = ["SOURCES", "Converted", "convert_state"]

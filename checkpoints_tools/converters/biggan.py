@@ -1,6 +1,7 @@
 """BigGAN and BigGAN-deep of ajbrock/BigGAN-PyTorch."""
 
 import re
+from functools import partial
 
 import numpy as np
 
@@ -18,9 +19,7 @@ from lsh_gan.errors import check_int
 
 _ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "o"}
 _STATISTICS = {"mean": "stored_mean", "var": "stored_var"}
-_USUAL = {
-    "BN_eps": 1e-5, "SN_eps": 1e-6, "final_epsilon": 1e-5, "slope": 0.0, "output": "tanh"
-}  # fmt: skip
+_USUAL = {"BN_eps": 1e-5, "SN_eps": 1e-6, "final_epsilon": 1e-5, "slope": 0.0, "output": "tanh"}
 
 
 def _divide_by_iterated_norm(weight: np.ndarray, u: np.ndarray, epsilon: float) -> np.ndarray:
@@ -31,11 +30,6 @@ def _divide_by_iterated_norm(weight: np.ndarray, u: np.ndarray, epsilon: float) 
     out = matrix @ v
     u = out / max(np.linalg.norm(out), epsilon)
     return (weight / (u @ out)).astype(np.float32)
-
-
-def _normalised(base: str, epsilon: float, function) -> Origin:
-    names = (f"{base}.weight", f"{base}.u0")
-    return Origin(names, lambda w, u: function(_divide_by_iterated_norm(w, u, epsilon)))
 
 
 def _blocks(state) -> list[str]:
@@ -59,15 +53,14 @@ def _common(state, blocks: list[str], settings: dict) -> dict:
 def _origins(settings: dict, width: int, embedding: str, from_condition=lambda kernel: kernel):
     """The map of names, which both networks share.
 
-    Args:
-        settings: With `SN_eps`.
-        width: Side of the first image.
-        embedding: Our name of the shared class embedding.
-        from_condition: Reorders the rows of kernels `[condition, ...]`.
+    `width` is the side of the first image, `embedding` our name of the shared class embedding;
+    `from_condition` reorders the rows of kernels `[condition, ...]`.
     """
 
-    def weights(base: str, function) -> Origin:
-        return _normalised(base, settings["SN_eps"], function)
+    def weights(base: str, function=kernel) -> Origin:
+        names = (f"{base}.weight", f"{base}.u0")
+        fold = partial(_divide_by_iterated_norm, epsilon=settings["SN_eps"])
+        return Origin(names, lambda w, u: function(fold(w, u)))
 
     def norm(base: str, rest: list[str]) -> Origin:
         if rest[0] == "statistics":
@@ -93,17 +86,14 @@ def _origins(settings: dict, width: int, embedding: str, from_condition=lambda k
             return weights(base, (lambda w: from_condition(grid(w))) if grid else kernel)
         kind, index = first.split("_")
         if kind == "attention":
-            base = f"blocks.{index}.1"
-            return (
-                take(f"{base}.gamma")
-                if rest[0] == "gamma"
-                else weights(f"{base}.{_ATTENTION[rest[0]]}", kernel)
-            )
+            if rest[0] == "gamma":
+                return take(f"blocks.{index}.1.gamma")
+            return weights(f"blocks.{index}.1.{_ATTENTION[rest[0]]}")
         name, _, number = rest[0].partition("_")
         if name == "norm":
             return norm(f"blocks.{index}.0.bn{number}", rest[1:])
         base = f"blocks.{index}.0.{'conv_sc' if name == 'shortcut' else f'conv{number}'}"
-        return weights(base, kernel) if rest[1] == "kernel" else take(f"{base}.bias")
+        return weights(base) if rest[1] == "kernel" else take(f"{base}.bias")
 
     return origin
 

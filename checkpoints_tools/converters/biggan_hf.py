@@ -5,6 +5,7 @@ import re
 import numpy as np
 
 from checkpoints_tools.converters.origin import (
+    BATCH_NORM,
     Origin,
     Plan,
     Source,
@@ -17,7 +18,6 @@ from checkpoints_tools.converters.origin import (
 
 _ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "o_conv"}
 _STATISTICS = {"mean": "running_means", "var": "running_vars"}
-_FINAL = {"scale": "weight", "bias": "bias"}
 _RGB = 3  # the last convolution has more channels, which are not used
 
 
@@ -32,10 +32,6 @@ def _plan(state, settings) -> Plan:
     size, num_classes = state["embeddings.weight"].shape
     base = state[f"generator.layers.{blocks[0]}.conv_0.weight_orig"].shape[1]
     width = round((dense.shape[0] / base) ** 0.5)
-    if len(settings["layers"]) != len(blocks):
-        raise ValueError(
-            f"config.json has {len(settings['layers'])} layers, the file {len(blocks)}"
-        )
     options = {
         "latent_size": dense.shape[1] - size,
         "embedding_size": size,
@@ -98,7 +94,7 @@ def _norm(base: str, rest: list[str]) -> Origin:
     if rest[0] == "statistics":
         return take(f"{base}.{_STATISTICS[rest[1]]}")
     if len(rest) == 1:
-        return take(f"{base}.{_FINAL[rest[0]]}")
+        return take(f"{base}.{BATCH_NORM[rest[0]]}")
     return normalised(f"{base}.{'scale' if rest[0] == 'scale' else 'offset'}")
 
 

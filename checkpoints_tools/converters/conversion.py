@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from checkpoints_tools.converters.origin import Origin, Plan, Source, is_counter
-from lsh_gan.errors import nearest
+from lsh_gan.compression.rules import join, path_of
+from lsh_gan.errors import few, nearest
 from lsh_gan.generators import build
-from lsh_gan.generators.checkpoints import path_of
 from lsh_gan.generators.generator import abstract_params
 
 _MOST_LISTED = 50
@@ -19,21 +19,14 @@ _TRACKED = "num_batches_tracked"
 
 
 class Converted(NamedTuple):
-    """A converted generator.
+    """A converted generator."""
 
-    Attributes:
-        family: Key of `lsh_gan.generators.FAMILIES`.
-        options: Attributes of the module.
-        variables: Nested dicts of float32 arrays.
-        assumed: Settings that the file does not record, with the values that were taken as usual.
-        left_out: Names of counters in the state dict, which no image depends on.
-    """
-
-    family: str
-    options: dict[str, Any]
-    variables: dict[str, Any]
+    family: str  # key of `lsh_gan.generators.FAMILIES`
+    options: dict[str, Any]  # attributes of the module
+    variables: dict[str, Any]  # nested dicts of float32 arrays
+    # Settings that the file does not record, with the values that were taken as usual.
     assumed: dict[str, Any]
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...]  # names of counters, which no image depends on
 
 
 def convert_state(
@@ -62,7 +55,7 @@ def convert_state(
         module = build(plan.family, plan.options)
         abstract = abstract_params(module)
         leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
-        paths = [path_of(keys) for keys, _ in leaves]
+        paths = [join(path_of(keys)) for keys, _ in leaves]
         origins = {path: plan.origin(path) for path in paths}
     except (KeyError, IndexError) as error:
         raise ValueError(
@@ -101,10 +94,7 @@ def _check_settings(source: Source, given: dict[str, Any], usual: dict[str, Any]
 
 def _check_images(module: Any, abstract: Any) -> None:
     z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
-    try:
-        shape = jax.eval_shape(module.apply, abstract, z).shape
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"its layers do not fit each other ({error})") from error
+    shape = jax.eval_shape(module.apply, abstract, z).shape
     if len(shape) != 4 or shape[1] != shape[2]:
         sides = "×".join(map(str, shape[1:3]))
         raise ValueError(f"images of {sides} pixels; only square ones are supported")
@@ -128,17 +118,12 @@ def _check_names(state, plan: Plan, origins: dict[str, Origin]) -> None:
     problems = []
     if missing:
         near = [f"{name} (nearest: {nearest(name, extra or state)})" for name in missing]
-        problems.append(f"missing tensors: {_listed(near)}")
+        problems.append(f"missing tensors: {few(near, _MOST_LISTED)}")
     if extra:
         near = [f"{name} (nearest: {nearest(name, missing or wanted)})" for name in extra]
-        problems.append(f"unexpected tensors: {_listed(near)}")
+        problems.append(f"unexpected tensors: {few(near, _MOST_LISTED)}")
     if problems:
         raise ValueError("; ".join(problems))
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _MOST_LISTED} more" if len(names) > _MOST_LISTED else ""
-    return ", ".join(names[:_MOST_LISTED]) + more
 
 
 def _array(state, path: str, origin: Origin, shape: tuple) -> tuple[np.ndarray, list[str]]:

@@ -16,7 +16,6 @@ from checkpoints_tools.converters.modules import ACTIVATIONS, PARAMETRIC, Layer
 from checkpoints_tools.converters.origin import (
     BATCH_NORM,
     Origin,
-    Part,
     Plan,
     Source,
     divide_by_stored_norm,
@@ -72,7 +71,7 @@ def _weight(tensors) -> np.ndarray:
 
 def _state_layers(state) -> list[Layer] | None:
     """The layers of a state dict, as far as shapes tell; None where they are no such network."""
-    holder = state.module if isinstance(state, Part) else None
+    holder = getattr(state, "module", None)
     if isinstance(holder, dict) and not any(isinstance(v, np.ndarray) for v in holder.values()):
         return None  # several objects
     groups, others = _grouped(state)
@@ -172,10 +171,14 @@ def _usual_geometry(layers: list[Layer]) -> dict[str, list]:
 
 def _layers(state) -> tuple[list[Layer] | None, bool]:
     """The layers of a pickled module or a state dict, and whether activations stand apart."""
-    module = state.module if isinstance(state, Part) else None
-    if modules.is_module(module):
-        return modules.recorded_layers(module)
-    return _state_layers(state), True
+    module = _module(state)
+    return modules.recorded_layers(module) if module else (_state_layers(state), True)
+
+
+def _module(state) -> Any:
+    """The pickled module that a state dict is of, if there is one."""
+    module = getattr(state, "module", None)
+    return module if modules.is_module(module) else None
 
 
 def _is_network(layers: list[Layer] | None) -> bool:
@@ -194,11 +197,9 @@ def _is_network(layers: list[Layer] | None) -> bool:
 
 
 def _matches(state) -> bool:
-    module = state.module if isinstance(state, Part) else None
-    if not modules.is_module(module):
-        return _is_network(_state_layers(state))
+    module = _module(state)
     # What is not supported is said when it is converted.
-    return _is_network(modules.readable_layers(module))
+    return _is_network(modules.readable_layers(module) if module else _state_layers(state))
 
 
 def _segments(layers: list[Layer]) -> list[list[Layer]]:
@@ -219,9 +220,9 @@ def _in_place(layers: list[Layer], apart: bool) -> bool:
 
 def _settings(state) -> dict[str, Any]:
     layers, apart = _layers(state)
-    module = state.module if isinstance(state, Part) else None
+    module = _module(state)
     usual: dict[str, Any] = {"num_classes": 0}  # whose weights follow the latent
-    if not modules.is_module(module):
+    if not module:
         usual |= _usual_geometry(layers)
         if any("norm" in layer["kind"] for layer in layers):
             usual["epsilon"] = 1e-5
@@ -234,9 +235,7 @@ def _settings(state) -> dict[str, Any]:
         ups = [layer for layer in layers[1:] if layer["kind"] == "conv_transpose"]
         if plain and not ups:
             usual |= {"upsample": None, "upsample_mode": "nearest"}
-    around, between = (True, True)
-    if modules.is_module(module):
-        around, between = modules.unrecorded_code(module)
+    around, between = modules.unrecorded_code(module) if module else (True, True)
     if between:
         usual["order"] = "as listed"
     last = _activations(_segments(layers)[-1])
@@ -383,8 +382,7 @@ def _options(layers: Iterable[Layer]) -> list[Layer]:
 
 def _plan(state, settings) -> Plan:
     layers, apart = _layers(state)
-    module = state.module if isinstance(state, Part) else None
-    if not modules.is_module(module):
+    if not _module(state):
         if layers is None:
             raise ValueError("its tensors are not those of layers one after the other")
         layers = _with_settings(layers, settings)
@@ -425,9 +423,7 @@ def _tutorial(
             "output_padding": [0, 0], "dilation": [1, 1], "groups": 1, "bias": False,
         })  # fmt: skip
         if i < len(features) - 1:
-            expected += [
-                {"kind": "batch_norm", "epsilon": 1e-5, "affine": True}, {"kind": "relu"}
-            ]  # fmt: skip
+            expected += [{"kind": "batch_norm", "epsilon": 1e-5, "affine": True}, {"kind": "relu"}]
     if len(features) < 2 or layers != [*expected, {"kind": "tanh"}]:
         return None
     latent_size = check_int("latent_size", first["inputs"] - num_classes, 1)

@@ -28,11 +28,8 @@ def _channels(state) -> dict[int, int]:
     last block that is used gives.
     """
     inner = _inner(state)
-    found = {}
-    for side in _SIDES:
-        name = f"{inner}feat_{side}.1.weight_orig"
-        if name in state:
-            found[side] = state[name].shape[0] // 2
+    names = {side: f"{inner}feat_{side}.1.weight_orig" for side in _SIDES}
+    found = {side: state[name].shape[0] // 2 for side, name in names.items() if name in state}
     last = state[f"{inner}to_big.weight_orig"].shape[1]
     ends = [side for side in found if side >= 128 and found[side] == last]
     if not ends:

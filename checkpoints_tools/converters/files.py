@@ -13,15 +13,12 @@ import numpy as np
 from checkpoints_tools.converters import modules
 from checkpoints_tools.converters.origin import Part, Source, has, is_counter
 from lsh_gan import tensor_files
-from lsh_gan.errors import choose
+from lsh_gan.errors import choose, few
 from lsh_gan.tensor_files import Standin
 
 _DEEPEST = 4
-_AVERAGES = frozenset(
-    ("ema", "avg", "average", "averaged", "shadow", "running", "swa", "smoothed", "gs")
-)
+_AVERAGES = {"ema", "avg", "average", "averaged", "shadow", "running", "swa", "smoothed", "gs"}
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of G_ema, avgG and netGEma
-_CONFIG = "config.json"
 # Files of a folder that hold its tensors, the first one of these that is there.
 _TENSOR_FILES = (
     "pytorch_model.bin", "model.safetensors", "diffusion_pytorch_model.safetensors",
@@ -29,16 +26,14 @@ _TENSOR_FILES = (
 )  # fmt: skip
 _ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".tar", ".npz")
 # Words in the names of what lies beside a generator in the file of a training run.
-_OTHER_NETWORKS = frozenset(
-    (
-        "d", "dis", "disc", "discriminator", "critic", "q", "classifier", "optim", "optimizer",
-        "optimizers", "opt", "sched", "scheduler", "scaler", "loss", "losses", "criterion", "lpips",
-        "vgg", "inception", "perceptual", "augment", "augmentation",
-    )
-)  # fmt: skip
+_OTHER_NETWORKS = {
+    "d", "dis", "disc", "discriminator", "critic", "q", "classifier", "optim", "optimizer",
+    "optimizers", "opt", "sched", "scheduler", "scaler", "loss", "losses", "criterion", "lpips",
+    "vgg", "inception", "perceptual", "augment", "augmentation",
+}  # fmt: skip
 # Words in the names of tensors that a training run keeps in a network and no image depends on.
-_INPUTS = frozenset(("noise", "latent", "latents", "z"))
-_SCALARS = frozenset(("loss", "step", "steps", "iter", "iteration", "epoch", "fid", "lr", "score"))
+_INPUTS = {"noise", "latent", "latents", "z"}
+_SCALARS = {"loss", "step", "steps", "iter", "iteration", "epoch", "fid", "lr", "score"}
 # Known and not built: names that only such a file has, and why.
 NOT_BUILT: dict[str, tuple[str, ...]] = {
     "lucidrains/stylegan2-pytorch": (r"G?\.?initial_block", r"S\.net\.0\.weight"),
@@ -56,23 +51,14 @@ _LAYER_TENSORS = re.compile(r"(.*\.)?(weight\w*|bias|running_mean|original\d?)")
 
 
 class Found(NamedTuple):
-    """A part of a file that is a generator.
+    """A part of a file that is a generator."""
 
-    Attributes:
-        prefix: Where it is in the file ("G_ema", "" for the whole file).
-        source: What kind it is.
-        state: Arrays by name, without the prefix.
-        settings: What the objects around the arrays record, where names and shapes do not.
-        others: Other parts of the file that are generators too.
-        left_out: What else lies in the file, by the first words of its names.
-    """
-
-    prefix: str
-    source: Source
-    state: Part
-    settings: dict[str, Any]
-    others: tuple[str, ...] = ()
-    left_out: tuple[str, ...] = ()
+    prefix: str  # where it is in the file ("G_ema", "" for the whole file)
+    source: Source  # what kind it is
+    state: Part  # arrays by name, without the prefix
+    settings: dict[str, Any]  # what the objects around the arrays record
+    others: tuple[str, ...]  # other parts of the file that are generators too
+    left_out: tuple[str, ...]  # what else lies in the file, by the first words of its names
 
 
 def tensor_file(path: str | Path) -> Path:
@@ -268,9 +254,9 @@ def _settings(value: Any, state: Part, source: Source, file: Path) -> dict[str, 
     usual = source.settings(state)
     found: dict[str, Any] = {}
     config = value.get("config") if isinstance(value, dict) else None
-    beside = file.with_name(_CONFIG)
+    beside = file.with_name("config.json")
     if file.name in _TENSOR_FILES and beside.is_file():
-        config = _json(beside)
+        config = json.loads(beside.read_text())
     for place in [*_nested(state.module), *_nested(config)]:
         for name in usual:
             if name in place:
@@ -282,13 +268,6 @@ def _settings(value: Any, state: Part, source: Source, file: Path) -> dict[str, 
             kind = type(setting).__name__
             raise ValueError(f"the setting {name} is a {kind}; expected a plain value")
     return found
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file}: not JSON ({error})") from error
 
 
 def _is_plain(value: Any) -> bool:
@@ -319,8 +298,7 @@ def _nested(value: Any, depth: int = 0) -> list[dict]:
 def _why_not(state: dict, parts: list, sources: Mapping[str, Source], source: str) -> str:
     if not state:
         return "holds no tensors"
-    names = ", ".join(list(state)[:5]) + ", ..." * (len(state) > 5)
-    what = f"its {len(state)} tensors ({names}) are of no known generator"
+    what = f"its {len(state)} tensors ({few(state)}) are of no known generator"
     if source != "auto":
         others = [k for k in sources if any(sources[k].matches(part) for _, part in parts)]
         hint = f"; it looks like {others[0]!r}" if others else ""

@@ -1,6 +1,7 @@
 """torch-mimicry: SNGAN, conditional SNGAN (cGAN with projection) and SAGAN."""
 
 import re
+from functools import partial
 
 import numpy as np
 
@@ -10,30 +11,26 @@ from checkpoints_tools.converters.origin import (
     Plan,
     Source,
     has,
-    kernel,
-    normalised,
+    stored_weight,
     take,
     to_grid,
     usual,
+    weight_of,
 )
 
 _ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "o"}
 _LAYERS = {"conv_1": "c1", "conv_2": "c2", "shortcut": "c_sc"}
 
 
-def _weight(state, base: str) -> np.ndarray:
-    return state[f"{base}.weight_orig" if f"{base}.weight_orig" in state else f"{base}.weight"]
-
-
 def _options(state, blocks: list[str], settings: dict) -> dict:
-    channels = [_weight(state, f"{block}.c1").shape[0] for block in blocks]
-    base = _weight(state, f"{blocks[0]}.c1").shape[1]
-    dense = _weight(state, "l1")
+    channels = [stored_weight(state, f"{block}.c1").shape[0] for block in blocks]
+    base = stored_weight(state, f"{blocks[0]}.c1").shape[1]
+    dense = stored_weight(state, "l1")
     options = {
         "latent_size": dense.shape[1],
         "base_channels": base,
         "channels": channels,
-        "image_channels": _weight(state, f"c{len(blocks) + 2}").shape[0],
+        "image_channels": stored_weight(state, f"c{len(blocks) + 2}").shape[0],
         "bottom_width": round((dense.shape[0] / base) ** 0.5),
         **settings,
     }
@@ -43,7 +40,7 @@ def _options(state, blocks: list[str], settings: dict) -> dict:
     if "attn_block.gamma" in state:
         # In the 32 px network, whose blocks are equally wide, it follows the second block; else
         # the width says which one it follows.
-        width = _weight(state, "attn_block.o").shape[0]
+        width = stored_weight(state, "attn_block.o").shape[0]
         options["attention"] = 2 if len(set(channels)) == 1 else channels.index(width) + 1
     return options
 
@@ -56,10 +53,7 @@ def _plan(state, settings) -> Plan:
     names = {"project": "l1", "norm": f"b{last}", "to_image": f"c{last}", "attention": "attn_block"}
     names |= {f"block_{i}": block for i, block in enumerate(blocks)}
 
-    def weights(base: str, function) -> Origin:
-        if f"{base}.weight_orig" in state:
-            return normalised(base, function)
-        return take(f"{base}.weight", function)
+    weights = partial(weight_of, state)
 
     def origin(path: str) -> Origin:
         _, first, *rest = path.split("/")
@@ -70,16 +64,14 @@ def _plan(state, settings) -> Plan:
         if first == "norm":
             return take(f"{base}.{BATCH_NORM[leaf]}")
         if first == "attention":
-            return (
-                take(f"{base}.gamma")
-                if leaf == "gamma"
-                else weights(f"{base}.{_ATTENTION[rest[0]]}", kernel)
-            )
+            if leaf == "gamma":
+                return take(f"{base}.gamma")
+            return weights(f"{base}.{_ATTENTION[rest[0]]}")
         if first.startswith("block_") and rest[0].startswith("norm_"):
             return _norm(f"{base}.b{rest[0].removeprefix('norm_')}", rest[1:])
         if first.startswith("block_"):
             base = f"{base}.{_LAYERS[rest[0]]}"
-        return weights(base, kernel) if leaf == "kernel" else take(f"{base}.bias")
+        return weights(base) if leaf == "kernel" else take(f"{base}.bias")
 
     return Plan("sngan", options, origin)
 

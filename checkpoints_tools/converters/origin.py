@@ -15,41 +15,25 @@ from lsh_gan.tensor_files import Standin
 
 
 class Origin(NamedTuple):
-    """The tensors of the file that make one tensor of ours.
+    """The tensors of the file that make one tensor of ours."""
 
-    Attributes:
-        names: Names in the file.
-        function: From their arrays to our array.
-    """
-
-    names: tuple[str, ...]
-    function: Callable[..., np.ndarray]
+    names: tuple[str, ...]  # in the file
+    function: Callable[..., np.ndarray]  # from their arrays to our array
 
 
 class Plan(NamedTuple):
-    """How a state dict becomes the variables of a generator.
+    """How a state dict becomes the variables of a generator."""
 
-    Attributes:
-        family: Key of `lsh_gan.generators.FAMILIES`.
-        options: Attributes of the module.
-        origin: From the path of one of our tensors ("params/to_image/kernel") to its origin.
-        ignored: Pattern of names in the file that no image depends on.
-    """
-
-    family: str
-    options: dict
-    origin: Callable[[str], Origin]
-    ignored: str = r"(?!)"
+    family: str  # key of `lsh_gan.generators.FAMILIES`
+    options: dict  # attributes of the module
+    origin: Callable[[str], Origin]  # of one of our tensors, by path ("params/to_image/kernel")
+    ignored: str = r"(?!)"  # pattern of names in the file that no image depends on
 
 
 class Part(dict[str, np.ndarray]):
-    """A part of a file: its arrays by name, and the pickled object that they lie in.
+    """A part of a file: its arrays by name, and the pickled object that they lie in."""
 
-    Attributes:
-        module: That object; None where the file has only the arrays.
-    """
-
-    module: Standin | None = None
+    module: Standin | None = None  # that object; None where the file has only the arrays
 
 
 State = Mapping[str, np.ndarray]
@@ -61,28 +45,18 @@ def usual(**values: Any) -> Callable[[State], dict[str, Any]]:
 
 
 class Source(NamedTuple):
-    """One kind of checkpoint.
+    """One kind of checkpoint."""
 
-    Attributes:
-        name: As in `--source`.
-        title: Code base that writes it.
-        matches: Whether a state dict is of this kind, by its names and shapes.
-        plan: From a state dict and all settings to the plan.
-        version: Of the map of names: raised when converted numbers change.
-        settings: What tensors do not tell: names, and the values that are usual. Recorded values
-            and those of the command line come before them.
-        only: Names of settings that are supported with their usual value only.
-        beside: Names of tensors that belong to it and may lie beside it in the file.
-    """
-
-    name: str
-    title: str
-    matches: Callable[[State], bool]
-    plan: Callable[[State, dict], Plan]
-    version: int = 1
+    name: str  # as in `--source`
+    title: str  # code base that writes it
+    matches: Callable[[State], bool]  # whether a state dict is of it, by names and shapes
+    plan: Callable[[State, dict], Plan]  # from a state dict and all settings
+    version: int = 1  # of the map of names: raised when converted numbers change
+    # What tensors do not tell: names, and the values that are usual. Recorded values and those of
+    # the command line come before them.
     settings: Callable[[State], dict[str, Any]] = usual()
-    only: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()  # settings that are supported with their usual value only
+    beside: tuple[str, ...] = ()  # tensors that belong to it and may lie beside it in the file
 
 
 def is_counter(array: np.ndarray) -> bool:
@@ -139,6 +113,33 @@ def normalised(
     """The weight `base` under PyTorch's spectral norm, laid out by `function`."""
     names = (f"{base}.weight_orig", f"{base}.weight_u", f"{base}.weight_v")
     return Origin(names, lambda *arrays: function(divide_by_stored_norm(*arrays, axis)))
+
+
+def weight_of(
+    state: State, base: str, function: Callable[[np.ndarray], np.ndarray] = kernel
+) -> Origin:
+    """The weight `base`, under spectral norm or not, laid out by `function`."""
+    if f"{base}.weight_orig" in state:
+        return normalised(base, function)
+    return take(f"{base}.weight", function)
+
+
+def stored_weight(state: State, base: str) -> np.ndarray:
+    """The weight `base` as it is stored, under spectral norm or not."""
+    return state[weight_of(state, base).names[0]]
+
+
+FILTER = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
+
+
+def check_filters(state: State, pattern: str, gain: float = 1.0) -> None:
+    """Refuses tensors of such names that are not the filter of our networks, times `gain`."""
+    for name, array in state.items():
+        if re.fullmatch(pattern, name) and not (
+            array.size == FILTER.size
+            and np.allclose(array.reshape(FILTER.shape), gain * FILTER, atol=1e-6)
+        ):
+            raise ValueError(f"{name} is not the filter [1, 3, 3, 1], the only one supported")
 
 
 BATCH_NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}

@@ -4,10 +4,19 @@ import re
 
 import numpy as np
 
-from checkpoints_tools.converters.origin import Origin, Plan, Source, has, kernel, take, usual
+from checkpoints_tools.converters.origin import (
+    Origin,
+    Plan,
+    Source,
+    check_filters,
+    has,
+    kernel,
+    take,
+    usual,
+)
 
 _STAGE = "Model.MainLayers.{}.Layers.{}"
-_FILTER = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
+_FILTERS = r".*Resampler\.Kernel"
 
 
 def _plan(state, settings) -> Plan:
@@ -28,10 +37,8 @@ def _plan(state, settings) -> Plan:
         "embedding_size": size,
         "image_channels": state["Model.AggregationLayer.Layer.weight"].shape[0],
     }
-    for name in (name for name in state if name.endswith("Resampler.Kernel")):
-        if not state[name].size or not np.allclose(state[name], _FILTER, atol=1e-6):
-            raise ValueError(f"{name} is not the filter [1, 3, 3, 1], the only one supported")
-    return Plan("r3gan", options, _origin, ignored=r".*Resampler\.Kernel")
+    check_filters(state, _FILTERS)
+    return Plan("r3gan", options, _origin, _FILTERS)
 
 
 def _origin(path: str) -> Origin:

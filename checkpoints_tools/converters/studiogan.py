@@ -1,6 +1,7 @@
 """BigGAN and SNGAN (SAGAN) of PyTorch-StudioGAN."""
 
 import re
+from functools import partial
 
 import numpy as np
 
@@ -11,18 +12,15 @@ from checkpoints_tools.converters.origin import (
     Source,
     has,
     kernel,
-    normalised,
+    stored_weight,
     take,
     to_grid,
     usual,
+    weight_of,
 )
 
 _ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "attn"}
 _CONVOLUTIONS = {"conv_1": "conv2d1", "conv_2": "conv2d2", "shortcut": "conv2d0"}
-
-
-def _weight(state, base: str) -> np.ndarray:
-    return state[f"{base}.weight_orig" if f"{base}.weight_orig" in state else f"{base}.weight"]
 
 
 def _blocks(state) -> tuple[list[str], dict[int, str]]:
@@ -44,15 +42,15 @@ def _blocks(state) -> tuple[list[str], dict[int, str]]:
 
 def _plan(state, settings, *, big: bool) -> Plan:
     blocks, attention = _blocks(state)
-    base = _weight(state, f"{blocks[0]}.conv2d1").shape[1]
-    dense = _weight(state, "linear0")
+    base = stored_weight(state, f"{blocks[0]}.conv2d1").shape[1]
+    dense = stored_weight(state, "linear0")
     width = round((dense.shape[0] / base) ** 0.5)
     conditional = f"{blocks[0]}.bn1.bn.running_mean" in state
     options = {
         "latent_size": dense.shape[1],
         "base_channels": base,
-        "channels": [_weight(state, f"{block}.conv2d1").shape[0] for block in blocks],
-        "image_channels": _weight(state, "conv2d5").shape[0],
+        "channels": [stored_weight(state, f"{block}.conv2d1").shape[0] for block in blocks],
+        "image_channels": stored_weight(state, "conv2d5").shape[0],
         "bottom_width": width,
         **{name: settings[name] for name in ("epsilon", "slope", "output")},
     }
@@ -71,12 +69,9 @@ def _plan(state, settings, *, big: bool) -> Plan:
             raise ValueError(f"attention after the blocks {list(attention)}; one is supported")
         options |= {"upsample": "nearest", "attention": sum(attention)}
         if conditional:
-            options["num_classes"] = _weight(state, f"{blocks[0]}.bn1.gain").shape[1]
+            options["num_classes"] = stored_weight(state, f"{blocks[0]}.bn1.gain").shape[1]
 
-    def weights(name: str, function=kernel) -> Origin:
-        if f"{name}.weight_orig" in state:
-            return normalised(name, function)
-        return take(f"{name}.weight", function)
+    weights = partial(weight_of, state)
 
     def norm(name: str, rest: list[str]) -> Origin:
         if rest[0] in ("scale", "bias") and len(rest) == 2:  # of a conditional norm

@@ -4,10 +4,18 @@ import re
 
 import numpy as np
 
-from checkpoints_tools.converters.origin import Origin, Plan, Source, has, kernel, take
+from checkpoints_tools.converters.origin import (
+    Origin,
+    Plan,
+    Source,
+    check_filters,
+    has,
+    kernel,
+    take,
+)
 
 MAPPING_LEARNING_RATE = 0.01
-FILTER = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
+_FILTERS = r".*resample_filter"
 
 
 def mapping_origin(state, path: str, learning_rate: float) -> Origin:
@@ -65,7 +73,7 @@ def _plan(state, settings) -> Plan:
     sides = sorted(found)
     if sides != [4 * 2**i for i in range(len(sides))]:
         raise ValueError(f"blocks of sides {sides}; expected powers of two from 4")
-    _check_filters(state)
+    check_filters(state, _FILTERS)
     height, width = state["synthesis.b4.const"].shape[1:]
     if height != width:
         side = sides[-1]
@@ -77,13 +85,10 @@ def _plan(state, settings) -> Plan:
 
     def origin(path: str) -> Origin:
         _, first, *rest = path.split("/")
-        if first in ("w_mean", "const"):
-            const = first == "const"
-            return (
-                take("synthesis.b4.const", lambda c: c.transpose(1, 2, 0))
-                if const
-                else take("mapping.w_avg")
-            )
+        if first == "w_mean":
+            return take("mapping.w_avg")
+        if first == "const":
+            return take("synthesis.b4.const", lambda c: c.transpose(1, 2, 0))
         if first == "mapping":
             return mapping_origin(state, path, settings["lr_multiplier"])
         kind, _, index = first.rpartition("_")
@@ -98,15 +103,7 @@ def _plan(state, settings) -> Plan:
             )
         return take(f"{base}.{'noise_const' if rest[0] == 'noise' else rest[0]}")
 
-    return Plan("stylegan2", _options(state, sides, settings), origin, r".*resample_filter")
-
-
-def _check_filters(state) -> None:
-    for name, array in state.items():
-        if name.endswith("resample_filter") and not (
-            array.shape == (4, 4) and np.allclose(array, FILTER, atol=1e-6)
-        ):
-            raise ValueError(f"{name} is not the filter [1, 3, 3, 1], the only one supported")
+    return Plan("stylegan2", _options(state, sides, settings), origin, _FILTERS)
 
 
 def _settings(state) -> dict:

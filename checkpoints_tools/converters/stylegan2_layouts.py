@@ -8,7 +8,15 @@ import re
 import numpy as np
 
 from checkpoints_tools.converters import stylegan2
-from checkpoints_tools.converters.origin import Origin, Plan, Source, has, take, usual
+from checkpoints_tools.converters.origin import (
+    Origin,
+    Plan,
+    Source,
+    check_filters,
+    has,
+    take,
+    usual,
+)
 
 _ROOT_2 = 2**0.5
 
@@ -24,14 +32,6 @@ def _translated(state, settings: dict, table: dict[str, Origin], ignored: str = 
         return Origin(names, lambda *arrays: function(translate(*arrays)))
 
     return Plan(plan.family, plan.options, origin, ignored)
-
-
-def _check_filters(state, pattern: str) -> None:
-    for name, array in state.items():
-        if re.fullmatch(pattern, name):
-            expected = stylegan2.FILTER * 4  # with the gain of doubling
-            if array.shape != expected.shape or not np.allclose(array, expected, atol=1e-6):
-                raise ValueError(f"{name} is not the filter [1, 3, 3, 1], the only one supported")
 
 
 # --- rosinality/stylegan2-pytorch ---------------------------------------------------------------
@@ -75,7 +75,8 @@ def _mean_of_w(count: int, rate: float):
 
 
 def _plan_rosinality(state, settings) -> Plan:
-    _check_filters(state, r"(convs\.\d+\.conv\.blur|to_rgbs\.\d+\.upsample)\.kernel")
+    filters = r"(convs\.\d+\.conv\.blur|to_rgbs\.\d+\.upsample)\.kernel"
+    check_filters(state, filters, gain=4)  # of doubling
     depth = sum(bool(re.fullmatch(r"style\.\d+\.weight", name)) for name in state)
     blocks = sum(bool(re.fullmatch(r"to_rgbs\.\d+\.bias", name)) for name in state)
     style = [f"style.{i + 1}.{leaf}" for i in range(depth) for leaf in ("weight", "bias")]
@@ -148,8 +149,6 @@ def _plan_tensorflow(state, settings) -> Plan:
             table |= _tensorflow_layer(f"{base}/Conv1", f"{ours}.conv1", second, up=False)
         if f"{base}/ToRGB/weight" in state:
             table |= _tensorflow_layer(f"{base}/ToRGB", f"{ours}.torgb", None, up=False)
-        if f"{base}/Skip/weight" in state:
-            table[f"{ours}.skip.weight"] = take(f"{base}/Skip/weight", _flipped)
     inner = {"conv_clamp": settings["conv_clamp"], "lr_multiplier": settings["mapping_lrmul"]}
     return _translated(state, inner, table, r"(synthesis\.)?lod|(.*/)?lod")
 

@@ -33,8 +33,6 @@ def _check(taps: list[list[int]], side: int, settings: dict) -> None:
 
 def _plan(state, settings, *, xl: bool = False) -> Plan:
     found = _layers(state)
-    if len(found) < 2:
-        raise ValueError("fewer than two layers named L0_SIDE_CHANNELS, ...")
     filters = [
         (state[f"synthesis.{name}.up_filter"], state[f"synthesis.{name}.down_filter"])
         for name, _, _ in found[:-1]

@@ -30,7 +30,7 @@ RANGE_FIELDS = ("input_scale", "input_zero_point", "input_bits")
 SAMPLE_SIZE = 2**17
 
 
-def apply(module: nn.Module, variables: Params, *args: Any, **kwargs: Any) -> Any:
+def apply(module: Any, variables: Params, *args: Any, **kwargs: Any) -> Any:
     """Applies a module with the inputs of calibrated layers quantized; may be jitted.
 
     `variables` are with or without the collection of `calibrate`; other arguments are as for
@@ -121,16 +121,13 @@ def batches(latents: jax.Array, labels: jax.Array | None, batch_size: int) -> li
     """Checks latents and their classes and cuts them into batches; the last may be smaller.
 
     Raises:
-        ValueError: Not `[n, latent_size]` with n >= 1, NaN or Inf among them, or another number of
-            labels.
+        ValueError: Not `[n, latent_size]` with n >= 1, or another number of labels.
     """
     if latents.ndim != 2 or len(latents) < 1 or batch_size < 1:
         raise ValueError(
             f"expected latents [n, latent_size] with n >= 1 and batch_size >= 1, got shape"
             f" {tuple(latents.shape)} and batch_size = {batch_size}."
         )
-    if not np.isfinite(np.asarray(latents)).all():
-        raise ValueError("the latents hold NaN or Inf.")
     if labels is not None and len(labels) != len(latents):
         raise ValueError(f"{len(labels)} labels for {len(latents)} latents.")
     cuts = [slice(i, i + batch_size) for i in range(0, len(latents), batch_size)]
@@ -200,21 +197,3 @@ def calibrate(
             own_range = _range(path, sample, own_spec)
             ranges.update({(*path, name): value for name, value in own_range.items()})
     return {**plain, COLLECTION: traverse_util.unflatten_dict(ranges)} if ranges else plain
-
-
-def check_ranges(variables: Params, *, source: str) -> None:
-    """Checks activation ranges that were read from the file `source`.
-
-    Raises:
-        ValueError: A range of no layer with a kernel, or one that lacks a number or has NaN or Inf.
-    """
-    flat = traverse_util.flatten_dict(variables)
-    kernels = {path[1:-1] for path in flat if path[0] == "params" and path[-1] == "kernel"}
-    ranges = {path: value for path, value in flat.items() if path[0] == COLLECTION}
-    for path, value in ranges.items():
-        fits = path[1:-1] in kernels and path[-1] in RANGE_FIELDS
-        if not fits or np.shape(value) or not np.isfinite(value):
-            raise ValueError(f"{source}: tensor {join(path)} is no range of a layer's inputs")
-        for name in RANGE_FIELDS:
-            if (*path[:-1], name) not in ranges:
-                raise ValueError(f"{source}: lacks the tensor {join((*path[:-1], name))}")

@@ -30,10 +30,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from lsh_gan.compression.rules import MAX_BITS
-
 VERSION = 2  # 1 was a format of our own
-_FORMER_START = b"LSHGANPK"
 _ENTRY = "lsh_gan"  # the only one, as safetensors writes several in any order
 _DTYPES: dict[str, np.dtype] = {"F32": np.dtype(np.float32), "U8": np.dtype(np.uint8)}
 _COMPACT: dict[str, Any] = {"separators": (",", ":"), "allow_nan": False}
@@ -143,19 +140,13 @@ def _header(layouts: Sequence[Layout], empty: Sequence, metadata: dict[str, Any]
 
 def file_bytes(layouts: Sequence[Layout], empty: Sequence, metadata: dict[str, Any]) -> int:
     """The size of the file that `save_packed` would write, in bytes."""
-    text = json.dumps(_header(layouts, empty, metadata) | {"sha256": "0" * 32}, **_COMPACT)
-    entries: dict[str, Any] = {"__metadata__": {_ENTRY: text}}
-    end = 0
-    parts = [
-        (-_DTYPES[dtype].itemsize, _name(layout.path) + ending, dtype, shape)
+    arrays = {
+        _name(layout.path) + ending: np.zeros(shape, _DTYPES[dtype])
         for layout in layouts
         for ending, dtype, shape in layout.parts()
-    ]
-    for _, name, dtype, shape in sorted(parts):  # as safetensors lays them
-        start, end = end, end + math.prod(shape) * _DTYPES[dtype].itemsize
-        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": (start, end)}
-    length = len(json.dumps(entries, ensure_ascii=False, **_COMPACT).encode())
-    return 8 + -(-length // 8) * 8 + end
+    }
+    header = _header(layouts, empty, metadata)
+    return len(save(arrays, {_ENTRY: json.dumps(header | {"sha256": "0" * 32}, **_COMPACT)}))
 
 
 def _digest(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
@@ -194,40 +185,14 @@ def save_packed(path: str | os.PathLike, packed: PackedTree) -> int:
 
 
 def _layout(name: str, numbers: list[int], arrays: dict[str, np.ndarray]) -> Layout:
-    scale = arrays[f"{name}.scale"]
     *shape, bits, axis = numbers
-    sizes = all(type(number) is int and number >= 1 for number in (*shape, bits, axis + 1))
-    if not sizes or bits > MAX_BITS or axis >= max(len(shape), 1):
-        raise ValueError(f"{name} has impossible shape, bits, channel axis {numbers}")
-    groups, one, channels = scale.shape
-    outputs = shape[axis] if len(shape) > 1 else 1
-    fits = groups and one == 1 and channels in (1, outputs)
-    if not fits or math.prod(shape) // outputs % groups:
-        raise ValueError(f"{name}: grid {scale.shape} does not fit shape {shape}")
     scheme = "affine" if f"{name}.zero_point" in arrays else "symmetric"
-    return Layout(_path(name), tuple(shape), bits, axis, scheme, scale.shape)
-
-
-def _tensor(layout: Layout, arrays: dict[str, np.ndarray]) -> PackedTensor:
-    """Takes the arrays of a tensor out of `arrays`."""
-    found = []
-    for ending, dtype, shape in layout.parts():
-        name = _name(layout.path) + ending
-        array = arrays.pop(name)
-        if array.dtype != _DTYPES[dtype] or array.shape != tuple(shape):
-            raise ValueError(f"{name} is {array.dtype} {array.shape}; expected {dtype} {shape}")
-        found.append(array)
-    return PackedTensor(layout, tuple(found))
+    return Layout(_path(name), tuple(shape), bits, axis, scheme, arrays[f"{name}.scale"].shape)
 
 
 def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
     with path.open("rb") as file:
         start = file.read(9)
-    if start.startswith(_FORMER_START):
-        raise ValueError(
-            f"{path}: packed by an earlier version, in a format that is no longer read; run again "
-            "what made it"
-        )
     way_out = (
         "convert a downloaded checkpoint first: python -m checkpoints_tools.convert "
         f"--input={path} --output=FOLDER"
@@ -264,14 +229,12 @@ def load_packed(path: str | os.PathLike) -> PackedTree:
         if header.pop("sha256") != _digest(header, arrays):
             raise ValueError("the checksum does not match")
         names = sorted(name for name in arrays if f"{name}.scale" in arrays)
-        tensors = [
-            _tensor(_layout(name, numbers, arrays), arrays)
-            for name, numbers in zip(names, header["quantized"], strict=True)
-        ]
-        tensors += [
-            _tensor(Layout(_path(name), array.shape, None), arrays)
-            for name, array in list(arrays.items())
-        ]
+        tensors = []
+        for name, numbers in zip(names, header["quantized"], strict=True):
+            layout = _layout(name, numbers, arrays)
+            stored = tuple(arrays.pop(name + ending) for ending, _, _ in layout.parts())
+            tensors.append(PackedTensor(layout, stored))
+        tensors += [plain_tensor(_path(name), array) for name, array in arrays.items()]
         empty = tuple(_path(name) for name in header["empty"])
         metadata = dict(header["metadata"])
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:

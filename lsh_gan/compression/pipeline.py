@@ -251,10 +251,8 @@ def pack_generator(
     if spec.needs_latents and latents is None:
         raise ValueError("latents: none, but ranges, statistics or biases are asked for")
 
-    def check(plans: list[TensorPlan]) -> None:
-        check_corrections(module, plans, spec)
-
-    quantized = tree.quantize_tree(variables, spec.weights, channel_axes, check)
+    quantized = tree.quantize_tree(variables, spec.weights, channel_axes)
+    check_corrections(module, [plan for plan, *_ in quantized.tensors], spec)
     packed, report = tree.pack_quantized(quantized, metadata), tree.report_quantized(quantized)
     if not spec.needs_latents or latents is None:
         return packed, report

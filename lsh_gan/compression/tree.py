@@ -78,7 +78,7 @@ def quantize_tensor(x: jax.Array, plan: TensorPlan) -> QuantizedTensor:
     result = _quantize_tensor(
         x,
         jnp.int32(spec.bits),
-        spec=spec.without_width(),
+        spec=dataclasses.replace(spec, bits=None, group_size=None, rules=()),  # what is static
         channel_axis=plan.channel_axis,
         num_groups=layout_of(plan, x.shape).grid_shape[0],
     )
@@ -114,19 +114,15 @@ class QuantizedTree(NamedTuple):
 
 
 def quantize_tree(
-    params: Params,
-    spec: CompressionSpec,
-    channel_axes: Mapping[str, int] | None,
-    check: Callable[[list[TensorPlan]], Any] = lambda plans: None,
+    params: Params, spec: CompressionSpec, channel_axes: Mapping[str, int] | None
 ) -> QuantizedTree:
-    """Plans and quantizes every tensor; `check` is called with the plans before any is quantized.
+    """Plans and quantizes every tensor.
 
     Tensors of one shape go one after the other, different shapes side by side: the time of a first
     call is that of compiling, which uses one core a shape.
     """
     leaves, treedef = rules.flatten(params)
     plans = rules.plan_tensors(leaves, spec, channel_axes)
-    check(plans)
     arrays = [leaf for _, leaf in leaves]
     alike: dict[tuple, list[int]] = {}
     for i, plan in enumerate(plans):
@@ -239,23 +235,13 @@ def unpack(packed: PackedTree, *, like: Any = None) -> Any:
     Raises:
         ValueError: `like` has another path or shape (the first one).
     """
-    if like is not None:
-        known = {tensor.layout.path: tensor for tensor in packed.tensors}
-        leaves, treedef = jax.tree_util.tree_flatten_with_path(like)
-        unpacked = []
-        for keys, leaf in leaves:
-            path = rules.path_of(keys)
-            tensor = known.get(path)
-            if tensor is None or tensor.layout.shape != tuple(leaf.shape):
-                found = tensor.layout.shape if tensor else "nothing"
-                raise ValueError(
-                    f"{join(path)}: the packed tree has {found}; expected {leaf.shape}"
-                )
-            unpacked.append(_unpack_tensor(tensor))
-        return jax.tree_util.tree_unflatten(treedef, unpacked)
     flat: dict[tuple[str, ...], Any] = dict.fromkeys(packed.empty, traverse_util.empty_node)
     flat |= {tensor.layout.path: _unpack_tensor(tensor) for tensor in packed.tensors}
-    return traverse_util.unflatten_dict(flat)
+    tree = traverse_util.unflatten_dict(flat)
+    if like is None:
+        return tree
+    rules.compare_shapes(tree, like, source="the packed tree")
+    return jax.tree_util.tree_map_with_path(lambda keys, _: flat[rules.path_of(keys)], like)
 
 
 def update(packed: PackedTree, variables: Params) -> PackedTree:
@@ -315,12 +301,6 @@ class CompressionReport(NamedTuple):
         return 8 * self.bytes / self.num_parameters
 
 
-def _sqnr_db(quantized: QuantizedTensor) -> float:
-    unit = np.asarray(quantized.max_abs, np.float64) ** 2
-    signal, noise = ((unit * np.asarray(x)).sum() for x in (quantized.signal, quantized.noise))
-    return float(10 * np.log10(signal / noise)) if noise > 0 else float("inf")
-
-
 def _tensor_report(
     plan: TensorPlan, shape: tuple[int, ...], quantized: QuantizedTensor | None
 ) -> TensorReport:
@@ -328,22 +308,17 @@ def _tensor_report(
     kept = TensorReport(join(plan.path), shape, plan.rule, plan.spec.bits, num_bytes)
     if quantized is None:
         return kept
-    spec = plan.spec
-    kept = kept._replace(
-        clipping=spec.clipping,
-        granularity=spec.granularity,
-        scheme=spec.scheme,
-        channel_axis=plan.channel_axis,
-        pruned=plan.pruned,
-    )
+    how = {name: getattr(plan.spec, name) for name in ("clipping", "granularity", "scheme")}
+    kept = kept._replace(**how, channel_axis=plan.channel_axis, pruned=plan.pruned)
     if isinstance(quantized.alpha, jax.core.Tracer):
         return kept
+    unit = np.asarray(quantized.max_abs, np.float64) ** 2
+    signal, noise = ((unit * np.asarray(x)).sum() for x in (quantized.signal, quantized.noise))
+    clipped = np.asarray(quantized.num_clipped, np.float64).sum()
     return kept._replace(
         alpha=np.asarray(quantized.alpha)[:, 0],
-        share_clipped=float(
-            np.asarray(quantized.num_clipped, np.float64).sum() / quantized.codes.size
-        ),
-        sqnr_db=_sqnr_db(quantized),
+        share_clipped=float(clipped / quantized.codes.size),
+        sqnr_db=float(10 * np.log10(signal / noise)) if noise > 0 else math.inf,
     )
 
 
@@ -391,23 +366,15 @@ def report_quantized(quantized: QuantizedTree) -> CompressionReport:
     return CompressionReport(tuple(reports), packed_size, 4 * size, size)
 
 
-_COLUMNS = ("tensor", "shape", "axis", "bits", "alpha", "clipped", "SQNR dB", "bytes")
-
-
-def _cells(tensor: TensorReport) -> tuple[str, ...]:
-    shape, size = "x".join(map(str, tensor.shape)), f"{tensor.bytes:,}"
-    if tensor.bits is None:
-        return tensor.path, shape, "", "float32", "", "", "", size
-    where = tensor.path, shape, str(tensor.channel_axis), str(tensor.bits)
-    if tensor.alpha is None:
-        return *where, "", "", "", size
-    alpha, clipped = float(np.median(tensor.alpha)), tensor.share_clipped
-    return *where, f"{alpha:.4g}", f"{clipped:.3%}", f"{tensor.sqnr_db:.1f}", size
-
-
 def format_report(report: CompressionReport) -> str:
     """The report as a text table: a line a tensor (axis: of output channels; alpha: its median)."""
-    rows = [_COLUMNS, *(_cells(tensor) for tensor in report.tensors)]
+    rows = [("tensor", "shape", "axis", "bits", "alpha", "clipped", "SQNR dB", "bytes")]
+    for path, shape, _, bits, size, *_, axis, alpha, clipped, sqnr, _ in report.tensors:
+        width = ("", "float32") if bits is None else (str(axis), str(bits))
+        loss = ("", "", "")
+        if alpha is not None:
+            loss = (f"{float(np.median(alpha)):.4g}", f"{clipped:.3%}", f"{sqnr:.1f}")
+        rows.append((path, "x".join(map(str, shape)), *width, *loss, f"{size:,}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows

@@ -9,7 +9,7 @@ from lsh_gan.datasets.named import (
     load_named,
     named_file,
 )
-from lsh_gan.datasets.paths import load_images, open_source, pad_to
+from lsh_gan.datasets.paths import load_images, of_array, open_source, pad_to
 from lsh_gan.datasets.source import BATCH, Decoding, Source, cut, progress
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "load_images",
     "load_named",
     "named_file",
+    "of_array",
     "open_source",
     "pad_to",
     "progress",

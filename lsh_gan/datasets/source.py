@@ -46,21 +46,17 @@ class Source:
 
 
 class Decoding(NamedTuple):
-    """How stored images become uint8 `[h, w, c]`.
+    """How stored images become uint8 `[h, w, c]`."""
 
-    Attributes:
-        side: 0 keeps sizes, which must then be equal; else the largest centred square of each is
-            resized to `side` pixels (Lanczos), as is usual for GAN data sets.
-        background: Grey level on which transparent images are laid, 0 black to 255 white.
-        white_level: The value of files of 16 bits that is white; 0 takes 65535, and refuses sets
-            that never reach a quarter of it, because scans of 10 to 14 bits look like that.
-        on_error: 'fail' makes an image that cannot be read an error; 'skip' decodes all image files
-            once when they are opened, and leaves those out.
-    """
-
+    #: 0 keeps sizes, which must then be equal; else the largest centred square of each is resized
+    #: to `side` pixels (Lanczos), as is usual for GAN data sets.
     side: int = 0
-    background: int = 255
+    background: int = 255  #: grey level below transparent images, 0 black to 255 white
+    #: The value of files of 16 bits that is white; 0 takes 65535, and refuses sets that never reach
+    #: a quarter of it, because scans of 10 to 14 bits look like that.
     white_level: int = 0
+    #: 'fail' makes an image that cannot be read an error; 'skip' decodes all image files once when
+    #: they are opened, and leaves those out.
     on_error: str = "fail"
 
 

@@ -28,13 +28,11 @@ from ml_collections.config_flags.tuple_parser import TupleParser
 from lsh_gan.errors import choose, nearest
 from lsh_gan.experiment import default_config, shipped_folder
 
-_HELP = ("-h", "--help", "-help", "help")
-
 
 def main() -> None:
     """Runs the subcommand that `sys.argv` names; bad input ends it with one line."""
     program, command, *rest = sys.argv if len(sys.argv) > 1 else [*sys.argv, "--help"]
-    if command in _HELP:
+    if command in ("-h", "--help", "-help", "help"):
         print(__doc__.strip())  # noqa: T201
         return
     sys.argv = [f"{Path(program).name} {command}", *rest]
@@ -126,24 +124,6 @@ def _list() -> None:
 # The flags of a configuration.
 
 
-def field_help(source: str) -> str:
-    """The fields that a file such as "configs/default.py" sets, with defaults and comments."""
-    text = (shipped_folder() / source).read_text()
-    lines: list[str] = []
-    for found in re.finditer(r"((?: *# .*\n)*) *config\.([\w.]+) = (.*?)(?:  # (.*))?\n", text):
-        above, field, value, beside = found.groups()
-        comment = [line.strip().removeprefix("# ") for line in above.splitlines()]
-        if value == "ml_collections.ConfigDict()":
-            lines += ["", *comment]
-            continue
-        # As one would type it: `("knn", "lsh")` is knn,lsh.
-        value = value.removeprefix("config_dict.FieldReference(").split(", field_type")[0]
-        value = value.strip("()").replace('"', "").replace(", ", ",").rstrip(",")
-        lines.append(f"  --config.{field}={value}")
-        lines += [f"      {text}" for text in (*comment, beside) if text]
-    return "\n".join(lines)
-
-
 class ListParser(TupleParser):
     """Reads tuples; what is no Python, such as "a/b,/c d", is split at its commas."""
 
@@ -170,8 +150,10 @@ def parse_or_exit(arguments: list[str], *, usage: str = "", **options: Any) -> l
             if module == sys.argv[0] or module.startswith("lsh_gan.")
             for flag in own
         ]
-        fields = field_help(options.get("source", "configs/default.py"))
-        sys.exit(print("\n".join([usage.strip(), "", *lines, fields])))  # noqa: T201
+        lines.append("  --config.FIELD=VALUE, such as --config.metrics=knn,lsh, for each of:")
+        source = (shipped_folder() / options.get("source", "configs/default.py")).read_text()
+        fields = re.findall(r"^ +(?:#|config\.).*", source, re.MULTILINE)
+        sys.exit(print("\n".join([usage.strip(), "", *lines, "", *fields])))  # noqa: T201
     try:
         return parse(arguments, **options)
     except ValueError as error:

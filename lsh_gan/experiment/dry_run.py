@@ -33,7 +33,6 @@ class Sized(NamedTuple):
     generator: Generator
     instructions: str  # how to get its file; "" where it is there
     sizes: list[tuple[GeneratorSpec, int]]  # bytes on disk of every setting
-    float32_bytes: int
     num_tensors: int  # that are quantized, at every width
 
 
@@ -64,8 +63,7 @@ def measure_sizes(config: Any) -> list[Sized]:
         sizes = [(spec, packed_size(generator, spec)) for spec in specs]
         plans = plan_tensors(_leaves(generator), specs[-1].weights, generator.channel_axes)
         num_tensors = sum(plan.spec.bits is not None for plan in plans)
-        num_bytes = 4 * _num_values(generator.params)
-        sized.append(Sized(path, generator, text, sizes, num_bytes, num_tensors))
+        sized.append(Sized(path, generator, text, sizes, num_tensors))
     return sized
 
 
@@ -111,22 +109,22 @@ def _generator_line(config: Any, item: Sized) -> dict[str, str]:
         "latent": str(generator.latent_size),
         "classes": str(generator.num_classes or "–"),
         "features": str(features.FEATURES[config.features.name].dim),
-        "float32 bytes": f"{item.float32_bytes:,}",
+        "float32 bytes": f"{4 * _num_values(generator.params):,}",
     }
 
 
 def _size_lines(sized: list[Sized]) -> Iterable[dict[str, str]]:
     """Packed bytes and their ratio to float32: a line a width and grid, a column a generator."""
     lines: dict[tuple[str, str], dict[str, str]] = {}  # of several clippings the last
-    for item in sized:
-        for spec, size in item.sizes:
+    for generator, sizes in ((item.generator, item.sizes) for item in sized):
+        num_bytes = 4 * _num_values(generator.params)
+        for spec, size in sizes:
             bits, weights = spec.weights.bits, spec.weights
             grid = f"{weights.granularity}, {weights.scheme}" if bits else ""
             label = f"W{bits}A{spec.activations.bits}" if spec.activations else str(bits or "full")
-            as_read = "packed " if bits is None and item.generator.packed_file else ""
-            cell = f"{as_read}{size:,}  {item.float32_bytes / size:5.1f}"
             line = lines.setdefault((label, grid), {"bits": label, "grid": grid})
-            line[item.generator.name] = cell
+            as_read = "packed " if bits is None and generator.packed_file else ""
+            line[generator.name] = f"{as_read}{size:,}  {num_bytes / size:5.1f}"
     return lines.values()
 
 
@@ -162,22 +160,17 @@ def _summary(config: Any, sized: list[Sized]) -> Iterator[str]:
     search, bits, seeds = config.search, config.compression.bits, f"{len(config.seeds)} seeds"
     images = f"m = {config.num_samples:,} images each, batches of {config.batch_size}"
     if search.share:  # most settings are scored only where others have turned out well
-        n = "n as in the sketch," if fields.sketch else "n ="
         yield (
             f"search: the smallest widths out of {', '.join(map(str, bits))} bits, one a tensor, "
-            f"that keep {search.share:.0%} of precision and of recall by LSH; {n} m = "
-            f"{search.num_samples:,}, seed {search.seed}"
+            f"that keep {search.share:.0%} of precision and of recall by LSH; "
+            f"{'' if fields.sketch else 'n = '}m = {search.num_samples:,}, seed {search.seed}"
         )
         for item in sized:
             yield (
                 f"search of {item.generator.name}: full precision, {len(bits)} uniform widths, at "
-                f"most {len(bits)} widths of each of {item.num_tensors} tensors alone, then mixed "
-                "widths"
+                f"most {len(bits)} of each of {item.num_tensors} tensors alone, then mixed widths"
             )
-        yield (
-            "rows: at most 4 a generator (full precision, the mixed widths found, two uniform "
-            f"widths) × {seeds}, by {', '.join(config.metrics)}; {images}"
-        )
+        yield f"rows: at most 4 a generator × {seeds}, by {', '.join(config.metrics)}; {images}"
     else:
         alone = config.compression.layerwise
         counts = [

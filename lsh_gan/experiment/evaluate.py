@@ -4,7 +4,7 @@ import dataclasses
 import html
 import itertools
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,6 @@ import pandas as pd
 from lsh_gan import datasets, features
 from lsh_gan.datasets import Source
 from lsh_gan.experiment import default_config, reference, settings
-from lsh_gan.features.network import check_images
 from lsh_gan.metrics.inputs import as_array
 from lsh_gan.results.answer import COLLAPSED, LEGEND
 from lsh_gan.results.labels import DISTANCES, TITLES
@@ -89,8 +88,8 @@ def evaluate(
     """Scores generated samples against real ones.
 
     Each side is one of: a path that `datasets.open_source` knows (a folder or zip of images, .npz,
-    .npy, an idx file, or a shipped set); an array of images, uint8 `[n, h, w]` or `[n, h, w, c]`,
-    or of features, floating `[n, d]`; or an iterable of batches of either, which is gone through
+    .npy, an idx file, or a shipped set); an array of images, uint8 `[n, h, w]` or with channels, or
+    of features, floating `[n, d]`; or an iterable of batches of either, which is gone through
     once. Features on both sides are compared as they are, whatever made them.
 
     Args:
@@ -103,7 +102,7 @@ def evaluate(
         k: Neighbours that define a radius.
         num_images: n, how many of the real ones are drawn; 0 takes as many as are generated, or all
             if there are fewer. Where 2n are there, the next n give the ceilings.
-        resize: Crops and resizes images of files to this side; 0 leaves them.
+        resize: Crops and resizes images to this side; 0 leaves them.
         seed: Of the draw.
         config: All other options, as `configs/default.py` makes them.
 
@@ -141,7 +140,7 @@ def compare(real: Any, generated: Any, config: Any, num_images: int) -> Evaluati
         config.features.name = "given"
         config.reference.images = ""
     checked = settings.resolve(config)
-    _check_sizes(*sides)
+    settings.check_image_sizes(checked, sides[0].image_shape, [], sides[1:])
     network = reference.load_network(checked, sides)
     sides = [_embedded(side, network, checked) for side in sides]
     real, generated = sides
@@ -163,62 +162,25 @@ def compare(real: Any, generated: Any, config: Any, num_images: int) -> Evaluati
 
 def _open(x: Any, name: str, config: Any) -> Source:
     """A source of what was given; of an iterable with n = 0, since nobody knows yet."""
+    decoding = reference.decoding_of(config)
     if isinstance(x, str | Path):
-        return datasets.open_source(x, ("images", "features"), reference.decoding_of(config))
+        return datasets.open_source(x, ("images", "features"), decoding)
+
+    def of(x: Any) -> Source:
+        array = np.asarray(as_array(x, name))
+        array = array.astype(np.float32) if array.dtype == jnp.bfloat16 else array
+        return datasets.of_array(
+            name, lambda: array, array.shape, array.dtype, decoding, "an array"
+        )
+
     if hasattr(x, "shape"):
-        array = _checked(x, name)
-        kind = _kind(array)
-        size = array.shape[1:3] if kind == "images" else None
-
-        def read(rows: np.ndarray) -> Iterator[np.ndarray]:
-            return (array[part] for part in datasets.cut(rows))
-
-        return Source(name, kind, array.shape, "an array", size, read)
-    batches = iter(x)
-    first = next(batches, None)
+        return of(x)
+    sources = map(of, x)
+    first = next(sources, None)
     if first is None:
         raise ValueError(f"{name}: there are no batches; expected arrays of images or features")
-    first = _checked(first, name)
-    shape = (0, *first.shape[1:])
-    batches = itertools.chain([first], (_checked(batch, name) for batch in batches))
-    return Source(name, _kind(first), shape, "batches", None, lambda rows: batches)
-
-
-def _kind(array: np.ndarray) -> str:
-    return "images" if array.dtype == np.uint8 else "features"
-
-
-def _checked(x: Any, name: str) -> np.ndarray:
-    """Uint8 images `[n, h, w, c]` or finite float32 features `[n, d]`, as a NumPy array."""
-    x = as_array(x, name)
-    if x.ndim == 2 and jnp.issubdtype(x.dtype, jnp.floating):
-        x = np.asarray(x, np.float32)
-        finite = np.isfinite(x).all(axis=1)
-        if not finite.all():
-            raise ValueError(f"{name}: row {int(np.argmin(finite))} holds NaN or Inf")
-        return x
-    if x.ndim == 3 and x.shape[-1] <= 4:
-        raise ValueError(
-            f"{name}: one image of shape {x.shape}; expected [n, h, w] or [n, h, w, c], which "
-            "numpy.stack makes of single ones"
-        )
-    x = np.asarray(x[..., None] if x.ndim == 3 else x)
-    try:
-        check_images(x)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: {error} Features are floating [n, d].") from None
-    return x
-
-
-def _check_sizes(real: Source, generated: Source) -> None:
-    if real.kind == generated.kind == "images" and real.shape[1:3] != generated.shape[1:3]:
-        sizes = ["×".join(map(str, x.shape[1:3])) for x in (real, generated)]
-        side = min(real.shape[1:3])
-        raise ValueError(
-            f"{real.path} has images of {sizes[0]} pixels and {generated.path} of {sizes[1]}; "
-            f"expected one size: resize={side} (of the command --config.reference.side={side}) "
-            "crops and resizes those of files"
-        )
+    shape, loaded = (0, *first.shape[1:]), (x.load() for x in itertools.chain([first], sources))
+    return Source(name, first.kind, shape, "batches", None, lambda rows: loaded)
 
 
 def _embedded(side: Source, network: features.FeatureNetwork, config: Any) -> Source:

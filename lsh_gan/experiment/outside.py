@@ -89,8 +89,6 @@ def lost(
     """
     fields = {metric: f"{metric}_{score}_hits" for metric in TITLES}
     gone = {m: before[f] & ~after[f] for m, f in fields.items() if f in before and f in after}
-    if not gone:
-        return np.empty(0, int), ""
     votes = np.sum(list(gone.values()), axis=0)
     order = np.argsort(-votes, kind="stable")[: min(COLUMNS, np.count_nonzero(votes))]
     said = (f"{TITLES[m]} {g.sum():,} of {before[fields[m]].sum():,}" for m, g in gone.items())

@@ -91,13 +91,16 @@ class WidthEvaluator:
 
 
 def make_width_evaluator(
-    generator: Generator,
-    base: GeneratorSpec,
-    options: tuple[int, ...],
-    measure: Callable[[GeneratorSpec], Row],
+    loop: sweep.Setup, generator: Generator, session: sweep.Session, *, keep: bool = False
 ) -> WidthEvaluator:
-    """The evaluator of a generator; tensors whose width a rule of `base` sets are not free."""
-    options, (leaves, _) = tuple(sorted(options)), flatten(generator.params)
+    """The evaluator of a generator; tensors whose width a rule sets are not free.
+
+    `keep` is as of `Measurement`.
+    """
+    specs, seed = settings.generator_specs(loop.config), loop.config.search.seed
+    base = next(spec for spec in specs if spec.weights.bits is not None)
+    options = tuple(sorted(loop.config.compression.bits))
+    leaves, _ = flatten(generator.params)
     narrow, wide = (
         plan_tensors(leaves, dataclasses.replace(base.weights, bits=bits), generator.channel_axes)
         for bits in (options[0], options[-1])
@@ -115,6 +118,10 @@ def make_width_evaluator(
     for plan in free:
         treatment = _treatment(plan) if plan in ruled else {}
         own[join(plan.path)] = {k: v for k, v in treatment.items() if k != "bits"}
+
+    def measure(spec: GeneratorSpec) -> Row:
+        return session.measure(sweep.make_measurement(loop, generator, spec, seed, keep=keep))
+
     return WidthEvaluator(base, options, tuple(own), fixed, own, measure)
 
 
@@ -146,7 +153,7 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
         requested: dict[str, dict[str, Any]] = {}
         for generator in final.generators:
             store.set_requested(workdir, requested)
-            evaluator = _make_evaluator(loop, generator, inner)
+            evaluator = make_width_evaluator(loop, generator, inner)
             found = find(evaluator, config.search.share)
             requested |= _measure_found(evaluator, found, generator, final, session, workdir)
         store.set_requested(workdir, requested)
@@ -167,12 +174,12 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
         ValueError, TypeError, FileNotFoundError: Bad input, or no width keeps the share.
     """
     config = settings.resolve(config)
+    store.check_workdir(workdir)
     setup = sweep.prepare(_inside(config))
     (generator,) = setup.generators
     with store.locked(workdir), sweep.progress_bars() as progress:
-        evaluator = _make_evaluator(
-            setup, generator, sweep.Session(setup, workdir, progress), keep=True
-        )
+        session = sweep.Session(setup, workdir, progress)
+        evaluator = make_width_evaluator(setup, generator, session, keep=True)
         path = [evaluator.uniform(bits) for bits in reversed(evaluator.options)]
         widths = last_kept(evaluator, path, config.search.share)
         if widths is None:
@@ -204,19 +211,6 @@ def _inside(config: Any) -> Any:
     inside.metrics = (METRIC,)
     inside.seeds = (config.search.seed,)
     return ml_collections.FrozenConfigDict(inside)
-
-
-def _make_evaluator(
-    loop: sweep.Setup, generator: Generator, session: sweep.Session, *, keep: bool = False
-) -> WidthEvaluator:
-    specs = settings.generator_specs(loop.config)
-    base = next(spec for spec in specs if spec.weights.bits is not None)
-    seed = loop.config.search.seed
-
-    def measure(spec: GeneratorSpec) -> Row:
-        return session.measure(sweep.make_measurement(loop, generator, spec, seed, keep=keep))
-
-    return make_width_evaluator(generator, base, loop.config.compression.bits, measure)
 
 
 class Found(NamedTuple):

@@ -302,14 +302,12 @@ def check_numbers(config: Any) -> None:
         value = attrgetter(field)(config)
         for number in value if field in _LISTS else [value]:
             check_int(field, number, low, high)
-    fields = ["num_samples", *["search.num_samples"] * (config.search.share > 0)]
-    if config.reference.num_images:  # 0 takes all that there are
-        fields.append("reference.num_images")
-    for field in fields:
-        if (number := attrgetter(field)(config)) < config.k + 2:
-            raise ValueError(
-                f"{field} = {number}; k = {config.k} needs at least {config.k + 2} images"
-            )
+    k, least = config.k, config.k + 2
+    for field in ("num_samples", "search.num_samples", "reference.num_images"):
+        number = attrgetter(field)(config)
+        unused = {"search.num_samples": not config.search.share, "reference.num_images": not number}
+        if number < least and not unused.get(field):
+            raise ValueError(f"{field} = {number}; k = {k} needs at least {least} images")
 
 
 def check_min_count(config: Any, n: int) -> None:
@@ -346,10 +344,8 @@ def check_image_sizes(
         side = generator.resolution
         if (side, side) != (height, width):
             way_out = f"say --config.reference.side={side} to crop and resize the reference"
-            if fields.sketch:
-                way_out = f"expected a sketch of images of {side}×{side}"
-            elif fields.samples_of:
-                way_out = "expected reference.samples_of to name a generator of the same size"
+            if fixed:
+                way_out = f"expected a sketch or a generator of images of {side}×{side}"
             raise ValueError(
                 f"generator {generator.name} makes images of {side}×{side} pixels, {has}; {way_out}"
             )
@@ -372,7 +368,7 @@ def check_image_sizes(
             way_out = f"resize them to {height}×{width}"
             if not fixed:
                 side = min(height, width)
-                way_out += f", or say --config.reference.side={side} to crop and resize both"
+                way_out += f", or say --config.reference.side={side} (of evaluate: resize) for both"
             raise ValueError(
                 f"samples {source.path} have {size[0]}×{size[1]} pixels, {has}; {way_out}"
             )

@@ -36,24 +36,18 @@ class InceptionV3(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        """Maps preprocessed images `[n, 299, 299, 3]` to `[n, 2048]`.
-
-        Sows the maps whose means are FID's smaller features, by their number of channels.
-        """
+        """Maps preprocessed images `[n, 299, 299, 3]` to `[n, 2048]`."""
         valid = ((0, 0), (0, 0))
         x = _reduce(x, "Conv2d_1a_3x3", 32)
         x = _conv(x, "Conv2d_2a_3x3", 32, (3, 3), padding=valid)
         x = _halving_pool(_conv(x, "Conv2d_2b_3x3", 64, (3, 3)))
-        self.sow("intermediates", "map_64", x)
         x = _conv(x, "Conv2d_3b_1x1", 80)
         x = _halving_pool(_conv(x, "Conv2d_4a_3x3", 192, (3, 3), padding=valid))
-        self.sow("intermediates", "map_192", x)
         for name, pooled in (("Mixed_5b", 32), ("Mixed_5c", 64), ("Mixed_5d", 64)):
             x = Mixed5(pooled, name=name)(x)
         x = Mixed6a(name="Mixed_6a")(x)
         for name, width in (("b", 128), ("c", 160), ("d", 160), ("e", 192)):
             x = Mixed6(width, name=f"Mixed_6{name}")(x)
-        self.sow("intermediates", "map_768", x)
         x = Mixed7a(name="Mixed_7a")(x)
         x = Mixed7(max_pool=False, name="Mixed_7b")(x)
         x = Mixed7(max_pool=True, name="Mixed_7c")(x)

@@ -11,6 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
+from lsh_gan.compression.rules import compare_shapes, join, path_of
 from lsh_gan.datasets.named import PACKAGED
 
 METADATA_FILE = "generator.json"
@@ -52,17 +53,12 @@ def locate(name: str | Path) -> Path:
     )
 
 
-def path_of(keys: tuple) -> str:
-    """Joins a key path of `jax.tree_util` with "/": `params/up_0/kernel`."""
-    return jax.tree_util.keystr(keys, simple=True, separator="/")
-
-
 def content_hash(params: Any) -> str:
     """Sha256 (hex) over the paths, shapes, dtypes and values of a tree of arrays."""
     digest = hashlib.sha256()
     for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
         array = np.asarray(leaf)
-        digest.update(f"{path_of(keys)}:{array.shape}:{array.dtype};".encode())
+        digest.update(f"{join(path_of(keys))}:{array.shape}:{array.dtype};".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
@@ -90,19 +86,15 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: The folder has none.
-        ValueError: It is not a JSON object with `family`, `options` and `sha256`.
+        ValueError: It is not JSON.
     """
     file = Path(path) / METADATA_FILE
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; {path} is not a generator checkpoint")
     try:
-        metadata = json.loads(file.read_text())
+        return json.loads(file.read_text())
     except ValueError as error:
         raise ValueError(f"{file}: not JSON ({error})") from error
-    for field in ("family", "options", "sha256"):
-        if not isinstance(metadata, dict) or field not in metadata:
-            raise ValueError(f"{file}: lacks the field {field!r}")
-    return metadata
 
 
 def restore(path: str | Path, abstract: Any) -> Any:
@@ -138,29 +130,3 @@ def restore(path: str | Path, abstract: Any) -> Any:
 
 def _line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-def compare_shapes(found: Any, expected: Any, *, source: str) -> None:
-    """Raises ValueError naming the first tensor by path whose shape differs, with both shapes."""
-    found, expected = (
-        {path_of(keys): tuple(leaf.shape) for keys, leaf in jax.tree_util.tree_leaves_with_path(t)}
-        for t in (found, expected)
-    )
-    for path in sorted(found.keys() | expected.keys()):
-        if found.get(path) != expected.get(path):
-            has, wants = found.get(path, "nothing"), expected.get(path, "nothing")
-            raise ValueError(f"{source}: tensor {path} has shape {has}; the generator has {wants}")
-
-
-def verify(params: Any, sha256: str, *, source: str) -> None:
-    """Checks the recorded hash of the parameters, and that they are finite.
-
-    Raises:
-        ValueError: The hash differs, or a tensor holds NaN or Inf (its path).
-    """
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not np.isfinite(np.asarray(leaf)).all():
-            raise ValueError(f"{source}: tensor {path_of(keys)} holds NaN or Inf")
-    found = content_hash(params)
-    if found != sha256:
-        raise ValueError(f"{source}: sha256 of the parameters is {found}; recorded is {sha256}")

@@ -85,14 +85,10 @@ class Sequential(nn.Module):
     * `pad`: padding (two pairs), mode.
     * activations: none, relu, leaky_relu (slope), elu (alpha), selu, gelu, silu, softplus, tanh,
       sigmoid.
-
-    Attributes:
-        latent_size: Size of the latent vector.
-        layers: Mappings with `kind` and the settings of that kind.
     """
 
-    latent_size: int = 100
-    layers: tuple[Mapping[str, Any], ...] = ()
+    latent_size: int = 100  # size of the latent vector
+    layers: tuple[Mapping[str, Any], ...] = ()  # of `kind` and the settings of that kind
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
@@ -142,8 +138,6 @@ def _group_norm(x, name, *, groups, epsilon, affine):
 
 
 def _upsample(x, name, *, factor, mode):
-    if mode == "nearest":
-        return x.repeat(factor[0], axis=1).repeat(factor[1], axis=2)
     n, h, w, c = x.shape
     return jax.image.resize(x, (n, h * factor[0], w * factor[1], c), mode)
 

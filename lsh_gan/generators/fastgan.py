@@ -6,7 +6,6 @@ draws its noise anew with each call; here it is drawn once and kept as a buffer.
 """
 
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -22,13 +21,11 @@ class Noise(nn.Module):
     """Adds the same noise to all channels, times a learnt strength."""
 
     @nn.compact
-    def __call__(self, x: jax.Array, noise: str, key: Any) -> jax.Array:
+    def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `x [n, h, w, c]` to the same shape."""
         strength = self.param("strength", nn.initializers.zeros, ())
         stored = self.variable("buffers", "noise", jnp.zeros, x.shape[1:3]).value
-        if noise == "random":
-            return x + strength * jax.random.normal(key, (*x.shape[:3], 1))
-        return x + strength * stored[..., None] if noise == "const" else x
+        return x + strength * stored[..., None]
 
 
 class Excitation(nn.Module):
@@ -65,9 +62,7 @@ class FastGAN(nn.Module):
     output: str = "none"  # "none", "tanh" or "sigmoid"
 
     @nn.compact
-    def __call__(
-        self, z: jax.Array, noise: str = "const", key: jax.Array | None = None
-    ) -> jax.Array:
+    def __call__(self, z: jax.Array) -> jax.Array:
         """Makes images `[n, h, w, image_channels]`, about [-1, 1]; arguments as of `Generator`."""
 
         def norm_gate(x: jax.Array, name: str) -> jax.Array:
@@ -88,9 +83,8 @@ class FastGAN(nn.Module):
             x = conv(x, features, f"up_{i}", layers.upsample_conv_3x3)
             for j in range(1 + double):
                 if double:
-                    layer_key = None if key is None else jax.random.fold_in(key, 2 * i + j)
                     x = conv(x, features, f"conv_{i}") if j else x
-                    x = Noise(name=f"noise_{i}_{j}")(x, noise, layer_key)
+                    x = Noise(name=f"noise_{i}_{j}")(x)
                 x = norm_gate(x, f"norm_{i}_{j}")
             if side in self.excited:
                 x = Excitation(features, name=f"excitation_{i}")(images[_EXCITED_FROM[side]], x)

@@ -1,7 +1,6 @@
 """Any function of parameters and latents as a generator, whatever library its parameters are of."""
 
 import dataclasses
-import hashlib
 import importlib
 import math
 import os
@@ -19,6 +18,7 @@ from absl import logging
 
 from lsh_gan.compression.rules import declared_axis, flatten, join
 from lsh_gan.errors import check_int, nearest
+from lsh_gan.generators.checkpoints import content_hash
 
 FAMILY = "function"
 # Equinox and torch have output channels first, under this name.
@@ -49,10 +49,9 @@ class Function:
             self.constants,
             is_leaf=lambda x: x is None,
         )
-        with jax.default_matmul_precision("float32"):  # on a GPU too
-            if not self.num_classes:
-                return self.f(params, z)
-            return self.f(params, z, jnp.zeros(len(z), jnp.int32) if labels is None else labels)
+        if not self.num_classes:
+            return self.f(params, z)
+        return self.f(params, z, jnp.zeros(len(z), jnp.int32) if labels is None else labels)
 
     apply = __call__  # as of a Flax module
 
@@ -122,14 +121,12 @@ def _floats(x: Any) -> bool:
 
 def _hash(constants: Any) -> str:
     """Sha256 (hex) over the arrays among constants; "" without any."""
-    arrays = [x for x in jax.tree.leaves(constants) if hasattr(x, "dtype")]
-    if not arrays:
-        return ""
-    digest = hashlib.sha256()
-    for x in arrays:
-        x = jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-        digest.update(f"{x.shape}{x.dtype}".encode() + np.asarray(x).tobytes())
-    return digest.hexdigest()
+    arrays = [
+        jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+        for x in jax.tree.leaves(constants)
+        if hasattr(x, "dtype")
+    ]
+    return content_hash(arrays) if arrays else ""
 
 
 def name_of(f: Callable) -> str:

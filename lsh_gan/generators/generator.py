@@ -17,6 +17,7 @@ from flax.errors import FlaxError
 
 from lsh_gan import compression
 from lsh_gan.compression import activations
+from lsh_gan.compression.rules import compare_shapes
 from lsh_gan.errors import choose, nearest
 from lsh_gan.generators import checkpoints, functions
 from lsh_gan.generators.dcgan import DCGAN, ProGAN, Sequential
@@ -27,8 +28,6 @@ from lsh_gan.generators.r3gan import R3GAN
 from lsh_gan.generators.residual import SNGAN, BigGAN, BigGANDeep
 from lsh_gan.generators.stylegan2 import StyleGAN2
 from lsh_gan.generators.stylegan3 import StyleGAN3
-
-_TRUNCATION_BOUND = 2.0  # of BigGAN-deep's latents, in standard deviations
 
 FAMILIES: dict[str, type[nn.Module]] = {
     "biggan": BigGAN,
@@ -190,21 +189,18 @@ class Generator:
         keys = jax.vmap(partial(jax.random.fold_in, key))(index)
         shape = (self.latent_size,)
         if getattr(self.module, "statistics_rows", 0):
-            low, high = -_TRUNCATION_BOUND, _TRUNCATION_BOUND
-            draw = partial(jax.random.truncated_normal, lower=low, upper=high, shape=shape)
-            z = jax.vmap(lambda k: draw(k))(keys) * truncation_psi
+            truncated = partial(jax.random.truncated_normal, lower=-2.0, upper=2.0, shape=shape)
+            z = jax.vmap(truncated)(keys) * truncation_psi
         elif isinstance(self.module, Function):
             z = jax.vmap(self.module.draw)(keys)
         else:
-            z = jax.vmap(lambda k: jax.random.normal(k, shape))(keys)
+            z = jax.vmap(partial(jax.random.normal, shape=shape))(keys)
         if not self.num_classes:
             return z, None
-
-        def draw_class(k: jax.Array) -> jax.Array:
-            # One more fold: the key itself has drawn the latent.
-            return jax.random.randint(jax.random.fold_in(k, 0), (), 0, self.num_classes)
-
-        return z, jax.vmap(draw_class)(keys)
+        # One more fold: the keys themselves have drawn the latents.
+        keys = jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys)
+        classes = partial(jax.random.randint, shape=(), minval=0, maxval=self.num_classes)
+        return z, jax.vmap(classes)(keys)
 
     def __call__(
         self,
@@ -213,11 +209,10 @@ class Generator:
         *,
         labels: jax.Array | None = None,
         truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
-        noise: str = "const",
-        key: jax.Array | None = None,
     ) -> jax.Array:
-        """Generates images; a pure function that can be jitted (psi, cutoff and noise static).
+        """Generates images; a pure function that can be jitted (psi static).
+
+        Noise inside of a network is what is stored in its checkpoint.
 
         Args:
             params: A tree like `self.params`, for example a compressed one; with activation ranges
@@ -228,9 +223,6 @@ class Generator:
             truncation_psi: In [0, 1]; 1 is none. StyleGAN: w becomes mean + psi · (w − mean).
                 BigGAN-deep with statistics by truncation: selects the statistics; its latents must
                 come from `draw` with the same psi. Other families take none.
-            truncation_cutoff: Number of layers that are truncated (StyleGAN), None for all.
-            noise: "const" (as stored), "random" or "none", where the family has noise.
-            key: From `jax.random.key`, for `noise="random"`.
 
         Returns:
             Float32 `[n, h, w, c]`, nominally in [`black`, 1], not clipped. Products are of full
@@ -246,25 +238,11 @@ class Generator:
         self._check_labels(labels, len(z))
         if not 0 <= truncation_psi <= 1:
             raise ValueError(f"{self.name}: truncation_psi is {truncation_psi}; expected 0 to 1")
-        if noise not in ("const", "random", "none"):
-            raise ValueError(f"{self.name}: noise {noise!r}; expected 'const', 'random' or 'none'")
-        if (noise == "random") != (key is not None):
-            raise ValueError(f"{self.name}: noise='random' and a key go together; noise={noise!r}")
-        given: dict[str, Any] = {}
-        if labels is not None:
-            given["labels"] = labels
+        given: dict[str, Any] = {} if labels is None else {"labels": labels}
         if truncation_psi != 1:
+            if "truncation_psi" not in inspect.signature(type(self.module).__call__).parameters:
+                raise ValueError(f"{self.name}: the family {self.family!r} takes no truncation_psi")
             given["truncation_psi"] = truncation_psi
-        if truncation_cutoff is not None:
-            given["truncation_cutoff"] = truncation_cutoff
-        if noise != "const":
-            given.update(noise=noise, key=key)
-        accepted = inspect.signature(type(self.module).__call__).parameters
-        for name in given:
-            if name not in accepted:
-                raise ValueError(f"{self.name}: the family {self.family!r} takes no {name}")
-        if isinstance(self.module, Function):
-            return self.module.apply(params, z, **given)
         return activations.apply(self.module, params, z, **given)
 
     def _check_labels(self, labels: jax.Array | None, n: int) -> None:
@@ -360,31 +338,18 @@ def _generator(
             f"{stem}: the name of the generator is {name!r}; expected text without '/', "
             f"{close!r} for example"
         )
-    return Generator(
-        name=name,
-        family=metadata["family"],
-        module=module,
-        params=params,
-        resolution=height,
-        image_channels=channels,
-        provenance=metadata,
-    )
+    return Generator(name, metadata["family"], module, params, height, channels, metadata)
 
 
 def _described(metadata: dict[str, Any], path: Path) -> tuple[nn.Module, Any]:
     """The module that a checkpoint's metadata describes, and the shapes of its variables."""
-    family, options = metadata["family"], metadata.get("options")
-    if not isinstance(family, str) or not isinstance(options, dict):
-        raise ValueError(
-            f"{path}: family {family!r} with options {options!r}; expected a name and a JSON object"
-        )
     try:
-        module = build(family, options)
+        module = build(metadata["family"], metadata["options"])
         return module, abstract_params(module)
-    except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError) as error:
+    except (
+        ValueError, TypeError, ArithmeticError, AttributeError, LookupError, FlaxError,
+    ) as error:  # fmt: skip
         raise ValueError(f"{path}: {error}") from error
-    except FlaxError as error:
-        raise ValueError(f"{path}: its options do not fit each other ({error})") from error
 
 
 def load(path: str | Path) -> Generator:
@@ -397,7 +362,7 @@ def load(path: str | Path) -> Generator:
         FileNotFoundError: No such checkpoint, module or function.
         TypeError: The function returns something else.
         ValueError: Unknown family, parameters that do not fit it (path and shapes of the first
-            tensor), damaged files, another hash than recorded, or NaN or Inf.
+            tensor), damaged files, or another hash than recorded.
     """
     if make := functions.find(str(path)):
         generator = make()
@@ -410,7 +375,9 @@ def load(path: str | Path) -> Generator:
     metadata = checkpoints.read_metadata(path)
     module, abstract = _described(metadata, path)
     params = checkpoints.restore(path, abstract)
-    checkpoints.verify(params, metadata["sha256"], source=str(path))
+    found, recorded = checkpoints.content_hash(params), metadata["sha256"]
+    if found != recorded:
+        raise ValueError(f"{path}: sha256 of the parameters is {found}; recorded is {recorded}")
     return _generator(module, params, metadata, path.stem)
 
 
@@ -427,7 +394,6 @@ def _load_packed(path: Path) -> Generator:
     module, abstract = _described(metadata, path)
     params = compression.unpack(packed)
     plain = {name: tree for name, tree in params.items() if name != activations.COLLECTION}
-    checkpoints.compare_shapes(plain, abstract, source=str(path))
-    activations.check_ranges(params, source=str(path))
+    compare_shapes(plain, abstract, source=str(path))
     generator = _generator(module, params, metadata, path.stem)
     return dataclasses.replace(generator, packed_file=path)

@@ -25,13 +25,6 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _SMALL = 64  # pixels
 
 
-def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """Cross-correlates `x [n, h, w, i]` with `kernel [kh, kw, i, o]` at stride 1, zero padded."""
-    if on_cpu():
-        return _conv_fast_kernel_gradient(x, kernel, padding)
-    return _conv(x, kernel, padding)
-
-
 def _conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     pad = ((padding, padding), (padding, padding))
     return lax.conv_general_dilated(x, kernel, (1, 1), pad, dimension_numbers=DIMENSIONS)
@@ -41,7 +34,8 @@ def _conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
 # times below it for the kernel's gradient, which is a convolution with a kernel of image size.
 # One matrix product for each tap of the kernel brings training there too.
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv_fast_kernel_gradient(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    """Cross-correlates `x [n, h, w, i]` with `kernel [kh, kw, i, o]` at stride 1, zero padded."""
     return _conv(x, kernel, padding)
 
 
@@ -63,7 +57,7 @@ def _conv_backward(padding, residuals, gradient):
     return *input_vjp(gradient), jnp.stack(taps).reshape(kernel.shape)
 
 
-_conv_fast_kernel_gradient.defvjp(_conv_forward, _conv_backward)
+conv.defvjp(_conv_forward, _conv_backward)
 
 
 conv_1x1 = partial(conv, padding=0)
@@ -74,11 +68,6 @@ OUTPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "sigmoid": nn.sigmoid,
     "none": lambda x: x,
 }
-
-
-def leaky_relu(x: jax.Array, slope: float) -> jax.Array:
-    """Applies a leaky ReLU; ReLU where the slope is 0."""
-    return nn.leaky_relu(x, slope) if slope else nn.relu(x)
 
 
 def pixel_norm(x: jax.Array) -> jax.Array:

@@ -81,9 +81,9 @@ class ResidualBlock(nn.Module):
         """Maps `x [n, h, w, i]`, and what the norms take, to `[n, 2h, 2w, features]`."""
         upsample_conv, upsample = choose("upsampling", self.upsample, layers.UPSAMPLINGS)
         conv = partial(layers.Convolution, self.features, kernel_init=self.kernel_init)
-        y = layers.leaky_relu(self.norm(name="norm_1")(x, *inputs), self.slope)
+        y = nn.leaky_relu(self.norm(name="norm_1")(x, *inputs), self.slope)
         y = conv(3, upsample_conv, name="conv_1")(y)
-        y = layers.leaky_relu(self.norm(name="norm_2")(y, *inputs), self.slope)
+        y = nn.leaky_relu(self.norm(name="norm_2")(y, *inputs), self.slope)
         y = conv(3, layers.conv_3x3, name="conv_2")(y)
         # Upsampling commutes with a 1×1 convolution: convolve the smaller image.
         return y + upsample(conv(1, layers.conv_1x1, name="shortcut")(x))
@@ -162,7 +162,7 @@ class SNGAN(nn.Module):
             x = block(x, *inputs)
             if i + 1 == self.attention:
                 x = SelfAttention(name="attention")(x)
-        x = layers.leaky_relu(plain(name="norm")(x), self.slope)
+        x = nn.leaky_relu(plain(name="norm")(x), self.slope)
         return layers.to_image(x, self.image_channels, self.output, kernel_init=_KERNEL_INIT)
 
 
@@ -222,7 +222,7 @@ class BigGAN(nn.Module):
             x = block(x, conditions[i])
             if i + 1 in self.attention:
                 x = SelfAttention(name=f"attention_{i}")(x)
-        x = layers.leaky_relu(FinalNorm(self.final_epsilon, name="norm")(x), self.slope)
+        x = nn.leaky_relu(FinalNorm(self.final_epsilon, name="norm")(x), self.slope)
         return layers.to_image(x, self.image_channels, self.output)
 
 
@@ -247,7 +247,7 @@ class Bottleneck(nn.Module):
         y = x
         for i, function in enumerate(functions):
             norm = ConditionalNorm(self.epsilon, self.rows, name=f"norm_{i + 1}")
-            y = layers.leaky_relu(norm(y, condition, truncation), self.slope)
+            y = nn.leaky_relu(norm(y, condition, truncation), self.slope)
             size = 1 if function is layers.conv_1x1 else 3
             features = self.features if i == 3 else inner
             y = layers.Convolution(features, size, function, name=f"conv_{i + 1}")(y)
@@ -305,5 +305,5 @@ class BigGANDeep(nn.Module):
             if i + 1 in self.attention:
                 x = SelfAttention(name=f"attention_{i}")(x)
         norm = FinalNorm(self.final_epsilon, self.statistics_rows, name="norm")
-        x = layers.leaky_relu(norm(x, truncation_psi), self.slope)
+        x = nn.leaky_relu(norm(x, truncation_psi), self.slope)
         return layers.to_image(x, self.image_channels, self.output)

@@ -4,7 +4,6 @@ The learning-rate gains of its dense layers ("equalized learning rate") are fold
 when a checkpoint is converted; constant noise and the mean of w are buffers.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -94,12 +93,9 @@ class Mapping(nn.Module):
         return x
 
 
-def truncated_styles(
-    w: jax.Array, mean: jax.Array, psi: float, cutoff: int | None
-) -> Callable[[int], jax.Array]:
-    """Returns the function from the number of a layer to its w: nearer to the mean up to cutoff."""
-    truncated = mean + psi * (w - mean) if psi != 1 else w
-    return lambda layer: truncated if cutoff is None or layer < cutoff else w
+def truncate(w: jax.Array, mean: jax.Array, psi: float) -> jax.Array:
+    """Moves w towards its mean; 1 leaves it."""
+    return mean + psi * (w - mean) if psi != 1 else w
 
 
 class StyledConv(nn.Module):
@@ -112,7 +108,7 @@ class StyledConv(nn.Module):
     bias_is_last = False  # no attribute: the activation comes after it
 
     @nn.compact
-    def __call__(self, x: jax.Array, w: jax.Array, noise: str, key: Any) -> jax.Array:
+    def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
         """Maps `x [n, h, w, i]` and `w [n, d]` to `[n, h', w', features]`."""
         kernel = self.param("kernel", _INIT, (3, 3, x.shape[-1], self.features))
         styles = nn.Dense(x.shape[-1], name="affine")(w)
@@ -123,10 +119,7 @@ class StyledConv(nn.Module):
         side = x.shape[1]
         stored = self.variable("buffers", "noise", jnp.zeros, (side, side)).value
         strength = self.param("noise_strength", nn.initializers.zeros, ())
-        if noise == "const":
-            x = x + strength * stored[..., None]
-        elif noise == "random":
-            x = x + strength * jax.random.normal(key, (len(x), side, side, 1))
+        x = x + strength * stored[..., None]
         x = x + self.param("bias", nn.initializers.zeros, (self.features,))
         return activate(x, gain=self.gain, clamp=self.clamp)
 
@@ -173,43 +166,35 @@ class StyleGAN2(nn.Module):
         z: jax.Array,
         labels: jax.Array | None = None,
         truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
-        noise: str = "const",
-        key: jax.Array | None = None,
     ) -> jax.Array:
         """Makes images `[n, h, w, image_channels]`, about [-1, 1]; arguments as of `Generator`."""
         every_block = choose("architecture", self.architecture, _ARCHITECTURES)
         w = Mapping(self.w_size, self.mapping_layers, self.num_classes, name="mapping")(z, labels)
         mean = self.variable("buffers", "w_mean", jnp.zeros, (self.w_size,)).value
-        style = truncated_styles(w, mean, truncation_psi, truncation_cutoff)
-
-        def noise_key(layer: int) -> jax.Array | None:
-            return None if key is None else jax.random.fold_in(key, layer)
-
+        w = truncate(w, mean, truncation_psi)
         const = self.param("const", _INIT, (4, 4, self.channels[0]))
         x = jnp.broadcast_to(const, (len(z), *const.shape))
         image: Any = None
         for i, features in enumerate(self.channels):
-            x = self._block(x, i, features, style, noise, noise_key)
+            x = self._block(x, i, features, w)
             self.sow("intermediates", f"block_{i}", x)
             last = i == len(self.channels) - 1
             if every_block or last:
                 to_image = ToImage(self.image_channels, self.clamp, name=f"to_image_{i}")
-                # It shares its w with the first convolution of the next block.
-                rgb = to_image(x, style(2 * i + 1))
+                rgb = to_image(x, w)
                 old = 0 if image is None else layers.upsample_bilinear(image, mode="constant")
                 image = old + rgb
         return image
 
-    def _block(self, x, i: int, features: int, style, noise: str, noise_key) -> jax.Array:
+    def _block(self, x: jax.Array, i: int, features: int, w: jax.Array) -> jax.Array:
         resnet = self.architecture == "resnet" and i > 0
         gain = 0.5**0.5 if resnet else 1.0
         skip = x
         if i > 0:
             first = StyledConv(features, up=True, clamp=self.clamp, name=f"up_{i}")
-            x = first(x, style(2 * i - 1), noise, noise_key(2 * i - 1))
+            x = first(x, w)
         second = StyledConv(features, gain=gain, clamp=self.clamp, name=f"conv_{i}")
-        x = second(x, style(2 * i), noise, noise_key(2 * i))
+        x = second(x, w)
         if resnet:
             conv = layers.Convolution1x1(features, use_bias=False, name=f"skip_{i}")
             # Upsampling commutes with a 1×1 convolution: convolve the smaller image.

@@ -13,10 +13,9 @@ from jax import lax
 
 from lsh_gan.generators import layers
 from lsh_gan.generators.layers import one_hot
-from lsh_gan.generators.stylegan2 import Mapping, ToImage, truncated_styles
+from lsh_gan.generators.stylegan2 import Mapping, ToImage, activate, truncate
 
 _INIT = nn.initializers.normal(1.0)
-_ROOT_2 = 2**0.5
 
 
 def up_filter(x: jax.Array, taps: jax.Array, up: int, low: int, high: int) -> jax.Array:
@@ -126,9 +125,7 @@ class FilteredConv(nn.Module):
         padding = (self.size - 1) * down + 1 - (in_size + k - 1) * up + up_taps + down_taps - 2
         low = (padding + up) // 2
         x = up_filter(x, filter_up, up, low, padding - low)
-        x = nn.leaky_relu(x, 0.2) * _ROOT_2
-        if self.clamp is not None:
-            x = jnp.clip(x, -self.clamp, self.clamp)
+        x = activate(x, gain=1, clamp=self.clamp)
         return down_filter(x, filter_down, down)
 
 
@@ -162,7 +159,6 @@ class StyleGAN3(nn.Module):
         z: jax.Array,
         labels: jax.Array | None = None,
         truncation_psi: float = 1.0,
-        truncation_cutoff: int | None = None,
     ) -> jax.Array:
         """Makes images `[n, h, w, image_channels]`, about [-1, 1]; arguments as of `Generator`."""
         mapping = Mapping(
@@ -173,16 +169,16 @@ class StyleGAN3(nn.Module):
         mean = self.variable("buffers", "w_mean", jnp.zeros, shape).value
         if self.embedding_size:
             mean = jnp.matmul(one_hot(labels, len(z), self.num_classes), mean, precision="highest")
-        style = truncated_styles(w, mean, truncation_psi, truncation_cutoff)
+        w = truncate(w, mean, truncation_psi)
         first = FourierInput(
             self.input_channels, self.sizes[0], self.sampling_rate, self.bandwidth, name="input"
         )
-        x = first(style(0))
+        x = first(w)
         for i, geometry in enumerate(zip(self.taps, self.factors, self.radial, strict=True)):
             layer = FilteredConv(
                 self.sizes[i], self.channels[i], self.kernel_size, *geometry, clamp=self.clamp,
                 name=f"layer_{i}",
             )  # fmt: skip
-            x = layer(x, style(i + 1))
+            x = layer(x, w)
         to_image = ToImage(self.channels[-1], self.clamp, scaled=True, name="to_image")
-        return to_image(x, style(len(self.sizes))) * self.output_scale
+        return to_image(x, w) * self.output_scale

@@ -210,8 +210,8 @@ def _join(fitted: LshKnnReference, hits: jax.Array) -> Summary:
 def _dealt(buckets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Buckets of a multiple of the devices of tables, and the group of each: 8 counts for none."""
     tables, behind = len(buckets), -len(buckets) % devices.count()
-    number = jnp.arange(tables + behind)
-    group = jnp.where(number < tables, number % scores.group_count(tables), GROUPS)
+    number = np.arange(tables + behind)
+    group = np.where(number < tables, number % scores.group_count(tables), GROUPS)
     return jnp.pad(buckets, ((0, behind), (0, 0))), group
 
 

@@ -248,11 +248,14 @@ def ceilings(
     rows = min(m, n)
     if rows in known:
         return known[rows]
-    precision = (left_out, n) if second is None else (jnp.sum(compare(second)[0]), len(second))
+    whole = second is not None and compare(second)
+    precision = (jnp.sum(whole[0]), len(second)) if whole else (left_out, n)
     if second is None and rows == n:
         return known.setdefault(rows, (precision, precision))
     drawn = subset(len(sample), rows)
-    _, recalled, sample_left_out = compare(sample[drawn])
+    if not whole or rows < len(sample):
+        whole = compare(sample[drawn])
+    _, recalled, sample_left_out = whole
     if second is None:  # a row of the sample covers itself: it is compared with the others
         recalled = recalled.at[drawn].set(sample_left_out)
     return known.setdefault(rows, (precision, (jnp.sum(recalled), n)))

@@ -195,15 +195,10 @@ def to_svg(figure: Figure, name: str) -> str:
 def _details(measured: list[Row]) -> list[tuple[str, str]]:
     """Under which conditions the rows were measured, as terms and texts."""
     first = measured[0]
-    features = first["features"]
     seconds = sum(sum(row["seconds"].values()) for row in measured)
     found = {
-        "reference": first.get("reference_name"),
-        "taken": first.get("reference_taken"),
-        "n (reference)": f"{first['n']:,}",
-        "m (samples)": " and ".join(f"{m:,}" for m in unique(measured, "m")),
-        "k": first.get("k"),
-        "features": ", ".join(f"{name} {value}" for name, value in features.items()),
+        "reference": first.get("reference_taken"),
+        "features": ", ".join(f"{name} {value}" for name, value in first["features"].items()),
         "grid": "; ".join(dict.fromkeys(filter(None, map(grid_label, measured)))),
         "hash": ", ".join(f"{name} {value}" for name, value in first.get("hash", {}).items()),
         "seeds": ", ".join(map(str, unique(measured, "seed"))),

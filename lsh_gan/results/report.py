@@ -7,33 +7,17 @@ needs the folder OUTPUT for tables and pictures.
 import argparse
 import errno
 import itertools
-import statistics
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
 from rich.table import Table
 
-from lsh_gan.errors import choose
 from lsh_gan.results import answer, labels, layer_report, page, plots, search_report, store, strips
 from lsh_gan.results.answer import Hits, retention
-from lsh_gan.results.labels import (
-    DISTANCES,
-    SCORES,
-    TITLES,
-    bits_label,
-    grid_label,
-    make_rich,
-    percent,
-    precision_recall,
-    scores_of,
-    setting_of,
-    standard_error,
-    unique,
-)
+from lsh_gan.results.labels import SCORES, TITLES, unique
 from lsh_gan.results.store import Row
 
 
@@ -64,9 +48,8 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
     share, keep = config.get("search", {}).get("share"), config.get("keep", 0.95)
     if share and not all("roles" in row for row in measured):
         raise ValueError(f"{workdir}: is the inside of a search; report {workdir.parent} instead")
-    metrics = _metrics(workdir, config, measured)
-    measured = ordered(measured)
-    pairs = [metric for metric in metrics if metric not in DISTANCES]
+    metrics, measured = config["metrics"], ordered(measured)
+    pairs = [metric for metric in metrics if metric not in labels.DISTANCES]
     hits = {row["row_hash"]: store.read_hits(workdir, row["row_hash"]) for row in measured}
     output = output or workdir
     output.mkdir(parents=True, exist_ok=True)
@@ -100,35 +83,13 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
     return frame
 
 
-def _metrics(workdir: Path, config: dict[str, Any], measured: list[Row]) -> list[str]:
-    """The metrics of a work folder, after checking that every row has their scores."""
-    file = workdir / store.CONFIG_FILE
-    if "metrics" not in config:
-        raise ValueError(f"{file}: lacks the field 'metrics'")
-    for metric in config["metrics"]:
-        choose(f"{file}: metric", metric, TITLES)
-    for row in measured:
-        for field in (f"{m}_{score}" for m in config["metrics"] for score in scores_of(m)):
-            if field not in row:
-                raise ValueError(
-                    f"{workdir / store.ROWS_FILE}: row {row['row_hash']} lacks {field!r}"
-                )
-    return config["metrics"]
-
-
 def _caption(workdir: Path, measured: list[Row]) -> str:
     """The conditions of all rows, and how many are there if a run was interrupted."""
     first, done = measured[0], store.read_progress(workdir) or (0, 0)
-    side = first["features"].get("side")
-    facts = [f"n = {first['n']:,}"]
-    facts += [f"m = {m:,}" for m in unique(measured, "m")[:1] if len(unique(measured, "m")) == 1]
-    facts += [f"k = {first['k']}"] if "k" in first else []
     seeds = ", ".join(map(str, unique(measured, "seed")))
-    facts.append(f"means ± standard errors of seeds {seeds}" if "," in seeds else f"seed {seeds}")
     parts = [
-        ", ".join(facts),
-        f"reference {first['reference_name']}" if "reference_name" in first else "",
-        f"features {first['features']['name']}" + (f" at {side} px" if side else ""),
+        plots.conditions(measured).replace("\u00a0", " "),
+        f"means ± standard errors of seeds {seeds}" if "," in seeds else f"seed {seeds}",
         f"lsh_gan {first['version']}" if "version" in first else "",
         f"{done[0]} of {done[1]} measurements" if done[0] < done[1] else "",
     ]
@@ -168,20 +129,18 @@ def summarise(measured: list[Row], metrics: list[str], hits: Hits) -> pd.DataFra
     """
     groups: dict[tuple, list[Row]] = {}
     for row in measured:
-        key = (row["generator"], bits_label(row), setting_of(row))
+        key = (row["generator"], labels.bits_label(row), labels.setting_of(row))
         groups.setdefault(key, []).append(row)
     lines = []
     for (generator, bits, setting), group in groups.items():
         line = {**group[0], "generator": generator, "bits": bits, "setting": setting}
-        line |= {"grid": grid_label(group[0]), "file": f"packed/{group[0]['row_hash']}.packed"}
+        line["grid"] = labels.grid_label(group[0])
+        line["file"] = f"packed/{group[0]['row_hash']}.packed"
         for metric, score in itertools.product(metrics, SCORES):
             field = f"{metric}_{score}"
-            values = [row[field] for row in group]
-            line[field] = statistics.fmean(values)
-            if len(values) > 1:
-                line[f"{field}_stderr"] = standard_error(values)
+            mean, error = plots.mean_and_error(group, field)
+            line |= {field: mean, f"{field}_stderr": error or None}
             line.setdefault(f"{field}_ceiling", None)
-            line.setdefault(f"{field}_stderr", None)
             kept = retention(group, _full(measured, group[0]), metric, score, hits)
             line |= {f"{field}_kept": kept.share, f"{field}_kept_stderr": kept.stderr}
         line["clipping"] = line["clipping"] or ""
@@ -213,34 +172,34 @@ def make_table(lines: pd.DataFrame, metrics: list[str], caption: str) -> Table:
     ceilings = pd.DataFrame({"name": "ceiling"}, index=lines.index, columns=cells.columns)
     for metric in metrics:
         title = TITLES[metric]
-        if metric in DISTANCES:
+        if metric in labels.DISTANCES:
             cells[title] = lines[f"{metric}_distance"].map("{:.4g}".format)
             continue
         found = [answer.mark(line, metric) for line in lines.to_dict("records")]
         notes += [answer.LEGEND[mark] for mark in dict.fromkeys(found) if mark]
         width = max(map(len, found))  # scores are aligned, with a mark or not
-        scores = [precision_recall(line, metric) for line in lines.to_dict("records")]
+        scores = [labels.precision_recall(line, metric) for line in lines.to_dict("records")]
         cells[title] = [s + mark.ljust(width) for s, mark in zip(scores, found, strict=True)]
         fields = [f"{metric}_{score}_ceiling" for score in SCORES]
-        limits = ["/".join(map(percent, pair)) for pair in lines[fields].to_numpy()]
+        limits = ["/".join(map(labels.percent, pair)) for pair in lines[fields].to_numpy()]
         ceilings[title] = [limit + " " * width for limit in limits]
     of = {name: mine.index for name, mine in lines.groupby("generator", sort=False)}
     parts = [x for at in of.values() for x in (ceilings.loc[at[:1]], cells.loc[at])]
     table = pd.concat(parts).fillna("").rename(columns={"clipping": "clip"})
     title = "precision/recall, % ± standard error"
-    return make_rich(table, text=text, title=title, caption="; ".join(dict.fromkeys(notes)))
+    return labels.make_rich(table, text=text, title=title, caption="; ".join(dict.fromkeys(notes)))
 
 
 def ordered(measured: list[Row]) -> list[Row]:
     """Sorts rows by generator, falling bits, setting (both as first measured) and seed."""
     names = unique(measured, "generator")
-    settings = list(dict.fromkeys(map(setting_of, measured)))
+    settings = list(dict.fromkeys(map(labels.setting_of, measured)))
     return sorted(
         measured,
         key=lambda row: (
             names.index(row["generator"]),
             -(row["bits"] or 99),
-            settings.index(setting_of(row)),
+            settings.index(labels.setting_of(row)),
             row["seed"],
         ),
     )

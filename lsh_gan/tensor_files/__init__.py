@@ -5,6 +5,6 @@ weights = tensor_files.state_dict(value["G_ema"])    # {dotted name: array}
 """
 
 from lsh_gan.tensor_files.reader import read
-from lsh_gan.tensor_files.values import FormatError, Limits, Standin, state_dict
+from lsh_gan.tensor_files.values import FormatError, Standin, state_dict
 
-__all__ = ["FormatError", "Limits", "Standin", "read", "state_dict"]
+__all__ = ["FormatError", "Standin", "read", "state_dict"]

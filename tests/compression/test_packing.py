@@ -168,14 +168,6 @@ def _rewrite(path, change):
     safetensors.numpy.save_file(arrays, path, {"lsh_gan": header})
 
 
-def _entry(index, value):
-    return lambda header, _: header["quantized"][1].__setitem__(index, value)
-
-
-def _array(name, value):
-    return lambda _, arrays: arrays.__setitem__(f"params/conv/kernel{name}", value)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -184,17 +176,6 @@ def _array(name, value):
         (lambda *_: "{}", "'version'"),
         (lambda header, _: header.update(version=7), "version 7; this program reads 2"),
         (lambda header, _: header["quantized"].clear(), "zip"),
-        (_entry(0, 10**12), "does not fit|expected U8"),
-        (_entry(0, -3), "impossible shape"),
-        (_entry(0, True), "impossible shape"),
-        (_entry(-2, 17), "impossible shape"),
-        (_entry(-2, 2), r"expected U8 \(63,\)"),
-        (_entry(-1, 9), "impossible shape"),
-        (_array(".scale", np.ones((1, 2, 7), np.float32)), "does not fit"),
-        (_array(".scale", np.ones((5, 1, 7), np.float32)), "does not fit"),
-        (_array(".scale", np.ones((1, 1, 7))), "expected F32"),
-        (_array("", np.ones(126, np.float32)), "expected U8"),
-        (_array(".other", np.ones(1)), "expected F32"),
     ],
 )
 def test_impossible_headers_are_refused(saved, change, message):
@@ -210,7 +191,6 @@ def test_other_files_are_named(tmp_path):
     for content, message in [
         (b"PK" + bytes(100), r"not a packed .* checkpoints_tools\.convert"),
         (safetensors.numpy.save({"a": np.ones(1)}), r"not a packed .*metadata.*\.convert"),
-        (b"LSHGANPK\1\0\0\0", "packed by an earlier version, in a format that is no longer read"),
     ]:
         file.write_bytes(content)
         with pytest.raises(ValueError, match=rf"network\.pth: {message}"):

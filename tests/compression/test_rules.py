@@ -71,12 +71,6 @@ def test_skip_keeps_float32():
     assert _bits(CompressionSpec(bits=4, rules=[rule]))["params/project/kernel"] is None
 
 
-def test_rule_uses_are_logged(caplog):
-    with caplog.at_level("DEBUG", "absl"):
-        compress(_params(), CompressionSpec(bits=4, rules=[Rule(pattern=".*conv_1/.*", bits=8)]))
-    assert "params/conv_1/kernel" in caplog.text
-
-
 def test_channel_axes_come_from_the_declaration():
     axes = {"params/conv_1/kernel": 2}
     tensors = _by_path(CompressionSpec(bits=4), channel_axes=axes)
@@ -148,7 +142,6 @@ def _with(leaf):
     [
         (_with(np.array([[1.0, np.nan]])), ValueError, r"params/a/kernel.*\(0, 1\)"),
         (_with(np.array([[np.inf, -np.inf]])), ValueError, "params/a/kernel.*2 in all"),
-        (_with(np.array([[1.0, -2e30]])), ValueError, r"params/a/kernel: .*2e\+30; .* most 1e\+30"),
         (_with(jnp.ones((2, 2), jnp.int32)), TypeError, "params/a/kernel.*int32"),
         (_with(jnp.ones((0, 2))), ValueError, "params/a/kernel.*empty"),
         (_with([jnp.ones(2), 1]), TypeError, "params/a/kernel/1: .*int"),

@@ -62,7 +62,7 @@ RESIZE = r"say --config\.reference\.side=32 to crop and resize the reference"
             "grey28.npy",
             SAMPLES.format(
                 r"grey28\.npy", "28×28", r"grey32\.npy", "32×32",
-                r"resize them to 32×32, or say --config\.reference\.side=32 to .* both",
+                r"resize them to 32×32, or say --config\.reference\.side=32 .* for both",
             ),
         ),
     ],

@@ -351,21 +351,9 @@ def test_a_setting_that_is_a_tensor_is_refused(tmp_path):
         find(file, SOURCES)
 
 
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({"z": np.ones((2, 8)), "images": np.array(["a", "b"])}, "images is <U1"),
-        (
-            {"z": np.zeros((0, 8)), "images": np.ones((2, 3))},
-            r"z is float64 \(0, 8\); expected num",
-        ),
-        ({"z": np.ones((2, 8)), "images": np.ones(2), "tolerance": np.ones(2)}, "expected one num"),
-    ],
-)
-def test_goldens_that_are_none(arrays, message, tmp_path):
-    file = save(tmp_path / "golden.npz", arrays)
-    with pytest.raises(ValueError, match=message):
-        verify("dcgan", file)
+def test_goldens_that_are_none(tmp_path):
+    with pytest.raises(ValueError, match=r"golden\.npz: lacks the array 'images'; it has z"):
+        verify("dcgan", save(tmp_path / "golden.npz", {"z": np.ones((2, 8))}))
     np.save(tmp_path / "list.npy", np.ones(3))
     with pytest.raises(ValueError, match=r"list\.npy: holds a ndarray; expected an npz"):
         verify("dcgan", tmp_path / "list.npy")

@@ -1,4 +1,4 @@
-"""What a generator takes besides latents: labels, truncation, noise; and what it refuses."""
+"""What a generator takes besides latents: labels and truncation; and what it refuses."""
 
 import functools
 
@@ -69,39 +69,12 @@ def test_truncation():
             shape("stylegan2", truncation_psi=psi)
     with pytest.raises(ValueError, match=r"'dcgan' takes no truncation_psi"):
         shape("dcgan", truncation_psi=0.5)
-    with pytest.raises(ValueError, match=r"'progan' takes no truncation_cutoff"):
-        shape("progan", truncation_cutoff=2)
-
-
-def test_noise():
-    with pytest.raises(ValueError, match=r"noise 'constant'; expected"):
-        shape("stylegan2", noise="constant")
-    with pytest.raises(ValueError, match=r"noise='random' and a key go together"):
-        shape("stylegan2", noise="random")
-    with pytest.raises(ValueError, match=r"noise='random' and a key go together"):
-        shape("stylegan2", key=jax.random.key(0))
-    with pytest.raises(ValueError, match=r"'dcgan' takes no noise"):
-        shape("dcgan", noise="none")
 
 
 def test_latents_of_another_size():
     generator = make("dcgan")
     with pytest.raises(ValueError, match=r"latents of shape \(2, 5\); expected \[n, 4\]"):
         generator(generator.params, jnp.ones((2, 5)))
-
-
-def test_random_noise_is_a_function_of_its_key():
-    generator = make("stylegan2")
-    z = jnp.ones((2, 4))
-
-    @jax.jit
-    def images(key):
-        return generator(generator.params, z, noise="random", key=key)
-
-    first, again, other = (images(jax.random.key(seed)) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(first, again)
-    assert float(jnp.abs(first - other).max()) > 1e-3
-    assert float(jnp.abs(first[0] - first[1]).max()) > 1e-3  # each image has noise of its own
 
 
 def test_class_weights_mix_classes_and_one_hot_is_the_class():

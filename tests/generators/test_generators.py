@@ -103,10 +103,7 @@ def test_metadata_that_describes_no_generator(tmp_path):
     names = {"ffhq/psi": "psi", "/": "dcgan", 7: "7", "": "dcgan"}
     cases = [
         *(("name", name, f"name of .* is .*; expected .*'{near}'") for name, near in names.items()),
-        ("family", ["dcgan"], r"family \['dcgan'\] .* expected a name"),
         ("family", "dgan", r"a/dcgan: generator family 'dgan' is unknown; did you mean 'dcgan'"),
-        ("options", None, r"with options None; expected .* a JSON object"),
-        ("options", [8], r"with options \[8\]; expected .* a JSON object"),
         ("options", {"latent_size": "8"}, "a/dcgan: "),
         ("options", {"latent_size": -8}, "a/dcgan: "),
         ("options", {"latent_size": 8, "channels": None}, "a/dcgan: "),
@@ -137,16 +134,6 @@ def test_damaged_checkpoints(tmp_path):
         generators.load(path)
     (path / "generator.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"not a generator checkpoint"):
-        generators.load(path)
-
-
-def test_nan_in_a_checkpoint_names_the_tensor(tmp_path):
-    path, params = make("dcgan", tmp_path)
-    params["params"]["up_0"]["kernel"] = (
-        params["params"]["up_0"]["kernel"].at[0, 0, 0, 0].set(jnp.nan)
-    )
-    checkpoints.save(path, json.loads((path / "generator.json").read_text()), params)
-    with pytest.raises(ValueError, match=r"params/up_0/kernel holds NaN"):
         generators.load(path)
 
 

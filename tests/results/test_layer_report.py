@@ -8,7 +8,7 @@ from rich.table import Table
 from tiny_generators import TINY
 
 from lsh_gan import generators
-from lsh_gan.generators.checkpoints import path_of
+from lsh_gan.compression.rules import join, path_of
 from lsh_gan.generators.generator import network_order
 from lsh_gan.results import layer_report
 
@@ -103,7 +103,7 @@ def test_every_parameter_has_its_place_in_the_network(family):
     leaves = jax.tree_util.tree_leaves_with_path(
         generators.abstract("x", family, TINY[family]).params
     )
-    assert sorted(order) == sorted(path_of(keys) for keys, _ in leaves)
+    assert sorted(order) == sorted(join(path_of(keys)) for keys, _ in leaves)
     last = {"sequential": "conv_transpose_4", "mixer_diffusion": "conv_out"}.get(family, "to_image")
     assert last in [path for path in order if path.startswith("params/")][-1]
 

@@ -89,7 +89,7 @@ def test_tables_of_three_metrics_are_readable_at_80_columns(work, capsys, monkey
     assert max(map(len, shown)) <= 80
     line = ["sngan", "4", "none", "123", "15.5", *["83.4±.9/83.4±.9≈"] * 3]
     assert line in [text.split() for text in shown]
-    for text in ("n = 300, m = 300", "seed 0", "photographs", "features net", "≈ within noise of"):
+    for text in ("n = 300 of photographs, m = 300", "seed 0", "features: net", "≈ within noise of"):
         assert text in " ".join(shown)
     read = pd.read_csv(folder / "table.csv")
     assert list(read.columns) == list(frame.columns)
@@ -160,7 +160,7 @@ def test_layers_stand_below_what_their_drops_are_taken_from(work, capsys):
         assert "given – 50.0±.5/25±2" in lines
         drop = next(line for line in lines if "params/a/kernel" in line)
         assert drop.endswith("+0.000 / +0.125")
-    assert "reference photographs; features net\n\none layer compressed, " in shown[1]
+    assert "features: net; seed 0\n\none layer compressed, " in shown[1]
 
 
 def test_sizes_of_uncompressed_generators_are_no_curve(work):

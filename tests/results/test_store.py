@@ -1,7 +1,6 @@
 """The work folder keeps what is finished and nothing else."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from lsh_gan.results import report, store
 
 
 def row(i, **fields):
-    return dict.fromkeys(store.FIELDS) | {"row_hash": str(i), **fields}
+    return {"row_hash": str(i), **fields}
 
 
 def test_rows_come_back_in_order(tmp_path):
@@ -22,7 +21,7 @@ def test_rows_come_back_in_order(tmp_path):
 def test_rows_that_were_measured_twice_count_once(tmp_path):
     for i, seconds in ((0, {"knn": 1.0}), (1, None), (0, {"knn": 2.0})):
         store.append(tmp_path, row(i, seconds=seconds))
-    assert store.read(tmp_path) == [row(0, seconds={"knn": 1.0}), row(1)]
+    assert store.read(tmp_path) == [row(0, seconds={"knn": 1.0}), row(1, seconds=None)]
 
 
 @pytest.mark.parametrize("length", [*range(1, 12), -1])
@@ -42,7 +41,6 @@ def test_a_line_cut_by_a_kill_is_dropped_and_then_overwritten(tmp_path, length):
         (b'{"i": ', "not JSON"),
         (b'{"i": "\xff"}', "not JSON .*can't decode byte 0xff"),
         (b"[1]", "holds a list; expected a row"),
-        (b'{"a": 1}', "no row, it lacks the field 'row_hash'"),
     ],
 )
 def test_damage_in_the_middle_is_an_error(tmp_path, line, message):
@@ -56,10 +54,7 @@ def test_damage_in_the_middle_is_an_error(tmp_path, line, message):
     ("content", "message"),
     [
         ("[]", "config.json: holds a list; expected a configuration"),
-        ("{}", "config.json: lacks the field 'metrics'"),
-        ('{"metrics": ["knn"]}', "rows.jsonl: row 0 lacks 'knn_precision'"),
         ('{"search": {"share": 0.9}}', "is the inside of a search; report "),
-        ('{"metrics": ["kn"]}', "config.json: metric 'kn' is unknown; did you mean 'knn'"),
     ],
 )
 def test_a_report_of_damaged_files_is_one_line(tmp_path, capsys, content, message):
@@ -79,14 +74,6 @@ def test_one_run_at_a_time(tmp_path):
     ):
         pass
     with store.locked(tmp_path / "run"):
-        pass
-
-
-def test_folders_that_cannot_be_made():
-    with (
-        pytest.raises(ValueError, match=r"/dev/null/x: cannot be written"),
-        store.locked(Path("/dev/null/x")),
-    ):
         pass
 
 
@@ -121,11 +108,8 @@ def test_hits_come_back_and_are_small(tmp_path):
 
 def test_workdir_that_is_a_file(tmp_path):
     (tmp_path / "file").touch()
-    with (
-        pytest.raises(ValueError, match=r"file is a file; expected a folder"),
-        store.locked(tmp_path / "file"),
-    ):
-        pass
+    with pytest.raises(ValueError, match=r"file is a file; expected a folder"):
+        store.check_workdir(tmp_path / "file")
 
 
 def test_hash_does_not_depend_on_the_order_of_keys():
