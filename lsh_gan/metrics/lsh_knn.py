@@ -207,7 +207,7 @@ def _join(fitted: LshKnnReference, hits: jax.Array) -> Summary:
     return scores.aggregate_votes(hits, tables=tables, votes=fitted.votes)
 
 
-def _dealt(buckets: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _dealt(buckets: jax.Array) -> tuple[jax.Array, np.ndarray]:
     """Buckets of a multiple of the devices of tables, and the group of each: 8 counts for none."""
     tables, behind = len(buckets), -len(buckets) % devices.count()
     number = np.arange(tables + behind)

@@ -248,12 +248,14 @@ def ceilings(
     rows = min(m, n)
     if rows in known:
         return known[rows]
-    whole = second is not None and compare(second)
-    precision = (jnp.sum(whole[0]), len(second)) if whole else (left_out, n)
+    whole, precision = None, (left_out, n)
+    if second is not None:
+        whole = compare(second)
+        precision = jnp.sum(whole[0]), len(second)
     if second is None and rows == n:
         return known.setdefault(rows, (precision, precision))
     drawn = subset(len(sample), rows)
-    if not whole or rows < len(sample):
+    if whole is None or rows < len(sample):
         whole = compare(sample[drawn])
     _, recalled, sample_left_out = whole
     if second is None:  # a row of the sample covers itself: it is compared with the others
