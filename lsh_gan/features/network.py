@@ -18,7 +18,6 @@ import numpy as np
 from flax import traverse_util
 
 from lsh_gan import devices
-from lsh_gan.devices import on_cpu
 from lsh_gan.errors import choose
 from lsh_gan.features.registry import FEATURES, FeatureSpec
 from lsh_gan.features.resizing import resize
@@ -127,7 +126,7 @@ def _features(spec: FeatureSpec, side: int, variables: Any, images: jax.Array) -
         x = (x - jnp.asarray(spec.shift, jnp.float32)) / jnp.asarray(spec.scale, jnp.float32)
         return jnp.asarray(spec.module.apply(variables, x))
 
-    return devices.in_parts(run, images, _CPU_PART if on_cpu() else len(images))
+    return devices.in_parts(run, images, devices.at_once(_CPU_PART, len(images)))
 
 
 def check_side(name: str, side: int) -> None:
@@ -203,7 +202,7 @@ def stream(
     """Yields the features of `embed` in batches `[<= batch_size, d]`; arguments likewise."""
     if batch_size is None:
         count = jax.local_device_count()
-        batch_size = -(-(_CPU_BATCH if on_cpu() else _DEVICE_BATCH) // count) * count
+        batch_size = -(-devices.at_once(_CPU_BATCH, _DEVICE_BATCH) // count) * count
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size is {batch_size!r}; expected an integer of at least 1.")
     waiting: deque[Future] = deque()

@@ -255,7 +255,7 @@ class Table(NamedTuple):
     bucket: jax.Array  # [chunks, w]
     blocks: jax.Array  # how many, of B chunks, hold all slots
     waiting: jax.Array  # rows beyond the cap, w of a bucket in a window, [windows, w], as `rows`
-    of_window: jax.Array  # its set, its bucket and the first of its slots, [3, windows]
+    of_window: jax.Array  # its set and the first slot of its bucket, [2, windows]
     beyond: jax.Array  # rows beyond the cap
 
 
@@ -302,8 +302,8 @@ def _arrange(bucket, *, n: int, c: int, d: int) -> Table:
     window = jnp.where(wait, jnp.cumsum(begins) - 1, most)
     waiting = jnp.full((most, width), total, jnp.int32)
     waiting = waiting.at[window, (rank - c) % width].set(row, mode="drop")
-    of_window = jnp.zeros((3, most), jnp.int32)
-    of_window = of_window.at[:, window].set(jnp.stack([of_set, number, start[number]]), mode="drop")
+    of_window = jnp.zeros((2, most), jnp.int32)
+    of_window = of_window.at[:, window].set(jnp.stack([of_set, start[number]]), mode="drop")
     return Table(
         in_slots(row, total), in_slots(candidates[of_set, number] - 1, 0),
         in_slots(number, -1).max(axis=0), -(-jnp.sum(slots) // (size * width)),
@@ -371,6 +371,7 @@ def _for_waiting(x, sq_norms, table: Table, size: int, step, state):
     """Step 5: steps a state by pairs of rows beyond the cap, B windows at once, with candidates."""
     width = table.rows.shape[2]
     rows, others = (v.reshape(2, -1) for v in (table.rows, table.others))
+    bucket = table.bucket.ravel()
 
     def is_left(at_and_state):
         return table.waiting[at_and_state[0], 0] < len(x)
@@ -378,11 +379,11 @@ def _for_waiting(x, sq_norms, table: Table, size: int, step, state):
     def windows(at_and_state):
         at, state = at_and_state
         mine = lax.dynamic_slice_in_dim(table.waiting, at, size)
-        of_set, number, start = lax.dynamic_slice_in_dim(table.of_window, at, size, axis=1)
-        slots = start[:, None] + jnp.arange(width)
-        near = rows[1 - of_set[:, None], slots]
-        of_mine = mine, jnp.full_like(mine, -1), jnp.broadcast_to(number[:, None], mine.shape)
-        of_near = near, others[1 - of_set[:, None], slots], table.bucket.ravel()[slots]
+        of_set, start = lax.dynamic_slice_in_dim(table.of_window, at, size, axis=1)[..., None]
+        slots = start + jnp.arange(width)
+        near = rows[1 - of_set, slots]
+        of_mine = mine, jnp.full_like(mine, -1), bucket[start]
+        of_near = near, others[1 - of_set, slots], bucket[slots]
         pairs = _pairs(sq_norms, of_mine, of_near, jax.vmap(products)(x[near], x[mine]))
         return at + size, step(state, pairs)
 

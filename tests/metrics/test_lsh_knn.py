@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from draws import draw, draw_pair
 
+from lsh_gan import devices
 from lsh_gan.metrics import (
     HashSpec,
     definitions,
@@ -74,7 +75,7 @@ def check(fitted, g, ceilings=True):
     return scores
 
 
-# c = 32 is met by no bucket but a single one; c = 5 by many.
+# c = 32 is met by few buckets; c = 5 by many.
 @pytest.mark.parametrize(
     ("family", "k", "inclusive", "c"),
     [
@@ -94,6 +95,15 @@ def test_equals_the_definition(kind, family, k, inclusive, c):
     if c == 5:
         assert scores.capped > 0.1
     assert 0 < scores.precision < 1  # a case that decides nothing would prove nothing
+
+
+def test_sizes_that_suit_an_accelerator(monkeypatch):
+    """Chunks of 32 for buckets of 5, in one block; of a size of its own, to be traced anew."""
+    monkeypatch.setattr(devices, "at_once", lambda cpu, accelerator: accelerator)
+    r, g = draw_pair("normal", N + 1, M + 1, D)
+    spec = spec_of(family="affine", num_bits=FEW["affine"])
+    scores = check(lsh_knn_fit(KEY, r, spec=spec, bucket_rows=5), g)
+    assert scores.capped > 0.1
 
 
 @pytest.mark.filterwarnings("ignore:LSH.KNN. only 0.0%")  # of constant sets, strictly
