@@ -197,7 +197,7 @@ def _details(measured: list[Row]) -> list[tuple[str, str]]:
     first = measured[0]
     seconds = sum(sum(row["seconds"].values()) for row in measured)
     found = {
-        "reference": first.get("reference_taken"),
+        "reference, taken as": first.get("reference_taken"),
         "features": ", ".join(f"{name} {value}" for name, value in first["features"].items()),
         "grid": "; ".join(dict.fromkeys(filter(None, map(grid_label, measured)))),
         "hash": ", ".join(f"{name} {value}" for name, value in first.get("hash", {}).items()),
