@@ -205,10 +205,10 @@ def centred(features: Array, origin: np.ndarray) -> jax.Array:
 def join_centred(sets: Sequence[Array], origin: np.ndarray, rows: int) -> jax.Array:
     """Sets less the origin, one after another and zeros behind, float32 `[rows, d]`, on the device.
 
-    The origin is the first row of the reference, float64 `[d]`. Differences of features from it are
-    exact where float32 holds the features with room to spare, so that scores do not change when all
-    sets are moved; of float64 features they are taken before. Arrays of the host arrive in blocks:
-    no second copy of a set is held.
+    The origin, float64 `[d]`, has coordinates of rows of the reference. Differences of features
+    from it are exact where float32 holds the features with room to spare, so that scores do not
+    change when all sets are moved; of float64 features they are taken before. Arrays of the host
+    arrive in blocks: no second copy of a set is held.
     """
     joined, at = jnp.zeros((rows, len(origin)), jnp.float32), 0
     for features in sets:

@@ -143,7 +143,9 @@ def knn_fit(
     """Computes what depends on the reference alone; arguments as `knn_precision_recall`."""
     check_options(k=k, density_k=density_k, memory_mb=memory_mb)
     reference, second = as_references(reference, second_reference, k)
-    origin = np.asarray(reference[0], np.float64)
+    # Near the middle, which leaves small norms and errors, and as coarse as the features are.
+    some = np.sort(np.asarray(reference[:255], np.float64), axis=0)
+    origin = some[len(some) // 2]
     tiles = distances.tile(reference, origin, memory_mb)
     balls = find_balls(tiles, k, density_k, inclusive)
     fitted = KnnReference(
@@ -297,9 +299,10 @@ def _find_balls(tiles: Tiles, bounds, near, *, k, density_k, inclusive) -> Balls
 
         sq_radii, left_out = radii(ordered)
         hits = within(ordered, left_out[:, None], slack[:, None], inclusive)
-        covered = jnp.zeros(n, bool).at[jnp.take_along_axis(near, order, axis=1)].max(hits)
         # Open: another row may be nearer than the last one needed, or lie in the ball as well.
         is_open = (bounds[:, -1] < ordered[:, needed - 1]) | hits[:, -1]
+        hits, row = hits & ~is_open[:, None], jnp.take_along_axis(near, order, axis=1)
+        covered = jnp.zeros(n, bool).at[row].max(hits)
 
         def with_all(rows, covered):
             mine, my_sq = x[rows].astype(jnp.float64), sq_norms[rows]
@@ -338,8 +341,7 @@ def compare(
     fitted: KnnReference, g: Tiles, balls: Balls | None = None, *, extended: bool = False
 ) -> Compared:
     """Compares R with G; `balls` are those of G if they are known."""
-    if balls is None:
-        balls = find_balls(g, fitted.k, fitted.density_k, fitted.inclusive)
+    balls = balls or find_balls(g, fitted.k, fitted.density_k, fitted.inclusive)
     sets = devices.replicate((fitted.tiles, g, fitted.balls.sq_radii, balls.sq_radii[:, :1]))
     return _compare(*sets, inclusive=fitted.inclusive, extended=extended)
 
@@ -424,9 +426,9 @@ def _join(x: jax.Array) -> jax.Array:
     """What tiles `[b, ...]` say together: the least of floats, the sum of counts, any of flags."""
     if x.dtype == bool:
         return x.any(axis=0)
-    return (
-        x.min(axis=0) if jnp.issubdtype(x.dtype, jnp.floating) else x.sum(axis=0, dtype=jnp.int32)
-    )
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return x.min(axis=0)
+    return x.sum(axis=0, dtype=jnp.int32)
 
 
 def _least(x: jax.Array, where: jax.Array) -> jax.Array:

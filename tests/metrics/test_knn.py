@@ -103,15 +103,14 @@ def test_neighbours_that_are_nearly_equally_far():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((N, 64))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    r = (30 + x).astype(np.float32)
-    g = (30 + np.roll(x, 1, axis=1)[:M]).astype(np.float32)
-    r[0] = 0  # the origin that sets are moved by
-    check(r, g)
+    x[1::2] += 300  # far from the middle, by which sets are moved
+    check(x.astype(np.float32), np.roll(x, 1, axis=1)[:M].astype(np.float32))
 
 
 def test_far_outliers_move_no_other_membership():
     r, g = draw_pair("normal", N, M, 3)
     r[5], g[7], g[8] = 1e4, -1e4, 1e4
+    r[0] = 1e8  # float32 could not hold the others beside it
     scores = check(r, g)
     assert scores.precision_membership[8]  # in the ball of the reference's outlier
     assert not scores.precision_membership[7]
