@@ -134,15 +134,6 @@ def batches(latents: jax.Array, labels: jax.Array | None, batch_size: int) -> li
     return [Batch(latents[cut], None if labels is None else labels[cut]) for cut in cuts]
 
 
-def _range(path: Path, sample: np.ndarray, spec: CompressionSpec) -> dict[str, jax.Array]:
-    if not np.isfinite(sample).all():
-        raise ValueError(f"{join(path)}: its inputs hold NaN or Inf.")
-    plan = TensorPlan(path, spec, channel_axis=0, rule="")
-    grid = quantize_tensor(jnp.asarray(sample), plan).grid
-    values = (grid.scale.squeeze(), grid.zero_point.squeeze(), jnp.float32(spec.bits))
-    return dict(zip(RANGE_FIELDS, values, strict=True))
-
-
 def calibrate(
     module: nn.Module,
     variables: Params,
@@ -178,22 +169,24 @@ def calibrate(
         raise ValueError(
             f"granularity = {spec.granularity!r}: activations are quantized 'per_tensor'."
         )
-    parts = batches(latents, labels, batch_size)
     plain = {name: value for name, value in variables.items() if name != COLLECTION}
-    # Every latent has the same share, also where the last batch is smaller.
-    sizes = [SAMPLE_SIZE * len(part.latents) // len(latents) for part in parts]
-    drawn = [
-        _sample_inputs(module, plain, part, size=size)
-        for part, size in zip(parts, sizes, strict=True)
-    ]
+    drawn = []
+    for part in batches(latents, labels, batch_size):
+        # Every latent has the same share, also where the last batch is smaller.
+        size = SAMPLE_SIZE * len(part.latents) // len(latents)
+        drawn.append(_sample_inputs(module, plain, part, size=size))
     paths = list(drawn[0])
     if not paths:
         raise ValueError(f"{type(module).__name__} has no layer with a kernel.")
     ranges = {}
     resolved = resolve([join(path) for path in paths], spec, [True] * len(paths))
-    for path, (own_spec, _) in zip(paths, resolved, strict=True):
-        if own_spec.bits is not None:
-            sample = np.concatenate([np.asarray(part[path]) for part in drawn])
-            own_range = _range(path, sample, own_spec)
-            ranges.update({(*path, name): value for name, value in own_range.items()})
+    for path, (own_spec, rule) in zip(paths, resolved, strict=True):
+        if own_spec.bits is None:
+            continue
+        sample = jnp.concatenate([part[path] for part in drawn])
+        if not jnp.isfinite(sample).all():
+            raise ValueError(f"{join(path)}: its inputs hold NaN or Inf.")
+        grid = quantize_tensor(sample, TensorPlan(path, own_spec, 0, rule)).grid
+        values = (*map(jnp.squeeze, grid), jnp.float32(own_spec.bits))
+        ranges |= {(*path, name): x for name, x in zip(RANGE_FIELDS, values, strict=True)}
     return {**plain, COLLECTION: traverse_util.unflatten_dict(ranges)} if ranges else plain

@@ -50,6 +50,11 @@ class Values(NamedTuple):
         """Returns max `|w|` over what shares a threshold."""
         return jnp.max(jnp.abs(self.x), axis=self.axes, keepdims=True)
 
+    def per_unit(self) -> Array:
+        """Returns the factor that brings max `|w|` to 1, so that squares stay in range."""
+        max_abs = self.max_abs()
+        return 1 / jnp.where(max_abs > 0, max_abs, 1)
+
     def limits(self) -> tuple[Array, Array]:
         """Returns the smallest and the largest value over what shares a threshold."""
         low = jnp.min(self.x, axis=self.axes, keepdims=True)
@@ -58,21 +63,13 @@ class Values(NamedTuple):
 
 def squared_error(values: Values, scheme: str) -> Callable[[Array], Array]:
     """Returns the function alpha -> sum of squared errors, in units of max `|w|` squared."""
-    low, high = values.limits()
-    max_abs = values.max_abs()
-    per_unit = 1 / jnp.where(max_abs > 0, max_abs, 1)
 
     def error(alpha: Array) -> Array:
-        grid = clipped_grid(low, high, alpha, values.bits, scheme=scheme)
+        grid = clipped_grid(*values.limits(), alpha, values.bits, scheme=scheme)
         codes = quantize(values.x, grid, values.bits, scheme=scheme)
-        return values.total(((dequantize(codes, grid) - values.x) * per_unit) ** 2)
+        return values.total(((dequantize(codes, grid) - values.x) * values.per_unit()) ** 2)
 
     return error
-
-
-def no_clipping(values: Values, spec) -> Array:
-    """Returns max `|w|`: nothing is clipped."""
-    return values.max_abs()
 
 
 def percentile(values: Values, spec) -> Array:
@@ -244,21 +241,17 @@ def kl(values: Values, spec) -> Array:
     upper edge of the last bin. From 12 bits on a level is no wider than a bin, and nothing is
     clipped.
     """
-    groups, size, channels = values.x.shape
-    if len(values.axes) == 3:
-        rows = values.x.reshape(1, -1)
-    else:
-        rows = values.x.transpose(0, 2, 1).reshape(groups * channels, size)
+    max_abs = values.max_abs()
+    rows = values.x.transpose(0, 2, 1).reshape(max_abs.size, -1)
     # In batches, because the work space is 2048 numbers a row.
     batch = min(len(rows), KL_BATCH)
     padded = jnp.pad(rows, ((0, -len(rows) % batch), (0, 0))).reshape(-1, batch, rows.shape[1])
     cuts = jax.lax.map(lambda part: _kl_cuts(part, values.bits), padded).reshape(-1)[: len(rows)]
-    max_abs = values.max_abs()
     return max_abs * cuts.reshape(max_abs.shape)
 
 
 METHODS = {
-    "none": no_clipping,
+    "none": lambda values, spec: values.max_abs(),
     "percentile": percentile,
     "std": std,
     "mse": mse,

@@ -73,8 +73,8 @@ def save(path: str | Path, metadata: dict[str, Any], params: Any) -> None:
         params: Flax variables, nested dicts of arrays.
     """
     folder = Path(path).absolute()
-    metadata = {**metadata, "sha256": content_hash(params)}
-    text = json.dumps(metadata, indent=1) + "\n"  # before anything is replaced
+    # Before anything is replaced.
+    text = json.dumps({**metadata, "sha256": content_hash(params)}, indent=1) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder / PARAMS_FOLDER, params, force=True)

@@ -94,13 +94,11 @@ class Sequential(nn.Module):
     def __call__(self, z: jax.Array) -> jax.Array:
         """Makes images `[n, h, w, c]`, in the range of the last activation."""
         x = z
-        for i, layer in enumerate(self.layers):
-            kind = layer["kind"]
-            settings = {name: value for name, value in layer.items() if name != "kind"}
-            if kind in _LAYERS:
-                x = _LAYERS[kind](x, f"{kind}_{i}", **settings)
-            else:
-                x = choose("layer", kind, {**_ACTIVATIONS, **_LAYERS})(x, **settings)
+        for i, options in enumerate(self.layers):
+            kind = options["kind"]
+            settings = {name: value for name, value in options.items() if name != "kind"}
+            layer = choose("layer", kind, {**_ACTIVATIONS, **_LAYERS})
+            x = layer(x, f"{kind}_{i}", **settings) if kind in _LAYERS else layer(x, **settings)
         return x
 
 
@@ -120,21 +118,11 @@ def _conv(
     )(x)  # fmt: skip
 
 
-def _reshape(x, name, *, shape):
-    return x.reshape(-1, *shape).transpose(0, 2, 3, 1)
-
-
-def _batch_norm(x, name, *, epsilon, affine):
-    return nn.BatchNorm(
-        use_running_average=True, epsilon=epsilon, use_bias=affine, use_scale=affine, name=name
-    )(x)
-
-
-def _group_norm(x, name, *, groups, epsilon, affine):
-    return nn.GroupNorm(
-        groups or x.shape[-1], epsilon=epsilon, use_bias=affine, use_scale=affine,
-        use_fast_variance=False, name=name,
-    )(x)  # fmt: skip
+def _norm(x, name, *, epsilon, affine, groups=None):
+    options = {"epsilon": epsilon, "use_bias": affine, "use_scale": affine, "name": name}
+    if groups is None:
+        return nn.BatchNorm(use_running_average=True, **options)(x)
+    return nn.GroupNorm(groups or x.shape[-1], use_fast_variance=False, **options)(x)
 
 
 def _upsample(x, name, *, factor, mode):
@@ -146,9 +134,9 @@ _LAYERS: dict[str, Callable[..., jax.Array]] = {
     "conv_transpose": _conv_transpose,
     "conv": _conv,
     "dense": lambda x, name, *, features, bias: nn.Dense(features, use_bias=bias, name=name)(x),
-    "reshape": _reshape,
-    "batch_norm": _batch_norm,
-    "group_norm": _group_norm,
+    "reshape": lambda x, name, *, shape: x.reshape(-1, *shape).transpose(0, 2, 3, 1),
+    "batch_norm": _norm,
+    "group_norm": _norm,
     "upsample": _upsample,
     "pad": lambda x, name, *, padding, mode: jnp.pad(x, ((0, 0), *padding, (0, 0)), mode),
 }

@@ -74,8 +74,7 @@ class Generator:
         """Makes a generator of any function of parameters and latents.
 
         Paths of parameters are their keys, attributes and numbers in lists, joined by "/". What
-        is compressed by default says `CompressionSpec`: arrays of two axes or more that are named
-        as kernels are, or all of two axes or more where none is.
+        is compressed by default says `CompressionSpec`.
 
         Args:
             f: Function of `(params, z)`, or of `(params, z, labels)` if there are classes, that can
@@ -88,9 +87,8 @@ class Generator:
             num_classes: Number of classes; 0 for none.
             name: For tables and file names; "" takes the function's own. Together with the content
                 of `params` it says which rows are the same: another `f` needs another name.
-            channel_axes: Patterns of paths -> the axis of output channels. What none matches has
-                its outputs last, as in Flax and Haiku; arrays named "weight" have them first, as in
-                Equinox and torch. Reports of a compression say which it was.
+            channel_axes: Patterns of paths -> the axis of output channels. By default it is the
+                first of arrays named "weight", as in Equinox and torch, else the last.
 
         Raises:
             ValueError, TypeError: Images of another shape or type, no floating array, NaN or Inf
@@ -114,10 +112,8 @@ class Generator:
     def channel_axes(self) -> dict[str, int]:
         """Patterns of paths of kernels -> the axis of their output channels, the first counts.
 
-        What none matches has its outputs last, as every kernel of `FAMILIES` does. Those of
-        modulated convolutions too: styles scale inputs, and demodulation works on outputs. Dense
-        layers onto a grid, `[d, h, w, c]`, count as what they are in the original networks,
-        transposed convolutions of one pixel: c channels.
+        What none matches has its outputs last, as every kernel of `FAMILIES` does. Dense layers
+        onto a grid, `[d, h, w, c]`, count as transposed convolutions of one pixel: c channels.
         """
         return self.module.channel_axes if isinstance(self.module, Function) else {}
 
@@ -134,10 +130,8 @@ class Generator:
     @property
     def black(self) -> float:
         """The value of black in its images: 0 where a sigmoid makes them, else -1; white is 1."""
-        module = self.module
-        last = getattr(module, "output", "")
-        if isinstance(module, Sequential):
-            last = module.layers[-1]["kind"]
+        sequential = isinstance(self.module, Sequential)
+        last = self.module.layers[-1]["kind"] if sequential else getattr(self.module, "output", "")
         return 0.0 if last == "sigmoid" else -1.0
 
     @property
@@ -151,17 +145,13 @@ class Generator:
 
         Options belong to it: some change images and no parameter, `upsample` for example.
         """
-        return {
-            "params": checkpoints.content_hash(self.params),
-            "family": self.family,
-            "options": self.provenance["options"],
-        }
+        described = {"family": self.family, "options": self.provenance["options"]}
+        return {"params": checkpoints.content_hash(self.params), **described}
 
     @property
     def packed_metadata(self) -> dict[str, Any]:
         """What its packed files say of it; `load` makes it again from that."""
-        options = self.provenance["options"]
-        return {"name": self.name, "family": self.family, "options": options}
+        return {"name": self.name, "family": self.family, "options": self.provenance["options"]}
 
     @property
     def num_classes(self) -> int:
@@ -294,7 +284,7 @@ def _hashable(value: Any) -> Any:
 
 
 def abstract_params(module: nn.Module) -> Any:
-    """Shapes and dtypes of the variables of `module`, computed without any arithmetic."""
+    """Shapes and dtypes of the variables of `module`."""
     z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
     return jax.eval_shape(module.init, jax.random.key(0), z)
 
@@ -346,10 +336,8 @@ def _described(metadata: dict[str, Any], path: Path) -> tuple[nn.Module, Any]:
     try:
         module = build(metadata["family"], metadata["options"])
         return module, abstract_params(module)
-    except (
-        ValueError, TypeError, ArithmeticError, AttributeError, LookupError, FlaxError,
-    ) as error:  # fmt: skip
-        raise ValueError(f"{path}: {error}") from error
+    except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, FlaxError) as e:
+        raise ValueError(f"{path}: {e}") from e
 
 
 def load(path: str | Path) -> Generator:
@@ -370,18 +358,14 @@ def load(path: str | Path) -> Generator:
             raise TypeError(f"{path}: returned {type(generator).__name__}; expected a Generator")
         return generator
     path = checkpoints.locate(path)
-    if not path.is_dir():
-        return _load_packed(path)
-    metadata = checkpoints.read_metadata(path)
-    module, abstract = _described(metadata, path)
-    params = checkpoints.restore(path, abstract)
-    found, recorded = checkpoints.content_hash(params), metadata["sha256"]
-    if found != recorded:
-        raise ValueError(f"{path}: sha256 of the parameters is {found}; recorded is {recorded}")
-    return _generator(module, params, metadata, path.stem)
-
-
-def _load_packed(path: Path) -> Generator:
+    if path.is_dir():
+        metadata = checkpoints.read_metadata(path)
+        module, abstract = _described(metadata, path)
+        params = checkpoints.restore(path, abstract)
+        found, recorded = checkpoints.content_hash(params), metadata["sha256"]
+        if found != recorded:
+            raise ValueError(f"{path}: sha256 of the parameters is {found}; recorded is {recorded}")
+        return _generator(module, params, metadata, path.stem)
     packed = compression.load_packed(path)
     metadata = packed.metadata
     if "family" not in metadata:

@@ -11,7 +11,6 @@ import numpy as np
 
 from lsh_gan import devices
 from lsh_gan.compression.activations import unrolled
-from lsh_gan.devices import on_cpu
 from lsh_gan.generators import Generator
 from lsh_gan.generators.functions import Function
 
@@ -108,21 +107,14 @@ def sample_at(
     *,
     truncation_psi: float = 1.0,
 ) -> np.ndarray:
-    """Generates the images `indices` `[b]` of the sequence of `key`, uint8 `[b, h, w, c]`.
-
-    They are those of `sample`, up to 1 of 255.
-    """
+    """Generates the images `indices` `[b]` of `sample`, up to 1 of 255: uint8 `[b, h, w, c]`."""
     index = jnp.asarray(indices, jnp.uint32)
     return np.asarray(_images_of(generator, params, key, index, truncation_psi)[0])
 
 
 def part_size(generator: Generator, batch_size: int) -> int:
-    """How many images a device computes at a time: all, but on a CPU what suits its caches.
-
-    There the memory of large batches is also asked anew of the system for every batch, which takes
-    up to a fifth of the time.
-    """
-    if not on_cpu():
+    """How many images a device computes at a time: all, but on a CPU what suits its caches."""
+    if not devices.on_cpu():
         return batch_size
     wanted = max(_CPU_BYTES // _largest_activation(generator), _CPU_IMAGES)
     return devices.largest_divisor(batch_size, wanted)
