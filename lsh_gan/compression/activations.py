@@ -74,13 +74,10 @@ def record(
     batch: Batch,
     choose: Callable[[nn.Module, jax.Array, jax.Array], jax.Array | None],
 ) -> dict[Path, list[jax.Array]]:
-    """Runs a generator and keeps an array of each submodule, in the order of their first call.
+    """Runs a generator and keeps what `choose` returns, unless None, of each submodule and call.
 
-    `choose` is called with (submodule, its input, its output); what it returns is kept, unless
-    None.
-
-    Returns:
-        Module path (("block_0", "conv_1")) -> what was kept, one array a call.
+    It gets (submodule, its input, its output). Paths are like ("block_0", "conv_1"), in the order
+    of their first call.
     """
     kept: dict[Path, list[jax.Array]] = {}
 
@@ -118,11 +115,7 @@ def _sample_inputs(
 
 
 def batches(latents: jax.Array, labels: jax.Array | None, batch_size: int) -> list[Batch]:
-    """Checks latents and their classes and cuts them into batches; the last may be smaller.
-
-    Raises:
-        ValueError: Not `[n, latent_size]` with n >= 1, or another number of labels.
-    """
+    """Checks latents and their classes and cuts them into batches; the last may be smaller."""
     if latents.ndim != 2 or len(latents) < 1 or batch_size < 1:
         raise ValueError(
             f"expected latents [n, latent_size] with n >= 1 and batch_size >= 1, got shape"

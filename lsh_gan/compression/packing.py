@@ -44,8 +44,7 @@ class Layout(NamedTuple):
     bits: int | None  # width of a code; None for float32 values
     channel_axis: int = 0  # output axis, counted from 0
     scheme: str = "symmetric"  # "symmetric" or "affine"
-    # Shape of scale and zero point, `[groups, 1, channels]` or `[1, 1, 1]`.
-    grid_shape: tuple[int, ...] = ()
+    grid_shape: tuple[int, ...] = ()  # of scale and zero point, `[groups, 1, channels]`
 
     def parts(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """Lists the arrays that the tensor takes in the file: ending of the name, type, shape."""
@@ -92,14 +91,10 @@ def packed_bytes(count: int, bits: int) -> int:
 
 
 def pack_codes(codes: Any, bits: int) -> np.ndarray:
-    """Packs whole numbers below 2^bits, low bits first, without gaps.
+    """Packs n whole numbers below 2^bits, low bits first, without gaps.
 
-    Args:
-        codes: An array of n numbers.
-        bits: 1 to 16. Above 8 the low bytes come first, then the packed high bits.
-
-    Returns:
-        uint8 `[ceil(n * bits / 8)]` (the two parts of codes above 8 bits need no more).
+    Above 8 bits the low bytes come first, then the packed high bits. Returns uint8
+    `[ceil(n * bits / 8)]`.
     """
     codes = np.asarray(codes).astype(np.uint16).reshape(-1)
     if bits > 8:

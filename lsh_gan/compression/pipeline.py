@@ -28,7 +28,7 @@ from lsh_gan.compression.rules import CompressionSpec, Params, TensorPlan, join
 class Moments(NamedTuple):
     """Mean and population variance of a layer's values, one a parameter of the layer."""
 
-    mean: Any  # of the device, or float64
+    mean: Any
     var: Any
 
 
@@ -165,10 +165,7 @@ def reestimate_batch_norms(
 
 
 def _last_row(new: np.ndarray, stored: jax.Array) -> np.ndarray:
-    """Puts `new [c]` in place of `stored [c]`, or of the last row of `stored [rows, c]`.
-
-    Where there is a row for each truncation the last belongs to none, which is what is sampled.
-    """
+    """Replaces `stored [c]`, or the last of a row for each truncation, that of none."""
     return new if stored.ndim == 1 else np.concatenate([stored[:-1], new[None]])
 
 
@@ -190,12 +187,7 @@ class GeneratorSpec:
 
 
 def check_corrections(module: Any, plans: list[TensorPlan], spec: GeneratorSpec) -> None:
-    """Checks that what is done to a generator beside its weights can be done.
-
-    Raises:
-        ValueError: A rule quantizes a bias or statistic that a correction would replace by float32;
-            or layers have to be found in a generator that is no Linen module.
-    """
+    """Refuses layers to be found in what is no Linen module, and rules that corrections undo."""
     if spec.needs_latents and not isinstance(module, nn.Module):
         raise ValueError(
             "activation_bits, correct_biases and reestimate_batch_norms find layers in Flax Linen "

@@ -72,11 +72,7 @@ def affine_grid(low: Array, high: Array, bits: Array) -> Grid:
 
 
 def clipped_grid(low: Array, high: Array, alpha: Array, bits: Array, *, scheme: str) -> Grid:
-    """Makes the grid of values in [low, high] clipped to [-alpha, alpha].
-
-    All three are float32, a number of each group; alpha >= 0. `bits` is an int32 scalar, which may
-    be traced, and the scheme "symmetric" or "affine".
-    """
+    """Makes the grid of values in [low, high] clipped to [-alpha, alpha], a number a group each."""
     if scheme == "symmetric":
         return symmetric_grid(alpha, bits)
     low = jnp.clip(low, -alpha, 0)
@@ -113,8 +109,7 @@ def to_groups(
 ) -> Float[Array, "groups group channels"]:
     """Views a tensor as `[groups, group, channels]`; one of rank 0 or 1 has one channel.
 
-    The output axis moves last; the others are flattened in order and cut into `num_groups`, which
-    must divide their size.
+    The output axis moves last; the others are flattened in order and cut into `num_groups`.
     """
     if x.ndim < 2:
         return x.reshape(num_groups, -1, 1)

@@ -101,11 +101,7 @@ class QuantizedTree(NamedTuple):
 def quantize_tree(
     params: Params, spec: CompressionSpec, channel_axes: Mapping[str, int] | None
 ) -> QuantizedTree:
-    """Plans and quantizes every tensor.
-
-    Tensors of one shape go one after the other, different shapes side by side: the time of a first
-    call is that of compiling, which uses one core a shape.
-    """
+    """Plans and quantizes every tensor; those of different shapes compile side by side."""
     leaves, treedef = rules.flatten(params)
     plans = rules.plan_tensors(leaves, spec, channel_axes)
     arrays = [leaf for _, leaf in leaves]
@@ -230,10 +226,7 @@ def unpack(packed: PackedTree, *, like: Any = None) -> Any:
 
 
 def update(packed: PackedTree, variables: Params) -> PackedTree:
-    """The packed tree of variables that were unpacked and then changed in some places.
-
-    Tensors whose values are still the same keep their codes; others are stored as float32.
-    """
+    """Packs variables that were unpacked and changed here and there: what changed, as float32."""
     known = {tensor.layout.path: tensor for tensor in packed.tensors}
     tensors = []
     for path, leaf in traverse_util.flatten_dict(variables).items():

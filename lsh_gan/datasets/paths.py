@@ -143,11 +143,9 @@ def _npy_header(path: str, archive: zipfile.ZipFile | None = None, name: str = "
     """Shape and type of an array, without its values."""
     try:
         with archive.open(name) if archive else open(path, "rb") as stream:
-            version = np.lib.format.read_magic(stream)
-            read = np.lib.format.read_array_header_1_0
-            if version != (1, 0):
-                read = np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(stream)
+            first = np.lib.format.read_magic(stream) == (1, 0)
+            read = "read_array_header_1_0" if first else "read_array_header_2_0"
+            shape, _, dtype = getattr(np.lib.format, read)(stream)
             return shape, dtype
     except UNREADABLE as error:
         where = f"{path}: array {name!r}" if name else path
@@ -314,11 +312,7 @@ def _idx_images(path: str, *, zipped: bool) -> np.ndarray:
 
 
 def pad_to(images: np.ndarray, side: int) -> np.ndarray:
-    """Surrounds images, uint8 `[n, h, w, c]`, with black pixels, evenly, up to `side`.
-
-    Raises:
-        ValueError: An image is larger than `side`.
-    """
+    """Surrounds images, uint8 `[n, h, w, c]`, with black pixels, evenly, up to `side`."""
     h, w = images.shape[1:3]
     if max(h, w) > side:
         raise ValueError(f"images of {h}×{w} pixels do not fit into {side}×{side}")

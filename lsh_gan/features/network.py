@@ -130,11 +130,7 @@ def _features(spec: FeatureSpec, side: int, variables: Any, images: jax.Array) -
 
 
 def check_side(name: str, side: int) -> None:
-    """Checks the input side of a network without loading it.
-
-    Raises:
-        ValueError: Unknown name or unfit side.
-    """
+    """Checks the input side of a network without loading it; an unfit one is a ValueError."""
     spec = choose("feature network", name, FEATURES)
     if spec.fixed_side and side != spec.side:
         raise ValueError(

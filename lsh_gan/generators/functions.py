@@ -64,10 +64,9 @@ def wrap(
     channel_axes: Mapping[str, int],
     name: str,
 ) -> tuple[Function, Any]:
-    """Checks what `Generator.from_function` got; see there for the arguments.
+    """Checks what `Generator.from_function` got.
 
-    Returns:
-        The function, and its parameters: float32 arrays, and None for what is no floating array.
+    Returns the function, and its parameters: float32, and None for what is no floating array.
     """
     if callable(latent):
         drawn = jax.eval_shape(latent, jax.random.key(0)).shape
@@ -135,11 +134,7 @@ def name_of(f: Callable) -> str:
 
 
 def find(name: str) -> Callable | None:
-    """Imports what MODULE:FUNCTION names; None for a name of another form, or of a file.
-
-    Raises:
-        FileNotFoundError: No such module or function; the message gives the nearest.
-    """
+    """Imports what MODULE:FUNCTION names; None for a name of another form, or of a file."""
     found = _NAMED.fullmatch(name)
     if found is None or Path(name).exists():
         return None

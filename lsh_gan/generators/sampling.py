@@ -40,11 +40,7 @@ _images_of = jax.jit(images_of, static_argnums=(0, 4))
 def image_shape(
     generator: Generator, count: int, *, truncation_psi: float = 1.0
 ) -> tuple[int, int, int, int]:
-    """Shape `(count, h, w, c)` of a batch, by abstract evaluation: nothing is computed.
-
-    Raises:
-        ValueError: The generator does not take this truncation.
-    """
+    """Shape `(count, h, w, c)` of a batch; a ValueError where a truncation is not taken."""
     key = jax.eval_shape(jax.random.key, 0)
     index = jax.ShapeDtypeStruct((count,), jnp.uint32)
     images = partial(images_of, generator, truncation_psi=truncation_psi)
@@ -72,15 +68,10 @@ def sample(
         key: From `jax.random.key`.
         count: Number of images.
         batch_size: Images at a time, a multiple of the number of devices.
-        truncation_psi: In [0, 1], see `Generator`; 1 is none.
+        truncation_psi: As of `Generator`, which may refuse it.
         start: Number of the first image.
 
-    Yields:
-        Uint8 `[<= batch_size, h, w, c]`.
-
-    Raises:
-        ValueError: An image holds NaN or Inf (its number), or the generator does not take this
-            truncation.
+    Yields uint8 `[<= batch_size, h, w, c]`. An image that holds NaN or Inf is a ValueError.
     """
     params = devices.replicate(params, local=True)
     count_here = jax.local_device_count()
