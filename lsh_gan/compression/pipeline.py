@@ -1,9 +1,8 @@
 """Everything that is done to one generator after training, in its order.
 
 Corrections after quantization need no training, only samples of the generator itself. Both correct
-the layers in the order in which they are called, each one after the corrections before it, so that
-a layer gets the inputs that it will really have. That takes one run over the latents for each
-layer; all runs share one compilation.
+the layers in the order in which they are called, each one after the corrections before it, which
+takes one run over the latents for each layer; all runs share one compilation.
 """
 
 import dataclasses
@@ -33,12 +32,10 @@ class Moments(NamedTuple):
 
 
 def _biased_output(module: nn.Module, _: jax.Array, y: jax.Array) -> jax.Array | None:
-    bias = own_variables(module, "params").get("bias")
     # A conditional norm has a table of biases, and a layer may end with its activation.
-    shape = getattr(bias, "shape", None)
-    if shape is None or not getattr(module, "bias_is_last", True):
-        return None
-    return y.reshape(-1, *shape)
+    shape = getattr(own_variables(module, "params").get("bias"), "shape", None)
+    biased = shape is not None and getattr(module, "bias_is_last", True)
+    return y.reshape(-1, *shape) if biased else None
 
 
 def _normalised_input(module: nn.Module, x: jax.Array, _: jax.Array) -> jax.Array | None:
@@ -60,13 +57,11 @@ def _moments(
 ) -> dict[Path, Moments]:
     """Computes moments over all batches, summed in float64."""
     found = [_batch_moments(module, variables, part, choose=choose) for part in parts]
+    stacked = jax.tree.map(lambda *x: np.stack(x).astype(np.float64), *found)
     weights = np.array([len(part.latents) for part in parts], np.float64)
     weights /= weights.sum()
     combined = {}
-    for path in found[0]:
-        means, variances = (
-            np.stack([np.asarray(part[path][i], np.float64) for part in found]) for i in (0, 1)
-        )
+    for path, (means, variances) in stacked.items():
         mean = np.tensordot(weights, means, 1)
         var = np.tensordot(weights, variances + (means - mean) ** 2, 1)
         if not np.isfinite(var).all():
@@ -107,8 +102,8 @@ def correct_biases(
 
     Empirical bias correction (Nagel et al. 2019, arXiv:1906.04721, section 4.2): rounding a kernel
     shifts the mean of its outputs; the shift is measured and taken from the bias. Every layer with
-    a bias is corrected, batch norms included, which stand in for convolutions without one; not so
-    layers that end with their activation (`bias_is_last = False`) and tables of biases by class.
+    a bias is corrected, batch norms included; not so layers that end with their activation
+    (`bias_is_last = False`) and tables of biases by class.
 
     Args:
         module: The generator.

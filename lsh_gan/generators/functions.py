@@ -43,12 +43,8 @@ class Function:
 
     def __call__(self, params: Any, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         """Images of latents `[n, d]`; labels None are class 0, for finding shapes."""
-        params = jax.tree.map(
-            lambda x, constant: constant if x is None else x,
-            params,
-            self.constants,
-            is_leaf=lambda x: x is None,
-        )
+        missing = {"is_leaf": lambda x: x is None}
+        params = jax.tree.map(lambda x, y: y if x is None else x, params, self.constants, **missing)
         if not self.num_classes:
             return self.f(params, z)
         return self.f(params, z, jnp.zeros(len(z), jnp.int32) if labels is None else labels)
@@ -57,12 +53,7 @@ class Function:
 
 
 def wrap(
-    f: Callable,
-    params: Any,
-    latent: Latent,
-    num_classes: int,
-    channel_axes: Mapping[str, int],
-    name: str,
+    f: Callable, params: Any, latent: Latent, num_classes: int, axes: Mapping[str, int], name: str
 ) -> tuple[Function, Any]:
     """Checks what `Generator.from_function` got.
 
@@ -83,20 +74,17 @@ def wrap(
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from None
     arrays = {join(path): leaf for path, leaf in leaves}
-    for pattern in channel_axes:
+    for pattern in axes:
         if not any(re.fullmatch(pattern, path) for path in arrays):
             raise ValueError(
                 f"{name}: channel_axes: {pattern!r} matches no path; the nearest is "
                 f"{nearest(pattern, arrays)!r}"
             )
     options = {
-        "name": name,
-        "latent": size,
-        "classes": num_classes,
-        "constants": _hash(constants),
-        "channel_axes": dict(channel_axes),
-    }
-    axes = {**channel_axes, **OUTPUTS_FIRST}
+        "name": name, "latent": size, "classes": num_classes, "constants": _hash(constants),
+        "channel_axes": dict(axes),
+    }  # fmt: skip
+    axes = {**axes, **OUTPUTS_FIRST}
     module = Function(f, size, num_classes, draw, constants, axes, options)
     z = jax.ShapeDtypeStruct((2, size), jnp.float32)
     images = jax.eval_shape(module, parameters, z)
