@@ -1,9 +1,8 @@
 """Quantized activations: the inputs of every layer with a kernel, rounded as they pass.
 
 `calibrate` runs a generator on some latents and adds one range for each layer to the collection
-`activation_ranges` of its variables. `apply` rounds the inputs of the layers that have one. Both go
-through Flax's method interception, so that the generator's code stays as it is. Variables without
-that collection run as they are: `apply` can stand in for `module.apply` everywhere.
+`activation_ranges` of its variables. `apply`, which can stand in for `module.apply` everywhere,
+rounds the inputs of the layers that have one. Both go through Flax's method interception.
 """
 
 from collections.abc import Callable

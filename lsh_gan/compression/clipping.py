@@ -17,9 +17,8 @@ from lsh_gan.compression.quantization import clipped_grid, dequantize, num_level
 
 Array = jax.Array
 
-# Candidates of "mse" as shares of max |w|: geometric, because the best share lies anywhere between
-# 1 (16 bits) and a few hundredths (1 bit, heavy tails) and the error is flat around it. Neighbours
-# are 7 % apart, so the nearest candidate misses the best share by 3.6 % at most.
+# Candidates of "mse" as shares of max |w|: the best share lies anywhere between 1 (16 bits) and a few
+# hundredths (1 bit, heavy tails). The nearest candidate misses it by 3.6 % at most.
 MSE_SHARES = tuple(0.01 ** (i / 63) for i in range(64))
 
 KL_BINS = 2048
@@ -35,10 +34,7 @@ class Values(NamedTuple):
     axes: tuple[int, ...]  #: that share one threshold, (1,) or, per tensor, (0, 1, 2)
 
     def total(self, x: Array) -> Array:
-        """Sums over what shares a threshold, keeping axes.
-
-        Sums columns first: long float32 sums become short sums of sums, which round less.
-        """
+        """Sums over what shares a threshold, columns first, which rounds less; keeps axes."""
         columns = jnp.sum(x, axis=1, keepdims=True)
         return columns if self.axes == (1,) else jnp.sum(columns, axis=(0, 2), keepdims=True)
 
@@ -107,10 +103,9 @@ def std(values: Values, spec) -> Array:
 
 
 def mse(values: Values, spec) -> Array:
-    """Finds the fraction of max `|w|` in `MSE_SHARES` of least squared error.
+    """Tries 64 fractions of max `|w|`, 1 to 0.01 in geometric steps, for the least squared error.
 
-    Tries all 64 (geometric steps, 1 to 0.01) with the quantizer itself. Of equal ones the widest
-    threshold is taken.
+    Of equal ones the widest threshold is taken.
     """
     max_abs = values.max_abs()
     error_at = squared_error(values, spec.scheme)
@@ -181,15 +176,8 @@ def _kl_divergences(counts: Array, bits: Array) -> Array:
 
     P is the histogram up to the cut with everything beyond added to its last bin; Q is the
     histogram up to the cut merged into 2^(bits - 1) levels and spread evenly over the bins that
-    hold something. Cumulative sums give a level's count at once, so that a cut costs one term for
-    each level and not one for each bin.
-
-    Args:
-        counts: int32 `[bins, rows]`, values in each bin, one histogram a column.
-        bits: int32 scalar, may be traced.
-
-    Returns:
-        float32 `[bins, rows]`.
+    hold something. Cumulative sums give a level's count at once. Maps int32 `[bins, rows]`, one
+    histogram a column, to float32 of that shape.
     """
     size = len(counts)
     levels = jnp.left_shift(1, bits - 1)
@@ -237,9 +225,7 @@ def kl(values: Values, spec) -> Array:
     """Cuts a histogram of `|w|` where its KL divergence to its quantized version is least.
 
     After NVIDIA's TensorRT calibration (Migacz 2017): 2048 bins, cuts from bin 128 on,
-    2^(bits - 1) levels. What lies beyond the cut counts in P's last bin and not in Q. α is the
-    upper edge of the last bin. From 12 bits on a level is no wider than a bin, and nothing is
-    clipped.
+    2^(bits - 1) levels. From 12 bits on a level is no wider than a bin, and nothing is clipped.
     """
     max_abs = values.max_abs()
     rows = values.x.transpose(0, 2, 1).reshape(max_abs.size, -1)

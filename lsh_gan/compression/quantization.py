@@ -6,11 +6,9 @@ against that view. Every scheme is decoded by the same formula,
     value = scale * (code - zero_point),      code in 0 .. 2^bits - 1.
 
 **symmetric** is the mid-rise grid: all 2^bits levels, mirrored about zero, zero point
-(2^bits - 1) / 2, the outermost levels at -α and +α. At 4 bits: ±α/15, ±3α/15, ..., ±α. It needs no
-special case at 1 bit, ±α, and compressing a compressed tensor again changes nothing. Zero is not a
-level, it becomes +scale/2: so a tensor with 10 % exact zeros or more, as pruning leaves them, takes
-"affine" instead (`rules.plan_tensors`). What that gains, and what the usual integer grid loses, is
-in docs/compression.md.
+(2^bits - 1) / 2, the outermost levels at -α and +α. At 4 bits: ±α/15, ±3α/15, ..., ±α; at 1 bit ±α.
+Zero is not a level, it becomes +scale/2: so a tensor with 10 % exact zeros or more, as pruning
+leaves them, takes "affine" instead (`rules.plan_tensors`), see docs/compression.md.
 
 **affine** covers [min(w, 0), max(w, 0)] after clipping with an integer zero point, so zero is a
 level and stays exact. At 1 bit, where an integer zero point would leave 0 and one other level, it

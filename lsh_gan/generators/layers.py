@@ -3,9 +3,8 @@
 A transposed convolution with stride 2 computes each of its four output phases from a 2×2 window of
 the input; so does nearest-neighbour upsampling followed by a 3×3 convolution. Both therefore reduce
 to one dense 2×2 convolution with `4 * out` channels (`phase_conv`), the sub-pixel form of Shi et
-al. 2016 (arXiv:1609.05158). Convolutions with input dilation, the textbook form, are an order of
-magnitude slower on CPU. Where that is faster on a CPU, channels are mixed before the image is
-upsampled (`_products_of_taps`). All kernels are HWIO: the output channel comes last.
+al. 2016 (arXiv:1609.05158), on CPU an order of magnitude faster than input dilation, or there to
+products of single pixels (`_products_of_taps`). All kernels are HWIO: the output channel is last.
 """
 
 from collections.abc import Callable
@@ -129,9 +128,9 @@ def _products_pay(x: jax.Array) -> bool:
 def _products_of_taps(x: jax.Array, kernel: jax.Array, phases: Callable) -> jax.Array:
     """Upsamples and convolves k×k by one matrix product with the pixels of the small image.
 
-    Mixing channels and upsampling commute. So each tap of `kernel [k, k, i, o]` is applied to
-    `x [n, h, w, i]`, and the k² results are upsampled, shifted and added. `phases` makes the even
-    and the odd outputs along an axis of k arrays, one a tap.
+    Each tap of `kernel [k, k, i, o]` is applied to `x [n, h, w, i]`, and the k² results are
+    upsampled, shifted and added. `phases` makes the even and the odd outputs along an axis of k
+    arrays, one a tap.
     """
     n, h, w, inputs = x.shape
     size, _, _, outputs = kernel.shape
