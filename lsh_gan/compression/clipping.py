@@ -17,7 +17,7 @@ from lsh_gan.compression.quantization import clipped_grid, dequantize, num_level
 
 Array = jax.Array
 
-# Candidates of "mse" as shares of max |w|: the best share lies anywhere between 1 (16 bits) and a few
+# Candidates of "mse" as shares of max |w|: the best lies anywhere between 1 (16 bits) and a few
 # hundredths (1 bit, heavy tails). The nearest candidate misses it by 3.6 % at most.
 MSE_SHARES = tuple(0.01 ** (i / 63) for i in range(64))
 
