@@ -46,13 +46,8 @@ class Batch(NamedTuple):
     labels: Int[jax.Array, " n"] | None = None
 
 
-def own_variables(module: nn.Module, collection: str) -> Params:
-    """Returns a bound module's variables in a collection, submodules included."""
-    return module.variables.get(collection, {})
-
-
 def _quantize_input(call, args, kwargs, context):
-    ranges = own_variables(context.module, COLLECTION)
+    ranges = context.module.variables.get(COLLECTION, {})
     if context.method_name != "__call__" or "input_scale" not in ranges:
         return call(*args, **kwargs)
     grid = Grid(ranges["input_scale"], ranges["input_zero_point"])
@@ -97,7 +92,7 @@ def record(
 
 def _kernel_input(module: nn.Module, x: jax.Array, _: jax.Array) -> jax.Array | None:
     floating = jnp.issubdtype(x.dtype, jnp.floating)
-    return x if floating and "kernel" in own_variables(module, "params") else None
+    return x if floating and "kernel" in module.variables.get("params", {}) else None
 
 
 @partial(jax.jit, static_argnames=("module", "size"))

@@ -19,7 +19,7 @@ from flax import traverse_util
 from jaxtyping import Float32, Int
 
 from lsh_gan.compression import activations, tree
-from lsh_gan.compression.activations import Batch, Path, own_variables, record
+from lsh_gan.compression.activations import Batch, Path, record
 from lsh_gan.compression.packing import PackedTree
 from lsh_gan.compression.rules import CompressionSpec, Params, TensorPlan, join
 
@@ -33,13 +33,13 @@ class Moments(NamedTuple):
 
 def _biased_output(module: nn.Module, _: jax.Array, y: jax.Array) -> jax.Array | None:
     # A conditional norm has a table of biases, and a layer may end with its activation.
-    shape = getattr(own_variables(module, "params").get("bias"), "shape", None)
+    shape = getattr(module.variables.get("params", {}).get("bias"), "shape", None)
     biased = shape is not None and getattr(module, "bias_is_last", True)
     return y.reshape(-1, *shape) if biased else None
 
 
 def _normalised_input(module: nn.Module, x: jax.Array, _: jax.Array) -> jax.Array | None:
-    statistics = own_variables(module, "batch_stats")
+    statistics = module.variables.get("batch_stats", {})
     return x.reshape(-1, x.shape[-1]) if "mean" in statistics else None
 
 

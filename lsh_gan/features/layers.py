@@ -39,11 +39,10 @@ def _depthwise_by_shifts(x, kernel, strides: int, padding: Padding):
     out_h = (x.shape[1] - kernel_h) // strides + 1
     out_w = (x.shape[2] - kernel_w) // strides + 1
     total = 0.0
-    for i in range(kernel_h):
-        for j in range(kernel_w):
-            rows = slice(i, i + (out_h - 1) * strides + 1, strides)
-            columns = slice(j, j + (out_w - 1) * strides + 1, strides)
-            total += x[:, rows, columns] * kernel[i, j]
+    for i, j in np.ndindex(kernel_h, kernel_w):
+        rows = slice(i, i + (out_h - 1) * strides + 1, strides)
+        columns = slice(j, j + (out_w - 1) * strides + 1, strides)
+        total += x[:, rows, columns] * kernel[i, j]
     return total
 
 

@@ -41,23 +41,18 @@ class DCGAN(nn.Module):
         if self.num_classes:
             z = jnp.concatenate([z, one_hot(labels, len(z), self.num_classes)], axis=-1)
         first, *rest = self.channels
+        norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5)
+        up = partial(
+            layers.Convolution, kernel_size=4, function=layers.conv_transpose_4x4, use_bias=False
+        )
         # A transposed convolution of a 1×1 image is a dense layer onto the 4×4 grid.
         init = nn.initializers.normal(0.02)
         x = nn.DenseGeneral((4, 4, first), use_bias=False, kernel_init=init, name="project")(z)
-        x = _norm_relu(x, train, "norm_0")
+        x = nn.relu(norm(name="norm_0")(x))
         for i, features in enumerate(rest):
-            x = _up(features, f"up_{i}")(x)
-            x = _norm_relu(x, train, f"norm_{i + 1}")
-        return jnp.tanh(_up(self.image_channels, "to_image")(x))
-
-
-def _up(features: int, name: str) -> nn.Module:
-    return layers.Convolution(features, 4, layers.conv_transpose_4x4, use_bias=False, name=name)
-
-
-def _norm_relu(x: jax.Array, train: bool, name: str) -> jax.Array:
-    norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name=name)
-    return nn.relu(norm(x))
+            x = up(features, name=f"up_{i}")(x)
+            x = nn.relu(norm(name=f"norm_{i + 1}")(x))
+        return jnp.tanh(up(self.image_channels, name="to_image")(x))
 
 
 _ACTIVATIONS: dict[str, Callable[..., jax.Array]] = {
@@ -170,9 +165,10 @@ class ProGAN(nn.Module):
             before = x
             x = self._conv(x, features, layers.upsample_conv_3x3, f"up_{i}")
             x = self._conv(x, features, layers.conv_3x3, f"conv_{i}")
-        image = self._image(x, "to_image")
+        to_image = partial(layers.Convolution1x1, self.image_channels)
+        image = to_image(name="to_image")(x)
         if self.alpha:
-            old = self._image(before, "to_image_before").repeat(2, axis=1).repeat(2, axis=2)
+            old = to_image(name="to_image_before")(before).repeat(2, axis=1).repeat(2, axis=2)
             image = (1 - self.alpha) * image + self.alpha * old
         return jnp.tanh(image) if self.tanh else image
 
@@ -181,6 +177,3 @@ class ProGAN(nn.Module):
 
     def _conv(self, x: jax.Array, features: int, function, name: str) -> jax.Array:
         return self._activate(layers.Convolution(features, 3, function, name=name)(x))
-
-    def _image(self, x: jax.Array, name: str) -> jax.Array:
-        return layers.Convolution1x1(self.image_channels, name=name)(x)

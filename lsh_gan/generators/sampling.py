@@ -1,8 +1,7 @@
 """From a key to images: every image is a function of (key, index) alone."""
 
-import math
 from collections.abc import Iterator
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,12 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan import devices
-from lsh_gan.compression.activations import unrolled
 from lsh_gan.generators import Generator
-from lsh_gan.generators.functions import Function
 
-_CPU_BYTES = 2 * 2**20  # of one layer's output for a part of a batch
-_WIDTH = 32  # channels that a function is taken to have where it has most pixels
+_CPU_PIXELS = 2**15  # of a part of a batch: 2 MiB of a layer of 16 channels, for the caches
 _CPU_IMAGES = 4  # at least, so that weights are not read for every image
 
 
@@ -107,21 +103,5 @@ def part_size(generator: Generator, batch_size: int) -> int:
     """How many images a device computes at a time: all, but on a CPU what suits its caches."""
     if not devices.on_cpu():
         return batch_size
-    wanted = max(_CPU_BYTES // _largest_activation(generator), _CPU_IMAGES)
+    wanted = max(_CPU_PIXELS // generator.resolution**2, _CPU_IMAGES)
     return devices.largest_divisor(batch_size, wanted)
-
-
-@lru_cache(maxsize=8)
-def _largest_activation(generator: Generator) -> int:
-    """Bytes of the largest output of a layer, for one image."""
-    module = generator.module
-    if isinstance(module, Function):  # its layers are not known
-        return 4 * _WIDTH * math.prod(generator.image_shape[:2])
-    module = unrolled(module)
-    z = jax.ShapeDtypeStruct((1, generator.latent_size), jnp.float32)
-
-    def outputs(params: Any, z: jax.Array) -> Any:
-        return module.apply(params, z, capture_intermediates=True, mutable=["intermediates"])[1]
-
-    leaves = jax.tree.leaves(jax.eval_shape(outputs, generator.params, z))
-    return max(4 * leaf.size for leaf in leaves)

@@ -28,11 +28,14 @@ def up_filter(x: jax.Array, taps: jax.Array, up: int, low: int, high: int) -> ja
     for axis in (1, 2):
         config = [(0, 0, 0)] * 4
         config[axis] = (low, high + up - 1, up - 1)
-        padded = lax.pad(x, jnp.zeros((), x.dtype), config)
-        size = padded.shape[axis] - len(taps) + 1
-        shifts = (lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(len(taps)))
-        x = sum((taps[i] * part for i, part in enumerate(shifts)), jnp.float32(0))
+        x = _filter(lax.pad(x, jnp.zeros((), x.dtype), config), taps, 1, axis)
     return x
+
+
+def _filter(x: jax.Array, taps: jax.Array, stride: int, axis: int) -> jax.Array:
+    size = x.shape[axis] - len(taps) + 1
+    shifts = (lax.slice_in_dim(x, i, i + size, stride, axis) for i in range(len(taps)))
+    return sum((taps[i] * part for i, part in enumerate(shifts)), jnp.float32(0))
 
 
 def down_filter(x: jax.Array, taps: jax.Array, down: int) -> jax.Array:
@@ -45,13 +48,7 @@ def down_filter(x: jax.Array, taps: jax.Array, down: int) -> jax.Array:
             planes, kernel, (down, down), "VALID", dimension_numbers=layers.DIMENSIONS
         )
         return planes.reshape(n, c, *planes.shape[1:3]).transpose(0, 2, 3, 1)
-    taps = taps[::-1]
-    for axis in (1, 2):
-        span = x.shape[axis] - len(taps)
-        span -= span % down
-        shifts = [lax.slice_in_dim(x, i, i + span + 1, down, axis) for i in range(len(taps))]
-        x = sum((taps[i] * part for i, part in enumerate(shifts)), jnp.float32(0))
-    return x
+    return _filter(_filter(x, taps[::-1], down, 1), taps[::-1], down, 2)
 
 
 class FourierInput(nn.Module):
