@@ -165,7 +165,7 @@ def calibrate(
     paths = list(drawn[0])
     if not paths:
         raise ValueError(f"{type(module).__name__} has no layer with a kernel.")
-    ranges = {}
+    ranges: dict[Path, jax.Array] = {}
     resolved = resolve([join(path) for path in paths], spec, [True] * len(paths))
     for path, (own_spec, rule) in zip(paths, resolved, strict=True):
         if own_spec.bits is None:

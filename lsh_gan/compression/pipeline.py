@@ -34,8 +34,9 @@ class Moments(NamedTuple):
 def _biased_output(module: nn.Module, _: jax.Array, y: jax.Array) -> jax.Array | None:
     # A conditional norm has a table of biases, and a layer may end with its activation.
     shape = getattr(module.variables.get("params", {}).get("bias"), "shape", None)
-    biased = shape is not None and getattr(module, "bias_is_last", True)
-    return y.reshape(-1, *shape) if biased else None
+    if shape is None or not getattr(module, "bias_is_last", True):
+        return None
+    return y.reshape(-1, *shape)
 
 
 def _normalised_input(module: nn.Module, x: jax.Array, _: jax.Array) -> jax.Array | None:

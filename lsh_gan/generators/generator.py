@@ -130,8 +130,9 @@ class Generator:
     @property
     def black(self) -> float:
         """The value of black in its images: 0 where a sigmoid makes them, else -1; white is 1."""
-        sequential = isinstance(self.module, Sequential)
-        last = self.module.layers[-1]["kind"] if sequential else getattr(self.module, "output", "")
+        last = getattr(self.module, "output", "")
+        if isinstance(self.module, Sequential):
+            last = self.module.layers[-1]["kind"]
         return 0.0 if last == "sigmoid" else -1.0
 
     @property

@@ -91,10 +91,11 @@ def _numpy_dtype(value: Any) -> np.dtype:
 
 def _array(data: Any, pickled_dtype: Standin, shape: tuple, *, fortran: bool = False) -> np.ndarray:
     """An array in native byte order over `data`; the sizes must agree."""
-    dtype, order = _numpy_dtype(pickled_dtype), "F" if fortran else "C"
+    dtype = _numpy_dtype(pickled_dtype)
     data = data.encode("latin-1") if isinstance(data, str) else data
     array = np.frombuffer(data, dtype) if data else np.zeros(0, dtype)
-    return array.reshape(shape, order=order).astype(dtype.newbyteorder("="), copy=False)
+    array = array.reshape(shape, order="F" if fortran else "C")
+    return array.astype(dtype.newbyteorder("="), copy=False)
 
 
 def set_array_state(array: np.ndarray, state: Any) -> None:

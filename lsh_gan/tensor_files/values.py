@@ -1,6 +1,5 @@
 """What a file turns into: arrays, plain Python values, and inert stand-ins for everything else."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
@@ -94,8 +93,8 @@ def _module_parts(module: Standin) -> Iterator[tuple[str, Any]]:
 
     A network of NVIDIA's TensorFlow code has pairs of names and arrays, and networks as components.
     """
-    attributes = defaultdict(type(None), module.attributes)
-    variables, components = attributes["variables"], attributes["components"]
+    get = module.attributes.get
+    variables, components = get("variables"), get("components")
     if isinstance(variables, list) and isinstance(components, dict):
         pairs = (pair for pair in variables if isinstance(pair, tuple) and len(pair) == 2)
         # Scalars are NumPy's there, which are read as numbers.
@@ -104,9 +103,9 @@ def _module_parts(module: Standin) -> Iterator[tuple[str, Any]]:
             for name, v in pairs
         )
         return chain(named, children(components))
-    if not isinstance(attributes["_parameters"], dict):
+    if not isinstance(get("_parameters"), dict):
         return chain(children(module.entries), children(module.elements))
-    hidden = attributes["_non_persistent_buffers_set"]
+    hidden = get("_non_persistent_buffers_set")
     hidden = hidden if isinstance(hidden, set | frozenset) else ()
-    buffers = (pair for pair in children(attributes["_buffers"]) if pair[0] not in hidden)
-    return chain(children(attributes["_parameters"]), buffers, children(attributes["_modules"]))
+    buffers = (pair for pair in children(get("_buffers")) if pair[0] not in hidden)
+    return chain(children(get("_parameters")), buffers, children(get("_modules")))
