@@ -78,8 +78,8 @@ def read_legacy(stream: BinaryIO) -> Any:
     keys = pickles.load(stream)
     if sorted(keys) != sorted(storages):
         raise FormatError("does not list the storages that its tensors use.")
-    for key, storage in ((key, storages[key]) for key in keys):
-        count = int.from_bytes(stream.read(8), "little")
+    for key in keys:
+        storage, count = storages[key], int.from_bytes(stream.read(8), "little")
         expected = storage.data.size // storage.dtype.itemsize
         if count != expected:
             raise FormatError(f"storage {key} has {count} elements; its tensors say {expected}.")
