@@ -106,7 +106,7 @@ class Generator:
         name = name or functions.name_of(f)
         module, params = functions.wrap(f, params, latent, num_classes, channel_axes or {}, name)
         metadata = {"name": name, "family": functions.FAMILY, "options": module.options}
-        return _generator(module, params, metadata, name)
+        return _generator(module, params, metadata)
 
     @property
     def channel_axes(self) -> dict[str, int]:
@@ -314,31 +314,29 @@ def abstract(name: str, family: str, options: dict[str, Any]) -> Generator:
     """
     module = build(family, options)
     metadata = {"name": name, "family": family, "options": options}
-    return _generator(module, abstract_params(module), metadata, name)
+    return _generator(module, abstract_params(module), metadata)
 
 
-def _generator(
-    module: nn.Module | Function, params: Any, metadata: dict[str, Any], stem: str
-) -> Generator:
+def _generator(module: nn.Module | Function, params: Any, metadata: dict[str, Any]) -> Generator:
     z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
     _, height, _, channels = jax.eval_shape(module.apply, params, z).shape
-    name = metadata.get("name", stem)
+    name, family = metadata["name"], metadata["family"]
     if not isinstance(name, str) or not name or name != Path(name).name:  # part of file names
-        close = Path(str(name)).name or stem
         raise ValueError(
-            f"{stem}: the name of the generator is {name!r}; expected text without '/', "
-            f"{close!r} for example"
+            f"the name of the generator is {name!r}; expected text without '/', "
+            f"{Path(str(name)).name or family!r} for example"
         )
-    return Generator(name, metadata["family"], module, params, height, channels, metadata)
+    return Generator(name, family, module, params, height, channels, metadata)
 
 
-def _described(metadata: dict[str, Any], path: Path) -> tuple[nn.Module, Any]:
-    """The module that a checkpoint's metadata describes, and the shapes of its variables."""
+def _described(metadata: dict[str, Any], path: Path) -> Generator:
+    """The generator that a file's metadata describes, without its weights."""
+    name = metadata.get("name", path.stem)
     try:
-        module = build(metadata["family"], metadata["options"])
-        return module, abstract_params(module)
+        plain = abstract(name, metadata["family"], metadata["options"])
     except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, FlaxError) as e:
         raise ValueError(f"{path}: {e}") from e
+    return dataclasses.replace(plain, provenance=metadata)
 
 
 def load(path: str | Path) -> Generator:
@@ -361,12 +359,12 @@ def load(path: str | Path) -> Generator:
     path = checkpoints.locate(path)
     if path.is_dir():
         metadata = checkpoints.read_metadata(path)
-        module, abstract = _described(metadata, path)
-        params = checkpoints.restore(path, abstract)
+        plain = _described(metadata, path)
+        params = checkpoints.restore(path, plain.params)
         found, recorded = checkpoints.content_hash(params), metadata["sha256"]
         if found != recorded:
             raise ValueError(f"{path}: sha256 of the parameters is {found}; recorded is {recorded}")
-        return _generator(module, params, metadata, path.stem)
+        return dataclasses.replace(plain, params=params)
     packed = compression.load_packed(path)
     metadata = packed.metadata
     if "family" not in metadata:
@@ -376,9 +374,7 @@ def load(path: str | Path) -> Generator:
             f"{path}: parameters of a function, {metadata.get('name')}, which is not in the file; "
             "in Python: generator.unpack(lsh_gan.compression.load_packed(file))"
         )
-    module, abstract = _described(metadata, path)
-    params = compression.unpack(packed)
-    plain = {name: tree for name, tree in params.items() if name != activations.COLLECTION}
-    compare_shapes(plain, abstract, source=str(path))
-    generator = _generator(module, params, metadata, path.stem)
-    return dataclasses.replace(generator, packed_file=path)
+    plain, params = _described(metadata, path), compression.unpack(packed)
+    weights = {name: tree for name, tree in params.items() if name != activations.COLLECTION}
+    compare_shapes(weights, plain.params, source=str(path))
+    return dataclasses.replace(plain, params=params, packed_file=path)
