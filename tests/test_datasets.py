@@ -56,12 +56,6 @@ def test_truncated_gzip(images, tmp_path):
         datasets.load_images(tmp_path / "a.gz")
 
 
-def test_folder_in_order_of_path(images, tmp_path):
-    for i, image in enumerate(images):
-        Image.fromarray(image).save(tmp_path / f"{i}.png")
-    np.testing.assert_array_equal(datasets.load_images(tmp_path), images[..., None])
-
-
 def test_folder_of_grey_and_colour_becomes_colour(images, tmp_path):
     Image.fromarray(images[0]).save(tmp_path / "0.png")
     Image.fromarray(np.stack([images[1]] * 3, -1)).save(tmp_path / "1.png")
@@ -82,13 +76,6 @@ def test_pixels_of_unknown_range_are_refused(dtype, mode, tmp_path):
     Image.fromarray(np.full((4, 4), 70_000, dtype)).save(tmp_path / "a.tiff")
     with pytest.raises(ValueError, match=rf"a\.tiff: pixels of mode '{mode}', whose range is unk"):
         datasets.load_images(tmp_path)
-
-
-def test_arrays(images, tmp_path):
-    np.savez(tmp_path / "a.npz", images=images)
-    np.save(tmp_path / "b.npy", np.stack([images] * 3, -1))
-    assert datasets.load_images(tmp_path / "a.npz").shape == (3, 5, 4, 1)
-    assert datasets.load_images(tmp_path / "b.npy").shape == (3, 5, 4, 3)
 
 
 def test_shapes_are_known_from_headers(images, tmp_path, monkeypatch):

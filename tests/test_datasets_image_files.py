@@ -128,15 +128,10 @@ def test_resizing_crops_the_centre(tmp_path):
     np.testing.assert_array_equal(loaded, np.full((1, 2, 2, 1), 200))
 
 
-def test_empty_folder_and_unreadable_image(tmp_path):
-    with pytest.raises(ValueError, match="no images"):
+def test_unreadable_and_truncated_images(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG not really")
+    with pytest.raises(ValueError, match=r"a\.png: not a readable image"):
         datasets.load_images(tmp_path)
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG not really")
-    with pytest.raises(ValueError, match=r"broken\.png: not a readable image"):
-        datasets.load_images(tmp_path)
-
-
-def test_truncated_image(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
     content = (tmp_path / "a.png").read_bytes()
@@ -145,21 +140,17 @@ def test_truncated_image(tmp_path):
         datasets.load_images(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.pgm"])
+@pytest.mark.parametrize("name", ["a.png", "a.pgm", "a.tiff"])
 def test_16_bit_grey_is_scaled_not_clipped(name, tmp_path):
     values = np.array([[0, 128, 129, 257, 32896, 65535]], np.uint16)
     if name == "a.pgm":
         (tmp_path / name).write_bytes(b"P5 6 1 65535\n" + values.astype(">u2").tobytes())
+    elif name == "a.tiff":  # of big-endian values
+        Image.frombytes("I;16B", (6, 1), values.astype(">u2").tobytes()).save(tmp_path / name)
     else:
         Image.fromarray(values).save(tmp_path / name)
     loaded = datasets.load_images(tmp_path)
     np.testing.assert_array_equal(loaded[0, ..., 0], [[0, 0, 1, 1, 128, 255]])
-
-
-def test_16_bit_big_endian_tiff(tmp_path):
-    values = np.array([[0, 257, 65535]], ">u2")
-    Image.frombytes("I;16B", (3, 1), values.tobytes()).save(tmp_path / "a.tiff")
-    np.testing.assert_array_equal(datasets.load_images(tmp_path)[0, ..., 0], [[0, 1, 255]])
 
 
 @pytest.mark.parametrize(

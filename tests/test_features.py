@@ -155,18 +155,9 @@ def test_missing_weight_file_says_where_it_comes_from(tmp_path):
 
 
 def test_wrong_hash_is_refused(weight_file, tmp_path):
-    path = tmp_path / "changed.pth"
-    data = bytearray(weight_file.read_bytes())
-    data[-100] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"changed\.pth: sha256 is .*; expected 579344248a93"):
-        features.load("efficientnet_lite0", weights=path)
-
-
-def test_truncated_weight_file_is_refused(weight_file, tmp_path):
     path = tmp_path / "short.pth"
     path.write_bytes(weight_file.read_bytes()[:1_000_000])
-    with pytest.raises(ValueError, match=r"short\.pth: sha256"):
+    with pytest.raises(ValueError, match=r"short\.pth: sha256 is .*; expected 579344248a93"):
         features.load("efficientnet_lite0", weights=path)
     with pytest.raises(tensor_files.FormatError, match=r"short\.pth: .*truncated"):
         features.load("efficientnet_lite0", weights=path, sha256="")

@@ -1,4 +1,13 @@
-"""The smallest generator of each family, as options of its module."""
+"""The smallest generator of each family, as options of its module, and with weights."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lsh_gan.generators import Generator, build
+from lsh_gan.generators.generator import abstract_params
 
 TINY = {
     "biggan": {
@@ -43,3 +52,17 @@ TINY = {
         "num_classes": 3,
     },
 }  # fmt: skip
+
+
+@cache
+def make(family):
+    """A tiny generator with random weights, cheaply drawn."""
+    module = build(family, TINY[family])
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(0.1, 0.5, leaf.shape), jnp.float32),
+        abstract_params(module),
+    )
+    if "batch_stats" in variables:
+        variables["batch_stats"] = jax.tree.map(jnp.abs, variables["batch_stats"])
+    return Generator("tiny", family, module, variables, 8, 3, {"options": TINY[family]})

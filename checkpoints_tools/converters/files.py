@@ -237,7 +237,7 @@ def _parts(state: dict[str, np.ndarray], value: Any) -> list[tuple[str, Part]]:
 
     def rank(item: tuple[str, Part]) -> tuple[bool, int]:
         prefix, found = item
-        name = found.module.attribute("name") if isinstance(found.module, Standin) else None
+        name = found.module.attributes.get("name") if isinstance(found.module, Standin) else None
         words = _WORD.findall(f"{prefix} {name}")  # networks of TensorFlow know their name: Gs
         average = any(word.lower() in _AVERAGES for word in words)
         return not average, prefix.count(".") + bool(prefix)

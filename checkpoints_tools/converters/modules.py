@@ -32,7 +32,7 @@ def part(value: Any, prefix: str) -> Any:
             value = dict(enumerate(value)).get(int(word)) if word.isdecimal() else None
             continue
         if isinstance(value, Standin):
-            inner = value.attribute("_modules")
+            inner = value.attributes.get("_modules")
             value = inner.get(word) if isinstance(inner, dict) else value.entries.get(word)
         else:
             value = value.get(word) if isinstance(value, dict) else None
@@ -41,11 +41,11 @@ def part(value: Any, prefix: str) -> Any:
 
 def is_module(value: Any) -> bool:
     """Whether it stands for a pickled torch module."""
-    return isinstance(value, Standin) and isinstance(value.attribute("_modules"), dict)
+    return isinstance(value, Standin) and isinstance(value.attributes.get("_modules"), dict)
 
 
 def _children(module: Standin) -> dict[str, Standin]:
-    inner = module.attribute("_modules")
+    inner = module.attributes.get("_modules")
     return {k: m for k, m in inner.items() if is_module(m)} if isinstance(inner, dict) else {}
 
 

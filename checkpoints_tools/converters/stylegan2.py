@@ -1,6 +1,7 @@
 """StyleGAN2-ADA, from NVIDIA's pickles or from their state dicts."""
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 
@@ -18,21 +19,26 @@ MAPPING_LEARNING_RATE = 0.01
 _FILTERS = r".*resample_filter"
 
 
-def mapping_origin(state, path: str, learning_rate: float) -> Origin:
+def equalized(rate: float = 1.0) -> Callable[[np.ndarray], np.ndarray]:
+    """The layout of a kernel that has a gain at run time: rate / √fan-in."""
+    return lambda w: kernel(w, rate / w[0].size ** 0.5)
+
+
+def mapping_origin(path: str, learning_rate: float) -> Origin:
     """Dense layers of the mapping network, gains folded: lr / √fan_in, and lr for the bias."""
     _, _, layer, leaf = path.split("/")
     name = f"mapping.{layer.replace('_', '')}.{'weight' if leaf == 'kernel' else 'bias'}"
     rate = 1.0 if layer == "embed" else learning_rate
     if leaf == "bias":
         return take(name, lambda b: b * np.float32(rate))
-    return take(name, lambda w: kernel(w, rate / w.shape[1] ** 0.5))
+    return take(name, equalized(rate))
 
 
 def affine_origin(base: str, leaf: str) -> Origin:
     """The dense layer from w to styles."""
     if leaf == "bias":
         return take(f"{base}.affine.bias")
-    return take(f"{base}.affine.weight", lambda w: kernel(w, 1 / w.shape[1] ** 0.5))
+    return take(f"{base}.affine.weight", equalized())
 
 
 def _options(state, sides: list[int], settings: dict) -> dict:
@@ -90,17 +96,13 @@ def _plan(state, settings) -> Plan:
         if first == "const":
             return take("synthesis.b4.const", lambda c: c.transpose(1, 2, 0))
         if first == "mapping":
-            return mapping_origin(state, path, settings["lr_multiplier"])
+            return mapping_origin(path, settings["lr_multiplier"])
         kind, _, index = first.rpartition("_")
         base = f"synthesis.b{sides[int(index)]}.{layer_names[kind]}"
         if rest[0] == "affine":
             return affine_origin(base, rest[1])
         if rest[0] == "kernel":
-            runtime_gain = kind in ("to_image", "skip")
-            return take(
-                f"{base}.weight",
-                lambda w: kernel(w, w[0].size ** -0.5 if runtime_gain else 1.0),
-            )
+            return take(f"{base}.weight", equalized() if kind in ("to_image", "skip") else kernel)
         return take(f"{base}.{'noise_const' if rest[0] == 'noise' else rest[0]}")
 
     return Plan("stylegan2", _options(state, sides, settings), origin, _FILTERS)

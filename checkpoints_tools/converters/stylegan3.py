@@ -7,6 +7,7 @@ from checkpoints_tools.converters.origin import Origin, Plan, Source, has, kerne
 from checkpoints_tools.converters.stylegan2 import (
     MAPPING_LEARNING_RATE,
     affine_origin,
+    equalized,
     mapping_origin,
 )
 
@@ -79,16 +80,14 @@ def _plan(state, settings, *, xl: bool = False) -> Plan:
         if first == "mapping" and rest[0] == "embed" and xl:
             if rest[1] == "bias":
                 return take("mapping.embed_proj.bias")
-            return take("mapping.embed_proj.weight", lambda w: kernel(w, w.shape[1] ** -0.5))
+            return take("mapping.embed_proj.weight", equalized())
         if first == "mapping":
-            return mapping_origin(state, path, settings["lr_multiplier"])
+            return mapping_origin(path, settings["lr_multiplier"])
         base = f"synthesis.{names[first]}"
         if rest[0] == "affine":
             return affine_origin(base, rest[1])
         if rest[0] == "kernel":
-            # Gains that the original applies at run time: 1 / √fan-in, of these two layers only.
-            gain = first in ("input", "to_image")
-            return take(f"{base}.weight", lambda w: kernel(w, w[0].size ** -0.5 if gain else 1.0))
+            return take(f"{base}.weight", equalized() if first in ("input", "to_image") else kernel)
         return take(f"{base}.{_BUFFERS.get(rest[0], rest[0])}")
 
     # Unconditional networks of StyleGAN-XL have class vectors all the same.

@@ -1,9 +1,8 @@
 """Quantized activations: the inputs of every layer with a kernel, rounded as they pass.
 
 `calibrate` runs a generator on some latents and adds one range for each layer to the collection
-`activation_ranges` of its variables. `apply` rounds the inputs of the layers that have one. Both go
-through Flax's method interception, so that the generator's code stays as it is. Variables without
-that collection run as they are: `apply` can stand in for `module.apply` everywhere.
+`activation_ranges` of its variables. `apply`, which can stand in for `module.apply` everywhere,
+rounds the inputs of the layers that have one. Both go through Flax's method interception.
 """
 
 from collections.abc import Callable
@@ -47,13 +46,8 @@ class Batch(NamedTuple):
     labels: Int[jax.Array, " n"] | None = None
 
 
-def own_variables(module: nn.Module, collection: str) -> Params:
-    """Returns a bound module's variables in a collection, submodules included."""
-    return module.variables.get(collection, {})
-
-
 def _quantize_input(call, args, kwargs, context):
-    ranges = own_variables(context.module, COLLECTION)
+    ranges = context.module.variables.get(COLLECTION, {})
     if context.method_name != "__call__" or "input_scale" not in ranges:
         return call(*args, **kwargs)
     grid = Grid(ranges["input_scale"], ranges["input_zero_point"])
@@ -74,13 +68,10 @@ def record(
     batch: Batch,
     choose: Callable[[nn.Module, jax.Array, jax.Array], jax.Array | None],
 ) -> dict[Path, list[jax.Array]]:
-    """Runs a generator and keeps an array of each submodule, in the order of their first call.
+    """Runs a generator and keeps what `choose` returns, unless None, of each submodule and call.
 
-    `choose` is called with (submodule, its input, its output); what it returns is kept, unless
-    None.
-
-    Returns:
-        Module path (("block_0", "conv_1")) -> what was kept, one array a call.
+    It gets (submodule, its input, its output). Paths are like ("block_0", "conv_1"), in the order
+    of their first call.
     """
     kept: dict[Path, list[jax.Array]] = {}
 
@@ -101,7 +92,7 @@ def record(
 
 def _kernel_input(module: nn.Module, x: jax.Array, _: jax.Array) -> jax.Array | None:
     floating = jnp.issubdtype(x.dtype, jnp.floating)
-    return x if floating and "kernel" in own_variables(module, "params") else None
+    return x if floating and "kernel" in module.variables.get("params", {}) else None
 
 
 @partial(jax.jit, static_argnames=("module", "size"))
@@ -118,11 +109,7 @@ def _sample_inputs(
 
 
 def batches(latents: jax.Array, labels: jax.Array | None, batch_size: int) -> list[Batch]:
-    """Checks latents and their classes and cuts them into batches; the last may be smaller.
-
-    Raises:
-        ValueError: Not `[n, latent_size]` with n >= 1, or another number of labels.
-    """
+    """Checks latents and their classes and cuts them into batches; the last may be smaller."""
     if latents.ndim != 2 or len(latents) < 1 or batch_size < 1:
         raise ValueError(
             f"expected latents [n, latent_size] with n >= 1 and batch_size >= 1, got shape"
@@ -132,15 +119,6 @@ def batches(latents: jax.Array, labels: jax.Array | None, batch_size: int) -> li
         raise ValueError(f"{len(labels)} labels for {len(latents)} latents.")
     cuts = [slice(i, i + batch_size) for i in range(0, len(latents), batch_size)]
     return [Batch(latents[cut], None if labels is None else labels[cut]) for cut in cuts]
-
-
-def _range(path: Path, sample: np.ndarray, spec: CompressionSpec) -> dict[str, jax.Array]:
-    if not np.isfinite(sample).all():
-        raise ValueError(f"{join(path)}: its inputs hold NaN or Inf.")
-    plan = TensorPlan(path, spec, channel_axis=0, rule="")
-    grid = quantize_tensor(jnp.asarray(sample), plan).grid
-    values = (grid.scale.squeeze(), grid.zero_point.squeeze(), jnp.float32(spec.bits))
-    return dict(zip(RANGE_FIELDS, values, strict=True))
 
 
 def calibrate(
@@ -178,22 +156,24 @@ def calibrate(
         raise ValueError(
             f"granularity = {spec.granularity!r}: activations are quantized 'per_tensor'."
         )
-    parts = batches(latents, labels, batch_size)
     plain = {name: value for name, value in variables.items() if name != COLLECTION}
-    # Every latent has the same share, also where the last batch is smaller.
-    sizes = [SAMPLE_SIZE * len(part.latents) // len(latents) for part in parts]
-    drawn = [
-        _sample_inputs(module, plain, part, size=size)
-        for part, size in zip(parts, sizes, strict=True)
-    ]
+    drawn = []
+    for part in batches(latents, labels, batch_size):
+        # Every latent has the same share, also where the last batch is smaller.
+        size = SAMPLE_SIZE * len(part.latents) // len(latents)
+        drawn.append(_sample_inputs(module, plain, part, size=size))
     paths = list(drawn[0])
     if not paths:
         raise ValueError(f"{type(module).__name__} has no layer with a kernel.")
-    ranges = {}
+    ranges: dict[Path, jax.Array] = {}
     resolved = resolve([join(path) for path in paths], spec, [True] * len(paths))
-    for path, (own_spec, _) in zip(paths, resolved, strict=True):
-        if own_spec.bits is not None:
-            sample = np.concatenate([np.asarray(part[path]) for part in drawn])
-            own_range = _range(path, sample, own_spec)
-            ranges.update({(*path, name): value for name, value in own_range.items()})
+    for path, (own_spec, rule) in zip(paths, resolved, strict=True):
+        if own_spec.bits is None:
+            continue
+        sample = jnp.concatenate([part[path] for part in drawn])
+        if not jnp.isfinite(sample).all():
+            raise ValueError(f"{join(path)}: its inputs hold NaN or Inf.")
+        grid = quantize_tensor(sample, TensorPlan(path, own_spec, 0, rule)).grid
+        values = (*map(jnp.squeeze, grid), jnp.float32(own_spec.bits))
+        ranges |= {(*path, name): x for name, x in zip(RANGE_FIELDS, values, strict=True)}
     return {**plain, COLLECTION: traverse_util.unflatten_dict(ranges)} if ranges else plain

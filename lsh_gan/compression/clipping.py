@@ -17,9 +17,8 @@ from lsh_gan.compression.quantization import clipped_grid, dequantize, num_level
 
 Array = jax.Array
 
-# Candidates of "mse" as shares of max |w|: geometric, because the best share lies anywhere between
-# 1 (16 bits) and a few hundredths (1 bit, heavy tails) and the error is flat around it. Neighbours
-# are 7 % apart, so the nearest candidate misses the best share by 3.6 % at most.
+# Candidates of "mse" as shares of max |w|: the best lies anywhere between 1 (16 bits) and a few
+# hundredths (1 bit, heavy tails). The nearest candidate misses it by 3.6 % at most.
 MSE_SHARES = tuple(0.01 ** (i / 63) for i in range(64))
 
 KL_BINS = 2048
@@ -35,10 +34,7 @@ class Values(NamedTuple):
     axes: tuple[int, ...]  #: that share one threshold, (1,) or, per tensor, (0, 1, 2)
 
     def total(self, x: Array) -> Array:
-        """Sums over what shares a threshold, keeping axes.
-
-        Sums columns first: long float32 sums become short sums of sums, which round less.
-        """
+        """Sums over what shares a threshold, columns first, which rounds less; keeps axes."""
         columns = jnp.sum(x, axis=1, keepdims=True)
         return columns if self.axes == (1,) else jnp.sum(columns, axis=(0, 2), keepdims=True)
 
@@ -50,6 +46,11 @@ class Values(NamedTuple):
         """Returns max `|w|` over what shares a threshold."""
         return jnp.max(jnp.abs(self.x), axis=self.axes, keepdims=True)
 
+    def per_unit(self) -> Array:
+        """Returns the factor that brings max `|w|` to 1, so that squares stay in range."""
+        max_abs = self.max_abs()
+        return 1 / jnp.where(max_abs > 0, max_abs, 1)
+
     def limits(self) -> tuple[Array, Array]:
         """Returns the smallest and the largest value over what shares a threshold."""
         low = jnp.min(self.x, axis=self.axes, keepdims=True)
@@ -58,21 +59,13 @@ class Values(NamedTuple):
 
 def squared_error(values: Values, scheme: str) -> Callable[[Array], Array]:
     """Returns the function alpha -> sum of squared errors, in units of max `|w|` squared."""
-    low, high = values.limits()
-    max_abs = values.max_abs()
-    per_unit = 1 / jnp.where(max_abs > 0, max_abs, 1)
 
     def error(alpha: Array) -> Array:
-        grid = clipped_grid(low, high, alpha, values.bits, scheme=scheme)
+        grid = clipped_grid(*values.limits(), alpha, values.bits, scheme=scheme)
         codes = quantize(values.x, grid, values.bits, scheme=scheme)
-        return values.total(((dequantize(codes, grid) - values.x) * per_unit) ** 2)
+        return values.total(((dequantize(codes, grid) - values.x) * values.per_unit()) ** 2)
 
     return error
-
-
-def no_clipping(values: Values, spec) -> Array:
-    """Returns max `|w|`: nothing is clipped."""
-    return values.max_abs()
 
 
 def percentile(values: Values, spec) -> Array:
@@ -110,10 +103,9 @@ def std(values: Values, spec) -> Array:
 
 
 def mse(values: Values, spec) -> Array:
-    """Finds the fraction of max `|w|` in `MSE_SHARES` of least squared error.
+    """Tries 64 fractions of max `|w|`, 1 to 0.01 in geometric steps, for the least squared error.
 
-    Tries all 64 (geometric steps, 1 to 0.01) with the quantizer itself. Of equal ones the widest
-    threshold is taken.
+    Of equal ones the widest threshold is taken.
     """
     max_abs = values.max_abs()
     error_at = squared_error(values, spec.scheme)
@@ -184,15 +176,8 @@ def _kl_divergences(counts: Array, bits: Array) -> Array:
 
     P is the histogram up to the cut with everything beyond added to its last bin; Q is the
     histogram up to the cut merged into 2^(bits - 1) levels and spread evenly over the bins that
-    hold something. Cumulative sums give a level's count at once, so that a cut costs one term for
-    each level and not one for each bin.
-
-    Args:
-        counts: int32 `[bins, rows]`, values in each bin, one histogram a column.
-        bits: int32 scalar, may be traced.
-
-    Returns:
-        float32 `[bins, rows]`.
+    hold something. Cumulative sums give a level's count at once. Maps int32 `[bins, rows]`, one
+    histogram a column, to float32 of that shape.
     """
     size = len(counts)
     levels = jnp.left_shift(1, bits - 1)
@@ -240,25 +225,19 @@ def kl(values: Values, spec) -> Array:
     """Cuts a histogram of `|w|` where its KL divergence to its quantized version is least.
 
     After NVIDIA's TensorRT calibration (Migacz 2017): 2048 bins, cuts from bin 128 on,
-    2^(bits - 1) levels. What lies beyond the cut counts in P's last bin and not in Q. α is the
-    upper edge of the last bin. From 12 bits on a level is no wider than a bin, and nothing is
-    clipped.
+    2^(bits - 1) levels. From 12 bits on a level is no wider than a bin, and nothing is clipped.
     """
-    groups, size, channels = values.x.shape
-    if len(values.axes) == 3:
-        rows = values.x.reshape(1, -1)
-    else:
-        rows = values.x.transpose(0, 2, 1).reshape(groups * channels, size)
+    max_abs = values.max_abs()
+    rows = values.x.transpose(0, 2, 1).reshape(max_abs.size, -1)
     # In batches, because the work space is 2048 numbers a row.
     batch = min(len(rows), KL_BATCH)
     padded = jnp.pad(rows, ((0, -len(rows) % batch), (0, 0))).reshape(-1, batch, rows.shape[1])
     cuts = jax.lax.map(lambda part: _kl_cuts(part, values.bits), padded).reshape(-1)[: len(rows)]
-    max_abs = values.max_abs()
     return max_abs * cuts.reshape(max_abs.shape)
 
 
 METHODS = {
-    "none": no_clipping,
+    "none": lambda values, spec: values.max_abs(),
     "percentile": percentile,
     "std": std,
     "mse": mse,

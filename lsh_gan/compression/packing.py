@@ -32,7 +32,7 @@ from safetensors.numpy import save
 
 VERSION = 2  # 1 was a format of our own
 _ENTRY = "lsh_gan"  # the only one, as safetensors writes several in any order
-_DTYPES: dict[str, np.dtype] = {"F32": np.dtype(np.float32), "U8": np.dtype(np.uint8)}
+_ITEM_BYTES = {"f4": 4, "u1": 1}
 _COMPACT: dict[str, Any] = {"separators": (",", ":"), "allow_nan": False}
 
 
@@ -44,23 +44,22 @@ class Layout(NamedTuple):
     bits: int | None  # width of a code; None for float32 values
     channel_axis: int = 0  # output axis, counted from 0
     scheme: str = "symmetric"  # "symmetric" or "affine"
-    # Shape of scale and zero point, `[groups, 1, channels]` or `[1, 1, 1]`.
-    grid_shape: tuple[int, ...] = ()
+    grid_shape: tuple[int, ...] = ()  # of scale and zero point, `[groups, 1, channels]`
 
     def parts(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """Lists the arrays that the tensor takes in the file: ending of the name, type, shape."""
         if self.bits is None:
-            return [("", "F32", self.shape)]
+            return [("", "f4", self.shape)]
         codes = packed_bytes(math.prod(self.shape), self.bits)
-        parts = [("", "U8", (codes,)), (".scale", "F32", self.grid_shape)]
+        parts = [("", "u1", (codes,)), (".scale", "f4", self.grid_shape)]
         if self.scheme == "affine" and self.bits > 1:  # else the grid implies it
             zero_points = packed_bytes(math.prod(self.grid_shape), self.bits)
-            parts.append((".zero_point", "U8", (zero_points,)))
+            parts.append((".zero_point", "u1", (zero_points,)))
         return parts
 
     def num_bytes(self) -> int:
         """Bytes of the tensor in the payload."""
-        return sum(math.prod(shape) * _DTYPES[dtype].itemsize for _, dtype, shape in self.parts())
+        return sum(math.prod(shape) * _ITEM_BYTES[dtype] for _, dtype, shape in self.parts())
 
 
 class PackedTensor(NamedTuple):
@@ -92,14 +91,10 @@ def packed_bytes(count: int, bits: int) -> int:
 
 
 def pack_codes(codes: Any, bits: int) -> np.ndarray:
-    """Packs whole numbers below 2^bits, low bits first, without gaps.
+    """Packs n whole numbers below 2^bits, low bits first, without gaps.
 
-    Args:
-        codes: An array of n numbers.
-        bits: 1 to 16. Above 8 the low bytes come first, then the packed high bits.
-
-    Returns:
-        uint8 `[ceil(n * bits / 8)]` (the two parts of codes above 8 bits need no more).
+    Above 8 bits the low bytes come first, then the packed high bits. Returns uint8
+    `[ceil(n * bits / 8)]`.
     """
     codes = np.asarray(codes).astype(np.uint16).reshape(-1)
     if bits > 8:
@@ -141,7 +136,7 @@ def _header(layouts: Sequence[Layout], empty: Sequence, metadata: dict[str, Any]
 def file_bytes(layouts: Sequence[Layout], empty: Sequence, metadata: dict[str, Any]) -> int:
     """The size of the file that `save_packed` would write, in bytes."""
     arrays = {
-        _name(layout.path) + ending: np.zeros(shape, _DTYPES[dtype])
+        _name(layout.path) + ending: np.zeros(shape, dtype)
         for layout in layouts
         for ending, dtype, shape in layout.parts()
     }
@@ -184,35 +179,6 @@ def save_packed(path: str | os.PathLike, packed: PackedTree) -> int:
     return len(data)
 
 
-def _layout(name: str, numbers: list[int], arrays: dict[str, np.ndarray]) -> Layout:
-    *shape, bits, axis = numbers
-    scheme = "affine" if f"{name}.zero_point" in arrays else "symmetric"
-    return Layout(_path(name), tuple(shape), bits, axis, scheme, arrays[f"{name}.scale"].shape)
-
-
-def _read(path: Path) -> tuple[str, dict[str, np.ndarray]]:
-    with path.open("rb") as file:
-        start = file.read(9)
-    way_out = (
-        "convert a downloaded checkpoint first: python -m checkpoints_tools.convert "
-        f"--input={path} --output=FOLDER"
-    )
-    if start[8:] != b"{":
-        raise ValueError(f"{path}: not a packed parameter file (no safetensors file); {way_out}")
-    try:
-        with safe_open(path, "numpy") as file:
-            text = (file.metadata() or {}).get(_ENTRY)
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, AttributeError) as error:  # the latter of types that NumPy lacks
-        raise ValueError(f"{path}: damaged or truncated safetensors file: {error}") from None
-    if text is None:
-        raise ValueError(
-            f"{path}: not a packed parameter file (a safetensors file without the metadata "
-            f"{_ENTRY!r}); {way_out}"
-        )
-    return text, arrays
-
-
 def load_packed(path: str | os.PathLike) -> PackedTree:
     """Reads a packed tree; parses JSON and raw numbers, executes nothing.
 
@@ -220,8 +186,16 @@ def load_packed(path: str | os.PathLike) -> PackedTree:
         FileNotFoundError: There is no such file.
         ValueError: Not a packed file, another version, truncated, or the checksum fails.
     """
-    path = Path(path)
-    text, arrays = _read(path)
+    try:
+        with safe_open(path, "numpy") as file:
+            text = (file.metadata() or {})[_ENTRY]
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, KeyError, AttributeError) as error:  # the last of unknown types
+        raise ValueError(
+            f"{path}: not a packed parameter file (safetensors with metadata {_ENTRY!r}), or a "
+            f"damaged one ({error}); convert a downloaded checkpoint first: python -m "
+            f"checkpoints_tools.convert --input={path} --output=FOLDER"
+        ) from None
     try:
         header = json.loads(text)
         if header["version"] != VERSION:
@@ -231,12 +205,14 @@ def load_packed(path: str | os.PathLike) -> PackedTree:
         names = sorted(name for name in arrays if f"{name}.scale" in arrays)
         tensors = []
         for name, numbers in zip(names, header["quantized"], strict=True):
-            layout = _layout(name, numbers, arrays)
+            *shape, bits, axis = numbers
+            scheme = "affine" if f"{name}.zero_point" in arrays else "symmetric"
+            grid_shape = arrays[f"{name}.scale"].shape
+            layout = Layout(_path(name), tuple(shape), bits, axis, scheme, grid_shape)
             stored = tuple(arrays.pop(name + ending) for ending, _, _ in layout.parts())
             tensors.append(PackedTensor(layout, stored))
         tensors += [plain_tensor(_path(name), array) for name, array in arrays.items()]
-        empty = tuple(_path(name) for name in header["empty"])
-        metadata = dict(header["metadata"])
+        empty = tuple(map(_path, header["empty"]))
+        return PackedTree(tuple(tensors), empty, dict(header["metadata"]))
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: damaged packed parameter file: {error}") from None
-    return PackedTree(tuple(tensors), empty, metadata)

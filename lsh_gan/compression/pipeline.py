@@ -1,9 +1,8 @@
 """Everything that is done to one generator after training, in its order.
 
 Corrections after quantization need no training, only samples of the generator itself. Both correct
-the layers in the order in which they are called, each one after the corrections before it, so that
-a layer gets the inputs that it will really have. That takes one run over the latents for each
-layer; all runs share one compilation.
+the layers in the order in which they are called, each one after the corrections before it, which
+takes one run over the latents for each layer; all runs share one compilation.
 """
 
 import dataclasses
@@ -20,7 +19,7 @@ from flax import traverse_util
 from jaxtyping import Float32, Int
 
 from lsh_gan.compression import activations, tree
-from lsh_gan.compression.activations import Batch, Path, own_variables, record
+from lsh_gan.compression.activations import Batch, Path, record
 from lsh_gan.compression.packing import PackedTree
 from lsh_gan.compression.rules import CompressionSpec, Params, TensorPlan, join
 
@@ -28,21 +27,20 @@ from lsh_gan.compression.rules import CompressionSpec, Params, TensorPlan, join
 class Moments(NamedTuple):
     """Mean and population variance of a layer's values, one a parameter of the layer."""
 
-    mean: Any  # of the device, or float64
+    mean: Any
     var: Any
 
 
 def _biased_output(module: nn.Module, _: jax.Array, y: jax.Array) -> jax.Array | None:
-    bias = own_variables(module, "params").get("bias")
     # A conditional norm has a table of biases, and a layer may end with its activation.
-    shape = getattr(bias, "shape", None)
+    shape = getattr(module.variables.get("params", {}).get("bias"), "shape", None)
     if shape is None or not getattr(module, "bias_is_last", True):
         return None
     return y.reshape(-1, *shape)
 
 
 def _normalised_input(module: nn.Module, x: jax.Array, _: jax.Array) -> jax.Array | None:
-    statistics = own_variables(module, "batch_stats")
+    statistics = module.variables.get("batch_stats", {})
     return x.reshape(-1, x.shape[-1]) if "mean" in statistics else None
 
 
@@ -60,13 +58,11 @@ def _moments(
 ) -> dict[Path, Moments]:
     """Computes moments over all batches, summed in float64."""
     found = [_batch_moments(module, variables, part, choose=choose) for part in parts]
+    stacked = jax.tree.map(lambda *x: np.stack(x).astype(np.float64), *found)
     weights = np.array([len(part.latents) for part in parts], np.float64)
     weights /= weights.sum()
     combined = {}
-    for path in found[0]:
-        means, variances = (
-            np.stack([np.asarray(part[path][i], np.float64) for part in found]) for i in (0, 1)
-        )
+    for path, (means, variances) in stacked.items():
         mean = np.tensordot(weights, means, 1)
         var = np.tensordot(weights, variances + (means - mean) ** 2, 1)
         if not np.isfinite(var).all():
@@ -107,8 +103,8 @@ def correct_biases(
 
     Empirical bias correction (Nagel et al. 2019, arXiv:1906.04721, section 4.2): rounding a kernel
     shifts the mean of its outputs; the shift is measured and taken from the bias. Every layer with
-    a bias is corrected, batch norms included, which stand in for convolutions without one; not so
-    layers that end with their activation (`bias_is_last = False`) and tables of biases by class.
+    a bias is corrected, batch norms included; not so layers that end with their activation
+    (`bias_is_last = False`) and tables of biases by class.
 
     Args:
         module: The generator.
@@ -165,10 +161,7 @@ def reestimate_batch_norms(
 
 
 def _last_row(new: np.ndarray, stored: jax.Array) -> np.ndarray:
-    """Puts `new [c]` in place of `stored [c]`, or of the last row of `stored [rows, c]`.
-
-    Where there is a row for each truncation the last belongs to none, which is what is sampled.
-    """
+    """Replaces `stored [c]`, or the last of a row for each truncation, that of none."""
     return new if stored.ndim == 1 else np.concatenate([stored[:-1], new[None]])
 
 
@@ -190,12 +183,7 @@ class GeneratorSpec:
 
 
 def check_corrections(module: Any, plans: list[TensorPlan], spec: GeneratorSpec) -> None:
-    """Checks that what is done to a generator beside its weights can be done.
-
-    Raises:
-        ValueError: A rule quantizes a bias or statistic that a correction would replace by float32;
-            or layers have to be found in a generator that is no Linen module.
-    """
+    """Refuses layers to be found in what is no Linen module, and rules that corrections undo."""
     if spec.needs_latents and not isinstance(module, nn.Module):
         raise ValueError(
             "activation_bits, correct_biases and reestimate_batch_norms find layers in Flax Linen "

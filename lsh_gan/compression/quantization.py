@@ -6,11 +6,9 @@ against that view. Every scheme is decoded by the same formula,
     value = scale * (code - zero_point),      code in 0 .. 2^bits - 1.
 
 **symmetric** is the mid-rise grid: all 2^bits levels, mirrored about zero, zero point
-(2^bits - 1) / 2, the outermost levels at -α and +α. At 4 bits: ±α/15, ±3α/15, ..., ±α. It needs no
-special case at 1 bit, ±α, and compressing a compressed tensor again changes nothing. Zero is not a
-level, it becomes +scale/2: so a tensor with 10 % exact zeros or more, as pruning leaves them, takes
-"affine" instead (`rules.plan_tensors`). What that gains, and what the usual integer grid loses, is
-in docs/compression.md.
+(2^bits - 1) / 2, the outermost levels at -α and +α. At 4 bits: ±α/15, ±3α/15, ..., ±α; at 1 bit ±α.
+Zero is not a level, it becomes +scale/2: so a tensor with 10 % exact zeros or more, as pruning
+leaves them, takes "affine" instead (`rules.plan_tensors`), see docs/compression.md.
 
 **affine** covers [min(w, 0), max(w, 0)] after clipping with an integer zero point, so zero is a
 level and stays exact. At 1 bit, where an integer zero point would leave 0 and one other level, it
@@ -72,11 +70,7 @@ def affine_grid(low: Array, high: Array, bits: Array) -> Grid:
 
 
 def clipped_grid(low: Array, high: Array, alpha: Array, bits: Array, *, scheme: str) -> Grid:
-    """Makes the grid of values in [low, high] clipped to [-alpha, alpha].
-
-    All three are float32, a number of each group; alpha >= 0. `bits` is an int32 scalar, which may
-    be traced, and the scheme "symmetric" or "affine".
-    """
+    """Makes the grid of values in [low, high] clipped to [-alpha, alpha], a number a group each."""
     if scheme == "symmetric":
         return symmetric_grid(alpha, bits)
     low = jnp.clip(low, -alpha, 0)
@@ -113,8 +107,7 @@ def to_groups(
 ) -> Float[Array, "groups group channels"]:
     """Views a tensor as `[groups, group, channels]`; one of rank 0 or 1 has one channel.
 
-    The output axis moves last; the others are flattened in order and cut into `num_groups`, which
-    must divide their size.
+    The output axis moves last; the others are flattened in order and cut into `num_groups`.
     """
     if x.ndim < 2:
         return x.reshape(num_groups, -1, 1)

@@ -118,12 +118,10 @@ class TensorPlan(NamedTuple):
     """The treatment of one tensor."""
 
     path: tuple[str, ...]  # keys from the root
-    # Resolved specification without rules; `spec.bits` None leaves the tensor in float32.
-    spec: CompressionSpec
+    spec: CompressionSpec  # without rules; `spec.bits` None leaves the tensor in float32
     channel_axis: int  # output axis, counted from 0
     rule: str  # pattern that matched, or "default"
-    # Share of exact zeros, where they made "symmetric" give way to "affine"; else 0.
-    pruned: float = 0.0
+    pruned: float = 0.0  # as in `TensorReport`
 
 
 def join(path: tuple[str, ...]) -> str:
@@ -132,13 +130,7 @@ def join(path: tuple[str, ...]) -> str:
 
 
 def flatten(params: Params) -> tuple[list[tuple[tuple[str, ...], jax.Array]], Any]:
-    """Leaves with their paths as float32 arrays, and the tree definition.
-
-    Raises:
-        TypeError: One array in place of a tree, or a leaf that is not floating.
-        ValueError: An empty tree, an empty leaf, or NaN or Inf in a leaf.
-        Values are not looked at while a program is traced.
-    """
+    """Checks a tree; its leaves with their paths as float32 arrays, and the tree definition."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
     if not leaves:
         raise ValueError("the parameter tree holds no arrays.")
@@ -203,10 +195,7 @@ def resolve(
     """The specification without rules of each name, and the pattern that decided.
 
     The first rule whose pattern matches a whole name decides; where none does, `spec` applies if
-    the name's default says so.
-
-    Raises:
-        ValueError: A rule that matches nothing, or is never reached.
+    the name's default says so. A rule that decides nothing is a ValueError.
     """
     plain = dataclasses.replace(spec, rules=())
     untouched = dataclasses.replace(plain, bits=None)
@@ -260,7 +249,7 @@ def _check_granularity(name: str, leaf: jax.Array, plan: TensorPlan) -> None:
     if size is None:
         raise ValueError(f"{name}: granularity 'per_group' needs group_size.")
     if inputs % size:
-        divisors = [d for d in range(1, inputs + 1) if inputs % d == 0]
+        divisors = (d for d in range(1, inputs + 1) if inputs % d == 0)
         close = min(divisors, key=lambda d: abs(d - size))
         raise ValueError(
             f"{name}: group_size = {size} does not divide its {inputs} inputs; the nearest size"
@@ -276,11 +265,7 @@ def plan_tensors(
     """Resolves rules and channel axes for every tensor.
 
     A tensor of which `PRUNED` or more are exact zeros takes "affine" in place of "symmetric", at
-    every width, unless a rule gives it "symmetric".
-
-    Raises:
-        ValueError: A rule that matches nothing or is never reached, an axis out of range, a group
-            size that does not divide, or a width asked for when nothing would be quantized.
+    every width, unless a rule gives it "symmetric". Raises as `compress`.
     """
     names = [join(path) for path, _ in leaves]
     resolved = resolve(names, spec, are_kernels(leaves))
@@ -292,8 +277,8 @@ def plan_tensors(
             raise ValueError(f"{name}: channel axis {axis} is declared for an array of {ndim} axes")
         plan = TensorPlan(path, own_spec, axis % max(ndim, 1), rule)
         has_values = not isinstance(leaf, jax.ShapeDtypeStruct | jax.core.Tracer)
-        may_change = own_spec.scheme == "symmetric" and rule not in chosen and has_values
-        if own_spec.bits is not None and may_change:
+        symmetric = own_spec.bits is not None and own_spec.scheme == "symmetric"
+        if symmetric and rule not in chosen and has_values:
             zeros = float(np.mean(np.asarray(leaf) == 0))
             if zeros >= PRUNED:
                 affine = dataclasses.replace(own_spec, scheme="affine")

@@ -26,16 +26,14 @@ from lsh_gan.compression.rules import CompressionSpec, Params, TensorPlan, join
 class QuantizedTensor(NamedTuple):
     """One tensor as codes, with what its report needs.
 
-    All but the codes are float32 and broadcast against them. Sums are over columns (axis 1), for
-    the report to add up in float64, and in units of max `|w|` squared.
+    Sums are over columns (axis 1), for the report to add up in float64, and in units of max `|w|`
+    squared.
     """
 
     codes: UInt16[jax.Array, "groups group channels"]
-    grid: Grid  # scale and zero point
-    # Clipping threshold.
-    alpha: Float32[jax.Array, "#groups 1 #channels"]
-    # Max `|w|` of what shares a threshold.
-    max_abs: Float32[jax.Array, "#groups 1 #channels"]
+    grid: Grid
+    alpha: Float32[jax.Array, "#groups 1 #channels"]  # clipping threshold
+    max_abs: Float32[jax.Array, "#groups 1 #channels"]  # of what shares a threshold
     num_clipped: Float32[jax.Array, "groups 1 channels"]  # number of values with `|w|` > alpha
     signal: Float32[jax.Array, "groups 1 channels"]  # sum of squared values
     noise: Float32[jax.Array, "groups 1 channels"]  # sum of squared errors
@@ -52,28 +50,15 @@ def _quantize_tensor(
     low, high = values.limits()
     grid = quantization.clipped_grid(low, high, alpha, bits, scheme=spec.scheme)
     codes = quantization.quantize(values.x, grid, bits, scheme=spec.scheme)
-    max_abs = values.max_abs()
-    per_unit = 1 / jnp.where(max_abs > 0, max_abs, 1)
     errors = quantization.dequantize(codes, grid) - values.x
     clipped = (jnp.abs(values.x) > alpha).astype(jnp.float32)
-    columns = functools.partial(jnp.sum, axis=1, keepdims=True)
-    return QuantizedTensor(
-        codes=codes.astype(jnp.uint16),
-        grid=grid,
-        alpha=alpha,
-        max_abs=max_abs,
-        num_clipped=columns(clipped),
-        signal=columns((values.x * per_unit) ** 2),
-        noise=columns((errors * per_unit) ** 2),
-    )
+    squares = ((x * values.per_unit()) ** 2 for x in (values.x, errors))
+    sums = (jnp.sum(x, axis=1, keepdims=True) for x in (clipped, *squares))
+    return QuantizedTensor(codes.astype(jnp.uint16), grid, alpha, values.max_abs(), *sums)
 
 
 def quantize_tensor(x: jax.Array, plan: TensorPlan) -> QuantizedTensor:
-    """Quantizes one tensor; compiled once per shape and method, whatever the width.
-
-    Raises:
-        ValueError: The clipping method gives threshold 0 for values that are not all zero.
-    """
+    """Quantizes one tensor; compiled once per shape and method, whatever the width."""
     spec = plan.spec
     result = _quantize_tensor(
         x,
@@ -107,7 +92,7 @@ def dequantize_tensor(
 class QuantizedTree(NamedTuple):
     """A planned and quantized tree."""
 
-    #: In tree order; the last is None of tensors that stay float32.
+    # In tree order; the last is None of tensors that stay float32.
     tensors: list[tuple[TensorPlan, jax.Array, QuantizedTensor | None]]
     empty: tuple[tuple[str, ...], ...]  # paths of empty sub-trees
     treedef: Any  # of `jax.tree_util`
@@ -116,11 +101,7 @@ class QuantizedTree(NamedTuple):
 def quantize_tree(
     params: Params, spec: CompressionSpec, channel_axes: Mapping[str, int] | None
 ) -> QuantizedTree:
-    """Plans and quantizes every tensor.
-
-    Tensors of one shape go one after the other, different shapes side by side: the time of a first
-    call is that of compiling, which uses one core a shape.
-    """
+    """Plans and quantizes every tensor; those of different shapes compile side by side."""
     leaves, treedef = rules.flatten(params)
     plans = rules.plan_tensors(leaves, spec, channel_axes)
     arrays = [leaf for _, leaf in leaves]
@@ -136,7 +117,7 @@ def quantize_tree(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         traced = any(isinstance(x, jax.core.Tracer) for x in arrays)  # they belong to this thread
         run_all: Callable = map if traced else pool.map
-        done = dict(itertools.chain.from_iterable(run_all(run, alike.values())))
+        done = dict(itertools.chain(*run_all(run, alike.values())))
     tensors = [(plan, arrays[i], done.get(i)) for i, plan in enumerate(plans)]
     return QuantizedTree(tensors, empty_subtrees(params), treedef)
 
@@ -226,7 +207,7 @@ def unpack(packed: PackedTree, *, like: Any = None) -> Any:
 
     Args:
         packed: The packed tree.
-        like: A tree of the same paths, for parameters that are not nested dicts; leaves may be
+        like: A tree of the same paths, for parameters that are no nested dicts; leaves may be
             shapes.
 
     Returns:
@@ -245,10 +226,7 @@ def unpack(packed: PackedTree, *, like: Any = None) -> Any:
 
 
 def update(packed: PackedTree, variables: Params) -> PackedTree:
-    """The packed tree of variables that were unpacked and then changed in some places.
-
-    Tensors whose values are still the same keep their codes; others are stored as float32.
-    """
+    """Packs variables that were unpacked and changed here and there: what changed, as float32."""
     known = {tensor.layout.path: tensor for tensor in packed.tensors}
     tensors = []
     for path, leaf in traverse_util.flatten_dict(variables).items():

@@ -125,15 +125,13 @@ def open_files(
         )
 
     def use(name: str, function: Callable[[Image.Image, Decoding], Any]) -> Any:
-        where = f"{path}/{name}"
         try:
             # As a stream: of a path Pillow maps some TIFF files, and does not turn those.
             with open_(name) as stream, Image.open(stream) as image:
                 return function(image, decoding)
-        except TypeError as error:
-            raise ValueError(f"{where}: {error}") from error
-        except UNREADABLE as error:
-            raise ValueError(f"{where}: not a readable image ({error})") from error
+        except (TypeError, *UNREADABLE) as error:
+            said = error if isinstance(error, TypeError) else f"not a readable image ({error})"
+            raise ValueError(f"{path}/{name}: {said}") from error
 
     def look_at(name: str) -> _Look | None:
         try:
@@ -163,9 +161,9 @@ def open_files(
     if not names:
         raise ValueError(f"{path}: none of its {damaged} images can be read")
     (usual, usual_name), *others = first.items()
-    for other, other_name in others if decoding.side == 0 else ():
-        if other.size != usual.size:
-            (h, w), (height, width) = other.size, usual.size
+    (height, width) = usual.size
+    for ((h, w), *_), other_name in others if decoding.side == 0 else ():
+        if (h, w) != usual.size:
             raise ValueError(
                 f"{path}/{other_name}: {w}×{h} pixels, but {usual_name} has {width}×{height}; set "
                 "reference.side (of `evaluate`: resize) to crop and resize all to one size"
@@ -183,12 +181,11 @@ def open_files(
         brightest = 0
         with ThreadPoolExecutor() as pool:
             batches = (pool.map(decode_row, part) for part in cut(rows))
-            batch = next(batches)
-            for following in itertools.chain(batches, [iter(())]):  # is decoded meanwhile
+            # The following batch is decoded meanwhile.
+            for batch, _ in itertools.pairwise(itertools.chain(batches, [iter(())])):
                 pixels, peaks = zip(*batch, strict=True)
                 brightest = max(brightest, *peaks)
                 yield np.stack(pixels)
-                batch = following
         if 0 < brightest < 2**14 and not decoding.white_level:
             white = 2 ** max(8, brightest.bit_length()) - 1
             raise ValueError(
@@ -198,11 +195,10 @@ def open_files(
             )
 
     said = f"{len(names)} image files{rest(left_out)}"
-    transparent = sum(count[look] for look in count if look.transparent)
-    if transparent:
+    if transparent := sum(count[look] for look in count if look.transparent):
         said += f"; {transparent} with transparency, laid on grey level {decoding.background}"
-    frames = sum(count[look] for look in count if look.frames)
-    said += f"; {frames} of several frames, of which the first is taken" if frames else ""
+    if frames := sum(count[look] for look in count if look.frames):
+        said += f"; {frames} of several frames, of which the first is taken"
     return Source(path, "images", (len(names), *size, channels), said, usual.size, read)
 
 

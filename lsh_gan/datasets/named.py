@@ -81,11 +81,7 @@ NAMED = {
 
 
 def find_named(name: str) -> NamedDataset:
-    """The data set of a name, with `:train` or without.
-
-    Raises:
-        ValueError: There is none; the message lists all.
-    """
+    """The data set of a name, with `:train` or without."""
     return choose("data set", name.removesuffix(TRAIN), NAMED)
 
 
@@ -95,10 +91,7 @@ def is_named(path: str) -> bool:
 
 
 def named_file(path: str) -> Path:
-    """The file that has what a name stands for; only the test images are shipped.
-
-    It may not be there, see `load_named`.
-    """
+    """The file that has what a name stands for, which may not be fetched yet."""
     dataset = find_named(path)
     dataset = NAMED.get(dataset.stacks, dataset)
     shipped = PACKAGED / dataset.name / "images.npz"
@@ -109,12 +102,8 @@ def named_file(path: str) -> Path:
 def load_named(path: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Reads the images and labels of `name`, the test set, or of `name:train`, the others.
 
-    Returns:
-        uint8 `[n, h, w, c]`, and integer `[n]`: classes, or modes of a stacked data set; else None.
-
-    Raises:
-        ValueError: No data set of that name; or its training images cannot be fetched.
-        FileNotFoundError: It has to be fetched first; the message has the command.
+    Returns uint8 `[n, h, w, c]`, and integer `[n]`: classes, or modes of a stacked data set; else
+    None. What has to be fetched first is a FileNotFoundError.
     """
     name, of_training = path.removesuffix(TRAIN), path.endswith(TRAIN)
     if stacks := find_named(name).stacks:
@@ -136,14 +125,9 @@ def load_named(path: str) -> tuple[np.ndarray, np.ndarray | None]:
 def stack(images: np.ndarray, labels: Any, rounds: int) -> tuple[np.ndarray, np.ndarray]:
     """Puts three grey images, drawn at random, into the channels of a colour image.
 
-    Each image is in each channel once a round. Of ten classes that makes 1,000 modes, for telling
-    how many a generator has (Metz et al. 2017, arXiv:1611.02163, appendix D; there with all images
-    of MNIST).
-
-    Args:
-        images: Uint8 `[n, h, w, 1]`.
-        labels: Integer `[n]`, 0 to 9.
-        rounds: Number of images, over n.
+    Each image, of `images [n, h, w, 1]` with `labels [n]` 0 to 9, is in each channel once a round.
+    That makes 1,000 modes, for telling how many a generator has (Metz et al. 2017,
+    arXiv:1611.02163, appendix D; there with all images of MNIST).
 
     Returns:
         Uint8 `[rounds n, h, w, 3]`, and the number that the three classes make, `[rounds n]`.

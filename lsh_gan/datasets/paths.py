@@ -143,11 +143,9 @@ def _npy_header(path: str, archive: zipfile.ZipFile | None = None, name: str = "
     """Shape and type of an array, without its values."""
     try:
         with archive.open(name) if archive else open(path, "rb") as stream:
-            version = np.lib.format.read_magic(stream)
-            read = np.lib.format.read_array_header_1_0
-            if version != (1, 0):
-                read = np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(stream)
+            first = np.lib.format.read_magic(stream) == (1, 0)
+            read = "read_array_header_1_0" if first else "read_array_header_2_0"
+            shape, _, dtype = getattr(np.lib.format, read)(stream)
             return shape, dtype
     except UNREADABLE as error:
         where = f"{path}: array {name!r}" if name else path
@@ -223,10 +221,9 @@ def _layout(shape: tuple[int, ...]) -> tuple[tuple[int, int, int, int], bool] | 
         n, h, w = shape
         return None if w in CHANNELS[1:] and h > 2 * w else ((n, h, w, 1), False)
     n, a, b, c = shape
-    first = a in CHANNELS and (c not in CHANNELS or (b == c and a != b))
-    if not first and c not in CHANNELS:
-        return None
-    return ((n, b, c, a), True) if first else ((n, a, b, c), False)
+    if a in CHANNELS and (c not in CHANNELS or (b == c and a != b)):
+        return (n, b, c, a), True
+    return ((n, a, b, c), False) if c in CHANNELS else None
 
 
 def of_array(
@@ -270,12 +267,11 @@ def of_array(
 
 def _range_hint(x: np.ndarray) -> str:
     """What is expected of images of another type than uint8, and how to get there."""
-    expected = "; expected uint8, 0 to 255"
     low, high = float(x.min()), float(x.max())
     scaled = {(0, 1): "x * 255", (-1, 1): "(x + 1) * 127.5", (0, 255): "x"}  # narrow ones first
-    bounds = [(a, b) for a, b in scaled if a <= low and high <= b]
-    how = f": save np.uint8(np.round({scaled[bounds[0]]}))" if bounds else ""
-    return f" from {low:g} to {high:g}{expected}{how}"
+    fitting = (scale for (a, b), scale in scaled.items() if a <= low and high <= b)
+    how = next((f": save np.uint8(np.round({scale}))" for scale in fitting), "")
+    return f" from {low:g} to {high:g}; expected uint8, 0 to 255{how}"
 
 
 def _rows(path: str, values: Callable[[], np.ndarray], rows: np.ndarray) -> Iterator[np.ndarray]:
@@ -285,12 +281,12 @@ def _rows(path: str, values: Callable[[], np.ndarray], rows: np.ndarray) -> Iter
         wide = np.asarray(stored[part])
         with np.errstate(over="ignore"):
             narrow = wide.astype(np.float32)
-        for x in (wide, narrow):
-            finite = np.isfinite(x).all(axis=1)
-            if not finite.all():
-                row, largest = part[~finite][0], np.abs(wide[~finite][0]).max()
-                beyond = f"{largest:.3g}; expected magnitudes of float32, up to 3.4e+38"
-                raise ValueError(f"{path}: row {row} holds {'NaN or Inf' if x is wide else beyond}")
+        finite = np.isfinite(narrow).all(axis=1)
+        if not finite.all():
+            row, largest = part[~finite][0], np.abs(wide[~finite][0]).max()
+            beyond = f"{largest:.3g}; expected magnitudes of float32, up to 3.4e+38"
+            said = beyond if np.isfinite(largest) else "NaN or Inf"
+            raise ValueError(f"{path}: row {row} holds {said}")
         yield narrow
 
 
@@ -314,11 +310,7 @@ def _idx_images(path: str, *, zipped: bool) -> np.ndarray:
 
 
 def pad_to(images: np.ndarray, side: int) -> np.ndarray:
-    """Surrounds images, uint8 `[n, h, w, c]`, with black pixels, evenly, up to `side`.
-
-    Raises:
-        ValueError: An image is larger than `side`.
-    """
+    """Surrounds images, uint8 `[n, h, w, c]`, with black pixels, evenly, up to `side`."""
     h, w = images.shape[1:3]
     if max(h, w) > side:
         raise ValueError(f"images of {h}×{w} pixels do not fit into {side}×{side}")

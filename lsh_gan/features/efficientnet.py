@@ -27,14 +27,9 @@ class Stage(NamedTuple):
 
 
 _STAGES = (  # of Lite0
-    Stage(1, 3, 1, 1, 16),
-    Stage(2, 3, 2, 6, 24),
-    Stage(2, 5, 2, 6, 40),
-    Stage(3, 3, 2, 6, 80),
-    Stage(3, 5, 1, 6, 112),
-    Stage(4, 5, 2, 6, 192),
-    Stage(1, 3, 1, 6, 320),
-)
+    Stage(1, 3, 1, 1, 16), Stage(2, 3, 2, 6, 24), Stage(2, 5, 2, 6, 40), Stage(3, 3, 2, 6, 80),
+    Stage(3, 5, 1, 6, 112), Stage(4, 5, 2, 6, 192), Stage(1, 3, 1, 6, 320),
+)  # fmt: skip
 
 
 def scaled_stages(width: float, depth: float) -> list[Stage]:
@@ -64,12 +59,10 @@ class EfficientNetLite(nn.Module):
     def __call__(self, x):
         """Maps preprocessed images `[n, side, side, 3]` to `[n, 1280]`."""
         x = nn.relu6(Conv(32, (3, 3), 2, "SAME", name="stem")(x))
-        index = 0
-        for stage in scaled_stages(self.width, self.depth):
-            for repeat in range(stage.repeats):
-                strides = stage.strides if repeat == 0 else 1
-                x = Block(stage._replace(strides=strides), name=f"block_{index}")(x)
-                index += 1
+        stages = scaled_stages(self.width, self.depth)
+        blocks = [s if i == 0 else s._replace(strides=1) for s in stages for i in range(s.repeats)]
+        for index, stage in enumerate(blocks):
+            x = Block(stage, name=f"block_{index}")(x)
         x = nn.relu6(Conv(DIM, (1, 1), name="head")(x))
         return jnp.mean(x, axis=(1, 2))
 

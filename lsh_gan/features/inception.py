@@ -23,6 +23,13 @@ def _reduce(x, name: str, features: int):
     return _conv(x, name, features, (3, 3), strides=2, padding=((0, 0), (0, 0)))
 
 
+def _chain(x, name: str, *layers):
+    """Convolutions one after the other, of features and window sizes, numbered from 1."""
+    for i, (features, size) in enumerate(layers, 1):
+        x = _conv(x, f"{name}_{i}", features, size)
+    return x
+
+
 def _halving_pool(x):
     return nn.max_pool(x, (3, 3), strides=(2, 2))
 
@@ -63,11 +70,8 @@ class Mixed5(nn.Module):
     def __call__(self, x):
         """Maps `[n, 35, 35, c]` to `[n, 35, 35, 224 + pooled]`."""
         one = _conv(x, "branch1x1", 64)
-        five = _conv(x, "branch5x5_1", 48)
-        five = _conv(five, "branch5x5_2", 64, (5, 5))
-        twice = _conv(x, "branch3x3dbl_1", 64)
-        twice = _conv(twice, "branch3x3dbl_2", 96, (3, 3))
-        twice = _conv(twice, "branch3x3dbl_3", 96, (3, 3))
+        five = _chain(x, "branch5x5", (48, (1, 1)), (64, (5, 5)))
+        twice = _chain(x, "branch3x3dbl", (64, (1, 1)), (96, (3, 3)), (96, (3, 3)))
         pool = _conv(_average_pool(x), "branch_pool", self.pooled)
         return jnp.concatenate([one, five, twice, pool], axis=-1)
 
@@ -78,8 +82,7 @@ class Mixed6a(nn.Module):
     @nn.compact
     def __call__(self, x):
         """Maps `[n, 35, 35, 288]` to `[n, 17, 17, 768]`."""
-        twice = _conv(x, "branch3x3dbl_1", 64)
-        twice = _conv(twice, "branch3x3dbl_2", 96, (3, 3))
+        twice = _chain(x, "branch3x3dbl", (64, (1, 1)), (96, (3, 3)))
         twice = _reduce(twice, "branch3x3dbl_3", 96)
         return jnp.concatenate([_reduce(x, "branch3x3", 384), twice, _halving_pool(x)], axis=-1)
 
@@ -92,16 +95,10 @@ class Mixed6(nn.Module):
     @nn.compact
     def __call__(self, x):
         """Maps `[n, 17, 17, 768]` to the same shape."""
-        width, row, column = self.width, (1, 7), (7, 1)
+        start, row, column = ((self.width, size) for size in ((1, 1), (1, 7), (7, 1)))
         one = _conv(x, "branch1x1", 192)
-        once = _conv(x, "branch7x7_1", width)
-        once = _conv(once, "branch7x7_2", width, row)
-        once = _conv(once, "branch7x7_3", 192, column)
-        twice = _conv(x, "branch7x7dbl_1", width)
-        twice = _conv(twice, "branch7x7dbl_2", width, column)
-        twice = _conv(twice, "branch7x7dbl_3", width, row)
-        twice = _conv(twice, "branch7x7dbl_4", width, column)
-        twice = _conv(twice, "branch7x7dbl_5", 192, row)
+        once = _chain(x, "branch7x7", start, row, (192, (7, 1)))
+        twice = _chain(x, "branch7x7dbl", start, column, row, column, (192, (1, 7)))
         pool = _conv(_average_pool(x), "branch_pool", 192)
         return jnp.concatenate([one, once, twice, pool], axis=-1)
 
@@ -113,9 +110,7 @@ class Mixed7a(nn.Module):
     def __call__(self, x):
         """Maps `[n, 17, 17, 768]` to `[n, 8, 8, 1280]`."""
         three = _reduce(_conv(x, "branch3x3_1", 192), "branch3x3_2", 320)
-        seven = _conv(x, "branch7x7x3_1", 192)
-        seven = _conv(seven, "branch7x7x3_2", 192, (1, 7))
-        seven = _conv(seven, "branch7x7x3_3", 192, (7, 1))
+        seven = _chain(x, "branch7x7x3", (192, (1, 1)), (192, (1, 7)), (192, (7, 1)))
         seven = _reduce(seven, "branch7x7x3_4", 192)
         return jnp.concatenate([three, seven, _halving_pool(x)], axis=-1)
 
@@ -131,8 +126,7 @@ class Mixed7(nn.Module):
         row, column = (1, 3), (3, 1)
         one = _conv(x, "branch1x1", 320)
         once = _conv(x, "branch3x3_1", 384)
-        twice = _conv(x, "branch3x3dbl_1", 448)
-        twice = _conv(twice, "branch3x3dbl_2", 384, (3, 3))
+        twice = _chain(x, "branch3x3dbl", (448, (1, 1)), (384, (3, 3)))
         pool = nn.max_pool(x, (3, 3), padding="SAME") if self.max_pool else _average_pool(x)
         branches = [
             one,

@@ -11,13 +11,10 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 def convolve(x, kernel, *, strides: int = 1, padding: Padding = ((0, 0), (0, 0)), groups: int = 1):
-    """2-D convolution in float32 at full precision, the same numbers in every form.
+    """Maps `x [n, h, w, c]` by `kernel [h, w, c / groups, features]` at full precision.
 
     On CPU, XLA's depthwise and 1×1 convolutions are several times slower than the shifted
     multiply-adds and the matrix product that they amount to; elsewhere its own are used.
-
-    Maps `x [n, h, w, c]` to `[n, h', w', features]` by `kernel [kernel_h, kernel_w, c / groups,
-    features]`; groups are 1, or c for a depthwise convolution. The padding is filled with 0.
     """
     if on_cpu():
         if groups > 1 and groups == x.shape[-1] == kernel.shape[-1]:
@@ -42,11 +39,10 @@ def _depthwise_by_shifts(x, kernel, strides: int, padding: Padding):
     out_h = (x.shape[1] - kernel_h) // strides + 1
     out_w = (x.shape[2] - kernel_w) // strides + 1
     total = 0.0
-    for i in range(kernel_h):
-        for j in range(kernel_w):
-            rows = slice(i, i + (out_h - 1) * strides + 1, strides)
-            columns = slice(j, j + (out_w - 1) * strides + 1, strides)
-            total += x[:, rows, columns] * kernel[i, j]
+    for i, j in np.ndindex(kernel_h, kernel_w):
+        rows = slice(i, i + (out_h - 1) * strides + 1, strides)
+        columns = slice(j, j + (out_w - 1) * strides + 1, strides)
+        total += x[:, rows, columns] * kernel[i, j]
     return total
 
 
@@ -74,24 +70,14 @@ class Conv(nn.Module):
 
 
 def plain_layer(state: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
-    """Takes a convolution of torch, `[features, c, kernel_h, kernel_w]`, and its bias as float32.
-
-    Returns:
-        `kernel` `[kernel_h, kernel_w, c, features]` and `bias` `[features]`.
-
-    Raises:
-        KeyError: A tensor is missing.
-    """
+    """Takes a convolution of torch, whose features are the first axis, and its bias as float32."""
     kernel = state[f"{name}.weight"].transpose(2, 3, 1, 0)
     bias = state[f"{name}.bias"]
     return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
 
 
 def fold_batch_norm(state: dict[str, np.ndarray], conv: str, norm: str) -> dict[str, np.ndarray]:
-    """Merges a batch norm in evaluation mode into the convolution before it, in float64.
-
-    Its epsilon is 1e-3, as in TensorFlow. Returns and raises as `plain_layer`.
-    """
+    """Merges a batch norm (epsilon 1e-3, as in TensorFlow) into the convolution before it."""
     names = ("weight", "bias", "running_mean", "running_var")
     weight, shift, mean, var = (state[f"{norm}.{name}"].astype(np.float64) for name in names)
     scale = weight / np.sqrt(var + 1e-3)

@@ -37,11 +37,8 @@ class FeatureNetwork:
     name: str  #: its key in `FEATURES`
     dim: int  #: d, the number of features
     side: int  #: input side in pixels, to which images are resized
-    #: Sha256 (hex) over name, preprocessing version, side and weight file; equal hashes mean equal
-    #: features.
-    content_hash: str
-    #: Jitted function of (variables, images); None of `given` features.
-    apply: Any = field(repr=False)
+    content_hash: str  #: sha256 (hex) over name, preprocessing version, side and weight file
+    apply: Any = field(repr=False)  #: jitted, of (variables, images); None of `given` features
     variables: Any = field(repr=False)  #: the weights
 
     def __call__(self, images: Any) -> jax.Array:
@@ -130,11 +127,7 @@ def _features(spec: FeatureSpec, side: int, variables: Any, images: jax.Array) -
 
 
 def check_side(name: str, side: int) -> None:
-    """Checks the input side of a network without loading it.
-
-    Raises:
-        ValueError: Unknown name or unfit side.
-    """
+    """Checks the input side of a network without loading it; an unfit one is a ValueError."""
     spec = choose("feature network", name, FEATURES)
     if spec.fixed_side and side != spec.side:
         raise ValueError(
@@ -154,11 +147,8 @@ def _read_variables(spec: FeatureSpec, path: Path) -> Any:
     """Reads the weights, whose hash is known, and converts them."""
     state, images = spec.read(path), jax.ShapeDtypeStruct((1, spec.side, spec.side, 3), jnp.float32)
     expected = jax.eval_shape(spec.module.init, jax.random.key(0), images)["params"]
-    params: dict[tuple[str, ...], np.ndarray] = {}
-    for *layer, name in traverse_util.flatten_dict(expected):
-        if name == "kernel":
-            found = spec.convert(state, tuple(layer))
-            params |= {(*layer, part): values for part, values in found.items()}
+    layers = dict.fromkeys(tuple(layer) for *layer, _ in traverse_util.flatten_dict(expected))
+    params = {layer: spec.convert(state, layer) for layer in layers}
     return {"params": traverse_util.unflatten_dict(params)}
 
 
@@ -171,9 +161,8 @@ def embed(
 ) -> jax.Array:
     """Embeds any number of images.
 
-    The last batch is padded and the padding cut off, so that every image counts and one program is
-    compiled. A row does not depend on its batch: another batch size changes it by at most 1e-5 of
-    the largest feature (other kernels round differently).
+    A row does not depend on its batch: another batch size changes it by at most 1e-5 of the largest
+    feature (other kernels round differently). One program is compiled.
 
     Args:
         network: What `load` returned, or any function with its `dim`.

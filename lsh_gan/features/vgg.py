@@ -25,11 +25,10 @@ class VGG16(nn.Module):
     @nn.compact
     def __call__(self, x):
         """Maps preprocessed images `[n, 224, 224, 3]` to `[n, hidden]`."""
-        index = 0
+        names = (f"conv_{index}" for index in range(sum(_REPEATS)))
         for width, repeats in zip(self.widths, _REPEATS, strict=True):
             for _ in range(repeats):
-                x = nn.relu(Conv(width, (3, 3), padding="SAME", name=f"conv_{index}")(x))
-                index += 1
+                x = nn.relu(Conv(width, (3, 3), padding="SAME", name=next(names))(x))
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
         x = jnp.reshape(x, (x.shape[0], -1))
         for name in ("dense_0", "dense_1"):
@@ -53,7 +52,4 @@ def convert(state: dict, path: tuple[str, ...]) -> dict:
         side = round((len(kernel) / channels) ** 0.5)
         maps = kernel.reshape(channels, side, side, -1)
         kernel = maps.transpose(1, 2, 0, 3).reshape(kernel.shape)
-    return {
-        "kernel": kernel.astype(np.float32),
-        "bias": state[f"{name}.bias"].astype(np.float32),
-    }
+    return {"kernel": kernel.astype(np.float32), "bias": state[f"{name}.bias"].astype(np.float32)}

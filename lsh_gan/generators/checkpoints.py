@@ -19,10 +19,7 @@ PARAMS_FOLDER = "params"
 
 
 def quiet_libraries() -> None:
-    """Keeps routine messages of JAX and Orbax out of the log; their warnings stay.
-
-    Orbax has a line a phase, JAX one for every kind of device that is not there.
-    """
+    """Keeps routine messages of JAX and Orbax out of the log; their warnings stay."""
     logging.get_absl_logger().addFilter(
         lambda record: record.levelno >= WARNING or "orbax" not in record.pathname
     )
@@ -36,11 +33,7 @@ def shipped_names() -> list[str]:
 
 
 def locate(name: str | Path) -> Path:
-    """Finds a checkpoint: a path, or the name of one that is shipped with the package.
-
-    Raises:
-        FileNotFoundError: Neither exists; the message lists the shipped names.
-    """
+    """Finds a checkpoint: a path, or the name of one that is shipped with the package."""
     path = Path(name)
     if path.exists():
         return path
@@ -73,8 +66,8 @@ def save(path: str | Path, metadata: dict[str, Any], params: Any) -> None:
         params: Flax variables, nested dicts of arrays.
     """
     folder = Path(path).absolute()
-    metadata = {**metadata, "sha256": content_hash(params)}
-    text = json.dumps(metadata, indent=1) + "\n"  # before anything is replaced
+    # Before anything is replaced.
+    text = json.dumps({**metadata, "sha256": content_hash(params)}, indent=1) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder / PARAMS_FOLDER, params, force=True)
@@ -82,12 +75,7 @@ def save(path: str | Path, metadata: dict[str, Any], params: Any) -> None:
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """Reads `generator.json` of the checkpoint folder `path`.
-
-    Raises:
-        FileNotFoundError: The folder has none.
-        ValueError: It is not JSON.
-    """
+    """Reads `generator.json` of the checkpoint folder `path`."""
     file = Path(path) / METADATA_FILE
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; {path} is not a generator checkpoint")

@@ -41,23 +41,18 @@ class DCGAN(nn.Module):
         if self.num_classes:
             z = jnp.concatenate([z, one_hot(labels, len(z), self.num_classes)], axis=-1)
         first, *rest = self.channels
+        norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5)
+        up = partial(
+            layers.Convolution, kernel_size=4, function=layers.conv_transpose_4x4, use_bias=False
+        )
         # A transposed convolution of a 1×1 image is a dense layer onto the 4×4 grid.
         init = nn.initializers.normal(0.02)
         x = nn.DenseGeneral((4, 4, first), use_bias=False, kernel_init=init, name="project")(z)
-        x = _norm_relu(x, train, "norm_0")
+        x = nn.relu(norm(name="norm_0")(x))
         for i, features in enumerate(rest):
-            x = _up(features, f"up_{i}")(x)
-            x = _norm_relu(x, train, f"norm_{i + 1}")
-        return jnp.tanh(_up(self.image_channels, "to_image")(x))
-
-
-def _up(features: int, name: str) -> nn.Module:
-    return layers.Convolution(features, 4, layers.conv_transpose_4x4, use_bias=False, name=name)
-
-
-def _norm_relu(x: jax.Array, train: bool, name: str) -> jax.Array:
-    norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name=name)
-    return nn.relu(norm(x))
+            x = up(features, name=f"up_{i}")(x)
+            x = nn.relu(norm(name=f"norm_{i + 1}")(x))
+        return jnp.tanh(up(self.image_channels, name="to_image")(x))
 
 
 _ACTIVATIONS: dict[str, Callable[..., jax.Array]] = {
@@ -94,13 +89,11 @@ class Sequential(nn.Module):
     def __call__(self, z: jax.Array) -> jax.Array:
         """Makes images `[n, h, w, c]`, in the range of the last activation."""
         x = z
-        for i, layer in enumerate(self.layers):
-            kind = layer["kind"]
-            settings = {name: value for name, value in layer.items() if name != "kind"}
-            if kind in _LAYERS:
-                x = _LAYERS[kind](x, f"{kind}_{i}", **settings)
-            else:
-                x = choose("layer", kind, {**_ACTIVATIONS, **_LAYERS})(x, **settings)
+        for i, options in enumerate(self.layers):
+            kind = options["kind"]
+            settings = {name: value for name, value in options.items() if name != "kind"}
+            layer = choose("layer", kind, {**_ACTIVATIONS, **_LAYERS})
+            x = layer(x, f"{kind}_{i}", **settings) if kind in _LAYERS else layer(x, **settings)
         return x
 
 
@@ -120,21 +113,11 @@ def _conv(
     )(x)  # fmt: skip
 
 
-def _reshape(x, name, *, shape):
-    return x.reshape(-1, *shape).transpose(0, 2, 3, 1)
-
-
-def _batch_norm(x, name, *, epsilon, affine):
-    return nn.BatchNorm(
-        use_running_average=True, epsilon=epsilon, use_bias=affine, use_scale=affine, name=name
-    )(x)
-
-
-def _group_norm(x, name, *, groups, epsilon, affine):
-    return nn.GroupNorm(
-        groups or x.shape[-1], epsilon=epsilon, use_bias=affine, use_scale=affine,
-        use_fast_variance=False, name=name,
-    )(x)  # fmt: skip
+def _norm(x, name, *, epsilon, affine, groups=None):
+    options = {"epsilon": epsilon, "use_bias": affine, "use_scale": affine, "name": name}
+    if groups is None:
+        return nn.BatchNorm(use_running_average=True, **options)(x)
+    return nn.GroupNorm(groups or x.shape[-1], use_fast_variance=False, **options)(x)
 
 
 def _upsample(x, name, *, factor, mode):
@@ -146,9 +129,9 @@ _LAYERS: dict[str, Callable[..., jax.Array]] = {
     "conv_transpose": _conv_transpose,
     "conv": _conv,
     "dense": lambda x, name, *, features, bias: nn.Dense(features, use_bias=bias, name=name)(x),
-    "reshape": _reshape,
-    "batch_norm": _batch_norm,
-    "group_norm": _group_norm,
+    "reshape": lambda x, name, *, shape: x.reshape(-1, *shape).transpose(0, 2, 3, 1),
+    "batch_norm": _norm,
+    "group_norm": _norm,
     "upsample": _upsample,
     "pad": lambda x, name, *, padding, mode: jnp.pad(x, ((0, 0), *padding, (0, 0)), mode),
 }
@@ -182,9 +165,10 @@ class ProGAN(nn.Module):
             before = x
             x = self._conv(x, features, layers.upsample_conv_3x3, f"up_{i}")
             x = self._conv(x, features, layers.conv_3x3, f"conv_{i}")
-        image = self._image(x, "to_image")
+        to_image = partial(layers.Convolution1x1, self.image_channels)
+        image = to_image(name="to_image")(x)
         if self.alpha:
-            old = self._image(before, "to_image_before").repeat(2, axis=1).repeat(2, axis=2)
+            old = to_image(name="to_image_before")(before).repeat(2, axis=1).repeat(2, axis=2)
             image = (1 - self.alpha) * image + self.alpha * old
         return jnp.tanh(image) if self.tanh else image
 
@@ -193,6 +177,3 @@ class ProGAN(nn.Module):
 
     def _conv(self, x: jax.Array, features: int, function, name: str) -> jax.Array:
         return self._activate(layers.Convolution(features, 3, function, name=name)(x))
-
-    def _image(self, x: jax.Array, name: str) -> jax.Array:
-        return layers.Convolution1x1(self.image_channels, name=name)(x)

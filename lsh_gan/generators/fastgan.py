@@ -13,7 +13,6 @@ import jax.numpy as jnp
 
 from lsh_gan.generators import layers
 
-_conv_valid = partial(layers.conv, padding=0)
 _EXCITED_FROM = {64: 4, 128: 8, 256: 16, 512: 32}  # side of the image -> side that scales it
 
 
@@ -38,7 +37,8 @@ class Excitation(nn.Module):
         """Maps `small [n, 4k, 4k, i]`, `x [n, h, w, features]` to the shape of `x`."""
         n, side, _, channels = small.shape
         pooled = small.reshape(n, 4, side // 4, 4, side // 4, channels).mean(axis=(2, 4))
-        conv = partial(layers.Convolution, self.features, function=_conv_valid, use_bias=False)
+        valid = partial(layers.conv, padding=0)
+        conv = partial(layers.Convolution, self.features, function=valid, use_bias=False)
         y = nn.silu(conv(kernel_size=4, name="conv_1")(pooled))
         return x * nn.sigmoid(conv(kernel_size=1, name="conv_2")(y))
 
@@ -69,21 +69,18 @@ class FastGAN(nn.Module):
             norm = nn.BatchNorm(use_running_average=True, epsilon=self.epsilon, name=name)
             return nn.glu(norm(x))
 
-        def conv(x: jax.Array, features: int, name: str, function=layers.conv_3x3) -> jax.Array:
-            layer = layers.Convolution(2 * features, 3, function, use_bias=False, name=name)
-            return layer(x)
-
+        conv = partial(layers.Convolution, kernel_size=3, use_bias=False)
         z = layers.pixel_norm(z) if self.normalise else z
         shape = (4, 4, 2 * self.channels[0])
-        x = nn.DenseGeneral(shape, use_bias=False, name="project")(z)
-        images = {4: norm_gate(x, "norm")}
-        x = images[4]
+        x = norm_gate(nn.DenseGeneral(shape, use_bias=False, name="project")(z), "norm")
+        images = {4: x}
         for i, (features, double) in enumerate(zip(self.channels[1:], self.double, strict=True)):
             side = 8 * 2**i
-            x = conv(x, features, f"up_{i}", layers.upsample_conv_3x3)
+            x = conv(2 * features, function=layers.upsample_conv_3x3, name=f"up_{i}")(x)
             for j in range(1 + double):
                 if double:
-                    x = conv(x, features, f"conv_{i}") if j else x
+                    if j:
+                        x = conv(2 * features, function=layers.conv_3x3, name=f"conv_{i}")(x)
                     x = Noise(name=f"noise_{i}_{j}")(x)
                 x = norm_gate(x, f"norm_{i}_{j}")
             if side in self.excited:

@@ -43,12 +43,8 @@ class Function:
 
     def __call__(self, params: Any, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         """Images of latents `[n, d]`; labels None are class 0, for finding shapes."""
-        params = jax.tree.map(
-            lambda x, constant: constant if x is None else x,
-            params,
-            self.constants,
-            is_leaf=lambda x: x is None,
-        )
+        missing = {"is_leaf": lambda x: x is None}
+        params = jax.tree.map(lambda x, y: y if x is None else x, params, self.constants, **missing)
         if not self.num_classes:
             return self.f(params, z)
         return self.f(params, z, jnp.zeros(len(z), jnp.int32) if labels is None else labels)
@@ -57,17 +53,11 @@ class Function:
 
 
 def wrap(
-    f: Callable,
-    params: Any,
-    latent: Latent,
-    num_classes: int,
-    channel_axes: Mapping[str, int],
-    name: str,
+    f: Callable, params: Any, latent: Latent, num_classes: int, axes: Mapping[str, int], name: str
 ) -> tuple[Function, Any]:
-    """Checks what `Generator.from_function` got; see there for the arguments.
+    """Checks what `Generator.from_function` got.
 
-    Returns:
-        The function, and its parameters: float32 arrays, and None for what is no floating array.
+    Returns the function, and its parameters: float32, and None for what is no floating array.
     """
     if callable(latent):
         drawn = jax.eval_shape(latent, jax.random.key(0)).shape
@@ -84,20 +74,17 @@ def wrap(
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from None
     arrays = {join(path): leaf for path, leaf in leaves}
-    for pattern in channel_axes:
+    for pattern in axes:
         if not any(re.fullmatch(pattern, path) for path in arrays):
             raise ValueError(
                 f"{name}: channel_axes: {pattern!r} matches no path; the nearest is "
                 f"{nearest(pattern, arrays)!r}"
             )
     options = {
-        "name": name,
-        "latent": size,
-        "classes": num_classes,
-        "constants": _hash(constants),
-        "channel_axes": dict(channel_axes),
-    }
-    axes = {**channel_axes, **OUTPUTS_FIRST}
+        "name": name, "latent": size, "classes": num_classes, "constants": _hash(constants),
+        "channel_axes": dict(axes),
+    }  # fmt: skip
+    axes = {**axes, **OUTPUTS_FIRST}
     module = Function(f, size, num_classes, draw, constants, axes, options)
     z = jax.ShapeDtypeStruct((2, size), jnp.float32)
     images = jax.eval_shape(module, parameters, z)
@@ -135,11 +122,7 @@ def name_of(f: Callable) -> str:
 
 
 def find(name: str) -> Callable | None:
-    """Imports what MODULE:FUNCTION names; None for a name of another form, or of a file.
-
-    Raises:
-        FileNotFoundError: No such module or function; the message gives the nearest.
-    """
+    """Imports what MODULE:FUNCTION names; None for a name of another form, or of a file."""
     found = _NAMED.fullmatch(name)
     if found is None or Path(name).exists():
         return None

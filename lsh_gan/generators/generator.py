@@ -74,8 +74,7 @@ class Generator:
         """Makes a generator of any function of parameters and latents.
 
         Paths of parameters are their keys, attributes and numbers in lists, joined by "/". What
-        is compressed by default says `CompressionSpec`: arrays of two axes or more that are named
-        as kernels are, or all of two axes or more where none is.
+        is compressed by default says `CompressionSpec`.
 
         Args:
             f: Function of `(params, z)`, or of `(params, z, labels)` if there are classes, that can
@@ -88,9 +87,8 @@ class Generator:
             num_classes: Number of classes; 0 for none.
             name: For tables and file names; "" takes the function's own. Together with the content
                 of `params` it says which rows are the same: another `f` needs another name.
-            channel_axes: Patterns of paths -> the axis of output channels. What none matches has
-                its outputs last, as in Flax and Haiku; arrays named "weight" have them first, as in
-                Equinox and torch. Reports of a compression say which it was.
+            channel_axes: Patterns of paths -> the axis of output channels. By default it is the
+                first of arrays named "weight", as in Equinox and torch, else the last.
 
         Raises:
             ValueError, TypeError: Images of another shape or type, no floating array, NaN or Inf
@@ -108,16 +106,14 @@ class Generator:
         name = name or functions.name_of(f)
         module, params = functions.wrap(f, params, latent, num_classes, channel_axes or {}, name)
         metadata = {"name": name, "family": functions.FAMILY, "options": module.options}
-        return _generator(module, params, metadata, name)
+        return _generator(module, params, metadata)
 
     @property
     def channel_axes(self) -> dict[str, int]:
         """Patterns of paths of kernels -> the axis of their output channels, the first counts.
 
-        What none matches has its outputs last, as every kernel of `FAMILIES` does. Those of
-        modulated convolutions too: styles scale inputs, and demodulation works on outputs. Dense
-        layers onto a grid, `[d, h, w, c]`, count as what they are in the original networks,
-        transposed convolutions of one pixel: c channels.
+        What none matches has its outputs last, as every kernel of `FAMILIES` does. Dense layers
+        onto a grid, `[d, h, w, c]`, count as transposed convolutions of one pixel: c channels.
         """
         return self.module.channel_axes if isinstance(self.module, Function) else {}
 
@@ -134,10 +130,9 @@ class Generator:
     @property
     def black(self) -> float:
         """The value of black in its images: 0 where a sigmoid makes them, else -1; white is 1."""
-        module = self.module
-        last = getattr(module, "output", "")
-        if isinstance(module, Sequential):
-            last = module.layers[-1]["kind"]
+        last = getattr(self.module, "output", "")
+        if isinstance(self.module, Sequential):
+            last = self.module.layers[-1]["kind"]
         return 0.0 if last == "sigmoid" else -1.0
 
     @property
@@ -151,17 +146,13 @@ class Generator:
 
         Options belong to it: some change images and no parameter, `upsample` for example.
         """
-        return {
-            "params": checkpoints.content_hash(self.params),
-            "family": self.family,
-            "options": self.provenance["options"],
-        }
+        described = {"family": self.family, "options": self.provenance["options"]}
+        return {"params": checkpoints.content_hash(self.params), **described}
 
     @property
     def packed_metadata(self) -> dict[str, Any]:
         """What its packed files say of it; `load` makes it again from that."""
-        options = self.provenance["options"]
-        return {"name": self.name, "family": self.family, "options": options}
+        return {"name": self.name, "family": self.family, "options": self.provenance["options"]}
 
     @property
     def num_classes(self) -> int:
@@ -294,7 +285,7 @@ def _hashable(value: Any) -> Any:
 
 
 def abstract_params(module: nn.Module) -> Any:
-    """Shapes and dtypes of the variables of `module`, computed without any arithmetic."""
+    """Shapes and dtypes of the variables of `module`."""
     z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
     return jax.eval_shape(module.init, jax.random.key(0), z)
 
@@ -323,33 +314,29 @@ def abstract(name: str, family: str, options: dict[str, Any]) -> Generator:
     """
     module = build(family, options)
     metadata = {"name": name, "family": family, "options": options}
-    return _generator(module, abstract_params(module), metadata, name)
+    return _generator(module, abstract_params(module), metadata)
 
 
-def _generator(
-    module: nn.Module | Function, params: Any, metadata: dict[str, Any], stem: str
-) -> Generator:
+def _generator(module: nn.Module | Function, params: Any, metadata: dict[str, Any]) -> Generator:
     z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
     _, height, _, channels = jax.eval_shape(module.apply, params, z).shape
-    name = metadata.get("name", stem)
+    name, family = metadata["name"], metadata["family"]
     if not isinstance(name, str) or not name or name != Path(name).name:  # part of file names
-        close = Path(str(name)).name or stem
         raise ValueError(
-            f"{stem}: the name of the generator is {name!r}; expected text without '/', "
-            f"{close!r} for example"
+            f"the name of the generator is {name!r}; expected text without '/', "
+            f"{Path(str(name)).name or family!r} for example"
         )
-    return Generator(name, metadata["family"], module, params, height, channels, metadata)
+    return Generator(name, family, module, params, height, channels, metadata)
 
 
-def _described(metadata: dict[str, Any], path: Path) -> tuple[nn.Module, Any]:
-    """The module that a checkpoint's metadata describes, and the shapes of its variables."""
+def _described(metadata: dict[str, Any], path: Path) -> Generator:
+    """The generator that a file's metadata describes, without its weights."""
+    name = metadata.get("name", path.stem)
     try:
-        module = build(metadata["family"], metadata["options"])
-        return module, abstract_params(module)
-    except (
-        ValueError, TypeError, ArithmeticError, AttributeError, LookupError, FlaxError,
-    ) as error:  # fmt: skip
-        raise ValueError(f"{path}: {error}") from error
+        plain = abstract(name, metadata["family"], metadata["options"])
+    except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, FlaxError) as e:
+        raise ValueError(f"{path}: {e}") from e
+    return dataclasses.replace(plain, provenance=metadata)
 
 
 def load(path: str | Path) -> Generator:
@@ -370,18 +357,14 @@ def load(path: str | Path) -> Generator:
             raise TypeError(f"{path}: returned {type(generator).__name__}; expected a Generator")
         return generator
     path = checkpoints.locate(path)
-    if not path.is_dir():
-        return _load_packed(path)
-    metadata = checkpoints.read_metadata(path)
-    module, abstract = _described(metadata, path)
-    params = checkpoints.restore(path, abstract)
-    found, recorded = checkpoints.content_hash(params), metadata["sha256"]
-    if found != recorded:
-        raise ValueError(f"{path}: sha256 of the parameters is {found}; recorded is {recorded}")
-    return _generator(module, params, metadata, path.stem)
-
-
-def _load_packed(path: Path) -> Generator:
+    if path.is_dir():
+        metadata = checkpoints.read_metadata(path)
+        plain = _described(metadata, path)
+        params = checkpoints.restore(path, plain.params)
+        found, recorded = checkpoints.content_hash(params), metadata["sha256"]
+        if found != recorded:
+            raise ValueError(f"{path}: sha256 of the parameters is {found}; recorded is {recorded}")
+        return dataclasses.replace(plain, params=params)
     packed = compression.load_packed(path)
     metadata = packed.metadata
     if "family" not in metadata:
@@ -391,9 +374,7 @@ def _load_packed(path: Path) -> Generator:
             f"{path}: parameters of a function, {metadata.get('name')}, which is not in the file; "
             "in Python: generator.unpack(lsh_gan.compression.load_packed(file))"
         )
-    module, abstract = _described(metadata, path)
-    params = compression.unpack(packed)
-    plain = {name: tree for name, tree in params.items() if name != activations.COLLECTION}
-    compare_shapes(plain, abstract, source=str(path))
-    generator = _generator(module, params, metadata, path.stem)
-    return dataclasses.replace(generator, packed_file=path)
+    plain, params = _described(metadata, path), compression.unpack(packed)
+    weights = {name: tree for name, tree in params.items() if name != activations.COLLECTION}
+    compare_shapes(weights, plain.params, source=str(path))
+    return dataclasses.replace(plain, params=params, packed_file=path)

@@ -3,9 +3,8 @@
 A transposed convolution with stride 2 computes each of its four output phases from a 2×2 window of
 the input; so does nearest-neighbour upsampling followed by a 3×3 convolution. Both therefore reduce
 to one dense 2×2 convolution with `4 * out` channels (`phase_conv`), the sub-pixel form of Shi et
-al. 2016 (arXiv:1609.05158). Convolutions with input dilation, the textbook form, are an order of
-magnitude slower on CPU. Where that is faster on a CPU, channels are mixed before the image is
-upsampled (`_upsample_products`). All kernels are HWIO: the output channel comes last.
+al. 2016 (arXiv:1609.05158), on CPU an order of magnitude faster than input dilation, or there to
+products of single pixels (`_products_of_taps`). All kernels are HWIO: the output channel is last.
 """
 
 from collections.abc import Callable
@@ -58,16 +57,10 @@ def _conv_backward(padding, residuals, gradient):
 
 
 conv.defvjp(_conv_forward, _conv_backward)
-
-
 conv_1x1 = partial(conv, padding=0)
 conv_3x3 = partial(conv, padding=1)
 
-OUTPUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "tanh": jnp.tanh,
-    "sigmoid": nn.sigmoid,
-    "none": lambda x: x,
-}
+OUTPUTS: dict[str, Callable] = {"tanh": jnp.tanh, "sigmoid": nn.sigmoid, "none": lambda x: x}
 
 
 def pixel_norm(x: jax.Array) -> jax.Array:
@@ -97,7 +90,7 @@ def conv_transpose_4x4(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     if on_cpu() and x.shape[1] * x.shape[2] <= _SMALL:
         # The 2×2 windows of so small an image lie on its border for the greater part.
-        return _upsample_products(x, kernel, _transposed_phases)
+        return _products_of_taps(x, kernel, _transposed_phases)
     return phase_conv(x, kernel[::-1, ::-1].reshape(2, 2, 2, 2, *kernel.shape[2:]))
 
 
@@ -107,7 +100,7 @@ def upsample_conv_3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Maps `x [n, h, w, i]` to `[n, 2h, 2w, o]` by `kernel [3, 3, i, o]`.
     """
     if _products_pay(x):
-        return _upsample_products(x, kernel, _nearest_phases)
+        return _products_of_taps(x, kernel, partial(_upsampled_phases, lambda x, axis: (x, x)))
     for axis in (0, 2):
         first, middle, last = (lax.index_in_dim(kernel, i, axis, keepdims=False) for i in range(3))
         even = jnp.stack([first, middle + last], axis)
@@ -122,7 +115,7 @@ def upsample_bilinear_conv_3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
     Maps `x [n, h, w, i]` to `[n, 2h, 2w, o]` by `kernel [3, 3, i, o]`.
     """
     if _products_pay(x):
-        return _upsample_products(x, kernel, _bilinear_phases)
+        return _products_of_taps(x, kernel, partial(_upsampled_phases, bilinear))
     return conv(upsample_bilinear(x, mode="edge"), kernel, 1)
 
 
@@ -132,12 +125,12 @@ def _products_pay(x: jax.Array) -> bool:
     return on_cpu() and x.shape[-1] >= 256
 
 
-def _upsample_products(x: jax.Array, kernel: jax.Array, phases: Callable) -> jax.Array:
+def _products_of_taps(x: jax.Array, kernel: jax.Array, phases: Callable) -> jax.Array:
     """Upsamples and convolves k×k by one matrix product with the pixels of the small image.
 
-    Mixing channels and upsampling commute. So each tap of `kernel [k, k, i, o]` is applied to
-    `x [n, h, w, i]`, and the k² results are upsampled, shifted and added. `phases` makes the even
-    and the odd outputs along an axis of k arrays, one a tap.
+    Each tap of `kernel [k, k, i, o]` is applied to `x [n, h, w, i]`, and the k² results are
+    upsampled, shifted and added. `phases` makes the even and the odd outputs along an axis of k
+    arrays, one a tap.
     """
     n, h, w, inputs = x.shape
     size, _, _, outputs = kernel.shape
@@ -160,34 +153,21 @@ def _transposed_phases(taps: list[jax.Array], axis: int) -> tuple[jax.Array, jax
     return even, taps[2] + _shifted(taps[0], axis, -1)
 
 
-def _nearest_phases(taps: list[jax.Array], axis: int) -> tuple[jax.Array, jax.Array]:
-    first, middle, last = taps
-    even = _shifted(first, axis, 1) + middle + last
-    return even, first + middle + _shifted(last, axis, -1)
+def _upsampled_phases(
+    upsample: Callable, taps: list[jax.Array], axis: int
+) -> tuple[jax.Array, jax.Array]:
+    first, middle, last = (upsample(tap, axis) for tap in taps)
+    even = _shifted(first[1], axis, 1) + middle[0] + last[1]
+    return even, first[0] + middle[1] + _shifted(last[0], axis, -1)
 
 
-def _bilinear_phases(taps: list[jax.Array], axis: int) -> tuple[jax.Array, jax.Array]:
-    """Upsampling repeats the border; the convolution after it sees zeros beyond."""
-    first, middle, last = taps
-    size = first.shape[axis]
-
-    def before(x: jax.Array) -> jax.Array:
-        return _sections(x, axis, (0, 1), (0, size - 1))
-
-    def after(x: jax.Array) -> jax.Array:
-        return _sections(x, axis, (1, size), (size - 1, size))
-
-    place = lax.broadcasted_iota(jnp.int32, first.shape, axis)
-    from_before = jnp.where(place > 0, 0.75 * before(first) + 0.25 * first, 0)
-    from_after = jnp.where(place < size - 1, 0.25 * last + 0.75 * after(last), 0)
-    even = from_before + 0.25 * before(middle) + 0.75 * (middle + last) + 0.25 * after(last)
-    odd = 0.25 * before(first) + 0.75 * (first + middle) + 0.25 * after(middle) + from_after
-    return even, odd
-
-
-def _sections(x: jax.Array, axis: int, *bounds: tuple[int, int]) -> jax.Array:
-    parts = [lax.slice_in_dim(x, start, stop, axis=axis) for start, stop in bounds]
-    return jnp.concatenate(parts, axis)
+def bilinear(x: jax.Array, axis: int, mode: str = "edge") -> tuple[jax.Array, jax.Array]:
+    """The even and the odd outputs of `upsample_bilinear` along an axis."""
+    pad = [(0, 0)] * x.ndim
+    pad[axis] = (1, 1)
+    padded, size = jnp.pad(x, pad, mode=mode), x.shape[axis]
+    before, after = (lax.slice_in_dim(padded, i, i + size, axis=axis) for i in (0, 2))
+    return 0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after
 
 
 def upsample_bilinear(x: jax.Array, *, mode: str) -> jax.Array:
@@ -198,15 +178,8 @@ def upsample_bilinear(x: jax.Array, *, mode: str) -> jax.Array:
     1].
     """
     for axis in (1, 2):
-        pad = [(0, 0)] * 4
-        pad[axis] = (1, 1)
-        padded = jnp.pad(x, pad, mode=mode)
-        size = x.shape[axis]
-        before, after = (
-            lax.slice_in_dim(padded, start, start + size, axis=axis) for start in (0, 2)
-        )
-        phases = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis=axis + 1)
-        x = phases.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1 :])
+        phases = jnp.stack(bilinear(x, axis, mode), axis=axis + 1)
+        x = phases.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
     return x
 
 
@@ -253,7 +226,6 @@ class Convolution(nn.Module):
     # Maps (`x [n, h, w, i]`, `kernel [k, k, i, features]`) to `[n, h', w', features]`.
     function: Callable[[jax.Array, jax.Array], jax.Array]
     use_bias: bool = True  # whether to add `bias [features]`
-    # Initialiser of the kernel.
     kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
     groups: int = 1  # groups of channels that `function` does not mix: the kernel has `i / groups`
 

@@ -21,9 +21,7 @@ class BatchStatistics(nn.Module):
     """Normalises by stored statistics; with several rows of them, by one for each truncation."""
 
     epsilon: float = 1e-5  # added to the variance
-    # 0 for one mean and variance a channel; else the number of rows, which belong to truncations 0
-    # to 1 in equal steps.
-    rows: int = 0
+    rows: int = 0  # of statistics, for truncations 0 to 1 in equal steps; 0: one for all
 
     @nn.compact
     def __call__(self, x: jax.Array, truncation: float = 1.0) -> jax.Array:
@@ -53,8 +51,7 @@ class ConditionalNorm(nn.Module):
 
     epsilon: float = 1e-5  # added to the variance
     rows: int = 0  # of statistics, see `BatchStatistics`
-    # The condition is class weights and f and g are tables; else they are dense.
-    embedded: bool = False
+    embedded: bool = False  # f and g are tables of classes; else they are dense
     offset: float = 1.0
 
     @nn.compact
@@ -191,12 +188,9 @@ class BigGAN(nn.Module):
     base_channels: int = 1536  # channels of the first image
     channels: tuple[int, ...] = (1536, 768, 384, 192, 96)  # output channels of each block
     num_classes: int = 1000  # number of classes
-    # Size of the class embedding that all norms share; 0: each norm has tables.
-    shared_size: int = 128
-    # The latent is cut in one part for the dense layer and one for each block.
-    hierarchical: bool = True
-    # Numbers of blocks that self-attention follows (1 is the first).
-    attention: tuple[int, ...] = (4,)
+    shared_size: int = 128  # of the class embedding that all norms share; 0: each has tables
+    hierarchical: bool = True  # the latent is cut into parts for the dense layer and each block
+    attention: tuple[int, ...] = (4,)  # numbers of blocks that self-attention follows, from 1
     image_channels: int = 3  # 1 (grey) or 3 (RGB)
     bottom_width: int = 4  # side of the first image
     epsilon: float = 1e-5  # of the blocks' norms
@@ -266,8 +260,7 @@ class BigGANDeep(nn.Module):
     base_channels: int = 2048  # channels of the first image
     # For each block its output channels and whether it doubles the side.
     blocks: tuple[tuple[int, bool], ...] = ((2048, True), (1024, True), (512, True))
-    # Numbers of blocks that self-attention follows (1 is the first).
-    attention: tuple[int, ...] = ()
+    attention: tuple[int, ...] = ()  # numbers of blocks that self-attention follows, from 1
     num_classes: int = 1000  # number of classes
     hierarchical: bool = True  # the latent too conditions the norms, and the class the first image
     image_channels: int = 3  # 1 (grey) or 3 (RGB)

@@ -1,8 +1,7 @@
 """From a key to images: every image is a function of (key, index) alone."""
 
-import math
 from collections.abc import Iterator
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,13 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan import devices
-from lsh_gan.compression.activations import unrolled
-from lsh_gan.devices import on_cpu
 from lsh_gan.generators import Generator
-from lsh_gan.generators.functions import Function
 
-_CPU_BYTES = 2 * 2**20  # of one layer's output for a part of a batch
-_WIDTH = 32  # channels that a function is taken to have where it has most pixels
+_CPU_PIXELS = 2**15  # of a part of a batch: 2 MiB of a layer of 16 channels, for the caches
 _CPU_IMAGES = 4  # at least, so that weights are not read for every image
 
 
@@ -41,11 +36,7 @@ _images_of = jax.jit(images_of, static_argnums=(0, 4))
 def image_shape(
     generator: Generator, count: int, *, truncation_psi: float = 1.0
 ) -> tuple[int, int, int, int]:
-    """Shape `(count, h, w, c)` of a batch, by abstract evaluation: nothing is computed.
-
-    Raises:
-        ValueError: The generator does not take this truncation.
-    """
+    """Shape `(count, h, w, c)` of a batch; a ValueError where a truncation is not taken."""
     key = jax.eval_shape(jax.random.key, 0)
     index = jax.ShapeDtypeStruct((count,), jnp.uint32)
     images = partial(images_of, generator, truncation_psi=truncation_psi)
@@ -73,15 +64,10 @@ def sample(
         key: From `jax.random.key`.
         count: Number of images.
         batch_size: Images at a time, a multiple of the number of devices.
-        truncation_psi: In [0, 1], see `Generator`; 1 is none.
+        truncation_psi: As of `Generator`, which may refuse it.
         start: Number of the first image.
 
-    Yields:
-        Uint8 `[<= batch_size, h, w, c]`.
-
-    Raises:
-        ValueError: An image holds NaN or Inf (its number), or the generator does not take this
-            truncation.
+    Yields uint8 `[<= batch_size, h, w, c]`. An image that holds NaN or Inf is a ValueError.
     """
     params = devices.replicate(params, local=True)
     count_here = jax.local_device_count()
@@ -108,37 +94,14 @@ def sample_at(
     *,
     truncation_psi: float = 1.0,
 ) -> np.ndarray:
-    """Generates the images `indices` `[b]` of the sequence of `key`, uint8 `[b, h, w, c]`.
-
-    They are those of `sample`, up to 1 of 255.
-    """
+    """Generates the images `indices` `[b]` of `sample`, up to 1 of 255: uint8 `[b, h, w, c]`."""
     index = jnp.asarray(indices, jnp.uint32)
     return np.asarray(_images_of(generator, params, key, index, truncation_psi)[0])
 
 
 def part_size(generator: Generator, batch_size: int) -> int:
-    """How many images a device computes at a time: all, but on a CPU what suits its caches.
-
-    There the memory of large batches is also asked anew of the system for every batch, which takes
-    up to a fifth of the time.
-    """
-    if not on_cpu():
+    """How many images a device computes at a time: all, but on a CPU what suits its caches."""
+    if not devices.on_cpu():
         return batch_size
-    wanted = max(_CPU_BYTES // _largest_activation(generator), _CPU_IMAGES)
+    wanted = max(_CPU_PIXELS // generator.resolution**2, _CPU_IMAGES)
     return devices.largest_divisor(batch_size, wanted)
-
-
-@lru_cache(maxsize=8)
-def _largest_activation(generator: Generator) -> int:
-    """Bytes of the largest output of a layer, for one image."""
-    module = generator.module
-    if isinstance(module, Function):  # its layers are not known
-        return 4 * _WIDTH * math.prod(generator.image_shape[:2])
-    module = unrolled(module)
-    z = jax.ShapeDtypeStruct((1, generator.latent_size), jnp.float32)
-
-    def outputs(params: Any, z: jax.Array) -> Any:
-        return module.apply(params, z, capture_intermediates=True, mutable=["intermediates"])[1]
-
-    leaves = jax.tree.leaves(jax.eval_shape(outputs, generator.params, z))
-    return max(4 * leaf.size for leaf in leaves)

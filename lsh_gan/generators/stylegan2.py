@@ -4,6 +4,7 @@ The learning-rate gains of its dense layers ("equalized learning rate") are fold
 when a checkpoint is converted; constant noise and the mean of w are buffers.
 """
 
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -20,7 +21,7 @@ _ROOT_2 = 2**0.5
 _INIT = nn.initializers.normal(1.0)
 
 
-def activate(x: jax.Array, *, gain: float, clamp: float | None) -> jax.Array:
+def activate(x: jax.Array, *, gain: float = 1.0, clamp: float | None = None) -> jax.Array:
     """Applies a leaky ReLU of slope 0.2, times √2 · gain, clamped to ± clamp · gain."""
     x = nn.leaky_relu(x, 0.2) * (_ROOT_2 * gain)
     return x if clamp is None else jnp.clip(x, -clamp * gain, clamp * gain)
@@ -55,14 +56,9 @@ def _filter_1331(even: jax.Array, odd: jax.Array, axis: int) -> tuple[jax.Array,
     `even` holds elements 0, 2, ..., 2h along the axis and `odd` 1, 3, ..., 2h - 1; there are zeros
     beyond both ends.
     """
-    size = odd.shape[axis]
-    pad = [(0, 0)] * even.ndim
-    pad[axis] = (1, 1)
-    padded = jnp.pad(odd, pad)
-    before, here, after = (jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(3))
-    left, right = (jax.lax.slice_in_dim(even, i, i + size, axis=axis) for i in range(2))
-    first = 0.25 * (before + right) + 0.75 * (left + here)
-    return first, 0.25 * (left + after) + 0.75 * (here + right)
+    first, second = layers.bilinear(odd, axis, "constant")
+    left, right = (jax.lax.slice_in_dim(even, i, i + odd.shape[axis], axis=axis) for i in (0, 1))
+    return first + 0.75 * left + 0.25 * right, second + 0.25 * left + 0.75 * right
 
 
 class Mapping(nn.Module):
@@ -80,16 +76,15 @@ class Mapping(nn.Module):
         """Maps `z [n, d]` to `w [n, w_size]`."""
         x = layers.pixel_norm(z)
         if self.num_classes:
-            classes = one_hot(labels, len(z), self.num_classes)
+            embedded = one_hot(labels, len(z), self.num_classes)
             if self.embedding_size:
-                vectors = ClassEmbedding(self.embedding_size, name="classes")(classes)
-                embedded = nn.Dense(z.shape[1], name="embed")(vectors)
-                embedded = activate(embedded, gain=1, clamp=None)
+                embedded = ClassEmbedding(self.embedding_size, name="classes")(embedded)
+                embedded = activate(nn.Dense(z.shape[1], name="embed")(embedded))
             else:
-                embedded = nn.Dense(self.w_size, name="embed")(classes)
+                embedded = nn.Dense(self.w_size, name="embed")(embedded)
             x = jnp.concatenate([x, layers.pixel_norm(embedded)], axis=1)
         for i in range(self.num_layers):
-            x = activate(nn.Dense(self.w_size, name=f"fc_{i}")(x), gain=1, clamp=None)
+            x = activate(nn.Dense(self.w_size, name=f"fc_{i}")(x))
         return x
 
 
@@ -162,10 +157,7 @@ class StyleGAN2(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        z: jax.Array,
-        labels: jax.Array | None = None,
-        truncation_psi: float = 1.0,
+        self, z: jax.Array, labels: jax.Array | None = None, truncation_psi: float = 1.0
     ) -> jax.Array:
         """Makes images `[n, h, w, image_channels]`, about [-1, 1]; arguments as of `Generator`."""
         every_block = choose("architecture", self.architecture, _ARCHITECTURES)
@@ -175,28 +167,19 @@ class StyleGAN2(nn.Module):
         const = self.param("const", _INIT, (4, 4, self.channels[0]))
         x = jnp.broadcast_to(const, (len(z), *const.shape))
         image: Any = None
+        upsample = partial(layers.upsample_bilinear, mode="constant")
         for i, features in enumerate(self.channels):
-            x = self._block(x, i, features, w)
+            resnet = self.architecture == "resnet" and i > 0
+            gain = 0.5**0.5 if resnet else 1.0
+            styled, before = partial(StyledConv, features, clamp=self.clamp), x
+            x = styled(up=True, name=f"up_{i}")(x, w) if i > 0 else x
+            x = styled(gain=gain, name=f"conv_{i}")(x, w)
+            if resnet:
+                skip = layers.Convolution1x1(features, use_bias=False, name=f"skip_{i}")
+                # Upsampling commutes with a 1×1 convolution: convolve the smaller image.
+                x = x + gain * upsample(skip(before))
             self.sow("intermediates", f"block_{i}", x)
-            last = i == len(self.channels) - 1
-            if every_block or last:
-                to_image = ToImage(self.image_channels, self.clamp, name=f"to_image_{i}")
-                rgb = to_image(x, w)
-                old = 0 if image is None else layers.upsample_bilinear(image, mode="constant")
-                image = old + rgb
+            if every_block or i == len(self.channels) - 1:
+                rgb = ToImage(self.image_channels, self.clamp, name=f"to_image_{i}")(x, w)
+                image = rgb if image is None else upsample(image) + rgb
         return image
-
-    def _block(self, x: jax.Array, i: int, features: int, w: jax.Array) -> jax.Array:
-        resnet = self.architecture == "resnet" and i > 0
-        gain = 0.5**0.5 if resnet else 1.0
-        skip = x
-        if i > 0:
-            first = StyledConv(features, up=True, clamp=self.clamp, name=f"up_{i}")
-            x = first(x, w)
-        second = StyledConv(features, gain=gain, clamp=self.clamp, name=f"conv_{i}")
-        x = second(x, w)
-        if resnet:
-            conv = layers.Convolution1x1(features, use_bias=False, name=f"skip_{i}")
-            # Upsampling commutes with a 1×1 convolution: convolve the smaller image.
-            x = x + gain * layers.upsample_bilinear(conv(skip), mode="constant")
-        return x

@@ -28,11 +28,14 @@ def up_filter(x: jax.Array, taps: jax.Array, up: int, low: int, high: int) -> ja
     for axis in (1, 2):
         config = [(0, 0, 0)] * 4
         config[axis] = (low, high + up - 1, up - 1)
-        padded = lax.pad(x, jnp.zeros((), x.dtype), config)
-        size = padded.shape[axis] - len(taps) + 1
-        shifts = (lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(len(taps)))
-        x = sum((taps[i] * part for i, part in enumerate(shifts)), jnp.float32(0))
+        x = _filter(lax.pad(x, jnp.zeros((), x.dtype), config), taps, 1, axis)
     return x
+
+
+def _filter(x: jax.Array, taps: jax.Array, stride: int, axis: int) -> jax.Array:
+    size = x.shape[axis] - len(taps) + 1
+    shifts = (lax.slice_in_dim(x, i, i + size, stride, axis) for i in range(len(taps)))
+    return sum((taps[i] * part for i, part in enumerate(shifts)), jnp.float32(0))
 
 
 def down_filter(x: jax.Array, taps: jax.Array, down: int) -> jax.Array:
@@ -45,13 +48,7 @@ def down_filter(x: jax.Array, taps: jax.Array, down: int) -> jax.Array:
             planes, kernel, (down, down), "VALID", dimension_numbers=layers.DIMENSIONS
         )
         return planes.reshape(n, c, *planes.shape[1:3]).transpose(0, 2, 3, 1)
-    taps = taps[::-1]
-    for axis in (1, 2):
-        span = x.shape[axis] - len(taps)
-        span -= span % down
-        shifts = [lax.slice_in_dim(x, i, i + span + 1, down, axis) for i in range(len(taps))]
-        x = sum((taps[i] * part for i, part in enumerate(shifts)), jnp.float32(0))
-    return x
+    return _filter(_filter(x, taps[::-1], down, 1), taps[::-1], down, 2)
 
 
 class FourierInput(nn.Module):
@@ -72,13 +69,12 @@ class FourierInput(nn.Module):
         t = nn.Dense(4, name="affine")(w)
         cos, sin, right, down = (t / jnp.linalg.norm(t[:, :2], axis=1, keepdims=True)).T
         # Rotation by (cos, sin) of the grid shifted by (−right, −down), then the user's transform.
-        rows = [
-            [cos, -sin, -cos * right + sin * down],
-            [sin, cos, -sin * right - cos * down],
-        ]
-        learnt = jnp.stack([jnp.stack(row, axis=1) for row in rows], axis=1)
-        bottom = jnp.broadcast_to(jnp.array([[[0.0, 0.0, 1.0]]]), (len(w), 1, 3))
-        learnt = jnp.concatenate([learnt, bottom], axis=1)
+        zero, one = jnp.zeros_like(cos), jnp.ones_like(cos)
+        learnt = jnp.stack([
+            cos, -sin, -cos * right + sin * down,
+            sin, cos, -sin * right - cos * down,
+            zero, zero, one,
+        ], axis=1).reshape(-1, 3, 3)  # fmt: skip
         matrix = jnp.matmul(learnt, transform, precision="highest")
         phases = phases + jnp.einsum("cx,nx->nc", freqs, matrix[:, :2, 2], precision="highest")
         freqs = jnp.einsum("cx,nxy->ncy", freqs, matrix[:, :2, :2], precision="highest")
@@ -125,7 +121,7 @@ class FilteredConv(nn.Module):
         padding = (self.size - 1) * down + 1 - (in_size + k - 1) * up + up_taps + down_taps - 2
         low = (padding + up) // 2
         x = up_filter(x, filter_up, up, low, padding - low)
-        x = activate(x, gain=1, clamp=self.clamp)
+        x = activate(x, clamp=self.clamp)
         return down_filter(x, filter_down, down)
 
 
@@ -155,30 +151,24 @@ class StyleGAN3(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        z: jax.Array,
-        labels: jax.Array | None = None,
-        truncation_psi: float = 1.0,
+        self, z: jax.Array, labels: jax.Array | None = None, truncation_psi: float = 1.0
     ) -> jax.Array:
         """Makes images `[n, h, w, image_channels]`, about [-1, 1]; arguments as of `Generator`."""
-        mapping = Mapping(
+        w = Mapping(
             self.w_size, self.mapping_layers, self.num_classes, self.embedding_size, name="mapping"
-        )
-        w = mapping(z, labels)
+        )(z, labels)
         shape = (self.num_classes, self.w_size) if self.embedding_size else (self.w_size,)
         mean = self.variable("buffers", "w_mean", jnp.zeros, shape).value
         if self.embedding_size:
             mean = jnp.matmul(one_hot(labels, len(z), self.num_classes), mean, precision="highest")
         w = truncate(w, mean, truncation_psi)
-        first = FourierInput(
+        x = FourierInput(
             self.input_channels, self.sizes[0], self.sampling_rate, self.bandwidth, name="input"
-        )
-        x = first(w)
+        )(w)
         for i, geometry in enumerate(zip(self.taps, self.factors, self.radial, strict=True)):
-            layer = FilteredConv(
+            x = FilteredConv(
                 self.sizes[i], self.channels[i], self.kernel_size, *geometry, clamp=self.clamp,
                 name=f"layer_{i}",
-            )  # fmt: skip
-            x = layer(x, w)
+            )(x, w)  # fmt: skip
         to_image = ToImage(self.channels[-1], self.clamp, scaled=True, name="to_image")
         return to_image(x, w) * self.output_scale

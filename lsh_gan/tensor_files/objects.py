@@ -81,11 +81,6 @@ def _typed_tensor(rebuild: Standin, kind: Standin, args: tuple, state: Any) -> n
     return CONSTRUCTORS[rebuild.name](*args)
 
 
-def persistent_object(meta: Any) -> Standin:
-    """NVIDIA's `torch_utils.persistence`: the class by name; its source text is dropped unread."""
-    return Standin(meta["class_name"], state=meta.get("state"))
-
-
 def _numpy_dtype(value: Any) -> np.dtype:
     """A pickled `numpy.dtype`: type string, then a state whose second entry is the byte order."""
     dtype = np.dtype(value.args[0]).newbyteorder(value.state[1] if value.state else "=")
@@ -94,21 +89,13 @@ def _numpy_dtype(value: Any) -> np.dtype:
     return dtype
 
 
-def array_from_bytes(data: Any, dtype: np.dtype, shape: tuple, order: Any) -> np.ndarray:
+def _array(data: Any, pickled_dtype: Standin, shape: tuple, *, fortran: bool = False) -> np.ndarray:
     """An array in native byte order over `data`; the sizes must agree."""
+    dtype = _numpy_dtype(pickled_dtype)
     data = data.encode("latin-1") if isinstance(data, str) else data
     array = np.frombuffer(data, dtype) if data else np.zeros(0, dtype)
-    return array.reshape(shape, order=order).astype(dtype.newbyteorder("="), copy=False)
-
-
-def _scalar(dtype: Standin, data: bytes) -> Any:
-    """`numpy.core.multiarray.scalar`, as a Python number or string."""
-    return array_from_bytes(data, _numpy_dtype(dtype), (), "C").item()
-
-
-def _frombuffer(data: Any, dtype: Standin, shape: tuple, order: str) -> np.ndarray:
-    """`numpy.core.numeric._frombuffer`, which protocol 5 uses."""
-    return array_from_bytes(data, _numpy_dtype(dtype), shape, "F" if order == "F" else "C")
+    array = array.reshape(shape, order="F" if fortran else "C")
+    return array.astype(dtype.newbyteorder("="), copy=False)
 
 
 def set_array_state(array: np.ndarray, state: Any) -> None:
@@ -117,23 +104,13 @@ def set_array_state(array: np.ndarray, state: Any) -> None:
     In place (`ndarray.__setstate__` with checked values), as others may refer to it already.
     """
     _, shape, dtype, fortran_order, data = state
-    values = array_from_bytes(data, _numpy_dtype(dtype), shape, "F" if fortran_order else "C")
+    values = _array(data, dtype, shape, fortran=fortran_order)
     fill: Any = array.__setstate__  # typed for the booleans of NumPy alone
     fill((1, values.shape, values.dtype, False, values.tobytes()))
 
 
-def _bytes(name: str) -> Callable[..., Any]:
-    """`bytes`: protocols before 3 write b"" as a call without arguments."""
-    return lambda *args: Standin(name, args) if args else b""
-
-
 def _standin(name: str) -> Callable[..., Standin]:
     return lambda *args, **kwargs: Standin(name, args, kwargs)
-
-
-def _reconstructor(kind: Any, base: Any = None, state: Any = None) -> Standin:
-    """`copyreg._reconstructor(cls, base, state)`, which protocols 0 and 1 use for objects."""
-    return Standin(kind.name, (state,))
 
 
 # Classes of the standard library that are read as stand-ins; all others there are refused.
@@ -149,37 +126,52 @@ _STANDARD_CLASSES = (
     )),
 )  # fmt: skip
 
-_NUMPY = {
-    f"numpy.{package}.{name}": function
-    for package in ("core", "_core")
-    for name, function in (
-        ("multiarray._reconstruct", lambda *_: np.zeros(0, np.uint8)),
-        ("multiarray.scalar", _scalar),
-        ("numeric._frombuffer", _frombuffer),
-    )
+_NUMPY: dict[str, Callable] = {
+    "multiarray._reconstruct": lambda *_: np.zeros(0, np.uint8),
+    "multiarray.scalar": lambda dtype, data: _array(data, dtype, ()).item(),
+    # Of protocol 5.
+    "numeric._frombuffer": lambda data, dtype, shape, order: _array(
+        data, dtype, shape, fortran=order == "F"
+    ),
 }
+_BUILTINS: dict[str, Callable] = {
+    "dict": dict, "set": set, "frozenset": frozenset,
+    # Protocols before 3 write b"" as a call without arguments.
+    "bytes": lambda *args: Standin("builtins.bytes", args) if args else b"",
+}  # fmt: skip
 
 CONSTRUCTORS: dict[str, Callable] = {
     **{name: _standin(name) for name in (*_STANDARD_CLASSES, "numpy.dtype", "torch.device")},
-    **_NUMPY,
-    **{name: _bytes(name) for name in ("builtins.bytes", "__builtin__.bytes")},
-    **dict.fromkeys(("builtins.dict", "__builtin__.dict"), dict),
-    **dict.fromkeys(("builtins.set", "__builtin__.set"), set),
-    **dict.fromkeys(("builtins.frozenset", "__builtin__.frozenset"), frozenset),
-    **{f"{module}._reconstructor": _reconstructor for module in ("copyreg", "copy_reg")},
-    **dict.fromkeys(("dnnlib.util.EasyDict", "dnnlib.EasyDict"), dict),
-    **dict.fromkeys(("collections.OrderedDict", "collections.Counter"), dict),
+    **{f"numpy.{part}.{name}": f for part in ("core", "_core") for name, f in _NUMPY.items()},
+    **{f"{m}.{name}": f for m in ("builtins", "__builtin__") for name, f in _BUILTINS.items()},
+    # Of objects, in protocols 0 and 1.
+    **dict.fromkeys(
+        ("copyreg._reconstructor", "copy_reg._reconstructor"),
+        lambda kind, base=None, state=None: Standin(kind.name, (state,)),
+    ),
+    **dict.fromkeys(
+        (
+            "dnnlib.util.EasyDict",
+            "dnnlib.EasyDict",
+            "collections.OrderedDict",
+            "collections.Counter",
+        ),
+        dict,
+    ),
     "collections.defaultdict": lambda factory=None, *args: dict(*args),
     "_codecs.encode": lambda text, encoding: text.encode("latin-1"),  # bytes of old protocols
     "torch.Size": tuple,
     "torch._utils._rebuild_tensor": tensor,
     "torch._utils._rebuild_tensor_v2": tensor,
     "torch._utils._rebuild_tensor_v3": tensor_v3,
-    "torch._utils._rebuild_parameter": lambda data, *_: data,
-    "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
+    **{
+        f"torch._utils._rebuild_{kind}": lambda data, *_: data
+        for kind in ("parameter", "parameter_with_state", "device_tensor_from_numpy", "xla_tensor")
+    },
     "torch._tensor._rebuild_from_type_v2": _typed_tensor,
-    "torch._utils._rebuild_device_tensor_from_numpy": lambda data, *_: data,
-    "torch._utils._rebuild_xla_tensor": lambda data, *_: data,
     "torch._tensor._rebuild_from_type": _typed_tensor,
-    "torch_utils.persistence._reconstruct_persistent_obj": persistent_object,
+    # Of NVIDIA: the class by name; its source text is dropped unread.
+    "torch_utils.persistence._reconstruct_persistent_obj": lambda meta: Standin(
+        meta["class_name"], state=meta.get("state")
+    ),
 }

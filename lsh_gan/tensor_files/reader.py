@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import tokenize
 import warnings
 import zipfile
@@ -12,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from lsh_gan.tensor_files import formats, torch_files
+from lsh_gan.tensor_files import torch_files
 from lsh_gan.tensor_files.pickles import DAMAGED
 from lsh_gan.tensor_files.values import FormatError
 
@@ -21,6 +22,34 @@ _DAMAGED = (
     SyntaxError, tokenize.TokenError,  # of the header of an npy file
     OSError,  # of seeking to a position that is no position
 )  # fmt: skip
+
+# Other formats, by their first bytes or their ending, and how to convert them.
+_READ = "a torch, pickle, safetensors, npz or npy file"
+_ARRAYS = "save its arrays by name with np.savez or safetensors"
+_PYTORCH = "torch.save(model.state_dict(), 'model.pth')"
+
+_STARTS: tuple[tuple[bytes, str], ...] = (
+    (rb"\s*<(!doctype|html|\?xml)", "a web page: the download went to a page, not to the file"),
+    (rb"version https://git-lfs", "a Git LFS pointer, not the file itself: run `git lfs pull`"),
+    (rb"\x89HDF\r\n\x1a\n", f"an HDF5 file (Keras weights?): {_ARRAYS}"),
+    (rb"....TFL3", f"a TensorFlow Lite model: {_ARRAYS}"),
+    (rb"\x08[\x01-\x1f](\x12|.{0,40}(onnx|pytorch|tf2onnx))", f"an ONNX model: {_ARRAYS}"),
+    (rb"GGUF", f"a GGUF file: {_ARRAYS}"),
+    (rb"\x1f\x8b", "a gzip archive: unpack it first (gunzip, or tar -xzf)"),
+    (rb"BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!", "an archive: unpack it first"),
+    (rb".{257}ustar", "a tar archive: unpack it first (tar -xf)"),
+    (rb"%PDF", "a PDF document"),
+    (rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP", "an image"),
+    (rb"\x12\x01\x00\x00", f"an MXNet parameter file: {_ARRAYS}"),
+    (rb"[\x80-\x8f\xde\xdf].?.?[\xa0-\xbf\xd9][a-z_]", f"a msgpack file (Flax?): {_ARRAYS}"),
+    (rb"\s*[{\[]", "a text file in JSON, without tensors"),
+)
+_ENDINGS: dict[str, str] = {
+    r"\.(index|meta|data-\d+-of-\d+)": f"a part of a TensorFlow checkpoint: {_ARRAYS}",
+    r"\.pb": f"a TensorFlow graph: {_ARRAYS}",
+    r"\.onnx": f"an ONNX model: {_ARRAYS}",
+    r"\.h5|\.hdf5": f"a damaged HDF5 file; {_ARRAYS}",
+}
 
 
 def read(path: str | os.PathLike) -> Any:
@@ -71,7 +100,15 @@ def _read_stream(stream: BinaryIO, path: Path) -> Any:
         return torch_files.read_legacy(stream)
     if start[:1] == b"\x80" and start[1:2] <= b"\x05" and size > 1:
         return torch_files.read_pickle(stream)
-    raise FormatError(formats.describe(start, path.name))
+    if not start:
+        raise FormatError("is empty (0 bytes): the download or the copy failed.")
+    for pattern, title in _STARTS:
+        if re.match(pattern, start, re.DOTALL | re.IGNORECASE):
+            raise FormatError(f"is {title}; expected {_READ}.")
+    for ending, title in _ENDINGS.items():
+        if re.search(rf"({ending})$", path.name):
+            raise FormatError(f"is {title}; expected {_READ}.")
+    raise FormatError(f"starts with {start[:8]!r}; expected {_READ}.")
 
 
 def _read_zip(stream: BinaryIO) -> Any:
@@ -79,9 +116,17 @@ def _read_zip(stream: BinaryIO) -> Any:
         names = archive.namelist()
         if names and all(name.endswith(".npy") for name in names):
             return {name.removesuffix(".npy"): _npy(archive.read(name)) for name in names}
-        title = formats.describe_zip(names)
-        if title is not None:
-            raise FormatError(f"{title}.")
+        ends = {name.rpartition("/")[2] for name in names}
+        if "constants.pkl" in ends and any("/code/" in f"/{name}" for name in names):
+            raise FormatError(
+                "is a TorchScript program (torch.jit.save), whose settings are in its code, which "
+                f"is not run: load it with torch.jit.load and save its tensors, {_PYTORCH}."
+            )
+        if "model.weights.h5" in ends:
+            raise FormatError(f"is a Keras model: {_ARRAYS}.")
+        if "data.pkl" not in ends:
+            shown = ", ".join(sorted(names)[:3]) or "nothing"
+            raise FormatError(f"is a zip file of {shown}, not of torch: unpack it first.")
         return torch_files.read_zip(archive)
 
 

@@ -42,7 +42,7 @@ def read_zip(archive: zipfile.ZipFile) -> Any:
             storages[key] = objects.Storage(dtype, array)
         return storages[key]._replace(dtype=dtype)
 
-    return _load_object(io.BytesIO(archive.read(names[0])), persistent_load)
+    return read_pickle(io.BytesIO(archive.read(names[0])), persistent_load)
 
 
 def is_legacy(start: bytes) -> bool:
@@ -74,22 +74,24 @@ def read_legacy(stream: BinaryIO) -> Any:
             storages[key] = objects.Storage(dtype, data)
         return storages[key]._replace(dtype=dtype)
 
-    value = _load_object(stream, persistent_load)
+    value = read_pickle(stream, persistent_load)
     keys = pickles.load(stream)
     if sorted(keys) != sorted(storages):
         raise FormatError("does not list the storages that its tensors use.")
     for key in keys:
-        _fill(storages[key], stream, key)
+        storage, count = storages[key], int.from_bytes(stream.read(8), "little")
+        expected = storage.data.size // storage.dtype.itemsize
+        if count != expected:
+            raise FormatError(f"storage {key} has {count} elements; its tensors say {expected}.")
+        if stream.readinto(storage.data) != storage.data.size:  # type: ignore[attr-defined]
+            raise FormatError(f"ends before the end of storage {key} (truncated?).")
+        if sys.byteorder == "big":
+            storage.data.view(storage.dtype).byteswap(inplace=True)
     return value
 
 
-def read_pickle(stream: BinaryIO) -> Any:
-    """Reads one plain pickle, such as NVIDIA's, whose tensors are legacy files inside of it."""
-    return _load_object(stream, None)
-
-
-def _load_object(stream: BinaryIO, persistent_load: Any) -> Any:
-    """Reads the pickle that holds the object; tensors inside of it may be legacy files again."""
+def read_pickle(stream: BinaryIO, persistent_load: Any = None) -> Any:
+    """Reads a pickle, such as NVIDIA's, whose tensors may be legacy files inside of it."""
     nested = {"torch.storage._load_from_bytes": lambda data: read_legacy(io.BytesIO(data))}
     return pickles.load(stream, extra_constructors=nested, persistent_load=persistent_load)
 
@@ -103,14 +105,3 @@ def _storage_identifier(identifier: Any) -> tuple[np.dtype, str, int]:
     if kind != "storage" or not objects.is_count(count) or any(x is not None for x in view):
         raise FormatError(f"refers to {identifier} instead of a storage.")
     return objects.torch_dtype(storage_class), key, count
-
-
-def _fill(storage: objects.Storage, stream: Any, key: str) -> None:
-    count = int.from_bytes(stream.read(8), "little")
-    expected = storage.data.size // storage.dtype.itemsize
-    if count != expected:
-        raise FormatError(f"storage {key} has {count} elements; its tensors say {expected}.")
-    if stream.readinto(storage.data) != storage.data.size:
-        raise FormatError(f"ends before the end of storage {key} (truncated?).")
-    if sys.byteorder == "big":
-        storage.data.view(storage.dtype).byteswap(inplace=True)

@@ -41,18 +41,8 @@ class Standin:
     @property
     def attributes(self) -> dict[str, Any]:
         """The object's `__dict__`; slots included when the state is a (dict, slots) pair."""
-        merged: dict[str, Any] = {}
-        for part in self._state_parts():
-            merged.update(part)
-        return merged
-
-    def attribute(self, name: str) -> Any:
-        """One of the `attributes`, without a copy of them all; None if absent."""
-        return next((part[name] for part in self._state_parts()[::-1] if name in part), None)
-
-    def _state_parts(self) -> list[dict]:
         parts = self.state[:2] if isinstance(self.state, tuple) else (self.state,)
-        return [part for part in parts if isinstance(part, dict)]
+        return dict(chain(*(part.items() for part in parts if isinstance(part, dict))))
 
     @property
     def init_kwargs(self) -> dict[str, Any]:
@@ -103,23 +93,19 @@ def _module_parts(module: Standin) -> Iterator[tuple[str, Any]]:
 
     A network of NVIDIA's TensorFlow code has pairs of names and arrays, and networks as components.
     """
-    parameters = module.attribute("_parameters")
-    variables = module.attribute("variables")
-    if isinstance(variables, list) and isinstance(module.attribute("components"), dict):
+    get = module.attributes.get
+    variables, components = get("variables"), get("components")
+    if isinstance(variables, list) and isinstance(components, dict):
         pairs = (pair for pair in variables if isinstance(pair, tuple) and len(pair) == 2)
         # Scalars are NumPy's there, which are read as numbers.
         named = (
             (str(name), np.asarray(v, np.float32) if isinstance(v, float) else v)
             for name, v in pairs
         )
-        return chain(named, children(module.attribute("components")))
-    if not isinstance(parameters, dict):
+        return chain(named, children(components))
+    if not isinstance(get("_parameters"), dict):
         return chain(children(module.entries), children(module.elements))
-    hidden = module.attribute("_non_persistent_buffers_set")
+    hidden = get("_non_persistent_buffers_set")
     hidden = hidden if isinstance(hidden, set | frozenset) else ()
-    buffers = children(module.attribute("_buffers"))
-    return chain(
-        children(parameters),
-        ((name, None if name in hidden else part) for name, part in buffers),
-        children(module.attribute("_modules")),
-    )
+    buffers = (pair for pair in children(get("_buffers")) if pair[0] not in hidden)
+    return chain(children(get("_parameters")), buffers, children(get("_modules")))

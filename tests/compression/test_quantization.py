@@ -97,16 +97,6 @@ def test_ties_go_to_the_even_code():
     np.testing.assert_array_equal(values, [0, 2, 2, 0, -2, -2])
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("bits", [1, 4])
-def test_an_all_zero_tensor_stays_zero(bits, scheme):
-    grid = _grid(0, 0, 0, bits, scheme)
-    codes, values = _round_trip(np.zeros(5), grid, bits, scheme)
-    np.testing.assert_array_equal(values, 0)
-    assert codes.min() >= 0
-    assert codes.max() < 2**bits
-
-
 finite = st.floats(-1e4, 1e4, width=32, allow_subnormal=False)
 tensors = hnp.arrays(np.float32, 24, elements=finite)
 

@@ -1,14 +1,13 @@
 """Generators as a whole: channel axes, activations and corrections in one packed file."""
 
 import dataclasses
-from functools import cache
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_generators import TINY
+from tiny_generators import TINY, make
 
 from lsh_gan import compression, generators
 from lsh_gan.compression import (
@@ -30,20 +29,6 @@ from lsh_gan.generators import (
     stylegan3,
 )
 from lsh_gan.generators.generator import abstract_params
-
-
-@cache
-def make(family):
-    """A tiny generator with random weights."""
-    module = build(family, TINY[family])
-    rng = np.random.default_rng(0)
-    variables = jax.tree.map(
-        lambda leaf: jnp.asarray(rng.normal(0.1, 0.5, leaf.shape), jnp.float32),
-        abstract_params(module),
-    )
-    if "batch_stats" in variables:
-        variables["batch_stats"] = jax.tree.map(jnp.abs, variables["batch_stats"])
-    return Generator("tiny", family, module, variables, 8, 3, {"options": TINY[family]})
 
 
 def _conv(x, kernel):

@@ -124,20 +124,15 @@ def test_a_tensor_that_decides_the_architecture_is_missing():
         convert_state(state, SOURCES["mimicry"])
 
 
-def test_wrong_shapes_are_listed_with_both_shapes():
+def test_wrong_shapes_and_values_are_listed():
     state = load_golden("mimicry_sngan32").state()
     state["block3.c2.bias"] = np.zeros(7, np.float32)
     state["b5.weight"] = np.zeros(9, np.float32)
+    state["c5.bias"][1] = np.nan
     with pytest.raises(ValueError, match=r"b5.weight \(9,\) gives .*expected \(16,\)") as error:
         convert_state(state, SOURCES["mimicry"])
     assert "block3.c2.bias (7,) gives params/block_1/conv_2/bias the shape (7,)" in str(error.value)
-
-
-def test_nan_is_named():
-    state = load_golden("mimicry_sngan32").state()
-    state["c5.bias"][1] = np.nan
-    with pytest.raises(ValueError, match=r"c5.bias \(3,\): NaN or Inf"):
-        convert_state(state, SOURCES["mimicry"])
+    assert "c5.bias (3,): NaN or Inf" in str(error.value)
 
 
 def test_a_checkpoint_of_another_file_is_replaced_with_a_word(tmp_path, caplog):
@@ -181,18 +176,26 @@ def test_truncated_file(tmp_path):
         convert(file, tmp_path / "out")
 
 
-def test_resolution_that_is_no_power_of_two():
+def test_networks_of_stylegan2_that_are_not_supported():
     state = load_golden("stylegan2_uncond_skip").state()
-    state = {name.replace("b32", "b24"): array for name, array in state.items()}
-    with pytest.raises(ValueError, match=r"sides \[4, 8, 16, 24\]; expected powers of two"):
-        convert_state(state, SOURCES["stylegan2"])
-
-
-def test_other_filter_than_the_supported_one():
-    state = load_golden("stylegan2_uncond_skip").state()
-    state["synthesis.b8.resample_filter"] = np.ones((4, 4), np.float32) / 16
-    with pytest.raises(ValueError, match=r"b8.resample_filter is not the filter \[1, 3, 3, 1\]"):
-        convert_state(state, SOURCES["stylegan2"])
+    flat = np.ones((4, 4), np.float32) / 16
+    cases = [
+        (
+            {name.replace("b32", "b24"): array for name, array in state.items()},
+            r"sides \[4, 8, 16, 24\]; expected powers of two",
+        ),
+        (
+            {**state, "synthesis.b8.resample_filter": flat},
+            r"b8.resample_filter is not the filter \[1, 3, 3, 1\]",
+        ),
+        (
+            {n: a for n, a in state.items() if not n.startswith("synthesis.b4.torgb")},
+            r"neither images of every block \(skip\) nor shortcuts",
+        ),
+    ]
+    for changed, message in cases:
+        with pytest.raises(ValueError, match=message):
+            convert_state(changed, SOURCES["stylegan2"])
 
 
 def test_hugging_face_without_config_says_what_is_missing():
@@ -231,13 +234,6 @@ def test_orig_is_skip_whose_smaller_images_are_black():
         images[architecture] = jax.jit(module.apply)(converted.variables, z)
     # The same sums in programs that are compiled apart.
     assert_close(images["orig"], images["skip"], 1e-6)
-
-
-def test_neither_skip_nor_resnet():
-    state = load_golden("stylegan2_uncond_skip").state()
-    state = {name: a for name, a in state.items() if not name.startswith("synthesis.b4.torgb")}
-    with pytest.raises(ValueError, match=r"neither images of every block \(skip\) nor shortcuts"):
-        convert_state(state, SOURCES["stylegan2"])
 
 
 def test_inspect_lists_source_tensors_and_totals():

@@ -6,22 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_generators import TINY
+from tiny_generators import TINY, make
 
-from lsh_gan.generators import Generator, build
-from lsh_gan.generators.generator import FAMILIES, abstract_params
-
-
-@functools.cache
-def make(family):
-    """A tiny generator with parameters that are random, cheaply drawn."""
-    module = build(family, TINY[family])
-    rng = np.random.default_rng(0)
-    variables = jax.tree.map(
-        lambda leaf: jnp.asarray(rng.uniform(0.1, 1.0, leaf.shape), jnp.float32),
-        abstract_params(module),
-    )
-    return Generator("tiny", family, module, variables, 8, 3, {})
+from lsh_gan.generators import FAMILIES
 
 
 def shape(family, n=2, **inputs):

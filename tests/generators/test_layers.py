@@ -63,14 +63,6 @@ def test_conv_transpose(data, repeats):
     )
 
 
-def test_conv_of_nearest_upsampling(data):
-    x, kernels = data
-    expected = naive_conv(x.repeat(2, 1).repeat(2, 2), kernels[3], stride=1, padding=1)
-    np.testing.assert_allclose(
-        layers.upsample_conv_3x3(x, kernels[3]), expected, rtol=0, atol=TOLERANCE
-    )
-
-
 def test_strided_conv(data):
     x, kernels = data
     expected = naive_conv(x, kernels[4], stride=2, padding=1)
