@@ -50,7 +50,7 @@ def candidates(name, count, batch):
     key, params = jax.random.key(0), generator.params
 
     def ours():
-        made, _ = embed_samples(generator, params, network, key, count, batch_size=batch)
+        made = embed_samples(generator, params, network, key, count, batch_size=batch)
         return made.block_until_ready()
 
     def through_host():

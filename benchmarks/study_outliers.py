@@ -120,7 +120,7 @@ def measure(config: Any, workdir: Path, clipping: str, bits: tuple[int, ...]) ->
                 embed_samples(
                     generator, generator.params, network, jax.random.key(row["seed"]), row["m"],
                     batch_size=config.batch_size,
-                )[0]
+                )
             )  # fmt: skip
         found = compare(config, reference, samples)
         lines += [{"generator": name, "bits": line.pop("name"), **line} for line in found]

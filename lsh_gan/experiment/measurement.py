@@ -23,7 +23,7 @@ from lsh_gan.experiment.evaluators import Score
 from lsh_gan.experiment.reference import Samples
 from lsh_gan.experiment.step import embed_samples, share_of, stream_samples
 from lsh_gan.features import FeatureNetwork
-from lsh_gan.generators import Generator, sampling
+from lsh_gan.generators import Generator
 from lsh_gan.metrics import Share
 from lsh_gan.results import store, strips
 from lsh_gan.results.labels import SCORES
@@ -58,23 +58,17 @@ class Measurement(NamedTuple):
 
 
 class Clock:
-    """Seconds between laps, by name; they add up where a name returns."""
+    """Seconds between laps, by name."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
-    def lap(self, name: str) -> None:
-        """Books the time since the last lap under `name`."""
+    def lap(self, **shares: float) -> None:
+        """Books the time since the last lap under names, in proportion to their shares."""
         now = time.perf_counter()
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + now - self._last, 4)
-        self._last = now
-
-    def lap_shares(self, seconds: dict[str, float]) -> None:
-        """Books the time since the last lap under several names, in proportion to their seconds."""
-        now = time.perf_counter()
-        unit = (now - self._last) / sum(seconds.values())
-        self.seconds |= {name: round(unit * own, 4) for name, own in seconds.items()}
+        unit = (now - self._last) / sum(shares.values())
+        self.seconds |= {name: round(unit * share, 4) for name, share in shares.items()}
         self._last = now
 
 
@@ -92,48 +86,48 @@ def measure(
     `advance` is called with a number of embedded images. NaN or Inf in an image or a feature is a
     ValueError.
     """
-    clock = Clock()
+    clock, row_hash = Clock(), measurement.row_hash
     subject, keep = measurement.subject, measurement.keep
     row = {"generator": measurement.name, **_spec_fields(measurement.spec)}
     row["seed"] = measurement.seed
     if measurement.layer:
         row["layer"] = measurement.layer
+    m = len(subject) if isinstance(subject, Samples) else config.num_samples
+    streams = evaluators.streams(config, m, network.dim)
     options: dict[str, Any] = {"progress": advance}
     generated: Any
     if isinstance(subject, Samples):
         options["batch_size"] = config.features.batch_size or None
         row["samples_taken"] = subject.source.taken
-        m = len(subject)
-        if subject.features is None and evaluators.streams(config, m, network.dim):
+        if subject.features is None and streams:
             generated = evaluators.encode(scores, subject.stream(network, **options))
         else:
             generated = subject.embed(network, **options)
     else:
-        m = config.num_samples
         params, size = _compress(subject, measurement, config, workdir)
         row |= size
-        clock.lap("compress")
-        key, psi = jax.random.key(measurement.seed), config.truncation_psi
+        clock.lap(compress=1)
+        images: list[np.ndarray] = []
         shown = min(config.num_columns, m) if keep else 0
-        given = (subject, params, network, key, m)
-        options |= {"batch_size": config.batch_size, "truncation_psi": psi}
-        if evaluators.streams(config, m, network.dim):
+        given = (subject, params, network, jax.random.key(measurement.seed), m)
+        options |= {"batch_size": config.batch_size, "truncation_psi": config.truncation_psi}
+        options |= {"keep": shown, "images": images}
+        if streams:
             batches = evaluators.grouped(stream_samples(*given, **options))
             each = len(share_of(m, config.batch_size))
             generated = evaluators.encode(scores, Share(batches, each, m))
-            index = np.arange(shown)
-            images = sampling.sample_at(subject, params, key, index, truncation_psi=psi)
         else:
-            generated, images = embed_samples(*given, **options, keep=shown)
-        if measurement.spec.weights.bits is None and images.size and images.min() >= 127:
-            logging.warning(
-                "%s: no pixel of its first images is darker than mid-grey; expected images in "
-                "[-1, 1], and these look like [0, 1]", subject.name,
-            )  # fmt: skip
-        if keep and devices.is_first():
-            strips.save(workdir / strips.SAMPLES / f"{measurement.row_hash}.png", [images])
+            generated = embed_samples(*given, **options)
+        if shown and devices.is_first():
+            strip = np.concatenate(images)[:shown]
+            strips.save(workdir / strips.SAMPLES / f"{row_hash}.png", [strip])
+            if measurement.spec.weights.bits is None and strip.min() >= 127:
+                logging.warning(
+                    "%s: no pixel of its first images is darker than mid-grey; expected images in "
+                    "[-1, 1], and these look like [0, 1]", subject.name,
+                )  # fmt: skip
     jax.block_until_ready(generated)
-    clock.lap("sample_and_embed")
+    clock.lap(sample_and_embed=1)
 
     def score(name: str) -> tuple[NamedTuple, float]:
         start = time.perf_counter()
@@ -144,13 +138,13 @@ def measure(
     for name, (result, _) in scored.items():
         row |= _score_fields(name, result)
         hits |= _hits(name, result)
-    clock.lap_shares({name: seconds for name, (_, seconds) in scored.items()})
+    clock.lap(**{name: seconds for name, (_, seconds) in scored.items()})
     if keep:
-        store.write_hits(workdir, measurement.row_hash, hits)
+        store.write_hits(workdir, row_hash, hits)
     if not isinstance(subject, Samples) or subject.features is None:
         row["images_per_second"] = round(m / clock.seconds["sample_and_embed"], 1)
     return row | {
-        "row_hash": measurement.row_hash,
+        "row_hash": row_hash,
         "m": m,
         "d": network.dim,
         **measurement.identity,

@@ -48,20 +48,16 @@ class OwnSamples:
     content_hash: str
     features: None = None  # as of samples that are given as images
 
-    def embed(
-        self, network: FeatureNetwork, *, progress: Progress = lambda count: None, **unused: Any
-    ) -> jax.Array:
-        """Returns features, float32 `[n, d]`; arguments as of `Samples.embed`."""
-        params, key = self.generator.params, jax.random.key(self.seed)
-        options = {name: getattr(self, name) for name in ("batch_size", "truncation_psi", "start")}
-        given = (self.generator, params, network, key, self.count)
-        return step.embed_samples(*given, **options, progress=progress)[0]
+    def embed(self, network: FeatureNetwork, **options: Any) -> jax.Array:
+        """Returns features, float32 `[n, d]`; options as of `Samples.embed`."""
+        own = {name: getattr(self, name) for name in ("batch_size", "truncation_psi", "start")}
+        given = (self.generator, self.generator.params, network, jax.random.key(self.seed))
+        return step.embed_samples(*given, self.count, **options | own)
 
     def at(self, rows: np.ndarray) -> np.ndarray:
         """Images of some rows, uint8 `[b, h, w, c]`."""
-        params, key, psi = self.generator.params, jax.random.key(self.seed), self.truncation_psi
-        index = self.start + rows
-        return sampling.sample_at(self.generator, params, key, index, truncation_psi=psi)
+        given = (self.generator, self.generator.params, jax.random.key(self.seed))
+        return sampling.sample_at(*given, self.start + rows, truncation_psi=self.truncation_psi)
 
     def __len__(self) -> int:
         return self.count

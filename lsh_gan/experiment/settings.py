@@ -31,18 +31,17 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
     Names with commas are several. ValueError names the field, the value and the nearest valid one.
     """
     config = config.copy_and_resolve_references()
-    split_lists(config)
-    check_numbers(config)
-    here = jax.local_device_count()
+    _split_lists(config)
+    _check_numbers(config)
+    here, network = jax.local_device_count(), config.features.name
     for fields in (config, config.features):
         fields.batch_size = -(-fields.batch_size // here) * here
     for metric in config.metrics:
         choose("metrics: metric", metric, EVALUATORS)
-    known = {**features.FEATURES, features.GIVEN: None}
-    choose("features.name: feature network", config.features.name, known)
-    if config.features.name != features.GIVEN:
+    choose("features.name: feature network", network, {**features.FEATURES, features.GIVEN: None})
+    if network != features.GIVEN:
         with _named("features."):
-            features.check_side(config.features.name, config.features.side)
+            features.check_side(network, config.features.side)
     for check in (_subjects, _references, _compressions, _searches):
         for message in check(config):
             raise ValueError(message)
@@ -87,13 +86,12 @@ def _references(config: Any) -> Iterator[str]:
     given = [kind for kind in kinds if fields[kind]]
     if not given:
         yield (
-            f"{', '.join(f'reference.{kind}' for kind in reversed(kinds))} are all empty; expected "
-            "one of them, such as --config.reference.images=fashion_mnist"
+            "reference.images, reference.features, reference.samples_of, reference.sketch are all "
+            "empty; expected one of them, such as --config.reference.images=fashion_mnist"
         )
     if fields.sketch or fields.images in datasets.NAMED:  # a named one is but the default
         given = [kind for kind in given if kind != "images"]
-    if len(given) > 1:
-        first, second, *_ = given
+    for first, second in itertools.pairwise(given):
         yield (
             f"reference.{first} and reference.{second} are both given; expected one of them: "
             f"say --config.reference.{second}= to take {fields[first]}"
@@ -104,13 +102,14 @@ def _references(config: Any) -> Iterator[str]:
             "to measure distances to: say --config.metrics=lsh, or give reference.images instead"
         )
     if fields.samples_of:
-        searched = (config.search.seed,) if config.search.share else ()
-        for name, seeds in {"seeds": config.seeds, "search.seed": searched}.items():
-            if fields.seed in seeds:
-                yield (
-                    f"reference.seed = {fields.seed} is in {name} too: samples would be judged "
-                    "against themselves"
-                )
+        seeds = dict.fromkeys(config.seeds, "seeds")
+        if config.search.share:
+            seeds[config.search.seed] = "search.seed"
+        if fields.seed in seeds:
+            yield (
+                f"reference.seed = {fields.seed} is in {seeds[fields.seed]} too: samples would be "
+                "judged against themselves"
+            )
         if fields.num_images == 0:
             yield "reference.num_images = 0; expected a number with reference.samples_of"
 
@@ -164,19 +163,18 @@ def _searches(config: Any) -> Iterator[str]:
 
 
 def _check_hash(config: Any) -> None:
-    votes = config.hash.votes
+    votes, lsh_knn = config.hash.votes, "lsh_knn" in config.metrics
     if isinstance(votes, bool) or not isinstance(votes, int | float | None):
         raise ValueError(f"hash.votes = {votes!r}; expected a share in (0, 1], or None")
     choose("hash.family: hash family", config.hash.family, MAX_DIGITS)
     with _named("hash."):
         hash_spec(config)
         check_options(votes=votes)
-    if votes is None and "lsh_knn" in config.metrics:
+    if votes is None and lsh_knn:
         raise ValueError("hash.votes = None is for lsh alone; expected a share with lsh_knn")
     check_options(k=config.k)
     with _named("lsh_knn."):
-        rows = config.lsh_knn.bucket_rows if "lsh_knn" in config.metrics else None
-        check_options(k=config.k, bucket_rows=rows)
+        check_options(k=config.k, bucket_rows=config.lsh_knn.bucket_rows if lsh_knn else None)
 
 
 def compression_specs(config: Any) -> list[CompressionSpec]:
@@ -281,7 +279,7 @@ _NAMES = (
 _MAY_BE_EMPTY = ("generators", "samples", "compression.bits")
 
 
-def split_lists(config: Any) -> None:
+def _split_lists(config: Any) -> None:
     """Splits names with commas in place; lists are not empty and have every entry once."""
     for field in (*_NAMES, *_LISTS):
         entries = attrgetter(field)(config)
@@ -296,17 +294,20 @@ def split_lists(config: Any) -> None:
         config.update_from_flattened_dict({field: entries})
 
 
-def check_numbers(config: Any) -> None:
-    """Checks the range of every whole number, and that batches can be spread over the devices."""
+def _check_numbers(config: Any) -> None:
+    """Checks the range of every whole number."""
     for field, (low, high) in (_RANGES | _LISTS).items():
         value = attrgetter(field)(config)
         for number in value if field in _LISTS else [value]:
             check_int(field, number, low, high)
-    k, least = config.k, config.k + 2
-    for field in ("num_samples", "search.num_samples", "reference.num_images"):
-        number = attrgetter(field)(config)
-        unused = {"search.num_samples": not config.search.share, "reference.num_images": not number}
-        if number < least and not unused.get(field):
+    sizes = {"num_samples": config.num_samples}
+    if config.search.share:
+        sizes["search.num_samples"] = config.search.num_samples
+    if config.reference.num_images:
+        sizes["reference.num_images"] = config.reference.num_images
+    for field, number in sizes.items():
+        if number < config.k + 2:
+            k, least = config.k, config.k + 2
             raise ValueError(f"{field} = {number}; k = {k} needs at least {least} images")
 
 

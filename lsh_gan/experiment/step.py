@@ -36,40 +36,18 @@ def embed_samples(
     count: int,
     *,
     batch_size: int,
-    truncation_psi: float = 1.0,
-    start: int = 0,
-    keep: int = 0,
-    progress: Callable[[int], Any] = lambda count: None,
-) -> tuple[jax.Array, np.ndarray]:
+    **options: Any,
+) -> jax.Array:
     """Returns features of the images `start .. start + count - 1` of the sequence of `key`.
 
-    Equal to embedding what `sampling.sample` yields, up to the rounding of float32 sums: another
-    batch size, number of devices or of processes moves a pixel by at most 1 of 255. Arguments are
-    as there; `progress` is called with the number of images done since its last call.
-
-    Returns:
-        Float32 `[m, d]`, on every process; and the first `keep` images, uint8 `[keep, h, w, c]`, on
-        process 0.
-
-    Raises:
-        ValueError: An image or a feature holds NaN or Inf (its number).
-        MemoryError: A device has no memory for one image.
+    They are float32 `[m, d]`, on every process. Equal to embedding what `sampling.sample` yields,
+    up to the rounding of float32 sums: another batch size, number of devices or of processes moves
+    a pixel by at most 1 of 255. Options and errors are those of `stream_samples`.
     """
-    share = share_of(count, batch_size)
-    found, images, held = [], [], 0
-    options = (truncation_psi, start, batch_size)
-    for at, (*made, drawn) in _steps(generator, params, network, key, share, *options):
-        found.append(made)
-        if held < keep:
-            images.append(np.asarray(drawn))
-            held += len(drawn)
-        progress(min(len(drawn), max(count - at, 0)))
-    features, *finite = (
-        devices.gather_rows(jnp.concatenate(parts)[: len(share)], len(share))[:count]
-        for parts in zip(*found, strict=True)
-    )
-    _check(generator, start, finite)
-    return features, np.concatenate(images)[:keep] if keep else np.empty(0, np.uint8)
+    options["batch_size"] = batch_size
+    batches = list(stream_samples(generator, params, network, key, count, **options))
+    features = jnp.concatenate(batches or [jnp.zeros((0, network.dim))])
+    return devices.gather_rows(features, len(share_of(count, batch_size)))[:count]
 
 
 def stream_samples(
@@ -81,71 +59,44 @@ def stream_samples(
     *,
     batch_size: int,
     truncation_psi: float = 1.0,
+    start: int = 0,
     progress: Callable[[int], Any] = lambda count: None,
+    keep: int = 0,
+    images: list[np.ndarray] | None = None,
 ) -> Iterator[jax.Array]:
     """Yields the features of `embed_samples` in batches, those of this process's share.
 
-    Arguments likewise; the share is of so many rows as `share_of` says.
-    """
-    share, options = share_of(count, batch_size), (truncation_psi, 0, batch_size)
-    for at, (features, *finite, _) in _steps(generator, params, network, key, share, *options):
-        if at < count:
-            _check(generator, at, [flags[: count - at] for flags in finite])
-            progress(min(len(features), count - at))
-            yield features[: count - at]
+    Arguments are as of `sampling.sample`; `progress` is called with the number of images done since
+    its last call. `images` receives batches, uint8 `[b, h, w, c]`, until they hold `keep` images.
 
-
-def share_of(count: int, batch_size: int) -> range:
-    """The images of this process: whole steps, as many as each process has; may pass the end."""
-    steps = devices.process_share(-(-count // batch_size))
-    return range(steps.start * batch_size, steps.stop * batch_size)
-
-
-def _check(generator: Generator, first: int, finite: list[jax.Array]) -> None:
-    """Raises where an image or its features are not finite."""
-    for what, flags in zip(("image", "features of image"), map(np.asarray, finite), strict=True):
-        if not flags.all():
-            index = first + int(np.argmin(flags))
-            raise ValueError(f"{generator.name}: {what} {index} holds NaN or Inf")
-
-
-def _steps(
-    generator: Generator,
-    params: Any,
-    network: FeatureNetwork,
-    key: jax.Array,
-    share: range,
-    truncation_psi: float,
-    start: int,
-    size: int,
-) -> Iterator[tuple[int, tuple[jax.Array, ...]]]:
-    """Yields the number of each step's first image, and what is made of it once it is there.
-
-    That is features `[b, d]`, whether images and features are finite `[b]`, and the images.
+    Raises:
+        ValueError: An image or a feature holds NaN or Inf (its number).
+        MemoryError: A device has no memory for one image.
     """
     params, variables = (
         devices.replicate(tree, local=True) for tree in (params, network.variables)
     )
-    here, at = jax.local_device_count(), share.start
+    here, share, size = jax.local_device_count(), share_of(count, batch_size), batch_size
+    at, end = share.start, min(share.stop, count)
     waiting: deque[tuple[int, Future]] = deque()
 
     def run(first: int, size: int) -> tuple[jax.Array, ...]:
         numbers = np.arange(start + first, start + first + size).astype(np.uint32)
         index = devices.split(numbers, local=True)
         part = sampling.part_size(generator, size // here)
-        images, drawn = _draw(generator, part, truncation_psi, params, key, index)
-        features, embedded = _embed(network, variables, images)
-        return jax.block_until_ready((features, drawn, embedded, images))
+        drawn, finite = _draw(generator, part, truncation_psi, params, key, index)
+        features, embedded = _embed(network, variables, drawn)
+        return jax.block_until_ready((features, drawn, finite, embedded))
 
     with ThreadPoolExecutor(_IN_FLIGHT) as pool:
-        while at < share.stop or waiting:
-            if at < share.stop and len(waiting) < _IN_FLIGHT:
+        while at < end or waiting:
+            if at < end and len(waiting) < _IN_FLIGHT:
                 waiting.append((at, pool.submit(run, at, size)))
                 at += size
                 continue
             first, future = waiting.popleft()
             try:
-                made = future.result()
+                features, drawn, *finite = future.result()
             except jax.errors.JaxRuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error):
                     raise
@@ -158,8 +109,22 @@ def _steps(
                     "%s: out of memory on the device; on with %d images a step",
                     generator.name, size,
                 )  # fmt: skip
-            else:
-                yield first, made
+                continue
+            rest = count - first
+            for what, flags in zip(("image", "features of image"), finite, strict=True):
+                if (bad := np.flatnonzero(~np.asarray(flags)[:rest])).size:
+                    number = start + first + bad[0]
+                    raise ValueError(f"{generator.name}: {what} {number} holds NaN or Inf")
+            if images is not None and sum(map(len, images)) < keep:
+                images.append(np.asarray(drawn))
+            progress(min(len(features), rest))
+            yield features[:rest]
+
+
+def share_of(count: int, batch_size: int) -> range:
+    """The images of this process: whole steps, as many as each process has; may pass the end."""
+    steps = devices.process_share(-(-count // batch_size))
+    return range(steps.start * batch_size, steps.stop * batch_size)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=OPTIONS)

@@ -73,7 +73,7 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
         measured = [session.finished[each.row_hash] for each in requested]
         if not devices.is_first():
             return pd.DataFrame()
-        outside.write(workdir, measured, config, setup.generators, setup.samples, setup.reference)
+        outside.write(workdir, measured, setup)
     return report.write(workdir, notes=time_notes(session))
 
 
@@ -218,7 +218,7 @@ class Session:
             self._progress.update(self._images, description="reference", visible=True)
             clock = Clock()
             self._scores = drawn.fit(config, network, self._workdir, self._advance)
-            clock.lap("reference")
+            clock.lap(reference=1)
             self.seconds = clock.seconds
         subject, bits = measurement.subject, measurement.spec.weights.bits
         size = len(subject) if isinstance(subject, Samples) else config.num_samples

@@ -18,12 +18,12 @@ def parts():
 def test_features_are_those_of_the_images(parts, batch_size):
     generator, network = parts
     key, done = jax.random.key(3), []
-    options = {"batch_size": batch_size, "start": 5}
-    found, images = step.embed_samples(
-        generator, generator.params, network, key, 21, **options, keep=10, progress=done.append
-    )
+    options, images = {"batch_size": batch_size, "start": 5}, []
+    given = (generator, generator.params, network, key, 21)
+    shown = {"keep": 10, "images": images}
+    found = step.embed_samples(*given, **options, **shown, progress=done.append)
     drawn = np.concatenate(list(sampling.sample(generator, generator.params, key, 21, **options)))
-    np.testing.assert_array_equal(images, drawn[:10])
+    np.testing.assert_array_equal(np.concatenate(images)[:10], drawn[:10])
     expected = np.asarray(features.embed(network, drawn))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * expected.max())
     assert sum(done) == 21
