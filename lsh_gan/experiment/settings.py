@@ -15,7 +15,7 @@ import numpy as np
 
 from lsh_gan import datasets, features
 from lsh_gan.compression import METHODS, CompressionSpec, GeneratorSpec, Rule
-from lsh_gan.compression.rules import GRANULARITIES, MAX_BITS, SCHEMES
+from lsh_gan.compression.rules import MAX_BITS
 from lsh_gan.datasets import Source
 from lsh_gan.errors import check_int, choose, nearest
 from lsh_gan.experiment.evaluators import EVALUATORS, hash_spec
@@ -177,36 +177,15 @@ def _check_hash(config: Any) -> None:
         check_options(k=config.k, bucket_rows=config.lsh_knn.bucket_rows if lsh_knn else None)
 
 
-def compression_specs(config: Any) -> list[CompressionSpec]:
-    """The compressions that `config.compression` asks for, full precision first."""
+def generator_specs(config: Any) -> list[GeneratorSpec]:
+    """All that `config.compression` asks to be done to a generator, full precision first."""
     fields = config.compression
-    tables: dict[str, Any] = {"clipping": METHODS, "granularity": GRANULARITIES, "scheme": SCHEMES}
-    for name, table in tables.items():
-        for choice in fields[name]:
-            choose(f"compression.{name}", choice, table)
     sized = fields.group_size or any("group_size" in rule for rule in fields.rules)
     if "per_group" in fields.granularity and not sized:
         raise ValueError(
             f"compression.group_size = {fields.group_size}; granularity per_group needs a positive "
             "one that divides the inputs of every layer, such as --config.compression.group_size=16"
         )
-    shared = {
-        "group_size": fields.group_size or None,
-        "percentile": fields.percentile,
-        "num_stds": fields.num_stds,
-        "rules": tuple(_rule(rule) for rule in fields.rules if rule),
-    }
-    specs = [CompressionSpec(bits=None)] if fields.full_precision else []
-    names = ("granularity", "scheme", "clipping", "bits")
-    for choices in itertools.product(*(fields[name] for name in names)):
-        with _named("compression."):
-            specs.append(CompressionSpec(**dict(zip(names, choices, strict=True)), **shared))
-    return specs
-
-
-def generator_specs(config: Any) -> list[GeneratorSpec]:
-    """All that `config.compression` asks to be done to a generator, full precision first."""
-    fields = config.compression
     choose("compression.activation_clipping", fields.activation_clipping, METHODS)
     ranges = {"clipping": fields.activation_clipping, "granularity": "per_tensor"}
     activations = [
@@ -214,8 +193,20 @@ def generator_specs(config: Any) -> list[GeneratorSpec]:
         for bits in fields.activation_bits
     ]
     corrections = {name: fields[name] for name in ("correct_biases", "reestimate_batch_norms")}
-    weights = compression_specs(config)
-    full = [GeneratorSpec(weights=spec) for spec in weights if spec.bits is None]
+    shared = {
+        "group_size": fields.group_size or None,
+        "percentile": fields.percentile,
+        "num_stds": fields.num_stds,
+        "rules": tuple(_rule(rule) for rule in fields.rules if rule),
+    }
+    names = ("granularity", "scheme", "clipping", "bits")
+    widths = (None, *fields.bits)  # names are checked where there are no widths, too
+    choices = itertools.product(*(fields[name] for name in names[:3]), widths)
+    with _named("compression."):
+        weights = [
+            CompressionSpec(**dict(zip(names, choice, strict=True)), **shared) for choice in choices
+        ]
+    full = [UNCOMPRESSED] if fields.full_precision else []
     return full + [
         GeneratorSpec(weights=spec, activations=inputs, **corrections)
         for inputs in activations
@@ -333,28 +324,35 @@ def check_image_sizes(
     `expected` is None where theirs is not known, which checks nothing. A generator of RGB images is
     refused where the reference is grey.
     """
-    fields = config.reference
+    if expected is None:
+        return
+    fields, (height, width, channels) = config.reference, expected
     fixed = fields.sketch or fields.samples_of
     name = Path(fixed or fields.images).name
     padded = fields.images in datasets.NAMED and not (fixed or fields.features)
-    if expected is None:
-        return
-    height, width, channels = expected
-    has = f"but the reference {name} has {height}×{width}"
+
+    def check(what: str, size: tuple[int, ...], way_out: str) -> None:
+        if size != (height, width):
+            raise ValueError(
+                f"{what} {size[0]}×{size[1]} pixels, but the reference {name} has "
+                f"{height}×{width}; {way_out}"
+            )
+
     for generator in generators:
         side = generator.resolution
-        if (side, side) != (height, width):
-            way_out = f"say --config.reference.side={side} to crop and resize the reference"
-            if fixed:
-                way_out = f"expected a sketch or a generator of images of {side}×{side}"
-            raise ValueError(
-                f"generator {generator.name} makes images of {side}×{side} pixels, {has}; {way_out}"
-            )
+        way_out = f"say --config.reference.side={side} to crop and resize the reference"
+        if fixed:
+            way_out = f"expected a sketch or a generator of images of {side}×{side}"
+        check(f"generator {generator.name} makes images of", (side, side), way_out)
         if generator.image_channels > channels:
             raise ValueError(
                 f"generator {generator.name} makes RGB images, but the reference {name} is grey; "
                 "expected a reference in colour, or a generator of grey images"
             )
+    way_out = f"resize them to {height}×{width}"
+    if not fixed:
+        side = min(height, width)
+        way_out += f", or say --config.reference.side={side} (of evaluate: resize) for both"
     for source in samples:
         if source.kind != "images":
             continue
@@ -364,15 +362,7 @@ def check_image_sizes(
                 "them with black pixels, 2 at each side: its images are padded to 32×32 before "
                 "they are resized"
             )
-        size = source.shape[1:3]
-        if size != (height, width):
-            way_out = f"resize them to {height}×{width}"
-            if not fixed:
-                side = min(height, width)
-                way_out += f", or say --config.reference.side={side} (of evaluate: resize) for both"
-            raise ValueError(
-                f"samples {source.path} have {size[0]}×{size[1]} pixels, {has}; {way_out}"
-            )
+        check(f"samples {source.path} have", source.shape[1:3], way_out)
 
 
 def check_colours(path: str, batches: Iterable[np.ndarray] | None, expected: Shape | None) -> None:

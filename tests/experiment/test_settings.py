@@ -24,7 +24,7 @@ def resolve(**changes):
 
 
 def test_the_default_is_valid_and_asks_for_15_compressions():
-    specs = settings.compression_specs(resolve())
+    specs = [spec.weights for spec in settings.generator_specs(resolve())]
     assert len(specs) == 15
     assert specs[0].bits is None
     assert {(s.bits, s.clipping) for s in specs[1:]} == {
@@ -48,7 +48,7 @@ BAD_VALUES = [
         "efficientnet",
         r"^features.name: feature network 'efficientnet' is unknown; did you",
     ),
-    ("compression__clipping", ("msee",), r"^compression.clipping 'msee' is unknown.*'mse'"),
+    ("compression__clipping", ("msee",), r"^compression.clipping method 'msee' is unknown.*'mse'"),
     ("compression__granularity", ("channel",), r"^compression.granularity 'channel' is unk"),
     ("compression__scheme", ("afine",), r"^compression.scheme 'afine' is .* 'affine'"),
     ("compression__bits", (0,), r"bits = 0 is not .* from 1 to 16; the nearest valid .* is 1"),
@@ -176,8 +176,8 @@ def test_unknown_names_are_refused_even_where_no_width_is_asked():
 
 def test_rules_keep_their_order():
     rules = ("params/to_image/kernel: skip", "params/.*: bits=8 clipping=none")
-    spec = settings.compression_specs(resolve(compression__rules=rules))[1]
-    assert spec.rules == (
+    spec = settings.generator_specs(resolve(compression__rules=rules))[1]
+    assert spec.weights.rules == (
         Rule(pattern="params/to_image/kernel", skip=True),
         Rule(pattern="params/.*", bits=8, clipping="none"),
     )
@@ -194,7 +194,7 @@ def test_groups_need_a_size():
     with pytest.raises(ValueError, match=r"compression\.group_size = 0; granularity per_group nee"):
         resolve(compression__granularity=("per_group",))
     sized = resolve(compression__granularity=("per_group",), compression__group_size=16)
-    assert settings.compression_specs(sized)[1].group_size == 16
+    assert settings.generator_specs(sized)[1].weights.group_size == 16
 
 
 def test_every_field_of_the_hash_can_be_configured():
