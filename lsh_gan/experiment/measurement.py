@@ -88,7 +88,7 @@ def measure(
     """
     clock, row_hash = Clock(), measurement.row_hash
     subject, keep = measurement.subject, measurement.keep
-    row = {"generator": measurement.name, **_spec_fields(measurement.spec)}
+    row = {"generator": measurement.name, **spec_fields(measurement.spec)}
     row["seed"] = measurement.seed
     if measurement.layer:
         row["layer"] = measurement.layer
@@ -154,7 +154,7 @@ def measure(
     }
 
 
-def _spec_fields(spec: GeneratorSpec) -> dict[str, Any]:
+def spec_fields(spec: GeneratorSpec) -> dict[str, Any]:
     """What tables show of a compression; nothing but the width is meant at full precision."""
     weights = spec.weights
     fields = {

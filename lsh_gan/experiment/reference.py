@@ -69,16 +69,13 @@ def load_own_samples(config: Any) -> tuple[OwnSamples, OwnSamples, str]:
     Returns:
         n samples, the next n of the same sequence for the ceilings, and what to call them.
     """
-    fields = config.reference
-    generator = recipes.load(config, fields.samples_of)
-    sampling.image_shape(generator, 1, truncation_psi=config.truncation_psi)
-    n = fields.num_images
+    fields, psi = config.reference, config.truncation_psi
+    generator, n = recipes.load(config, fields.samples_of), fields.num_images
 
     def samples(start: int) -> OwnSamples:
-        identity = [generator.identity, fields.seed, start, n, config.truncation_psi]
+        identity = [generator.identity, fields.seed, start, n, psi]
         content_hash = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-        rest = (config.batch_size, config.truncation_psi, content_hash)
-        return OwnSamples(generator, fields.seed, start, n, *rest)
+        return OwnSamples(generator, fields.seed, start, n, config.batch_size, psi, content_hash)
 
     kind = "packed" if generator.packed_file else "uncompressed"
     name = f"{kind} samples of {generator.name} itself, not real images"
@@ -125,8 +122,8 @@ def cached(
     if file.exists():
         try:
             return read(file)
-        except ValueError as error:
-            logging.warning("%s; it is computed again", str(error).rstrip("."))
+        except (ValueError, SafetensorError) as error:
+            logging.warning("%s: %s; it is computed again", file, str(error).rstrip("."))
     value = make()
     part = file.with_name(f"{os.getpid()}.{file.name}")
     try:
@@ -240,22 +237,17 @@ def _embedded(part: Any, source: str, network: FeatureNetwork, options: dict) ->
         return make()
     header = {"kind": "features", "source": source, "images": part.content_hash}
     name = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:32]
-    return cached(
-        cache_folder() / f"{name}.features",
-        read=partial(_read_embedded, header),
-        make=make,
-        write=lambda file, x: save_file({"features": np.asarray(x)}, file, metadata=header),
-    )
 
-
-def _read_embedded(expected: dict[str, str], file: Path) -> jax.Array:
-    try:
+    def read(file: Path) -> jax.Array:
         with safe_open(file, framework="numpy") as tensors:
-            if tensors.metadata() != expected:
-                raise ValueError(f"{file}: holds features of {tensors.metadata()}")
+            if tensors.metadata() != header:
+                raise ValueError(f"holds features of {tensors.metadata()}")
             return jnp.asarray(tensors.get_tensor("features"))
-    except SafetensorError as error:
-        raise ValueError(f"{file}: is damaged ({error})") from error
+
+    def write(file: Path, x: jax.Array) -> None:
+        save_file({"features": np.asarray(x)}, file, metadata=header)
+
+    return cached(cache_folder() / f"{name}.features", read=read, make=make, write=write)
 
 
 def open_reference(config: Any) -> Source | None:

@@ -23,7 +23,6 @@ CONFIGS = [file.stem for file in (ROOT / "configs").glob("[!_]*.py") if file.ste
 def parse(monkeypatch, tmp_path):
     """Parses a command line by flags of its own, in an empty folder, and returns the config."""
     monkeypatch.chdir(tmp_path)
-    cli.register_lists()
 
     def parse_fresh(*arguments):
         values = flags.FlagValues()
