@@ -6,7 +6,7 @@ import pytest
 
 from lsh_gan.compression import CompressionSpec, GeneratorSpec
 from lsh_gan.experiment.search import WidthEvaluator, find
-from lsh_gan.results import search_report
+from lsh_gan.results import report, search_report
 from lsh_gan.results.answer import retention
 from lsh_gan.results.search_report import FULL, MIXED
 
@@ -87,8 +87,8 @@ def test_equal_widths_are_equal_settings():
 def scored(role, seed, precision, recall=0.8):
     return {
         "generator": "known", "row_hash": role, "roles": [role], "seed": seed, "bytes": 10,
-        "tensors": [], "bits": 4,
-        "lsh_precision": precision, "lsh_recall": recall,
+        "tensors": [], "bits": 4, "clipping": "mse", "granularity": "per_channel",
+        "scheme": "affine", "lsh_precision": precision, "lsh_recall": recall,
     }  # fmt: skip
 
 
@@ -101,8 +101,8 @@ def test_kept_shares_are_of_the_seeds_that_both_have():
 
 
 def test_nothing_is_kept_of_a_score_of_0(tmp_path, capsys):
-    measured = [scored(FULL, 0, 0.8, 0.0), scored(MIXED, 0, 0.8, 0.0)]
-    search_report.write(tmp_path, measured, ["lsh"], 0.9)
+    measured = [scored(FULL, 0, 0.8, 0.0) | {"bits": None}, scored(MIXED, 0, 0.8, 0.0)]
+    search_report.write(tmp_path, report.summarise(measured, ["lsh"], {}), ["lsh"], 0.9)
     printed = capsys.readouterr().out
     assert "0.800/0.000 (100/– %)" in printed
     assert "keeps 90% of both by none of the metrics" in printed
