@@ -16,7 +16,7 @@ from absl import logging
 
 import lsh_gan
 from lsh_gan import compression, devices
-from lsh_gan.compression import CompressionReport, GeneratorSpec
+from lsh_gan.compression import GeneratorSpec
 from lsh_gan.compression.packing import file_bytes
 from lsh_gan.experiment import evaluators
 from lsh_gan.experiment.evaluators import Score
@@ -26,7 +26,6 @@ from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator
 from lsh_gan.metrics import Share
 from lsh_gan.results import store, strips
-from lsh_gan.results.labels import SCORES
 from lsh_gan.results.store import Row
 
 PACKED_FOLDER = "packed"
@@ -134,10 +133,14 @@ def measure(
         return scores[name](generated), time.perf_counter() - start
 
     hits: dict[str, np.ndarray] = {}
-    scored = dict(zip(scores, evaluators.side_by_side(score, scores), strict=True))
+    scored = evaluators.side_by_side(score, scores)
     for name, (result, _) in scored.items():
-        row |= _score_fields(name, result)
-        hits |= _hits(name, result)
+        for field, value in result._asdict().items():
+            if field in ("precision_membership", "recall_membership") and value is not None:
+                # For paired comparisons of rows that share latents and reference.
+                hits[f"{name}_{field.replace('membership', 'hits')}"] = value
+            elif value is not None and np.ndim(value) == 0 and field not in ("n", "m", "k"):
+                row[f"{name}_{field}"] = value
     clock.lap(**{name: seconds for name, (_, seconds) in scored.items()})
     if keep:
         store.write_hits(workdir, row_hash, hits)
@@ -174,62 +177,45 @@ def _compress(
 ) -> tuple[Any, dict[str, Any]]:
     """Packs the generator to a file and takes the parameters back from the packed codes.
 
-    A packed file that is to be measured as it is stays what it is.
+    A packed file that is to be measured as it is stays what it is. Of each compressed tensor the
+    row says what happened to it: an SQNR without noise is null, α the median.
     """
     file = workdir / PACKED_FOLDER / f"{measurement.row_hash}.packed"
-    count = sum(leaf.size for leaf in jax.tree.leaves(generator.params))
-    if generator.packed_file and measurement.spec.weights.bits is None:
+    as_read = generator.packed_file if measurement.spec.weights.bits is None else None
+    fields: dict[str, Any]
+    if as_read:
         if measurement.keep:
-            shutil.copyfile(generator.packed_file, file)
-        size = generator.packed_file.stat().st_size
-        return generator.params, _sizes(size, count) | {"packed": True, "tensors": []}
-    latents, labels = None, None
-    if measurement.spec.needs_latents:
-        key = jax.random.fold_in(jax.random.key(measurement.seed), CALIBRATION_FOLD)
-        index = jnp.arange(config.compression.num_calibration, dtype=jnp.uint32)
-        latents, labels = generator.draw(key, index)
-    packed, report = compression.pack_generator(
-        generator.module,
-        generator.params,
-        measurement.spec,
-        latents=latents,
-        labels=labels,
-        channel_axes=generator.channel_axes,
-        metadata=generator.packed_metadata,
-    )
-    if measurement.keep:
-        size = compression.save_packed(file, packed)
+            shutil.copyfile(as_read, file)
+        size, params = as_read.stat().st_size, generator.params
+        fields = {"packed": True, "tensors": []}
     else:
-        layouts = [tensor.layout for tensor in packed.tensors]
-        size = file_bytes(layouts, packed.empty, packed.metadata)
-    return generator.unpack(packed), _sizes(size, count) | {"tensors": _tensor_fields(report)}
-
-
-def _sizes(size: int, count: int) -> dict[str, Any]:
-    return {"bytes": size, "ratio": 4 * count / size, "bits_per_parameter": 8 * size / count}
-
-
-def _tensor_fields(report: CompressionReport) -> list[dict[str, Any]]:
-    """What happened to each compressed tensor; an SQNR without noise is null, α the median."""
-    return [
-        {field: getattr(tensor, field) for field in TENSOR_FIELDS}
-        | {"shape": list(tensor.shape), "alpha": float(np.median(np.asarray(tensor.alpha)))}
-        | {"sqnr_db": None if tensor.sqnr_db == math.inf else tensor.sqnr_db}
-        for tensor in report.tensors
-        if tensor.bits is not None
-    ]
-
-
-def _score_fields(metric: str, result: NamedTuple) -> dict[str, Any]:
-    """The numbers of a score as `METRIC_FIELD`; what does not apply is left out."""
-    fields = {k: v for k, v in result._asdict().items() if v is not None and np.ndim(v) == 0}
-    return {f"{metric}_{k}": v for k, v in fields.items() if k not in ("n", "m", "k")}
-
-
-def _hits(metric: str, result: NamedTuple) -> dict[str, np.ndarray]:
-    """Which samples count, for paired comparisons of rows that share latents and reference."""
-    found = {score: getattr(result, f"{score}_membership", None) for score in SCORES}
-    return {f"{metric}_{score}_hits": x for score, x in found.items() if x is not None}
+        latents, labels = None, None
+        if measurement.spec.needs_latents:
+            key = jax.random.fold_in(jax.random.key(measurement.seed), CALIBRATION_FOLD)
+            index = jnp.arange(config.compression.num_calibration, dtype=jnp.uint32)
+            latents, labels = generator.draw(key, index)
+        options = {"channel_axes": generator.channel_axes, "metadata": generator.packed_metadata}
+        given = (generator.module, generator.params, measurement.spec)
+        packed, report = compression.pack_generator(
+            *given, latents=latents, labels=labels, **options
+        )
+        if measurement.keep:
+            size = compression.save_packed(file, packed)
+        else:
+            layouts = [tensor.layout for tensor in packed.tensors]
+            size = file_bytes(layouts, packed.empty, packed.metadata)
+        params = generator.unpack(packed)
+        tensors = [
+            {field: getattr(tensor, field) for field in TENSOR_FIELDS}
+            | {"shape": list(tensor.shape), "alpha": float(np.median(np.asarray(tensor.alpha)))}
+            | {"sqnr_db": None if tensor.sqnr_db == math.inf else tensor.sqnr_db}
+            for tensor in report.tensors
+            if tensor.bits is not None
+        ]
+        fields = {"tensors": tensors}
+    count = sum(leaf.size for leaf in jax.tree.leaves(generator.params))
+    sizes = {"bytes": size, "ratio": 4 * count / size, "bits_per_parameter": 8 * size / count}
+    return params, sizes | fields
 
 
 def _versions() -> dict[str, str]:

@@ -18,7 +18,7 @@ from lsh_gan.compression import METHODS, CompressionSpec, GeneratorSpec, Rule
 from lsh_gan.compression.rules import MAX_BITS
 from lsh_gan.datasets import Source
 from lsh_gan.errors import check_int, choose, nearest
-from lsh_gan.experiment.evaluators import EVALUATORS, hash_spec
+from lsh_gan.experiment.evaluators import EVALUATORS, Shape, hash_spec
 from lsh_gan.generators import Generator
 from lsh_gan.metrics.inputs import MAX_DIGITS, check_options
 
@@ -312,7 +312,6 @@ def check_min_count(config: Any, n: int) -> None:
         )
 
 
-Shape = tuple[int, int, int]  # height, width, channels
 UNPADDED = (28, 28)  # of the shipped images as they are published
 
 
