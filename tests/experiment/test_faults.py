@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from children import CONTEXT, draw_nothing
+from configured import changed
 from PIL import Image
 from tiny_network import NETWORK
 
@@ -39,8 +40,7 @@ def configured(images, **changes):
     config.compression.bits, config.compression.clipping = (2,), ("none",)
     config.seeds = tuple(range(12))
     config.reference.images = str(images)
-    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
-    return config
+    return changed(config, **changes)
 
 
 def run(workdir, images, most=None, said=None, **changes):

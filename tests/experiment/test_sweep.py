@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from children import Child
+from configured import changed
 from PIL import Image
 
 from configs import smoke
@@ -48,11 +49,7 @@ def tiny(**changes):
     config.compression.bits = ()
     config.num_samples = config.batch_size = config.reference.num_images = 8
     config.metrics = ("knn",)
-    with config.unlocked():
-        for field, value in changes.items():
-            parent, _, name = field.rpartition("__")
-            (config[parent] if parent else config)[name] = value
-    return config
+    return changed(config, **changes)
 
 
 def test_one_row_a_measurement_with_all_that_repeats_it(workdir):
@@ -142,15 +139,12 @@ def test_repeating_the_command_computes_nothing(workdir):
         assert file.stat().st_mtime < started
 
 
-def test_report_where_nothing_can_be_written(workdir, capsys):
+def test_reports_that_cannot_be_made(workdir, tmp_path, capsys):
+    assert report.main([str(tmp_path)]) == 1
+    assert "is not a work folder" in capsys.readouterr().err
     # Not even by root: another error number by system, the same advice.
     assert report.main([str(workdir), "/sys/report"]) == 1
     assert "name another folder as OUTPUT" in capsys.readouterr().err
-
-
-def test_report_of_no_work_folder(tmp_path, capsys):
-    assert report.main([str(tmp_path)]) == 1
-    assert "is not a work folder" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("without_pictures", "projected")
