@@ -67,27 +67,20 @@ class Distance(NamedTuple):
 
 
 def _knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
-    fitted = metrics.knn_fit(
-        reference.first,
-        k=config.k,
-        inclusive=config.inclusive,
-        second_reference=reference.second,
-        memory_mb=config.memory_mb,
-        extended=config.extended,
-    )
+    options = {name: config[name] for name in ("k", "inclusive", "memory_mb", "extended")}
+    fitted = metrics.knn_fit(reference.first, second_reference=reference.second, **options)
     return partial(metrics.knn_score, fitted, membership=True)
 
 
 def _lsh_knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
+    options = {"k": config.k, "inclusive": config.inclusive, "votes": config.hash.votes}
     fitted = metrics.lsh_knn_fit(
         jax.random.key(config.hash.seed),
         reference.first,
         spec=dataclasses.replace(hash_spec(config), num_tables=config.lsh_knn.num_tables),
-        k=config.k,
-        votes=config.hash.votes,
-        inclusive=config.inclusive,
         bucket_rows=config.lsh_knn.bucket_rows,
         second_reference=reference.second,
+        **options,
     )
     return partial(metrics.lsh_knn_score, fitted, membership=True)
 

@@ -64,11 +64,7 @@ class OwnSamples:
 
 
 def load_own_samples(config: Any) -> tuple[OwnSamples, OwnSamples, str]:
-    """The reference that `config.reference.samples_of` asks for.
-
-    Returns:
-        n samples, the next n of the same sequence for the ceilings, and what to call them.
-    """
+    """The n samples that `config.reference.samples_of` asks for, the next n, and their name."""
     fields, psi = config.reference, config.truncation_psi
     generator, n = recipes.load(config, fields.samples_of), fields.num_images
 

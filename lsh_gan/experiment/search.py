@@ -158,13 +158,8 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
 
     The width is found by bisection: a narrower one is taken to keep no more. `config` has one
     generator; `workdir` receives the measurements, and `output` is `NAME_BITSbits.safetensors` if
-    None.
-
-    Returns:
-        One sentence: the width, what it keeps, its size and file, and what the next width keeps.
-
-    Raises:
-        ValueError, TypeError, FileNotFoundError: Bad input, or no width keeps the share.
+    None. Returns one sentence: the width, what it keeps, its size and file, and what the next width
+    keeps. ValueError says that no width keeps the share.
     """
     config = settings.resolve(config)
     store.check_workdir(workdir)

@@ -89,12 +89,8 @@ def answers(lines: pd.DataFrame, metrics: list[str], keep: float) -> list[str]:
     """One sentence for each generator that was compressed, and for each set of given samples.
 
     KNN decides, or the first metric if it was not asked for; the sentence says which, and what the
-    others say.
-
-    Args:
-        lines: As `report.summarise` returns it.
-        metrics: Names of the metrics with precision and recall.
-        keep: The share that is to be kept.
+    others say. Lines are those of `report.summarise`, metrics those with precision and recall, and
+    `keep` is the share that is to be kept.
     """
     found = []
     for name, mine in lines.groupby("generator", sort=False):

@@ -47,10 +47,8 @@ def write_csv(path: Path, measured: list[Row]) -> None:
 def layer_sensitivity(measured: list[Row], metrics: list[str]) -> pd.DataFrame:
     """Compares every row of a single layer with full precision at the same seed.
 
-    Returns:
-        A line a generator, layer and setting, in the order of the network: what happened to the
-        tensor, and "METRIC_SCORE", the mean over the seeds of the score at full precision minus
-        that with the layer compressed.
+    A line a generator, layer and setting, in the order of the network, says what happened to the
+    tensor, and in "METRIC_SCORE" by how much the score falls: a mean over the seeds.
     """
     full = {(row["generator"], row["seed"]): row for row in measured if row["bits"] is None}
     isolated = [row for row in measured if "layer" in row]

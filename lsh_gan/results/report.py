@@ -22,19 +22,12 @@ from lsh_gan.results.store import Row
 
 
 def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) -> pd.DataFrame:
-    """Writes the tables and pictures of `workdir` to `output`, and prints tables and the answer.
+    """Writes the tables and pictures of `workdir`, and prints tables, the answer and `notes`.
 
     Every work folder gets `table.csv` and `tensors.csv` (what happened to each compressed tensor);
     a sweep over widths `table.md` and its pictures, a sweep over layers those of `layer_report`, a
-    search those of `search_report`.
-
-    Args:
-        workdir: The work folder.
-        output: Where tables and pictures go, made if missing; None for the work folder itself.
-        notes: Further lines to print.
-
-    Returns:
-        What `table.csv` has: one line a row that the last run requested.
+    search those of `search_report`. They go to `output`, which is made if missing, or into the work
+    folder itself. Returns what `table.csv` has: one line a row that the last run requested.
 
     Raises:
         ValueError: There are no rows, or they are damaged.
