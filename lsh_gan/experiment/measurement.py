@@ -194,10 +194,14 @@ def _compress(
             key = jax.random.fold_in(jax.random.key(measurement.seed), CALIBRATION_FOLD)
             index = jnp.arange(config.compression.num_calibration, dtype=jnp.uint32)
             latents, labels = generator.draw(key, index)
-        options = {"channel_axes": generator.channel_axes, "metadata": generator.packed_metadata}
-        given = (generator.module, generator.params, measurement.spec)
         packed, report = compression.pack_generator(
-            *given, latents=latents, labels=labels, **options
+            generator.module,
+            generator.params,
+            measurement.spec,
+            latents=latents,
+            labels=labels,
+            channel_axes=generator.channel_axes,
+            metadata=generator.packed_metadata,
         )
         if measurement.keep:
             size = compression.save_packed(file, packed)
