@@ -117,8 +117,8 @@ def make_measurement(
 ) -> Measurement:
     """The measurement of one generator, setting and seed; options are `layer` and `keep`."""
     config = setup.config
-    asked = {"seed": seed, "m": config.num_samples, "truncation_psi": config.truncation_psi}
-    asked["spec"] = dataclasses.asdict(spec)
+    asked = {"spec": dataclasses.asdict(spec), "seed": seed, "m": config.num_samples}
+    asked["truncation_psi"] = config.truncation_psi
     if spec.needs_latents:
         asked["num_calibration"] = config.compression.num_calibration
     identity = _shared_identity(setup) | generator.identity | asked
