@@ -34,10 +34,7 @@ Progress = Callable[[int], Any]  # called with a number of embedded images
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OwnSamples:
-    """Samples `start .. start + count - 1` of a generator; takes the place of given images.
-
-    `content_hash`, sha256 (hex), is over all that the samples are a function of.
-    """
+    """Samples `start .. start + count - 1` of a generator; takes the place of given images."""
 
     generator: Generator
     seed: int
@@ -45,8 +42,13 @@ class OwnSamples:
     count: int
     batch_size: int
     truncation_psi: float
-    content_hash: str
     features: None = None  # as of samples that are given as images
+
+    @property
+    def content_hash(self) -> str:
+        """Sha256 (hex) over all that the samples are a function of."""
+        drawn = [self.seed, self.start, self.count, self.truncation_psi]
+        return hashlib.sha256(json.dumps([self.generator.identity, *drawn]).encode()).hexdigest()
 
     def embed(self, network: FeatureNetwork, **options: Any) -> jax.Array:
         """Returns features, float32 `[n, d]`; options as of `Samples.embed`."""
@@ -65,17 +67,12 @@ class OwnSamples:
 
 def load_own_samples(config: Any) -> tuple[OwnSamples, OwnSamples, str]:
     """The n samples that `config.reference.samples_of` asks for, the next n, and their name."""
-    fields, psi = config.reference, config.truncation_psi
+    fields = config.reference
     generator, n = recipes.load(config, fields.samples_of), fields.num_images
-
-    def samples(start: int) -> OwnSamples:
-        identity = [generator.identity, fields.seed, start, n, psi]
-        content_hash = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-        return OwnSamples(generator, fields.seed, start, n, config.batch_size, psi, content_hash)
-
+    rest = (n, config.batch_size, config.truncation_psi)
+    first, second = (OwnSamples(generator, fields.seed, start, *rest) for start in (0, n))
     kind = "packed" if generator.packed_file else "uncompressed"
-    name = f"{kind} samples of {generator.name} itself, not real images"
-    return samples(0), samples(n), name
+    return first, second, f"{kind} samples of {generator.name} itself, not real images"
 
 
 _T = TypeVar("_T")
@@ -158,7 +155,8 @@ class Samples:
         if self.features is not None:
             return jnp.asarray(self.features)
         batches = list(self._stream(network, **options)) or [jnp.zeros((0, network.dim))]
-        return devices.gather_rows(jnp.concatenate(batches), _each(self.rows))[: len(self)]
+        each = len(step.share_of(len(self), datasets.BATCH))
+        return devices.gather_rows(jnp.concatenate(batches), each)[: len(self)]
 
     def at(self, rows: np.ndarray) -> np.ndarray:
         """Images of some rows, uint8 `[b, h, w, c]`."""
@@ -167,7 +165,7 @@ class Samples:
     def stream(self, network: FeatureNetwork, **options: Any) -> Share:
         """The features of the images of this process, in batches; options as of `embed`."""
         batches = evaluators.grouped(self._stream(network, **options))
-        return Share(batches, _each(self.rows), len(self))
+        return Share(batches, len(step.share_of(len(self), datasets.BATCH)), len(self))
 
     def _stream(self, network: FeatureNetwork, **options: Any) -> Iterator[jax.Array]:
         if len(_share(self.rows)):
@@ -179,13 +177,8 @@ class Samples:
 
 def _share(rows: np.ndarray) -> np.ndarray:
     """The rows of this process: whole batches, in order."""
-    steps = devices.process_share(len(datasets.cut(rows)))
-    return rows[steps.start * datasets.BATCH : steps.stop * datasets.BATCH]
-
-
-def _each(rows: np.ndarray) -> int:
-    """How many rows each process has, but for the last ones, which may have fewer."""
-    return len(devices.process_share(len(datasets.cut(rows)))) * datasets.BATCH
+    share = step.share_of(len(rows), datasets.BATCH)
+    return rows[share.start : share.stop]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -92,7 +92,7 @@ def test_samples_that_left_stand_below_the_same_latents_at_full_precision(
 def test_images_that_lost_their_cover(own, workdir, generator, images):
     first, expected = images, REAL
     if own:
-        first = reference.OwnSamples(generator, 7, 100, COUNT, COUNT, 1.0, "")
+        first = reference.OwnSamples(generator, 7, 100, COUNT, COUNT, 1.0)
         options = {"batch_size": COUNT, "start": 100}
         expected = next(
             sampling.sample(generator, generator.params, jax.random.key(7), COUNT, **options)
