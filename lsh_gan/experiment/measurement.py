@@ -21,10 +21,9 @@ from lsh_gan.compression.packing import file_bytes
 from lsh_gan.experiment import evaluators
 from lsh_gan.experiment.evaluators import Score
 from lsh_gan.experiment.reference import Samples
-from lsh_gan.experiment.step import embed_samples, share_of, stream_samples
+from lsh_gan.experiment.step import GeneratedSamples
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator
-from lsh_gan.metrics import Share
 from lsh_gan.results import store, strips
 from lsh_gan.results.store import Row
 
@@ -91,40 +90,34 @@ def measure(
     row["seed"] = measurement.seed
     if measurement.layer:
         row["layer"] = measurement.layer
-    m = len(subject) if isinstance(subject, Samples) else config.num_samples
-    streams = evaluators.streams(config, m, network.dim)
     options: dict[str, Any] = {"progress": advance}
+    images: list[np.ndarray] = []
     generated: Any
+    samples: Samples | GeneratedSamples
     if isinstance(subject, Samples):
+        samples = subject
         options["batch_size"] = config.features.batch_size or None
         row["samples_taken"] = subject.source.taken
-        if subject.features is None and streams:
-            generated = evaluators.encode(scores, subject.stream(network, **options))
-        else:
-            generated = subject.embed(network, **options)
     else:
         params, size = _compress(subject, measurement, config, workdir)
         row |= size
         clock.lap(compress=1)
-        images: list[np.ndarray] = []
-        shown = min(config.num_columns, m) if keep else 0
-        given = (subject, params, network, jax.random.key(measurement.seed), m)
-        options |= {"batch_size": config.batch_size, "truncation_psi": config.truncation_psi}
-        options |= {"keep": shown, "images": images}
-        if streams:
-            batches = evaluators.grouped(stream_samples(*given, **options))
-            each = len(share_of(m, config.batch_size))
-            generated = evaluators.encode(scores, Share(batches, each, m))
-        else:
-            generated = embed_samples(*given, **options)
-        if shown and devices.is_first():
-            strip = np.concatenate(images)[:shown]
-            strips.save(workdir / strips.SAMPLES / f"{row_hash}.png", [strip])
-            if measurement.spec.weights.bits is None and strip.min() >= 127:
-                logging.warning(
-                    "%s: no pixel of its first images is darker than mid-grey; expected images in "
-                    "[-1, 1], and these look like [0, 1]", subject.name,
-                )  # fmt: skip
+        rest = (config.num_samples, config.batch_size, config.truncation_psi)
+        samples = GeneratedSamples(subject, params, measurement.seed, *rest)
+        options |= {"keep": config.num_columns if keep else 0, "images": images}
+    m = len(samples)
+    if samples.features is None and evaluators.streams(config, m, network.dim):
+        generated = evaluators.encode(scores, samples.stream(network, **options))
+    else:
+        generated = samples.embed(network, **options)
+    if images and devices.is_first():
+        strip = np.concatenate(images)[: min(config.num_columns, m)]
+        strips.save(workdir / strips.SAMPLES / f"{row_hash}.png", [strip])
+        if measurement.spec.weights.bits is None and strip.min() >= 127:
+            logging.warning(
+                "%s: no pixel of its first images is darker than mid-grey; expected images in "
+                "[-1, 1], and these look like [0, 1]", measurement.name,
+            )  # fmt: skip
     jax.block_until_ready(generated)
     clock.lap(sample_and_embed=1)
 
@@ -144,7 +137,7 @@ def measure(
     clock.lap(**{name: seconds for name, (_, seconds) in scored.items()})
     if keep:
         store.write_hits(workdir, row_hash, hits)
-    if not isinstance(subject, Samples) or subject.features is None:
+    if samples.features is None:
         row["images_per_second"] = round(m / clock.seconds["sample_and_embed"], 1)
     return row | {
         "row_hash": row_hash,

@@ -23,8 +23,8 @@ from lsh_gan import datasets, devices, features, metrics
 from lsh_gan.datasets import Decoding, Source
 from lsh_gan.experiment import evaluators, recipes, settings, step
 from lsh_gan.experiment.evaluators import ReferenceFeatures, Score
+from lsh_gan.experiment.step import GeneratedSamples
 from lsh_gan.features import FeatureNetwork
-from lsh_gan.generators import Generator, sampling
 from lsh_gan.metrics import LshReference, Share
 from lsh_gan.metrics.hashing import SAMPLE_ROWS
 from lsh_gan.metrics.inputs import subset
@@ -32,45 +32,12 @@ from lsh_gan.metrics.inputs import subset
 Progress = Callable[[int], Any]  # called with a number of embedded images
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class OwnSamples:
-    """Samples `start .. start + count - 1` of a generator; takes the place of given images."""
-
-    generator: Generator
-    seed: int
-    start: int
-    count: int
-    batch_size: int
-    truncation_psi: float
-    features: None = None  # as of samples that are given as images
-
-    @property
-    def content_hash(self) -> str:
-        """Sha256 (hex) over all that the samples are a function of."""
-        drawn = [self.seed, self.start, self.count, self.truncation_psi]
-        return hashlib.sha256(json.dumps([self.generator.identity, *drawn]).encode()).hexdigest()
-
-    def embed(self, network: FeatureNetwork, **options: Any) -> jax.Array:
-        """Returns features, float32 `[n, d]`; options as of `Samples.embed`."""
-        own = {name: getattr(self, name) for name in ("batch_size", "truncation_psi", "start")}
-        given = (self.generator, self.generator.params, network, jax.random.key(self.seed))
-        return step.embed_samples(*given, self.count, **options | own)
-
-    def at(self, rows: np.ndarray) -> np.ndarray:
-        """Images of some rows, uint8 `[b, h, w, c]`."""
-        given = (self.generator, self.generator.params, jax.random.key(self.seed))
-        return sampling.sample_at(*given, self.start + rows, truncation_psi=self.truncation_psi)
-
-    def __len__(self) -> int:
-        return self.count
-
-
-def load_own_samples(config: Any) -> tuple[OwnSamples, OwnSamples, str]:
+def load_own_samples(config: Any) -> tuple[GeneratedSamples, GeneratedSamples, str]:
     """The n samples that `config.reference.samples_of` asks for, the next n, and their name."""
     fields = config.reference
     generator, n = recipes.load(config, fields.samples_of), fields.num_images
-    rest = (n, config.batch_size, config.truncation_psi)
-    first, second = (OwnSamples(generator, fields.seed, start, *rest) for start in (0, n))
+    given = (generator, generator.params, fields.seed, n, config.batch_size, config.truncation_psi)
+    first, second = (GeneratedSamples(*given, start=start) for start in (0, n))
     kind = "packed" if generator.packed_file else "uncompressed"
     return first, second, f"{kind} samples of {generator.name} itself, not real images"
 
@@ -185,9 +152,11 @@ def _share(rows: np.ndarray) -> np.ndarray:
 class Reference:
     """A reference sample, and a second one of the same size where there are enough images."""
 
-    first: Samples | OwnSamples | None  # the reference sample; None if a sketch takes its place
+    first: (
+        Samples | GeneratedSamples | None
+    )  # the reference sample; None if a sketch takes its place
     # Disjoint from the first and as large, for the ceilings; None if there is none.
-    second: Samples | OwnSamples | None
+    second: Samples | GeneratedSamples | None
     content_hash: str  # sha256 (hex) over the values of both, or of the sketch
     name: str  # what it is, for tables
     # Height, width and channels of its images; None where that is not known.
@@ -316,8 +285,8 @@ def load_reference(config: Any, network: FeatureNetwork, source: Source | None) 
         sketch, shape = evaluators.load_sketch(config, network)
         found = metrics.file_hash(fields.sketch)
         return Reference(None, None, found, Path(fields.sketch).name, shape, sketch)
-    first: Samples | OwnSamples
-    second: Samples | OwnSamples | None
+    first: Samples | GeneratedSamples
+    second: Samples | GeneratedSamples | None
     if source is None:
         first, second, name = load_own_samples(config)
         shape, taken = first.generator.image_shape, ""

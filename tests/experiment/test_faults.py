@@ -5,6 +5,7 @@ Runs are children of one process that has imported everything, so that a kill co
 """
 
 import csv
+import dataclasses
 import logging
 import os
 import random
@@ -128,8 +129,8 @@ def test_a_full_disk_keeps_finished_rows(images, undisturbed, tmp_path):
 
 def test_a_device_without_memory_gets_smaller_batches(monkeypatch, caplog):
     generator = generators.load("dcgan")
-    arguments = (generator, generator.params, NETWORK, jax.random.key(0), 21)
-    expected = step.embed_samples(*arguments, batch_size=16)
+    samples = step.GeneratedSamples(generator, generator.params, 0, 21, batch_size=16)
+    expected = samples.embed(NETWORK)
     whole, most = step._draw, 3
 
     def limited(*given):
@@ -139,7 +140,7 @@ def test_a_device_without_memory_gets_smaller_batches(monkeypatch, caplog):
 
     monkeypatch.setattr(step, "_draw", limited)
     with caplog.at_level(logging.WARNING, "absl"):
-        found = step.embed_samples(*arguments, batch_size=16)
+        found = samples.embed(NETWORK)
     np.testing.assert_allclose(found, expected, atol=0.05)
     said = [record.getMessage() for record in caplog.records]
     assert said == [
@@ -147,7 +148,7 @@ def test_a_device_without_memory_gets_smaller_batches(monkeypatch, caplog):
     ]
     most = 0
     with pytest.raises(MemoryError, match="dcgan: no memory for one image a device"):
-        step.embed_samples(*arguments, batch_size=2)
+        dataclasses.replace(samples, batch_size=2).embed(NETWORK)
 
 
 @pytest.mark.usefixtures("without_pictures", "projected")

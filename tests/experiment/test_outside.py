@@ -11,8 +11,9 @@ from PIL import Image
 from tiny_generators import TINY
 
 from lsh_gan import compression, datasets
-from lsh_gan.experiment import outside, reference
+from lsh_gan.experiment import outside
 from lsh_gan.experiment.reference import Reference, Samples
+from lsh_gan.experiment.step import GeneratedSamples
 from lsh_gan.experiment.sweep import Setup
 from lsh_gan.generators import Generator, build, sampling
 
@@ -92,7 +93,7 @@ def test_samples_that_left_stand_below_the_same_latents_at_full_precision(
 def test_images_that_lost_their_cover(own, workdir, generator, images):
     first, expected = images, REAL
     if own:
-        first = reference.OwnSamples(generator, 7, 100, COUNT, COUNT, 1.0)
+        first = GeneratedSamples(generator, generator.params, 7, COUNT, COUNT, start=100)
         options = {"batch_size": COUNT, "start": 100}
         expected = next(
             sampling.sample(generator, generator.params, jax.random.key(7), COUNT, **options)

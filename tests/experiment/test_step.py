@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lsh_gan import features, generators
-from lsh_gan.experiment import step
+from lsh_gan.experiment.step import GeneratedSamples
 from lsh_gan.generators import sampling
 
 
@@ -19,9 +19,8 @@ def test_features_are_those_of_the_images(parts, batch_size):
     generator, network = parts
     key, done = jax.random.key(3), []
     options, images = {"batch_size": batch_size, "start": 5}, []
-    given = (generator, generator.params, network, key, 21)
-    shown = {"keep": 10, "images": images}
-    found = step.embed_samples(*given, **options, **shown, progress=done.append)
+    samples = GeneratedSamples(generator, generator.params, 3, 21, **options)
+    found = samples.embed(network, keep=10, images=images, progress=done.append)
     drawn = np.concatenate(list(sampling.sample(generator, generator.params, key, 21, **options)))
     np.testing.assert_array_equal(np.concatenate(images)[:10], drawn[:10])
     expected = np.asarray(features.embed(network, drawn))
@@ -34,4 +33,4 @@ def test_what_is_not_finite_is_named(parts):
     bad = jax.tree.map(lambda x: x, generator.params)
     bad["batch_stats"]["norm_0"]["mean"] = bad["batch_stats"]["norm_0"]["mean"] * np.nan
     with pytest.raises(ValueError, match="dcgan: image 2 holds NaN or Inf"):
-        step.embed_samples(generator, bad, network, jax.random.key(0), 3, batch_size=4, start=2)
+        GeneratedSamples(generator, bad, 0, 3, batch_size=4, start=2).embed(network)
