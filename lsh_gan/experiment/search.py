@@ -11,7 +11,7 @@ import shutil
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_collections
 import pandas as pd
@@ -201,16 +201,11 @@ def _inside(config: Any) -> Any:
     return ml_collections.FrozenConfigDict(inside)
 
 
-class Found(NamedTuple):
-    """The outcome of a search: widths of each role; None where nothing keeps the share."""
-
-    mixed: Widths | None  # the smallest setting found
-    within: Widths | None  # the smallest uniform one that keeps the share
-    same_size: Widths | None  # the widest uniform one that is no larger than `mixed`
-
-
-def find(evaluator: WidthEvaluator, share: float) -> Found:
+def find(evaluator: WidthEvaluator, share: float) -> dict[str, Widths | None]:
     """Searches for the smallest widths that keep `share` of precision and of recall by LSH.
+
+    They come by role, with the smallest uniform ones that keep the share and the widest uniform
+    ones of no more bytes; None where there is none.
 
     1. Every uniform width is scored.
     2. Every layer is scored alone, from narrow to wide until it loses next to nothing.
@@ -226,10 +221,11 @@ def find(evaluator: WidthEvaluator, share: float) -> Found:
     start = last_kept(evaluator, path, share)
     mixed = min([w for w in (start, within) if w is not None], key=evaluator.size, default=None)
     if mixed is None:
-        return Found(None, None, None)
+        return dict.fromkeys((WITHIN, MIXED, SAME_SIZE))
     mixed = narrow(evaluator, mixed, sensitivity, share)
     smaller = [widths for widths in uniform if evaluator.size(widths) <= evaluator.size(mixed)]
-    return Found(mixed, within, max(smaller, key=evaluator.size, default=None))
+    same_size = max(smaller, key=evaluator.size, default=None)
+    return {WITHIN: within, MIXED: mixed, SAME_SIZE: same_size}
 
 
 def layer_sensitivity(evaluator: WidthEvaluator, share: float) -> Sensitivity:
@@ -311,7 +307,7 @@ def narrow(
 
 def _measure_found(
     evaluator: WidthEvaluator,
-    found: Found,
+    found: dict[str, Widths | None],
     generator: Generator,
     final: sweep.Setup,
     session: sweep.Session,
@@ -320,8 +316,7 @@ def _measure_found(
     """Measures full precision and what was found; returns rows as `store.set_requested` takes."""
     requested: dict[str, dict[str, Any]] = {}
     roles: dict[Any, list[str]] = {UNCOMPRESSED: [FULL]}
-    ends = {WITHIN: found.within, MIXED: found.mixed, SAME_SIZE: found.same_size}
-    for role, widths in ends.items():
+    for role, widths in found.items():
         if widths is not None:
             roles.setdefault(evaluator.spec(widths), []).append(role)
     for spec, names in roles.items():
