@@ -23,7 +23,6 @@ from lsh_gan.experiment import cli, dry_run, reference, search, sweep
 from lsh_gan.generators import checkpoints
 from lsh_gan.results import store
 
-cli.register_lists()
 _DEFAULT = Path(__file__).parent / "configs" / "fashion_mnist.py"
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, f"What to measure; configs/{_DEFAULT.name} if not given."

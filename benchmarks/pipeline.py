@@ -38,7 +38,7 @@ def candidates(name, count, batch):
     from benchmarks.features import torch_network
     from checkpoints_tools.converters import SOURCES, convert_state
     from lsh_gan import features, generators
-    from lsh_gan.experiment.step import embed_samples
+    from lsh_gan.experiment.step import GeneratedSamples
     from lsh_gan.features.efficientnet import scaled_stages
     from lsh_gan.generators import sampling
 
@@ -50,8 +50,9 @@ def candidates(name, count, batch):
     key, params = jax.random.key(0), generator.params
 
     def ours():
-        made, _ = embed_samples(generator, params, network, key, count, batch_size=batch)
-        return made.block_until_ready()
+        return (
+            GeneratedSamples(generator, params, 0, count, batch).embed(network).block_until_ready()
+        )
 
     def through_host():
         images = sampling.sample(generator, params, key, count, batch_size=batch)

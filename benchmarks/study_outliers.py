@@ -14,7 +14,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -24,7 +23,7 @@ from lsh_gan.experiment import evaluators
 from lsh_gan.experiment.evaluators import ReferenceFeatures
 from lsh_gan.experiment.measurement import PACKED_FOLDER
 from lsh_gan.experiment.reference import load_network, load_reference, open_reference
-from lsh_gan.experiment.step import embed_samples
+from lsh_gan.experiment.step import GeneratedSamples
 from lsh_gan.results import store
 
 METRICS = ("knn", "lsh_knn", "lsh")
@@ -116,12 +115,8 @@ def measure(config: Any, workdir: Path, clipping: str, bits: tuple[int, ...]) ->
             if row["generator"] != name:
                 continue
             generator = generators.load(workdir / PACKED_FOLDER / f"{row['row_hash']}.packed")
-            samples[row["bits"]] = np.asarray(
-                embed_samples(
-                    generator, generator.params, network, jax.random.key(row["seed"]), row["m"],
-                    batch_size=config.batch_size,
-                )[0]
-            )  # fmt: skip
+            given = (generator, generator.params, row["seed"], row["m"], config.batch_size)
+            samples[row["bits"]] = np.asarray(GeneratedSamples(*given).embed(network))
         found = compare(config, reference, samples)
         lines += [{"generator": name, "bits": line.pop("name"), **line} for line in found]
     return lines

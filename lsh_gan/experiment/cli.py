@@ -25,7 +25,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.tuple_parser import TupleParser
 
-from lsh_gan.errors import choose, nearest
+from lsh_gan.errors import choose, few, nearest
 from lsh_gan.experiment import default_config, shipped_folder
 
 
@@ -51,7 +51,6 @@ def _parse(names: str, command: Callable, file: str) -> tuple[list[str], Any]:
     Its docstring is what --help says before the fields.
     """
     config = config_flags.DEFINE_config_file("config", None, f"Other defaults than {file}.")
-    register_lists()
     _, *values = parse_or_exit(
         sys.argv,
         usage=f"{sys.argv[0]} {names}: {cleandoc(command.__doc__ or '')}",
@@ -135,9 +134,7 @@ class ListParser(TupleParser):
             return tuple(part.strip() for part in argument.split(","))
 
 
-def register_lists() -> None:
-    """Makes overrides of tuples in configurations go through `ListParser`."""
-    config_flags.register_flag_parser_for_type(tuple, ListParser())
+config_flags.register_flag_parser_for_type(tuple, ListParser())
 
 
 def parse_or_exit(arguments: list[str], *, usage: str = "", **options: Any) -> list[str]:
@@ -195,11 +192,11 @@ def _find_file(name: str) -> Path:
     """A configuration file, here or as we ship it."""
     if not name:
         raise ValueError("--config is empty; expected a file, such as configs/fashion_mnist.py")
-    path, shipped = Path(name), shipped_folder() / name
-    if path.is_file() or (name.startswith("configs/") and shipped.is_file()):
-        return path if path.is_file() else shipped
-    folder = path if path.is_dir() else path.parent
-    inside = [str(file) for file in folder.glob("*.py") if file.stem != "__init__"]
+    path = Path(name)
+    for file in (path, shipped_folder() / path):
+        if file.is_file():
+            return file
+    inside = [str(file) for file in (path if path.is_dir() else path.parent).glob("[!_]*.py")]
     hint = f"; did you mean {nearest(name, inside)!r}?" if inside else ""
     reason = "is a folder; expected a file" if path.is_dir() else "no such file"
     raise ValueError(f"--config={name}: {reason}{hint}")
@@ -248,12 +245,10 @@ def check_fields(made: ConfigDict, config: ConfigDict, source: str = "") -> None
     Fields are free where `config`, which is what `source` makes, has an empty part.
     """
     known, found = _fields(config), _fields(made)
-    missing = [name for name in known if name not in found]
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    if missing := [repr(name) for name in known if name not in found]:
         raise ValueError(
-            f"lacks the field {missing[0]!r}{more}; expected all fields of {source}: begin with "
-            "what its get_config() returns"
+            f"lacks the field {few(missing, 1)}; expected all fields of {source}: begin with what "
+            "its get_config() returns"
         )
     free = [f"{n}." for n, value in known.items() if isinstance(value, ConfigDict) and not value]
     _check_names([name for name in found if not name.startswith(tuple(free))], known)
@@ -262,8 +257,9 @@ def check_fields(made: ConfigDict, config: ConfigDict, source: str = "") -> None
 def _check_names(names: Iterable[str], known: Iterable[str]) -> None:
     for name in names:
         if name not in known:
-            close = nearest(name, known)
-            raise ValueError(f"config has no field {name!r}; did you mean {close!r}?")
+            raise ValueError(
+                f"config has no field {name!r}; did you mean {nearest(name, known)!r}?"
+            )
 
 
 def _fields(config: ConfigDict, prefix: str = "") -> dict[str, Any]:

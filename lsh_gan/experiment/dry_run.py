@@ -20,10 +20,11 @@ from lsh_gan.compression.pipeline import check_corrections
 from lsh_gan.compression.rules import path_of, plan_tensors
 from lsh_gan.compression.tree import empty_subtrees, layout_of
 from lsh_gan.experiment import recipes, settings
+from lsh_gan.experiment.measurement import spec_fields
 from lsh_gan.experiment.reference import open_reference, open_samples
-from lsh_gan.generators import Generator, sampling
+from lsh_gan.generators import Generator
 from lsh_gan.generators.functions import FAMILY
-from lsh_gan.results.labels import make_rich, print_table
+from lsh_gan.results.labels import bits_label, grid_label, make_rich, print_table
 
 
 class Sized(NamedTuple):
@@ -33,7 +34,13 @@ class Sized(NamedTuple):
     generator: Generator
     instructions: str  # how to get its file; "" where it is there
     sizes: list[tuple[GeneratorSpec, int]]  # bytes on disk of every setting
-    num_tensors: int  # that are quantized, at every width
+
+    @property
+    def num_tensors(self) -> int:
+        """How many are quantized, at every width."""
+        spec, generator = self.sizes[-1][0].weights, self.generator
+        plans = plan_tensors(_leaves(generator), spec, generator.channel_axes)
+        return sum(plan.spec.bits is not None for plan in plans)
 
 
 def run(config: Any) -> None:
@@ -58,13 +65,10 @@ def measure_sizes(config: Any) -> list[Sized]:
     specs = settings.generator_specs(config)
     # Named as in a run, before sizes are counted: packed files hold the name.
     renamed, _ = recipes.rename(config, [generator for generator, _ in found])
-    sized = []
-    for path, generator, (_, text) in zip(config.generators, renamed, found, strict=True):
-        sizes = [(spec, packed_size(generator, spec)) for spec in specs]
-        plans = plan_tensors(_leaves(generator), specs[-1].weights, generator.channel_axes)
-        num_tensors = sum(plan.spec.bits is not None for plan in plans)
-        sized.append(Sized(path, generator, text, sizes, num_tensors))
-    return sized
+    return [
+        Sized(path, generator, text, [(spec, packed_size(generator, spec)) for spec in specs])
+        for path, generator, (_, text) in zip(config.generators, renamed, found, strict=True)
+    ]
 
 
 def packed_size(generator: Generator, spec: GeneratorSpec) -> int:
@@ -99,13 +103,12 @@ def _num_values(params: Any) -> int:
 def _generator_line(config: Any, item: Sized) -> dict[str, str]:
     generator = item.generator
     params = generator.params if generator.family == FAMILY else generator.params["params"]
-    images = sampling.image_shape(generator, 1, truncation_psi=config.truncation_psi)
     return {
         "generator": generator.name,
         "file": f"{item.path}: {'not there' if item.instructions else 'found'}",
         "family": generator.family,
         "parameters": f"{_num_values(params):,}",
-        "images": "×".join(map(str, images[1:])),
+        "images": "×".join(map(str, generator.image_shape)),
         "latent": str(generator.latent_size),
         "classes": str(generator.num_classes or "–"),
         "features": str(features.FEATURES[config.features.name].dim),
@@ -116,15 +119,14 @@ def _generator_line(config: Any, item: Sized) -> dict[str, str]:
 def _size_lines(sized: list[Sized]) -> Iterable[dict[str, str]]:
     """Packed bytes and their ratio to float32: a line a width and grid, a column a generator."""
     lines: dict[tuple[str, str], dict[str, str]] = {}  # of several clippings the last
-    for generator, sizes in ((item.generator, item.sizes) for item in sized):
-        num_bytes = 4 * _num_values(generator.params)
-        for spec, size in sizes:
-            bits, weights = spec.weights.bits, spec.weights
-            grid = f"{weights.granularity}, {weights.scheme}" if bits else ""
-            label = f"W{bits}A{spec.activations.bits}" if spec.activations else str(bits or "full")
+    for item in sized:
+        num_bytes = 4 * _num_values(item.generator.params)
+        for spec, size in item.sizes:
+            row = spec_fields(spec)
+            label, grid = bits_label(row), grid_label(row)
             line = lines.setdefault((label, grid), {"bits": label, "grid": grid})
-            as_read = "packed " if bits is None and generator.packed_file else ""
-            line[generator.name] = f"{as_read}{size:,}  {num_bytes / size:5.1f}"
+            as_read = "packed " if label == "full" and item.generator.packed_file else ""
+            line[item.generator.name] = f"{as_read}{size:,}  {num_bytes / size:5.1f}"
     return lines.values()
 
 
@@ -155,8 +157,7 @@ def _summary(config: Any, sized: list[Sized]) -> Iterator[str]:
         yield f"reference: the sketch {_found(fields.sketch)}"
     else:
         yield f"reference: {n} of {_found(fields.features or fields.images)}"
-    for path in config.samples:
-        yield f"samples: {_found(path)}"
+    yield from (f"samples: {_found(path)}" for path in config.samples)
     search, bits, seeds = config.search, config.compression.bits, f"{len(config.seeds)} seeds"
     images = f"m = {config.num_samples:,} images each, batches of {config.batch_size}"
     if search.share:  # most settings are scored only where others have turned out well
@@ -172,15 +173,15 @@ def _summary(config: Any, sized: list[Sized]) -> Iterator[str]:
             )
         yield f"rows: at most 4 a generator × {seeds}, by {', '.join(config.metrics)}; {images}"
     else:
-        alone = config.compression.layerwise
+        alone, given = config.compression.layerwise, len(config.samples)
         counts = [
             sum(item.num_tensors if alone and spec.weights.bits else 1 for spec, _ in item.sizes)
             for item in sized
         ]
+        rows, each = sum(counts) * len(config.seeds) + given, " + ".join(map(str, counts)) or "0"
         yield (
-            f"rows: {sum(counts) * len(config.seeds) + len(config.samples)} = "
-            f"({' + '.join(map(str, counts)) or 0}) settings × {seeds} + {len(config.samples)} "
-            f"given samples; {images}, truncation_psi = {config.truncation_psi}"
+            f"rows: {rows} = ({each}) settings × {seeds} + {given} given samples; {images}, "
+            f"truncation_psi = {config.truncation_psi}"
         )
     for item in sized:
         if item.instructions:

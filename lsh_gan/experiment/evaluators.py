@@ -25,6 +25,7 @@ SKETCH_FILE = "reference.sketch"  # in the work folder
 GROUP = 4096  # rows of features that are hashed at a time where they are not held
 
 Score = Callable[[jax.Array], NamedTuple]
+Shape = tuple[int, int, int]  # of images: height, width, channels
 
 
 class ReferenceFeatures(NamedTuple):
@@ -43,12 +44,10 @@ def hash_spec(config: Any) -> HashSpec:
     return HashSpec(**{f.name: config.hash[f.name] for f in dataclasses.fields(HashSpec)})
 
 
-def feature_source(
-    config: Any, network: FeatureNetwork, shape: tuple[int, int, int] | None = None
-) -> str:
+def feature_source(config: Any, network: FeatureNetwork, shape: Shape | None = None) -> str:
     """What features are a function of, beside the images: equal texts mean equal features.
 
-    It names the `shape` of the images, height, width and channels, where that is known.
+    It names the `shape` of the images where that is known.
     """
     version, fields = f"lsh_gan {lsh_gan.__version__}", config.reference
     if network.name == GIVEN:
@@ -68,27 +67,20 @@ class Distance(NamedTuple):
 
 
 def _knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
-    fitted = metrics.knn_fit(
-        reference.first,
-        k=config.k,
-        inclusive=config.inclusive,
-        second_reference=reference.second,
-        memory_mb=config.memory_mb,
-        extended=config.extended,
-    )
+    options = {name: config[name] for name in ("k", "inclusive", "memory_mb", "extended")}
+    fitted = metrics.knn_fit(reference.first, second_reference=reference.second, **options)
     return partial(metrics.knn_score, fitted, membership=True)
 
 
 def _lsh_knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
+    options = {"k": config.k, "inclusive": config.inclusive, "votes": config.hash.votes}
     fitted = metrics.lsh_knn_fit(
         jax.random.key(config.hash.seed),
         reference.first,
         spec=dataclasses.replace(hash_spec(config), num_tables=config.lsh_knn.num_tables),
-        k=config.k,
-        votes=config.hash.votes,
-        inclusive=config.inclusive,
         bucket_rows=config.lsh_knn.bucket_rows,
         second_reference=reference.second,
+        **options,
     )
     return partial(metrics.lsh_knn_score, fitted, membership=True)
 
@@ -108,32 +100,25 @@ def _lsh(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
     return partial(metrics.lsh_score, fitted, membership=True)
 
 
-def _distance(measure: Callable) -> Callable:
-    def fit(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
-        return lambda generated: Distance(measure(reference.first, generated))
-
-    return fit
+def _distance(measure: Callable, config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
+    return lambda generated: Distance(measure(reference.first, generated))
 
 
-EVALUATORS = {
+EVALUATORS: dict[str, Callable[[Any, ReferenceFeatures, Path], Score]] = {
     "knn": _knn,
     "lsh_knn": _lsh_knn,
     "lsh": _lsh,
-    "kid": _distance(metrics.kid),
-    "fid": _distance(metrics.frechet_distance),
+    "kid": partial(_distance, metrics.kid),
+    "fid": partial(_distance, metrics.frechet_distance),
 }
 
 
 def fit(config: Any, reference: ReferenceFeatures, workdir: Path) -> dict[str, Score]:
     """Fits every metric of `config.metrics`, by name; LSH saves its sketch in the work folder."""
-
-    def fit_one(name: str) -> Score:
-        return EVALUATORS[name](config, reference, workdir)
-
-    return dict(zip(config.metrics, side_by_side(fit_one, config.metrics), strict=True))
+    return side_by_side(lambda name: EVALUATORS[name](config, reference, workdir), config.metrics)
 
 
-def side_by_side(run: Callable[[str], Any], names: Iterable[str]) -> list[Any]:
+def side_by_side(run: Callable[[str], Any], names: Iterable[str]) -> dict[str, Any]:
     """Maps a function over metrics, two at a time: one alone does not keep two cores busy.
 
     Of several devices, whose collectives need one order, and of one metric, which may stream, it
@@ -141,9 +126,9 @@ def side_by_side(run: Callable[[str], Any], names: Iterable[str]) -> list[Any]:
     """
     names = list(names)
     if devices.count() > 1 or len(names) == 1:
-        return list(map(run, names))
+        return {name: run(name) for name in names}
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(run, names))
+        return dict(zip(names, pool.map(run, names), strict=True))
 
 
 def streams(config: Any, rows: int, dim: int) -> bool:
@@ -173,14 +158,11 @@ def grouped(batches: Iterable[jax.Array]) -> Iterator[jax.Array]:
         yield jnp.concatenate(waiting)
 
 
-def load_sketch(
-    config: Any, network: FeatureNetwork
-) -> tuple[LshReference, tuple[int, int, int] | None]:
+def load_sketch(config: Any, network: FeatureNetwork) -> tuple[LshReference, Shape | None]:
     """Reads the LSH reference that `config.reference.sketch` names, and the shape of its images.
 
-    The shape, height, width and channels, is None where the file does not say, as of given
-    features. A sketch that was made with another feature network, preprocessing, version or
-    `config.hash`, seed included, is refused.
+    The shape is None where the file does not say, as of given features. A sketch that was made with
+    another feature network, preprocessing, version or `config.hash`, seed included, is refused.
     """
     path = config.reference.sketch
     if Path(path).is_dir():
@@ -203,7 +185,11 @@ def load_sketch(
                 f"{path}: made with hash.{name} = {value}, not {asked}; say "
                 f"--config.hash.{name}={value}"
             )
-    if not _drawn_with(hasher, config.hash.seed):
+    # Directions depend on the seed and on no feature.
+    anything = np.eye(2, hasher.directions.shape[1], dtype=np.float32)
+    drawn = hashing.fit(jax.random.key(config.hash.seed), anything, hasher.spec)
+    same = np.allclose(drawn.directions, hasher.directions, atol=1e-5)
+    if not (same and np.array_equal(drawn.members, hasher.members)):
         raise ValueError(
             f"{path}: made with another hash.seed than {config.hash.seed}; expected the one of the "
             "run that made it, which is in its config.json"
@@ -215,12 +201,3 @@ def load_sketch(
     if shape is None:
         logging.warning("%s does not say of which size its images were; it is not compared", path)
     return fitted, shape
-
-
-def _drawn_with(hasher: metrics.Hasher, seed: int) -> bool:
-    """Whether a hash was drawn with a seed: its directions depend on that and on no feature."""
-    anything = np.eye(2, hasher.directions.shape[1], dtype=np.float32)
-    drawn = hashing.fit(jax.random.key(seed), anything, hasher.spec)
-    return np.array_equal(drawn.members, hasher.members) and np.allclose(
-        drawn.directions, hasher.directions, atol=1e-5
-    )

@@ -16,17 +16,15 @@ from absl import logging
 
 import lsh_gan
 from lsh_gan import compression, devices
-from lsh_gan.compression import CompressionReport, GeneratorSpec
+from lsh_gan.compression import GeneratorSpec
 from lsh_gan.compression.packing import file_bytes
 from lsh_gan.experiment import evaluators
 from lsh_gan.experiment.evaluators import Score
 from lsh_gan.experiment.reference import Samples
-from lsh_gan.experiment.step import embed_samples, share_of, stream_samples
+from lsh_gan.experiment.step import GeneratedSamples
 from lsh_gan.features import FeatureNetwork
-from lsh_gan.generators import Generator, sampling
-from lsh_gan.metrics import Share
+from lsh_gan.generators import Generator
 from lsh_gan.results import store, strips
-from lsh_gan.results.labels import SCORES
 from lsh_gan.results.store import Row
 
 PACKED_FOLDER = "packed"
@@ -58,23 +56,17 @@ class Measurement(NamedTuple):
 
 
 class Clock:
-    """Seconds between laps, by name; they add up where a name returns."""
+    """Seconds between laps, by name."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
-    def lap(self, name: str) -> None:
-        """Books the time since the last lap under `name`."""
+    def lap(self, **shares: float) -> None:
+        """Books the time since the last lap under names, in proportion to their shares."""
         now = time.perf_counter()
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + now - self._last, 4)
-        self._last = now
-
-    def lap_shares(self, seconds: dict[str, float]) -> None:
-        """Books the time since the last lap under several names, in proportion to their seconds."""
-        now = time.perf_counter()
-        unit = (now - self._last) / sum(seconds.values())
-        self.seconds |= {name: round(unit * own, 4) for name, own in seconds.items()}
+        unit = (now - self._last) / sum(shares.values())
+        self.seconds |= {name: round(unit * share, 4) for name, share in shares.items()}
         self._last = now
 
 
@@ -92,65 +84,63 @@ def measure(
     `advance` is called with a number of embedded images. NaN or Inf in an image or a feature is a
     ValueError.
     """
-    clock = Clock()
+    clock, row_hash = Clock(), measurement.row_hash
     subject, keep = measurement.subject, measurement.keep
-    row = {"generator": measurement.name, **_spec_fields(measurement.spec)}
+    row = {"generator": measurement.name, **spec_fields(measurement.spec)}
     row["seed"] = measurement.seed
     if measurement.layer:
         row["layer"] = measurement.layer
     options: dict[str, Any] = {"progress": advance}
+    images: list[np.ndarray] = []
     generated: Any
+    samples: Samples | GeneratedSamples
     if isinstance(subject, Samples):
+        samples = subject
         options["batch_size"] = config.features.batch_size or None
         row["samples_taken"] = subject.source.taken
-        m = len(subject)
-        if subject.features is None and evaluators.streams(config, m, network.dim):
-            generated = evaluators.encode(scores, subject.stream(network, **options))
-        else:
-            generated = subject.embed(network, **options)
     else:
-        m = config.num_samples
         params, size = _compress(subject, measurement, config, workdir)
         row |= size
-        clock.lap("compress")
-        key, psi = jax.random.key(measurement.seed), config.truncation_psi
-        shown = min(config.num_columns, m) if keep else 0
-        given = (subject, params, network, key, m)
-        options |= {"batch_size": config.batch_size, "truncation_psi": psi}
-        if evaluators.streams(config, m, network.dim):
-            batches = evaluators.grouped(stream_samples(*given, **options))
-            each = len(share_of(m, config.batch_size))
-            generated = evaluators.encode(scores, Share(batches, each, m))
-            index = np.arange(shown)
-            images = sampling.sample_at(subject, params, key, index, truncation_psi=psi)
-        else:
-            generated, images = embed_samples(*given, **options, keep=shown)
-        if measurement.spec.weights.bits is None and images.size and images.min() >= 127:
+        clock.lap(compress=1)
+        rest = (config.num_samples, config.batch_size, config.truncation_psi)
+        samples = GeneratedSamples(subject, params, measurement.seed, *rest)
+        options |= {"keep": config.num_columns if keep else 0, "images": images}
+    m = len(samples)
+    if samples.features is None and evaluators.streams(config, m, network.dim):
+        generated = evaluators.encode(scores, samples.stream(network, **options))
+    else:
+        generated = samples.embed(network, **options)
+    if images and devices.is_first():
+        strip = np.concatenate(images)[: min(config.num_columns, m)]
+        strips.save(workdir / strips.SAMPLES / f"{row_hash}.png", [strip])
+        if measurement.spec.weights.bits is None and strip.min() >= 127:
             logging.warning(
                 "%s: no pixel of its first images is darker than mid-grey; expected images in "
-                "[-1, 1], and these look like [0, 1]", subject.name,
+                "[-1, 1], and these look like [0, 1]", measurement.name,
             )  # fmt: skip
-        if keep and devices.is_first():
-            strips.save(workdir / strips.SAMPLES / f"{measurement.row_hash}.png", [images])
     jax.block_until_ready(generated)
-    clock.lap("sample_and_embed")
+    clock.lap(sample_and_embed=1)
 
     def score(name: str) -> tuple[NamedTuple, float]:
         start = time.perf_counter()
         return scores[name](generated), time.perf_counter() - start
 
     hits: dict[str, np.ndarray] = {}
-    scored = dict(zip(scores, evaluators.side_by_side(score, scores), strict=True))
+    scored = evaluators.side_by_side(score, scores)
     for name, (result, _) in scored.items():
-        row |= _score_fields(name, result)
-        hits |= _hits(name, result)
-    clock.lap_shares({name: seconds for name, (_, seconds) in scored.items()})
+        for field, value in result._asdict().items():
+            if field in ("precision_membership", "recall_membership") and value is not None:
+                # For paired comparisons of rows that share latents and reference.
+                hits[f"{name}_{field.replace('membership', 'hits')}"] = value
+            elif value is not None and np.ndim(value) == 0 and field not in ("n", "m", "k"):
+                row[f"{name}_{field}"] = value
+    clock.lap(**{name: seconds for name, (_, seconds) in scored.items()})
     if keep:
-        store.write_hits(workdir, measurement.row_hash, hits)
-    if not isinstance(subject, Samples) or subject.features is None:
+        store.write_hits(workdir, row_hash, hits)
+    if samples.features is None:
         row["images_per_second"] = round(m / clock.seconds["sample_and_embed"], 1)
     return row | {
-        "row_hash": measurement.row_hash,
+        "row_hash": row_hash,
         "m": m,
         "d": network.dim,
         **measurement.identity,
@@ -160,7 +150,7 @@ def measure(
     }
 
 
-def _spec_fields(spec: GeneratorSpec) -> dict[str, Any]:
+def spec_fields(spec: GeneratorSpec) -> dict[str, Any]:
     """What tables show of a compression; nothing but the width is meant at full precision."""
     weights = spec.weights
     fields = {
@@ -180,62 +170,49 @@ def _compress(
 ) -> tuple[Any, dict[str, Any]]:
     """Packs the generator to a file and takes the parameters back from the packed codes.
 
-    A packed file that is to be measured as it is stays what it is.
+    A packed file that is to be measured as it is stays what it is. Of each compressed tensor the
+    row says what happened to it: an SQNR without noise is null, α the median.
     """
     file = workdir / PACKED_FOLDER / f"{measurement.row_hash}.packed"
-    count = sum(leaf.size for leaf in jax.tree.leaves(generator.params))
-    if generator.packed_file and measurement.spec.weights.bits is None:
+    as_read = generator.packed_file if measurement.spec.weights.bits is None else None
+    fields: dict[str, Any]
+    if as_read:
         if measurement.keep:
-            shutil.copyfile(generator.packed_file, file)
-        size = generator.packed_file.stat().st_size
-        return generator.params, _sizes(size, count) | {"packed": True, "tensors": []}
-    latents, labels = None, None
-    if measurement.spec.needs_latents:
-        key = jax.random.fold_in(jax.random.key(measurement.seed), CALIBRATION_FOLD)
-        index = jnp.arange(config.compression.num_calibration, dtype=jnp.uint32)
-        latents, labels = generator.draw(key, index)
-    packed, report = compression.pack_generator(
-        generator.module,
-        generator.params,
-        measurement.spec,
-        latents=latents,
-        labels=labels,
-        channel_axes=generator.channel_axes,
-        metadata=generator.packed_metadata,
-    )
-    if measurement.keep:
-        size = compression.save_packed(file, packed)
+            shutil.copyfile(as_read, file)
+        size, params = as_read.stat().st_size, generator.params
+        fields = {"packed": True, "tensors": []}
     else:
-        layouts = [tensor.layout for tensor in packed.tensors]
-        size = file_bytes(layouts, packed.empty, packed.metadata)
-    return generator.unpack(packed), _sizes(size, count) | {"tensors": _tensor_fields(report)}
-
-
-def _sizes(size: int, count: int) -> dict[str, Any]:
-    return {"bytes": size, "ratio": 4 * count / size, "bits_per_parameter": 8 * size / count}
-
-
-def _tensor_fields(report: CompressionReport) -> list[dict[str, Any]]:
-    """What happened to each compressed tensor; an SQNR without noise is null, α the median."""
-    return [
-        {field: getattr(tensor, field) for field in TENSOR_FIELDS}
-        | {"shape": list(tensor.shape), "alpha": float(np.median(np.asarray(tensor.alpha)))}
-        | {"sqnr_db": None if tensor.sqnr_db == math.inf else tensor.sqnr_db}
-        for tensor in report.tensors
-        if tensor.bits is not None
-    ]
-
-
-def _score_fields(metric: str, result: NamedTuple) -> dict[str, Any]:
-    """The numbers of a score as `METRIC_FIELD`; what does not apply is left out."""
-    fields = {k: v for k, v in result._asdict().items() if v is not None and np.ndim(v) == 0}
-    return {f"{metric}_{k}": v for k, v in fields.items() if k not in ("n", "m", "k")}
-
-
-def _hits(metric: str, result: NamedTuple) -> dict[str, np.ndarray]:
-    """Which samples count, for paired comparisons of rows that share latents and reference."""
-    found = {score: getattr(result, f"{score}_membership", None) for score in SCORES}
-    return {f"{metric}_{score}_hits": x for score, x in found.items() if x is not None}
+        latents, labels = None, None
+        if measurement.spec.needs_latents:
+            key = jax.random.fold_in(jax.random.key(measurement.seed), CALIBRATION_FOLD)
+            index = jnp.arange(config.compression.num_calibration, dtype=jnp.uint32)
+            latents, labels = generator.draw(key, index)
+        packed, report = compression.pack_generator(
+            generator.module,
+            generator.params,
+            measurement.spec,
+            latents=latents,
+            labels=labels,
+            channel_axes=generator.channel_axes,
+            metadata=generator.packed_metadata,
+        )
+        if measurement.keep:
+            size = compression.save_packed(file, packed)
+        else:
+            layouts = [tensor.layout for tensor in packed.tensors]
+            size = file_bytes(layouts, packed.empty, packed.metadata)
+        params = generator.unpack(packed)
+        tensors = [
+            {field: getattr(tensor, field) for field in TENSOR_FIELDS}
+            | {"shape": list(tensor.shape), "alpha": float(np.median(np.asarray(tensor.alpha)))}
+            | {"sqnr_db": None if tensor.sqnr_db == math.inf else tensor.sqnr_db}
+            for tensor in report.tensors
+            if tensor.bits is not None
+        ]
+        fields = {"tensors": tensors}
+    count = sum(leaf.size for leaf in jax.tree.leaves(generator.params))
+    sizes = {"bytes": size, "ratio": 4 * count / size, "bits_per_parameter": 8 * size / count}
+    return params, sizes | fields
 
 
 def _versions() -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Which samples left the manifold at a width, and which reference images lost their cover."""
 
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,8 @@ import numpy as np
 from absl import logging
 
 from lsh_gan import compression
-from lsh_gan.datasets import Source
 from lsh_gan.experiment.measurement import PACKED_FOLDER
-from lsh_gan.experiment.reference import Reference
-from lsh_gan.generators import Generator, sampling
+from lsh_gan.generators import sampling
 from lsh_gan.results import store, strips
 from lsh_gan.results.labels import TITLES, bits_label
 from lsh_gan.results.store import Row
@@ -22,35 +19,28 @@ COLUMNS = 16  # images of a strip
 NO_IMAGES = "uncovered.png is left out: the reference holds features, not images"
 
 
-def write(
-    workdir: Path,
-    measured: list[Row],
-    config: Any,
-    generators: Iterable[Generator],
-    samples: dict[str, Source],
-    reference: Reference,
-) -> None:
+def write(workdir: Path, measured: list[Row], setup: Any) -> None:
     """Adds the strips that are not yet in a work folder, from the hits and packed files of rows.
 
     Only the images shown are drawn again: sample i is a function of (key, i), and the reference is
     read by row. Rows without hits, as of older versions, get no strips. A compressed row of the
     first seed gets one in `outside` (samples that left, under the same latents at full precision)
-    and one in `uncovered`; a given set of images gets one in `samples`.
+    and one in `uncovered`; a given set of images gets one in `samples`. `setup` is as of `sweep`.
     """
-    first = reference.first
+    config, first = setup.config, setup.reference.first
     if first is None or first.features is not None:
         first = None
         logging.info(NO_IMAGES)
-    for generator in generators:
+    for generator in setup.generators:
         mine = [r for r in measured if r["generator"] == generator.name and "layer" not in r]
         mine = [row for row in mine if row["seed"] == config.seeds[0]]
-        full = [row["row_hash"] for row in mine if row["bits"] is None][:1]
-        before = store.read_hits(workdir, full[0]) if full else {}
+        full = next((row["row_hash"] for row in mine if row["bits"] is None), "")
+        before = store.read_hits(workdir, full)
         for row in mine if before else ():
-            after = store.read_hits(workdir, row["row_hash"])
-            if row["row_hash"] in full or not after:
+            after, name = store.read_hits(workdir, row["row_hash"]), f"{row['row_hash']}.png"
+            if row["row_hash"] == full or not after:
                 continue
-            file = workdir / strips.OUTSIDE / f"{row['row_hash']}.png"
+            file = workdir / strips.OUTSIDE / name
             packed = workdir / PACKED_FOLDER / f"{row['row_hash']}.packed"
             indices, said = lost(before, after, "precision")
             if len(indices) and packed.is_file() and not file.exists():
@@ -59,13 +49,13 @@ def write(
                 key, shown = jax.random.key(row["seed"]), np.resize(indices, COLUMNS)  # one program
                 lines = [draw(tree, key, shown)[: len(indices)] for tree in trees]
                 strips.save(file, lines, f"{bits_label(row)} bits: left the manifold: {said}")
-            file = workdir / strips.UNCOVERED / f"{row['row_hash']}.png"
+            file = workdir / strips.UNCOVERED / name
             indices, said = lost(before, after, "recall")
             if len(indices) and first is not None and not file.exists():
                 lines = [first.at(indices)]
                 strips.save(file, lines, f"{bits_label(row)} bits: no longer covered: {said}")
     for row in measured:
-        source = samples.get(row["generator"]) if "samples" in row else None
+        source = setup.samples.get(row["generator"]) if "samples" in row else None
         file = workdir / strips.SAMPLES / f"{row['row_hash']}.png"
         if source is not None and source.kind == "images" and not file.exists():
             rows = np.arange(min(config.num_columns, len(source)))

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lsh_gan import generators
-from lsh_gan.generators import Generator, checkpoints
+from lsh_gan.generators import Generator, sampling
 from lsh_gan.results.labels import disambiguate
-
-_FIELDS = ("family", "options", "source", "file", "origin")
 
 
 def load(config: Any, name: str) -> Generator:
@@ -25,27 +23,29 @@ def load(config: Any, name: str) -> Generator:
 def load_or_abstract(config: Any, name: str) -> tuple[Generator, str]:
     """The generator `name`, from its file if that is there, else as expected, without weights.
 
-    Returns:
-        The generator, and in one line how to get its file; "" where it is there.
+    With it comes in one line how to get its file; "" where it is there.
     """
     expected = config.expected.get(Path(name).name.replace(".", "_"))
-    if expected is None:
-        return generators.load(name), ""
-    for field in _FIELDS:
+    for field in ("family", "options", "source", "file", "origin") if expected else ():
         if field not in expected:
             raise ValueError(
                 f"config.expected of {name!r} lacks the field {field!r}; it has "
                 f"{', '.join(expected)}"
             )
+    instructions = ""
     try:
-        checkpoints.locate(name)
+        generator = generators.load(name)
     except FileNotFoundError:
+        if not expected or Path(name).exists():
+            raise
         options = expected.options.to_dict()
-        return generators.abstract(Path(name).name, expected.family, options), (
+        generator = generators.abstract(Path(name).name, expected.family, options)
+        instructions = (
             f"get {expected.file} ({expected.origin}), then: python -m checkpoints_tools.convert "
             f"--source={expected.source} --input={expected.file} --output={name}"
         )
-    return generators.load(name), ""
+    sampling.image_shape(generator, 1, truncation_psi=config.truncation_psi)  # or it takes none
+    return generator, instructions
 
 
 def rename(config: Any, found: list[Generator]) -> tuple[list[Generator], list[str]]:

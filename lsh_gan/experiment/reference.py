@@ -23,8 +23,8 @@ from lsh_gan import datasets, devices, features, metrics
 from lsh_gan.datasets import Decoding, Source
 from lsh_gan.experiment import evaluators, recipes, settings, step
 from lsh_gan.experiment.evaluators import ReferenceFeatures, Score
+from lsh_gan.experiment.step import GeneratedSamples
 from lsh_gan.features import FeatureNetwork
-from lsh_gan.generators import Generator, sampling
 from lsh_gan.metrics import LshReference, Share
 from lsh_gan.metrics.hashing import SAMPLE_ROWS
 from lsh_gan.metrics.inputs import subset
@@ -32,61 +32,14 @@ from lsh_gan.metrics.inputs import subset
 Progress = Callable[[int], Any]  # called with a number of embedded images
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class OwnSamples:
-    """Samples `start .. start + count - 1` of a generator; takes the place of given images.
-
-    `content_hash`, sha256 (hex), is over all that the samples are a function of.
-    """
-
-    generator: Generator
-    seed: int
-    start: int
-    count: int
-    batch_size: int
-    truncation_psi: float
-    content_hash: str
-    features: None = None  # as of samples that are given as images
-
-    def embed(
-        self, network: FeatureNetwork, *, progress: Progress = lambda count: None, **unused: Any
-    ) -> jax.Array:
-        """Returns features, float32 `[n, d]`; arguments as of `Samples.embed`."""
-        params, key = self.generator.params, jax.random.key(self.seed)
-        options = {name: getattr(self, name) for name in ("batch_size", "truncation_psi", "start")}
-        given = (self.generator, params, network, key, self.count)
-        return step.embed_samples(*given, **options, progress=progress)[0]
-
-    def at(self, rows: np.ndarray) -> np.ndarray:
-        """Images of some rows, uint8 `[b, h, w, c]`."""
-        params, key, psi = self.generator.params, jax.random.key(self.seed), self.truncation_psi
-        index = self.start + rows
-        return sampling.sample_at(self.generator, params, key, index, truncation_psi=psi)
-
-    def __len__(self) -> int:
-        return self.count
-
-
-def load_own_samples(config: Any) -> tuple[OwnSamples, OwnSamples, str]:
-    """The reference that `config.reference.samples_of` asks for.
-
-    Returns:
-        n samples, the next n of the same sequence for the ceilings, and what to call them.
-    """
+def load_own_samples(config: Any) -> tuple[GeneratedSamples, GeneratedSamples, str]:
+    """The n samples that `config.reference.samples_of` asks for, the next n, and their name."""
     fields = config.reference
-    generator = recipes.load(config, fields.samples_of)
-    sampling.image_shape(generator, 1, truncation_psi=config.truncation_psi)
-    n = fields.num_images
-
-    def samples(start: int) -> OwnSamples:
-        identity = [generator.identity, fields.seed, start, n, config.truncation_psi]
-        content_hash = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-        rest = (config.batch_size, config.truncation_psi, content_hash)
-        return OwnSamples(generator, fields.seed, start, n, *rest)
-
+    generator, n = recipes.load(config, fields.samples_of), fields.num_images
+    given = (generator, generator.params, fields.seed, n, config.batch_size, config.truncation_psi)
+    first, second = (GeneratedSamples(*given, start=start) for start in (0, n))
     kind = "packed" if generator.packed_file else "uncompressed"
-    name = f"{kind} samples of {generator.name} itself, not real images"
-    return samples(0), samples(n), name
+    return first, second, f"{kind} samples of {generator.name} itself, not real images"
 
 
 _T = TypeVar("_T")
@@ -129,8 +82,8 @@ def cached(
     if file.exists():
         try:
             return read(file)
-        except ValueError as error:
-            logging.warning("%s; it is computed again", str(error).rstrip("."))
+        except (ValueError, SafetensorError) as error:
+            logging.warning("%s: %s; it is computed again", file, str(error).rstrip("."))
     value = make()
     part = file.with_name(f"{os.getpid()}.{file.name}")
     try:
@@ -169,7 +122,8 @@ class Samples:
         if self.features is not None:
             return jnp.asarray(self.features)
         batches = list(self._stream(network, **options)) or [jnp.zeros((0, network.dim))]
-        return devices.gather_rows(jnp.concatenate(batches), _each(self.rows))[: len(self)]
+        each = len(step.share_of(len(self), datasets.BATCH))
+        return devices.gather_rows(jnp.concatenate(batches), each)[: len(self)]
 
     def at(self, rows: np.ndarray) -> np.ndarray:
         """Images of some rows, uint8 `[b, h, w, c]`."""
@@ -178,7 +132,7 @@ class Samples:
     def stream(self, network: FeatureNetwork, **options: Any) -> Share:
         """The features of the images of this process, in batches; options as of `embed`."""
         batches = evaluators.grouped(self._stream(network, **options))
-        return Share(batches, _each(self.rows), len(self))
+        return Share(batches, len(step.share_of(len(self), datasets.BATCH)), len(self))
 
     def _stream(self, network: FeatureNetwork, **options: Any) -> Iterator[jax.Array]:
         if len(_share(self.rows)):
@@ -190,22 +144,19 @@ class Samples:
 
 def _share(rows: np.ndarray) -> np.ndarray:
     """The rows of this process: whole batches, in order."""
-    steps = devices.process_share(len(datasets.cut(rows)))
-    return rows[steps.start * datasets.BATCH : steps.stop * datasets.BATCH]
-
-
-def _each(rows: np.ndarray) -> int:
-    """How many rows each process has, but for the last ones, which may have fewer."""
-    return len(devices.process_share(len(datasets.cut(rows)))) * datasets.BATCH
+    share = step.share_of(len(rows), datasets.BATCH)
+    return rows[share.start : share.stop]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reference:
     """A reference sample, and a second one of the same size where there are enough images."""
 
-    first: Samples | OwnSamples | None  # the reference sample; None if a sketch takes its place
+    first: (
+        Samples | GeneratedSamples | None
+    )  # the reference sample; None if a sketch takes its place
     # Disjoint from the first and as large, for the ceilings; None if there is none.
-    second: Samples | OwnSamples | None
+    second: Samples | GeneratedSamples | None
     content_hash: str  # sha256 (hex) over the values of both, or of the sketch
     name: str  # what it is, for tables
     # Height, width and channels of its images; None where that is not known.
@@ -244,22 +195,17 @@ def _embedded(part: Any, source: str, network: FeatureNetwork, options: dict) ->
         return make()
     header = {"kind": "features", "source": source, "images": part.content_hash}
     name = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:32]
-    return cached(
-        cache_folder() / f"{name}.features",
-        read=partial(_read_embedded, header),
-        make=make,
-        write=lambda file, x: save_file({"features": np.asarray(x)}, file, metadata=header),
-    )
 
-
-def _read_embedded(expected: dict[str, str], file: Path) -> jax.Array:
-    try:
+    def read(file: Path) -> jax.Array:
         with safe_open(file, framework="numpy") as tensors:
-            if tensors.metadata() != expected:
-                raise ValueError(f"{file}: holds features of {tensors.metadata()}")
+            if tensors.metadata() != header:
+                raise ValueError(f"holds features of {tensors.metadata()}")
             return jnp.asarray(tensors.get_tensor("features"))
-    except SafetensorError as error:
-        raise ValueError(f"{file}: is damaged ({error})") from error
+
+    def write(file: Path, x: jax.Array) -> None:
+        save_file({"features": np.asarray(x)}, file, metadata=header)
+
+    return cached(cache_folder() / f"{name}.features", read=read, make=make, write=write)
 
 
 def open_reference(config: Any) -> Source | None:
@@ -339,8 +285,8 @@ def load_reference(config: Any, network: FeatureNetwork, source: Source | None) 
         sketch, shape = evaluators.load_sketch(config, network)
         found = metrics.file_hash(fields.sketch)
         return Reference(None, None, found, Path(fields.sketch).name, shape, sketch)
-    first: Samples | OwnSamples
-    second: Samples | OwnSamples | None
+    first: Samples | GeneratedSamples
+    second: Samples | GeneratedSamples | None
     if source is None:
         first, second, name = load_own_samples(config)
         shape, taken = first.generator.image_shape, ""

@@ -8,9 +8,10 @@ anything twice. What it ends with is scored by all metrics on samples that it ha
 import dataclasses
 import re
 import shutil
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_collections
 import pandas as pd
@@ -53,20 +54,19 @@ class WidthEvaluator:
     def spec(self, widths: Widths) -> GeneratorSpec:
         """The setting of given widths; equal widths give equal settings."""
         top = max(widths.values())
-        rules = tuple(
-            Rule(pattern=re.escape(layer), bits=bits, **self.own[layer])
-            for layer, bits in widths.items()
-            if bits != top or self.own[layer]
-        )
-        weights = dataclasses.replace(self.base.weights, bits=top, rules=(*rules, *self.fixed))
+        named = [layer for layer, bits in widths.items() if bits != top or self.own[layer]]
+        return self._spec(top, *(self._rule(x, widths[x]) for x in named), *self.fixed)
+
+    def _rule(self, layer: str, bits: int) -> Rule:
+        return Rule(pattern=re.escape(layer), bits=bits, **self.own[layer])
+
+    def _spec(self, bits: int, *rules: Rule) -> GeneratorSpec:
+        weights = dataclasses.replace(self.base.weights, bits=bits, rules=rules)
         return dataclasses.replace(self.base, weights=weights)
 
     def isolated(self, layer: str, bits: int) -> GeneratorSpec:
         """The setting that compresses one tensor and keeps all others."""
-        rule = Rule(pattern=re.escape(layer), bits=bits, **self.own[layer])
-        rules = (rule, Rule(pattern=".*", skip=True))
-        weights = dataclasses.replace(self.base.weights, bits=bits, rules=rules)
-        return dataclasses.replace(self.base, weights=weights)
+        return self._spec(bits, self._rule(layer, bits), Rule(pattern=".*", skip=True))
 
     def retention(self, setting: Widths | GeneratorSpec) -> float:
         """Share of the scores at full precision that is kept, the worse of precision and recall."""
@@ -93,10 +93,7 @@ class WidthEvaluator:
 def make_width_evaluator(
     loop: sweep.Setup, generator: Generator, session: sweep.Session, *, keep: bool = False
 ) -> WidthEvaluator:
-    """The evaluator of a generator; tensors whose width a rule sets are not free.
-
-    `keep` is as of `Measurement`.
-    """
+    """The evaluator of a generator, `keep` as of `Measurement`; widths that a rule sets stay."""
     specs, seed = settings.generator_specs(loop.config), loop.config.search.seed
     base = next(spec for spec in specs if spec.weights.bits is not None)
     options = tuple(sorted(loop.config.compression.bits))
@@ -108,29 +105,25 @@ def make_width_evaluator(
     free = [plan for plan, other in zip(wide, narrow, strict=True) if plan.spec != other.spec]
     if not free:
         raise ValueError(f"{generator.name}: compression.rules leave no tensor for the search")
-    ruled = [plan for plan in wide if plan.rule != "default"]
+
+    def treatment(plan: TensorPlan) -> dict[str, Any]:
+        """What a rule says beside the width; nothing where there is none."""
+        names = ("clipping", "granularity", "scheme", "group_size")
+        return {x: getattr(plan.spec, x) for x in names if plan.rule != "default"}
+
     fixed = tuple(
-        Rule(pattern=re.escape(join(plan.path)), **_treatment(plan))
-        for plan in ruled
-        if plan not in free
+        Rule(pattern=re.escape(join(plan.path)), bits=plan.spec.bits, **treatment(plan))
+        if plan.spec.bits
+        else Rule(pattern=re.escape(join(plan.path)), skip=True)
+        for plan in wide
+        if plan.rule != "default" and plan not in free
     )
-    own = {}
-    for plan in free:
-        treatment = _treatment(plan) if plan in ruled else {}
-        own[join(plan.path)] = {k: v for k, v in treatment.items() if k != "bits"}
+    own = {join(plan.path): treatment(plan) for plan in free}
 
     def measure(spec: GeneratorSpec) -> Row:
         return session.measure(sweep.make_measurement(loop, generator, spec, seed, keep=keep))
 
     return WidthEvaluator(base, options, tuple(own), fixed, own, measure)
-
-
-def _treatment(plan: TensorPlan) -> dict[str, Any]:
-    """The fields of a rule that treats one tensor as planned."""
-    if plan.spec.bits is None:
-        return {"skip": True}
-    names = ("bits", "clipping", "granularity", "scheme", "group_size")
-    return {name: getattr(plan.spec, name) for name in names}
 
 
 def run(config: Any, workdir: Path) -> pd.DataFrame:
@@ -165,13 +158,8 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
 
     The width is found by bisection: a narrower one is taken to keep no more. `config` has one
     generator; `workdir` receives the measurements, and `output` is `NAME_BITSbits.safetensors` if
-    None.
-
-    Returns:
-        One sentence: the width, what it keeps, its size and file, and what the next width keeps.
-
-    Raises:
-        ValueError, TypeError, FileNotFoundError: Bad input, or no width keeps the share.
+    None. Returns one sentence: the width, what it keeps, its size and file, and what the next width
+    keeps. ValueError says that no width keeps the share.
     """
     config = settings.resolve(config)
     store.check_workdir(workdir)
@@ -213,16 +201,11 @@ def _inside(config: Any) -> Any:
     return ml_collections.FrozenConfigDict(inside)
 
 
-class Found(NamedTuple):
-    """The outcome of a search: widths of each role; None where nothing keeps the share."""
-
-    mixed: Widths | None  # the smallest setting found
-    within: Widths | None  # the smallest uniform one that keeps the share
-    same_size: Widths | None  # the widest uniform one that is no larger than `mixed`
-
-
-def find(evaluator: WidthEvaluator, share: float) -> Found:
+def find(evaluator: WidthEvaluator, share: float) -> dict[str, Widths | None]:
     """Searches for the smallest widths that keep `share` of precision and of recall by LSH.
+
+    They come by role, with the smallest uniform ones that keep the share and the widest uniform
+    ones of no more bytes; None where there is none.
 
     1. Every uniform width is scored.
     2. Every layer is scored alone, from narrow to wide until it loses next to nothing.
@@ -238,10 +221,11 @@ def find(evaluator: WidthEvaluator, share: float) -> Found:
     start = last_kept(evaluator, path, share)
     mixed = min([w for w in (start, within) if w is not None], key=evaluator.size, default=None)
     if mixed is None:
-        return Found(None, None, None)
+        return dict.fromkeys((WITHIN, MIXED, SAME_SIZE))
     mixed = narrow(evaluator, mixed, sensitivity, share)
     smaller = [widths for widths in uniform if evaluator.size(widths) <= evaluator.size(mixed)]
-    return Found(mixed, within, max(smaller, key=evaluator.size, default=None))
+    same_size = max(smaller, key=evaluator.size, default=None)
+    return {WITHIN: within, MIXED: mixed, SAME_SIZE: same_size}
 
 
 def layer_sensitivity(evaluator: WidthEvaluator, share: float) -> Sensitivity:
@@ -291,41 +275,39 @@ def descend(evaluator: WidthEvaluator, sensitivity: Sensitivity) -> list[Widths]
 
 def last_kept(evaluator: WidthEvaluator, path: list[Widths], share: float) -> Widths | None:
     """The last setting of a path that keeps the share, by bisection; None if the first does not."""
-    if evaluator.retention(path[0]) < share:
-        return None
-    low, high = 0, len(path)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if evaluator.retention(path[middle]) >= share:
-            low = middle
-        else:
-            high = middle
-    return path[low]
+
+    def keeps(widths: Widths) -> bool:
+        return evaluator.retention(widths) >= share
+
+    widest, *rest = path
+    back = [*reversed(rest), widest]
+    return back[bisect_left(back, True, hi=len(rest), key=keeps)] if keeps(widest) else None
 
 
 def narrow(
     evaluator: WidthEvaluator, widths: Widths, sensitivity: Sensitivity, share: float
 ) -> Widths:
     """Narrows single layers, cheapest first, until no step keeps the share."""
-    refused: set[tuple[tuple[str, int], ...]] = set()
-    while True:
-        for candidate in _steps(evaluator, widths, sensitivity):
-            changed = tuple(item for item in candidate.items() if item not in widths.items())
-            if changed not in refused:
-                break
-        else:
-            return widths
-        kept = evaluator.retention(candidate)
-        logging.info("%s: %.4f kept, %s", changed, kept, "taken" if kept >= share else "refused")
+    refused: list[Any] = []
+
+    def changed(candidate: Widths) -> set[tuple[str, int]]:
+        return set(candidate.items()) - set(widths.items())
+
+    while steps := [
+        step for step in _steps(evaluator, widths, sensitivity) if changed(step) not in refused
+    ]:
+        kept, change = evaluator.retention(steps[0]), changed(steps[0])
+        logging.info("%s: %.4f kept, %s", change, kept, "taken" if kept >= share else "refused")
         if kept >= share:
-            widths = candidate
+            widths = steps[0]
         else:
-            refused.add(changed)
+            refused.append(change)
+    return widths
 
 
 def _measure_found(
     evaluator: WidthEvaluator,
-    found: Found,
+    found: dict[str, Widths | None],
     generator: Generator,
     final: sweep.Setup,
     session: sweep.Session,
@@ -334,8 +316,7 @@ def _measure_found(
     """Measures full precision and what was found; returns rows as `store.set_requested` takes."""
     requested: dict[str, dict[str, Any]] = {}
     roles: dict[Any, list[str]] = {UNCOMPRESSED: [FULL]}
-    ends = {WITHIN: found.within, MIXED: found.mixed, SAME_SIZE: found.same_size}
-    for role, widths in ends.items():
+    for role, widths in found.items():
         if widths is not None:
             roles.setdefault(evaluator.spec(widths), []).append(role)
     for spec, names in roles.items():

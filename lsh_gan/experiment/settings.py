@@ -15,10 +15,10 @@ import numpy as np
 
 from lsh_gan import datasets, features
 from lsh_gan.compression import METHODS, CompressionSpec, GeneratorSpec, Rule
-from lsh_gan.compression.rules import GRANULARITIES, MAX_BITS, SCHEMES
+from lsh_gan.compression.rules import MAX_BITS
 from lsh_gan.datasets import Source
 from lsh_gan.errors import check_int, choose, nearest
-from lsh_gan.experiment.evaluators import EVALUATORS, hash_spec
+from lsh_gan.experiment.evaluators import EVALUATORS, Shape, hash_spec
 from lsh_gan.generators import Generator
 from lsh_gan.metrics.inputs import MAX_DIGITS, check_options
 
@@ -31,18 +31,17 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
     Names with commas are several. ValueError names the field, the value and the nearest valid one.
     """
     config = config.copy_and_resolve_references()
-    split_lists(config)
-    check_numbers(config)
-    here = jax.local_device_count()
+    _split_lists(config)
+    _check_numbers(config)
+    here, network = jax.local_device_count(), config.features.name
     for fields in (config, config.features):
         fields.batch_size = -(-fields.batch_size // here) * here
     for metric in config.metrics:
         choose("metrics: metric", metric, EVALUATORS)
-    known = {**features.FEATURES, features.GIVEN: None}
-    choose("features.name: feature network", config.features.name, known)
-    if config.features.name != features.GIVEN:
+    choose("features.name: feature network", network, {**features.FEATURES, features.GIVEN: None})
+    if network != features.GIVEN:
         with _named("features."):
-            features.check_side(config.features.name, config.features.side)
+            features.check_side(network, config.features.side)
     for check in (_subjects, _references, _compressions, _searches):
         for message in check(config):
             raise ValueError(message)
@@ -87,13 +86,12 @@ def _references(config: Any) -> Iterator[str]:
     given = [kind for kind in kinds if fields[kind]]
     if not given:
         yield (
-            f"{', '.join(f'reference.{kind}' for kind in reversed(kinds))} are all empty; expected "
-            "one of them, such as --config.reference.images=fashion_mnist"
+            "reference.images, reference.features, reference.samples_of, reference.sketch are all "
+            "empty; expected one of them, such as --config.reference.images=fashion_mnist"
         )
     if fields.sketch or fields.images in datasets.NAMED:  # a named one is but the default
         given = [kind for kind in given if kind != "images"]
-    if len(given) > 1:
-        first, second, *_ = given
+    for first, second in itertools.pairwise(given):
         yield (
             f"reference.{first} and reference.{second} are both given; expected one of them: "
             f"say --config.reference.{second}= to take {fields[first]}"
@@ -104,13 +102,14 @@ def _references(config: Any) -> Iterator[str]:
             "to measure distances to: say --config.metrics=lsh, or give reference.images instead"
         )
     if fields.samples_of:
-        searched = (config.search.seed,) if config.search.share else ()
-        for name, seeds in {"seeds": config.seeds, "search.seed": searched}.items():
-            if fields.seed in seeds:
-                yield (
-                    f"reference.seed = {fields.seed} is in {name} too: samples would be judged "
-                    "against themselves"
-                )
+        seeds = dict.fromkeys(config.seeds, "seeds")
+        if config.search.share:
+            seeds[config.search.seed] = "search.seed"
+        if fields.seed in seeds:
+            yield (
+                f"reference.seed = {fields.seed} is in {seeds[fields.seed]} too: samples would be "
+                "judged against themselves"
+            )
         if fields.num_images == 0:
             yield "reference.num_images = 0; expected a number with reference.samples_of"
 
@@ -164,51 +163,29 @@ def _searches(config: Any) -> Iterator[str]:
 
 
 def _check_hash(config: Any) -> None:
-    votes = config.hash.votes
+    votes, lsh_knn = config.hash.votes, "lsh_knn" in config.metrics
     if isinstance(votes, bool) or not isinstance(votes, int | float | None):
         raise ValueError(f"hash.votes = {votes!r}; expected a share in (0, 1], or None")
     choose("hash.family: hash family", config.hash.family, MAX_DIGITS)
     with _named("hash."):
         hash_spec(config)
         check_options(votes=votes)
-    if votes is None and "lsh_knn" in config.metrics:
+    if votes is None and lsh_knn:
         raise ValueError("hash.votes = None is for lsh alone; expected a share with lsh_knn")
     check_options(k=config.k)
     with _named("lsh_knn."):
-        rows = config.lsh_knn.bucket_rows if "lsh_knn" in config.metrics else None
-        check_options(k=config.k, bucket_rows=rows)
+        check_options(k=config.k, bucket_rows=config.lsh_knn.bucket_rows if lsh_knn else None)
 
 
-def compression_specs(config: Any) -> list[CompressionSpec]:
-    """The compressions that `config.compression` asks for, full precision first."""
+def generator_specs(config: Any) -> list[GeneratorSpec]:
+    """All that `config.compression` asks to be done to a generator, full precision first."""
     fields = config.compression
-    tables: dict[str, Any] = {"clipping": METHODS, "granularity": GRANULARITIES, "scheme": SCHEMES}
-    for name, table in tables.items():
-        for choice in fields[name]:
-            choose(f"compression.{name}", choice, table)
     sized = fields.group_size or any("group_size" in rule for rule in fields.rules)
     if "per_group" in fields.granularity and not sized:
         raise ValueError(
             f"compression.group_size = {fields.group_size}; granularity per_group needs a positive "
             "one that divides the inputs of every layer, such as --config.compression.group_size=16"
         )
-    shared = {
-        "group_size": fields.group_size or None,
-        "percentile": fields.percentile,
-        "num_stds": fields.num_stds,
-        "rules": tuple(_rule(rule) for rule in fields.rules if rule),
-    }
-    specs = [CompressionSpec(bits=None)] if fields.full_precision else []
-    names = ("granularity", "scheme", "clipping", "bits")
-    for choices in itertools.product(*(fields[name] for name in names)):
-        with _named("compression."):
-            specs.append(CompressionSpec(**dict(zip(names, choices, strict=True)), **shared))
-    return specs
-
-
-def generator_specs(config: Any) -> list[GeneratorSpec]:
-    """All that `config.compression` asks to be done to a generator, full precision first."""
-    fields = config.compression
     choose("compression.activation_clipping", fields.activation_clipping, METHODS)
     ranges = {"clipping": fields.activation_clipping, "granularity": "per_tensor"}
     activations = [
@@ -216,8 +193,20 @@ def generator_specs(config: Any) -> list[GeneratorSpec]:
         for bits in fields.activation_bits
     ]
     corrections = {name: fields[name] for name in ("correct_biases", "reestimate_batch_norms")}
-    weights = compression_specs(config)
-    full = [GeneratorSpec(weights=spec) for spec in weights if spec.bits is None]
+    shared = {
+        "group_size": fields.group_size or None,
+        "percentile": fields.percentile,
+        "num_stds": fields.num_stds,
+        "rules": tuple(_rule(rule) for rule in fields.rules if rule),
+    }
+    names = ("granularity", "scheme", "clipping", "bits")
+    widths = (None, *fields.bits)  # names are checked where there are no widths, too
+    choices = itertools.product(*(fields[name] for name in names[:3]), widths)
+    with _named("compression."):
+        weights = [
+            CompressionSpec(**dict(zip(names, choice, strict=True)), **shared) for choice in choices
+        ]
+    full = [UNCOMPRESSED] if fields.full_precision else []
     return full + [
         GeneratorSpec(weights=spec, activations=inputs, **corrections)
         for inputs in activations
@@ -281,7 +270,7 @@ _NAMES = (
 _MAY_BE_EMPTY = ("generators", "samples", "compression.bits")
 
 
-def split_lists(config: Any) -> None:
+def _split_lists(config: Any) -> None:
     """Splits names with commas in place; lists are not empty and have every entry once."""
     for field in (*_NAMES, *_LISTS):
         entries = attrgetter(field)(config)
@@ -296,17 +285,20 @@ def split_lists(config: Any) -> None:
         config.update_from_flattened_dict({field: entries})
 
 
-def check_numbers(config: Any) -> None:
-    """Checks the range of every whole number, and that batches can be spread over the devices."""
+def _check_numbers(config: Any) -> None:
+    """Checks the range of every whole number."""
     for field, (low, high) in (_RANGES | _LISTS).items():
         value = attrgetter(field)(config)
         for number in value if field in _LISTS else [value]:
             check_int(field, number, low, high)
-    k, least = config.k, config.k + 2
-    for field in ("num_samples", "search.num_samples", "reference.num_images"):
-        number = attrgetter(field)(config)
-        unused = {"search.num_samples": not config.search.share, "reference.num_images": not number}
-        if number < least and not unused.get(field):
+    sizes = {"num_samples": config.num_samples}
+    if config.search.share:
+        sizes["search.num_samples"] = config.search.num_samples
+    if config.reference.num_images:
+        sizes["reference.num_images"] = config.reference.num_images
+    for field, number in sizes.items():
+        if number < config.k + 2:
+            k, least = config.k, config.k + 2
             raise ValueError(f"{field} = {number}; k = {k} needs at least {least} images")
 
 
@@ -320,7 +312,6 @@ def check_min_count(config: Any, n: int) -> None:
         )
 
 
-Shape = tuple[int, int, int]  # height, width, channels
 UNPADDED = (28, 28)  # of the shipped images as they are published
 
 
@@ -332,28 +323,35 @@ def check_image_sizes(
     `expected` is None where theirs is not known, which checks nothing. A generator of RGB images is
     refused where the reference is grey.
     """
-    fields = config.reference
+    if expected is None:
+        return
+    fields, (height, width, channels) = config.reference, expected
     fixed = fields.sketch or fields.samples_of
     name = Path(fixed or fields.images).name
     padded = fields.images in datasets.NAMED and not (fixed or fields.features)
-    if expected is None:
-        return
-    height, width, channels = expected
-    has = f"but the reference {name} has {height}×{width}"
+
+    def check(what: str, size: tuple[int, ...], way_out: str) -> None:
+        if size != (height, width):
+            raise ValueError(
+                f"{what} {size[0]}×{size[1]} pixels, but the reference {name} has "
+                f"{height}×{width}; {way_out}"
+            )
+
     for generator in generators:
         side = generator.resolution
-        if (side, side) != (height, width):
-            way_out = f"say --config.reference.side={side} to crop and resize the reference"
-            if fixed:
-                way_out = f"expected a sketch or a generator of images of {side}×{side}"
-            raise ValueError(
-                f"generator {generator.name} makes images of {side}×{side} pixels, {has}; {way_out}"
-            )
+        way_out = f"say --config.reference.side={side} to crop and resize the reference"
+        if fixed:
+            way_out = f"expected a sketch or a generator of images of {side}×{side}"
+        check(f"generator {generator.name} makes images of", (side, side), way_out)
         if generator.image_channels > channels:
             raise ValueError(
                 f"generator {generator.name} makes RGB images, but the reference {name} is grey; "
                 "expected a reference in colour, or a generator of grey images"
             )
+    way_out = f"resize them to {height}×{width}"
+    if not fixed:
+        side = min(height, width)
+        way_out += f", or say --config.reference.side={side} (of evaluate: resize) for both"
     for source in samples:
         if source.kind != "images":
             continue
@@ -363,15 +361,7 @@ def check_image_sizes(
                 "them with black pixels, 2 at each side: its images are padded to 32×32 before "
                 "they are resized"
             )
-        size = source.shape[1:3]
-        if size != (height, width):
-            way_out = f"resize them to {height}×{width}"
-            if not fixed:
-                side = min(height, width)
-                way_out += f", or say --config.reference.side={side} (of evaluate: resize) for both"
-            raise ValueError(
-                f"samples {source.path} have {size[0]}×{size[1]} pixels, {has}; {way_out}"
-            )
+        check(f"samples {source.path} have", source.shape[1:3], way_out)
 
 
 def check_colours(path: str, batches: Iterable[np.ndarray] | None, expected: Shape | None) -> None:

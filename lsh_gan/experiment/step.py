@@ -6,6 +6,9 @@ Steps are dispatched ahead. On several hosts each process takes its share of the
 them get all features. A device that is out of memory gets half as many images a step from there on.
 """
 
+import dataclasses
+import hashlib
+import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,80 +22,15 @@ from absl import logging
 from jax.sharding import PartitionSpec as P
 
 from lsh_gan import devices
+from lsh_gan.experiment import evaluators
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator, sampling
+from lsh_gan.metrics import Share
 
 # Of what runs long: programs that compile longer, see `reference.keep_programs`, are 4 % faster.
 # None for a later JAX, which would refuse an option that it does not know.
 OPTIONS = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 11) else None
 _IN_FLIGHT = 3  # steps, each dispatched by a thread of its own: a CPU runs those side by side
-
-
-def embed_samples(
-    generator: Generator,
-    params: Any,
-    network: FeatureNetwork,
-    key: jax.Array,
-    count: int,
-    *,
-    batch_size: int,
-    truncation_psi: float = 1.0,
-    start: int = 0,
-    keep: int = 0,
-    progress: Callable[[int], Any] = lambda count: None,
-) -> tuple[jax.Array, np.ndarray]:
-    """Returns features of the images `start .. start + count - 1` of the sequence of `key`.
-
-    Equal to embedding what `sampling.sample` yields, up to the rounding of float32 sums: another
-    batch size, number of devices or of processes moves a pixel by at most 1 of 255. Arguments are
-    as there; `progress` is called with the number of images done since its last call.
-
-    Returns:
-        Float32 `[m, d]`, on every process; and the first `keep` images, uint8 `[keep, h, w, c]`, on
-        process 0.
-
-    Raises:
-        ValueError: An image or a feature holds NaN or Inf (its number).
-        MemoryError: A device has no memory for one image.
-    """
-    share = share_of(count, batch_size)
-    found, images, held = [], [], 0
-    options = (truncation_psi, start, batch_size)
-    for at, (*made, drawn) in _steps(generator, params, network, key, share, *options):
-        found.append(made)
-        if held < keep:
-            images.append(np.asarray(drawn))
-            held += len(drawn)
-        progress(min(len(drawn), max(count - at, 0)))
-    features, *finite = (
-        devices.gather_rows(jnp.concatenate(parts)[: len(share)], len(share))[:count]
-        for parts in zip(*found, strict=True)
-    )
-    _check(generator, start, finite)
-    return features, np.concatenate(images)[:keep] if keep else np.empty(0, np.uint8)
-
-
-def stream_samples(
-    generator: Generator,
-    params: Any,
-    network: FeatureNetwork,
-    key: jax.Array,
-    count: int,
-    *,
-    batch_size: int,
-    truncation_psi: float = 1.0,
-    progress: Callable[[int], Any] = lambda count: None,
-) -> Iterator[jax.Array]:
-    """Yields the features of `embed_samples` in batches, those of this process's share.
-
-    Arguments likewise; the share is of so many rows as `share_of` says.
-    """
-    share, options = share_of(count, batch_size), (truncation_psi, 0, batch_size)
-    for at, (features, *finite, _) in _steps(generator, params, network, key, share, *options):
-        if at < count:
-            _check(generator, at, [flags[: count - at] for flags in finite])
-            progress(min(len(features), count - at))
-            yield features[: count - at]
 
 
 def share_of(count: int, batch_size: int) -> range:
@@ -101,65 +39,115 @@ def share_of(count: int, batch_size: int) -> range:
     return range(steps.start * batch_size, steps.stop * batch_size)
 
 
-def _check(generator: Generator, first: int, finite: list[jax.Array]) -> None:
-    """Raises where an image or its features are not finite."""
-    for what, flags in zip(("image", "features of image"), map(np.asarray, finite), strict=True):
-        if not flags.all():
-            index = first + int(np.argmin(flags))
-            raise ValueError(f"{generator.name}: {what} {index} holds NaN or Inf")
+@dataclasses.dataclass(frozen=True, eq=False)
+class GeneratedSamples:
+    """Images `start .. start + count - 1` of a generator and seed, drawn when they are needed.
 
-
-def _steps(
-    generator: Generator,
-    params: Any,
-    network: FeatureNetwork,
-    key: jax.Array,
-    share: range,
-    truncation_psi: float,
-    start: int,
-    size: int,
-) -> Iterator[tuple[int, tuple[jax.Array, ...]]]:
-    """Yields the number of each step's first image, and what is made of it once it is there.
-
-    That is features `[b, d]`, whether images and features are finite `[b]`, and the images.
+    They are those of `sampling.sample`, up to the rounding of float32 sums: another batch size,
+    number of devices or of processes moves a pixel by at most 1 of 255. They take the place of
+    given `Samples`, whose methods they have.
     """
-    params, variables = (
-        devices.replicate(tree, local=True) for tree in (params, network.variables)
-    )
-    here, at = jax.local_device_count(), share.start
-    waiting: deque[tuple[int, Future]] = deque()
 
-    def run(first: int, size: int) -> tuple[jax.Array, ...]:
-        numbers = np.arange(start + first, start + first + size).astype(np.uint32)
-        index = devices.split(numbers, local=True)
-        part = sampling.part_size(generator, size // here)
-        images, drawn = _draw(generator, part, truncation_psi, params, key, index)
-        features, embedded = _embed(network, variables, images)
-        return jax.block_until_ready((features, drawn, embedded, images))
+    generator: Generator
+    params: Any
+    seed: int
+    count: int
+    batch_size: int
+    truncation_psi: float = 1.0
+    start: int = 0
+    features: None = None  # as of samples that are given as images
 
-    with ThreadPoolExecutor(_IN_FLIGHT) as pool:
-        while at < share.stop or waiting:
-            if at < share.stop and len(waiting) < _IN_FLIGHT:
-                waiting.append((at, pool.submit(run, at, size)))
-                at += size
-                continue
-            first, future = waiting.popleft()
-            try:
-                made = future.result()
-            except jax.errors.JaxRuntimeError as error:
-                if "RESOURCE_EXHAUSTED" not in str(error):
-                    raise
-                if size == here:
-                    message = f"{generator.name}: no memory for one image a device"
-                    raise MemoryError(message) from error
-                waiting.clear()  # all that is not known to be there is made again
-                at, size = first, max(size // 2 // here, 1) * here
-                logging.warning(
-                    "%s: out of memory on the device; on with %d images a step",
-                    generator.name, size,
-                )  # fmt: skip
-            else:
-                yield first, made
+    @property
+    def content_hash(self) -> str:
+        """Sha256 (hex) over all that the samples of a generator as it is are a function of."""
+        drawn = [self.seed, self.start, self.count, self.truncation_psi]
+        return hashlib.sha256(json.dumps([self.generator.identity, *drawn]).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def at(self, rows: np.ndarray) -> np.ndarray:
+        """Images of some rows, uint8 `[b, h, w, c]`."""
+        given = (self.generator, self.params, jax.random.key(self.seed), self.start + rows)
+        return sampling.sample_at(*given, truncation_psi=self.truncation_psi)
+
+    def embed(self, network: FeatureNetwork, **options: Any) -> jax.Array:
+        """Returns features, float32 `[n, d]`, on every process; options as of `batches`."""
+        batches = list(self.batches(network, **options)) or [jnp.zeros((0, network.dim))]
+        return devices.gather_rows(jnp.concatenate(batches), len(self._share()))[: self.count]
+
+    def stream(self, network: FeatureNetwork, **options: Any) -> Share:
+        """The features of the images of this process, in batches; options as of `batches`."""
+        batches = evaluators.grouped(self.batches(network, **options))
+        return Share(batches, len(self._share()), self.count)
+
+    def _share(self) -> range:
+        return share_of(self.count, self.batch_size)
+
+    def batches(
+        self,
+        network: FeatureNetwork,
+        *,
+        progress: Callable[[int], Any] = lambda count: None,
+        keep: int = 0,
+        images: list[np.ndarray] | None = None,
+        **unused: Any,
+    ) -> Iterator[jax.Array]:
+        """Yields the features of this process's images, float32 `[b, d]`.
+
+        `progress` is called with the number of images done since its last call. `images` receives
+        batches, uint8 `[b, h, w, c]`, until they hold `keep` images.
+
+        Raises:
+            ValueError: An image or a feature holds NaN or Inf (its number).
+            MemoryError: A device has no memory for one image.
+        """
+        params, variables = (
+            devices.replicate(tree, local=True) for tree in (self.params, network.variables)
+        )
+        here, share, size = jax.local_device_count(), self._share(), self.batch_size
+        at, end, key = share.start, min(share.stop, self.count), jax.random.key(self.seed)
+        waiting: deque[tuple[int, Future]] = deque()
+
+        def run(first: int, size: int) -> tuple[jax.Array, ...]:
+            numbers = np.arange(self.start + first, self.start + first + size)
+            index = devices.split(numbers.astype(np.uint32), local=True)
+            part = sampling.part_size(self.generator, size // here)
+            drawn, finite = _draw(self.generator, part, self.truncation_psi, params, key, index)
+            features, embedded = _embed(network, variables, drawn)
+            return jax.block_until_ready((features, drawn, finite, embedded))
+
+        with ThreadPoolExecutor(_IN_FLIGHT) as pool:
+            while at < end or waiting:
+                if at < end and len(waiting) < _IN_FLIGHT:
+                    waiting.append((at, pool.submit(run, at, size)))
+                    at += size
+                    continue
+                first, future = waiting.popleft()
+                try:
+                    features, drawn, *finite = future.result()
+                except jax.errors.JaxRuntimeError as error:
+                    if "RESOURCE_EXHAUSTED" not in str(error):
+                        raise
+                    if size == here:
+                        message = f"{self.generator.name}: no memory for one image a device"
+                        raise MemoryError(message) from error
+                    waiting.clear()  # all that is not known to be there is made again
+                    at, size = first, max(size // 2 // here, 1) * here
+                    logging.warning(
+                        "%s: out of memory on the device; on with %d images a step",
+                        self.generator.name, size,
+                    )  # fmt: skip
+                    continue
+                rest = self.count - first
+                for what, flags in zip(("image", "features of image"), finite, strict=True):
+                    if (bad := np.flatnonzero(~np.asarray(flags)[:rest])).size:
+                        number = self.start + first + bad[0]
+                        raise ValueError(f"{self.generator.name}: {what} {number} holds NaN or Inf")
+                if images is not None and sum(map(len, images)) < keep:
+                    images.append(np.asarray(drawn))
+                progress(min(len(features), rest))
+                yield features[:rest]
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=OPTIONS)

@@ -25,7 +25,7 @@ from lsh_gan.experiment.evaluators import Score
 from lsh_gan.experiment.measurement import PACKED_FOLDER, Clock, Measurement, measure
 from lsh_gan.experiment.reference import Reference, Samples
 from lsh_gan.features import FeatureNetwork
-from lsh_gan.generators import Generator, sampling
+from lsh_gan.generators import Generator
 from lsh_gan.results import labels, report, store
 from lsh_gan.results.labels import TITLES
 from lsh_gan.results.store import Row
@@ -73,15 +73,13 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
         measured = [session.finished[each.row_hash] for each in requested]
         if not devices.is_first():
             return pd.DataFrame()
-        outside.write(workdir, measured, config, setup.generators, setup.samples, setup.reference)
+        outside.write(workdir, measured, setup)
     return report.write(workdir, notes=time_notes(session))
 
 
 def prepare(config: Any) -> Setup:
     """Loads what a checked configuration names."""
     generators = [recipes.load(config, name) for name in config.generators]
-    for generator in generators:
-        sampling.image_shape(generator, 1, truncation_psi=config.truncation_psi)
     opened = reference.open_reference(config)
     samples = [reference.open_samples(config, path) for path in config.samples]
     shape = opened.image_shape if opened else None
@@ -95,45 +93,36 @@ def prepare(config: Any) -> Setup:
 
 def measurements(setup: Setup) -> list[Measurement]:
     """Every measurement that the configuration asks for; two names of one content are refused."""
-    found = list(_measurements(setup))
-    names: dict[str, str] = {}
-    for measurement in found:
-        name = names.setdefault(measurement.row_hash, measurement.name)
-        if name != measurement.name:
-            said = f"{name} and {measurement.name} have the same content; expected it once"
-            raise ValueError(said)
-    return found
-
-
-def _measurements(setup: Setup) -> Iterator[Measurement]:
-    for generator in setup.generators:
-        for layer, spec in _specs(setup.config, generator):
-            for seed in setup.config.seeds:
-                yield make_measurement(setup, generator, spec, seed, layer=layer)
+    found = [
+        make_measurement(setup, generator, spec, seed, layer=layer)
+        for generator in setup.generators
+        for layer, spec in _specs(setup.config, generator)
+        for seed in setup.config.seeds
+    ]
     for name, source in setup.samples.items():
         samples = reference.load_samples(setup.config, source)
         settings.check_colours(source.path, samples.images(), setup.reference.image_shape)
         identity = _shared_identity(setup) | {"samples": samples.content_hash}
-        yield Measurement(name, identity, settings.UNCOMPRESSED, 0, samples)
+        found.append(Measurement(name, identity, settings.UNCOMPRESSED, 0, samples))
+    names: dict[str, str] = {}
+    for each in found:
+        name = names.setdefault(each.row_hash, each.name)
+        if name != each.name:
+            raise ValueError(f"{name} and {each.name} have the same content; expected it once")
+    return found
 
 
 def make_measurement(
-    setup: Setup,
-    generator: Generator,
-    spec: GeneratorSpec,
-    seed: int,
-    *,
-    layer: str | None = None,
-    keep: bool = True,
+    setup: Setup, generator: Generator, spec: GeneratorSpec, seed: int, **options: Any
 ) -> Measurement:
-    """The measurement of one generator, setting and seed; see `Measurement` for the arguments."""
+    """The measurement of one generator, setting and seed; options are `layer` and `keep`."""
     config = setup.config
-    drawn = {"seed": seed, "m": config.num_samples, "truncation_psi": config.truncation_psi}
+    asked = {"spec": dataclasses.asdict(spec), "seed": seed, "m": config.num_samples}
+    asked["truncation_psi"] = config.truncation_psi
     if spec.needs_latents:
-        drawn["num_calibration"] = config.compression.num_calibration
-    asked = {"spec": dataclasses.asdict(spec), **drawn}
+        asked["num_calibration"] = config.compression.num_calibration
     identity = _shared_identity(setup) | generator.identity | asked
-    return Measurement(generator.name, identity, spec, seed, generator, layer, keep)
+    return Measurement(generator.name, identity, spec, seed, generator, **options)
 
 
 def _specs(config: Any, generator: Generator) -> Iterator[tuple[str | None, GeneratorSpec]]:
@@ -163,11 +152,7 @@ def _shared_identity(setup: Setup) -> dict[str, Any]:
         "version": lsh_gan.__version__,
         "n": len(setup.reference),
         "reference": setup.reference.content_hash,
-        "features": {
-            "name": network.name,
-            "side": network.side,
-            "content_hash": network.content_hash,
-        },
+        "features": {x: getattr(network, x) for x in ("name", "side", "content_hash")},
         "metrics": sorted(config.metrics),
         "k": config.k,
         "inclusive": config.inclusive,
@@ -218,7 +203,7 @@ class Session:
             self._progress.update(self._images, description="reference", visible=True)
             clock = Clock()
             self._scores = drawn.fit(config, network, self._workdir, self._advance)
-            clock.lap("reference")
+            clock.lap(reference=1)
             self.seconds = clock.seconds
         subject, bits = measurement.subject, measurement.spec.weights.bits
         size = len(subject) if isinstance(subject, Samples) else config.num_samples

@@ -80,26 +80,17 @@ def mark(line: Mapping[str, Any], metric: str) -> str:
         left, stderr = kept["recall"]
         if left + NOISE * np.nan_to_num(stderr) >= 0.5:
             return ""
-    return COLLAPSED if collapsed(line, metric) else ""
-
-
-def collapsed(line: Mapping[str, Any], metric: str) -> bool:
-    """Whether a score is that of a collapse; see `PrecisionRecall.collapsed`."""
     values = {name: line.get(f"{metric}_{name}") for name in PrecisionRecall._fields}
     known: Any = {name: None if pd.isna(value) else value for name, value in values.items()}
-    return known["precision"] is not None and PrecisionRecall(**known).collapsed
+    return COLLAPSED if PrecisionRecall(**known).collapsed else ""
 
 
 def answers(lines: pd.DataFrame, metrics: list[str], keep: float) -> list[str]:
     """One sentence for each generator that was compressed, and for each set of given samples.
 
     KNN decides, or the first metric if it was not asked for; the sentence says which, and what the
-    others say.
-
-    Args:
-        lines: As `report.summarise` returns it.
-        metrics: Names of the metrics with precision and recall.
-        keep: The share that is to be kept.
+    others say. Lines are those of `report.summarise`, metrics those with precision and recall, and
+    `keep` is the share that is to be kept.
     """
     found = []
     for name, mine in lines.groupby("generator", sort=False):
@@ -184,12 +175,11 @@ def _kept(line: Mapping[str, Any] | pd.Series, metric: str) -> dict[str, Kept]:
 
 def _changes(line: pd.Series, metric: str) -> str:
     """By how much precision and recall change, the worse first: "recall −36 ± 2 %, ..."."""
-    kept = sorted(_kept(line, metric).items(), key=lambda item: item[1].share)
-    errors = {score: "" if math.isnan(e) else f" ± {100 * e:.0f}" for score, (_, e) in kept}
-    # Adding 0 makes −0 a 0.
-    changes = {score: f"{np.round(100 * (share - 1)) + 0:+.0f}" for score, (share, _) in kept}
-    changes = {score: text.replace("-", "−") for score, text in changes.items()}
-    return ", ".join(f"{score} {changes[score]}{errors[score]} %" for score in changes)
+    parts = []
+    for score, (share, e) in sorted(_kept(line, metric).items(), key=lambda item: item[1].share):
+        change = f"{np.round(100 * (share - 1)) + 0:+.0f}".replace("-", "−")  # + 0: −0 is 0
+        parts.append(f"{score} {change}{'' if math.isnan(e) else f' ± {100 * e:.0f}'} %")
+    return ", ".join(parts)
 
 
 def _loss(line: pd.Series, metric: str) -> str:

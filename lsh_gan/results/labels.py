@@ -1,7 +1,6 @@
 """What rows are called in tables and plots, and where tables go."""
 
 import math
-import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -92,11 +91,6 @@ def bits_label(row: Row) -> str:
     """The width: "4", "W4A8" with quantized activations, else as `width_label`."""
     activations = row.get("activation_bits")
     return f"W{row['bits']}A{activations}" if activations else width_label(row)
-
-
-def standard_error(values: Sequence[float]) -> float:
-    """The standard error of the mean of several seeds; 0 of one, which says nothing of it."""
-    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
 
 
 def percent(share: float | None, stderr: float | None = None) -> str:

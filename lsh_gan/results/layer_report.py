@@ -47,13 +47,14 @@ def write_csv(path: Path, measured: list[Row]) -> None:
 def layer_sensitivity(measured: list[Row], metrics: list[str]) -> pd.DataFrame:
     """Compares every row of a single layer with full precision at the same seed.
 
-    Returns:
-        A line a generator, layer and setting, in the order of the network: what happened to the
-        tensor, and "METRIC_SCORE", the mean over the seeds of the score at full precision minus
-        that with the layer compressed.
+    A line a generator, layer and setting, in the order of the network, says what happened to the
+    tensor, and in "METRIC_SCORE" by how much the score falls: a mean over the seeds.
     """
     full = {(row["generator"], row["seed"]): row for row in measured if row["bits"] is None}
     isolated = [row for row in measured if "layer" in row]
+    names = unique(isolated, "generator")
+    place = {(g, layer): (names.index(g), i) for g in names for i, layer in _layers(isolated, g)}
+    isolated.sort(key=lambda row: place[row["generator"], row["layer"]])
     settings = dict.fromkeys(map(setting_of, isolated))
     fields = [f"{metric}_{score}" for metric in metrics for score in SCORES]
     lines = [
@@ -66,11 +67,7 @@ def layer_sensitivity(measured: list[Row], metrics: list[str]) -> pd.DataFrame:
     ]
     frame = pd.DataFrame(lines)
     groups = frame.groupby(["generator", "layer", "setting"], sort=False)
-    found = groups.first().assign(**groups[fields].mean()).reset_index()
-    names = unique(isolated, "generator")
-    place = {(g, layer): (names.index(g), i) for g in names for i, layer in _layers(isolated, g)}
-    order = [place[key] for key in zip(found["generator"], found["layer"], strict=True)]
-    return found.iloc[sorted(range(len(found)), key=order.__getitem__)]
+    return groups.first().assign(**groups[fields].mean()).reset_index()
 
 
 def _layers(isolated: list[Row], name: str) -> enumerate:

@@ -50,72 +50,68 @@ def write(
     )
     template = environment.from_string(resources.files(__package__).joinpath(TEMPLATE).read_text())
     done, asked = store.read_progress(workdir) or (0, 0)
-    samples, lost = [], []
-    for name in unique(measured, "generator"):
-        mine = [row for row in measured if row["generator"] == name and "layer" not in row]
-        if mine and "roles" not in mine[0]:  # a search has several settings of one width
-            samples.append(_states(workdir, mine, metrics, (strips.SAMPLES,)))
-            lost.append(_states(workdir, mine, [], (strips.OUTSIDE, strips.UNCOVERED)))
     columns, lines = _table(measured, metrics)
+    alts = {name: f"Layers of {name.removeprefix('layers_')}, one by one" for name in figures}
     text = template.render(
         title=f"Precision and recall of {', '.join(unique(measured, 'generator'))}",
         answers=answers,
         conditions=plots.conditions(measured),
         progress=f"{done} of {asked} measurements are done" if done < asked else "",
-        samples=[found for found in samples if found["states"]],
-        lost=[found for found in lost if found["states"]],
+        samples=_explorers(workdir, measured, metrics, strips.SAMPLES),
+        lost=_explorers(workdir, measured, [], strips.OUTSIDE, strips.UNCOVERED),
         captions=strips.CAPTIONS,
         columns=columns,
         lines=lines,
         ceilings=_ceilings(measured, metrics),
-        figures=[
-            (
-                ALTS.get(name, f"Layers of {name.removeprefix('layers_')}, one by one"),
-                to_svg(f, name),
-            )
-            for name, f in figures.items()
-        ],
+        figures=[((alts | ALTS)[name], to_svg(f, name)) for name, f in figures.items()],
         details=_details(measured),
         config=json.dumps(config, indent=1),
     )
     (output / FILE).write_text(text, encoding="utf-8")
 
 
-def _states(
-    workdir: Path, mine: list[Row], metrics: list[str], folders: tuple[str, ...]
-) -> dict[str, Any]:
-    """What a slider goes through: a state a setting and width of one generator.
+def _explorers(
+    workdir: Path, measured: list[Row], metrics: list[str], *folders: str
+) -> list[dict[str, Any]]:
+    """What the slider of each generator goes through: a state a setting and width.
 
     States without images are left out. Full precision belongs to every setting: its setting is "".
     """
-    states: dict[str, dict[str, Any]] = {}
-    settings, first = [], mine[0]["seed"]
-    curves = plots.curves_of(mine)
-    for setting, widths in curves.items():
-        for label, group in widths.items():
-            row = next((row for row in group if row["seed"] == first), group[0])
-            images = [read_strip(workdir / folder / f"{row['row_hash']}.png") for folder in folders]
-            if row["row_hash"] in states or not any(images):
-                continue
-            states[row["row_hash"]] = {
-                "setting": setting if row["bits"] else "",
-                "width": WIDTHS.get(label, f"{label} bits"),
-                "size": f"{row['bytes']:,} bytes" if "bytes" in row else "",
-                "ratio": f"{row['ratio']:.1f}× smaller" if row.get("ratio", 0) > 1.05 else "",
-                "images": dict(zip(folders, images, strict=True)),
-                "scores": [
-                    (TITLES[m], [_score(group, m, s) for s in scores_of(m)]) for m in metrics
-                ],
-            }
-            if row["bits"] and setting not in settings:
-                settings.append(setting)
-    widest = [i["pixels"] for s in states.values() for i in s["images"].values() if i]
-    return {
-        "name": mine[0]["generator"],
-        "settings": [(setting, shorten(setting, curves)) for setting in settings],
-        "states": list(states.values()),
-        "pixels": max(widest, default=1),
-    }
+    # Of a search, which has several settings of one width, there are none.
+    whole = [row for row in measured if "layer" not in row and "roles" not in row]
+    explorers = []
+    for name in unique(whole, "generator"):
+        mine = [row for row in whole if row["generator"] == name]
+        states: dict[str, dict[str, Any]] = {}
+        curves = plots.curves_of(mine)
+        for setting, widths in curves.items():
+            for label, group in widths.items():
+                row = next((x for x in group if x["seed"] == mine[0]["seed"]), group[0])
+                images = {x: read_strip(workdir / x / f"{row['row_hash']}.png") for x in folders}
+                if row["row_hash"] in states or not any(images.values()):
+                    continue
+                scores = {TITLES[m]: [_score(group, m, s) for s in scores_of(m)] for m in metrics}
+                states[row["row_hash"]] = {
+                    "setting": setting if row["bits"] else "",
+                    "width": WIDTHS.get(label, f"{label} bits"),
+                    "size": f"{row['bytes']:,} bytes" if "bytes" in row else "",
+                    "ratio": f"{row['ratio']:.1f}× smaller" if row.get("ratio", 0) > 1.05 else "",
+                    "images": images,
+                    "scores": scores.items(),
+                }
+        if states:
+            found = list(states.values())
+            settings = dict.fromkeys(state["setting"] for state in found if state["setting"])
+            pixels = [i["pixels"] for state in found for i in state["images"].values() if i]
+            explorers.append(
+                {
+                    "name": name,
+                    "settings": [(setting, shorten(setting, curves)) for setting in settings],
+                    "states": found,
+                    "pixels": max(pixels),
+                }
+            )
+    return explorers
 
 
 def read_strip(file: Path) -> dict[str, Any] | None:
@@ -172,12 +168,12 @@ def _table(measured: list[Row], metrics: list[str]) -> tuple[list[str], list[dic
 
 def _ceilings(measured: list[Row], metrics: list[str]) -> list[str]:
     """The ceilings of the metrics in words; of the first row, where m differs."""
-    found = []
-    for metric in metrics:
-        values = [measured[0].get(f"{metric}_{score}_ceiling") for score in scores_of(metric)]
-        if None not in values:
-            found.append(f"{TITLES[metric]} {' / '.join(f'{value:.3f}' for value in values)}")
-    return found
+    fields = {m: [f"{m}_{score}_ceiling" for score in scores_of(m)] for m in metrics}
+    return [
+        f"{TITLES[metric]} {' / '.join(f'{measured[0][name]:.3f}' for name in names)}"
+        for metric, names in fields.items()
+        if all(measured[0].get(name) is not None for name in names)
+    ]
 
 
 def to_svg(figure: Figure, name: str) -> str:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
-from lsh_gan.results.labels import TITLES, setting_of, shorten, standard_error, unique, width_label
+from lsh_gan.results.labels import TITLES, setting_of, shorten, unique, width_label
 from lsh_gan.results.store import Row
 
 # What is drawn and saved stands inside `mpl.rc_context(STYLE)`.
@@ -62,7 +62,7 @@ def mean_and_error(group: list[Row], field: str) -> tuple[float, float]:
     values = [row[field] for row in group]
     if len(values) == 1:
         return values[0], group[0].get(f"{field}_stderr") or 0.0
-    return statistics.fmean(values), standard_error(values)
+    return statistics.fmean(values), statistics.stdev(values) / len(values) ** 0.5
 
 
 def curves_of(measured: list[Row]) -> dict[str, dict[str, list[Row]]]:

@@ -22,19 +22,12 @@ from lsh_gan.results.store import Row
 
 
 def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) -> pd.DataFrame:
-    """Writes the tables and pictures of `workdir` to `output`, and prints tables and the answer.
+    """Writes the tables and pictures of `workdir`, and prints tables, the answer and `notes`.
 
     Every work folder gets `table.csv` and `tensors.csv` (what happened to each compressed tensor);
     a sweep over widths `table.md` and its pictures, a sweep over layers those of `layer_report`, a
-    search those of `search_report`.
-
-    Args:
-        workdir: The work folder.
-        output: Where tables and pictures go, made if missing; None for the work folder itself.
-        notes: Further lines to print.
-
-    Returns:
-        What `table.csv` has: one line a row that the last run requested.
+    search those of `search_report`. They go to `output`, which is made if missing, or into the work
+    folder itself. Returns what `table.csv` has: one line a row that the last run requested.
 
     Raises:
         ValueError: There are no rows, or they are damaged.
@@ -56,20 +49,17 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
     frame = to_frame(measured, pairs, hits)
     frame.to_csv(output / "table.csv", index=False)
     layer_report.write_csv(output / "tensors.csv", measured)
-    caption = _caption(workdir, measured)
+    whole = [row for row in measured if "layer" not in row]
+    lines = summarise(whole, pairs, hits)
+    table = make_table(lines, metrics, _caption(workdir, measured))
     figures, found = {}, []
     with mpl.rc_context(plots.STYLE):
         if share:
-            search_report.write(output, measured, pairs, share, hits)
-        elif any("layer" in row for row in measured):
-            whole = [row for row in measured if "layer" not in row]
-            lines = summarise(whole, pairs, hits)
-            table = make_table(lines, metrics, caption)
+            search_report.write(output, lines, pairs, share)
+        elif len(whole) < len(measured):
             figures = layer_report.write(output, measured, pairs, table)
         else:
-            lines = summarise(measured, pairs, hits)
             found = answer.answers(lines, pairs, keep)
-            table = make_table(lines, metrics, caption)
             labels.print_and_save(output / "table.md", table, notes=found)
             figures = plots.write(output, measured, pairs)
             strips.write(workdir, output, measured)
@@ -118,8 +108,8 @@ def to_frame(measured: list[Row], metrics: list[str], hits: Hits) -> pd.DataFram
 
 def _full(measured: list[Row], row: Row) -> list[Row]:
     """The rows of a row's generator at full precision."""
-    mine = [other for other in measured if other["generator"] == row["generator"]]
-    return [other for other in mine if other["bits"] is None]
+    name = row["generator"]
+    return [other for other in measured if other["generator"] == name and other["bits"] is None]
 
 
 def summarise(measured: list[Row], metrics: list[str], hits: Hits) -> pd.DataFrame:
@@ -129,11 +119,11 @@ def summarise(measured: list[Row], metrics: list[str], hits: Hits) -> pd.DataFra
     """
     groups: dict[tuple, list[Row]] = {}
     for row in measured:
-        key = (row["generator"], labels.bits_label(row), labels.setting_of(row))
-        groups.setdefault(key, []).append(row)
+        names = (row["generator"], labels.bits_label(row), labels.setting_of(row))
+        groups.setdefault((*names, *row.get("roles", ())), []).append(row)
     lines = []
-    for (generator, bits, setting), group in groups.items():
-        line = {**group[0], "generator": generator, "bits": bits, "setting": setting}
+    for (_, bits, setting, *_), group in groups.items():
+        line = {**group[0], "bits": bits, "setting": setting}
         line["grid"] = labels.grid_label(group[0])
         line["file"] = f"packed/{group[0]['row_hash']}.packed"
         for metric, score in itertools.product(metrics, SCORES):
@@ -145,7 +135,7 @@ def summarise(measured: list[Row], metrics: list[str], hits: Hits) -> pd.DataFra
             line |= {f"{field}_kept": kept.share, f"{field}_kept_stderr": kept.stderr}
         line["clipping"] = line["clipping"] or ""
         lines.append(line)
-    return pd.DataFrame([{k: v for k, v in line.items() if k != "tensors"} for line in lines])
+    return pd.DataFrame(lines)
 
 
 def make_table(lines: pd.DataFrame, metrics: list[str], caption: str) -> Table:

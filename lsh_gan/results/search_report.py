@@ -2,15 +2,13 @@
 
 import math
 from pathlib import Path
-from statistics import fmean
+from typing import Any
 
 import pandas as pd
 from rich.table import Table
 
 from lsh_gan.results import labels
-from lsh_gan.results.answer import Hits, retention
 from lsh_gan.results.labels import SCORES, TITLES
-from lsh_gan.results.store import Row
 
 # Roles of rows, in the order of the table.
 FULL = "full precision"
@@ -18,40 +16,21 @@ MIXED = "mixed precision"
 WITHIN = "best uniform that keeps the share"
 SAME_SIZE = "best uniform of no more bytes"
 ROLES = (FULL, WITHIN, MIXED, SAME_SIZE)
-Roles = dict[str, list[Row]]  # the rows of one generator
+Roles = dict[str, Any]  # a line of `report.summarise`, or None, by role
 
 
-def write(
-    workdir: Path, measured: list[Row], metrics: list[str], share: float, hits: Hits | None = None
-) -> None:
+def write(workdir: Path, lines: pd.DataFrame, metrics: list[str], share: float) -> None:
     """Writes `search.md` and `widths.md`, and prints both and the verdict.
 
-    `share` of the scores at full precision was to be kept; `hits` give paired standard errors.
+    `share` of the scores at full precision was to be kept; lines are those of `report.summarise`.
     """
-    found = by_role(measured)
-    labels.print_and_save(workdir / "widths.md", make_width_table(found))
-    lines = [line for item in found.items() for line in verdict(*item, metrics, share)]
-    labels.print_and_save(workdir / "search.md", make_table(found, metrics, hits), notes=lines)
-
-
-def by_role(measured: list[Row]) -> dict[str, Roles]:
-    """Rows by generator; each has a row a seed, and a row can have several roles."""
     found: dict[str, Roles] = {}
-    for row in measured:
-        roles = found.setdefault(row["generator"], {role: [] for role in ROLES})
-        for role in row["roles"]:
-            roles[role].append(row)
-    return found
-
-
-def least_retention(group: list[Row], full: list[Row], metric: str) -> float:
-    """The smaller of the kept shares of precision and recall; NaN if one is."""
-    kept = [retention(group, full, metric, score).share for score in SCORES]
-    return math.nan if any(map(math.isnan, kept)) else min(kept)
-
-
-def _percent(share: float) -> str:
-    return "–" if math.isnan(share) else f"{share:.0%}"
+    for line in lines.to_dict("records"):
+        roles = found.setdefault(line["generator"], dict.fromkeys(ROLES))
+        roles |= dict.fromkeys(line["roles"], line)
+    labels.print_and_save(workdir / "widths.md", make_width_table(found))
+    notes = [note for item in found.items() for note in verdict(*item, metrics, share)]
+    labels.print_and_save(workdir / "search.md", make_table(found, metrics), notes=notes)
 
 
 def make_width_table(found: dict[str, Roles]) -> Table:
@@ -66,68 +45,75 @@ def make_width_table(found: dict[str, Roles]) -> Table:
             "bytes": f"{tensor['bytes']:,}",
         }
         for name, roles in found.items()
-        for row in roles[MIXED][:1]
-        for tensor in row["tensors"]
+        for tensor in (roles[MIXED] or {"tensors": []})["tensors"]
     ]
     columns = ["generator", "tensor", "shape", "bits", "SQNR dB", "bytes"]
     return labels.make_rich(pd.DataFrame(lines, columns=columns), text=3, title="chosen widths")
 
 
-def make_table(found: dict[str, Roles], metrics: list[str], hits: Hits | None) -> Table:
+def make_table(found: dict[str, Roles], metrics: list[str]) -> Table:
     """Size, precision/recall and the kept shares of both, a line a role."""
-    lines = []
+    cells = []
     for name, roles in found.items():
-        for role, group in roles.items():
-            line = {"generator": name, "setting": role, "bits": "none"}
-            if group:
-                line |= {"bits": _bits(group[0]), "bytes": f"{group[0]['bytes']:,}"}
-                line |= {TITLES[m]: _cell(group, roles[FULL], m, hits) for m in metrics}
-            lines.append(line)
+        for role, line in roles.items():
+            cells.append({"generator": name, "setting": role, "bits": "none"})
+            if line is not None:
+                cells[-1] |= {"bits": _bits(line), "bytes": f"{line['bytes']:,}"}
+                cells[-1] |= {TITLES[metric]: _cell(line, metric) for metric in metrics}
     title = "precision/recall (kept shares ± paired standard error)"
-    return labels.make_rich(pd.DataFrame(lines).fillna(""), text=3, title=title)
+    return labels.make_rich(pd.DataFrame(cells).fillna(""), text=3, title=title)
 
 
-def _bits(row: Row) -> str:
-    widths = sorted({tensor["bits"] for tensor in row["tensors"]}, reverse=True)
-    return ", ".join(map(str, widths)) or labels.width_label(row)
+def _bits(line: dict[str, Any]) -> str:
+    widths = sorted({tensor["bits"] for tensor in line["tensors"]}, reverse=True)
+    return ", ".join(map(str, widths)) or line["bits"]
 
 
-def _cell(group: list[Row], full: list[Row], metric: str, hits: Hits | None) -> str:
-    scores, shares = [], []
-    for score in SCORES:
-        scores.append(f"{fmean(row[f'{metric}_{score}'] for row in group):.3f}")
-        share, error = retention(group, full, metric, score, hits)
+def _cell(line: dict[str, Any], metric: str) -> str:
+    shares = []
+    for field in (f"{metric}_{score}_kept" for score in SCORES):
+        share, error = line[field], line[f"{field}_stderr"]
         shares.append(_percent(share).rstrip("%") + (f"±{100 * error:.0f}" if error > 0 else ""))
-    return f"{'/'.join(scores)} ({'/'.join(shares)} %)"
+    scores = "/".join(f"{line[f'{metric}_{score}']:.3f}" for score in SCORES)
+    return f"{scores} ({'/'.join(shares)} %)"
+
+
+def _percent(share: float) -> str:
+    return "–" if math.isnan(share) else f"{share:.0%}"
 
 
 def verdict(name: str, roles: Roles, metrics: list[str], share: float) -> list[str]:
     """What the final samples say of one generator, whichever way it turned out."""
-    full, mixed = roles[FULL], roles[MIXED]
-    if not mixed:
+    mixed = roles[MIXED]
+    if mixed is None:
         return [f"{name}: no setting keeps {share:.0%} of precision and recall by LSH."]
-    lines = []
+
+    def least(line: dict[str, Any], metric: str) -> float:
+        """The smaller of the kept shares; NaN if one is."""
+        shares = [line[f"{metric}_{score}_kept"] for score in SCORES]
+        return math.nan if any(map(math.isnan, shares)) else min(shares)
+
+    notes = []
     for role in (WITHIN, SAME_SIZE):
-        if not roles[role]:
-            lines.append(f"{name}: there is no {role}.")
-            continue
         other = roles[role]
-        smaller = 1 - mixed[0]["bytes"] / other[0]["bytes"]
+        if other is None:
+            notes.append(f"{name}: there is no {role}.")
+            continue
+        smaller = 1 - mixed["bytes"] / other["bytes"]
         kept = "; ".join(
-            f"{TITLES[m]} {_percent(least_retention(mixed, full, m))} against "
-            f"{_percent(least_retention(other, full, m))}"
+            f"{TITLES[m]} {_percent(least(mixed, m))} against {_percent(least(other, m))}"
             for m in metrics
         )
         size = f"{abs(smaller):.1%} {'smaller' if smaller > 0 else 'larger'} than"
         if smaller == 0:
             size = "of the same size as"
-        lines.append(
-            f"{name}: mixed precision is {size} the {role} ({_bits(other[0])} bits); of the "
-            f"worse of precision and recall it keeps: {kept}."
+        notes.append(
+            f"{name}: mixed precision is {size} the {role} ({_bits(other)} bits); of the worse of "
+            f"precision and recall it keeps: {kept}."
         )
-    met = [TITLES[m] for m in metrics if least_retention(mixed, full, m) >= share]
-    lines.append(
+    met = ", ".join(TITLES[m] for m in metrics if least(mixed, m) >= share)
+    notes.append(
         f"{name}: on these samples, which the search has not seen, mixed precision keeps "
-        f"{share:.0%} of both by {', '.join(met) or 'none of the metrics'}."
+        f"{share:.0%} of both by {met or 'none of the metrics'}."
     )
-    return lines
+    return notes

@@ -72,35 +72,25 @@ def plot(folder: Path, measured: list[Row]) -> Figure | None:
         return None
     columns = list(dict.fromkeys(setting for line in strips.values() for setting in line))
     images = [image for line in strips.values() for image in line.values()]
-    width = max(image.width for image in images)
-    described = any("Description" in image.info for image in images)
-    inches, gap, above = 5.0, 0.08, 0.21 if described else 0.08
-    figure = Figure(layout="constrained")
-    axis, names, top = figure.subplots(), unique(measured, "generator"), 0.0
-    axis.set_axis_off()
-    for (name, label), found in strips.items():
-        bottom = top + above + inches * max(image.height for image in found.values()) / width
-        for setting, image in found.items():
-            left = columns.index(setting) * (inches + gap)
-            box = left, left + inches * image.width / width, bottom, top + above
-            axis.imshow(
-                image, cmap="gray", vmin=0, vmax=255, interpolation="nearest", extent=box,
-                aspect="equal",
-            )  # fmt: skip
-            if said := image.info.get("Description"):
-                said = f"{shorten(setting, columns)}, {said}"
-                axis.text(left, top + above - 0.03, said, fontsize=6)
+    width, names = max(image.width for image in images), unique(measured, "generator")
+    heights = [max(image.height for image in line.values()) for line in strips.values()]
+    inches, above = 5.0, 0.21 if any("Description" in image.info for image in images) else 0.08
+    size = len(columns) * inches + 0.5, sum(above + inches * y / width for y in heights) + 0.5
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(len(strips), len(columns), squeeze=False, height_ratios=heights)
+    for axes, ((name, label), found) in zip(grid, strips.items(), strict=True):
         text = f"{name} {label}" if len(names) > 1 else label.replace("–", "")
-        axis.text(-gap, (top + above + bottom) / 2, text, ha="right", va="center")
-        top = bottom
-    if not described:
-        for number, setting in enumerate(columns):
-            axis.text(
-                (number + 0.5) * inches, 0, shorten(setting, columns), ha="center", size="large"
-            )
-    right = len(columns) * (inches + gap) - gap
-    axis.set(xlim=(0, right), ylim=(top, 0))
-    figure.set_size_inches(right + 0.5, top + 0.5)
+        axes[0].annotate(text, (-0.015, 0.5), xycoords="axes fraction", ha="right", va="center")
+        for axis, setting in zip(axes, columns, strict=True):
+            axis.set_axis_off()
+            if image := found.get(setting):
+                axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+                axis.set_xlim(0, width)
+                called, said = shorten(setting, columns), image.info.get("Description")
+                if said:
+                    axis.set_title(f"{called}, {said}", fontsize=6, loc="left", pad=2)
+                elif axis in grid[0]:
+                    axis.set_title(called)
     caption = "the first images" if "samples" in measured[0] else CAPTIONS[folder.name]
     said = f"{caption}; {plots.conditions(measured)}"
     said = textwrap.fill(said, int(16 * inches * len(columns)))

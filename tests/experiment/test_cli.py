@@ -23,7 +23,6 @@ CONFIGS = [file.stem for file in (ROOT / "configs").glob("[!_]*.py") if file.ste
 def parse(monkeypatch, tmp_path):
     """Parses a command line by flags of its own, in an empty folder, and returns the config."""
     monkeypatch.chdir(tmp_path)
-    cli.register_lists()
 
     def parse_fresh(*arguments):
         values = flags.FlagValues()
@@ -73,23 +72,16 @@ def test_mistakes_are_one_line(parse):
 
 def test_mistakes_in_a_file_are_one_line(parse, tmp_path):
     head = "import ml_collections\n\nfrom configs import default\n\n\ndef get_config():\n"
-    for number, (lines, message) in enumerate(
-        [
-            (
-                ["c = default.get_config()", "c.num_sampels = 100"],
-                "'num_sampels'; did you mean 'num_s",
-            ),
-            (
-                ["c = default.get_config()", "c.compression.bit = (3,)"],
-                "no field 'compression.bit'; did you mean 'compression.bits'?",
-            ),
-            (["c = ml_collections.ConfigDict()", "c.k = 3"], "lacks the field 'batch_size' and "),
-            (["c = None"], "get_config() returned None; expected a configuration"),
-            (["c = (1,)[1]"], "IndexError: tuple index out of range"),
-        ]
-    ):
+    head += "    c = default.get_config()\n"
+    for number, (line, message) in enumerate({
+        "c.num_sampels = 100": "'num_sampels'; did you mean 'num_s",
+        "c.compression.bit = (3,)": "'compression.bit'; did you mean 'compression.bits'?",
+        "c = ml_collections.ConfigDict({'k': 3})": "lacks the field 'batch_size' and ",
+        "c = None": "get_config() returned None; expected a configuration",
+        "c = (1,)[1]": "IndexError: tuple index out of range",
+    }.items()):  # fmt: skip
         file = tmp_path / f"own{number}.py"
-        file.write_text(head + "".join(f"    {line}\n" for line in [*lines, "return c"]))
+        file.write_text(f"{head}    {line}\n    return c\n")
         with pytest.raises(ValueError, match=re.escape(message)) as caught:
             parse(f"--config={file}")
         assert re.fullmatch(rf"--config={file}: .*", str(caught.value))
@@ -123,27 +115,22 @@ def test_lists():
         assert cli.ListParser().parse(text) == expected
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--workdir="], "--workdir is empty; expected the folder of the results"),
-        (["--workdir=", "--dry_run"], "--workdir is empty; expected the folder of the results"),
-        (["more"], "unexpected argument 'more'; expected flags, see --help"),
-        (
-            ["--config=own.py"],
-            "own.py: has no get_config(); expected a function that returns a configuration",
-        ),
-        (
-            ["--config.generators=dcgan,/abs/x.packed", "--dry_run"],
-            "generator '/abs/x.packed': no such check",
-        ),
-        (["--config.metrics=knn"], "workdir /dev/null/x: /dev/null is a file"),
-        (["--config.metrics=kn"], "metrics: metric 'kn' is unknown; did you mean 'knn'"),
-    ],
-)
+ENDS = {
+    "--workdir=": "--workdir is empty; expected the folder of the results",
+    "--workdir= --dry_run": "--workdir is empty; expected the folder of the results",
+    "more": "unexpected argument 'more'; expected flags, see --help",
+    "--config=own.py": "has no get_config(); expected a function that returns a configuration",
+    "--config.generators=dcgan,/a/x.packed --dry_run": "generator '/a/x.packed': no such check",
+    "--config.metrics=knn": "workdir /dev/null/x: /dev/null is a file",
+    "--config.metrics=kn": "metrics: metric 'kn' is unknown; did you mean 'knn'",
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), ENDS.items())
 def test_a_run_ends_with_one_line(arguments, message, tmp_path):
     (tmp_path / "own.py").write_text("k = 3\n")
-    result = Child(["--workdir=/dev/null/x", *arguments], tmp_path / "said", cwd=tmp_path).end()
+    command = ["--workdir=/dev/null/x", *arguments.split()]
+    result = Child(command, tmp_path / "said", cwd=tmp_path).end()
     assert result.returncode == 1
     line = result.stderr.splitlines()[-1]
     assert line.startswith("error: ")

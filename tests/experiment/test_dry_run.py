@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from configured import changed
 from PIL import Image
 from tiny_generators import TINY
 
@@ -34,10 +35,7 @@ RECIPES = {
         {"cifar10_stylegan2": (20.22, 32, 512, 10), "cifar10_sngan": (4.28, 32, 128, 0)},
     ),
     "lsun_dog": (lsun.get_config, {"lsun_dog": (24.77, 256, 512, 0)}),
-    "lsun_bedroom": (
-        lambda: lsun.get_config("bedroom"),
-        {"lsun_bedroom": (32.15, 128, 128, 0)},
-    ),
+    "lsun_bedroom": (lambda: lsun.get_config("bedroom"), {"lsun_bedroom": (32.15, 128, 128, 0)}),
     "face_dcgan": (face_dcgan.get_config, {"face_dcgan": (3.58, 64, 100, 0)}),
     "eye_dcgan": (eye_dcgan.get_config, {"eye_dcgan": (12.92, 128, 100, 8)}),
 }
@@ -144,7 +142,7 @@ SPECS = [
     CompressionSpec(bits=None),
     CompressionSpec(bits=3),
     CompressionSpec(bits=5, granularity="per_tensor", scheme="affine"),
-    CompressionSpec(bits=4, granularity="per_group", group_size=8, scheme="affine"),
+    CompressionSpec(bits=4, granularity="per_group", group_size=4, scheme="affine"),
     CompressionSpec(
         bits=2,
         rules=(
@@ -155,47 +153,27 @@ SPECS = [
 ]
 
 
-def test_sizes_are_those_of_the_file(tmp_path):
-    options = {"latent_size": 8, "channels": [16, 8, 8]}
-    generator = generators.abstract("tiny", "dcgan", options)
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), generator.params
-    )
-    metadata = {"name": "tiny", "family": "dcgan", "options": options}
-    for spec in SPECS:
-        packed = compression.pack(params, spec, metadata=metadata)
-        written = compression.save_packed(tmp_path / "tiny.packed", packed)
-        assert dry_run.packed_size(generator, GeneratorSpec(weights=spec)) == written
-
-
-def test_sizes_of_pruned_weights_count_their_zero_points(tmp_path):
-    dcgan = generators.load("dcgan")
-    pruned = jax.tree.map(lambda x: jnp.where(jnp.abs(x) < 0.03, 0, x), dcgan.params)
-    generator = dataclasses.replace(dcgan, params=pruned)
-    metadata = {"name": "dcgan", "family": "dcgan", "options": dcgan.provenance["options"]}
-    packed = compression.pack(pruned, CompressionSpec(bits=4), metadata=metadata)
-    assert {tensor.layout.scheme for tensor in packed.tensors if tensor.layout.bits} == {"affine"}
-    written = compression.save_packed(tmp_path / "p.packed", packed)
-    spec = GeneratorSpec(weights=CompressionSpec(bits=4))
-    assert dry_run.packed_size(generator, spec) == written
-
-
 @pytest.mark.parametrize("family", ["dcgan", "biggan", "stylegan2", "fastgan"])
-def test_sizes_count_activation_ranges(family, tmp_path):
+def test_sizes_are_those_of_the_file(family, tmp_path):
+    """Ranges of activations, and zero points of pruned weights, count too."""
     generator = generators.abstract("tiny", family, TINY[family])
     z = jnp.ones((2, generator.latent_size))
     labels = jnp.zeros(2, jnp.int32) if generator.num_classes else None
     given = {} if labels is None else {"labels": labels}
     params = jax.jit(generator.module.init)(jax.random.key(0), z, **given)
     inputs = CompressionSpec(bits=8, granularity="per_tensor", scheme="affine")
-    spec = GeneratorSpec(weights=CompressionSpec(bits=4), activations=inputs)
-    packed, _ = compression.pack_generator(
-        generator.module, params, spec, latents=z, labels=labels,
-        metadata={"name": "tiny", "family": family, "options": TINY[family]},
-    )  # fmt: skip
-    written = compression.save_packed(tmp_path / "tiny.packed", packed)
-    assert dry_run.packed_size(generator, spec) == written
+    cases = [(generator, GeneratorSpec(weights=CompressionSpec(bits=4), activations=inputs))]
+    if family == "dcgan":
+        cases += [(generator, GeneratorSpec(weights=spec)) for spec in SPECS]
+        pruned = jax.tree.map(lambda x: jnp.where(jnp.abs(x) < 0.03, 0, x), params)
+        cases.append((dataclasses.replace(generator, params=pruned), cases[2][1]))
+    for case, spec in cases:
+        packed, _ = compression.pack_generator(
+            case.module, params if case is generator else case.params, spec, latents=z,
+            labels=labels, metadata={"name": "tiny", "family": family, "options": TINY[family]},
+        )  # fmt: skip
+        written = compression.save_packed(tmp_path / "tiny.packed", packed)
+        assert dry_run.packed_size(case, spec) == written
 
 
 def test_a_real_run_names_the_missing_file_and_the_commands(tmp_path):
@@ -214,13 +192,6 @@ def test_a_real_run_names_the_missing_file_and_the_commands(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_an_unknown_generator_is_an_error_in_a_dry_run_too():
-    config = default.get_config()
-    config.generators = ("checkpoints/nothing",)
-    with pytest.raises(FileNotFoundError, match="'checkpoints/nothing': no such checkpoint"):
-        dry_run.run(config)
-
-
 def test_an_incomplete_description_names_the_field():
     config = ffhq.get_config("256")
     with config.unlocked():
@@ -229,12 +200,15 @@ def test_an_incomplete_description_names_the_field():
         dry_run.run(config)
 
 
-def test_rules_and_truncation_are_checked_dry():
-    config = default.get_config()
-    config.compression.rules = ("params/up_9/kernel: skip",)
-    with pytest.raises(ValueError, match="matches nothing"):
-        dry_run.run(config)
-    config = default.get_config()
-    config.truncation_psi = 0.5
-    with pytest.raises(ValueError, match="the family 'dcgan' takes no truncation_psi"):
-        dry_run.run(config)
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"generators": ("checkpoints/nothing",)}, FileNotFoundError,
+         "'checkpoints/nothing': no such checkpoint"),
+        ({"compression__rules": ("params/up_9/kernel: skip",)}, ValueError, "matches nothing"),
+        ({"truncation_psi": 0.5}, ValueError, "the family 'dcgan' takes no truncation_psi"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_an_error_in_a_dry_run_too(changes, error, message):
+    with pytest.raises(error, match=message):
+        dry_run.run(changed(default.get_config(), **changes))

@@ -63,13 +63,7 @@ def test_features_of_any_d_are_taken_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("real", "made", "options", "error", "message"),
     [
-        (
-            REAL,
-            MADE[:, :16, :16],
-            {},
-            ValueError,
-            "have 16×16 pixels, but the reference real has",
-        ),
+        (REAL, MADE[:, :16, :16], {}, ValueError, "have 16×16 pixels, but the reference real has"),
         (REAL, MADE / 255.0, {}, ValueError, r"generated: images are float64 .*: save np"),
         (X, np.full((20, 6), np.nan), {}, ValueError, "generated: row 0 holds NaN or Inf"),
         (X, Y[:, :5], {}, ValueError, "generated: d = 5; the other side has d = 6"),

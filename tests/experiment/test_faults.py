@@ -5,6 +5,7 @@ Runs are children of one process that has imported everything, so that a kill co
 """
 
 import csv
+import dataclasses
 import logging
 import os
 import random
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from children import CONTEXT, draw_nothing
+from configured import changed
 from PIL import Image
 from tiny_network import NETWORK
 
@@ -39,8 +41,7 @@ def configured(images, **changes):
     config.compression.bits, config.compression.clipping = (2,), ("none",)
     config.seeds = tuple(range(12))
     config.reference.images = str(images)
-    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
-    return config
+    return changed(config, **changes)
 
 
 def run(workdir, images, most=None, said=None, **changes):
@@ -128,8 +129,8 @@ def test_a_full_disk_keeps_finished_rows(images, undisturbed, tmp_path):
 
 def test_a_device_without_memory_gets_smaller_batches(monkeypatch, caplog):
     generator = generators.load("dcgan")
-    arguments = (generator, generator.params, NETWORK, jax.random.key(0), 21)
-    expected, images = step.embed_samples(*arguments, batch_size=16, keep=10)
+    samples = step.GeneratedSamples(generator, generator.params, 0, 21, batch_size=16)
+    expected = samples.embed(NETWORK)
     whole, most = step._draw, 3
 
     def limited(*given):
@@ -139,16 +140,15 @@ def test_a_device_without_memory_gets_smaller_batches(monkeypatch, caplog):
 
     monkeypatch.setattr(step, "_draw", limited)
     with caplog.at_level(logging.WARNING, "absl"):
-        found, same = step.embed_samples(*arguments, batch_size=16, keep=10)
+        found = samples.embed(NETWORK)
     np.testing.assert_allclose(found, expected, atol=0.05)
-    np.testing.assert_allclose(same, images.astype(int), atol=1)
     said = [record.getMessage() for record in caplog.records]
     assert said == [
         f"dcgan: out of memory on the device; on with {size} images a step" for size in (8, 4, 2)
     ]
     most = 0
     with pytest.raises(MemoryError, match="dcgan: no memory for one image a device"):
-        step.embed_samples(*arguments, batch_size=2)
+        dataclasses.replace(samples, batch_size=2).embed(NETWORK)
 
 
 @pytest.mark.usefixtures("without_pictures", "projected")

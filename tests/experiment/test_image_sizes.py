@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from configured import changed
 from PIL import Image, ImageFile
 
 from configs import default
@@ -12,15 +13,12 @@ from lsh_gan.experiment import dry_run, settings, sweep
 from lsh_gan.experiment.reference import open_samples
 
 
-def changed(**changes):
+def tiny(**changes):
     config = default.get_config()
     config.generators = ("dcgan",)  # grey, 32×32
     config.reference.num_images = config.num_samples = 8
     config.features.side = 32
-    for field, value in changes.items():
-        parent, _, name = field.rpartition("__")
-        (config[parent] if parent else config)[name] = value
-    return config
+    return changed(config, **changes)
 
 
 def prepare(config):
@@ -68,7 +66,7 @@ RESIZE = r"say --config\.reference\.side=32 to crop and resize the reference"
     ],
 )  # fmt: skip
 def test_other_sizes(sources, reference, samples, message):
-    config = changed(
+    config = tiny(
         reference__images=str(sources / reference) if reference else "fashion_mnist",
         samples=(str(sources / samples),) if samples else (),
     )
@@ -78,7 +76,7 @@ def test_other_sizes(sources, reference, samples, message):
 
 
 def test_the_way_out_is_one(sources):
-    config = changed(
+    config = tiny(
         reference__images=str(sources / "grey28.npy"),
         reference__side=32,
         samples=(str(sources / "wide.npy"),),
@@ -89,28 +87,28 @@ def test_the_way_out_is_one(sources):
 def test_samples_without_the_border_of_the_shipped_images(sources, tmp_path):
     """Resized to one size, the same image would lie elsewhere."""
     np.save(tmp_path / "fake.npy", np.zeros((8, 64, 64), np.uint8))
-    config = changed(generators=(), reference__side=64, samples=(str(tmp_path / "fake.npy"),))
+    config = tiny(generators=(), reference__side=64, samples=(str(tmp_path / "fake.npy"),))
     assert prepare(config).reference.image_shape == (64, 64, 1)
     for name in ("jpegs", "grey28.npy"):
-        config = changed(generators=(), reference__side=64, samples=(str(sources / name),))
+        config = tiny(generators=(), reference__side=64, samples=(str(sources / name),))
         with pytest.raises(ValueError, match=rf"{name} have 28×28 pixels, but .* are padded to 32"):
             prepare(config)
     message = "have 64×64 pixels, .* 32×32; resize them to 32×32, or say --config.reference.side=32"
     with pytest.raises(ValueError, match=message):
-        prepare(changed(generators=(), samples=(str(tmp_path / "fake.npy"),)))
+        prepare(tiny(generators=(), samples=(str(tmp_path / "fake.npy"),)))
 
 
 def test_features_have_no_size(tmp_path):
     real, fake = (str(tmp_path / name) for name in ("real.npy", "fake.npy"))
     np.save(real, np.random.default_rng(0).random((8, 1280), np.float32))
     np.save(fake, np.zeros((8, 28, 28, 3), np.uint8))
-    config = changed(reference__features=real, samples=(fake,))
+    config = tiny(reference__features=real, samples=(fake,))
     assert prepare(config).reference.image_shape is None
-    assert open_samples(changed(), real).image_shape is None
+    assert open_samples(tiny(), real).image_shape is None
 
 
 def test_fewer_images_than_asked_for_are_counted_not_decoded(sources):
-    config = changed(
+    config = tiny(
         reference__images=str(sources / "jpegs"), reference__side=32, reference__num_images=9
     )
     with pytest.raises(ValueError, match=r"reference\.num_images = 9: .*jpegs has 8, .* is 8$"):
@@ -120,7 +118,7 @@ def test_fewer_images_than_asked_for_are_counted_not_decoded(sources):
 def test_a_generator_of_colours_and_a_grey_reference():
     grey = generators.load("dcgan")
     colour = dataclasses.replace(grey, image_channels=3)
-    config = changed()
+    config = tiny()
     with pytest.raises(
         ValueError, match=r"dcgan makes RGB images, .* fashion_mnist is grey; expec"
     ):
@@ -132,7 +130,7 @@ def test_a_generator_of_colours_and_a_grey_reference():
 def test_coloured_samples_and_a_grey_reference(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 1), np.uint8).repeat(3, -1)
     np.save(tmp_path / "fake.npy", pixels)
-    config = changed(generators=(), samples=(str(tmp_path / "fake.npy"),))
+    config = tiny(generators=(), samples=(str(tmp_path / "fake.npy"),))
     assert len(sweep.measurements(prepare(config))) == 1  # grey images in RGB
     pixels[5, 3, 3, 2] ^= 1
     np.save(tmp_path / "fake.npy", pixels)
@@ -142,7 +140,7 @@ def test_coloured_samples_and_a_grey_reference(tmp_path):
 
 def test_the_generator_of_the_reference_has_a_size_too(tmp_path):
     np.save(tmp_path / "fake.npy", np.zeros((8, 28, 28), np.uint8))
-    config = changed(
+    config = tiny(
         reference__samples_of="dcgan", reference__seed=7, samples=(str(tmp_path / "fake.npy"),)
     )
     with pytest.raises(ValueError, match="28×28 pixels, but the reference dcgan has 32×32; resize"):

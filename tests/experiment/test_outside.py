@@ -11,8 +11,10 @@ from PIL import Image
 from tiny_generators import TINY
 
 from lsh_gan import compression, datasets
-from lsh_gan.experiment import outside, reference
+from lsh_gan.experiment import outside
 from lsh_gan.experiment.reference import Reference, Samples
+from lsh_gan.experiment.step import GeneratedSamples
+from lsh_gan.experiment.sweep import Setup
 from lsh_gan.generators import Generator, build, sampling
 
 CONFIG = ConfigDict({"seeds": (5, 6), "truncation_psi": 1.0, "num_columns": 2})
@@ -65,8 +67,8 @@ def images(tmp_path):
 
 
 def write(workdir, generator, first):
-    reference = Reference(first, None, "", "")
-    outside.write(workdir, [FULL, NARROW], CONFIG, [generator], {}, reference)
+    setup = Setup(CONFIG, None, [generator], Reference(first, None, "", ""), {})
+    outside.write(workdir, [FULL, NARROW], setup)
 
 
 def test_samples_that_left_stand_below_the_same_latents_at_full_precision(
@@ -91,7 +93,7 @@ def test_samples_that_left_stand_below_the_same_latents_at_full_precision(
 def test_images_that_lost_their_cover(own, workdir, generator, images):
     first, expected = images, REAL
     if own:
-        first = reference.OwnSamples(generator, 7, 100, COUNT, COUNT, 1.0, "")
+        first = GeneratedSamples(generator, generator.params, 7, COUNT, COUNT, start=100)
         options = {"batch_size": COUNT, "start": 100}
         expected = next(
             sampling.sample(generator, generator.params, jax.random.key(7), COUNT, **options)
@@ -115,9 +117,8 @@ def test_given_images_get_their_strip_and_rows_without_hits_none(tmp_path, gener
     np.save(tmp_path / "given.npy", REAL)
     given = {"generator": "given", "row_hash": "given", "bits": None, "seed": 0, "samples": "hash"}
     samples = {"given": datasets.open_source(tmp_path / "given.npy")}
-    reference = Reference(images, None, "", "")
-    rows = [FULL, NARROW, given]
-    outside.write(tmp_path, rows, CONFIG, [generator], samples, reference)
+    setup = Setup(CONFIG, None, [generator], Reference(images, None, "", ""), samples)
+    outside.write(tmp_path, [FULL, NARROW, given], setup)
     (found,), _ = images_of(tmp_path / "samples" / "given.png")
     np.testing.assert_array_equal(found, REAL[:2, ..., 0])
     assert not (tmp_path / "outside").exists()

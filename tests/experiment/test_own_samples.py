@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from configured import changed
 
 from configs import smoke
 from lsh_gan import generators
@@ -21,10 +22,7 @@ def config(**changes):
     made.batch_size = 8
     made.compression.bits = ()
     made.metrics = ("knn",)
-    for field, value in changes.items():
-        parent, _, name = field.rpartition("__")
-        (made[parent] if parent else made)[name] = value
-    return made
+    return changed(made, **changes)
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -80,10 +78,3 @@ def test_options_that_change_no_parameter_are_part_of_the_content(tmp_path):
         sweep.prepare(settings.resolve(config(generators=tuple(names))))
     )
     assert len({task.row_hash for task in rows_of_both}) == 2
-
-
-def test_the_same_latents_are_refused():
-    with pytest.raises(ValueError, match=r"reference.seed = 0 is in seeds too"):
-        settings.resolve(config(reference__seed=0))
-    with pytest.raises(ValueError, match=r"reference.num_images = 0; expected a number"):
-        settings.resolve(config(reference__num_images=0))

@@ -8,13 +8,14 @@ import jax
 import numpy as np
 import pytest
 from children import draw_nothing
+from configured import changed
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from configs import smoke
 from lsh_gan import datasets, features, metrics
 from lsh_gan.experiment import evaluators, reference, settings, sweep
-from lsh_gan.results import answer, store
+from lsh_gan.results import store
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 SCORES = metrics.PrecisionRecall._fields
@@ -26,12 +27,7 @@ def tiny(**changes):
     config.generators = ("dcgan",)
     config.compression.bits = (4,)
     config.num_samples = config.batch_size = config.reference.num_images = 40
-    with config.unlocked():
-        config.hash.num_bits = "auto"
-        for field, value in changes.items():
-            parent, _, name = field.rpartition("__")
-            (config[parent] if parent else config)[name] = value
-    return config
+    return changed(config, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -100,13 +96,8 @@ def test_rows_know_the_content_of_the_sketch(workdir, tmp_path):
     ],
 )  # fmt: skip
 def test_a_sketch_made_otherwise_is_refused(workdir, tmp_path, changes, message):
-    config = sketched(workdir)
-    with config.unlocked():
-        for field, value in changes.items():
-            parent, _, name = field.rpartition("__")
-            (config[parent] if parent else config)[name] = value
     with pytest.raises(ValueError, match=message):
-        sweep.run(config, tmp_path / "run")
+        sweep.run(changed(sketched(workdir), **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -239,18 +230,6 @@ def test_every_metric_does_what_the_configuration_says(tmp_path, change):
             np.testing.assert_array_equal(found, value, name)
 
 
-def test_a_row_says_whether_its_score_is_of_a_collapse():
-    row = {"knn_precision": 1.0, "knn_recall": 0.02, "kid_distance": 0.1, "lsh_precision": 0.6}
-    row |= {f"{x}_{s}_stderr": 0.01 for x in ("knn", "lsh") for s in ("precision", "recall")}
-    row |= {"knn_precision_ceiling": 0.8, "knn_recall_ceiling": 0.8, "lsh_recall": 0.02}
-    row |= {"lsh_precision_ceiling": 0.8, "lsh_recall_ceiling": 0.8}
-    assert answer.collapsed(row, "knn")
-    assert not answer.collapsed(row, "lsh")  # bad, and says so
-    assert answer.collapsed(row | {"lsh_crowding": 0.6}, "lsh")
-    assert not answer.collapsed(row | {"knn_recall": 0.39}, "knn")  # not for sure below half
-    assert not answer.collapsed(row, "kid")
-
-
 def given(folder, d=24, fake_d=None, **changes):
     """Features of no network known here, on both sides."""
     rng = np.random.default_rng(0)
@@ -307,10 +286,7 @@ def test_a_sketch_of_given_features_takes_given_features(tmp_path):
 )  # fmt: skip
 def test_features_that_cannot_be_compared(changes, message, tmp_path):
     fake_d = changes.pop("fake_d", None)
-    config = given(tmp_path, fake_d=fake_d)
-    for field, value in changes.items():
-        parent, _, name = field.rpartition("__")
-        (config[parent] if parent else config)[name] = value
+    config = changed(given(tmp_path, fake_d=fake_d), **changes)
     if not config.reference.features:
         config.reference.images = "fashion_mnist"
     with pytest.raises(ValueError, match=message):

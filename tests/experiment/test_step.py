@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lsh_gan import features, generators
-from lsh_gan.experiment import step
+from lsh_gan.experiment.step import GeneratedSamples
 from lsh_gan.generators import sampling
 
 
@@ -18,12 +18,11 @@ def parts():
 def test_features_are_those_of_the_images(parts, batch_size):
     generator, network = parts
     key, done = jax.random.key(3), []
-    options = {"batch_size": batch_size, "start": 5}
-    found, images = step.embed_samples(
-        generator, generator.params, network, key, 21, **options, keep=10, progress=done.append
-    )
+    options, images = {"batch_size": batch_size, "start": 5}, []
+    samples = GeneratedSamples(generator, generator.params, 3, 21, **options)
+    found = samples.embed(network, keep=10, images=images, progress=done.append)
     drawn = np.concatenate(list(sampling.sample(generator, generator.params, key, 21, **options)))
-    np.testing.assert_array_equal(images, drawn[:10])
+    np.testing.assert_array_equal(np.concatenate(images)[:10], drawn[:10])
     expected = np.asarray(features.embed(network, drawn))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * expected.max())
     assert sum(done) == 21
@@ -34,4 +33,4 @@ def test_what_is_not_finite_is_named(parts):
     bad = jax.tree.map(lambda x: x, generator.params)
     bad["batch_stats"]["norm_0"]["mean"] = bad["batch_stats"]["norm_0"]["mean"] * np.nan
     with pytest.raises(ValueError, match="dcgan: image 2 holds NaN or Inf"):
-        step.embed_samples(generator, bad, network, jax.random.key(0), 3, batch_size=4, start=2)
+        GeneratedSamples(generator, bad, 0, 3, batch_size=4, start=2).embed(network)

@@ -12,13 +12,7 @@ def row(i, **fields):
     return {"row_hash": str(i), **fields}
 
 
-def test_rows_come_back_in_order(tmp_path):
-    for i in range(3):
-        store.append(tmp_path, row(i))
-    assert store.read(tmp_path) == [row(0), row(1), row(2)]
-
-
-def test_rows_that_were_measured_twice_count_once(tmp_path):
+def test_rows_come_back_in_order_and_those_measured_twice_count_once(tmp_path):
     for i, seconds in ((0, {"knn": 1.0}), (1, None), (0, {"knn": 2.0})):
         store.append(tmp_path, row(i, seconds=seconds))
     assert store.read(tmp_path) == [row(0, seconds={"knn": 1.0}), row(1, seconds=None)]
@@ -104,12 +98,6 @@ def test_hits_come_back_and_are_small(tmp_path):
     )
     assert (tmp_path / "hits" / "a.npz").stat().st_size < 2_000  # 10,000 without compression
     assert store.read_hits(tmp_path, "b") == {}
-
-
-def test_workdir_that_is_a_file(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"file is a file; expected a folder"):
-        store.check_workdir(tmp_path / "file")
 
 
 def test_hash_does_not_depend_on_the_order_of_keys():
