@@ -49,11 +49,12 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"error: --workdir is {lacks}; expected the folder of the results")
     signal.signal(signal.SIGTERM, _terminate)
     checkpoints.quiet_libraries()
+    reference.fix_numbers()
     reference.keep_programs()
     if _DISTRIBUTED.value or _COORDINATOR.value:
         _join_cluster()
-    logging.info("devices: %s", ", ".join(map(str, jax.devices())))
     try:
+        logging.info("devices: %s", ", ".join(map(str, reference.find_devices())))
         if _DRY_RUN.value:
             dry_run.run(_CONFIG.value)
         elif _CONFIG.value.search.share:
