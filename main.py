@@ -55,6 +55,9 @@ def main(arguments: list[str]) -> None:
         _join_cluster()
     try:
         logging.info("devices: %s", ", ".join(map(str, reference.find_devices())))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    try:
         if _DRY_RUN.value:
             dry_run.run(_CONFIG.value)
         elif _CONFIG.value.search.share:

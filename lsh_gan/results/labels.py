@@ -172,7 +172,8 @@ def _printing() -> Iterator[None]:
     try:
         yield
         sys.stdout.flush()
-    except BrokenPipeError:  # Python would flush it again, and complain, when it ends
+    except (BrokenPipeError, SystemExit):  # the latter is what rich makes of it
+        # Python would flush it again, and complain, when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
