@@ -153,9 +153,7 @@ def test_what_is_grey_and_a_reference_in_colour(tmp_path):
     with pytest.raises(ValueError, match=r"dcgan makes grey images, but .* real\.npy is in colour"):
         prepare(config)
     config.generators = ()
-    with pytest.raises(
-        ValueError, match=r"grey\.npy are grey images, but .* real\.npy is in colour"
-    ):
+    with pytest.raises(ValueError, match=r"grey\.npy are grey images, .* real\.npy is in colour"):
         prepare(config)
 
 
