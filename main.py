@@ -48,10 +48,14 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"error: --workdir is {lacks}; expected the folder of the results")
     signal.signal(signal.SIGTERM, _terminate)
     checkpoints.quiet_libraries()
+    reference.fix_numbers()
     reference.keep_programs()
     if _DISTRIBUTED.value or _COORDINATOR.value:
         _join_cluster()
-    logging.info("devices: %s", ", ".join(map(str, jax.devices())))
+    try:
+        logging.info("devices: %s", ", ".join(map(str, reference.find_devices())))
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     try:
         if _DRY_RUN.value:
             dry_run.run(_CONFIG.value)

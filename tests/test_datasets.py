@@ -234,6 +234,7 @@ def test_other_files_are_named_with_what_can_be_read(tmp_path):
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"\x80\x04\x95", "a pickle, which is not read"),
         (b"\x1f\x8b\x08 broken", "not a complete gzip file"),
+        (b"0.png".ljust(257, b"\0") + b"ustar", "a tar archive; unpack it"),
         (
             b"something else",
             r"not an idx file, nor \.npy, \.npz or a zip; expected a folder or zip",

@@ -100,7 +100,7 @@ def load_images(path: str | Path, **decoding: Any) -> np.ndarray:
 
 def _open_file(path: str, kinds: Sequence[str], decoding: Decoding) -> Source:
     with open(path, "rb") as stream:
-        head = stream.read(64)
+        head = stream.read(512)
     if head.startswith(b"\x93NUMPY"):
         return _from_arrays(path, {"": _npy_header(path)}, kinds, decoding)
     if head.startswith(b"PK"):
@@ -110,6 +110,8 @@ def _open_file(path: str, kinds: Sequence[str], decoding: Decoding) -> Source:
         images = _idx_images(path, zipped=zipped)
         return of_array(path, lambda: images, images.shape, images.dtype, decoding, "an idx file")
     found = next((f": {what}" for magic, what in _KNOWN.items() if head.startswith(magic)), "")
+    if head[257:262] == b"ustar":
+        found = ": a tar archive; unpack it"
     if not found and image_files.is_image_name(path):
         found = ": one image; give the folder that it is in"
     raise ValueError(f"{path}: not an idx file, nor .npy, .npz or a zip{found}; {_EXPECTED}")

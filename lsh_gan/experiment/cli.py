@@ -33,7 +33,7 @@ def main() -> None:
     """Runs the subcommand that `sys.argv` names; bad input ends it with one line."""
     program, command, *rest = sys.argv if len(sys.argv) > 1 else [*sys.argv, "--help"]
     if command in ("-h", "--help", "-help", "help"):
-        print(__doc__.strip())  # noqa: T201
+        print((__doc__ or "").strip())  # noqa: T201
         return
     sys.argv = [f"{Path(program).name} {command}", *rest]
     sys.path.insert(0, str(shipped_folder()))  # an installation has no `configs` at its top
@@ -45,11 +45,35 @@ def main() -> None:
         sys.exit("stopped")
 
 
-def _parse(names: str, command: Callable, file: str) -> tuple[list[str], Any]:
+# Fields that a command sets itself, or does not use, and what to say in their place.
+_OF_COMPRESS = {
+    **dict.fromkeys(("generators", "reference.samples_of"), "FILE says it"),
+    **dict.fromkeys(("search.share", "keep"), "say --keep"),
+    **dict.fromkeys(("num_samples", "reference.num_images"), "say --config.search.num_samples"),
+    "seeds": "say --config.search.seed",
+    "metrics": "LSH measures",
+}
+_SIDES = "REAL and GENERATED say it"
+_OF_EVALUATE = {
+    **dict.fromkeys(("generators", "samples", "reference.images", "reference.features"), _SIDES),
+    **dict.fromkeys(("reference.sketch", "reference.samples_of"), _SIDES),
+    **dict.fromkeys(("compression", "search", "seeds", "keep"), "nothing is compressed"),
+    "num_samples": "all of GENERATED is scored",
+}
+
+
+def _parse(
+    names: str, command: Callable, file: str, others: dict[str, str]
+) -> tuple[list[str], Any]:
     """The arguments of a command, as many as `names` has, and its configuration, as `file` begins.
 
-    Its docstring is what --help says before the fields.
+    Its docstring is what --help says before the fields. Of `others` are fields that it refuses.
     """
+    found = (re.match(r"--?(?:no)?config\.([\w.]*)", argument) for argument in sys.argv)
+    for field in (each[1] for each in found if each):
+        for other, why in others.items():
+            if field == other or field.startswith(f"{other}."):
+                sys.exit(f"error: --config.{field} has no effect on {sys.argv[0]}: {why}")
     config = config_flags.DEFINE_config_file("config", None, f"Other defaults than {file}.")
     _, *values = parse_or_exit(
         sys.argv,
@@ -59,9 +83,11 @@ def _parse(names: str, command: Callable, file: str) -> tuple[list[str], Any]:
     )
     if len(values) != len(names.split()):
         raise ValueError(f"arguments are {' '.join(values) or 'missing'}; expected {names}")
-    from lsh_gan.experiment.reference import keep_programs
+    from lsh_gan.experiment import reference
 
-    keep_programs()
+    reference.fix_numbers()
+    reference.keep_programs()
+    reference.find_devices()
     return values, config.value
 
 
@@ -75,7 +101,7 @@ def _compress() -> None:
     keep = flags.DEFINE_string("keep", "95%", "The share that is kept, 95% or 0.95.")
     output = flags.DEFINE_string("output", None, "The file; NAME_BITSbits.safetensors if none.")
     workdir = flags.DEFINE_string("workdir", None, "Keeps the measurements, to go on with them.")
-    (file,), config = _parse("FILE", _compress, "configs/compress.py")
+    (file,), config = _parse("FILE", _compress, "configs/compress.py", _OF_COMPRESS)
     from lsh_gan.experiment import search
 
     share = re.fullmatch(r"(\d*\.?\d+)(%?)", keep.value)
@@ -97,7 +123,8 @@ def _evaluate() -> None:
     set. As many real ones are drawn as are generated, or --config.reference.num_images.
     """
     given = any(argument.startswith("--config.reference.num_images") for argument in sys.argv)
-    (real, generated), config = _parse("REAL GENERATED", _evaluate, "configs/default.py")
+    names, file = "REAL GENERATED", "configs/default.py"
+    (real, generated), config = _parse(names, _evaluate, file, _OF_EVALUATE)
     from lsh_gan.experiment.evaluate import compare
 
     print(compare(real, generated, config, config.reference.num_images if given else 0))  # noqa: T201
@@ -148,7 +175,7 @@ def parse_or_exit(arguments: list[str], *, usage: str = "", **options: Any) -> l
             for flag in own
         ]
         lines.append("  --config.FIELD=VALUE, such as --config.metrics=knn,lsh, for each of:")
-        source = (shipped_folder() / options.get("source", "configs/default.py")).read_text()
+        source = (shipped_folder() / options.get("source", "configs/default.py")).read_text("utf-8")
         fields = re.findall(r"^ +(?:#|config\.).*", source, re.MULTILINE)
         sys.exit(print("\n".join([usage.strip(), "", *lines, "", *fields])))  # noqa: T201
     try:

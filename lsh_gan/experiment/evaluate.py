@@ -4,7 +4,7 @@ import dataclasses
 import html
 import itertools
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,6 +150,7 @@ def compare(real: Any, generated: Any, config: Any, num_images: int) -> Evaluati
     reference.check_count(checked, real)
     settings.check_colours("generated", samples.images(), real.image_shape)
     drawn = reference.load_reference(checked, network, real)
+    reference.check_grey(drawn, [], [generated])
     with tempfile.TemporaryDirectory() as folder:
         scores = drawn.fit(checked, network, Path(folder), lambda count: None)
         embedded = samples.embed(network, batch_size=checked.features.batch_size or None)
@@ -166,6 +167,14 @@ def _open(x: Any, name: str, config: Any) -> Source:
     if isinstance(x, str | Path):
         return datasets.open_source(x, ("images", "features"), decoding)
 
+    def of_batch(x: Any) -> Source:
+        if isinstance(x, list | tuple | dict):
+            raise TypeError(
+                f"{name}: a batch is a {type(x).__name__}; expected arrays: of a loader of images "
+                "with labels (batch[0] for batch in loader)"
+            )
+        return of(x)
+
     def of(x: Any) -> Source:
         array = np.asarray(as_array(x, name))
         array = array.astype(np.float32) if array.dtype == jnp.bfloat16 else array
@@ -175,11 +184,21 @@ def _open(x: Any, name: str, config: Any) -> Source:
 
     if hasattr(x, "shape"):
         return of(x)
-    sources = map(of, x)
+    if not isinstance(x, Iterable):
+        raise TypeError(f"{name} is a {type(x).__name__}; expected a path, an array or batches")
+    sources = map(of_batch, x)
     first = next(sources, None)
     if first is None:
         raise ValueError(f"{name}: there are no batches; expected arrays of images or features")
-    shape, loaded = (0, *first.shape[1:]), (x.load() for x in itertools.chain([first], sources))
+
+    def load() -> Iterator[np.ndarray]:
+        for source in itertools.chain([first], sources):
+            if source.shape[1:] != first.shape[1:]:
+                found, expected = (list(x.shape[1:]) for x in (source, first))
+                raise ValueError(f"{name}: a batch of {found} after one of {expected}")
+            yield source.load()
+
+    shape, loaded = (0, *first.shape[1:]), load()
     return Source(name, first.kind, shape, "batches", None, lambda rows: loaded)
 
 

@@ -6,6 +6,8 @@ import hashlib
 import json
 import math
 import os
+import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -55,16 +57,49 @@ def cache_folder() -> Path:
 _COMPILE_FAST = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=2"
 
 
+def fix_numbers() -> None:
+    """Sets what numbers depend on beside the configuration, whatever the environment says."""
+    jax.config.update("jax_enable_x64", False)
+    jax.config.update("jax_default_prng_impl", "threefry2x32")
+    jax.config.update("jax_threefry_partitionable", True)
+
+
+def find_devices() -> list[jax.Device]:
+    """All devices; ValueError where the environment asks for some that are not there."""
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        said = str(error).partition(chr(10))[0] or "no such device"
+        raise ValueError(f"JAX_PLATFORMS = {os.environ.get('JAX_PLATFORMS')!r}: {said}") from error
+
+
 def keep_programs() -> None:
     """Keeps compiled programs in the cache folder, unless JAX is told where, for later runs."""
     if step.OPTIONS:
         os.environ["XLA_FLAGS"] = f"{_COMPILE_FAST} {os.environ.get('XLA_FLAGS', '')}"
     folder = cache_folder() / "programs"
+    _drop_damaged(folder)
     with contextlib.suppress(OSError):  # JAX would warn of every program
         folder.mkdir(parents=True, exist_ok=True)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ and os.access(folder, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _drop_damaged(folder: Path) -> None:
+    """Deletes kept programs that JAX cannot read, as it would neither use nor replace them."""
+    show = warnings.showwarning
+
+    def drop(message: Any, *rest: Any, **options: Any) -> None:
+        found = re.match(r"Error reading persistent compilation cache .* '(\w+)'", str(message))
+        if not found:
+            show(message, *rest, **options)
+            return
+        for file in folder.glob(f"{found[1]}-*"):
+            file.unlink(missing_ok=True)
+        logging.info("compiled anew: %s; what was kept of it is damaged", found[1])
+
+    warnings.showwarning = drop
 
 
 def cached(
@@ -300,6 +335,24 @@ def load_reference(config: Any, network: FeatureNetwork, source: Source | None) 
     both = first.content_hash + (second.content_hash if second else "")
     found = hashlib.sha256(both.encode()).hexdigest()
     return Reference(first, second, found, name, shape, taken=taken)
+
+
+def check_grey(drawn: Reference, generators: list[Generator], samples: Iterable[Source]) -> None:
+    """Refuses what is grey where a reference image is in colour; RGB files of grey ones are grey.
+
+    The colours of a sketch and of a generator's samples are not known, and not compared.
+    """
+    grey = [f"generator {each.name} makes" for each in generators if each.image_channels == 1]
+    shapes = {source.path: source.image_shape for source in samples}
+    grey += [f"samples {path} are" for path, shape in shapes.items() if shape and shape[2] == 1]
+    images = drawn.first.images() if isinstance(drawn.first, Samples) else None
+    if not grey or images is None or (drawn.image_shape or (1,))[-1] == 1:
+        return
+    if settings.first_in_colour(images) is not None:
+        raise ValueError(
+            f"{grey[0]} grey images, but the reference {drawn.name} is in colour; expected a grey "
+            "reference, or images in colour"
+        )
 
 
 def load_samples(config: Any, source: Source) -> Samples:

@@ -163,6 +163,9 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
     """
     config = settings.resolve(config)
     store.check_workdir(workdir)
+    if output and Path(output).is_dir():
+        raise ValueError(f"output {output}: is a folder; expected a file")
+    store.check_writable("output", Path(output or ".").parent)
     setup = sweep.prepare(_inside(config))
     (generator,) = setup.generators
     with store.locked(workdir), sweep.progress_bars() as progress:

@@ -371,12 +371,20 @@ def check_colours(path: str, batches: Iterable[np.ndarray] | None, expected: Sha
     """
     if batches is None or expected is None or expected[-1] > 1:
         return
+    index = first_in_colour(batches)
+    if index is not None:
+        raise ValueError(
+            f"samples {path}: image {index} is in colour, but the reference is grey; convert the "
+            "samples to grey, or give a reference in colour"
+        )
+
+
+def first_in_colour(batches: Iterable[np.ndarray]) -> int | None:
+    """Number of the first image, of batches uint8 `[b, h, w, c]`, that is not grey; or None."""
     start = 0
     for images in batches:
         coloured = (images != images[..., :1]).any(axis=(1, 2, 3))
         if coloured.any():
-            raise ValueError(
-                f"samples {path}: image {start + int(coloured.argmax())} is in colour, but the "
-                "reference is grey; convert the samples to grey, or give a reference in colour"
-            )
+            return start + int(coloured.argmax())
         start += len(images)
+    return None

@@ -88,6 +88,7 @@ def prepare(config: Any) -> Setup:
     generators, names = recipes.rename(config, generators)
     drawn = reference.load_reference(config, network, opened)
     settings.check_image_sizes(config, drawn.image_shape, generators, samples)
+    reference.check_grey(drawn, generators, samples)
     return Setup(config, network, generators, drawn, dict(zip(names, samples, strict=True)))
 
 
@@ -161,6 +162,8 @@ def _shared_identity(setup: Setup) -> dict[str, Any]:
         identity["hash"] = config.hash.to_dict()
     if "lsh_knn" in config.metrics:
         identity["lsh_knn"] = config.lsh_knn.to_dict()
+    if config.extended and "knn" in config.metrics:
+        identity["extended"] = True
     return identity
 
 

@@ -75,14 +75,23 @@ def save(path: str | Path, metadata: dict[str, Any], params: Any) -> None:
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """Reads `generator.json` of the checkpoint folder `path`."""
+    """Reads `generator.json` of the checkpoint folder `path`.
+
+    Raises:
+        FileNotFoundError: The folder has none.
+        ValueError: It is not JSON, or describes no generator.
+    """
     file = Path(path) / METADATA_FILE
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; {path} is not a generator checkpoint")
     try:
-        return json.loads(file.read_text())
+        metadata = json.loads(file.read_text())
     except ValueError as error:
         raise ValueError(f"{file}: not JSON ({error})") from error
+    fields = metadata if isinstance(metadata, dict) else {}
+    if not isinstance(fields.get("options"), dict) or not {"family", "sha256"} <= fields.keys():
+        raise ValueError(f"{file}: expected an object with family, options (an object) and sha256")
+    return metadata
 
 
 def restore(path: str | Path, abstract: Any) -> Any:

@@ -66,7 +66,7 @@ def wrap(
         (size,), draw = drawn, latent
     else:
         check_int(f"{name}: latent", latent, 1)
-        size, draw = latent, partial(jax.random.normal, shape=(latent,))
+        size, draw = latent, partial(jax.random.normal, shape=(latent,), dtype=jnp.float32)
     parameters = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) if _floats(x) else None, params)
     constants = jax.tree.map(lambda x: None if _floats(x) else x, params)
     try:

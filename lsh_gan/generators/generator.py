@@ -180,17 +180,21 @@ class Generator:
         keys = jax.vmap(partial(jax.random.fold_in, key))(index)
         shape = (self.latent_size,)
         if getattr(self.module, "statistics_rows", 0):
-            truncated = partial(jax.random.truncated_normal, lower=-2.0, upper=2.0, shape=shape)
+            truncated = partial(
+                jax.random.truncated_normal, lower=-2.0, upper=2.0, shape=shape, dtype=jnp.float32
+            )
             z = jax.vmap(truncated)(keys) * truncation_psi
         elif isinstance(self.module, Function):
             z = jax.vmap(self.module.draw)(keys)
         else:
-            z = jax.vmap(partial(jax.random.normal, shape=shape))(keys)
+            z = jax.vmap(partial(jax.random.normal, shape=shape, dtype=jnp.float32))(keys)
         if not self.num_classes:
             return z, None
         # One more fold: the keys themselves have drawn the latents.
         keys = jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys)
-        classes = partial(jax.random.randint, shape=(), minval=0, maxval=self.num_classes)
+        classes = partial(
+            jax.random.randint, shape=(), minval=0, maxval=self.num_classes, dtype=jnp.int32
+        )
         return z, jax.vmap(classes)(keys)
 
     def __call__(
@@ -287,7 +291,8 @@ def _hashable(value: Any) -> Any:
 def abstract_params(module: nn.Module) -> Any:
     """Shapes and dtypes of the variables of `module`."""
     z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
-    return jax.eval_shape(module.init, jax.random.key(0), z)
+    with jax.enable_x64(False):  # initialisers would take the user's type
+        return jax.eval_shape(module.init, jax.random.key(0), z)
 
 
 def network_order(module: nn.Module) -> list[str]:

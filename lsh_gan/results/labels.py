@@ -1,8 +1,10 @@
 """What rows are called in tables and plots, and where tables go."""
 
+import contextlib
 import math
+import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,12 +158,26 @@ def make_rich(cells: pd.DataFrame, *, text: int, title: str = "", caption: str =
     return table
 
 
+@contextlib.contextmanager
+def _printing() -> Iterator[None]:
+    """What standard output cannot take is lost, and nothing else: `| head`, or "±" in ASCII."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        yield
+        sys.stdout.flush()
+    except (BrokenPipeError, SystemExit):  # the latter is what rich makes of it
+        # Python would flush it again, and complain, when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def say(line: str) -> None:
     """Prints a sentence, wrapped at the width of the terminal if there is one."""
-    if sys.stdout.isatty():
-        Console().print(line, highlight=False, markup=False, emoji=False)
-    else:
-        sys.stdout.write(f"{line}\n")
+    with _printing():
+        if sys.stdout.isatty():
+            Console().print(line, highlight=False, markup=False, emoji=False)
+        else:
+            sys.stdout.write(f"{line}\n")
 
 
 def print_table(table: Table) -> None:
@@ -173,7 +189,8 @@ def print_table(table: Table) -> None:
     wide = console.options.update(max_width=UNLIMITED)
     least = Measurement.get(console, wide, table).minimum
     console.width = max(console.width, least) if sys.stdout.isatty() else UNLIMITED
-    console.print(table)
+    with _printing():
+        console.print(table)
 
 
 def print_and_save(path: Path, *tables: Table, notes: Sequence[str] = ()) -> None:
@@ -186,7 +203,8 @@ def print_and_save(path: Path, *tables: Table, notes: Sequence[str] = ()) -> Non
         table.caption = caption
     for note in notes:
         say(note)
-    path.write_text("\n".join([*map(_markdown, tables), *(f"{note}\n" for note in notes)]))
+    text = "\n".join([*map(_markdown, tables), *(f"{note}\n" for note in notes)])
+    path.write_text(text, encoding="utf-8")
 
 
 def _markdown(table: Table) -> str:

@@ -48,7 +48,9 @@ def write(
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    template = environment.from_string(resources.files(__package__).joinpath(TEMPLATE).read_text())
+    template = environment.from_string(
+        resources.files(__package__).joinpath(TEMPLATE).read_text("utf-8")
+    )
     done, asked = store.read_progress(workdir) or (0, 0)
     columns, lines = _table(measured, metrics)
     alts = {name: f"Layers of {name.removeprefix('layers_')}, one by one" for name in figures}

@@ -174,9 +174,11 @@ def make_table(lines: pd.DataFrame, metrics: list[str], caption: str) -> Table:
         limits = ["/".join(map(labels.percent, pair)) for pair in lines[fields].to_numpy()]
         ceilings[title] = [limit + " " * width for limit in limits]
     of = {name: mine.index for name, mine in lines.groupby("generator", sort=False)}
-    parts = [x for at in of.values() for x in (ceilings.loc[at[:1]], cells.loc[at])]
+    pairs = set(metrics) - set(labels.DISTANCES)
+    above = 1 if pairs else 0
+    parts = [x for at in of.values() for x in (ceilings.loc[at[:above]], cells.loc[at])]
     table = pd.concat(parts).fillna("").rename(columns={"clipping": "clip"})
-    title = "precision/recall, % ± standard error"
+    title = "precision/recall, % ± standard error" if pairs else ""
     return labels.make_rich(table, text=text, title=title, caption="; ".join(dict.fromkeys(notes)))
 
 

@@ -51,11 +51,21 @@ def check_workdir(workdir: Path) -> None:
     if (workdir / LOCK_FILE).exists():
         with locked(workdir):
             pass
-    there = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+    check_writable("workdir", workdir)
+    if (workdir / CONFIG_FILE).exists() and "metrics" not in read_config(workdir):
+        raise ValueError(
+            f"workdir {workdir}: its {CONFIG_FILE} is not of a run, which would replace it; give "
+            "another --workdir"
+        )
+
+
+def check_writable(name: str, folder: Path) -> None:
+    """Refuses a folder that cannot be written, or made; `name` is what messages call it."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
-        raise ValueError(f"workdir {workdir}: {there} is a file; expected a folder")
+        raise ValueError(f"{name} {folder}: {there} is a file; expected a folder")
     if not os.access(there, os.W_OK):
-        raise ValueError(f"workdir {workdir}: cannot be written (no permission in {there})")
+        raise ValueError(f"{name} {folder}: cannot be written (no permission in {there})")
 
 
 def write_config(workdir: Path, config: dict[str, Any]) -> None:
@@ -100,6 +110,8 @@ def read(workdir: Path) -> list[Row]:
     rows: dict[str, Row] = {}
     for number, line in enumerate(lines, 1):
         row = _object(f"{file}:{number}", line, "a row")
+        if "row_hash" not in row:
+            raise ValueError(f"{file}:{number}: not a row of a run (no row_hash)")
         rows.setdefault(row["row_hash"], row)
     return list(rows.values())
 

@@ -123,12 +123,26 @@ def test_help_says_the_fields_and_succeeds(monkeypatch, capsys):
             assert text in printed
 
 
+def test_fields_without_effect_are_refused(monkeypatch):
+    for arguments, message in {
+        "compress dcgan --config.metrics=knn": "metrics has no effect on lsh-gan compress: LSH",
+        "compress dcgan --config.search.share=0.9": "search.share .*: say --keep",
+        "evaluate a b --config.compression.bits=3": "compression.bits .*: nothing is compressed",
+    }.items():
+        for name in set(flags.FLAGS) & {"keep", "output", "workdir"}:
+            delattr(flags.FLAGS, name)  # of the command before, which was another process
+        with pytest.raises(SystemExit, match=message):
+            call(monkeypatch, *arguments.split())
+
+
 def test_compress_writes_the_smallest_width_that_keeps_the_share(tmp_path):
     config = compress.get_config("dcgan")
     config.search.num_samples, config.batch_size, config.search.share = 64, 64, 0.9
     config.compression.bits = (8, 1)
     config.features.side, config.hash.num_bits, config.hash.num_tables = 32, 2, 4
     output = tmp_path / "made" / "small.safetensors"
+    with pytest.raises(ValueError, match="is a folder; expected a file"):
+        search.compress(config, tmp_path / "run", tmp_path)
     said = search.compress(config, tmp_path / "run", output)
     assert re.match(
         r"dcgan: 8 bits keep .*%.* by LSH; 1 bits would keep .*; .*, 4.0× smaller", said

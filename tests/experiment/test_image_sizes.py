@@ -123,7 +123,6 @@ def test_a_generator_of_colours_and_a_grey_reference():
         ValueError, match=r"dcgan makes RGB images, .* fashion_mnist is grey; expec"
     ):
         settings.check_image_sizes(config, (32, 32, 1), [colour], {})
-    # The network repeats grey images to three channels: these are compared as they are.
     settings.check_image_sizes(config, (32, 32, 3), [grey, colour], {})
 
 
@@ -136,6 +135,24 @@ def test_coloured_samples_and_a_grey_reference(tmp_path):
     np.save(tmp_path / "fake.npy", pixels)
     with pytest.raises(ValueError, match=r"fake\.npy: image 5 is in colour, but .* is grey; conv"):
         sweep.measurements(prepare(config))
+
+
+def test_what_is_grey_and_a_reference_in_colour(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 1), np.uint8)
+    np.save(tmp_path / "grey.npy", pixels)
+    pixels = pixels.repeat(3, -1)
+    np.save(tmp_path / "real.npy", pixels)
+    config = changed(
+        samples=(str(tmp_path / "grey.npy"),), reference__images=str(tmp_path / "real.npy")
+    )
+    prepare(config)  # grey images in RGB
+    pixels[5, 3, 3, 2] ^= 1
+    np.save(tmp_path / "real.npy", pixels)
+    with pytest.raises(ValueError, match=r"dcgan makes grey images, but .* real\.npy is in colour"):
+        prepare(config)
+    config.generators = ()
+    with pytest.raises(ValueError, match=r"grey\.npy are grey images, .* real\.npy is in colour"):
+        prepare(config)
 
 
 def test_the_generator_of_the_reference_has_a_size_too(tmp_path):

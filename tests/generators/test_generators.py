@@ -128,6 +128,9 @@ def test_damaged_checkpoints(tmp_path):
     shutil.rmtree(path / "params")
     with pytest.raises(ValueError, match=r"not a readable Orbax checkpoint"):
         generators.load(path)
+    (path / "generator.json").write_text('{"family": "dcgan", "options": {}}')
+    with pytest.raises(ValueError, match=r"generator.json: expected an object with family"):
+        generators.load(path)
     (path / "generator.json").write_text("{")
     with pytest.raises(ValueError, match=r"generator.json: not JSON"):
         generators.load(path)
@@ -150,3 +153,12 @@ def test_products_are_of_full_float32_whatever_the_default(wrapped):
     products = program.count("stablehlo.convolution") + program.count("stablehlo.dot_general")
     assert products == 4
     assert program.count("HIGHEST") == 2 * products  # of both factors
+
+
+def test_64_bits_of_the_user_change_nothing():
+    expected = generators.load("dcgan").draw(jax.random.key(0), jnp.arange(2, dtype=jnp.uint32))
+    with jax.enable_x64(True):
+        dcgan = generators.load("dcgan")
+        found = dcgan.draw(jax.random.key(0), jnp.arange(2, dtype=jnp.uint32))
+        assert dcgan(dcgan.params, found[0]).dtype == jnp.float32
+    np.testing.assert_array_equal(found[0], expected[0])

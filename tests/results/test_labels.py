@@ -1,5 +1,8 @@
 """Tables as people and other programs read them."""
 
+import io
+import os
+
 import pandas as pd
 import pytest
 from rich.table import Table
@@ -10,6 +13,7 @@ from lsh_gan.results.labels import (
     percent,
     print_and_save,
     print_table,
+    say,
     width_label,
 )
 
@@ -44,6 +48,21 @@ def test_a_table_that_goes_to_a_file_has_one_line_a_row(tmp_path, capsys):
     table.add_row(*("per_channel, symmetric" for _ in range(9)))
     print_and_save(tmp_path / "table.md", table)
     assert capsys.readouterr().out.count("per_channel, symmetric") == 9
+
+
+def test_what_standard_output_cannot_take_is_lost_and_nothing_else(tmp_path, monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| head` does
+    with os.fdopen(writer, "w") as out:
+        monkeypatch.setattr("sys.stdout", out)
+        table = Table("scores")
+        table.add_row("74.4±.6")
+        print_and_save(tmp_path / "table.md", table)
+    assert "74.4±.6" in (tmp_path / "table.md").read_text("utf-8")
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", out)
+    say("±1")
+    assert out.buffer.getvalue() == b"?1\n"
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,15 @@ def test_what_is_the_same_in_all_rows_stands_below():
     assert caption == "conditions; clipping mse; grid per_channel, symmetric"
 
 
+def test_distances_alone_have_no_ceiling():
+    fields = {"kid_distance": 0.01234, "fid_distance": 12.5}
+    lines = report.summarise([row(**fields), row(bits=4, **fields)], [], {})
+    table = report.make_table(lines, ["kid", "fid"], "conditions")
+    assert list(table.columns[0].cells) == ["known", "known"]
+    assert list(table.columns[-2].cells) == ["0.01234", "0.01234"]
+    assert table.title is None
+
+
 def test_what_differs_is_a_column():
     other = row(bits=4, m=100, clipping="none", scheme="affine")
     lines, caption = table_of([row(), row(bits=4), other], ["lsh"])

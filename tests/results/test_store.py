@@ -35,6 +35,7 @@ def test_a_line_cut_by_a_kill_is_dropped_and_then_overwritten(tmp_path, length):
         (b'{"i": ', "not JSON"),
         (b'{"i": "\xff"}', "not JSON .*can't decode byte 0xff"),
         (b"[1]", "holds a list; expected a row"),
+        (b'{"a": 1}', "not a row of a run"),
     ],
 )
 def test_damage_in_the_middle_is_an_error(tmp_path, line, message):
@@ -98,6 +99,14 @@ def test_hits_come_back_and_are_small(tmp_path):
     )
     assert (tmp_path / "hits" / "a.npz").stat().st_size < 2_000  # 10,000 without compression
     assert store.read_hits(tmp_path, "b") == {}
+
+
+def test_a_folder_of_another_program_is_left_alone(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match=r"its config\.json is not of a run"):
+        store.check_workdir(tmp_path)
+    store.write_config(tmp_path, {"metrics": ["knn"]})
+    store.check_workdir(tmp_path)
 
 
 def test_hash_does_not_depend_on_the_order_of_keys():
