@@ -27,6 +27,7 @@ from lsh_gan.experiment import evaluators, recipes, settings, step
 from lsh_gan.experiment.evaluators import ReferenceFeatures, Score
 from lsh_gan.experiment.step import GeneratedSamples
 from lsh_gan.features import FeatureNetwork
+from lsh_gan.generators import Generator
 from lsh_gan.metrics import LshReference, Share
 from lsh_gan.metrics.hashing import SAMPLE_ROWS
 from lsh_gan.metrics.inputs import subset
@@ -187,9 +188,7 @@ def _share(rows: np.ndarray) -> np.ndarray:
 class Reference:
     """A reference sample, and a second one of the same size where there are enough images."""
 
-    first: (
-        Samples | GeneratedSamples | None
-    )  # the reference sample; None if a sketch takes its place
+    first: Samples | GeneratedSamples | None  # the reference; None if a sketch takes its place
     # Disjoint from the first and as large, for the ceilings; None if there is none.
     second: Samples | GeneratedSamples | None
     content_hash: str  # sha256 (hex) over the values of both, or of the sketch

@@ -99,10 +99,11 @@ def _fit(key, x, *, spec: HashSpec):
     tables, digits = spec.num_tables, spec.max_digits
     pool = spec.num_directions or tables * digits
     for_directions, for_members, for_thresholds = jax.random.split(key, 3)
-    directions = jax.random.normal(for_directions, (pool, d))
+    directions = jax.random.normal(for_directions, (pool, d), jnp.float32)
     directions /= jnp.linalg.norm(directions, axis=1, keepdims=True)
     if spec.num_directions:
-        order = jnp.argsort(jax.random.uniform(for_members, (tables, pool)), axis=1)
+        order = jax.random.uniform(for_members, (tables, pool), jnp.float32)
+        order = jnp.argsort(order, axis=1)
         members = order[:, :digits].astype(jnp.int32)
     else:
         members = jnp.arange(pool, dtype=jnp.int32).reshape(tables, digits)
@@ -116,8 +117,8 @@ def _fit(key, x, *, spec: HashSpec):
     central, norms = central_about(centre)
     projections = jnp.matmul(directions, (x - centre).T, precision="highest")
 
-    uniform = jax.random.uniform(for_thresholds, (tables, digits))
-    width, thresholds = jnp.ones(()), jnp.zeros((tables, digits))
+    uniform = jax.random.uniform(for_thresholds, (tables, digits), jnp.float32)
+    width, thresholds = jnp.float32(1), jnp.zeros((tables, digits), jnp.float32)
     if spec.family == "affine":
         # Midway between two rows, so that no row's digit hangs on the rounding of a product.
         ordered = jnp.sort(jnp.where(central, projections, jnp.inf), axis=1)
@@ -129,7 +130,7 @@ def _fit(key, x, *, spec: HashSpec):
         width = jnp.where(width > 0, width, 1.0)
         thresholds = -uniform * width
 
-    edges = jnp.zeros(0)
+    edges = jnp.zeros(0, jnp.float32)
     if spec.radius_bins:
         ordered = jnp.sort(norms)
         share = CENTRAL * np.arange(1, spec.radius_bins + 1) / spec.radius_bins
@@ -144,11 +145,11 @@ def _fit(key, x, *, spec: HashSpec):
 
 def _k_means(key, x, central, k: int) -> jax.Array:
     """Centroids `[k, d]` of the central rows of x, by a few of Lloyd's steps from random rows."""
-    order = jnp.argsort(jax.random.uniform(key, (len(x),)) + ~central)
+    order = jnp.argsort(jax.random.uniform(key, (len(x),), jnp.float32) + ~central)
 
     def step(_, centroids):
         products = jnp.matmul(centroids, x.T, precision="highest")
-        own = jax.nn.one_hot(_nearest(centroids, products), k, axis=0) * central
+        own = jax.nn.one_hot(_nearest(centroids, products), k, dtype=x.dtype, axis=0) * central
         rows = own.sum(axis=1, keepdims=True)
         means = jnp.matmul(own, x, precision="highest") / jnp.maximum(rows, 1)
         return jnp.where(rows > 0, means, centroids)

@@ -176,8 +176,8 @@ def as_array(features: Any, source: str) -> Array:
     """A NumPy or JAX array of the same values."""
     if isinstance(features, np.ma.MaskedArray):
         raise TypeError(f"{source} is a masked array; fill it first.")
-    if isinstance(features, np.ndarray):
-        return features
+    if isinstance(features, np.ndarray):  # of this machine's byte order, and no matrix
+        return np.asarray(features, features.dtype.newbyteorder("="))
     if isinstance(features, jax.Array):  # of a CPU beside a GPU: through the host
         here = {device.platform for device in features.devices()} == {jax.default_backend()}
         return features if here else np.asarray(features)

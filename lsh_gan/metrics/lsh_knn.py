@@ -307,7 +307,7 @@ def _arrange(bucket, *, n: int, c: int, d: int) -> Table:
     return Table(
         in_slots(row, total), in_slots(candidates[of_set, number] - 1, 0),
         in_slots(number, -1).max(axis=0), -(-jnp.sum(slots) // (size * width)),
-        waiting, of_window, jnp.sum(~keep),
+        waiting, of_window, jnp.sum(~keep, dtype=jnp.int32),
     )  # fmt: skip
 
 
