@@ -272,7 +272,7 @@ def _arrange(bucket, *, n: int, c: int, d: int) -> Table:
     total = len(bucket)
     width, size, blocks = _layout(total, d, c)
     rows_of, first = ((n, total - n), (0, n)) if n else ((total, total), (0, 0))
-    every = jnp.arange(sum(rows_of))
+    every = jnp.arange(sum(rows_of), dtype=jnp.int32)
     order = jnp.concatenate([f + random_order(r) for f, r in zip(first, rows_of, strict=True)])
     bucket, place = lax.sort((bucket[order], every), num_keys=1)
     row, of_set = order[place], (place >= rows_of[0]).astype(jnp.int32)
@@ -280,7 +280,7 @@ def _arrange(bucket, *, n: int, c: int, d: int) -> Table:
     def runs(*values):  # the place where each row's run of equal values begins, and its number
         changes = jnp.any(jnp.stack([v[1:] != v[:-1] for v in values]), axis=0)
         changes = jnp.concatenate([jnp.ones(1, bool), changes])
-        return lax.cummax(jnp.where(changes, every, 0)), jnp.cumsum(changes) - 1
+        return lax.cummax(jnp.where(changes, every, 0)), jnp.cumsum(changes, dtype=jnp.int32) - 1
 
     _, number = runs(bucket)
     rank = every - runs(bucket, of_set)[0]
