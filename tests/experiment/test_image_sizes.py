@@ -142,7 +142,7 @@ def test_what_is_grey_and_a_reference_in_colour(tmp_path):
     np.save(tmp_path / "grey.npy", pixels)
     pixels = pixels.repeat(3, -1)
     np.save(tmp_path / "real.npy", pixels)
-    config = changed(
+    config = tiny(
         samples=(str(tmp_path / "grey.npy"),), reference__images=str(tmp_path / "real.npy")
     )
     prepare(config)  # grey images in RGB
