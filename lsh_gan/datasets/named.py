@@ -81,7 +81,7 @@ NAMED = {
 
 
 def find_named(name: str) -> NamedDataset:
-    """The data set of a name, with `:train` or without."""
+    """The data set of a name, with `:train` or without; an unknown one is a ValueError."""
     return choose("data set", name.removesuffix(TRAIN), NAMED)
 
 
@@ -103,7 +103,11 @@ def load_named(path: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Reads the images and labels of `name`, the test set, or of `name:train`, the others.
 
     Returns uint8 `[n, h, w, c]`, and integer `[n]`: classes, or modes of a stacked data set; else
-    None. What has to be fetched first is a FileNotFoundError.
+    None.
+
+    Raises:
+        ValueError: No data set of that name; or its training images cannot be fetched.
+        FileNotFoundError: It has to be fetched first; the message has the command.
     """
     name, of_training = path.removesuffix(TRAIN), path.endswith(TRAIN)
     if stacks := find_named(name).stacks:

@@ -33,7 +33,11 @@ def shipped_names() -> list[str]:
 
 
 def locate(name: str | Path) -> Path:
-    """Finds a checkpoint: a path, or the name of one that is shipped with the package."""
+    """Finds a checkpoint: a path, or the name of one that is shipped with the package.
+
+    Raises:
+        FileNotFoundError: Neither exists; the message lists the shipped names.
+    """
     path = Path(name)
     if path.exists():
         return path
