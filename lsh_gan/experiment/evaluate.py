@@ -42,7 +42,8 @@ class Evaluation:
         score: Any
         for name, score in self.scores.items():
             if name in DISTANCES:
-                lines[TITLES[name]] = [f"{score.distance:.4g}", "", "", ""]
+                known = f" ± {score.distance_stderr:.2g}" if score.distance_stderr else ""
+                lines[TITLES[name]] = [f"{score.distance:.4g}{known}", "", "", ""]
                 continue
             cells = lines[TITLES[name]] = []
             for side in ("precision", "recall"):

@@ -64,6 +64,7 @@ class Distance(NamedTuple):
     """Between the distributions of two sets of features."""
 
     distance: float
+    distance_stderr: float | None = None
 
 
 def _knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
@@ -100,16 +101,20 @@ def _lsh(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
     return partial(metrics.lsh_score, fitted, membership=True)
 
 
-def _distance(measure: Callable, config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
-    return lambda generated: Distance(measure(reference.first, generated))
+def _kid(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
+    return lambda generated: Distance(*metrics.kid_with_error(reference.first, generated))
+
+
+def _fid(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
+    return lambda generated: Distance(metrics.frechet_distance(reference.first, generated))
 
 
 EVALUATORS: dict[str, Callable[[Any, ReferenceFeatures, Path], Score]] = {
     "knn": _knn,
     "lsh_knn": _lsh_knn,
     "lsh": _lsh,
-    "kid": partial(_distance, metrics.kid),
-    "fid": partial(_distance, metrics.frechet_distance),
+    "kid": _kid,
+    "fid": _fid,
 }
 
 

@@ -115,9 +115,7 @@ def scores_line(row: Row, metrics: Iterable[str]) -> str:
     bits = bits_label(row)
     parts = [f"{bits} bits" if bits.isdigit() else bits, setting_of(row), row.get("layer")]
     scores = ", ".join(
-        f"{TITLES[metric]} {row[f'{metric}_distance']:.4g}"
-        if metric in DISTANCES
-        else f"{TITLES[metric]} {precision_recall(row, metric)}"
+        f"{TITLES[metric]} " + (distance if metric in DISTANCES else precision_recall)(row, metric)
         for metric in metrics
     )
     name = ", ".join(filter(None, (row["generator"], *parts, f"seed {row['seed']}")))
@@ -129,6 +127,13 @@ def precision_recall(scores: Mapping[str, Any], metric: str) -> str:
     """Precision and recall of a metric in per cent, "74.4±.6/46.0±.7"."""
     fields = [f"{metric}_{score}" for score in SCORES]
     return "/".join(percent(scores.get(f), scores.get(f"{f}_stderr")) for f in fields)
+
+
+def distance(scores: Mapping[str, Any], metric: str) -> str:
+    """A distance and, where it is known, its standard error, "0.01234±0.0004"."""
+    error = scores.get(f"{metric}_distance_stderr")
+    known = f"±{error:.2g}" if error and not math.isnan(error) else ""
+    return f"{scores[f'{metric}_distance']:.4g}{known}"
 
 
 def duration(seconds: float) -> str:

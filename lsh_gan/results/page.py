@@ -134,8 +134,9 @@ def read_strip(file: Path) -> dict[str, Any] | None:
 def _score(group: list[Row], metric: str, score: str) -> dict[str, Any]:
     """One number of a table: its value and its text, with the standard error where it has one."""
     mean, error = plots.mean_and_error(group, f"{metric}_{score}")
-    text = f"{mean:.4g}" if score == "distance" else f"{mean:.3f}"
-    return {"name": score, "value": mean, "text": text + (f" ± {error:.3f}" if error else "")}
+    of_mean, of_error = (".4g", ".2g") if score == "distance" else (".3f", ".3f")
+    text = f"{mean:{of_mean}}" + (f" ± {error:{of_error}}" if error else "")
+    return {"name": score, "value": mean, "text": text}
 
 
 def _table(measured: list[Row], metrics: list[str]) -> tuple[list[str], list[dict[str, Any]]]:

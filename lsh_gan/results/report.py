@@ -6,7 +6,6 @@ needs the folder OUTPUT for tables and pictures.
 
 import argparse
 import errno
-import itertools
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -50,7 +49,7 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
     frame.to_csv(output / "table.csv", index=False)
     layer_report.write_csv(output / "tensors.csv", measured)
     whole = [row for row in measured if "layer" not in row]
-    lines = summarise(whole, pairs, hits)
+    lines = summarise(whole, metrics, hits)
     table = make_table(lines, metrics, _caption(workdir, measured))
     figures, found = {}, []
     with mpl.rc_context(plots.STYLE):
@@ -126,10 +125,12 @@ def summarise(measured: list[Row], metrics: list[str], hits: Hits) -> pd.DataFra
         line = {**group[0], "bits": bits, "setting": setting}
         line["grid"] = labels.grid_label(group[0])
         line["file"] = f"packed/{group[0]['row_hash']}.packed"
-        for metric, score in itertools.product(metrics, SCORES):
+        for metric, score in ((m, s) for m in metrics for s in labels.scores_of(m)):
             field = f"{metric}_{score}"
             mean, error = plots.mean_and_error(group, field)
             line |= {field: mean, f"{field}_stderr": error or None}
+            if metric in labels.DISTANCES:
+                continue
             line.setdefault(f"{field}_ceiling", None)
             kept = retention(group, _full(measured, group[0]), metric, score, hits)
             line |= {f"{field}_kept": kept.share, f"{field}_kept_stderr": kept.stderr}
@@ -163,7 +164,7 @@ def make_table(lines: pd.DataFrame, metrics: list[str], caption: str) -> Table:
     for metric in metrics:
         title = TITLES[metric]
         if metric in labels.DISTANCES:
-            cells[title] = lines[f"{metric}_distance"].map("{:.4g}".format)
+            cells[title] = [labels.distance(line, metric) for line in lines.to_dict("records")]
             continue
         found = [answer.mark(line, metric) for line in lines.to_dict("records")]
         notes += [answer.LEGEND[mark] for mark in dict.fromkeys(found) if mark]

@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 from draws import draw
 
-from lsh_gan.metrics import frechet_distance, kid
+from lsh_gan.metrics import frechet_distance, kid, kid_with_error
 
 
 def kid_oracle(r, g):
@@ -35,10 +35,18 @@ def test_kid_equals_its_oracle(n, m, d):
     assert kid(r, g, memory_mb=1) == pytest.approx(kid_oracle(r, g), rel=2e-6, abs=2e-6)
 
 
-def test_kid_is_unbiased():
-    found = [kid(draw(120, 7, 2 * i), draw(90, 7, 2 * i + 1)) for i in range(40)]
-    assert min(found) < 0 < max(found)
-    assert abs(np.mean(found)) < 4 * np.std(found) / 40**0.5
+# Between equal distributions the error is √2 too large.
+@pytest.mark.parametrize(("shift", "too_large"), [(0, 2**0.5), (0.8, 1)])
+def test_kid_is_unbiased_and_says_its_error(shift, too_large):
+    found = np.array([
+        kid_with_error(draw(120, 7, 2 * i), draw(90, 7, 2 * i + 1) + np.float32(shift))
+        for i in range(80)
+    ]).T  # fmt: skip
+    values, errors = found
+    if not shift:
+        assert values.min() < 0 < values.max()
+        assert abs(values.mean()) < 4 * values.std() / 80**0.5
+    assert errors.mean() == pytest.approx(too_large * values.std(), rel=0.25)
 
 
 @pytest.mark.parametrize(("n", "m", "d"), [(2, 3, 1), (120, 90, 7), (50, 60, 200)])

@@ -55,11 +55,15 @@ def test_what_is_the_same_in_all_rows_stands_below():
 
 
 def test_distances_alone_have_no_ceiling():
-    fields = {"kid_distance": 0.01234, "fid_distance": 12.5}
-    lines = report.summarise([row(**fields), row(bits=4, **fields)], [], {})
+    fields = {"kid_distance": 0.01234, "kid_distance_stderr": 0.00123, "fid_distance": 12.5}
+    # Of two seeds: their mean, and its standard error.
+    other = row(bits=4, **fields | {"seed": 1, "kid_distance": 0.01634, "fid_distance": 13.5})
+    measured = [row(**fields), row(bits=4, **fields), other]
+    lines = report.summarise(measured, ["kid", "fid"], {})
     table = report.make_table(lines, ["kid", "fid"], "conditions")
     assert list(table.columns[0].cells) == ["known", "known"]
-    assert list(table.columns[-2].cells) == ["0.01234", "0.01234"]
+    assert list(table.columns[-2].cells) == ["0.01234±0.0012", "0.01434±0.002"]
+    assert list(table.columns[-1].cells) == ["12.5", "13±0.5"]
     assert table.title is None
 
 
