@@ -26,7 +26,8 @@ import numpy as np
 from benchmarks import metric_peers
 from benchmarks.measuring import best
 from lsh_gan import metrics
-from lsh_gan.metrics import distances, hashing, knn, lsh
+from lsh_gan.metrics import distances, hashing, knn
+from lsh_gan.metrics.sketch import look_up
 
 MEMORY_MB = 1024
 NEAREST = 9  # others of each row that are found
@@ -87,7 +88,7 @@ def measure_kernels(r: jax.Array, rounds: int) -> list[Kernel]:
         ),
         Kernel(
             f"look up {n:,} rows in {len(addresses)} tables", 2 * addresses.nbytes, 0,
-            seconds(lambda: lsh.count_votes(sketch.counts, addresses, 1, own=1), rounds),
+            seconds(lambda: look_up(sketch.counts, addresses, 1, own=1), rounds),
         ),
         Kernel(
             f"nearest others of {n:,} rows", r.nbytes + 8 * n * NEAREST, n * n * d,

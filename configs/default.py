@@ -96,6 +96,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.hash.width = 1.5  # of a digit of pstable, in standard deviations
     config.hash.num_directions = 128  # of the pool that tables draw from; 0: all their own
     config.hash.min_count = 1  # reference points that a bucket must hold
+    # Of lsh: how much company a sample needs, in standard deviations above normal; None: any.
+    config.hash.min_level = config_dict.FieldReference(-0.5, field_type=object)
     # Share of tables that must agree; None: the mean over tables.
     config.hash.votes = config_dict.FieldReference(0.5, field_type=object)
     config.hash.seed = 0

@@ -93,6 +93,7 @@ def _lsh(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
         spec=hash_spec(config),
         min_count=config.hash.min_count,
         votes=config.hash.votes,
+        min_level=config.hash.min_level,
         second_reference=reference.second,
         source=reference.source,
         sample=reference.sample,
@@ -174,7 +175,8 @@ def load_sketch(config: Any, network: FeatureNetwork) -> tuple[LshReference, Sha
         raise ValueError(f"{path}: is a folder; expected the file {SKETCH_FILE} in it or elsewhere")
     fitted = metrics.load(path)
     if isinstance(fitted, metrics.Sketch):
-        fitted = LshReference(fitted, config.hash.min_count, config.hash.votes)
+        options = {name: config.hash[name] for name in ("min_count", "votes", "min_level")}
+        fitted = LshReference(fitted, **options)
     hasher = fitted.sketch.hasher
     found = re.search(r"images [^,]*\((\d+)×(\d+)×(\d+)\)", hasher.source)
     shape = (int(found[1]), int(found[2]), int(found[3])) if found else None
@@ -182,7 +184,7 @@ def load_sketch(config: Any, network: FeatureNetwork) -> tuple[LshReference, Sha
     if hasher.source != source:
         raise ValueError(f"{path}: made of {hasher.source!r}; expected {source!r}")
     made = dataclasses.asdict(hasher.spec)
-    made |= {"min_count": fitted.min_count, "votes": fitted.votes}
+    made |= {name: getattr(fitted, name) for name in ("min_count", "votes", "min_level")}
     for name, value in made.items():
         asked = config.hash[name]
         if value != asked:

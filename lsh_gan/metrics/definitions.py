@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from lsh_gan.metrics.inputs import subset
+from lsh_gan.metrics.inputs import MIN_LEVEL, subset
 
 
 class OnManifold(NamedTuple):
@@ -51,19 +51,59 @@ def density_coverage(reference, generated, *, k: int = 5, inclusive: bool = True
     return inside.sum(axis=1).mean() / k, inside.any(axis=0).mean()
 
 
-def lsh(reference_buckets, generated_buckets, *, min_count: int = 1, votes: float = 0.5):
+def lsh(
+    reference_buckets, generated_buckets, *, min_count: int = 1, votes: float = 0.5,
+    min_level: float | None = MIN_LEVEL, reference_cells=None, generated_cells=None,
+) -> OnManifold:  # fmt: skip
     """A table has a hit for a point when at least `min_count` points of S share its bucket there. A
-    point lies on the manifold of S when the fraction `votes` of the tables, in (0, 1], has hits.
-    Buckets are integers, `[t, n]` of R and `[t, m]` of G. The manifold of a larger G is that of n
-    of its rows, since more would find more of R.
+    point lies on the manifold of S when the fraction `votes` of the tables, in (0, 1], has hits and
+    its level is `min_level` standard deviations above normal or more. The level is log2(1 +
+    company), the company all points of S in its buckets, of all tables; what is normal depends on
+    its cell.
+    Buckets are integers, `[t, n]` of R and `[t, m]` of G, and cells, regions above radius bins,
+    `[2, n]` and `[2, m]`, all one if None. The manifold of a larger G is that of n of its rows,
+    since more would find more of R.
     """  # noqa: D205
     r, g = np.asarray(reference_buckets), np.asarray(generated_buckets)
-    of_g = g[:, subset(g.shape[1], min(g.shape[1], r.shape[1]))]
+    few = subset(g.shape[1], min(g.shape[1], r.shape[1]))
+    of_r = np.zeros((2, r.shape[1]), int) if reference_cells is None else reference_cells
+    of_g = np.zeros((2, g.shape[1]), int) if generated_cells is None else generated_cells
 
-    def hits(points, others, own=0):
-        return (points[:, :, None] == others[:, None, :]).sum(axis=2) - own >= min_count
+    def shared(points, others, own=0):
+        return (points[:, :, None] == others[:, None, :]).sum(axis=2) - own
 
-    return OnManifold(*(_vote(x, votes) for x in (hits(g, r), hits(r, of_g), hits(r, r, own=1))))
+    def member(points, others, cells, of_others, own=0):
+        found = shared(points, others, own)
+        yes = _vote(found >= min_count, votes)
+        if min_level is None:
+            return yes
+        levels = np.log2(1 + shared(others, others, own=1).sum(axis=0))
+        normal, std = _normal_levels(levels, of_others)(*cells)
+        return yes & (np.log2(1 + found.sum(axis=0)) >= normal + min_level * std)
+
+    return OnManifold(
+        member(g, r, of_g, of_r),
+        member(r, g[:, few], of_r, of_g[:, few]),
+        member(r, r, of_r, of_r, own=1),
+    )
+
+
+def _normal_levels(levels, cells):
+    """A function of region and radius bin: the mean, a sum of what is normal in either, in turn the
+    mean of what the other leaves; and the standard deviation from it in the region. Each as if
+    there were one row more, which is no exception.
+    """  # noqa: D205
+    (region, radius_bin), of_bin = cells, np.full(1024, levels.mean())
+
+    def means(x, at, usual):
+        return (np.bincount(at, x, 1024) + usual) / (np.bincount(at, minlength=1024) + 1)
+
+    for _ in range(8):
+        of_region = means(levels - of_bin[radius_bin], region, 0)
+        of_bin = means(levels - of_region[region], radius_bin, levels.mean())
+    apart = (levels - of_region[region] - of_bin[radius_bin]) ** 2
+    std = np.sqrt(means(apart, region, apart.mean()))
+    return lambda region, radius_bin: (of_region[region] + of_bin[radius_bin], std[region])
 
 
 def lsh_curve(reference_buckets, generated_buckets, ratios):

@@ -249,6 +249,16 @@ def _mix(x):
     return x ^ (x >> 16)
 
 
+def cells(hasher: Hasher, codes: Codes) -> Int32[jax.Array, " n"]:
+    """Region and radius bin of each row, as one number below `num_cells`."""
+    return codes.region * (len(hasher.radius_edges) + 1) + codes.radius_bin
+
+
+def num_cells(hasher: Hasher) -> tuple[int, int]:
+    """Regions, and radius bins with those outside of all edges."""
+    return len(hasher.regions), len(hasher.radius_edges) + 1
+
+
 def address_bits(rows: int) -> int:
     """Bits of an address of a table that counts so many rows: at most a sixteenth is taken."""
     return max(16, int(np.ceil(np.log2(rows))) + 4)

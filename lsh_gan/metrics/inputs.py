@@ -19,6 +19,7 @@ from lsh_gan.errors import choose
 
 Array = np.ndarray | jax.Array
 LARGEST = 1e15  # magnitude of a feature: squares and their sums must fit in float32
+MIN_LEVEL = -0.5  # of LSH
 _BLOCK = 1024  # rows of the host that move to the device at once
 DIGIT_BITS = {"affine": 1, "hyperplane": 1, "pstable": 3}
 MAX_DIGITS = {"affine": 24, "hyperplane": 24, "pstable": 10}
@@ -71,7 +72,7 @@ class HashSpec:
 def check_options(**options: Any) -> None:
     """Raises ValueError, with name, value and range, unless all are in range, or None.
 
-    Options are k, density_k, min_count, bucket_rows, votes and memory_mb.
+    Options are k, density_k, min_count, bucket_rows, votes, min_level and memory_mb.
     """
     given = {name: value for name, value in options.items() if value is not None}
     for name in ("k", "density_k", "min_count", "bucket_rows"):
@@ -82,6 +83,8 @@ def check_options(**options: Any) -> None:
             _check_range(name, given[name], low, 1024, hint)
     if not 0 < given.get("votes", 1) <= 1:
         raise ValueError(f"votes = {given['votes']}; expected a share in (0, 1].")
+    if not math.isfinite(given.get("min_level", 0)):
+        raise ValueError(f"min_level = {given['min_level']}; expected a number, or None.")
     if not given.get("memory_mb", 1) >= 1:
         raise ValueError(f"memory_mb = {given['memory_mb']}; expected at least 1.")
 

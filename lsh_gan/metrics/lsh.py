@@ -1,57 +1,63 @@
-"""LSH precision and recall; of real images it misses mild blur and dimming, which LSH+KNN sees.
+"""LSH precision and recall by shared buckets and relative density: O(1) a sample, no distances.
 
-Hash, count, vote: O(1) for an assessed sample, no distances. A bucket is finer where the reference
-is dense (`hashing`), but not as fine as a ball: images that are dimmed or slightly blurred keep
-about the precision of undamaged ones (benchmarks/results/image_damage.md).
+Hash, count, vote, and compare with what is normal:
 
-    bucket   = digits and radius bin of x in table t          `hashing`
-    yes_t(x) = counts_t[address_t(x)] >= c                    c = 1; one more for a row of R itself
-    x is on the manifold when at least the share `votes` of tables says yes
+    bucket     = digits and radius bin of x in table t        `hashing`
+    yes_t(x)   = counts_t[address_t(x)] >= c                  c = 1; a row of R itself is left out
+    company(x) = Σ_t counts_t[address_t(x)]
+    level(x)   = log2(1 + company(x))
+    normal, std: the mean level of the rows that are counted, in the radius bin of x and in its
+                 region (`hashing`), and the standard deviation in the region
+    x is on the manifold when at least the share `votes` of tables says yes,
+    and level(x) >= normal + min_level · std                  min_level = −0.5
+
+Votes alone miss blur: images that are dimmed or slightly blurred move to where real ones lie dense
+and buckets are wide, and have company there; but less of it than real ones have at that distance
+from the mean, with which the level compares.
 
 Precision is the share of G on the manifold of R, recall the share of R on the manifold of G, under
-the same hash, fitted on R; of a larger G, n of its rows count for recall. The counts are all that
-is kept of a set (a `Sketch`): of fixed size, built in a stream, added across batches, devices and
-files. Recall also needs the addresses of R's rows. By definition, with buckets in place of
-addresses: `definitions.lsh`.
+the same hash, fitted on R; of a larger G, n of its rows count for recall. What is kept of a set is
+a `Sketch`. By definition, with buckets in place of addresses: `definitions.lsh`.
 
-Source: arXiv:2103.11912, whose abstract fixes the idea; hash families, radius bins and votes are
-ours.
+Source: arXiv:2103.11912, whose abstract fixes the idea; hash families, radius bins, votes and
+density are ours.
 """
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Float
 
 from lsh_gan import devices
 from lsh_gan.metrics import hashing, inputs
 from lsh_gan.metrics.hashing import Hasher
-from lsh_gan.metrics.inputs import HashSpec, as_features, batches, subset
+from lsh_gan.metrics.inputs import MIN_LEVEL, HashSpec, as_features, batches, subset
 from lsh_gan.metrics.scores import (
-    GROUPS,
     PrecisionRecall,
     PrecisionRecallCurve,
+    Summary,
     aggregate_votes,
-    group_count,
     result,
     sum_votes,
     summarise_votes,
 )
 from lsh_gan.metrics.sketch import (
     LshReference,
+    Places,
     Share,
-    addresses_of,
+    Sketch,
     build,
     encode_all,
     fit_and_encode,
+    look_up,
+    normal_levels,
+    places_of,
     size_tables,
     sketch_of,
+    sum_levels,
 )
 
 _LOOKED_AT = 2**16  # addresses of each table that say its load
@@ -65,6 +71,7 @@ def lsh_precision_recall(
     spec: HashSpec | None = None,
     min_count: int = 1,
     votes: float | None = 0.5,
+    min_level: float | None = MIN_LEVEL,
     membership: bool = False,
     ceiling: bool = True,
     second_reference: Float[Any, "n2 d"] | None = None,
@@ -89,12 +96,14 @@ def lsh_precision_recall(
         spec: Kind of hash; `HashSpec()` if None. `num_bits` of the result says what 'auto' found.
         min_count: c, at least 1. Above 1, a lone outlier makes no manifold.
         votes: Share of tables that must say yes, in (0, 1], or None for the mean over tables.
+        min_level: How much company a sample needs: standard deviations above what is normal at its
+            distance from the mean and in its region; None for votes alone.
     """
     if hasattr(generated, "shape") and hasattr(reference, "shape") and len(reference.shape) == 2:
         generated = as_features(generated, "generated", dim=reference.shape[1])
     fitted = lsh_fit(
-        key, reference, spec=spec, min_count=min_count, votes=votes, ceiling=ceiling,
-        second_reference=second_reference,
+        key, reference, spec=spec, min_count=min_count, votes=votes, min_level=min_level,
+        ceiling=ceiling, second_reference=second_reference,
     )  # fmt: skip
     return lsh_score(fitted, generated, membership=membership)
 
@@ -106,6 +115,7 @@ def lsh_fit(
     spec: HashSpec | None = None,
     min_count: int = 1,
     votes: float | None = 0.5,
+    min_level: float | None = MIN_LEVEL,
     ceiling: bool = True,
     second_reference: Float[Any, "n2 d"] | Share | None = None,
     source: str = "",
@@ -118,17 +128,17 @@ def lsh_fit(
     hash of the same reference as an array.
     """
     options = {"min_count": min_count, "votes": votes}
-    inputs.check_options(**options)
+    inputs.check_options(**options, min_level=min_level)
     hasher, codes = fit_and_encode(
         key, reference, spec or HashSpec(), source, sample, least=min_count + 2, **options
     )
     hasher, second = size_tables(hasher, codes.digits.shape[1]), None
-    sketch = sketch_of(hasher, addresses_of(hasher, codes))
+    sketch = sketch_of(hasher, places_of(hasher, codes))
     if ceiling and second_reference is not None:
         others = encode_all(hasher, second_reference, "second reference")
-        second = sketch_of(hasher, addresses_of(hasher, others))
+        second = sketch_of(hasher, places_of(hasher, others))
         inputs.check_second(sketch.rows, second.rows)
-    return LshReference(sketch, min_count, votes, ceiling, second)
+    return LshReference(sketch, min_count, votes, min_level, ceiling, second)
 
 
 def lsh_score(
@@ -143,28 +153,27 @@ def lsh_score(
     Raises:
         ValueError: Also when recall is asked for of a sketch of counts alone.
     """
-    reference, votes, least = fitted.sketch, fitted.votes, fitted.min_count
-    if recall and reference.addresses is None:
+    reference, own = fitted.sketch, fitted.sketch.places
+    if own is None and (recall or fitted.min_level is not None):
         raise ValueError(
-            "This sketch holds counts alone, and recall needs the addresses of the reference's "
-            "rows: build it with keep_addresses=True, or say recall=False."
+            f"This sketch holds counts alone, and {'recall' if recall else 'min_level'} needs "
+            "the addresses of the reference's rows: build it with keep_addresses=True, or say "
+            "recall=False and min_level=None."
         )
-    tables = reference.hasher.spec.num_tables
-    join = functools.partial(aggregate_votes, tables=tables, votes=votes)
-    found = addresses_of(reference.hasher, encode_all(reference.hasher, generated, "generated"))
-    m = found.shape[1]
-    precise, recalled, crowded = join(count_votes(reference.counts, found, least)), None, None
-    if recall and reference.addresses is not None:  # tables of G take time that grows with n
-        counts = of_some = hashing.count(found, reference.hasher.address_bits)
-        crowded = _count_crowded(reference.counts, counts, found, reference.rows), m * tables
+    hasher, tables = reference.hasher, reference.hasher.spec.num_tables
+    found = places_of(hasher, encode_all(hasher, generated, "generated"))
+    m = len(found.cells)
+    precise, recalled, crowded = _join(fitted, reference, found), None, None
+    if recall and own is not None:  # tables of G take time that grows with n
+        of_g = of_some = sketch_of(hasher, found)
+        crowded = _count_crowded(reference.counts, of_g.counts, found.addresses, reference.rows)
+        crowded = crowded, m * tables
         if m > reference.rows:
-            of_some = hashing.count(
-                found[:, subset(m, reference.rows)], reference.hasher.address_bits
-            )
-        recalled = join(count_votes(of_some, reference.addresses, least))
+            of_some = sketch_of(hasher, _take(found, subset(m, reference.rows)))
+        recalled = _join(fitted, of_some, own)
     some = reference.counts[:, :_LOOKED_AT]  # say what all do, and cost the same at any n
     scores = result(
-        precise, recalled, _ceilings(fitted, m, join), membership=membership,
+        precise, recalled, _ceilings(fitted, m), membership=membership,
         rows=(reference.rows, m),
         extra={"load": (jnp.sum(some > 0), some.size), "crowding": crowded},
         num_bits=reference.hasher.num_bits, num_tables=tables,
@@ -180,13 +189,15 @@ def lsh_score_streams(
     *,
     min_count: int = 1,
     votes: float | None = 0.5,
+    min_level: float | None = MIN_LEVEL,
 ) -> PrecisionRecall:
-    """Scores sets that are larger than memory, going through each of them twice.
+    """Scores sets that are larger than memory, going through each of them three times.
 
-    The first time counts, the second votes: what is held is the counts and one batch, whatever the
-    number of rows. Ceilings are leave-one-out. Equal to `lsh_precision_recall` under the same hash,
-    but that the first n rows of a larger G count for recall; of a smaller one, the ceiling of
-    recall is that of m rows that lie evenly in R, which is gone through once more to count them.
+    The first time counts, the second finds normal levels, the third votes: what is held is the
+    counts and one batch, whatever the number of rows. Ceilings are leave-one-out. Equal to
+    `lsh_precision_recall` under the same hash, but that the first n rows of a larger G count for
+    recall; of a smaller one, the ceiling of recall is that of m rows that lie evenly in R, which is
+    gone through twice more for them.
 
     Args:
         hasher: From `fit_hash` on a sample of the reference, with `rows` its whole size and
@@ -195,6 +206,7 @@ def lsh_score_streams(
         generated: Likewise.
         min_count: As `lsh_precision_recall`.
         votes: Likewise.
+        min_level: Likewise.
 
     Raises:
         TypeError, ValueError: As `build`.
@@ -208,7 +220,7 @@ def lsh_score_streams(
         >>> scores.n, scores.m
         (500, 500)
     """
-    inputs.check_options(min_count=min_count, votes=votes)
+    inputs.check_options(min_count=min_count, votes=votes, min_level=min_level)
     tables = hasher.spec.num_tables
 
     def first(stream: Iterable[Any], left: int) -> Iterable[Any]:
@@ -227,26 +239,37 @@ def lsh_score_streams(
             yield batch[np.flatnonzero(evenly(at, len(batch)))]
             at += len(batch)
 
-    def join(stream: Callable, *sets: tuple[jax.Array, Callable]) -> list[Any]:
+    def tables_of(stream: Callable) -> Sketch:
+        found, sums = build(hasher, stream(), keep_addresses=False), np.zeros(())
+        if min_level is None:
+            return found
+        for batch in batches(stream(), "features"):
+            places = places_of(hasher, hashing.encode(hasher, batch))
+            sums = sums + np.asarray(sum_levels(hasher, found.counts, places))
+        with jax.enable_x64(True):
+            return found._replace(normal=normal_levels(hasher, jnp.asarray(sums)))
+
+    def join(stream: Callable, *sets: tuple[Sketch, Callable]) -> list[Any]:
         sums, rows = [np.zeros(())] * len(sets), 0
         for batch in batches(stream(), "features", dim=len(hasher.origin)):
-            found = addresses_of(hasher, hashing.encode(hasher, batch))
-            for i, (counts, own) in enumerate(sets):
-                hits = count_votes(counts, found, min_count, own(rows, len(batch)))
-                sums[i] = sums[i] + np.asarray(sum_votes(hits, tables=tables, votes=votes)[1])
+            places = places_of(hasher, hashing.encode(hasher, batch))
+            for i, (of, own) in enumerate(sets):
+                found = look_up(of.counts, places.addresses, min_count, own(rows, len(batch)))
+                found = found._replace(least=_least(of, places, min_level))
+                sums[i] = sums[i] + np.asarray(sum_votes(found, tables=tables, votes=votes)[1])
             rows += len(batch)
         with jax.enable_x64(True):
             return [rows, *(summarise_votes(jnp.asarray(x), rows) for x in sums)]
 
-    of_r = build(hasher, reference(), keep_addresses=False)
+    of_r = tables_of(reference)
     n = of_r.rows
-    of_g = build(hasher, first(generated(), n), keep_addresses=False)
-    m, precise = join(generated, (of_r.counts, lambda at, size: 0))
-    sets: list[tuple[jax.Array, Callable]] = [
-        (of_g.counts, lambda at, size: 0), (of_r.counts, lambda at, size: 1)
+    of_g = tables_of(lambda: first(generated(), n))
+    m, precise = join(generated, (of_r, lambda at, size: 0))
+    sets: list[tuple[Sketch, Callable]] = [
+        (of_g, lambda at, size: 0), (of_r, lambda at, size: 1)
     ]  # fmt: skip
     if m < n:
-        sets.append((build(hasher, few(reference()), keep_addresses=False).counts, evenly))
+        sets.append((tables_of(lambda: few(reference())), evenly))
     _, recalled, left_out, *of_few = join(reference, *sets)
     limits = (left_out.total, n), ((of_few or [left_out])[0].total, n)
     some = of_r.counts[:, :_LOOKED_AT]
@@ -254,32 +277,6 @@ def lsh_score_streams(
         precise, recalled, limits, membership=False, rows=(n, m),
         extra={"load": (jnp.sum(some > 0), some.size)}, num_bits=hasher.num_bits,
         num_tables=tables, family=hasher.spec.family, radius_bins=hasher.spec.radius_bins,
-    )  # fmt: skip
-
-
-def count_votes(counts: jax.Array, addresses: jax.Array, least: Any, own: Any = 0) -> jax.Array:
-    """Tables that say yes to each row, by group of tables, int32 `[8, n]`; rows on all devices.
-
-    Takes the counts of the other set, the addresses of the rows, c, and how often each row is
-    counted itself, scalar or `[n]`.
-    """
-    n = addresses.shape[1]
-    own = jnp.broadcast_to(jnp.asarray(own, jnp.int32), n)
-    rows = devices.pad_rows(addresses, axis=1), devices.pad_rows(own)
-    return _count_votes(devices.replicate(counts), *rows, jnp.int32(least))[:, :n]
-
-
-@jax.jit
-def _count_votes(counts, addresses, own, least):
-    def run(counts, addresses, own, least):
-        hits = jnp.take_along_axis(counts, addresses, axis=1) - own >= least
-        group = jnp.arange(len(counts)) % group_count(len(counts))
-        in_group = jax.nn.one_hot(group, GROUPS, axis=0)
-        return jnp.matmul(in_group, hits.astype(jnp.float32)).astype(jnp.int32)
-
-    return devices.share(
-        run, counts, addresses, own, least, in_specs=(P(), P(None, "data"), P("data"), P()),
-        out_specs=P(), join=lambda hits: lax.all_gather(hits, "data", axis=1, tiled=True),
     )  # fmt: skip
 
 
@@ -295,22 +292,41 @@ def _count_crowded(r_counts, g_counts, addresses, n):
         return jnp.sum(n * of_g > 2 * m * of_r + 6 * jnp.maximum(n, m))
 
 
-def _ceilings(fitted: LshReference, m: int, join: Any) -> tuple[Any, Any]:
+def _join(fitted: LshReference, of: Sketch, places: Places, own: Any = 0) -> Summary:
+    """Rows at these places on the manifold of a set; `own` as `look_up`."""
+    found = look_up(of.counts, places.addresses, fitted.min_count, own)
+    found = found._replace(least=_least(of, places, fitted.min_level))
+    return aggregate_votes(found, tables=len(of.counts), votes=fitted.votes)
+
+
+def _least(of: Sketch, places: Places, min_level: float | None) -> jax.Array | None:
+    """The level that rows at these places need."""
+    if min_level is None or of.normal is None:
+        return None
+    normal, std = of.normal[:, places.cells]
+    return normal + np.float32(min_level) * std
+
+
+def _take(places: Places, rows: np.ndarray) -> Places:
+    return Places(places.addresses[:, rows], places.cells[rows])
+
+
+def _ceilings(fitted: LshReference, m: int) -> tuple[Any, Any]:
     """What a sample of the reference distribution scores; recall of as many rows as G has."""
-    reference, least, own = fitted.sketch, fitted.min_count, int(fitted.second is None)
+    reference, own = fitted.sketch, int(fitted.second is None)
     sample, n = fitted.second or reference, reference.rows
-    if not fitted.ceiling or sample.addresses is None:
+    places = sample.places
+    if not fitted.ceiling or places is None:
         return None, None
-    hits = count_votes(reference.counts, sample.addresses, least, own)
-    precision = join(hits).total, sample.rows
-    if reference.addresses is None:
+    precision = _join(fitted, reference, places, own).total, sample.rows
+    if reference.places is None:
         return precision, None
     if own and m >= n:
         return precision, precision
     rows = subset(sample.rows, min(m, n))
-    counts = hashing.count(sample.addresses[:, rows], reference.hasher.address_bits)
+    some = sketch_of(reference.hasher, _take(places, rows))
     among = jnp.zeros(n, jnp.int32).at[rows].set(1) if own else 0
-    return precision, (join(count_votes(counts, reference.addresses, least, among)).total, n)
+    return precision, (_join(fitted, some, reference.places, among).total, n)
 
 
 CURVE = HashSpec(num_bits=2)  # coarse, so that buckets hold many rows of both sets
@@ -343,7 +359,7 @@ def lsh_precision_recall_curve(
     """
     sketch = lsh_fit(key, reference, spec=spec or CURVE, ceiling=False).sketch
     hasher, n = sketch.hasher, sketch.rows
-    found = addresses_of(hasher, encode_all(hasher, generated, "generated"))
+    found = places_of(hasher, encode_all(hasher, generated, "generated")).addresses
     m, tables = found.shape[1], hasher.spec.num_tables
     ratios = np.tan((np.arange(num_points) + 0.5) / num_points * np.pi / 2)
     counts = sketch.counts, hashing.count(found, hasher.address_bits)

@@ -204,7 +204,7 @@ def _left_out(fitted: LshKnnReference, x, dealt, sq_radii) -> Summary:
 
 def _join(fitted: LshKnnReference, hits: jax.Array) -> Summary:
     tables = fitted.hasher.spec.num_tables
-    return scores.aggregate_votes(hits, tables=tables, votes=fitted.votes)
+    return scores.aggregate_votes(scores.Found(hits), tables=tables, votes=fitted.votes)
 
 
 def _dealt(buckets: jax.Array) -> tuple[jax.Array, np.ndarray]:

@@ -188,16 +188,29 @@ def group_count(tables: int) -> int:
     return max([g for g in range(1, GROUPS + 1) if tables % g == 0])
 
 
-@functools.partial(jax.jit, static_argnames=("tables", "votes"))
-def aggregate_votes(hits: jax.Array, *, tables: int, votes: float | None) -> Summary:
-    """Joins the hits of all tables, by group of tables, `[8, n]`, to memberships."""
-    membership, sums = sum_votes(hits, tables=tables, votes=votes)
-    return summarise_votes(sums, hits.shape[1])._replace(membership=membership)
+class Found(NamedTuple):
+    """What the tables of a set say of n rows, by group of tables."""
+
+    hits: jax.Array  # how many tables have a hit, int32 [8, n]
+    company: jax.Array | None = None  # rows of the set in the buckets, over tables, int32 [8, n]
+    least: jax.Array | None = None  # the level that a member needs, float32 [n]
+
+
+def level_of(company: jax.Array) -> jax.Array:
+    """How dense a set is at rows, by their company in all tables: log2(1 + company)."""
+    return jnp.log2(1 + company.astype(jnp.float32))
 
 
 @functools.partial(jax.jit, static_argnames=("tables", "votes"))
-def sum_votes(hits: jax.Array, *, tables: int, votes: float | None) -> tuple[jax.Array, jax.Array]:
-    """Memberships `[n]` of hits `[8, n]`, and their sums, which add up over batches of rows.
+def aggregate_votes(found: Found, *, tables: int, votes: float | None) -> Summary:
+    """Joins what all tables say to memberships."""
+    membership, sums = sum_votes(found, tables=tables, votes=votes)
+    return summarise_votes(sums, len(membership))._replace(membership=membership)
+
+
+@functools.partial(jax.jit, static_argnames=("tables", "votes"))
+def sum_votes(found: Found, *, tables: int, votes: float | None) -> tuple[jax.Array, jax.Array]:
+    """Memberships `[n]`, and their sums, which add up over batches of rows.
 
     The sums, float64, are those of the memberships, of their squares, and of the memberships
     without each group of tables.
@@ -206,15 +219,20 @@ def sum_votes(hits: jax.Array, *, tables: int, votes: float | None) -> tuple[jax
     rest, groups = tables - tables // count, range(count if count > 1 else 0)
     with jax.enable_x64(True):
 
-        def member(num_hits, size):
+        def member(hits, company, size):
             if votes is None:
-                return num_hits / size
-            return num_hits >= jnp.maximum(1, jnp.ceil(votes * size - 1e-9))
+                yes = hits / size
+            else:
+                yes = hits >= jnp.maximum(1, jnp.ceil(votes * size - 1e-9))
+            if found.least is None:
+                return yes
+            return yes * (level_of(company * (tables / size)) >= found.least)
 
-        every = hits.sum(axis=0)
-        membership = member(every, tables)
+        by_group = found.hits, found.hits if found.company is None else found.company
+        hits, company = (x.sum(axis=0) for x in by_group)
+        membership = member(hits, company, tables)
         parts = [membership, jnp.square(membership.astype(jnp.float64))]
-        parts += [member(every - hits[i], rest) for i in groups]
+        parts += [member(hits - x[i], company - y[i], rest) for x, y in [by_group] for i in groups]
         return membership, jnp.stack([jnp.sum(x, dtype=jnp.float64) for x in parts])
 
 

@@ -1,7 +1,7 @@
 """A set as counts in the tables of a hash: fitted, built in a stream, merged, saved.
 
-The counts of addresses are all that LSH keeps of a set, of a size that does not depend on it. They
-add up across batches, devices and files. Recall also needs the addresses of the reference's rows.
+The counts of addresses are of a size that does not depend on the set, and add up across batches,
+devices and files. Recall, and how dense the set is at its own rows, need the places of these, too.
 """
 
 import dataclasses
@@ -9,34 +9,55 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, Int32
 
 from lsh_gan import devices
 from lsh_gan.metrics import hashing, inputs
 from lsh_gan.metrics.hashing import SAMPLE_ROWS, Codes, Hasher
-from lsh_gan.metrics.inputs import HashSpec, as_features, batches
+from lsh_gan.metrics.inputs import MIN_LEVEL, HashSpec, as_features, batches
+from lsh_gan.metrics.scores import GROUPS, Found, group_count, level_of
 
-VERSION = 8  # of the file; bump it when the codes of equal features change
+VERSION = 9  # of the file; bump it when the codes of equal features change
 MEMORY_BYTES = 2**33  # of the counts of one set
+_STEPS = 8  # of the fit of normal levels
+
+
+class Places(NamedTuple):
+    """Where n rows are."""
+
+    addresses: Int32[jax.Array, "t n"]  # in each table
+    cells: Int32[jax.Array, " n"]  # see `hashing.cells`
 
 
 class Sketch(NamedTuple):
     """Counts of a set of samples in the tables of a hash.
 
-    A sketch without addresses holds counts alone, and gives precision only.
+    A sketch without addresses holds counts alone, and gives precision only, without `min_level`.
     """
 
     hasher: Hasher
     counts: Int32[jax.Array, "t 2**s"]  # rows at each address of each table
     addresses: Int32[jax.Array, "t n"] | None  # of each row in each table
     rows: int  # n
+    cells: Int32[jax.Array, " n"] | None = None  # of each row, beside its addresses
+    normal: Float[jax.Array, "2 c"] | None = None  # see `normal_levels`
+
+    @property
+    def places(self) -> Places | None:
+        """Where its rows are; None if it holds counts alone."""
+        if self.addresses is None or self.cells is None:
+            return None
+        return Places(self.addresses, self.cells)
 
 
 class Share(NamedTuple):
@@ -68,6 +89,7 @@ class LshReference(NamedTuple):
     sketch: Sketch
     min_count: int = 1
     votes: float | None = 0.5
+    min_level: float | None = MIN_LEVEL
     ceiling: bool = True
     second: Sketch | None = None
 
@@ -175,39 +197,130 @@ def size_tables(hasher: Hasher, rows: int) -> Hasher:
     return hasher._replace(address_bits=bits)
 
 
-def addresses_of(hasher: Hasher, codes: Codes) -> jax.Array:
-    """Address of each row in each table, int32 `[t, n]`."""
-    return hashing.addresses(hashing.buckets(hasher, codes), hasher.address_bits)
+def places_of(hasher: Hasher, codes: Codes) -> Places:
+    """Where rows are in the tables."""
+    buckets = hashing.buckets(hasher, codes)
+    return Places(hashing.addresses(buckets, hasher.address_bits), hashing.cells(hasher, codes))
 
 
-def sketch_of(hasher: Hasher, addresses: jax.Array) -> Sketch:
-    """The sketch of rows whose addresses `[t, n]` are known."""
-    counts = hashing.count(addresses, hasher.address_bits)
-    return Sketch(hasher, counts, addresses, addresses.shape[1])
+def sketch_of(hasher: Hasher, places: Places) -> Sketch:
+    """The sketch of rows whose places are known."""
+    counts = hashing.count(places.addresses, hasher.address_bits)
+    normal = normal_levels(hasher, sum_levels(hasher, counts, places))
+    return Sketch(hasher, counts, places.addresses, len(places.cells), places.cells, normal)
+
+
+def look_up(counts: jax.Array, addresses: jax.Array, least: Any, own: Any = 0) -> Found:
+    """Hits and company of rows with addresses `[t, n]` among counts; rows on all devices.
+
+    `least` rows, c, are a hit. `own` is how often each row is counted itself, scalar or `[n]`: it
+    is left out.
+    """
+    n = addresses.shape[1]
+    own = jnp.broadcast_to(jnp.asarray(own, jnp.int32), n)
+    rows = devices.pad_rows(addresses, axis=1), devices.pad_rows(own)
+    found = _look_up(devices.replicate(counts), *rows, jnp.int32(least))
+    return Found(*(x[:, :n] for x in found))
+
+
+@jax.jit
+def _look_up(counts, addresses, own, least):
+    def run(counts, addresses, own, least):
+        company = jnp.take_along_axis(counts, addresses, axis=1) - own
+        group = jnp.arange(len(counts)) % group_count(len(counts))
+        in_group = jax.nn.one_hot(group, GROUPS, axis=0)
+
+        def by_group(x):
+            x = jnp.matmul(in_group, x.astype(jnp.float32), precision="highest")
+            return x.astype(jnp.int32)
+
+        return by_group(company >= least), by_group(company)
+
+    return devices.share(
+        run, counts, addresses, own, least, in_specs=(P(), P(None, "data"), P("data"), P()),
+        out_specs=P(), join=lambda x: lax.all_gather(x, "data", axis=1, tiled=True),
+    )  # fmt: skip
+
+
+def sum_levels(hasher: Hasher, counts: jax.Array, places: Places) -> jax.Array:
+    """Levels of the rows of a set among its own counts, by cell, float64 `[3, c]`.
+
+    Number of rows, sums of their levels, and of the squares; in whole 1024ths of a level, so that
+    sums do not depend on their order.
+    """
+    company = look_up(counts, places.addresses, 1, own=1).company
+    return _sum_levels(company, places.cells, size=math.prod(hashing.num_cells(hasher)))
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _sum_levels(company, cells, *, size: int):
+    with jax.enable_x64(True):
+        levels = jnp.round(1024 * level_of(company.sum(axis=0)).astype(jnp.float64)) / 1024
+        values = jnp.stack([jnp.ones_like(levels), levels, levels**2], axis=1)
+        return jax.ops.segment_sum(values, cells, size).T
+
+
+def normal_levels(hasher: Hasher, sums: jax.Array) -> jax.Array:
+    """Mean and standard deviation of levels in each cell, float32 `[2, c]`; of `sum_levels`.
+
+    A cell holds few rows, so that its own numbers are rough: the mean is what is normal in its
+    radius bin plus what is in its region, the standard deviation that of the region.
+    """
+    return _normal_levels(sums, shape=hashing.num_cells(hasher))
+
+
+@functools.partial(jax.jit, static_argnames="shape")
+def _normal_levels(sums, *, shape: tuple[int, int]):
+    with jax.enable_x64(True):
+        rows, levels, squares = sums.reshape(3, *shape)
+        mean = levels.sum() / rows.sum()
+
+        def step(_, found):  # as if each region and bin had one row more, which is no exception
+            of_region, of_bin = found
+            of_region = (levels - rows * of_bin).sum(axis=1) / (rows.sum(axis=1) + 1)
+            rest = levels - rows * of_region[:, None]
+            return of_region, (rest.sum(axis=0) + mean) / (rows.sum(axis=0) + 1)
+
+        start = jnp.zeros(shape[0], levels.dtype), jnp.full(shape[1], mean)
+        of_region, of_bin = lax.fori_loop(0, _STEPS, step, start)
+        normal = of_region[:, None] + of_bin
+        apart = squares - 2 * normal * levels + rows * normal**2
+        variance = apart.sum(axis=1) + apart.sum() / rows.sum()
+        variance = jnp.maximum(0, variance / (rows.sum(axis=1) + 1))
+        std = jnp.broadcast_to(jnp.sqrt(variance)[:, None], shape)
+        return jnp.stack([normal.ravel(), std.ravel()]).astype(jnp.float32)
 
 
 def build(hasher: Hasher, features: Float[Any, "n d"], *, keep_addresses: bool = True) -> Sketch:
     """Counts a set `[n, d]`, or an iterable of batches, of which one at a time is held.
 
-    `keep_addresses` says whether to keep every row's addresses, which recall needs.
+    `keep_addresses` says whether to keep the places of all rows, which recall and density need.
 
     Raises:
         TypeError: Features that are not floating-point arrays.
         ValueError: NaN, Inf, or a d other than the hasher's.
     """
-    counts = jnp.zeros((hasher.spec.num_tables, 2**hasher.address_bits), jnp.int32)
-    counts, kept, rows = devices.replicate(counts), [], 0
+    kept: list[Places] = []
+    counts, rows = jnp.zeros((hasher.spec.num_tables, 2**hasher.address_bits), jnp.int32), 0
+    counts = devices.replicate(counts)
     for batch in batches(features, "features", dim=len(hasher.origin)):
-        found = addresses_of(hasher, hashing.encode(hasher, batch))
-        counts, rows = hashing.count(found, hasher.address_bits, counts), rows + found.shape[1]
-        kept += [found] if keep_addresses else []
-    return Sketch(hasher, counts, jnp.concatenate(kept, axis=1) if kept else None, rows)
+        places = places_of(hasher, hashing.encode(hasher, batch))
+        rows += len(places.cells)
+        if keep_addresses:
+            kept.append(places)
+        else:
+            counts = hashing.count(places.addresses, hasher.address_bits, counts)
+    return sketch_of(hasher, _concat(kept)) if kept else Sketch(hasher, counts, None, rows)
+
+
+def _concat(places: Sequence[Places]) -> Places:
+    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=-1), *places)
 
 
 def merge(first: Sketch, *others: Sketch) -> Sketch:
-    """The sketch of several sets together: counts add, addresses follow one another.
+    """The sketch of several sets together: counts add, places follow one another.
 
-    Of parts of which one has no addresses, the whole has none.
+    Of parts of which one has no places, the whole has none.
 
     Raises:
         ValueError: They were not made by the same hasher; says what differs.
@@ -218,23 +331,21 @@ def merge(first: Sketch, *others: Sketch) -> Sketch:
             if not np.array_equal(np.asarray(x), np.asarray(y)):
                 how = "differs." if hasattr(x, "shape") else f"differs ({x!r} and {y!r})."
                 raise ValueError(f"The sketches come from different hashers: {field} {how}")
-    addresses = [part.addresses for part in parts if part.addresses is not None]
-    return Sketch(
-        first.hasher,
-        functools.reduce(jnp.add, [part.counts for part in parts]),
-        jnp.concatenate(addresses, axis=1) if len(addresses) == len(parts) else None,
-        sum(part.rows for part in parts),
-    )
+    places = [part.places for part in parts if part.places is not None]
+    if len(places) == len(parts):
+        return sketch_of(first.hasher, _concat(places))
+    counts = functools.reduce(jnp.add, [part.counts for part in parts])
+    return Sketch(first.hasher, counts, None, sum(part.rows for part in parts))
 
 
-_ARRAYS, _OPTIONS = Hasher._fields[1:10], LshReference._fields[1:4]
+_ARRAYS, _OPTIONS = Hasher._fields[1:10], LshReference._fields[1:5]
 
 
 def save(path: str | os.PathLike, fitted: Sketch | LshReference) -> None:
     """Writes a sketch or an LSH reference as one safetensors file.
 
-    Tensors: the fields of the hasher and, for each sketch, `addresses` int32 `[t, n]`, from which
-    the counts follow, or `counts` int32 `[t, 2^s]` where there are none. The metadata hold the
+    Tensors: the fields of the hasher and, for each sketch, `addresses` int32 `[t, n]` and `cells`
+    int32 `[n]`, from which all follows, or `counts` int32 `[t, 2^s]` alone. The metadata hold the
     spec, the source of the features, the options, and the version of this layout, as JSON.
     """
     from safetensors import SafetensorError
@@ -250,8 +361,10 @@ def save(path: str | os.PathLike, fitted: Sketch | LshReference) -> None:
     for prefix, sketch in (("", reference.sketch), ("second.", reference.second)):
         if sketch is not None:
             header[prefix + "rows"] = sketch.rows
-            name = "counts" if sketch.addresses is None else "addresses"
-            tensors[prefix + name] = getattr(sketch, name)
+            arrays = {"counts": sketch.counts}
+            if sketch.places is not None:
+                arrays = sketch.places._asdict()
+            tensors |= {prefix + name: array for name, array in arrays.items()}
     # Contiguous and at least one-dimensional, as the format wants them.
     tensors = {name: np.array(x, order="C", ndmin=1) for name, x in tensors.items()}
     try:
@@ -287,8 +400,9 @@ def load(path: str | os.PathLike, *, source: str | None = None) -> Sketch | LshR
     hasher = Hasher(spec, **arrays, source=header["source"], address_bits=header["address_bits"])
 
     def sketch(prefix):
-        if prefix + "addresses" in tensors:
-            return sketch_of(hasher, jnp.asarray(tensors[prefix + "addresses"]))
+        if prefix + "cells" in tensors:
+            places = (jnp.asarray(tensors[prefix + name]) for name in Places._fields)
+            return sketch_of(hasher, Places(*places))
         counts = jnp.asarray(tensors[prefix + "counts"])
         return Sketch(hasher, counts, None, header[prefix + "rows"])
 

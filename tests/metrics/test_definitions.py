@@ -42,14 +42,17 @@ def test_a_lone_row_is_left_out():
 def test_votes_by_hand():
     r = np.array([[0, 0, 1], [5, 6, 7], [3, 3, 3], [1, 2, 2]])  # 4 tables of 3 rows
     g = np.array([[0, 9], [7, 8], [9, 9], [2, 9]])
-    half, most = (definitions.lsh(r, g, votes=votes) for votes in (0.5, 0.75))
+    half, most = (definitions.lsh(r, g, votes=votes, min_level=None) for votes in (0.5, 0.75))
     assert half.generated.tolist() == most.generated.tolist() == [True, False]
     assert half.reference.tolist() == [False, True, True]
     assert most.reference.tolist() == [False, False, False]
     assert half.left_out.tolist() == [True, True, True]
     assert most.left_out.tolist() == [False, True, False]
-    twice = definitions.lsh(r, g, min_count=2, votes=0.5)
+    twice = definitions.lsh(r, g, min_count=2, votes=0.5, min_level=None)
     assert twice.generated.tolist() == [True, False]  # two rows in table 0 and in table 3
+    # Company 3, 4, 3: levels 2, 2.32, 2 of a mean of 2.11 and a standard deviation of .15.
+    assert definitions.lsh(r, g).left_out.tolist() == [False, True, False]
+    assert definitions.lsh(r, g, min_level=-0.8).left_out.all()
 
 
 def test_fewer_candidates_than_neighbours_make_no_ball():

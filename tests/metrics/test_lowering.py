@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from lsh_gan import devices
-from lsh_gan.metrics import HashSpec, distances, hashing, inputs, knn, lsh, lsh_knn, moments, scores
+from lsh_gan.metrics import (
+    HashSpec,
+    distances,
+    hashing,
+    inputs,
+    knn,
+    lsh,
+    lsh_knn,
+    moments,
+    scores,
+    sketch,
+)
 
 SPEC = HashSpec(num_tables=6, radius_bins=3, num_directions=16)
 D, DIGITS, EDGES = 4, 10, 5
@@ -58,11 +69,16 @@ def kernels(width):
             one,
         ),
         "count": (hashing._count, integers(6, n), integers(6, 2**12)),
-        "look up": (lsh._count_votes, integers(6, 2**12), integers(6, n), integers(n), one),
+        "look up": (sketch._look_up, integers(6, 2**12), integers(6, n), integers(n), one),
+        "levels": (functools.partial(sketch._sum_levels, size=60), integers(8, n), integers(n)),
+        "normal": (
+            functools.partial(sketch._normal_levels, shape=(5, 12)), array(3, 60, dtype=jnp.float64)
+        ),
         "crowding": (lsh._count_crowded, *(integers(6, 2**12),) * 2, integers(6, n), one),
         "curve": (lsh._count_ratios, *(integers(6, 2**12),) * 2, integers(6, n), array(), array(9)),
         "votes": (
-            functools.partial(scores.aggregate_votes, tables=6, votes=0.5), integers(8, n),
+            functools.partial(scores.aggregate_votes, tables=6, votes=0.5),
+            scores.Found(integers(8, n), integers(8, n), array(n)),
         ),
         "balls in buckets": (
             functools.partial(lsh_knn._find_radii, k=3, c=8), array(n, D), *votes,
@@ -93,6 +109,6 @@ def test_lowers(name, monkeypatch):
         dynamic = [x for x in arguments if not isinstance(x, int)]
         static = [x for x in arguments if isinstance(x, int)]
         run = jax.jit(lambda *x: kernel(*x, *static))  # noqa: B023
-        with jax.enable_x64(name == "frechet"):
+        with jax.enable_x64(name in ("frechet", "normal")):
             exported = jax.export.export(run, platforms=platforms)(*dynamic)
         assert exported.platforms == platforms

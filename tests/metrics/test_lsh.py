@@ -32,6 +32,16 @@ def addresses(hasher, x):
     return np.asarray(hashing.addresses(found, hasher.address_bits))
 
 
+def cells(hasher, x):
+    codes = hashing.encode(hasher, x)
+    return np.stack([codes.region, codes.radius_bin])
+
+
+def definition(hasher, r, g, **options):
+    options |= {"reference_cells": cells(hasher, r), "generated_cells": cells(hasher, g)}
+    return definitions.lsh(addresses(hasher, r), addresses(hasher, g), **options)
+
+
 @pytest.mark.parametrize("metric", [lsh_precision_recall, lsh_knn_precision_recall])
 def test_a_session_with_64_bits_and_other_byte_orders_change_nothing(metric):
     r, g = draw_pair("normal", N, M, D)
@@ -54,11 +64,12 @@ def test_a_session_with_64_bits_and_other_byte_orders_change_nothing(metric):
 def test_equals_the_definition(kind, family):
     r, g = draw_pair(kind, N, N if kind == "identical" else M, D)
     spec = spec_of(family=family, num_bits=FEW[family], radius_bins=3)
-    for votes, min_count in ((0.5, 1), (0.5, 3), (0.9, 2), (1e-3, 1)):
-        fitted = lsh_fit(KEY, r, spec=spec, votes=votes, min_count=min_count)
+    names = "votes", "min_count", "min_level"
+    for each in ((0.5, 1, -0.5), (0.5, 3, None), (0.9, 2, 0.3), (1e-3, 1, -1), (1e-3, 1, None)):
+        options = dict(zip(names, each, strict=True))
+        fitted = lsh_fit(KEY, r, spec=spec, **options)
         scores = lsh_score(fitted, g, membership=True)
-        of_r, of_g = (addresses(fitted.sketch.hasher, x) for x in (r, g))
-        on = definitions.lsh(of_r, of_g, min_count=min_count, votes=votes)
+        on = definition(fitted.sketch.hasher, r, g, **options)
         np.testing.assert_array_equal(scores.precision_membership, on.generated)
         np.testing.assert_array_equal(scores.recall_membership, on.reference)
         expected = on.generated.mean(), on.reference.mean(), on.left_out.mean()
@@ -71,7 +82,11 @@ def test_buckets_rarely_share_an_address():
     found = [np.asarray(hashing.buckets(h, hashing.encode(h, x)))
              for h in [fitted.sketch.hasher] for x in (r, g)]  # fmt: skip
     scores = lsh_score(fitted, g, membership=True)
-    on = definitions.lsh(*found)
+    of_each = {
+        name: cells(fitted.sketch.hasher, x)
+        for name, x in {"reference_cells": r, "generated_cells": g}.items()
+    }
+    on = definitions.lsh(*found, **of_each)
     np.testing.assert_array_equal(scores.precision_membership, on.generated)
     taken = np.mean([len(np.unique(x)) for x in addresses(fitted.sketch.hasher, r)])
     assert scores.load == pytest.approx(taken / 2**fitted.sketch.hasher.address_bits)
@@ -79,7 +94,7 @@ def test_buckets_rarely_share_an_address():
 
 def test_mean_over_tables():
     r, g = draw_pair("normal", N, M, D)
-    fitted = lsh_fit(KEY, r, spec=spec_of(num_bits=2), votes=None)
+    fitted = lsh_fit(KEY, r, spec=spec_of(num_bits=2), votes=None, min_level=None)
     of_r, of_g = (addresses(fitted.sketch.hasher, x) for x in (r, g))
     expected = (of_g[:, :, None] == of_r[:, None, :]).any(axis=2).mean(axis=0)
     scores = lsh_score(fitted, g, membership=True)
@@ -93,15 +108,15 @@ def test_ceilings_of_a_thinned_and_of_a_second_reference():
     for of_second in (None, second):
         fitted = lsh_fit(KEY, r, spec=spec_of(num_bits=2), second_reference=of_second)
         scores = lsh_score(fitted, g)
-        of_r, of_second = (addresses(fitted.sketch.hasher, x) for x in (r, second))
+        on = functools.partial(definition, fitted.sketch.hasher)
         if fitted.second is None:
             rows = subset(N, M)
-            expected = definitions.lsh(of_r, of_r[:, rows]).reference
-            expected[rows] = definitions.lsh(of_r[:, rows], of_r).left_out
-            above = definitions.lsh(of_r, of_r).left_out
+            expected = on(r, r[rows]).reference
+            expected[rows] = on(r[rows], r).left_out
+            above = on(r, r).left_out
         else:
-            expected = definitions.lsh(of_r, of_second[:, subset(127, M)]).reference
-            above = definitions.lsh(of_r, of_second).generated
+            expected = on(r, second[subset(127, M)]).reference
+            above = on(r, second).generated
         assert scores.precision_ceiling == pytest.approx(above.mean())
         assert scores.recall_ceiling == pytest.approx(expected.mean())
     none = lsh_precision_recall(KEY, r, g, spec=spec_of(num_bits=2), ceiling=False)
@@ -190,7 +205,7 @@ def test_auto_brings_the_central_rows_to_the_target(target):
     )
     at, bins = addresses(uniform, r), np.asarray(hashing.encode(hasher, r).radius_bin)
     central = (bins >= 1) & (bins <= hasher.spec.radius_bins)
-    on = definitions.lsh(at, at).left_out[central]
+    on = definitions.lsh(at, at, min_level=None).left_out[central]
     assert target <= on.mean() <= target + 0.05
     assert np.ptp(digits, axis=1).max() <= 1
     assert fitted.sketch.hasher.digits.shape == (23, 32)
@@ -211,7 +226,9 @@ def test_standard_error_is_the_spread_of_repeated_draws():
     r = draw(N, D)
     spec = spec_of(family="affine", num_bits=6, radius_bins=3)
     scores = [
-        lsh_precision_recall(jax.random.key(i), r, draw(M, D, i + 1), spec=spec, votes=None)
+        lsh_precision_recall(
+            jax.random.key(i), r, draw(M, D, i + 1), spec=spec, votes=None, min_level=None
+        )
         for i in range(30)
     ]
     spread = np.std([x.precision for x in scores])
@@ -237,9 +254,11 @@ def test_batches_and_other_arrays_score_as_one_array(votes):
 def test_recall_of_a_larger_set_is_that_of_n_rows():
     r, g = draw(M, D), draw(N, D, 1)
     fitted = lsh_fit(KEY, r, spec=spec_of(num_bits=2))
-    of_r, of_g = (addresses(fitted.sketch.hasher, x) for x in (r, g))
-    on = definitions.lsh(of_r, of_g)
+    on = definition(fitted.sketch.hasher, r, g)
     scores = lsh_score(fitted, g, membership=True)
     np.testing.assert_array_equal(scores.precision_membership, on.generated)
     np.testing.assert_array_equal(scores.recall_membership, on.reference)
-    assert on.reference.sum() < definitions.lsh(of_g, of_r).generated.sum()
+    on, other = (
+        definition(fitted.sketch.hasher, *sets, min_level=None) for sets in ((r, g), (g, r))
+    )
+    assert on.reference.sum() < other.generated.sum()  # of all rows

@@ -33,9 +33,11 @@ def hasher():
 
 def check_equal(a, b):
     np.testing.assert_array_equal(a.counts, b.counts)
-    assert (a.addresses is None) == (b.addresses is None)
-    if a.addresses is not None:
-        np.testing.assert_array_equal(a.addresses, b.addresses)
+    for field in ("addresses", "cells", "normal"):
+        x, y = getattr(a, field), getattr(b, field)
+        assert (x is None) == (y is None) == (a.addresses is None)
+        if x is not None:
+            np.testing.assert_array_equal(x, y)
     assert a.rows == b.rows
 
 
@@ -82,13 +84,15 @@ def test_other_hashers_do_not_merge(hasher, options, message):
 def test_counts_alone_give_precision_alone(hasher):
     r, g = draw(N, D), draw(M, D, 1)
     whole, counts = (build(hasher, r, keep_addresses=keep) for keep in (True, False))
-    expected = lsh_score(LshReference(whole), g)
-    found = lsh_score(LshReference(counts), g, recall=False)
+    expected = lsh_score(LshReference(whole, min_level=None), g)
+    found = lsh_score(LshReference(counts, min_level=None), g, recall=False)
     assert found.precision == expected.precision
     assert found.recall is found.recall_ceiling is found.precision_ceiling is None
     assert "recall" not in repr(found)
     with pytest.raises(ValueError, match="holds counts alone, and recall needs the addresses"):
         lsh_score(LshReference(counts), g)
+    with pytest.raises(ValueError, match="holds counts alone, and min_level needs the addresses"):
+        lsh_score(LshReference(counts), g, recall=False)
 
 
 @pytest.mark.parametrize("second", [None, draw(N, D, 2)])
@@ -135,11 +139,11 @@ def test_files_that_are_refused(tmp_path, hasher):
         path.write_bytes(broken)
         with pytest.raises(ValueError, match=r"s.safetensors: no sketch, or a damaged one"):
             load(path)
-    save_file(tensors, path, metadata={"lsh_gan": json.dumps({"version": 7})})
-    with pytest.raises(ValueError, match=r"s.safetensors: layout 7; expected 8: make it again"):
+    save_file(tensors, path, metadata={"lsh_gan": json.dumps({"version": 8})})
+    with pytest.raises(ValueError, match=r"s.safetensors: layout 8; expected 9: make it again"):
         load(path)
     save_file(tensors, path)
-    with pytest.raises(ValueError, match=r"s.safetensors: layout none; expected 8"):
+    with pytest.raises(ValueError, match=r"s.safetensors: layout none; expected 9"):
         load(path)
 
 
