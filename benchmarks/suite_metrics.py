@@ -14,6 +14,7 @@ dimensions (a grid of a million points) and fails on those of one.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -130,6 +131,7 @@ def _fitted_once(fit: Callable, score: Callable) -> Metric:
 METRICS: Mapping[str, Metric] = {
     "KNN": _fitted_once(lambda _, reference: metrics.knn_fit(reference), metrics.knn_score),
     "LSH": _fitted_once(metrics.lsh_fit, metrics.lsh_score),
+    "LSH votes alone": _fitted_once(partial(metrics.lsh_fit, min_level=None), metrics.lsh_score),
     "LSH+KNN": _fitted_once(metrics.lsh_knn_fit, metrics.lsh_knn_score),
     "symmetric": symmetric,
     "P-precision/P-recall": probabilistic,

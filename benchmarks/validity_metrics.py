@@ -58,10 +58,9 @@ def _knn(reference: np.ndarray, seed: int) -> Fitted:
     return _ours("KNN", metrics.knn_score, metrics.knn_fit(reference))
 
 
-def _lsh(name: str, votes: float | None = 0.5, min_count: int = 1, **options) -> Metric:
+def _lsh(name: str, spec: HashSpec | None = None, **options) -> Metric:
     def fit(reference, seed):
-        key, spec = jax.random.key(seed), HashSpec(**options)
-        fitted = metrics.lsh_fit(key, reference, spec=spec, votes=votes, min_count=min_count)
+        fitted = metrics.lsh_fit(jax.random.key(seed), reference, spec=spec, **options)
         return _ours(name, metrics.lsh_score, fitted)
 
     return Metric(fit)
@@ -103,11 +102,12 @@ def _top_pr(reference: np.ndarray, seed: int) -> Fitted:
 METRICS = {
     "KNN": Metric(_knn),
     "LSH": _lsh("LSH"),
-    "LSH affine": _lsh("LSH affine", family="affine"),
-    "LSH hyperplane": _lsh("LSH hyperplane", family="hyperplane"),
+    "LSH votes alone": _lsh("LSH votes alone", min_level=None),
+    "LSH affine": _lsh("LSH affine", HashSpec(family="affine")),
+    "LSH hyperplane": _lsh("LSH hyperplane", HashSpec(family="hyperplane")),
     "LSH c = 2": _lsh("LSH c = 2", min_count=2),
     "LSH shares": _lsh("LSH shares", votes=None),
-    "LSH 64 directions": _lsh("LSH 64 directions", num_directions=64),
+    "LSH 64 directions": _lsh("LSH 64 directions", HashSpec(num_directions=64)),
     "LSH+KNN": _lsh_knn("LSH+KNN"),
     "LSH+KNN 8 tables": _lsh_knn("LSH+KNN 8 tables", num_tables=8),
     "LSH+KNN 32 tables": _lsh_knn("LSH+KNN 32 tables", num_tables=32),
