@@ -303,7 +303,7 @@ def _least(of: Sketch, places: Places, min_level: float | None) -> jax.Array | N
     """The level that rows at these places need."""
     if min_level is None or of.normal is None:
         return None
-    normal, std = of.normal[:, places.cells]
+    normal, std = jnp.moveaxis(of.normal[..., places.cells], 1, 0)
     return normal + np.float32(min_level) * std
 
 

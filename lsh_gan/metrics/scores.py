@@ -193,12 +193,18 @@ class Found(NamedTuple):
 
     hits: jax.Array  # how many tables have a hit, int32 [8, n]
     company: jax.Array | None = None  # rows of the set in the buckets, over tables, int32 [8, n]
-    least: jax.Array | None = None  # the level that a member needs, float32 [n]
+    least: jax.Array | None = None  # the level that a member needs, as `levels_of`, [1 + g, n]
 
 
-def level_of(company: jax.Array) -> jax.Array:
-    """How dense a set is at rows, by their company in all tables: log2(1 + company)."""
-    return jnp.log2(1 + company.astype(jnp.float32))
+def levels_of(company: jax.Array, tables: int) -> jax.Array:
+    """Levels of rows by company `[8, n]`: of all tables, and without each group, `[1 + g, n]`."""
+    every, left_out = company.sum(axis=0), company[: _left_out(tables)]
+    return jnp.log2(1 + jnp.concatenate([every[None], every - left_out]).astype(jnp.float32))
+
+
+def _left_out(tables: int) -> int:
+    """How many groups are left out in turn: none if there is only one."""
+    return count if (count := group_count(tables)) > 1 else 0
 
 
 @functools.partial(jax.jit, static_argnames=("tables", "votes"))
@@ -216,24 +222,22 @@ def sum_votes(found: Found, *, tables: int, votes: float | None) -> tuple[jax.Ar
     without each group of tables.
     """
     count = group_count(tables)
-    rest, groups = tables - tables // count, range(count if count > 1 else 0)
     with jax.enable_x64(True):
 
-        def member(hits, company, size):
+        def member(hits, size):
             if votes is None:
-                yes = hits / size
-            else:
-                yes = hits >= jnp.maximum(1, jnp.ceil(votes * size - 1e-9))
-            if found.least is None:
-                return yes
-            return yes * (level_of(company * (tables / size)) >= found.least)
+                return hits / size
+            return hits >= jnp.maximum(1, jnp.ceil(votes * size - 1e-9))
 
-        by_group = found.hits, found.hits if found.company is None else found.company
-        hits, company = (x.sum(axis=0) for x in by_group)
-        membership = member(hits, company, tables)
-        parts = [membership, jnp.square(membership.astype(jnp.float64))]
-        parts += [member(hits - x[i], company - y[i], rest) for x, y in [by_group] for i in groups]
-        return membership, jnp.stack([jnp.sum(x, dtype=jnp.float64) for x in parts])
+        every, left_out = found.hits.sum(axis=0), found.hits[: _left_out(tables)]
+        members = jnp.concatenate([
+            member(every, tables)[None], member(every - left_out, tables - tables // count)
+        ])  # fmt: skip
+        if found.least is not None and found.company is not None:
+            members *= levels_of(found.company, tables) >= found.least
+        parts = [members[:1], jnp.square(members[:1].astype(jnp.float64)), members[1:]]
+        sums = [jnp.sum(x, axis=1, dtype=jnp.float64) for x in parts]
+        return members[0], jnp.concatenate(sums)
 
 
 @jax.jit

@@ -25,7 +25,7 @@ from lsh_gan import devices
 from lsh_gan.metrics import hashing, inputs
 from lsh_gan.metrics.hashing import SAMPLE_ROWS, Codes, Hasher
 from lsh_gan.metrics.inputs import MIN_LEVEL, HashSpec, as_features, batches
-from lsh_gan.metrics.scores import GROUPS, Found, group_count, level_of
+from lsh_gan.metrics.scores import GROUPS, Found, group_count, levels_of
 
 VERSION = 9  # of the file; bump it when the codes of equal features change
 MEMORY_BYTES = 2**33  # of the counts of one set
@@ -50,7 +50,7 @@ class Sketch(NamedTuple):
     addresses: Int32[jax.Array, "t n"] | None  # of each row in each table
     rows: int  # n
     cells: Int32[jax.Array, " n"] | None = None  # of each row, beside its addresses
-    normal: Float[jax.Array, "2 c"] | None = None  # see `normal_levels`
+    normal: Float[jax.Array, "1+g 2 c"] | None = None  # see `normal_levels`
 
     @property
     def places(self) -> Places | None:
@@ -243,34 +243,41 @@ def _look_up(counts, addresses, own, least):
 
 
 def sum_levels(hasher: Hasher, counts: jax.Array, places: Places) -> jax.Array:
-    """Levels of the rows of a set among its own counts, by cell, float64 `[3, c]`.
+    """Levels of the rows of a set among its own counts, by cell, float64 `[1 + g, 3, c]`.
 
-    Number of rows, sums of their levels, and of the squares; in whole 1024ths of a level, so that
-    sums do not depend on their order.
+    Number of rows, sums of their levels (`scores.levels_of`), and of the squares; in whole 1024ths,
+    so that sums do not depend on their order.
     """
-    company = look_up(counts, places.addresses, 1, own=1).company
-    return _sum_levels(company, places.cells, size=math.prod(hashing.num_cells(hasher)))
+    company, size = look_up(counts, places.addresses, 1, own=1).company, hashing.num_cells(hasher)
+    tables = hasher.spec.num_tables
+    return _sum_levels(company, places.cells, size=math.prod(size), tables=tables)
 
 
-@functools.partial(jax.jit, static_argnames="size")
-def _sum_levels(company, cells, *, size: int):
+@functools.partial(jax.jit, static_argnames=("size", "tables"))
+def _sum_levels(company, cells, *, size: int, tables: int):
     with jax.enable_x64(True):
-        levels = jnp.round(1024 * level_of(company.sum(axis=0)).astype(jnp.float64)) / 1024
+        levels = jnp.round(1024 * levels_of(company, tables).astype(jnp.float64)) / 1024
         values = jnp.stack([jnp.ones_like(levels), levels, levels**2], axis=1)
-        return jax.ops.segment_sum(values, cells, size).T
+        sums = jax.ops.segment_sum(jnp.moveaxis(values, -1, 0), cells, size)
+        return jnp.moveaxis(sums, 0, -1)
 
 
 def normal_levels(hasher: Hasher, sums: jax.Array) -> jax.Array:
-    """Mean and standard deviation of levels in each cell, float32 `[2, c]`; of `sum_levels`.
+    """Mean and standard deviation of levels in each cell, float32 `[1 + g, 2, c]`.
 
     A cell holds few rows, so that its own numbers are rough: the mean is what is normal in its
-    radius bin plus what is in its region, the standard deviation that of the region.
+    radius bin plus what is in its region, the standard deviation that of the region. Takes what
+    `sum_levels` finds.
     """
-    return _normal_levels(sums, shape=hashing.num_cells(hasher))
+    return _normal_levels(sums, hashing.num_cells(hasher))
 
 
-@functools.partial(jax.jit, static_argnames="shape")
-def _normal_levels(sums, *, shape: tuple[int, int]):
+@functools.partial(jax.jit, static_argnums=1)
+def _normal_levels(sums, shape: tuple[int, int]):
+    return jax.vmap(functools.partial(_normal_levels_of_one, shape=shape))(sums)
+
+
+def _normal_levels_of_one(sums, shape: tuple[int, int]):
     with jax.enable_x64(True):
         rows, levels, squares = sums.reshape(3, *shape)
         mean = levels.sum() / rows.sum()

@@ -70,15 +70,17 @@ def kernels(width):
         ),
         "count": (hashing._count, integers(6, n), integers(6, 2**12)),
         "look up": (sketch._look_up, integers(6, 2**12), integers(6, n), integers(n), one),
-        "levels": (functools.partial(sketch._sum_levels, size=60), integers(8, n), integers(n)),
+        "levels": (
+            functools.partial(sketch._sum_levels, size=60, tables=6), integers(8, n), integers(n)
+        ),
         "normal": (
-            functools.partial(sketch._normal_levels, shape=(5, 12)), array(3, 60, dtype=jnp.float64)
+            lambda sums: sketch._normal_levels(sums, (5, 12)), array(7, 3, 60, dtype=jnp.float64)
         ),
         "crowding": (lsh._count_crowded, *(integers(6, 2**12),) * 2, integers(6, n), one),
         "curve": (lsh._count_ratios, *(integers(6, 2**12),) * 2, integers(6, n), array(), array(9)),
         "votes": (
             functools.partial(scores.aggregate_votes, tables=6, votes=0.5),
-            scores.Found(integers(8, n), integers(8, n), array(n)),
+            scores.Found(integers(8, n), integers(8, n), array(7, n)),
         ),
         "balls in buckets": (
             functools.partial(lsh_knn._find_radii, k=3, c=8), array(n, D), *votes,
