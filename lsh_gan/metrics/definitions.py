@@ -58,8 +58,8 @@ def lsh(
     """A table has a hit for a point when at least `min_count` points of S share its bucket there. A
     point lies on the manifold of S when the fraction `votes` of the tables, in (0, 1], has hits and
     its level is `min_level` standard deviations above normal or more. The level is log2(1 +
-    company), the company all points of S in its buckets, of all tables; what is normal depends on
-    its cell.
+    company), in whole 1024ths, the company all points of S in its buckets, of all tables; what is
+    normal depends on its cell.
     Buckets are integers, `[t, n]` of R and `[t, m]` of G, and cells, regions above radius bins,
     `[2, n]` and `[2, m]`, all one if None. The manifold of a larger G is that of n of its rows,
     since more would find more of R.
@@ -77,15 +77,19 @@ def lsh(
         yes = _vote(found >= min_count, votes)
         if min_level is None:
             return yes
-        levels = np.log2(1 + shared(others, others, own=1).sum(axis=0))
+        levels = _level(shared(others, others, own=1))
         normal, std = _normal_levels(levels, of_others)(*cells)
-        return yes & (np.log2(1 + found.sum(axis=0)) >= normal + min_level * std)
+        return yes & (_level(found) >= normal + min_level * std)
 
     return OnManifold(
         member(g, r, of_g, of_r),
         member(r, g[:, few], of_r, of_g[:, few]),
         member(r, r, of_r, of_r, own=1),
     )
+
+
+def _level(company) -> np.ndarray:
+    return np.round(1024 * np.log2(1 + company.sum(axis=0))) / 1024
 
 
 def _normal_levels(levels, cells):

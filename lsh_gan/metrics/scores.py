@@ -197,9 +197,13 @@ class Found(NamedTuple):
 
 
 def levels_of(company: jax.Array, tables: int) -> jax.Array:
-    """Levels of rows by company `[8, n]`: of all tables, and without each group, `[1 + g, n]`."""
+    """Levels of rows by company `[8, n]`: of all tables, and without each group, `[1 + g, n]`.
+
+    log2(1 + company) in whole 1024ths, float32, so that sums do not depend on their order.
+    """
     every, left_out = company.sum(axis=0), company[: _left_out(tables)]
-    return jnp.log2(1 + jnp.concatenate([every[None], every - left_out]).astype(jnp.float32))
+    company = jnp.concatenate([every[None], every - left_out]).astype(jnp.float32)
+    return jnp.round(1024 * jnp.log2(1 + company)) / 1024
 
 
 def _left_out(tables: int) -> int:

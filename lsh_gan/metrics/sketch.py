@@ -245,8 +245,7 @@ def _look_up(counts, addresses, own, least):
 def sum_levels(hasher: Hasher, counts: jax.Array, places: Places) -> jax.Array:
     """Levels of the rows of a set among its own counts, by cell, float64 `[1 + g, 3, c]`.
 
-    Number of rows, sums of their levels (`scores.levels_of`), and of the squares; in whole 1024ths,
-    so that sums do not depend on their order.
+    Number of rows, sums of their levels (`scores.levels_of`), and of the squares.
     """
     company, size = look_up(counts, places.addresses, 1, own=1).company, hashing.num_cells(hasher)
     tables = hasher.spec.num_tables
@@ -256,7 +255,7 @@ def sum_levels(hasher: Hasher, counts: jax.Array, places: Places) -> jax.Array:
 @functools.partial(jax.jit, static_argnames=("size", "tables"))
 def _sum_levels(company, cells, *, size: int, tables: int):
     with jax.enable_x64(True):
-        levels = jnp.round(1024 * levels_of(company, tables).astype(jnp.float64)) / 1024
+        levels = levels_of(company, tables).astype(jnp.float64)
         values = jnp.stack([jnp.ones_like(levels), levels, levels**2], axis=1)
         sums = jax.ops.segment_sum(jnp.moveaxis(values, -1, 0), cells, size)
         return jnp.moveaxis(sums, 0, -1)
