@@ -91,8 +91,8 @@ class Generator:
                 first of arrays named "weight", as in Equinox and torch, else the last.
 
         Raises:
-            ValueError, TypeError: Images of another shape or type, no floating array, NaN or Inf
-                (its path), or a pattern that matches no array.
+            ValueError, TypeError: `f` fails, images of another shape or type, no floating array,
+                a torch tensor, NaN or Inf (its path), or a pattern that matches no array.
 
         Example::
 
@@ -230,6 +230,7 @@ class Generator:
             raise ValueError(
                 f"{self.name}: latents of shape {z.shape}; expected [n, {self.latent_size}]"
             )
+        labels = np.asarray(labels) if isinstance(labels, list | tuple) else labels
         self._check_labels(labels, len(z))
         if not 0 <= truncation_psi <= 1:
             raise ValueError(f"{self.name}: truncation_psi is {truncation_psi}; expected 0 to 1")
@@ -261,7 +262,8 @@ class Generator:
         if not np.issubdtype(values.dtype, np.integer) or wrong.any():
             index = int(np.argmax(wrong))
             raise ValueError(
-                f"{self.name}: label {index} is {values[index]}; expected 0 to {classes - 1}"
+                f"{self.name}: label {index} is {values[index]}; expected an integer from 0 to "
+                f"{classes - 1}"
             )
 
 
