@@ -93,7 +93,7 @@ def evaluate(
     .npy, an idx file, or a shipped set); an array of images, uint8 `[n, h, w]` or with channels, or
     of features, floating `[n, d]`; or an iterable of batches of either, which is gone through
     once. Features on both sides are compared as they are, whatever made them. What is None is as
-    the configuration has it.
+    `config` has it.
 
     Args:
         real: The reference.
@@ -107,7 +107,7 @@ def evaluate(
             if there are fewer. Where 2n are there, the next n give the ceilings.
         resize: Crops and resizes images to this side; 0 leaves them.
         seed: Of the draw.
-        config: All options, as `configs/default.py` makes them and if None has them.
+        config: All options; those of `configs/default.py` if None.
 
     Raises:
         FileNotFoundError: No such path or weight file.
