@@ -60,7 +60,8 @@ class Evaluation:
     def _caption(self) -> str:
         said = (
             f"n = {self.n:,} real ({self.real}), m = {self.m:,} generated ({self.generated}), "
-            f"d = {self.d}, k = {self.k}, features: {self.features}; ± is one standard error"
+            f"d = {self.d}, k = {self.k}, features: {self.features}; ± is one standard error, "
+            "without the drawing of the set that spans the manifold"
         )
         collapsed = any(getattr(score, "collapsed", False) for score in self.scores.values())
         return f"{said}; {LEGEND[COLLAPSED]}" if collapsed else said
