@@ -21,3 +21,13 @@ suppress_warnings = ["ref.python"]  # fields of one name in several classes
 autodoc_preserve_defaults = True
 autosummary_generate = False
 default_role = "code"  # `x` in docstrings is code, as in Markdown
+
+
+def setup(app):
+    """Says nothing of a NamedTuple's field where nothing is written, in place of its number."""
+
+    def clear(_app, _what, _name, _obj, _options, lines):
+        if lines and lines[0].startswith("Alias for field number"):
+            lines.clear()
+
+    app.connect("autodoc-process-docstring", clear)

@@ -49,7 +49,7 @@ def choose(kind: str, name: str, table: Mapping[str, T]) -> T:
     if name in table:
         return table[name]
     digits = set(filter(str.isdigit, str(name)))
-    close = difflib.get_close_matches(str(name), table, n=1, cutoff=0.7)
+    close = difflib.get_close_matches(str(name).lower(), table, n=1, cutoff=0.7)
     hint = f"; did you mean {close[0]!r}?" if close and digits <= set(close[0]) else "."
     raise ValueError(f"{kind} {name!r} is unknown{hint} Valid: {', '.join(sorted(table))}.")
 

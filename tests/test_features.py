@@ -91,7 +91,8 @@ def test_grey_images_are_repeated_to_rgb(network):
 
 
 def test_content_hash_names_what_defines_the_features(network, weight_file, tmp_path):
-    again = features.load("efficientnet_lite0", side=64, weights=weight_file)
+    with jax.enable_x64(True):  # of the user
+        again = features.load("efficientnet_lite0", side=64, weights=weight_file)
     other_side = features.load("efficientnet_lite0", side=96)
     state = tensor_files.state_dict(tensor_files.read(weight_file))
     np.savez(tmp_path / "other.npz", **state)

@@ -16,6 +16,7 @@ import pandas as pd
 from lsh_gan import datasets, features
 from lsh_gan.datasets import Source
 from lsh_gan.experiment import default_config, reference, settings
+from lsh_gan.features import FEATURES
 from lsh_gan.metrics.inputs import as_array
 from lsh_gan.results.answer import COLLAPSED, LEGEND
 from lsh_gan.results.labels import DISTANCES, TITLES
@@ -59,7 +60,8 @@ class Evaluation:
     def _caption(self) -> str:
         said = (
             f"n = {self.n:,} real ({self.real}), m = {self.m:,} generated ({self.generated}), "
-            f"d = {self.d}, k = {self.k}, features: {self.features}; ± is one standard error"
+            f"d = {self.d}, k = {self.k}, features: {self.features}; ± is one standard error, "
+            "without the drawing of the set that spans the manifold"
         )
         collapsed = any(getattr(score, "collapsed", False) for score in self.scores.values())
         return f"{said}; {LEGEND[COLLAPSED]}" if collapsed else said
@@ -76,14 +78,14 @@ def evaluate(
     real: Any,
     generated: Any,
     *,
-    metrics: str | Sequence[str] = ("knn", "lsh_knn", "lsh"),
-    features: str = "efficientnet_lite0",
-    features_side: int = 64,
-    weights: str = "",
-    k: int = 3,
+    metrics: str | Sequence[str] | None = None,
+    features: str | None = None,
+    features_side: int | None = None,
+    weights: str | None = None,
+    k: int | None = None,
     num_images: int = 0,
-    resize: int = 0,
-    seed: int = 0,
+    resize: int | None = None,
+    seed: int | None = None,
     config: ml_collections.ConfigDict | None = None,
 ) -> Evaluation:
     """Scores generated samples against real ones.
@@ -91,21 +93,22 @@ def evaluate(
     Each side is one of: a path that `datasets.open_source` knows (a folder or zip of images, .npz,
     .npy, an idx file, or a shipped set); an array of images, uint8 `[n, h, w]` or with channels, or
     of features, floating `[n, d]`; or an iterable of batches of either, which is gone through
-    once. Features on both sides are compared as they are, whatever made them.
+    once. Features on both sides are compared as they are, whatever made them. What is None is as
+    `config` has it.
 
     Args:
         real: The reference.
         generated: What is scored; all of it.
-        metrics: Of knn, lsh_knn, lsh, kid, fid.
+        metrics: Of knn, lsh_knn, lsh, kid, fid; the first three.
         features: Name of the feature network, a key of `lsh_gan.features.FEATURES`.
-        features_side: Its input side in pixels.
+        features_side: Its input side in pixels; None takes that of the network that is named.
         weights: Its weight file; "" takes the one of the installed package.
-        k: Neighbours that define a radius.
+        k: Neighbours that define a radius; 3.
         num_images: n, how many of the real ones are drawn; 0 takes as many as are generated, or all
             if there are fewer. Where 2n are there, the next n give the ceilings.
         resize: Crops and resizes images to this side; 0 leaves them.
         seed: Of the draw.
-        config: All other options, as `configs/default.py` makes them.
+        config: All options; those of `configs/default.py` if None.
 
     Raises:
         FileNotFoundError: No such path or weight file.
@@ -121,11 +124,17 @@ def evaluate(
         (20, 20)
     """
     config = ml_collections.ConfigDict(config) if config else default_config()
-    config.metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
-    config.k = k
-    config.features.name, config.features.weights = features, weights
-    config.features.side = features_side
-    config.reference.side, config.reference.seed = resize, seed
+    if metrics is not None:
+        config.metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    if features in FEATURES and features_side is None:
+        features_side = FEATURES[features].side
+    for part, name, value in (
+        (config, "k", k), (config.features, "name", features),
+        (config.features, "side", features_side), (config.features, "weights", weights),
+        (config.reference, "side", resize), (config.reference, "seed", seed),
+    ):  # fmt: skip
+        if value is not None:
+            part[name] = value
     return compare(real, generated, config, num_images)
 
 

@@ -25,6 +25,7 @@ from lsh_gan.experiment.reference import load_reference, open_reference
 from lsh_gan.experiment.settings import UNCOMPRESSED
 from lsh_gan.generators import Generator
 from lsh_gan.results import report, store
+from lsh_gan.results.answer import retention
 from lsh_gan.results.labels import SCORES
 from lsh_gan.results.search_report import FULL, MIXED, SAME_SIZE, WITHIN
 from lsh_gan.results.store import Row
@@ -158,8 +159,8 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
 
     The width is found by bisection: a narrower one is taken to keep no more. `config` has one
     generator; `workdir` receives the measurements, and `output` is `NAME_BITSbits.safetensors` if
-    None. Returns one sentence: the width, what it keeps, its size and file, and what the next width
-    keeps. ValueError says that no width keeps the share.
+    None. Returns one sentence: the width, what it keeps ± a paired standard error, its size and
+    file, and what the next width keeps. ValueError says that no width keeps the share.
     """
     config = settings.resolve(config)
     store.check_workdir(workdir)
@@ -180,13 +181,20 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
                 "recall by LSH; expected wider compression.bits, or less to keep"
             )
         narrower = path[path.index(widths) + 1 :][:1]
-        lost = "".join(f"; {_bits(w)} would keep {evaluator.retention(w):.1%}" for w in narrower)
-        kept, row = evaluator.retention(widths), evaluator.measure(evaluator.spec(widths))
+        full, row = evaluator.measure(UNCOMPRESSED), evaluator.measure(evaluator.spec(widths))
+
+        def kept(row: Row) -> str:
+            hits = {r["row_hash"]: store.read_hits(workdir, r["row_hash"]) for r in (row, full)}
+            share, error = min(retention([row], [full], METRIC, score, hits) for score in SCORES)
+            return f"{100 * share:.1f} ± {100 * error:.1f} %"
+
+        measured = ((w, evaluator.measure(evaluator.spec(w))) for w in narrower)
+        lost = "".join(f"; {_bits(w)} would keep {kept(r)}" for w, r in measured)
     output = output or f"{generator.name}_{_bits(widths).replace(' ', '')}.safetensors"
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(workdir / PACKED_FOLDER / f"{row['row_hash']}.packed", output)
     return (
-        f"{generator.name}: {_bits(widths)} keep {kept:.1%} of precision and recall by LSH{lost}; "
+        f"{generator.name}: {_bits(widths)} keep {kept(row)} of precision and recall by LSH{lost}; "
         f"{output}: {row['bytes']:,} bytes, {row['ratio']:.1f}× smaller"
     )
 

@@ -41,14 +41,14 @@ class Setup(NamedTuple):
     samples: dict[str, Source]  # the given ones, by name
 
 
-def run(config: Any, workdir: Path) -> pd.DataFrame:
+def run(config: Any, workdir: str | Path) -> pd.DataFrame:
     """Measures what is not yet in `workdir`, which is made if missing, and writes the report.
 
     A work folder grows: a row that is there, of whatever configuration, is not measured again. Bad
-    input is an error before any heavy work. Returns as `report.write`; on all processes but the
-    first, which writes the report, an empty frame.
+    input is an error before any heavy work. Returns what `table.csv` has, a line a row; on all
+    processes but the first, which writes the report, an empty frame.
     """
-    config = settings.resolve(config)
+    config, workdir = settings.resolve(config), Path(workdir)
     store.check_workdir(workdir)
     setup = prepare(config)
     requested = measurements(setup)

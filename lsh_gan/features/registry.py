@@ -17,7 +17,7 @@ class FeatureSpec(NamedTuple):
 
     name: str  #: its name in configs
     module: nn.Module  #: the Flax module, preprocessed images to features
-    #: Function of the weight file's arrays by name and a path of `module`: that layer's parameters.
+    #: Function of the weight file's arrays by name and a path of `module` to that layer's values.
     convert: Callable[[dict, tuple[str, ...]], dict]
     dim: int  #: d, the number of features
     side: int  #: input side in pixels, and the only one if `fixed_side`

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from lsh_gan.compression.rules import declared_axis, flatten, join
+from lsh_gan.compression.rules import declared_axis, flatten, join, path_of
 from lsh_gan.errors import check_int, nearest
 from lsh_gan.generators.checkpoints import content_hash
 
@@ -67,6 +67,9 @@ def wrap(
     else:
         check_int(f"{name}: latent", latent, 1)
         size, draw = latent, partial(jax.random.normal, shape=(latent,), dtype=jnp.float32)
+    check_int(f"{name}: num_classes", num_classes, 0)
+    if torch := [path for path, x in _named(params) if hasattr(x, "detach")]:
+        raise TypeError(f"{name}: {torch[0]} is a torch tensor; expected NumPy or JAX: x.numpy()")
     parameters = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) if _floats(x) else None, params)
     constants = jax.tree.map(lambda x: None if _floats(x) else x, params)
     try:
@@ -87,7 +90,14 @@ def wrap(
     axes = {**axes, **OUTPUTS_FIRST}
     module = Function(f, size, num_classes, draw, constants, axes, options)
     z = jax.ShapeDtypeStruct((2, size), jnp.float32)
-    images = jax.eval_shape(module, parameters, z)
+    try:
+        images = jax.eval_shape(module, parameters, z)
+    except Exception as error:  # whatever a function of the user's raises
+        called = "f(params, z, labels)" if num_classes else "f(params, z)"
+        why = (str(error).splitlines() or [""])[0]
+        raise TypeError(
+            f"{name}: {called} with z float32 [2, {size}]: {type(error).__name__}: {why}"
+        ) from error
     shape: tuple[int, ...] = getattr(images, "shape", ())
     dtype: Any = getattr(images, "dtype", None)
     fits = len(shape) == 4 and shape[0] == 2 and shape[3] in (1, 3)
@@ -100,6 +110,11 @@ def wrap(
     said = [f"{path} {declared_axis(path, axes)}" for path, x in arrays.items() if x.ndim > 1]
     logging.info("%s: output channels by axis: %s", name, ", ".join(said))
     return module, parameters
+
+
+def _named(tree: Any) -> list[tuple[str, Any]]:
+    """The leaves of a tree with their paths."""
+    return [(join(path_of(keys)), x) for keys, x in jax.tree_util.tree_leaves_with_path(tree)]
 
 
 def _floats(x: Any) -> bool:

@@ -91,8 +91,8 @@ class Generator:
                 first of arrays named "weight", as in Equinox and torch, else the last.
 
         Raises:
-            ValueError, TypeError: Images of another shape or type, no floating array, NaN or Inf
-                (its path), or a pattern that matches no array.
+            ValueError, TypeError: `f` fails, images of another shape or type, no floating array,
+                a torch tensor, NaN or Inf (its path), or a pattern that matches no array.
 
         Example::
 
@@ -129,7 +129,7 @@ class Generator:
 
     @property
     def black(self) -> float:
-        """The value of black in its images: 0 where a sigmoid makes them, else -1; white is 1."""
+        """The value of black in its images, 0 where a sigmoid makes them, else -1; white is 1."""
         last = getattr(self.module, "output", "")
         if isinstance(self.module, Sequential):
             last = self.module.layers[-1]["kind"]
@@ -212,7 +212,7 @@ class Generator:
         Args:
             params: A tree like `self.params`, for example a compressed one; with activation ranges
                 the inputs of layers are rounded to them.
-            z: Latents, float32 `[n, latent_size]`.
+            z: Latents, floating `[n, latent_size]`; computed in float32.
             labels: Classes, integer `[n]`, or their weights, float `[n, num_classes]`; required by
                 a conditional generator and refused by the others.
             truncation_psi: In [0, 1]; 1 is none. StyleGAN: w becomes mean + psi · (w − mean).
@@ -226,10 +226,12 @@ class Generator:
         Raises:
             ValueError: An input that this generator does not take or that is out of range.
         """
+        z = jnp.asarray(z, jnp.float32)
         if z.ndim != 2 or z.shape[1] != self.latent_size:
             raise ValueError(
                 f"{self.name}: latents of shape {z.shape}; expected [n, {self.latent_size}]"
             )
+        labels = np.asarray(labels) if isinstance(labels, list | tuple) else labels
         self._check_labels(labels, len(z))
         if not 0 <= truncation_psi <= 1:
             raise ValueError(f"{self.name}: truncation_psi is {truncation_psi}; expected 0 to 1")
@@ -261,7 +263,8 @@ class Generator:
         if not np.issubdtype(values.dtype, np.integer) or wrong.any():
             index = int(np.argmax(wrong))
             raise ValueError(
-                f"{self.name}: label {index} is {values[index]}; expected 0 to {classes - 1}"
+                f"{self.name}: label {index} is {values[index]}; expected an integer from 0 to "
+                f"{classes - 1}"
             )
 
 

@@ -1,5 +1,6 @@
 """Layer by layer: what compression did to each tensor, and what it cost to compress it alone."""
 
+import itertools
 from pathlib import Path
 
 import pandas as pd
@@ -7,21 +8,22 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from lsh_gan.results import labels, plots
+from lsh_gan.results.answer import Hits, retention
 from lsh_gan.results.labels import SCORES, TITLES, bits_label, setting_of, unique
 from lsh_gan.results.store import Row
 
-TITLE = "one layer compressed, the others at full precision"
+TITLE = "one layer compressed, the others at full precision (drops ± paired standard errors)"
 
 
 def write(
-    workdir: Path, measured: list[Row], metrics: list[str], whole: Table
+    workdir: Path, measured: list[Row], metrics: list[str], whole: Table, hits: Hits | None = None
 ) -> dict[str, Figure]:
     """Writes `layers.md` and `layers_GENERATOR.png`, prints the tables, returns the plots by name.
 
     Rows are of single layers, and of full precision with the same seeds; `whole` is the table of
     what is no single layer. The plot shows LSH, or the first metric if there is no LSH.
     """
-    found = layer_sensitivity(measured, metrics)
+    found = layer_sensitivity(measured, metrics, hits)
     labels.print_and_save(workdir / "layers.md", whole, make_table(found, metrics))
     shown = "lsh" if "lsh" in metrics else metrics[0]
     figures = {
@@ -44,11 +46,14 @@ def write_csv(path: Path, measured: list[Row]) -> None:
         pd.DataFrame(lines).to_csv(path, index=False)
 
 
-def layer_sensitivity(measured: list[Row], metrics: list[str]) -> pd.DataFrame:
+def layer_sensitivity(
+    measured: list[Row], metrics: list[str], hits: Hits | None = None
+) -> pd.DataFrame:
     """Compares every row of a single layer with full precision at the same seed.
 
     A line a generator, layer and setting, in the order of the network, says what happened to the
-    tensor, and in "METRIC_SCORE" by how much the score falls: a mean over the seeds.
+    tensor, and in "METRIC_SCORE" by how much the score falls: a mean over the seeds. With hits
+    "METRIC_SCORE_stderr" is its paired standard error, else NaN.
     """
     full = {(row["generator"], row["seed"]): row for row in measured if row["bits"] is None}
     isolated = [row for row in measured if "layer" in row]
@@ -67,7 +72,17 @@ def layer_sensitivity(measured: list[Row], metrics: list[str]) -> pd.DataFrame:
     ]
     frame = pd.DataFrame(lines)
     groups = frame.groupby(["generator", "layer", "setting"], sort=False)
-    return groups.first().assign(**groups[fields].mean()).reset_index()
+    found = groups.first().assign(**groups[fields].mean())
+    for metric, score in itertools.product(metrics, SCORES):
+
+        def error(lines: pd.DataFrame, metric: str = metric, score: str = score) -> float:
+            rows = [isolated[i] for i in lines.index]
+            whole = [full[row["generator"], row["seed"]] for row in rows]
+            scale = sum(row[f"{metric}_{score}"] for row in whole) / len(whole)
+            return retention(rows, whole, metric, score, hits).stderr * scale
+
+        found[f"{metric}_{score}_stderr"] = groups[fields].apply(error)
+    return found.reset_index()
 
 
 def _layers(isolated: list[Row], name: str) -> enumerate:
@@ -98,15 +113,21 @@ def make_table(found: pd.DataFrame, metrics: list[str]) -> Table:
     for column, (field, form) in formats.items():
         cells[column] = [form.format(x) if pd.notna(x) else "–" for x in found[field]]
     for metric in metrics:
-        drops = found[[f"{metric}_{score}" for score in SCORES]].to_numpy()
-        cells[f"{TITLES[metric]} drop"] = [f"{p:+.3f} / {r:+.3f}" for p, r in drops]
+        drops = [
+            [
+                f"{drop:+.3f}" + ("" if pd.isna(error) else f"±{error:.3f}".replace("±0", "±"))
+                for drop, error in zip(found[field], found[f"{field}_stderr"], strict=True)
+            ]
+            for field in (f"{metric}_{score}" for score in SCORES)
+        ]
+        cells[f"{TITLES[metric]} drop"] = [" / ".join(pair) for pair in zip(*drops, strict=True)]
     return labels.make_rich(cells, text=text, title=TITLE)
 
 
 def plot(found: pd.DataFrame, metric: str) -> Figure:
     """SQNR of each layer, and the drops of precision and recall, as bars, a colour a setting.
 
-    Both drops are drawn to one scale.
+    Both drops are drawn to one scale, with their standard errors if they are known.
     """
     layers = list(found["layer"].unique())
     figure = Figure(figsize=(11, 1.2 + 0.3 * len(layers)), layout="constrained")
@@ -119,7 +140,10 @@ def plot(found: pd.DataFrame, metric: str) -> Figure:
     for number, (setting, mine) in enumerate(settings):
         places = [layers.index(layer) + (number + 0.5) * height - 0.4 for layer in mine["layer"]]
         for axis, field in zip(axes, titles, strict=True):
-            axis.barh(places, mine[field].fillna(0).astype(float), height=height, label=setting)
+            errors = mine.get(f"{field}_stderr")
+            errors = None if errors is None or errors.isna().all() else errors.to_numpy()
+            lengths = mine[field].fillna(0).astype(float)
+            axis.barh(places, lengths, xerr=errors, ecolor="grey", height=height, label=setting)
     names = [layer.removeprefix("params/").removesuffix("/kernel") for layer in layers]
     axes[0].set_yticks(range(len(layers)), names)
     axes[0].invert_yaxis()

@@ -56,7 +56,7 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
         if share:
             search_report.write(output, lines, pairs, share)
         elif len(whole) < len(measured):
-            figures = layer_report.write(output, measured, pairs, table)
+            figures = layer_report.write(output, measured, pairs, table, hits)
         else:
             found = answer.answers(lines, pairs, keep)
             labels.print_and_save(output / "table.md", table, notes=found)

@@ -1,7 +1,9 @@
 """Reads other people's tensor files without running anything in them.
 
-value = tensor_files.read("ffhq.pkl")                # arrays, values, stand-ins
-weights = tensor_files.state_dict(value["G_ema"])    # {dotted name: array}
+Example::
+
+    value = tensor_files.read("ffhq.pkl")  # arrays, values, stand-ins
+    weights = tensor_files.state_dict(value["G_ema"])  # {dotted name: array}
 """
 
 from lsh_gan.tensor_files.reader import read

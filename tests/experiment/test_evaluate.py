@@ -54,6 +54,11 @@ def test_features_of_any_d_are_taken_as_they_are(tmp_path):
     assert "collapsed" not in repr(result)
     everything = evaluate(X, jnp.asarray(Y, jnp.bfloat16), metrics="knn", num_images=40)
     assert everything.n == 40
+    config = smoke.get_config()
+    config.k, config.metrics = 5, ("knn",)
+    assert evaluate(X, Y, config=config)["knn"].k == 5
+    assert config.k == 5
+    assert [*evaluate(X, Y, config=config, metrics=("kid",)).scores] == ["kid"]
     real, made = np.random.default_rng(0).normal(size=(2, 100, 16))
     middle = repr(evaluate(real, made / 9, metrics="knn"))
     assert "1.000 ± 0.000!" in middle
@@ -79,6 +84,7 @@ def test_features_of_any_d_are_taken_as_they_are(tmp_path):
         (X, Y, {"k": 30}, ValueError, "bucket_rows = 24; expected a .* from 32 to 1024, as k = 30"),
         (X, Y, {"k": 30, "metrics": "knn"}, ValueError, "k = 30 needs at least 32"),
         ("no/such", Y, {}, FileNotFoundError, "no/such"),
+        (REAL, MADE, {"features": "vgg16"}, FileNotFoundError, "the weights of vgg16"),
     ],
 )
 def test_unfit_samples(real, made, options, error, message):

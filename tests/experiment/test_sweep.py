@@ -149,7 +149,7 @@ def test_reports_that_cannot_be_made(workdir, tmp_path, capsys):
 def test_a_work_folder_grows_and_measures_nothing_twice(tmp_path):
     """Only what changes the numbers of a row makes a new one; the table is of the last run."""
     folder = tmp_path / "run"
-    first = sweep.run(tiny(), folder)
+    first = sweep.run(tiny(), str(folder))
     assert list(first["row_hash"]) == [row["row_hash"] for row in store.read(folder)]
     same = {"batch_size": 64, "memory_mb": 128, "num_columns": 3, "keep": 0.9}
     same |= {"hash__num_tables": 16, "features__batch_size": 16, "lsh_knn__num_tables": 6}

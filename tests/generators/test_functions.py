@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -103,11 +104,15 @@ def test_classes_latents_and_channel_axes_of_a_function():
         ({"params": {"w": 3}}, "bad: the parameter tree holds no arrays"),
         ({"channel_axes": {"v": 0}}, "bad: channel_axes: 'v' matches no path; the nearest is 'w'"),
         ({"latent": lambda key: jax.random.normal(key, (2, 2))}, r"latent draws shape"),
+        ({"latent": 5}, r"bad: f\(params, z\) with z float32 \[2, 5\]: TypeError: dot_general"),
+        ({"num_classes": 3}, r"bad: f\(params, z, labels\) .*takes 2 positional arguments but 3"),
+        ({"num_classes": 3.0}, r"bad: num_classes = 3.0 is not a whole number from 0 up"),
+        ({"params": {"w": SimpleNamespace(detach=None)}}, "bad: w is a torch tensor"),
     ],
 )  # fmt: skip
 def test_bad_functions(options, message):
     good = {"f": lambda p, z: to_images(z @ p["w"]), "params": {"w": W}, "latent": 4, "name": "bad"}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         Generator.from_function(**good | options)
 
 

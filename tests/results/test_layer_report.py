@@ -3,6 +3,7 @@
 import csv
 
 import jax
+import numpy as np
 import pytest
 from rich.table import Table
 from tiny_generators import TINY
@@ -56,6 +57,17 @@ def test_drops_are_means_over_seeds_against_full_precision_of_the_same_seed():
     assert list(found["setting"]) == ["4 bits, mse clipping", "2 bits, mse clipping"]
     assert list(found["lsh_precision"]) == pytest.approx([(0.0 + 0.2) / 2, -0.1])
     assert found["lsh_recall"][0] == pytest.approx((0.1 + 0.0) / 2)
+
+
+def test_drops_have_paired_standard_errors(tmp_path, capsys):
+    before, after = np.arange(300) < 240, np.arange(300) < 270
+    hits = {
+        row["row_hash"]: dict.fromkeys(("lsh_precision_hits", "lsh_recall_hits"), found)
+        for row, found in ((ROWS[0], before), (ROWS[4], after))
+    }
+    layer_report.write(tmp_path, [ROWS[0], ROWS[4]], ["lsh"], Table("generator"), hits)
+    error = np.std(after - 0.9 / 0.8 * before, ddof=1) / 300**0.5
+    assert f" -0.100±{error:.3f} / +0.000±".replace("±0", "±") in capsys.readouterr().out
 
 
 def test_grids_are_kept_apart():
