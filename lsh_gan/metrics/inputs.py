@@ -62,7 +62,7 @@ class HashSpec:
 
     @property
     def max_digits(self) -> int:
-        """Digits that are drawn for a table: with a pool, more than count cost nothing."""
+        """Digits that are drawn for a table; with a pool, more than count cost nothing."""
         most = MAX_DIGITS[self.family]
         if self.num_directions:
             return min(most, self.num_directions)
@@ -198,6 +198,15 @@ def as_array(features: Any, source: str) -> Array:
         f"{source} is a {kind}; expected one array [n, d]: NumPy, JAX, torch or DLPack "
         "(lists of rows: numpy.asarray; batches: numpy.concatenate)."
     )
+
+
+def middle_of(features: Array) -> np.ndarray:
+    """Medians of the first rows, float64 `[d]`: an origin near the middle, whatever row 0 is.
+
+    Norms from it are small, and with them the errors of products; it is as coarse as features are.
+    """
+    some = np.sort(np.asarray(features[:255], np.float64), axis=0)
+    return some[len(some) // 2]
 
 
 def centred(features: Array, origin: np.ndarray) -> jax.Array:

@@ -10,7 +10,7 @@ from r to its k-th nearest other point of R:
 
 and on demand
 
-    auth      = share of g whose nearest r has ‖g − r‖ >= radius_1(r)
+    auth      = share of g whose nearest r has ‖g − r‖ > radius_1(r)
     clipped density: balls no larger than their median, at most k' for each g; over that of R itself
     clipped coverage: rows of G in each ball, at most k'; as the share of good rows that it befits
 
@@ -39,7 +39,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Bool, Float, Float64
 
 from lsh_gan import devices
-from lsh_gan.metrics import distances
+from lsh_gan.metrics import distances, inputs
 from lsh_gan.metrics.distances import Pairs, Tiles, again, keep_smallest, products, within
 from lsh_gan.metrics.inputs import Array, as_features, as_references, check_labels, check_options
 from lsh_gan.metrics.scores import PrecisionRecall, by_class, ceilings, result, summarise
@@ -143,9 +143,7 @@ def knn_fit(
     """Computes what depends on the reference alone; arguments as `knn_precision_recall`."""
     check_options(k=k, density_k=density_k, memory_mb=memory_mb)
     reference, second = as_references(reference, second_reference, k)
-    # Near the middle, which leaves small norms and errors, and as coarse as the features are.
-    some = np.sort(np.asarray(reference[:255], np.float64), axis=0)
-    origin = some[len(some) // 2]
+    origin = inputs.middle_of(reference)
     tiles = distances.tile(reference, origin, memory_mb)
     balls = find_balls(tiles, k, density_k, inclusive)
     fitted = KnnReference(
@@ -386,7 +384,7 @@ def _compare(
                 for i in (1, 3) if extended else (1,):
                     found.append(holds(pairs.margins(radii[:, i])).sum(axis=1))
                 if extended:
-                    near = holds(pairs.margins(radii[:, 2]), inclusive=False)
+                    near = holds(pairs.margins(radii[:, 2]), inclusive=True)
                     found += [_least(pairs.squared, near), _least(pairs.squared, ~near)]
                 return tuple(found)
 
@@ -443,9 +441,9 @@ def _compare_tiles(r: Tiles, g: Tiles, r_sq_radii, g_sq_radii, error: float, ext
     and that of its ball of density to a row of G.
 
     Extended, of each row of G also how many clipped balls hold it surely, and perhaps; and bounds,
-    lower and upper, of the least squared distance to a row of R that is farther from all others of
-    R, and likewise to one that is not. Of each row of R how many rows of G its ball holds surely,
-    and perhaps.
+    lower and upper, of the least squared distance to a row of R that is as far from all others of
+    R, or farther, and likewise to one that is not. Of each row of R how many rows of G its ball
+    holds surely, and perhaps.
     """
     r_radii, g_radii = (radii.astype(jnp.float32) for radii in (r_sq_radii, g_sq_radii))
 

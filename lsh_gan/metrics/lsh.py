@@ -142,17 +142,20 @@ def lsh_fit(
 
 
 def lsh_score(
-    fitted: LshReference,
+    fitted: LshReference | Sketch,
     generated: Float[Any, "m d"] | Share,
     *,
     membership: bool = False,
     recall: bool = True,
 ) -> PrecisionRecall:
-    """Scores `generated` against a fitted reference; arguments as `lsh_precision_recall`.
+    """Scores `generated` against a fitted reference, or a sketch of one with default options.
+
+    Arguments are as of `lsh_precision_recall`.
 
     Raises:
         ValueError: Also when recall is asked for of a sketch of counts alone.
     """
+    fitted = LshReference(fitted) if isinstance(fitted, Sketch) else fitted
     reference, own = fitted.sketch, fitted.sketch.places
     if own is None and (recall or fitted.min_level is not None):
         raise ValueError(
@@ -259,7 +262,7 @@ def lsh_score_streams(
                 sums[i] = sums[i] + np.asarray(sum_votes(found, tables=tables, votes=votes)[1])
             rows += len(batch)
         with jax.enable_x64(True):
-            return [rows, *(summarise_votes(jnp.asarray(x), rows) for x in sums)]
+            return [rows, *(summarise_votes(jnp.asarray(x), rows, hasher.digits) for x in sums)]
 
     of_r = tables_of(reference)
     n = of_r.rows
@@ -296,7 +299,8 @@ def _join(fitted: LshReference, of: Sketch, places: Places, own: Any = 0) -> Sum
     """Rows at these places on the manifold of a set; `own` as `look_up`."""
     found = look_up(of.counts, places.addresses, fitted.min_count, own)
     found = found._replace(least=_least(of, places, fitted.min_level))
-    return aggregate_votes(found, tables=len(of.counts), votes=fitted.votes)
+    digits, tables = of.hasher.digits, len(of.counts)
+    return aggregate_votes(found, digits, tables=tables, votes=fitted.votes)
 
 
 def _least(of: Sketch, places: Places, min_level: float | None) -> jax.Array | None:
@@ -352,8 +356,9 @@ def lsh_precision_recall_curve(
     >>> bool(curve.f_8 < 0.7), bool(curve.f_1_8 > 0.9)
     (True, True)
 
-    Arguments and errors as `lsh_precision_recall`, and:
+    Arguments and errors as `lsh_precision_recall`. Its own:
 
+    Other Parameters:
         spec: Kind of hash; `CURVE`, of few and large buckets, if None.
         num_points: Ratios, at equal angles.
     """

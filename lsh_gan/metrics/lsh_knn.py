@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Float, UInt32
+from jaxtyping import Float, Float64, UInt32
 
 from lsh_gan import devices
 from lsh_gan.metrics import distances, hashing, inputs, scores
@@ -57,6 +57,7 @@ class LshKnnReference(NamedTuple):
     """
 
     hasher: Hasher
+    origin: Float64[np.ndarray, " d"]  # of distances: row 0, that of the hash, may be an outlier
     features: Float[Array, "n d"]
     buckets: UInt32[jax.Array, "t n"]
     sq_radii: Float[jax.Array, " n"]
@@ -135,10 +136,10 @@ def lsh_knn_fit(
         key, reference, spec or DEFAULT, source, min_count=others, votes=votes
     )
     fitted = LshKnnReference(
-        hasher, reference, hashing.buckets(hasher, codes), jnp.zeros(0), None, k, bucket_rows,
-        votes, inclusive, {} if ceiling else None, second,
+        hasher, inputs.middle_of(reference), reference, hashing.buckets(hasher, codes),
+        jnp.zeros(0), None, k, bucket_rows, votes, inclusive, {} if ceiling else None, second,
     )  # fmt: skip
-    x, dealt = inputs.join_centred([reference], hasher.origin, n), _dealt(fitted.buckets)
+    x, dealt = inputs.centred(reference, fitted.origin), _dealt(fitted.buckets)
     sq_radii = _find_radii(x, *dealt, k=k, c=bucket_rows)
     if ceiling and second is None:
         fitted = fitted._replace(left_out=_left_out(fitted, x, dealt, sq_radii))
@@ -182,11 +183,11 @@ def _compare(fitted: LshKnnReference, generated: Array, *, left_out: bool = Fals
     hasher, n = fitted.hasher, len(fitted.features)
     buckets = hashing.buckets(hasher, hashing.encode(hasher, generated))
     options: dict[str, Any] = {"k": fitted.k, "c": fitted.bucket_rows}
-    x, dealt = inputs.join_centred([generated], hasher.origin, len(generated)), _dealt(buckets)
+    x, dealt = inputs.centred(generated, fitted.origin), _dealt(buckets)
     of_g = _find_radii(x, *dealt, **options)
     own = _left_out(fitted, x, dealt, of_g) if left_out else None
     del x  # before both sets are there once more
-    both = inputs.join_centred([fitted.features, generated], hasher.origin, n + len(generated))
+    both = inputs.join_centred([fitted.features, generated], fitted.origin, n + len(generated))
     hits, beyond = _compare_sets(
         both, *_dealt(jnp.concatenate([fitted.buckets, buckets], axis=1)),
         jnp.concatenate([fitted.sq_radii, of_g[0]]), n=n, inclusive=fitted.inclusive, **options,
@@ -203,8 +204,8 @@ def _left_out(fitted: LshKnnReference, x, dealt, sq_radii) -> Summary:
 
 
 def _join(fitted: LshKnnReference, hits: jax.Array) -> Summary:
-    tables = fitted.hasher.spec.num_tables
-    return scores.aggregate_votes(scores.Found(hits), tables=tables, votes=fitted.votes)
+    digits, tables = fitted.hasher.digits, fitted.hasher.spec.num_tables
+    return scores.aggregate_votes(scores.Found(hits), digits, tables=tables, votes=fitted.votes)
 
 
 def _dealt(buckets: jax.Array) -> tuple[jax.Array, np.ndarray]:

@@ -46,7 +46,7 @@ class PrecisionRecall(NamedTuple):
 
     `precision` is the share of generated samples on the reference manifold, `recall` the share of
     reference samples on the generated manifold, in [0, 1]; the standard errors are those over the
-    samples (and the hash tables).
+    samples (and the hash tables, if a number from 2 to 8 divides theirs).
 
     Two samples of the same distribution do not score 1. The ceilings are what a sample of the
     reference distribution scores: a second reference sample where there is one, else every row of
@@ -58,8 +58,8 @@ class PrecisionRecall(NamedTuple):
     and `[n]`, or float32 shares of tables with `votes=None`. `num_bits` is the mean number of
     digits of a code. `load` is the share of a table's addresses that the reference takes: the
     chance of a false hit of one table. `capped` is the share of rows beyond the cap of a bucket.
-    `auth` is the share of generated samples that are authentic: not nearer to their nearest row of
-    the reference than that row is to its own nearest other one (Alaa et al. 2022,
+    `auth` is the share of generated samples that are authentic: farther from their nearest row of
+    the reference than that row is from its own nearest other one (Alaa et al. 2022,
     arXiv:2102.08921); 1 - auth is memorised. `clipped_density` and `clipped_coverage` fall in
     proportion to the share of bad samples (Salvy et al. 2025, arXiv:2507.01761).
     `crowding` is the mean over tables of the share of generated samples at crowded addresses: those
@@ -96,7 +96,7 @@ class PrecisionRecall(NamedTuple):
 
     @property
     def collapsed(self) -> bool:
-        """Whether diversity is lost and the precision does not tell: do not read it as quality.
+        """Whether diversity is lost, and the precision is not to be read as quality.
 
         Recall is below half of its ceiling, and precision above its own ceiling, each by more than
         two standard errors; or, in place of the latter, more than half of the samples are crowded.
@@ -212,10 +212,12 @@ def _left_out(tables: int) -> int:
 
 
 @functools.partial(jax.jit, static_argnames=("tables", "votes"))
-def aggregate_votes(found: Found, *, tables: int, votes: float | None) -> Summary:
-    """Joins what all tables say to memberships."""
+def aggregate_votes(
+    found: Found, digits: jax.Array, *, tables: int, votes: float | None
+) -> Summary:
+    """Joins what all tables say to memberships; `digits` `[q, t]` are those of the hash."""
     membership, sums = sum_votes(found, tables=tables, votes=votes)
-    return summarise_votes(sums, len(membership))._replace(membership=membership)
+    return summarise_votes(sums, len(membership), digits)._replace(membership=membership)
 
 
 @functools.partial(jax.jit, static_argnames=("tables", "votes"))
@@ -245,17 +247,23 @@ def sum_votes(found: Found, *, tables: int, votes: float | None) -> tuple[jax.Ar
 
 
 @jax.jit
-def summarise_votes(sums: jax.Array, rows: int) -> Summary:
+def summarise_votes(sums: jax.Array, rows: int, digits: jax.Array) -> Summary:
     """Sum and standard error of `sum_votes` over so many rows; without memberships.
 
     The standard error covers samples and tables, the latter by a jackknife over the groups (Efron &
-    Stein 1981, doi:10.1214/aos/1176345462).
+    Stein 1981, doi:10.1214/aos/1176345462). Of a hash with 'auto' bits some groups have more digits
+    `[q, t]` than others. What follows their number, by least squares, would be so with any other
+    directions: it is no error.
     """
     with jax.enable_x64(True):
         total, squares, *_ = means = sums / rows
         variance = jnp.maximum(squares - total**2, 0) / rows
         if count := len(sums) - 2:
-            variance += (count - 1) * jnp.var(means[2:])
+            of_group = digits.sum(axis=0).reshape(-1, count).sum(axis=0).astype(jnp.float64)
+            x, y = of_group - of_group.mean(), means[2:] - means[2:].mean()
+            uneven = jnp.any(x != 0) & (count > 2)
+            rest = y - jnp.where(uneven, x @ y / jnp.maximum(x @ x, 1e-9), 0) * x
+            variance += (count - 1) ** 2 / count * (rest @ rest) / (count - 1 - uneven)
         return Summary(sums[0], jnp.sqrt(variance), jnp.zeros(0, bool))
 
 
@@ -315,8 +323,8 @@ def result(precision, recall, ceilings, *, membership, rows, extra, **facts) -> 
     if scores.num_tables and ceiling is not None and ceiling < _FEW:
         warnings.warn(
             f"{'LSH+KNN' if scores.k else 'LSH'}: only {ceiling:.1%} of the reference recognises "
-            f"itself, so the scores say little: num_bits = {scores.num_bits:g} is too much for "
-            f"n = {n} rows; say 'auto', or fewer bits.",
+            f"itself, so the scores say little: num_bits = {scores.num_bits:g} and radius_bins = "
+            f"{scores.radius_bins} are too much for n = {n} rows; say 'auto', fewer bits or bins.",
             stacklevel=3,
         )
     return scores

@@ -161,12 +161,12 @@ def test_few_rows_have_no_density():
 @pytest.mark.parametrize("inclusive", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_authenticity_equals_its_definition(kind, inclusive):
-    """A memorised sample has a nearest row of R that is farther from all others of R."""
+    """A memorised sample has a nearest row of R that is as far from all others, or farther."""
     r, g = draw_pair(kind, N, N if kind == "identical" else M, 3)
     scores = knn_precision_recall(r, g, extended=True, inclusive=inclusive, membership=True)
     check(r, g, inclusive=inclusive, scores=scores)  # and all else is as it was
     own, across = definitions._distances(r, r), definitions._distances(g, r)
-    copied = across < definitions._radii(own, 1)
+    copied = across <= definitions._radii(own, 1)
     authentic = ~(copied & (across == across.min(axis=1, keepdims=True))).any(axis=1)
     assert scores.auth == pytest.approx(authentic.mean(), rel=1e-12)
 

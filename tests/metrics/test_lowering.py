@@ -80,7 +80,7 @@ def kernels(width):
         "curve": (lsh._count_ratios, *(integers(6, 2**12),) * 2, integers(6, n), array(), array(9)),
         "votes": (
             functools.partial(scores.aggregate_votes, tables=6, votes=0.5),
-            scores.Found(integers(8, n), integers(8, n), array(7, n)),
+            scores.Found(integers(8, n), integers(8, n), array(7, n)), integers(5, 6),
         ),
         "balls in buckets": (
             functools.partial(lsh_knn._find_radii, k=3, c=8), array(n, D), *votes,

@@ -97,6 +97,12 @@ def test_equals_the_definition(kind, family, k, inclusive, c):
     assert 0 < scores.precision < 1  # a case that decides nothing would prove nothing
 
 
+def test_an_outlier_as_first_row_does_not_blur_distances():
+    r, g = draw_pair("normal", N, M, D)
+    r[0] = 1e4
+    check(lsh_knn_fit(KEY, r, spec=spec_of(num_bits=1), bucket_rows=32), g)
+
+
 def test_sizes_that_suit_an_accelerator(monkeypatch):
     """Chunks of 32 for buckets of 5, in one block; of a size of its own, to be traced anew."""
     monkeypatch.setattr(devices, "at_once", lambda cpu, accelerator: accelerator)
