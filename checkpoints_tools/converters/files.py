@@ -33,7 +33,9 @@ _OTHER_NETWORKS = {
 }  # fmt: skip
 # Words in the names of tensors that a training run keeps in a network and no image depends on.
 _INPUTS = {"noise", "latent", "latents", "z"}
-_SCALARS = {"loss", "step", "steps", "iter", "iteration", "epoch", "fid", "lr", "score"}
+_SCALARS = {
+    "loss", "step", "steps", "iter", "iteration", "epoch", "fid", "lr", "score", "initted",
+}  # fmt: skip
 # Known and not built: names that only such a file has, and why.
 NOT_BUILT: dict[str, tuple[str, ...]] = {
     "lucidrains/stylegan2-pytorch": (r"G?\.?initial_block", r"S\.net\.0\.weight"),
@@ -47,6 +49,7 @@ NOT_BUILT: dict[str, tuple[str, ...]] = {
         r"input_blocks\.0\.0\.weight",
     ),
 }
+_PARAMETERS = {"weight", "bias", "weight_orig", "weight_g", "original", "original0", "original1"}
 _LAYER_TENSORS = re.compile(r"(.*\.)?(weight\w*|bias|running_mean|original\d?)")
 
 
@@ -235,15 +238,40 @@ def _parts(state: dict[str, np.ndarray], value: Any) -> list[tuple[str, Part]]:
     for prefix, found in groups.items():
         found.module = modules.part(value, prefix)
 
-    def rank(item: tuple[str, Part]) -> tuple[bool, int]:
-        prefix, found = item
+    def is_average(prefix: str, found: Part) -> bool:
         name = found.module.attributes.get("name") if isinstance(found.module, Standin) else None
-        words = _WORD.findall(f"{prefix} {name}")  # networks of TensorFlow know their name: Gs
-        average = any(word.lower() in _AVERAGES for word in words)
-        return not average, prefix.count(".") + bool(prefix)
+        # Networks of TensorFlow know their name: Gs.
+        words = {word.lower() for word in _WORD.findall(f"{prefix} {name}")}
+        # The package ema_pytorch keeps both: ema.online_model and ema.ema_model.
+        return bool(words & _AVERAGES) and "online" not in words
+
+    averages = {prefix for prefix, found in groups.items() if is_average(prefix, found)}
+    for prefix in averages:
+        _take_buffers(groups[prefix], {k: v for k, v in groups.items() if k not in averages})
+
+    def rank(item: tuple[str, Part]) -> tuple[bool, int]:
+        prefix, _ = item
+        return prefix not in averages, prefix.count(".") + bool(prefix)
 
     whole, *parts = groups.items()
     return [whole, *sorted(parts, key=rank)]
+
+
+def _take_buffers(average: Part, others: dict[str, Part]) -> None:
+    """Completes averages of parameters alone with the buffers of the network they are of.
+
+    The usual class `EMA` keeps no statistics of norms: it lays its averages into the network.
+    """
+    shapes = {name: array.shape for name, array in average.items()}
+    for prefix, other in others.items():
+        beyond = {name.rpartition(".")[2] for name in other.keys() - shapes.keys()}
+        of_it = shapes == {name: a.shape for name, a in other.items() if name in shapes}
+        if of_it and beyond and not beyond & _PARAMETERS:
+            own = dict(average)
+            average.clear()  # the order of the network, which some kinds go by
+            average.update({name: own.get(name, array) for name, array in other.items()})
+            average.buffers_of = prefix
+            return
 
 
 def _settings(value: Any, state: Part, source: Source, file: Path) -> dict[str, Any]:
