@@ -13,7 +13,7 @@ import numpy as np
 from checkpoints_tools.converters import modules
 from checkpoints_tools.converters.origin import Part, Source, has, is_counter
 from lsh_gan import tensor_files
-from lsh_gan.errors import choose, few
+from lsh_gan.errors import choose, few, nearest
 from lsh_gan.tensor_files import Standin
 
 _DEEPEST = 4
@@ -122,9 +122,10 @@ def find(
         state = dict(sorted(state.items(), key=_by_number))
     parts = _parts(state, value)
     if part is not None:
-        parts = [(prefix, state) for prefix, state in parts if prefix == part]
-        if not parts:
-            raise ValueError(f"{file}: has no part {part!r}")
+        if part not in dict(parts):
+            hint = nearest(part, dict(parts))
+            raise ValueError(f"{file}: has no part {part!r}; did you mean {hint!r}?")
+        parts = [(part, dict(parts)[part])]
     fits = (
         (prefix, kind, part)
         for prefix, part in parts
@@ -133,7 +134,8 @@ def find(
     )
     taken = next(fits, None)
     if taken is None:
-        raise ValueError(f"{file}: {_why_not(state, parts, sources, source)}")
+        said = _why_not(state if part is None else parts[0][1], parts, sources, source)
+        raise ValueError(f"{file}: {said}")
     prefix, kind, found = taken
     try:
         others = _outermost([prefix, *(other for other, _, _ in fits)])[1:]

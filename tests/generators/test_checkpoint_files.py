@@ -175,8 +175,11 @@ def test_averages_of_parameters_alone_take_the_statistics_of_their_network(dcgan
 def test_the_package_ema_pytorch_keeps_both_networks(dcgan, tmp_path):
     both = {f"{part}.{n}": a for part in ("online_model", "ema_model") for n, a in dcgan.items()}
     ema = {**both, "initted": np.ones(1, np.float32), "step": np.ones(1, np.int64)}
-    found = find(write(tmp_path / "a.pt", {"ema": ema}), SOURCES)
+    file = write(tmp_path / "a.pt", {"ema": ema})
+    found = find(file, SOURCES)
     assert (found.prefix, found.others) == ("ema.ema_model", ("ema.online_model",))
+    with pytest.raises(ValueError, match=r"no part 'emo'; did you mean 'ema'\?"):
+        find(file, SOURCES, part="emo")
 
 
 def test_rosinality_files(tmp_path):
