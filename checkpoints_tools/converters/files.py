@@ -329,18 +329,19 @@ def _why_not(state: dict, parts: list, sources: Mapping[str, Source], source: st
     if not state:
         return "holds no tensors"
     what = f"its {len(state)} tensors ({few(state)}) are of no known generator"
+    known = f"Known sources: {', '.join(sources)}; others come in by docs/any-generator.md"
     if source != "auto":
         others = [k for k in sources if any(sources[k].matches(part) for _, part in parts)]
         hint = f"; it looks like {others[0]!r}" if others else ""
         return f"not a generator of source {source!r}{hint}: {what}"
     for title, patterns in NOT_BUILT.items():
         if any(has(*patterns)(part) for _, part in parts):
-            return f"{title} is not supported: {what}. Known sources: {', '.join(sources)}"
+            return f"{title} is not supported: {what}. {known}"
     if _looks_like_optimizer(state):
         what += "; it looks like an optimizer's state"
     elif _ends(state)[0]:
         what += "; its first layer takes images, not a latent (a discriminator, an encoder?)"
-    return f"{what}. Known sources: {', '.join(sources)}"
+    return f"{what}. {known}"
 
 
 def _looks_like_optimizer(state: dict[str, np.ndarray]) -> bool:
