@@ -259,13 +259,14 @@ def _parts(state: dict[str, np.ndarray], value: Any) -> list[tuple[str, Part]]:
     return [whole, *sorted(parts, key=rank)]
 
 
-def _take_buffers(average: Part, others: dict[str, Part]) -> None:
+def _take_buffers(average: Part, others: Mapping[str, Mapping[str, np.ndarray]]) -> None:
     """Completes averages of parameters alone with the buffers of the network they are of.
 
     The usual class `EMA` keeps no statistics of norms: it lays its averages into the network.
     """
     shapes = {name: array.shape for name, array in average.items()}
-    for prefix, other in others.items():
+    wrapped = {k: {f"module.{n}": a for n, a in other.items()} for k, other in others.items()}
+    for prefix, other in [*others.items(), *wrapped.items()]:
         beyond = {name.rpartition(".")[2] for name in other.keys() - shapes.keys()}
         of_it = shapes == {name: a.shape for name, a in other.items() if name in shapes}
         if of_it and beyond and not beyond & _PARAMETERS:

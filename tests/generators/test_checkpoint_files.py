@@ -170,6 +170,9 @@ def test_averages_of_parameters_alone_take_the_statistics_of_their_network(dcgan
     assert [*found.state] == [*dcgan]
     for name, array in dcgan.items():
         np.testing.assert_array_equal(found.state[name], shadow.get(name, array))
+    shadow = {f"module.{name}": array for name, array in shadow.items()}
+    found = find(write(tmp_path / "b.pth", {"ema": shadow, "model": dcgan}), SOURCES)
+    assert (found.prefix, found.state.buffers_of) == ("ema", "model")
 
 
 def test_the_package_ema_pytorch_keeps_both_networks(dcgan, tmp_path):
