@@ -67,6 +67,7 @@ def convert(
         "input_file": file.name,
         "input_sha256": sha256,
         "input_prefix": found.prefix,
+        "buffers_of": found.state.buffers_of,
         "other_prefixes": list(found.others),
         "left_out": [*found.left_out, *converted.left_out],
         "recorded": found.settings,
@@ -129,6 +130,8 @@ def main() -> None:
     if metadata["other_prefixes"]:
         others = ", ".join(map(repr, metadata["other_prefixes"]))
         print(f"taken: {metadata['input_prefix']!r}; the file has other generators: {others}")
+    if metadata["buffers_of"]:
+        print(f"averages of parameters alone; statistics and buffers: {metadata['buffers_of']!r}")
     if metadata["left_out"]:
         print(f"left out: {', '.join(metadata['left_out'])}")
     for name, value in metadata["assumed"].items():

@@ -12,10 +12,15 @@ T = TypeVar("T")
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Returns the choice spelled most like `name`, or the first one when nothing is close.
 
+    Of names with dots those that end with it go first.
+
     >>> nearest("msee", ["kl", "mse", "std"])
     'mse'
+    >>> nearest("bits", ["hash.num_bits", "compression.bits"])
+    'compression.bits'
     """
     choices = sorted(choices)
+    choices = [choice for choice in choices if choice.endswith(f".{name}")] or choices
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.0)
     return close[0] if close else choices[0]
 

@@ -13,7 +13,7 @@ import numpy as np
 from checkpoints_tools.converters import modules
 from checkpoints_tools.converters.origin import Part, Source, has, is_counter
 from lsh_gan import tensor_files
-from lsh_gan.errors import choose, few
+from lsh_gan.errors import choose, few, nearest
 from lsh_gan.tensor_files import Standin
 
 _DEEPEST = 4
@@ -33,7 +33,9 @@ _OTHER_NETWORKS = {
 }  # fmt: skip
 # Words in the names of tensors that a training run keeps in a network and no image depends on.
 _INPUTS = {"noise", "latent", "latents", "z"}
-_SCALARS = {"loss", "step", "steps", "iter", "iteration", "epoch", "fid", "lr", "score"}
+_SCALARS = {
+    "loss", "step", "steps", "iter", "iteration", "epoch", "fid", "lr", "score", "initted",
+}  # fmt: skip
 # Known and not built: names that only such a file has, and why.
 NOT_BUILT: dict[str, tuple[str, ...]] = {
     "lucidrains/stylegan2-pytorch": (r"G?\.?initial_block", r"S\.net\.0\.weight"),
@@ -47,6 +49,7 @@ NOT_BUILT: dict[str, tuple[str, ...]] = {
         r"input_blocks\.0\.0\.weight",
     ),
 }
+_PARAMETERS = {"weight", "bias", "weight_orig", "weight_g", "original", "original0", "original1"}
 _LAYER_TENSORS = re.compile(r"(.*\.)?(weight\w*|bias|running_mean|original\d?)")
 
 
@@ -119,9 +122,10 @@ def find(
         state = dict(sorted(state.items(), key=_by_number))
     parts = _parts(state, value)
     if part is not None:
-        parts = [(prefix, state) for prefix, state in parts if prefix == part]
-        if not parts:
-            raise ValueError(f"{file}: has no part {part!r}")
+        if part not in dict(parts):
+            hint = nearest(part, dict(parts))
+            raise ValueError(f"{file}: has no part {part!r}; did you mean {hint!r}?")
+        parts = [(part, dict(parts)[part])]
     fits = (
         (prefix, kind, part)
         for prefix, part in parts
@@ -130,7 +134,8 @@ def find(
     )
     taken = next(fits, None)
     if taken is None:
-        raise ValueError(f"{file}: {_why_not(state, parts, sources, source)}")
+        said = _why_not(state if part is None else parts[0][1], parts, sources, source)
+        raise ValueError(f"{file}: {said}")
     prefix, kind, found = taken
     try:
         others = _outermost([prefix, *(other for other, _, _ in fits)])[1:]
@@ -235,15 +240,41 @@ def _parts(state: dict[str, np.ndarray], value: Any) -> list[tuple[str, Part]]:
     for prefix, found in groups.items():
         found.module = modules.part(value, prefix)
 
-    def rank(item: tuple[str, Part]) -> tuple[bool, int]:
-        prefix, found = item
+    def is_average(prefix: str, found: Part) -> bool:
         name = found.module.attributes.get("name") if isinstance(found.module, Standin) else None
-        words = _WORD.findall(f"{prefix} {name}")  # networks of TensorFlow know their name: Gs
-        average = any(word.lower() in _AVERAGES for word in words)
-        return not average, prefix.count(".") + bool(prefix)
+        # Networks of TensorFlow know their name: Gs.
+        words = {word.lower() for word in _WORD.findall(f"{prefix} {name}")}
+        # The package ema_pytorch keeps both: ema.online_model and ema.ema_model.
+        return bool(words & _AVERAGES) and "online" not in words
+
+    averages = {prefix for prefix, found in groups.items() if is_average(prefix, found)}
+    for prefix in averages:
+        _take_buffers(groups[prefix], {k: v for k, v in groups.items() if k not in averages})
+
+    def rank(item: tuple[str, Part]) -> tuple[bool, int]:
+        prefix, _ = item
+        return prefix not in averages, prefix.count(".") + bool(prefix)
 
     whole, *parts = groups.items()
     return [whole, *sorted(parts, key=rank)]
+
+
+def _take_buffers(average: Part, others: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Completes averages of parameters alone with the buffers of the network they are of.
+
+    The usual class `EMA` keeps no statistics of norms: it lays its averages into the network.
+    """
+    shapes = {name: array.shape for name, array in average.items()}
+    wrapped = {k: {f"module.{n}": a for n, a in other.items()} for k, other in others.items()}
+    for prefix, other in [*others.items(), *wrapped.items()]:
+        beyond = {name.rpartition(".")[2] for name in other.keys() - shapes.keys()}
+        of_it = shapes == {name: a.shape for name, a in other.items() if name in shapes}
+        if of_it and beyond and not beyond & _PARAMETERS:
+            own = dict(average)
+            average.clear()  # the order of the network, which some kinds go by
+            average.update({name: own.get(name, array) for name, array in other.items()})
+            average.buffers_of = prefix
+            return
 
 
 def _settings(value: Any, state: Part, source: Source, file: Path) -> dict[str, Any]:
@@ -299,18 +330,19 @@ def _why_not(state: dict, parts: list, sources: Mapping[str, Source], source: st
     if not state:
         return "holds no tensors"
     what = f"its {len(state)} tensors ({few(state)}) are of no known generator"
+    known = f"Known sources: {', '.join(sources)}; others come in by docs/any-generator.md"
     if source != "auto":
         others = [k for k in sources if any(sources[k].matches(part) for _, part in parts)]
         hint = f"; it looks like {others[0]!r}" if others else ""
         return f"not a generator of source {source!r}{hint}: {what}"
     for title, patterns in NOT_BUILT.items():
         if any(has(*patterns)(part) for _, part in parts):
-            return f"{title} is not supported: {what}. Known sources: {', '.join(sources)}"
+            return f"{title} is not supported: {what}. {known}"
     if _looks_like_optimizer(state):
         what += "; it looks like an optimizer's state"
     elif _ends(state)[0]:
         what += "; its first layer takes images, not a latent (a discriminator, an encoder?)"
-    return f"{what}. Known sources: {', '.join(sources)}"
+    return f"{what}. {known}"
 
 
 def _looks_like_optimizer(state: dict[str, np.ndarray]) -> bool:

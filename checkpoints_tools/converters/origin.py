@@ -34,6 +34,7 @@ class Part(dict[str, np.ndarray]):
     """A part of a file: its arrays by name, and the pickled object that they lie in."""
 
     module: Standin | None = None  # that object; None where the file has only the arrays
+    buffers_of: str = ""  # where its buffers are from; "" where they lie among its own arrays
 
 
 State = Mapping[str, np.ndarray]

@@ -161,6 +161,30 @@ def test_slope_and_output_can_be_set(source, golden):
     assert not {"slope", "output"} & converted.assumed.keys()
 
 
+def test_averages_of_parameters_alone_take_the_statistics_of_their_network(dcgan, tmp_path):
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    shadow = {name: array * 2 for name, array in dcgan.items() if not name.endswith(buffers)}
+    file = write(tmp_path / "a.pth", {"shadow": shadow, "model": dcgan})
+    found = find(file, SOURCES)
+    assert (found.prefix, found.state.buffers_of, found.others) == ("shadow", "model", ("model",))
+    assert [*found.state] == [*dcgan]
+    for name, array in dcgan.items():
+        np.testing.assert_array_equal(found.state[name], shadow.get(name, array))
+    shadow = {f"module.{name}": array for name, array in shadow.items()}
+    found = find(write(tmp_path / "b.pth", {"ema": shadow, "model": dcgan}), SOURCES)
+    assert (found.prefix, found.state.buffers_of) == ("ema", "model")
+
+
+def test_the_package_ema_pytorch_keeps_both_networks(dcgan, tmp_path):
+    both = {f"{part}.{n}": a for part in ("online_model", "ema_model") for n, a in dcgan.items()}
+    ema = {**both, "initted": np.ones(1, np.float32), "step": np.ones(1, np.int64)}
+    file = write(tmp_path / "a.pt", {"ema": ema})
+    found = find(file, SOURCES)
+    assert (found.prefix, found.others) == ("ema.ema_model", ("ema.online_model",))
+    with pytest.raises(ValueError, match=r"no part 'emo'; did you mean 'ema'\?"):
+        find(file, SOURCES, part="emo")
+
+
 def test_rosinality_files(tmp_path):
     golden = load_golden("rosinality_stylegan2_16")
     state = golden.state()
