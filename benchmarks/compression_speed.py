@@ -8,19 +8,15 @@ second call of "mse" with the same search in NumPy, timed on the largest kernel 
 tree by its number of values.
 """
 
-import argparse
 import os
-import platform
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from benchmarks import options
-from benchmarks.machine import processor
+from benchmarks import machine, options
 from lsh_gan.compression import (
     METHODS,
     CompressionSpec,
@@ -98,17 +94,11 @@ def measure(params, clipping: str, bits: int) -> list[float]:
 
 def main():
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--channels", type=int, default=512, help="512 gives 30M parameters")
-    parser.add_argument("--bits", type=int, default=4)
-    parser.add_argument("--clipping", default=",".join(METHODS))
-    args = parser.parse_args()
+    args = options.parse(__doc__, channels=512, bits=4, clipping=",".join(METHODS))
     methods = options.names("--clipping", args.clipping, METHODS)
     params = make_tree(args.channels)
     size = sum(x.size for x in jax.tree.leaves(params))
-    cores, device = os.cpu_count(), jax.devices()[0].device_kind
-    print(f"{processor()}, {cores} cores, device {device}, load {os.getloadavg()[0]:.1f}")
-    print(f"Python {platform.python_version()}, jax {version('jax')}, numpy {np.__version__}")
+    print(f"{machine.describe('numpy')}; load {os.getloadavg()[0]:.1f}")
     print(f"{size:,} parameters, {args.bits} bits, per channel, symmetric; seconds\n")
     print(f"{'clipping':<14}{'first call':>12}{'next width':>12}{'pack, save':>12}{'load':>12}")
     taken = {}

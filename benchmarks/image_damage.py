@@ -22,10 +22,7 @@ one. Scores are kept in WORKDIR/SEEDS.jsonl: delete it after a change of the met
 takes about three minutes of two cores. Writes OUT.md, OUT.csv and OUT.png.
 """
 
-import argparse
-import csv
 import io
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -34,13 +31,16 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
 from benchmarks import machine, options, suites
 from benchmarks import validity_cases as cases
-from benchmarks.suite_metrics import DENSITY, METRICS, OURS, RELATIVE, Metric, columns
+from benchmarks.suite_metrics import DENSITY, METRICS, RELATIVE, Metric, columns, usual
+from benchmarks.written import add_row, markdown, read_rows
 from lsh_gan import datasets
 from lsh_gan.experiment.reference import cached
 from lsh_gan.metrics import HashSpec
@@ -241,7 +241,7 @@ def score(
     key, found = jax.random.key(suites.SEEDS[setting["seeds"]]), {name: {} for name in sets}
     done = {
         (row["set"], row["metric"]): row["columns"]
-        for row in suites.read(file)
+        for row in read_rows(file)
         if setting.items() <= row.items()
     }
     for metric, function in known.items():
@@ -249,9 +249,8 @@ def score(
             if (name, metric) not in done:
                 scores = function(key, reference, generated.astype(np.float32))
                 done[name, metric] = columns(metric, scores)
-                row = {**setting, "set": name, "metric": metric, "columns": done[name, metric]}
-                with file.open("a") as stream:
-                    stream.write(json.dumps(row) + "\n")
+                row = {"set": name, "metric": metric, "columns": done[name, metric]}
+                add_row(file, setting | row)
                 print(name, done[name, metric], flush=True)
             by = done[name, metric]
             found[name] |= {c: tuple(v) for c, v in by.items() if c + RELATIVE not in by}
@@ -317,18 +316,13 @@ def _pairs(found: Found, names, start: Callable[[str], list]) -> list[list]:
     ]
 
 
-def _table(head: list, body: list[list]) -> str:
-    rows = [head, ["---"] * len(head), *body]
-    return "".join("| " + " | ".join(map(str, row)) + " |\n" for row in rows) + "\n"
-
-
 def report(data: str, found: Found, truth: dict, steps: list) -> str:
     """Markdown of one data set."""
     names, text = list(found["undamaged"]), f"## {data}\n\nprecision / recall\n\n"
     body = _pairs(found, ["undamaged", *truth], lambda name: [name, f"{truth.get(name, 0):.2f}"])
-    text += _table(["damage to images", "truth", *names], body)
+    text += markdown(["damage to images", "truth", *names], body)
     text += (
-        "ρ with the truth of precision / recall, then the least fall beside KNN's over the steps "
+        "\nρ with the truth of precision / recall, then the least fall beside KNN's over the steps "
         f"where that falls by {LEAST_FALL} or more. **Bold**: at least {AIMS[0]} and {AIMS[1]}.\n\n"
     )
     by_cell: dict = {}
@@ -341,13 +335,13 @@ def report(data: str, found: Found, truth: dict, steps: list) -> str:
                  for i in range(len(AIMS)) for c in names)]
         for name, by in {**by_cell, "least": least}.items()
     ]  # fmt: skip
-    text += _table(["", *(f"ρ {c}" for c in names), *(f"fall {c}" for c in names)], body)
+    text += markdown(["", *(f"ρ {c}" for c in names), *(f"fall {c}" for c in names)], body)
     others = [n for n in found if n not in truth and n not in {f"{c} {s:g}" for c, s in steps}]
-    text += _table(["other cases", *names], _pairs(found, others, lambda name: [name]))
-    text += "Calibration: worst deviation from the line.\n\n"
+    text += "\n" + markdown(["other cases", *names], _pairs(found, others, lambda name: [name]))
+    text += "\nCalibration: worst deviation from the line.\n\n"
     body = [[case, *(f"{v:.3f}" for v in by.values())] for case, by in
             deviations(found, steps).items()]  # fmt: skip
-    return text + _table(["", *names], body)
+    return text + markdown(["", *names], body) + "\n"
 
 
 def _bold(value: float, aim: float) -> str:
@@ -357,12 +351,8 @@ def _bold(value: float, aim: float) -> str:
 
 def plot(data: str, found: Found, truth: dict, path: Path) -> None:
     """Precision and recall along each damage, against the truth."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, len(DAMAGES), figsize=(20, 5), sharey=True)
+    figure = Figure(figsize=(20, 5))
+    axes = figure.subplots(2, len(DAMAGES), sharey=True)
     for j, (name, kind) in enumerate(DAMAGES.items()):
         labels = ["undamaged", *(label_of(name, level) for level in kind.levels)]
         for i, side in enumerate(SIDES):
@@ -379,20 +369,14 @@ def plot(data: str, found: Found, truth: dict, path: Path) -> None:
     figure.suptitle(f"{data}: scores over their ceilings", x=0.1, fontsize=10)
     figure.tight_layout(rect=(0, 0, 1, 0.94))
     figure.savefig(path, dpi=70)
-    pyplot.close(figure)
 
 
 def main(known: Mapping[str, Metric] = METRICS) -> None:
     """Embeds, scores and writes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="fashion_mnist")
-    parser.add_argument("--rows", type=int, default=2000)
-    parser.add_argument("--seeds", choices=suites.SEEDS, default="fresh")
-    usual = [name for name in known if name in OURS or name not in METRICS]
-    parser.add_argument("--metrics", default=",".join(usual))
-    parser.add_argument("--workdir", type=Path, default=Path("runs/image_damage"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/image_damage"))
-    args = parser.parse_args()
+    args = options.parse(
+        __doc__, data="fashion_mnist", rows=2000, seeds=tuple(suites.SEEDS), metrics=usual(known),
+        workdir=Path("runs/image_damage"), out=Path("benchmarks/results/image_damage"),
+    )  # fmt: skip
     chosen = {name: known[name] for name in options.names("--metrics", args.metrics, known)}
     text = (
         f"# Real images damaged as images\n\n`python -m benchmarks.image_damage "
@@ -418,10 +402,8 @@ def main(known: Mapping[str, Metric] = METRICS) -> None:
         rows += [(data, n, c, *pair) for n, by in found.items() for c, pair in by.items()]
     print(text)
     args.out.with_suffix(".md").write_text(text)
-    with args.out.with_suffix(".csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["data", "set", "metric", *SIDES])
-        writer.writerows((*row[:3], f"{row[3]:.4f}", f"{row[4]:.4f}") for row in rows)
+    frame = pd.DataFrame(rows, columns=["data", "set", "metric", *SIDES])
+    frame.to_csv(args.out.with_suffix(".csv"), index=False, float_format="%.4f")
 
 
 if __name__ == "__main__":

@@ -12,18 +12,15 @@ An interval is two standard errors of the paired difference (`lsh_gan.results.an
 how the time of a metric grows, is measured by `benchmarks.metrics`.
 """
 
-import argparse
 import math
-import platform
 from pathlib import Path
 
-import jax
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from benchmarks import machine, study_outliers, study_plots
-from benchmarks.options import names
+from benchmarks import machine, options, study_outliers, study_plots
+from benchmarks.written import markdown
 from configs import study
 from lsh_gan.experiment import sweep
 from lsh_gan.results import plots, report, store
@@ -35,20 +32,6 @@ LOW = (4, 3, 2)  # bits
 SETTING = ["generator", "clipping", "bits", "metric"]
 CHANGES = {"precision": "1 % in the reference: precision", "recall": "own outliers: recall"}
 OTHER = "fashion_mnist, efficientnet_lite2"
-
-
-def arguments():
-    """Parses the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default=",".join(study.GENERATORS))
-    parser.add_argument("--num_images", type=int, default=10_000, help="n and m, at the most")
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--distances", default="kid,fid", help="beside precision and recall")
-    parser.add_argument("--runs", type=Path, default=Path("runs/study"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--network", action="store_true", help="claim (e)")
-    parser.add_argument("--report_only", action="store_true")
-    return parser.parse_args()
 
 
 def configuration(title, num_images, seeds, distances):
@@ -296,11 +279,10 @@ def verdict_g(found):
     return text, table
 
 
-def markdown(table):
+def as_text(table):
     """A table of Markdown."""
-    cells = [list(map(str, table.columns)), ["---"] * table.shape[1]]
-    cells += [[f"{x:.3g}" if isinstance(x, float) else str(x) for x in row] for row in table.values]
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+    shown = [[f"{x:.3g}" if isinstance(x, float) else x for x in row] for row in table.values]
+    return markdown(table.columns, shown).rstrip()
 
 
 def spent(rows):
@@ -345,11 +327,10 @@ def write(folders, outliers, out):
         f"{rows[0]['features']['side']} px, reference {rows[0]['reference_name']}"
         for title, (rows, _) in folders.items()
     ]
-    head = f"{machine.processor()}, Python {platform.python_version()}, JAX {jax.__version__}."
-    text = ["## Study", head, "\n".join(f"- {line}" for line in conditions)]
+    text = ["## Study", f"{machine.describe()}.", "\n".join(f"- {line}" for line in conditions)]
     for claim, name, verdict, table, figure in parts:
         figure.savefig(out / f"study_{name}.png")
-        text += [f"### ({claim}) {verdict}", f"![{verdict}](study_{name}.png)", markdown(table)]
+        text += [f"### ({claim}) {verdict}", f"![{verdict}](study_{name}.png)", as_text(table)]
     text.append("### Answers")
     for rows, hits in plain.values():
         summary = report.summarise(rows, list(METRICS), hits)
@@ -360,8 +341,12 @@ def write(folders, outliers, out):
 
 def main():
     """Runs what is missing and writes the verdicts."""
-    args = arguments()
-    titles = names("data", args.data, study.GENERATORS) + ([OTHER] if args.network else [])
+    args = options.parse(
+        __doc__, data=",".join(study.GENERATORS), num_images=10_000, seeds="0,1,2",
+        distances="kid,fid", runs=Path("runs/study"), out=Path("benchmarks/results"),
+        network=False, report_only=False,
+    )  # fmt: skip
+    titles = options.names("data", args.data, study.GENERATORS) + ([OTHER] if args.network else [])
     seeds = tuple(map(int, args.seeds.split(",")))
     distances = tuple(filter(None, args.distances.split(",")))
     folders, outliers = {}, []

@@ -11,7 +11,7 @@
 
 `--repeats=1` takes a tenth of the time. `--seeds=tune` draws other data than `fresh`: choose
 defaults on the former and report the latter. `--metrics=all` adds the peers of `suite_metrics.py`,
-which also says how to try another hash.
+which also says how to try another hash; `--checks=a,b` measures these alone.
 
 One line a (check, line of it, metric, repeat) goes to WORKDIR/SEEDS.jsonl, and what is there is not
 done again; delete the file after a change of the metrics. OUT.md and OUT.csv are drawn from it;
@@ -19,9 +19,6 @@ with `--report` nothing is measured. Two processes may share the file if their m
 two cores a tenth takes about ten minutes, half of it for LSH+KNN in one dimension.
 """
 
-import argparse
-import csv
-import json
 import sys
 import time
 import zlib
@@ -30,13 +27,16 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pandas as pd
 
 from benchmarks import machine, options
 from benchmarks import suite_checks as checks
-from benchmarks.suite_metrics import METRICS, OURS, RELATIVE, Metric, columns
+from benchmarks.suite_metrics import METRICS, RELATIVE, Metric, columns, usual
+from benchmarks.written import add_row, markdown, read_rows
 from lsh_gan.metrics import HashSpec
 
-SEEDS = {"tune": 0, "fresh": 1}
+PARTS = ("bounds", "purpose")
+SEEDS = {"fresh": 1, "tune": 0}
 # What was looked into: letters of KNN and density/coverage at ten repeats.
 DIFFERENCES = """\
 Ten repeats do not settle all letters. Of 200 choices of ten among fifty repeats, KNN passes the
@@ -80,15 +80,9 @@ def measure(metric: str, known: Mapping[str, Metric], line: checks.Line, job: di
     return {"x": steps, "columns": {c: np.transpose(v).tolist() for c, v in found.items()}}
 
 
-def read(file: Path) -> list[dict]:
-    """Finished rows; a last line that was cut off is left out."""
-    rows = file.read_text().split("\n")[:-1] if file.exists() else []
-    return [json.loads(row) for row in rows]
-
-
 def run(file: Path, jobs: list[dict], known: Mapping[str, Metric]) -> None:
     """Measures the jobs that the file lacks, one line of it each."""
-    done = [{name: row[name] for name in jobs[0]} for row in read(file)]
+    done = [{name: row[name] for name in jobs[0]} for row in read_rows(file)]
     missing = [job for job in jobs if job not in done]
     start = time.perf_counter()
     for count, job in enumerate(missing, 1):
@@ -98,8 +92,7 @@ def run(file: Path, jobs: list[dict], known: Mapping[str, Metric]) -> None:
         except ImportError as error:
             print(f"{job['metric']}: left out ({error})", flush=True)
             continue
-        with file.open("a") as stream:
-            stream.write(json.dumps({**job, **found}) + "\n")
+        add_row(file, {**job, **found})
         label = " ".join(map(str, (job["repeat"], job["metric"], job["check"], job["line"])))
         seconds = time.perf_counter() - start
         print(f"{count} of {len(missing)}, {seconds:.0f} s: {label}", flush=True)
@@ -125,7 +118,7 @@ def judge(curves: Curves) -> list[dict]:
         check = checks.SANITY[name]
         for column, scores in by_column.items():
             for side, y in zip(checks.SIDES, scores.mean(axis=0), strict=True):
-                for part in ("bounds", "purpose"):
+                for part in PARTS:
                     for label, entry in getattr(check, part).items():
                         if criterion := checks.criterion_of(entry, line, side):
                             key = {"column": column, "side": side, "check": name, "part": part}
@@ -149,11 +142,6 @@ def letters(verdicts: list[dict], column: str, side: str) -> dict[tuple[str, str
     return {key: letter([v for v in own if (v["check"], v["part"]) == key]) for key in keys}
 
 
-def _table(head: list, body: list[list]) -> str:
-    rows = [head, ["---"] * len(head), *body]
-    return "".join("| " + " | ".join(map(str, row)) + " |\n" for row in rows) + "\n"
-
-
 def sanity_report(verdicts: list[dict], curves: Curves) -> Iterator[str]:
     """Counts, all letters, and the letters that differ from the published ones."""
     names = list(dict.fromkeys(v["column"] for v in verdicts))
@@ -169,7 +157,7 @@ def sanity_report(verdicts: list[dict], curves: Curves) -> Iterator[str]:
             cells += [f"**{count}** of {len(passed)}", f"{single} of {len(own)}"]
         repeats = min(len(by[column]) for by in curves.values() if column in by)
         body.append([*cells, repeats])
-    yield _table(["", "fidelity", "single", "diversity", "single", "repeats"], body)
+    yield markdown(["", "fidelity", "single", "diversity", "single", "repeats"], body) + "\n"
     yield (
         "T passed, f failed, L or H passed as a low or a high metric; bounds, then purpose "
         "(hypercubes: independence of sizes, then the score).\n\n"
@@ -178,11 +166,10 @@ def sanity_report(verdicts: list[dict], curves: Curves) -> Iterator[str]:
         keys = found[names[0], side]
         rows = dict.fromkeys(check for check, _ in keys)
         body = [
-            [row, *(" ".join(found[c, side].get((row, p), "") for p in ("bounds", "purpose"))
-                    for c in names)]
+            [row, *(" ".join(found[c, side].get((row, p), "") for p in PARTS) for c in names)]
             for row in rows
-        ]  # fmt: skip
-        yield _table([side, *names], body)
+        ]
+        yield markdown([side, *names], body) + "\n"
     yield "### Against the published tables\n\n" + _published(verdicts, found)
 
 
@@ -193,7 +180,7 @@ def _published(verdicts: list[dict], found: dict) -> str:
             continue
         at = checks.PUBLISHED_COLUMNS.index(column)
         for (check, part), ours in own.items():
-            pair = checks.PUBLISHED[check][("bounds", "purpose").index(part)]
+            pair = checks.PUBLISHED[check][PARTS.index(part)]
             theirs = pair[checks.SIDES.index(side)][at]
             count, same = count + 1, same + (ours == theirs)
             if ours != theirs:
@@ -207,7 +194,7 @@ def _published(verdicts: list[dict], found: dict) -> str:
     if not count:
         return "None of the published metrics was measured.\n\n"
     head = ["column", "side", "check", "part", "published", "here", "judged"]
-    return f"{same} of {count} letters are as published.\n\n" + _table(head, body) + DIFFERENCES
+    return f"{same} of {count} letters are as published.\n\n{markdown(head, body)}\n" + DIFFERENCES
 
 
 def deviations(curves: Curves, name: str) -> dict[str, tuple[float, float]]:
@@ -248,7 +235,7 @@ def linear_report(curves: Curves) -> str:
     return (
         "## Linear scores (arXiv:2507.01761)\n\nWorst deviation from the line; **bold**: fidelity "
         f"at most {AIMS['fidelity']}, diversity at most {AIMS['diversity']}. Translation: between "
-        "the scores at μ and -μ.\n\n" + _table(head, body)
+        f"the scores at μ and -μ.\n\n{markdown(head, body)}\n"
     )
 
 
@@ -261,27 +248,16 @@ def write(out: Path, rows: list[dict], head: str) -> None:
     print(text)
     out.with_suffix(".md").write_text(text)
     if verdicts:
-        with out.with_suffix(".csv").open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, list(verdicts[0]))
-            writer.writeheader()
-            writer.writerows(verdicts)
+        pd.DataFrame(verdicts).to_csv(out.with_suffix(".csv"), index=False)
 
 
 def main(known: Mapping[str, Metric] = METRICS) -> None:
     """Measures what is missing, then writes the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--seeds", choices=SEEDS, default="fresh")
-    usual = [name for name in known if name in OURS or name not in METRICS]
-    parser.add_argument("--metrics", default=",".join(usual))
-    parser.add_argument("--suites", default="sanity,linear")
-    parser.add_argument("--checks", default="", help="only these, as a,b; default all")
-    parser.add_argument("--report", action="store_true", help="only draw what is there")
-    parser.add_argument("--rows", type=int, default=1000)
-    parser.add_argument("--linear_rows", type=int, default=5000)
-    parser.add_argument("--workdir", type=Path, default=Path("runs/suites"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/suites"))
-    args = parser.parse_args()
+    args = options.parse(
+        __doc__, repeats=10, seeds=tuple(SEEDS), metrics=usual(known), suites="sanity,linear",
+        checks="", report=False, rows=1000, linear_rows=5000, workdir=Path("runs/suites"),
+        out=Path("benchmarks/results/suites"),
+    )  # fmt: skip
     asked = ",".join(known) if args.metrics == "all" else args.metrics
     chosen = options.names("--metrics", asked, known)
     sizes = {"sanity": args.rows, "linear": args.linear_rows}
@@ -304,7 +280,7 @@ def main(known: Mapping[str, Metric] = METRICS) -> None:
     file = args.workdir / f"{args.seeds}.jsonl"
     if not args.report:
         run(file, jobs, known)
-    rows = [row for row in read(file) if {name: row[name] for name in jobs[0]} in jobs]
+    rows = [row for row in read_rows(file) if {name: row[name] for name in jobs[0]} in jobs]
     if not rows:
         sys.exit("error: there is nothing to report; every metric was left out")
     head = (
