@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -41,10 +40,9 @@ def converted(name):
     """A network in torch, by memory layout, and ours without weights; its weights."""
     from benchmarks import torch_generators
 
-    state = getattr(torch_generators, f"{name}_state")()
+    state, network = torch_generators.make(name)
     found = convert_state(state, SOURCES[{"sngan": "mimicry"}.get(name, name)])
     generator = generators.abstract(name, found.family, found.options)
-    network = partial(getattr(torch_generators, name), state)
     return network, generator, jax.device_put(found.variables)
 
 
@@ -87,8 +85,7 @@ def write_pickle(path):
     from benchmarks import torch_generators
 
     def tensors():
-        state = torch_generators.stylegan2_state(CHANNELS_1024)
-        return {name: torch.as_tensor(array).clone() for name, array in state.items()}
+        return torch_generators.NETWORKS["stylegan2"](CHANNELS_1024).state_dict()
 
     generator = tensors()
     count = sum(tensor.numel() for tensor in generator.values())
