@@ -65,7 +65,7 @@ def measure(metric: Metric, data: cases.Data, seed: int) -> dict[str, dict]:
         steps = [i for i in range(last + 1) if i % every == 0 or i == last or i in wanted]
         scores = []
         for step in steps:
-            generated = sweep.sets(step).astype(np.float32)
+            generated = sweep.damaged(sweep.levels[step]).astype(np.float32)
             same = np.array_equal(generated, data.base)
             scores.append(start if same else fitted(generated[::rows]))
             if step in wanted:
