@@ -57,24 +57,12 @@ GENERATORS = {"fashion_mnist": ("dcgan", "sngan")}
 Found = dict[str, dict[str, tuple[float, float]]]
 
 
-def _blur(images, sigma, rng):
-    return gaussian_filter(images, (0, sigma, sigma, 0))
-
-
-def _noise(images, std, rng):
-    return images + std * rng.normal(size=images.shape)
-
-
-def _dim(images, factor, rng):
-    return images * factor
-
-
-def _grey_levels(images, bits, rng):
+def _grey_levels(images, bits, _):
     steps = 2**bits - 1
     return np.round(images / 255 * steps) * 255 / steps
 
 
-def _jpeg(images, quality, rng):
+def _jpeg(images, quality, _):
     def coded(image):
         stream = io.BytesIO()
         Image.fromarray(image.squeeze().astype(np.uint8)).save(stream, "JPEG", quality=quality)
@@ -83,15 +71,7 @@ def _jpeg(images, quality, rng):
     return np.stack([coded(image) for image in images])
 
 
-def _salt(images, share, rng):
-    return np.where(rng.random(images.shape[:3])[..., None] < share, 255, images)
-
-
-def _shift(images, pixels, rng):
-    return np.pad(images, ((0, 0), (0, 0), (pixels, 0), (0, 0)))[:, :, :-pixels]
-
-
-def _first(damaged: Callable, images, share, rng):
+def _first(damaged: Callable, images, share, _):
     """Damages the first images, a share of all."""
     count = round(share * len(images))
     return np.concatenate([damaged(images[:count]), images[count:]])
@@ -106,16 +86,20 @@ class Damage(NamedTuple):
 
 
 DAMAGES = {
-    "blur": Damage("px", (0.4, 0.6, 0.8, 1.2, 2.0), _blur),
-    "noise": Damage("sd of 255", (2.5, 5, 15, 30, 60), _noise),
-    "dimmed": Damage("of the light", (0.9, 0.8, 0.6, 0.4, 0.2), _dim),
+    "blur": Damage("px", (0.4, 0.6, 0.8, 1.2, 2.0),
+                   lambda x, sigma, _: gaussian_filter(x, (0, sigma, sigma, 0))),
+    "noise": Damage("sd of 255", (2.5, 5, 15, 30, 60),
+                    lambda x, std, rng: x + std * rng.normal(size=x.shape)),
+    "dimmed": Damage("of the light", (0.9, 0.8, 0.6, 0.4, 0.2), lambda x, factor, _: x * factor),
     "grey levels": Damage("bit", (5, 4, 3, 2, 1), _grey_levels),
     "JPEG": Damage("quality", (80, 50, 20, 10, 5), _jpeg),
-    "salt": Damage("of pixels", (0.002, 0.005, 0.01, 0.02, 0.05), _salt),
-    "shift": Damage("px", (1, 2, 4, 6, 8), _shift),
+    "salt": Damage("of pixels", (0.002, 0.005, 0.01, 0.02, 0.05),
+                   lambda x, p, rng: np.where(rng.random(x.shape[:3])[..., None] < p, 255, x)),
+    "shift": Damage("px", (1, 2, 4, 6, 8),
+                    lambda x, n, _: np.pad(x, ((0, 0), (0, 0), (n, 0), (0, 0)))[:, :, :-n]),
     "upside down": Damage("of images", SHARES[2::2], partial(_first, lambda x: x[:, ::-1])),
     "inverted": Damage("of images", SHARES[2::2], partial(_first, lambda x: 255 - x)),
-}
+}  # fmt: skip
 
 
 def damage(images: np.ndarray, name: str, level: Any) -> np.ndarray:
@@ -127,6 +111,11 @@ def damage(images: np.ndarray, name: str, level: Any) -> np.ndarray:
 def label_of(name: str, level: Any) -> str:
     """Name of a step."""
     return f"{name} {level:g} {DAMAGES[name].unit}"
+
+
+def labels_of(name: str) -> list[str]:
+    """Names of the steps of a damage."""
+    return [label_of(name, level) for level in DAMAGES[name].levels]
 
 
 class Sets(NamedTuple):
@@ -262,20 +251,20 @@ def truth_of(sets: Sets) -> dict[str, float]:
     spread = np.sqrt(sets.reference.var(axis=0).sum())
     return {
         label: float(np.linalg.norm(sets.made[label] - sets.base, axis=1).mean() / spread)
-        for name, kind in DAMAGES.items()
-        for label in (label_of(name, level) for level in kind.levels)
+        for name in DAMAGES
+        for label in labels_of(name)
     }
 
 
 def summarise(found: Found, truth: dict[str, float]) -> Iterator[tuple]:
     """Yields (damage, column, side, ρ with the truth, least fall over KNN's fall)."""
-    for name, kind in DAMAGES.items():
-        labels = [label_of(name, level) for level in kind.levels]
-        damaged = [0.0] + [truth[label] for label in labels]
+    for name in DAMAGES:
+        labels = ["undamaged", *labels_of(name)]
+        damaged = [truth.get(label, 0.0) for label in labels]
         for column in found["undamaged"]:
             for i, side in enumerate(SIDES):
                 ys, knn = (
-                    np.array([found[label][c][i] for label in ("undamaged", *labels)])
+                    np.array([found[label][c][i] for label in labels])
                     for c in (column, KNN if KNN in found["undamaged"] else column)
                 )
                 rho = spearmanr(damaged, -ys)[0] if np.ptp(ys) else 0.0
@@ -353,14 +342,14 @@ def plot(data: str, found: Found, truth: dict, path: Path) -> None:
     """Precision and recall along each damage, against the truth."""
     figure = Figure(figsize=(20, 5))
     axes = figure.subplots(2, len(DAMAGES), sharey=True)
-    for j, (name, kind) in enumerate(DAMAGES.items()):
-        labels = ["undamaged", *(label_of(name, level) for level in kind.levels)]
+    for j, name in enumerate(DAMAGES):
+        labels = ["undamaged", *labels_of(name)]
         for i, side in enumerate(SIDES):
             for column in found["undamaged"]:
                 ys = [found[label][column][i] for label in labels]
                 label = column.removesuffix(RELATIVE)
                 axes[i, j].plot([truth.get(x, 0) for x in labels], ys, marker=".", label=label)
-            axes[i, j].set_ylim(-0.03, 1.25)
+            axes[i, j].set(ylim=(-0.03, 1.25))
             axes[i, j].set_title(f"{name}: {side}", fontsize=9)
             axes[i, j].tick_params(labelsize=7)
         axes[1, j].set_xlabel("distance to undamaged", fontsize=7)

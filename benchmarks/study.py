@@ -23,7 +23,7 @@ from benchmarks import machine, options, study_outliers, study_plots
 from benchmarks.written import markdown
 from configs import study
 from lsh_gan.experiment import sweep
-from lsh_gan.results import plots, report, store
+from lsh_gan.results import report, store
 from lsh_gan.results.answer import NOISE, answers, retention
 from lsh_gan.results.labels import SCORES, TITLES
 
@@ -122,9 +122,7 @@ def verdict_b(found):
         for score in SCORES:
             change = mine[f"{score}_change"]
             real = change.abs() > NOISE * mine[f"{score}_stderr"]
-            name = (
-                "own outliers: recall" if score == "recall" else "1 % in the reference: precision"
-            )
+            name = CHANGES[score]
             line[f"{name}, mean change in points"] = 100 * change.abs().mean()
             line[f"{name}, most"] = 100 * change[change.abs().idxmax()]
             line[f"{name}, moved in"] = f"{real.sum()} of {len(mine)}"
@@ -166,14 +164,8 @@ def verdict_d(frame):
     table = pd.DataFrame(lines).sort_values(["clipping", "bits"], ascending=[True, False])
     better = table["recall better"] + table["precision better"]
     worse = table["recall worse"] + table["precision worse"]
-    helps = (
-        table[(better >= table["of"]) & (better > 2 * worse)]
-        .groupby("clipping")["bits"]
-        .apply(sorted)
-    )
-    said = "; ".join(
-        f"{name} at {' and '.join(map(str, reversed(bits)))} bits" for name, bits in helps.items()
-    )
+    helps = table[(better >= table["of"]) & (better > 2 * worse)].groupby("clipping")["bits"]
+    said = "; ".join(f"{name} at {' and '.join(map(str, bits))} bits" for name, bits in helps)
     text = (
         "Clipping pays (at least half of the scores better, and less than half as many worse, by "
         f"more than two paired standard errors) with {said or 'no method'}."
@@ -184,16 +176,17 @@ def verdict_d(frame):
 def verdict_e(frame, other):
     """(e) claims (a) and (d) hold in the features of another network; the same settings of both."""
     both = frame.merge(other, on=SETTING, suffixes=("", "_other"))
-    here = both[[*SETTING, *(c for c in frame if c not in SETTING)]]
-    there = both[[*SETTING, *(f"{c}_other" for c in frame if c not in SETTING)]]
-    there = there.rename(columns=lambda name: name.removesuffix("_other"))
+    here = both[list(frame)]
+    there = both.drop(columns=list(frame.columns.difference(SETTING))).rename(
+        columns=lambda name: name.removesuffix("_other")
+    )
     low, clipped = both["bits"].isin(LOW), both["clipping"] != "none"
     pairs = {"(a) falls more": (falls(here)[low], falls(there)[low])}
     for score in SCORES:
         said = moves(here, score)[clipped], moves(there, score)[clipped]
         pairs[f"(d) clipping, {score}"] = said
-    lines, opposite = [], {"recall": "precision", "precision": "recall", "better": "worse"}
-    opposite["worse"] = "better"
+    lines, opposite = [], {"recall": "precision", "better": "worse"}
+    opposite |= {b: a for a, b in opposite.items()}
     for claim, (a, b) in pairs.items():
         against = (a.map(opposite) == b).sum()
         lines.append({"claim": claim, "equal": (a == b).sum(), "contrary": against, "of": len(a)})
@@ -362,7 +355,7 @@ def main():
                 found = study_outliers.measure(config, workdir, "mse", LOW)
                 pd.DataFrame(found).to_csv(file, index=False)
             outliers.append(pd.read_csv(file))
-    with mpl.rc_context(plots.STYLE):
+    with mpl.rc_context(study_plots.STYLE):
         print(write(folders, pd.concat(outliers, ignore_index=True), args.out))
 
 
