@@ -92,7 +92,7 @@ def test_peers_and_the_rate_stand_beside_ours(tmp_path, monkeypatch, hasty):
     )
     packages = {"": benchmark.ROOT, "old: ": benchmark.ROOT}
     setting = benchmark.Setting(300, 16, 1, packages, tmp_path)
-    lines = benchmark.measure_peers(setting).split("\n")
+    lines = benchmark.measure_peers(setting).rstrip().split("\n")
     names = [f"{name}, {kind}" for name in ("KNN", "LSH default") for kind in KINDS]
     names = ["prdc", *names, *(f"old: {name}" for name in names)]
     assert [line.split(" | ")[0][2:] for line in lines[2:11]] == names
