@@ -22,7 +22,7 @@ two cores a tenth takes about ten minutes, half of it for LSH+KNN in one dimensi
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -36,6 +36,7 @@ from benchmarks.written import add_row, markdown, read_rows
 from lsh_gan.metrics import HashSpec
 
 PARTS = ("bounds", "purpose")
+KEY = ["column", "side", "check", "part"]  # of a letter
 SEEDS = {"fresh": 1, "tune": 0}
 # What was looked into: letters of KNN and density/coverage at ten repeats.
 DIFFERENCES = """\
@@ -111,90 +112,71 @@ def curves_of(rows: list[dict]) -> Curves:
     return {line: {c: np.stack(v) for c, v in by.items()} for line, by in found.items()}
 
 
-def judge(curves: Curves) -> list[dict]:
-    """Every single criterion of the sanity checks: a dict a column, side, check, part and line."""
+def judge(curves: Curves) -> pd.DataFrame:
+    """Every single criterion of the sanity checks: a line a column, side, check, part and line."""
     found = []
     for (name, line), by_column in curves.items():
-        check = checks.SANITY[name]
         for column, scores in by_column.items():
             for side, y in zip(checks.SIDES, scores.mean(axis=0), strict=True):
                 for part in PARTS:
-                    for label, entry in getattr(check, part).items():
+                    for label, entry in getattr(checks.SANITY[name], part).items():
                         if criterion := checks.criterion_of(entry, line, side):
-                            key = {"column": column, "side": side, "check": name, "part": part}
-                            verdict = criterion(y)._asdict()
-                            found.append({**key, "line": line, "criterion": label, **verdict})
-    return found
+                            key = (column, side, name, part, line, label)
+                            found.append((*key, *criterion(y)))
+    return pd.DataFrame(found, columns=[*KEY, "line", "criterion", "passed", "value"])
 
 
-def letter(verdicts: list[dict]) -> str:
+def letter(passed: Iterable[bool | str]) -> str:
     """T, f, L or H of one part of one check: all must pass, and not as low here and high there."""
-    kinds = {verdict["passed"] for verdict in verdicts}
+    kinds = set(passed)
     if False in kinds or {"low", "high"} <= kinds:
         return "f"
     return "L" if "low" in kinds else "H" if "high" in kinds else "T"
 
 
-def letters(verdicts: list[dict], column: str, side: str) -> dict[tuple[str, str], str]:
-    """The letters of a column by check and part."""
-    own = [v for v in verdicts if v["column"] == column and v["side"] == side]
-    keys = dict.fromkeys((v["check"], v["part"]) for v in own)
-    return {key: letter([v for v in own if (v["check"], v["part"]) == key]) for key in keys}
-
-
-def sanity_report(verdicts: list[dict], curves: Curves) -> Iterator[str]:
+def sanity_report(verdicts: pd.DataFrame, curves: Curves) -> Iterator[str]:
     """Counts, all letters, and the letters that differ from the published ones."""
-    names = list(dict.fromkeys(v["column"] for v in verdicts))
-    found = {(c, s): letters(verdicts, c, s) for c in names for s in checks.SIDES}
+    letters = verdicts.groupby(KEY, sort=False)["passed"].agg(letter)
     yield "## Sanity checks (arXiv:2505.22450)\n\nCriteria passed, and single ones:\n\n"
     body = []
-    for column in names:
+    for column, mine in verdicts.groupby("column", sort=False):
         cells = [column]
         for side in checks.SIDES:
-            own = [v for v in verdicts if v["column"] == column and v["side"] == side]
-            passed, single = found[column, side], sum(v["passed"] is not False for v in own)
-            count = sum(found != "f" for found in passed.values())
-            cells += [f"**{count}** of {len(passed)}", f"{single} of {len(own)}"]
+            passed, single = letters[column, side] != "f", mine["passed"][mine["side"] == side]
+            cells += [f"**{passed.sum()}** of {len(passed)}", f"{single.ne(False).sum()} of"]
+            cells[-1] += f" {len(single)}"
         repeats = min(len(by[column]) for by in curves.values() if column in by)
         body.append([*cells, repeats])
-    yield markdown(["", "fidelity", "single", "diversity", "single", "repeats"], body) + "\n"
+    head = ["", "fidelity", "single", "diversity", "single", "repeats"]
     yield (
+        f"{markdown(head, body)}\n"
         "T passed, f failed, L or H passed as a low or a high metric; bounds, then purpose "
         "(hypercubes: independence of sizes, then the score).\n\n"
     )
     for side in checks.SIDES:
-        keys = found[names[0], side]
-        rows = dict.fromkeys(check for check, _ in keys)
-        body = [
-            [row, *(" ".join(found[c, side].get((row, p), "") for p in PARTS) for c in names)]
-            for row in rows
-        ]
-        yield markdown([side, *names], body) + "\n"
-    yield "### Against the published tables\n\n" + _published(verdicts, found)
+        pairs = letters.xs(side, level="side").unstack("part", sort=False)[list(PARTS)]
+        shown = pairs.fillna("").agg(" ".join, axis=1).unstack("column", sort=False).fillna(" ")
+        yield f"{markdown([side, *shown], shown.reset_index().to_numpy())}\n"
+    yield "### Against the published tables\n\n" + _published(verdicts, letters)
 
 
-def _published(verdicts: list[dict], found: dict) -> str:
-    body, same, count = [], 0, 0
-    for (column, side), own in found.items():
-        if column not in checks.PUBLISHED_COLUMNS:
-            continue
-        at = checks.PUBLISHED_COLUMNS.index(column)
-        for (check, part), ours in own.items():
-            pair = checks.PUBLISHED[check][PARTS.index(part)]
-            theirs = pair[checks.SIDES.index(side)][at]
-            count, same = count + 1, same + (ours == theirs)
-            if ours != theirs:
-                key = {"column": column, "side": side, "check": check, "part": part}
-                values = [
-                    f"{v['line']} {v['criterion']} {v['value']} {v['passed']}"
-                    for v in verdicts
-                    if key.items() <= v.items() and (v["passed"] is False or ours != "f")
-                ]
-                body.append([column, side, check, part, theirs, ours, "; ".join(values)])
-    if not count:
+def _published(verdicts: pd.DataFrame, letters: pd.Series) -> str:
+    known = letters[letters.index.isin(checks.PUBLISHED_COLUMNS, level="column")]
+    if known.empty:
         return "None of the published metrics was measured.\n\n"
-    head = ["column", "side", "check", "part", "published", "here", "judged"]
-    return f"{same} of {count} letters are as published.\n\n{markdown(head, body)}\n" + DIFFERENCES
+    body, order = [], [*known.index.unique("column"), *checks.SIDES]
+    for key, ours in sorted(known.items(), key=lambda item: [*map(order.index, item[0][:2])]):
+        column, side, check, part = key
+        pair = checks.PUBLISHED[check][PARTS.index(part)]
+        theirs = pair[checks.SIDES.index(side)][checks.PUBLISHED_COLUMNS.index(column)]
+        if ours != theirs:
+            judged = verdicts[(verdicts[KEY] == key).all(axis=1)]
+            judged = judged if ours != "f" else judged[judged["passed"].eq(False)]
+            values = judged[["line", "criterion", "value", "passed"]].astype(str).agg(" ".join, 1)
+            body.append([*key, theirs, ours, "; ".join(values)])
+    head = [*KEY, "published", "here", "judged"]
+    said = f"{len(known) - len(body)} of {len(known)} letters are as published.\n\n"
+    return f"{said}{markdown(head, body)}\n" + DIFFERENCES
 
 
 def deviations(curves: Curves, name: str) -> dict[str, tuple[float, float]]:
@@ -243,12 +225,12 @@ def write(out: Path, rows: list[dict], head: str) -> None:
     """Writes OUT.md, and OUT.csv with every single criterion; prints the first."""
     parts = {s: curves_of([row for row in rows if row["suite"] == s]) for s in ("sanity", "linear")}
     verdicts = judge(parts["sanity"])
-    text = head + "".join(sanity_report(verdicts, parts["sanity"])) if verdicts else head
+    text = head + "".join(sanity_report(verdicts, parts["sanity"])) if len(verdicts) else head
     text += linear_report(parts["linear"]) if parts["linear"] else ""
     print(text)
     out.with_suffix(".md").write_text(text)
-    if verdicts:
-        pd.DataFrame(verdicts).to_csv(out.with_suffix(".csv"), index=False)
+    if len(verdicts):
+        verdicts.to_csv(out.with_suffix(".csv"), index=False)
 
 
 def main(known: Mapping[str, Metric] = METRICS) -> None:

@@ -121,20 +121,6 @@ def test_rules_match_module_paths(net):
         activations.calibrate(module, variables, z, _spec(rules=[Rule(pattern="secnd", bits=2)]))
 
 
-def test_all_widths_share_one_compilation(net):
-    module, variables, z = net
-    traces = []
-
-    @jax.jit
-    def run(variables, z):
-        traces.append(1)
-        return activations.apply(module, variables, z)
-
-    for bits in (3, 8, 16):
-        run(activations.calibrate(module, variables, z, _spec(bits)), z)
-    assert len(traces) == 1
-
-
 @pytest.mark.parametrize(
     ("module", "layers"),
     [

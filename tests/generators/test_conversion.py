@@ -162,14 +162,6 @@ def test_files_that_are_no_generator(tmp_path):
         find(tmp_path / "none.pth", SOURCES)
 
 
-def test_truncated_file(tmp_path):
-    data = MIMICRY.read_bytes()
-    file = tmp_path / "cut.pth"
-    file.write_bytes(data[: len(data) // 2])
-    with pytest.raises(ValueError, match=r"cut\.pth"):
-        convert(file, tmp_path / "out")
-
-
 def test_networks_of_stylegan2_that_are_not_supported():
     state = load_golden("stylegan2_uncond_skip").state()
     flat = np.ones((4, 4), np.float32) / 16
@@ -235,15 +227,6 @@ def test_inspect_lists_source_tensors_and_totals():
     assert "source: mimicry" in lines[1]
     assert any(line.split() == ["model_state_dict.c5.bias", "float32", "[3]"] for line in lines)
     assert "tensors" in lines[-1]
-
-
-def test_changed_checkpoint_does_not_verify(tmp_path):
-    convert(MIMICRY, tmp_path / "gan")
-    file = tmp_path / "gan" / "generator.json"
-    recorded = generators.load(tmp_path / "gan").provenance["sha256"]
-    file.write_text(file.read_text().replace(recorded, "0" * 64))
-    with pytest.raises(ValueError, match="sha256 of the parameters is"):
-        verify(tmp_path / "gan")
 
 
 @pytest.mark.parametrize(
