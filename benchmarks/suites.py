@@ -170,7 +170,7 @@ def _published(verdicts: pd.DataFrame, letters: pd.Series) -> str:
         pair = checks.PUBLISHED[check][PARTS.index(part)]
         theirs = pair[checks.SIDES.index(side)][checks.PUBLISHED_COLUMNS.index(column)]
         if ours != theirs:
-            judged = verdicts[(verdicts[KEY] == key).all(axis=1)]
+            judged = verdicts[(verdicts[KEY] == list(key)).all(axis=1)]
             judged = judged if ours != "f" else judged[judged["passed"].eq(False)]
             values = judged[["line", "criterion", "value", "passed"]].astype(str).agg(" ".join, 1)
             body.append([*key, theirs, ours, "; ".join(values)])
