@@ -3,14 +3,12 @@
 import dataclasses
 import importlib.metadata
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden import assert_close, load_golden
 
 from lsh_gan import features, tensor_files
-from lsh_gan.features import layers
 from lsh_gan.features.registry import FEATURES
 
 
@@ -83,42 +81,6 @@ def test_content_hash_names_what_defines_the_features(network, weight_file, tmp_
     assert again.content_hash == network.content_hash
     assert len({n.content_hash for n in (network, other_side, other_file)}) == 3
     assert (network.name, network.dim, network.side) == ("efficientnet_lite0", 1280, 64)
-
-
-@pytest.mark.parametrize(
-    ("strides", "kernel", "groups"), [(1, 1, 1), (2, 3, 1), (1, 5, 6), (2, 3, 6)]
-)
-def test_convolve_equals_lax(strides, kernel, groups):
-    rng = np.random.default_rng(kernel)
-    x = rng.standard_normal((2, 9, 8, 6)).astype(np.float32)
-    weights = rng.standard_normal((kernel, kernel, 6 // groups, 6)).astype(np.float32)
-    padding = jax.lax.padtype_to_pads((9, 8), (kernel, kernel), (strides, strides), "SAME")
-    ours = layers.convolve(x, weights, strides=strides, padding=padding, groups=groups)
-    theirs = jax.lax.conv_general_dilated(
-        x,
-        weights,
-        (strides, strides),
-        "SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-        precision="highest",
-    )
-    assert_close(ours, theirs, 1e-5)  # sums of up to 150 float32 products in another order
-
-
-def test_folded_batch_norm_equals_convolution_then_norm():
-    rng = np.random.default_rng(0)
-    weight = rng.standard_normal((4, 3, 3, 3))
-    names = ("weight", "bias", "running_mean", "running_var")
-    norm = {name: rng.uniform(0.5, 2.0, 4) for name in names}
-    state = {"conv.weight": weight, **{f"bn.{name}": values for name, values in norm.items()}}
-    folded = layers.fold_batch_norm(state, "conv", "bn")
-    x = rng.standard_normal((1, 3, 3, 3))  # one window, so the convolution is one product
-    plain = np.einsum("nhwi,oihw->no", x, weight)
-    normed = (plain - norm["running_mean"]) / np.sqrt(norm["running_var"] + 1e-3)
-    expected = normed * norm["weight"] + norm["bias"]
-    ours = np.einsum("nhwi,hwio->no", x, folded["kernel"]) + folded["bias"]
-    assert_close(ours, expected, 1e-6)  # float32 rounding of the kernel
 
 
 def test_unknown_network_names_the_nearest():
