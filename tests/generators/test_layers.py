@@ -1,4 +1,4 @@
-"""The fast convolutions against the textbook ones."""
+"""The fast convolutions that no golden has against the textbook ones."""
 
 import jax
 import jax.numpy as jnp
@@ -30,37 +30,6 @@ def naive_conv(x, kernel, *, stride, padding):
             patch = x[:, i * stride : i * stride + k, j * stride : j * stride + k]
             out[:, i, j] = np.tensordot(patch, kernel.astype(np.float64), 3)
     return out
-
-
-def naive_conv_transpose(x, kernel):
-    """Kernel 4, stride 2, padding 1: every input pixel adds the kernel around twice its place."""
-    n, h, w, _ = x.shape
-    out = np.zeros((n, 2 * h + 2, 2 * w + 2, kernel.shape[3]))
-    for i in range(h):
-        for j in range(w):
-            added = np.tensordot(x[:, i, j].astype(np.float64), kernel.astype(np.float64), (1, 2))
-            out[:, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4] += added
-    return out[:, 1:-1, 1:-1]
-
-
-@pytest.mark.parametrize(("size", "padding"), [(1, 0), (3, 1), (3, 0), (4, 1)])
-def test_conv(data, size, padding):
-    x, kernels = data
-    expected = naive_conv(x, kernels[size], stride=1, padding=padding)
-    np.testing.assert_allclose(
-        layers.conv(x, kernels[size], padding), expected, rtol=0, atol=TOLERANCE
-    )
-
-
-@pytest.mark.parametrize("repeats", [1, 2])
-def test_conv_transpose(data, repeats):
-    """On a CPU, images of more than 64 pixels go another way."""
-    x, kernels = data
-    x = np.concatenate([x, -x] if repeats == 2 else [x], axis=1)
-    expected = naive_conv_transpose(x, kernels[4])
-    np.testing.assert_allclose(
-        layers.conv_transpose_4x4(x, kernels[4]), expected, rtol=0, atol=TOLERANCE
-    )
 
 
 def test_strided_conv(data):
