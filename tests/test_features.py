@@ -108,10 +108,7 @@ def test_missing_weights_say_where_they_come_from(name, said, tmp_path, monkeypa
         raise importlib.metadata.PackageNotFoundError(package)
 
     monkeypatch.setattr(importlib.metadata, "files", absent)
-    for weights, start in (
-        (None, "no weight file is given"),
-        (tmp_path / "a.pth", "a.pth: no s"),
-    ):
+    for weights, start in ((None, "no weight file is given"), (tmp_path / "a.pth", "a.pth: no s")):
         with pytest.raises(FileNotFoundError, match=f"{start}.*usually come from .*{said}"):
             features.load(name, weights=weights)
 

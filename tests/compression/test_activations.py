@@ -59,9 +59,7 @@ def test_apply_rounds_what_enters_each_layer(net):
     decided = (np.abs(steps % 1 - 0.5) > 1e-4).all(axis=1)
     assert decided.mean() > 0.9
     np.testing.assert_allclose(
-        np.asarray(found)[decided],
-        (expected + params["second"]["bias"])[decided],
-        atol=1e-5,
+        np.asarray(found)[decided], (expected + params["second"]["bias"])[decided], atol=1e-5
     )
 
 

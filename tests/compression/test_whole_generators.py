@@ -19,15 +19,7 @@ from lsh_gan.compression import (
     save_packed,
     unpack,
 )
-from lsh_gan.generators import (
-    FAMILIES,
-    Generator,
-    build,
-    layers,
-    sampling,
-    stylegan2,
-    stylegan3,
-)
+from lsh_gan.generators import FAMILIES, Generator, build, layers, sampling, stylegan2, stylegan3
 from lsh_gan.generators.generator import abstract_params
 
 

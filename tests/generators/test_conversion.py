@@ -274,12 +274,7 @@ def test_safetensors_are_in_the_order_of_their_numbers(dcgan, tmp_path):
         ("stylegan2_uncond_skip", "stylegan2", {"lr_multiplier": "a"}, r"cannot become"),
         ("stylegan2_uncond_skip", "stylegan2", {"activation": "relu"}, "only 'lrelu' is supported"),
         ("stylegan2_tf_16", "stylegan2_tf", {"resample_kernel": [1, 2, 1]}, r"only \[1, 3, 3, 1\]"),
-        (
-            "pgan_zoo_32",
-            "progan",
-            {"perChannelNormalization": False},
-            "Normalization is False",
-        ),
+        ("pgan_zoo_32", "progan", {"perChannelNormalization": False}, "Normalization is False"),
         ("pgan_zoo_32", "progan", {"equalizedlR": False}, "equalizedlR is False; only True is sup"),
     ],
 )
