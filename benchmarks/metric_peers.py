@@ -36,6 +36,13 @@ def _prdc(r, g) -> tuple[str, Run]:
 
 def _torch_fidelity(r, g) -> tuple[str, Run]:
     import torch
+
+    # A torchvision built for another torch lacks two operators, and torch-fidelity's import, not
+    # its metric, asks for them.
+    operators = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     from torch_fidelity.metric_prc import prc_features_to_metric
 
     a, b = torch.from_numpy(r), torch.from_numpy(g)
