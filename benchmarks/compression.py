@@ -10,185 +10,127 @@ draws. Writes `compression.md` (tables and findings), `compression.csv` and
 `compression_GENERATOR.png`.
 """
 
-import argparse
-import csv
-import os
-import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
-import ml_collections
-import numpy as np
-from matplotlib import pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
 
-from benchmarks.machine import processor
+from benchmarks import machine, options
+from benchmarks.written import markdown
 from configs import default
 from lsh_gan import compression
 from lsh_gan.experiment import sweep
 from lsh_gan.generators import checkpoints
-from lsh_gan.results.labels import TITLES, unique
-from lsh_gan.results.store import Row
+from lsh_gan.results import store
+from lsh_gan.results.labels import SCORES, TITLES
 
 METRICS = ("knn", "lsh_knn", "lsh")
-SCORES = ("precision", "recall")
 GRANULARITIES = ("per_tensor", "per_channel")
 CLOSE = 0.01  # kept shares this close to the best count as equal: about one standard error
 
 
-def parse() -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--num", type=int, default=2_000)
-    parser.add_argument("--bits", default="8,7,6,5,4,3,2")
-    parser.add_argument("--side", type=int, default=64)
-    parser.add_argument("--generators", default="dcgan,sngan")
-    parser.add_argument("--workdir", type=Path, default=Path("runs/compression"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    return parser.parse_args()
-
-
-def get_config(args: argparse.Namespace) -> ml_collections.ConfigDict:
-    """The sweep as a configuration."""
-    config = default.get_config()
-    config.generators = tuple(args.generators.split(","))
-    config.num_samples = config.reference.num_images = args.num
-    config.features.side = args.side
-    config.compression.bits = tuple(map(int, args.bits.split(",")))
-    config.compression.clipping = tuple(compression.METHODS)
-    config.compression.granularity = GRANULARITIES
-    config.metrics = METRICS
-    return config
-
-
 class Results:
-    """The rows of one generator, and what they keep of full precision."""
+    """Of one generator: `full` precision, and what is `swept`, with what it keeps of that."""
 
-    def __init__(self, rows: list[Row]):
-        self.name = rows[0]["generator"]
-        self.full = next(row for row in rows if row["bits"] is None)
-        self.swept = [row for row in rows if row["bits"] is not None]
-        self.bits = sorted(unique(self.swept, "bits"), reverse=True)
-        self.methods = unique(self.swept, "clipping")
+    def __init__(self, name: str, rows: pd.DataFrame):
+        self.name, self.full = name, rows[rows["bits"].isna()].iloc[0]
+        swept = rows[rows["bits"].notna()].copy()
+        swept["per"] = swept["granularity"].str.removeprefix("per_")
+        for metric in METRICS:
+            fields = [f"{metric}_{score}" for score in SCORES]
+            # At most 1: more is not better.
+            kept = (swept[fields] / self.full[fields]).astype(float).clip(upper=1).fillna(1)
+            swept[[f"{field}_kept" for field in fields]] = kept
+            swept[f"{metric}_kept"] = kept.min(axis=1)
+        self.swept = swept.sort_values(["granularity", "bits"], ascending=False, kind="stable")
 
-    def select(self, **fields) -> list[Row]:
-        """Compressed rows with these values of fields."""
-        return [row for row in self.swept if all(row[k] == v for k, v in fields.items())]
-
-    def kept(self, row: Row, metric: str, score: str) -> float:
-        """Share of the score at full precision, at most 1: more is not better."""
-        full = self.full[f"{metric}_{score}"]
-        return min(1.0, row[f"{metric}_{score}"] / full) if full else 1.0
-
-    def least(self, row: Row, metric: str) -> float:
-        """The smaller of the kept shares of precision and recall."""
-        return min(self.kept(row, metric, score) for score in SCORES)
-
-
-def markdown(header: list[str], lines: list[list[str]]) -> str:
-    """A Markdown table."""
-    rows = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+    def groups(self, *fields: str):
+        """Settings by the values of some fields; per tensor first, and falling widths."""
+        return self.swept.groupby(list(fields), sort=False)
 
 
 def score_tables(results: Results) -> Iterator[str]:
     """Precision / recall of every setting, one table a metric."""
     for metric in METRICS:
-        pair = [f"{results.full[f'{metric}_{score}']:.2f}" for score in SCORES]
-        ceiling = [results.full.get(f"{metric}_{score}_ceiling") for score in SCORES]
-        shown = " / ".join("–" if value is None else f"{value:.2f}" for value in ceiling)
+        fields = [f"{metric}_{score}" for score in SCORES]
+        ceiling = [results.full.get(f"{field}_ceiling") for field in fields]
+        shown = " / ".join("–" if pd.isna(value) else f"{value:.2f}" for value in ceiling)
         yield (
             f"**{results.name}, {TITLES[metric]}**, precision / recall; full precision "
-            f"{' / '.join(pair)}, ceiling {shown}\n"
+            f"{_pair(results.full[fields], '.2f')}, ceiling {shown}\n"
         )
-        lines = []
-        for granularity in GRANULARITIES:
-            for method in results.methods:
-                line = [granularity.removeprefix("per_"), method]
-                for bits in results.bits:
-                    (row,) = results.select(bits=bits, clipping=method, granularity=granularity)
-                    line.append(" / ".join(f"{row[f'{metric}_{s}']:.2f}" for s in SCORES))
-                lines.append(line)
-        yield markdown(["per", "clipping", *(f"{bits} bits" for bits in results.bits)], lines)
+        lines = [
+            [*names, *(_pair(pair, ".2f") for pair in group[fields].to_numpy())]
+            for names, group in results.groups("per", "clipping")
+        ]
+        widths = (f"{bits} bits" for bits in results.swept["bits"].unique())
+        yield markdown(["per", "clipping", *widths], lines)
 
 
-def winners(results: Results) -> list[list[str]]:
+def _pair(values, form: str) -> str:
+    return " / ".join(f"{value:{form}}" for value in values)
+
+
+def winners(results: Results) -> Iterator[list]:
     """For each grid and width the method that keeps most of the worse score, by each metric."""
-    lines = []
-    for granularity in GRANULARITIES:
-        for bits in results.bits:
-            group = results.select(bits=bits, granularity=granularity)
-            line = [results.name, granularity.removeprefix("per_"), str(bits)]
-            for metric in METRICS:
-                kept = {row["clipping"]: results.least(row, metric) for row in group}
-                best = max(kept.values())
-                close = [method for method, value in kept.items() if value >= best - CLOSE]
-                names = "all" if len(close) == len(kept) else ", ".join(close)
-                line.append(f"{names}: {best:.0%} (none: {kept['none']:.0%})")
-            lines.append(line)
-    return lines
-
-
-def holding(results: Results) -> list[list[str]]:
-    """Does precision hold while recall falls: means over all settings of a width, and a count."""
-    lines = []
-    for bits in results.bits:
-        group = results.select(bits=bits)
-        line = [results.name, str(bits)]
+    for (per, bits), group in results.groups("per", "bits"):
+        line = [results.name, per, bits]
         for metric in METRICS:
-            kept = np.array([[results.kept(row, metric, s) for s in SCORES] for row in group])
-            lost = kept.min(axis=1) < 0.95
-            more = (kept[:, 1] < kept[:, 0])[lost].sum()
-            means = " / ".join(f"{mean:.0%}" for mean in kept.mean(axis=0))
-            line.append(f"{means} ({more} of {lost.sum()})")
-        lines.append(line)
-    return lines
+            kept = group.set_index("clipping")[f"{metric}_kept"]
+            close = kept.index[kept >= kept.max() - CLOSE]
+            names = "all" if len(close) == len(kept) else ", ".join(close)
+            line.append(f"{names}: {kept.max():.0%} (none: {kept['none']:.0%})")
+        yield line
+
+
+def holding(results: Results) -> Iterator[list]:
+    """Does precision hold while recall falls: means over all settings of a width, and a count."""
+    for (bits,), group in results.groups("bits"):
+        line = [results.name, bits]
+        for metric in METRICS:
+            kept = group[[f"{metric}_{score}_kept" for score in SCORES]].to_numpy()
+            lost = kept[kept.min(axis=1) < 0.95]
+            more = (lost[:, 1] < lost[:, 0]).sum()
+            line.append(f"{_pair(kept.mean(axis=0), '.0%')} ({more} of {len(lost)})")
+        yield line
 
 
 def summary(results: Results) -> Iterator[str]:
     """One sentence a metric, over all settings that lose something but are not destroyed."""
     for metric in METRICS:
-        kept = np.array([[results.kept(row, metric, s) for s in SCORES] for row in results.swept])
-        lost = (kept.min(axis=1) < 0.95) & (kept.max(axis=1) > 0.5)
-        if not lost.any():
+        kept = results.swept[[f"{metric}_{score}_kept" for score in SCORES]].to_numpy()
+        lost = kept[(kept.min(axis=1) < 0.95) & (kept.max(axis=1) > 0.5)]
+        if not len(lost):
             yield f"- {results.name}, {TITLES[metric]}: no setting loses 5 % of anything.\n"
             continue
-        precision, recall = kept[lost].mean(axis=0)
-        more = (kept[lost][:, 1] < kept[lost][:, 0]).mean()
+        precision, recall = lost.mean(axis=0)
+        more = (lost[:, 1] < lost[:, 0]).mean()
         yield (
-            f"- {results.name}, {TITLES[metric]}: of {lost.sum()} settings that lose 5 % or more "
+            f"- {results.name}, {TITLES[metric]}: of {len(lost)} settings that lose 5 % or more "
             f"of a score and keep half of one, {more:.0%} lose more recall than precision; on "
             f"average they keep {precision:.0%} of precision and {recall:.0%} of recall.\n"
         )
 
 
-def plot(results: Results) -> plt.Figure:
+def plot(results: Results) -> Figure:
     """Precision and recall against bits: a colour a method, dashed per tensor; dotted ceilings."""
-    figure, axes = plt.subplots(
-        2, len(METRICS), sharex=True, sharey=True, layout="constrained", figsize=(11, 6.5)
-    )
-    labels = [str(bits) for bits in results.bits]
+    figure = Figure(figsize=(11, 6.5), layout="constrained")
+    axes = figure.subplots(2, len(METRICS), sharex=True, sharey=True)
     for axis_row, score in zip(axes, SCORES, strict=True):
         for axis, metric in zip(axis_row, METRICS, strict=True):
             field = f"{metric}_{score}"
-            for number, method in enumerate(results.methods):
-                for granularity, style in zip(GRANULARITIES, ("--", "-"), strict=True):
-                    curve = results.select(clipping=method, granularity=granularity)
-                    values = {row["bits"]: row[field] for row in curve}
-                    axis.plot(
-                        labels,
-                        [values[bits] for bits in results.bits],
-                        style,
-                        color=f"C{number}",
-                        label=f"{method}, {granularity.removeprefix('per_')}",
-                    )
+            for number, ((method,), curves) in enumerate(results.groups("clipping")):
+                for per, curve in curves.groupby("per", sort=False):
+                    style, label = "--" if per == "tensor" else "-", f"{method}, {per}"
+                    bits = curve["bits"].astype(str)
+                    axis.plot(bits, curve[field], style, color=f"C{number}", label=label)
             axis.axhline(results.full[field], color="black", linewidth=0.8)
-            if (ceiling := results.full.get(f"{field}_ceiling")) is not None:
+            if pd.notna(ceiling := results.full.get(f"{field}_ceiling")):
                 axis.axhline(ceiling, color="black", linestyle=":", linewidth=0.8)
-            axis.set_title(f"{TITLES[metric]} {score}")
+            axis.set(title=f"{TITLES[metric]} {score}", ylim=(0, 1.02))
             axis.grid(alpha=0.3)
-            axis.set_ylim(0, 1.02)
     for axis in axes[-1]:
         axis.set_xlabel("bits (black: full precision, dotted: ceiling)")
     figure.suptitle(results.name)
@@ -197,42 +139,40 @@ def plot(results: Results) -> plt.Figure:
     return figure
 
 
-def write_csv(path: Path, rows: list[Row]) -> None:
-    """Writes the numbers of all rows."""
-    scores = [f"{m}_{s}{end}" for m in METRICS for s in SCORES for end in ("", "_ceiling")]
-    fields = ["generator", "bits", "clipping", "granularity", "bytes", *scores]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fields, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def machine() -> str:
-    """What the numbers were computed on."""
-    return (
-        f"{os.cpu_count()} × {processor()}, {jax.devices()[0].device_kind}, Python "
-        f"{platform.python_version()}, JAX {jax.__version__}"
-    )
-
-
 def main() -> None:
     """Runs the sweep and writes the findings."""
-    args = parse()
+    args = options.parse(
+        __doc__, num=2_000, bits="8,7,6,5,4,3,2", side=64, generators="dcgan,sngan",
+        workdir=Path("runs/compression"), out=Path("benchmarks/results"),
+    )  # fmt: skip
     checkpoints.quiet_libraries()
+    config = default.get_config()
+    config.generators = tuple(args.generators.split(","))
+    config.num_samples = config.reference.num_images = args.num
+    config.features.side = args.side
+    config.compression.bits = tuple(map(int, args.bits.split(",")))
+    config.compression.clipping = tuple(compression.METHODS)
+    config.compression.granularity = GRANULARITIES
+    config.metrics = METRICS
     try:
-        rows = sweep.measure_all(get_config(args), args.workdir)
+        sweep.run(config, args.workdir)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    everything = [
-        Results([row for row in rows if row["generator"] == name])
-        for name in unique(rows, "generator")
-    ]
+    write(store.read_requested(args.workdir), args.out)
+
+
+def write(rows: list[dict], out: Path) -> None:
+    """Writes the findings of all rows, and their numbers."""
+    frame = pd.DataFrame(rows)
+    frame["bits"] = frame["bits"].astype("Int64")
+    everything = [Results(name, mine) for name, mine in frame.groupby("generator", sort=False)]
     titles = [TITLES[metric] for metric in METRICS]
     first = rows[0]
     parts = [
         "# Clipping methods, widths and grids\n",
-        f"n = m = {args.num}, {first['features']['name']} at {args.side} pixels, k = {first['k']}, "
-        f"seed 0; {machine()}. {sum(sum(row['seconds'].values()) for row in rows):.0f} s.\n",
+        f"n = m = {first['n']}, {first['features']['name']} at {first['features']['side']} pixels, "
+        f"k = {first['k']}, seed 0; {machine.describe()}. "
+        f"{sum(sum(row['seconds'].values()) for row in rows):.0f} s.\n",
         "".join(line for results in everything for line in summary(results)),
         "Best method by the worse kept share of precision and recall; methods within "
         f"{CLOSE:.0%} of it are named too, and what no clipping keeps:\n",
@@ -248,13 +188,15 @@ def main() -> None:
         ),
         *(table for results in everything for table in score_tables(results)),
     ]
-    args.out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     text = "\n".join(parts)
-    (args.out / "compression.md").write_text(text)
-    write_csv(args.out / "compression.csv", rows)
+    (out / "compression.md").write_text(text)
+    scores = [f"{m}_{s}{end}" for m in METRICS for s in SCORES for end in ("", "_ceiling")]
+    fields = ["generator", "bits", "clipping", "granularity", "bytes", *scores]
+    frame.reindex(columns=fields).to_csv(out / "compression.csv", index=False)
     for results in everything:
-        figure = plot(results)
-        figure.savefig(args.out / f"compression_{results.name}.png", dpi=120, bbox_inches="tight")
+        path = out / f"compression_{results.name}.png"
+        plot(results).savefig(path, dpi=120, bbox_inches="tight")
     print(text)
 
 

@@ -3,24 +3,18 @@
     python -m benchmarks.compression_speed [--channels=512] [--bits=4]
 
 For each clipping method, per channel: the first call (compilation included), a second call at
-another width (compilation not needed), packing to a file, and loading. The ratio compares the
-second call of "mse" with the same search in NumPy, timed on the largest kernel and scaled to the
-tree by its number of values.
+another width (compilation not needed), packing to a file, and loading.
 """
 
-import argparse
 import os
-import platform
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from benchmarks import options
-from benchmarks.machine import processor
+from benchmarks import machine, options
 from lsh_gan.compression import (
     METHODS,
     CompressionSpec,
@@ -30,7 +24,6 @@ from lsh_gan.compression import (
     save_packed,
     unpack,
 )
-from lsh_gan.compression.clipping import MSE_SHARES
 
 
 def stylegan2_shapes(channels: int) -> dict[str, tuple[int, ...]]:
@@ -65,20 +58,6 @@ def seconds(function, *args, **kwargs) -> float:
     return time.perf_counter() - start
 
 
-def numpy_mse(kernel: np.ndarray, bits: int) -> np.ndarray:
-    """The search of clipping "mse", symmetric and per channel, in plain NumPy."""
-    x = kernel.reshape(-1, kernel.shape[-1])
-    magnitude, max_abs = np.abs(x), np.abs(x).max(axis=0)
-    best_error, best = np.full_like(max_abs, np.inf), max_abs
-    for share in np.float32(MSE_SHARES):
-        scale = max_abs * share / ((2**bits - 1) / 2)
-        steps = np.clip(np.round(magnitude / scale - 0.5), 0, 2 ** (bits - 1) - 1)
-        error = (((steps + 0.5) * scale - magnitude) ** 2).sum(axis=0)
-        best = np.where(error < best_error, max_abs * share, best)
-        best_error = np.minimum(error, best_error)
-    return best
-
-
 def compress_tree(params, **fields):
     """The compressed tree alone."""
     return compress(params, CompressionSpec(**fields))[0]
@@ -98,28 +77,16 @@ def measure(params, clipping: str, bits: int) -> list[float]:
 
 def main():
     """Prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--channels", type=int, default=512, help="512 gives 30M parameters")
-    parser.add_argument("--bits", type=int, default=4)
-    parser.add_argument("--clipping", default=",".join(METHODS))
-    args = parser.parse_args()
+    args = options.parse(__doc__, channels=512, bits=4, clipping=",".join(METHODS))
     methods = options.names("--clipping", args.clipping, METHODS)
     params = make_tree(args.channels)
     size = sum(x.size for x in jax.tree.leaves(params))
-    cores, device = os.cpu_count(), jax.devices()[0].device_kind
-    print(f"{processor()}, {cores} cores, device {device}, load {os.getloadavg()[0]:.1f}")
-    print(f"Python {platform.python_version()}, jax {version('jax')}, numpy {np.__version__}")
+    print(f"{machine.describe('numpy')}; load {os.getloadavg()[0]:.1f}")
     print(f"{size:,} parameters, {args.bits} bits, per channel, symmetric; seconds\n")
     print(f"{'clipping':<14}{'first call':>12}{'next width':>12}{'pack, save':>12}{'load':>12}")
-    taken = {}
     for clipping in methods:
-        taken[clipping] = measure(params, clipping, args.bits)
-        print(f"{clipping:<14}" + "".join(f"{s:>12.2f}" for s in taken[clipping]), flush=True)
-    if "mse" in taken:
-        largest = max(jax.tree.leaves(params), key=np.size)
-        baseline = seconds(numpy_mse, largest, args.bits) * size / largest.size
-        ratio = baseline / taken["mse"][1]
-        print(f"\nmse in NumPy: {baseline:.2f} s, {ratio:.1f} times as long as the next width")
+        taken = measure(params, clipping, args.bits)
+        print(f"{clipping:<14}" + "".join(f"{s:>12.2f}" for s in taken), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from the full network's state. `configs/galaxies.py` says how to get the generat
 cores.
 """
 
-import argparse
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import options
+from benchmarks.written import markdown
 from lsh_gan import generators
 from lsh_gan.compression import CompressionSpec, compress
 from lsh_gan.generators.mixer_diffusion import MixerDiffusion, ScoreNetwork
@@ -58,21 +59,12 @@ def step_errors(
 
 def main() -> None:
     """Measures, and writes `diffusion.md`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--generator", default="checkpoints/galaxies")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    options = parser.parse_args()
-    generator = generators.load(options.generator)
+    results = Path("benchmarks/results")
+    args = options.parse(__doc__, generator="checkpoints/galaxies", out=results)
+    generator = generators.load(args.generator)
     z, _ = generator.draw(jax.random.key(0), 0, 256)
     steps = np.unique(np.linspace(1, generator.module.num_steps, 6).astype(int))
-    head = " | ".join(f"step {step}" for step in steps)
-    lines = [
-        f"`python -m benchmarks.diffusion --generator={options.generator}`: error in per cent of",
-        "the full state (root mean square, 256 images); in parentheses that of the step alone.",
-        "",
-        f"| bits | clipping | {head} |",
-        "|---|---|" + "---|" * len(steps),
-    ]
+    lines = []
     for bits in (8, 6, 4, 3, 2):
         for clipping in ("none", "mse"):
             compressed, _ = compress(
@@ -80,9 +72,13 @@ def main() -> None:
             )
             total, alone = step_errors(generator.module, generator.params, compressed, z)
             cells = [f"{100 * total[step - 1]:.2g} ({100 * alone[step - 1]:.2g})" for step in steps]
-            lines.append(f"| {bits} | {clipping} | {' | '.join(cells)} |")
-            print(lines[-1], flush=True)
-    (options.out / "diffusion.md").write_text("\n".join(lines) + "\n")
+            lines.append([bits, clipping, *cells])
+            print(*lines[-1], flush=True)
+    text = (
+        f"`python -m benchmarks.diffusion --generator={args.generator}`: error in per cent of\n"
+        "the full state (root mean square, 256 images); in parentheses that of the step alone.\n\n"
+    ) + markdown(["bits", "clipping", *(f"step {step}" for step in steps)], lines)
+    (args.out / "diffusion.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -7,23 +7,14 @@ is tried in both memory layouts and with its batch norms folded or not, and its 
 Rounds alternate, so that a busy machine hurts both. Needs torch.
 """
 
-import argparse
 import os
-import platform
 
-from benchmarks import options
-from benchmarks.machine import processor
+import numpy as np
 
-
-def arguments():
-    """Parses the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=512)
-    parser.add_argument("--side", type=int, default=64)
-    parser.add_argument("--batches", default="32,64,128")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--rounds", type=int, default=5)
-    return parser.parse_args()
+from benchmarks import machine, options
+from benchmarks.measuring import best_in_turn
+from lsh_gan import features
+from lsh_gan.features.efficientnet import scaled_stages
 
 
 def torch_network(torch, stages, *, fold):
@@ -69,7 +60,6 @@ def torch_network(torch, stages, *, fold):
 
 def candidates(torch, network, stages, images, batch):
     """Yields the name of each way to embed the images, and a function that does it."""
-    from lsh_gan import features
 
     def ours():
         features.embed(network, images, batch_size=batch).block_until_ready()
@@ -91,20 +81,10 @@ def candidates(torch, network, stages, images, batch):
 
 def main():
     """Times both networks in alternating rounds and prints their best times."""
-    args = arguments()
-    options.need("torch")
-    cores = sorted(os.sched_getaffinity(0))[: args.threads]
-    os.sched_setaffinity(0, cores)  # before JAX starts its threads
-    import jax
-    import numpy as np
-    import torch
-
-    from benchmarks.measuring import best_in_turn
-    from lsh_gan import features
-    from lsh_gan.features.efficientnet import scaled_stages
-
-    torch.set_num_threads(len(cores))
-    torch.set_grad_enabled(False)
+    args = options.parse(
+        __doc__, images=512, side=64, batches="32,64,128", threads=os.cpu_count(), rounds=5
+    )
+    torch = machine.start_torch(args.threads)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (args.images, args.side, args.side, 3), dtype=np.uint8)
     network = features.load("efficientnet_lite0", side=args.side)
@@ -113,8 +93,7 @@ def main():
         runs.update(candidates(torch, network, scaled_stages(1, 1), images, batch))
     best_in_turn(runs, 1)  # compiles and warms up
     best = best_in_turn(runs, args.rounds)
-    print(f"{processor()}, {len(cores)} cores, {network.name} at {args.side} pixels")
-    print(f"Python {platform.python_version()}, jax {jax.__version__}, torch {torch.__version__}")
+    print(f"{machine.describe('torch')}; {network.name} at {args.side} pixels")
     for name, seconds in best.items():
         print(f"{name:48s} {1e3 * seconds / args.images:8.3f} ms an image")
     ours = min(seconds for name, seconds in best.items() if name.startswith("lsh_gan"))

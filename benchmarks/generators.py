@@ -7,15 +7,12 @@ converted in 20 s and 3 times its size in memory.
 
 Both libraries run the same network on the same weights, and must give the same images. torch is
 tried in both memory layouts, with whole batches and the parts that ours takes, and its best time
-counts. Rounds alternate, so that a busy machine
-hurts both; `--clock=cpu` counts processor time instead of wall time, for machines that are busy all
-the time. Needs torch (benchmarks/requirements.txt); about 4 minutes on two cores.
+counts. Rounds alternate, so that a busy machine hurts both. Needs torch
+(benchmarks/requirements.txt); about 4 minutes on two cores.
 """
 
-import argparse
 import os
 import pickle
-import platform
 import resource
 import subprocess
 import sys
@@ -23,49 +20,37 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import machine, options
+import jax
+import numpy as np
 
-# Batch size, what torch's seconds may be multiplied with, and options of the weights.
-MODELS = {
-    "dcgan": (64, 1.0, {}),
-    "sngan": (32, 1.0, {}),
-    "biggan": (4, 1.5, {}),
-    "stylegan2": (2, 1.5, {}),
-}
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+from benchmarks import machine, options
+from benchmarks.measuring import best_in_turn
+from checkpoints_tools.converters import SOURCES, convert_state
+from lsh_gan import generators
+from lsh_gan.generators import sampling
+
+# Batch size, and what torch's seconds may be multiplied with.
+MODELS = {"dcgan": (64, 1.0), "sngan": (32, 1.0), "biggan": (4, 1.5), "stylegan2": (2, 1.5)}
 CHANNELS_1024 = (512, 512, 512, 512, 512, 256, 128, 64, 32)
 
 
-def arguments():
-    """Parses the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--models", default=",".join([*MODELS, "convert"]))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    return parser.parse_args()
-
-
-def candidates(name, batch, options):
-    """Each way to generate a batch, and the largest difference between ours and torch's images."""
-    import jax
-    import numpy as np
-    import torch
-
+def converted(name):
+    """A network in torch, by memory layout, and ours without weights; its weights."""
     from benchmarks import torch_generators
-    from checkpoints_tools.converters import SOURCES, convert_state
-    from lsh_gan import generators
-    from lsh_gan.generators import sampling
 
-    state = getattr(torch_generators, f"{name}_state")(**options)
-    source = {"sngan": "mimicry"}.get(name, name)
-    converted = convert_state(state, SOURCES[source])
-    generator = generators.abstract(name, converted.family, converted.options)
+    state, network = torch_generators.make(name)
+    found = convert_state(state, SOURCES[{"sngan": "mimicry"}.get(name, name)])
+    generator = generators.abstract(name, found.family, found.options)
+    return network, generator, jax.device_put(found.variables)
+
+
+def candidates(torch, name, batch):
+    """Each way to generate a batch, and the largest difference between ours and torch's images."""
+    make, generator, variables = converted(name)
     rng = np.random.default_rng(1)
     inputs = {"z": rng.standard_normal((batch, generator.latent_size), np.float32)}
     if generator.num_classes:
         inputs["labels"] = rng.integers(0, generator.num_classes, batch)
-    variables = jax.device_put(converted.variables)
     apply = jax.jit(lambda variables, inputs: generator.module.apply(variables, **inputs))
     part = sampling.part_size(generator, batch)
 
@@ -76,7 +61,7 @@ def candidates(name, batch, options):
 
     runs = {"lsh_gan": lambda: in_parts(lambda inputs: apply(variables, inputs), part)}
     for layout in (torch.contiguous_format, torch.channels_last):
-        network = getattr(torch_generators, name)(state, layout)
+        network = make(layout)
 
         def theirs(inputs, network=network):
             tensors = {key: torch.from_numpy(value) for key, value in inputs.items()}
@@ -98,8 +83,7 @@ def write_pickle(path):
     from benchmarks import torch_generators
 
     def tensors():
-        state = torch_generators.stylegan2_state(CHANNELS_1024)
-        return {name: torch.as_tensor(array).clone() for name, array in state.items()}
+        return torch_generators.NETWORKS["stylegan2"](CHANNELS_1024).state_dict()
 
     generator = tensors()
     count = sum(tensor.numel() for tensor in generator.values())
@@ -128,11 +112,10 @@ def time_conversion():
 
 def main():
     """Prints the table."""
-    args = arguments()
+    known = ",".join([*MODELS, "convert"])
+    args = options.parse(__doc__, threads=os.cpu_count(), models=known, rounds=3)
     models = options.names("--models", args.models, {**MODELS, "convert": None})
-    options.need("torch")
-    cores = sorted(os.sched_getaffinity(0))[: args.threads]
-    os.sched_setaffinity(0, cores)  # before JAX starts its threads
+    torch = machine.start_torch(args.threads)
     if "convert" in models:  # first, while this process has no children of its own to count
         count, size, seconds, processor, peak = time_conversion()
         print(
@@ -141,21 +124,13 @@ def main():
             "file (claim: 3)",
             flush=True,
         )
-    import jax
-    import torch
-
-    from benchmarks.measuring import best_in_turn
-
-    torch.set_num_threads(len(cores))
-    torch.set_grad_enabled(False)
-    print(f"{machine.processor()}, {len(cores)} cores, {args.clock} time, best of {args.rounds}")
-    print(f"Python {platform.python_version()}, jax {jax.__version__}, torch {torch.__version__}")
+    print(f"{machine.describe('torch')}; best of {args.rounds}")
     print("| network | batch | ours, ms an image | torch | ours / torch | claim | difference |")
     print("|---|---|---|---|---|---|---|")
     for name in (model for model in models if model != "convert"):
-        batch, claim, fields = MODELS[name]
-        runs, difference, shape = candidates(name, batch, fields)
-        best = best_in_turn(runs, args.rounds, CLOCKS[args.clock])
+        batch, claim = MODELS[name]
+        runs, difference, shape = candidates(torch, name, batch)
+        best = best_in_turn(runs, args.rounds)
         ours = 1e3 * best.pop("lsh_gan") / batch
         theirs = 1e3 * min(best.values()) / batch
         print(

@@ -11,7 +11,6 @@ own set, and of each slot, of which there are half as many as rows, with 3c of t
 Writes benchmarks/results/gpu.md, on a GPU alone.
 """
 
-import argparse
 import datetime
 import platform
 import subprocess
@@ -23,8 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import metric_peers
+from benchmarks import metric_peers, options
 from benchmarks.measuring import best
+from benchmarks.written import markdown
 from lsh_gan import metrics
 from lsh_gan.metrics import distances, hashing, knn
 from lsh_gan.metrics.sketch import look_up
@@ -153,14 +153,15 @@ def moved(r: jax.Array, g: jax.Array) -> float:
 
 def table(kernels: list[Kernel], roofs: Roofs) -> str:
     """Markdown: bytes, FLOPs, rates, and shares of the roofs."""
-    lines = ["| | s | GB | GFLOP | GB/s | of copy | GFLOP/s | of matrix |", "|---" * 8 + "|"]
-    for name, moves, flops, took in kernels:
-        lines.append(
-            f"| {name} | {took:.5f} | {moves / 1e9:.3f} | {flops / 1e9:.2f} | "
-            f"{moves / took / 1e9:.1f} | {moves / took / roofs.copy:.0%} | "
-            f"{flops / took / 1e9:.0f} | {flops / took / roofs.matrix:.0%} |"
+    head = ("", "s", "GB", "GFLOP", "GB/s", "of copy", "GFLOP/s", "of matrix")
+    return markdown(head, (
+        (
+            name, f"{took:.5f}", f"{moves / 1e9:.3f}", f"{flops / 1e9:.2f}",
+            f"{moves / took / 1e9:.1f}", f"{moves / took / roofs.copy:.0%}",
+            f"{flops / took / 1e9:.0f}", f"{flops / took / roofs.matrix:.0%}",
         )
-    return "\n".join(lines)
+        for name, moves, flops, took in kernels
+    ))  # fmt: skip
 
 
 def driver() -> str:
@@ -190,7 +191,6 @@ def report(n: int, d: int, rounds: int) -> str:
             f"of the device {peak / 1e9:.2f} GB (0: not known).",
             "",
             table(kernels, roofs),
-            "",
             f"LSH is {exact / hashed:.0f} times as fast as KNN, LSH+KNN {exact / local:.1f} times.",
             "Products run in full float32, no TF32; comparisons within its error bound are decided "
             f"in float64. Memberships moved at n = m = {some:,}: {moved(r[:some], g[:some]):.1e} "
@@ -202,12 +202,8 @@ def report(n: int, d: int, rounds: int) -> str:
 
 def main() -> None:
     """Prints the report, and writes it where there is a GPU."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--n", type=int, default=50_000)
-    parser.add_argument("--d", type=int, default=4096)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
-    text = report(options.n, options.d, options.rounds)
+    args = options.parse(__doc__, n=50_000, d=4096, rounds=5)
+    text = report(args.n, args.d, args.rounds)
     print(text)
     if jax.default_backend() != "gpu":
         print("No GPU here: this was a smoke check, and there is no GPU table.")

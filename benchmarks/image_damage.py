@@ -22,10 +22,7 @@ one. Scores are kept in WORKDIR/SEEDS.jsonl: delete it after a change of the met
 takes about three minutes of two cores. Writes OUT.md, OUT.csv and OUT.png.
 """
 
-import argparse
-import csv
 import io
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -34,13 +31,16 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.stats import spearmanr
 
 from benchmarks import machine, options, suites
 from benchmarks import validity_cases as cases
-from benchmarks.suite_metrics import DENSITY, METRICS, OURS, RELATIVE, Metric, columns
+from benchmarks.suite_metrics import DENSITY, METRICS, RELATIVE, Metric, columns, usual
+from benchmarks.written import add_row, markdown, read_rows
 from lsh_gan import datasets
 from lsh_gan.experiment.reference import cached
 from lsh_gan.metrics import HashSpec
@@ -57,24 +57,12 @@ GENERATORS = {"fashion_mnist": ("dcgan", "sngan")}
 Found = dict[str, dict[str, tuple[float, float]]]
 
 
-def _blur(images, sigma, rng):
-    return gaussian_filter(images, (0, sigma, sigma, 0))
-
-
-def _noise(images, std, rng):
-    return images + std * rng.normal(size=images.shape)
-
-
-def _dim(images, factor, rng):
-    return images * factor
-
-
-def _grey_levels(images, bits, rng):
+def _grey_levels(images, bits, _):
     steps = 2**bits - 1
     return np.round(images / 255 * steps) * 255 / steps
 
 
-def _jpeg(images, quality, rng):
+def _jpeg(images, quality, _):
     def coded(image):
         stream = io.BytesIO()
         Image.fromarray(image.squeeze().astype(np.uint8)).save(stream, "JPEG", quality=quality)
@@ -83,15 +71,7 @@ def _jpeg(images, quality, rng):
     return np.stack([coded(image) for image in images])
 
 
-def _salt(images, share, rng):
-    return np.where(rng.random(images.shape[:3])[..., None] < share, 255, images)
-
-
-def _shift(images, pixels, rng):
-    return np.pad(images, ((0, 0), (0, 0), (pixels, 0), (0, 0)))[:, :, :-pixels]
-
-
-def _first(damaged: Callable, images, share, rng):
+def _first(damaged: Callable, images, share, _):
     """Damages the first images, a share of all."""
     count = round(share * len(images))
     return np.concatenate([damaged(images[:count]), images[count:]])
@@ -106,16 +86,20 @@ class Damage(NamedTuple):
 
 
 DAMAGES = {
-    "blur": Damage("px", (0.4, 0.6, 0.8, 1.2, 2.0), _blur),
-    "noise": Damage("sd of 255", (2.5, 5, 15, 30, 60), _noise),
-    "dimmed": Damage("of the light", (0.9, 0.8, 0.6, 0.4, 0.2), _dim),
+    "blur": Damage("px", (0.4, 0.6, 0.8, 1.2, 2.0),
+                   lambda x, sigma, _: gaussian_filter(x, (0, sigma, sigma, 0))),
+    "noise": Damage("sd of 255", (2.5, 5, 15, 30, 60),
+                    lambda x, std, rng: x + std * rng.normal(size=x.shape)),
+    "dimmed": Damage("of the light", (0.9, 0.8, 0.6, 0.4, 0.2), lambda x, factor, _: x * factor),
     "grey levels": Damage("bit", (5, 4, 3, 2, 1), _grey_levels),
     "JPEG": Damage("quality", (80, 50, 20, 10, 5), _jpeg),
-    "salt": Damage("of pixels", (0.002, 0.005, 0.01, 0.02, 0.05), _salt),
-    "shift": Damage("px", (1, 2, 4, 6, 8), _shift),
+    "salt": Damage("of pixels", (0.002, 0.005, 0.01, 0.02, 0.05),
+                   lambda x, p, rng: np.where(rng.random(x.shape[:3])[..., None] < p, 255, x)),
+    "shift": Damage("px", (1, 2, 4, 6, 8),
+                    lambda x, n, _: np.pad(x, ((0, 0), (0, 0), (n, 0), (0, 0)))[:, :, :-n]),
     "upside down": Damage("of images", SHARES[2::2], partial(_first, lambda x: x[:, ::-1])),
     "inverted": Damage("of images", SHARES[2::2], partial(_first, lambda x: 255 - x)),
-}
+}  # fmt: skip
 
 
 def damage(images: np.ndarray, name: str, level: Any) -> np.ndarray:
@@ -127,6 +111,11 @@ def damage(images: np.ndarray, name: str, level: Any) -> np.ndarray:
 def label_of(name: str, level: Any) -> str:
     """Name of a step."""
     return f"{name} {level:g} {DAMAGES[name].unit}"
+
+
+def labels_of(name: str) -> list[str]:
+    """Names of the steps of a damage."""
+    return [label_of(name, level) for level in DAMAGES[name].levels]
 
 
 class Sets(NamedTuple):
@@ -241,7 +230,7 @@ def score(
     key, found = jax.random.key(suites.SEEDS[setting["seeds"]]), {name: {} for name in sets}
     done = {
         (row["set"], row["metric"]): row["columns"]
-        for row in suites.read(file)
+        for row in read_rows(file)
         if setting.items() <= row.items()
     }
     for metric, function in known.items():
@@ -249,9 +238,8 @@ def score(
             if (name, metric) not in done:
                 scores = function(key, reference, generated.astype(np.float32))
                 done[name, metric] = columns(metric, scores)
-                row = {**setting, "set": name, "metric": metric, "columns": done[name, metric]}
-                with file.open("a") as stream:
-                    stream.write(json.dumps(row) + "\n")
+                row = {"set": name, "metric": metric, "columns": done[name, metric]}
+                add_row(file, setting | row)
                 print(name, done[name, metric], flush=True)
             by = done[name, metric]
             found[name] |= {c: tuple(v) for c, v in by.items() if c + RELATIVE not in by}
@@ -263,20 +251,20 @@ def truth_of(sets: Sets) -> dict[str, float]:
     spread = np.sqrt(sets.reference.var(axis=0).sum())
     return {
         label: float(np.linalg.norm(sets.made[label] - sets.base, axis=1).mean() / spread)
-        for name, kind in DAMAGES.items()
-        for label in (label_of(name, level) for level in kind.levels)
+        for name in DAMAGES
+        for label in labels_of(name)
     }
 
 
 def summarise(found: Found, truth: dict[str, float]) -> Iterator[tuple]:
     """Yields (damage, column, side, ρ with the truth, least fall over KNN's fall)."""
-    for name, kind in DAMAGES.items():
-        labels = [label_of(name, level) for level in kind.levels]
-        damaged = [0.0] + [truth[label] for label in labels]
+    for name in DAMAGES:
+        labels = ["undamaged", *labels_of(name)]
+        damaged = [truth.get(label, 0.0) for label in labels]
         for column in found["undamaged"]:
             for i, side in enumerate(SIDES):
                 ys, knn = (
-                    np.array([found[label][c][i] for label in ("undamaged", *labels)])
+                    np.array([found[label][c][i] for label in labels])
                     for c in (column, KNN if KNN in found["undamaged"] else column)
                 )
                 rho = spearmanr(damaged, -ys)[0] if np.ptp(ys) else 0.0
@@ -317,18 +305,13 @@ def _pairs(found: Found, names, start: Callable[[str], list]) -> list[list]:
     ]
 
 
-def _table(head: list, body: list[list]) -> str:
-    rows = [head, ["---"] * len(head), *body]
-    return "".join("| " + " | ".join(map(str, row)) + " |\n" for row in rows) + "\n"
-
-
 def report(data: str, found: Found, truth: dict, steps: list) -> str:
     """Markdown of one data set."""
     names, text = list(found["undamaged"]), f"## {data}\n\nprecision / recall\n\n"
     body = _pairs(found, ["undamaged", *truth], lambda name: [name, f"{truth.get(name, 0):.2f}"])
-    text += _table(["damage to images", "truth", *names], body)
+    text += markdown(["damage to images", "truth", *names], body)
     text += (
-        "ρ with the truth of precision / recall, then the least fall beside KNN's over the steps "
+        "\nρ with the truth of precision / recall, then the least fall beside KNN's over the steps "
         f"where that falls by {LEAST_FALL} or more. **Bold**: at least {AIMS[0]} and {AIMS[1]}.\n\n"
     )
     by_cell: dict = {}
@@ -341,13 +324,13 @@ def report(data: str, found: Found, truth: dict, steps: list) -> str:
                  for i in range(len(AIMS)) for c in names)]
         for name, by in {**by_cell, "least": least}.items()
     ]  # fmt: skip
-    text += _table(["", *(f"ρ {c}" for c in names), *(f"fall {c}" for c in names)], body)
+    text += markdown(["", *(f"ρ {c}" for c in names), *(f"fall {c}" for c in names)], body)
     others = [n for n in found if n not in truth and n not in {f"{c} {s:g}" for c, s in steps}]
-    text += _table(["other cases", *names], _pairs(found, others, lambda name: [name]))
-    text += "Calibration: worst deviation from the line.\n\n"
+    text += "\n" + markdown(["other cases", *names], _pairs(found, others, lambda name: [name]))
+    text += "\nCalibration: worst deviation from the line.\n\n"
     body = [[case, *(f"{v:.3f}" for v in by.values())] for case, by in
             deviations(found, steps).items()]  # fmt: skip
-    return text + _table(["", *names], body)
+    return text + markdown(["", *names], body) + "\n"
 
 
 def _bold(value: float, aim: float) -> str:
@@ -357,20 +340,16 @@ def _bold(value: float, aim: float) -> str:
 
 def plot(data: str, found: Found, truth: dict, path: Path) -> None:
     """Precision and recall along each damage, against the truth."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(2, len(DAMAGES), figsize=(20, 5), sharey=True)
-    for j, (name, kind) in enumerate(DAMAGES.items()):
-        labels = ["undamaged", *(label_of(name, level) for level in kind.levels)]
+    figure = Figure(figsize=(20, 5))
+    axes = figure.subplots(2, len(DAMAGES), sharey=True)
+    for j, name in enumerate(DAMAGES):
+        labels = ["undamaged", *labels_of(name)]
         for i, side in enumerate(SIDES):
             for column in found["undamaged"]:
                 ys = [found[label][column][i] for label in labels]
                 label = column.removesuffix(RELATIVE)
                 axes[i, j].plot([truth.get(x, 0) for x in labels], ys, marker=".", label=label)
-            axes[i, j].set_ylim(-0.03, 1.25)
+            axes[i, j].set(ylim=(-0.03, 1.25))
             axes[i, j].set_title(f"{name}: {side}", fontsize=9)
             axes[i, j].tick_params(labelsize=7)
         axes[1, j].set_xlabel("distance to undamaged", fontsize=7)
@@ -379,20 +358,14 @@ def plot(data: str, found: Found, truth: dict, path: Path) -> None:
     figure.suptitle(f"{data}: scores over their ceilings", x=0.1, fontsize=10)
     figure.tight_layout(rect=(0, 0, 1, 0.94))
     figure.savefig(path, dpi=70)
-    pyplot.close(figure)
 
 
 def main(known: Mapping[str, Metric] = METRICS) -> None:
     """Embeds, scores and writes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="fashion_mnist")
-    parser.add_argument("--rows", type=int, default=2000)
-    parser.add_argument("--seeds", choices=suites.SEEDS, default="fresh")
-    usual = [name for name in known if name in OURS or name not in METRICS]
-    parser.add_argument("--metrics", default=",".join(usual))
-    parser.add_argument("--workdir", type=Path, default=Path("runs/image_damage"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/image_damage"))
-    args = parser.parse_args()
+    args = options.parse(
+        __doc__, data="fashion_mnist", rows=2000, seeds=tuple(suites.SEEDS), metrics=usual(known),
+        workdir=Path("runs/image_damage"), out=Path("benchmarks/results/image_damage"),
+    )  # fmt: skip
     chosen = {name: known[name] for name in options.names("--metrics", args.metrics, known)}
     text = (
         f"# Real images damaged as images\n\n`python -m benchmarks.image_damage "
@@ -418,10 +391,8 @@ def main(known: Mapping[str, Metric] = METRICS) -> None:
         rows += [(data, n, c, *pair) for n, by in found.items() for c, pair in by.items()]
     print(text)
     args.out.with_suffix(".md").write_text(text)
-    with args.out.with_suffix(".csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["data", "set", "metric", *SIDES])
-        writer.writerows((*row[:3], f"{row[3]:.4f}", f"{row[4]:.4f}") for row in rows)
+    frame = pd.DataFrame(rows, columns=["data", "set", "metric", *SIDES])
+    frame.to_csv(args.out.with_suffix(".csv"), index=False, float_format="%.4f")
 
 
 if __name__ == "__main__":

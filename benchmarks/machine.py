@@ -1,7 +1,12 @@
 """What a benchmark ran on. Imports no JAX, so that threads can still be chosen."""
 
+import os
 import platform
+from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
+
+from benchmarks import options
 
 
 def processor() -> str:
@@ -10,3 +15,24 @@ def processor() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def describe(*packages: str) -> str:
+    """The CPU, its cores for this process, the device, versions of Python, JAX and packages."""
+    import jax
+
+    versions = ", ".join(f"{name} {version(name)}" for name in ("jax", *packages))
+    cores, device = len(os.sched_getaffinity(0)), jax.devices()[0].device_kind
+    return f"{processor()}, {cores} cores, {device}; Python {platform.python_version()}, {versions}"
+
+
+def start_torch(threads: int) -> ModuleType:
+    """Limits this process to so many cores, before JAX starts its threads; returns torch."""
+    options.need("torch")
+    import torch
+
+    cores = sorted(os.sched_getaffinity(0))[:threads]
+    os.sched_setaffinity(0, cores)
+    torch.set_num_threads(len(cores))
+    torch.set_grad_enabled(False)
+    return torch

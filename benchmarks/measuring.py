@@ -35,16 +35,12 @@ def best(run: Callable[[], object], rounds: int) -> tuple[float, float]:
     return first, least
 
 
-def best_in_turn(
-    runs: dict[str, Callable[[], object]],
-    rounds: int,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, float]:
+def best_in_turn(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Seconds of the best call of each, in alternating rounds, so that a busy machine hurts all."""
     found = dict.fromkeys(runs, float("inf"))
     for _ in range(rounds):
         for name, run in runs.items():
-            start = clock()
+            start = time.perf_counter()
             run()
-            found[name] = min(found[name], clock() - start)
+            found[name] = min(found[name], time.perf_counter() - start)
     return found

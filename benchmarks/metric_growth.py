@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.measuring import draw
+from benchmarks.written import markdown
 from lsh_gan import metrics
 from lsh_gan.metrics import distances, knn
 
@@ -80,25 +81,22 @@ def slope(sizes: list[int], seconds: list[float]) -> float:
 
 def table(sizes: list[int], times: dict[str, list[float]]) -> str:
     """Markdown: microseconds a sample, slopes, and growth from 1e4 to the largest reference."""
-    lines = ["| µs a sample | " + " | ".join(f"n = {n:,}" for n in sizes) + " | slope | growth |"]
-    lines.append("|---" * (len(sizes) + 3) + "|")
+    lines = []
     for name, seconds in times.items():
-        cells = " | ".join(f"{1e6 * s:.2f}" for s in seconds)
         start = sizes.index(10_000) if 10_000 in sizes else 0
         growth = f"{seconds[-1] / seconds[start]:.2f}×"
         growth += f" (at most {CLAIMS[name]}×)" if name in CLAIMS else ""
-        lines.append(f"| {name} | {cells} | {slope(sizes, seconds):.2f} | {growth} |")
-    return "\n".join(lines)
+        cells = (f"{1e6 * s:.2f}" for s in seconds)
+        lines.append([name, *cells, f"{slope(sizes, seconds):.2f}", growth])
+    return markdown(["µs a sample", *(f"n = {n:,}" for n in sizes), "slope", "growth"], lines)
 
 
 def plot(sizes: list[int], times: dict[str, list[float]], path: Path) -> None:
     """A log-log plot of `times`, seconds a sample, with the fitted slopes; the old ones dashed."""
-    import matplotlib
+    from matplotlib.figure import Figure  # not in the processes that are measured
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(6, 4.2))
+    figure = Figure(figsize=(6, 4.2))
+    axis = figure.subplots()
     for name, seconds in times.items():
         dashed = {} if name in ASSESSORS else {"linestyle": "--", "alpha": 0.6}
         label = f"{name}: slope {slope(sizes, seconds):.2f}"

@@ -4,25 +4,21 @@
     python -m benchmarks.metrics --part=lsh_knn   LSH+KNN beside exact KNN
     python -m benchmarks.metrics --part=growth    time to assess a sample, 1e3 to 1e6 references
     python -m benchmarks.metrics --part=memory    peak memory of each metric
-    python -m benchmarks.metrics --part=sizes     files, lines and libraries of the metrics' code
 
 `--old=PATH` measures the package of another checkout beside this one, by the same functions. Each
 package runs in processes of its own, one after another, on the same data; a time is the best of
 `--rounds` calls or of as many as fit in a second, and first calls, which compile, are shown apart.
 Peers that are not installed are skipped (benchmarks/requirements.txt). Each part writes its table
-to `--out`, benchmarks/results, and joins those there to metrics.md.
+to `--out` and joins those there to metrics.md.
 """
 
-import argparse
 import datetime
 import json
-import os
-import platform
-import re
 import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,9 +26,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import metric_growth, metric_peers
-from benchmarks.machine import processor
+from benchmarks import machine, metric_growth, metric_peers, options
 from benchmarks.measuring import best, draw
+from benchmarks.written import markdown
 from lsh_gan import metrics
 
 ROOT = Path(__file__).parent.parent
@@ -89,12 +85,11 @@ def timed(runs: dict[str, Callable], rounds: int) -> Seconds:
 def compare(seconds: Seconds, baselines: tuple[str, ...]) -> str:
     """Markdown: seconds of each, and how many times as fast as the baselines."""
     found = [name for b in baselines for name in seconds if name.startswith(b)]
-    lines = ["| | first call, s | s | " + " | ".join(f"× {b}" for b in found) + " |"]
-    lines.append("|---" * (3 + len(found)) + "|")
-    for name, (first, again) in seconds.items():
-        ratios = " | ".join(f"{seconds[b][1] / again:.1f}" for b in found)
-        lines.append(f"| {name} | {first:.3f} | {again:.3f} | {ratios} |")
-    return "\n".join(lines)
+    lines = [
+        [name, f"{first:.3f}", f"{again:.3f}", *(f"{seconds[b][1] / again:.1f}" for b in found)]
+        for name, (first, again) in seconds.items()
+    ]
+    return markdown(["", "first call, s", "s", *(f"× {b}" for b in found)], lines)
 
 
 def measure_peers(setting: Setting) -> str:
@@ -113,8 +108,8 @@ def measure_peers(setting: Setting) -> str:
         share = flops / seconds[name][1] / max(rates)
         lines.append(f"{name}: {share:.0%} of the rate")
     return text + (
-        f"\n\nFloat32 matrix rate in the same run: {max(rates) / 1e9:.0f} GFLOP/s. KNN needs half "
-        f"of R·R, half of G·G and R·G: {flops / 1e9:.4g} GFLOP. {'; '.join(lines)}."
+        f"\nFloat32 matrix rate in the same run: {max(rates) / 1e9:.0f} GFLOP/s. KNN needs half "
+        f"of R·R, half of G·G and R·G: {flops / 1e9:.4g} GFLOP. {'; '.join(lines)}.\n"
     )
 
 
@@ -176,7 +171,7 @@ def measure_growth(setting: Setting) -> str:
             print(f"{label}{name}: {', '.join(f'{1e6 * s:.2f}' for s in found)} µs", flush=True)
     metric_growth.plot(sizes, times, setting.out / "growth.png")
     what = metric_growth.__doc__.split("\n\n", 1)[1].rstrip()
-    return f"{what}\n\n{metric_growth.table(sizes, times)}\n\n![Growth](growth.png)"
+    return f"{what}\n\n{metric_growth.table(sizes, times)}\n![Growth](growth.png)\n"
 
 
 def time_growth(name: str, n: int, d: int, rounds: int) -> float:
@@ -187,13 +182,13 @@ def time_growth(name: str, n: int, d: int, rounds: int) -> float:
 
 def measure_memory(setting: Setting) -> str:
     """Peak memory beyond the features, of each metric in a process of its own, NumPy arrays."""
-    lines = ["| | features, MiB | peak beyond them, MiB |", "|---|---|---|"]
+    lines = []
     for label, root in setting.packages.items():
         for name in MEMORY:
-            features, beyond = setting.child(root, "memory", name)
-            lines.append(f"| {label}{name} | {features:.0f} | {beyond:.0f} |")
-            print(lines[-1], flush=True)
-    return "\n".join(lines)
+            found = setting.child(root, "memory", name)
+            lines.append([label + name, *(f"{mib:.0f}" for mib in found)])
+            print(*lines[-1], flush=True)
+    return markdown(["", "features, MiB", "peak beyond them, MiB"], lines)
 
 
 def noise(n: int, d: int, seed: int) -> np.ndarray:
@@ -206,34 +201,22 @@ def noise(n: int, d: int, seed: int) -> np.ndarray:
     return out
 
 
-def wide(n: int, d: int, seed: int) -> np.ndarray:
-    """The features of `draw` as float64."""
-    return draw(n, d, seed, np.float64)
-
-
-def lsh_knn(r: np.ndarray, g: np.ndarray) -> metrics.PrecisionRecall:
-    """LSH+KNN with the default spec."""
-    return metrics.lsh_knn_precision_recall(jax.random.key(0), r, g)
-
-
-def lsh(r: np.ndarray, g: np.ndarray) -> metrics.PrecisionRecall:
-    """LSH with the default spec."""
-    return metrics.lsh_precision_recall(jax.random.key(0), r, g)
-
-
 MEMORY = {
-    "KNN": (metrics.knn_precision_recall, draw),
-    "KNN, float64": (metrics.knn_precision_recall, wide),
-    "KNN, noise far from the origin": (metrics.knn_precision_recall, noise),
-    "LSH+KNN": (lsh_knn, draw),
-    "LSH+KNN, noise far from the origin": (lsh_knn, noise),
-    "LSH": (lsh, draw),
+    "KNN": ("knn", draw),
+    "KNN, float64": ("knn", partial(draw, dtype=np.float64)),
+    "KNN, noise far from the origin": ("knn", noise),
+    "LSH+KNN": ("lsh_knn", draw),
+    "LSH+KNN, noise far from the origin": ("lsh_knn", noise),
+    "LSH": ("lsh", draw),
 }
 
 
 def peak_memory(name: str, n: int, d: int, rounds: int) -> tuple[float, float]:
     """MiB of the features, and of the peak beyond them while one metric runs in this process."""
-    score, features = MEMORY[name]
+    metric, features = MEMORY[name]
+    score = getattr(metrics, f"{metric}_precision_recall")
+    if metric != "knn":
+        score = partial(score, jax.random.key(0))
     r, g = features(n, d, 1), features(n, d, 2)
     score(r[:300], g[:300])  # imports and compilers are no part of it
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -242,52 +225,11 @@ def peak_memory(name: str, n: int, d: int, rounds: int) -> tuple[float, float]:
     return (r.nbytes + g.nbytes) / 2**20, beyond / 2**10
 
 
-def measure_sizes(setting: Setting) -> str:
-    """Files and lines of `lsh_gan/metrics`, files behind each metric, and where it computes."""
-    lines = []
-    for label, root in setting.packages.items():
-        found = count_sizes(root / "lsh_gan" / "metrics")
-        lines.append(
-            f"| {label.strip(': ') or 'this'} | " + " | ".join(map(str, found.values())) + " |"
-        )
-    return "\n".join([f"| | {' | '.join(found)} |", "|---" * (1 + len(found)) + "|", *lines])
-
-
-def count_sizes(folder: Path) -> dict[str, int]:
-    """Counts files, lines, files that each metric imports, and uses of NumPy and of JAX.
-
-    Uses are counted outside of `definitions.py` and `inputs.py`.
-    """
-    texts = {path.stem: path.read_text() for path in folder.glob("*.py")}
-    inside = "\n".join(texts[name] for name in texts.keys() - {"definitions", "inputs"})
-    imports = {
-        name: set(texts) & set(re.findall(r"\w+", " ".join(
-            re.findall(r"^from lsh_gan\.metrics(?: import (?:\([^)]*\)|.*)|\.\w+)", text, re.M)
-        )))
-        for name, text in texts.items()
-    }  # fmt: skip
-
-    def behind(name: str) -> int:
-        found = {name}
-        while more := set().union(*(imports[x] for x in found)) - found:
-            found |= more
-        return len(found)
-
-    return {
-        "files": len(texts),
-        "lines": sum(text.count("\n") for text in texts.values()),
-        **{f"files of {name}": behind(name) for name in ("knn", "lsh", "lsh_knn")},
-        "np.": len(re.findall(r"\bnp\.", inside)),
-        "jnp. and lax.": len(re.findall(r"\b(?:jnp|lax)\.", inside)),
-    }
-
-
 PARTS = {
     "peers": (measure_peers, 10_000, 2048),
     "lsh_knn": (measure_lsh_knn, 20_000, 2048),
     "growth": (measure_growth, 1_000_000, 64),
     "memory": (measure_memory, 20_000, 2048),
-    "sizes": (measure_sizes, 0, 0),
 }
 CHILDREN = {
     "peers": time_peers,
@@ -299,37 +241,26 @@ CHILDREN = {
 
 def main() -> None:
     """Measures one part, prints its table and writes it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--part", choices=PARTS, default="peers")
-    parser.add_argument("--n", type=int, help="rows of each set (growth: of the largest reference)")
-    parser.add_argument("--d", type=int)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    parser.add_argument("--old", type=Path, help="another checkout, measured beside this one")
-    options = parser.parse_args()
+    results = ROOT / "benchmarks" / "results"
+    args = options.parse(__doc__, part=tuple(PARTS), n=0, d=0, rounds=3, out=results, old="")
     packages = {"": ROOT}
-    if options.old:
-        packages["old: "] = options.old.resolve()
-        if not (options.old / "lsh_gan" / "metrics").is_dir():
-            parser.error(f"--old={options.old}: no lsh_gan/metrics there; expected a checkout")
-    measure, n, d = PARTS[options.part]
-    setting = Setting(options.n or n, options.d or d, options.rounds, packages, options.out)
-    options.out.mkdir(parents=True, exist_ok=True)
-    table = measure(setting)
-    title = measure.__doc__.split("\n")[0]
-    if n:
-        title += (
-            f" n = {setting.n:,}, d = {setting.d}, best of {setting.rounds} calls or of all in a "
-            f"second. {processor()}, {len(os.sched_getaffinity(0))} cores, "
-            f"{jax.devices()[0].device_kind}; Python {platform.python_version()}, "
-            f"JAX {jax.__version__}, NumPy {np.__version__}; {datetime.date.today()}."
-        )
-    text = f"## {options.part}\n\n{title}\n\n{table}\n"
+    if args.old:
+        packages["old: "] = Path(args.old).resolve()
+        if not (packages["old: "] / "lsh_gan" / "metrics").is_dir():
+            sys.exit(f"error: --old={args.old}: no lsh_gan/metrics there; expected a checkout")
+    measure, n, d = PARTS[args.part]
+    setting = Setting(args.n or n, args.d or d, args.rounds, packages, args.out)
+    args.out.mkdir(parents=True, exist_ok=True)
+    text = (
+        f"## {args.part}\n\n{measure.__doc__} n = {setting.n:,}, d = {setting.d}, best of "
+        f"{setting.rounds} calls or of all in a second. {machine.describe('numpy')}; "
+        f"{datetime.date.today()}.\n\n{measure(setting)}"
+    )
     print(text)
-    (options.out / f"metrics_{options.part}.md").write_text(text)
-    written = [options.out / f"metrics_{part}.md" for part in PARTS]
+    (args.out / f"metrics_{args.part}.md").write_text(text)
+    written = [args.out / f"metrics_{part}.md" for part in PARTS]
     joined = "\n".join(path.read_text() for path in written if path.exists())
-    (options.out / "metrics.md").write_text(f"# Speed and memory of the metrics\n\n{joined}")
+    (args.out / "metrics.md").write_text(f"# Speed and memory of the metrics\n\n{joined}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ read with a probability of at least .9, which falls when digits can no longer be
 `python -m checkpoints_tools.fetch mnist`.
 """
 
-import argparse
 from pathlib import Path
 
 import flax.linen as nn
@@ -19,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks import machine
+from benchmarks import machine, options
+from benchmarks.written import markdown
 from lsh_gan import compression, datasets, generators
 from lsh_gan.generators import sampling
 
@@ -90,18 +90,15 @@ def divergence(found, truth):
 
 def main():
     """Trains the reader and writes `modes.md`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clipping", default="mse")
-    parser.add_argument("--samples", type=int, default=25_600)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    args = parser.parse_args()
+    results = Path("benchmarks/results")
+    args = options.parse(__doc__, clipping="mse", samples=25_600, out=results)
     digits, labels = datasets.load_named("mnist:train")
     params = train(datasets.pad_to(digits, 32), labels)
     digits, labels = datasets.load_named("mnist")
     right = np.mean(read(params, datasets.pad_to(digits, 32))[0] == labels)
     real = datasets.load_images(f"{DATA}:train")[: args.samples]
     truth, sure = describe(params, np.array_split(real, 100))
-    lines = [["training images", np.count_nonzero(truth), 0.0, sure]]
+    lines = [["training images", f"{np.count_nonzero(truth):,}", "0.00", f"{sure:.1%}"]]
     generator = generators.load(GENERATOR)
     for bits in (None, 8, 7, 6, 5, 4, 3, 2):
         spec = compression.CompressionSpec(bits=bits, clipping=args.clipping)
@@ -110,14 +107,13 @@ def main():
         batches = sampling.sample(generator, weights, key, args.samples, batch_size=256)
         found, sure = describe(params, batches)
         name = f"{bits} bits" if bits else "full precision"
-        lines.append([name, np.count_nonzero(found), divergence(found, truth), sure])
+        count, kl = np.count_nonzero(found), divergence(found, truth)
+        lines.append([name, f"{count:,}", f"{kl:.2f}", f"{sure:.1%}"])
     text = (
         f"`python -m benchmarks.modes --clipping={args.clipping} --samples={args.samples}`, "
         f"{machine.processor()}, JAX {jax.__version__}. {GENERATOR}; {right:.1%} of the held-out "
-        "digits are read rightly.\n\n| | modes of 1,000 | KL, nats | sure digits |\n"
-    )
-    text += "|---|---|---|---|\n"
-    text += "".join(f"| {a} | {b:,} | {c:.2f} | {d:.1%} |\n" for a, b, c, d in lines)
+        "digits are read rightly.\n\n"
+    ) + markdown(["", "modes of 1,000", "KL, nats", "sure digits"], lines)
     print(text)
     (args.out / "modes.md").write_text(text)
 

@@ -1,11 +1,31 @@
 """Command lines of benchmarks: one clear line where they ask for the impossible. Imports no JAX."""
 
+import argparse
 import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
 from lsh_gan.errors import choose
+
+
+def parse(doc: str, **defaults: Any) -> argparse.Namespace:
+    """Reads the command line: an option for each default, of its type; `--help` prints `doc`.
+
+    A tuple holds all that an option may be, its default first; False is a flag.
+    """
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, default in defaults.items():
+        if isinstance(default, tuple):
+            kind = {"choices": default, "default": default[0]}
+        elif default is False:
+            kind = {"action": "store_true"}
+        else:
+            kind = {"type": type(default), "default": default}
+        parser.add_argument(f"--{name}", **kind)
+    return parser.parse_args()
 
 
 def need(package: str) -> None:

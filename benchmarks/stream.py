@@ -8,9 +8,9 @@ they are gone through, so that nothing holds them: each n in a process of its ow
 is read at its end. It writes benchmarks/results/stream.{csv,md,png}. The second writes so many
 small images (half PNG, half JPEG) to a temporary folder and runs `main.py` on them, one half
 against the other, with the metric lsh alone: features are never held; it adds a line to stream.md.
+`--table_mib`: counts of one set. `--one=N`: only this n, in this process.
 """
 
-import argparse
 import csv
 import json
 import os
@@ -22,22 +22,18 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks import machine
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import machine, options
+from benchmarks.written import markdown
+from lsh_gan import metrics
 
 RESULTS = Path(__file__).parent / "results"
 D, BATCH, FIRST = 512, 16_384, 65_536  # FIRST: rows that the hash is fitted on
 FIELDS = ("rows", "peak_mib", "start_mib", "seconds", "load", "num_bits", "precision", "recall")
 SIDE = 32
-
-
-def arguments():
-    """Parses the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", default="100000,500000,1000000,5000000")
-    parser.add_argument("--table_mib", type=int, default=1024, help="counts of one set")
-    parser.add_argument("--files", type=int, default=0, help="number of image files instead")
-    parser.add_argument("--one", type=int, default=0, help="only this n, in this process")
-    return parser.parse_args()
 
 
 def peak_mib(who=resource.RUSAGE_SELF):
@@ -47,11 +43,6 @@ def peak_mib(who=resource.RUSAGE_SELF):
 
 def measure(n, table_mib):
     """Scores n rows against n others, and says what it took."""
-    import jax
-    import jax.numpy as jnp
-
-    from lsh_gan import metrics
-
     mixing = jax.random.normal(jax.random.key(99), (64, D)) / 8
 
     @jax.jit
@@ -75,36 +66,28 @@ def measure(n, table_mib):
 
 def table(rows, args):
     """The rows as Markdown, with what they ran on and the command."""
-    import jax
-
-    command = f"python -m benchmarks.stream --rows={args.rows} --table_mib={args.table_mib}"
-    lines = [
-        f"`{command}`",
-        "",
+    head = (
+        f"`python -m benchmarks.stream --rows={args.rows} --table_mib={args.table_mib}`\n\n"
         f"n rows against n others, d = {D}, drawn batch by batch ({BATCH} rows); counts of a set "
-        f"take at most {args.table_mib} MiB. {machine.processor()}, {os.cpu_count()} cores, JAX "
-        f"{jax.__version__}. `start` is the memory of the process before the first row.",
-        "",
-        "| n | features of both sets, MiB | peak, MiB | start, MiB | s | load | bits | precision | "
-        "recall |",
-        "|---" * 9 + "|",
-    ]
+        f"take at most {args.table_mib} MiB. {machine.describe()}. `start` is the memory of the "
+        "process before the first row.\n\n"
+    )
+    names = ("n", "features of both sets, MiB", "peak, MiB", "start, MiB", "s", "load", "bits",
+             "precision", "recall")  # fmt: skip
+    lines = []
     for row in rows:
         features = round(2 * 4 * D * row["rows"] / 2**20)
-        cells = [f"{row['rows']:,}", f"{features:,}", *(row[name] for name in FIELDS[1:])]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines) + "\n"
+        lines.append([f"{row['rows']:,}", f"{features:,}", *(row[name] for name in FIELDS[1:])])
+    return head + markdown(names, lines)
 
 
 def plot(rows, path):
     """Peak memory against n, beside what the features of both sets would take."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure  # not in the processes that are measured
 
     n = [row["rows"] for row in rows]
-    figure, axis = pyplot.subplots(figsize=(6, 4))
+    figure = Figure(figsize=(6, 4))
+    axis = figure.subplots()
     axis.loglog(n, [row["peak_mib"] for row in rows], marker="o", label="peak of the process")
     features = [2 * 4 * D * x / 2**20 for x in n]
     axis.loglog(n, features, linestyle="--", label="features of both sets, never held")
@@ -116,7 +99,6 @@ def plot(rows, path):
 
 def write_images(folder, count, seed):
     """Writes `count` images of 4×4 coloured squares, half PNG and half JPEG."""
-    import numpy as np
     from PIL import Image
 
     def write(i):
@@ -161,7 +143,9 @@ def run_on_files(count):
 
 def main():
     """Measures every n in a process of its own, or a folder of files."""
-    args = arguments()
+    args = options.parse(
+        __doc__, rows="100000,500000,1000000,5000000", table_mib=1024, files=0, one=0
+    )
     if args.one:
         print(json.dumps(measure(args.one, args.table_mib)))
         return

@@ -12,21 +12,18 @@ An interval is two standard errors of the paired difference (`lsh_gan.results.an
 how the time of a metric grows, is measured by `benchmarks.metrics`.
 """
 
-import argparse
 import math
-import platform
 from pathlib import Path
 
-import jax
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from benchmarks import machine, study_outliers, study_plots
-from benchmarks.options import names
+from benchmarks import machine, options, study_outliers, study_plots
+from benchmarks.written import markdown
 from configs import study
 from lsh_gan.experiment import sweep
-from lsh_gan.results import plots, report, store
+from lsh_gan.results import report, store
 from lsh_gan.results.answer import NOISE, answers, retention
 from lsh_gan.results.labels import SCORES, TITLES
 
@@ -35,20 +32,6 @@ LOW = (4, 3, 2)  # bits
 SETTING = ["generator", "clipping", "bits", "metric"]
 CHANGES = {"precision": "1 % in the reference: precision", "recall": "own outliers: recall"}
 OTHER = "fashion_mnist, efficientnet_lite2"
-
-
-def arguments():
-    """Parses the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default=",".join(study.GENERATORS))
-    parser.add_argument("--num_images", type=int, default=10_000, help="n and m, at the most")
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--distances", default="kid,fid", help="beside precision and recall")
-    parser.add_argument("--runs", type=Path, default=Path("runs/study"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--network", action="store_true", help="claim (e)")
-    parser.add_argument("--report_only", action="store_true")
-    return parser.parse_args()
 
 
 def configuration(title, num_images, seeds, distances):
@@ -139,9 +122,7 @@ def verdict_b(found):
         for score in SCORES:
             change = mine[f"{score}_change"]
             real = change.abs() > NOISE * mine[f"{score}_stderr"]
-            name = (
-                "own outliers: recall" if score == "recall" else "1 % in the reference: precision"
-            )
+            name = CHANGES[score]
             line[f"{name}, mean change in points"] = 100 * change.abs().mean()
             line[f"{name}, most"] = 100 * change[change.abs().idxmax()]
             line[f"{name}, moved in"] = f"{real.sum()} of {len(mine)}"
@@ -183,14 +164,8 @@ def verdict_d(frame):
     table = pd.DataFrame(lines).sort_values(["clipping", "bits"], ascending=[True, False])
     better = table["recall better"] + table["precision better"]
     worse = table["recall worse"] + table["precision worse"]
-    helps = (
-        table[(better >= table["of"]) & (better > 2 * worse)]
-        .groupby("clipping")["bits"]
-        .apply(sorted)
-    )
-    said = "; ".join(
-        f"{name} at {' and '.join(map(str, reversed(bits)))} bits" for name, bits in helps.items()
-    )
+    helps = table[(better >= table["of"]) & (better > 2 * worse)].groupby("clipping")["bits"]
+    said = "; ".join(f"{name} at {' and '.join(map(str, bits))} bits" for name, bits in helps)
     text = (
         "Clipping pays (at least half of the scores better, and less than half as many worse, by "
         f"more than two paired standard errors) with {said or 'no method'}."
@@ -201,16 +176,17 @@ def verdict_d(frame):
 def verdict_e(frame, other):
     """(e) claims (a) and (d) hold in the features of another network; the same settings of both."""
     both = frame.merge(other, on=SETTING, suffixes=("", "_other"))
-    here = both[[*SETTING, *(c for c in frame if c not in SETTING)]]
-    there = both[[*SETTING, *(f"{c}_other" for c in frame if c not in SETTING)]]
-    there = there.rename(columns=lambda name: name.removesuffix("_other"))
+    here = both[list(frame)]
+    there = both.drop(columns=list(frame.columns.difference(SETTING))).rename(
+        columns=lambda name: name.removesuffix("_other")
+    )
     low, clipped = both["bits"].isin(LOW), both["clipping"] != "none"
     pairs = {"(a) falls more": (falls(here)[low], falls(there)[low])}
     for score in SCORES:
         said = moves(here, score)[clipped], moves(there, score)[clipped]
         pairs[f"(d) clipping, {score}"] = said
-    lines, opposite = [], {"recall": "precision", "precision": "recall", "better": "worse"}
-    opposite["worse"] = "better"
+    lines, opposite = [], {"recall": "precision", "better": "worse"}
+    opposite |= {b: a for a, b in opposite.items()}
     for claim, (a, b) in pairs.items():
         against = (a.map(opposite) == b).sum()
         lines.append({"claim": claim, "equal": (a == b).sum(), "contrary": against, "of": len(a)})
@@ -296,11 +272,10 @@ def verdict_g(found):
     return text, table
 
 
-def markdown(table):
+def as_text(table):
     """A table of Markdown."""
-    cells = [list(map(str, table.columns)), ["---"] * table.shape[1]]
-    cells += [[f"{x:.3g}" if isinstance(x, float) else str(x) for x in row] for row in table.values]
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+    shown = [[f"{x:.3g}" if isinstance(x, float) else x for x in row] for row in table.values]
+    return markdown(table.columns, shown).rstrip()
 
 
 def spent(rows):
@@ -345,11 +320,10 @@ def write(folders, outliers, out):
         f"{rows[0]['features']['side']} px, reference {rows[0]['reference_name']}"
         for title, (rows, _) in folders.items()
     ]
-    head = f"{machine.processor()}, Python {platform.python_version()}, JAX {jax.__version__}."
-    text = ["## Study", head, "\n".join(f"- {line}" for line in conditions)]
+    text = ["## Study", f"{machine.describe()}.", "\n".join(f"- {line}" for line in conditions)]
     for claim, name, verdict, table, figure in parts:
         figure.savefig(out / f"study_{name}.png")
-        text += [f"### ({claim}) {verdict}", f"![{verdict}](study_{name}.png)", markdown(table)]
+        text += [f"### ({claim}) {verdict}", f"![{verdict}](study_{name}.png)", as_text(table)]
     text.append("### Answers")
     for rows, hits in plain.values():
         summary = report.summarise(rows, list(METRICS), hits)
@@ -360,8 +334,12 @@ def write(folders, outliers, out):
 
 def main():
     """Runs what is missing and writes the verdicts."""
-    args = arguments()
-    titles = names("data", args.data, study.GENERATORS) + ([OTHER] if args.network else [])
+    args = options.parse(
+        __doc__, data=",".join(study.GENERATORS), num_images=10_000, seeds="0,1,2",
+        distances="kid,fid", runs=Path("runs/study"), out=Path("benchmarks/results"),
+        network=False, report_only=False,
+    )  # fmt: skip
+    titles = options.names("data", args.data, study.GENERATORS) + ([OTHER] if args.network else [])
     seeds = tuple(map(int, args.seeds.split(",")))
     distances = tuple(filter(None, args.distances.split(",")))
     folders, outliers = {}, []
@@ -377,7 +355,7 @@ def main():
                 found = study_outliers.measure(config, workdir, "mse", LOW)
                 pd.DataFrame(found).to_csv(file, index=False)
             outliers.append(pd.read_csv(file))
-    with mpl.rc_context(plots.STYLE):
+    with mpl.rc_context(study_plots.STYLE):
         print(write(folders, pd.concat(outliers, ignore_index=True), args.out))
 
 

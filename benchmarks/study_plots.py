@@ -11,6 +11,13 @@ from lsh_gan.results import plots
 from lsh_gan.results.answer import NOISE
 from lsh_gan.results.labels import SCORES, TITLES
 
+STYLE = plots.STYLE | {"axes.grid": True, "grid.alpha": 0.3}
+
+
+def _with_legend(figure, axis):
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
 
 def plot_distances(found):
     """FID against each score by KNN, over those of full precision: a dot a setting."""
@@ -24,10 +31,8 @@ def plot_distances(found):
             )  # fmt: skip
         axis.set_yscale("log")
         axis.set(xlabel=f"{score} by KNN, % kept", ylabel="FID over that of full precision")
-        axis.grid(alpha=0.3)
     axis.label_outer()
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return figure
+    return _with_legend(figure, axis)
 
 
 def plot_kept(frame):
@@ -50,10 +55,8 @@ def plot_kept(frame):
         axis.axhline(100, color="grey", linewidth=0.6)
         axis.set(title=f"{generator}\n({data})", xlabel="bits", ylim=(0, 125))
         axis.invert_xaxis()
-        axis.grid(alpha=0.3)
     axes[0].set_ylabel("% kept of full precision")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return figure
+    return _with_legend(figure, axes[0])
 
 
 def plot_outliers(found):
@@ -77,9 +80,8 @@ def plot_outliers(found):
         axis.axhline(0, color="grey", linewidth=0.6)
         axis.set(title=labels[score], ylabel="change in points", xlabel="bits")
         axis.set_xticks(range(len(widths_found)), widths_found)
-        axis.grid(axis="y", alpha=0.3)
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return figure
+        axis.grid(visible=False, axis="x")
+    return _with_legend(figure, axis)
 
 
 def plot_gain(frame):
@@ -101,9 +103,8 @@ def plot_gain(frame):
         axis.set_yticks([-100, -10, 0, 10, 100, 1000], ["−100", "−10", "0", "10", "100", "1,000"])
         axis.set(title=f"{score}, KNN", xlabel="bits", ylabel="change by clipping, %")
         axis.invert_xaxis()
-        axis.grid(axis="y", alpha=0.3)
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return figure
+        axis.grid(visible=False, axis="x")
+    return _with_legend(figure, axis)
 
 
 def plot_networks(both):
@@ -118,9 +119,7 @@ def plot_networks(both):
             )  # fmt: skip
         axis.axline((0, 0), slope=1, color="grey", linewidth=0.6)
         axis.set(title=f"{score}, % kept", xlabel="EfficientNet-Lite0", ylabel="EfficientNet-Lite2")
-        axis.grid(alpha=0.3)
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return figure
+    return _with_legend(figure, axis)
 
 
 def plot_widths(found):
@@ -136,6 +135,5 @@ def plot_widths(found):
     axis.set_xticks([0, *range(2, 9)], ["none", *range(2, 9)])
     axis.set(xlabel="smallest width that keeps 95 %, bits", ylim=(-0.5, len(found) - 0.5))
     axis.invert_yaxis()
-    axis.grid(alpha=0.3)
     axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -265,11 +265,7 @@ def _by_dim(line: Callable, **options) -> dict[str, Line]:
 
 ENDS, STDS = (6.0, 3.0, 1.0), (1 / 6, 1 / 3, 1.0)
 MIDDLE = 25  # of 51 steps
-BELL_BOUNDS = {
-    "identical": near(MIDDLE, 1),
-    "left end": near(0, 0),
-    "right end": near(-1, 0),
-}
+BELL_BOUNDS = {"identical": near(MIDDLE, 1), "left end": near(0, 0), "right end": near(-1, 0)}
 BELL = {"bell": bell(MIDDLE)}
 DROP_BOUNDS = {"identical": near(0, 1), "all dropped": (near(-1, 1), None)}
 APART = {"left end": near(0, 0), "right end": near(-1, 0)}
@@ -335,9 +331,7 @@ SANITY: dict[str, Check] = {
         {"settles": settles},
     ),
     "one vs two modes": Check(
-        _by_dim(_two_modes),
-        {"identical": near(0, 1)},
-        {"shape": (falls(), either(falls(), flat))},
+        _by_dim(_two_modes), {"identical": near(0, 1)}, {"shape": (falls(), either(falls(), flat))}
     ),
     "scaling one dimension": Check({"d = 2": _one_axis_scaled}, APART, {"flat": flat}),
     "+ Pareto": Check({"d = 2": _with_pareto}, BELL_BOUNDS, BELL),

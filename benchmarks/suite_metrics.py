@@ -138,3 +138,8 @@ METRICS: Mapping[str, Metric] = {
     "clipped": clipped,
 }
 OURS = ("KNN", "LSH", "LSH+KNN")
+
+
+def usual(known: Mapping[str, Metric]) -> str:
+    """What is measured unless asked: ours, and what is not of `METRICS`; "a,b"."""
+    return ",".join(name for name in known if name in OURS or name not in METRICS)

@@ -11,7 +11,7 @@
 
 `--repeats=1` takes a tenth of the time. `--seeds=tune` draws other data than `fresh`: choose
 defaults on the former and report the latter. `--metrics=all` adds the peers of `suite_metrics.py`,
-which also says how to try another hash.
+which also says how to try another hash; `--checks=a,b` measures these alone.
 
 One line a (check, line of it, metric, repeat) goes to WORKDIR/SEEDS.jsonl, and what is there is not
 done again; delete the file after a change of the metrics. OUT.md and OUT.csv are drawn from it;
@@ -19,24 +19,25 @@ with `--report` nothing is measured. Two processes may share the file if their m
 two cores a tenth takes about ten minutes, half of it for LSH+KNN in one dimension.
 """
 
-import argparse
-import csv
-import json
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
+import pandas as pd
 
 from benchmarks import machine, options
 from benchmarks import suite_checks as checks
-from benchmarks.suite_metrics import METRICS, OURS, RELATIVE, Metric, columns
+from benchmarks.suite_metrics import METRICS, RELATIVE, Metric, columns, usual
+from benchmarks.written import add_row, markdown, read_rows
 from lsh_gan.metrics import HashSpec
 
-SEEDS = {"tune": 0, "fresh": 1}
+PARTS = ("bounds", "purpose")
+KEY = ["column", "side", "check", "part"]  # of a letter
+SEEDS = {"fresh": 1, "tune": 0}
 # What was looked into: letters of KNN and density/coverage at ten repeats.
 DIFFERENCES = """\
 Ten repeats do not settle all letters. Of 200 choices of ten among fifty repeats, KNN passes the
@@ -80,15 +81,9 @@ def measure(metric: str, known: Mapping[str, Metric], line: checks.Line, job: di
     return {"x": steps, "columns": {c: np.transpose(v).tolist() for c, v in found.items()}}
 
 
-def read(file: Path) -> list[dict]:
-    """Finished rows; a last line that was cut off is left out."""
-    rows = file.read_text().split("\n")[:-1] if file.exists() else []
-    return [json.loads(row) for row in rows]
-
-
 def run(file: Path, jobs: list[dict], known: Mapping[str, Metric]) -> None:
     """Measures the jobs that the file lacks, one line of it each."""
-    done = [{name: row[name] for name in jobs[0]} for row in read(file)]
+    done = [{name: row[name] for name in jobs[0]} for row in read_rows(file)]
     missing = [job for job in jobs if job not in done]
     start = time.perf_counter()
     for count, job in enumerate(missing, 1):
@@ -98,8 +93,7 @@ def run(file: Path, jobs: list[dict], known: Mapping[str, Metric]) -> None:
         except ImportError as error:
             print(f"{job['metric']}: left out ({error})", flush=True)
             continue
-        with file.open("a") as stream:
-            stream.write(json.dumps({**job, **found}) + "\n")
+        add_row(file, {**job, **found})
         label = " ".join(map(str, (job["repeat"], job["metric"], job["check"], job["line"])))
         seconds = time.perf_counter() - start
         print(f"{count} of {len(missing)}, {seconds:.0f} s: {label}", flush=True)
@@ -118,96 +112,71 @@ def curves_of(rows: list[dict]) -> Curves:
     return {line: {c: np.stack(v) for c, v in by.items()} for line, by in found.items()}
 
 
-def judge(curves: Curves) -> list[dict]:
-    """Every single criterion of the sanity checks: a dict a column, side, check, part and line."""
+def judge(curves: Curves) -> pd.DataFrame:
+    """Every single criterion of the sanity checks: a line a column, side, check, part and line."""
     found = []
     for (name, line), by_column in curves.items():
-        check = checks.SANITY[name]
         for column, scores in by_column.items():
             for side, y in zip(checks.SIDES, scores.mean(axis=0), strict=True):
-                for part in ("bounds", "purpose"):
-                    for label, entry in getattr(check, part).items():
+                for part in PARTS:
+                    for label, entry in getattr(checks.SANITY[name], part).items():
                         if criterion := checks.criterion_of(entry, line, side):
-                            key = {"column": column, "side": side, "check": name, "part": part}
-                            verdict = criterion(y)._asdict()
-                            found.append({**key, "line": line, "criterion": label, **verdict})
-    return found
+                            key = (column, side, name, part, line, label)
+                            found.append((*key, *criterion(y)))
+    return pd.DataFrame(found, columns=[*KEY, "line", "criterion", "passed", "value"])
 
 
-def letter(verdicts: list[dict]) -> str:
+def letter(passed: Iterable[bool | str]) -> str:
     """T, f, L or H of one part of one check: all must pass, and not as low here and high there."""
-    kinds = {verdict["passed"] for verdict in verdicts}
+    kinds = set(passed)
     if False in kinds or {"low", "high"} <= kinds:
         return "f"
     return "L" if "low" in kinds else "H" if "high" in kinds else "T"
 
 
-def letters(verdicts: list[dict], column: str, side: str) -> dict[tuple[str, str], str]:
-    """The letters of a column by check and part."""
-    own = [v for v in verdicts if v["column"] == column and v["side"] == side]
-    keys = dict.fromkeys((v["check"], v["part"]) for v in own)
-    return {key: letter([v for v in own if (v["check"], v["part"]) == key]) for key in keys}
-
-
-def _table(head: list, body: list[list]) -> str:
-    rows = [head, ["---"] * len(head), *body]
-    return "".join("| " + " | ".join(map(str, row)) + " |\n" for row in rows) + "\n"
-
-
-def sanity_report(verdicts: list[dict], curves: Curves) -> Iterator[str]:
+def sanity_report(verdicts: pd.DataFrame, curves: Curves) -> Iterator[str]:
     """Counts, all letters, and the letters that differ from the published ones."""
-    names = list(dict.fromkeys(v["column"] for v in verdicts))
-    found = {(c, s): letters(verdicts, c, s) for c in names for s in checks.SIDES}
+    letters = verdicts.groupby(KEY, sort=False)["passed"].agg(letter)
     yield "## Sanity checks (arXiv:2505.22450)\n\nCriteria passed, and single ones:\n\n"
     body = []
-    for column in names:
+    for column, mine in verdicts.groupby("column", sort=False):
         cells = [column]
         for side in checks.SIDES:
-            own = [v for v in verdicts if v["column"] == column and v["side"] == side]
-            passed, single = found[column, side], sum(v["passed"] is not False for v in own)
-            count = sum(found != "f" for found in passed.values())
-            cells += [f"**{count}** of {len(passed)}", f"{single} of {len(own)}"]
+            passed, single = letters[column, side] != "f", mine["passed"][mine["side"] == side]
+            cells += [f"**{passed.sum()}** of {len(passed)}", f"{single.ne(False).sum()} of"]
+            cells[-1] += f" {len(single)}"
         repeats = min(len(by[column]) for by in curves.values() if column in by)
         body.append([*cells, repeats])
-    yield _table(["", "fidelity", "single", "diversity", "single", "repeats"], body)
+    head = ["", "fidelity", "single", "diversity", "single", "repeats"]
     yield (
+        f"{markdown(head, body)}\n"
         "T passed, f failed, L or H passed as a low or a high metric; bounds, then purpose "
         "(hypercubes: independence of sizes, then the score).\n\n"
     )
     for side in checks.SIDES:
-        keys = found[names[0], side]
-        rows = dict.fromkeys(check for check, _ in keys)
-        body = [
-            [row, *(" ".join(found[c, side].get((row, p), "") for p in ("bounds", "purpose"))
-                    for c in names)]
-            for row in rows
-        ]  # fmt: skip
-        yield _table([side, *names], body)
-    yield "### Against the published tables\n\n" + _published(verdicts, found)
+        pairs = letters.xs(side, level="side").unstack("part", sort=False)[list(PARTS)]
+        shown = pairs.fillna("").agg(" ".join, axis=1).unstack("column", sort=False).fillna(" ")
+        yield f"{markdown([side, *shown], shown.reset_index().to_numpy())}\n"
+    yield "### Against the published tables\n\n" + _published(verdicts, letters)
 
 
-def _published(verdicts: list[dict], found: dict) -> str:
-    body, same, count = [], 0, 0
-    for (column, side), own in found.items():
-        if column not in checks.PUBLISHED_COLUMNS:
-            continue
-        at = checks.PUBLISHED_COLUMNS.index(column)
-        for (check, part), ours in own.items():
-            pair = checks.PUBLISHED[check][("bounds", "purpose").index(part)]
-            theirs = pair[checks.SIDES.index(side)][at]
-            count, same = count + 1, same + (ours == theirs)
-            if ours != theirs:
-                key = {"column": column, "side": side, "check": check, "part": part}
-                values = [
-                    f"{v['line']} {v['criterion']} {v['value']} {v['passed']}"
-                    for v in verdicts
-                    if key.items() <= v.items() and (v["passed"] is False or ours != "f")
-                ]
-                body.append([column, side, check, part, theirs, ours, "; ".join(values)])
-    if not count:
+def _published(verdicts: pd.DataFrame, letters: pd.Series) -> str:
+    known = letters[letters.index.isin(checks.PUBLISHED_COLUMNS, level="column")]
+    if known.empty:
         return "None of the published metrics was measured.\n\n"
-    head = ["column", "side", "check", "part", "published", "here", "judged"]
-    return f"{same} of {count} letters are as published.\n\n" + _table(head, body) + DIFFERENCES
+    body, order = [], [*known.index.unique("column"), *checks.SIDES]
+    for key, ours in sorted(known.items(), key=lambda item: [*map(order.index, item[0][:2])]):
+        column, side, check, part = key
+        pair = checks.PUBLISHED[check][PARTS.index(part)]
+        theirs = pair[checks.SIDES.index(side)][checks.PUBLISHED_COLUMNS.index(column)]
+        if ours != theirs:
+            judged = verdicts[(verdicts[KEY] == list(key)).all(axis=1)]
+            judged = judged if ours != "f" else judged[judged["passed"].eq(False)]
+            values = judged[["line", "criterion", "value", "passed"]].astype(str).agg(" ".join, 1)
+            body.append([*key, theirs, ours, "; ".join(values)])
+    head = [*KEY, "published", "here", "judged"]
+    said = f"{len(known) - len(body)} of {len(known)} letters are as published.\n\n"
+    return f"{said}{markdown(head, body)}\n" + DIFFERENCES
 
 
 def deviations(curves: Curves, name: str) -> dict[str, tuple[float, float]]:
@@ -248,7 +217,7 @@ def linear_report(curves: Curves) -> str:
     return (
         "## Linear scores (arXiv:2507.01761)\n\nWorst deviation from the line; **bold**: fidelity "
         f"at most {AIMS['fidelity']}, diversity at most {AIMS['diversity']}. Translation: between "
-        "the scores at μ and -μ.\n\n" + _table(head, body)
+        f"the scores at μ and -μ.\n\n{markdown(head, body)}\n"
     )
 
 
@@ -256,32 +225,21 @@ def write(out: Path, rows: list[dict], head: str) -> None:
     """Writes OUT.md, and OUT.csv with every single criterion; prints the first."""
     parts = {s: curves_of([row for row in rows if row["suite"] == s]) for s in ("sanity", "linear")}
     verdicts = judge(parts["sanity"])
-    text = head + "".join(sanity_report(verdicts, parts["sanity"])) if verdicts else head
+    text = head + "".join(sanity_report(verdicts, parts["sanity"])) if len(verdicts) else head
     text += linear_report(parts["linear"]) if parts["linear"] else ""
     print(text)
     out.with_suffix(".md").write_text(text)
-    if verdicts:
-        with out.with_suffix(".csv").open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, list(verdicts[0]))
-            writer.writeheader()
-            writer.writerows(verdicts)
+    if len(verdicts):
+        verdicts.to_csv(out.with_suffix(".csv"), index=False)
 
 
 def main(known: Mapping[str, Metric] = METRICS) -> None:
     """Measures what is missing, then writes the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--seeds", choices=SEEDS, default="fresh")
-    usual = [name for name in known if name in OURS or name not in METRICS]
-    parser.add_argument("--metrics", default=",".join(usual))
-    parser.add_argument("--suites", default="sanity,linear")
-    parser.add_argument("--checks", default="", help="only these, as a,b; default all")
-    parser.add_argument("--report", action="store_true", help="only draw what is there")
-    parser.add_argument("--rows", type=int, default=1000)
-    parser.add_argument("--linear_rows", type=int, default=5000)
-    parser.add_argument("--workdir", type=Path, default=Path("runs/suites"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/suites"))
-    args = parser.parse_args()
+    args = options.parse(
+        __doc__, repeats=10, seeds=tuple(SEEDS), metrics=usual(known), suites="sanity,linear",
+        checks="", report=False, rows=1000, linear_rows=5000, workdir=Path("runs/suites"),
+        out=Path("benchmarks/results/suites"),
+    )  # fmt: skip
     asked = ",".join(known) if args.metrics == "all" else args.metrics
     chosen = options.names("--metrics", asked, known)
     sizes = {"sanity": args.rows, "linear": args.linear_rows}
@@ -304,7 +262,7 @@ def main(known: Mapping[str, Metric] = METRICS) -> None:
     file = args.workdir / f"{args.seeds}.jsonl"
     if not args.report:
         run(file, jobs, known)
-    rows = [row for row in read(file) if {name: row[name] for name in jobs[0]} in jobs]
+    rows = [row for row in read_rows(file) if {name: row[name] for name in jobs[0]} in jobs]
     if not rows:
         sys.exit("error: there is nothing to report; every metric was left out")
     head = (

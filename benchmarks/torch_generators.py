@@ -1,289 +1,264 @@
 """The generators that benchmarks/generators.py compares with, in torch, from their papers' facts.
 
-Each family is a pair of functions: random weights under the names of the original state dicts, and
-a function of latents that uses them. Norms and gains that do not depend on the latent are applied
-to the weights beforehand, so torch does no work per image that ours does not.
+A network is a module whose random weights have the names of the original state dict. What does not
+depend on the latent (norms of weights, gains) is then folded into the weights, so that torch does
+no work per image that ours does not.
 """
 
+import copy
 import itertools
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-_ROOT_2 = 2**0.5
-_RNG = np.random.default_rng(0)
-
-
-def _normal(*shape, scale=1.0):
-    return (scale * _RNG.standard_normal(shape, np.float32)).astype(np.float32)
+FIR = torch.outer(torch.tensor([1.0, 3, 3, 1]), torch.tensor([1.0, 3, 3, 1]))
 
 
-def _fan_in(*shape):
-    return _normal(*shape, scale=np.prod(shape[1:]) ** -0.5)
+def make(name):
+    """Weights of a network, NumPy arrays by name, and a function of the memory layout: it."""
+    torch.manual_seed(0)
+    network = NETWORKS[name]().eval()
+    state = network.state_dict()
+    for key, tensor in state.items():
+        if key.endswith(("running_mean", "stored_mean")):
+            tensor.normal_(0, 0.1)
+    state = {key: tensor.numpy().copy() for key, tensor in state.items()}
+    for module in network.modules():
+        getattr(module, "fold", lambda: None)()
+
+    def in_layout(layout):
+        placed = copy.deepcopy(network).to(memory_format=layout)
+        placed.layout = layout
+        return placed
+
+    return state, in_layout
 
 
-def _batch_norm(name, channels, names=("running_mean", "running_var", "weight", "bias")):
-    values = (_normal(channels, scale=0.1), np.ones(channels, np.float32)) + (
-        (np.ones(channels, np.float32), _normal(channels, scale=0.1)) if len(names) == 4 else ()
-    )
-    return {f"{name}.{part}": value for part, value in zip(names, values, strict=True)}
+class _DCGAN(nn.Module):
+    """Maps latents `[n, 100]` to images, by transposed convolutions, as the DCGAN tutorial does."""
+
+    def __init__(self):
+        super().__init__()
+        layers, inputs = [], 100
+        for outputs in (512, 256, 128, 64, 3):
+            stride, padding = (2, 1) if layers else (1, 0)
+            layers.append(nn.ConvTranspose2d(inputs, outputs, 4, stride, padding, bias=False))
+            layers += [nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+            inputs = outputs
+        self.main = nn.Sequential(*layers[:-2], nn.Tanh())
+
+    def forward(self, z):
+        return self.main(z[:, :, None, None])
 
 
-def _layer(name, *shape):
-    return {f"{name}.weight": _fan_in(*shape), f"{name}.bias": _normal(shape[0], scale=0.1)}
+def _up(x, mode="bilinear"):
+    return F.interpolate(x, scale_factor=2, mode=mode)
 
 
-def _tensors(state, layout):
-    """Tensors of a state dict, convolution weights in the given memory layout."""
-    tensors = {name: torch.from_numpy(array) for name, array in state.items()}
-    return {n: t.contiguous(memory_format=layout) if t.ndim == 4 else t for n, t in tensors.items()}
+class _Residual(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.b1, self.b2 = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
+        self.c1, self.c2 = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        self.c_sc = nn.Conv2d(width, width, 1)
+
+    def forward(self, x):
+        y = self.c1(_up(F.relu(self.b1(x), inplace=True)))
+        y = self.c2(F.relu(self.b2(y), inplace=True))
+        return y + _up(self.c_sc(x))  # the 1×1 before its upsampling: equal, a quarter of the work
 
 
-def _norm_relu(t, name, x):
-    parts = (t[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
-    return F.relu(F.batch_norm(x, *parts), inplace=True)
+class _SNGAN(nn.Module):
+    """Maps latents `[n, 128]` to images, by residual blocks, as torch-mimicry's SNGAN does."""
+
+    def __init__(self, base=256):
+        super().__init__()
+        self.l1 = nn.Linear(128, 16 * base)
+        self.block2, self.block3, self.block4 = (_Residual(base) for _ in range(3))
+        self.b5, self.c5 = nn.BatchNorm2d(base), nn.Conv2d(base, 3, 3, padding=1)
+
+    def forward(self, z):
+        x = self.l1(z).view(len(z), -1, 4, 4).contiguous(memory_format=self.layout)
+        x = self.block4(self.block3(self.block2(x)))
+        return torch.tanh(self.c5(F.relu(self.b5(x), inplace=True)))
 
 
-def dcgan_state(latent_size=100, channels=(512, 256, 128, 64), image_channels=3):
-    """Weights of the DCGAN tutorial's generator."""
-    sizes = (latent_size, *channels, image_channels)
-    state = {}
-    for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
-        state[f"main.{3 * i}.weight"] = _normal(inputs, outputs, 4, 4, scale=(4 * inputs) ** -0.5)
-        if outputs != image_channels:
-            state |= _batch_norm(f"main.{3 * i + 1}", outputs)
-    return state
+def _spectral(kind):
+    """A layer whose weight is divided by its largest singular value, of one power step."""
+
+    class Normalised(kind):
+        def __init__(self, *sizes, **options):
+            super().__init__(*sizes, **options)
+            self.register_buffer("u0", torch.randn(1, len(self.weight)))
+
+        def fold(self):
+            matrix = self.weight.flatten(1).double()
+            v = self.u0[0].double() @ matrix
+            self.weight.data /= (matrix @ (v / v.norm())).norm().float()
+
+    return Normalised
 
 
-def dcgan(state, layout):
-    """Latents `[n, d]` to images, by transposed convolutions."""
-    t = _tensors(state, layout)
-    last = max(int(name.split(".")[1]) for name in state)
-
-    def images(z):
-        x = F.conv_transpose2d(z[:, :, None, None], t["main.0.weight"])
-        for i in range(3, last + 1, 3):
-            x = _norm_relu(t, f"main.{i - 2}", x)
-            x = F.conv_transpose2d(x, t[f"main.{i}.weight"], stride=2, padding=1)
-        return torch.tanh(x)
-
-    return images
+Conv, Linear = _spectral(nn.Conv2d), _spectral(nn.Linear)
 
 
-def sngan_state(latent_size=128, base=256, channels=(256, 256, 256)):
-    """Weights of torch-mimicry's SNGAN generator."""
-    state = _layer("l1", 16 * base, latent_size)
-    inputs = base
-    for i, outputs in enumerate(channels, 2):
-        state |= _layer(f"block{i}.c1", outputs, inputs, 3, 3)
-        state |= _layer(f"block{i}.c2", outputs, outputs, 3, 3)
-        state |= _layer(f"block{i}.c_sc", outputs, inputs, 1, 1)
-        state |= _batch_norm(f"block{i}.b1", inputs) | _batch_norm(f"block{i}.b2", outputs)
-        inputs = outputs
-    last = len(channels) + 2
-    return state | _batch_norm(f"b{last}", inputs) | _layer(f"c{last}", 3, inputs, 3, 3)
+class _ConditionalNorm(nn.Module):
+    def __init__(self, width, condition):
+        super().__init__()
+        self.gain = Linear(condition, width, bias=False)
+        self.bias = Linear(condition, width, bias=False)
+        self.register_buffer("stored_mean", torch.zeros(width))
+        self.register_buffer("stored_var", torch.ones(width))
 
-
-def sngan(state, layout):
-    """Latents `[n, d]` to images, by residual blocks with bilinear upsampling."""
-    t = _tensors(state, layout)
-    last = max(int(name[1:].split(".")[0]) for name in state if name[0] == "c")
-
-    def conv(name, x):
-        weight = t[f"{name}.weight"]
-        return F.conv2d(x, weight, t[f"{name}.bias"], padding=weight.shape[2] // 2)
-
-    def up(x):
-        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-
-    def images(z):
-        x = F.linear(z, t["l1.weight"], t["l1.bias"]).view(len(z), -1, 4, 4)
-        x = x.contiguous(memory_format=layout)
-        for i in range(2, last):
-            y = conv(f"block{i}.c1", up(_norm_relu(t, f"block{i}.b1", x)))
-            y = conv(f"block{i}.c2", _norm_relu(t, f"block{i}.b2", y))
-            # The 1×1 shortcut before its upsampling: equal, and a quarter of the work.
-            x = y + up(conv(f"block{i}.c_sc", x))
-        return torch.tanh(conv(f"c{last}", _norm_relu(t, f"b{last}", x)))
-
-    return images
-
-
-def biggan_state(base=96, widths=(16, 16, 8, 4, 2, 1), chunk=20, shared=128, attention=3):
-    """Weights of BigGAN for 128 pixels; `attention` is the block that self-attention follows."""
-    sizes = [base * width for width in widths]
-    state = {"shared.weight": _normal(1000, shared)} | _layer("linear", 16 * sizes[0], chunk)
-    for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
-        block = f"blocks.{i}.0"
-        state |= _layer(f"{block}.conv1", outputs, inputs, 3, 3)
-        state |= _layer(f"{block}.conv2", outputs, outputs, 3, 3)
-        state |= _layer(f"{block}.conv_sc", outputs, inputs, 1, 1)
-        for norm, width in (("bn1", inputs), ("bn2", outputs)):
-            state |= _batch_norm(f"{block}.{norm}", width, ("stored_mean", "stored_var"))
-            for part in ("gain", "bias"):
-                state[f"{block}.{norm}.{part}.weight"] = _fan_in(width, shared + chunk)
-        if i == attention:
-            c = outputs
-            shapes = {"theta": (c // 8, c), "phi": (c // 8, c), "g": (c // 2, c), "o": (c, c // 2)}
-            for part, shape in shapes.items():
-                state[f"blocks.{i}.1.{part}.weight"] = _fan_in(*shape, 1, 1)
-            state[f"blocks.{i}.1.gamma"] = np.float32(0.5)
-    names = ("stored_mean", "stored_var", "gain", "bias")
-    state |= _batch_norm("output_layer.0", sizes[-1], names)
-    state |= _layer("output_layer.2", 3, sizes[-1], 3, 3)
-    normalised = [n for n in state if n.endswith(".weight") and n != "shared.weight"]
-    for name in normalised:
-        state[name.replace(".weight", ".u0")] = _normal(1, len(state[name]))
-    return state
-
-
-def _spectrally_normalised(weight, u):
-    """The weight over its largest singular value, estimated by one power step from `u`."""
-    matrix = weight.reshape(len(weight), -1).astype(np.float64)
-    v = u[0].astype(np.float64) @ matrix
-    out = matrix @ (v / np.linalg.norm(v))
-    return (weight / np.linalg.norm(out)).astype(np.float32)
-
-
-def biggan(state, layout):
-    """Latents `[n, 120]` and classes `[n]` to images."""
-    folded = dict(state)
-    for name in state:
-        if name.endswith(".u0"):
-            weight = name.replace(".u0", ".weight")
-            folded[weight] = _spectrally_normalised(state[weight], state[name])
-    t = _tensors({k: np.asarray(v) for k, v in folded.items()}, layout)
-    count = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
-
-    def conv(name, x):
-        weight = t[f"{name}.weight"]
-        return F.conv2d(x, weight, t.get(f"{name}.bias"), padding=weight.shape[2] // 2)
-
-    def norm_relu(name, x, condition):
-        gain = 1 + F.linear(condition, t[f"{name}.gain.weight"])
-        bias = F.linear(condition, t[f"{name}.bias.weight"])
-        x = F.batch_norm(x, t[f"{name}.stored_mean"], t[f"{name}.stored_var"])
+    def forward(self, x, condition):
+        gain, bias = 1 + self.gain(condition), self.bias(condition)
+        x = F.batch_norm(x, self.stored_mean, self.stored_var)
         return F.relu(x * gain[:, :, None, None] + bias[:, :, None, None], inplace=True)
 
-    def attend(name, x):
-        n, channels, height, width = x.shape
-        query = conv(f"{name}.theta", x).reshape(n, channels // 8, -1)
-        key = F.max_pool2d(conv(f"{name}.phi", x), 2).reshape(n, channels // 8, -1)
-        value = F.max_pool2d(conv(f"{name}.g", x), 2).reshape(n, channels // 2, -1)
+
+class _BigBlock(nn.Module):
+    def __init__(self, inputs, outputs, condition):
+        super().__init__()
+        self.bn1, self.bn2 = (_ConditionalNorm(n, condition) for n in (inputs, outputs))
+        self.conv1 = Conv(inputs, outputs, 3, padding=1)
+        self.conv2 = Conv(outputs, outputs, 3, padding=1)
+        self.conv_sc = Conv(inputs, outputs, 1)
+
+    def forward(self, x, condition):
+        y = self.conv1(_up(self.bn1(x, condition), "nearest"))
+        y = self.conv2(self.bn2(y, condition))
+        return y + _up(self.conv_sc(x), "nearest")
+
+
+class _Attention(nn.Module):
+    def __init__(self, c):
+        super().__init__()
+        shapes = {"theta": (c, c // 8), "phi": (c, c // 8), "g": (c, c // 2), "o": (c // 2, c)}
+        for name, shape in shapes.items():
+            self.add_module(name, Conv(*shape, 1, bias=False))
+        self.gamma = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x, _):
+        query = self.theta(x).flatten(2)
+        key, value = (F.max_pool2d(conv(x), 2).flatten(2) for conv in (self.phi, self.g))
         weights = torch.softmax(torch.bmm(query.transpose(1, 2), key), -1)
-        attended = torch.bmm(value, weights.transpose(1, 2)).view(n, -1, height, width)
-        return x + t[f"{name}.gamma"] * conv(f"{name}.o", attended)
-
-    def images(z, labels):
-        first, *chunks = z.split(z.shape[1] // (count + 1), dim=1)
-        x = F.linear(first, t["linear.weight"], t["linear.bias"]).view(len(z), -1, 4, 4)
-        x = x.contiguous(memory_format=layout)
-        embedded = F.embedding(labels, t["shared.weight"])
-        for i, chunk in enumerate(chunks):
-            block, condition = f"blocks.{i}.0", torch.cat([embedded, chunk], 1)
-            y = F.interpolate(norm_relu(f"{block}.bn1", x, condition), scale_factor=2)
-            y = norm_relu(f"{block}.bn2", conv(f"{block}.conv1", y), condition)
-            y = conv(f"{block}.conv2", y)
-            x = y + F.interpolate(conv(f"{block}.conv_sc", x), scale_factor=2)
-            if f"blocks.{i}.1.gamma" in t:
-                x = attend(f"blocks.{i}.1", x)
-        parts = (f"output_layer.0.{p}" for p in ("stored_mean", "stored_var", "gain", "bias"))
-        x = F.relu(F.batch_norm(x, *(t[part] for part in parts)), inplace=True)
-        return torch.tanh(conv("output_layer.2", x))
-
-    return images
+        attended = torch.bmm(value, weights.transpose(1, 2)).view(len(x), -1, *x.shape[2:])
+        return x + self.gamma * self.o(attended)
 
 
-def stylegan2_state(channels=(512, 512, 512, 512, 256, 128, 64), mapping_layers=8, w_size=512):
-    """Weights of StyleGAN2-ADA, unconditional, images of all resolutions added."""
-    fir = np.outer([1, 3, 3, 1], [1, 3, 3, 1]).astype(np.float32) / 64
-    state = {"mapping.w_avg": _normal(w_size, scale=0.1)}
-    for i in range(mapping_layers):
-        state[f"mapping.fc{i}.weight"] = _normal(w_size, w_size, scale=100.0)
-        state[f"mapping.fc{i}.bias"] = np.zeros(w_size, np.float32)
-    state["synthesis.b4.const"] = _normal(channels[0], 4, 4)
-    inputs = channels[0]
-    for i, outputs in enumerate(channels):
-        block, side = f"synthesis.b{4 << i}", 4 << i
-        layers = {"conv0": inputs} if i else {}
-        for name, width in (layers | {"conv1": outputs}).items():
-            base = f"{block}.{name}"
-            state[f"{base}.weight"] = _normal(outputs, width, 3, 3)
-            state[f"{base}.bias"] = np.zeros(outputs, np.float32)
-            state[f"{base}.noise_const"] = _normal(side, side)
-            state[f"{base}.noise_strength"] = np.float32(0.1)
-            state[f"{base}.resample_filter"] = fir
-            state[f"{base}.affine.weight"] = _normal(width, w_size)
-            state[f"{base}.affine.bias"] = np.ones(width, np.float32)
-        base = f"{block}.torgb"
-        state[f"{base}.weight"] = _normal(3, outputs, 1, 1)
-        state[f"{base}.bias"] = np.zeros(3, np.float32)
-        state[f"{base}.affine.weight"] = _normal(outputs, w_size)
-        state[f"{base}.affine.bias"] = np.ones(outputs, np.float32)
-        state[f"{block}.resample_filter"] = fir
-        inputs = outputs
-    return state
+class _BigGAN(nn.Module):
+    """Maps latents `[n, 120]` and classes `[n]` to images of 128 pixels."""
 
-
-def stylegan2(state, layout):
-    """Latents `[n, d]` to images; weights shared by all images, styles applied to activations."""
-    t = _tensors({k: np.asarray(v) for k, v in state.items()}, layout)
-    sides = sorted(int(n.split(".")[1][1:]) for n in state if n.endswith("torgb.weight"))
-    depth = sum(n.startswith("mapping.fc") and n.endswith("weight") for n in state)
-    for name in [n for n in t if n.startswith("mapping.fc") and n.endswith("weight")]:
-        t[name] = t[name] * (0.01 / t[name].shape[1] ** 0.5)
-    for name in [n for n in t if n.endswith(("affine.weight", "torgb.weight"))]:
-        t[name] = t[name] * t[name][0].numel() ** -0.5
-    squares = {
-        n: (w**2).sum((2, 3)) for n, w in t.items() if n[-12:] in ("conv0.weight", "conv1.weight")
-    }
-    fir = torch.outer(torch.tensor([1.0, 3, 3, 1]), torch.tensor([1.0, 3, 3, 1])) / 16
-    transposed = {
-        n: w.transpose(0, 1).contiguous() for n, w in t.items() if n.endswith("conv0.weight")
-    }
-
-    def filtered(x, padding):
-        kernel = fir.expand(x.shape[1], 1, 4, 4)
-        return F.conv2d(x, kernel, padding=padding, groups=x.shape[1])
-
-    def styled(base, x, w):
-        name = f"{base}.weight"
-        styles = F.linear(w, t[f"{base}.affine.weight"], t[f"{base}.affine.bias"])
-        x = x * styles[:, :, None, None]
-        if base.endswith("conv0"):
-            x = filtered(F.conv_transpose2d(x, transposed[name], stride=2), 1)
-        else:
-            x = F.conv2d(x, t[name], padding=1)
-        demodulation = torch.rsqrt(F.linear(styles**2, squares[name]) + 1e-8)
-        x = torch.addcmul(
-            t[f"{base}.noise_const"] * t[f"{base}.noise_strength"],
-            x,
-            demodulation[:, :, None, None],
+    def __init__(self, base=96, widths=(16, 16, 8, 4, 2, 1), chunk=20, shared=128):
+        super().__init__()
+        sizes = [base * width for width in widths]
+        self.shared, self.linear = nn.Embedding(1000, shared), Linear(chunk, 16 * sizes[0])
+        self.blocks = nn.ModuleList(
+            nn.ModuleList([_BigBlock(*pair, shared + chunk)]) for pair in itertools.pairwise(sizes)
         )
-        x = F.leaky_relu_(x + t[f"{base}.bias"][:, None, None], 0.2)
-        return x.mul_(_ROOT_2).clamp_(-256, 256)
+        self.blocks[3].append(_Attention(sizes[4]))
+        norm = nn.Module()
+        norm.gain, norm.bias = nn.Parameter(torch.ones(base)), nn.Parameter(torch.zeros(base))
+        norm.register_buffer("stored_mean", torch.zeros(base))
+        norm.register_buffer("stored_var", torch.ones(base))
+        self.output_layer = nn.ModuleList([norm, nn.ReLU(), Conv(base, 3, 3, padding=1)])
 
-    def images(z):
+    def forward(self, z, labels):
+        first, *chunks = z.split(z.shape[1] // (len(self.blocks) + 1), dim=1)
+        x = self.linear(first).view(len(z), -1, 4, 4).contiguous(memory_format=self.layout)
+        embedded = self.shared(labels)
+        for block, chunk in zip(self.blocks, chunks, strict=True):
+            for layer in block:
+                x = layer(x, torch.cat([embedded, chunk], 1))
+        norm, relu, conv = self.output_layer
+        x = F.batch_norm(x, norm.stored_mean, norm.stored_var, norm.gain, norm.bias)
+        return torch.tanh(conv(relu(x)))
+
+
+class _Styled(nn.Module):
+    """A modulated convolution, of 3×3 with noise, or of 1×1 to colours."""
+
+    def __init__(self, inputs, outputs, w_size, side=0, up=False):
+        super().__init__()
+        width = 3 if side else 1
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, width, width))
+        self.bias, self.up = nn.Parameter(torch.zeros(outputs)), up
+        self.affine = nn.Linear(w_size, inputs)
+        nn.init.normal_(self.affine.weight)
+        nn.init.ones_(self.affine.bias)
+        if side:
+            self.register_buffer("noise_const", torch.randn(side, side))
+            self.noise_strength = nn.Parameter(torch.tensor(0.1))
+            self.register_buffer("resample_filter", FIR / 64)
+
+    def fold(self):
+        self.affine.weight.data /= self.affine.in_features**0.5
+        if self.weight.shape[2] == 1:
+            self.weight.data /= self.weight.shape[1] ** 0.5
+        self.squares = (self.weight**2).sum((2, 3))
+        self.transposed = self.weight.transpose(0, 1).contiguous()
+
+    def forward(self, x, w):
+        styles = self.affine(w)
+        x = x * styles[:, :, None, None]
+        if self.weight.shape[2] == 1:
+            return (F.conv2d(x, self.weight) + self.bias[:, None, None]).clamp_(-256, 256)
+        if self.up:
+            x = F.conv_transpose2d(x, self.transposed, stride=2)
+            x = F.conv2d(x, (FIR / 16).expand(x.shape[1], 1, 4, 4), padding=1, groups=x.shape[1])
+        else:
+            x = F.conv2d(x, self.weight, padding=1)
+        demodulation = torch.rsqrt(F.linear(styles**2, self.squares) + 1e-8)
+        noise = self.noise_const * self.noise_strength
+        x = torch.addcmul(noise, x, demodulation[:, :, None, None])
+        x = F.leaky_relu_(x + self.bias[:, None, None], 0.2)
+        return x.mul_(2**0.5).clamp_(-256, 256)
+
+
+class _StyleGAN2(nn.Module):
+    """Maps latents `[n, d]` to images of all resolutions added; weights are shared by images."""
+
+    def __init__(self, channels=(512, 512, 512, 512, 256, 128, 64), w_size=512):
+        super().__init__()
+        self.mapping, self.synthesis = nn.Module(), nn.ModuleDict()
+        self.mapping.register_buffer("w_avg", 0.1 * torch.randn(w_size))
+        for i in range(8):
+            self.mapping.add_module(f"fc{i}", nn.Linear(w_size, w_size))
+            nn.init.normal_(self.mapping.get_submodule(f"fc{i}").weight, std=100)
+        inputs = channels[0]
+        for i, outputs in enumerate(channels):
+            block, side = nn.Module(), 4 << i
+            if i:
+                block.conv0 = _Styled(inputs, outputs, w_size, side, up=True)
+            else:
+                block.const = nn.Parameter(torch.randn(outputs, 4, 4))
+            block.conv1 = _Styled(outputs, outputs, w_size, side)
+            block.torgb = _Styled(outputs, 3, w_size)
+            block.register_buffer("resample_filter", FIR / 64)
+            self.synthesis[f"b{side}"] = block
+            inputs = outputs
+
+    def fold(self):
+        for layer in self.mapping.children():
+            layer.weight.data *= 0.01 / layer.in_features**0.5
+            layer.bias.data *= 0.01
+
+    def forward(self, z):
         w = z * torch.rsqrt((z**2).mean(1, keepdim=True) + 1e-8)
-        for i in range(depth):
-            w = F.linear(w, t[f"mapping.fc{i}.weight"], t[f"mapping.fc{i}.bias"] * 0.01)
-            w = F.leaky_relu(w, 0.2) * _ROOT_2
-        x = t["synthesis.b4.const"].expand(len(z), -1, 4, 4).contiguous(memory_format=layout)
-        image = None
-        for side in sides:
-            base = f"synthesis.b{side}"
-            if side > 4:
-                x = styled(f"{base}.conv0", x, w)
-            x = styled(f"{base}.conv1", x, w)
-            styles = F.linear(w, t[f"{base}.torgb.affine.weight"], t[f"{base}.torgb.affine.bias"])
-            rgb = F.conv2d(x * styles[:, :, None, None], t[f"{base}.torgb.weight"])
-            rgb = (rgb + t[f"{base}.torgb.bias"][:, None, None]).clamp_(-256, 256)
+        for layer in self.mapping.children():
+            w = F.leaky_relu(layer(w), 0.2) * 2**0.5
+        x, image = self.synthesis["b4"].const.expand(len(z), -1, 4, 4), None
+        x = x.contiguous(memory_format=self.layout)
+        for block in self.synthesis.values():
             if image is not None:
-                kernel = fir.expand(3, 1, 4, 4)
+                x = block.conv0(x, w)
+                kernel = (FIR / 16).expand(3, 1, 4, 4)
                 image = F.conv_transpose2d(image, kernel, stride=2, padding=1, groups=3)
-                rgb = rgb + image
-            image = rgb
+            x = block.conv1(x, w)
+            rgb = block.torgb(x, w)
+            image = rgb if image is None else rgb + image
         return image
 
-    return images
+
+NETWORKS = {"dcgan": _DCGAN, "sngan": _SNGAN, "biggan": _BigGAN, "stylegan2": _StyleGAN2}

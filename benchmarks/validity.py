@@ -26,8 +26,6 @@ One line a (data set, metric, seed) goes to OUT.jsonl, and what is there is not 
 the file to start anew. OUT.md, OUT.csv and OUT.png are drawn from it. About 20 minutes of one core.
 """
 
-import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -38,6 +36,7 @@ from benchmarks import options
 from benchmarks import validity_cases as cases
 from benchmarks import validity_report as report
 from benchmarks.validity_metrics import METRICS, Fitted, Metric, Score
+from benchmarks.written import add_row, read_rows
 from lsh_gan.metrics import HashSpec
 from lsh_gan.metrics.lsh_knn import DEFAULT
 
@@ -66,7 +65,7 @@ def measure(metric: Metric, data: cases.Data, seed: int) -> dict[str, dict]:
         steps = [i for i in range(last + 1) if i % every == 0 or i == last or i in wanted]
         scores = []
         for step in steps:
-            generated = sweep.sets(step).astype(np.float32)
+            generated = sweep.damaged(sweep.levels[step]).astype(np.float32)
             same = np.array_equal(generated, data.base)
             scores.append(start if same else fitted(generated[::rows]))
             if step in wanted:
@@ -141,20 +140,12 @@ def _clean(score: Score, share_g: float, share_r: float) -> tuple[float, float]:
     return mean(score.precise, share_g), mean(score.recalled, share_r)
 
 
-def _read(file: Path) -> list[dict]:
-    lines = file.read_text().split("\n")[:-1] if file.exists() else []
-    return [json.loads(line) for line in lines]
-
-
 def main() -> None:
     """Measures what is missing, then writes tables and plot."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--n", type=int, default=2000)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--data", default=",".join(cases.DATA))
-    parser.add_argument("--metrics", default=",".join(METRICS))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/validity"))
-    args = parser.parse_args()
+    args = options.parse(
+        __doc__, n=2000, seeds=1, data=",".join(cases.DATA), metrics=",".join(METRICS),
+        out=Path("benchmarks/results/validity"),
+    )  # fmt: skip
     metrics = options.names("--metrics", args.metrics, METRICS)
     data = options.names("--data", args.data, cases.DATA)
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -164,9 +155,9 @@ def main() -> None:
         for metric in metrics:
             for name in data:
                 job = {"data": name, "metric": metric, "seed": seed, **setting}
-                if not any(job.items() <= row.items() for row in _read(file)):
+                if not any(job.items() <= row.items() for row in read_rows(file)):
                     _add(file, job)
-    rows = [row for row in _read(file) if setting.items() <= row.items()]
+    rows = [row for row in read_rows(file) if setting.items() <= row.items()]
     if not rows:
         sys.exit("error: there is nothing to report; every metric was left out")
     report.write(args.out, rows)
@@ -182,8 +173,7 @@ def _add(file: Path, job: dict) -> None:
         return
     seconds = round(time.perf_counter() - start, 1)
     print(f"{job['data']}, {job['metric']}, seed {job['seed']}: {seconds} s", flush=True)
-    with file.open("a") as stream:
-        stream.write(json.dumps({**job, "seconds": seconds, "columns": columns}) + "\n")
+    add_row(file, {**job, "seconds": seconds, "columns": columns})
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from lsh_gan import compression, datasets, features, generators
+from lsh_gan.generators import sampling
+
 FACES = Path("checkpoints/face_dcgan")
 # Classes of the packaged images, uint8 [10000]: t10k-labels-idx1-ubyte.gz without its header.
 LABELS = Path(__file__).parent / "fashion_mnist_labels.npz"
@@ -46,15 +49,15 @@ class Sweep(NamedTuple):
         name: For tables.
         quality: Whether quality falls (True), stays (False) or is not defined (None).
         diversity: The same for diversity.
-        levels: Labels of the steps.
-        sets: Function of the step giving `[n, d]`.
+        levels: Of damage, a step each.
+        damaged: Function of the level giving `[n, d]`.
     """
 
     name: str
     quality: bool | None
     diversity: bool | None
     levels: list
-    sets: Callable[[int], np.ndarray]
+    damaged: Callable[[float], np.ndarray]
 
 
 def gauss(rng: np.random.Generator, n: int) -> Data:
@@ -111,8 +114,6 @@ def fashion(rng: np.random.Generator, n: int) -> Data:
 @functools.cache
 def embed_packaged() -> np.ndarray:
     """EfficientNet-Lite0 features of the 10,000 packaged images at 64 px."""
-    from lsh_gan import datasets
-
     return embed(datasets.load_images("fashion_mnist"))
 
 
@@ -136,9 +137,6 @@ def untrained(count: int) -> np.ndarray:
     Weights are drawn from N(0, 0.02²), as DCGANs begin (Radford et al. 2016, arXiv:1511.06434),
     and batch norms do nothing.
     """
-    from lsh_gan import generators
-    from lsh_gan.generators import sampling
-
     generator, rng = generators.load("dcgan"), np.random.default_rng(1)
     starts = {"scale": np.ones, "var": np.ones, "bias": np.zeros, "mean": np.zeros}
 
@@ -148,8 +146,7 @@ def untrained(count: int) -> np.ndarray:
         return np.asarray(values, np.float32)
 
     params = jax.tree_util.tree_map_with_path(drawn, generator.params)
-    batches = sampling.sample(generator, params, jax.random.key(1), count, batch_size=250)
-    return embed(np.concatenate(list(batches)))
+    return embed(_images(generator, params, count, 1))
 
 
 @functools.cache
@@ -166,8 +163,6 @@ def faces(count: int) -> tuple[np.ndarray, np.ndarray] | None:
 
 def embed(images: np.ndarray) -> np.ndarray:
     """EfficientNet-Lite0 features at 64 px of uint8 images `[n, h, w, c]`, float32 `[n, d]`."""
-    from lsh_gan import features
-
     return np.asarray(features.embed(features.load("efficientnet_lite0", side=64), images))
 
 
@@ -175,120 +170,71 @@ def generated(
     name: str, bits: int, count: int, seed: int, *, granularity="per_tensor", clipping="none"
 ) -> np.ndarray:
     """Samples of a generator, quantized unless `bits` is 0, uint8 `[count, h, w, c]`."""
-    from lsh_gan import compression, generators
-    from lsh_gan.generators import sampling
-
     generator = generators.load(name)
     params = generator.params
     if bits:
         spec = compression.CompressionSpec(bits=bits, granularity=granularity, clipping=clipping)
         params = compression.compress(params, spec)[0]
+    return _images(generator, params, count, seed)
+
+
+def _images(generator, params, count, seed) -> np.ndarray:
     batches = sampling.sample(generator, params, jax.random.key(seed), count, batch_size=250)
     return np.concatenate(list(batches))
 
 
 def sweeps(data: Data, rng: np.random.Generator) -> list[Sweep]:
-    """All sweeps that the data allow."""
+    """All sweeps that the data allow; what they draw from `rng` they draw in this order."""
+    base, mean, n = data.base, data.reference.mean(axis=0), len(data.base)
+
+    direction = rng.normal(size=base.shape[1])
+    direction *= np.sqrt(data.reference.var(axis=0).sum()) / np.linalg.norm(direction)
+    noise = rng.normal(size=base.shape) * data.reference.std(axis=0)
+    spare, spare_gradual, turn = rng.random(n), rng.random(n), rng.random(n)
+    order = rng.permutation(n)
+    others = data.pool[rng.integers(0, len(data.pool), (n, 7))]
+    at = np.arange(n) / n
+
+    def replaced(gone, spare, kept):
+        """Rows `gone` of the base become rows `kept` of the pool, the same ones at every step."""
+        donors = np.flatnonzero(kept)
+        out = base.copy()
+        out[gone] = data.pool[donors[(spare[gone] * len(donors)).astype(int)]]
+        return out
+
+    def scaled(level):
+        return mean + level * (base - mean)
+
+    def dropped(count):
+        return replaced(data.base_modes >= count, spare, data.pool_modes < count)
+
+    def dropped_gradually(share):
+        gone = (data.base_modes > 0) & (turn < share)
+        return replaced(gone, spare_gradual, data.pool_modes == 0)
+
+    repeated = [int(share * n) for share in (1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.25, 0.12, 0.02)]
     found = [
-        _shift(data, rng), _shrink(data), _spread(data), _noise(data, rng),
-        _drop_in_turn(data, rng), _drop_gradually(data, rng), _repeat(data, rng),
-        _blur(data, rng), _at_mean(data),
+        Sweep("shift", True, True, [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.5],
+              lambda x: base + x * direction),
+        Sweep("shrink", None, True, [1, 0.97, 0.94, 0.9, 0.87, 0.84, 0.8, 0.7, 0.5, 0.25], scaled),
+        Sweep("spread", True, None, [1, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5, 2, 4], scaled),
+        Sweep("noise", True, False, [0, 0.125, 0.25, 0.35, 0.5, 0.6, 0.7, 0.85, 1],
+              lambda x: base + x * noise),
+        Sweep("drop modes", False, True, list(range(10, 0, -1)), dropped),
+        Sweep("drop gradually", False, True, [0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1],
+              dropped_gradually),
+        Sweep("repeat", False, True, repeated, lambda count: base[order[np.arange(n) % count]]),
+        Sweep("blur", True, None, [1, 2, 3, 4, 6, 8],
+              lambda x: (base + others[:, : x - 1].sum(axis=1)) / x),
+        Sweep("at mean", True, True, [0, 0.1, 0.25, 0.5, 0.75, 1],
+              lambda x: np.where((at < x)[:, None], mean, base)),
     ]  # fmt: skip
     if data.truncated:
-        found.append(_truncate(data, rng))
+        seed, levels = int(rng.integers(2**31)), [9, 2.5, 2, 1.75, 1.5, 1.25, 1, 0.8, 0.5, 0.2]
+        draw = data.truncated
+        found.append(Sweep("truncate", None, True, levels,
+                           lambda t: draw(np.random.default_rng(seed), n, t)))  # fmt: skip
     return found
-
-
-def _shift(data, rng) -> Sweep:
-    levels = [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.5]
-    direction = rng.normal(size=data.base.shape[1])
-    direction *= np.sqrt(data.reference.var(axis=0).sum()) / np.linalg.norm(direction)
-    return Sweep("shift", True, True, levels, lambda i: data.base + levels[i] * direction)
-
-
-def _shrink(data) -> Sweep:
-    levels, mean = (
-        [1, 0.97, 0.94, 0.9, 0.87, 0.84, 0.8, 0.7, 0.5, 0.25],
-        data.reference.mean(axis=0),
-    )
-    return Sweep("shrink", None, True, levels, lambda i: mean + levels[i] * (data.base - mean))
-
-
-def _spread(data) -> Sweep:
-    levels, mean = [1, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5, 2, 4], data.reference.mean(axis=0)
-    return Sweep("spread", True, None, levels, lambda i: mean + levels[i] * (data.base - mean))
-
-
-def _noise(data, rng) -> Sweep:
-    levels = [0, 0.125, 0.25, 0.35, 0.5, 0.6, 0.7, 0.85, 1]
-    noise = rng.normal(size=data.base.shape) * data.reference.std(axis=0)
-    return Sweep("noise", True, False, levels, lambda i: data.base + levels[i] * noise)
-
-
-def _drop_in_turn(data, rng) -> Sweep:
-    levels, spare = list(range(10, 0, -1)), rng.random(len(data.base))
-
-    def dropped(i):
-        return _replace(data, data.base_modes >= levels[i], spare, data.pool_modes < levels[i])
-
-    return Sweep("drop modes", False, True, levels, dropped)
-
-
-def _drop_gradually(data, rng) -> Sweep:
-    levels, spare = [0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 1], rng.random(len(data.base))
-    turn = rng.random(len(data.base))
-
-    def dropped(i):
-        gone = (data.base_modes > 0) & (turn < levels[i])
-        return _replace(data, gone, spare, data.pool_modes == 0)
-
-    return Sweep("drop gradually", False, True, levels, dropped)
-
-
-def _replace(data, gone, spare, kept) -> np.ndarray:
-    """Rows `gone` of the base become rows `kept` of the pool, the same ones at every step."""
-    donors = np.flatnonzero(kept)
-    out = data.base.copy()
-    out[gone] = data.pool[donors[(spare[gone] * len(donors)).astype(int)]]
-    return out
-
-
-def _repeat(data, rng) -> Sweep:
-    n = len(data.base)
-    shares = [1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.25, 0.12, 0.02]
-    levels = [int(share * n) for share in shares]
-    order = rng.permutation(n)
-    return Sweep(
-        "repeat", False, True, levels, lambda i: data.base[order[np.arange(n) % levels[i]]]
-    )
-
-
-def _blur(data, rng) -> Sweep:
-    levels = [1, 2, 3, 4, 6, 8]
-    others = data.pool[rng.integers(0, len(data.pool), (len(data.base), 7))]
-
-    def averaged(i):
-        return (data.base + others[:, : levels[i] - 1].sum(axis=1)) / levels[i]
-
-    return Sweep("blur", True, None, levels, averaged)
-
-
-def _at_mean(data) -> Sweep:
-    levels, mean = [0, 0.1, 0.25, 0.5, 0.75, 1], data.reference.mean(axis=0)
-    at = np.arange(len(data.base)) / len(data.base)
-    return Sweep(
-        "at mean", True, True, levels,
-        lambda i: np.where((at < levels[i])[:, None], mean, data.base),
-    )  # fmt: skip
-
-
-def _truncate(data, rng) -> Sweep:
-    levels, seed = [9, 2.5, 2, 1.75, 1.5, 1.25, 1, 0.8, 0.5, 0.2], int(rng.integers(2**31))
-    n = len(data.base)
-    return Sweep(
-        "truncate", None, True, levels,
-        lambda i: data.truncated(np.random.default_rng(seed), n, levels[i]),
-    )  # fmt: skip
 
 
 def outliers(rng: np.random.Generator, reference: np.ndarray, count: int) -> np.ndarray:

@@ -1,11 +1,14 @@
 """Tables, verdict and plot of the validity study."""
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 from scipy.stats import spearmanr
+
+from benchmarks.written import markdown
 
 SHOWN = ("KNN", "density/coverage", "TopP&R", "LSH", "LSH+KNN")  # in the plot
 
@@ -31,12 +34,14 @@ def write(out: Path, rows: list[dict]) -> None:
     text = head + verdict(results) + "".join(_tables(results))
     print(text)
     out.with_suffix(".md").write_text(text)
-    with out.with_suffix(".csv").open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["data", "metric", "quantity", "value"])
-        for data, by_metric in results.items():
-            for metric, lines in by_metric.items():
-                writer.writerows([data, metric, k, f"{v:.4f}"] for k, v in lines.items())
+    numbers = [
+        (data, metric, quantity, value)
+        for data, by_metric in results.items()
+        for metric, lines in by_metric.items()
+        for quantity, value in lines.items()
+    ]
+    frame = pd.DataFrame(numbers, columns=["data", "metric", "quantity", "value"])
+    frame.to_csv(out.with_suffix(".csv"), index=False, float_format="%.4f")
     plot(runs, out.with_suffix(".png"))
 
 
@@ -73,17 +78,16 @@ def _of(lines: dict[str, float], kind: str) -> dict[str, float]:
 
 def verdict(results: dict) -> str:
     """The three aims, for every metric and data set; the worst case decides."""
-    text = ["\n## Against the aims\n\n"]
-    text.append(
-        "Aims: ρ >= 0.95 on every sweep; outlier response at most a quarter of KNN's (mean of R, G "
-        "and both); garbage precision under 0.2 of the ceiling. Worst value of each, **bold** "
-        "where the aim is met.\n\n"
+    text = (
+        "\n## Against the aims\n\nAims: ρ >= 0.95 on every sweep; outlier response at most a "
+        "quarter of KNN's (mean of R, G and both); garbage precision under 0.2 of the ceiling. "
+        "Worst value of each, **bold** where the aim is met.\n\n"
     )
     head = (
         "data", "metric", "least ρ (sweep)", "false response", "outliers, of KNN's", "garbage",
         "flat images",
     )  # fmt: skip
-    text.append("| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|\n")
+    body = []
     for data, by_metric in results.items():
         knn = np.mean(list(_of(by_metric["KNN"], "outliers").values())) if "KNN" in by_metric else 1
         for metric, lines in by_metric.items():
@@ -97,8 +101,8 @@ def verdict(results: dict) -> str:
                 _met(f"{garbage:.2f}", garbage < 0.2),
                 f"{max(flat):.2f}" if (flat := _of(lines, "flat").values()) else "",
             ]  # fmt: skip
-            text.append(f"| {data} | {metric} | " + " | ".join(cells) + " |\n")
-    return "".join(text)
+            body.append([data, metric, *cells])
+    return text + markdown(head, body)
 
 
 def _met(value: str, met: bool) -> str:
@@ -112,25 +116,19 @@ def _tables(results: dict) -> Iterator[str]:
         "that should\nstay. garbage, flat: precision over ceiling. outliers: points for each 1 %.\n"
     )
     for data, by_metric in results.items():
-        names = list(by_metric)
-        head = "| | " + " | ".join(names) + " |\n" + "|---" * (len(names) + 1) + "|\n"
-        yield f"\n### {data}\n\n" + head
-        for line in by_metric[names[0]]:
-            cells = [f"{by_metric[name].get(line, np.nan):.2f}" for name in names]
-            yield f"| {line} | " + " | ".join(cells) + " |\n"
+        body = [
+            [line, *(f"{lines.get(line, np.nan):.2f}" for lines in by_metric.values())]
+            for line in next(iter(by_metric.values()))
+        ]
+        yield f"\n### {data}\n\n" + markdown(["", *by_metric], body)
 
 
 def plot(runs: dict, path: Path) -> None:
     """Precision and recall along every sweep: a column a sweep, two rows a data set."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     names = max((next(iter(by.values()))[0]["sweeps"] for by in runs.values()), key=len)
     shape = 2 * len(runs), len(names)
-    size = 2.3 * shape[1], 1.9 * shape[0]
-    figure, axes = pyplot.subplots(*shape, figsize=size, sharey=True, squeeze=False)
+    figure = Figure(figsize=(2.3 * shape[1], 1.9 * shape[0]))
+    axes = figure.subplots(*shape, sharey=True, squeeze=False)
     for i, (data, by_metric) in enumerate(runs.items()):
         for j, name in enumerate(names):
             for k, score in enumerate(("precision", "recall")):
@@ -145,7 +143,6 @@ def plot(runs: dict, path: Path) -> None:
     figure.legend(handles, labels, ncol=len(SHOWN), loc="upper center", fontsize=9)
     figure.tight_layout(rect=(0, 0, 1, 0.97))
     figure.savefig(path, dpi=80)
-    pyplot.close(figure)
 
 
 def _curve(axis, runs: list[dict], sweep: str, score: str, label: str) -> None:

@@ -43,8 +43,7 @@ def test_criteria():
         assert criterion(good).passed
         assert criterion(bad).passed is False
     assert suite_checks.low_or_high(0)(np.array([0.97])).passed == "high"
-    kinds = [{"passed": passed} for passed in (True, "low", "high")]
-    assert [suites.letter(kinds[:i]) for i in (1, 2, 3)] == ["T", "L", "f"]
+    assert [suites.letter((True, "low", "high")[:i]) for i in (1, 2, 3)] == ["T", "L", "f"]
 
 
 def perfect(key, reference, generated):

@@ -23,11 +23,6 @@ def save_images(folder, start, stop):
         Image.fromarray(np.full((4, 4), i, np.uint8)).save(folder / f"{i:02}.png")
 
 
-def values(path):
-    """The grey levels of constant images, in the order in which they are read."""
-    return datasets.load_images(path)[:, 0, 0, 0].tolist()
-
-
 def test_links_are_followed_and_loops_end(tmp_path):
     store, real = tmp_path / "store", tmp_path / "real"
     save_images(real / "b", 0, 3)

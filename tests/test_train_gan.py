@@ -182,13 +182,6 @@ def test_unknown_run(tmp_path):
         train_gan.train(train_config.get_config("dcgam"), tmp_path)
 
 
-def test_missing_images(tmp_path):
-    config = train_config.get_config("dcgan")
-    config.images = str(tmp_path / "gone.gz")
-    with pytest.raises(FileNotFoundError, match=r"gone\.gz': no such folder or file"):
-        train_gan.train(config, tmp_path)
-
-
 def test_mistakes_on_the_command_line_are_one_line(tmp_path):
     command = [
         sys.executable,

@@ -59,9 +59,7 @@ def test_apply_rounds_what_enters_each_layer(net):
     decided = (np.abs(steps % 1 - 0.5) > 1e-4).all(axis=1)
     assert decided.mean() > 0.9
     np.testing.assert_allclose(
-        np.asarray(found)[decided],
-        (expected + params["second"]["bias"])[decided],
-        atol=1e-5,
+        np.asarray(found)[decided], (expected + params["second"]["bias"])[decided], atol=1e-5
     )
 
 
@@ -119,20 +117,6 @@ def test_rules_match_module_paths(net):
     assert float(ranges["second"]["input_bits"]) == 6
     with pytest.raises(ValueError, match="nearest path is 'second'"):
         activations.calibrate(module, variables, z, _spec(rules=[Rule(pattern="secnd", bits=2)]))
-
-
-def test_all_widths_share_one_compilation(net):
-    module, variables, z = net
-    traces = []
-
-    @jax.jit
-    def run(variables, z):
-        traces.append(1)
-        return activations.apply(module, variables, z)
-
-    for bits in (3, 8, 16):
-        run(activations.calibrate(module, variables, z, _spec(bits)), z)
-    assert len(traces) == 1
 
 
 @pytest.mark.parametrize(

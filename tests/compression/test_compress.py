@@ -62,11 +62,7 @@ def test_the_table_names_every_tensor_and_the_totals():
 
 @pytest.mark.parametrize(
     ("bits", "clipping", "scheme"),
-    [
-        (1, "mse", "affine"),
-        (2, "mse", "symmetric"),
-        (8, "none", "affine"),
-    ],
+    [(1, "mse", "affine"), (2, "mse", "symmetric"), (8, "none", "affine")],
 )
 def test_compressing_twice_changes_nothing(bits, clipping, scheme):
     spec = CompressionSpec(bits=bits, clipping=clipping, scheme=scheme)
@@ -92,8 +88,7 @@ def test_quality_grows_with_the_width_up_to_the_identity(scheme):
 
 
 @pytest.mark.parametrize(
-    ("clipping", "scheme"),
-    [("mse", "affine"), ("mse", "symmetric"), ("kl", "symmetric")],
+    ("clipping", "scheme"), [("mse", "affine"), ("mse", "symmetric"), ("kl", "symmetric")]
 )
 def test_constant_and_zero_channels(clipping, scheme):
     kernel = np.zeros((32, 3), np.float32)
@@ -127,10 +122,7 @@ def _sqnr(before, after):
 
 @pytest.mark.parametrize(
     ("share", "bits", "clipping", "granularity"),
-    [
-        (0.3, 2, "mse", "per_tensor"),
-        (0.95, 4, "mse", "per_channel"),
-    ],
+    [(0.3, 2, "mse", "per_tensor"), (0.95, 4, "mse", "per_channel")],
 )
 def test_pruned_weights_keep_their_zeros(share, bits, clipping, granularity):
     kernel = _pruned(share)

@@ -22,17 +22,13 @@ def _params():
     }
 
 
-def _bits(spec, **options):
-    return {t.path: t.bits for t in compress(_params(), spec, **options)[1].tensors}
-
-
 def _by_path(spec, **options):
     return {t.path: t for t in compress(_params(), spec, **options)[1].tensors}
 
 
 def test_kernels_are_quantized_and_all_else_stays():
-    bits = _bits(CompressionSpec(bits=4))
-    assert {path for path, width in bits.items() if width is not None} == {
+    tensors = _by_path(CompressionSpec(bits=4))
+    assert {path for path, tensor in tensors.items() if tensor.bits is not None} == {
         "params/project/kernel",
         "params/conv_1/kernel",
         "params/conv_10/kernel",
@@ -63,9 +59,9 @@ def test_the_first_matching_rule_wins():
 
 def test_a_rule_may_compress_one_layer_of_a_full_precision_tree():
     rule = Rule(pattern="params/conv_1/kernel", bits=2)
-    bits = _bits(CompressionSpec(bits=None, rules=[rule]))
-    assert bits.pop("params/conv_1/kernel") == 2
-    assert set(bits.values()) == {None}
+    tensors = _by_path(CompressionSpec(bits=None, rules=[rule]))
+    assert tensors.pop("params/conv_1/kernel").bits == 2
+    assert {tensor.bits for tensor in tensors.values()} == {None}
 
 
 def test_channel_axes_come_from_the_declaration():

@@ -19,15 +19,7 @@ from lsh_gan.compression import (
     save_packed,
     unpack,
 )
-from lsh_gan.generators import (
-    FAMILIES,
-    Generator,
-    build,
-    layers,
-    sampling,
-    stylegan2,
-    stylegan3,
-)
+from lsh_gan.generators import FAMILIES, Generator, build, layers, sampling, stylegan2, stylegan3
 from lsh_gan.generators.generator import abstract_params
 
 
@@ -153,17 +145,6 @@ def test_what_is_corrected_cannot_be_quantized(pattern, correction):
     spec = GeneratorSpec(weights=CompressionSpec(bits=4, rules=(rule,)), **{correction: True})
     with pytest.raises(ValueError, match=rf"8 bits, and {correction} would replace it by"):
         packed_of(make("dcgan"), spec)
-
-
-def test_codes_of_kernels_are_those_of_the_weights_alone():
-    generator = make("dcgan")
-    alone = compression.pack(generator.params, CompressionSpec(bits=4))
-    whole = {tensor.layout.path: tensor for tensor in packed_of(generator, everything()).tensors}
-    quantized = [tensor for tensor in alone.tensors if tensor.layout.bits]
-    assert len(quantized) == 3
-    for tensor in quantized:
-        for ours, theirs in zip(whole[tensor.layout.path].arrays, tensor.arrays, strict=True):
-            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_corrections_change_what_they_name_and_nothing_else():

@@ -77,6 +77,8 @@ def test_an_installed_run_from_another_folder(installed, tmp_path):
 
 
 def call(monkeypatch, *arguments):
+    for name in set(flags.FLAGS) & {"config", "keep", "output", "workdir", "dry_run"}:
+        delattr(flags.FLAGS, name)  # of the command before, which was another process
     monkeypatch.setattr(sys, "argv", ["/usr/bin/lsh-gan", *arguments])
     monkeypatch.setattr(sys, "path", list(sys.path))
     cli.main()
@@ -112,9 +114,6 @@ HELP = {
 
 def test_help_says_the_fields_and_succeeds(monkeypatch, capsys):
     for command, says in HELP.items():
-        for name in list(flags.FLAGS):
-            if name in ("config", "keep", "output", "workdir", "dry_run"):
-                delattr(flags.FLAGS, name)  # of the command before, which was another process
         with pytest.raises(SystemExit) as ended:
             call(monkeypatch, command, "--help")
         assert not ended.value.code
@@ -129,8 +128,6 @@ def test_fields_without_effect_are_refused(monkeypatch):
         "compress dcgan --config.search.share=0.9": "search.share .*: say --keep",
         "evaluate a b --config.compression.bits=3": "compression.bits .*: nothing is compressed",
     }.items():
-        for name in set(flags.FLAGS) & {"keep", "output", "workdir"}:
-            delattr(flags.FLAGS, name)  # of the command before, which was another process
         with pytest.raises(SystemExit, match=message):
             call(monkeypatch, *arguments.split())
 

@@ -94,11 +94,16 @@ def test_a_search_says_what_it_will_do(capsys):
     assert "rows: 30" not in printed
 
 
-def test_a_packed_generator_has_its_own_size_and_name(capsys, tmp_path):
+def save_dcgan(file, spec, params=None, name="dcgan"):
+    """Saves the shipped DCGAN, packed; returns the bytes of the file."""
     dcgan = generators.load("dcgan")
-    metadata = {"name": "dcgan", "family": "dcgan", "options": dcgan.provenance["options"]}
-    packed = compression.pack(dcgan.params, CompressionSpec(bits=2), metadata=metadata)
-    size = compression.save_packed(tmp_path / "p.packed", packed)
+    metadata = {"name": name, "family": "dcgan", "options": dcgan.provenance["options"]}
+    packed = compression.pack(params or dcgan.params, spec, metadata=metadata)
+    return compression.save_packed(file, packed)
+
+
+def test_a_packed_generator_has_its_own_size_and_name(capsys, tmp_path):
+    size = save_dcgan(tmp_path / "p.packed", CompressionSpec(bits=2))
     config = default.get_config()
     config.generators = ("dcgan", str(tmp_path / "p.packed"))
     dry_run.run(config)
@@ -109,11 +114,8 @@ def test_a_packed_generator_has_its_own_size_and_name(capsys, tmp_path):
 
 
 def test_sizes_are_those_of_the_names_that_a_run_gives(tmp_path):
-    dcgan = generators.load("dcgan")
-    metadata = {"name": "dcgan", "family": "dcgan", "options": dcgan.provenance["options"]}
-    packed = compression.pack(dcgan.params, CompressionSpec(bits=8), metadata=metadata)
     file = tmp_path / "a_rather_long_name.packed"
-    compression.save_packed(file, packed)
+    save_dcgan(file, CompressionSpec(bits=8))
     np.save(tmp_path / "dcgan.npy", np.zeros((9, 1280), np.float32))
     config = default.get_config()
     config.generators = (str(file), "dcgan")
@@ -122,10 +124,10 @@ def test_sizes_are_those_of_the_names_that_a_run_gives(tmp_path):
     sized = dry_run.measure_sizes(config)
     assert [item.generator.name for item in sized] == ["a_rather_long_name.packed", "dcgan"]
     for item in sized:
-        renamed = metadata | {"name": item.generator.name}
         spec, size = item.sizes[-1]
-        written = compression.pack(item.generator.params, spec.weights, metadata=renamed)
-        assert compression.save_packed(tmp_path / "again.packed", written) == size
+        again = tmp_path / "again.packed"
+        params, name = item.generator.params, item.generator.name
+        assert save_dcgan(again, spec.weights, params, name) == size
 
 
 def test_samples_that_are_not_there_are_named(capsys, tmp_path):

@@ -3,9 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from configured import save_images, tiny
 
-from configs import smoke
 from lsh_gan import evaluate
 from lsh_gan.experiment import sweep
 from lsh_gan.results import store
@@ -22,13 +21,11 @@ def batches(array):
 @pytest.mark.usefixtures("without_pictures")
 def test_folders_arrays_and_iterables_score_as_a_run_does(tmp_path):
     for name, images in (("real", REAL), ("made", MADE)):
-        (tmp_path / name).mkdir()
-        for number, image in enumerate(images):
-            Image.fromarray(image[..., 0]).save(tmp_path / name / f"{number:02}.png")
-    config = smoke.get_config()
-    config.generators, config.samples = (), (str(tmp_path / "made"),)
-    config.reference.images, config.reference.num_images = str(tmp_path / "real"), 12
-    config.features.side, config.metrics = 32, ("knn", "kid")
+        save_images(tmp_path / name, images[..., 0])
+    config = tiny(
+        12, generators=(), samples=(str(tmp_path / "made"),), metrics=("knn", "kid"),
+        reference__images=str(tmp_path / "real"),
+    )  # fmt: skip
     sweep.run(config, tmp_path / "run")
     (row,) = store.read(tmp_path / "run")
     options = {"features_side": 32, "metrics": ("knn", "kid")}

@@ -18,11 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from children import CONTEXT, draw_nothing
-from configured import changed
-from PIL import Image
+from configured import save_images, tiny
 from tiny_network import NETWORK
 
-from configs import smoke
 from lsh_gan import generators
 from lsh_gan.experiment import evaluators, reference, step, sweep
 from lsh_gan.generators import checkpoints
@@ -35,13 +33,9 @@ RNG = np.random.default_rng(0)
 
 
 def configured(images, **changes):
-    config = smoke.get_config()
-    config.generators, config.metrics = (str(images.parent / "tiny"),), ("knn",)
-    config.num_samples, config.batch_size, config.reference.num_images = 12, 8, 12
-    config.compression.bits, config.compression.clipping = (2,), ("none",)
-    config.seeds = tuple(range(12))
-    config.reference.images = str(images)
-    return changed(config, **changes)
+    own = {"generators": (str(images.parent / "tiny"),), "batch_size": 8, "seeds": tuple(range(12))}
+    own |= {"compression__bits": (2,), "compression__clipping": ("none",)}
+    return tiny(12, **own | {"reference__images": str(images)} | changes)
 
 
 def run(workdir, images, most=None, said=None, **changes):
@@ -153,11 +147,7 @@ def test_a_device_without_memory_gets_smaller_batches(monkeypatch, caplog):
 
 @pytest.mark.usefixtures("without_pictures", "projected")
 def test_damaged_images_are_left_out_and_counted(tmp_path):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    pixels = RNG.integers(0, 256, (16, 32, 32), np.uint8)
-    for number, image in enumerate(pixels):
-        Image.fromarray(image).save(folder / f"{number:02}.png")
+    folder = save_images(tmp_path / "images", RNG.integers(0, 256, (16, 32, 32), np.uint8))
     for number, size in ((3, 20), (7, 700)):  # the second with a good header
         file = folder / f"{number:02}.png"
         file.write_bytes(file.read_bytes()[:size])
@@ -175,10 +165,7 @@ def test_damaged_images_are_left_out_and_counted(tmp_path):
 
 @pytest.mark.usefixtures("without_pictures", "projected")
 def test_features_that_are_not_held_give_the_same_rows(images, monkeypatch, tmp_path):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for number, image in enumerate(RNG.integers(0, 256, (90, 32, 32), np.uint8)):
-        Image.fromarray(image).save(folder / f"{number:02}.png")
+    folder = save_images(tmp_path / "images", RNG.integers(0, 256, (90, 32, 32), np.uint8))
     monkeypatch.setattr(reference, "SAMPLE_ROWS", 30)
     monkeypatch.setattr("lsh_gan.metrics.hashing.SAMPLE_ROWS", 30)
     changes = {"samples": (str(folder),), "metrics": ("lsh",), "num_samples": 50}

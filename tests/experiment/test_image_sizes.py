@@ -4,21 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from configured import changed
+from configured import tiny
 from PIL import Image, ImageFile
 
-from configs import default
 from lsh_gan import features, generators
 from lsh_gan.experiment import dry_run, settings, sweep
 from lsh_gan.experiment.reference import open_samples
-
-
-def tiny(**changes):
-    config = default.get_config()
-    config.generators = ("dcgan",)  # grey, 32×32
-    config.reference.num_images = config.num_samples = 8
-    config.features.side = 32
-    return changed(config, **changes)
 
 
 def prepare(config):

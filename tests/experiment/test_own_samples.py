@@ -3,9 +3,8 @@
 import jax
 import numpy as np
 import pytest
-from configured import changed
+from configured import tiny
 
-from configs import smoke
 from lsh_gan import generators
 from lsh_gan.experiment import reference, settings, sweep
 from lsh_gan.generators import checkpoints, sampling
@@ -14,15 +13,8 @@ from lsh_gan.results import store
 
 def config(**changes):
     """Judges the shipped DCGAN against itself, tiny."""
-    made = smoke.get_config()
-    made.generators = ("dcgan",)
-    made.reference.samples_of = "dcgan"
-    made.reference.seed = 7
-    made.reference.num_images = made.num_samples = 16
-    made.batch_size = 8
-    made.compression.bits = ()
-    made.metrics = ("knn",)
-    return changed(made, **changes)
+    own = {"reference__samples_of": "dcgan", "reference__seed": 7, "batch_size": 8}
+    return tiny(16, **own | changes)
 
 
 @pytest.mark.usefixtures("without_pictures")

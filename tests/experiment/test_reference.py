@@ -5,15 +5,15 @@ import hashlib
 import logging
 import warnings
 
+import configured
 import jax
 import numpy as np
 import pytest
 from children import draw_nothing
-from configured import changed
+from configured import changed, save_images
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from configs import smoke
 from lsh_gan import datasets, features, metrics
 from lsh_gan.experiment import evaluators, reference, settings, sweep
 from lsh_gan.results import store
@@ -23,12 +23,9 @@ SCORES = metrics.PrecisionRecall._fields
 
 
 def tiny(**changes):
-    """A configuration of two rows that embeds little."""
-    config = smoke.get_config()
-    config.generators = ("dcgan",)
-    config.compression.bits = (4,)
-    config.num_samples = config.batch_size = config.reference.num_images = 40
-    return changed(config, **changes)
+    """Two rows that embed little, by all metrics."""
+    metrics = ("knn", "lsh_knn", "lsh")
+    return configured.tiny(40, **{"compression__bits": (4,), "metrics": metrics} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -222,8 +219,8 @@ def test_every_metric_does_what_the_configuration_says(tmp_path, change):
             key, *pair, spec=six, votes=votes, **balls, **hits
         ),
         "lsh": lambda: metrics.lsh_precision_recall(key, *pair, spec=spec, votes=votes, **hits),
-        "kid": lambda: (metrics.kid(*pair),),
-        "fid": lambda: (metrics.frechet_distance(*pair),),
+        "kid": lambda: metrics.kid_with_error(*pair),
+        "fid": lambda: (metrics.frechet_distance(*pair), None),
     }
     assert list(fitted) == names
     for name, score in fitted.items():
@@ -299,8 +296,7 @@ def test_n_images_are_drawn_before_they_are_decoded(held, tmp_path, monkeypatch)
     """The draw is one of all files in order of path, whether or not pixels are kept."""
     monkeypatch.setattr(reference, "HELD", held)
     pixels = np.random.default_rng(0).integers(0, 256, (90, 32, 32), np.uint8)
-    for number, image in enumerate(pixels):
-        Image.fromarray(image).save(tmp_path / f"{number:02}.png")
+    save_images(tmp_path, pixels)
     config = settings.resolve(tiny(reference__images=str(tmp_path), reference__seed=3))
     opened = reference.open_reference(config)
     network = features.load("efficientnet_lite0", side=32)
@@ -357,9 +353,7 @@ def test_damaged_programs_are_made_anew(tmp_path):
 
 
 def test_extended_scores_are_rows_of_their_own(projected):
-    config = smoke.get_config()
-    config.generators, config.compression.bits = ("dcgan",), ()
-    config.num_samples = config.batch_size = config.reference.num_images = 8
+    config = configured.tiny(metrics=("knn", "lsh_knn", "lsh"))
     setup = sweep.prepare(settings.resolve(config))
     config.extended = True
     both = (setup, setup._replace(config=settings.resolve(config)))

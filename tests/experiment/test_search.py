@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from configured import scored_row
 
 from lsh_gan.compression import CompressionSpec, GeneratorSpec
 from lsh_gan.experiment.search import WidthEvaluator, find
@@ -85,11 +86,8 @@ def test_equal_widths_are_equal_settings():
 
 
 def scored(role, seed, precision, recall=0.8):
-    return {
-        "generator": "known", "row_hash": role, "roles": [role], "seed": seed, "bytes": 10,
-        "tensors": [], "bits": 4, "clipping": "mse", "granularity": "per_channel",
-        "scheme": "affine", "lsh_precision": precision, "lsh_recall": recall,
-    }  # fmt: skip
+    scores = {"lsh_precision": precision, "lsh_recall": recall}
+    return scored_row(4, seed=seed, row_hash=role, roles=[role], **scores)
 
 
 def test_kept_shares_are_of_the_seeds_that_both_have():

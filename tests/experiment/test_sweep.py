@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from children import Child
-from configured import changed
+from configured import save_images, tiny
 from PIL import Image
 
 from configs import smoke
@@ -38,16 +38,6 @@ def workdir(tmp_path_factory, cache_folder):
     assert "table.md" in files
     assert any((cache_folder / "programs").iterdir())
     return folder
-
-
-def tiny(**changes):
-    """A configuration of one row that embeds almost nothing."""
-    config = smoke.get_config()
-    config.generators = ("dcgan",)
-    config.compression.bits = ()
-    config.num_samples = config.batch_size = config.reference.num_images = 8
-    config.metrics = ("knn",)
-    return changed(config, **changes)
 
 
 def test_one_row_a_measurement_with_all_that_repeats_it(workdir):
@@ -216,8 +206,7 @@ def test_a_strip_is_taken_from_as_many_batches_as_it_needs(tmp_path, caplog):
 
 
 def test_log_and_bars_are_silent_where_there_is_no_terminal(tmp_path):
-    for i in range(8):
-        Image.new("L", (32, 32), i).save(tmp_path / f"{i}.png")
+    save_images(tmp_path, np.arange(8, dtype=np.uint8)[:, None, None].repeat(32, 1).repeat(32, 2))
     options = ["num_samples=8", "reference.num_images=8", "metrics=knn", "compression.bits=4"]
     options += ["generators=dcgan", f"reference.images={tmp_path}", "compression.layerwise=True"]
     command = ["--config=configs/smoke.py", f"--workdir={tmp_path / 'run'}"]
@@ -233,9 +222,7 @@ def test_log_and_bars_are_silent_where_there_is_no_terminal(tmp_path):
 def test_own_images_and_features(tmp_path):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (8, 32, 32, 3), np.uint8)
-    (tmp_path / "folder").mkdir()
-    for i, image in enumerate(images):
-        Image.fromarray(image).save(tmp_path / "folder" / f"{i}.png")
+    save_images(tmp_path / "folder", images)
     np.save(tmp_path / "real.npy", rng.standard_normal((12, 1280), np.float32))
     np.save(tmp_path / "fake.npy", rng.standard_normal((9, 1280), np.float32))
     config = tiny(

@@ -60,10 +60,7 @@ def test_modules_as_they_are_recorded(name, variants, tmp_path):
         ("linear_view", {}),
         ("func", {}),
         # A slope of 1 is no activation.
-        (
-            "ptgan",
-            {"upsample": [2, 2, 1], "slope": [1.0, 0.2, 0.2], "epsilon": [1e-5, 0.8, 0.8]},
-        ),
+        ("ptgan", {"upsample": [2, 2, 1], "slope": [1.0, 0.2, 0.2], "epsilon": [1e-5, 0.8, 0.8]}),
         ("shared", {"slope": 0.1, "output": "sigmoid"}),
         ("dp", {"slope": [0.2, 0.0]}),
         ("no_output", {"output": "none"}),

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from configured import tiny
 
-from configs import smoke
 from lsh_gan import Generator, compression, generators
 from lsh_gan.compression import CompressionSpec
 from lsh_gan.experiment import sweep
@@ -139,11 +139,8 @@ def test_a_function_named_in_a_configuration_goes_through_a_sweep(tmp_path, monk
     (tmp_path / "my_own_gan.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     np.save(tmp_path / "real.npy", np.random.default_rng(0).integers(0, 256, (12, 16, 16, 1), "u1"))
-    config = smoke.get_config()
-    config.generators = ("my_own_gan:make",)
+    config = tiny(6, generators=("my_own_gan:make",), compression__bits=(4,))
     config.reference.images = str(tmp_path / "real.npy")
-    config.num_samples = config.reference.num_images = 6
-    config.compression.bits, config.metrics = (4,), ("knn",)
     sweep.run(config, tmp_path / "run")
     rows = store.read(tmp_path / "run")
     assert len({row["row_hash"] for row in rows}) == len(rows) == 2

@@ -36,18 +36,6 @@ def make(kind, tmp_path, **metadata):
     return path, params
 
 
-def test_round_trip_is_bit_for_bit(tmp_path):
-    path, params = make("sngan", tmp_path)
-    loaded = generators.load(path)
-    assert (loaded.name, loaded.resolution, loaded.image_channels) == ("sngan", 32, 1)
-    assert jax.tree.structure(loaded.params) == jax.tree.structure(params)
-    for ours, theirs in zip(jax.tree.leaves(loaded.params), jax.tree.leaves(params), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    images = jax.jit(loaded)(loaded.params, jnp.ones((3, 8)))
-    assert images.shape == (3, 32, 32, 1)
-    assert float(jnp.abs(images).max()) <= 1
-
-
 @pytest.mark.parametrize("family", TINY)
 def test_an_image_depends_on_its_own_latent_alone(family, tmp_path):
     generator = generators.load(make(family, tmp_path)[0])

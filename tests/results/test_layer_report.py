@@ -5,6 +5,7 @@ import csv
 import jax
 import numpy as np
 import pytest
+from configured import scored_row
 from rich.table import Table
 from tiny_generators import TINY
 
@@ -15,30 +16,14 @@ from lsh_gan.results import layer_report
 
 
 def row(bits, layer=None, seed=0, precision=0.8, recall=0.6, sqnr=20.0, granularity="per_channel"):
-    found = {
-        "row_hash": f"{bits}{layer}{seed}",
-        "granularity": granularity if bits else None,
-        "scheme": "symmetric" if bits else None,
-        "generator": "known",
-        "family": "function",
-        "bits": bits,
-        "seed": seed,
-        "clipping": "mse" if bits else None,
-        "lsh_precision": precision,
-        "lsh_recall": recall,
-        "tensors": [],
-        "n": 300,
-        "m": 300,
-        "features": {"name": "net"},
-    }
+    scores = {"lsh_precision": precision, "lsh_recall": recall, "family": "function"}
+    found = scored_row(bits, granularity=granularity, seed=seed, **scores)
     if layer:
-        found["layer"] = layer
-        found["tensors"] = [
-            {
-                "path": layer, "shape": [3, 4], "bits": bits, "clipping": "mse", "alpha": 0.5,
-                "share_clipped": 0.01, "sqnr_db": sqnr, "bytes": 6,
-            }
-        ]  # fmt: skip
+        tensor = {
+            "path": layer, "shape": [3, 4], "bits": bits, "clipping": "mse", "alpha": 0.5,
+            "share_clipped": 0.01, "sqnr_db": sqnr, "bytes": 6,
+        }  # fmt: skip
+        found |= {"row_hash": f"{bits}{layer}{seed}", "layer": layer, "tensors": [tensor]}
     return found
 
 

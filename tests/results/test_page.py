@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import matplotlib as mpl
 import numpy as np
 import pytest
+from configured import scored_row
 from matplotlib.figure import Figure
 
 from lsh_gan.results import page, plots, store, strips
@@ -16,18 +17,13 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 CONFIG = {"metrics": ["lsh", "fid"], "k": 3}
 
 
-def row(bits=None, clipping="mse", **fields):
+def row(bits=None, clipping="mse"):
     """A row of two metrics whose scores are functions of the width."""
     score = 0.1 * (bits or 9)
-    return {
-        "row_hash": f"hash{bits}{clipping}", "generator": "<b>known", "bits": bits, "seed": 0,
-        "clipping": bits and clipping, "granularity": bits and "per_channel",
-        "scheme": bits and "symmetric", "n": 300, "m": 300, "seconds": {"lsh": 1.0},
-        "bytes": 1_000 * (bits or 32), "ratio": 32 / (bits or 32),
-        "features": {"name": "net"}, "lsh_precision": score, "lsh_recall": score / 2,
-        "lsh_precision_stderr": 0.012, "lsh_precision_ceiling": 0.9, "lsh_recall_ceiling": 0.8,
-        "fid_distance": 3.5, **fields,
-    }  # fmt: skip
+    return scored_row(
+        bits, clipping, row_hash=f"hash{bits}{clipping}", generator="<b>known", lsh_precision=score,
+        lsh_recall=score / 2, lsh_precision_stderr=0.012, fid_distance=3.5, seconds={"lsh": 1.0},
+    )  # fmt: skip
 
 
 ROWS = [row(), *(row(bits, clipping) for bits in (8, 4) for clipping in ("none", "mse"))]

@@ -6,21 +6,18 @@ import sys
 
 import numpy as np
 import pytest
+from configured import scored_row
 
 from lsh_gan.results import plots
 
 METHODS = ("none", "mse", "percentile", "std", "kl", "aciq", "minmax", "laplace")
 
 
-def row(bits=None, clipping="mse", granularity="per_channel", seed=0, score=0.5, **fields):
+def row(*setting, score=0.5, **fields):
     """A row of one metric; precision is the score, recall is half of it."""
-    return {
-        "generator": "known", "bits": bits, "clipping": bits and clipping, "seed": seed,
-        "granularity": bits and granularity, "scheme": bits and "symmetric",
-        "bytes": 1_000 * (bits or 32), "lsh_precision": score, "lsh_recall": score / 2,
-        "lsh_precision_ceiling": 0.9, "lsh_recall_ceiling": 0.8, "n": 300, "m": 200,
-        "features": {"name": "net", "side": 64}, **fields,
-    }  # fmt: skip
+    scores = {"lsh_precision": score, "lsh_recall": score / 2}
+    shown = {"m": 200, "features": {"name": "net", "side": 64}}
+    return scored_row(*setting, **scores, **shown | fields)
 
 
 def sweep_of(num_settings):

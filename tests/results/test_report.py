@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from children import draw_nothing
+from configured import scored_row
 from PIL import Image
 
 from lsh_gan.results import report, store
@@ -16,15 +17,12 @@ METRICS = ("knn", "lsh_knn", "lsh")
 
 def row(name="known", bits=None, seed=0, **fields):
     """A row of one metric."""
-    return {
-        "row_hash": f"{name}{bits}{seed}", "generator": name, "bits": bits, "seed": seed,
-        "clipping": bits and "mse", "granularity": bits and "per_channel",
-        "scheme": bits and "symmetric", "n": 300, "m": 300, "seconds": {}, "bytes": 1_000,
-        "ratio": 4.0, "features": {"name": "net"}, "reference_name": "photographs",
-        "lsh_precision": 0.5, "lsh_recall": 0.25, "lsh_precision_ceiling": 0.75,
-        "lsh_recall_ceiling": 0.625, "tensors": [], "lsh_precision_stderr": 0.005,
-        "lsh_recall_stderr": 0.02, **fields,
+    own = {
+        "row_hash": f"{name}{bits}{seed}", "generator": name, "bytes": 1_000, "ratio": 4.0,
+        "reference_name": "photographs", "lsh_precision_ceiling": 0.75, "lsh_recall_ceiling": 0.625,
+        "lsh_precision_stderr": 0.005, "lsh_recall_stderr": 0.02,
     }  # fmt: skip
+    return scored_row(bits, seed=seed) | own | fields
 
 
 def samples(**fields):
@@ -89,7 +87,7 @@ def test_tables_of_three_metrics_are_readable_at_80_columns(work, capsys, monkey
 
     cases = [(bits, clipping) for bits in (16, 4) for clipping in ("none", "mse")]
     measured = [scored(n, *c) for n in ("dcgan", "sngan") for c in ((None,), *cases)]
-    folder = work(measured, [found["row_hash"] for found in measured], METRICS)
+    folder = work(measured, metrics=METRICS)
     for found in measured:
         hits = np.arange(300) < 200
         names = [f"{m}_{s}_hits" for m in METRICS for s in ("precision", "recall")]
@@ -113,13 +111,14 @@ def test_tables_of_three_metrics_are_readable_at_80_columns(work, capsys, monkey
 
 @pytest.fixture
 def work(tmp_path):
-    """Makes a work folder of rows: function of (rows, hashes that were requested, metrics)."""
+    """Makes a work folder of rows; more may have been requested, by their hashes."""
 
-    def make(measured, requested, metrics=("lsh",)):
+    def make(measured, *more, metrics=("lsh",)):
         store.write_config(tmp_path, {"metrics": metrics})
         for found in measured:
             store.append(tmp_path, found)
-        store.set_requested(tmp_path, {row_hash: {} for row_hash in requested})
+        hashes = [found["row_hash"] for found in measured]
+        store.set_requested(tmp_path, {key: {} for key in [*hashes, *more]})
         return tmp_path
 
     return make
@@ -128,7 +127,7 @@ def work(tmp_path):
 def test_an_interrupted_run_says_how_far_it_came(work, capsys, monkeypatch):
     draw_nothing(monkeypatch.setattr)
     measured = [row(), row(bits=4)]
-    folder = work(measured, [*(found["row_hash"] for found in measured), "another", "a third"])
+    folder = work(measured, "another", "a third")
     assert report.main([str(folder)]) == 0
     assert "; 2 of 4 measurements" in capsys.readouterr().out
     assert "; 2 of 4 measurements" in (folder / "table.md").read_text()
@@ -141,7 +140,7 @@ def test_strips_are_shown_and_the_work_folder_stays_alone_where_another_is_named
     work, tmp_path_factory
 ):
     measured = [row(), row(bits=4)]
-    folder = work(measured, [found["row_hash"] for found in measured])
+    folder = work(measured)
     assert report.main([str(folder)]) == 0
     assert (folder / "tradeoff.png").exists()
     assert not list(folder.glob("samples_*.png"))
@@ -163,7 +162,7 @@ def test_layers_stand_below_what_their_drops_are_taken_from(work, capsys):
     }  # fmt: skip
     layer = row(bits=4, layer="params/a/kernel", tensors=[tensor], lsh_recall=0.125)
     measured = [row(), layer, samples()]
-    folder = work(measured, [found["row_hash"] for found in measured])
+    folder = work(measured)
     assert report.main([str(folder)]) == 0
     shown = (capsys.readouterr().out, (folder / "layers.md").read_text())
     for text in shown:
@@ -178,7 +177,7 @@ def test_layers_stand_below_what_their_drops_are_taken_from(work, capsys):
 
 def test_sizes_of_uncompressed_generators_are_no_curve(work):
     measured = [row(), row("other")]
-    folder = work(measured, [found["row_hash"] for found in measured])
+    folder = work(measured)
     assert report.main([str(folder)]) == 0
     assert (folder / "tradeoff.png").exists()
     assert not (folder / "size_recall.png").exists()
