@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.metadata
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from configured import save_images, tiny
 
+from configs import smoke
 from lsh_gan import evaluate
 from lsh_gan.experiment import sweep
 from lsh_gan.results import store
