@@ -54,8 +54,10 @@ def choose(kind: str, name: str, table: Mapping[str, T]) -> T:
     if name in table:
         return table[name]
     digits = set(filter(str.isdigit, str(name)))
-    close = difflib.get_close_matches(str(name).lower(), table, n=1, cutoff=0.7)
-    hint = f"; did you mean {close[0]!r}?" if close and digits <= set(close[0]) else "."
+    lower = {choice.lower(): choice for choice in table}
+    close = difflib.get_close_matches(str(name).lower(), lower, n=1, cutoff=0.7)
+    right = close and digits <= set(close[0])
+    hint = f"; did you mean {lower[close[0]]!r}?" if right else "."
     raise ValueError(f"{kind} {name!r} is unknown{hint} Valid: {', '.join(sorted(table))}.")
 
 
