@@ -76,6 +76,17 @@ def test_equals_the_definition(kind, family):
         assert scores[:2] + scores[4:5] == pytest.approx(expected, rel=1e-12)
 
 
+def test_equals_the_definition_with_defaults_in_several_regions():
+    r, g = draw_pair("normal", 330, 300, D)
+    fitted = lsh_fit(KEY, r, spec=spec_of())
+    assert len(fitted.sketch.hasher.regions) == 5
+    scores = lsh_score(fitted, g, membership=True)
+    on = definition(fitted.sketch.hasher, r, g)
+    np.testing.assert_array_equal(scores.precision_membership, on.generated)
+    np.testing.assert_array_equal(scores.recall_membership, on.reference)
+    assert scores.precision_ceiling == pytest.approx(on.left_out.mean(), rel=1e-12)
+
+
 def test_buckets_rarely_share_an_address():
     r, g = draw_pair("normal", N, M, D)
     fitted = lsh_fit(KEY, r, spec=spec_of(num_bits=2))
