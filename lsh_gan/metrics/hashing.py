@@ -249,14 +249,14 @@ def _mix(x):
     return x ^ (x >> 16)
 
 
-def cells(hasher: Hasher, codes: Codes) -> Int32[jax.Array, " n"]:
-    """Region and radius bin of each row, as one number below `num_cells`."""
-    return codes.region * (len(hasher.radius_edges) + 1) + codes.radius_bin
-
-
 def num_cells(hasher: Hasher) -> tuple[int, int]:
-    """Regions, and radius bins with those outside of all edges."""
+    """Regions, and radius bins with those outside of all edges: a cell is one of each."""
     return len(hasher.regions), len(hasher.radius_edges) + 1
+
+
+def cells(hasher: Hasher, codes: Codes) -> Int32[jax.Array, " n"]:
+    """The cell of each row, region by region, below the product of `num_cells`."""
+    return codes.region * num_cells(hasher)[1] + codes.radius_bin
 
 
 def address_bits(rows: int) -> int:

@@ -1,4 +1,4 @@
-"""LSH precision and recall by shared buckets and relative density: O(1) a sample, no distances.
+"""LSH precision and recall by shared buckets and normal company: O(1) a sample, no distances.
 
 Hash, count, vote, and compare with what is normal:
 
@@ -20,7 +20,7 @@ the same hash, fitted on R; of a larger G, n of its rows count for recall. What 
 a `Sketch`. By definition, with buckets in place of addresses: `definitions.lsh`.
 
 Source: arXiv:2103.11912, whose abstract fixes the idea; hash families, radius bins, votes and
-density are ours.
+levels are ours.
 """
 
 from collections.abc import Callable, Iterable
@@ -96,8 +96,8 @@ def lsh_precision_recall(
         spec: Kind of hash; `HashSpec()` if None. `num_bits` of the result says what 'auto' found.
         min_count: c, at least 1. Above 1, a lone outlier makes no manifold.
         votes: Share of tables that must say yes, in (0, 1], or None for the mean over tables.
-        min_level: How much company a sample needs: standard deviations above what is normal at its
-            distance from the mean and in its region; None for votes alone.
+        min_level: How much company a sample needs, in standard deviations above what is normal in
+            its radius bin and region; any number, or None for votes alone.
     """
     if hasattr(generated, "shape") and hasattr(reference, "shape") and len(reference.shape) == 2:
         generated = as_features(generated, "generated", dim=reference.shape[1])
@@ -168,12 +168,12 @@ def lsh_score(
     m = len(found.cells)
     precise, recalled, crowded = _join(fitted, reference, found), None, None
     if recall and own is not None:  # tables of G take time that grows with n
-        of_g = of_some = sketch_of(hasher, found)
-        crowded = _count_crowded(reference.counts, of_g.counts, found.addresses, reference.rows)
+        more = m > reference.rows
+        of_g = sketch_of(hasher, _take(found, subset(m, reference.rows)) if more else found)
+        recalled = _join(fitted, of_g, own)
+        counts = hashing.count(found.addresses, hasher.address_bits) if more else of_g.counts
+        crowded = _count_crowded(reference.counts, counts, found.addresses, reference.rows)
         crowded = crowded, m * tables
-        if m > reference.rows:
-            of_some = sketch_of(hasher, _take(found, subset(m, reference.rows)))
-        recalled = _join(fitted, of_some, own)
     some = reference.counts[:, :_LOOKED_AT]  # say what all do, and cost the same at any n
     scores = result(
         precise, recalled, _ceilings(fitted, m), membership=membership,

@@ -1,7 +1,7 @@
 """A set as counts in the tables of a hash: fitted, built in a stream, merged, saved.
 
 The counts of addresses are of a size that does not depend on the set, and add up across batches,
-devices and files. Recall, and how dense the set is at its own rows, need the places of these, too.
+devices and files. Recall, and what company is normal, need the places of the rows, too.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from lsh_gan.metrics.scores import GROUPS, Found, group_count, levels_of
 
 VERSION = 9  # of the file; bump it when the codes of equal features change
 MEMORY_BYTES = 2**33  # of the counts of one set
-_STEPS = 8  # of the fit of normal levels
+_STEPS = 8  # of the backfitting of normal levels
 
 
 class Places(NamedTuple):
@@ -264,9 +264,10 @@ def _sum_levels(company, cells, *, size: int, tables: int):
 def normal_levels(hasher: Hasher, sums: jax.Array) -> jax.Array:
     """Mean and standard deviation of levels in each cell, float32 `[1 + g, 2, c]`.
 
-    A cell holds few rows, so that its own numbers are rough: the mean is what is normal in its
-    radius bin plus what is in its region, the standard deviation that of the region. Takes what
-    `sum_levels` finds.
+    A cell holds few rows, so that its own numbers are rough: the mean is a term of its region plus
+    one of its radius bin, fitted by backfitting (each in turn is the mean of what the other
+    leaves), the standard deviation that of the region. Takes what `sum_levels` finds; of all
+    tables first, then without each group.
     """
     return _normal_levels(sums, hashing.num_cells(hasher))
 
@@ -300,7 +301,7 @@ def _normal_levels_of_one(sums, shape: tuple[int, int]):
 def build(hasher: Hasher, features: Float[Any, "n d"], *, keep_addresses: bool = True) -> Sketch:
     """Counts a set `[n, d]`, or an iterable of batches, of which one at a time is held.
 
-    `keep_addresses` says whether to keep the places of all rows, which recall and density need.
+    `keep_addresses` says whether to keep the places of all rows, which recall and `min_level` need.
 
     Raises:
         TypeError: Features that are not floating-point arrays.

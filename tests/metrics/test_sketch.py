@@ -104,6 +104,11 @@ def test_a_reference_read_back_scores_the_same(tmp_path, second):
     assert lsh_score(found, draw(M, D, 1)) == lsh_score(fitted, draw(M, D, 1))
 
 
+def test_a_sketch_is_a_reference_with_default_options(hasher):
+    sketch = build(hasher, draw(N, D))
+    assert lsh_score(sketch, draw(M, D, 1)) == lsh_score(LshReference(sketch), draw(M, D, 1))
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_sketch_read_back_is_the_same(tmp_path, hasher, keep):
     sketch = build(hasher, draw(N, D), keep_addresses=keep)
