@@ -72,26 +72,31 @@ def _checked(reference: Any, generated: Any) -> tuple[Array, Array]:
 def _kid(r: Tiles, g: Tiles) -> tuple[jax.Array, jax.Array]:
     with jax.enable_x64(True):
 
-        def means(x: Tiles, y: Tiles):
-            """Averages the kernel of each row of x over all rows of y, or all other rows of x."""
-            itself, d = x is y, x.rows.shape[2]
+        def sums(x: Tiles, y: Tiles, itself: bool = False):
+            """Sums of the kernel: of each row of x over those of y, or all others, and reversed."""
+            d = x.rows.shape[2]
 
             def with_tile(i):
                 def tile(j):
                     xy = distances.products(x.rows[i], y.rows[j]).astype(jnp.float64)
-                    values = (xy / d + 1) ** 3
-                    inside = jnp.isfinite(y.sq_norms[j])
+                    inside = jnp.isfinite(x.sq_norms[i])[:, None] & jnp.isfinite(y.sq_norms[j])
                     if itself:
-                        inside &= ~((i == j) & jnp.eye(len(values), dtype=bool))
-                    return jnp.sum(values, axis=1, where=inside)
+                        inside &= ~((i == j) & jnp.eye(len(xy), dtype=bool))
+                    values = jnp.where(inside, (xy / d + 1) ** 3, 0)
+                    return values.sum(axis=1), values.sum(axis=0)
 
-                return lax.map(tile, jnp.arange(len(y.rows))).sum(axis=0)
+                of_x, of_y = lax.map(tile, jnp.arange(len(y.rows)))
+                return of_x.sum(axis=0), of_y
 
-            sums = lax.map(with_tile, jnp.arange(len(x.rows))).ravel()
-            return sums / (y.inside.sum() - itself)
+            of_x, of_y = lax.map(with_tile, jnp.arange(len(x.rows)))
+            return of_x.ravel(), of_y.sum(axis=0).ravel()
 
+        n, m, (of_r, of_g) = r.inside.sum(), g.inside.sum(), sums(r, g)
         # What each row adds: the distance is the sum of both means.
-        added = [(means(x, x) - means(x, y), x.inside) for x, y in ((r, g), (g, r))]
+        added = [
+            (sums(r, r, True)[0] / (n - 1) - of_r / m, r.inside),
+            (sums(g, g, True)[0] / (m - 1) - of_g / n, g.inside),
+        ]
         distance = jnp.stack([jnp.mean(x, where=inside) for x, inside in added]).sum()
         of_each = [jnp.var(x, where=inside) / inside.sum() for x, inside in added]
         return distance, jnp.sqrt(4 * jnp.stack(of_each).sum())
