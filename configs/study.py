@@ -39,7 +39,6 @@ def get_config(name: str = "fashion_mnist") -> ml_collections.ConfigDict:
     config = default.get_config()
     config.generators = choose("data set", name, GENERATORS)
     config.compression.clipping = ("none", "mse", "aciq_gauss", "percentile")
-    config.hash.min_level = None  # LSH by votes alone, as docs/study.md reports it
     config.seeds = (0, 1, 2)
     config.metrics = ("knn", "lsh_knn", "lsh", "kid", "fid")
     config.num_samples = config.reference.num_images = HELD_OUT.get(name, OWN)
