@@ -82,6 +82,8 @@ def split(batch: Any, *, axis: int = 0, local: bool = False) -> jax.Array:
     rows = batch.shape[axis]
     if rows % over.size:
         raise ValueError(f"batch of {rows} rows on {over.size} devices; expected a multiple")
+    if over.size == 1 and isinstance(batch, jax.Array):
+        return batch
     return jax.device_put(batch, NamedSharding(over, PartitionSpec(*[None] * axis, "data")))
 
 

@@ -23,6 +23,7 @@ Source: arXiv:2103.11912, whose abstract fixes the idea; hash families, radius b
 levels are ours.
 """
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -36,6 +37,7 @@ from lsh_gan.metrics import hashing, inputs
 from lsh_gan.metrics.hashing import Hasher
 from lsh_gan.metrics.inputs import MIN_LEVEL, HashSpec, as_features, batches, subset
 from lsh_gan.metrics.scores import (
+    Found,
     PrecisionRecall,
     PrecisionRecallCurve,
     Summary,
@@ -224,7 +226,7 @@ def lsh_score_streams(
         (500, 500)
     """
     inputs.check_options(min_count=min_count, votes=votes, min_level=min_level)
-    tables = hasher.spec.num_tables
+    tables, shape = hasher.spec.num_tables, hashing.num_cells(hasher)
 
     def first(stream: Iterable[Any], left: int) -> Iterable[Any]:
         for batch in stream:
@@ -248,17 +250,17 @@ def lsh_score_streams(
             return found
         for batch in batches(stream(), "features"):
             places = places_of(hasher, hashing.encode(hasher, batch))
-            sums = sums + np.asarray(sum_levels(hasher, found.counts, places))
+            sums = sums + np.asarray(sum_levels(found.counts, places, shape=shape))
         with jax.enable_x64(True):
-            return found._replace(normal=normal_levels(hasher, jnp.asarray(sums)))
+            return found._replace(normal=normal_levels(jnp.asarray(sums), shape=shape))
 
     def join(stream: Callable, *sets: tuple[Sketch, Callable]) -> list[Any]:
         sums, rows = [np.zeros(())] * len(sets), 0
         for batch in batches(stream(), "features", dim=len(hasher.origin)):
             places = places_of(hasher, hashing.encode(hasher, batch))
             for i, (of, own) in enumerate(sets):
-                found = look_up(of.counts, places.addresses, min_count, own(rows, len(batch)))
-                found = found._replace(least=_least(of, places, min_level))
+                left_out = own(rows, len(batch))
+                found = _find(of.counts, of.normal, places, left_out, min_count, min_level)
                 sums[i] = sums[i] + np.asarray(sum_votes(found, tables=tables, votes=votes)[1])
             rows += len(batch)
         with jax.enable_x64(True):
@@ -297,18 +299,24 @@ def _count_crowded(r_counts, g_counts, addresses, n):
 
 def _join(fitted: LshReference, of: Sketch, places: Places, own: Any = 0) -> Summary:
     """Rows at these places on the manifold of a set; `own` as `look_up`."""
-    found = look_up(of.counts, places.addresses, fitted.min_count, own)
-    found = found._replace(least=_least(of, places, fitted.min_level))
-    digits, tables = of.hasher.digits, len(of.counts)
-    return aggregate_votes(found, digits, tables=tables, votes=fitted.votes)
+    sets = of.counts, of.normal, places, jnp.asarray(own, jnp.int32), of.hasher.digits
+    *options, votes = fitted.min_count, fitted.min_level, fitted.votes
+    return _join_votes(*devices.replicate(sets), *options, votes=votes)
 
 
-def _least(of: Sketch, places: Places, min_level: float | None) -> jax.Array | None:
-    """The level that rows at these places need."""
-    if min_level is None or of.normal is None:
-        return None
-    normal, std = jnp.moveaxis(of.normal[..., places.cells], 1, 0)
-    return normal + np.float32(min_level) * std
+@functools.partial(jax.jit, static_argnames="votes")
+def _join_votes(counts, normal, places, own, digits, min_count, min_level, *, votes):
+    found = _find(counts, normal, places, own, min_count, min_level)
+    return aggregate_votes(found, digits, tables=len(counts), votes=votes)
+
+
+def _find(counts, normal, places: Places, own, min_count, min_level) -> Found:
+    """What tables say of rows at these places, and the level that those need, if any."""
+    found = look_up(counts, places.addresses, min_count, own)
+    if min_level is None or normal is None:
+        return found
+    normal, std = jnp.moveaxis(normal[..., places.cells], 1, 0)
+    return found._replace(least=normal + min_level * std)
 
 
 def _take(places: Places, rows: np.ndarray) -> Places:

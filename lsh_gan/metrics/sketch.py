@@ -158,11 +158,11 @@ def fit_and_encode(
         rows = first[0] if len(first) == 1 else np.concatenate([np.asarray(x) for x in first])
         if taken < least:
             as_features(rows, "reference", least=least)
-        origin, features = first[0][0], itertools.chain(first, stream)
+        hasher = hashing.fit(key, rows, spec, source=source, origin=first[0][0])
+        codes = _join_codes(hashing.encode(hasher, x) for x in itertools.chain(first, stream))
     else:
-        origin, rows = sample[0], sample[1:]
-    hasher = hashing.fit(key, rows, spec, source=source, origin=origin)
-    codes = encode_all(hasher, features, "reference")
+        hasher = hashing.fit(key, sample[1:], spec, source=source, origin=sample[0])
+        codes = encode_all(hasher, features, "reference")
     if spec.num_bits == "auto":
         hasher = hashing.fit_num_bits(hasher, codes, **options)
     return hasher, codes
@@ -179,10 +179,12 @@ def encode_all(hasher: Hasher, features: Any, source: str) -> Codes:
         joined = [jnp.concatenate(x, axis=-1).T for x in zip(*parts, strict=True)]
         return Codes(*(devices.gather_rows(x, features.each)[: features.rows].T for x in joined))
     stream = batches(features, source, dim=len(hasher.origin))
-    parts = [hashing.encode(hasher, batch) for batch in stream]
-    if len(parts) == 1:
-        return parts[0]
-    return Codes(*(jnp.concatenate(x, axis=-1) for x in zip(*parts, strict=True)))
+    return _join_codes(hashing.encode(hasher, batch) for batch in stream)
+
+
+def _join_codes(parts: Iterable[Codes]) -> Codes:
+    first, *others = parts
+    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=-1), first, *others) if others else first
 
 
 def size_tables(hasher: Hasher, rows: int) -> Hasher:
@@ -205,9 +207,16 @@ def places_of(hasher: Hasher, codes: Codes) -> Places:
 
 def sketch_of(hasher: Hasher, places: Places) -> Sketch:
     """The sketch of rows whose places are known."""
-    counts = hashing.count(places.addresses, hasher.address_bits)
-    normal = normal_levels(hasher, sum_levels(hasher, counts, places))
+    shape = hashing.num_cells(hasher)
+    counts, normal = _fill(devices.replicate(places), bits=hasher.address_bits, shape=shape)
     return Sketch(hasher, counts, places.addresses, len(places.cells), places.cells, normal)
+
+
+@functools.partial(jax.jit, static_argnames=("bits", "shape"))
+def _fill(places: Places, *, bits: int, shape: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
+    """Counts and normal levels, in one program."""
+    counts = hashing.count(places.addresses, bits)
+    return counts, normal_levels(sum_levels(counts, places, shape=shape), shape=shape)
 
 
 def look_up(counts: jax.Array, addresses: jax.Array, least: Any, own: Any = 0) -> Found:
@@ -242,26 +251,23 @@ def _look_up(counts, addresses, own, least):
     )  # fmt: skip
 
 
-def sum_levels(hasher: Hasher, counts: jax.Array, places: Places) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="shape")
+def sum_levels(counts: jax.Array, places: Places, *, shape: tuple[int, int]) -> jax.Array:
     """Levels of the rows of a set among its own counts, by cell, float64 `[1 + g, 3, c]`.
 
-    Number of rows, sums of their levels (`scores.levels_of`), and of the squares.
+    Number of rows, sums of their levels (`scores.levels_of`), and of the squares. The shape is that
+    of the cells, `hashing.num_cells`.
     """
-    company, size = look_up(counts, places.addresses, 1, own=1).company, hashing.num_cells(hasher)
-    tables = hasher.spec.num_tables
-    return _sum_levels(company, places.cells, size=math.prod(size), tables=tables)
-
-
-@functools.partial(jax.jit, static_argnames=("size", "tables"))
-def _sum_levels(company, cells, *, size: int, tables: int):
+    company: Any = look_up(counts, places.addresses, 1, own=1).company
     with jax.enable_x64(True):
-        levels = levels_of(company, tables).astype(jnp.float64)
+        levels = levels_of(company, len(counts)).astype(jnp.float64)
         values = jnp.stack([jnp.ones_like(levels), levels, levels**2], axis=1)
-        sums = jax.ops.segment_sum(jnp.moveaxis(values, -1, 0), cells, size)
+        sums = jax.ops.segment_sum(jnp.moveaxis(values, -1, 0), places.cells, math.prod(shape))
         return jnp.moveaxis(sums, 0, -1)
 
 
-def normal_levels(hasher: Hasher, sums: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnames="shape")
+def normal_levels(sums: jax.Array, *, shape: tuple[int, int]) -> jax.Array:
     """Mean and standard deviation of levels in each cell, float32 `[1 + g, 2, c]`.
 
     A cell holds few rows, so that its own numbers are rough: the mean is a term of its region plus
@@ -269,11 +275,6 @@ def normal_levels(hasher: Hasher, sums: jax.Array) -> jax.Array:
     leaves), the standard deviation that of the region. Takes what `sum_levels` finds; of all
     tables first, then without each group.
     """
-    return _normal_levels(sums, hashing.num_cells(hasher))
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _normal_levels(sums, shape: tuple[int, int]):
     return jax.vmap(functools.partial(_normal_levels_of_one, shape=shape))(sums)
 
 

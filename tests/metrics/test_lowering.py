@@ -70,11 +70,13 @@ def kernels(width):
         ),
         "count": (hashing._count, integers(6, n), integers(6, 2**12)),
         "look up": (sketch._look_up, integers(6, 2**12), integers(6, n), integers(n), one),
-        "levels": (
-            functools.partial(sketch._sum_levels, size=60, tables=6), integers(8, n), integers(n)
+        "counts and levels": (
+            functools.partial(sketch._fill, bits=12, shape=(5, 12)),
+            sketch.Places(integers(6, n), integers(n)),
         ),
-        "normal": (
-            lambda sums: sketch._normal_levels(sums, (5, 12)), array(7, 3, 60, dtype=jnp.float64)
+        "joined votes": (
+            functools.partial(lsh._join_votes, votes=0.5), integers(6, 2**12), array(7, 2, 60),
+            sketch.Places(integers(6, n), integers(n)), integers(n), integers(5, 6), one, array(),
         ),
         "crowding": (lsh._count_crowded, *(integers(6, 2**12),) * 2, integers(6, n), one),
         "curve": (lsh._count_ratios, *(integers(6, 2**12),) * 2, integers(6, n), array(), array(9)),
