@@ -300,8 +300,8 @@ def _count_crowded(r_counts, g_counts, addresses, n):
 def _join(fitted: LshReference, of: Sketch, places: Places, own: Any = 0) -> Summary:
     """Rows at these places on the manifold of a set; `own` as `look_up`."""
     sets = of.counts, of.normal, places, jnp.asarray(own, jnp.int32), of.hasher.digits
-    *options, votes = fitted.min_count, fitted.min_level, fitted.votes
-    return _join_votes(*devices.replicate(sets), *options, votes=votes)
+    options = fitted.min_count, fitted.min_level
+    return _join_votes(*devices.replicate(sets), *options, votes=fitted.votes)
 
 
 @functools.partial(jax.jit, static_argnames="votes")
