@@ -15,8 +15,9 @@ level and stays exact. At 1 bit, where an integer zero point would leave 0 and o
 is the symmetric grid.
 
 Codes are rounded half to even; symmetric codes are rounded by magnitude, which makes the grid
-sign symmetric at ties too. The subtraction above is exact in float32 and the product is rounded
-once, so decoding gives the same bits everywhere.
+sign symmetric at ties too. On a symmetric grid of the inputs of a layer (`activations`), and of
+"affine" at 1 bit, the former alone holds, and 0 becomes -scale/2. The subtraction above is exact in
+float32 and the product is rounded once, so decoding gives the same bits everywhere.
 """
 
 import math

@@ -75,7 +75,7 @@ class CompressionSpec:
             along the flattened fan-in, e.g. height, width, input channel).
         scheme: "symmetric" (2^bits levels mirrored about 0, 0 is not a level; pruned tensors take
             "affine") or "affine" (integer zero point, 0 is a level); see `quantization`.
-        group_size: Inputs in a group; must divide the fan-in. Only for "per_group".
+        group_size: Inputs in a group; must divide the fan-in. For "per_group", and no other.
         percentile: For clipping "percentile": α is this percentile of `|w|`, in (0, 100].
         num_stds: For clipping "std": α is this many standard deviations, above 0.
         rules: Overrides by path; tensors that no rule matches follow the default: kernels (last key
@@ -206,7 +206,10 @@ def resolve(
         if rule is None:
             resolved.append((plain if default else untouched, "default"))
             continue
-        changed = untouched if rule.skip else dataclasses.replace(plain, **rule.overrides())
+        changes = {"bits": None} if rule.skip else rule.overrides()
+        if changes.get("granularity", "per_group") != "per_group":
+            changes = {"group_size": None, **changes}
+        changed = dataclasses.replace(plain, **changes)
         unused.pop(rule, None)
         resolved.append((changed, rule.pattern))
     for rule in unused:
@@ -235,20 +238,21 @@ def declared_axis(name: str, channel_axes: Mapping[str, int]) -> int:
 
 
 def _check_granularity(name: str, leaf: jax.Array, plan: TensorPlan) -> None:
-    spec = plan.spec
-    if spec.bits is None or spec.granularity == "per_tensor":
+    spec, size = plan.spec, plan.spec.group_size
+    if spec.bits is None:
         return
-    if leaf.ndim < 2:
+    if (spec.granularity == "per_group") != (size is not None):
+        raise ValueError(
+            f"{name}: granularity is {spec.granularity!r} and group_size is {size}; expected"
+            " 'per_group' and a size, or neither."
+        )
+    if leaf.ndim < 2 and spec.granularity != "per_tensor":
         raise ValueError(
             f"{name}: granularity {spec.granularity!r} needs two axes or more, the shape is"
             f" {leaf.shape}; use 'per_tensor'."
         )
-    if spec.granularity == "per_channel":
-        return
-    inputs, size = fan_in(leaf.shape, plan.channel_axis), spec.group_size
-    if size is None:
-        raise ValueError(f"{name}: granularity 'per_group' needs group_size.")
-    if inputs % size:
+    inputs = fan_in(leaf.shape, plan.channel_axis)
+    if size is not None and inputs % size:
         divisors = (d for d in range(1, inputs + 1) if inputs % d == 0)
         close = min(divisors, key=lambda d: abs(d - size))
         raise ValueError(

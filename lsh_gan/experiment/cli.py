@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from importlib import import_module
-from inspect import cleandoc
+from inspect import cleandoc, signature
 from pathlib import Path
 from typing import Any
 
@@ -199,8 +199,15 @@ def parse(
     parser.add_argument("--config", "-config", nargs="?", const="", default=default)
     given, others = parser.parse_known_args(arguments[1:])
     known = _fields(config)
-    named = (re.match(r"--?(?:no)?config\.([^=]*)", argument) for argument in others)
-    _check_names([found[1] for found in named if found], known)
+    matches = (re.match(r"--?(?:no)?config\.([^=]*)", argument) for argument in others)
+    named = [found[1] for found in matches if found]
+    _check_names(named, known)
+    for field in named:  # of lists ml_collections takes all, where of others the last one counts
+        if isinstance(known[field], tuple) and named.count(field) > 1:
+            raise ValueError(
+                f"--config.{field} is given {named.count(field)} times; expected it once, its "
+                "entries with commas between them"
+            )
     if given.config is not None:
         name, *option = str(given.config).split(":", 1)
         file = _find_file(name)
@@ -233,12 +240,15 @@ def _load(file: Path, *option: str) -> ConfigDict:
     """What `get_config` of a file returns."""
     try:
         get_config = runpy.run_path(str(file)).get("get_config")
-        made = get_config and get_config(*option)
+        unfit = option and get_config and not signature(get_config).parameters
+        made = get_config and not unfit and get_config(*option)
     except Exception as error:  # whatever a file of Python may raise
         said = (str(error).splitlines() or ["without a message"])[0]
         raise ValueError(f"{type(error).__name__}: {said}") from error
     if not get_config:
         raise ValueError("has no get_config(); expected a function that returns a configuration")
+    if unfit:
+        raise ValueError(f"get_config() takes no option; expected no ':{option[0]}' after the file")
     if not isinstance(made, ConfigDict):
         raise ValueError(f"get_config() returned {made!r}; expected a configuration")
     return made

@@ -188,6 +188,11 @@ def generator_specs(config: Any) -> list[GeneratorSpec]:
             f"compression.group_size = {fields.group_size}; granularity per_group needs a positive "
             "one that divides the inputs of every layer, such as --config.compression.group_size=16"
         )
+    if fields.group_size and "per_group" not in fields.granularity:
+        raise ValueError(
+            f"compression.group_size = {fields.group_size} has no effect without granularity "
+            "per_group; expected both, or neither (a rule has its own group_size)"
+        )
     choose("compression.activation_clipping", fields.activation_clipping, METHODS)
     ranges = {"clipping": fields.activation_clipping, "granularity": "per_tensor"}
     activations = [
@@ -196,17 +201,20 @@ def generator_specs(config: Any) -> list[GeneratorSpec]:
     ]
     corrections = {name: fields[name] for name in ("correct_biases", "reestimate_batch_norms")}
     shared = {
-        "group_size": fields.group_size or None,
         "percentile": fields.percentile,
         "num_stds": fields.num_stds,
         "rules": tuple(_rule(rule) for rule in fields.rules if rule),
     }
+    sizes = {"per_group": fields.group_size or None}
     names = ("granularity", "scheme", "clipping", "bits")
     widths = (None, *fields.bits)  # names are checked where there are no widths, too
     choices = itertools.product(*(fields[name] for name in names[:3]), widths)
     with _named("compression."):
         weights = [
-            CompressionSpec(**dict(zip(names, choice, strict=True)), **shared) for choice in choices
+            CompressionSpec(
+                **dict(zip(names, choice, strict=True)), **shared, group_size=sizes.get(choice[0])
+            )
+            for choice in choices
         ]
     full = [UNCOMPRESSED] if fields.full_precision else []
     return full + [

@@ -7,6 +7,7 @@ share a folder. Tables show the rows that the last run requested; the others sta
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,8 +65,12 @@ def check_writable(name: str, folder: Path) -> None:
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise ValueError(f"{name} {folder}: {there} is a file; expected a folder")
-    if not os.access(there, os.W_OK):
-        raise ValueError(f"{name} {folder}: cannot be written (no permission in {there})")
+    try:
+        tempfile.TemporaryFile(dir=there).close()  # permissions say not all
+    except OSError as error:
+        raise ValueError(
+            f"{name} {folder}: {there} cannot be written ({error.strerror})"
+        ) from error
 
 
 def write_config(workdir: Path, config: dict[str, Any]) -> None:

@@ -47,9 +47,10 @@ def test_the_first_matching_rule_wins():
         Rule(pattern=".*/kernel", bits=3, granularity="per_tensor", scheme="affine"),
         Rule(pattern=".*mean", skip=True),
     )
-    tensors = _by_path(CompressionSpec(bits=4, rules=rules))
+    groups = {"granularity": "per_group", "group_size": 9}
+    tensors = _by_path(CompressionSpec(bits=4, rules=rules, **groups))
     first, second = tensors["params/conv_1/kernel"], tensors["params/conv_10/kernel"]
-    assert (first.bits, first.clipping, first.granularity) == (8, "std", "per_channel")
+    assert (first.bits, first.clipping, first.granularity) == (8, "std", "per_group")
     assert (second.bits, second.clipping, second.scheme) == (3, "none", "affine")
     assert second.alpha.shape == (1, 1)
     assert first.rule == "params/conv_1/.*"
@@ -84,6 +85,7 @@ def test_channel_axes_come_from_the_declaration():
         (Rule(pattern="conv_1", bits=2), "match the whole path"),
         (Rule(pattern="params/norm/scale", bits=2), "params/norm/scale.*'per_tensor'"),
         (Rule(pattern=".*conv_1/kernel", granularity="per_group"), "conv_1/kernel.*group_size"),
+        (Rule(pattern=".*conv_1/kernel", group_size=9), "'per_channel' and group_size is 9"),
         (
             Rule(pattern=".*conv_1/kernel", granularity="per_group", group_size=10),
             "10 does not divide its 36 inputs.* 9",

@@ -63,7 +63,8 @@ def test_mistakes_are_one_line(parse):
         f"--config={ROOT}/configs": "configs: is a folder; expected a file; did you mean '",
         f"--config={ROOT}/configs/smok.py": "smok.py: no such file; did you mean '",
         "--config=configs/train.py:dcgan": "lacks the field 'compression.activation_bits' and",
-        "--config=configs/smoke.py:abc": "get_config() takes 0 positional arguments but 1",
+        "--config=configs/smoke.py:abc": "get_config() takes no option; expected no ':abc'",
+        "--config.seeds=1 --config.seeds=2": "seeds is given 2 times; expected it once, its entr",
     }.items():
         with pytest.raises(ValueError, match=re.escape(message)) as caught:
             parse(*arguments.split(" "))

@@ -119,6 +119,7 @@ BAD_PAIRS = [
     (OWN | SEARCH, "reference.seed = 7 is in search.seed too"),
     ({"compression__bits": (), "compression__clipping": ("msee",)}, "'msee' is unknown"),
     ({"compression__granularity": ("per_group",)}, "group_size = 0; granularity per_group needs"),
+    ({"compression__group_size": 16}, "group_size = 16 has no effect without granularity per_gr"),
     ({"truncation_psi": 0.5, "compression__correct_biases": True},
      "truncation_psi = 0.5: activation_bits.*expected 1.0"),
 ]  # fmt: skip
