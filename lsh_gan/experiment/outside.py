@@ -12,7 +12,7 @@ from lsh_gan import compression
 from lsh_gan.experiment.measurement import PACKED_FOLDER
 from lsh_gan.generators import sampling
 from lsh_gan.results import store, strips
-from lsh_gan.results.labels import TITLES, bits_label
+from lsh_gan.results.labels import TITLES, bits_label, in_words
 from lsh_gan.results.store import Row
 
 COLUMNS = 16  # images of a strip
@@ -48,12 +48,12 @@ def write(workdir: Path, measured: list[Row], setup: Any) -> None:
                 draw = partial(sampling.sample_at, generator, truncation_psi=config.truncation_psi)
                 key, shown = jax.random.key(row["seed"]), np.resize(indices, COLUMNS)  # one program
                 lines = [draw(tree, key, shown)[: len(indices)] for tree in trees]
-                strips.save(file, lines, f"{bits_label(row)} bits: left the manifold: {said}")
+                strips.save(file, lines, f"{in_words(bits_label(row))}: left the manifold: {said}")
             file = workdir / strips.UNCOVERED / name
             indices, said = lost(before, after, "recall")
             if len(indices) and first is not None and not file.exists():
                 lines = [first.at(indices)]
-                strips.save(file, lines, f"{bits_label(row)} bits: no longer covered: {said}")
+                strips.save(file, lines, f"{in_words(bits_label(row))}: no longer covered: {said}")
     for row in measured:
         source = setup.samples.get(row["generator"]) if "samples" in row else None
         file = workdir / strips.SAMPLES / f"{row['row_hash']}.png"

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from lsh_gan.metrics import PrecisionRecall
-from lsh_gan.results.labels import SCORES, TITLES, shorten
+from lsh_gan.results.labels import SCORES, TITLES, in_words, shorten
 from lsh_gan.results.store import Row
 
 NOISE = 2  # standard errors: what differs by less is within noise
@@ -81,7 +81,8 @@ def mark(line: Mapping[str, Any], metric: str) -> str:
         if left + NOISE * np.nan_to_num(stderr) >= 0.5:
             return ""
     values = {name: line.get(f"{metric}_{name}") for name in PrecisionRecall._fields}
-    known: Any = {name: None if pd.isna(value) else value for name, value in values.items()}
+    none = {f"{name}_stderr": 0.0 for name in SCORES}  # of a score that all samples have
+    known: Any = {x: none.get(x) if pd.isna(value) else value for x, value in values.items()}
     return COLLAPSED if PrecisionRecall(**known).collapsed else ""
 
 
@@ -136,7 +137,7 @@ def _answer(swept: pd.DataFrame, metric: str, metrics: list[str], keep: float) -
 
     def called(line: pd.Series) -> str:
         setting = shorten(line["setting"], settings) if len(settings) > 1 else ""
-        return _width(line) + (f" ({setting})" if setting else "")
+        return in_words(line["bits"]) + (f" ({setting})" if setting else "")
 
     best = _smallest(swept, metric, keep)
     if best is None:
@@ -153,7 +154,7 @@ def _answer(swept: pd.DataFrame, metric: str, metrics: list[str], keep: float) -
         text += " It is the narrowest that was measured."
     else:
         line = narrower.sort_values("bytes", kind="stable").iloc[-1]
-        text += f" {_width(line)}: {line['ratio']:.1f}× smaller, {_loss(line, metric)}."
+        text += f" {in_words(line['bits'])}: {line['ratio']:.1f}× smaller, {_loss(line, metric)}."
     others = []
     for other in (m for m in metrics if m != metric):
         line = _smallest(swept, other, keep)
@@ -162,10 +163,6 @@ def _answer(swept: pd.DataFrame, metric: str, metrics: list[str], keep: float) -
         says = says if compares(other) else "nothing (0 at full precision)"
         others.append(f"{TITLES[other]} {'agrees' if agrees else f'says {says}'}")
     return text + (f" {', '.join(others)}." if others else "")
-
-
-def _width(line: pd.Series) -> str:
-    return f"{line['bits']} bits" if line["bits"].isdigit() else line["bits"]
 
 
 def _kept(line: Mapping[str, Any] | pd.Series, metric: str) -> dict[str, Kept]:

@@ -95,6 +95,11 @@ def bits_label(row: Row) -> str:
     return f"W{row['bits']}A{activations}" if activations else width_label(row)
 
 
+def in_words(bits: str) -> str:
+    """A width of `bits_label` in a sentence: "4 bits", "W4A8", "full"."""
+    return f"{bits} bits" if bits.isdigit() else bits
+
+
 def percent(share: float | None, stderr: float | None = None) -> str:
     """A share in per cent with its standard error, with the digits that this leaves.
 
@@ -112,8 +117,7 @@ def percent(share: float | None, stderr: float | None = None) -> str:
 
 def scores_line(row: Row, metrics: Iterable[str]) -> str:
     """One line on a finished row: what it is, and its scores."""
-    bits = bits_label(row)
-    parts = [f"{bits} bits" if bits.isdigit() else bits, setting_of(row), row.get("layer")]
+    parts = [in_words(bits_label(row)), setting_of(row), row.get("layer")]
     scores = ", ".join(
         f"{TITLES[metric]} " + (distance if metric in DISTANCES else precision_recall)(row, metric)
         for metric in metrics

@@ -168,7 +168,7 @@ def _plot(
                     axis.axhline(ceiling, color="gray", linestyle=LINES[score], linewidth=0.8)
             axis.set_xscale("log" if x == "bytes" else "linear") if x else None
             axis.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-            axis.margins(0.1)
+            axis.margins(0.13, 0.1)  # the former for labels of widths
             if not axis.get_ylim()[1] > 0:  # all is 0
                 axis.set_ylim(-0.05, 1)
     for axis in axes[-1]:

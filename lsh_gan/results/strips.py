@@ -74,11 +74,20 @@ def plot(folder: Path, measured: list[Row]) -> Figure | None:
     images = [image for line in strips.values() for image in line.values()]
     width, names = max(image.width for image in images), unique(measured, "generator")
     heights = [max(image.height for image in line.values()) for line in strips.values()]
-    inches, above = 5.0, 0.21 if any("Description" in image.info for image in images) else 0.08
+    titles = {
+        (line, setting): f"{shorten(setting, columns)}, {image.info['Description']}"
+        for line, found in strips.items()
+        for setting, image in found.items()
+        if "Description" in image.info
+    }
+    titles = {key: textwrap.fill(title, 105) for key, title in titles.items()}
+    above = max((0.1 + 0.11 * (x.count("\n") + 1) for x in titles.values()), default=0.08)
+    inches = 5.0
     size = len(columns) * inches + 0.5, sum(above + inches * y / width for y in heights) + 0.5
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(strips), len(columns), squeeze=False, height_ratios=heights)
-    for axes, ((name, label), found) in zip(grid, strips.items(), strict=True):
+    for axes, (line, found) in zip(grid, strips.items(), strict=True):
+        name, label = line
         text = f"{name} {label}" if len(names) > 1 else label.replace("–", "")
         axes[0].annotate(text, (-0.015, 0.5), xycoords="axes fraction", ha="right", va="center")
         for axis, setting in zip(axes, columns, strict=True):
@@ -86,11 +95,10 @@ def plot(folder: Path, measured: list[Row]) -> Figure | None:
             if image := found.get(setting):
                 axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
                 axis.set_xlim(0, width)
-                called, said = shorten(setting, columns), image.info.get("Description")
-                if said:
-                    axis.set_title(f"{called}, {said}", fontsize=6, loc="left", pad=2)
+                if title := titles.get((line, setting)):
+                    axis.set_title(title, fontsize=6, loc="left", pad=2)
                 elif axis in grid[0]:
-                    axis.set_title(called)
+                    axis.set_title(shorten(setting, columns))
     caption = "the first images" if "samples" in measured[0] else CAPTIONS[folder.name]
     said = f"{caption}; {plots.conditions(measured)}"
     said = textwrap.fill(said, int(16 * inches * len(columns)))

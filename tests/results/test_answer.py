@@ -130,6 +130,7 @@ def test_given_samples_get_their_scores():
         (line(4, 0.99, 1.015), "≈"),
         (line(4, 0.99, 0.97), ""),
         (line(2, 1.3, 0.05), "!"),  # .91, ceiling .8
+        (line(2, 1.3, 0, knn_recall_stderr=None, knn_precision_stderr=None), "!"),  # errors of 0
         (line(2, 1.1, 0.05), ""),  # .77: bad, and says so
         (line(2, 1.1, 0.05, knn_crowding=0.6), "!"),
         (line(2, 1.3, 0.79), ""),  # recall .395, not for sure below half of its ceiling
