@@ -16,6 +16,7 @@ from PIL import Image
 
 from lsh_gan.results import plots, store, strips
 from lsh_gan.results.labels import TITLES, bits_label, grid_label, scores_of, shorten, unique
+from lsh_gan.results.search_report import widths_of
 from lsh_gan.results.store import Row
 
 FILE = "report.html"
@@ -146,7 +147,7 @@ def _table(measured: list[Row], metrics: list[str]) -> tuple[list[str], list[dic
         bits = 99 if row["bits"] is None else row["bits"]
         cells = {
             "generator": (None, row["generator"]),
-            "bits": (bits, bits_label(row)),
+            "bits": (bits, widths_of(row) if "roles" in row else bits_label(row)),
             "clipping": (None, row["clipping"] or ""),
             "grid": (None, grid_label(row)),
             "layer": (None, row.get("layer", "")),

@@ -54,7 +54,7 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
     figures, found = {}, []
     with mpl.rc_context(plots.STYLE):
         if share:
-            search_report.write(output, lines, pairs, share)
+            found = search_report.write(output, lines, pairs, share)
         elif len(whole) < len(measured):
             figures = layer_report.write(output, measured, pairs, table, hits)
         else:

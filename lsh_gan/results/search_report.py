@@ -19,8 +19,8 @@ ROLES = (FULL, WITHIN, MIXED, SAME_SIZE)
 Roles = dict[str, Any]  # a line of `report.summarise`, or None, by role
 
 
-def write(workdir: Path, lines: pd.DataFrame, metrics: list[str], share: float) -> None:
-    """Writes `search.md` and `widths.md`, and prints both and the verdict.
+def write(workdir: Path, lines: pd.DataFrame, metrics: list[str], share: float) -> list[str]:
+    """Writes `search.md` and `widths.md`, prints both and the verdict, and returns the latter.
 
     `share` of the scores at full precision was to be kept; lines are those of `report.summarise`.
     """
@@ -31,6 +31,7 @@ def write(workdir: Path, lines: pd.DataFrame, metrics: list[str], share: float) 
     labels.print_and_save(workdir / "widths.md", make_width_table(found))
     notes = [note for item in found.items() for note in verdict(*item, metrics, share)]
     labels.print_and_save(workdir / "search.md", make_table(found, metrics), notes=notes)
+    return notes
 
 
 def make_width_table(found: dict[str, Roles]) -> Table:
@@ -58,15 +59,16 @@ def make_table(found: dict[str, Roles], metrics: list[str]) -> Table:
         for role, line in roles.items():
             cells.append({"generator": name, "setting": role, "bits": "none"})
             if line is not None:
-                cells[-1] |= {"bits": _bits(line), "bytes": f"{line['bytes']:,}"}
+                cells[-1] |= {"bits": widths_of(line), "bytes": f"{line['bytes']:,}"}
                 cells[-1] |= {TITLES[metric]: _cell(line, metric) for metric in metrics}
     title = "precision/recall (kept shares ± paired standard error)"
     return labels.make_rich(pd.DataFrame(cells).fillna(""), text=3, title=title)
 
 
-def _bits(line: dict[str, Any]) -> str:
+def widths_of(line: dict[str, Any]) -> str:
+    """The widths of the tensors of a row, or of a line of `report.summarise`: "6, 4, 3"."""
     widths = sorted({tensor["bits"] for tensor in line["tensors"]}, reverse=True)
-    return ", ".join(map(str, widths)) or line["bits"]
+    return ", ".join(map(str, widths)) or labels.bits_label(line)
 
 
 def _cell(line: dict[str, Any], metric: str) -> str:
@@ -108,8 +110,8 @@ def verdict(name: str, roles: Roles, metrics: list[str], share: float) -> list[s
         if smaller == 0:
             size = "of the same size as"
         notes.append(
-            f"{name}: mixed precision is {size} the {role} ({_bits(other)} bits); of the worse of "
-            f"precision and recall it keeps: {kept}."
+            f"{name}: mixed precision is {size} the {role} ({widths_of(other)} bits); of the worse "
+            f"of precision and recall it keeps: {kept}."
         )
     met = ", ".join(TITLES[m] for m in metrics if least(mixed, m) >= share)
     notes.append(
