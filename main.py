@@ -50,7 +50,8 @@ def main(arguments: list[str]) -> None:
     checkpoints.quiet_libraries()
     reference.fix_numbers()
     reference.keep_programs()
-    if _DISTRIBUTED.value or _COORDINATOR.value:
+    cluster = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    if _DISTRIBUTED.value or cluster != (None, None, None):
         _join_cluster()
     try:
         logging.info("devices: %s", ", ".join(map(str, reference.find_devices())))

@@ -1,6 +1,7 @@
 """The devices: the only module that knows how many there are, and of what kind."""
 
 import json
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -122,9 +123,18 @@ def join_cluster(coordinator: str | None, processes: int | None, process: int | 
         process: The number of this one.
 
     Raises:
-        ValueError: There is no such environment, or the arguments do not fit it.
+        ValueError: There is no such environment, or the arguments do not fit it; or the port is in
+            use.
         RuntimeError: The others do not answer.
     """
+    host, _, port = (coordinator or "").rpartition(":")
+    if coordinator and not (host and port.isdigit()):
+        raise ValueError(f"coordinator {coordinator!r}; expected HOST:PORT")
+    if coordinator and process == 0:  # JAX would end with a segmentation fault
+        try:
+            socket.create_server(("", int(port))).close()
+        except (OSError, OverflowError) as error:
+            raise ValueError(f"coordinator {coordinator}: {error}; expected a free port") from error
     jax.distributed.initialize(
         coordinator,
         processes,

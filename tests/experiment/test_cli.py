@@ -123,6 +123,7 @@ ENDS = {
     "--config=own.py": "has no get_config(); expected a function that returns a configuration",
     "--config.generators=dcgan,/a/x.packed --dry_run": "generator '/a/x.packed': no such check",
     "--config.metrics=knn": "workdir /dev/null/x: /dev/null is a file",
+    "--coordinator=here --processes=2": "no cluster: coordinator 'here'; expected HOST:PORT",
     "--config.metrics=kn": "metrics: metric 'kn' is unknown; did you mean 'knn'",
 }
 
