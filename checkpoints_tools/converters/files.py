@@ -39,6 +39,10 @@ _SCALARS = {
 # Known and not built: names that only such a file has, and why.
 NOT_BUILT: dict[str, tuple[str, ...]] = {
     "lucidrains/stylegan2-pytorch": (r"G?\.?initial_block", r"S\.net\.0\.weight"),
+    "a BigGAN of a cross-replica or mybn run": (
+        r"blocks\.0\.0\.bn1\.bn\.(running|stored)_mean",
+        r"output_layer\.2\.weight",
+    ),
     "a BigGAN-deep of PyTorch-StudioGAN": (r"linear0\.weight(_orig)?", r".*conv2d4\.bias"),
     "StyleGAN (the first) in TensorFlow": (r"synthesis\.4x4/Const/StyleMod/weight",),
     "Progressive GAN in TensorFlow": (r"4x4/Dense/weight",),
@@ -49,8 +53,14 @@ NOT_BUILT: dict[str, tuple[str, ...]] = {
         r"input_blocks\.0\.0\.weight",
     ),
 }
-_PARAMETERS = {"weight", "bias", "weight_orig", "weight_g", "original", "original0", "original1"}
-_LAYER_TENSORS = re.compile(r"(.*\.)?(weight\w*|bias|running_mean|original\d?)")
+_PARAMETERS = {"weight", "bias", "weight_orig", "weight_g"}
+_LAYER_TENSORS = re.compile(r"(.*\.)?(weight\w*|bias|running_mean)")
+_BUFFERS = re.compile(
+    r"(.*\.)?(running_\w+|num_batches_tracked|weight_[uv]|s?[uv]\d|stored_\w+|noise_const|noise_\d+"
+    r"|resample_filter|(up|down)_filter|w_avg|magnitude_ema|transform|freqs|phases|[kK]ernel)"
+)
+_PARAMETRIZED = re.compile(r"\.parametrizations\.(\w+)\.(original[01]?|0\._[uv])$")
+_OLDER = {"original": "orig", "original0": "g", "original1": "v", "0._u": "u", "0._v": "v"}
 
 
 class Found(NamedTuple):
@@ -114,7 +124,7 @@ def find(
     wanted = sources if source == "auto" else {source: choose("source", source, sources)}
     file = tensor_file(path)
     value = tensor_files.read(file)
-    state = tensor_files.state_dict(value)
+    state = _name_lists(older_names(tensor_files.state_dict(value)))
     with file.open("rb") as stream:
         start = stream.read(9)
     if start[8:] == b"{":
@@ -229,16 +239,50 @@ def _outermost(prefixes: list[str]) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def _parts(state: dict[str, np.ndarray], value: Any) -> list[tuple[str, Part]]:
-    """The state dict and its parts under each prefix, best candidates first."""
+def older_names(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The state dict with spectral and weight norms by their names of before torch 2."""
+    return {
+        _PARAMETRIZED.sub(lambda m: f".{m[1]}_{_OLDER[m[2]]}", name): array
+        for name, array in state.items()
+    }
+
+
+def _name_lists(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Names what is kept as a list of a network's parameters, in their order.
+
+    FastGAN's files and torch_ema have such averages.
+    """
+    groups = _groups(state)
+    names: dict[str, str] = {}
+    for prefix, listed in groups.items():
+        if not all(map(str.isdecimal, listed)):
+            continue
+        shapes = [array.shape for array in listed.values()]
+        for other in groups.values():
+            parameters = [name for name in other if not _BUFFERS.fullmatch(name)]
+            if shapes == [other[name].shape for name in parameters] and other is not listed:
+                pairs = zip(listed, parameters, strict=True)
+                names |= {f"{prefix}.{i}": f"{prefix}.{name}" for i, name in pairs}
+                break
+    return {names.get(name, name): array for name, array in state.items()}
+
+
+def _groups(state: dict[str, np.ndarray]) -> dict[str, Part]:
+    """The state dict and its parts under each prefix."""
     groups: dict[str, Part] = {"": Part(state)}
     for name, array in state.items():
         words = name.split(".")
         for depth in range(1, min(len(words) - 1, _DEEPEST) + 1):
             prefix = ".".join(words[:depth])
             groups.setdefault(prefix, Part())[".".join(words[depth:])] = array
+    return groups
+
+
+def _parts(state: dict[str, np.ndarray], value: Any) -> list[tuple[str, Part]]:
+    """The state dict and its parts under each prefix, best candidates first."""
+    groups = _groups(state)
     for prefix, found in groups.items():
-        found.module = modules.part(value, prefix)
+        found.prefix, found.module = prefix, modules.part(value, prefix)
 
     def is_average(prefix: str, found: Part) -> bool:
         name = found.module.attributes.get("name") if isinstance(found.module, Standin) else None

@@ -7,6 +7,7 @@ from golden import FOLDER, assert_close, load_golden
 
 from checkpoints_tools.convert import convert
 from checkpoints_tools.converters import SOURCES, convert_state, modules
+from checkpoints_tools.converters.files import older_names
 from lsh_gan import generators, tensor_files
 from lsh_gan.tensor_files import Standin
 
@@ -67,7 +68,7 @@ def test_modules_as_they_are_recorded(name, variants, tmp_path):
     ],
 )
 def test_state_dicts_with_settings(name, settings, variants):
-    state = tensor_files.state_dict(tensor_files.read(file(name)))
+    state = older_names(tensor_files.state_dict(tensor_files.read(file(name))))
     converted = convert_state(state, SOURCES["dcgan"], settings)
     assert not settings.keys() & converted.assumed.keys()
     assert {"strides", "paddings", "order"} <= converted.assumed.keys()
