@@ -29,7 +29,7 @@ _ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".tar", ".np
 _OTHER_NETWORKS = {
     "d", "dis", "disc", "discriminator", "critic", "q", "classifier", "optim", "optimizer",
     "optimizers", "opt", "sched", "scheduler", "scaler", "loss", "losses", "criterion", "lpips",
-    "vgg", "inception", "perceptual", "augment", "augmentation",
+    "vgg", "inception", "perceptual", "augment", "augmentation", "metric", "metrics", "fid", "kid",
 }  # fmt: skip
 # Words in the names of tensors that a training run keeps in a network and no image depends on.
 _INPUTS = {"noise", "latent", "latents", "z"}

@@ -52,10 +52,11 @@ def test_a_training_module_with_all_of_its_networks(dcgan, tmp_path):
     state = {f"generator.{name}": array for name, array in dcgan.items()}
     state |= {"discriminator.0.weight": np.ones((8, 3, 4, 4)), "validation_z": np.ones((8, 100))}
     state |= {"loss_fn.vgg.0.weight": np.ones((8, 3, 3, 3))}
+    state |= {"fid.inception.fc.weight": np.ones((8, 3))}  # of torchmetrics
     file = write(tmp_path / "last.ckpt", {"state_dict": state, "hyper_parameters": {"lr": 1e-4}})
     found = find(file, SOURCES)
     assert found.prefix == "state_dict.generator"
-    beside = ("discriminator.0.weight", "validation_z", "loss_fn.vgg.0.weight")
+    beside = ("discriminator.0.weight", "validation_z", "loss_fn.vgg.0.weight", "fid.")
     assert found.left_out == tuple(f"state_dict.{name.partition('.')[0]}" for name in beside)
 
 
