@@ -33,7 +33,7 @@ _OTHERS = ("bias", "running_mean", "running_var", "num_batches_tracked")
 _LEAVES = re.compile(
     r"(?:(.*)\.)?(" + "|".join(map(re.escape, [*sum(_WEIGHTS.values(), ()), *_OTHERS])) + ")"
 )
-_SHORTCUTS = re.compile(r"(?i)(^|[._])(res\w*|skip|shortcut|attn|attention|embed\w*)([._\d]|$)")
+_SHORTCUTS = re.compile(r"(?i)(^|[._])(res\w*|skip|shortcut|attn|attention|emb\w*)([._\d]|$)")
 
 
 # --- layers of a state dict ---------------------------------------------------------------------

@@ -112,6 +112,12 @@ def test_classes_follow_the_latent():
         convert(file("mixed"), "unused", settings={"num_classes": 3})
 
 
+def test_a_table_of_classes_is_no_dense_layer():
+    state = load_golden("dcgan_tutorial_64").state()
+    size = len(state["main.0.weight"])  # as many classes as latents
+    assert not SOURCES["dcgan"].matches({"label_emb.weight": np.ones((size, size)), **state})
+
+
 def test_where_it_upsamples_must_be_said():
     state = tensor_files.state_dict(tensor_files.read(file("ptgan")))
     with pytest.raises(ValueError, match=r"where that happens is not in the file: --set=upsample"):
