@@ -247,21 +247,26 @@ def older_names(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def _name_lists(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Names what is kept as a list of a network's parameters, in their order.
+def _is_average(name: str) -> bool:
+    words = {word.lower() for word in _WORD.findall(name)}
+    # The package ema_pytorch keeps both: ema.online_model and ema.ema_model.
+    return bool(words & _AVERAGES) and "online" not in words
 
-    FastGAN's files and torch_ema have such averages.
+
+def _name_lists(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Names averages that are a list, in the order of the network's parameters.
+
+    FastGAN's files and torch_ema have them.
     """
     groups = _groups(state)
+    lists = {k: part for k, part in groups.items() if all(map(str.isdecimal, part))}
     names: dict[str, str] = {}
-    for prefix, listed in groups.items():
-        if not all(map(str.isdecimal, listed)):
-            continue
-        shapes = [array.shape for array in listed.values()]
-        for other in groups.values():
-            parameters = [name for name in other if not _BUFFERS.fullmatch(name)]
-            if shapes == [other[name].shape for name in parameters] and other is not listed:
-                pairs = zip(listed, parameters, strict=True)
+    for prefix in filter(_is_average, lists):
+        shapes = [array.shape for array in lists[prefix].values()]
+        for network in (part for k, part in groups.items() if k not in lists):
+            parameters = [name for name in network if not _BUFFERS.fullmatch(name)]
+            if shapes == [network[name].shape for name in parameters]:
+                pairs = zip(lists[prefix], parameters, strict=True)
                 names |= {f"{prefix}.{i}": f"{prefix}.{name}" for i, name in pairs}
                 break
     return {names.get(name, name): array for name, array in state.items()}
@@ -284,14 +289,10 @@ def _parts(state: dict[str, np.ndarray], value: Any) -> list[tuple[str, Part]]:
     for prefix, found in groups.items():
         found.prefix, found.module = prefix, modules.part(value, prefix)
 
-    def is_average(prefix: str, found: Part) -> bool:
-        name = found.module.attributes.get("name") if isinstance(found.module, Standin) else None
-        # Networks of TensorFlow know their name: Gs.
-        words = {word.lower() for word in _WORD.findall(f"{prefix} {name}")}
-        # The package ema_pytorch keeps both: ema.online_model and ema.ema_model.
-        return bool(words & _AVERAGES) and "online" not in words
+    def name(module: Any) -> Any:  # networks of TensorFlow know it: Gs
+        return module.attributes.get("name") if isinstance(module, Standin) else None
 
-    averages = {prefix for prefix, found in groups.items() if is_average(prefix, found)}
+    averages = {k for k, found in groups.items() if _is_average(f"{k} {name(found.module)}")}
     for prefix in averages:
         _take_buffers(groups[prefix], {k: v for k, v in groups.items() if k not in averages})
 
