@@ -93,9 +93,8 @@ def _plan_rosinality(state, settings) -> Plan:
     def noise(layer: int) -> Origin:
         if f"noises.noise_{layer}" in state:
             return take(f"noises.noise_{layer}", lambda n: n[0, 0])
-        draw = np.random.default_rng([settings["noise_seed"], layer]).standard_normal
-        side = 4 * 2 ** ((layer + 1) // 2)
-        return Origin((), lambda: draw((side, side)))
+        seed, side = [settings["noise_seed"], layer], 4 * 2 ** ((layer + 1) // 2)
+        return Origin((), lambda: np.random.default_rng(seed).standard_normal((side, side)))
 
     table |= _rosinality_layer("conv1", "synthesis.b4.conv1", noise(0))
     table |= _rosinality_layer("to_rgb1", "synthesis.b4.torgb", None)
