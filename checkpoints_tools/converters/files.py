@@ -136,19 +136,19 @@ def find(
             hint = nearest(part, dict(parts))
             raise ValueError(f"{file}: has no part {part!r}; did you mean {hint!r}?")
         parts = [(part, dict(parts)[part])]
-    fits = (
-        (prefix, kind, part)
-        for prefix, part in parts
-        for kind in wanted.values()
-        if kind.matches(part)
-    )
-    taken = next(fits, None)
-    if taken is None:
+
+    def fits(kinds: list[Source]) -> list[tuple[str, Source, Part]]:
+        return [(k, kind, part) for k, part in parts for kind in kinds if kind.matches(part)]
+
+    # A kind known by names comes before that of shapes alone, which may take what is around it.
+    by_shape = [kind for kind in wanted.values() if kind.name == "dcgan"]
+    taken = fits([kind for kind in wanted.values() if kind not in by_shape]) or fits(by_shape)
+    if not taken:
         said = _why_not(state if part is None else parts[0][1], parts, sources, source)
         raise ValueError(f"{file}: {said}")
-    prefix, kind, found = taken
+    prefix, kind, found = taken[0]
     try:
-        others = _outermost([prefix, *(other for other, _, _ in fits)])[1:]
+        others = _outermost([other for other, _, _ in taken])[1:]
         if part is None:
             _refuse_layers_before(value, prefix, parts, others)
         settings = _settings(value, found, kind, file)

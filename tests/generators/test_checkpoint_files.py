@@ -166,6 +166,14 @@ def test_averages_of_parameters_alone_take_the_statistics_of_their_network(dcgan
         np.testing.assert_array_equal(found.state[name], shadow.get(name, array))
 
 
+def test_names_come_before_shapes(dcgan, tmp_path):
+    """Of a module in DataParallel that was saved whole, whose blocks look like a sequence."""
+    named = SOURCES["mimicry"]._replace(matches=lambda state: "0.weight" in state)
+    sources = {"mimicry": named, "dcgan": SOURCES["dcgan"]}
+    found = find(write(tmp_path / "a.pth", dcgan), sources)
+    assert (found.prefix, found.source.name, found.others) == ("main", "mimicry", ())
+
+
 def test_norms_by_the_names_of_torch_2(tmp_path):
     state = load_golden("mimicry_sagan32").state()
     newer = {"weight_orig": "original", "weight_u": "0._u", "weight_v": "0._v"}
