@@ -98,7 +98,7 @@ def _origins(settings: dict, width: int, embedding: str, from_condition=lambda k
     return origin
 
 
-_IGNORED = r".*\.(sv|u)0"
+_IGNORED = r".*\.(sv|u)\d+"
 
 
 def _plan(state, settings) -> Plan:

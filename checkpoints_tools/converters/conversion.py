@@ -57,11 +57,11 @@ def convert_state(
         leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
         paths = [join(path_of(keys)) for keys, _ in leaves]
         origins = {path: plan.origin(path) for path in paths}
-    except (KeyError, IndexError) as error:
+    except KeyError as error:
         raise ValueError(
             f"not a complete {source.name} generator: tensor {error.args[0]} is missing"
         ) from error
-    except (TypeError, ArithmeticError, AttributeError) as error:
+    except (IndexError, TypeError, ArithmeticError, AttributeError) as error:
         raise ValueError(
             f"no {source.name} generator has tensors of such shapes and such settings ({error})"
         ) from error

@@ -27,19 +27,13 @@ from lsh_gan.errors import check_int
 _WEIGHTS = {
     "weight": ("weight",),
     "weight_orig": ("weight_orig", "weight_u", "weight_v"),
-    "parametrizations.weight.original": tuple(
-        f"parametrizations.weight.{name}" for name in ("original", "0._u", "0._v")
-    ),
     "weight_g": ("weight_g", "weight_v"),
-    "parametrizations.weight.original0": tuple(
-        f"parametrizations.weight.{name}" for name in ("original0", "original1")
-    ),
 }
 _OTHERS = ("bias", "running_mean", "running_var", "num_batches_tracked")
 _LEAVES = re.compile(
     r"(?:(.*)\.)?(" + "|".join(map(re.escape, [*sum(_WEIGHTS.values(), ()), *_OTHERS])) + ")"
 )
-_SHORTCUTS = re.compile(r"(?i)(^|[._])(res\w*|skip|shortcut|attn|attention|embed\w*)([._\d]|$)")
+_SHORTCUTS = re.compile(r"(?i)(^|[._])(res\w*|skip|shortcut|attn|attention|emb\w*)([._\d]|$)")
 
 
 # --- layers of a state dict ---------------------------------------------------------------------
@@ -65,7 +59,7 @@ def _weight_names(tensors) -> tuple[str, ...]:
 
 def _weight(tensors) -> np.ndarray:
     names = _weight_names(tensors)
-    direction = names[0].endswith(("_g", "original0"))
+    direction = names[0].endswith("_g")
     return tensors[names[1 if direction else 0]]
 
 

@@ -29,7 +29,7 @@ _ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".tar", ".np
 _OTHER_NETWORKS = {
     "d", "dis", "disc", "discriminator", "critic", "q", "classifier", "optim", "optimizer",
     "optimizers", "opt", "sched", "scheduler", "scaler", "loss", "losses", "criterion", "lpips",
-    "vgg", "inception", "perceptual", "augment", "augmentation",
+    "vgg", "inception", "perceptual", "augment", "augmentation", "metric", "metrics", "fid", "kid",
 }  # fmt: skip
 # Words in the names of tensors that a training run keeps in a network and no image depends on.
 _INPUTS = {"noise", "latent", "latents", "z"}
@@ -39,6 +39,10 @@ _SCALARS = {
 # Known and not built: names that only such a file has, and why.
 NOT_BUILT: dict[str, tuple[str, ...]] = {
     "lucidrains/stylegan2-pytorch": (r"G?\.?initial_block", r"S\.net\.0\.weight"),
+    "a BigGAN of a cross-replica or mybn run": (
+        r"blocks\.0\.0\.bn1\.bn\.(running|stored)_mean",
+        r"output_layer\.2\.weight",
+    ),
     "a BigGAN-deep of PyTorch-StudioGAN": (r"linear0\.weight(_orig)?", r".*conv2d4\.bias"),
     "StyleGAN (the first) in TensorFlow": (r"synthesis\.4x4/Const/StyleMod/weight",),
     "Progressive GAN in TensorFlow": (r"4x4/Dense/weight",),
@@ -49,8 +53,14 @@ NOT_BUILT: dict[str, tuple[str, ...]] = {
         r"input_blocks\.0\.0\.weight",
     ),
 }
-_PARAMETERS = {"weight", "bias", "weight_orig", "weight_g", "original", "original0", "original1"}
-_LAYER_TENSORS = re.compile(r"(.*\.)?(weight\w*|bias|running_mean|original\d?)")
+_PARAMETERS = {"weight", "bias", "weight_orig", "weight_g"}
+_LAYER_TENSORS = re.compile(r"(.*\.)?(weight\w*|bias|running_mean)")
+_BUFFERS = re.compile(
+    r"(.*\.)?(running_\w+|num_batches_tracked|weight_[uv]|s?[uv]\d|stored_\w+|noise_const|noise_\d+"
+    r"|resample_filter|(up|down)_filter|w_avg|magnitude_ema|transform|freqs|phases|[kK]ernel)"
+)
+_PARAMETRIZED = re.compile(r"\.parametrizations\.(\w+)\.(original[01]?|0\._[uv])$")
+_OLDER = {"original": "orig", "original0": "g", "original1": "v", "0._u": "u", "0._v": "v"}
 
 
 class Found(NamedTuple):
@@ -114,7 +124,7 @@ def find(
     wanted = sources if source == "auto" else {source: choose("source", source, sources)}
     file = tensor_file(path)
     value = tensor_files.read(file)
-    state = tensor_files.state_dict(value)
+    state = _name_lists(older_names(tensor_files.state_dict(value)))
     with file.open("rb") as stream:
         start = stream.read(9)
     if start[8:] == b"{":
@@ -126,19 +136,19 @@ def find(
             hint = nearest(part, dict(parts))
             raise ValueError(f"{file}: has no part {part!r}; did you mean {hint!r}?")
         parts = [(part, dict(parts)[part])]
-    fits = (
-        (prefix, kind, part)
-        for prefix, part in parts
-        for kind in wanted.values()
-        if kind.matches(part)
-    )
-    taken = next(fits, None)
-    if taken is None:
+
+    def fits(kinds: list[Source]) -> list[tuple[str, Source, Part]]:
+        return [(k, kind, part) for k, part in parts for kind in kinds if kind.matches(part)]
+
+    # A kind known by names comes before that of shapes alone, which may take what is around it.
+    by_shape = [kind for kind in wanted.values() if kind.name == "dcgan"]
+    taken = fits([kind for kind in wanted.values() if kind not in by_shape]) or fits(by_shape)
+    if not taken:
         said = _why_not(state if part is None else parts[0][1], parts, sources, source)
         raise ValueError(f"{file}: {said}")
-    prefix, kind, found = taken
+    prefix, kind, found = taken[0]
     try:
-        others = _outermost([prefix, *(other for other, _, _ in fits)])[1:]
+        others = _outermost([other for other, _, _ in taken])[1:]
         if part is None:
             _refuse_layers_before(value, prefix, parts, others)
         settings = _settings(value, found, kind, file)
@@ -229,25 +239,60 @@ def _outermost(prefixes: list[str]) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def _parts(state: dict[str, np.ndarray], value: Any) -> list[tuple[str, Part]]:
-    """The state dict and its parts under each prefix, best candidates first."""
+def older_names(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The state dict with spectral and weight norms by their names of before torch 2."""
+    return {
+        _PARAMETRIZED.sub(lambda m: f".{m[1]}_{_OLDER[m[2]]}", name): array
+        for name, array in state.items()
+    }
+
+
+def _is_average(name: str) -> bool:
+    words = {word.lower() for word in _WORD.findall(name)}
+    # The package ema_pytorch keeps both: ema.online_model and ema.ema_model.
+    return bool(words & _AVERAGES) and "online" not in words
+
+
+def _name_lists(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Names averages that are a list, in the order of the network's parameters.
+
+    FastGAN's files and torch_ema have them.
+    """
+    groups = _groups(state)
+    lists = {k: part for k, part in groups.items() if all(map(str.isdecimal, part))}
+    names: dict[str, str] = {}
+    for prefix in filter(_is_average, lists):
+        shapes = [array.shape for array in lists[prefix].values()]
+        for network in (part for k, part in groups.items() if k not in lists):
+            parameters = [name for name in network if not _BUFFERS.fullmatch(name)]
+            if shapes == [network[name].shape for name in parameters]:
+                pairs = zip(lists[prefix], parameters, strict=True)
+                names |= {f"{prefix}.{i}": f"{prefix}.{name}" for i, name in pairs}
+                break
+    return {names.get(name, name): array for name, array in state.items()}
+
+
+def _groups(state: dict[str, np.ndarray]) -> dict[str, Part]:
+    """The state dict and its parts under each prefix."""
     groups: dict[str, Part] = {"": Part(state)}
     for name, array in state.items():
         words = name.split(".")
         for depth in range(1, min(len(words) - 1, _DEEPEST) + 1):
             prefix = ".".join(words[:depth])
             groups.setdefault(prefix, Part())[".".join(words[depth:])] = array
+    return groups
+
+
+def _parts(state: dict[str, np.ndarray], value: Any) -> list[tuple[str, Part]]:
+    """The state dict and its parts under each prefix, best candidates first."""
+    groups = _groups(state)
     for prefix, found in groups.items():
-        found.module = modules.part(value, prefix)
+        found.prefix, found.module = prefix, modules.part(value, prefix)
 
-    def is_average(prefix: str, found: Part) -> bool:
-        name = found.module.attributes.get("name") if isinstance(found.module, Standin) else None
-        # Networks of TensorFlow know their name: Gs.
-        words = {word.lower() for word in _WORD.findall(f"{prefix} {name}")}
-        # The package ema_pytorch keeps both: ema.online_model and ema.ema_model.
-        return bool(words & _AVERAGES) and "online" not in words
+    def name(module: Any) -> Any:  # networks of TensorFlow know it: Gs
+        return module.attributes.get("name") if isinstance(module, Standin) else None
 
-    averages = {prefix for prefix, found in groups.items() if is_average(prefix, found)}
+    averages = {k for k, found in groups.items() if _is_average(f"{k} {name(found.module)}")}
     for prefix in averages:
         _take_buffers(groups[prefix], {k: v for k, v in groups.items() if k not in averages})
 

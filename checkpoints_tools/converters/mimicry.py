@@ -14,7 +14,6 @@ from checkpoints_tools.converters.origin import (
     stored_weight,
     take,
     to_grid,
-    usual,
     weight_of,
 )
 
@@ -85,10 +84,17 @@ def _norm(base: str, rest: list[str]) -> Origin:
     return take(f"{base}{inner}.{BATCH_NORM[rest[-1]]}")
 
 
+def _settings(state) -> dict:
+    # sngan.pytorch, whose names of tensors are the same, saves under `avg_gen_state_dict`.
+    other = "gen_state_dict" in getattr(state, "prefix", "")
+    upsample = "nearest" if other else "bilinear"
+    return {"upsample": upsample, "epsilon": 1e-5, "slope": 0.0, "output": "tanh"}
+
+
 SOURCE = Source(
     "mimicry",
     "torch-mimicry: SNGAN, conditional SNGAN, SAGAN",
     has(r"l1\.weight(_orig)?", r"block2\.c1\.weight(_orig)?", r"block2\.c_sc\.bias", r"c\d\.bias"),
     _plan,
-    settings=usual(upsample="bilinear", epsilon=1e-5, slope=0.0, output="tanh"),
+    settings=_settings,
 )

@@ -33,6 +33,7 @@ class Plan(NamedTuple):
 class Part(dict[str, np.ndarray]):
     """A part of a file: its arrays by name, and the pickled object that they lie in."""
 
+    prefix: str = ""  # where in the file they lie
     module: Standin | None = None  # that object; None where the file has only the arrays
     buffers_of: str = ""  # where its buffers are from; "" where they lie among its own arrays
 

@@ -103,16 +103,16 @@ def _plan(state, settings) -> Plan:
             return affine_origin(base, rest[1])
         if rest[0] == "kernel":
             return take(f"{base}.weight", equalized() if kind in ("to_image", "skip") else kernel)
+        if "noise" in rest[0] and f"{base}.noise_strength" not in state:  # use_noise=False
+            shape = (sides[int(index)],) * 2 if rest[0] == "noise" else ()
+            return Origin((), lambda: np.zeros(shape))
         return take(f"{base}.{'noise_const' if rest[0] == 'noise' else rest[0]}")
 
     return Plan("stylegan2", _options(state, sides, settings), origin, _FILTERS)
 
 
 def _settings(state) -> dict:
-    usual = {
-        "conv_clamp": 256.0, "lr_multiplier": MAPPING_LEARNING_RATE, "activation": "lrelu",
-        "use_noise": True,
-    }  # fmt: skip
+    usual = {"conv_clamp": 256.0, "lr_multiplier": MAPPING_LEARNING_RATE, "activation": "lrelu"}
     recorded = any(name.endswith("resample_filter") for name in state)
     return usual if recorded else {**usual, "resample_filter": [1, 3, 3, 1]}
 
@@ -123,5 +123,5 @@ SOURCE = Source(
     has(r"synthesis\.b4\.const", r"mapping\.w_avg", r"mapping\.fc0\.weight"),
     _plan,
     settings=_settings,
-    only=("activation", "use_noise", "resample_filter"),
+    only=("activation", "resample_filter"),
 )

@@ -42,7 +42,7 @@ def _scaled(weight: np.ndarray) -> np.ndarray:
     return weight[0] * np.float32(weight[0, 0].size ** -0.5)
 
 
-def _rosinality_layer(base: str, ours: str, noise: str | None) -> dict[str, Origin]:
+def _rosinality_layer(base: str, ours: str, noise: Origin | None) -> dict[str, Origin]:
     table = {
         f"{ours}.affine.weight": take(f"{base}.conv.modulation.weight"),
         f"{ours}.affine.bias": take(f"{base}.conv.modulation.bias"),
@@ -56,7 +56,7 @@ def _rosinality_layer(base: str, ours: str, noise: str | None) -> dict[str, Orig
         f"{ours}.weight": take(f"{base}.conv.weight", _scaled),
         f"{ours}.bias": take(f"{base}.activate.bias"),
         f"{ours}.noise_strength": take(f"{base}.noise.weight", lambda w: w.reshape(())),
-        f"{ours}.noise_const": take(noise, lambda n: n[0, 0]),
+        f"{ours}.noise_const": noise,
     }
 
 
@@ -82,27 +82,39 @@ def _plan_rosinality(state, settings) -> Plan:
     style = [f"style.{i + 1}.{leaf}" for i in range(depth) for leaf in ("weight", "bias")]
     ours = [f"mapping.fc{i}.{leaf}" for i in range(depth) for leaf in ("weight", "bias")]
     table = {name: take(original) for name, original in zip(ours, style, strict=True)}
-    if "latent_avg" in state:
-        table["mapping.w_avg"] = take("latent_avg", np.ravel)
+    if "latent_avg" in state:  # one row, or the same one for each layer (pSp, e4e)
+        size = state["style.1.weight"].shape[1]
+        table["mapping.w_avg"] = take("latent_avg", lambda w: w.reshape(-1, size)[0])
     else:
         mean = _mean_of_w(settings["truncation_mean"], settings["lr_mlp"])
         table["mapping.w_avg"] = Origin(tuple(style), mean)
     table["synthesis.b4.const"] = take("input.input", lambda c: c[0])
-    table |= _rosinality_layer("conv1", "synthesis.b4.conv1", "noises.noise_0")
+
+    def noise(layer: int) -> Origin:
+        if f"noises.noise_{layer}" in state:
+            return take(f"noises.noise_{layer}", lambda n: n[0, 0])
+        seed, side = [settings["noise_seed"], layer], 4 * 2 ** ((layer + 1) // 2)
+        return Origin((), lambda: np.random.default_rng(seed).standard_normal((side, side)))
+
+    table |= _rosinality_layer("conv1", "synthesis.b4.conv1", noise(0))
     table |= _rosinality_layer("to_rgb1", "synthesis.b4.torgb", None)
     for i in range(blocks):
         block = f"synthesis.b{8 * 2**i}"
         for j in (0, 1):
-            noise = f"noises.noise_{2 * i + j + 1}"
-            table |= _rosinality_layer(f"convs.{2 * i + j}", f"{block}.conv{j}", noise)
+            layer = 2 * i + j
+            table |= _rosinality_layer(f"convs.{layer}", f"{block}.conv{j}", noise(layer + 1))
         table |= _rosinality_layer(f"to_rgbs.{i}", f"{block}.torgb", None)
     inner = {"conv_clamp": None, "lr_multiplier": settings["lr_mlp"]}
     return _translated(state, inner, table, r".*\.kernel")
 
 
 def _settings_rosinality(state) -> dict:
-    stored = {} if "latent_avg" in state else {"truncation_mean": 4096}
-    return {"lr_mlp": stylegan2.MAPPING_LEARNING_RATE, "slope": 0.2, **stored}
+    settings = {"lr_mlp": stylegan2.MAPPING_LEARNING_RATE, "slope": 0.2}
+    if "latent_avg" not in state:
+        settings["truncation_mean"] = 4096
+    if "noises.noise_0" not in state:
+        settings["noise_seed"] = 0
+    return settings
 
 
 # --- TensorFlow ---------------------------------------------------------------------------------

@@ -52,10 +52,11 @@ def test_a_training_module_with_all_of_its_networks(dcgan, tmp_path):
     state = {f"generator.{name}": array for name, array in dcgan.items()}
     state |= {"discriminator.0.weight": np.ones((8, 3, 4, 4)), "validation_z": np.ones((8, 100))}
     state |= {"loss_fn.vgg.0.weight": np.ones((8, 3, 3, 3))}
+    state |= {"fid.inception.fc.weight": np.ones((8, 3))}  # of torchmetrics
     file = write(tmp_path / "last.ckpt", {"state_dict": state, "hyper_parameters": {"lr": 1e-4}})
     found = find(file, SOURCES)
     assert found.prefix == "state_dict.generator"
-    beside = ("discriminator.0.weight", "validation_z", "loss_fn.vgg.0.weight")
+    beside = ("discriminator.0.weight", "validation_z", "loss_fn.vgg.0.weight", "fid.")
     assert found.left_out == tuple(f"state_dict.{name.partition('.')[0]}" for name in beside)
 
 
@@ -155,9 +156,43 @@ def test_averages_of_parameters_alone_take_the_statistics_of_their_network(dcgan
     assert [*found.state] == [*dcgan]
     for name, array in dcgan.items():
         np.testing.assert_array_equal(found.state[name], shadow.get(name, array))
-    shadow = {f"module.{name}": array for name, array in shadow.items()}
-    found = find(write(tmp_path / "b.pth", {"ema": shadow, "model": dcgan}), SOURCES)
+    wrapped = {f"module.{name}": array for name, array in shadow.items()}
+    found = find(write(tmp_path / "b.pth", {"ema": wrapped, "model": dcgan}), SOURCES)
     assert (found.prefix, found.state.buffers_of) == ("ema", "model")
+    listed = {"g": dcgan, "g_ema": [*shadow.values()]}  # as FastGAN and torch_ema do
+    found = find(write(tmp_path / "c.pth", listed), SOURCES)
+    assert (found.prefix, found.state.buffers_of) == ("g_ema", "g")
+    for name, array in dcgan.items():
+        np.testing.assert_array_equal(found.state[name], shadow.get(name, array))
+
+
+def test_names_come_before_shapes(dcgan, tmp_path):
+    """Of a module in DataParallel that was saved whole, whose blocks look like a sequence."""
+    named = SOURCES["mimicry"]._replace(matches=lambda state: "0.weight" in state)
+    sources = {"mimicry": named, "dcgan": SOURCES["dcgan"]}
+    found = find(write(tmp_path / "a.pth", dcgan), sources)
+    assert (found.prefix, found.source.name, found.others) == ("main", "mimicry", ())
+
+
+def test_norms_by_the_names_of_torch_2(tmp_path):
+    state = load_golden("mimicry_sagan32").state()
+    newer = {"weight_orig": "original", "weight_u": "0._u", "weight_v": "0._v"}
+
+    def rename(name):
+        base, _, leaf = name.rpartition(".")
+        return f"{base}.parametrizations.weight.{newer[leaf]}" if leaf in newer else name
+
+    file = write(tmp_path / "a.pt", {rename(name): array for name, array in state.items()})
+    found = find(file, SOURCES)
+    assert (found.source.name, [*found.state]) == ("mimicry", [*state])
+
+
+def test_sngan_pytorch_has_the_names_of_mimicry_and_upsamples_by_nearest(tmp_path):
+    state = load_golden("mimicry_sngan32").state()
+    file = write(tmp_path / "a.pth", {"gen_state_dict": state, "avg_gen_state_dict": state})
+    found = find(file, SOURCES)
+    assert found.prefix == "avg_gen_state_dict"
+    assert convert_state(found.state, found.source).options["upsample"] == "nearest"
 
 
 def test_the_package_ema_pytorch_keeps_both_networks(dcgan, tmp_path):
@@ -181,8 +216,15 @@ def test_rosinality_files(tmp_path):
     training = {"g": {n: a * 0 for n, a in state.items()}, "g_ema": state, "d_optim": {}}
     convert(write(tmp_path / "a.pt", {**training, "latent_avg": mean}), tmp_path / "with")
     verify(tmp_path / "with", images)
+    rows = {**training, "latent_avg": np.tile(mean, (6, 1))}  # one for each layer, as pSp saves it
+    convert(write(tmp_path / "rows.pt", rows), tmp_path / "rows")
+    verify(tmp_path / "rows", images)
+    for parts in (training["g"], state):  # as in older files
+        for name in [name for name in parts if name.startswith("noises.")]:
+            del parts[name]
     metadata = convert(write(tmp_path / "b.pt", training), tmp_path / "without")
     assert metadata["assumed"]["truncation_mean"] == 4096
+    assert metadata["assumed"]["noise_seed"] == 0
     assert metadata["input_prefix"] == "g_ema"
     kernel = {"convs.0.conv.blur.kernel": np.ones((4, 4), np.float32)}
     with pytest.raises(ValueError, match=r"convs.0.conv.blur.kernel is not the filter \[1, 3, 3"):
@@ -230,6 +272,10 @@ def test_known_kinds_that_are_not_built_are_named(tmp_path):
     file = write(tmp_path / "model_7.pt", {"GAN": state})
     with pytest.raises(ValueError, match=r"lucidrains/stylegan2-pytorch is not supported"):
         find(file, SOURCES)
+    state = load_golden("biggan_ajbrock_32_cifar").state()
+    state = {n.replace("stored", "bn.running"): array for n, array in state.items()}
+    with pytest.raises(ValueError, match=r"a BigGAN of a cross-replica or mybn run is not suppor"):
+        find(write(tmp_path / "G_ema.pth", state), SOURCES)
 
 
 def test_config_beside_safetensors_is_read(tmp_path):

@@ -62,9 +62,7 @@ def test_file_to_images(name, tmp_path):
 
 def test_settings_are_read_from_the_objects_around():
     found = find(WHOLE_FILES["stylegan2_uncond_skip"][0], SOURCES)
-    assert found.settings == {
-        "conv_clamp": None, "lr_multiplier": 0.01, "activation": "lrelu", "use_noise": True,
-    }  # fmt: skip
+    assert found.settings == {"conv_clamp": None, "lr_multiplier": 0.01, "activation": "lrelu"}
     found = find(WHOLE_FILES["pgan_zoo_32"][0], SOURCES)
     assert found.settings == {
         "alpha": 0, "leakyReluLeak": 0.2, "lossCriterion": "WGANGP",
@@ -192,9 +190,7 @@ def test_hugging_face_without_config_says_what_is_missing():
 
 def test_unrecorded_settings_are_reported_as_assumed():
     converted = convert_state(load_golden("stylegan2_uncond_skip").state(), SOURCES["stylegan2"])
-    assert converted.assumed == {
-        "conv_clamp": 256.0, "lr_multiplier": 0.01, "activation": "lrelu", "use_noise": True,
-    }  # fmt: skip
+    assert converted.assumed == {"conv_clamp": 256.0, "lr_multiplier": 0.01, "activation": "lrelu"}
     assert convert_state({**load_golden("pgan_zoo_32").state()}, SOURCES["progan"]).assumed
 
 
@@ -204,6 +200,19 @@ def test_settings_of_the_command_line():
     for wrong in ("conv_clamp", "conv_clamp=off"):
         with pytest.raises(ValueError, match=f"--set={wrong}: expected NAME=VALUE in JSON"):
             parse_setting(wrong)
+
+
+def test_stylegan2_without_noise_is_that_of_strength_0():
+    state = load_golden("stylegan2_uncond_skip").state()
+    none = {n: a for n, a in state.items() if "noise" not in n}
+    zero = {n: a * (not n.endswith("noise_strength")) for n, a in state.items()}
+    z = load_golden("stylegan2_uncond_skip").inputs["z"]
+    images = []
+    for changed in (none, zero):
+        converted = convert_state(changed, SOURCES["stylegan2"])
+        module = generators.build(converted.family, converted.options)
+        images.append(module.apply(converted.variables, z))
+    np.testing.assert_array_equal(*images)
 
 
 def test_orig_is_skip_whose_smaller_images_are_black():

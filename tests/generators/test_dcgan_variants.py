@@ -7,6 +7,7 @@ from golden import FOLDER, assert_close, load_golden
 
 from checkpoints_tools.convert import convert
 from checkpoints_tools.converters import SOURCES, convert_state, modules
+from checkpoints_tools.converters.files import older_names
 from lsh_gan import generators, tensor_files
 from lsh_gan.tensor_files import Standin
 
@@ -67,7 +68,7 @@ def test_modules_as_they_are_recorded(name, variants, tmp_path):
     ],
 )
 def test_state_dicts_with_settings(name, settings, variants):
-    state = tensor_files.state_dict(tensor_files.read(file(name)))
+    state = older_names(tensor_files.state_dict(tensor_files.read(file(name))))
     converted = convert_state(state, SOURCES["dcgan"], settings)
     assert not settings.keys() & converted.assumed.keys()
     assert {"strides", "paddings", "order"} <= converted.assumed.keys()
@@ -109,6 +110,12 @@ def test_classes_follow_the_latent():
     assert_close(images.transpose(0, 3, 1, 2), images_of(plain, z), TOLERANCE)
     with pytest.raises(ValueError, match="num_classes is for DCGANs as in the tutorial"):
         convert(file("mixed"), "unused", settings={"num_classes": 3})
+
+
+def test_a_table_of_classes_is_no_dense_layer():
+    state = load_golden("dcgan_tutorial_64").state()
+    size = len(state["main.0.weight"])  # as many classes as latents
+    assert not SOURCES["dcgan"].matches({"label_emb.weight": np.ones((size, size)), **state})
 
 
 def test_where_it_upsamples_must_be_said():
