@@ -1,6 +1,6 @@
-"""StyleGAN2 in other layouts than NVIDIA's for PyTorch: rosinality's, and TensorFlow's pickles.
+"""StyleGAN2 in other layouts than NVIDIA's for PyTorch: rosinality's, BasicSR's, TensorFlow's.
 
-Both are read as if they had the names and axes of `stylegan2`, whose plan does the rest.
+All are read as if they had the names and axes of `stylegan2`, whose plan does the rest.
 """
 
 import re
@@ -117,6 +117,40 @@ def _settings_rosinality(state) -> dict:
     return settings
 
 
+# --- BasicSR: rosinality's network by other names ------------------------------------------------
+
+_BASICSR = (
+    (r"^style_mlp\.", "style."),
+    (r"^constant_input\.weight$", "input.input"),
+    (r"^style_(conv1|convs\.\d+)\.weight$", r"\1.noise.weight"),
+    (r"^style_conv", "conv"),
+    (r"\.modulated_conv\.", ".conv."),
+    (r"^noises\.noise", "noises.noise_"),
+)
+
+
+def _basicsr_names(state) -> dict[str, str]:
+    """The names of its tensors, by rosinality's."""
+    names = {}
+    for name in state:
+        other = name
+        for pattern, theirs in _BASICSR:
+            other = re.sub(pattern, theirs, other)
+        names[other] = name
+    return names
+
+
+def _plan_basicsr(state, settings) -> Plan:
+    names = _basicsr_names(state)
+    plan = _plan_rosinality({other: state[name] for other, name in names.items()}, settings)
+
+    def origin(path: str) -> Origin:
+        found = plan.origin(path)
+        return found._replace(names=tuple(names[name] for name in found.names))
+
+    return plan._replace(origin=origin)
+
+
 # --- TensorFlow ---------------------------------------------------------------------------------
 
 
@@ -171,6 +205,15 @@ ROSINALITY = Source(
     has(r"style\.1\.weight", r"input\.input", r"convs\.0\.conv\.modulation\.weight"),
     _plan_rosinality,
     settings=_settings_rosinality,
+    only=("slope",),
+    beside=("latent_avg",),
+)
+BASICSR = Source(
+    "stylegan2_basicsr",
+    "StyleGAN2 (BasicSR)",
+    has(r"style_mlp\.1\.weight", r"constant_input\.weight", r"style_convs\.0\.activate\.bias"),
+    _plan_basicsr,
+    settings=lambda state: _settings_rosinality(_basicsr_names(state)),
     only=("slope",),
     beside=("latent_avg",),
 )

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import sys
 import types
 
@@ -229,6 +230,27 @@ def test_rosinality_files(tmp_path):
     kernel = {"convs.0.conv.blur.kernel": np.ones((4, 4), np.float32)}
     with pytest.raises(ValueError, match=r"convs.0.conv.blur.kernel is not the filter \[1, 3, 3"):
         convert_state({**state, **kernel}, SOURCES["stylegan2_rosinality"])
+
+
+def test_basicsr_is_rosinality_by_other_names(tmp_path):
+    golden = load_golden("rosinality_stylegan2_16")
+    state = golden.state()
+    mean, renamed = state.pop("latent_avg"), {}
+    for name, array in state.items():
+        other = re.sub(r"^style\.", "style_mlp.", name).replace(
+            "input.input", "constant_input.weight"
+        )
+        other = re.sub(r"^conv", "style_conv", other.replace(".noise.weight", ".weight"))
+        other = other.replace(".conv.", ".modulated_conv.").replace("noise_", "noise")
+        if not name.endswith("kernel"):
+            renamed[other] = array
+    images = tmp_path / "images.npz"
+    np.savez(
+        images, z=golden.inputs["z"], images=golden.outputs["image_psi0.7"], truncation_psi=0.7
+    )
+    parts = {"params_ema": renamed, "params": {n: a * 0 for n, a in renamed.items()}}
+    convert(write(tmp_path / "a.pth", {**parts, "latent_avg": mean}), tmp_path / "converted")
+    verify(tmp_path / "converted", images)
 
 
 def test_networks_of_tensorflow_are_read_without_their_code(tmp_path, monkeypatch):
