@@ -205,8 +205,9 @@ def middle_of(features: Array) -> np.ndarray:
 
     Norms from it are small, and with them the errors of products; it is as coarse as features are.
     """
-    some = np.ascontiguousarray(np.asarray(features[:255]).T)
-    return np.partition(some, some.shape[1] // 2, axis=1)[:, some.shape[1] // 2].astype(np.float64)
+    columns = np.ascontiguousarray(np.asarray(features[:255]).T)
+    middle = columns.shape[1] // 2
+    return np.partition(columns, middle, axis=1)[:, middle].astype(np.float64)
 
 
 def centred(features: Array, origin: np.ndarray) -> jax.Array:

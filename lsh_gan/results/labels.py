@@ -95,6 +95,12 @@ def bits_label(row: Row) -> str:
     return f"W{row['bits']}A{activations}" if activations else width_label(row)
 
 
+def widths_of(row: Row) -> str:
+    """The widths of all tensors of a row, or of a line of `report.summarise`: "6, 4, 3"."""
+    widths = sorted({tensor["bits"] for tensor in row["tensors"]}, reverse=True)
+    return ", ".join(map(str, widths)) or bits_label(row)
+
+
 def in_words(bits: str) -> str:
     """A width of `bits_label` in a sentence: "4 bits", "W4A8", "full"."""
     return f"{bits} bits" if bits.isdigit() else bits

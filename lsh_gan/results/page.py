@@ -15,8 +15,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from lsh_gan.results import plots, store, strips
-from lsh_gan.results.labels import TITLES, bits_label, grid_label, scores_of, shorten, unique
-from lsh_gan.results.search_report import widths_of
+from lsh_gan.results.labels import (
+    TITLES,
+    bits_label,
+    grid_label,
+    scores_of,
+    shorten,
+    unique,
+    widths_of,
+)
 from lsh_gan.results.store import Row
 
 FILE = "report.html"

@@ -8,7 +8,7 @@ import pandas as pd
 from rich.table import Table
 
 from lsh_gan.results import labels
-from lsh_gan.results.labels import SCORES, TITLES
+from lsh_gan.results.labels import SCORES, TITLES, widths_of
 
 # Roles of rows, in the order of the table.
 FULL = "full precision"
@@ -63,12 +63,6 @@ def make_table(found: dict[str, Roles], metrics: list[str]) -> Table:
                 cells[-1] |= {TITLES[metric]: _cell(line, metric) for metric in metrics}
     title = "precision/recall (kept shares ± paired standard error)"
     return labels.make_rich(pd.DataFrame(cells).fillna(""), text=3, title=title)
-
-
-def widths_of(line: dict[str, Any]) -> str:
-    """The widths of the tensors of a row, or of a line of `report.summarise`: "6, 4, 3"."""
-    widths = sorted({tensor["bits"] for tensor in line["tensors"]}, reverse=True)
-    return ", ".join(map(str, widths)) or labels.bits_label(line)
 
 
 def _cell(line: dict[str, Any], metric: str) -> str:
