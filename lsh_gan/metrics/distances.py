@@ -25,7 +25,7 @@ class Tiles(NamedTuple):
     """A set cut into tiles; rows behind its end are infinitely far from all others."""
 
     rows: jax.Array  # [b, w, d]
-    sq_norms: jax.Array  # [b, w], infinite behind the end
+    sq_norms: jax.Array  # float64 [b, w], infinite behind the end
 
     @property
     def inside(self) -> jax.Array:
@@ -57,11 +57,10 @@ def _tile(x, n, width):
     with jax.enable_x64(True):
 
         def squared(tile):
-            return jnp.sum(jnp.square(tile.astype(jnp.float64)), axis=1).astype(jnp.float32)
+            return jnp.sum(jnp.square(tile.astype(jnp.float64)), axis=1)
 
-        sq_norms = lax.map(squared, rows)
-    inside = jnp.arange(len(x)).reshape(-1, width) < n
-    return Tiles(rows, jnp.where(inside, sq_norms, jnp.inf))
+        inside = jnp.arange(len(x)).reshape(-1, width) < n
+        return Tiles(rows, jnp.where(inside, lax.map(squared, rows), jnp.inf))
 
 
 def relative_error(dtype: DTypeLike, d: int) -> float:

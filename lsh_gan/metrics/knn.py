@@ -236,7 +236,7 @@ def nearest_others(tiles: Tiles, k: int) -> tuple[jax.Array, jax.Array]:
     there are fewer, and their rows, int32: all others are at least as far as the last bound.
     """
     count, width, d = tiles.rows.shape
-    low = tiles.sq_norms * (1 - distances.relative_error(jnp.float32, d))
+    low = tiles.sq_norms.astype(jnp.float32) * (1 - distances.relative_error(jnp.float32, d))
     pairs = np.stack(np.triu_indices(count), axis=1).astype(np.int32)
     missing = -len(pairs) % devices.count()
     pairs = np.pad(pairs, ((0, missing), (0, 0)), constant_values=count)
@@ -284,7 +284,7 @@ def _find_balls(tiles: Tiles, bounds, near, *, k, density_k, inclusive) -> Balls
         every, some = jnp.arange(n, dtype=jnp.int32), devices.at_once(16, 512)
         squared = devices.in_parts(exact, every, some)
         squared = jnp.where(jnp.isinf(bounds), jnp.inf, squared)
-        sq_norms = tiles.sq_norms.ravel().astype(jnp.float64)
+        sq_norms = tiles.sq_norms.ravel()
         slack = jnp.where(tiles.inside, tolerance * 2 * sq_norms, 0)
         order = jnp.argsort(squared, axis=1)
         ordered = jnp.take_along_axis(squared, order, axis=1)
@@ -303,19 +303,13 @@ def _find_balls(tiles: Tiles, bounds, near, *, k, density_k, inclusive) -> Balls
         covered = jnp.zeros(n, bool).at[row].max(hits)
 
         def with_all(rows, covered):
-            mine, my_sq = x[rows].astype(jnp.float64), sq_norms[rows]
-
-            def tile(other):
-                other = other.astype(jnp.float64)
-                size = jnp.sum(mine * mine, axis=1)[:, None] + jnp.sum(other * other, axis=1)
-                return size - 2 * products(mine, other)
-
-            squared = lax.map(tile, tiles.rows).swapaxes(0, 1).reshape(len(rows), -1)
-            squared = jnp.where(tiles.inside, squared, jnp.inf)
+            mine, size = x[rows].astype(jnp.float64), sq_norms[rows][:, None] + sq_norms
+            xy = lax.map(lambda other: products(mine, other.astype(jnp.float64)), tiles.rows)
+            squared = size - 2 * xy.swapaxes(0, 1).reshape(len(rows), -1)
             squared = jnp.where(jnp.arange(n) == rows[:, None], jnp.inf, jnp.maximum(squared, 0))
             ordered = jnp.sort(squared, axis=1)[:, :needed]
             sq_radii, left_out = radii(ordered)
-            slack = tolerance * jnp.where(tiles.inside, my_sq[:, None] + sq_norms, 0)
+            slack = tolerance * jnp.where(tiles.inside, size, 0)
             hits = within(squared, left_out[:, None], slack, inclusive) & (rows < n)[:, None]
             return sq_radii, covered | hits.any(axis=0)
 
@@ -348,76 +342,97 @@ def compare(
 def _compare(
     r: Tiles, g: Tiles, r_sq_radii, g_sq_radii, *, inclusive: bool, extended: bool
 ) -> Compared:
-    """Steps 3 and 4."""
-    d = r.rows.shape[2]
-    error = distances.relative_error(jnp.float32, d)
+    """Steps 3 and 4; the balls of R get a fourth radius, that of clipped density."""
     with jax.enable_x64(True):
         of_density = jnp.sqrt(jnp.where(r.inside, r_sq_radii[:, 1], jnp.nan))
         clipped = jnp.minimum(r_sq_radii[:, 1], jnp.nanmedian(of_density) ** 2)
         r_sq_radii = jnp.column_stack([r_sq_radii, clipped])
-    r_radii = r_sq_radii.reshape(*r.sq_norms.shape, 4)
-    g_radii = g_sq_radii.reshape(*g.sq_norms.shape, 1)
-    found = _compare_tiles(r, g, r_radii, g_radii, error, extended)
-    of_g, of_r = jax.tree.map(jnp.ravel, found)
-    with jax.enable_x64(True):
-        tolerance = distances.relative_error(jnp.float64, d)
+        of_r = *r, r_sq_radii.reshape(*r.sq_norms.shape, 4)
+        of_g = *g, g_sq_radii.reshape(*g.sq_norms.shape, 1)
+        find = functools.partial(_find, extended=extended)
 
-        def holds(margin, inclusive=inclusive):
-            return within(margin, 0, tolerance, inclusive)
+        def join(found):
+            of_g, of_r = jax.tree.map(lambda x: lax.all_gather(x, "data"), found)
+            return jax.tree.map(jnp.ravel, of_g), jax.tree.map(_join, of_r)
 
-        def compare_with(x, tiles, y_radii, reduce):
-            """Reduces rows x and each tile, with all of its radii, and joins what is left."""
-            x = x.astype(jnp.float64)
-            x_sq = jnp.sum(x * x, axis=1)
+        found_g, found_r = devices.share(
+            lambda of_g: find(of_r, of_g, jnp.float32), of_g,
+            in_specs=P("data"), out_specs=P(), join=join,
+        )  # fmt: skip
 
-            def tile(other):
-                y, y_sq, radii = other
-                y, inside = y.astype(jnp.float64), jnp.isfinite(y_sq)
-                y_sq = jnp.where(inside, jnp.sum(y * y, axis=1), jnp.inf)
-                return reduce(Pairs(products(x, y), x_sq, y_sq), radii)
+        def decide(found, find_again):
+            low, high = found
+            is_open = functools.reduce(jnp.logical_or, map(jnp.not_equal, low, high))
 
-            return jax.tree.map(_join, lax.map(tile, (*tiles, y_radii)))
+            def run(rows, _):  # what is open once more is a tie, and for `copied` a copy
+                low, high = find_again(rows)
+                return (*(high if inclusive else low)[:3], *high[3:]), None
 
-        def decide_g(rows, _):
-            def reduce(pairs, radii):
-                found = [holds(pairs.margins(radii[:, 0])).any(axis=1)]
-                for i in (1, 3) if extended else (1,):
-                    found.append(holds(pairs.margins(radii[:, i])).sum(axis=1))
-                if extended:
-                    near = holds(pairs.margins(radii[:, 2]), inclusive=True)
-                    found += [_least(pairs.squared, near), _least(pairs.squared, ~near)]
-                return tuple(found)
+            return again(is_open, run, low, None)[0]
 
-            found = compare_with(g.flat[rows], r, r_radii, reduce)
-            return (*found[:3], found[3] <= found[4]) if extended else found, None
+        def cut(tiles, rows):  # one tile of some rows
+            return [v.reshape(-1, *v.shape[2:])[rows][None] for v in tiles]
 
-        def decide_r(rows, _):
-            def reduce(pairs, radii):
-                inside = holds(pairs.margins(radii[:, 0]))
-                covered = holds(pairs.margins(r_sq_radii[rows, 1][:, None]))
-                found = inside.any(axis=1), covered.any(axis=1)
-                return (*found, covered.sum(axis=1)) if extended else found
+        found_g = decide(found_g, lambda rows: find(of_r, cut(of_g, rows), jnp.float64)[0])
+        found_r = decide(found_r, lambda rows: find(cut(of_r, rows), of_g, jnp.float64)[1])
+    found = dict(zip(("precise", "density", "clipped", "copied"), found_g, strict=False))
+    return Compared(**found, **dict(zip(("recalled", "covered", "held"), found_r, strict=False)))
 
-            return compare_with(r.flat[rows], g, g_radii, reduce), None
 
-        precise, surely, perhaps, *more = of_g
-        is_open = (jnp.abs(precise) <= error) | (surely != perhaps)
-        values: tuple[jax.Array, ...] = (precise < 0, surely)
-        if extended:
-            clipped, perhaps, inner_low, inner, outer_low, outer = more
-            copied = inner <= outer_low
-            is_open |= (clipped != perhaps) | ~(copied | (outer < inner_low))
-            values += clipped, copied
-        of_g, _ = again(is_open, decide_g, values, None)
-        recalled, covered, *more = of_r
-        is_open, values = jnp.minimum(jnp.abs(recalled), jnp.abs(covered)) <= error, ()
-        if extended:
-            is_open |= more[0] != more[1]
-            values = more[:1]
-        of_r, _ = again(is_open, decide_r, (recalled < 0, covered < 0, *values), None)
-    fields = "precise", "density", "clipped", "copied"
-    found = dict(zip(fields, of_g, strict=False))
-    return Compared(**found, **dict(zip(("recalled", "covered", "held"), of_r, strict=False)))
+def _find(of_r, of_g, dtype, extended: bool):
+    """Compares tiles of R and G, each with squared radii `[b, w, 4]` and `[b, w, 1]`.
+
+    Returns of the rows of G, and of those of R, what is sure and what is possible within the error
+    of the type: their fields of `Compared`, in order.
+    """
+    error = distances.relative_error(dtype, of_r[0].shape[2])
+
+    def count(margins, axis):
+        surely, perhaps = margins < -error, margins <= error
+        return tuple(x.sum(axis=axis, dtype=jnp.int32) for x in (surely, perhaps))
+
+    def least(x, where):
+        return jnp.min(x, axis=1, where=where, initial=jnp.inf)
+
+    def with_tile_of_g(so_far, tile):
+        x, x_sq, x_radii = (v.astype(dtype) for v in tile)
+
+        def with_tile_of_r(tile):
+            y, y_sq, y_radii = (v.astype(dtype) for v in tile)
+            pairs = Pairs(products(x, y), x_sq, y_sq)
+            balls, dense = pairs.margins(y_radii[:, 0]), pairs.margins(y_radii[:, 1])
+            found_x = balls.min(axis=1), *count(dense, 1)
+            found_y = pairs.margins(x_radii).min(axis=0), dense.min(axis=0)
+            if extended:  # bounds of the nearest row that is as far from all others of R, and not
+                near, slack = pairs.margins(y_radii[:, 2]), error * jnp.minimum(pairs.size, 1e30)
+                low, high = pairs.squared - slack, pairs.squared + slack
+                found_x += (
+                    *count(pairs.margins(y_radii[:, 3]), 1),
+                    *(least(low, near <= error), least(high, near < -error)),
+                    *(least(low, near >= -error), least(high, near > error)),
+                )
+                found_y += count(dense, 0)
+            return found_x, found_y
+
+        found_x, found_y = lax.map(with_tile_of_r, tuple(of_r))
+        so_far = jax.tree.map(lambda *v: _join(jnp.stack(v)), so_far, found_y)
+        return so_far, jax.tree.map(_join, found_x)
+
+    inf, none = (jnp.full(of_r[1].shape, x, t) for x, t in ((jnp.inf, dtype), (0, jnp.int32)))
+    start = inf, inf, *((none, none) if extended else ())
+    of_r, of_g = lax.scan(with_tile_of_g, start, tuple(of_g))
+    precise, surely, perhaps, *more = map(jnp.ravel, of_g)
+    recalled, covered, *held = map(jnp.ravel, of_r)
+    low, high = (precise < -error, surely), (precise <= error, perhaps)
+    if more:
+        surely, perhaps, inner_low, inner_high, outer_low, outer_high = more
+        low, high = (
+            (*low, surely, inner_high <= outer_low),
+            (*high, perhaps, inner_low <= outer_high),
+        )
+    low_r = recalled < -error, covered < -error, *held[:1]
+    high_r = recalled <= error, covered <= error, *held[1:]
+    return (low, high), (low_r, high_r)
 
 
 def _join(x: jax.Array) -> jax.Array:
@@ -427,67 +442,3 @@ def _join(x: jax.Array) -> jax.Array:
     if jnp.issubdtype(x.dtype, jnp.floating):
         return x.min(axis=0)
     return x.sum(axis=0, dtype=jnp.int32)
-
-
-def _least(x: jax.Array, where: jax.Array) -> jax.Array:
-    return jnp.min(x, axis=1, where=where, initial=jnp.inf)
-
-
-def _compare_tiles(r: Tiles, g: Tiles, r_sq_radii, g_sq_radii, error: float, extended: bool):
-    """Step 3, in float32; the tiles of G are dealt to the devices.
-
-    Returns of each row of G, `[b, w]`, its least margin to a ball of R, and how many balls of
-    density hold it surely, and perhaps. Returns of each row of R its least margin to a ball of G,
-    and that of its ball of density to a row of G.
-
-    Extended, of each row of G also how many clipped balls hold it surely, and perhaps; and bounds,
-    lower and upper, of the least squared distance to a row of R that is as far from all others of
-    R, or farther, and likewise to one that is not. Of each row of R how many rows of G its ball
-    holds surely, and perhaps.
-    """
-    r_radii, g_radii = (radii.astype(jnp.float32) for radii in (r_sq_radii, g_sq_radii))
-
-    def count(margins, axis):
-        surely, perhaps = margins < -error, margins <= error
-        return tuple(x.sum(axis=axis, dtype=jnp.int32) for x in (surely, perhaps))
-
-    def with_tile_of_g(of_r, mine):
-        x, x_sq, x_radii = mine
-
-        def with_tile_of_r(of_g, other):
-            y, y_sq, y_radii, of_y = other
-            pairs = Pairs(products(x, y), x_sq, y_sq)
-            dense = pairs.margins(y_radii[:, 1])
-            found_g = pairs.margins(y_radii[:, 0]).min(axis=1), *count(dense, 1)
-            found_y = pairs.margins(x_radii).min(axis=0), dense.min(axis=0)
-            if extended:
-                near, slack = pairs.margins(y_radii[:, 2]), error * jnp.minimum(pairs.size, 1e30)
-                low, high = pairs.squared - slack, pairs.squared + slack
-                found_g += (
-                    *count(pairs.margins(y_radii[:, 3]), 1),
-                    *(_least(low, near <= error), _least(high, near < -error)),
-                    *(_least(low, near >= -error), _least(high, near > error)),
-                )
-                found_y += count(dense, 0)
-            return join((of_g, found_g)), join((of_y, found_y))
-
-        least, none = jnp.full(len(x), jnp.inf), jnp.zeros(len(x), jnp.int32)
-        start = least, none, none, *((none, none, *[least] * 4) if extended else ())
-        of_g, of_r = lax.scan(with_tile_of_r, start, (*r, r_radii, of_r))
-        return of_r, of_g
-
-    def join(found):
-        return jax.tree.map(lambda *x: _join(jnp.stack(x)), *found)
-
-    def run(g, g_radii):
-        least, none = jnp.full(r.sq_norms.shape, jnp.inf), jnp.zeros(r.sq_norms.shape, jnp.int32)
-        start = least, least, *((none, none) if extended else ())
-        of_r, of_g = lax.scan(with_tile_of_g, start, (*g, g_radii))
-        return of_g, of_r
-
-    def join_devices(found):
-        return lax.all_gather(found[0], "data", tiled=True), jax.tree.map(
-            _join, lax.all_gather(found[1], "data")
-        )
-
-    return devices.share(run, g, g_radii, in_specs=P("data"), out_specs=P(), join=join_devices)
