@@ -221,8 +221,9 @@ def _compare_sample(fitted: KnnReference, sample: Array) -> tuple[jax.Array, ...
 
 def find_balls(tiles: Tiles, k: int, density_k: int, inclusive: bool) -> Balls:
     """The balls of a set, and which rows lie in those of others."""
-    tiles, needed = devices.replicate(tiles), max(k + 1, density_k)
-    near = nearest_others(tiles, needed + _SPARE)
+    with jax.enable_x64(True):
+        tiles = devices.replicate(tiles)
+    near = nearest_others(tiles, max(k + 1, density_k) + _SPARE)
     return _find_balls(tiles, *near, k=k, density_k=density_k, inclusive=inclusive)
 
 
@@ -334,7 +335,8 @@ def compare(
 ) -> Compared:
     """Compares R with G; `balls` are those of G if they are known."""
     balls = balls or find_balls(g, fitted.k, fitted.density_k, fitted.inclusive)
-    sets = devices.replicate((fitted.tiles, g, fitted.balls.sq_radii, balls.sq_radii[:, :1]))
+    with jax.enable_x64(True):
+        sets = devices.replicate((fitted.tiles, g, fitted.balls.sq_radii, balls.sq_radii[:, :1]))
     return _compare(*sets, inclusive=fitted.inclusive, extended=extended)
 
 
