@@ -134,6 +134,17 @@ def test_ceilings_of_a_thinned_and_of_a_second_reference():
     assert none.precision_ceiling is none.recall_ceiling is None
 
 
+@pytest.mark.parametrize("metric", [lsh_precision_recall, lsh_knn_precision_recall])
+def test_the_ceiling_of_a_thin_shell_is_what_fresh_samples_score(metric):
+    """Where all rows are as far from the mean, those that it is the mean of are a little nearer."""
+    kept = []
+    for seed in range(3):
+        x = np.random.default_rng(seed).normal(size=(2, 1000, 128)).astype(np.float32)
+        scores = metric(jax.random.key(seed), *(x / np.linalg.norm(x, axis=2, keepdims=True)))
+        kept.append(scores.recall / scores.recall_ceiling)
+    assert np.mean(kept) > 0.92
+
+
 def test_collapse_keeps_precision_and_loses_recall():
     r, _ = draw_pair("normal", N, M, D)
     fitted = lsh_fit(KEY, r, spec=spec_of())
