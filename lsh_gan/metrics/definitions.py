@@ -131,7 +131,7 @@ def lsh_knn(
     with fewer than k others in its bucket has no ball there. The radius is the distance to the k-th
     nearest of them, in the table where that is least. A row of R that is left out takes no part in
     the radii of the others. With `votes=None` the candidates are the rows that share a bucket in
-    any table.
+    any table. Recall by a larger G is that by n of its rows, as of `lsh`: give those alone.
 
     Bool `[t, n]` and `[t, m]` say which rows are candidates in each table: all if None.
     """  # noqa: D205

@@ -38,7 +38,7 @@ from lsh_gan import devices
 from lsh_gan.metrics import distances, hashing, inputs, scores
 from lsh_gan.metrics.distances import products, within
 from lsh_gan.metrics.hashing import Hasher
-from lsh_gan.metrics.inputs import Array, HashSpec, as_features
+from lsh_gan.metrics.inputs import Array, HashSpec, as_features, subset
 from lsh_gan.metrics.scores import GROUPS, PrecisionRecall, Summary
 from lsh_gan.metrics.sketch import fit_and_encode
 
@@ -153,6 +153,9 @@ def lsh_knn_score(
     (n, d), k, spec = fitted.features.shape, fitted.k, fitted.hasher.spec
     generated = as_features(generated, "generated", dim=d, k=k)
     m, found, limits = len(generated), _compare(fitted, generated), (None, None)
+    recalled = found.recalled
+    if m > n:  # buckets suit n rows: more would find more of R
+        recalled = _compare(fitted, generated[subset(m, n)]).recalled
     if fitted.ceilings is not None:
 
         def compare(sample):
@@ -164,7 +167,7 @@ def lsh_knn_score(
         sets, left_out = (fitted.features, fitted.second), fitted.left_out and fitted.left_out.total
         limits = scores.ceilings(fitted.ceilings, *sets, m, left_out, compare)
     return scores.result(
-        found.precise, found.recalled, limits, membership=membership, rows=(n, m), k=k,
+        found.precise, recalled, limits, membership=membership, rows=(n, m), k=k,
         extra={"capped": (found.beyond, spec.num_tables * (n + m))}, family=spec.family,
         num_bits=fitted.hasher.num_bits, radius_bins=spec.radius_bins, num_tables=spec.num_tables,
     )  # fmt: skip

@@ -51,7 +51,8 @@ class PrecisionRecall(NamedTuple):
     Two samples of the same distribution do not score 1. The ceilings are what a sample of the
     reference distribution scores: a second reference sample where there is one, else every row of
     the reference against all the others (leave-one-out). One half against the other half would
-    estimate the score at n / 2. The ceiling of recall is that of m rows, or of n where m is larger.
+    estimate the score at n / 2. The ceiling of recall is that of m rows, or of n where m is larger;
+    for recall by hashes n of these count.
 
     `density` is the mean number of reference balls around a generated sample, over their k, and
     `coverage` the share of reference balls that hold a generated sample. Memberships are bool `[m]`
@@ -104,8 +105,8 @@ class PrecisionRecall(NamedTuple):
         """
         if self.recall is None or self.recall_stderr is None:
             return False
-        above, below = self.precision_ceiling or 1, (self.recall_ceiling or 1) / 2
-        return self.recall + 2 * self.recall_stderr < below and (
+        above, most = (1 if x is None else x for x in (self.precision_ceiling, self.recall_ceiling))
+        return self.recall + 2 * self.recall_stderr < most / 2 and (
             self.precision - 2 * self.precision_stderr > above or (self.crowding or 0) > 0.5
         )
 
@@ -319,12 +320,24 @@ def result(precision, recall, ceilings, *, membership, rows, extra, **facts) -> 
     # Rows behind the end of a set are no members.
     members = {name: x and x[0][: x[1]] for name, x in members.items()}
     scores = PrecisionRecall(n=n, m=m, **means, **members, **facts)
-    ceiling = scores.precision_ceiling
-    if scores.num_tables and ceiling is not None and ceiling < _FEW:
-        warnings.warn(
-            f"{'LSH+KNN' if scores.k else 'LSH'}: only {ceiling:.1%} of the reference recognises "
-            f"itself, so the scores say little: num_bits = {scores.num_bits:g} and radius_bins = "
-            f"{scores.radius_bins} are too much for n = {n} rows; say 'auto', fewer bits or bins.",
-            stacklevel=3,
-        )
+    if scores.num_tables:
+        _warn_of_few(scores)
     return scores
+
+
+def _warn_of_few(scores: PrecisionRecall) -> None:
+    name, said = "LSH+KNN" if scores.k else "LSH", ""
+    precision, recall = scores.precision_ceiling, scores.recall_ceiling
+    if precision is not None and precision < _FEW:
+        said = (
+            f"{precision:.1%} of the reference recognises itself, so the scores say little: "
+            f"num_bits = {scores.num_bits:g} and radius_bins = {scores.radius_bins} are too much "
+            f"for n = {scores.n} rows; say 'auto', fewer bits or bins."
+        )
+    elif scores.recall is not None and recall is not None and recall < _FEW:
+        said = (
+            f"{recall:.1%} of the reference is recalled by m = {scores.m} rows of its own, so the "
+            f"recall says little: generate more samples, or take fewer than n = {scores.n} rows."
+        )
+    if said:
+        warnings.warn(f"{name}: only {said}", stacklevel=4)

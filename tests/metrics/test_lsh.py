@@ -239,6 +239,8 @@ def test_a_hash_that_recognises_nothing_warns():
     for metric in (lsh_precision_recall, lsh_knn_precision_recall):
         with pytest.warns(UserWarning, match=r"LSH.*only .*% of the reference.*num_bits"):
             metric(KEY, r, g, spec=spec)
+        with pytest.warns(UserWarning, match=r"LSH.*is recalled by m = 8 rows.*generate more"):
+            metric(KEY, r, g[:8], spec=spec_of(num_bits=2))
     with warnings.catch_warnings():  # and is silent otherwise
         warnings.simplefilter("error")
         lsh_precision_recall(KEY, r, g, spec=spec_of())

@@ -141,6 +141,15 @@ def test_one_bucket_is_knn(kind, inclusive):
     assert scores.capped == 0
 
 
+def test_recall_by_a_larger_set_is_that_by_n_of_its_rows():
+    r, g = draw_pair("normal", M, N, D)
+    fitted = lsh_knn_fit(KEY, r, spec=spec_of(num_bits=1))
+    scores = lsh_knn_score(fitted, g, membership=True)
+    np.testing.assert_array_equal(scores.precision_membership, define(fitted, g)[0].generated)
+    few = define(fitted, g[subset(N, M)])[0]
+    np.testing.assert_array_equal(scores.recall_membership, few.reference)
+
+
 def test_second_reference_gives_the_ceilings():
     r, g = draw_pair("normal", N, M, D)
     second = draw(N, D, 3)
