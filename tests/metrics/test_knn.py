@@ -85,8 +85,8 @@ def test_rows_of_one_grey_level(seed, inclusive):
 @pytest.mark.parametrize("k", [3, 150])
 @pytest.mark.parametrize("kind", ["normal", "grid"])
 def test_several_tiles(kind, k):
-    """The second tile of R has five rows, fewer than neighbours are looked for."""
-    r, g = draw_pair(kind, 517, 2 * M, 3)
+    """The second tiles have few rows: that of R fewer than neighbours are looked for."""
+    r, g = draw_pair(kind, 517, 520, 3)
     options = {"k": k, "density_k": k, "ceiling": False, "membership": True}
     scores = knn_precision_recall(r, g, memory_mb=4, **options)
     # Without the ceilings of the definition, which take long.
@@ -184,7 +184,7 @@ def test_clipped_scores_equal_their_definition(d):
 
 
 def test_extended_scores_of_several_tiles():
-    r, g = draw_pair("grid", 517, 2 * M, 3)
+    r, g = draw_pair("grid", 517, 520, 3)
     score = functools.partial(knn_precision_recall, r, g, extended=True, ceiling=False)
     assert score(memory_mb=4) == score()
 

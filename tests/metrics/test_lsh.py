@@ -236,11 +236,11 @@ def test_auto_brings_the_central_rows_to_the_target(target):
 def test_a_hash_that_recognises_nothing_warns():
     r, g = draw_pair("normal", N, M, D)
     spec = spec_of(num_bits=10, width=0.3)
-    for metric in (lsh_precision_recall, lsh_knn_precision_recall):
+    for metric, few in ((lsh_precision_recall, 3), (lsh_knn_precision_recall, 2)):
         with pytest.warns(UserWarning, match=r"LSH.*only .*% of the reference.*num_bits"):
             metric(KEY, r, g, spec=spec)
         with pytest.warns(UserWarning, match=r"LSH.*is recalled by m = 8 rows.*generate more"):
-            metric(KEY, r, g[:8], spec=spec_of(num_bits=2))
+            metric(KEY, r, g[:8], spec=spec_of(num_bits=few))
     with warnings.catch_warnings():  # and is silent otherwise
         warnings.simplefilter("error")
         lsh_precision_recall(KEY, r, g, spec=spec_of())
