@@ -38,7 +38,7 @@ _REGION_ROWS = 64  # rows of the fit for each region
 _LLOYD_STEPS = 6
 _WIDE_DIGITS = 6  # of pstable; those behind are a third as wide
 _CHUNK = 1024, 8192  # rows that are projected at once, on a CPU and elsewhere; see `encode`
-_BIN_WIDTH = 8  # least one of a radius bin, in units of `_fit`
+_THIN = 10  # see `_fit`
 _MARGIN = 1e-5  # relative: norms of the reference's first and last row are inside of the bins
 
 
@@ -138,15 +138,11 @@ def _fit(key, x, *, spec: HashSpec):
         row = np.minimum(share * (n - 1), n - 2).astype(np.int32)
         inner = (ordered[row] + ordered[row + 1]) / 2
         first, last = ordered[:1] * (1 - _MARGIN), ordered[-1:] * (1 + _MARGIN)
-        # The rows that μ is the mean of are nearer to it than others, by this much. Narrower bins,
-        # on a thin shell, would tell a reference from other samples of its distribution.
+        # The rows that μ is the mean of are nearer to it than others, by this much. On a thin shell
+        # bins would tell a reference from other samples of its distribution: there is one.
         nearer = jnp.median(norms) / weights.sum()
-
-        def widen(last, edge):
-            last = jnp.where(edge - last >= _BIN_WIDTH * nearer, edge, last)
-            return last, last
-
-        _, inner = lax.scan(widen, first[0], inner)
+        thin = jnp.std(norms, where=central) < _THIN * nearer
+        inner = jnp.where(thin, first, inner)
         edges = jnp.concatenate([first, inner, last])
     count = max(1, min(REGIONS, n // _REGION_ROWS))
     regions = _k_means(jax.random.fold_in(key, 3), x, central, count)

@@ -425,16 +425,16 @@ def _find(of_r, of_g, dtype, extended: bool):
     of_r, of_g = lax.scan(with_tile_of_g, start, tuple(of_g))
     precise, surely, perhaps, *more = map(jnp.ravel, of_g)
     recalled, covered, *held = map(jnp.ravel, of_r)
-    low, high = (precise < -error, surely), (precise <= error, perhaps)
+    more_low, more_high = [], []
     if more:
-        surely, perhaps, inner_low, inner_high, outer_low, outer_high = more
-        low, high = (
-            (*low, surely, inner_high <= outer_low),
-            (*high, perhaps, inner_low <= outer_high),
-        )
+        clipped_low, clipped_high, inner_low, inner_high, outer_low, outer_high = more
+        more_low = [clipped_low, inner_high <= outer_low]
+        more_high = [clipped_high, inner_low <= outer_high]
+    low_g = precise < -error, surely, *more_low
+    high_g = precise <= error, perhaps, *more_high
     low_r = recalled < -error, covered < -error, *held[:1]
     high_r = recalled <= error, covered <= error, *held[1:]
-    return (low, high), (low_r, high_r)
+    return (low_g, high_g), (low_r, high_r)
 
 
 def _join(x: jax.Array) -> jax.Array:
