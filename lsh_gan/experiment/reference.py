@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 from lsh_gan import datasets, devices, features, metrics
 from lsh_gan.datasets import Decoding, Source
 from lsh_gan.experiment import evaluators, recipes, settings, step
-from lsh_gan.experiment.evaluators import ReferenceFeatures, Score
+from lsh_gan.experiment.evaluators import ReferenceFeatures, Score, Shape
 from lsh_gan.experiment.step import GeneratedSamples
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator
@@ -194,7 +194,7 @@ class Reference:
     content_hash: str  # sha256 (hex) over the values of both, or of the sketch
     name: str  # what it is, for tables
     # Height, width and channels of its images; None where that is not known.
-    image_shape: tuple[int, int, int] | None = None
+    image_shape: Shape | None = None
     sketch: LshReference | None = None  # the saved sketch that is scored against, or None
     taken: str = ""  # what was taken of its path; "" where it has none
 
@@ -344,24 +344,45 @@ def check_grey(drawn: Reference, generators: list[Generator], samples: Iterable[
     grey = [f"generator {each.name} makes" for each in generators if each.image_channels == 1]
     shapes = {source.path: source.image_shape for source in samples}
     grey += [f"samples {path} are" for path, shape in shapes.items() if shape and shape[2] == 1]
-    images = drawn.first.images() if isinstance(drawn.first, Samples) else None
-    if not grey or images is None or (drawn.image_shape or (1,))[-1] == 1:
+    if not grey or not isinstance(drawn.first, Samples) or (drawn.image_shape or (1,))[-1] == 1:
         return
-    if settings.first_in_colour(images) is not None:
+    if _first_in_colour(drawn.first) is not None:
         raise ValueError(
             f"{grey[0]} grey images, but the reference {drawn.name} is in colour; expected a grey "
             "reference, or images in colour"
         )
 
 
-def load_samples(config: Any, source: Source) -> Samples:
-    """Decodes samples that are scored as they are."""
+def load_samples(config: Any, source: Source, expected: Shape | None) -> Samples:
+    """Decodes samples that are scored as they are.
+
+    `expected` is the shape of the reference images, None where it is not known. Coloured samples
+    are refused where they are grey; RGB files of grey images are grey.
+    """
     if len(source) < config.k + 2:
         raise ValueError(
             f"{source.path}: {len(source)} samples; k = {config.k} needs at least {config.k + 2}"
         )
     logging.info("samples: m = %d of %s: %s", len(source), source.path, source.taken)
-    return _samples(source, np.arange(len(source)))
+    samples = _samples(source, np.arange(len(source)))
+    index = _first_in_colour(samples) if expected and expected[-1] == 1 else None
+    if index is not None:
+        raise ValueError(
+            f"samples {source.path}: image {index} is in colour, but the reference is grey; "
+            "convert the samples to grey, or give a reference in colour"
+        )
+    return samples
+
+
+def _first_in_colour(samples: Samples) -> int | None:
+    """Number of the first image that is not grey; None where there is none, and of features."""
+    start = 0
+    for images in samples.images() or ():
+        coloured = (images != images[..., :1]).any(axis=(1, 2, 3))
+        if coloured.any():
+            return start + int(coloured.argmax())
+        start += len(images)
+    return None
 
 
 def _samples(source: Source, rows: np.ndarray) -> Samples:

@@ -101,8 +101,7 @@ def measurements(setup: Setup) -> list[Measurement]:
         for seed in setup.config.seeds
     ]
     for name, source in setup.samples.items():
-        samples = reference.load_samples(setup.config, source)
-        settings.check_colours(source.path, samples.images(), setup.reference.image_shape)
+        samples = reference.load_samples(setup.config, source, setup.reference.image_shape)
         identity = _shared_identity(setup) | {"samples": samples.content_hash}
         found.append(Measurement(name, identity, settings.UNCOMPRESSED, 0, samples))
     names: dict[str, str] = {}
