@@ -45,8 +45,7 @@ def make_width_evaluator(measured):
         return row(spec)
 
     base = GeneratorSpec(weights=CompressionSpec(bits=8))
-    own = {layer: {} for layer in SIZES}
-    return WidthEvaluator(base, OPTIONS, tuple(SIZES), (), own, measure)
+    return WidthEvaluator(base, OPTIONS, {layer: {} for layer in SIZES}, (), measure)
 
 
 @pytest.mark.parametrize("share", [0.9, 0.95, 0.99])
