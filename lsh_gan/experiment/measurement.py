@@ -86,8 +86,7 @@ def measure(
     """
     clock, row_hash = Clock(), measurement.row_hash
     subject, keep = measurement.subject, measurement.keep
-    row = {"generator": measurement.name, **spec_fields(measurement.spec)}
-    row["seed"] = measurement.seed
+    row = {"generator": measurement.name, **spec_fields(measurement.spec), "seed": measurement.seed}
     if measurement.layer:
         row["layer"] = measurement.layer
     options: dict[str, Any] = {"progress": advance}
@@ -144,7 +143,8 @@ def measure(
         "m": m,
         "d": network.dim,
         **measurement.identity,
-        "versions": _versions(),
+        "versions": {package: version(package) for package in PACKAGES}
+        | {"lsh_gan": lsh_gan.__version__, "python": platform.python_version()},
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "seconds": clock.seconds,
     }
@@ -174,12 +174,11 @@ def _compress(
     row says what happened to it: an SQNR without noise is null, α the median.
     """
     file = workdir / PACKED_FOLDER / f"{measurement.row_hash}.packed"
-    as_read = generator.packed_file if measurement.spec.weights.bits is None else None
     fields: dict[str, Any]
-    if as_read:
+    if generator.packed_file and measurement.spec.weights.bits is None:
         if measurement.keep:
-            shutil.copyfile(as_read, file)
-        size, params = as_read.stat().st_size, generator.params
+            shutil.copyfile(generator.packed_file, file)
+        size, params = generator.packed_file.stat().st_size, generator.params
         fields = {"packed": True, "tensors": []}
     else:
         latents, labels = None, None
@@ -204,7 +203,7 @@ def _compress(
         params = generator.unpack(packed)
         tensors = [
             {field: getattr(tensor, field) for field in TENSOR_FIELDS}
-            | {"shape": list(tensor.shape), "alpha": float(np.median(np.asarray(tensor.alpha)))}
+            | {"alpha": float(np.median(np.asarray(tensor.alpha)))}
             | {"sqnr_db": None if tensor.sqnr_db == math.inf else tensor.sqnr_db}
             for tensor in report.tensors
             if tensor.bits is not None
@@ -213,8 +212,3 @@ def _compress(
     count = sum(leaf.size for leaf in jax.tree.leaves(generator.params))
     sizes = {"bytes": size, "ratio": 4 * count / size, "bits_per_parameter": 8 * size / count}
     return params, sizes | fields
-
-
-def _versions() -> dict[str, str]:
-    found = {package: version(package) for package in PACKAGES}
-    return found | {"lsh_gan": lsh_gan.__version__, "python": platform.python_version()}
