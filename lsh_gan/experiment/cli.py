@@ -299,7 +299,7 @@ COMMANDS: dict[str, Callable[[], Any]] = {
     "run": lambda: runpy.run_path(str(shipped_folder() / "main.py"), run_name="__main__"),
     "compress": _compress,
     "evaluate": _evaluate,
-    "report": lambda: sys.exit(import_module("lsh_gan.results.report").main(sys.argv[1:])),
+    "report": lambda: import_module("lsh_gan.results.report").main(),
     "convert": lambda: import_module("checkpoints_tools.convert").main(),
     "inspect": lambda: import_module("checkpoints_tools.inspect").main(),
     "verify": lambda: import_module("checkpoints_tools.verify").main(),

@@ -58,8 +58,7 @@ def layer_sensitivity(
     full = {(row["generator"], row["seed"]): row for row in measured if row["bits"] is None}
     isolated = [row for row in measured if "layer" in row]
     names = unique(isolated, "generator")
-    place = {(g, layer): (names.index(g), i) for g in names for i, layer in _layers(isolated, g)}
-    isolated.sort(key=lambda row: place[row["generator"], row["layer"]])
+    isolated = [row for name in names for row in _in_order(isolated, name)]
     settings = dict.fromkeys(map(setting_of, isolated))
     fields = [f"{metric}_{score}" for metric in metrics for score in SCORES]
     lines = [
@@ -85,16 +84,16 @@ def layer_sensitivity(
     return found.reset_index()
 
 
-def _layers(isolated: list[Row], name: str) -> enumerate:
-    """The layers of a generator from latents to images; as measured of a function."""
+def _in_order(isolated: list[Row], name: str) -> list[Row]:
+    """Rows of a generator, sorted from latents to images; as measured of a function."""
     # JAX, which other reports do not need
     from lsh_gan.generators.generator import FAMILIES, build, network_order
 
     mine = [row for row in isolated if row["generator"] == name]
-    family = mine[0].get("family")
-    if family not in FAMILIES:
-        return enumerate(unique(mine, "layer"))
-    return enumerate(network_order(build(family, mine[0]["options"])))
+    family, order = mine[0].get("family"), unique(mine, "layer")
+    if family in FAMILIES:
+        order = network_order(build(family, mine[0]["options"]))
+    return sorted(mine, key=lambda row: order.index(row["layer"]))
 
 
 def make_table(found: pd.DataFrame, metrics: list[str]) -> Table:
