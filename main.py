@@ -43,9 +43,8 @@ def main(arguments: list[str]) -> None:
     """Runs the experiment; bad input ends it with one line."""
     if len(arguments) > 1:
         sys.exit(f"error: unexpected argument {arguments[1]!r}; expected flags, see --help")
-    if not _WORKDIR.value and (_WORKDIR.value is not None or not _DRY_RUN.value):
-        lacks = "missing" if _WORKDIR.value is None else "empty"
-        sys.exit(f"error: --workdir is {lacks}; expected the folder of the results")
+    if not (_WORKDIR.value or _DRY_RUN.value):
+        sys.exit("error: --workdir is missing; expected the folder of the results")
     signal.signal(signal.SIGTERM, _terminate)
     checkpoints.quiet_libraries()
     reference.fix_numbers()
@@ -55,18 +54,14 @@ def main(arguments: list[str]) -> None:
         _join_cluster()
     try:
         logging.info("devices: %s", ", ".join(map(str, reference.find_devices())))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    try:
         if _DRY_RUN.value:
             dry_run.run(_CONFIG.value)
-        elif _CONFIG.value.search.share:
-            search.run(_CONFIG.value, Path(_WORKDIR.value))
         else:
-            sweep.run(_CONFIG.value, Path(_WORKDIR.value))
+            run = search.run if _CONFIG.value.search.share else sweep.run
+            run(_CONFIG.value, Path(_WORKDIR.value))
     except (ValueError, TypeError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if jax.process_count() > 1 and _LOST.match(said):
+        if _LOST.match(said) and jax.process_count() > 1:
             sys.stderr.write(f"error: another process is lost ({said}); {_stopped()}\n")
             os._exit(1)  # leaving the cluster would wait for the lost one
         if isinstance(error, jax.errors.JaxRuntimeError):

@@ -35,16 +35,6 @@ from lsh_gan.metrics.inputs import subset
 Progress = Callable[[int], Any]  # called with a number of embedded images
 
 
-def load_own_samples(config: Any) -> tuple[GeneratedSamples, GeneratedSamples, str]:
-    """The n samples that `config.reference.samples_of` asks for, the next n, and their name."""
-    fields = config.reference
-    generator, n = recipes.load(config, fields.samples_of), fields.num_images
-    given = (generator, generator.params, fields.seed, n, config.batch_size, config.truncation_psi)
-    first, second = (GeneratedSamples(*given, start=start) for start in (0, n))
-    kind = "packed" if generator.packed_file else "uncompressed"
-    return first, second, f"{kind} samples of {generator.name} itself, not real images"
-
-
 _T = TypeVar("_T")
 FOLDER_VARIABLE = "LSH_GAN_CACHE"  # of the environment: another folder
 
@@ -321,11 +311,16 @@ def load_reference(config: Any, network: FeatureNetwork, source: Source | None) 
         return Reference(None, None, found, Path(fields.sketch).name, shape, sketch)
     first: Samples | GeneratedSamples
     second: Samples | GeneratedSamples | None
+    n, psi = fields.num_images, config.truncation_psi
     if source is None:
-        first, second, name = load_own_samples(config)
-        shape, taken = first.generator.image_shape, ""
+        generator = recipes.load(config, fields.samples_of)
+        given = (generator, generator.params, fields.seed, n, config.batch_size, psi)
+        first, second = (GeneratedSamples(*given, start=start) for start in (0, n))
+        kind = "packed" if generator.packed_file else "uncompressed"
+        name = f"{kind} samples of {generator.name} itself, not real images"
+        shape, taken = generator.image_shape, ""
     else:
-        n = fields.num_images or len(source)
+        n = n or len(source)
         order = np.random.default_rng(fields.seed).permutation(len(source))
         first = _samples(source, order[:n])
         second = _samples(source, order[n : 2 * n]) if len(source) >= 2 * n else None

@@ -117,8 +117,7 @@ def test_lists():
 
 
 ENDS = {
-    "--workdir=": "--workdir is empty; expected the folder of the results",
-    "--workdir= --dry_run": "--workdir is empty; expected the folder of the results",
+    "--workdir=": "--workdir is missing; expected the folder of the results",
     "more": "unexpected argument 'more'; expected flags, see --help",
     "--config=own.py": "has no get_config(); expected a function that returns a configuration",
     "--config.generators=dcgan,/a/x.packed --dry_run": "generator '/a/x.packed': no such check",
