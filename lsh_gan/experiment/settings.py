@@ -334,39 +334,37 @@ def check_image_sizes(
     if expected is None:
         return
     fields, (height, width, channels) = config.reference, expected
+    size = f"{height}×{width}"
     fixed = fields.sketch or fields.samples_of
-    name = Path(fixed or fields.images).name
-    padded = fields.images in datasets.NAMED and not (fixed or fields.features)
-
-    def check(what: str, size: tuple[int, ...], way_out: str) -> None:
-        if size != (height, width):
-            raise ValueError(
-                f"{what} {size[0]}×{size[1]} pixels, but the reference {name} has "
-                f"{height}×{width}; {way_out}"
-            )
-
+    name = f"the reference {Path(fixed or fields.images).name}"
     for generator in generators:
-        side = generator.resolution
-        way_out = f"say --config.reference.side={side} to crop and resize the reference"
-        if fixed:
-            way_out = f"expected a sketch or a generator of images of {side}×{side}"
-        check(f"generator {generator.name} makes images of", (side, side), way_out)
+        made, side = f"generator {generator.name} makes", generator.resolution
+        if (height, width) != (side, side):
+            way_out = f"say --config.reference.side={side} to crop and resize the reference"
+            if fixed:
+                way_out = f"expected a sketch or a generator of images of {side}×{side}"
+            raise ValueError(
+                f"{made} images of {side}×{side} pixels, but {name} has {size}; {way_out}"
+            )
         if generator.image_channels > channels:
             raise ValueError(
-                f"generator {generator.name} makes RGB images, but the reference {name} is grey; "
-                "expected a reference in colour, or a generator of grey images"
+                f"{made} RGB images, but {name} is grey; expected a reference in colour, or a "
+                "generator of grey images"
             )
-    way_out = f"resize them to {height}×{width}"
-    if not fixed:
-        side = min(height, width)
-        way_out += f", or say --config.reference.side={side} (of evaluate: resize) for both"
+    padded = fields.images in datasets.NAMED and not (fixed or fields.features)
     for source in samples:
         if source.kind != "images":
             continue
         if padded and source.first_size == UNPADDED:  # resized ones would be in another place
             raise ValueError(
-                f"samples {source.path} have 28×28 pixels, but the reference {name} has 32×32; pad "
-                "them with black pixels, 2 at each side: its images are padded to 32×32 before "
-                "they are resized"
+                f"samples {source.path} have 28×28 pixels, but {name} has 32×32; pad them with "
+                "black pixels, 2 at each side: its images are padded to 32×32 before they are "
+                "resized"
             )
-        check(f"samples {source.path} have", source.shape[1:3], way_out)
+        if source.shape[1:3] != (height, width):
+            side = min(height, width)
+            both = f", or say --config.reference.side={side} (of evaluate: resize) for both"
+            raise ValueError(
+                f"samples {source.path} have {source.shape[1]}×{source.shape[2]} pixels, but "
+                f"{name} has {size}; resize them to {size}{'' if fixed else both}"
+            )

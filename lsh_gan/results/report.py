@@ -91,8 +91,8 @@ def to_frame(measured: list[Row], metrics: list[str], hits: Hits) -> pd.DataFram
     Fields within fields are joined by "_". Scores come with their share of the ceiling
     (`_relative`), and with the paired share of full precision and its standard error (`_kept`).
     """
-    frame = pd.json_normalize([{**row, "tensors": None} for row in measured], sep="_")
-    frame = frame.drop(columns="tensors")
+    plain = [{x: value for x, value in row.items() if x != "tensors"} for row in measured]
+    frame = pd.json_normalize(plain, sep="_")
     for metric in metrics:
         for score in SCORES:
             field = f"{metric}_{score}"
