@@ -72,7 +72,7 @@ def parse(
     parser.add_argument("--config", "-config", nargs="?", const="", default=default)
     given, others = parser.parse_known_args(arguments)
     known, named = _fields(config), fields_set(others)
-    _check_names(named, [x for x, value in known.items() if not isinstance(value, ConfigDict)])
+    _check_names(named, known)
     for field in named:  # of lists ml_collections takes all, where of others the last one counts
         if isinstance(known[field], tuple) and named.count(field) > 1:
             raise ValueError(
@@ -144,15 +144,13 @@ def check_fields(made: ConfigDict, config: ConfigDict, source: str = "") -> None
     Fields are free where `config`, which is what `source` makes, has an empty part.
     """
     known, found = _fields(config), _fields(made)
-    if missing := [repr(name) for name in known if name not in found]:
+    free = [name for name, value in known.items() if isinstance(value, ConfigDict)]
+    if missing := [repr(name) for name in known if name not in found and name not in free]:
         raise ValueError(
             f"lacks the field {few(missing, 1)}; expected all fields of {source}: begin with what "
             "its get_config() returns"
         )
-    free = tuple(
-        f"{n}." for n, value in known.items() if isinstance(value, ConfigDict) and not value
-    )
-    _check_names([name for name in found if not name.startswith(free)], known)
+    _check_names([x for x in found if not x.startswith(tuple(f"{part}." for part in free))], known)
 
 
 def _check_names(names: Iterable[str], known: Iterable[str]) -> None:
@@ -164,11 +162,11 @@ def _check_names(names: Iterable[str], known: Iterable[str]) -> None:
 
 
 def _fields(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Every field and part of a configuration by its name, such as "hash.seed"."""
+    """Every field of a configuration by its name, such as "hash.seed"; and every empty part."""
     fields: dict[str, Any] = {}
     for name, value in config.items():
-        inside = _fields(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else {}
-        fields |= {**inside, prefix + name: value}
+        part = isinstance(value, ConfigDict) and value
+        fields |= _fields(value, f"{prefix}{name}.") if part else {prefix + name: value}
     return fields
 
 
