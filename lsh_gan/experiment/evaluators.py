@@ -2,14 +2,13 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
@@ -22,7 +21,6 @@ from lsh_gan.metrics.hashing import Codes
 from lsh_gan.metrics.sketch import encode_all
 
 SKETCH_FILE = "reference.sketch"  # in the work folder
-GROUP = 4096  # rows of features that are hashed at a time where they are not held
 
 Score = Callable[[jax.Array], NamedTuple]
 Shape = tuple[int, int, int]  # of images: height, width, channels
@@ -149,19 +147,6 @@ def encode(scores: dict[str, Score], share: Share) -> Codes:
     """Codes of a share of features, which the score of LSH takes in place of features."""
     score: Any = scores["lsh"]
     return encode_all(score.args[0].sketch.hasher, share, "generated")
-
-
-def grouped(batches: Iterable[jax.Array]) -> Iterator[jax.Array]:
-    """Joins batches `[*, d]` to `GROUP` rows or more: a hash takes many rows at a time."""
-    waiting, rows = [], 0
-    for batch in batches:
-        waiting.append(batch)
-        rows += len(batch)
-        if rows >= GROUP:
-            yield jnp.concatenate(waiting)
-            waiting, rows = [], 0
-    if waiting:
-        yield jnp.concatenate(waiting)
 
 
 def load_sketch(config: Any, network: FeatureNetwork) -> tuple[LshReference, Shape | None]:

@@ -25,10 +25,10 @@ from lsh_gan import datasets, devices, features, metrics
 from lsh_gan.datasets import Decoding, Source
 from lsh_gan.experiment import evaluators, recipes, settings, step
 from lsh_gan.experiment.evaluators import ReferenceFeatures, Score, Shape
-from lsh_gan.experiment.step import GeneratedSamples
+from lsh_gan.experiment.step import Embedded, GeneratedSamples
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator
-from lsh_gan.metrics import LshReference, Share
+from lsh_gan.metrics import LshReference
 from lsh_gan.metrics.hashing import SAMPLE_ROWS
 from lsh_gan.metrics.inputs import subset
 
@@ -126,7 +126,7 @@ HELD = 2**28  # bytes of decoded images that are kept of a set; more are decoded
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Samples:
+class Samples(Embedded):
     """Rows of a source; each process goes through its share of them."""
 
     source: Source  # what the rows are of
@@ -136,6 +136,7 @@ class Samples:
     # whenever they are gone through.
     held: list[np.ndarray] | None
     features: np.ndarray | None  # float32 `[n, d]` of a source of features; None of images
+    batch_size: int = datasets.BATCH
 
     def images(self) -> Iterable[np.ndarray] | None:
         """Batches of the images of this process, uint8 `[b, h, w, c]`; None of features."""
@@ -143,26 +144,16 @@ class Samples:
             return None
         return self.source.read(_share(self.rows)) if self.held is None else self.held
 
-    def embed(self, network: FeatureNetwork, **options: Any) -> jax.Array:
-        """Returns features, float32 `[n, d]`, on every process; options as `features.embed`."""
+    def batches(self, network: FeatureNetwork, **options: Any) -> Iterator[jax.Array]:
+        """Yields the features of this process, float32 `[b, d]`; options as `features.embed`."""
         if self.features is not None:
-            return jnp.asarray(self.features)
-        batches = list(self._stream(network, **options)) or [jnp.zeros((0, network.dim))]
-        each = len(step.share_of(len(self), datasets.BATCH))
-        return devices.gather_rows(jnp.concatenate(batches), each)[: len(self)]
+            yield jnp.asarray(_share(self.features))
+        elif len(_share(self.rows)):
+            yield from features.stream(network, self.images(), **options)
 
     def at(self, rows: np.ndarray) -> np.ndarray:
         """Images of some rows, uint8 `[b, h, w, c]`."""
         return np.concatenate(list(self.source.read(self.rows[rows])))
-
-    def stream(self, network: FeatureNetwork, **options: Any) -> Share:
-        """The features of the images of this process, in batches; options as of `embed`."""
-        batches = evaluators.grouped(self._stream(network, **options))
-        return Share(batches, len(step.share_of(len(self), datasets.BATCH)), len(self))
-
-    def _stream(self, network: FeatureNetwork, **options: Any) -> Iterator[jax.Array]:
-        if len(_share(self.rows)):
-            yield from features.stream(network, self.images(), **options)
 
     def __len__(self) -> int:
         return len(self.rows)
