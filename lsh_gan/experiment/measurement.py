@@ -97,6 +97,8 @@ def measure(
         samples = subject
         options["batch_size"] = config.features.batch_size or None
         row["samples_taken"] = subject.source.taken
+        if subject.features is None:
+            images.append(subject.at(np.arange(min(config.num_columns, len(subject)))))
     else:
         params, size = _compress(subject, measurement, config, workdir)
         row |= size
@@ -112,7 +114,7 @@ def measure(
     if images and devices.is_first():
         strip = np.concatenate(images)[: min(config.num_columns, m)]
         strips.save(workdir / strips.SAMPLES / f"{row_hash}.png", [strip])
-        if measurement.spec.weights.bits is None and strip.min() >= 127:
+        if isinstance(subject, Generator) and row["bits"] is None and strip.min() >= 127:
             logging.warning(
                 "%s: no pixel of its first images is darker than mid-grey; expected images in "
                 "[-1, 1], and these look like [0, 1]", measurement.name,

@@ -25,7 +25,7 @@ def write(workdir: Path, measured: list[Row], setup: Any) -> None:
     Only the images shown are drawn again: sample i is a function of (key, i), and the reference is
     read by row. Rows without hits, as of older versions, get no strips. A compressed row of the
     first seed gets one in `outside` (samples that left, under the same latents at full precision)
-    and one in `uncovered`; a given set of images gets one in `samples`. `setup` is as of `sweep`.
+    and one in `uncovered`. `setup` is as of `sweep`.
     """
     config, first = setup.config, setup.reference.first
     if first is None or first.features is not None:
@@ -54,12 +54,6 @@ def write(workdir: Path, measured: list[Row], setup: Any) -> None:
             if len(indices) and first is not None and not file.exists():
                 lines = [first.at(indices)]
                 strips.save(file, lines, f"{in_words(bits_label(row))}: no longer covered: {said}")
-    for row in measured:
-        source = setup.samples.get(row["generator"]) if "samples" in row else None
-        file = workdir / strips.SAMPLES / f"{row['row_hash']}.png"
-        if source is not None and source.kind == "images" and not file.exists():
-            rows = np.arange(min(config.num_columns, len(source)))
-            strips.save(file, [np.concatenate(list(source.read(rows)))])
 
 
 def lost(

@@ -236,6 +236,8 @@ def test_own_images_and_features(tmp_path):
         "folder", 8, "fake", 9
     )  # fmt: skip
     assert "bytes" not in folder
+    with Image.open(tmp_path / "run" / "samples" / f"{folder['row_hash']}.png") as image:
+        np.testing.assert_array_equal(image, np.concatenate(images, axis=1))
     with Image.open(tmp_path / "run" / "samples_folder.png") as image:
         assert np.asarray(image).std() > 5
     assert not (tmp_path / "run" / "samples_fake.png").exists()
