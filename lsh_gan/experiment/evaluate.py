@@ -124,17 +124,15 @@ def evaluate(
         (20, 20)
     """
     config = ml_collections.ConfigDict(config) if config else default_config()
-    if metrics is not None:
-        config.metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     if features in FEATURES and features_side is None:
         features_side = FEATURES[features].side
-    for part, name, value in (
-        (config, "k", k), (config.features, "name", features),
-        (config.features, "side", features_side), (config.features, "weights", weights),
-        (config.reference, "side", resize), (config.reference, "seed", seed),
-    ):  # fmt: skip
-        if value is not None:
-            part[name] = value
+    fields = {
+        "metrics": (metrics,) if isinstance(metrics, str) else metrics and tuple(metrics), "k": k,
+        "features.name": features, "features.side": features_side, "features.weights": weights,
+        "reference.side": resize, "reference.seed": seed,
+    }  # fmt: skip
+    given = {name: value for name, value in fields.items() if value is not None}
+    config.update_from_flattened_dict(given)
     return compare(real, generated, config, num_images)
 
 

@@ -72,14 +72,15 @@ def _knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
 
 
 def _lsh_knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
-    options = {"k": config.k, "inclusive": config.inclusive, "votes": config.hash.votes}
     fitted = metrics.lsh_knn_fit(
         jax.random.key(config.hash.seed),
         reference.first,
         spec=dataclasses.replace(hash_spec(config), num_tables=config.lsh_knn.num_tables),
+        k=config.k,
+        inclusive=config.inclusive,
+        votes=config.hash.votes,
         bucket_rows=config.lsh_knn.bucket_rows,
         second_reference=reference.second,
-        **options,
     )
     return partial(metrics.lsh_knn_score, fitted, membership=True)
 
