@@ -47,6 +47,8 @@ class WidthEvaluator:
     layers: Mapping[str, Mapping[str, Any]]
     fixed: tuple[Rule, ...]  # rules of the tensors whose width is not free
     measure: Callable[[GeneratorSpec], Row]  # row of a setting
+    # What keeps all tensors but the one before it; none where there is but one.
+    others: tuple[Rule, ...] = (Rule(pattern=".*", skip=True),)
 
     def uniform(self, bits: int) -> Widths:
         """The same width for all free tensors."""
@@ -67,7 +69,7 @@ class WidthEvaluator:
 
     def isolated(self, layer: str, bits: int) -> GeneratorSpec:
         """The setting that compresses one tensor and keeps all others."""
-        return self._spec(bits, self._rule(layer, bits), Rule(pattern=".*", skip=True))
+        return self._spec(bits, self._rule(layer, bits), *self.others)
 
     def retention(self, setting: Widths | GeneratorSpec) -> float:
         """Share of the scores at full precision that is kept, the worse of precision and recall."""
@@ -112,7 +114,8 @@ def make_width_evaluator(
         return session.measure(sweep.make_measurement(loop, generator, spec, seed, keep=keep))
 
     options = tuple(sorted(loop.config.compression.bits))
-    return WidthEvaluator(base, options, layers, tuple(fixed.values()), measure)
+    found = WidthEvaluator(base, options, layers, tuple(fixed.values()), measure)
+    return found if len(plans) > 1 else dataclasses.replace(found, others=())
 
 
 def run(config: Any, workdir: Path) -> pd.DataFrame:
@@ -122,7 +125,7 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
     work. Returns as `report.write`.
     """
     config = settings.resolve(config)
-    inside = _inside(config)
+    inside = _inside(config, config.search.share)
     store.check_workdir(workdir)
     store.check_workdir(workdir / FOLDER)
     opened = open_reference(inside)  # enough for the loop too
@@ -163,7 +166,7 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
     if output and Path(output).is_dir():
         raise ValueError(f"output {output}: is a folder; expected a file")
     store.check_writable("output", Path(output or ".").parent)
-    setup = sweep.prepare(_inside(config))
+    setup = sweep.prepare(_inside(config, 0.0))  # its folder is that of a sweep
     (generator,) = setup.generators
     with store.locked(workdir), sweep.progress_bars() as progress:
         session = sweep.Session(setup, workdir, progress)
@@ -195,12 +198,13 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
     )
 
 
-def _inside(config: Any) -> Any:
+def _inside(config: Any, share: float) -> Any:
     """The configuration of the measurements inside the loop."""
     inside = ml_collections.ConfigDict(config.to_dict())
     inside.num_samples = inside.reference.num_images = config.search.num_samples
     inside.metrics = (METRIC,)
     inside.seeds = (config.search.seed,)
+    inside.search.share = share
     return ml_collections.FrozenConfigDict(inside)
 
 

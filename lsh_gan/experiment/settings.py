@@ -20,6 +20,7 @@ from lsh_gan.errors import check_int, choose, nearest
 from lsh_gan.experiment.evaluators import EVALUATORS, Shape, hash_spec
 from lsh_gan.generators import Generator
 from lsh_gan.metrics.inputs import MAX_DIGITS, check_options
+from lsh_gan.results.labels import DISTANCES
 
 UNCOMPRESSED = GeneratorSpec(weights=CompressionSpec(bits=None))
 
@@ -124,6 +125,11 @@ def _compressions(config: Any) -> Iterator[str]:
         yield (
             "compression.bits is empty and compression.full_precision is off; expected widths, or "
             "compression.full_precision=True"
+        )
+    if (fields.layerwise or config.search.share) and set(config.metrics) <= set(DISTANCES):
+        yield (
+            f"metrics = {','.join(config.metrics)}: compression.layerwise and a search compare "
+            "precision and recall; expected knn, lsh_knn or lsh with them"
         )
     if not fields.layerwise:
         return

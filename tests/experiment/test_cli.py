@@ -14,6 +14,7 @@ from absl import flags
 from configs import compress
 from lsh_gan import generators
 from lsh_gan.experiment import cli, search
+from lsh_gan.results import report
 
 ROOT = Path(__file__).parents[2]
 
@@ -132,7 +133,8 @@ def test_fields_without_effect_are_refused(monkeypatch):
             call(monkeypatch, *arguments.split())
 
 
-def test_compress_writes_the_smallest_width_that_keeps_the_share(tmp_path):
+@pytest.mark.usefixtures("without_pictures")
+def test_compress_writes_the_smallest_width_that_keeps_the_share(tmp_path, capsys):
     config = compress.get_config("dcgan")
     config.search.num_samples, config.batch_size, config.search.share = 64, 64, 0.9
     config.compression.bits = (8, 1)
@@ -145,3 +147,5 @@ def test_compress_writes_the_smallest_width_that_keeps_the_share(tmp_path):
         r"dcgan: 8 bits keep .* ± .* %.* by LSH; 1 bits would keep .*; .*, 4.0× smaller", said
     )
     assert generators.load(output).packed_file == output
+    report.write(tmp_path / "run")
+    assert "\ndcgan: 8 bits keeps 95% of precision and recall" in capsys.readouterr().out
