@@ -3,7 +3,6 @@
 import dataclasses
 import html
 import itertools
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -158,10 +157,9 @@ def compare(real: Any, generated: Any, config: Any, num_images: int) -> Evaluati
     reference.check_count(checked, real)
     drawn = reference.load_reference(checked, network, real)
     reference.check_grey(drawn, [], [generated])
-    with tempfile.TemporaryDirectory() as folder:
-        scores = drawn.fit(checked, network, Path(folder), lambda count: None)
-        embedded = samples.embed(network, batch_size=checked.features.batch_size or None)
-        found = {name: score(embedded) for name, score in scores.items()}
+    scores = drawn.fit(checked, network, lambda count: None)
+    embedded = samples.embed(network, batch_size=checked.features.batch_size or None)
+    found = {name: score(embedded) for name, score in scores.items()}
     name = f"{network.name} at {network.side} px" if network.side else network.name
     return Evaluation(
         found, len(drawn), len(samples), network.dim, config.k, name, real.taken, generated.taken

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -65,13 +65,13 @@ class Distance(NamedTuple):
     distance_stderr: float | None = None
 
 
-def _knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
+def _knn(config: Any, reference: ReferenceFeatures) -> Score:
     options = {name: config[name] for name in ("k", "inclusive", "memory_mb", "extended")}
     fitted = metrics.knn_fit(reference.first, second_reference=reference.second, **options)
     return partial(metrics.knn_score, fitted, membership=True)
 
 
-def _lsh_knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
+def _lsh_knn(config: Any, reference: ReferenceFeatures) -> Score:
     fitted = metrics.lsh_knn_fit(
         jax.random.key(config.hash.seed),
         reference.first,
@@ -85,7 +85,7 @@ def _lsh_knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
     return partial(metrics.lsh_knn_score, fitted, membership=True)
 
 
-def _lsh(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
+def _lsh(config: Any, reference: ReferenceFeatures) -> Score:
     fitted = metrics.lsh_fit(
         jax.random.key(config.hash.seed),
         reference.first,
@@ -97,19 +97,18 @@ def _lsh(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
         source=reference.source,
         sample=reference.sample,
     )
-    metrics.save(workdir / SKETCH_FILE, fitted)
     return partial(metrics.lsh_score, fitted, membership=True)
 
 
-def _kid(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
+def _kid(config: Any, reference: ReferenceFeatures) -> Score:
     return lambda generated: Distance(*metrics.kid_with_error(reference.first, generated))
 
 
-def _fid(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
+def _fid(config: Any, reference: ReferenceFeatures) -> Score:
     return lambda generated: Distance(metrics.frechet_distance(reference.first, generated))
 
 
-EVALUATORS: dict[str, Callable[[Any, ReferenceFeatures, Path], Score]] = {
+EVALUATORS: dict[str, Callable[[Any, ReferenceFeatures], Score]] = {
     "knn": _knn,
     "lsh_knn": _lsh_knn,
     "lsh": _lsh,
@@ -118,9 +117,9 @@ EVALUATORS: dict[str, Callable[[Any, ReferenceFeatures, Path], Score]] = {
 }
 
 
-def fit(config: Any, reference: ReferenceFeatures, workdir: Path) -> dict[str, Score]:
-    """Fits every metric of `config.metrics`, by name; LSH saves its sketch in the work folder."""
-    return side_by_side(lambda name: EVALUATORS[name](config, reference, workdir), config.metrics)
+def fit(config: Any, reference: ReferenceFeatures) -> dict[str, Score]:
+    """Fits every metric of `config.metrics`, by name."""
+    return side_by_side(lambda name: EVALUATORS[name](config, reference), config.metrics)
 
 
 def side_by_side(run: Callable[[str], Any], names: Iterable[str]) -> dict[str, Any]:
@@ -144,10 +143,14 @@ def streams(config: Any, rows: int, dim: int) -> bool:
     return config.metrics == ("lsh",) and 4 * rows * dim > config.memory_mb * 2**20
 
 
+def lsh_reference(scores: Mapping[str, Any]) -> LshReference:
+    """What LSH among fitted metrics has made of the reference."""
+    return scores["lsh"].args[0]
+
+
 def encode(scores: dict[str, Score], share: Share) -> Codes:
     """Codes of a share of features, which the score of LSH takes in place of features."""
-    score: Any = scores["lsh"]
-    return encode_all(score.args[0].sketch.hasher, share, "generated")
+    return encode_all(lsh_reference(scores).sketch.hasher, share, "generated")
 
 
 def load_sketch(config: Any, network: FeatureNetwork) -> tuple[LshReference, Shape | None]:

@@ -182,9 +182,7 @@ class Reference:
     def __len__(self) -> int:
         return self.sketch.sketch.rows if self.sketch else len(self.first or ())
 
-    def fit(
-        self, config: Any, network: FeatureNetwork, workdir: Path, progress: Progress
-    ) -> dict[str, Score]:
+    def fit(self, config: Any, network: FeatureNetwork, progress: Progress) -> dict[str, Score]:
         """Fits the metrics of `config` on the reference, whose features `cache_folder` keeps."""
         if self.sketch is not None:
             return {"lsh": partial(metrics.lsh_score, self.sketch, membership=True)}
@@ -201,7 +199,7 @@ class Reference:
             key = evaluators.feature_source(config, network)
             first, second = (x and _embedded(x, key, network, options) for x in parts)
         reference = ReferenceFeatures(first, second, self.content_hash, source, sample)
-        return evaluators.fit(config, reference, workdir)
+        return evaluators.fit(config, reference)
 
 
 def _embedded(part: Any, source: str, network: FeatureNetwork, options: dict) -> jax.Array:

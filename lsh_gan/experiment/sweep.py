@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import lsh_gan
-from lsh_gan import devices
+from lsh_gan import devices, metrics
 from lsh_gan.compression import GeneratorSpec
 from lsh_gan.compression.pipeline import check_corrections
 from lsh_gan.compression.rules import flatten, isolate, log_rules, plan_tensors
 from lsh_gan.datasets import Source
-from lsh_gan.experiment import outside, recipes, reference, settings
+from lsh_gan.experiment import evaluators, outside, recipes, reference, settings
 from lsh_gan.experiment.evaluators import Score
 from lsh_gan.experiment.measurement import PACKED_FOLDER, Clock, Measurement, measure
 from lsh_gan.experiment.reference import Reference, Samples
@@ -204,7 +204,10 @@ class Session:
             (self._workdir / PACKED_FOLDER).mkdir(exist_ok=True)
             self._progress.update(self._images, description="reference", visible=True)
             clock = Clock()
-            self._scores = drawn.fit(config, network, self._workdir, self._advance)
+            self._scores = drawn.fit(config, network, self._advance)
+            if "lsh" in self._scores and not drawn.sketch:
+                fitted = evaluators.lsh_reference(self._scores)
+                metrics.save(self._workdir / evaluators.SKETCH_FILE, fitted)
             clock.lap(reference=1)
             self.seconds = clock.seconds
         subject, bits = measurement.subject, measurement.spec.weights.bits
