@@ -18,9 +18,10 @@ import lsh_gan
 from lsh_gan import compression, devices
 from lsh_gan.compression import GeneratorSpec
 from lsh_gan.compression.packing import file_bytes
+from lsh_gan.datasets import Source
 from lsh_gan.experiment import evaluators
 from lsh_gan.experiment.evaluators import Score
-from lsh_gan.experiment.reference import Samples
+from lsh_gan.experiment.reference import Reference, Samples
 from lsh_gan.experiment.step import GeneratedSamples
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator
@@ -35,6 +36,16 @@ TENSOR_FIELDS = (
     "share_clipped", "sqnr_db", "bytes",
 )  # fmt: skip
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "orbax-checkpoint")
+
+
+class Setup(NamedTuple):
+    """What is measured, and against what; nothing is computed yet."""
+
+    config: Any
+    network: FeatureNetwork
+    generators: list[Generator]
+    reference: Reference
+    samples: dict[str, Source]  # the given ones, by name
 
 
 class Measurement(NamedTuple):
@@ -72,9 +83,8 @@ class Clock:
 
 def measure(
     measurement: Measurement,
-    config: Any,
+    setup: Setup,
     workdir: Path,
-    network: FeatureNetwork,
     scores: dict[str, Score],
     advance: Callable[[int], Any],
 ) -> Row:
@@ -84,6 +94,7 @@ def measure(
     `advance` is called with a number of embedded images. NaN or Inf in an image or a feature is a
     ValueError.
     """
+    config, network, drawn = setup.config, setup.network, setup.reference
     clock, row_hash = Clock(), measurement.row_hash
     subject, keep = measurement.subject, measurement.keep
     row = {"generator": measurement.name, **spec_fields(measurement.spec), "seed": measurement.seed}
@@ -149,6 +160,8 @@ def measure(
         | {"lsh_gan": lsh_gan.__version__, "python": platform.python_version()},
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "seconds": clock.seconds,
+        "reference_name": drawn.name,
+        **({"reference_taken": drawn.taken} if drawn.taken else {}),
     }
 
 

@@ -2,14 +2,13 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
 
 from lsh_gan import compression
-from lsh_gan.experiment.measurement import PACKED_FOLDER
+from lsh_gan.experiment.measurement import PACKED_FOLDER, Setup
 from lsh_gan.generators import sampling
 from lsh_gan.results import store, strips
 from lsh_gan.results.labels import TITLES, bits_label, in_words
@@ -19,13 +18,13 @@ COLUMNS = 16  # images of a strip
 NO_IMAGES = "uncovered.png is left out: the reference holds features, not images"
 
 
-def write(workdir: Path, measured: list[Row], setup: Any) -> None:
+def write(workdir: Path, measured: list[Row], setup: Setup) -> None:
     """Adds the strips that are not yet in a work folder, from the hits and packed files of rows.
 
     Only the images shown are drawn again: sample i is a function of (key, i), and the reference is
     read by row. Rows without hits, as of older versions, get no strips. A compressed row of the
     first seed gets one in `outside` (samples that left, under the same latents at full precision)
-    and one in `uncovered`. `setup` is as of `sweep`.
+    and one in `uncovered`.
     """
     config, first = setup.config, setup.reference.first
     if first is None or first.features is not None:
