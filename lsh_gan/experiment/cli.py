@@ -25,7 +25,7 @@ from absl import flags
 
 from lsh_gan.errors import choose
 from lsh_gan.experiment import default_config, shipped_folder
-from lsh_gan.experiment.configuration import fields_set, parse_or_exit
+from lsh_gan.experiment.configuration import fields_set, parse
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def _parse(
             sys.exit(f"error: --config.{field} has no effect on {sys.argv[0]}: {why}")
     usage = f"{sys.argv[0]} {names}: {cleandoc(command.__doc__ or '')}"
     options: dict[str, Any] = {"default": shipped_folder() / file, "usage": usage}
-    _, *values = parse_or_exit(sys.argv, default_config(), **options)
+    _, *values = parse(sys.argv, default_config(), **options)
     if len(values) != len(names.split()):
         raise ValueError(f"arguments are {' '.join(values) or 'missing'}; expected {names}")
     from lsh_gan.experiment import reference

@@ -31,7 +31,15 @@ class ListParser(TupleParser):
 config_flags.register_flag_parser_for_type(tuple, ListParser())
 
 
-def parse_or_exit(
+def parse_or_exit(*given: Any, **options: Any) -> list[str]:
+    """As `parse`, but what is wrong ends the program with one line."""
+    try:
+        return parse(*given, **options)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+def parse(
     arguments: list[str],
     config: ConfigDict,
     *,
@@ -39,35 +47,25 @@ def parse_or_exit(
     default: Path | None = None,
     usage: str = "",
 ) -> list[str]:
-    """As `parse`, but what is wrong ends the program with one line, and --help with the fields."""
-    if any(re.fullmatch("-h|--?help(short|full)?", argument) for argument in arguments):
-        usage = usage or sys.modules["__main__"].__doc__ or ""
-        lines = [
-            f"  --{flag.name}: {flag.help}"
-            for module, own in flags.FLAGS.flags_by_module_dict().items()
-            if module == sys.argv[0] or module.startswith("lsh_gan.")
-            for flag in own
-        ]
-        hint = f"; configs/{default.name} if not given" if default else ""
-        lines.append(f"  --config: The file of the configuration{hint}.")
-        lines.append("  --config.FIELD=VALUE, such as --config.metrics=knn,lsh, for each of:")
-        text = (shipped_folder() / source).read_text("utf-8")
-        fields = re.findall(r"^ +(?:#|config\.).*", text, re.MULTILINE)
-        sys.exit(print("\n".join([usage.strip(), "", *lines, "", *fields])))  # noqa: T201
-    try:
-        return parse(arguments, config, source=source, default=default)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-
-
-def parse(
-    arguments: list[str], config: ConfigDict, *, source: str = "", default: Path | None = None
-) -> list[str]:
     """Parses the flags, of which `config` is the configuration; returns the others, program first.
 
     `config` has every field and is what the file `source` makes; `default` is the configuration
-    file that is read where the command line names none. ValueError says what is wrong.
+    file that is read where the command line names none. ValueError says what is wrong. --help
+    prints `usage`, or what the program says of itself, with all flags and fields, and ends it.
     """
+    if any(re.fullmatch("-h|--?help(short|full)?", argument) for argument in arguments):
+        text = (shipped_folder() / source).read_text("utf-8")
+        own = flags.FLAGS.flags_by_module_dict()
+        ours = [module for module in own if module == sys.argv[0] or module.startswith("lsh_gan.")]
+        hint = f"; configs/{default.name} if not given" if default else ""
+        lines = [
+            (usage or sys.modules["__main__"].__doc__ or "").strip() + "\n",
+            *(f"  --{flag.name}: {flag.help}" for module in ours for flag in own[module]),
+            f"  --config: The file of the configuration{hint}.",
+            "  --config.FIELD=VALUE, such as --config.metrics=knn,lsh, for each of:\n",
+            *re.findall(r"^ +(?:#|config\.).*", text, re.MULTILINE),
+        ]
+        sys.exit(print("\n".join(lines)))  # noqa: T201
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", "-config", nargs="?", const="", default=default)
     given, others = parser.parse_known_args(arguments)

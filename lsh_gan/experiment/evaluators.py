@@ -100,20 +100,12 @@ def _lsh(config: Any, reference: ReferenceFeatures) -> Score:
     return partial(metrics.lsh_score, fitted, membership=True)
 
 
-def _kid(config: Any, reference: ReferenceFeatures) -> Score:
-    return lambda generated: Distance(*metrics.kid_with_error(reference.first, generated))
-
-
-def _fid(config: Any, reference: ReferenceFeatures) -> Score:
-    return lambda generated: Distance(metrics.frechet_distance(reference.first, generated))
-
-
 EVALUATORS: dict[str, Callable[[Any, ReferenceFeatures], Score]] = {
     "knn": _knn,
     "lsh_knn": _lsh_knn,
     "lsh": _lsh,
-    "kid": _kid,
-    "fid": _fid,
+    "kid": lambda _, reference: lambda x: Distance(*metrics.kid_with_error(reference.first, x)),
+    "fid": lambda _, reference: lambda x: Distance(metrics.frechet_distance(reference.first, x)),
 }
 
 
