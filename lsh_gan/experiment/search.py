@@ -135,10 +135,10 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
     with store.locked(workdir), sweep.progress_bars() as progress:
         session = sweep.Session(final, workdir, progress)
         inner = sweep.Session(loop, workdir / FOLDER, progress)
+        evaluators = [make_width_evaluator(loop, each, inner) for each in final.generators]
         requested: dict[str, dict[str, Any]] = {}
-        for generator in final.generators:
+        for generator, evaluator in zip(final.generators, evaluators, strict=True):
             store.set_requested(workdir, requested)
-            evaluator = make_width_evaluator(loop, generator, inner)
             roles: dict[GeneratorSpec, list[str]] = {UNCOMPRESSED: [FULL]}
             for role, widths in find(evaluator, config.search.share).items():
                 if widths is not None:
