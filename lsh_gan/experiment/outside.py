@@ -60,6 +60,8 @@ def lost(
 ) -> tuple[np.ndarray, str]:
     """Finds what was hit before and is not hit after, of the score "precision" or "recall".
 
+    Without `hash.votes` hits of LSH are shares of the tables: half of them is a hit.
+
     Returns:
         At most `COLUMNS` indices, those first that most metrics agree on, and their number by
         metric in words.
@@ -71,8 +73,9 @@ def lost(
         (array([1]), 'KNN 1 of 2')
     """
     fields = {metric: f"{metric}_{score}_hits" for metric in TITLES}
-    gone = {m: before[f] & ~after[f] for m, f in fields.items() if f in before and f in after}
+    hit = {m: before[f] >= 0.5 for m, f in fields.items() if f in before and f in after}
+    gone = {m: held & (after[fields[m]] < 0.5) for m, held in hit.items()}
     votes = np.sum(list(gone.values()), axis=0)
     order = np.argsort(-votes, kind="stable")[: min(COLUMNS, np.count_nonzero(votes))]
-    said = (f"{TITLES[m]} {g.sum():,} of {before[fields[m]].sum():,}" for m, g in gone.items())
+    said = (f"{TITLES[m]} {g.sum():,} of {hit[m].sum():,}" for m, g in gone.items())
     return order, ", ".join(said)

@@ -113,6 +113,13 @@ def test_features_have_no_uncovered_images(workdir, generator, images, caplog):
     assert [r.message for r in caplog.records].count(outside.NO_IMAGES) == 1
 
 
+def test_shares_of_tables_are_hits_from_a_half_on():
+    before = {"lsh_recall_hits": np.array([0.5, 1.0, 0.2, 0.9])}
+    after = {"lsh_recall_hits": np.array([0.4, 0.5, 0.0, 0.1])}
+    indices, said = outside.lost(before, after, "recall")
+    assert (indices.tolist(), said) == ([0, 3], "LSH 2 of 3")
+
+
 def test_rows_without_hits_get_no_strips(tmp_path, generator, images):
     setup = Setup(CONFIG, None, [generator], Reference(images, None, "", ""), {})
     outside.write(tmp_path, [FULL, NARROW], setup)
