@@ -15,18 +15,14 @@ from typing import Any
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from configs import default
 from lsh_gan import devices
-from lsh_gan.experiment import cli, dry_run, reference, search, sweep
+from lsh_gan.experiment import configuration, dry_run, reference, search, sweep
 from lsh_gan.generators import checkpoints
 from lsh_gan.results import store
 
 _DEFAULT = Path(__file__).parent / "configs" / "fashion_mnist.py"
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, f"What to measure; configs/{_DEFAULT.name} if not given."
-)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results.")
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "This is one of several processes, of a cluster that says which."
@@ -43,9 +39,9 @@ def main(arguments: list[str]) -> None:
     """Runs the experiment; bad input ends it with one line."""
     if len(arguments) > 1:
         sys.exit(f"error: unexpected argument {arguments[1]!r}; expected flags, see --help")
-    if not _WORKDIR.value and (_WORKDIR.value is not None or not _DRY_RUN.value):
-        lacks = "missing" if _WORKDIR.value is None else "empty"
-        sys.exit(f"error: --workdir is {lacks}; expected the folder of the results")
+    if not (_WORKDIR.value or _DRY_RUN.value):
+        sys.exit("error: --workdir is missing; expected the folder of the results")
+    config = flags.FLAGS.config
     signal.signal(signal.SIGTERM, _terminate)
     checkpoints.quiet_libraries()
     reference.fix_numbers()
@@ -55,18 +51,14 @@ def main(arguments: list[str]) -> None:
         _join_cluster()
     try:
         logging.info("devices: %s", ", ".join(map(str, reference.find_devices())))
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    try:
         if _DRY_RUN.value:
-            dry_run.run(_CONFIG.value)
-        elif _CONFIG.value.search.share:
-            search.run(_CONFIG.value, Path(_WORKDIR.value))
+            dry_run.run(config)
         else:
-            sweep.run(_CONFIG.value, Path(_WORKDIR.value))
+            run = search.run if config.search.share else sweep.run
+            run(config, Path(_WORKDIR.value))
     except (ValueError, TypeError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if jax.process_count() > 1 and _LOST.match(said):
+        if _LOST.match(said) and jax.process_count() > 1:
             sys.stderr.write(f"error: another process is lost ({said}); {_stopped()}\n")
             os._exit(1)  # leaving the cluster would wait for the lost one
         if isinstance(error, jax.errors.JaxRuntimeError):
@@ -105,11 +97,11 @@ def _stopped() -> str:
         return "stopped"
     again = "run the same command again to continue"
     progress = store.read_progress(Path(_WORKDIR.value))
-    if progress is None or _CONFIG.value.search.share:  # a search does not know how many
+    if progress is None or flags.FLAGS.config.search.share:  # a search does not know how many
         return f"stopped; {again}"
     return f"stopped: {progress[0]} of {progress[1]} measurements are done; {again}"
 
 
 if __name__ == "__main__":
     options = {"config": default.get_config(), "default": _DEFAULT}
-    app.run(main, flags_parser=partial(cli.parse_or_exit, **options))
+    app.run(main, flags_parser=partial(configuration.parse_or_exit, **options))

@@ -10,7 +10,6 @@ ball for covered, so that few such samples can carry much recall.
 Both are paired, sample by sample, with the standard error of the mean difference.
 """
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +61,10 @@ def compare(config: Any, reference: np.ndarray, samples: dict[Any, np.ndarray]) 
     dirty = np.array(reference)
     count = round(BROAD * len(dirty))
     dirty[rng.choice(len(dirty), count, replace=False)] = outliers(rng, reference, count)
-    with tempfile.TemporaryDirectory() as folder:
-        clean_scores, dirty_scores = (
-            evaluators.fit(
-                config, ReferenceFeatures(jnp.asarray(x), None, "", ""), Path(folder)
-            )
-            for x in (reference, dirty)
-        )  # fmt: skip
+    clean_scores, dirty_scores = (
+        evaluators.fit(config, ReferenceFeatures(jnp.asarray(x), None, "", ""))
+        for x in (reference, dirty)
+    )
     lines = []
     for name, generated in samples.items():
         out = wide(reference, generated, config.k)

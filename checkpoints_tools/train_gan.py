@@ -25,7 +25,6 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 from absl import app, flags
-from ml_collections import config_flags
 from rich.progress import track
 
 from checkpoints_tools.discriminators import DCGANDiscriminator, SNGANDiscriminator
@@ -34,7 +33,7 @@ from lsh_gan import datasets, generators
 from lsh_gan.compression import reestimate_batch_norms
 from lsh_gan.compression.rules import compare_shapes
 from lsh_gan.errors import check_int, choose
-from lsh_gan.experiment import cli
+from lsh_gan.experiment import configuration
 from lsh_gan.experiment.settings import LAST_SEED
 from lsh_gan.generators import checkpoints
 
@@ -360,9 +359,8 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", None, "What to train.")
     flags.DEFINE_string("workdir", None, "Folder of checkpoints and curve.")
     flags.DEFINE_string("output", None, "Folder of the trained generator.")
-    flags.mark_flags_as_required(["config", "workdir", "output"])
-    parse = partial(cli.parse_or_exit, config=train_config.get_config(), source="configs/train.py")
-    app.run(main, flags_parser=parse)
+    flags.mark_flags_as_required(["workdir", "output"])
+    options = {"config": train_config.get_config(), "source": "configs/train.py"}
+    app.run(main, flags_parser=partial(configuration.parse_or_exit, **options))

@@ -10,23 +10,22 @@
 lsh-gan COMMAND --help says more.
 """
 
-import argparse
+import itertools
 import re
 import runpy
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib import import_module
-from inspect import cleandoc, signature
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, config_flags
-from ml_collections.config_flags.tuple_parser import TupleParser
 
-from lsh_gan.errors import choose, few, nearest
+from lsh_gan.errors import choose
 from lsh_gan.experiment import default_config, shipped_folder
+from lsh_gan.experiment.configuration import fields_set, parse
 
 
 def main() -> None:
@@ -45,19 +44,17 @@ def main() -> None:
         sys.exit("stopped")
 
 
-# Fields that a command sets itself, or does not use, and what to say in their place.
+# Patterns of fields that a command sets itself, or does not use, and what to say in their place.
 _OF_COMPRESS = {
-    **dict.fromkeys(("generators", "reference.samples_of"), "FILE says it"),
-    **dict.fromkeys(("search.share", "keep"), "say --keep"),
-    **dict.fromkeys(("num_samples", "reference.num_images"), "say --config.search.num_samples"),
+    "generators|reference.samples_of": "FILE says it",
+    "search.share|keep": "say --keep",
+    "num_samples|reference.num_images": "say --config.search.num_samples",
     "seeds": "say --config.search.seed",
     "metrics": "LSH measures",
 }
-_SIDES = "REAL and GENERATED say it"
 _OF_EVALUATE = {
-    **dict.fromkeys(("generators", "samples", "reference.images", "reference.features"), _SIDES),
-    **dict.fromkeys(("reference.sketch", "reference.samples_of"), _SIDES),
-    **dict.fromkeys(("compression", "search", "seeds", "keep"), "nothing is compressed"),
+    "generators|samples|reference.(images|features|sketch|samples_of)": "REAL and GENERATED say it",
+    "compression|search|seeds|keep": "nothing is compressed",
     "num_samples": "all of GENERATED is scored",
 }
 
@@ -69,18 +66,12 @@ def _parse(
 
     Its docstring is what --help says before the fields. Of `others` are fields that it refuses.
     """
-    found = (re.match(r"--?(?:no)?config\.([\w.]*)", argument) for argument in sys.argv)
-    for field in (each[1] for each in found if each):
-        for other, why in others.items():
-            if field == other or field.startswith(f"{other}."):
-                sys.exit(f"error: --config.{field} has no effect on {sys.argv[0]}: {why}")
-    config = config_flags.DEFINE_config_file("config", None, f"Other defaults than {file}.")
-    _, *values = parse_or_exit(
-        sys.argv,
-        usage=f"{sys.argv[0]} {names}: {cleandoc(command.__doc__ or '')}",
-        config=default_config(),
-        default=shipped_folder() / file,
-    )
+    for field, (pattern, why) in itertools.product(fields_set(sys.argv), others.items()):
+        if re.match(rf"({pattern})\b", field):
+            sys.exit(f"error: --config.{field} has no effect on {sys.argv[0]}: {why}")
+    usage = f"{sys.argv[0]} {names}: {cleandoc(command.__doc__ or '')}"
+    options: dict[str, Any] = {"default": shipped_folder() / file, "usage": usage}
+    _, *values = parse(sys.argv, default_config(), **options)
     if len(values) != len(names.split()):
         raise ValueError(f"arguments are {' '.join(values) or 'missing'}; expected {names}")
     from lsh_gan.experiment import reference
@@ -88,7 +79,7 @@ def _parse(
     reference.fix_numbers()
     reference.keep_programs()
     reference.find_devices()
-    return values, config.value
+    return values, flags.FLAGS.config
 
 
 def _compress() -> None:
@@ -122,11 +113,11 @@ def _evaluate() -> None:
     Both are a folder or zip of images, an .npz, .npy or idx file, or the name of a shipped data
     set. As many real ones are drawn as are generated, or --config.reference.num_images.
     """
-    given = any(argument.startswith("--config.reference.num_images") for argument in sys.argv)
     names, file = "REAL GENERATED", "configs/default.py"
     (real, generated), config = _parse(names, _evaluate, file, _OF_EVALUATE)
     from lsh_gan.experiment.evaluate import compare
 
+    given = "reference.num_images" in fields_set(sys.argv)
     print(compare(real, generated, config, config.reference.num_images if given else 0))  # noqa: T201
 
 
@@ -147,172 +138,11 @@ def _list() -> None:
         print(f"{kind}: {', '.join(names)}")  # noqa: T201
 
 
-# The flags of a configuration.
-
-
-class ListParser(TupleParser):
-    """Reads tuples; what is no Python, such as "a/b,/c d", is split at its commas."""
-
-    def parse(self, argument: Any) -> tuple[Any, ...]:
-        """Returns the tuple that a text or a value stands for."""
-        try:
-            return super().parse(argument)
-        except ValueError:
-            return tuple(part.strip() for part in argument.split(","))
-
-
-config_flags.register_flag_parser_for_type(tuple, ListParser())
-
-
-def parse_or_exit(arguments: list[str], *, usage: str = "", **options: Any) -> list[str]:
-    """As `parse`, but what is wrong ends the program with one line, and --help with the fields."""
-    if any(re.fullmatch("-h|--?help(short|full)?", argument) for argument in arguments):
-        usage = usage or sys.modules["__main__"].__doc__ or ""
-        lines = [
-            f"  --{flag.name}: {flag.help}"
-            for module, own in flags.FLAGS.flags_by_module_dict().items()
-            if module == sys.argv[0] or module.startswith("lsh_gan.")
-            for flag in own
-        ]
-        lines.append("  --config.FIELD=VALUE, such as --config.metrics=knn,lsh, for each of:")
-        source = (shipped_folder() / options.get("source", "configs/default.py")).read_text("utf-8")
-        fields = re.findall(r"^ +(?:#|config\.).*", source, re.MULTILINE)
-        sys.exit(print("\n".join([usage.strip(), "", *lines, "", *fields])))  # noqa: T201
-    try:
-        return parse(arguments, **options)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-
-
-def parse(
-    arguments: list[str],
-    config: ConfigDict,
-    source: str = "configs/default.py",
-    default: Path | None = None,
-) -> list[str]:
-    """Parses the flags; returns what is no flag, the program first.
-
-    `config` has every field and is what the file `source` makes; `default` is the configuration
-    file that is read where the command line names none.
-    """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--config", "-config", nargs="?", const="", default=default)
-    given, others = parser.parse_known_args(arguments[1:])
-    known = _fields(config)
-    matches = (re.match(r"--?(?:no)?config\.([^=]*)", argument) for argument in others)
-    named = [found[1] for found in matches if found]
-    _check_names(named, known)
-    for field in named:  # of lists ml_collections takes all, where of others the last one counts
-        if isinstance(known[field], tuple) and named.count(field) > 1:
-            raise ValueError(
-                f"--config.{field} is given {named.count(field)} times; expected it once, its "
-                "entries with commas between them"
-            )
-    if given.config is not None:
-        name, *option = str(given.config).split(":", 1)
-        file = _find_file(name)
-        try:
-            check_fields(_load(file, *option), config, source)
-        except ValueError as error:
-            raise ValueError(f"--config={file}: {error}") from error
-        others.insert(0, f"--config={':'.join([str(file), *option])}")
-    try:
-        return flags.FLAGS([arguments[0], *others])
-    except flags.Error as error:
-        raise ValueError(_unread(str(error), known)) from error
-
-
-def _find_file(name: str) -> Path:
-    """A configuration file, here or as we ship it."""
-    if not name:
-        raise ValueError("--config is empty; expected a file, such as configs/fashion_mnist.py")
-    path = Path(name)
-    for file in (path, shipped_folder() / path):
-        if file.is_file():
-            return file
-    inside = [str(file) for file in (path if path.is_dir() else path.parent).glob("[!_]*.py")]
-    hint = f"; did you mean {nearest(name, inside)!r}?" if inside else ""
-    reason = "is a folder; expected a file" if path.is_dir() else "no such file"
-    raise ValueError(f"--config={name}: {reason}{hint}")
-
-
-def _load(file: Path, *option: str) -> ConfigDict:
-    """What `get_config` of a file returns."""
-    try:
-        get_config = runpy.run_path(str(file)).get("get_config")
-        unfit = option and get_config and not signature(get_config).parameters
-        made = get_config and not unfit and get_config(*option)
-    except Exception as error:  # whatever a file of Python may raise
-        said = (str(error).splitlines() or ["without a message"])[0]
-        raise ValueError(f"{type(error).__name__}: {said}") from error
-    if not get_config:
-        raise ValueError("has no get_config(); expected a function that returns a configuration")
-    if unfit:
-        raise ValueError(f"get_config() takes no option; expected no ':{option[0]}' after the file")
-    if not isinstance(made, ConfigDict):
-        raise ValueError(f"get_config() returned {made!r}; expected a configuration")
-    return made
-
-
-def _unread(error: str, known: dict[str, Any]) -> str:
-    """Says what a value on the command line should have been; of other errors the first line."""
-    found = re.match(r"flag --config\.([^=]*)=(.*?): ", error, re.DOTALL)
-    field, value = found.groups() if found else ("", "")
-    default = known.get(field)
-    if isinstance(default, ConfigDict):
-        close = nearest(f"{field}.{value}", [n for n in known if n.startswith(f"{field}.")])
-        expected = f"one of its fields, such as --config.{close}=VALUE"
-    elif isinstance(default, bool):
-        expected = "True or False"
-    elif isinstance(default, int):
-        try:
-            expected = f"a whole number; the nearest is {int(float(value))}"
-        except (ValueError, OverflowError):
-            expected = f"a whole number, such as {default}"
-    elif isinstance(default, float):
-        expected = f"a number, such as {default}"
-    else:
-        return error.splitlines()[0]
-    return f"{field} = {value!r}; expected {expected}"
-
-
-def check_fields(made: ConfigDict, config: ConfigDict, source: str = "") -> None:
-    """Refuses a configuration with a field too few or too many, in the words of `parse`.
-
-    Fields are free where `config`, which is what `source` makes, has an empty part.
-    """
-    known, found = _fields(config), _fields(made)
-    if missing := [repr(name) for name in known if name not in found]:
-        raise ValueError(
-            f"lacks the field {few(missing, 1)}; expected all fields of {source}: begin with what "
-            "its get_config() returns"
-        )
-    free = [f"{n}." for n, value in known.items() if isinstance(value, ConfigDict) and not value]
-    _check_names([name for name in found if not name.startswith(tuple(free))], known)
-
-
-def _check_names(names: Iterable[str], known: Iterable[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise ValueError(
-                f"config has no field {name!r}; did you mean {nearest(name, known)!r}?"
-            )
-
-
-def _fields(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Every field and part of a configuration by its name, such as "hash.seed"."""
-    fields: dict[str, Any] = {}
-    for name, value in config.items():
-        inside = _fields(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else {}
-        fields |= {**inside, prefix + name: value}
-    return fields
-
-
 COMMANDS: dict[str, Callable[[], Any]] = {
     "run": lambda: runpy.run_path(str(shipped_folder() / "main.py"), run_name="__main__"),
     "compress": _compress,
     "evaluate": _evaluate,
-    "report": lambda: sys.exit(import_module("lsh_gan.results.report").main(sys.argv[1:])),
+    "report": lambda: import_module("lsh_gan.results.report").main(),
     "convert": lambda: import_module("checkpoints_tools.convert").main(),
     "inspect": lambda: import_module("checkpoints_tools.inspect").main(),
     "verify": lambda: import_module("checkpoints_tools.verify").main(),

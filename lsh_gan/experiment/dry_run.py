@@ -33,14 +33,8 @@ class Sized(NamedTuple):
     path: str
     generator: Generator
     instructions: str  # how to get its file; "" where it is there
-    sizes: list[tuple[GeneratorSpec, int]]  # bytes on disk of every setting
-
-    @property
-    def num_tensors(self) -> int:
-        """How many are quantized, at every width."""
-        spec, generator = self.sizes[-1][0].weights, self.generator
-        plans = plan_tensors(_leaves(generator), spec, generator.channel_axes)
-        return sum(plan.spec.bits is not None for plan in plans)
+    # Of every setting the bytes on disk, and how many tensors it quantizes.
+    sizes: list[tuple[GeneratorSpec, int, int]]
 
 
 def run(config: Any) -> None:
@@ -52,10 +46,11 @@ def run(config: Any) -> None:
         samples = [open_samples(config, path) for path in config.samples if _is_there(path)]
         shape = opened.image_shape if opened else None
         settings.check_image_sizes(config, shape, [item.generator for item in sized], samples)
-    lines = [_generator_line(config, item) for item in sized]
-    print_table(make_rich(pd.DataFrame(lines), text=3, title="generators"))
-    title = "bytes on disk, and times smaller than float32"
-    print_table(make_rich(pd.DataFrame(_size_lines(sized)), text=2, title=title))
+    if sized:
+        lines = [_generator_line(config, item) for item in sized]
+        print_table(make_rich(pd.DataFrame(lines), text=3, title="generators"))
+        title = "bytes on disk, and times smaller than float32"
+        print_table(make_rich(pd.DataFrame(_size_lines(sized)), text=2, title=title))
     sys.stdout.writelines(f"{line}\n" for line in _summary(config, sized))
 
 
@@ -66,20 +61,21 @@ def measure_sizes(config: Any) -> list[Sized]:
     # Named as in a run, before sizes are counted: packed files hold the name.
     renamed, _ = recipes.rename(config, [generator for generator, _ in found])
     return [
-        Sized(path, generator, text, [(spec, packed_size(generator, spec)) for spec in specs])
+        Sized(path, generator, text, [(spec, *packed_size(generator, spec)) for spec in specs])
         for path, generator, (_, text) in zip(config.generators, renamed, found, strict=True)
     ]
 
 
-def packed_size(generator: Generator, spec: GeneratorSpec) -> int:
-    """Bytes of the packed file of a generator, from the shapes of its parameters.
+def packed_size(generator: Generator, spec: GeneratorSpec) -> tuple[int, int]:
+    """Bytes of the packed file of a generator, from shapes, and how many tensors are quantized.
 
     A generator that was read from a packed file has that one as long as nothing is done to it.
     Raises as `compression.compress`, for rules and sizes of groups.
     """
     if generator.packed_file and spec.weights.bits is None:
-        return generator.packed_file.stat().st_size
-    leaves = _leaves(generator)
+        return generator.packed_file.stat().st_size, 0
+    leaves = [(path_of(k), x) for k, x in jax.tree_util.tree_leaves_with_path(generator.params)]
+    leaves = [(path, leaf) for path, leaf in leaves if path[0] != COLLECTION]
     plans = plan_tensors(leaves, spec.weights, generator.channel_axes)
     check_corrections(generator.module, plans, spec)
     layouts = [layout_of(plan, leaf.shape) for plan, (_, leaf) in zip(plans, leaves, strict=True)]
@@ -87,13 +83,8 @@ def packed_size(generator: Generator, spec: GeneratorSpec) -> int:
         layers = [path[1:-1] for path, _ in leaves if path[0] == "params" and path[-1] == "kernel"]
         ranges = [(COLLECTION, *layer, field) for layer in layers for field in RANGE_FIELDS]
         layouts += [Layout(path, (), None) for path in ranges]
-    return file_bytes(layouts, empty_subtrees(generator.params), generator.packed_metadata)
-
-
-def _leaves(generator: Generator) -> list[tuple[tuple[str, ...], Any]]:
-    """Paths and arrays, or their shapes where there are no weights."""
-    leaves = [(path_of(k), x) for k, x in jax.tree_util.tree_leaves_with_path(generator.params)]
-    return [(path, leaf) for path, leaf in leaves if path[0] != COLLECTION]
+    size = file_bytes(layouts, empty_subtrees(generator.params), generator.packed_metadata)
+    return size, sum(layout.bits is not None for layout in layouts)
 
 
 def _num_values(params: Any) -> int:
@@ -121,7 +112,7 @@ def _size_lines(sized: list[Sized]) -> Iterable[dict[str, str]]:
     lines: dict[tuple[str, str], dict[str, str]] = {}  # of several clippings the last
     for item in sized:
         num_bytes = 4 * _num_values(item.generator.params)
-        for spec, size in item.sizes:
+        for spec, size, _ in item.sizes:
             row = spec_fields(spec)
             label, grid = bits_label(row), grid_label(row)
             line = lines.setdefault((label, grid), {"bits": label, "grid": grid})
@@ -169,13 +160,13 @@ def _summary(config: Any, sized: list[Sized]) -> Iterator[str]:
         for item in sized:
             yield (
                 f"search of {item.generator.name}: full precision, {len(bits)} uniform widths, at "
-                f"most {len(bits)} of each of {item.num_tensors} tensors alone, then mixed widths"
+                f"most {len(bits)} of each of {item.sizes[-1][2]} tensors alone, then mixed widths"
             )
         yield f"rows: at most 4 a generator × {seeds}, by {', '.join(config.metrics)}; {images}"
     else:
         alone, given = config.compression.layerwise, len(config.samples)
         counts = [
-            sum(item.num_tensors if alone and spec.weights.bits else 1 for spec, _ in item.sizes)
+            sum(tensors if alone and spec.weights.bits else 1 for spec, _, tensors in item.sizes)
             for item in sized
         ]
         rows, each = sum(counts) * len(config.seeds) + given, " + ".join(map(str, counts)) or "0"

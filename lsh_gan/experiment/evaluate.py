@@ -3,7 +3,6 @@
 import dataclasses
 import html
 import itertools
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,17 +123,15 @@ def evaluate(
         (20, 20)
     """
     config = ml_collections.ConfigDict(config) if config else default_config()
-    if metrics is not None:
-        config.metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
     if features in FEATURES and features_side is None:
         features_side = FEATURES[features].side
-    for part, name, value in (
-        (config, "k", k), (config.features, "name", features),
-        (config.features, "side", features_side), (config.features, "weights", weights),
-        (config.reference, "side", resize), (config.reference, "seed", seed),
-    ):  # fmt: skip
-        if value is not None:
-            part[name] = value
+    fields = {
+        "metrics": (metrics,) if isinstance(metrics, str) else metrics and tuple(metrics), "k": k,
+        "features.name": features, "features.side": features_side, "features.weights": weights,
+        "reference.side": resize, "reference.seed": seed,
+    }  # fmt: skip
+    given = {name: value for name, value in fields.items() if value is not None}
+    config.update_from_flattened_dict(given)
     return compare(real, generated, config, num_images)
 
 
@@ -154,17 +151,15 @@ def compare(real: Any, generated: Any, config: Any, num_images: int) -> Evaluati
     network = reference.load_network(checked, sides)
     sides = [_embedded(side, network, checked) for side in sides]
     real, generated = sides
-    samples = reference.load_samples(checked, generated)
+    samples = reference.load_samples(checked, generated, real.image_shape)
     config.reference.num_images = num_images or min(len(real), len(generated))
     checked = settings.resolve(config)
     reference.check_count(checked, real)
-    settings.check_colours("generated", samples.images(), real.image_shape)
     drawn = reference.load_reference(checked, network, real)
     reference.check_grey(drawn, [], [generated])
-    with tempfile.TemporaryDirectory() as folder:
-        scores = drawn.fit(checked, network, Path(folder), lambda count: None)
-        embedded = samples.embed(network, batch_size=checked.features.batch_size or None)
-        found = {name: score(embedded) for name, score in scores.items()}
+    scores = drawn.fit(checked, network, lambda count: None)
+    embedded = samples.embed(network, batch_size=checked.features.batch_size or None)
+    found = {name: score(embedded) for name, score in scores.items()}
     name = f"{network.name} at {network.side} px" if network.side else network.name
     return Evaluation(
         found, len(drawn), len(samples), network.dim, config.k, name, real.taken, generated.taken

@@ -2,14 +2,13 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
@@ -22,7 +21,6 @@ from lsh_gan.metrics.hashing import Codes
 from lsh_gan.metrics.sketch import encode_all
 
 SKETCH_FILE = "reference.sketch"  # in the work folder
-GROUP = 4096  # rows of features that are hashed at a time where they are not held
 
 Score = Callable[[jax.Array], NamedTuple]
 Shape = tuple[int, int, int]  # of images: height, width, channels
@@ -67,26 +65,27 @@ class Distance(NamedTuple):
     distance_stderr: float | None = None
 
 
-def _knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
+def _knn(config: Any, reference: ReferenceFeatures) -> Score:
     options = {name: config[name] for name in ("k", "inclusive", "memory_mb", "extended")}
     fitted = metrics.knn_fit(reference.first, second_reference=reference.second, **options)
     return partial(metrics.knn_score, fitted, membership=True)
 
 
-def _lsh_knn(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
-    options = {"k": config.k, "inclusive": config.inclusive, "votes": config.hash.votes}
+def _lsh_knn(config: Any, reference: ReferenceFeatures) -> Score:
     fitted = metrics.lsh_knn_fit(
         jax.random.key(config.hash.seed),
         reference.first,
         spec=dataclasses.replace(hash_spec(config), num_tables=config.lsh_knn.num_tables),
+        k=config.k,
+        inclusive=config.inclusive,
+        votes=config.hash.votes,
         bucket_rows=config.lsh_knn.bucket_rows,
         second_reference=reference.second,
-        **options,
     )
     return partial(metrics.lsh_knn_score, fitted, membership=True)
 
 
-def _lsh(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
+def _lsh(config: Any, reference: ReferenceFeatures) -> Score:
     fitted = metrics.lsh_fit(
         jax.random.key(config.hash.seed),
         reference.first,
@@ -98,30 +97,21 @@ def _lsh(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
         source=reference.source,
         sample=reference.sample,
     )
-    metrics.save(workdir / SKETCH_FILE, fitted)
     return partial(metrics.lsh_score, fitted, membership=True)
 
 
-def _kid(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
-    return lambda generated: Distance(*metrics.kid_with_error(reference.first, generated))
-
-
-def _fid(config: Any, reference: ReferenceFeatures, workdir: Path) -> Score:
-    return lambda generated: Distance(metrics.frechet_distance(reference.first, generated))
-
-
-EVALUATORS: dict[str, Callable[[Any, ReferenceFeatures, Path], Score]] = {
+EVALUATORS: dict[str, Callable[[Any, ReferenceFeatures], Score]] = {
     "knn": _knn,
     "lsh_knn": _lsh_knn,
     "lsh": _lsh,
-    "kid": _kid,
-    "fid": _fid,
+    "kid": lambda _, reference: lambda x: Distance(*metrics.kid_with_error(reference.first, x)),
+    "fid": lambda _, reference: lambda x: Distance(metrics.frechet_distance(reference.first, x)),
 }
 
 
-def fit(config: Any, reference: ReferenceFeatures, workdir: Path) -> dict[str, Score]:
-    """Fits every metric of `config.metrics`, by name; LSH saves its sketch in the work folder."""
-    return side_by_side(lambda name: EVALUATORS[name](config, reference, workdir), config.metrics)
+def fit(config: Any, reference: ReferenceFeatures) -> dict[str, Score]:
+    """Fits every metric of `config.metrics`, by name."""
+    return side_by_side(lambda name: EVALUATORS[name](config, reference), config.metrics)
 
 
 def side_by_side(run: Callable[[str], Any], names: Iterable[str]) -> dict[str, Any]:
@@ -145,23 +135,14 @@ def streams(config: Any, rows: int, dim: int) -> bool:
     return config.metrics == ("lsh",) and 4 * rows * dim > config.memory_mb * 2**20
 
 
+def lsh_reference(scores: Mapping[str, Any]) -> LshReference:
+    """What LSH among fitted metrics has made of the reference."""
+    return scores["lsh"].args[0]
+
+
 def encode(scores: dict[str, Score], share: Share) -> Codes:
     """Codes of a share of features, which the score of LSH takes in place of features."""
-    score: Any = scores["lsh"]
-    return encode_all(score.args[0].sketch.hasher, share, "generated")
-
-
-def grouped(batches: Iterable[jax.Array]) -> Iterator[jax.Array]:
-    """Joins batches `[*, d]` to `GROUP` rows or more: a hash takes many rows at a time."""
-    waiting, rows = [], 0
-    for batch in batches:
-        waiting.append(batch)
-        rows += len(batch)
-        if rows >= GROUP:
-            yield jnp.concatenate(waiting)
-            waiting, rows = [], 0
-    if waiting:
-        yield jnp.concatenate(waiting)
+    return encode_all(lsh_reference(scores).sketch.hasher, share, "generated")
 
 
 def load_sketch(config: Any, network: FeatureNetwork) -> tuple[LshReference, Shape | None]:

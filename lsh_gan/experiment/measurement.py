@@ -18,9 +18,10 @@ import lsh_gan
 from lsh_gan import compression, devices
 from lsh_gan.compression import GeneratorSpec
 from lsh_gan.compression.packing import file_bytes
+from lsh_gan.datasets import Source
 from lsh_gan.experiment import evaluators
 from lsh_gan.experiment.evaluators import Score
-from lsh_gan.experiment.reference import Samples
+from lsh_gan.experiment.reference import Reference, Samples
 from lsh_gan.experiment.step import GeneratedSamples
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator
@@ -35,6 +36,16 @@ TENSOR_FIELDS = (
     "share_clipped", "sqnr_db", "bytes",
 )  # fmt: skip
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "orbax-checkpoint")
+
+
+class Setup(NamedTuple):
+    """What is measured, and against what; nothing is computed yet."""
+
+    config: Any
+    network: FeatureNetwork
+    generators: list[Generator]
+    reference: Reference
+    samples: dict[str, Source]  # the given ones, by name
 
 
 class Measurement(NamedTuple):
@@ -72,9 +83,8 @@ class Clock:
 
 def measure(
     measurement: Measurement,
-    config: Any,
+    setup: Setup,
     workdir: Path,
-    network: FeatureNetwork,
     scores: dict[str, Score],
     advance: Callable[[int], Any],
 ) -> Row:
@@ -84,10 +94,10 @@ def measure(
     `advance` is called with a number of embedded images. NaN or Inf in an image or a feature is a
     ValueError.
     """
+    config, network, drawn = setup.config, setup.network, setup.reference
     clock, row_hash = Clock(), measurement.row_hash
     subject, keep = measurement.subject, measurement.keep
-    row = {"generator": measurement.name, **spec_fields(measurement.spec)}
-    row["seed"] = measurement.seed
+    row = {"generator": measurement.name, **spec_fields(measurement.spec), "seed": measurement.seed}
     if measurement.layer:
         row["layer"] = measurement.layer
     options: dict[str, Any] = {"progress": advance}
@@ -98,6 +108,8 @@ def measure(
         samples = subject
         options["batch_size"] = config.features.batch_size or None
         row["samples_taken"] = subject.source.taken
+        if subject.features is None:
+            images.append(subject.at(np.arange(min(config.num_columns, len(subject)))))
     else:
         params, size = _compress(subject, measurement, config, workdir)
         row |= size
@@ -113,7 +125,7 @@ def measure(
     if images and devices.is_first():
         strip = np.concatenate(images)[: min(config.num_columns, m)]
         strips.save(workdir / strips.SAMPLES / f"{row_hash}.png", [strip])
-        if measurement.spec.weights.bits is None and strip.min() >= 127:
+        if isinstance(subject, Generator) and row["bits"] is None and strip.min() >= 127:
             logging.warning(
                 "%s: no pixel of its first images is darker than mid-grey; expected images in "
                 "[-1, 1], and these look like [0, 1]", measurement.name,
@@ -144,9 +156,12 @@ def measure(
         "m": m,
         "d": network.dim,
         **measurement.identity,
-        "versions": _versions(),
+        "versions": {package: version(package) for package in PACKAGES}
+        | {"lsh_gan": lsh_gan.__version__, "python": platform.python_version()},
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "seconds": clock.seconds,
+        "reference_name": drawn.name,
+        **({"reference_taken": drawn.taken} if drawn.taken else {}),
     }
 
 
@@ -174,12 +189,11 @@ def _compress(
     row says what happened to it: an SQNR without noise is null, α the median.
     """
     file = workdir / PACKED_FOLDER / f"{measurement.row_hash}.packed"
-    as_read = generator.packed_file if measurement.spec.weights.bits is None else None
     fields: dict[str, Any]
-    if as_read:
+    if generator.packed_file and measurement.spec.weights.bits is None:
         if measurement.keep:
-            shutil.copyfile(as_read, file)
-        size, params = as_read.stat().st_size, generator.params
+            shutil.copyfile(generator.packed_file, file)
+        size, params = generator.packed_file.stat().st_size, generator.params
         fields = {"packed": True, "tensors": []}
     else:
         latents, labels = None, None
@@ -204,7 +218,7 @@ def _compress(
         params = generator.unpack(packed)
         tensors = [
             {field: getattr(tensor, field) for field in TENSOR_FIELDS}
-            | {"shape": list(tensor.shape), "alpha": float(np.median(np.asarray(tensor.alpha)))}
+            | {"alpha": float(np.median(np.asarray(tensor.alpha)))}
             | {"sqnr_db": None if tensor.sqnr_db == math.inf else tensor.sqnr_db}
             for tensor in report.tensors
             if tensor.bits is not None
@@ -213,8 +227,3 @@ def _compress(
     count = sum(leaf.size for leaf in jax.tree.leaves(generator.params))
     sizes = {"bytes": size, "ratio": 4 * count / size, "bits_per_parameter": 8 * size / count}
     return params, sizes | fields
-
-
-def _versions() -> dict[str, str]:
-    found = {package: version(package) for package in PACKAGES}
-    return found | {"lsh_gan": lsh_gan.__version__, "python": platform.python_version()}

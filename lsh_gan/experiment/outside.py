@@ -2,14 +2,13 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
 
 from lsh_gan import compression
-from lsh_gan.experiment.measurement import PACKED_FOLDER
+from lsh_gan.experiment.measurement import PACKED_FOLDER, Setup
 from lsh_gan.generators import sampling
 from lsh_gan.results import store, strips
 from lsh_gan.results.labels import TITLES, bits_label, in_words
@@ -19,13 +18,13 @@ COLUMNS = 16  # images of a strip
 NO_IMAGES = "uncovered.png is left out: the reference holds features, not images"
 
 
-def write(workdir: Path, measured: list[Row], setup: Any) -> None:
+def write(workdir: Path, measured: list[Row], setup: Setup) -> None:
     """Adds the strips that are not yet in a work folder, from the hits and packed files of rows.
 
     Only the images shown are drawn again: sample i is a function of (key, i), and the reference is
     read by row. Rows without hits, as of older versions, get no strips. A compressed row of the
     first seed gets one in `outside` (samples that left, under the same latents at full precision)
-    and one in `uncovered`; a given set of images gets one in `samples`. `setup` is as of `sweep`.
+    and one in `uncovered`.
     """
     config, first = setup.config, setup.reference.first
     if first is None or first.features is not None:
@@ -54,18 +53,14 @@ def write(workdir: Path, measured: list[Row], setup: Any) -> None:
             if len(indices) and first is not None and not file.exists():
                 lines = [first.at(indices)]
                 strips.save(file, lines, f"{in_words(bits_label(row))}: no longer covered: {said}")
-    for row in measured:
-        source = setup.samples.get(row["generator"]) if "samples" in row else None
-        file = workdir / strips.SAMPLES / f"{row['row_hash']}.png"
-        if source is not None and source.kind == "images" and not file.exists():
-            rows = np.arange(min(config.num_columns, len(source)))
-            strips.save(file, [np.concatenate(list(source.read(rows)))])
 
 
 def lost(
     before: dict[str, np.ndarray], after: dict[str, np.ndarray], score: str
 ) -> tuple[np.ndarray, str]:
     """Finds what was hit before and is not hit after, of the score "precision" or "recall".
+
+    Without `hash.votes` hits of LSH are shares of the tables: half of them is a hit.
 
     Returns:
         At most `COLUMNS` indices, those first that most metrics agree on, and their number by
@@ -78,8 +73,9 @@ def lost(
         (array([1]), 'KNN 1 of 2')
     """
     fields = {metric: f"{metric}_{score}_hits" for metric in TITLES}
-    gone = {m: before[f] & ~after[f] for m, f in fields.items() if f in before and f in after}
+    hit = {m: before[f] >= 0.5 for m, f in fields.items() if f in before and f in after}
+    gone = {m: held & (after[fields[m]] < 0.5) for m, held in hit.items()}
     votes = np.sum(list(gone.values()), axis=0)
     order = np.argsort(-votes, kind="stable")[: min(COLUMNS, np.count_nonzero(votes))]
-    said = (f"{TITLES[m]} {g.sum():,} of {before[fields[m]].sum():,}" for m, g in gone.items())
+    said = (f"{TITLES[m]} {g.sum():,} of {hit[m].sum():,}" for m, g in gone.items())
     return order, ", ".join(said)

@@ -24,25 +24,15 @@ from safetensors.numpy import save_file
 from lsh_gan import datasets, devices, features, metrics
 from lsh_gan.datasets import Decoding, Source
 from lsh_gan.experiment import evaluators, recipes, settings, step
-from lsh_gan.experiment.evaluators import ReferenceFeatures, Score
-from lsh_gan.experiment.step import GeneratedSamples
+from lsh_gan.experiment.evaluators import ReferenceFeatures, Score, Shape
+from lsh_gan.experiment.step import Embedded, GeneratedSamples
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator
-from lsh_gan.metrics import LshReference, Share
+from lsh_gan.metrics import LshReference
 from lsh_gan.metrics.hashing import SAMPLE_ROWS
 from lsh_gan.metrics.inputs import subset
 
 Progress = Callable[[int], Any]  # called with a number of embedded images
-
-
-def load_own_samples(config: Any) -> tuple[GeneratedSamples, GeneratedSamples, str]:
-    """The n samples that `config.reference.samples_of` asks for, the next n, and their name."""
-    fields = config.reference
-    generator, n = recipes.load(config, fields.samples_of), fields.num_images
-    given = (generator, generator.params, fields.seed, n, config.batch_size, config.truncation_psi)
-    first, second = (GeneratedSamples(*given, start=start) for start in (0, n))
-    kind = "packed" if generator.packed_file else "uncompressed"
-    return first, second, f"{kind} samples of {generator.name} itself, not real images"
 
 
 _T = TypeVar("_T")
@@ -136,7 +126,7 @@ HELD = 2**28  # bytes of decoded images that are kept of a set; more are decoded
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Samples:
+class Samples(Embedded):
     """Rows of a source; each process goes through its share of them."""
 
     source: Source  # what the rows are of
@@ -146,6 +136,7 @@ class Samples:
     # whenever they are gone through.
     held: list[np.ndarray] | None
     features: np.ndarray | None  # float32 `[n, d]` of a source of features; None of images
+    batch_size: int = datasets.BATCH
 
     def images(self) -> Iterable[np.ndarray] | None:
         """Batches of the images of this process, uint8 `[b, h, w, c]`; None of features."""
@@ -153,26 +144,16 @@ class Samples:
             return None
         return self.source.read(_share(self.rows)) if self.held is None else self.held
 
-    def embed(self, network: FeatureNetwork, **options: Any) -> jax.Array:
-        """Returns features, float32 `[n, d]`, on every process; options as `features.embed`."""
+    def batches(self, network: FeatureNetwork, **options: Any) -> Iterator[jax.Array]:
+        """Yields the features of this process, float32 `[b, d]`; options as `features.embed`."""
         if self.features is not None:
-            return jnp.asarray(self.features)
-        batches = list(self._stream(network, **options)) or [jnp.zeros((0, network.dim))]
-        each = len(step.share_of(len(self), datasets.BATCH))
-        return devices.gather_rows(jnp.concatenate(batches), each)[: len(self)]
+            yield jnp.asarray(_share(self.features))
+        elif len(_share(self.rows)):
+            yield from features.stream(network, self.images(), **options)
 
     def at(self, rows: np.ndarray) -> np.ndarray:
         """Images of some rows, uint8 `[b, h, w, c]`."""
         return np.concatenate(list(self.source.read(self.rows[rows])))
-
-    def stream(self, network: FeatureNetwork, **options: Any) -> Share:
-        """The features of the images of this process, in batches; options as of `embed`."""
-        batches = evaluators.grouped(self._stream(network, **options))
-        return Share(batches, len(step.share_of(len(self), datasets.BATCH)), len(self))
-
-    def _stream(self, network: FeatureNetwork, **options: Any) -> Iterator[jax.Array]:
-        if len(_share(self.rows)):
-            yield from features.stream(network, self.images(), **options)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -194,16 +175,14 @@ class Reference:
     content_hash: str  # sha256 (hex) over the values of both, or of the sketch
     name: str  # what it is, for tables
     # Height, width and channels of its images; None where that is not known.
-    image_shape: tuple[int, int, int] | None = None
+    image_shape: Shape | None = None
     sketch: LshReference | None = None  # the saved sketch that is scored against, or None
     taken: str = ""  # what was taken of its path; "" where it has none
 
     def __len__(self) -> int:
         return self.sketch.sketch.rows if self.sketch else len(self.first or ())
 
-    def fit(
-        self, config: Any, network: FeatureNetwork, workdir: Path, progress: Progress
-    ) -> dict[str, Score]:
+    def fit(self, config: Any, network: FeatureNetwork, progress: Progress) -> dict[str, Score]:
         """Fits the metrics of `config` on the reference, whose features `cache_folder` keeps."""
         if self.sketch is not None:
             return {"lsh": partial(metrics.lsh_score, self.sketch, membership=True)}
@@ -220,7 +199,7 @@ class Reference:
             key = evaluators.feature_source(config, network)
             first, second = (x and _embedded(x, key, network, options) for x in parts)
         reference = ReferenceFeatures(first, second, self.content_hash, source, sample)
-        return evaluators.fit(config, reference, workdir)
+        return evaluators.fit(config, reference)
 
 
 def _embedded(part: Any, source: str, network: FeatureNetwork, options: dict) -> jax.Array:
@@ -321,11 +300,16 @@ def load_reference(config: Any, network: FeatureNetwork, source: Source | None) 
         return Reference(None, None, found, Path(fields.sketch).name, shape, sketch)
     first: Samples | GeneratedSamples
     second: Samples | GeneratedSamples | None
+    n, psi = fields.num_images, config.truncation_psi
     if source is None:
-        first, second, name = load_own_samples(config)
-        shape, taken = first.generator.image_shape, ""
+        generator = recipes.load(config, fields.samples_of)
+        given = (generator, generator.params, fields.seed, n, config.batch_size, psi)
+        first, second = (GeneratedSamples(*given, start=start) for start in (0, n))
+        kind = "packed" if generator.packed_file else "uncompressed"
+        name = f"{kind} samples of {generator.name} itself, not real images"
+        shape, taken = generator.image_shape, ""
     else:
-        n = fields.num_images or len(source)
+        n = n or len(source)
         order = np.random.default_rng(fields.seed).permutation(len(source))
         first = _samples(source, order[:n])
         second = _samples(source, order[n : 2 * n]) if len(source) >= 2 * n else None
@@ -344,24 +328,45 @@ def check_grey(drawn: Reference, generators: list[Generator], samples: Iterable[
     grey = [f"generator {each.name} makes" for each in generators if each.image_channels == 1]
     shapes = {source.path: source.image_shape for source in samples}
     grey += [f"samples {path} are" for path, shape in shapes.items() if shape and shape[2] == 1]
-    images = drawn.first.images() if isinstance(drawn.first, Samples) else None
-    if not grey or images is None or (drawn.image_shape or (1,))[-1] == 1:
+    if not grey or not isinstance(drawn.first, Samples) or (drawn.image_shape or (1,))[-1] == 1:
         return
-    if settings.first_in_colour(images) is not None:
+    if _first_in_colour(drawn.first) is not None:
         raise ValueError(
             f"{grey[0]} grey images, but the reference {drawn.name} is in colour; expected a grey "
             "reference, or images in colour"
         )
 
 
-def load_samples(config: Any, source: Source) -> Samples:
-    """Decodes samples that are scored as they are."""
+def load_samples(config: Any, source: Source, expected: Shape | None) -> Samples:
+    """Decodes samples that are scored as they are.
+
+    `expected` is the shape of the reference images, None where it is not known. Coloured samples
+    are refused where they are grey; RGB files of grey images are grey.
+    """
     if len(source) < config.k + 2:
         raise ValueError(
             f"{source.path}: {len(source)} samples; k = {config.k} needs at least {config.k + 2}"
         )
     logging.info("samples: m = %d of %s: %s", len(source), source.path, source.taken)
-    return _samples(source, np.arange(len(source)))
+    samples = _samples(source, np.arange(len(source)))
+    index = _first_in_colour(samples) if expected and expected[-1] == 1 else None
+    if index is not None:
+        raise ValueError(
+            f"samples {source.path}: image {index} is in colour, but the reference is grey; "
+            "convert the samples to grey, or give a reference in colour"
+        )
+    return samples
+
+
+def _first_in_colour(samples: Samples) -> int | None:
+    """Number of the first image that is not grey; None where there is none, and of features."""
+    start = 0
+    for images in samples.images() or ():
+        coloured = (images != images[..., :1]).any(axis=(1, 2, 3))
+        if coloured.any():
+            return start + int(coloured.argmax())
+        start += len(images)
+    return None
 
 
 def _samples(source: Source, rows: np.ndarray) -> Samples:

@@ -6,6 +6,7 @@ anything twice. What it ends with is scored by all metrics on samples that it ha
 """
 
 import dataclasses
+import itertools
 import re
 import shutil
 from bisect import bisect_left
@@ -18,7 +19,7 @@ import pandas as pd
 from absl import logging
 
 from lsh_gan.compression import GeneratorSpec, Rule
-from lsh_gan.compression.rules import TensorPlan, flatten, join, plan_tensors
+from lsh_gan.compression.rules import flatten, join, plan_tensors
 from lsh_gan.experiment import settings, sweep
 from lsh_gan.experiment.measurement import PACKED_FOLDER
 from lsh_gan.experiment.reference import load_reference, open_reference
@@ -42,11 +43,12 @@ class WidthEvaluator:
 
     base: GeneratorSpec  # what all settings have in common; its width and rules are replaced
     options: tuple[int, ...]  # widths to choose from, rising
-    layers: tuple[str, ...]  # paths of the tensors whose width is free
-    fixed: tuple[Rule, ...]  # rules of the tensors whose treatment the user has fixed
-    # Treatment of free tensors that differs from `base` in more than the width.
-    own: Mapping[str, Mapping[str, Any]]
+    # Paths of the tensors whose width is free, and what rules say of them beside the width.
+    layers: Mapping[str, Mapping[str, Any]]
+    fixed: tuple[Rule, ...]  # rules of the tensors whose width is not free
     measure: Callable[[GeneratorSpec], Row]  # row of a setting
+    # What keeps all tensors but the one before it; none where there is but one.
+    others: tuple[Rule, ...] = (Rule(pattern=".*", skip=True),)
 
     def uniform(self, bits: int) -> Widths:
         """The same width for all free tensors."""
@@ -55,11 +57,11 @@ class WidthEvaluator:
     def spec(self, widths: Widths) -> GeneratorSpec:
         """The setting of given widths; equal widths give equal settings."""
         top = max(widths.values())
-        named = [layer for layer, bits in widths.items() if bits != top or self.own[layer]]
+        named = [layer for layer, bits in widths.items() if bits != top or self.layers[layer]]
         return self._spec(top, *(self._rule(x, widths[x]) for x in named), *self.fixed)
 
     def _rule(self, layer: str, bits: int) -> Rule:
-        return Rule(pattern=re.escape(layer), bits=bits, **self.own[layer])
+        return Rule(pattern=re.escape(layer), bits=bits, **self.layers[layer])
 
     def _spec(self, bits: int, *rules: Rule) -> GeneratorSpec:
         weights = dataclasses.replace(self.base.weights, bits=bits, rules=rules)
@@ -67,7 +69,7 @@ class WidthEvaluator:
 
     def isolated(self, layer: str, bits: int) -> GeneratorSpec:
         """The setting that compresses one tensor and keeps all others."""
-        return self._spec(bits, self._rule(layer, bits), Rule(pattern=".*", skip=True))
+        return self._spec(bits, self._rule(layer, bits), *self.others)
 
     def retention(self, setting: Widths | GeneratorSpec) -> float:
         """Share of the scores at full precision that is kept, the worse of precision and recall."""
@@ -97,34 +99,23 @@ def make_width_evaluator(
     """The evaluator of a generator, `keep` as of `Measurement`; widths that a rule sets stay."""
     specs, seed = settings.generator_specs(loop.config), loop.config.search.seed
     base = next(spec for spec in specs if spec.weights.bits is not None)
-    options = tuple(sorted(loop.config.compression.bits))
-    leaves, _ = flatten(generator.params)
-    narrow, wide = (
-        plan_tensors(leaves, dataclasses.replace(base.weights, bits=bits), generator.channel_axes)
-        for bits in (options[0], options[-1])
-    )
-    free = [plan for plan, other in zip(wide, narrow, strict=True) if plan.spec != other.spec]
-    if not free:
+    rules = {rule.pattern: rule for rule in base.weights.rules}
+    fixed = {pattern: rule for pattern, rule in rules.items() if rule.bits or rule.skip}
+    plans = plan_tensors(flatten(generator.params)[0], base.weights, generator.channel_axes)
+    layers = {
+        join(plan.path): rules[plan.rule].overrides() if plan.rule in rules else {}
+        for plan in plans
+        if plan.spec.bits is not None and plan.rule not in fixed
+    }
+    if not layers:
         raise ValueError(f"{generator.name}: compression.rules leave no tensor for the search")
-
-    def treatment(plan: TensorPlan) -> dict[str, Any]:
-        """What a rule says beside the width; nothing where there is none."""
-        names = ("clipping", "granularity", "scheme", "group_size")
-        return {x: getattr(plan.spec, x) for x in names if plan.rule != "default"}
-
-    fixed = tuple(
-        Rule(pattern=re.escape(join(plan.path)), bits=plan.spec.bits, **treatment(plan))
-        if plan.spec.bits
-        else Rule(pattern=re.escape(join(plan.path)), skip=True)
-        for plan in wide
-        if plan.rule != "default" and plan not in free
-    )
-    own = {join(plan.path): treatment(plan) for plan in free}
 
     def measure(spec: GeneratorSpec) -> Row:
         return session.measure(sweep.make_measurement(loop, generator, spec, seed, keep=keep))
 
-    return WidthEvaluator(base, options, tuple(own), fixed, own, measure)
+    options = tuple(sorted(loop.config.compression.bits))
+    found = WidthEvaluator(base, options, layers, tuple(fixed.values()), measure)
+    return found if len(plans) > 1 else dataclasses.replace(found, others=())
 
 
 def run(config: Any, workdir: Path) -> pd.DataFrame:
@@ -134,7 +125,7 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
     work. Returns as `report.write`.
     """
     config = settings.resolve(config)
-    inside = _inside(config)
+    inside = _inside(config, config.search.share)
     store.check_workdir(workdir)
     store.check_workdir(workdir / FOLDER)
     opened = open_reference(inside)  # enough for the loop too
@@ -144,12 +135,20 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
     with store.locked(workdir), sweep.progress_bars() as progress:
         session = sweep.Session(final, workdir, progress)
         inner = sweep.Session(loop, workdir / FOLDER, progress)
+        evaluators = [make_width_evaluator(loop, each, inner) for each in final.generators]
         requested: dict[str, dict[str, Any]] = {}
-        for generator in final.generators:
+        for generator, evaluator in zip(final.generators, evaluators, strict=True):
             store.set_requested(workdir, requested)
-            evaluator = make_width_evaluator(loop, generator, inner)
-            found = find(evaluator, config.search.share)
-            requested |= _measure_found(evaluator, found, generator, final, session, workdir)
+            roles: dict[GeneratorSpec, list[str]] = {UNCOMPRESSED: [FULL]}
+            for role, widths in find(evaluator, config.search.share).items():
+                if widths is not None:
+                    roles.setdefault(evaluator.spec(widths), []).append(role)
+            for (spec, names), seed in itertools.product(roles.items(), config.seeds):
+                row = session.measure(sweep.make_measurement(final, generator, spec, seed))
+                requested[row["row_hash"]] = {"generator": generator.name, "roles": names}
+                if MIXED in names and seed == config.seeds[0]:
+                    packed = workdir / PACKED_FOLDER / f"{row['row_hash']}.packed"
+                    shutil.copyfile(packed, workdir / f"{generator.name}.packed")
         store.set_requested(workdir, requested)
     return report.write(workdir, notes=sweep.time_notes(session, inner))
 
@@ -167,7 +166,7 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
     if output and Path(output).is_dir():
         raise ValueError(f"output {output}: is a folder; expected a file")
     store.check_writable("output", Path(output or ".").parent)
-    setup = sweep.prepare(_inside(config))
+    setup = sweep.prepare(_inside(config, 0.0))  # its folder is that of a sweep
     (generator,) = setup.generators
     with store.locked(workdir), sweep.progress_bars() as progress:
         session = sweep.Session(setup, workdir, progress)
@@ -180,7 +179,6 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
                 f"{generator.name}: {evaluator.options[-1]} bits keep {most:.1%} of precision and "
                 "recall by LSH; expected wider compression.bits, or less to keep"
             )
-        narrower = path[path.index(widths) + 1 :][:1]
         full, row = evaluator.measure(UNCOMPRESSED), evaluator.measure(evaluator.spec(widths))
 
         def kept(row: Row) -> str:
@@ -188,27 +186,25 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
             share, error = min(retention([row], [full], METRIC, score, hits) for score in SCORES)
             return f"{100 * share:.1f} ± {100 * error:.1f} %"
 
-        measured = ((w, evaluator.measure(evaluator.spec(w))) for w in narrower)
-        lost = "".join(f"; {_bits(w)} would keep {kept(r)}" for w, r in measured)
-    output = output or f"{generator.name}_{_bits(widths).replace(' ', '')}.safetensors"
+        narrower = [evaluator.spec(x) for x in path[path.index(widths) + 1 :][:1]]
+        rows = map(evaluator.measure, narrower)
+        lost = "".join(f"; {r['bits']} bits would keep {kept(r)}" for r in rows)
+    output = output or f"{generator.name}_{row['bits']}bits.safetensors"
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(workdir / PACKED_FOLDER / f"{row['row_hash']}.packed", output)
     return (
-        f"{generator.name}: {_bits(widths)} keep {kept(row)} of precision and recall by LSH{lost}; "
-        f"{output}: {row['bytes']:,} bytes, {row['ratio']:.1f}× smaller"
+        f"{generator.name}: {row['bits']} bits keep {kept(row)} of precision and recall by LSH"
+        f"{lost}; {output}: {row['bytes']:,} bytes, {row['ratio']:.1f}× smaller"
     )
 
 
-def _bits(widths: Widths) -> str:
-    return f"{max(widths.values())} bits"
-
-
-def _inside(config: Any) -> Any:
+def _inside(config: Any, share: float) -> Any:
     """The configuration of the measurements inside the loop."""
     inside = ml_collections.ConfigDict(config.to_dict())
     inside.num_samples = inside.reference.num_images = config.search.num_samples
     inside.metrics = (METRIC,)
     inside.seeds = (config.search.seed,)
+    inside.search.share = share
     return ml_collections.FrozenConfigDict(inside)
 
 
@@ -314,28 +310,3 @@ def narrow(
         else:
             refused.append(change)
     return widths
-
-
-def _measure_found(
-    evaluator: WidthEvaluator,
-    found: dict[str, Widths | None],
-    generator: Generator,
-    final: sweep.Setup,
-    session: sweep.Session,
-    workdir: Path,
-) -> dict[str, dict[str, Any]]:
-    """Measures full precision and what was found; returns rows as `store.set_requested` takes."""
-    requested: dict[str, dict[str, Any]] = {}
-    roles: dict[Any, list[str]] = {UNCOMPRESSED: [FULL]}
-    for role, widths in found.items():
-        if widths is not None:
-            roles.setdefault(evaluator.spec(widths), []).append(role)
-    for spec, names in roles.items():
-        for seed in final.config.seeds:
-            measurement = sweep.make_measurement(final, generator, spec, seed)
-            row = session.measure(measurement)
-            requested[row["row_hash"]] = {"generator": generator.name, "roles": names}
-            if MIXED in names and seed == final.config.seeds[0]:
-                packed = workdir / PACKED_FOLDER / f"{row['row_hash']}.packed"
-                shutil.copyfile(packed, workdir / f"{generator.name}.packed")
-    return requested

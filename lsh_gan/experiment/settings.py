@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 
 from lsh_gan import datasets, features
 from lsh_gan.compression import METHODS, CompressionSpec, GeneratorSpec, Rule
@@ -21,6 +20,7 @@ from lsh_gan.errors import check_int, choose, nearest
 from lsh_gan.experiment.evaluators import EVALUATORS, Shape, hash_spec
 from lsh_gan.generators import Generator
 from lsh_gan.metrics.inputs import MAX_DIGITS, check_options
+from lsh_gan.results.labels import DISTANCES
 
 UNCOMPRESSED = GeneratorSpec(weights=CompressionSpec(bits=None))
 
@@ -126,6 +126,11 @@ def _compressions(config: Any) -> Iterator[str]:
             "compression.bits is empty and compression.full_precision is off; expected widths, or "
             "compression.full_precision=True"
         )
+    if (fields.layerwise or config.search.share) and set(config.metrics) <= set(DISTANCES):
+        yield (
+            f"metrics = {','.join(config.metrics)}: compression.layerwise and a search compare "
+            "precision and recall; expected knn, lsh_knn or lsh with them"
+        )
     if not fields.layerwise:
         return
     if not fields.full_precision:
@@ -174,7 +179,6 @@ def _check_hash(config: Any) -> None:
         check_options(votes=votes, min_level=config.hash.min_level)
     if votes is None and lsh_knn:
         raise ValueError("hash.votes = None is for lsh alone; expected a share with lsh_knn")
-    check_options(k=config.k)
     with _named("lsh_knn."):
         check_options(k=config.k, bucket_rows=config.lsh_knn.bucket_rows if lsh_knn else None)
 
@@ -200,21 +204,23 @@ def generator_specs(config: Any) -> list[GeneratorSpec]:
         for bits in fields.activation_bits
     ]
     corrections = {name: fields[name] for name in ("correct_biases", "reestimate_batch_norms")}
-    shared = {
-        "percentile": fields.percentile,
-        "num_stds": fields.num_stds,
-        "rules": tuple(_rule(rule) for rule in fields.rules if rule),
-    }
-    sizes = {"per_group": fields.group_size or None}
-    names = ("granularity", "scheme", "clipping", "bits")
+    rules = tuple(_rule(rule) for rule in fields.rules if rule)
     widths = (None, *fields.bits)  # names are checked where there are no widths, too
-    choices = itertools.product(*(fields[name] for name in names[:3]), widths)
     with _named("compression."):
         weights = [
             CompressionSpec(
-                **dict(zip(names, choice, strict=True)), **shared, group_size=sizes.get(choice[0])
+                bits=bits,
+                clipping=clipping,
+                granularity=granularity,
+                scheme=scheme,
+                group_size=fields.group_size or None if granularity == "per_group" else None,
+                percentile=fields.percentile,
+                num_stds=fields.num_stds,
+                rules=rules,
             )
-            for choice in choices
+            for granularity, scheme, clipping, bits in itertools.product(
+                fields.granularity, fields.scheme, fields.clipping, widths
+            )
         ]
     full = [UNCOMPRESSED] if fields.full_precision else []
     return full + [
@@ -255,12 +261,13 @@ LAST_SEED = 2**32 - 1  # keys are made of 32 bits: other seeds would be taken mo
 MOST_PIXELS = 4096  # of a reference image's side: four times that of the largest usual data set
 
 # The least and the largest value of each whole number, and of the entries of lists of them.
-_COUNTS = ("k", "batch_size", "memory_mb", "num_columns", "compression.num_calibration")
+_COUNTS = ("batch_size", "memory_mb", "num_columns", "compression.num_calibration")
 _SIZES = ("reference.num_images", "features.batch_size", "compression.group_size")
 _RANGES = {
     **dict.fromkeys(_COUNTS, (1, math.inf)),
     **dict.fromkeys(_SIZES, (0, math.inf)),
     **dict.fromkeys(("reference.seed", "hash.seed", "search.seed"), (0, LAST_SEED)),
+    "k": (1, 1024),
     "reference.side": (0, MOST_PIXELS),
     "reference.background": (0, 255),
     "reference.white_level": (0, 65535),
@@ -301,15 +308,12 @@ def _check_numbers(config: Any) -> None:
         value = attrgetter(field)(config)
         for number in value if field in _LISTS else [value]:
             check_int(field, number, low, high)
-    sizes = {"num_samples": config.num_samples}
-    if config.search.share:
-        sizes["search.num_samples"] = config.search.num_samples
-    if config.reference.num_images:
-        sizes["reference.num_images"] = config.reference.num_images
+    search, n, k = config.search, config.reference.num_images, config.k
+    sizes = {"num_samples": config.num_samples, "reference.num_images": n or math.inf}
+    sizes["search.num_samples"] = search.num_samples if search.share else math.inf
     for field, number in sizes.items():
-        if number < config.k + 2:
-            k, least = config.k, config.k + 2
-            raise ValueError(f"{field} = {number}; k = {k} needs at least {least} images")
+        if number < k + 2:
+            raise ValueError(f"{field} = {number}; k = {k} needs at least {k + 2} images")
 
 
 def check_min_count(config: Any, n: int) -> None:
@@ -336,65 +340,37 @@ def check_image_sizes(
     if expected is None:
         return
     fields, (height, width, channels) = config.reference, expected
+    size = f"{height}×{width}"
     fixed = fields.sketch or fields.samples_of
-    name = Path(fixed or fields.images).name
-    padded = fields.images in datasets.NAMED and not (fixed or fields.features)
-
-    def check(what: str, size: tuple[int, ...], way_out: str) -> None:
-        if size != (height, width):
-            raise ValueError(
-                f"{what} {size[0]}×{size[1]} pixels, but the reference {name} has "
-                f"{height}×{width}; {way_out}"
-            )
-
+    name = f"the reference {Path(fixed or fields.images).name}"
     for generator in generators:
-        side = generator.resolution
-        way_out = f"say --config.reference.side={side} to crop and resize the reference"
-        if fixed:
-            way_out = f"expected a sketch or a generator of images of {side}×{side}"
-        check(f"generator {generator.name} makes images of", (side, side), way_out)
+        made, side = f"generator {generator.name} makes", generator.resolution
+        if (height, width) != (side, side):
+            way_out = f"say --config.reference.side={side} to crop and resize the reference"
+            if fixed:
+                way_out = f"expected a sketch or a generator of images of {side}×{side}"
+            raise ValueError(
+                f"{made} images of {side}×{side} pixels, but {name} has {size}; {way_out}"
+            )
         if generator.image_channels > channels:
             raise ValueError(
-                f"generator {generator.name} makes RGB images, but the reference {name} is grey; "
-                "expected a reference in colour, or a generator of grey images"
+                f"{made} RGB images, but {name} is grey; expected a reference in colour, or a "
+                "generator of grey images"
             )
-    way_out = f"resize them to {height}×{width}"
-    if not fixed:
-        side = min(height, width)
-        way_out += f", or say --config.reference.side={side} (of evaluate: resize) for both"
+    padded = fields.images in datasets.NAMED and not (fixed or fields.features)
     for source in samples:
         if source.kind != "images":
             continue
         if padded and source.first_size == UNPADDED:  # resized ones would be in another place
             raise ValueError(
-                f"samples {source.path} have 28×28 pixels, but the reference {name} has 32×32; pad "
-                "them with black pixels, 2 at each side: its images are padded to 32×32 before "
-                "they are resized"
+                f"samples {source.path} have 28×28 pixels, but {name} has 32×32; pad them with "
+                "black pixels, 2 at each side: its images are padded to 32×32 before they are "
+                "resized"
             )
-        check(f"samples {source.path} have", source.shape[1:3], way_out)
-
-
-def check_colours(path: str, batches: Iterable[np.ndarray] | None, expected: Shape | None) -> None:
-    """Refuses coloured samples where the reference is grey; RGB files of grey images are grey.
-
-    Batches are uint8 `[b, h, w, c]` each; None for features.
-    """
-    if batches is None or expected is None or expected[-1] > 1:
-        return
-    index = first_in_colour(batches)
-    if index is not None:
-        raise ValueError(
-            f"samples {path}: image {index} is in colour, but the reference is grey; convert the "
-            "samples to grey, or give a reference in colour"
-        )
-
-
-def first_in_colour(batches: Iterable[np.ndarray]) -> int | None:
-    """Number of the first image, of batches uint8 `[b, h, w, c]`, that is not grey; or None."""
-    start = 0
-    for images in batches:
-        coloured = (images != images[..., :1]).any(axis=(1, 2, 3))
-        if coloured.any():
-            return start + int(coloured.argmax())
-        start += len(images)
-    return None
+        if source.shape[1:3] != (height, width):
+            side = min(height, width)
+            both = f", or say --config.reference.side={side} (of evaluate: resize) for both"
+            raise ValueError(
+                f"samples {source.path} have {source.shape[1]}×{source.shape[2]} pixels, but "
+                f"{name} has {size}; resize them to {size}{'' if fixed else both}"
+            )

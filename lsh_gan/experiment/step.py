@@ -22,7 +22,6 @@ from absl import logging
 from jax.sharding import PartitionSpec as P
 
 from lsh_gan import devices
-from lsh_gan.experiment import evaluators
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator, sampling
 from lsh_gan.metrics import Share
@@ -33,14 +32,47 @@ OPTIONS = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 11
 _IN_FLIGHT = 3  # steps, each dispatched by a thread of its own: a CPU runs those side by side
 
 
+GROUP = 4096  # rows of features that are hashed at a time where they are not held
+
+
 def share_of(count: int, batch_size: int) -> range:
     """The images of this process: whole steps, as many as each process has; may pass the end."""
     steps = devices.process_share(-(-count // batch_size))
     return range(steps.start * batch_size, steps.stop * batch_size)
 
 
+class Embedded:
+    """Images of which each process embeds its share; `batches` yields the features of that."""
+
+    batch_size: int
+    batches: Callable[..., Iterator[jax.Array]]
+    __len__: Callable[..., int]
+
+    def embed(self, network: FeatureNetwork, **options: Any) -> jax.Array:
+        """Returns features, float32 `[n, d]`, on every process; options as of `batches`."""
+        batches = list(self.batches(network, **options)) or [jnp.zeros((0, network.dim))]
+        each = len(share_of(len(self), self.batch_size))
+        return devices.gather_rows(jnp.concatenate(batches), each)[: len(self)]
+
+    def stream(self, network: FeatureNetwork, **options: Any) -> Share:
+        """The features of this process, `GROUP` rows or more at a time; options likewise."""
+
+        def grouped() -> Iterator[jax.Array]:
+            waiting, rows = [], 0
+            for batch in self.batches(network, **options):
+                waiting.append(batch)
+                rows += len(batch)
+                if rows >= GROUP:
+                    yield jnp.concatenate(waiting)
+                    waiting, rows = [], 0
+            if waiting:
+                yield jnp.concatenate(waiting)
+
+        return Share(grouped(), len(share_of(len(self), self.batch_size)), len(self))
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class GeneratedSamples:
+class GeneratedSamples(Embedded):
     """Images `start .. start + count - 1` of a generator and seed, drawn when they are needed.
 
     They are those of `sampling.sample`, up to the rounding of float32 sums: another batch size,
@@ -71,19 +103,6 @@ class GeneratedSamples:
         given = (self.generator, self.params, jax.random.key(self.seed), self.start + rows)
         return sampling.sample_at(*given, truncation_psi=self.truncation_psi)
 
-    def embed(self, network: FeatureNetwork, **options: Any) -> jax.Array:
-        """Returns features, float32 `[n, d]`, on every process; options as of `batches`."""
-        batches = list(self.batches(network, **options)) or [jnp.zeros((0, network.dim))]
-        return devices.gather_rows(jnp.concatenate(batches), len(self._share()))[: self.count]
-
-    def stream(self, network: FeatureNetwork, **options: Any) -> Share:
-        """The features of the images of this process, in batches; options as of `batches`."""
-        batches = evaluators.grouped(self.batches(network, **options))
-        return Share(batches, len(self._share()), self.count)
-
-    def _share(self) -> range:
-        return share_of(self.count, self.batch_size)
-
     def batches(
         self,
         network: FeatureNetwork,
@@ -105,7 +124,8 @@ class GeneratedSamples:
         params, variables = (
             devices.replicate(tree, local=True) for tree in (self.params, network.variables)
         )
-        here, share, size = jax.local_device_count(), self._share(), self.batch_size
+        here, size = jax.local_device_count(), self.batch_size
+        share = share_of(self.count, size)
         at, end, key = share.start, min(share.stop, self.count), jax.random.key(self.seed)
         waiting: deque[tuple[int, Future]] = deque()
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import pandas as pd
@@ -15,30 +15,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import lsh_gan
-from lsh_gan import devices
+from lsh_gan import devices, metrics
 from lsh_gan.compression import GeneratorSpec
 from lsh_gan.compression.pipeline import check_corrections
 from lsh_gan.compression.rules import flatten, isolate, log_rules, plan_tensors
-from lsh_gan.datasets import Source
-from lsh_gan.experiment import outside, recipes, reference, settings
+from lsh_gan.experiment import evaluators, outside, recipes, reference, settings
 from lsh_gan.experiment.evaluators import Score
-from lsh_gan.experiment.measurement import PACKED_FOLDER, Clock, Measurement, measure
-from lsh_gan.experiment.reference import Reference, Samples
-from lsh_gan.features import FeatureNetwork
+from lsh_gan.experiment.measurement import PACKED_FOLDER, Clock, Measurement, Setup, measure
+from lsh_gan.experiment.reference import Samples
 from lsh_gan.generators import Generator
 from lsh_gan.results import labels, report, store
 from lsh_gan.results.labels import TITLES
 from lsh_gan.results.store import Row
-
-
-class Setup(NamedTuple):
-    """What is measured, and against what; nothing is computed yet."""
-
-    config: Any
-    network: FeatureNetwork
-    generators: list[Generator]
-    reference: Reference
-    samples: dict[str, Source]  # the given ones, by name
 
 
 def run(config: Any, workdir: str | Path) -> pd.DataFrame:
@@ -101,8 +89,7 @@ def measurements(setup: Setup) -> list[Measurement]:
         for seed in setup.config.seeds
     ]
     for name, source in setup.samples.items():
-        samples = reference.load_samples(setup.config, source)
-        settings.check_colours(source.path, samples.images(), setup.reference.image_shape)
+        samples = reference.load_samples(setup.config, source, setup.reference.image_shape)
         identity = _shared_identity(setup) | {"samples": samples.content_hash}
         found.append(Measurement(name, identity, settings.UNCOMPRESSED, 0, samples))
     names: dict[str, str] = {}
@@ -200,12 +187,15 @@ class Session:
         """The row of a measurement: from the work folder, or measured and added to it."""
         if measurement.row_hash in self.finished:
             return self.finished[measurement.row_hash]
-        config, network, drawn = self._setup.config, self._setup.network, self._setup.reference
+        config, drawn = self._setup.config, self._setup.reference
         if not self._scores:
             (self._workdir / PACKED_FOLDER).mkdir(exist_ok=True)
             self._progress.update(self._images, description="reference", visible=True)
             clock = Clock()
-            self._scores = drawn.fit(config, network, self._workdir, self._advance)
+            self._scores = drawn.fit(config, self._setup.network, self._advance)
+            if "lsh" in self._scores and not drawn.sketch:
+                fitted = evaluators.lsh_reference(self._scores)
+                metrics.save(self._workdir / evaluators.SKETCH_FILE, fitted)
             clock.lap(reference=1)
             self.seconds = clock.seconds
         subject, bits = measurement.subject, measurement.spec.weights.bits
@@ -214,10 +204,7 @@ class Session:
         self._progress.reset(self._images, description=title, total=size, visible=True)
         profiled = config.profile and not self.measured
         with jax.profiler.trace(config.profile) if profiled else nullcontext():
-            row = measure(measurement, config, self._workdir, network, self._scores, self._advance)
-        row["reference_name"] = drawn.name
-        if drawn.taken:
-            row["reference_taken"] = drawn.taken
+            row = measure(measurement, self._setup, self._workdir, self._scores, self._advance)
         store.append(self._workdir, row)
         self.finished[measurement.row_hash] = row
         self.measured.append(row)

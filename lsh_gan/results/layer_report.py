@@ -1,6 +1,7 @@
 """Layer by layer: what compression did to each tensor, and what it cost to compress it alone."""
 
 import itertools
+import statistics
 from pathlib import Path
 
 import pandas as pd
@@ -57,44 +58,36 @@ def layer_sensitivity(
     """
     full = {(row["generator"], row["seed"]): row for row in measured if row["bits"] is None}
     isolated = [row for row in measured if "layer" in row]
-    names = unique(isolated, "generator")
-    place = {(g, layer): (names.index(g), i) for g in names for i, layer in _layers(isolated, g)}
-    isolated.sort(key=lambda row: place[row["generator"], row["layer"]])
     settings = dict.fromkeys(map(setting_of, isolated))
-    fields = [f"{metric}_{score}" for metric in metrics for score in SCORES]
-    lines = [
-        row["tensors"][0]
-        | {"generator": row["generator"], "layer": row["layer"], "grid": labels.grid_label(row)}
-        | {"bits": bits_label(row)}
-        | {"setting": f"{bits_label(row)} bits, {labels.shorten(setting_of(row), settings)}"}
-        | {field: full[row["generator"], row["seed"]][field] - row[field] for field in fields}
-        for row in isolated
-    ]
-    frame = pd.DataFrame(lines)
-    groups = frame.groupby(["generator", "layer", "setting"], sort=False)
-    found = groups.first().assign(**groups[fields].mean())
-    for metric, score in itertools.product(metrics, SCORES):
-
-        def error(lines: pd.DataFrame, metric: str = metric, score: str = score) -> float:
-            rows = [isolated[i] for i in lines.index]
-            whole = [full[row["generator"], row["seed"]] for row in rows]
-            scale = sum(row[f"{metric}_{score}"] for row in whole) / len(whole)
-            return retention(rows, whole, metric, score, hits).stderr * scale
-
-        found[f"{metric}_{score}_stderr"] = groups[fields].apply(error)
-    return found.reset_index()
+    groups: dict[tuple[str, ...], list[Row]] = {}
+    for name in unique(isolated, "generator"):
+        for row in _in_order(isolated, name):
+            setting = f"{bits_label(row)} bits, {labels.shorten(setting_of(row), settings)}"
+            groups.setdefault((name, row["layer"], setting), []).append(row)
+    lines = []
+    for (name, layer, setting), rows in groups.items():
+        line = {"generator": name, "layer": layer, "setting": setting, **rows[0]["tensors"][0]}
+        line |= {"grid": labels.grid_label(rows[0]), "bits": bits_label(rows[0])}
+        whole = [full[name, row["seed"]] for row in rows]
+        for metric, score in itertools.product(metrics, SCORES):
+            field = f"{metric}_{score}"
+            before, after = (statistics.fmean(row[field] for row in x) for x in (whole, rows))
+            error = retention(rows, whole, metric, score, hits).stderr * before
+            line |= {field: before - after, f"{field}_stderr": error}
+        lines.append(line)
+    return pd.DataFrame(lines)
 
 
-def _layers(isolated: list[Row], name: str) -> enumerate:
-    """The layers of a generator from latents to images; as measured of a function."""
+def _in_order(isolated: list[Row], name: str) -> list[Row]:
+    """Rows of a generator, sorted from latents to images; as measured of a function."""
     # JAX, which other reports do not need
     from lsh_gan.generators.generator import FAMILIES, build, network_order
 
     mine = [row for row in isolated if row["generator"] == name]
-    family = mine[0].get("family")
-    if family not in FAMILIES:
-        return enumerate(unique(mine, "layer"))
-    return enumerate(network_order(build(family, mine[0]["options"])))
+    family, order = mine[0].get("family"), unique(mine, "layer")
+    if family in FAMILIES:
+        order = network_order(build(family, mine[0]["options"]))
+    return sorted(mine, key=lambda row: order.index(row["layer"]))
 
 
 def make_table(found: pd.DataFrame, metrics: list[str]) -> Table:

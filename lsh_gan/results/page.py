@@ -28,11 +28,6 @@ from lsh_gan.results.store import Row
 
 FILE = "report.html"
 TEMPLATE = "report.html.jinja"
-ALTS = {
-    "precision_recall": "Precision and recall against bits, with their ceilings",
-    "tradeoff": "The path of recall and precision through the bit widths",
-    "size_recall": "Recall against the size on disk",
-}
 # Of widths that are no number, see `width_label`.
 WIDTHS = {"full": "full precision", "packed": "as packed", "–": "as given"}
 VARYING = ("grid", "layer", "role", "seed", "m")  # columns that are shown where they differ
@@ -62,6 +57,7 @@ def write(
     done, asked = store.read_progress(workdir) or (0, 0)
     columns, lines = _table(measured, metrics)
     alts = {name: f"Layers of {name.removeprefix('layers_')}, one by one" for name in figures}
+    alts |= {name: view.title for name, view in plots.VIEWS.items()}
     text = template.render(
         title=f"Precision and recall of {', '.join(unique(measured, 'generator'))}",
         answers=answers,
@@ -73,7 +69,7 @@ def write(
         columns=columns,
         lines=lines,
         ceilings=_ceilings(measured, metrics),
-        figures=[((alts | ALTS)[name], to_svg(f, name)) for name, f in figures.items()],
+        figures=[(alts[name], to_svg(figure, name)) for name, figure in figures.items()],
         details=_details(measured),
         config=json.dumps(config, indent=1),
     )

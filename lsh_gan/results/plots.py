@@ -5,7 +5,7 @@ import logging
 import statistics
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -32,6 +32,32 @@ LINES = {"precision": "-", "recall": "--"}
 MARKERS = "osD^vP*"
 
 
+class View(NamedTuple):
+    """What a figure shows."""
+
+    title: str
+    x: str  # a field of rows, in which "{}" stands for the metric; "" for the width
+    scores: tuple[str, ...]
+    x_label: str
+    y_label: str
+
+
+VIEWS = {
+    "precision_recall": View(
+        "Precision and recall against bits, with their ceilings",
+        "", ("precision", "recall"), "bits (thin lines: ceilings)", "precision, recall",
+    ),
+    "tradeoff": View(
+        "The path of recall and precision through the bit widths",
+        "{}_recall", ("precision",), "recall (diversity)", "precision (quality)",
+    ),
+    "size_recall": View(
+        "Recall against the size on disk",
+        "bytes", ("recall",), "size on disk", "recall (diversity)",
+    ),
+}  # fmt: skip
+
+
 def write(output: Path, measured: list[Row], metrics: list[str]) -> dict[str, Figure]:
     """Writes the plots of a sweep to `output`, as PNG and PDF; returns them by name.
 
@@ -39,12 +65,10 @@ def write(output: Path, measured: list[Row], metrics: list[str]) -> dict[str, Fi
     recall.
     """
     swept = [row for row in measured if "bytes" in row]
-    figures = {}
-    if swept and metrics:
-        figures["precision_recall"] = plot_against_bits(swept, metrics)
-        figures["tradeoff"] = plot_tradeoff(swept, metrics)
-        if any(row["bits"] for row in swept):  # else it is one point each
-            figures["size_recall"] = plot_size(swept, metrics)
+    names = list(VIEWS) if swept and metrics else []
+    if not any(row["bits"] for row in swept):  # it is one point each
+        names = names[:2]
+    figures = {name: plot(name, swept, metrics) for name in names}
     for name, figure in figures.items():
         save(figure, output / name)
     return figures
@@ -102,47 +126,24 @@ def _bars(measured: list[Row]) -> str:
     return "; bars: standard error" if any(f.endswith("_stderr") for f in measured[0]) else ""
 
 
-def plot_against_bits(measured: list[Row], metrics: list[str]) -> Figure:
-    """Precision and recall against the bit width, with the ceilings of the metric.
+def plot(name: str, measured: list[Row], metrics: list[str]) -> Figure:
+    """Draws a view: a line of panels a generator, a column a metric, a colour and marker a setting.
 
-    A colour and marker a setting, as in the other plots; recall is dashed.
+    Recall against bits is dashed. The limits of each panel are those of its data.
     """
-    labels = ("bits (thin lines: ceilings)", "precision, recall")
-    return _plot(measured, metrics, "", ("precision", "recall"), labels)
-
-
-def plot_tradeoff(measured: list[Row], metrics: list[str]) -> Figure:
-    """The path of (recall, precision) through the bit widths."""
-    labels = ("recall (diversity)", "precision (quality)")
-    return _plot(measured, metrics, "{}_recall", ("precision",), labels)
-
-
-def plot_size(measured: list[Row], metrics: list[str]) -> Figure:
-    """Recall against the size of the packed file."""
-    figure = _plot(measured, metrics, "bytes", ("recall",), ("size on disk", "recall (diversity)"))
-    for axis in figure.axes:
-        axis.xaxis.set_minor_locator(NullLocator())
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_major_formatter(EngFormatter("B"))
-    return figure
-
-
-def _plot(
-    measured: list[Row],
-    metrics: list[str],
-    x: str,
-    scores: tuple[str, ...],
-    labels: tuple[str, str],
-) -> Figure:
-    """Draws scores against field `x` ("{}" stands for the metric) or, if it is "", the width.
-
-    A line of panels a generator and a column a metric; the limits of each are those of its data.
-    """
+    _, x, scores, x_label, y_label = VIEWS[name]
     names = unique(measured, "generator")
     figure = Figure(figsize=(3.4 * len(metrics), 2.9 * len(names)), layout="constrained")
     axes = figure.subplots(len(names), len(metrics), squeeze=False)
     curves = {name: curves_of([r for r in measured if r["generator"] == name]) for name in names}
-    looks = _looks([setting for found in curves.values() for setting in found])
+    colors = mpl.color_sequences["petroff10"]
+    settings = dict.fromkeys(setting for found in curves.values() for setting in found)
+    looks: dict[str, dict[str, Any]] = {  # no two are alike up to 70
+        setting: {
+            "color": colors[i % len(colors)], "marker": MARKERS[i % len(MARKERS)], "markersize": 4
+        }
+        for i, setting in enumerate(settings)
+    }  # fmt: skip
     paths: dict[Axes, list[tuple[list[str], np.ndarray, str]]] = {}
     for line, name in zip(axes, names, strict=True):
         for axis, metric in zip(line, metrics, strict=True):
@@ -166,32 +167,25 @@ def _plot(
                 ceiling = next(iter(widths.values()))[0].get(f"{metric}_{score}_ceiling")
                 if ceiling is not None:
                     axis.axhline(ceiling, color="gray", linestyle=LINES[score], linewidth=0.8)
-            axis.set_xscale("log" if x == "bytes" else "linear") if x else None
+            if x == "bytes":
+                axis.set_xscale("log")
+                axis.xaxis.set_minor_locator(NullLocator())
+                axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.xaxis.set_major_formatter(EngFormatter("B"))
             axis.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
             axis.margins(0.13, 0.1)  # the former for labels of widths
             if not axis.get_ylim()[1] > 0:  # all is 0
                 axis.set_ylim(-0.05, 1)
     for axis in axes[-1]:
-        axis.set_xlabel(labels[0])
+        axis.set_xlabel(x_label)
     for axis in axes[:, 0]:
-        axis.set_ylabel(labels[1])
+        axis.set_ylabel(y_label)
     styles = {} if x else {s: {"color": "gray", "linestyle": LINES[s]} for s in scores}
     named = {shorten(setting, looks): look for setting, look in looks.items()}
     _legend(figure, styles | named, conditions(measured) + _bars(measured))
     if x:
         _label_widths(figure, paths)
     return figure
-
-
-def _looks(settings: list[str]) -> dict[str, dict[str, Any]]:
-    """Colour and marker of every setting: no two are alike up to 70, and those of all plots."""
-    colors = mpl.color_sequences["petroff10"]
-    return {
-        setting: {
-            "color": colors[i % len(colors)], "marker": MARKERS[i % len(MARKERS)], "markersize": 4
-        }
-        for i, setting in enumerate(dict.fromkeys(settings))
-    }  # fmt: skip
 
 
 def _along(widths: dict[str, list[Row]], field: str) -> tuple[np.ndarray, np.ndarray | None]:

@@ -91,8 +91,8 @@ def to_frame(measured: list[Row], metrics: list[str], hits: Hits) -> pd.DataFram
     Fields within fields are joined by "_". Scores come with their share of the ceiling
     (`_relative`), and with the paired share of full precision and its standard error (`_kept`).
     """
-    frame = pd.json_normalize([{**row, "tensors": None} for row in measured], sep="_")
-    frame = frame.drop(columns="tensors")
+    plain = [{x: value for x, value in row.items() if x != "tensors"} for row in measured]
+    frame = pd.json_normalize(plain, sep="_")
     for metric in metrics:
         for score in SCORES:
             field = f"{metric}_{score}"
@@ -198,8 +198,8 @@ def ordered(measured: list[Row]) -> list[Row]:
     )
 
 
-def main(arguments: list[str]) -> int:
-    """Runs the command line; returns the exit code."""
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command line; what is wrong ends it with one line."""
     parser = argparse.ArgumentParser(description="Writes the tables and pictures of a work folder.")
     parser.add_argument("workdir", type=Path, help="The --workdir of a run.")
     text = "Where they go; the work folder if not given."
@@ -209,11 +209,8 @@ def main(arguments: list[str]) -> int:
         write(given.workdir, given.output)
     except (ValueError, OSError) as error:
         unwritable = getattr(error, "errno", None) in (errno.EACCES, errno.EPERM, errno.EROFS)
-        hint = "; name another folder as OUTPUT" if unwritable else ""
-        print(f"error: {error}{hint}", file=sys.stderr)  # noqa: T201
-        return 1
-    return 0
+        sys.exit(f"error: {error}{'; name another folder as OUTPUT' if unwritable else ''}")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()

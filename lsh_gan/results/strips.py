@@ -71,16 +71,15 @@ def plot(folder: Path, measured: list[Row]) -> Figure | None:
     if not strips:
         return None
     columns = list(dict.fromkeys(setting for line in strips.values() for setting in line))
-    images = [image for line in strips.values() for image in line.values()]
-    width, names = max(image.width for image in images), unique(measured, "generator")
+    width = max(image.width for line in strips.values() for image in line.values())
+    names = unique(measured, "generator")
     heights = [max(image.height for image in line.values()) for line in strips.values()]
     titles = {
-        (line, setting): f"{shorten(setting, columns)}, {image.info['Description']}"
+        (line, setting): textwrap.fill(f"{shorten(setting, columns)}, {said}", 105)
         for line, found in strips.items()
         for setting, image in found.items()
-        if "Description" in image.info
+        if (said := image.info.get("Description"))
     }
-    titles = {key: textwrap.fill(title, 105) for key, title in titles.items()}
     above = max((0.1 + 0.11 * (x.count("\n") + 1) for x in titles.values()), default=0.08)
     inches = 5.0
     size = len(columns) * inches + 0.5, sum(above + inches * y / width for y in heights) + 0.5

@@ -1,140 +1,151 @@
-"""Mistakes on the command line are one line; lists of paths are read as lists."""
+"""The console script: an installed wheel, from any folder."""
 
-import importlib
+import os
 import re
+import shutil
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 from absl import flags
-from children import Child
-from ml_collections import config_flags
 
-from configs import default, ffhq, train
-from lsh_gan.experiment import cli
+from configs import compress
+from lsh_gan import generators
+from lsh_gan.experiment import cli, search
+from lsh_gan.results import report
 
 ROOT = Path(__file__).parents[2]
-# How ml_collections loads a file of Python.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-CONFIGS = [file.stem for file in (ROOT / "configs").glob("[!_]*.py") if file.stem != "train"]
 
 
-@pytest.fixture
-def parse(monkeypatch, tmp_path):
-    """Parses a command line by flags of its own, in an empty folder, and returns the config."""
-    monkeypatch.chdir(tmp_path)
-
-    def parse_fresh(*arguments):
-        values = flags.FlagValues()
-        monkeypatch.setattr(flags, "FLAGS", values)
-        config = config_flags.DEFINE_config_file("config", None, flag_values=values)
-        file = ROOT / "configs" / "fashion_mnist.py"
-        monkeypatch.setattr(sys, "argv", ["main.py", *arguments])  # config_flags looks there too
-        cli.parse(sys.argv, default.get_config(), default=file)
-        return config.value
-
-    return parse_fresh
-
-
-def test_what_is_right_is_read(parse):
-    assert parse().num_samples == default.get_config().num_samples
-    config = parse("--config=configs/smoke.py", "--config.seeds=1,2,3", "--config.hash.votes=None")
-    assert (config.num_samples, config.seeds, config.hash.votes) == (250, (1, 2, 3), None)
-    assert parse("--config", "configs/ffhq.py:1024").generators == ("checkpoints/ffhq1024",)
-    assert not parse("--noconfig.inclusive").inclusive
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder with the package of a wheel, as pip installs it."""
+    folder = tmp_path_factory.mktemp("installed")
+    source = folder / "source"
+    source.mkdir()
+    for name in ("lsh_gan", "checkpoints_tools", "configs", "tests", "benchmarks"):
+        ignore = shutil.ignore_patterns("__pycache__", "goldens")
+        shutil.copytree(ROOT / name, source / name, ignore=ignore)
+    for file in [*ROOT.glob("*.py"), *ROOT.glob("*.toml"), *ROOT.glob("*.txt"), ROOT / "README.md"]:
+        shutil.copy(file, source)
+    pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*pip, "-w", str(folder), str(source)], check=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
 
 
-def test_mistakes_are_one_line(parse):
-    for arguments, message in {
-        "--config.metric=knn": "config has no field 'metric'; did you mean 'metrics'?",
-        "--config.metric": "config has no field 'metric'; did you mean 'metrics'?",
-        "--noconfig.inclusiv": "config has no field 'inclusiv'; did you mean 'inclusive'?",
-        "--config.compression.bit=4": "config has no field 'compression.bit'; did you mean 'com",
-        "--config.num_sampels 5": "no field 'num_sampels'; did you mean 'num_samples'?",
-        "--config.num_samples=1e3": "num_samples = '1e3'; expected a whole number; the nearest is ",
-        "--config.k=x": "k = 'x'; expected a whole number, such as 3",
-        "--config.search.share=x": "search.share = 'x'; expected a number, such as 0.0",
-        "--config.inclusive=maybe": "inclusive = 'maybe'; expected True or False",
-        "--config.reference=foo": "reference = 'foo'; expected one of its fields, such as --con",
-        "--config.hash=2": "hash = '2'; expected one of its fields, such as --config.hash.",
-        "--config=": "--config is empty; expected a file, such as configs/fashion_mnist.py",
-        "--config": "--config is empty; expected a file, such as configs/fashion_mnist.py",
-        "--config=configs/nope.py": "--config=configs/nope.py: no such file",
-        f"--config={ROOT}/configs": "configs: is a folder; expected a file; did you mean '",
-        f"--config={ROOT}/configs/smok.py": "smok.py: no such file; did you mean '",
-        "--config=configs/train.py:dcgan": "lacks the field 'compression.activation_bits' and",
-        "--config=configs/smoke.py:abc": "get_config() takes no option; expected no ':abc'",
-        "--config.seeds=1 --config.seeds=2": "seeds is given 2 times; expected it once, its entr",
-    }.items():
-        with pytest.raises(ValueError, match=re.escape(message)) as caught:
-            parse(*arguments.split(" "))
-        assert "\n" not in str(caught.value)
+def run(installed, *arguments, cwd):
+    """What the entry point of the wheel does; nothing of the checkout can be imported."""
+    program = "from lsh_gan.experiment.cli import main; main()"
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=cwd, env=environment, capture_output=True, text=True,
+    )  # fmt: skip
 
 
-def test_mistakes_in_a_file_are_one_line(parse, tmp_path):
-    head = "import ml_collections\n\nfrom configs import default\n\n\ndef get_config():\n"
-    head += "    c = default.get_config()\n"
-    for number, (line, message) in enumerate({
-        "c.num_sampels = 100": "'num_sampels'; did you mean 'num_s",
-        "c.compression.bit = (3,)": "'compression.bit'; did you mean 'compression.bits'?",
-        "c = ml_collections.ConfigDict({'k': 3})": "lacks the field 'batch_size' and ",
-        "c = None": "get_config() returned None; expected a configuration",
-        "c = (1,)[1]": "IndexError: tuple index out of range",
-    }.items()):  # fmt: skip
-        file = tmp_path / f"own{number}.py"
-        file.write_text(f"{head}    {line}\n    return c\n")
-        with pytest.raises(ValueError, match=re.escape(message)) as caught:
-            parse(f"--config={file}")
-        assert re.fullmatch(rf"--config={file}: .*", str(caught.value))
+def test_the_wheel_takes_no_common_name_and_leaves_nothing_out(installed):
+    top = {path.name for path in installed.iterdir()}
+    assert {name for name in top if not name.endswith(".dist-info")} == {
+        "lsh_gan",
+        "checkpoints_tools",
+    }
+    for package in ("lsh_gan", "checkpoints_tools"):
+        ours = {path.relative_to(ROOT) for path in (ROOT / package).rglob("*.py")}
+        assert ours <= {path.relative_to(installed) for path in installed.rglob("*.py")}
+    configs = {path.name for path in (ROOT / "configs").glob("*.py")}
+    assert configs == {path.name for path in (installed / "lsh_gan/shipped/configs").glob("*.py")}
+    assert (installed / "lsh_gan/packaged/dcgan/generator.json").is_file()
+    (entry,) = installed.glob("*.dist-info/entry_points.txt")
+    assert "lsh-gan = lsh_gan.experiment.cli:main" in entry.read_text()
 
 
-def test_every_config_has_the_fields_of_the_default():
-    for name in CONFIGS:
-        made = importlib.import_module(f"configs.{name}").get_config()
-        assert cli.check_fields(made, default.get_config()) is None
-    for run in train.RUNS:
-        assert cli.check_fields(train.get_config(run), train.get_config()) is None
-    with pytest.raises(
-        ValueError, match=r"^lacks the field 'beta1' and \d+ more; expected .* of x:"
+def test_an_installed_run_from_another_folder(installed, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from configs import smoke\n\n\ndef get_config():\n    config = smoke.get_config()\n"
+        '    config.generators = ("dcgan",)\n    return config\n'
+    )
+    done = run(installed, "run", "--config=own.py", "--dry_run", "--config.seeds=1,2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "rows: 6 = (3) settings × 2 seeds" in done.stdout
+    done = run(installed, "run", "--config=configs/search.py", "--config.k=x", cwd=tmp_path)
+    assert done.stderr == "error: k = 'x'; expected a whole number, such as 3\n"
+
+
+def call(monkeypatch, *arguments):
+    for name in set(flags.FLAGS) & {"config", "keep", "output", "workdir", "dry_run"}:
+        delattr(flags.FLAGS, name)  # of the command before, which was another process
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/lsh-gan", *arguments])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    cli.main()
+
+
+def test_lists_and_mistakes(monkeypatch, capsys):
+    call(monkeypatch)
+    assert "compress FILE --keep=95%" in capsys.readouterr().out
+    call(monkeypatch, "list")
+    printed = capsys.readouterr().out
+    for line in (
+        "generators: dcgan, dcgan_animals, dcgan_mnist, dcgan_stacked_mnist, sngan",
+        "data sets: fashion_mnist",
+        "metrics: knn, lsh_knn",
     ):
-        cli.check_fields(default.get_config(), train.get_config(), source="x")
-    own = ffhq.get_config()
-    own.expected.mine = {"family": "dcgan"}  # names of generators, not of fields
-    assert cli.check_fields(own, default.get_config()) is None
+        assert line in printed
+    assert "efficientnet_lite0" in printed
+    assert "configs/smoke.py" in printed
+    with pytest.raises(SystemExit, match="command 'compres' is unknown; did you mean 'compress'"):
+        call(monkeypatch, "compres")
 
 
-def test_lists():
-    for text, expected in {
-        "/a/ok,/a/fake.npy": ("/a/ok", "/a/fake.npy"),
-        "dcgan,../x.packed": ("dcgan", "../x.packed"),
-        "/a folder/x": ("/a folder/x",),
-        "params/a/kernel: skip": ("params/a/kernel: skip",),
-        "0,1": (0, 1),
-        "(4,)": (4,),
-        "'a','b'": ("a", "b"),
-    }.items():
-        assert cli.ListParser().parse(text) == expected
-
-
-ENDS = {
-    "--workdir=": "--workdir is empty; expected the folder of the results",
-    "--workdir= --dry_run": "--workdir is empty; expected the folder of the results",
-    "more": "unexpected argument 'more'; expected flags, see --help",
-    "--config=own.py": "has no get_config(); expected a function that returns a configuration",
-    "--config.generators=dcgan,/a/x.packed --dry_run": "generator '/a/x.packed': no such check",
-    "--config.metrics=knn": "workdir /dev/null/x: /dev/null is a file",
-    "--coordinator=here --processes=2": "no cluster: coordinator 'here'; expected HOST:PORT",
-    "--config.metrics=kn": "metrics: metric 'kn' is unknown; did you mean 'knn'",
+HELP = {
+    "run": ["--workdir: ", "config.num_samples = 5_000  # m: images a generator and setting"],
+    "compress": ["lsh-gan compress FILE: The smallest width", "--keep: ", "config.hash.seed = 0"],
+    "evaluate": ["REAL GENERATED", "config.features.name = ", "of any d"],
+    "report": ["usage: lsh-gan report", "workdir"],
+    "convert": ["usage: lsh-gan convert", "--part PART", "stylegan2_rosinality"],
+    "inspect": ["usage: lsh-gan inspect", "runs nothing in it"],
+    "verify": ["usage: lsh-gan verify", "--golden GOLDEN"],
 }
 
 
-@pytest.mark.parametrize(("arguments", "message"), ENDS.items())
-def test_a_run_ends_with_one_line(arguments, message, tmp_path):
-    (tmp_path / "own.py").write_text("k = 3\n")
-    command = ["--workdir=/dev/null/x", *arguments.split()]
-    result = Child(command, tmp_path / "said", cwd=tmp_path).end()
-    assert result.returncode == 1
-    line = result.stderr.splitlines()[-1]
-    assert line.startswith("error: ")
-    assert message in line
-    assert "Traceback" not in result.stderr
+def test_help_says_the_fields_and_succeeds(monkeypatch, capsys):
+    for command, says in HELP.items():
+        with pytest.raises(SystemExit) as ended:
+            call(monkeypatch, command, "--help")
+        assert not ended.value.code
+        printed = capsys.readouterr().out
+        for text in says:
+            assert text in printed
+
+
+def test_fields_without_effect_are_refused(monkeypatch):
+    for arguments, message in {
+        "compress dcgan --config.metrics=knn": "metrics has no effect on lsh-gan compress: LSH",
+        "compress dcgan --config.search.share=0.9": "search.share .*: say --keep",
+        "evaluate a b --config.compression.bits=3": "compression.bits .*: nothing is compressed",
+    }.items():
+        with pytest.raises(SystemExit, match=message):
+            call(monkeypatch, *arguments.split())
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_compress_writes_the_smallest_width_that_keeps_the_share(tmp_path, capsys):
+    config = compress.get_config("dcgan")
+    config.search.num_samples, config.batch_size, config.search.share = 64, 64, 0.9
+    config.compression.bits = (8, 1)
+    config.features.side, config.hash.num_bits, config.hash.num_tables = 32, 2, 4
+    output = tmp_path / "made" / "small.safetensors"
+    with pytest.raises(ValueError, match="is a folder; expected a file"):
+        search.compress(config, tmp_path / "run", tmp_path)
+    said = search.compress(config, tmp_path / "run", output)
+    assert re.match(
+        r"dcgan: 8 bits keep .* ± .* %.* by LSH; 1 bits would keep .*; .*, 4.0× smaller", said
+    )
+    assert generators.load(output).packed_file == output
+    report.write(tmp_path / "run")
+    assert "\ndcgan: 8 bits keeps 95% of precision and recall" in capsys.readouterr().out

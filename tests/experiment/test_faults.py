@@ -174,7 +174,7 @@ def test_features_that_are_not_held_give_the_same_rows(images, monkeypatch, tmp_
     rows = []
     for streams in (False, True):
         monkeypatch.setattr(evaluators, "streams", lambda *sizes, asked=streams: asked)
-        monkeypatch.setattr(evaluators, "GROUP", 40)
+        monkeypatch.setattr(step, "GROUP", 40)
         config = configured(images, **changes)
         sweep.run(config, tmp_path / str(streams))
         rows.append(outcome(tmp_path / str(streams)))

@@ -113,12 +113,14 @@ def test_features_have_no_uncovered_images(workdir, generator, images, caplog):
     assert [r.message for r in caplog.records].count(outside.NO_IMAGES) == 1
 
 
-def test_given_images_get_their_strip_and_rows_without_hits_none(tmp_path, generator, images):
-    np.save(tmp_path / "given.npy", REAL)
-    given = {"generator": "given", "row_hash": "given", "bits": None, "seed": 0, "samples": "hash"}
-    samples = {"given": datasets.open_source(tmp_path / "given.npy")}
-    setup = Setup(CONFIG, None, [generator], Reference(images, None, "", ""), samples)
-    outside.write(tmp_path, [FULL, NARROW, given], setup)
-    (found,), _ = images_of(tmp_path / "samples" / "given.png")
-    np.testing.assert_array_equal(found, REAL[:2, ..., 0])
+def test_shares_of_tables_are_hits_from_a_half_on():
+    before = {"lsh_recall_hits": np.array([0.5, 1.0, 0.2, 0.9])}
+    after = {"lsh_recall_hits": np.array([0.4, 0.5, 0.0, 0.1])}
+    indices, said = outside.lost(before, after, "recall")
+    assert (indices.tolist(), said) == ([0, 3], "LSH 2 of 3")
+
+
+def test_rows_without_hits_get_no_strips(tmp_path, generator, images):
+    setup = Setup(CONFIG, None, [generator], Reference(images, None, "", ""), {})
+    outside.write(tmp_path, [FULL, NARROW], setup)
     assert not (tmp_path / "outside").exists()

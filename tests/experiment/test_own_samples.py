@@ -27,6 +27,10 @@ def test_rows_name_the_reference_and_the_table_does_too(tmp_path):
     assert {"knn_precision_ceiling", "knn_recall_ceiling"} <= row.keys()
 
 
+def own_samples(**changes):
+    return reference.load_reference(settings.resolve(config(**changes)), Pixels(), None)
+
+
 class Pixels:
     """A feature network whose features are the pixels."""
 
@@ -38,7 +42,8 @@ class Pixels:
 
 
 def test_the_two_samples_are_disjoint_parts_of_one_sequence():
-    first, second, _ = reference.load_own_samples(settings.resolve(config()))
+    drawn = own_samples()
+    first, second = drawn.first, drawn.second
     both = np.concatenate([part.embed(Pixels(), batch_size=8) for part in (first, second)])
     generator = generators.load("dcgan")
     sequence = sampling.sample(generator, generator.params, jax.random.key(7), 32, batch_size=32)
@@ -49,7 +54,7 @@ def test_the_two_samples_are_disjoint_parts_of_one_sequence():
 
 def test_the_content_hash_is_of_what_the_samples_depend_on():
     def content_hash(**changes):
-        return reference.load_own_samples(settings.resolve(config(**changes)))[0].content_hash
+        return own_samples(**changes).first.content_hash
 
     assert content_hash() == content_hash(batch_size=16)
     assert content_hash() != content_hash(reference__seed=8)
@@ -63,8 +68,7 @@ def test_options_that_change_no_parameter_are_part_of_the_content(tmp_path):
         names.append(str(tmp_path / upsample))
         metadata = {"name": upsample, "family": "sngan", "options": options}
         checkpoints.save(names[-1], metadata, sngan.params)
-        made = settings.resolve(config(reference__samples_of=names[-1]))
-        hashes.add(reference.load_own_samples(made)[0].content_hash)
+        hashes.add(own_samples(reference__samples_of=names[-1]).first.content_hash)
     assert len(hashes) == 2
     rows_of_both = sweep.measurements(
         sweep.prepare(settings.resolve(config(generators=tuple(names))))

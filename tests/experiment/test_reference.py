@@ -171,7 +171,7 @@ def test_features_are_kept_and_computed_again_where_they_are_damaged(tmp_path, m
     fake = np.random.default_rng(0).standard_normal((20, 1280)).astype(np.float32)
 
     def scored():
-        return held.fit(config, network, tmp_path, lambda count: None)["knn"](fake)[:2]
+        return held.fit(config, network, lambda count: None)["knn"](fake)[:2]
 
     first = scored()
     with monkeypatch.context() as patch:
@@ -195,7 +195,7 @@ def test_features_are_kept_and_computed_again_where_they_are_damaged(tmp_path, m
     [{"inclusive": False, "hash__votes": 0.9}, {"hash__votes": None}, {"k": 2, "extended": True}],
     ids=str,
 )
-def test_every_metric_does_what_the_configuration_says(tmp_path, change):
+def test_every_metric_does_what_the_configuration_says(change):
     """On a lattice, where spheres hold points, as the library called directly."""
     rng = np.random.default_rng(0)
     pair = reference, generated = [
@@ -206,7 +206,7 @@ def test_every_metric_does_what_the_configuration_says(tmp_path, change):
         names.remove("lsh_knn")
     config = settings.resolve(tiny(metrics=tuple(names), lsh_knn__num_tables=6, **change))
     found = evaluators.ReferenceFeatures(reference, None, "a", "a network")
-    fitted = evaluators.fit(config, found, tmp_path)
+    fitted = evaluators.fit(config, found)
     key, votes = jax.random.key(config.hash.seed), config.hash.votes
     balls, spec = {"k": config.k, "inclusive": config.inclusive}, evaluators.hash_spec(config)
     hits = {"membership": True}

@@ -1,11 +1,17 @@
 """The search on a generator whose damages are known in closed form."""
 
 import itertools
+from types import SimpleNamespace
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
-from configured import scored_row
+from configured import changed, scored_row
 
+from configs import search as search_config
+from lsh_gan import compression, generators
 from lsh_gan.compression import CompressionSpec, GeneratorSpec
+from lsh_gan.experiment import search, settings
 from lsh_gan.experiment.search import WidthEvaluator, find
 from lsh_gan.results import report, search_report
 from lsh_gan.results.answer import retention
@@ -45,8 +51,7 @@ def make_width_evaluator(measured):
         return row(spec)
 
     base = GeneratorSpec(weights=CompressionSpec(bits=8))
-    own = {layer: {} for layer in SIZES}
-    return WidthEvaluator(base, OPTIONS, tuple(SIZES), (), own, measure)
+    return WidthEvaluator(base, OPTIONS, {layer: {} for layer in SIZES}, (), measure)
 
 
 @pytest.mark.parametrize("share", [0.9, 0.95, 0.99])
@@ -83,6 +88,27 @@ def test_equal_widths_are_equal_settings():
     mixed = {"a": 4, "b": 3, "c": 4}
     assert bits_of(evaluator.spec(mixed)) == mixed
     assert bits_of(evaluator.isolated("b", 3)) == {"a": None, "b": 3, "c": None}
+
+
+def evaluator_of(generator, *rules):
+    """The evaluator of a generator and the rules of a configuration; it measures nothing."""
+    config = settings.resolve(changed(search_config.get_config(), compression__rules=rules))
+    return search.make_width_evaluator(SimpleNamespace(config=config), generator, None)
+
+
+def test_widths_that_rules_set_stay():
+    fixed = ("params/to_image/kernel: skip", "params/up_0/.*: bits=3")
+    found = evaluator_of(generators.load("dcgan"), *fixed, "params/project/.*: clipping=none")
+    assert found.layers == {"params/project/kernel": {"clipping": "none"}, "params/up_1/kernel": {}}
+    assert [rule.pattern for rule in found.fixed] == [rule.split(":")[0] for rule in fixed]
+
+
+def test_a_generator_of_one_array_is_searched_too():
+    params = {"w": np.random.default_rng(0).standard_normal((8, 16), np.float32)}
+    images = lambda params, z: jnp.tanh(z @ params["w"]).reshape(-1, 4, 4, 1)  # noqa: E731
+    own = generators.Generator.from_function(images, params, latent=8, name="own")
+    alone = evaluator_of(own).isolated("w", 4)
+    assert compression.compress(own.params, alone.weights)[1].tensors[0].bits == 4
 
 
 def scored(role, seed, precision, recall=0.8):

@@ -78,8 +78,8 @@ BAD_VALUES = [
     ("hash__min_count", 4_999, r"^hash.min_count = 4999 is not .* from 1 to 1024; .* is 1024"),
     ("reference__num_images", 4, r"reference.num_images = 4; k = 3 needs at least 5"),
     ("batch_size", 0, r"batch_size = 0 is not .* from 1 up; the near.* is 1"),
-    ("k", 2_000, r"^k = 2000; expected a whole number from 1 to 1024"),
-    ("k", 0, r"k = 0 is not a whole number from 1 up; the near.* is 1"),
+    ("k", 2_000, r"^k = 2000 is not a whole number from 1 to 1024; the near.* is 1024"),
+    ("k", 0, r"k = 0 is not a whole number from 1 to 1024; the near.* is 1"),
     ("seeds", (0, 2**32), r"seeds = 4294967296 is not .* 0 to 4294967295; .* is 4294967295"),
     ("seeds", (-1,), r"seeds = -1 is not a whole number from 0 to .* is 0"),
     ("reference__seed", 2**32, r"reference.seed = 4294967296 is not .* is 4294967295"),
@@ -108,6 +108,7 @@ SEARCH = {"search__share": 0.9, "compression__clipping": ("mse",), "search__seed
 BAD_PAIRS = [
     ({"compression__bits": (), "compression__full_precision": False}, "bits is empty and compr"),
     (LAYERWISE | {"compression__activation_bits": (8,)}, "activation_bits = .* all layers"),
+    (LAYERWISE | {"metrics": ("kid", "fid")}, "metrics = kid,fid: .* expected knn, lsh_knn or lsh"),
     (LAYERWISE | {"compression__correct_biases": True}, "correct_biases = .* all layers"),
     (LAYERWISE | {"compression__reestimate_batch_norms": True}, "norms = .* all layers"),
     (OWN | {"reference__images": "data/mine"},

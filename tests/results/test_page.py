@@ -41,7 +41,7 @@ def file(tmp_path, monkeypatch):
             strips.save(tmp_path / "outside" / f"{found['row_hash']}.png", [images] * 2, said)
             strips.save(tmp_path / "uncovered" / f"{found['row_hash']}.png", [images[:1]])
     with mpl.rc_context(plots.STYLE):
-        figures = {"tradeoff": plots.plot_tradeoff(ROWS, ["lsh"])}
+        figures = {"tradeoff": plots.plot("tradeoff", ROWS, ["lsh"])}
         page.write(
             tmp_path, tmp_path, ROWS, CONFIG["metrics"],
             figures=figures, config=CONFIG, answers=["4 bits: diversity & all"],

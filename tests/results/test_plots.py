@@ -34,21 +34,21 @@ def names_of(figure):
 
 def draw(kind, measured):
     """The figure of a kind, laid out."""
-    figure = getattr(plots, kind)(measured, ["lsh"])
+    figure = plots.plot(kind, measured, ["lsh"])
     figure.draw_without_rendering()
     return figure
 
 
-@pytest.mark.parametrize("kind", ["plot_against_bits", "plot_tradeoff", "plot_size"])
+@pytest.mark.parametrize("kind", ["precision_recall", "tradeoff", "size_recall"])
 def test_every_setting_looks_different(kind):
     figure = draw(kind, sweep_of(16))
     lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
     looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in lines}
-    assert len(looks) == len(lines) == (32 if kind == "plot_against_bits" else 16)
+    assert len(looks) == len(lines) == (32 if kind == "precision_recall" else 16)
     assert len(set(names_of(figure))) >= 16
 
 
-@pytest.mark.parametrize("kind", ["plot_against_bits", "plot_tradeoff", "plot_size"])
+@pytest.mark.parametrize("kind", ["precision_recall", "tradeoff", "size_recall"])
 def test_a_long_legend_leaves_the_axes_their_height(kind):
     heights = []
     for count in (1, 16):
@@ -58,7 +58,7 @@ def test_a_long_legend_leaves_the_axes_their_height(kind):
 
 
 def test_axes_are_named_and_one_seed_has_no_bars():
-    figure = draw("plot_against_bits", sweep_of(2))
+    figure = draw("precision_recall", sweep_of(2))
     assert figure.axes[0].get_ylabel() == "precision, recall"
     assert not figure.axes[0].collections
     assert names_of(figure) == ["precision", "recall", "no clipping", "mse clipping"]
@@ -66,14 +66,14 @@ def test_axes_are_named_and_one_seed_has_no_bars():
 
 def test_packed_files_are_not_called_full_precision():
     packed = row(packed=True) | {"generator": "small"}
-    assert names_of(draw("plot_tradeoff", [packed])) == ["packed"]
-    assert names_of(draw("plot_tradeoff", [row(), packed])) == ["full precision", "packed"]
+    assert names_of(draw("tradeoff", [packed])) == ["packed"]
+    assert names_of(draw("tradeoff", [row(), packed])) == ["full precision", "packed"]
 
 
 def test_bars_are_the_standard_errors_of_the_table():
     scores = (0.3, 0.4, 0.8)
     measured = [row(bits, seed=i, score=s) for bits in (None, 4) for i, s in enumerate(scores)]
-    figure = draw("plot_against_bits", measured)
+    figure = draw("precision_recall", measured)
     precision, _ = figure.axes[0].containers
     (bars,) = precision.lines[2]
     heights = [segment[1, 1] - segment[0, 1] for segment in bars.get_segments()]
@@ -86,12 +86,12 @@ def test_bars_are_the_standard_errors_of_the_table():
 
 def test_bars_of_one_seed_are_the_standard_error_of_the_score():
     measured = [row(bits, lsh_recall_stderr=0.02) for bits in (None, 4)]
-    _, recall = draw("plot_against_bits", measured).axes[0].containers
+    _, recall = draw("precision_recall", measured).axes[0].containers
     heights = [s[1, 1] - s[0, 1] for s in recall.lines[2][0].get_segments()]
     assert heights == pytest.approx([0.04] * 2)
 
 
-@pytest.mark.parametrize("kind", ["plot_against_bits", "plot_tradeoff", "plot_size"])
+@pytest.mark.parametrize("kind", ["precision_recall", "tradeoff", "size_recall"])
 def test_data_fill_the_axes(kind):
     measured = [row(score=0.5), row(4, score=0.48), row(2, score=0.47)]
     for axis in draw(kind, [r | {"lsh_precision_ceiling": None} for r in measured]).axes:
@@ -107,7 +107,7 @@ def test_the_backend_of_a_notebook_stays():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("kind", ["plot_tradeoff", "plot_size"])
+@pytest.mark.parametrize("kind", ["tradeoff", "size_recall"])
 def test_labels_of_widths_lie_on_no_line_and_on_no_other_label(kind):
     scores = {None: 0.8, 8: 0.79, 7: 0.78, 6: 0.81, 5: 0.7, 4: 0.6, 3: 0.4, 2: 0.1}
     measured = [

@@ -1,0 +1,173 @@
+"""Configuration files, and the flags that change their fields: a mistake is one line."""
+
+import argparse
+import re
+import runpy
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags.tuple_parser import TupleParser
+
+from lsh_gan.errors import few, nearest
+from lsh_gan.experiment import shipped_folder
+
+
+class ListParser(TupleParser):
+    """Reads tuples; what is no Python, such as "a/b,/c d", is split at its commas."""
+
+    def parse(self, argument: Any) -> tuple[Any, ...]:
+        """Returns the tuple that a text or a value stands for."""
+        try:
+            return super().parse(argument)
+        except ValueError:
+            return tuple(part.strip() for part in argument.split(","))
+
+
+config_flags.register_flag_parser_for_type(tuple, ListParser())
+
+
+def parse_or_exit(*given: Any, **options: Any) -> list[str]:
+    """As `parse`, but what is wrong ends the program with one line."""
+    try:
+        return parse(*given, **options)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+def parse(
+    arguments: list[str],
+    config: ConfigDict,
+    *,
+    source: str = "configs/default.py",
+    default: Path | None = None,
+    usage: str = "",
+) -> list[str]:
+    """Parses the flags, of which `config` is the configuration; returns the others, program first.
+
+    `config` has every field and is what the file `source` makes; `default` is the configuration
+    file that is read where the command line names none. ValueError says what is wrong. --help
+    prints `usage`, or what the program says of itself, with all flags and fields, and ends it.
+    """
+    if any(re.fullmatch("-h|--?help(short|full)?", argument) for argument in arguments):
+        text = (shipped_folder() / source).read_text("utf-8")
+        own = flags.FLAGS.flags_by_module_dict()
+        ours = [module for module in own if module == sys.argv[0] or module.startswith("lsh_gan.")]
+        hint = f"; configs/{default.name} if not given" if default else ""
+        lines = [
+            (usage or sys.modules["__main__"].__doc__ or "").strip() + "\n",
+            *(f"  --{flag.name}: {flag.help}" for module in ours for flag in own[module]),
+            f"  --config: The file of the configuration{hint}.",
+            "  --config.FIELD=VALUE, such as --config.metrics=knn,lsh, for each of:\n",
+            *re.findall(r"^ +(?:#|config\.).*", text, re.MULTILINE),
+        ]
+        sys.exit(print("\n".join(lines)))  # noqa: T201
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", "-config", nargs="?", const="", default=default)
+    given, others = parser.parse_known_args(arguments)
+    known, named = _fields(config), fields_set(others)
+    _check_names(named, known)
+    for field in named:  # of lists ml_collections takes all, where of others the last one counts
+        if isinstance(known[field], tuple) and named.count(field) > 1:
+            raise ValueError(
+                f"--config.{field} is given {named.count(field)} times; expected it once, its "
+                "entries with commas between them"
+            )
+    name, *option = str(given.config or "").split(":", 1)
+    file = _find_file(name)
+    try:
+        made = _load(file, *option)
+        check_fields(made, config, source)
+    except ValueError as error:
+        raise ValueError(f"--config={file}: {error}") from error
+    try:
+        config_flags.DEFINE_config_dict("config", made, flag_values=flags.FLAGS, sys_argv=others)
+        return flags.FLAGS(others)
+    except flags.Error as error:
+        raise ValueError(_unread(str(error), known)) from error
+
+
+def _find_file(name: str) -> Path:
+    """A configuration file, here or as we ship it."""
+    if not name:
+        raise ValueError("--config is missing; expected a file, such as configs/fashion_mnist.py")
+    path = Path(name)
+    for file in (path, shipped_folder() / path):
+        if file.is_file():
+            return file
+    inside = [str(file) for file in (path if path.is_dir() else path.parent).glob("[!_]*.py")]
+    hint = f"; did you mean {nearest(name, inside)!r}?" if inside else ""
+    reason = "is a folder; expected a file" if path.is_dir() else "no such file"
+    raise ValueError(f"--config={name}: {reason}{hint}")
+
+
+def _load(file: Path, *option: str) -> ConfigDict:
+    """What `get_config` of a file returns."""
+    try:
+        get_config = runpy.run_path(str(file)).get("get_config")
+        made = get_config and get_config(*option)
+    except Exception as error:  # whatever a file of Python may raise
+        said = (str(error).splitlines() or ["without a message"])[0]
+        raise ValueError(f"{type(error).__name__}: {said}") from error
+    if not get_config:
+        raise ValueError("has no get_config(); expected a function that returns a configuration")
+    if not isinstance(made, ConfigDict):
+        raise ValueError(f"get_config() returned {made!r}; expected a configuration")
+    return made
+
+
+def _unread(error: str, known: dict[str, Any]) -> str:
+    """Says what a value on the command line should have been; of other errors the first line."""
+    found = re.match(r"flag --config\.([^=]*)=(.*?): ", error, re.DOTALL)
+    default = known[found[1]] if found else None
+    expected = {
+        bool: "True or False",
+        int: f"a whole number, such as {default}",
+        float: f"a number, such as {default}",
+    }
+    if not found or type(default) not in expected:
+        return error.splitlines()[0]
+    with suppress(ValueError, OverflowError):
+        expected[int] = f"a whole number; the nearest is {int(float(found[2]))}"
+    return f"{found[1]} = {found[2]!r}; expected {expected[type(default)]}"
+
+
+def check_fields(made: ConfigDict, config: ConfigDict, source: str = "") -> None:
+    """Refuses a configuration with a field too few or too many, in the words of `parse`.
+
+    Fields are free where `config`, which is what `source` makes, has an empty part.
+    """
+    known, found = _fields(config), _fields(made)
+    free = [name for name, value in known.items() if isinstance(value, ConfigDict)]
+    if missing := [repr(name) for name in known if name not in found and name not in free]:
+        raise ValueError(
+            f"lacks the field {few(missing, 1)}; expected all fields of {source}: begin with what "
+            "its get_config() returns"
+        )
+    _check_names([x for x in found if not x.startswith(tuple(f"{part}." for part in free))], known)
+
+
+def _check_names(names: Iterable[str], known: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"config has no field {name!r}; did you mean {nearest(name, known)!r}?"
+            )
+
+
+def _fields(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Every field of a configuration by its name, such as "hash.seed"; and every empty part."""
+    fields: dict[str, Any] = {}
+    for name, value in config.items():
+        part = isinstance(value, ConfigDict) and value
+        fields |= _fields(value, f"{prefix}{name}.") if part else {prefix + name: value}
+    return fields
+
+
+def fields_set(arguments: list[str]) -> list[str]:
+    """Names of the fields that a command line sets, such as "hash.seed"."""
+    return re.findall(r"^--?(?:no)?config\.([^=\n]*)", "\n".join(arguments), re.MULTILINE)
