@@ -1,7 +1,5 @@
 """BigGAN and BigGAN-deep of ajbrock/BigGAN-PyTorch."""
 
-import re
-
 import numpy as np
 
 from checkpoints_tools.converters.origin import (
@@ -10,6 +8,7 @@ from checkpoints_tools.converters.origin import (
     Source,
     has,
     kernel,
+    numbers,
     take,
     to_grid,
     usual,
@@ -37,8 +36,7 @@ def _divide_by_iterated_norm(weight: np.ndarray, u: np.ndarray, epsilon: float) 
 
 
 def _plan(state, settings, *, deep: bool) -> Plan:
-    found = {m[0] for name in state if (m := re.match(r"blocks\.\d+\.0(?=\.conv1)", name))}
-    blocks = sorted(found, key=lambda block: int(block.split(".")[1]))
+    blocks = [f"blocks.{i}.0" for i in numbers(state, r"blocks\.(\d+)\.0\.conv1")]
     convolutions = [f"{block}.conv{4 if deep else 1}" for block in blocks]
     options = residual_options(
         state, "linear", f"{blocks[0]}.conv1", convolutions, "output_layer.2"

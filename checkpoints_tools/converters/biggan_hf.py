@@ -1,7 +1,5 @@
 """BigGAN-deep of Hugging Face's pytorch-pretrained-BigGAN, a folder with config.json."""
 
-import re
-
 import numpy as np
 
 from checkpoints_tools.converters.origin import (
@@ -11,6 +9,7 @@ from checkpoints_tools.converters.origin import (
     Source,
     has,
     normalised,
+    numbers,
     take,
     usual,
 )
@@ -32,8 +31,7 @@ _RGB = 3  # the last convolution has more channels, which are not used
 def _plan(state, settings) -> Plan:
     if settings["layers"] is None:
         raise ValueError("which blocks upsample is in config.json only: 'layers' is missing")
-    pattern = r"generator\.layers\.(\d+)\."
-    indices = sorted({int(m[1]) for name in state if (m := re.match(pattern, name))})
+    indices = numbers(state, r"generator\.layers\.(\d+)\.")
     # Attention modules are entries of the same list, before the block of that number.
     attention = [i for i in indices if f"generator.layers.{i}.gamma" in state]
     blocks = [i for i in indices if i not in attention]

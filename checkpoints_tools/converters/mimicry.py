@@ -1,6 +1,5 @@
 """torch-mimicry: SNGAN, conditional SNGAN (cGAN with projection) and SAGAN."""
 
-import re
 from functools import partial
 
 import numpy as np
@@ -11,6 +10,7 @@ from checkpoints_tools.converters.origin import (
     Plan,
     Source,
     has,
+    numbers,
     stored_weight,
     take,
     to_grid,
@@ -25,8 +25,7 @@ _LAYERS = {
 
 
 def _plan(state, settings) -> Plan:
-    found = {m[0] for name in state if (m := re.match(r"block\d+(?=\.)", name))}
-    blocks = sorted(found, key=lambda block: int(block.removeprefix("block")))
+    blocks = [f"block{i}" for i in numbers(state, r"block(\d+)\.")]
     last = len(blocks) + 2
     names = {"project": "l1", "norm": f"b{last}", "to_image": f"c{last}", "attention": "attn_block"}
     names |= {f"block_{i}": block for i, block in enumerate(blocks)}

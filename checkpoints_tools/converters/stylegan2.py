@@ -1,6 +1,5 @@
 """StyleGAN2-ADA, from NVIDIA's pickles or from their state dicts."""
 
-import re
 from collections.abc import Callable
 
 import numpy as np
@@ -9,9 +8,11 @@ from checkpoints_tools.converters.origin import (
     Origin,
     Plan,
     Source,
+    State,
     check_filters,
     has,
     kernel,
+    numbers,
     take,
 )
 
@@ -24,36 +25,36 @@ def equalized(rate: float = 1.0) -> Callable[[np.ndarray], np.ndarray]:
     return lambda w: kernel(w, rate / w[0].size ** 0.5)
 
 
+def dense_origin(base: str, leaf: str, rate: float = 1.0) -> Origin:
+    """A dense layer, gains folded: rate / √fan-in of the kernel, and rate of the bias."""
+    if leaf == "bias":
+        return take(f"{base}.bias", lambda b: b * np.float32(rate))
+    return take(f"{base}.weight", equalized(rate))
+
+
 def mapping_origin(path: str, learning_rate: float) -> Origin:
-    """Dense layers of the mapping network, gains folded: lr / √fan_in, and lr for the bias."""
+    """Dense layers of the mapping network."""
     _, _, layer, leaf = path.split("/")
-    name = f"mapping.{layer.replace('_', '')}.{'weight' if leaf == 'kernel' else 'bias'}"
     rate = 1.0 if layer == "embed" else learning_rate
-    if leaf == "bias":
-        return take(name, lambda b: b * np.float32(rate))
-    return take(name, equalized(rate))
+    return dense_origin(f"mapping.{layer.replace('_', '')}", leaf, rate)
 
 
-def affine_origin(base: str, leaf: str) -> Origin:
-    """The dense layer from w to styles."""
-    if leaf == "bias":
-        return take(f"{base}.affine.bias")
-    return take(f"{base}.affine.weight", equalized())
+def mapping_options(state: State) -> dict[str, int]:
+    """Sizes of the mapping network; with classes their embedding follows the latent."""
+    embed, w_size = state.get("mapping.embed.weight"), state["mapping.w_avg"].shape[-1]
+    return {
+        "latent_size": state["mapping.fc0.weight"].shape[1] - (0 if embed is None else w_size),
+        "w_size": w_size,
+        "mapping_layers": len(numbers(state, r"mapping\.fc(\d+)\.weight")),
+        "num_classes": 0 if embed is None else embed.shape[1],
+    }
 
 
 def _options(state, sides: list[int], settings: dict) -> dict:
     channels = [state["synthesis.b4.const"].shape[0]]
     channels += [state[f"synthesis.b{side}.conv1.weight"].shape[0] for side in sides[1:]]
-    embed = state.get("mapping.embed.weight")
-    depth = len([name for name in state if re.fullmatch(r"mapping\.fc\d+\.weight", name)])
-    inputs = state["mapping.fc0.weight"].shape[1]
-    w_size = state["mapping.w_avg"].shape[0]
-    return {
-        "latent_size": inputs - (w_size if embed is not None else 0),
-        "w_size": w_size,
+    return mapping_options(state) | {
         "channels": channels,
-        "mapping_layers": depth,
-        "num_classes": 0 if embed is None else embed.shape[1],
         "image_channels": state[f"synthesis.b{sides[-1]}.torgb.weight"].shape[0],
         "architecture": _architecture(state, sides),
         "clamp": settings["conv_clamp"],
@@ -75,8 +76,7 @@ def _architecture(state, sides: list[int]) -> str:
 
 
 def _plan(state, settings) -> Plan:
-    found = {int(m[1]) for name in state if (m := re.match(r"synthesis\.b(\d+)\.", name))}
-    sides = sorted(found)
+    sides = numbers(state, r"synthesis\.b(\d+)\.")
     if sides != [4 * 2**i for i in range(len(sides))]:
         raise ValueError(f"blocks of sides {sides}; expected powers of two from 4")
     check_filters(state, _FILTERS)
@@ -100,7 +100,7 @@ def _plan(state, settings) -> Plan:
         kind, _, index = first.rpartition("_")
         base = f"synthesis.b{sides[int(index)]}.{layer_names[kind]}"
         if rest[0] == "affine":
-            return affine_origin(base, rest[1])
+            return dense_origin(f"{base}.affine", rest[1])
         if rest[0] == "kernel":
             return take(f"{base}.weight", equalized() if kind in ("to_image", "skip") else kernel)
         if "noise" in rest[0] and f"{base}.noise_strength" not in state:  # use_noise=False
