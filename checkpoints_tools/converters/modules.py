@@ -152,14 +152,13 @@ def _read(name: str, short: str, settings: dict, *, own_class: bool) -> Layer | 
         }  # fmt: skip
     if short in ("BatchNorm1d", "BatchNorm2d", "SyncBatchNorm"):
         _only(name, settings, track_running_stats=True)
-        return _norm("batch_norm", settings, settings["num_features"])
+        return _norm("batch_norm", settings)
     if short in ("InstanceNorm1d", "InstanceNorm2d"):
         if settings["track_running_stats"]:
-            return _norm("batch_norm", settings, settings["num_features"])
-        return {**_norm("group_norm", settings, settings["num_features"]), "groups": 0}
+            return _norm("batch_norm", settings)
+        return _norm("group_norm", settings) | {"groups": 0}
     if short == "GroupNorm":
-        groups = settings["num_groups"]
-        return {**_norm("group_norm", settings, settings["num_channels"]), "groups": groups}
+        return _norm("group_norm", settings) | {"groups": settings["num_groups"]}
     if short in ("Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d"):
         return _upsampling(name, settings)
     if short == "Unflatten":
@@ -174,7 +173,8 @@ def _has_bias(settings: dict) -> bool:
     return settings["_parameters"].get("bias") is not None
 
 
-def _norm(kind: str, settings: dict, inputs: int) -> Layer:
+def _norm(kind: str, settings: dict) -> Layer:
+    inputs = settings.get("num_channels") or settings["num_features"]
     return {
         "kind": kind, "inputs": inputs, "epsilon": settings["eps"], "affine": settings["affine"]
     }  # fmt: skip
