@@ -12,8 +12,6 @@ from checkpoints_tools.converters.stylegan2 import (
     mapping_origin,
 )
 
-_BUFFERS = {"magnitude": "magnitude_ema"}
-
 
 def _layers(state) -> list[tuple[str, int, int]]:
     """Names, sides and channels, in order: all three are in the names L0_36_512."""
@@ -81,7 +79,7 @@ def _plan(state, settings, *, xl: bool = False) -> Plan:
             return dense_origin(f"{base}.affine", rest[1])
         if rest[0] == "kernel":
             return take(f"{base}.weight", equalized() if first in ("input", "to_image") else kernel)
-        return take(f"{base}.{_BUFFERS.get(rest[0], rest[0])}")
+        return take(f"{base}.{'magnitude_ema' if rest[0] == 'magnitude' else rest[0]}")
 
     # Unconditional networks of StyleGAN-XL have class vectors all the same.
     return Plan("stylegan3", options, origin, r"mapping\.embed\.weight" if xl else r"(?!)")
