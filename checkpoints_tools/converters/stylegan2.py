@@ -1,6 +1,6 @@
 """StyleGAN2-ADA, from NVIDIA's pickles or from their state dicts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from checkpoints_tools.converters.origin import (
 )
 
 MAPPING_LEARNING_RATE = 0.01
+_BUFFERS = {"noise": "noise_const", "magnitude": "magnitude_ema"}
 _FILTERS = r".*resample_filter"
 
 
@@ -32,11 +33,21 @@ def dense_origin(base: str, leaf: str, rate: float = 1.0) -> Origin:
     return take(f"{base}.weight", equalized(rate))
 
 
-def mapping_origin(path: str, learning_rate: float) -> Origin:
-    """Dense layers of the mapping network."""
-    _, _, layer, leaf = path.split("/")
-    rate = 1.0 if layer == "embed" else learning_rate
-    return dense_origin(f"mapping.{layer.replace('_', '')}", leaf, rate)
+def styled_origin(path: str, names: Mapping[str, str], learning_rate: float) -> Origin:
+    """A tensor that StyleGAN2 and 3 both have; `names` are theirs of our layers with styles."""
+    _, layer, *rest = path.split("/")
+    if layer == "w_mean":
+        return take("mapping.w_avg")
+    if layer == "mapping":
+        rate = 1.0 if rest[0] == "embed" else learning_rate
+        return dense_origin(f"mapping.{rest[0].replace('_', '')}", rest[1], rate)
+    base = f"synthesis.{names[layer]}"
+    if rest[0] == "affine":
+        return dense_origin(f"{base}.affine", rest[1])
+    if rest[0] == "kernel":  # demodulation takes a gain out again
+        demodulated = not layer.startswith(("input", "to_image", "skip"))
+        return take(f"{base}.weight", kernel if demodulated else equalized())
+    return take(f"{base}.{_BUFFERS.get(rest[0], rest[0])}")
 
 
 def mapping_options(state: State) -> dict[str, int]:
@@ -87,26 +98,21 @@ def _plan(state, settings) -> Plan:
             f"makes images of {side * height // 4}×{side * width // 4} pixels; only square ones "
             "are supported"
         )
-    layer_names = {"conv": "conv1", "up": "conv0", "to_image": "torgb", "skip": "skip"}
+    layers = {"conv": "conv1", "up": "conv0", "to_image": "torgb", "skip": "skip"}
+    names = {
+        f"{ours}_{i}": f"b{side}.{theirs}"
+        for i, side in enumerate(sides)
+        for ours, theirs in layers.items()
+    }
 
     def origin(path: str) -> Origin:
-        _, first, *rest = path.split("/")
-        if first == "w_mean":
-            return take("mapping.w_avg")
-        if first == "const":
+        *_, layer, leaf = path.split("/")
+        if leaf == "const":
             return take("synthesis.b4.const", lambda c: c.transpose(1, 2, 0))
-        if first == "mapping":
-            return mapping_origin(path, settings["lr_multiplier"])
-        kind, _, index = first.rpartition("_")
-        base = f"synthesis.b{sides[int(index)]}.{layer_names[kind]}"
-        if rest[0] == "affine":
-            return dense_origin(f"{base}.affine", rest[1])
-        if rest[0] == "kernel":
-            return take(f"{base}.weight", equalized() if kind in ("to_image", "skip") else kernel)
-        if "noise" in rest[0] and f"{base}.noise_strength" not in state:  # use_noise=False
-            shape = (sides[int(index)],) * 2 if rest[0] == "noise" else ()
-            return Origin((), lambda: np.zeros(shape))
-        return take(f"{base}.{'noise_const' if rest[0] == 'noise' else rest[0]}")
+        if "noise" in leaf and f"synthesis.{names[layer]}.noise_strength" not in state:
+            side = sides[int(layer.rpartition("_")[2])]  # use_noise=False
+            return Origin((), lambda: np.zeros((side, side) if leaf == "noise" else ()))
+        return styled_origin(path, names, settings["lr_multiplier"])
 
     return Plan("stylegan2", _options(state, sides, settings), origin, _FILTERS)
 

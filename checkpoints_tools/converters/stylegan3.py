@@ -3,13 +3,12 @@
 import re
 from functools import partial
 
-from checkpoints_tools.converters.origin import Origin, Plan, Source, has, kernel, take, usual
+from checkpoints_tools.converters.origin import Origin, Plan, Source, has, take, usual
 from checkpoints_tools.converters.stylegan2 import (
     MAPPING_LEARNING_RATE,
     dense_origin,
-    equalized,
     mapping_options,
-    mapping_origin,
+    styled_origin,
 )
 
 
@@ -65,21 +64,12 @@ def _plan(state, settings, *, xl: bool = False) -> Plan:
     names |= {"input": "input", "to_image": found[-1][0]}
 
     def origin(path: str) -> Origin:
-        _, first, *rest = path.split("/")
-        if first == "w_mean":
-            return take("mapping.w_avg")
-        if first == "mapping" and rest[0] == "classes":
+        *_, layer, leaf = path.split("/")
+        if layer == "classes":
             return take("mapping.embed.weight", lambda table: table[: options["num_classes"]])
-        if first == "mapping" and rest[0] == "embed" and xl:
-            return dense_origin("mapping.embed_proj", rest[1])
-        if first == "mapping":
-            return mapping_origin(path, settings["lr_multiplier"])
-        base = f"synthesis.{names[first]}"
-        if rest[0] == "affine":
-            return dense_origin(f"{base}.affine", rest[1])
-        if rest[0] == "kernel":
-            return take(f"{base}.weight", equalized() if first in ("input", "to_image") else kernel)
-        return take(f"{base}.{'magnitude_ema' if rest[0] == 'magnitude' else rest[0]}")
+        if layer == "embed" and xl:
+            return dense_origin("mapping.embed_proj", leaf)
+        return styled_origin(path, names, settings["lr_multiplier"])
 
     # Unconditional networks of StyleGAN-XL have class vectors all the same.
     return Plan("stylegan3", options, origin, r"mapping\.embed\.weight" if xl else r"(?!)")
