@@ -86,6 +86,11 @@ def take(name: str, function: Callable[[np.ndarray], np.ndarray] = lambda x: x) 
     return Origin((name,), function)
 
 
+def drawn_noise(seed: int, layer: int, side: int) -> Origin:
+    """The noise of a layer, where the file has none."""
+    return Origin((), lambda: np.random.default_rng([seed, layer]).standard_normal((side, side)))
+
+
 def kernel(weight: np.ndarray, gain: float = 1.0) -> np.ndarray:
     """A convolution `[o, i, h, w]` or dense `[o, i]` weight, times `gain`, output last."""
     axes = (2, 3, 1, 0) if weight.ndim == 4 else (1, 0)

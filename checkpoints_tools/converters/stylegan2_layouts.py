@@ -14,6 +14,7 @@ from checkpoints_tools.converters.origin import (
     Plan,
     Source,
     check_filters,
+    drawn_noise,
     has,
     numbers,
     take,
@@ -94,8 +95,7 @@ def _plan_rosinality(state, settings) -> Plan:
     def noise(layer: int) -> Origin:
         if f"noises.noise_{layer}" in state:
             return take(f"noises.noise_{layer}", lambda n: n[0, 0])
-        seed, side = [settings["noise_seed"], layer], 4 * 2 ** ((layer + 1) // 2)
-        return Origin((), lambda: np.random.default_rng(seed).standard_normal((side, side)))
+        return drawn_noise(settings["noise_seed"], layer, 4 * 2 ** ((layer + 1) // 2))
 
     table |= _rosinality_layer("conv1", "synthesis.b4.conv1", noise(0))
     table |= _rosinality_layer("to_rgb1", "synthesis.b4.torgb", None)
