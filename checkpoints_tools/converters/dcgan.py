@@ -110,11 +110,16 @@ def _tell_convolutions_apart(layers: list[Layer]) -> bool:
             return False
         channels = layer.get("features", channels)
         flat = layer["kind"] == "dense" or (flat and "norm" in layer["kind"])
-    sure = [layer for layer in layers if "conv" in layer["kind"] and layer not in unsure]
-    plain_kernels = {layer["kernel"][0] for layer in sure if layer["kind"] == "conv"}
-    for layer in unsure:  # as many channels in as out
+    sizes: dict[str, set[int]] = {"conv": set(), "conv_transpose": set()}
+    for layer in layers[1:]:  # the first is as large as the first image
+        if layer["kind"] in sizes and layer not in unsure:
+            sizes[layer["kind"]].add(layer["kernel"][0])
+    plain, ups = sizes.values()
+    for layer in unsure:  # as many channels in as out: it is as those of its size are
+        size = layer["kernel"][0]
+        refines = size in plain or (size == 3 and ups and size not in ups)
         layer["unsure"] = True
-        _name_kind(layer, layer["kernel"][0] not in plain_kernels)
+        _name_kind(layer, not refines)
     return True
 
 
