@@ -4,6 +4,7 @@ Each layer becomes a mapping as `lsh_gan.generators.dcgan.Sequential` has them, 
 it is in the module, and `inputs`, the channels that it takes.
 """
 
+import contextlib
 import re
 from collections.abc import Container, Iterator
 from typing import Any
@@ -28,14 +29,12 @@ _PADS = {
 def part(value: Any, prefix: str) -> Any:
     """What lies in a file under a dotted name: an entry of dictionaries, a part of modules."""
     for word in filter(None, prefix.split(".")):
-        if isinstance(value, list | tuple):
-            value = dict(enumerate(value)).get(int(word)) if word.isdecimal() else None
-            continue
         if isinstance(value, Standin):
             inner = value.attributes.get("_modules")
-            value = inner.get(word) if isinstance(inner, dict) else value.entries.get(word)
-        else:
-            value = value.get(word) if isinstance(value, dict) else None
+            value = inner if isinstance(inner, dict) else value.entries
+        elif isinstance(value, list | tuple):
+            value = {str(i): item for i, item in enumerate(value)}
+        value = value.get(word) if isinstance(value, dict) else None
     return value
 
 
@@ -85,10 +84,8 @@ def readable_layers(module: Standin) -> list[Layer]:
     """The layers of a module, without those that are not supported."""
     found = []
     for name, leaf in leaves(module):
-        try:
+        with contextlib.suppress(ValueError):
             found.append(read_layer(name, leaf))
-        except ValueError:
-            continue
     return [layer for layer in found if layer]
 
 
