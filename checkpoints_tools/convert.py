@@ -58,7 +58,7 @@ def convert(
     with file.open("rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     metadata = {
-        "name": Path(output).name,
+        "name": Path(output).absolute().name,
         "family": converted.family,
         "options": converted.options,
         "source": found.source.name,

@@ -310,7 +310,7 @@ def export(config: ml_collections.ConfigDict, variables: dict, workdir: Path, ou
     }
     images = config.images
     metadata = {
-        "name": output.name,
+        "name": output.absolute().name,
         "family": config.generator,
         "options": options,
         "source": f"trained by checkpoints_tools/train_gan.py on {config.images}",

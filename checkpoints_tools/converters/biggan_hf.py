@@ -1,7 +1,5 @@
 """BigGAN-deep of Hugging Face's pytorch-pretrained-BigGAN, a folder with config.json."""
 
-import re
-
 import numpy as np
 
 from checkpoints_tools.converters.origin import (
@@ -10,13 +8,22 @@ from checkpoints_tools.converters.origin import (
     Plan,
     Source,
     has,
-    kernel,
     normalised,
+    numbers,
     take,
     usual,
 )
+from checkpoints_tools.converters.residual import residual_options, residual_origin
 
-_ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "o_conv"}
+_LAYERS = {
+    "query": "snconv1x1_theta", "key": "snconv1x1_phi", "value": "snconv1x1_g",
+    "output": "snconv1x1_o_conv", "gamma": "gamma",
+    **{f"norm_{i + 1}": f"bn_{i}" for i in range(4)},
+    **{f"conv_{i + 1}": f"conv_{i}" for i in range(4)},
+}  # fmt: skip
+_NAMES = {
+    "project": "generator.gen_z", "norm": "generator.bn", "to_image": "generator.conv_to_rgb"
+}  # fmt: skip
 _STATISTICS = {"mean": "running_means", "var": "running_vars"}
 _RGB = 3  # the last convolution has more channels, which are not used
 
@@ -24,70 +31,48 @@ _RGB = 3  # the last convolution has more channels, which are not used
 def _plan(state, settings) -> Plan:
     if settings["layers"] is None:
         raise ValueError("which blocks upsample is in config.json only: 'layers' is missing")
-    eps = settings["eps"]
-    indices = {int(m[1]) for name in state if (m := re.match(r"generator\.layers\.(\d+)\.", name))}
-    attention = [i for i in sorted(indices) if f"generator.layers.{i}.gamma" in state]
-    blocks = [i for i in sorted(indices) if i not in attention]
-    dense = state["generator.gen_z.weight_orig"]
+    indices = numbers(state, r"generator\.layers\.(\d+)\.")
+    # Attention modules are entries of the same list, before the block of that number.
+    attention = [i for i in indices if f"generator.layers.{i}.gamma" in state]
+    blocks = [i for i in indices if i not in attention]
+    convolutions = [f"generator.layers.{i}.conv_3" for i in blocks]
+    first = f"generator.layers.{blocks[0]}.conv_0"
+    options = residual_options(state, _NAMES["project"], first, convolutions, _NAMES["to_image"])
     size, num_classes = state["embeddings.weight"].shape
-    base = state[f"generator.layers.{blocks[0]}.conv_0.weight_orig"].shape[1]
-    width = round((dense.shape[0] / base) ** 0.5)
-    options = {
-        "latent_size": dense.shape[1] - size,
+    widths, _ = options.pop("channels"), options.pop("image_channels")
+    options |= {
+        "latent_size": options["latent_size"] - size,
         "embedding_size": size,
-        "base_channels": base,
         "blocks": [
-            [state[f"generator.layers.{i}.conv_3.weight_orig"].shape[0], bool(up)]
-            for i, (up, *_) in zip(blocks, settings["layers"], strict=True)
+            [width, bool(up)] for width, (up, *_) in zip(widths, settings["layers"], strict=True)
         ],
         "attention": [sum(block < i for block in blocks) for i in attention],
         "num_classes": num_classes,
-        "bottom_width": width,
-        "epsilon": eps,
-        "final_epsilon": eps,
+        "epsilon": settings["eps"],
+        "final_epsilon": settings["eps"],
         "statistics_rows": state["generator.bn.running_means"].shape[0],
         "slope": settings["slope"],
         "output": settings["output"],
     }
-    # Attention modules are entries of the same list, before the block of that number.
-    after = {number - 1: i for number, i in zip(options["attention"], attention, strict=True)}
+    names = _NAMES | {f"block_{i}": f"generator.layers.{j}" for i, j in enumerate(blocks)}
+    for number, i in zip(options["attention"], attention, strict=True):
+        names[f"attention_{number - 1}"] = f"generator.layers.{i}"
+    shape = (options["bottom_width"], options["bottom_width"], options["base_channels"])
+
+    def grid(x: np.ndarray) -> np.ndarray:  # the output is height, width, channels already
+        return x.T.reshape(*x.shape[1:], *shape)
+
+    of_layers = residual_origin(names, _LAYERS, normalised, _norm, grid)
 
     def origin(path: str) -> Origin:
-        _, first, *rest = path.split("/")
-        if first == "embedding":
+        if path == "params/embedding/embedding":
             return take("embeddings.weight", np.transpose)
-        if first == "project":
-            return _project(rest[0], width, base)
-        if first == "norm":
-            return _norm("generator.bn", rest)
-        if first == "to_image":
-            name = "generator.conv_to_rgb"
-            if rest[0] == "bias":
-                return take(f"{name}.bias", lambda b: b[:_RGB])
-            return normalised(name, lambda w: kernel(w)[..., :_RGB])
-        kind, index = first.split("_")
-        if kind == "attention":
-            name = f"generator.layers.{after[int(index)]}"
-            if rest[0] == "gamma":
-                return take(f"{name}.gamma", lambda gamma: gamma.reshape(()))
-            return normalised(f"{name}.snconv1x1_{_ATTENTION[rest[0]]}")
-        part, number = rest[0].split("_")
-        name = (
-            f"generator.layers.{blocks[int(index)]}.{part.replace('norm', 'bn')}_{int(number) - 1}"
-        )
-        if part == "norm":
-            return _norm(name, rest[1:])
-        return normalised(name) if rest[1] == "kernel" else take(f"{name}.bias")
+        tensors, lay_out = of_layers(path)
+        if not path.startswith("params/to_image/"):
+            return Origin(tensors, lay_out)
+        return Origin(tensors, lambda *arrays: lay_out(*arrays)[..., :_RGB])
 
     return Plan("biggan_deep", options, origin)
-
-
-def _project(leaf: str, width: int, channels: int) -> Origin:
-    """Here the dense layer's output is already height, width, channels."""
-    shape = (width, width, channels)
-    if leaf == "bias":
-        return take("generator.gen_z.bias", lambda b: b.reshape(shape))
-    return normalised("generator.gen_z", lambda w: w.T.reshape(-1, *shape))
 
 
 def _norm(base: str, rest: list[str]) -> Origin:

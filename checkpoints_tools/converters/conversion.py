@@ -69,9 +69,10 @@ def convert_state(
     _check_names(state, plan, origins)
     arrays, problems = [], []
     for path, (_, leaf) in zip(paths, leaves, strict=True):
-        array, problem = _array(state, path, origins[path], leaf.shape)
-        arrays.append(array)
-        problems += problem
+        try:
+            arrays.append(_array(state, path, origins[path], leaf.shape))
+        except ValueError as error:
+            problems.append(str(error))
     if problems:
         raise ValueError("; ".join(problems[:_MOST_LISTED]))
     variables = jax.tree_util.tree_unflatten(treedef, arrays)
@@ -126,15 +127,15 @@ def _check_names(state, plan: Plan, origins: dict[str, Origin]) -> None:
         raise ValueError("; ".join(problems))
 
 
-def _array(state, path: str, origin: Origin, shape: tuple) -> tuple[np.ndarray, list[str]]:
+def _array(state, path: str, origin: Origin, shape: tuple) -> np.ndarray:
     parts = [np.asarray(state[name]) for name in origin.names]
     what = ", ".join(f"{n} {p.shape}" for n, p in zip(origin.names, parts, strict=True))
     try:
         array = origin.function(*(part.astype(np.float32) for part in parts))
     except (ValueError, TypeError, IndexError, ArithmeticError) as error:
-        return parts[0], [f"{what} cannot become {path} {shape} ({error})"]
+        raise ValueError(f"{what} cannot become {path} {shape} ({error})") from error
     if array.shape != shape:
-        return array, [f"{what} gives {path} the shape {array.shape}; expected {shape}"]
+        raise ValueError(f"{what} gives {path} the shape {array.shape}; expected {shape}")
     if not np.isfinite(array).all():
-        return array, [f"{what}: NaN or Inf"]
-    return np.asarray(array, np.float32, order="C"), []
+        raise ValueError(f"{what}: NaN or Inf")
+    return np.asarray(array, np.float32, order="C")

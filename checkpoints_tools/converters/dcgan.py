@@ -24,15 +24,12 @@ from checkpoints_tools.converters.origin import (
 )
 from lsh_gan.errors import check_int
 
-_WEIGHTS = {
-    "weight": ("weight",),
-    "weight_orig": ("weight_orig", "weight_u", "weight_v"),
-    "weight_g": ("weight_g", "weight_v"),
-}
-_OTHERS = ("bias", "running_mean", "running_var", "num_batches_tracked")
+# The tensors that make a weight, of spectral and weight norm too; the first has its shape.
+_WEIGHTS = (("weight_orig", "weight_u", "weight_v"), ("weight_v", "weight_g"), ("weight",))
 _LEAVES = re.compile(
-    r"(?:(.*)\.)?(" + "|".join(map(re.escape, [*sum(_WEIGHTS.values(), ()), *_OTHERS])) + ")"
+    r"(?:(.*)\.)?(weight(?:_orig|_[uvg])?|bias|running_mean|running_var|num_batches_tracked)"
 )
+_GEOMETRY = ("strides", "paddings", "output_paddings")
 _SHORTCUTS = re.compile(r"(?i)(^|[._])(res\w*|skip|shortcut|attn|attention|emb\w*)([._\d]|$)")
 
 
@@ -53,14 +50,8 @@ def _grouped(state) -> tuple[dict[str, dict[str, np.ndarray]], bool]:
 
 
 def _weight_names(tensors) -> tuple[str, ...]:
-    """The tensors that make a layer's weight: one, or those of spectral or weight norm."""
-    return next((names for names in reversed(_WEIGHTS.values()) if names[0] in tensors), ())
-
-
-def _weight(tensors) -> np.ndarray:
-    names = _weight_names(tensors)
-    direction = names[0].endswith("_g")
-    return tensors[names[1 if direction else 0]]
+    """Those of `_WEIGHTS` that a layer has."""
+    return next((names for names in _WEIGHTS if names[0] in tensors), ())
 
 
 def _state_layers(state) -> list[Layer] | None:
@@ -80,7 +71,7 @@ def _state_layers(state) -> list[Layer] | None:
             layer = {"kind": "batch_norm", "inputs": size, "affine": bool(names)}
         elif not names:
             return None
-        elif (weight := _weight(tensors)).ndim == 4:
+        elif (weight := tensors[names[0]]).ndim == 4:
             layer = {"kind": "either", "in_file": weight.shape, "bias": bias}
         elif weight.ndim == 2:
             out, inputs = weight.shape
@@ -119,11 +110,16 @@ def _tell_convolutions_apart(layers: list[Layer]) -> bool:
             return False
         channels = layer.get("features", channels)
         flat = layer["kind"] == "dense" or (flat and "norm" in layer["kind"])
-    sure = [layer for layer in layers if "conv" in layer["kind"] and layer not in unsure]
-    plain_kernels = {layer["kernel"][0] for layer in sure if layer["kind"] == "conv"}
-    for layer in unsure:  # as many channels in as out
+    sizes: dict[str, set[int]] = {"conv": set(), "conv_transpose": set()}
+    for layer in layers[1:]:  # the first is as large as the first image
+        if layer["kind"] in sizes and layer not in unsure:
+            sizes[layer["kind"]].add(layer["kernel"][0])
+    plain, ups = sizes.values()
+    for layer in unsure:  # as many channels in as out: it is as those of its size are
+        size = layer["kernel"][0]
+        refines = size in plain or (size == 3 and ups and size not in ups)
         layer["unsure"] = True
-        _name_kind(layer, layer["kernel"][0] not in plain_kernels)
+        _name_kind(layer, not refines)
     return True
 
 
@@ -145,28 +141,28 @@ def _convolutions(layers: list[Layer]) -> list[Layer]:
 
 def _usual_geometry(layers: list[Layer]) -> dict[str, list]:
     """Strides, paddings and output paddings: each layer but the first doubles the side."""
-    geometry: dict[str, list] = {"strides": [], "paddings": [], "output_paddings": []}
+    found = []
     for layer in _convolutions(layers):
         size = layer["kernel"][0]
         if layer is layers[0] or size == 1:
-            found = (1, 0, 0)
+            found.append((1, 0, 0))
         elif layer["kind"] == "conv":
-            found = (1, size // 2, 0)
+            found.append((1, size // 2, 0))
         else:
-            odd = size % 2
-            found = (2, (size - 2 + odd) // 2, odd)
-        for values, value in zip(geometry.values(), found, strict=True):
-            values.append(value)
-    return geometry
+            found.append((2, (size - 1) // 2, size % 2))
+    return dict(zip(_GEOMETRY, map(list, zip(*found, strict=True)), strict=True))
 
 
 # --- what is known, and what is assumed -------------------------------------------------------
 
 
-def _layers(state) -> tuple[list[Layer] | None, bool]:
+def _layers(state) -> tuple[list[Layer], bool]:
     """The layers of a pickled module or a state dict, and whether activations stand apart."""
-    module = _module(state)
-    return modules.recorded_layers(module) if module else (_state_layers(state), True)
+    if module := _module(state):
+        return modules.recorded_layers(module)
+    if (layers := _state_layers(state)) is None:
+        raise ValueError("its tensors are not those of layers one after the other")
+    return layers, True
 
 
 def _module(state) -> Any:
@@ -248,7 +244,7 @@ def _settings(state) -> dict[str, Any]:
 def _hidden_kind(layers: list[Layer]) -> Layer:
     """The activation that a module has once for all of its layers; ReLU where it has none."""
     kinds = [a for a in _activations(layers) if a["kind"] not in ("tanh", "sigmoid")]
-    found = {a["kind"]: {k: v for k, v in a.items() if k != "name"} for a in kinds}
+    found = {a["kind"]: a for a in _options(kinds)}
     if len(found) > 1:
         raise ValueError(
             f"which layers its activations ({', '.join(found)}) follow is not in the file"
@@ -278,8 +274,7 @@ def _with_settings(layers: list[Layer], settings: dict) -> list[Layer]:
     convs = _convolutions(layers)
     for layer, transposed in zip(convs, settings.get("transposed", ()), strict=False):
         _name_kind(layer, transposed)
-    names = ("strides", "paddings", "output_paddings")
-    geometry = [map(_pair, _as_list(name, settings[name], len(convs))) for name in names]
+    geometry = [map(_pair, _as_list(name, settings[name], len(convs))) for name in _GEOMETRY]
     for layer, stride, padding, end in zip(convs, *geometry, strict=True):
         layer |= {"stride": stride, "dilation": [1, 1], "groups": 1}
         if layer["kind"] == "conv":
@@ -377,8 +372,6 @@ def _options(layers: Iterable[Layer]) -> list[Layer]:
 def _plan(state, settings) -> Plan:
     layers, apart = _layers(state)
     if not _module(state):
-        if layers is None:
-            raise ValueError("its tensors are not those of layers one after the other")
         layers = _with_settings(layers, settings)
     layers = _with_reshapes(_with_activations(layers, apart, settings))
     first = next(layer for layer in layers if layer["kind"] in PARAMETRIC)
@@ -458,10 +451,10 @@ def _folded(arrays: tuple[np.ndarray, ...], *, axis: int) -> np.ndarray:
     if len(rest) == 2:
         return divide_by_stored_norm(weight, *rest, axis)
     if len(rest) == 1:
-        (direction,) = rest
-        axes = tuple(i for i, size in enumerate(weight.shape) if size == 1)
-        norm = np.sqrt((direction.astype(np.float64) ** 2).sum(axis=axes, keepdims=True))
-        return (direction / norm * weight).astype(np.float32)
+        (length,) = rest
+        axes = tuple(i for i, size in enumerate(length.shape) if size == 1)
+        norm = np.sqrt((weight.astype(np.float64) ** 2).sum(axis=axes, keepdims=True))
+        return (weight / norm * length).astype(np.float32)
     return weight
 
 

@@ -2,13 +2,12 @@
 
 import re
 
-import numpy as np
-
 from checkpoints_tools.converters.origin import (
     BATCH_NORM,
     Origin,
     Plan,
     Source,
+    drawn_noise,
     has,
     normalised,
     take,
@@ -61,35 +60,28 @@ def _plan(state, settings) -> Plan:
         "bias": f"{inner}to_big.bias" in state,
         **{name: settings[name] for name in ("output", "normalise", "epsilon")},
     }
-
-    def noise(layer: int, side: int) -> Origin:
-        draw = np.random.default_rng([settings["noise_seed"], layer]).standard_normal
-        return Origin((), lambda: draw((side, side)))
+    names = {"project": "init.init.0", "norm": "init.init.1", "to_image": "to_big"}
+    for i, side in enumerate(sides):
+        layers = {f"up_{i}": 1, f"noise_{i}_0": 2, f"norm_{i}_0": 3 if double[i] else 2}
+        layers |= {f"conv_{i}": 5, f"noise_{i}_1": 6, f"norm_{i}_1": 7}
+        names |= {name: f"feat_{side}.{number}" for name, number in layers.items()}
+        names[f"excitation_{i}"] = f"se_{side}.main"
 
     def origin(path: str) -> Origin:
-        _, first, *rest = path.split("/")
-        kind, _, index = first.partition("_")
-        if kind == "project":
-            name = f"{inner}init.init.0"
-            return normalised(name, lambda w: w.transpose(0, 2, 3, 1), axis=1)
-        if first == "norm":
-            return take(f"{inner}init.init.1.{BATCH_NORM[rest[0]]}")
-        if first == "to_image":
-            name = f"{inner}to_big"
-            return normalised(name) if rest[0] == "kernel" else take(f"{name}.bias")
-        i, _, j = index.partition("_")
-        side = sides[int(i)]
-        base = f"{inner}feat_{side}"
-        if kind == "excitation":
-            return normalised(f"{inner}se_{side}.main.{1 if rest[0] == 'conv_1' else 3}")
+        _, layer, *_, leaf = path.split("/")
+        base, (kind, *numbers) = f"{inner}{names[layer]}", layer.split("_")
+        if leaf == "noise":
+            i, j = map(int, numbers)
+            return drawn_noise(settings["noise_seed"], 2 * i + j, sides[i])
         if kind == "noise":
-            if rest[0] == "noise":
-                return noise(2 * int(i) + int(j), side)
-            return take(f"{base}.{6 if j == '1' else 2}.weight", lambda w: w.reshape(()))
+            return take(f"{base}.weight", lambda w: w.reshape(()))
         if kind == "norm":
-            number = (7 if j == "1" else 3) if double[int(i)] else 2
-            return take(f"{base}.{number}.{BATCH_NORM[rest[0]]}")
-        return normalised(f"{base}.{1 if kind == 'up' else 5}")
+            return take(f"{base}.{BATCH_NORM[leaf]}")
+        if kind == "project":
+            return normalised(base, lambda w: w.transpose(0, 2, 3, 1), axis=1)
+        if kind == "excitation":
+            base += ".1" if "conv_1" in path else ".3"
+        return take(f"{base}.bias") if leaf == "bias" else normalised(base)
 
     unused = "|".join(str(side) for side in _SIDES if side not in sides)
     ignored = rf"{re.escape(inner)}(to_128|(feat|se)_({unused or 'none'}))\..*"

@@ -222,7 +222,9 @@ def _is_another_network(name: str, tensors: dict[str, np.ndarray], one_network: 
         array = tensors[""]
         kept = words & (_INPUTS if array.ndim >= 2 else _SCALARS)
         return not one_network or is_counter(array) or bool(kept)
-    return _looks_like_discriminator(tensors) or not any(map(_LAYER_TENSORS.fullmatch, tensors))
+    inputs, outputs = _ends(tensors)
+    discriminator = inputs and outputs == 1
+    return bool(discriminator) or not any(map(_LAYER_TENSORS.fullmatch, tensors))
 
 
 def _by_number(item: tuple[str, Any]) -> list[str | int]:
@@ -404,8 +406,3 @@ def _ends(state: dict[str, np.ndarray]) -> tuple[int, int]:
         return 0, 0
     first = weights[0].shape[1] if weights[0].ndim == 4 else 0
     return first if first in (1, 3) else 0, weights[-1].shape[0]
-
-
-def _looks_like_discriminator(state: dict[str, np.ndarray]) -> bool:
-    inputs, outputs = _ends(state)
-    return bool(inputs) and outputs == 1

@@ -1,6 +1,5 @@
 """torch-mimicry: SNGAN, conditional SNGAN (cGAN with projection) and SAGAN."""
 
-import re
 from functools import partial
 
 import numpy as np
@@ -11,67 +10,38 @@ from checkpoints_tools.converters.origin import (
     Plan,
     Source,
     has,
+    numbers,
     stored_weight,
     take,
     to_grid,
     weight_of,
 )
+from checkpoints_tools.converters.residual import residual_options, residual_origin
 
-_ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "o"}
-_LAYERS = {"conv_1": "c1", "conv_2": "c2", "shortcut": "c_sc"}
+_LAYERS = {
+    "query": "theta", "key": "phi", "value": "g", "output": "o", "gamma": "gamma",
+    "conv_1": "c1", "conv_2": "c2", "shortcut": "c_sc", "norm_1": "b1", "norm_2": "b2",
+}  # fmt: skip
 
 
-def _options(state, blocks: list[str], settings: dict) -> dict:
-    channels = [stored_weight(state, f"{block}.c1").shape[0] for block in blocks]
-    base = stored_weight(state, f"{blocks[0]}.c1").shape[1]
-    dense = stored_weight(state, "l1")
-    options = {
-        "latent_size": dense.shape[1],
-        "base_channels": base,
-        "channels": channels,
-        "image_channels": stored_weight(state, f"c{len(blocks) + 2}").shape[0],
-        "bottom_width": round((dense.shape[0] / base) ** 0.5),
-        **settings,
-    }
+def _plan(state, settings) -> Plan:
+    blocks = [f"block{i}" for i in numbers(state, r"block(\d+)\.")]
+    last = len(blocks) + 2
+    names = {"project": "l1", "norm": f"b{last}", "to_image": f"c{last}", "attention": "attn_block"}
+    names |= {f"block_{i}": block for i, block in enumerate(blocks)}
+    convolutions = [f"{block}.c1" for block in blocks]
+    options = residual_options(state, "l1", convolutions[0], convolutions, names["to_image"])
+    options |= settings
     embedding = state.get(f"{blocks[0]}.b1.embed.weight")
     if embedding is not None:
         options["num_classes"] = embedding.shape[0]
     if "attn_block.gamma" in state:
         # In the 32 px network, whose blocks are equally wide, it follows the second block; else
         # the width says which one it follows.
-        width = stored_weight(state, "attn_block.o").shape[0]
+        channels, width = options["channels"], stored_weight(state, "attn_block.o").shape[0]
         options["attention"] = 2 if len(set(channels)) == 1 else channels.index(width) + 1
-    return options
-
-
-def _plan(state, settings) -> Plan:
-    blocks = sorted({m[0] for name in state if (m := re.match(r"block\d+(?=\.)", name))})
-    blocks.sort(key=lambda block: int(block.removeprefix("block")))
-    options = _options(state, blocks, settings)
-    last = len(blocks) + 2
-    names = {"project": "l1", "norm": f"b{last}", "to_image": f"c{last}", "attention": "attn_block"}
-    names |= {f"block_{i}": block for i, block in enumerate(blocks)}
-
-    weights = partial(weight_of, state)
-
-    def origin(path: str) -> Origin:
-        _, first, *rest = path.split("/")
-        base, leaf = names[first], rest[-1]
-        grid = to_grid(options["bottom_width"])
-        if first == "project":
-            return weights(base, grid) if leaf == "kernel" else take(f"{base}.bias", grid)
-        if first == "norm":
-            return take(f"{base}.{BATCH_NORM[leaf]}")
-        if first == "attention":
-            if leaf == "gamma":
-                return take(f"{base}.gamma")
-            return weights(f"{base}.{_ATTENTION[rest[0]]}")
-        if first.startswith("block_") and rest[0].startswith("norm_"):
-            return _norm(f"{base}.b{rest[0].removeprefix('norm_')}", rest[1:])
-        if first.startswith("block_"):
-            base = f"{base}.{_LAYERS[rest[0]]}"
-        return weights(base) if leaf == "kernel" else take(f"{base}.bias")
-
+    grid = to_grid(options["bottom_width"])
+    origin = residual_origin(names, _LAYERS, partial(weight_of, state), _norm, grid)
     return Plan("sngan", options, origin)
 
 

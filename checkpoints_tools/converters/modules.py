@@ -4,6 +4,7 @@ Each layer becomes a mapping as `lsh_gan.generators.dcgan.Sequential` has them, 
 it is in the module, and `inputs`, the channels that it takes.
 """
 
+import contextlib
 import re
 from collections.abc import Container, Iterator
 from typing import Any
@@ -28,14 +29,12 @@ _PADS = {
 def part(value: Any, prefix: str) -> Any:
     """What lies in a file under a dotted name: an entry of dictionaries, a part of modules."""
     for word in filter(None, prefix.split(".")):
-        if isinstance(value, list | tuple):
-            value = dict(enumerate(value)).get(int(word)) if word.isdecimal() else None
-            continue
         if isinstance(value, Standin):
             inner = value.attributes.get("_modules")
-            value = inner.get(word) if isinstance(inner, dict) else value.entries.get(word)
-        else:
-            value = value.get(word) if isinstance(value, dict) else None
+            value = inner if isinstance(inner, dict) else value.entries
+        elif isinstance(value, list | tuple):
+            value = {str(i): item for i, item in enumerate(value)}
+        value = value.get(word) if isinstance(value, dict) else None
     return value
 
 
@@ -85,10 +84,8 @@ def readable_layers(module: Standin) -> list[Layer]:
     """The layers of a module, without those that are not supported."""
     found = []
     for name, leaf in leaves(module):
-        try:
+        with contextlib.suppress(ValueError):
             found.append(read_layer(name, leaf))
-        except ValueError:
-            continue
     return [layer for layer in found if layer]
 
 
@@ -152,14 +149,13 @@ def _read(name: str, short: str, settings: dict, *, own_class: bool) -> Layer | 
         }  # fmt: skip
     if short in ("BatchNorm1d", "BatchNorm2d", "SyncBatchNorm"):
         _only(name, settings, track_running_stats=True)
-        return _norm("batch_norm", settings, settings["num_features"])
+        return _norm("batch_norm", settings)
     if short in ("InstanceNorm1d", "InstanceNorm2d"):
         if settings["track_running_stats"]:
-            return _norm("batch_norm", settings, settings["num_features"])
-        return {**_norm("group_norm", settings, settings["num_features"]), "groups": 0}
+            return _norm("batch_norm", settings)
+        return _norm("group_norm", settings) | {"groups": 0}
     if short == "GroupNorm":
-        groups = settings["num_groups"]
-        return {**_norm("group_norm", settings, settings["num_channels"]), "groups": groups}
+        return _norm("group_norm", settings) | {"groups": settings["num_groups"]}
     if short in ("Upsample", "UpsamplingNearest2d", "UpsamplingBilinear2d"):
         return _upsampling(name, settings)
     if short == "Unflatten":
@@ -174,7 +170,8 @@ def _has_bias(settings: dict) -> bool:
     return settings["_parameters"].get("bias") is not None
 
 
-def _norm(kind: str, settings: dict, inputs: int) -> Layer:
+def _norm(kind: str, settings: dict) -> Layer:
+    inputs = settings.get("num_channels") or settings["num_features"]
     return {
         "kind": kind, "inputs": inputs, "epsilon": settings["eps"], "affine": settings["affine"]
     }  # fmt: skip

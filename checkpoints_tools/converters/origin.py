@@ -76,9 +76,19 @@ def has(*patterns: str) -> Callable[[State], bool]:
     return matches
 
 
+def numbers(state: State, pattern: str) -> list[int]:
+    """The different numbers that names have where the pattern has its group, in order."""
+    return sorted({int(m[1]) for name in state if (m := re.match(pattern, name))})
+
+
 def take(name: str, function: Callable[[np.ndarray], np.ndarray] = lambda x: x) -> Origin:
     """One tensor, as it is or through `function`."""
     return Origin((name,), function)
+
+
+def drawn_noise(seed: int, layer: int, side: int) -> Origin:
+    """The noise of a layer, where the file has none."""
+    return Origin((), lambda: np.random.default_rng([seed, layer]).standard_normal((side, side)))
 
 
 def kernel(weight: np.ndarray, gain: float = 1.0) -> np.ndarray:

@@ -1,7 +1,5 @@
 """Progressive GAN of pytorch_GAN_zoo."""
 
-import re
-
 import numpy as np
 
 from checkpoints_tools.converters.origin import (
@@ -10,6 +8,7 @@ from checkpoints_tools.converters.origin import (
     Source,
     has,
     kernel,
+    numbers,
     take,
     to_grid,
     usual,
@@ -24,8 +23,7 @@ def _gain(weight: np.ndarray) -> np.float32:
 
 def _plan(state, settings) -> Plan:
     inner = "module." if "formatLayer.module.weight" in state else ""
-    scales = {int(m[1]) for name in state if (m := re.match(r"scaleLayers\.(\d+)\.", name))}
-    count = len(scales)
+    count = len(numbers(state, r"scaleLayers\.(\d+)\."))
     dense = state[f"formatLayer.{inner}weight"]
     options = {
         "latent_size": dense.shape[1],

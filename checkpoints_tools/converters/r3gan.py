@@ -1,7 +1,5 @@
 """R3GAN (brownvc/R3GAN), from its pickles or state dicts."""
 
-import re
-
 import numpy as np
 
 from checkpoints_tools.converters.origin import (
@@ -11,6 +9,7 @@ from checkpoints_tools.converters.origin import (
     check_filters,
     has,
     kernel,
+    numbers,
     take,
     usual,
 )
@@ -20,9 +19,8 @@ _FILTERS = r".*Resampler\.Kernel"
 
 
 def _plan(state, settings) -> Plan:
-    numbers = [re.match(r"Model\.MainLayers\.(\d+)\.Layers\.(\d+)\.LinearLayer2", n) for n in state]
-    found = [(int(m[1]), int(m[2])) for m in numbers if m]
-    stages = range(1 + max(stage for stage, _ in found))
+    blocks = r"Model\.MainLayers\.{}\.Layers\.{}\.LinearLayer2"
+    stages = numbers(state, blocks.format(r"(\d+)", r"\d+"))
     grouped = [state[f"{_STAGE.format(i, 1)}.LinearLayer2.Layer.weight"].shape for i in stages]
     last = [state[f"{_STAGE.format(i, 1)}.LinearLayer3.Layer.weight"].shape for i in stages]
     embedding = state.get("Model.EmbeddingLayer.weight")
@@ -32,7 +30,7 @@ def _plan(state, settings) -> Plan:
         "channels": [shape[0] for shape in last],
         "widths": [shape[0] for shape in grouped],
         "groups": [shape[0] // shape[1] for shape in grouped],
-        "blocks": [sum(stage == i for stage, _ in found) for i in stages],
+        "blocks": [len(numbers(state, blocks.format(i, r"(\d+)"))) for i in stages],
         "num_classes": classes,
         "embedding_size": size,
         "image_channels": state["Model.AggregationLayer.Layer.weight"].shape[0],

@@ -18,9 +18,13 @@ from checkpoints_tools.converters.origin import (
     usual,
     weight_of,
 )
+from checkpoints_tools.converters.residual import residual_options, residual_origin
 
-_ATTENTION = {"query": "theta", "key": "phi", "value": "g", "output": "attn"}
-_CONVOLUTIONS = {"conv_1": "conv2d1", "conv_2": "conv2d2", "shortcut": "conv2d0"}
+_LAYERS = {
+    "query": "conv1x1_theta", "key": "conv1x1_phi", "value": "conv1x1_g", "output": "conv1x1_attn",
+    "gamma": "sigma", "conv_1": "conv2d1", "conv_2": "conv2d2", "shortcut": "conv2d0",
+    "norm_1": "bn1", "norm_2": "bn2",
+}  # fmt: skip
 
 
 def _blocks(state) -> tuple[list[str], dict[int, str]]:
@@ -42,22 +46,13 @@ def _blocks(state) -> tuple[list[str], dict[int, str]]:
 
 def _plan(state, settings, *, big: bool) -> Plan:
     blocks, attention = _blocks(state)
-    base = stored_weight(state, f"{blocks[0]}.conv2d1").shape[1]
-    dense = stored_weight(state, "linear0")
-    width = round((dense.shape[0] / base) ** 0.5)
-    conditional = f"{blocks[0]}.bn1.bn.running_mean" in state
-    options = {
-        "latent_size": dense.shape[1],
-        "base_channels": base,
-        "channels": [stored_weight(state, f"{block}.conv2d1").shape[0] for block in blocks],
-        "image_channels": stored_weight(state, "conv2d5").shape[0],
-        "bottom_width": width,
-        **{name: settings[name] for name in ("epsilon", "slope", "output")},
-    }
+    convolutions = [f"{block}.conv2d1" for block in blocks]
+    options = residual_options(state, "linear0", convolutions[0], convolutions, "conv2d5")
+    options |= {name: settings[name] for name in ("epsilon", "slope", "output")}
     if big:
         classes, size = state["shared.weight"].shape
         options |= {
-            "latent_size": dense.shape[1] * (len(blocks) + 1),
+            "latent_size": options["latent_size"] * (len(blocks) + 1),
             "num_classes": classes,
             "shared_size": size,
             "hierarchical": True,
@@ -68,7 +63,7 @@ def _plan(state, settings, *, big: bool) -> Plan:
         if len(attention) > 1:
             raise ValueError(f"attention after the blocks {list(attention)}; one is supported")
         options |= {"upsample": "nearest", "attention": sum(attention)}
-        if conditional:
+        if f"{blocks[0]}.bn1.bn.running_mean" in state:
             options["num_classes"] = stored_weight(state, f"{blocks[0]}.bn1.gain").shape[1]
 
     weights = partial(weight_of, state)
@@ -82,28 +77,11 @@ def _plan(state, settings, *, big: bool) -> Plan:
         inner = ".bn" if f"{name}.bn.running_mean" in state else ""
         return take(f"{name}{inner}.{BATCH_NORM[rest[-1]]}")
 
-    def origin(path: str) -> Origin:
-        _, first, *rest = path.split("/")
-        if first == "shared":
-            return take("shared.weight")
-        if first == "norm":
-            return norm("bn4", rest)
-        if first == "project":
-            grid = to_grid(width)
-            return weights("linear0", grid) if rest[0] == "kernel" else take("linear0.bias", grid)
-        kind, _, index = first.partition("_")
-        if kind == "attention":
-            base = attention[int(index) + 1] if index else next(iter(attention.values()))
-            if rest[0] == "gamma":
-                return take(f"{base}.sigma", lambda sigma: sigma.reshape(()))
-            return weights(f"{base}.conv1x1_{_ATTENTION[rest[0]]}")
-        if kind == "block" and rest[0].startswith("norm_"):
-            return norm(f"{blocks[int(index)]}.bn{rest[0].removeprefix('norm_')}", rest[1:])
-        base = (
-            "conv2d5" if first == "to_image" else f"{blocks[int(index)]}.{_CONVOLUTIONS[rest[0]]}"
-        )
-        return weights(base) if rest[-1] == "kernel" else take(f"{base}.bias")
-
+    names = {"shared": "shared", "project": "linear0", "norm": "bn4", "to_image": "conv2d5"}
+    names |= {f"block_{i}": block for i, block in enumerate(blocks)}
+    for number, name in attention.items():
+        names |= {f"attention_{number - 1}": name, "attention": name}
+    origin = residual_origin(names, _LAYERS, weights, norm, to_grid(options["bottom_width"]))
     return Plan("biggan" if big else "sngan", options, origin)
 
 

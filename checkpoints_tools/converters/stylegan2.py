@@ -1,7 +1,6 @@
 """StyleGAN2-ADA, from NVIDIA's pickles or from their state dicts."""
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -9,13 +8,16 @@ from checkpoints_tools.converters.origin import (
     Origin,
     Plan,
     Source,
+    State,
     check_filters,
     has,
     kernel,
+    numbers,
     take,
 )
 
 MAPPING_LEARNING_RATE = 0.01
+_BUFFERS = {"noise": "noise_const", "magnitude": "magnitude_ema"}
 _FILTERS = r".*resample_filter"
 
 
@@ -24,36 +26,46 @@ def equalized(rate: float = 1.0) -> Callable[[np.ndarray], np.ndarray]:
     return lambda w: kernel(w, rate / w[0].size ** 0.5)
 
 
-def mapping_origin(path: str, learning_rate: float) -> Origin:
-    """Dense layers of the mapping network, gains folded: lr / √fan_in, and lr for the bias."""
-    _, _, layer, leaf = path.split("/")
-    name = f"mapping.{layer.replace('_', '')}.{'weight' if leaf == 'kernel' else 'bias'}"
-    rate = 1.0 if layer == "embed" else learning_rate
+def dense_origin(base: str, leaf: str, rate: float = 1.0) -> Origin:
+    """A dense layer, gains folded: rate / √fan-in of the kernel, and rate of the bias."""
     if leaf == "bias":
-        return take(name, lambda b: b * np.float32(rate))
-    return take(name, equalized(rate))
+        return take(f"{base}.bias", lambda b: b * np.float32(rate))
+    return take(f"{base}.weight", equalized(rate))
 
 
-def affine_origin(base: str, leaf: str) -> Origin:
-    """The dense layer from w to styles."""
-    if leaf == "bias":
-        return take(f"{base}.affine.bias")
-    return take(f"{base}.affine.weight", equalized())
+def styled_origin(path: str, names: Mapping[str, str], learning_rate: float) -> Origin:
+    """A tensor that StyleGAN2 and 3 both have; `names` are theirs of our layers with styles."""
+    _, layer, *rest = path.split("/")
+    if layer == "w_mean":
+        return take("mapping.w_avg")
+    if layer == "mapping":
+        rate = 1.0 if rest[0] == "embed" else learning_rate
+        return dense_origin(f"mapping.{rest[0].replace('_', '')}", rest[1], rate)
+    base = f"synthesis.{names[layer]}"
+    if rest[0] == "affine":
+        return dense_origin(f"{base}.affine", rest[1])
+    if rest[0] == "kernel":  # demodulation takes a gain out again
+        demodulated = not layer.startswith(("input", "to_image", "skip"))
+        return take(f"{base}.weight", kernel if demodulated else equalized())
+    return take(f"{base}.{_BUFFERS.get(rest[0], rest[0])}")
+
+
+def mapping_options(state: State) -> dict[str, int]:
+    """Sizes of the mapping network; with classes their embedding follows the latent."""
+    embed, w_size = state.get("mapping.embed.weight"), state["mapping.w_avg"].shape[-1]
+    return {
+        "latent_size": state["mapping.fc0.weight"].shape[1] - (0 if embed is None else w_size),
+        "w_size": w_size,
+        "mapping_layers": len(numbers(state, r"mapping\.fc(\d+)\.weight")),
+        "num_classes": 0 if embed is None else embed.shape[1],
+    }
 
 
 def _options(state, sides: list[int], settings: dict) -> dict:
     channels = [state["synthesis.b4.const"].shape[0]]
     channels += [state[f"synthesis.b{side}.conv1.weight"].shape[0] for side in sides[1:]]
-    embed = state.get("mapping.embed.weight")
-    depth = len([name for name in state if re.fullmatch(r"mapping\.fc\d+\.weight", name)])
-    inputs = state["mapping.fc0.weight"].shape[1]
-    w_size = state["mapping.w_avg"].shape[0]
-    return {
-        "latent_size": inputs - (w_size if embed is not None else 0),
-        "w_size": w_size,
+    return mapping_options(state) | {
         "channels": channels,
-        "mapping_layers": depth,
-        "num_classes": 0 if embed is None else embed.shape[1],
         "image_channels": state[f"synthesis.b{sides[-1]}.torgb.weight"].shape[0],
         "architecture": _architecture(state, sides),
         "clamp": settings["conv_clamp"],
@@ -75,8 +87,7 @@ def _architecture(state, sides: list[int]) -> str:
 
 
 def _plan(state, settings) -> Plan:
-    found = {int(m[1]) for name in state if (m := re.match(r"synthesis\.b(\d+)\.", name))}
-    sides = sorted(found)
+    sides = numbers(state, r"synthesis\.b(\d+)\.")
     if sides != [4 * 2**i for i in range(len(sides))]:
         raise ValueError(f"blocks of sides {sides}; expected powers of two from 4")
     check_filters(state, _FILTERS)
@@ -87,26 +98,21 @@ def _plan(state, settings) -> Plan:
             f"makes images of {side * height // 4}×{side * width // 4} pixels; only square ones "
             "are supported"
         )
-    layer_names = {"conv": "conv1", "up": "conv0", "to_image": "torgb", "skip": "skip"}
+    layers = {"conv": "conv1", "up": "conv0", "to_image": "torgb", "skip": "skip"}
+    names = {
+        f"{ours}_{i}": f"b{side}.{theirs}"
+        for i, side in enumerate(sides)
+        for ours, theirs in layers.items()
+    }
 
     def origin(path: str) -> Origin:
-        _, first, *rest = path.split("/")
-        if first == "w_mean":
-            return take("mapping.w_avg")
-        if first == "const":
+        *_, layer, leaf = path.split("/")
+        if leaf == "const":
             return take("synthesis.b4.const", lambda c: c.transpose(1, 2, 0))
-        if first == "mapping":
-            return mapping_origin(path, settings["lr_multiplier"])
-        kind, _, index = first.rpartition("_")
-        base = f"synthesis.b{sides[int(index)]}.{layer_names[kind]}"
-        if rest[0] == "affine":
-            return affine_origin(base, rest[1])
-        if rest[0] == "kernel":
-            return take(f"{base}.weight", equalized() if kind in ("to_image", "skip") else kernel)
-        if "noise" in rest[0] and f"{base}.noise_strength" not in state:  # use_noise=False
-            shape = (sides[int(index)],) * 2 if rest[0] == "noise" else ()
-            return Origin((), lambda: np.zeros(shape))
-        return take(f"{base}.{'noise_const' if rest[0] == 'noise' else rest[0]}")
+        if "noise" in leaf and f"synthesis.{names[layer]}.noise_strength" not in state:
+            side = sides[int(layer.rpartition("_")[2])]  # use_noise=False
+            return Origin((), lambda: np.zeros((side, side) if leaf == "noise" else ()))
+        return styled_origin(path, names, settings["lr_multiplier"])
 
     return Plan("stylegan2", _options(state, sides, settings), origin, _FILTERS)
 

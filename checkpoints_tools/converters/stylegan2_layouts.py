@@ -4,6 +4,7 @@ All are read as if they had the names and axes of `stylegan2`, whose plan does t
 """
 
 import re
+from functools import reduce
 
 import numpy as np
 
@@ -13,7 +14,9 @@ from checkpoints_tools.converters.origin import (
     Plan,
     Source,
     check_filters,
+    drawn_noise,
     has,
+    numbers,
     take,
     usual,
 )
@@ -77,8 +80,7 @@ def _mean_of_w(count: int, rate: float):
 def _plan_rosinality(state, settings) -> Plan:
     filters = r"(convs\.\d+\.conv\.blur|to_rgbs\.\d+\.upsample)\.kernel"
     check_filters(state, filters, gain=4)  # of doubling
-    depth = sum(bool(re.fullmatch(r"style\.\d+\.weight", name)) for name in state)
-    blocks = sum(bool(re.fullmatch(r"to_rgbs\.\d+\.bias", name)) for name in state)
+    depth = len(numbers(state, r"style\.(\d+)\.weight"))
     style = [f"style.{i + 1}.{leaf}" for i in range(depth) for leaf in ("weight", "bias")]
     ours = [f"mapping.fc{i}.{leaf}" for i in range(depth) for leaf in ("weight", "bias")]
     table = {name: take(original) for name, original in zip(ours, style, strict=True)}
@@ -93,12 +95,11 @@ def _plan_rosinality(state, settings) -> Plan:
     def noise(layer: int) -> Origin:
         if f"noises.noise_{layer}" in state:
             return take(f"noises.noise_{layer}", lambda n: n[0, 0])
-        seed, side = [settings["noise_seed"], layer], 4 * 2 ** ((layer + 1) // 2)
-        return Origin((), lambda: np.random.default_rng(seed).standard_normal((side, side)))
+        return drawn_noise(settings["noise_seed"], layer, 4 * 2 ** ((layer + 1) // 2))
 
     table |= _rosinality_layer("conv1", "synthesis.b4.conv1", noise(0))
     table |= _rosinality_layer("to_rgb1", "synthesis.b4.torgb", None)
-    for i in range(blocks):
+    for i in numbers(state, r"to_rgbs\.(\d+)\.bias"):
         block = f"synthesis.b{8 * 2**i}"
         for j in (0, 1):
             layer = 2 * i + j
@@ -131,13 +132,7 @@ _BASICSR = (
 
 def _basicsr_names(state) -> dict[str, str]:
     """The names of its tensors, by rosinality's."""
-    names = {}
-    for name in state:
-        other = name
-        for pattern, theirs in _BASICSR:
-            other = re.sub(pattern, theirs, other)
-        names[other] = name
-    return names
+    return {reduce(lambda n, rule: re.sub(*rule, n), _BASICSR, name): name for name in state}
 
 
 def _plan_basicsr(state, settings) -> Plan:
@@ -154,14 +149,12 @@ def _plan_basicsr(state, settings) -> Plan:
 # --- TensorFlow ---------------------------------------------------------------------------------
 
 
-def _flipped(weight: np.ndarray) -> np.ndarray:
-    return weight[::-1, ::-1].transpose(3, 2, 0, 1)
-
-
 def _tensorflow_layer(base: str, ours: str, noise: str | None, *, up: bool) -> dict[str, Origin]:
-    layout = _flipped if up else (lambda w: w.transpose(3, 2, 0, 1))
+    order = -1 if up else 1  # a convolution that doubles the side is flipped
     table = {
-        f"{ours}.weight": take(f"{base}/weight", layout),
+        f"{ours}.weight": take(
+            f"{base}/weight", lambda w: w[::order, ::order].transpose(3, 2, 0, 1)
+        ),
         f"{ours}.bias": take(f"{base}/bias"),
         f"{ours}.affine.weight": take(f"{base}/mod_weight", np.transpose),
         f"{ours}.affine.bias": take(f"{base}/mod_bias", lambda b: b + 1),
@@ -175,8 +168,7 @@ def _tensorflow_layer(base: str, ours: str, noise: str | None, *, up: bool) -> d
 
 
 def _plan_tensorflow(state, settings) -> Plan:
-    depth = sum(bool(re.fullmatch(r"mapping\.Dense\d+/weight", name)) for name in state)
-    found = {int(m[1]) for name in state if (m := re.match(r"synthesis\.(\d+)x\d+/", name))}
+    depth = len(numbers(state, r"mapping\.Dense(\d+)/weight"))
     table = {"mapping.w_avg": take("dlatent_avg")}
     layers = [(f"mapping.fc{i}", f"mapping.Dense{i}") for i in range(depth)]
     if "mapping.LabelEmbed/weight" in state:
@@ -185,7 +177,7 @@ def _plan_tensorflow(state, settings) -> Plan:
         table[f"{ours}.weight"] = take(f"{base}/weight", np.transpose)
         table[f"{ours}.bias"] = take(f"{base}/bias")
     table["synthesis.b4.const"] = take("synthesis.4x4/Const/const", lambda c: c[0])
-    for i, side in enumerate(sorted(found)):
+    for i, side in enumerate(numbers(state, r"synthesis\.(\d+)x\d+/")):
         base, ours = f"synthesis.{side}x{side}", f"synthesis.b{side}"
         if i == 0:
             table |= _tensorflow_layer(f"{base}/Conv", f"{ours}.conv1", "noise0", up=False)

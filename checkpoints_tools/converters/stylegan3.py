@@ -3,15 +3,13 @@
 import re
 from functools import partial
 
-from checkpoints_tools.converters.origin import Origin, Plan, Source, has, kernel, take, usual
+from checkpoints_tools.converters.origin import Origin, Plan, Source, has, take, usual
 from checkpoints_tools.converters.stylegan2 import (
     MAPPING_LEARNING_RATE,
-    affine_origin,
-    equalized,
-    mapping_origin,
+    dense_origin,
+    mapping_options,
+    styled_origin,
 )
-
-_BUFFERS = {"magnitude": "magnitude_ema"}
 
 
 def _layers(state) -> list[tuple[str, int, int]]:
@@ -40,14 +38,7 @@ def _plan(state, settings, *, xl: bool = False) -> Plan:
     ]
     taps = [[len(up), len(down)] for up, down in filters]
     _check(taps, found[0][1], settings)
-    embed = state.get("mapping.embed.weight")
-    w_size = state["mapping.w_avg"].shape[-1]
-    inputs = state["mapping.fc0.weight"].shape[1]
-    options = {
-        "latent_size": inputs - (0 if embed is None else w_size),
-        "w_size": w_size,
-        "mapping_layers": sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", n)) for n in state),
-        "num_classes": 0 if embed is None else embed.shape[1],
+    options = mapping_options(state) | {
         "input_channels": state["synthesis.input.freqs"].shape[0],
         "sampling_rate": float(found[0][1] - 2 * settings["margin_size"]),
         "bandwidth": float(settings["first_cutoff"]),
@@ -62,33 +53,23 @@ def _plan(state, settings, *, xl: bool = False) -> Plan:
     }
     if xl:
         conditional = "mapping.embed_proj.weight" in state
+        inputs = state["mapping.fc0.weight"].shape[1]
         options |= {
             "latent_size": inputs // 2 if conditional else inputs,
             "num_classes": state["mapping.w_avg"].shape[0] if conditional else 0,
-            "embedding_size": embed.shape[1] if conditional else 0,
+            "embedding_size": state["mapping.embed.weight"].shape[1] if conditional else 0,
         }
 
     names = {f"layer_{i}": name for i, (name, _, _) in enumerate(found[:-1])}
     names |= {"input": "input", "to_image": found[-1][0]}
 
     def origin(path: str) -> Origin:
-        _, first, *rest = path.split("/")
-        if first == "w_mean":
-            return take("mapping.w_avg")
-        if first == "mapping" and rest[0] == "classes":
+        *_, layer, leaf = path.split("/")
+        if layer == "classes":
             return take("mapping.embed.weight", lambda table: table[: options["num_classes"]])
-        if first == "mapping" and rest[0] == "embed" and xl:
-            if rest[1] == "bias":
-                return take("mapping.embed_proj.bias")
-            return take("mapping.embed_proj.weight", equalized())
-        if first == "mapping":
-            return mapping_origin(path, settings["lr_multiplier"])
-        base = f"synthesis.{names[first]}"
-        if rest[0] == "affine":
-            return affine_origin(base, rest[1])
-        if rest[0] == "kernel":
-            return take(f"{base}.weight", equalized() if first in ("input", "to_image") else kernel)
-        return take(f"{base}.{_BUFFERS.get(rest[0], rest[0])}")
+        if layer == "embed" and xl:
+            return dense_origin("mapping.embed_proj", leaf)
+        return styled_origin(path, names, settings["lr_multiplier"])
 
     # Unconditional networks of StyleGAN-XL have class vectors all the same.
     return Plan("stylegan3", options, origin, r"mapping\.embed\.weight" if xl else r"(?!)")

@@ -32,7 +32,6 @@ from safetensors.numpy import save
 
 VERSION = 2  # 1 was a format of our own
 _ENTRY = "lsh_gan"  # the only one, as safetensors writes several in any order
-_ITEM_BYTES = {"f4": 4, "u1": 1}
 _COMPACT: dict[str, Any] = {"separators": (",", ":"), "allow_nan": False}
 
 
@@ -59,7 +58,7 @@ class Layout(NamedTuple):
 
     def num_bytes(self) -> int:
         """Bytes of the tensor in the payload."""
-        return sum(math.prod(shape) * _ITEM_BYTES[dtype] for _, dtype, shape in self.parts())
+        return sum(math.prod(shape) * np.dtype(dtype).itemsize for _, dtype, shape in self.parts())
 
 
 class PackedTensor(NamedTuple):

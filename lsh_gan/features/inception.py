@@ -20,7 +20,7 @@ def _conv(x, name: str, features: int, size=(1, 1), *, strides: int = 1, padding
 
 def _reduce(x, name: str, features: int):
     """Halves the image by a 3×3 convolution without padding."""
-    return _conv(x, name, features, (3, 3), strides=2, padding=((0, 0), (0, 0)))
+    return _conv(x, name, features, (3, 3), strides=2, padding=0)
 
 
 def _chain(x, name: str, *layers):
@@ -44,12 +44,11 @@ class InceptionV3(nn.Module):
     @nn.compact
     def __call__(self, x):
         """Maps preprocessed images `[n, 299, 299, 3]` to `[n, 2048]`."""
-        valid = ((0, 0), (0, 0))
         x = _reduce(x, "Conv2d_1a_3x3", 32)
-        x = _conv(x, "Conv2d_2a_3x3", 32, (3, 3), padding=valid)
+        x = _conv(x, "Conv2d_2a_3x3", 32, (3, 3), padding=0)
         x = _halving_pool(_conv(x, "Conv2d_2b_3x3", 64, (3, 3)))
         x = _conv(x, "Conv2d_3b_1x1", 80)
-        x = _halving_pool(_conv(x, "Conv2d_4a_3x3", 192, (3, 3), padding=valid))
+        x = _halving_pool(_conv(x, "Conv2d_4a_3x3", 192, (3, 3), padding=0))
         for name, pooled in (("Mixed_5b", 32), ("Mixed_5c", 64), ("Mixed_5d", 64)):
             x = Mixed5(pooled, name=name)(x)
         x = Mixed6a(name="Mixed_6a")(x)

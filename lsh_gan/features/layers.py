@@ -47,12 +47,12 @@ def _depthwise_by_shifts(x, kernel, strides: int, padding: Padding):
 
 
 class Conv(nn.Module):
-    """Convolution with bias; see `convolve`. `padding` is "SAME" (TensorFlow's) or explicit."""
+    """Convolution with bias; see `convolve`. `padding` is "SAME" (TensorFlow's) or of each side."""
 
     features: int
     kernel_size: tuple[int, int]
     strides: int = 1
-    padding: str | Padding = ((0, 0), (0, 0))
+    padding: str | int = 0
     depthwise: bool = False
 
     @nn.compact
@@ -62,8 +62,8 @@ class Conv(nn.Module):
         shape = (*self.kernel_size, x.shape[-1] // groups, self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        padding, strides = self.padding, self.strides
-        if padding == "SAME":
+        padding, strides = [(self.padding, self.padding)] * 2, self.strides
+        if self.padding == "SAME":
             size = x.shape[1:3]
             padding = lax.padtype_to_pads(size, self.kernel_size, (strides, strides), "SAME")
         return convolve(x, kernel, strides=strides, padding=padding, groups=groups) + bias

@@ -13,8 +13,6 @@ from lsh_gan.features.layers import Conv, plain_layer
 
 DIM = 1024
 _BLOCKS = (3, 4, 6, 3)
-_PAD_3 = ((3, 3), (3, 3))
-_PAD_1 = ((1, 1), (1, 1))
 
 
 class ThinResNet50(nn.Module):
@@ -23,7 +21,7 @@ class ThinResNet50(nn.Module):
     @nn.compact
     def __call__(self, x):
         """Maps preprocessed images `[n, side, side, 3]` to `[n, 1024]`."""
-        x = nn.relu(Conv(64, (7, 7), 2, _PAD_3, name="1")(x))
+        x = nn.relu(Conv(64, (7, 7), 2, 3, name="1")(x))
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
         for stage, blocks in enumerate(_BLOCKS):
             for block in range(blocks):
@@ -37,7 +35,7 @@ def _bottleneck(x, name: str, features: int, strides: int):
     if x.shape[-1] != 4 * features:
         shortcut = Conv(4 * features, (1, 1), strides, name=f"{name}proj_shortcut")(x)
     x = nn.relu(Conv(features, (1, 1), strides, name=f"{name}branch2a")(x))
-    x = nn.relu(Conv(features, (3, 3), 1, _PAD_1, name=f"{name}branch2b")(x))
+    x = nn.relu(Conv(features, (3, 3), 1, 1, name=f"{name}branch2b")(x))
     return nn.relu(Conv(4 * features, (1, 1), name=f"{name}branch2c")(x) + shortcut)
 
 

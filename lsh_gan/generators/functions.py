@@ -68,8 +68,10 @@ def wrap(
         check_int(f"{name}: latent", latent, 1)
         size, draw = latent, partial(jax.random.normal, shape=(latent,), dtype=jnp.float32)
     check_int(f"{name}: num_classes", num_classes, 0)
-    if torch := [path for path, x in _named(params) if hasattr(x, "detach")]:
-        raise TypeError(f"{name}: {torch[0]} is a torch tensor; expected NumPy or JAX: x.numpy()")
+    for keys, x in jax.tree_util.tree_leaves_with_path(params):
+        if hasattr(x, "detach"):
+            path = join(path_of(keys))
+            raise TypeError(f"{name}: {path} is a torch tensor; expected NumPy or JAX: x.numpy()")
     parameters = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) if _floats(x) else None, params)
     constants = jax.tree.map(lambda x: None if _floats(x) else x, params)
     try:
@@ -110,11 +112,6 @@ def wrap(
     said = [f"{path} {declared_axis(path, axes)}" for path, x in arrays.items() if x.ndim > 1]
     logging.info("%s: output channels by axis: %s", name, ", ".join(said))
     return module, parameters
-
-
-def _named(tree: Any) -> list[tuple[str, Any]]:
-    """The leaves of a tree with their paths."""
-    return [(join(path_of(keys)), x) for keys, x in jax.tree_util.tree_leaves_with_path(tree)]
 
 
 def _floats(x: Any) -> bool:

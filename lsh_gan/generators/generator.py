@@ -115,7 +115,7 @@ class Generator:
         What none matches has its outputs last, as every kernel of `FAMILIES` does. Dense layers
         onto a grid, `[d, h, w, c]`, count as transposed convolutions of one pixel: c channels.
         """
-        return self.module.channel_axes if isinstance(self.module, Function) else {}
+        return getattr(self.module, "channel_axes", {})
 
     def unpack(self, packed: compression.PackedTree) -> Any:
         """Parameters of this generator from its packed ones, with activation ranges if any."""
@@ -146,8 +146,9 @@ class Generator:
 
         Options belong to it: some change images and no parameter, `upsample` for example.
         """
-        described = {"family": self.family, "options": self.provenance["options"]}
-        return {"params": checkpoints.content_hash(self.params), **described}
+        options = self.provenance["options"]
+        params = checkpoints.content_hash(self.params)
+        return {"params": params, "family": self.family, "options": options}
 
     @property
     def packed_metadata(self) -> dict[str, Any]:
@@ -177,25 +178,22 @@ class Generator:
             Latents, float32 `[n, latent_size]`, and uniformly drawn classes, int32 `[n]`, or None
             for an unconditional generator.
         """
+
+        def latent(key: jax.Array) -> jax.Array:
+            shape = (self.latent_size,)
+            if isinstance(self.module, Function):
+                return self.module.draw(key)
+            if getattr(self.module, "statistics_rows", 0):
+                z = jax.random.truncated_normal(key, -2.0, 2.0, shape, jnp.float32)
+                return z * truncation_psi
+            return jax.random.normal(key, shape, jnp.float32)
+
+        def label(key: jax.Array) -> jax.Array:
+            key = jax.random.fold_in(key, 0)  # the key itself has drawn the latent
+            return jax.random.randint(key, (), 0, self.num_classes, jnp.int32)
+
         keys = jax.vmap(partial(jax.random.fold_in, key))(index)
-        shape = (self.latent_size,)
-        if getattr(self.module, "statistics_rows", 0):
-            truncated = partial(
-                jax.random.truncated_normal, lower=-2.0, upper=2.0, shape=shape, dtype=jnp.float32
-            )
-            z = jax.vmap(truncated)(keys) * truncation_psi
-        elif isinstance(self.module, Function):
-            z = jax.vmap(self.module.draw)(keys)
-        else:
-            z = jax.vmap(partial(jax.random.normal, shape=shape, dtype=jnp.float32))(keys)
-        if not self.num_classes:
-            return z, None
-        # One more fold: the keys themselves have drawn the latents.
-        keys = jax.vmap(lambda k: jax.random.fold_in(k, 0))(keys)
-        classes = partial(
-            jax.random.randint, shape=(), minval=0, maxval=self.num_classes, dtype=jnp.int32
-        )
-        return z, jax.vmap(classes)(keys)
+        return jax.vmap(latent)(keys), jax.vmap(label)(keys) if self.num_classes else None
 
     def __call__(
         self,

@@ -46,8 +46,11 @@ class BatchStatistics(nn.Module):
         return (x - mean) * jax.lax.rsqrt(var + self.epsilon)
 
 
-class ConditionalNorm(nn.Module):
-    """Stored statistics, then a scale `offset + f(condition)` and a bias `g(condition)`."""
+class StoredNorm(nn.Module):
+    """Stored statistics, then a scale `offset + f(condition)` and a bias `g(condition)`.
+
+    Without a condition scale and bias are learnt as they are.
+    """
 
     epsilon: float = 1e-5  # added to the variance
     rows: int = 0  # of statistics, see `BatchStatistics`
@@ -55,11 +58,18 @@ class ConditionalNorm(nn.Module):
     offset: float = 1.0
 
     @nn.compact
-    def __call__(self, x: jax.Array, condition: jax.Array, truncation: float = 1.0) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, condition: jax.Array | None, truncation: float = 1.0
+    ) -> jax.Array:
         """Maps `x [n, h, w, c]`, `condition [n, k]` to `[n, h, w, c]`."""
-        layer = ClassEmbedding if self.embedded else partial(nn.Dense, use_bias=False)
-        scale = self.offset + layer(x.shape[-1], name="scale")(condition)[:, None, None]
-        bias = layer(x.shape[-1], name="bias")(condition)[:, None, None]
+        channels = x.shape[-1]
+        if condition is None:
+            scale = self.param("scale", nn.initializers.ones, (channels,))
+            bias = self.param("bias", nn.initializers.zeros, (channels,))
+        else:
+            layer = ClassEmbedding if self.embedded else partial(nn.Dense, use_bias=False)
+            scale = self.offset + layer(channels, name="scale")(condition)[:, None, None]
+            bias = layer(channels, name="bias")(condition)[:, None, None]
         statistics = BatchStatistics(self.epsilon, self.rows, name="statistics")
         return statistics(x, truncation) * scale + bias
 
@@ -150,7 +160,7 @@ class SNGAN(nn.Module):
         norm: Callable[..., nn.Module] = plain
         inputs: tuple[jax.Array, ...] = ()
         if self.num_classes:
-            norm = partial(ConditionalNorm, self.epsilon, embedded=True, offset=0.0)
+            norm = partial(StoredNorm, self.epsilon, embedded=True, offset=0.0)
             inputs = (one_hot(labels, len(z), self.num_classes),)
         for i, features in enumerate(self.channels):
             block = ResidualBlock(
@@ -161,21 +171,6 @@ class SNGAN(nn.Module):
                 x = SelfAttention(name="attention")(x)
         x = nn.leaky_relu(plain(name="norm")(x), self.slope)
         return layers.to_image(x, self.image_channels, self.output, kernel_init=_KERNEL_INIT)
-
-
-class FinalNorm(nn.Module):
-    """Stored statistics, then a learnt scale and bias."""
-
-    epsilon: float = 1e-5  # added to the variance
-    rows: int = 0  # of statistics, see `BatchStatistics`
-
-    @nn.compact
-    def __call__(self, x: jax.Array, truncation: float = 1.0) -> jax.Array:
-        """Maps `x [n, h, w, c]` to the same shape."""
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        statistics = BatchStatistics(self.epsilon, self.rows, name="statistics")
-        return statistics(x, truncation) * scale + bias
 
 
 class BigGAN(nn.Module):
@@ -210,13 +205,13 @@ class BigGAN(nn.Module):
             conditions = [jnp.concatenate([condition, chunk], axis=1) for chunk in chunks]
         shape = (self.bottom_width, self.bottom_width, self.base_channels)
         x = nn.DenseGeneral(shape, name="project")(z)
-        norm = partial(ConditionalNorm, self.epsilon, embedded=not self.shared_size)
+        norm = partial(StoredNorm, self.epsilon, embedded=not self.shared_size)
         for i, features in enumerate(self.channels):
             block = ResidualBlock(features, norm, slope=self.slope, name=f"block_{i}")
             x = block(x, conditions[i])
             if i + 1 in self.attention:
                 x = SelfAttention(name=f"attention_{i}")(x)
-        x = nn.leaky_relu(FinalNorm(self.final_epsilon, name="norm")(x), self.slope)
+        x = nn.leaky_relu(StoredNorm(self.final_epsilon, name="norm")(x, None), self.slope)
         return layers.to_image(x, self.image_channels, self.output)
 
 
@@ -240,7 +235,7 @@ class Bottleneck(nn.Module):
         functions = (layers.conv_1x1, upsampling, layers.conv_3x3, layers.conv_1x1)
         y = x
         for i, function in enumerate(functions):
-            norm = ConditionalNorm(self.epsilon, self.rows, name=f"norm_{i + 1}")
+            norm = StoredNorm(self.epsilon, self.rows, name=f"norm_{i + 1}")
             y = nn.leaky_relu(norm(y, condition, truncation), self.slope)
             size = 1 if function is layers.conv_1x1 else 3
             features = self.features if i == 3 else inner
@@ -297,6 +292,6 @@ class BigGANDeep(nn.Module):
             x = block(x, condition, truncation_psi)
             if i + 1 in self.attention:
                 x = SelfAttention(name=f"attention_{i}")(x)
-        norm = FinalNorm(self.final_epsilon, self.statistics_rows, name="norm")
-        x = nn.leaky_relu(norm(x, truncation_psi), self.slope)
+        norm = StoredNorm(self.final_epsilon, self.statistics_rows, name="norm")
+        x = nn.leaky_relu(norm(x, None, truncation_psi), self.slope)
         return layers.to_image(x, self.image_channels, self.output)

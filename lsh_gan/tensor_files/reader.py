@@ -26,7 +26,6 @@ _DAMAGED = (
 # Other formats, by their first bytes or their ending, and how to convert them.
 _READ = "a torch, pickle, safetensors, npz or npy file"
 _ARRAYS = "save its arrays by name with np.savez or safetensors"
-_PYTORCH = "torch.save(model.state_dict(), 'model.pth')"
 
 _STARTS: tuple[tuple[bytes, str], ...] = (
     (rb"\s*<(!doctype|html|\?xml)", "a web page: the download went to a page, not to the file"),
@@ -120,7 +119,8 @@ def _read_zip(stream: BinaryIO) -> Any:
         if "constants.pkl" in ends and any("/code/" in f"/{name}" for name in names):
             raise FormatError(
                 "is a TorchScript program (torch.jit.save), whose settings are in its code, which "
-                f"is not run: load it with torch.jit.load and save its tensors, {_PYTORCH}."
+                "is not run: load it with torch.jit.load and save its tensors, "
+                "torch.save(model.state_dict(), 'model.pth')."
             )
         if "model.weights.h5" in ends:
             raise FormatError(f"is a Keras model: {_ARRAYS}.")

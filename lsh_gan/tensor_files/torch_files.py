@@ -8,7 +8,6 @@ little-endian whatever the machine. Source: torch/serialization.py and torch/_ut
 
 import io
 import os
-import sys
 import zipfile
 from typing import Any, BinaryIO
 
@@ -37,7 +36,7 @@ def read_zip(archive: zipfile.ZipFile) -> Any:
         dtype, key, _ = _storage_identifier(identifier)
         if key not in storages:
             array = np.frombuffer(archive.read(f"{folder}data/{key}"), np.uint8)
-            if byte_order != sys.byteorder:
+            if byte_order == "big":
                 array = array.view(dtype).byteswap().view(np.uint8)
             storages[key] = objects.Storage(dtype, array)
         return storages[key]._replace(dtype=dtype)
@@ -85,8 +84,6 @@ def read_legacy(stream: BinaryIO) -> Any:
             raise FormatError(f"storage {key} has {count} elements; its tensors say {expected}.")
         if stream.readinto(storage.data) != storage.data.size:  # type: ignore[attr-defined]
             raise FormatError(f"ends before the end of storage {key} (truncated?).")
-        if sys.byteorder == "big":
-            storage.data.view(storage.dtype).byteswap(inplace=True)
     return value
 
 

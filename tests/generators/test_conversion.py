@@ -135,6 +135,12 @@ def test_a_checkpoint_of_another_file_is_replaced_with_a_word(tmp_path, caplog):
     assert f"held sngan, made of {MIMICRY.name}; replaced" in said
 
 
+def test_the_current_folder_has_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    convert(MIMICRY, ".")
+    assert generators.load(tmp_path).name == tmp_path.name
+
+
 def test_wrong_source_and_unknown_source(tmp_path):
     with pytest.raises(ValueError, match=r"not a generator of source 'progan'.*like 'mimicry'"):
         convert(MIMICRY, tmp_path / "out", source="progan")

@@ -118,6 +118,18 @@ def test_a_table_of_classes_is_no_dense_layer():
     assert not SOURCES["dcgan"].matches({"label_emb.weight": np.ones((size, size)), **state})
 
 
+def test_a_3x3_layer_between_larger_ones_that_double_the_side_does_not():
+    state = load_golden("dcgan_tutorial_64").state()
+    *before, last = state
+    channels = len(state[last])
+    extra = {"extra-layers-0.conv.weight": np.ones((channels, channels, 3, 3), np.float32)}
+    state = {name: state[name] for name in before} | extra | {last: state[last]}
+    converted = convert_state(state, SOURCES["dcgan"])  # as of WassersteinGAN
+    assert converted.assumed["transposed"] == [True, True, True, True, False, True]
+    images = images_of(converted, np.ones((1, len(state[before[0]])), np.float32))
+    assert images.shape == (1, 3, 64, 64)
+
+
 def test_where_it_upsamples_must_be_said():
     state = tensor_files.state_dict(tensor_files.read(file("ptgan")))
     with pytest.raises(ValueError, match=r"where that happens is not in the file: --set=upsample"):
