@@ -44,13 +44,13 @@ def main(arguments: list[str]) -> None:
     config = flags.FLAGS.config
     signal.signal(signal.SIGTERM, _terminate)
     checkpoints.quiet_libraries()
-    reference.fix_numbers()
-    reference.keep_programs()
+    devices.fix_numbers()
+    devices.keep_programs(reference.cache_folder() / "programs")
     cluster = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     if _DISTRIBUTED.value or cluster != (None, None, None):
         _join_cluster()
     try:
-        logging.info("devices: %s", ", ".join(map(str, reference.find_devices())))
+        logging.info("devices: %s", ", ".join(map(str, devices.find_devices())))
         if _DRY_RUN.value:
             dry_run.run(config)
         else:

@@ -74,11 +74,12 @@ def _parse(
     _, *values = parse(sys.argv, default_config(), **options)
     if len(values) != len(names.split()):
         raise ValueError(f"arguments are {' '.join(values) or 'missing'}; expected {names}")
+    from lsh_gan import devices
     from lsh_gan.experiment import reference
 
-    reference.fix_numbers()
-    reference.keep_programs()
-    reference.find_devices()
+    devices.fix_numbers()
+    devices.keep_programs(reference.cache_folder() / "programs")
+    devices.find_devices()
     return values, flags.FLAGS.config
 
 

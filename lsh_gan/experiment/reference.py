@@ -1,13 +1,10 @@
 """The two sides of a comparison that are not generated: the reference, and given samples."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import os
-import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -42,55 +39,6 @@ FOLDER_VARIABLE = "LSH_GAN_CACHE"  # of the environment: another folder
 def cache_folder() -> Path:
     """The user's cache folder of this program, which every run shares; it may be deleted."""
     return Path(os.environ.get(FOLDER_VARIABLE) or platformdirs.user_cache_dir("lsh-gan"))
-
-
-# Of XLA for CPUs: its older compiler of loops takes 3/5 of the time, and gives the same numbers.
-_COMPILE_FAST = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=2"
-
-
-def fix_numbers() -> None:
-    """Sets what numbers depend on beside the configuration, whatever the environment says."""
-    jax.config.update("jax_enable_x64", False)
-    jax.config.update("jax_default_prng_impl", "threefry2x32")
-    jax.config.update("jax_threefry_partitionable", True)
-
-
-def find_devices() -> list[jax.Device]:
-    """All devices; ValueError where the environment asks for some that are not there."""
-    try:
-        return jax.devices()
-    except (RuntimeError, AssertionError) as error:
-        said = str(error).partition(chr(10))[0] or "no such device"
-        raise ValueError(f"JAX_PLATFORMS = {os.environ.get('JAX_PLATFORMS')!r}: {said}") from error
-
-
-def keep_programs() -> None:
-    """Keeps compiled programs in the cache folder, unless JAX is told where, for later runs."""
-    if step.OPTIONS:
-        os.environ["XLA_FLAGS"] = f"{_COMPILE_FAST} {os.environ.get('XLA_FLAGS', '')}"
-    folder = cache_folder() / "programs"
-    _drop_damaged(folder)
-    with contextlib.suppress(OSError):  # JAX would warn of every program
-        folder.mkdir(parents=True, exist_ok=True)
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and os.access(folder, os.W_OK):
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-def _drop_damaged(folder: Path) -> None:
-    """Deletes kept programs that JAX cannot read, as it would neither use nor replace them."""
-    show = warnings.showwarning
-
-    def drop(message: Any, *rest: Any, **options: Any) -> None:
-        found = re.match(r"Error reading persistent compilation cache .* '(\w+)'", str(message))
-        if not found:
-            show(message, *rest, **options)
-            return
-        for file in folder.glob(f"{found[1]}-*"):
-            file.unlink(missing_ok=True)
-        logging.info("compiled anew: %s; what was kept of it is damaged", found[1])
-
-    warnings.showwarning = drop
 
 
 def cached(

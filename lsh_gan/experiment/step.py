@@ -26,9 +26,6 @@ from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator, sampling
 from lsh_gan.metrics import Share
 
-# Of what runs long: programs that compile longer, see `reference.keep_programs`, are 4 % faster.
-# None for a later JAX, which would refuse an option that it does not know.
-OPTIONS = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 11) else None
 _IN_FLIGHT = 3  # steps, each dispatched by a thread of its own: a CPU runs those side by side
 
 
@@ -170,7 +167,7 @@ class GeneratedSamples(Embedded):
                 yield features[:rest]
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=OPTIONS)
+@partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=devices.COMPILE_LONGER)
 def _draw(generator, part, truncation_psi, params, key, index):
     """Images [b, h, w, c] of an index [b], and whether they are finite [b]."""
 
@@ -184,7 +181,9 @@ def _draw(generator, part, truncation_psi, params, key, index):
     return devices.share(run, params, key, index, **specs, local=True)
 
 
-@partial(jax.jit, static_argnums=0, compiler_options=OPTIONS)  # one program for all generators
+@partial(
+    jax.jit, static_argnums=0, compiler_options=devices.COMPILE_LONGER
+)  # one program for all generators
 def _embed(network, variables, images):
     """Features [b, d] of images, and whether they are finite [b]."""
 

@@ -1,0 +1,41 @@
+"""What a process sets before it computes."""
+
+import warnings
+
+import jax
+import pytest
+
+from lsh_gan import devices
+
+
+def test_the_environment_changes_no_number():
+    wanted = {
+        "jax_enable_x64": False, "jax_default_prng_impl": "threefry2x32",
+        "jax_threefry_partitionable": True,
+    }  # fmt: skip
+    for name, other in zip(wanted, (True, "rbg", False), strict=True):
+        jax.config.update(name, other)
+    devices.fix_numbers()
+    assert {name: getattr(jax.config, name) for name in wanted} == wanted
+
+
+def test_a_device_that_is_not_there_is_one_line(monkeypatch):
+    def fail():
+        raise RuntimeError("Unable to initialize backend 'cuda'\nand more")
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "devices", fail)
+    with pytest.raises(ValueError, match=r"JAX_PLATFORMS = 'cuda': Unable to .* 'cuda'$"):
+        devices.find_devices()
+
+
+def test_damaged_programs_are_made_anew(tmp_path):
+    for name in ("jit_f-1-cache", "jit_f-1-atime", "jit_g-2-cache"):
+        (tmp_path / name).touch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        devices._drop_damaged(tmp_path)
+        warnings.warn(
+            "Error reading persistent compilation cache entry for 'jit_f': x", stacklevel=1
+        )
+    assert [file.name for file in tmp_path.iterdir()] == ["jit_g-2-cache"]
