@@ -21,8 +21,8 @@ from lsh_gan.errors import check_int, nearest
 from lsh_gan.generators.checkpoints import content_hash
 
 FAMILY = "function"
-# Equinox and torch have output channels first, under this name.
-OUTPUTS_FIRST = {"(.*/)?weight": 0}
+# Equinox and torch have output channels first, under this name; state dicts join names by dots.
+OUTPUTS_FIRST = {r"(.*[/.])?weight(_orig)?": 0}
 Latent = int | Callable[[jax.Array], jax.Array]
 _NAMED = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*):([A-Za-z_]\w*)")
 
