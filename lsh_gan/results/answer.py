@@ -182,9 +182,10 @@ def _changes(line: pd.Series, metric: str) -> str:
 def _loss(line: pd.Series, metric: str) -> str:
     """What a setting loses, and whether that is diversity or quality."""
     precision, recall = _kept(line, metric).values()
-    noise = NOISE * math.hypot(*np.nan_to_num([precision.stderr, recall.stderr]))
-    if abs(precision.share - recall.share) <= noise:
-        goes = "quality and diversity go"
-    else:
+    errors = np.nan_to_num([precision.stderr, recall.stderr])
+    falls = np.array([precision.share, recall.share]) + NOISE * errors < 1
+    if abs(precision.share - recall.share) > NOISE * math.hypot(*errors):
         goes = f"{'diversity' if recall.share < precision.share else 'quality'} goes"
+    else:
+        goes = "quality and diversity go" if falls.all() else "too few samples to say which goes"
     return f"{_changes(line, metric)}: {goes}"
