@@ -82,11 +82,15 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def mean_and_error(group: list[Row], field: str) -> tuple[float, float]:
-    """Mean over seeds and its standard error; of one seed the standard error of the score."""
+    """Mean over seeds and its standard error; of one seed the standard error of the score.
+
+    Few seeds may be alike by chance: their spread counts for no less than the error of each.
+    """
     values = [row[field] for row in group]
-    if len(values) == 1:
-        return values[0], group[0].get(f"{field}_stderr") or 0.0
-    return statistics.fmean(values), statistics.stdev(values) / len(values) ** 0.5
+    errors = [row.get(f"{field}_stderr") or 0.0 for row in group]
+    each = statistics.fmean(error**2 for error in errors) ** 0.5
+    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+    return statistics.fmean(values), max(each, spread) / len(values) ** 0.5
 
 
 def curves_of(measured: list[Row]) -> dict[str, dict[str, list[Row]]]:
