@@ -127,8 +127,9 @@ class PrecisionRecall(NamedTuple):
         if self.collapsed:
             lines.append(("collapsed", "diversity is lost: do not read the precision as quality"))
         names = ("n", "m", "k", "num_tables", "num_bits", "radius_bins", "load", "capped")
-        facts = {name: getattr(self, name) for name in names}
-        of = ", ".join(f"{name} = {x:.4g}" for name, x in facts.items() if x is not None)
+        facts = {name: x for name in names if (x := getattr(self, name)) is not None}
+        texts = (f"{k} = {x if isinstance(x, int) else f'{x:.4g}'}" for k, x in facts.items())
+        of = ", ".join(texts)
         return [*lines, ("of", of + (f", {self.family}" if self.family else ""))]
 
     def __repr__(self) -> str:
