@@ -25,10 +25,12 @@ from lsh_gan.experiment.reference import Reference, Samples
 from lsh_gan.experiment.step import GeneratedSamples
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator
+from lsh_gan.generators.functions import FAMILY
 from lsh_gan.results import store, strips
 from lsh_gan.results.store import Row
 
 PACKED_FOLDER = "packed"
+_ROUNDING = 8  # of 255, more than a batch of another size or bfloat16 moves a pixel
 # Number of the fold of the key that calibration draws from; no sample has this number.
 CALIBRATION_FOLD = 2**32 - 1
 TENSOR_FIELDS = (
@@ -130,6 +132,8 @@ def measure(
                 "%s: no pixel of its first images is darker than mid-grey; expected images in "
                 "[-1, 1], and these look like [0, 1]", measurement.name,
             )  # fmt: skip
+        if measurement.spec.weights.bits is None and isinstance(subject, Generator):
+            _check_rows(subject, samples, strip[0])
     jax.block_until_ready(generated)
     clock.lap(sample_and_embed=1)
 
@@ -163,6 +167,20 @@ def measure(
         "reference_name": drawn.name,
         **({"reference_taken": drawn.taken} if drawn.taken else {}),
     }
+
+
+def _check_rows(generator: Generator, samples: Any, image: np.ndarray) -> None:
+    """Warns of a user's function whose image 0 hangs on the images beside it."""
+    if generator.family != FAMILY:
+        return
+    beside = np.append(np.arange(15) + len(samples), 0)  # as many as `outside` draws: one program
+    change = np.abs(samples.at(beside)[-1].astype(int) - image).max()
+    if change > _ROUNDING:
+        logging.warning(
+            "%s: image 0 changes by %d of 255 with the images beside it in a batch; expected image "
+            "i from row i alone: are batch norms or dropout in training mode?",
+            generator.name, change,
+        )  # fmt: skip
 
 
 def spec_fields(spec: GeneratorSpec) -> dict[str, Any]:

@@ -129,19 +129,27 @@ def make(scale=1.0):
 def other():
     return make(scale=0.5)
 
+def train():  # a batch norm in training mode
+    w = jax.random.normal(jax.random.key(0), (4, 16 * 16))
+    def f(params, z):
+        x = z @ params[0]
+        return jax.numpy.tanh((x - x.mean(0)) / x.std(0)).reshape(-1, 16, 16, 1)
+    return lsh_gan.Generator.from_function(f, [w], latent=4, name="train")
+
 def wrong():
     return 3
 """
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_a_function_named_in_a_configuration_goes_through_a_sweep(tmp_path, monkeypatch):
+def test_a_function_named_in_a_configuration_goes_through_a_sweep(tmp_path, monkeypatch, caplog):
     (tmp_path / "my_own_gan.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     np.save(tmp_path / "real.npy", np.random.default_rng(0).integers(0, 256, (12, 16, 16, 1), "u1"))
     config = tiny(6, generators=("my_own_gan:make",), compression__bits=(4,))
     config.reference.images = str(tmp_path / "real.npy")
     sweep.run(config, tmp_path / "run")
+    assert "beside it" not in caplog.text
     rows = store.read(tmp_path / "run")
     assert len({row["row_hash"] for row in rows}) == len(rows) == 2
     assert generators.load("my_own_gan:make").identity.items() <= rows[0].items()
@@ -151,6 +159,9 @@ def test_a_function_named_in_a_configuration_goes_through_a_sweep(tmp_path, monk
     packed = tmp_path / "run" / "packed" / f"{rows[0]['row_hash']}.packed"
     with pytest.raises(ValueError, match=r"parameters of a function, .*generator\.unpack"):
         generators.load(packed)
+    config.generators = ("my_own_gan:train",)
+    sweep.run(config, tmp_path / "train")
+    assert re.search(r"train: image 0 changes by \d+ of 255 with the images beside", caplog.text)
     config.compression.activation_bits = (8,)
     with pytest.raises(ValueError, match="this generator is a Function: expected weights alone"):
         sweep.run(config, tmp_path / "activations")
