@@ -26,7 +26,7 @@ from lsh_gan.experiment.reference import load_reference, open_reference
 from lsh_gan.experiment.settings import UNCOMPRESSED
 from lsh_gan.generators import Generator
 from lsh_gan.results import report, store
-from lsh_gan.results.answer import retention
+from lsh_gan.results.answer import NOISE, retention
 from lsh_gan.results.labels import SCORES
 from lsh_gan.results.search_report import FULL, MIXED, SAME_SIZE, WITHIN
 from lsh_gan.results.store import Row
@@ -77,9 +77,11 @@ class WidthEvaluator:
         full, row = self.measure(UNCOMPRESSED), self.measure(spec)
         fields = [f"{METRIC}_{score}" for score in SCORES]
         for field in fields:
-            if not full[field]:
+            score, error = full[field], full[f"{field}_stderr"]
+            if score <= NOISE * error:
                 raise ValueError(
-                    f"{full['generator']}: {field} is 0 at full precision; there is nothing to keep"
+                    f"{full['generator']}: {field} is {score:.2g} ± {error:.2g} at full precision; "
+                    "there is too little to keep: more search.num_samples, or a better generator"
                 )
         return min(row[field] / full[field] for field in fields)
 

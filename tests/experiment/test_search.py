@@ -1,5 +1,6 @@
 """The search on a generator whose damages are known in closed form."""
 
+import dataclasses
 import itertools
 from types import SimpleNamespace
 
@@ -41,6 +42,8 @@ def row(spec):
         "generator": "known",
         "lsh_precision": 0.8 * max(0.0, 1 - damage / 2),
         "lsh_recall": 0.6 * max(0.0, 1 - damage),
+        "lsh_precision_stderr": 0.01,
+        "lsh_recall_stderr": 0.01,
         "tensors": tensors,
     }
 
@@ -80,6 +83,14 @@ def test_it_judges_far_fewer_settings_than_there_are():
 
 def test_nothing_keeps_an_impossible_share():
     assert set(find(make_width_evaluator([]), 1.0).values()) == {None}
+
+
+def test_scores_that_may_be_0_are_nothing_to_keep():
+    few = {"lsh_recall": 0.0025, "lsh_recall_stderr": 0.0039}  # one hit of 400
+    evaluator = make_width_evaluator([])
+    evaluator = dataclasses.replace(evaluator, measure=lambda spec: row(spec) | few)
+    with pytest.raises(ValueError, match=r"lsh_recall is 0\.0025 ± 0\.0039 at full"):
+        find(evaluator, 0.95)
 
 
 def test_equal_widths_are_equal_settings():
