@@ -174,12 +174,15 @@ def _table(measured: list[Row], metrics: list[str]) -> tuple[list[str], list[dic
 
 
 def _ceilings(measured: list[Row], metrics: list[str]) -> list[str]:
-    """The ceilings of the metrics in words; of the first row, where m differs."""
+    """The ceilings of the metrics in words, for each m."""
     fields = {m: [f"{m}_{score}_ceiling" for score in scores_of(m)] for m in metrics}
+    rows = {row["m"]: row for row in reversed(measured)}
     return [
-        f"{TITLES[metric]} {' / '.join(f'{measured[0][name]:.3f}' for name in names)}"
+        (f"m = {m:,}: " if len(rows) > 1 else "")
+        + f"{TITLES[metric]} {' / '.join(f'{rows[m][name]:.3f}' for name in names)}"
+        for m in unique(measured, "m")
         for metric, names in fields.items()
-        if all(measured[0].get(name) is not None for name in names)
+        if all(rows[m].get(name) is not None for name in names)
     ]
 
 
