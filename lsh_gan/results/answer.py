@@ -56,15 +56,25 @@ def retention(
     if not whole:
         return Kept(math.nan, math.nan)
     share = sum(row[field] for row, _ in pairs) / whole
-    known = [
-        [(hits or {}).get(row["row_hash"], {}).get(f"{field}_hits") for row in p] for p in pairs
-    ]
-    if any(values is None for pair in known for values in pair):
+    found = paired_hits(pairs, metric, score, hits)
+    if found is None:
         return Kept(share, math.nan)
-    join = np.concatenate if score == "precision" else lambda values: np.mean(values, axis=0)
-    a, b = (join([np.asarray(x, np.float64) for x in side]) for side in zip(*known, strict=True))
+    a, b = found
     stderr = (a - share * b).std(ddof=1) / math.sqrt(len(a)) / b.mean()
     return Kept(share, float(stderr))
+
+
+def paired_hits(
+    pairs: list[tuple[Row, Row]], metric: str, score: str, hits: Hits | None
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The hits a and b of rows and of full precision, as above, a pair a seed; None if unknown."""
+    field = f"{metric}_{score}_hits"
+    known = [[(hits or {}).get(row["row_hash"], {}).get(field) for row in pair] for pair in pairs]
+    if any(values is None for pair in known for values in pair):
+        return None
+    join = np.concatenate if score == "precision" else lambda values: np.mean(values, axis=0)
+    a, b = (join([np.asarray(x, np.float64) for x in side]) for side in zip(*known, strict=True))
+    return a, b
 
 
 def mark(line: Mapping[str, Any], metric: str) -> str:

@@ -1,6 +1,7 @@
 """Layer by layer: what compression did to each tensor, and what it cost to compress it alone."""
 
 import itertools
+import math
 import statistics
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from lsh_gan.results import labels, plots
-from lsh_gan.results.answer import Hits, retention
+from lsh_gan.results.answer import Hits, paired_hits
 from lsh_gan.results.labels import SCORES, TITLES, bits_label, setting_of, unique
 from lsh_gan.results.store import Row
 
@@ -69,10 +70,12 @@ def layer_sensitivity(
         line = {"generator": name, "layer": layer, "setting": setting, **rows[0]["tensors"][0]}
         line |= {"grid": labels.grid_label(rows[0]), "bits": bits_label(rows[0])}
         whole = [full[name, row["seed"]] for row in rows]
+        pairs = list(zip(rows, whole, strict=True))
         for metric, score in itertools.product(metrics, SCORES):
             field = f"{metric}_{score}"
             before, after = (statistics.fmean(row[field] for row in x) for x in (whole, rows))
-            error = retention(rows, whole, metric, score, hits).stderr * before
+            known = paired_hits(pairs, metric, score, hits)
+            error = math.nan if known is None else pd.Series(known[1] - known[0]).sem()
             line |= {field: before - after, f"{field}_stderr": error}
         lines.append(line)
     return pd.DataFrame(lines)
