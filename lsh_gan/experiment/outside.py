@@ -39,6 +39,9 @@ def write(workdir: Path, measured: list[Row], setup: Setup) -> None:
             after, name = store.read_hits(workdir, row["row_hash"]), f"{row['row_hash']}.png"
             if row["row_hash"] == full or not after:
                 continue
+            of = in_words(bits_label(row)) + (
+                f", seed {row['seed']}" if len(config.seeds) > 1 else ""
+            )
             file = workdir / strips.OUTSIDE / name
             packed = workdir / PACKED_FOLDER / f"{row['row_hash']}.packed"
             indices, said = lost(before, after, "precision")
@@ -47,12 +50,12 @@ def write(workdir: Path, measured: list[Row], setup: Setup) -> None:
                 draw = partial(sampling.sample_at, generator, truncation_psi=config.truncation_psi)
                 key, shown = jax.random.key(row["seed"]), np.resize(indices, COLUMNS)  # one program
                 lines = [draw(tree, key, shown)[: len(indices)] for tree in trees]
-                strips.save(file, lines, f"{in_words(bits_label(row))}: left the manifold: {said}")
+                strips.save(file, lines, f"{of}: left the manifold: {said}")
             file = workdir / strips.UNCOVERED / name
             indices, said = lost(before, after, "recall")
             if len(indices) and first is not None and not file.exists():
                 lines = [first.at(indices)]
-                strips.save(file, lines, f"{in_words(bits_label(row))}: no longer covered: {said}")
+                strips.save(file, lines, f"{of}: no longer covered: {said}")
 
 
 def lost(

@@ -155,9 +155,12 @@ def check_second(rows: int, second_rows: int) -> None:
 
 def check_labels(labels: Any, n: int, m: int) -> None:
     """Raises ValueError unless there are labels of a reference `[n]` and a generated set `[m]`."""
-    if labels is not None and (shapes := [np.shape(x) for x in labels]) != [(n,), (m,)]:
+    if labels is None:
+        return
+    found = [np.shape(x) for x in labels] if len(labels) == 2 else np.shape(labels)
+    if found != [(n,), (m,)]:
         raise ValueError(
-            f"labels have shapes {shapes}; expected those of both sets, {(n,)}, {(m,)}."
+            f"labels have shapes {found}; expected those of both sets, {(n,)}, {(m,)}."
         )
 
 

@@ -307,10 +307,11 @@ def _find_balls(tiles: Tiles, bounds, near, *, k, density_k, inclusive) -> Balls
             mine, size = x[rows].astype(jnp.float64), sq_norms[rows][:, None] + sq_norms
             xy = lax.map(lambda other: products(mine, other.astype(jnp.float64)), tiles.rows)
             squared = size - 2 * xy.swapaxes(0, 1).reshape(len(rows), -1)
-            squared = jnp.where(jnp.arange(n) == rows[:, None], jnp.inf, jnp.maximum(squared, 0))
+            slack = tolerance * jnp.where(tiles.inside, size, 0)
+            squared = jnp.where(squared <= slack, 0, squared)  # duplicates
+            squared = jnp.where(jnp.arange(n) == rows[:, None], jnp.inf, squared)
             ordered = jnp.sort(squared, axis=1)[:, :needed]
             sq_radii, left_out = radii(ordered)
-            slack = tolerance * jnp.where(tiles.inside, size, 0)
             hits = within(squared, left_out[:, None], slack, inclusive) & (rows < n)[:, None]
             return sq_radii, covered | hits.any(axis=0)
 

@@ -103,7 +103,7 @@ def widths_of(row: Row) -> str:
 
 def in_words(bits: str) -> str:
     """A width of `bits_label` in a sentence: "4 bits", "W4A8", "full"."""
-    return f"{bits} bits" if bits.isdigit() else bits
+    return f"{bits} bit{'s' * (bits != '1')}" if bits.isdigit() else bits
 
 
 def percent(share: float | None, stderr: float | None = None) -> str:

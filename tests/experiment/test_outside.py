@@ -82,7 +82,7 @@ def test_samples_that_left_stand_below_the_same_latents_at_full_precision(
         expected = next(sequence)[[17, 3, 30], ..., 0]
         np.testing.assert_allclose(found.astype(int), expected, atol=1)
     assert np.abs(full.astype(int) - narrow).max() > 1
-    assert said == "2 bits: left the manifold: KNN 1 of 40, LSH 3 of 39"
+    assert said == "2 bits, seed 5: left the manifold: KNN 1 of 40, LSH 3 of 39"
     assert not (workdir / "outside" / "full.png").exists()
     before = (workdir / "outside" / "narrow.png").stat().st_mtime_ns
     write(workdir, generator, images)
@@ -101,7 +101,7 @@ def test_images_that_lost_their_cover(own, workdir, generator, images):
     write(workdir, generator, first)
     (found,), said = images_of(workdir / "uncovered" / "narrow.png")
     np.testing.assert_allclose(found.astype(int), expected[[17, 3, 30], ..., 0], atol=1)
-    assert said == "2 bits: no longer covered: KNN 1 of 40, LSH 3 of 40"
+    assert said == "2 bits, seed 5: no longer covered: KNN 1 of 40, LSH 3 of 40"
 
 
 def test_features_have_no_uncovered_images(workdir, generator, images, caplog):

@@ -125,6 +125,12 @@ def test_options_out_of_range():
         ("knn", "k", 2.5, r"k = 2.5; expected a whole number"),
         ("knn", "density_k", True, r"density_k = True; expected a whole number"),
         ("knn", "memory_mb", 0.5, r"memory_mb = 0.5; expected at least 1"),
+        (
+            "knn",
+            "labels",
+            np.zeros(120),
+            r"labels have shapes \(120,\); expected those of both sets",
+        ),
         ("lsh", "votes", 0, r"votes = 0; expected a share in \(0, 1\]"),
         ("lsh", "votes", 1.1, r"votes = 1.1; expected a share"),
         ("lsh", "min_count", 0, r"min_count = 0; expected a whole number"),
@@ -198,6 +204,11 @@ def test_torch_tensors_score_as_numpy(name):
     assert METRICS[name](torch.tensor(R, requires_grad=True), torch.tensor(G)) == expected
     half = [torch.tensor(x).bfloat16() for x in (R, G)]  # NumPy has no bfloat16
     assert METRICS[name](*half) == METRICS[name](*(x.float().numpy() for x in half))
+
+
+def test_a_seed_is_no_key():
+    with pytest.raises(TypeError, match=r"^key = 0; expected jax\.random\.key\(SEED\)$"):
+        lsh.lsh_precision_recall(0, R, G)
 
 
 def test_large_features_are_taken():
