@@ -20,6 +20,8 @@ from lsh_gan.metrics.inputs import as_array
 from lsh_gan.results.answer import COLLAPSED, LEGEND
 from lsh_gan.results.labels import DISTANCES, TITLES
 
+_OF_KNN = "density", "coverage", "clipped_density", "clipped_coverage", "auth"
+
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Evaluation:
@@ -62,6 +64,9 @@ class Evaluation:
             f"d = {self.d}, k = {self.k}, features: {self.features}; ± is one standard error, "
             "without the drawing of the set that spans the manifold"
         )
+        beside = ((name, getattr(self.scores.get("knn"), name, None)) for name in _OF_KNN)
+        more = [f"{name.replace('_', ' ')} {x:.3f}" for name, x in beside if x is not None]
+        said += f"; by KNN: {', '.join(more)}" if more else ""
         collapsed = any(getattr(score, "collapsed", False) for score in self.scores.values())
         return f"{said}; {LEGEND[COLLAPSED]}" if collapsed else said
 
