@@ -151,8 +151,9 @@ def _answer(swept: pd.DataFrame, metric: str, metrics: list[str], keep: float) -
 
     best = _smallest(swept, metric, keep)
     if best is None:
-        widest = swept.sort_values("bytes", ascending=False, kind="stable").iloc[0]
-        return f"no width keeps {asked} by {title}; {called(widest)}: {_loss(widest, metric)}."
+        least = swept[[f"{metric}_{score}_kept" for score in SCORES]].min(axis=1)
+        closest = swept.iloc[int(np.argmax(least))]
+        return f"no width keeps {asked} by {title}; {called(closest)}: {_loss(closest, metric)}."
     narrower = swept[(swept["setting"] == best["setting"]) & (swept["bytes"] < best["bytes"])]
     exact = min(share for share, _ in _kept(best, metric).values()) >= keep
     within = "" if exact else " within the error"
