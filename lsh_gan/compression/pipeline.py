@@ -20,8 +20,15 @@ from jaxtyping import Float32, Int
 
 from lsh_gan.compression import activations, tree
 from lsh_gan.compression.activations import Batch, Path, record
-from lsh_gan.compression.packing import PackedTree
-from lsh_gan.compression.rules import CompressionSpec, Params, TensorPlan, join
+from lsh_gan.compression.packing import Layout, PackedTree, file_bytes
+from lsh_gan.compression.rules import (
+    CompressionSpec,
+    Params,
+    TensorPlan,
+    join,
+    path_of,
+    plan_tensors,
+)
 
 
 class Moments(NamedTuple):
@@ -252,3 +259,36 @@ def pack_generator(
     if spec.correct_biases:
         changed = correct_biases(module, variables, changed, latents, labels=labels)
     return tree.update(packed, changed), report
+
+
+def packed_size(
+    module: Any,
+    variables: Params,
+    spec: GeneratorSpec,
+    *,
+    channel_axes: Mapping[str, int] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> tuple[int, int]:
+    """Bytes of the file of what `pack_generator` makes, and how many tensors it quantizes.
+
+    Shapes are enough. Arguments and errors are those of `pack_generator`.
+
+    >>> shapes = {"w": jax.ShapeDtypeStruct((64, 64), jnp.float32)}
+    >>> size, tensors = packed_size(None, shapes, GeneratorSpec(weights=CompressionSpec(bits=4)))
+    >>> 64 * 64 / 2 < size < 3000, tensors
+    (True, 1)
+    """
+    leaves = [(path_of(k), x) for k, x in jax.tree_util.tree_leaves_with_path(variables)]
+    leaves = [(path, leaf) for path, leaf in leaves if path[0] != activations.COLLECTION]
+    plans = plan_tensors(leaves, spec.weights, channel_axes)
+    check_corrections(module, plans, spec)
+    layouts = [
+        tree.layout_of(plan, leaf.shape) for plan, (_, leaf) in zip(plans, leaves, strict=True)
+    ]
+    if spec.activations:
+        layers = [path[1:-1] for path, _ in leaves if path[0] == "params" and path[-1] == "kernel"]
+        fields = activations.RANGE_FIELDS
+        ranges = [(activations.COLLECTION, *layer, field) for layer in layers for field in fields]
+        layouts += [Layout(path, (), None) for path in ranges]
+    size = file_bytes(layouts, tree.empty_subtrees(variables), dict(metadata or {}))
+    return size, sum(layout.bits is not None for layout in layouts)

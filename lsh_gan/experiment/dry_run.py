@@ -14,11 +14,7 @@ import pandas as pd
 
 from lsh_gan import datasets, features
 from lsh_gan.compression import GeneratorSpec
-from lsh_gan.compression.activations import COLLECTION, RANGE_FIELDS
-from lsh_gan.compression.packing import Layout, file_bytes
-from lsh_gan.compression.pipeline import check_corrections
-from lsh_gan.compression.rules import path_of, plan_tensors
-from lsh_gan.compression.tree import empty_subtrees, layout_of
+from lsh_gan.compression.pipeline import packed_size
 from lsh_gan.experiment import recipes, settings
 from lsh_gan.experiment.measurement import spec_fields
 from lsh_gan.experiment.reference import open_reference, open_samples
@@ -61,30 +57,17 @@ def measure_sizes(config: Any) -> list[Sized]:
     # Named as in a run, before sizes are counted: packed files hold the name.
     renamed, _ = recipes.rename(config, [generator for generator, _ in found])
     return [
-        Sized(path, generator, text, [(spec, *packed_size(generator, spec)) for spec in specs])
+        Sized(path, generator, text, [(spec, *_size(generator, spec)) for spec in specs])
         for path, generator, (_, text) in zip(config.generators, renamed, found, strict=True)
     ]
 
 
-def packed_size(generator: Generator, spec: GeneratorSpec) -> tuple[int, int]:
-    """Bytes of the packed file of a generator, from shapes, and how many tensors are quantized.
-
-    A generator that was read from a packed file has that one as long as nothing is done to it.
-    Raises as `compression.compress`, for rules and sizes of groups.
-    """
+def _size(generator: Generator, spec: GeneratorSpec) -> tuple[int, int]:
+    """As `packed_size`; a generator that was read from a packed file has that one as it is."""
     if generator.packed_file and spec.weights.bits is None:
         return generator.packed_file.stat().st_size, 0
-    leaves = [(path_of(k), x) for k, x in jax.tree_util.tree_leaves_with_path(generator.params)]
-    leaves = [(path, leaf) for path, leaf in leaves if path[0] != COLLECTION]
-    plans = plan_tensors(leaves, spec.weights, generator.channel_axes)
-    check_corrections(generator.module, plans, spec)
-    layouts = [layout_of(plan, leaf.shape) for plan, (_, leaf) in zip(plans, leaves, strict=True)]
-    if spec.activations:
-        layers = [path[1:-1] for path, _ in leaves if path[0] == "params" and path[-1] == "kernel"]
-        ranges = [(COLLECTION, *layer, field) for layer in layers for field in RANGE_FIELDS]
-        layouts += [Layout(path, (), None) for path in ranges]
-    size = file_bytes(layouts, empty_subtrees(generator.params), generator.packed_metadata)
-    return size, sum(layout.bits is not None for layout in layouts)
+    options: Any = {"channel_axes": generator.channel_axes, "metadata": generator.packed_metadata}
+    return packed_size(generator.module, generator.params, spec, **options)
 
 
 def _num_values(params: Any) -> int:
@@ -174,6 +157,4 @@ def _summary(config: Any, sized: list[Sized]) -> Iterator[str]:
             f"rows: {rows} = ({each}) settings × {seeds} + {given} given samples; {images}, "
             f"truncation_psi = {config.truncation_psi}"
         )
-    for item in sized:
-        if item.instructions:
-            yield f"{item.path} is not there; {item.instructions}"
+    yield from (f"{x.path} is not there; {x.instructions}" for x in sized if x.instructions)

@@ -14,6 +14,7 @@ from tiny_generators import TINY
 from configs import celeba_hq, cifar10, default, eye_dcgan, face_dcgan, ffhq, imagenet, lsun, search
 from lsh_gan import compression, generators
 from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
+from lsh_gan.compression.pipeline import packed_size
 from lsh_gan.experiment import dry_run, sweep
 
 # Parameters in millions, as published with the networks: Karras et al. 2020 count 30.37 M at 1024
@@ -170,12 +171,13 @@ def test_sizes_are_those_of_the_file(family, tmp_path):
         pruned = jax.tree.map(lambda x: jnp.where(jnp.abs(x) < 0.03, 0, x), params)
         cases.append((dataclasses.replace(generator, params=pruned), cases[2][1]))
     for case, spec in cases:
+        metadata = {"name": "tiny", "family": family, "options": TINY[family]}
         packed, _ = compression.pack_generator(
             case.module, params if case is generator else case.params, spec, latents=z,
-            labels=labels, metadata={"name": "tiny", "family": family, "options": TINY[family]},
+            labels=labels, metadata=metadata,
         )  # fmt: skip
         written = compression.save_packed(tmp_path / "tiny.packed", packed)
-        assert dry_run.packed_size(case, spec)[0] == written
+        assert packed_size(case.module, case.params, spec, metadata=metadata)[0] == written
 
 
 def test_a_real_run_names_the_missing_file_and_the_commands(tmp_path):
