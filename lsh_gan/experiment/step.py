@@ -181,9 +181,8 @@ def _draw(generator, part, truncation_psi, params, key, index):
     return devices.share(run, params, key, index, **specs, local=True)
 
 
-@partial(
-    jax.jit, static_argnums=0, compiler_options=devices.COMPILE_LONGER
-)  # one program for all generators
+# One program for all generators.
+@partial(jax.jit, static_argnums=0, compiler_options=devices.COMPILE_LONGER)
 def _embed(network, variables, images):
     """Features [b, d] of images, and whether they are finite [b]."""
 
