@@ -38,7 +38,7 @@ _REGION_ROWS = 64  # rows of the fit for each region
 _LLOYD_STEPS = 6
 _WIDE_DIGITS = 6  # of pstable; those behind are a third as wide
 _CHUNK = 1024, 8192  # rows that are projected at once, on a CPU and elsewhere; see `encode`
-_THIN = 10  # see `_fit`
+_THIN = 10  # spread of norms below which a shell is thin, in units of `_fit`
 _MARGIN = 1e-5  # relative: norms of the reference's first and last row are inside of the bins
 
 

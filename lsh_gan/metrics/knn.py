@@ -383,7 +383,7 @@ def _compare(
 
 
 def _find(of_r, of_g, dtype, extended: bool):
-    """Compares tiles of R and G, each with squared radii `[b, w, 4]` and `[b, w, 1]`.
+    """Compares tiles of R and G: rows, squared norms and squared radii `[b, w, 4]`, `[b, w, 1]`.
 
     Returns of the rows of G, and of those of R, what is sure and what is possible within the error
     of the type: their fields of `Compared`, in order.
@@ -423,9 +423,9 @@ def _find(of_r, of_g, dtype, extended: bool):
 
     inf, none = (jnp.full(of_r[1].shape, x, t) for x, t in ((jnp.inf, dtype), (0, jnp.int32)))
     start = inf, inf, *((none, none) if extended else ())
-    of_r, of_g = lax.scan(with_tile_of_g, start, tuple(of_g))
-    precise, surely, perhaps, *more = map(jnp.ravel, of_g)
-    recalled, covered, *held = map(jnp.ravel, of_r)
+    found_r, found_g = lax.scan(with_tile_of_g, start, tuple(of_g))
+    precise, surely, perhaps, *more = map(jnp.ravel, found_g)
+    recalled, covered, *held = map(jnp.ravel, found_r)
     more_low, more_high = [], []
     if more:
         clipped_low, clipped_high, inner_low, inner_high, outer_low, outer_high = more

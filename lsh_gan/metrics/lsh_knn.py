@@ -5,8 +5,9 @@ others of its set in the bucket has no ball there, so that lone outliers grow no
 its ball is the least distance to a k-th nearest other candidate in any table: one bucket rarely
 holds all near neighbours, and the radius from a few of them would hide damage. A table says yes to
 x when x lies in the ball of a candidate of the other set in its bucket; x is on the manifold when
-at least the share `votes` of the tables says yes. A sample costs at most T · 5c products, whatever
-n is, and finding its bucket among sorted ones O(log n). By definition: `definitions.lsh_knn`.
+at least the share `votes` of the tables says yes. Of a larger G, n of its rows count for recall, as
+buckets suit so many. A sample costs at most T · 5c products, whatever n is, and finding its bucket
+among sorted ones O(log n). By definition: `definitions.lsh_knn`.
 
     1. sort the rows of both sets by bucket, in random order within it, and give the candidates
        slots: a bucket has the same ones in both sets
