@@ -7,9 +7,10 @@ ball for covered, so that few such samples can carry much recall.
 - Recall: without the outliers, less without as many others, drawn at random. A robust score is 0.
 - Precision: with 1 % of broad outliers in the reference, less without. A robust score is 0.
 
-Both are paired, sample by sample, with the standard error of the mean difference.
+Both are paired, sample by sample and table by table, with the standard error of the difference.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from lsh_gan.experiment.evaluators import ReferenceFeatures
 from lsh_gan.experiment.measurement import PACKED_FOLDER
 from lsh_gan.experiment.reference import load_network, load_reference, open_reference
 from lsh_gan.experiment.step import GeneratedSamples
+from lsh_gan.metrics import PrecisionRecall
 from lsh_gan.results import store
 
 METRICS = ("knn", "lsh_knn", "lsh")
@@ -43,10 +45,11 @@ def wide(reference: Any, generated: Any, k: int) -> np.ndarray:
     return own_radii(generated, k) > np.quantile(own_radii(reference, k), WIDE)
 
 
-def difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """Mean of a - b and its standard error, of paired hits."""
-    change = np.asarray(a, float) - np.asarray(b, float)
-    return float(change.mean()), float(change.std(ddof=1) / len(change) ** 0.5)
+def difference(a: PrecisionRecall, b: PrecisionRecall, score: str) -> tuple[float, float]:
+    """By how much a score differs under one hash, and the standard error, paired as in `answer`."""
+    hits = np.subtract(*(getattr(x, f"{score}_membership") for x in (a, b)), dtype=float)
+    of_hash = np.subtract(*(getattr(x, f"{score}_deviations") or () for x in (a, b)), dtype=float)
+    return float(hits.mean()), math.sqrt(hits.var(ddof=1) / len(hits) + of_hash @ of_hash)
 
 
 def compare(config: Any, reference: np.ndarray, samples: dict[Any, np.ndarray]) -> list[dict]:
@@ -75,13 +78,13 @@ def compare(config: Any, reference: np.ndarray, samples: dict[Any, np.ndarray]) 
             whole, broad = score(jnp.asarray(generated)), dirty_score(jnp.asarray(generated))
             line = {"name": name, "metric": metric, "outliers": out.mean()}
             line["precision_change"], line["precision_stderr"] = difference(
-                broad.precision_membership, whole.precision_membership
+                broad, whole, "precision"
             )
             line |= {"recall_change": 0.0, "recall_stderr": 0.0}
             if out.any() and len(out) - out.sum() >= least:
                 without, control = (score(jnp.asarray(generated[~x])) for x in (out, other))
                 line["recall_change"], line["recall_stderr"] = difference(
-                    without.recall_membership, control.recall_membership
+                    without, control, "recall"
                 )
             lines.append(line)
     return lines

@@ -145,9 +145,9 @@ def measure(
     scored = evaluators.side_by_side(score, scores)
     for name, (result, _) in scored.items():
         for field, value in result._asdict().items():
-            if field in ("precision_membership", "recall_membership") and value is not None:
-                # For paired comparisons of rows that share latents and reference.
-                hits[f"{name}_{field.replace('membership', 'hits')}"] = value
+            if field.endswith(("membership", "deviations")) and value is not None:
+                # For paired comparisons of rows that share latents, reference and hash.
+                hits[f"{name}_{field.replace('membership', 'hits')}"] = np.asarray(value)
             elif value is not None and np.ndim(value) == 0 and field not in ("n", "m", "k"):
                 row[f"{name}_{field}"] = value
     clock.lap(**{name: seconds for name, (_, seconds) in scored.items()})

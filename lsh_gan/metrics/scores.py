@@ -66,6 +66,9 @@ class PrecisionRecall(NamedTuple):
     `crowding` is the mean over tables of the share of generated samples at crowded addresses: those
     that hold more than 2 r·m/n + 6 max(1, m/n) of them beside r rows of the reference, twice as
     many as are due and six more. In tables of 'auto' bits chance crowds less than .01.
+    `precision_deviations` and `recall_deviations` are what each of g groups of hash tables adds to
+    the standard error: their squares sum to the variance that comes from the hash. The difference
+    of two scores under one hash has the difference of theirs.
 
     What was not asked for, or has no meaning for a metric, is None.
     """
@@ -94,6 +97,8 @@ class PrecisionRecall(NamedTuple):
     clipped_density: float | None = None
     clipped_coverage: float | None = None
     by_class: ClassScores | None = None
+    precision_deviations: tuple[float, ...] | None = None
+    recall_deviations: tuple[float, ...] | None = None
 
     @property
     def collapsed(self) -> bool:
@@ -174,6 +179,7 @@ class Summary(NamedTuple):
     total: jax.Array
     stderr: jax.Array
     membership: jax.Array
+    deviations: jax.Array | None = None  # of the hash; see `PrecisionRecall`
 
 
 @jax.jit
@@ -259,14 +265,15 @@ def summarise_votes(sums: jax.Array, rows: int, digits: jax.Array) -> Summary:
     """
     with jax.enable_x64(True):
         total, squares, *_ = means = sums / rows
-        variance = jnp.maximum(squares - total**2, 0) / rows
+        variance, deviations = jnp.maximum(squares - total**2, 0) / rows, None
         if count := len(sums) - 2:
             of_group = digits.sum(axis=0).reshape(-1, count).sum(axis=0).astype(jnp.float64)
             x, y = of_group - of_group.mean(), means[2:] - means[2:].mean()
             uneven = jnp.any(x != 0) & (count > 2)
             rest = y - jnp.where(uneven, x @ y / jnp.maximum(x @ x, 1e-9), 0) * x
-            variance += (count - 1) ** 2 / count * (rest @ rest) / (count - 1 - uneven)
-        return Summary(sums[0], jnp.sqrt(variance), jnp.zeros(0, bool))
+            deviations = rest * (count - 1) / jnp.sqrt(count * (count - 1 - uneven))
+            variance += deviations @ deviations
+        return Summary(sums[0], jnp.sqrt(variance), jnp.zeros(0, bool), deviations)
 
 
 def ceilings(
@@ -313,14 +320,19 @@ def result(precision, recall, ceilings, *, membership, rows, extra, **facts) -> 
         "precision_ceiling": ceilings[0], "recall_ceiling": ceilings[1], **extra,
     }  # fmt: skip
     members: dict[str, Any] = {}
+    vectors = {
+        "precision_deviations": precision.deviations,
+        "recall_deviations": recall and recall.deviations,
+    }
     if membership:
         members["precision_membership"] = precision.membership, m
         members["recall_membership"] = recall and (recall.membership, n)
-    means, members = jax.device_get((means, members))
+    means, members, vectors = jax.device_get((means, members, vectors))
     means = {name: x and float(x[0]) / float(x[1]) for name, x in means.items()}
+    vectors = {name: x if x is None else tuple(x.tolist()) for name, x in vectors.items()}
     # Rows behind the end of a set are no members.
     members = {name: x and x[0][: x[1]] for name, x in members.items()}
-    scores = PrecisionRecall(n=n, m=m, **means, **members, **facts)
+    scores = PrecisionRecall(n=n, m=m, **means, **members, **vectors, **facts)
     if scores.num_tables:
         _warn_of_few(scores)
     return scores

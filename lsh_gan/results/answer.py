@@ -10,11 +10,17 @@ Sampling Techniques, section 6.3: the linearised ratio of paired means):
 
 At r = 1 it is the standard error of the difference of two paired shares (McNemar 1947,
 doi:10.1007/BF02295996). Hits that are equal in both rows add nothing, which makes it smaller than
-that of unpaired scores. It covers the drawing of the assessed samples. It does not cover the other
-set, which spans the manifold, nor, of LSH, the drawing of the tables: both are shared by the rows.
+that of unpaired scores. Rows also share the hash. Let u_g and v_g be what its group of tables g
+adds to the error of either score (`PrecisionRecall.precision_deviations`); then, squared, this is
+added to that of the samples, as a jackknife of the ratio would give:
+
+    Σ (u_g − r v_g)² / mean(b)²
+
+It covers the drawing of the assessed samples and of the tables, not that of the other set, which
+spans the manifold.
 
 Of several seeds, precision has N = seeds · m samples. Recall has N = n: the same reference is
-assessed by every seed, and a_i and b_i are means over the seeds.
+assessed by every seed, and a_i and b_i are means over the seeds, as are u_g and v_g.
 """
 
 import math
@@ -35,7 +41,8 @@ LEGEND = {
     COLLAPSED: "! collapsed: diversity is lost, do not read the precision as quality",
 }
 
-Hits = Mapping[str, Mapping[str, np.ndarray]]  # row hash -> "METRIC_SCORE_hits" -> [m] or [n]
+# By row hash: "METRIC_SCORE_hits", `[m]` or `[n]`, and of a hash "METRIC_SCORE_deviations", `[g]`.
+Hits = Mapping[str, Mapping[str, np.ndarray]]
 
 
 class Kept(NamedTuple):
@@ -56,25 +63,36 @@ def retention(
     if not whole:
         return Kept(math.nan, math.nan)
     share = sum(row[field] for row, _ in pairs) / whole
-    found = paired_hits(pairs, metric, score, hits)
-    if found is None:
-        return Kept(share, math.nan)
-    a, b = found
-    stderr = (a - share * b).std(ddof=1) / math.sqrt(len(a)) / b.mean()
-    return Kept(share, float(stderr))
+    error = paired_error(pairs, metric, score, hits, share)
+    return Kept(share, error * len(pairs) / whole)
 
 
-def paired_hits(
-    pairs: list[tuple[Row, Row]], metric: str, score: str, hits: Hits | None
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """The hits a and b of rows and of full precision, as above, a pair a seed; None if unknown."""
-    field = f"{metric}_{score}_hits"
-    known = [[(hits or {}).get(row["row_hash"], {}).get(field) for row in pair] for pair in pairs]
-    if any(values is None for pair in known for values in pair):
-        return None
-    join = np.concatenate if score == "precision" else lambda values: np.mean(values, axis=0)
-    a, b = (join([np.asarray(x, np.float64) for x in side]) for side in zip(*known, strict=True))
-    return a, b
+def paired_error(
+    pairs: list[tuple[Row, Row]], metric: str, score: str, hits: Hits | None, share: float = 1.0
+) -> float:
+    """Standard error of the mean of a − share · b, as above; NaN without hits.
+
+    A pair of rows is one of a seed, its second of full precision.
+    """
+
+    def differences(kind: str) -> list[np.ndarray]:
+        """A − share · b, an array a seed; none if they are not known."""
+        field = f"{metric}_{score}_{kind}"
+        known = [[(hits or {}).get(row["row_hash"], {}) for row in pair] for pair in pairs]
+        if not all(field in x for pair in known for x in pair):
+            return []
+        return [np.subtract(a[field], share * b[field], dtype=np.float64) for a, b in known]
+
+    of_samples, of_hash = differences("hits"), differences("deviations")
+    if not of_samples:
+        return math.nan
+    joined = (
+        np.concatenate(of_samples) if score == "precision" else np.stack(of_samples).mean(axis=0)
+    )
+    variance = joined.var(ddof=1) / len(joined)
+    if of_hash:
+        variance += np.square(np.stack(of_hash).mean(axis=0)).sum()
+    return math.sqrt(variance)
 
 
 def mark(line: Mapping[str, Any], metric: str) -> str:

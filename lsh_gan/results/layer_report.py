@@ -1,7 +1,6 @@
 """Layer by layer: what compression did to each tensor, and what it cost to compress it alone."""
 
 import itertools
-import math
 import statistics
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from lsh_gan.results import labels, plots
-from lsh_gan.results.answer import Hits, paired_hits
+from lsh_gan.results.answer import Hits, paired_error
 from lsh_gan.results.labels import SCORES, TITLES, bits_label, setting_of, unique
 from lsh_gan.results.store import Row
 
@@ -74,8 +73,7 @@ def layer_sensitivity(
         for metric, score in itertools.product(metrics, SCORES):
             field = f"{metric}_{score}"
             before, after = (statistics.fmean(row[field] for row in x) for x in (whole, rows))
-            known = paired_hits(pairs, metric, score, hits)
-            error = math.nan if known is None else pd.Series(known[1] - known[0]).sem()
+            error = paired_error(pairs, metric, score, hits)
             line |= {field: before - after, f"{field}_stderr": error}
         lines.append(line)
     return pd.DataFrame(lines)

@@ -164,7 +164,7 @@ def append(workdir: Path, row: Row) -> None:
 
 
 def write_hits(workdir: Path, row_hash: str, hits: Mapping[str, np.ndarray]) -> None:
-    """Writes the hits of a row, `METRIC_precision_hits` `[m]` and `METRIC_recall_hits` `[n]`."""
+    """Writes the hits of a row; see `answer.Hits`."""
     folder = workdir / HITS_FOLDER
     folder.mkdir(exist_ok=True)
     np.savez_compressed(folder / f"{row_hash}.npz", allow_pickle=False, **hits)

@@ -257,6 +257,36 @@ def test_standard_error_is_the_spread_of_repeated_draws(metric):
         assert 0.6 < stated / spread < 1.6
 
 
+@pytest.mark.parametrize("metric", [lsh_precision_recall, lsh_knn_precision_recall])
+def test_losses_have_the_spread_of_repeated_draws(metric):
+    """Paired, of samples and hashes: that of samples alone is .7 to .9 of it."""
+    found = []
+    for i in range(30):
+        r, g = draw(300, 16, 2 * i), draw(300, 16, 2 * i + 1)
+        options = {"ceiling": False, "membership": True}
+        full, damaged = (metric(jax.random.key(i), r, x, **options) for x in (g, 0.8 * g))
+        for name in ("precision", "recall"):
+            loss, hits, deviations = (
+                np.subtract(*(getattr(x, f"{name}{field}") for x in (full, damaged)), dtype=float)
+                for field in ("", "_membership", "_deviations")
+            )
+            found.append((loss, hits.var() / len(hits), deviations @ deviations))
+    losses, of_samples, of_hash = np.reshape(found, (30, 2, 3)).transpose(2, 0, 1)
+    ratio = np.sqrt((of_samples + of_hash).mean(axis=0)) / losses.std(axis=0)
+    assert np.all((ratio > 0.95) & (ratio < 1.8)), ratio
+
+
+def test_deviations_are_the_part_of_the_hash_in_the_standard_error():
+    r, g = draw_pair("normal", N, M, D)
+    scores = lsh_precision_recall(KEY, r, g, spec=spec_of(num_bits=2), membership=True)
+    for name in ("precision", "recall"):
+        deviations = np.array(getattr(scores, f"{name}_deviations"))
+        hits = getattr(scores, f"{name}_membership")
+        assert len(deviations) > 1
+        expected = (deviations @ deviations + hits.var() / len(hits)) ** 0.5
+        assert getattr(scores, f"{name}_stderr") == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("votes", [0.5, None])
 def test_batches_and_other_arrays_score_as_one_array(votes):
     r, g = draw_pair("normal", N, M, D)

@@ -50,6 +50,31 @@ def test_seeds_share_the_reference_but_not_the_samples():
     assert recall == pytest.approx(one)
 
 
+def test_rows_share_the_hash_and_its_error():
+    """What tables add to both scores alike is no error of a share; what differs is."""
+    rng = np.random.default_rng(0)
+    after, before = drawn(rng, 1_000)
+    u, v = rng.normal(size=(2, 2, 8)) / 50  # of two seeds, and groups of tables
+    group, full = ([row(i, f"{x}{i}") for i in range(2)] for x in "ab")
+    group = [x | {"knn_precision": after.mean()} for x in group]
+    full = [x | {"knn_precision": before.mean()} for x in full]
+
+    def error(u, v):
+        hits = {"a": (after, u), "b": (before, v)}
+        fields = ("knn_precision_hits", "knn_precision_deviations")
+        known = {
+            f"{x}{i}": dict(zip(fields, (hits[x][0], hits[x][1][i]), strict=True))
+            for x in hits for i in range(2)
+        }  # fmt: skip
+        return retention(group, full, "knn", "precision", known)
+
+    without = kept_of([after] * 2, [before] * 2)
+    share = without.share
+    assert error(share * v, v).stderr == pytest.approx(without.stderr)
+    of_hash = np.linalg.norm((u - share * v).mean(axis=0)) / before.mean()
+    assert error(u, v) == pytest.approx((share, np.hypot(without.stderr, of_hash)))
+
+
 def test_what_cannot_be_compared_is_nan():
     group = [row(name="a", precision=0.4)]
     assert all(map(math.isnan, retention(group, [row(precision=0.0)], "knn", "precision")))
