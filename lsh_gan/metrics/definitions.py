@@ -59,7 +59,8 @@ def lsh(
     point lies on the manifold of S when the fraction `votes` of the tables, in (0, 1], has hits and
     its level is `min_level` standard deviations above normal or more. The level is log2(1 +
     company), in whole 1024ths, the company all points of S in its buckets, of all tables; what is
-    normal depends on its cell.
+    normal depends on its cell. A point also needs a quarter of the company that is normal among as
+    many points of R as S has.
     Buckets are integers, `[t, n]` of R and `[t, m]` of G, and cells, regions above radius bins,
     `[2, n]` and `[2, m]`, all one if None. The manifold of a larger G is that of n of its rows,
     since more would find more of R.
@@ -72,14 +73,19 @@ def lsh(
     def shared(points, others, own=0):
         return (points[:, :, None] == others[:, None, :]).sum(axis=2) - own
 
+    def normal_and_least(points, of_points, cells):
+        normal, std = _normal_levels(_level(shared(points, points, own=1)), of_points)(*cells)
+        return normal, normal + min_level * std
+
     def member(points, others, cells, of_others, own=0):
         found = shared(points, others, own)
         yes = _vote(found >= min_count, votes)
         if min_level is None:
             return yes
-        levels = _level(shared(others, others, own=1))
-        normal, std = _normal_levels(levels, of_others)(*cells)
-        return yes & (_level(found) >= normal + min_level * std)
+        _, least = normal_and_least(others, of_others, cells)
+        in_r, least_in_r = normal_and_least(r, of_r, cells)
+        rare = np.minimum(in_r - 2, least_in_r) + np.log2(others.shape[1] / r.shape[1])
+        return yes & (_level(found) >= np.maximum(least, rare))
 
     return OnManifold(
         member(g, r, of_g, of_r),

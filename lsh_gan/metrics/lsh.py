@@ -16,8 +16,10 @@ and buckets are wide, and have company there; but less of it than real ones have
 from the mean, with which the level compares.
 
 Precision is the share of G on the manifold of R, recall the share of R on the manifold of G, under
-the same hash, fitted on R; of a larger G, n of its rows count for recall. What is kept of a set is
-a `Sketch`. By definition, with buckets in place of addresses: `definitions.lsh`.
+the same hash, fitted on R; of a larger G, n of its rows count for recall. Recall leaves out what is
+rare in G: where a row of R has less than a quarter of the company that is normal among R, at equal
+numbers of rows. What is kept of a set is a `Sketch`. By definition, with buckets in place of
+addresses: `definitions.lsh`.
 
 Source: arXiv:2103.11912, whose abstract fixes the idea; hash families, radius bins, votes and
 levels are ours.
@@ -62,6 +64,7 @@ from lsh_gan.metrics.sketch import (
     sum_levels,
 )
 
+_RARE = 2.0  # of levels, in log2: a quarter
 _LOOKED_AT = 2**16  # addresses of each table that say its load
 
 
@@ -260,7 +263,8 @@ def lsh_score_streams(
             places = places_of(hasher, hashing.encode(hasher, batch))
             for i, (of, own) in enumerate(sets):
                 left_out = own(rows, len(batch))
-                found = _find(of.counts, of.normal, places, left_out, min_count, min_level)
+                options = of.rows / n, min_count, min_level
+                found = _find(of.counts, of.normal, of_r.normal, places, left_out, *options)
                 sums[i] = sums[i] + np.asarray(sum_votes(found, tables=tables, votes=votes)[1])
             rows += len(batch)
         with jax.enable_x64(True):
@@ -299,24 +303,35 @@ def _count_crowded(r_counts, g_counts, addresses, n):
 
 def _join(fitted: LshReference, of: Sketch, places: Places, own: Any = 0) -> Summary:
     """Rows at these places on the manifold of a set; `own` as `look_up`."""
-    sets = of.counts, of.normal, places, jnp.asarray(own, jnp.int32), of.hasher.digits
-    options = fitted.min_count, fitted.min_level
+    reference, own = fitted.sketch, jnp.asarray(own, jnp.int32)
+    sets = of.counts, of.normal, reference.normal, places, own, reference.hasher.digits
+    options = of.rows / reference.rows, fitted.min_count, fitted.min_level
     return _join_votes(*devices.replicate(sets), *options, votes=fitted.votes)
 
 
 @functools.partial(jax.jit, static_argnames="votes")
-def _join_votes(counts, normal, places, own, digits, min_count, min_level, *, votes):
-    found = _find(counts, normal, places, own, min_count, min_level)
+def _join_votes(counts, normal, of_r, places, own, digits, share, min_count, min_level, *, votes):
+    found = _find(counts, normal, of_r, places, own, share, min_count, min_level)
     return aggregate_votes(found, digits, tables=len(counts), votes=votes)
 
 
-def _find(counts, normal, places: Places, own, min_count, min_level) -> Found:
-    """What tables say of rows at these places, and the level that those need, if any."""
+def _find(counts, normal, of_r, places: Places, own, share, min_count, min_level) -> Found:
+    """What tables of a set say of rows at these places, and the level that those need, if any.
+
+    `of_r` is what is normal among R, of whose number of rows the set has the `share`. It changes
+    nothing where the set is R itself.
+    """
     found = look_up(counts, places.addresses, min_count, own)
     if min_level is None or normal is None:
         return found
-    normal, std = jnp.moveaxis(normal[..., places.cells], 1, 0)
-    return found._replace(least=normal + min_level * std)
+
+    def normal_and_least(levels):
+        normal, std = jnp.moveaxis(levels[..., places.cells], 1, 0)
+        return normal, normal + min_level * std
+
+    normal_of_r, least_of_r = normal_and_least(of_r)
+    rare = jnp.minimum(normal_of_r - _RARE, least_of_r) + jnp.log2(share)
+    return found._replace(least=jnp.maximum(normal_and_least(normal)[1], rare))
 
 
 def _take(places: Places, rows: np.ndarray) -> Places:

@@ -75,8 +75,9 @@ def kernels(width):
             sketch.Places(integers(6, n), integers(n)),
         ),
         "joined votes": (
-            functools.partial(lsh._join_votes, votes=0.5), integers(6, 2**12), array(7, 2, 60),
-            sketch.Places(integers(6, n), integers(n)), integers(n), integers(5, 6), one, array(),
+            functools.partial(lsh._join_votes, votes=0.5), integers(6, 2**12),
+            *(array(7, 2, 60),) * 2, sketch.Places(integers(6, n), integers(n)), integers(n),
+            integers(5, 6), array(), one, array(),
         ),
         "crowding": (lsh._count_crowded, *(integers(6, 2**12),) * 2, integers(6, n), one),
         "curve": (lsh._count_ratios, *(integers(6, 2**12),) * 2, integers(6, n), array(), array(9)),

@@ -233,6 +233,21 @@ def test_auto_brings_the_central_rows_to_the_target(target):
     assert fitted.sketch.hasher.digits.shape == (23, 32)
 
 
+@pytest.mark.parametrize("m", [1000, 500])
+def test_recall_leaves_out_modes_that_are_rare(m):
+    """Nine modes of ten, with a twentieth of the samples together, or with less than is due."""
+    rng, others = np.random.default_rng(0), (1,) * 9
+
+    def draws(count, first):
+        mode = rng.choice(10, count, p=np.array((first, *others)) / (first + 9))
+        return (mode + rng.normal(size=count) / 6).astype(np.float32)[:, None]
+
+    fitted = lsh_fit(KEY, draws(1000, 1))
+    full, fewer, rare = (lsh_score(fitted, draws(m, first)).recall for first in (1, 3, 180))
+    assert fewer > 0.85 * full
+    assert rare < 0.15 * full
+
+
 def test_a_hash_that_recognises_nothing_warns():
     r, g = draw_pair("normal", N, M, D)
     spec = spec_of(num_bits=10, width=0.3)
