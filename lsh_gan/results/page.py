@@ -4,9 +4,10 @@ import base64
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from lsh_gan.results import plots, store, strips
+from lsh_gan.results.answer import LEGEND
 from lsh_gan.results.labels import (
     TITLES,
     bits_label,
@@ -43,10 +45,12 @@ def write(
     figures: dict[str, Figure],
     config: dict[str, Any],
     answers: Sequence[str] = (),
+    marks: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> None:
     """Writes the page of a run to `output`, with the strips of images of its work folder.
 
-    Rows are in the order of the table; `answers` stand first, `config` last.
+    Rows are in the order of the table; `answers` stand first, `config` last. `marks` are those of
+    `answer.mark`, by the hash of a row and by metric.
     """
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -55,7 +59,7 @@ def write(
         resources.files(__package__).joinpath(TEMPLATE).read_text("utf-8")
     )
     done, asked = store.read_progress(workdir) or (0, 0)
-    columns, lines = _table(measured, metrics)
+    columns, lines = _table(measured, metrics, marks)
     alts = {name: f"Layers of {name.removeprefix('layers_')}, one by one" for name in figures}
     alts |= {name: view.title for name, view in plots.VIEWS.items()}
     text = template.render(
@@ -69,6 +73,7 @@ def write(
         columns=columns,
         lines=lines,
         ceilings=_ceilings(measured, metrics),
+        legend=[text for m, text in LEGEND.items() if any(m in x.values() for x in marks.values())],
         figures=[(alts[name], to_svg(figure, name)) for name, figure in figures.items()],
         details=_details(measured),
         config=json.dumps(config, indent=1),
@@ -143,7 +148,9 @@ def _score(group: list[Row], metric: str, score: str) -> dict[str, Any]:
     return {"name": score, "value": mean, "text": text}
 
 
-def _table(measured: list[Row], metrics: list[str]) -> tuple[list[str], list[dict[str, Any]]]:
+def _table(
+    measured: list[Row], metrics: list[str], marks: Mapping[str, Mapping[str, str]]
+) -> tuple[list[str], list[dict[str, Any]]]:
     """Names of columns, and a line a row: its hash and cells of value (to sort by) and text."""
     lines = []
     for row in measured:
@@ -163,7 +170,8 @@ def _table(measured: list[Row], metrics: list[str]) -> tuple[list[str], list[dic
         for metric in metrics:
             for score in scores_of(metric):
                 found = _score([row], metric, score)
-                cells[f"{TITLES[metric]} {score}"] = (found["value"], found["text"])
+                mark = marks.get(row["row_hash"], {}).get(metric, "")
+                cells[f"{TITLES[metric]} {score}"] = (found["value"], found["text"] + mark)
         lines.append({"row_hash": row["row_hash"], "cells": cells})
     columns = [
         name

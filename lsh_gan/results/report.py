@@ -16,7 +16,7 @@ from rich.table import Table
 
 from lsh_gan.results import answer, labels, layer_report, page, plots, search_report, store, strips
 from lsh_gan.results.answer import Hits, retention
-from lsh_gan.results.labels import SCORES, TITLES, unique
+from lsh_gan.results.labels import SCORES, TITLES, setting_of, unique
 from lsh_gan.results.store import Row
 
 
@@ -62,9 +62,16 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
             labels.print_and_save(output / "table.md", table, notes=found)
             figures = plots.write(output, measured, pairs)
             strips.write(workdir, output, measured)
+        marks = {
+            row["row_hash"]: {
+                m: answer.mark({**line, "setting": setting_of(row)}, m) for m in pairs
+            }
+            for row, line in zip(measured, frame.to_dict("records"), strict=True)
+        }
         page.write(
-            workdir, output, measured, metrics, figures=figures, config=config, answers=found
-        )
+            workdir, output, measured, metrics, figures=figures, config=config, answers=found,
+            marks=marks,
+        )  # fmt: skip
     endings = (".md", ".csv", ".png", ".pdf", ".html")
     files = sorted(file.name for file in output.iterdir() if file.suffix in endings)
     for line in (*notes, f"files: {output}: {', '.join(files)}"):
@@ -118,7 +125,7 @@ def summarise(measured: list[Row], metrics: list[str], hits: Hits) -> pd.DataFra
     """
     groups: dict[tuple, list[Row]] = {}
     for row in measured:
-        names = (row["generator"], labels.bits_label(row), labels.setting_of(row))
+        names = (row["generator"], labels.bits_label(row), setting_of(row))
         groups.setdefault((*names, *row.get("roles", ())), []).append(row)
     lines = []
     for (_, bits, setting, *_), group in groups.items():
@@ -192,7 +199,7 @@ def ordered(measured: list[Row]) -> list[Row]:
         key=lambda row: (
             names.index(row["generator"]),
             -(row["bits"] or 99),
-            settings.index(labels.setting_of(row)),
+            settings.index(setting_of(row)),
             row["seed"],
         ),
     )

@@ -45,6 +45,7 @@ def file(tmp_path, monkeypatch):
         page.write(
             tmp_path, tmp_path, ROWS, CONFIG["metrics"],
             figures=figures, config=CONFIG, answers=["4 bits: diversity & all"],
+            marks={ROWS[1]["row_hash"]: {"lsh": "≈"}},
         )  # fmt: skip
     return tmp_path / "report.html"
 
@@ -74,8 +75,10 @@ def test_what_stands_in_the_page(file):
     hashes = [attributes["data-row"] for attributes, _ in elements("tr") if attributes]
     assert hashes == [found["row_hash"] for found in ROWS]
     cells = [content for _, content in elements("td")]
-    for expected in ("0.900 ± 0.012", "0.200", "3.5", "32,000", "8.0"):
+    for expected in ("0.900 ± 0.012", "0.200", "3.5", "32,000", "8.0", "0.800 ± 0.012≈"):
         assert expected in cells
+    assert "≈ within noise of full precision" in text
+    assert "! collapsed" not in text
     headings = [content for _, content in elements("h2")]
     assert text.index("4 bits: diversity &amp; all") < text.index("<h2")
     assert [heading.split()[0] for heading in headings] == [
