@@ -65,7 +65,7 @@ def test_equals_the_definition(kind, family):
     r, g = draw_pair(kind, N, N if kind == "identical" else M, D)
     spec = spec_of(family=family, num_bits=FEW[family], radius_bins=3)
     names = "votes", "min_count", "min_level"
-    for each in ((0.5, 1, -0.5), (0.5, 3, None), (0.9, 2, 0.3), (1e-3, 1, -1), (1e-3, 1, None)):
+    for each in ((0.5, 1, -0.5), (0.5, 3, None), (0.9, 2, 0.3), (1e-3, 1, -4), (1e-3, 1, None)):
         options = dict(zip(names, each, strict=True))
         fitted = lsh_fit(KEY, r, spec=spec, **options)
         scores = lsh_score(fitted, g, membership=True)
