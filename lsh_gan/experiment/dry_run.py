@@ -137,7 +137,7 @@ def _summary(config: Any, sized: list[Sized]) -> Iterator[str]:
     if search.share:  # most settings are scored only where others have turned out well
         yield (
             f"search: the smallest widths out of {', '.join(map(str, bits))} bits, one a tensor, "
-            f"that keep {search.share:.0%} of precision and of recall by LSH; "
+            f"that keep {100 * search.share:g}% of precision and of recall by LSH; "
             f"{'' if fields.sketch else 'n = '}m = {search.num_samples:,}, seed {search.seed}"
         )
         for item in sized:

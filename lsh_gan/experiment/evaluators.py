@@ -100,11 +100,16 @@ def _lsh(config: Any, reference: ReferenceFeatures) -> Score:
     return partial(metrics.lsh_score, fitted, membership=True)
 
 
+def _kid(config: Any, reference: ReferenceFeatures) -> Score:
+    options = {"memory_mb": config.memory_mb}
+    return lambda x: Distance(*metrics.kid_with_error(reference.first, x, **options))
+
+
 EVALUATORS: dict[str, Callable[[Any, ReferenceFeatures], Score]] = {
     "knn": _knn,
     "lsh_knn": _lsh_knn,
     "lsh": _lsh,
-    "kid": lambda _, reference: lambda x: Distance(*metrics.kid_with_error(reference.first, x)),
+    "kid": _kid,
     "fid": lambda _, reference: lambda x: Distance(metrics.frechet_distance(reference.first, x)),
 }
 

@@ -50,7 +50,9 @@ def load_or_abstract(config: Any, name: str) -> tuple[Generator, str]:
 
 def rename(config: Any, found: list[Generator]) -> tuple[list[Generator], list[str]]:
     """Gives the generators of `config`, and its samples, names that tell them apart."""
-    given = [*(generator.name for generator in found), *(Path(p).stem for p in config.samples)]
+    paths = map(Path, config.samples)  # a folder may be called "psi_0.5"
+    given = [generator.name for generator in found]
+    given += [path.name if path.is_dir() else path.stem for path in paths]
     names = disambiguate(given, [*config.generators, *config.samples])
     renamed = [dataclasses.replace(g, name=name) for g, name in zip(found, names, strict=False)]
     return renamed, names[len(found) :]

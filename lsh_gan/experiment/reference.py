@@ -169,25 +169,28 @@ def _embedded(part: Any, source: str, network: FeatureNetwork, options: dict) ->
     return cached(cache_folder() / f"{name}.features", read=read, make=make, write=write)
 
 
-def open_reference(config: Any) -> Source | None:
-    """Opens the images or features that `config.reference` names; None for another reference."""
+def open_reference(config: Any, field: str = "reference.num_images") -> Source | None:
+    """Opens the images or features that `config.reference` names; None for another reference.
+
+    `field` is what messages call n.
+    """
     fields = config.reference
     if fields.sketch or fields.samples_of:
         return None
     path, kind = (fields.features, "features") if fields.features else (fields.images, "images")
     source = datasets.open_source(path, (kind,), decoding_of(config))
-    check_count(config, source)
+    check_count(config, source, field)
     return source
 
 
-def check_count(config: Any, source: Source) -> None:
+def check_count(config: Any, source: Source, field: str = "reference.num_images") -> None:
     """Checks that a reference has as many rows as are drawn, and enough for k."""
     count = len(source)
     n = config.reference.num_images or count
     if n > count or n < config.k + 2:
         close = f"; the nearest is {count}" if count >= config.k + 2 else ""
         raise ValueError(
-            f"reference.num_images = {n}: {source.path} has {count}, and k = {config.k} needs at "
+            f"{field} = {n}: {source.path} has {count}, and k = {config.k} needs at "
             f"least {config.k + 2}{close}"
         )
     settings.check_min_count(config, n)

@@ -130,7 +130,7 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
     inside = _inside(config, config.search.share)
     store.check_workdir(workdir)
     store.check_workdir(workdir / FOLDER)
-    opened = open_reference(inside)  # enough for the loop too
+    opened = open_reference(inside, "search.num_samples")  # enough for the loop too
     final = sweep.prepare(config)
     sweep.measurements(final)  # bad rules are errors here
     loop = final._replace(config=inside, reference=load_reference(inside, final.network, opened))
@@ -168,7 +168,9 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
     if output and Path(output).is_dir():
         raise ValueError(f"output {output}: is a folder; expected a file")
     store.check_writable("output", Path(output or ".").parent)
-    setup = sweep.prepare(_inside(config, 0.0))  # its folder is that of a sweep
+    inside = _inside(config, 0.0)  # its folder is that of a sweep
+    open_reference(inside, "search.num_samples")
+    setup = sweep.prepare(inside)
     (generator,) = setup.generators
     with store.locked(workdir), sweep.progress_bars() as progress:
         session = sweep.Session(setup, workdir, progress)

@@ -357,7 +357,7 @@ def check_image_sizes(
                 f"{made} RGB images, but {name} is grey; expected a reference in colour, or a "
                 "generator of grey images"
             )
-    padded = fields.images in datasets.NAMED and not (fixed or fields.features)
+    padded = datasets.is_named(fields.images) and not (fixed or fields.features)
     for source in samples:
         if source.kind != "images":
             continue

@@ -228,4 +228,5 @@ def time_notes(*sessions: Session) -> list[str]:
     )
     images = sum(row["m"] for row in rows if "images_per_second" in row)
     speed = f"; {images / seconds['sample_and_embed']:,.0f} images/s" if images else ""
-    return [f"time: {labels.duration(total)} for {len(rows)} new rows: {shares}{speed}"]
+    count = f"{len(rows)} new row{'s' * (len(rows) > 1)}"
+    return [f"time: {labels.duration(total)} for {count}: {shares}{speed}"]

@@ -12,6 +12,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -356,8 +357,7 @@ def save(path: str | os.PathLike, fitted: Sketch | LshReference) -> None:
     int32 `[n]`, from which all follows, or `counts` int32 `[t, 2^s]` alone. The metadata hold the
     spec, the source of the features, the options, and the version of this layout, as JSON.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as serialize
 
     reference = fitted if isinstance(fitted, LshReference) else LshReference(fitted)
     hasher = reference.sketch.hasher
@@ -375,10 +375,8 @@ def save(path: str | os.PathLike, fitted: Sketch | LshReference) -> None:
             tensors |= {prefix + name: array for name, array in arrays.items()}
     # Contiguous and at least one-dimensional, as the format wants them.
     tensors = {name: np.array(x, order="C", ndmin=1) for name, x in tensors.items()}
-    try:
-        save_file(tensors, path, metadata={"lsh_gan": json.dumps(header, sort_keys=True)})
-    except SafetensorError as error:  # of a full disk or a folder that is not there
-        raise OSError(f"{path}: cannot be written ({error})") from None
+    content = serialize(tensors, {"lsh_gan": json.dumps(header, sort_keys=True)})
+    Path(path).write_bytes(content)  # `save_file` lets its owner alone read it
 
 
 def load(path: str | os.PathLike, *, source: str | None = None) -> Sketch | LshReference:

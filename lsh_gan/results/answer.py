@@ -121,14 +121,16 @@ def answers(lines: pd.DataFrame, metrics: list[str], keep: float) -> list[str]:
     others say. Lines are those of `report.summarise`, metrics those with precision and recall, and
     `keep` is the share that is to be kept.
     """
-    found = []
+    found: list[str] = []
+    if not metrics:
+        return found
+    metric = "knn" if "knn" in metrics else metrics[0]
     for name, mine in lines.groupby("generator", sort=False):
         swept = mine[mine["setting"] != ""]
-        if len(swept) and metrics:
-            metric = "knn" if "knn" in metrics else metrics[0]
+        if len(swept):
             found.append(f"{name}: {_answer(swept, metric, metrics, keep)}")
-        elif metrics and "samples" in mine and mine["samples"].notna().all():
-            found.append(f"{name}: {_scores(mine.iloc[0], metrics[0])}")
+        elif "samples" in mine and mine["samples"].notna().all():
+            found.append(f"{name}: {_scores(mine.iloc[0], metric)}")
     return found
 
 
@@ -154,7 +156,7 @@ def _smallest(swept: pd.DataFrame, metric: str, keep: float) -> pd.Series | None
 
 
 def _answer(swept: pd.DataFrame, metric: str, metrics: list[str], keep: float) -> str:
-    title, asked = TITLES[metric], f"{keep:.0%} of precision and recall"
+    title, asked = TITLES[metric], f"{100 * keep:g}% of precision and recall"
 
     def compares(metric: str) -> bool:  # no score at full precision is 0
         return swept[[f"{metric}_{score}_kept" for score in SCORES]].notna().to_numpy().all()

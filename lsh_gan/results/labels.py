@@ -123,12 +123,13 @@ def percent(share: float | None, stderr: float | None = None) -> str:
 
 def scores_line(row: Row, metrics: Iterable[str]) -> str:
     """One line on a finished row: what it is, and its scores."""
-    parts = [in_words(bits_label(row)), setting_of(row), row.get("layer")]
+    parts = [in_words(bits_label(row)), setting_of(row), row.get("layer"), f"seed {row['seed']}"]
     scores = ", ".join(
         f"{TITLES[metric]} " + (distance if metric in DISTANCES else precision_recall)(row, metric)
         for metric in metrics
     )
-    name = ", ".join(filter(None, (row["generator"], *parts, f"seed {row['seed']}")))
+    parts = [] if "samples" in row else parts  # those that are given have neither
+    name = ", ".join(filter(None, (row["generator"], *parts)))
     speed = f", {row['images_per_second']:.0f} images/s" if "images_per_second" in row else ""
     return f"{name}: {scores} in {duration(sum(row['seconds'].values()))}{speed}"
 

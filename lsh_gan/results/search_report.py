@@ -82,7 +82,7 @@ def verdict(name: str, roles: Roles, metrics: list[str], share: float) -> list[s
     """What the final samples say of one generator, whichever way it turned out."""
     mixed = roles[MIXED]
     if mixed is None:
-        return [f"{name}: no setting keeps {share:.0%} of precision and recall by LSH."]
+        return [f"{name}: no setting keeps {100 * share:g}% of precision and recall by LSH."]
 
     def least(line: dict[str, Any], metric: str) -> float:
         """The smaller of the kept shares; NaN if one is."""
@@ -110,6 +110,6 @@ def verdict(name: str, roles: Roles, metrics: list[str], share: float) -> list[s
     met = ", ".join(TITLES[m] for m in metrics if least(mixed, m) >= share)
     notes.append(
         f"{name}: on these samples, which the search has not seen, mixed precision keeps "
-        f"{share:.0%} of both by {met or 'none of the metrics'}."
+        f"{100 * share:g}% of both by {met or 'none of the metrics'}."
     )
     return notes

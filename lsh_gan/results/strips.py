@@ -81,7 +81,7 @@ def plot(folder: Path, measured: list[Row]) -> Figure | None:
         if (said := image.info.get("Description"))
     }
     above = max((0.1 + 0.11 * (x.count("\n") + 1) for x in titles.values()), default=0.08)
-    inches = 5.0
+    inches = max(5.0, width / min(heights) / 4)  # a quarter of an inch a line, at the least
     size = len(columns) * inches + 0.5, sum(above + inches * y / width for y in heights) + 0.5
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(strips), len(columns), squeeze=False, height_ratios=heights)

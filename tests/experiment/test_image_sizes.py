@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from configured import tiny
+from configured import changed, tiny
 from PIL import Image, ImageFile
 
 from lsh_gan import features, generators
@@ -84,6 +84,10 @@ def test_samples_without_the_border_of_the_shipped_images(sources, tmp_path):
         config = tiny(generators=(), reference__side=64, samples=(str(sources / name),))
         with pytest.raises(ValueError, match=rf"{name} have 28×28 pixels, but .* are padded to 32"):
             prepare(config)
+        config = changed(config, reference__images="mnist:train")
+        samples = [open_samples(config, str(sources / name))]
+        with pytest.raises(ValueError, match=rf"{name} have 28×28 pixels, but .* are padded to 32"):
+            settings.check_image_sizes(config, (64, 64, 1), [], samples)
     message = "have 64×64 pixels, .* 32×32; resize them to 32×32, or say --config.reference.side=32"
     with pytest.raises(ValueError, match=message):
         prepare(tiny(generators=(), samples=(str(tmp_path / "fake.npy"),)))

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from configured import changed, scored_row
+from configured import changed, scored_row, tiny
 
 from configs import search as search_config
 from lsh_gan import compression, generators
@@ -141,3 +141,12 @@ def test_nothing_is_kept_of_a_score_of_0(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "0.800/0.000 (100/– %)" in printed
     assert "keeps 90% of both by none of the metrics" in printed
+
+
+@pytest.mark.parametrize("command", [search.run, search.compress])
+def test_a_reference_that_is_smaller_than_the_loop_needs(command, tmp_path):
+    np.save(tmp_path / "real.npy", np.zeros((12, 1280), np.float32))
+    config = tiny(reference__features=str(tmp_path / "real.npy"), compression__bits=(4, 2))
+    changed(config, metrics=("lsh",), search__share=0.9)
+    with pytest.raises(ValueError, match=r"^search\.num_samples = 2000: .* has 12, .* is 12$"):
+        command(config, tmp_path / "run")

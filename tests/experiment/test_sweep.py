@@ -222,23 +222,23 @@ def test_log_and_bars_are_silent_where_there_is_no_terminal(tmp_path):
 def test_own_images_and_features(tmp_path):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (8, 32, 32, 3), np.uint8)
-    save_images(tmp_path / "folder", images)
+    save_images(tmp_path / "psi_0.5", images)
     np.save(tmp_path / "real.npy", rng.standard_normal((12, 1280), np.float32))
     np.save(tmp_path / "fake.npy", rng.standard_normal((9, 1280), np.float32))
     config = tiny(
         generators=(),
-        samples=(str(tmp_path / "folder"), str(tmp_path / "fake.npy")),
+        samples=(str(tmp_path / "psi_0.5"), str(tmp_path / "fake.npy")),
         reference__features=str(tmp_path / "real.npy"),
     )
     sweep.run(config, tmp_path / "run")
     folder, features = store.read(tmp_path / "run")
     assert (folder["generator"], folder["m"], features["generator"], features["m"]) == (
-        "folder", 8, "fake", 9
+        "psi_0.5", 8, "fake", 9
     )  # fmt: skip
     assert "bytes" not in folder
     with Image.open(tmp_path / "run" / "samples" / f"{folder['row_hash']}.png") as image:
         np.testing.assert_array_equal(image, np.concatenate(images, axis=1))
-    with Image.open(tmp_path / "run" / "samples_folder.png") as image:
+    with Image.open(tmp_path / "run" / "samples_psi_0.5.png") as image:
         assert np.asarray(image).std() > 5
     assert not (tmp_path / "run" / "samples_fake.png").exists()
 

@@ -128,6 +128,8 @@ def test_others_can_read_the_file(tmp_path, hasher):
     tensors = load_file(tmp_path / "s.safetensors")
     np.testing.assert_array_equal(tensors["addresses"], sketch.addresses)
     np.testing.assert_array_equal(tensors["directions"], hasher.directions)
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "s.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_files_that_are_refused(tmp_path, hasher):

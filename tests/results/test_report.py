@@ -145,7 +145,7 @@ def test_strips_are_shown_and_the_work_folder_stays_alone_where_another_is_named
     assert (folder / "tradeoff.png").exists()
     assert not list(folder.glob("samples_*.png"))
     (folder / "samples").mkdir()
-    strip = Image.fromarray(np.zeros((8, 32), np.uint8))
+    strip = Image.fromarray(np.zeros((8, 800), np.uint8))  # of 100 images
     strip.save(folder / "samples" / f"{measured[1]['row_hash']}.png")
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
     output = tmp_path_factory.mktemp("output") / "a" / "b"
@@ -153,6 +153,8 @@ def test_strips_are_shown_and_the_work_folder_stays_alone_where_another_is_named
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before
     written = {file.name for file in output.iterdir()}
     assert {"table.md", "table.csv", "tradeoff.png", "samples_known.png"} <= written
+    with Image.open(output / "samples_known.png") as image:
+        assert image.width > 100 * image.info["dpi"][0] / 4
 
 
 def test_layers_stand_below_what_their_drops_are_taken_from(work, capsys):
