@@ -168,9 +168,8 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
     if output and Path(output).is_dir():
         raise ValueError(f"output {output}: is a folder; expected a file")
     store.check_writable("output", Path(output or ".").parent)
-    inside = _inside(config, 0.0)  # its folder is that of a sweep
-    open_reference(inside, "search.num_samples")
-    setup = sweep.prepare(inside)
+    # Its folder is that of a sweep.
+    setup = sweep.prepare(_inside(config, 0.0), "search.num_samples")
     (generator,) = setup.generators
     with store.locked(workdir), sweep.progress_bars() as progress:
         session = sweep.Session(setup, workdir, progress)

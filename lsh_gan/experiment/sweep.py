@@ -65,10 +65,10 @@ def run(config: Any, workdir: str | Path) -> pd.DataFrame:
     return report.write(workdir, notes=time_notes(session))
 
 
-def prepare(config: Any) -> Setup:
-    """Loads what a checked configuration names."""
+def prepare(config: Any, field: str = "reference.num_images") -> Setup:
+    """Loads what a checked configuration names; `field` is what messages call n."""
     generators = [recipes.load(config, name) for name in config.generators]
-    opened = reference.open_reference(config)
+    opened = reference.open_reference(config, field)
     samples = [reference.open_samples(config, path) for path in config.samples]
     shape = opened.image_shape if opened else None
     settings.check_image_sizes(config, shape, generators, samples)

@@ -129,6 +129,8 @@ def lsh_knn_fit(
     source: str = "",
 ) -> LshKnnReference:
     """Fits the hash; arguments as `lsh_knn_precision_recall`, and `source` as `fit_hash`."""
+    if votes is None:
+        raise ValueError("votes = None; LSH+KNN expects a share in (0, 1].")
     inputs.check_options(k=k, votes=votes, bucket_rows=bucket_rows)
     reference, second = inputs.as_references(reference, second_reference, k)
     n = len(reference)

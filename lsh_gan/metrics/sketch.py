@@ -376,7 +376,10 @@ def save(path: str | os.PathLike, fitted: Sketch | LshReference) -> None:
     # Contiguous and at least one-dimensional, as the format wants them.
     tensors = {name: np.array(x, order="C", ndmin=1) for name, x in tensors.items()}
     content = serialize(tensors, {"lsh_gan": json.dumps(header, sort_keys=True)})
-    Path(path).write_bytes(content)  # `save_file` lets its owner alone read it
+    try:
+        Path(path).write_bytes(content)  # `save_file` lets its owner alone read it
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def load(path: str | os.PathLike, *, source: str | None = None) -> Sketch | LshReference:

@@ -214,8 +214,9 @@ def _loss(line: pd.Series, metric: str) -> str:
     """What a setting loses, and whether that is diversity or quality."""
     precision, recall = _kept(line, metric).values()
     errors = np.nan_to_num([precision.stderr, recall.stderr])
-    falls = np.array([precision.share, recall.share]) + NOISE * errors < 1
-    if abs(precision.share - recall.share) > NOISE * math.hypot(*errors):
+    shares = np.array([precision.share, recall.share])
+    falls, apart = shares + NOISE * errors < 1, abs(precision.share - recall.share)
+    if apart > NOISE * math.hypot(*errors) and max(shares) > 0.5:  # else both are gone
         goes = f"{'diversity' if recall.share < precision.share else 'quality'} goes"
     else:
         goes = "quality and diversity go" if falls.all() else "too few samples to say which goes"

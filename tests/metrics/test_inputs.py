@@ -136,6 +136,7 @@ def test_options_out_of_range():
         ("lsh", "min_count", 0, r"min_count = 0; expected a whole number"),
         ("lsh_knn", "bucket_rows", 4, r"bucket_rows = 4; expected a whole number from 5 to 1024"),
         ("lsh_knn", "votes", -1, r"votes = -1; expected a share"),
+        ("lsh_knn", "votes", None, r"votes = None; LSH\+KNN expects a share"),
     ]
     for name, option, value, expected in cases:
         with pytest.raises(ValueError, match=expected):

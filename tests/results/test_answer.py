@@ -113,6 +113,7 @@ def test_the_answer_is_the_smallest_width_within_the_error_and_what_is_lost_next
     ("precision", "recall", "stderr", "goes"),
     [
         (0.6, 0.9, 0.01, "quality goes"),
+        (0.02, 0.1, 0.01, "quality and diversity go"),
         (0.6, 0.61, 0.01, "quality and diversity go"),
         (0.96, 0.77, 0.1, "too few samples to say which goes"),  # precision is within noise of 1
     ],
