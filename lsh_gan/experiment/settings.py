@@ -131,17 +131,15 @@ def _compressions(config: Any) -> Iterator[str]:
             f"metrics = {','.join(config.metrics)}: compression.layerwise and a search compare "
             "precision and recall; expected knn, lsh_knn or lsh with them"
         )
-    if not fields.layerwise:
-        return
-    if not fields.full_precision:
+    if fields.layerwise and not fields.full_precision:
         yield "compression.layerwise compares with full precision; set full_precision"
+    why = "has no effect without compression.bits" if not fields.bits else ""
+    if fields.layerwise:
+        why = "changes all layers, and compression.layerwise measures one at a time"
     alone = {"activation_bits": (0,), "correct_biases": False, "reestimate_batch_norms": False}
     for name, value in alone.items():
-        if fields[name] != value:
-            yield (
-                f"compression.{name} = {fields[name]} changes all layers, and "
-                f"compression.layerwise measures one at a time; expected {value} with it"
-            )
+        if why and fields[name] != value:
+            yield f"compression.{name} = {fields[name]} {why}; expected {value}"
 
 
 def _searches(config: Any) -> Iterator[str]:

@@ -108,6 +108,7 @@ SEARCH = {"search__share": 0.9, "compression__clipping": ("mse",), "search__seed
 BAD_PAIRS = [
     ({"compression__bits": (), "compression__full_precision": False}, "bits is empty and compr"),
     (LAYERWISE | {"compression__activation_bits": (8,)}, "activation_bits = .* all layers"),
+    ({"compression__bits": (), "compression__activation_bits": (8,)}, "without compression.bits"),
     (LAYERWISE | {"metrics": ("kid", "fid")}, "metrics = kid,fid: .* expected knn, lsh_knn or lsh"),
     (LAYERWISE | {"compression__correct_biases": True}, "correct_biases = .* all layers"),
     (LAYERWISE | {"compression__reestimate_batch_norms": True}, "norms = .* all layers"),
