@@ -10,7 +10,6 @@ ball for covered, so that few such samples can carry much recall.
 Both are paired, sample by sample and table by table, with the standard error of the difference.
 """
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from lsh_gan.experiment.reference import load_network, load_reference, open_refe
 from lsh_gan.experiment.step import GeneratedSamples
 from lsh_gan.metrics import PrecisionRecall
 from lsh_gan.results import store
+from lsh_gan.results.answer import error_of
 
 METRICS = ("knn", "lsh_knn", "lsh")
 WIDE = 0.999  # quantile of the reference's balls beyond which a sample is an outlier
@@ -46,10 +46,10 @@ def wide(reference: Any, generated: Any, k: int) -> np.ndarray:
 
 
 def difference(a: PrecisionRecall, b: PrecisionRecall, score: str) -> tuple[float, float]:
-    """By how much a score differs under one hash, and the standard error, paired as in `answer`."""
+    """By how much a score differs under one hash, and its paired standard error."""
     hits = np.subtract(*(getattr(x, f"{score}_membership") for x in (a, b)), dtype=float)
     of_hash = np.subtract(*(getattr(x, f"{score}_deviations") or () for x in (a, b)), dtype=float)
-    return float(hits.mean()), math.sqrt(hits.var(ddof=1) / len(hits) + of_hash @ of_hash)
+    return float(hits.mean()), error_of(hits, of_hash)
 
 
 def compare(config: Any, reference: np.ndarray, samples: dict[Any, np.ndarray]) -> list[dict]:

@@ -101,8 +101,8 @@ def _lsh(config: Any, reference: ReferenceFeatures) -> Score:
 
 
 def _kid(config: Any, reference: ReferenceFeatures) -> Score:
-    options = {"memory_mb": config.memory_mb}
-    return lambda x: Distance(*metrics.kid_with_error(reference.first, x, **options))
+    find = partial(metrics.kid_with_error, reference.first, memory_mb=config.memory_mb)
+    return lambda x: Distance(*find(x))
 
 
 EVALUATORS: dict[str, Callable[[Any, ReferenceFeatures], Score]] = {

@@ -102,7 +102,7 @@ def lsh_precision_recall(
         min_count: c, at least 1. Above 1, a lone outlier makes no manifold.
         votes: Share of tables that must say yes, in (0, 1], or None for the mean over tables.
         min_level: How much company a sample needs, in standard deviations above what is normal in
-            its radius bin and region; any number, or None for votes alone.
+            its radius bin and region; any number. None: votes alone, and recall keeps what is rare.
     """
     if hasattr(generated, "shape") and hasattr(reference, "shape") and len(reference.shape) == 2:
         generated = as_features(generated, "generated", dim=reference.shape[1])

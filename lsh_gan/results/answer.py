@@ -24,7 +24,7 @@ assessed by every seed, and a_i and b_i are means over the seeds, as are u_g and
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,7 +76,7 @@ def paired_error(
     """
 
     def differences(kind: str) -> list[np.ndarray]:
-        """A − share · b, an array a seed; none if they are not known."""
+        """The values of a − share · b, an array a seed; none if they are not known."""
         field = f"{metric}_{score}_{kind}"
         known = [[(hits or {}).get(row["row_hash"], {}) for row in pair] for pair in pairs]
         if not all(field in x for pair in known for x in pair):
@@ -89,10 +89,12 @@ def paired_error(
     joined = (
         np.concatenate(of_samples) if score == "precision" else np.stack(of_samples).mean(axis=0)
     )
-    variance = joined.var(ddof=1) / len(joined)
-    if of_hash:
-        variance += np.square(np.stack(of_hash).mean(axis=0)).sum()
-    return math.sqrt(variance)
+    return error_of(joined, np.stack(of_hash).mean(axis=0) if of_hash else ())
+
+
+def error_of(hits: np.ndarray, deviations: Sequence[float] | np.ndarray) -> float:
+    """Standard error of the mean of differences of hits `[N]`, and of deviations `[g]`, or ()."""
+    return math.sqrt(hits.var(ddof=1) / len(hits) + np.square(deviations).sum())
 
 
 def mark(line: Mapping[str, Any], metric: str) -> str:

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -44,8 +43,8 @@ def write(
     *,
     figures: dict[str, Figure],
     config: dict[str, Any],
-    answers: Sequence[str] = (),
-    marks: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    answers: Sequence[str],
+    marks: Mapping[str, Mapping[str, str]],
 ) -> None:
     """Writes the page of a run to `output`, with the strips of images of its work folder.
 
