@@ -18,6 +18,7 @@ import ml_collections
 import pandas as pd
 from absl import logging
 
+from lsh_gan import devices
 from lsh_gan.compression import GeneratorSpec, Rule
 from lsh_gan.compression.rules import flatten, join, plan_tensors
 from lsh_gan.experiment import settings, sweep
@@ -152,6 +153,8 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
                     packed = workdir / PACKED_FOLDER / f"{row['row_hash']}.packed"
                     shutil.copyfile(packed, workdir / f"{generator.name}.packed")
         store.set_requested(workdir, requested)
+        if not devices.is_first():
+            return pd.DataFrame()
     return report.write(workdir, notes=sweep.time_notes(session, inner))
 
 

@@ -98,7 +98,7 @@ def bits_label(row: Row) -> str:
 def widths_of(row: Row) -> str:
     """The widths of all tensors of a row, or of a line of `report.summarise`: "6, 4, 3"."""
     widths = sorted({tensor["bits"] for tensor in row["tensors"]}, reverse=True)
-    return ", ".join(map(str, widths)) or bits_label(row)
+    return ", ".join(map(str, widths)) or width_label(row)
 
 
 def in_words(bits: str) -> str:

@@ -143,6 +143,13 @@ def test_nothing_is_kept_of_a_score_of_0(tmp_path, capsys):
     assert "keeps 90% of both by none of the metrics" in printed
 
 
+def test_full_precision_is_called_so_beside_quantized_activations(tmp_path):
+    measured = [scored(FULL, 0, 0.8) | {"bits": None}, scored(MIXED, 0, 0.8)]
+    measured[1] |= {"activation_bits": 8}
+    search_report.write(tmp_path, report.summarise(measured, ["lsh"], {}), ["lsh"], 0.9)
+    assert "| full precision                    | full " in (tmp_path / "search.md").read_text()
+
+
 @pytest.mark.parametrize("command", [search.run, search.compress])
 def test_a_reference_that_is_smaller_than_the_loop_needs(command, tmp_path):
     np.save(tmp_path / "real.npy", np.zeros((12, 1280), np.float32))
