@@ -6,9 +6,11 @@ With --dry_run instead of --workdir it prints what would be measured, from shape
 import atexit
 import os
 import re
+import shutil
 import signal
 import sys
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ _PROCESS = flags.DEFINE_integer("process", None, "Number of this process.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print what would be measured.")
 # What a collective that misses a process ends with; on CPUs it is a ValueError.
 _LOST = re.compile(r"(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): ")
+_GRACE_SECONDS = 3  # for what the others have to say before they miss process 0
 
 
 def main(arguments: list[str]) -> None:
@@ -58,19 +61,31 @@ def main(arguments: list[str]) -> None:
             run(config, Path(_WORKDIR.value))
     except (ValueError, TypeError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if _LOST.match(said) and jax.process_count() > 1:
-            sys.stderr.write(f"error: another process is lost ({said}); {_stopped()}\n")
-            os._exit(1)  # leaving the cluster would wait for the lost one
+        if _LOST.search(said) and jax.process_count() > 1:
+            _end(1, f"error: another process is lost, which may say why ({said}); {_stopped()}")
         if isinstance(error, jax.errors.JaxRuntimeError):
             if not said.startswith("RESOURCE_EXHAUSTED"):
                 raise
-            sys.exit(f"error: out of memory on the device ({said}); {_stopped()}")
+            _end(1, f"error: out of memory on the device ({said}); {_stopped()}")
         logging.debug("where it happened", exc_info=True)
         full = type(error) in (OSError, MemoryError)  # a disk or a device, and not a missing file
-        sys.exit(f"error: {error}{f'; {_stopped()}' if full else ''}")
+        _end(1, f"error: {error}{f'; {_stopped()}' if full else ''}")
     except KeyboardInterrupt as stop:
-        sys.stderr.write(f"{_stopped()}\n")
-        sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))  # as if it had ended it
+        # As if the signal had ended it.
+        _end(128 + (stop.args[0] if stop.args else signal.SIGINT), _stopped())
+
+
+def _end(code: int, said: str) -> None:
+    """Ends this process, of several without the leave that would wait for the others."""
+    sys.stderr.write(f"{said}\n")
+    if jax.distributed.is_initialized():
+        sys.stderr.flush()
+        if devices.is_first():
+            time.sleep(_GRACE_SECONDS)
+        else:
+            shutil.rmtree(flags.FLAGS.workdir, ignore_errors=True)
+        os._exit(code)
+    sys.exit(code)
 
 
 def _join_cluster() -> None:

@@ -34,12 +34,17 @@ def fix_numbers() -> None:
 
 
 def find_devices() -> list[jax.Device]:
-    """All devices; ValueError where the environment asks for some that are not there."""
+    """All devices; ValueError where the environment asks for some that are not there.
+
+    It connects the processes, so that each of them notices at once when another one ends.
+    """
     try:
-        return jax.devices()
+        found = jax.devices()
     except (RuntimeError, AssertionError) as error:
         said = str(error).partition(chr(10))[0] or "no such device"
         raise ValueError(f"JAX_PLATFORMS = {os.environ.get('JAX_PLATFORMS')!r}: {said}") from error
+    multihost_utils.sync_global_devices("found")
+    return found
 
 
 def keep_programs(folder: Path) -> None:

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 from children import Child
+from PIL import Image
 
 from lsh_gan.results import store
 
@@ -65,6 +66,18 @@ def test_processes_that_do_not_hold_features_give_the_rows_of_one(tmp_path):
     finish(start(tmp_path / "alone", **changes, memory_mb=256))
     finish(*start_two(tmp_path / "run", **changes, memory_mb=1))  # 205 rows of 1280
     compare(store.read(tmp_path / "run"), store.read(tmp_path / "alone"))
+
+
+def test_an_error_of_one_process_ends_the_others_at_once(tmp_path):
+    for number in range(75):  # of which the second process decodes the last
+        image = Image.new("RGB", (32, 32), (3 * number, 0, 0))
+        image.save(tmp_path / f"{number:02}.png")
+    image = tmp_path / "74.png"
+    image.write_bytes(image.read_bytes()[:60])
+    changes = {"reference.images": tmp_path, "generators": "", "samples": tmp_path}
+    first, second = start_two(tmp_path / "run", **changes)
+    assert f"error: {image}: not a readable image" in second.end(timeout=100).stderr
+    assert "another process is lost" in first.end(timeout=100).stderr.splitlines()[-1]
 
 
 def test_a_lost_process_ends_the_run_which_can_be_continued(tmp_path):
