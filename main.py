@@ -45,13 +45,13 @@ def main(arguments: list[str]) -> None:
     if not (_WORKDIR.value or _DRY_RUN.value):
         sys.exit("error: --workdir is missing; expected the folder of the results")
     config = flags.FLAGS.config
-    signal.signal(signal.SIGTERM, _terminate)
     checkpoints.quiet_libraries()
     devices.fix_numbers()
     devices.keep_programs(reference.cache_folder() / "programs")
     cluster = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     if _DISTRIBUTED.value or cluster != (None, None, None):
         _join_cluster()
+    signal.signal(signal.SIGTERM, _terminate)  # after JAX, which would only take note of it
     try:
         logging.info("devices: %s", ", ".join(map(str, devices.find_devices())))
         if _DRY_RUN.value:

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -43,6 +44,13 @@ class Child:
         """Waits for the end."""
         self.process.join(timeout)
         return Ended(self.process.exitcode, *(file.read_text() for file in self.files))
+
+
+def free_address():
+    """HOST:PORT of this machine that nothing listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def draw_nothing(setattr=setattr):

@@ -1,11 +1,10 @@
 """Several processes give the rows of one; one that is lost ends the run, and nothing is lost."""
 
-import socket
 import time
 
 import numpy as np
 import pytest
-from children import Child
+from children import Child, free_address
 from PIL import Image
 
 from lsh_gan.results import store
@@ -26,10 +25,7 @@ def start(workdir, *flags, **changes):
 
 
 def start_two(workdir, **changes):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"--coordinator=127.0.0.1:{probe.getsockname()[1]}"
-    two = ("--processes=2", address)
+    two = ("--processes=2", f"--coordinator={free_address()}")
     return [start(workdir, *two, f"--process={i}", **changes) for i in (0, 1)]
 
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from children import Child
+from children import Child, free_address
 from configured import save_images, tiny
 from PIL import Image
 
@@ -167,13 +167,19 @@ def test_another_run_in_the_folder_is_found_before_anything_is_read(tmp_path):
         sweep.run(config, tmp_path / "file" / "x")
 
 
-@pytest.mark.parametrize(("signal_sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_says_how_far_it_came(tmp_path, signal_sent, code):
+@pytest.mark.parametrize(
+    ("signal_sent", "code", "cluster"),
+    # A scheduler sends SIGTERM, which JAX takes for itself in a cluster.
+    [(signal.SIGINT, 130, 0), (signal.SIGTERM, 143, 1)],
+)
+def test_an_interrupted_run_says_how_far_it_came(tmp_path, signal_sent, code, cluster):
     workdir = tmp_path / "run"
     seeds = ",".join(map(str, range(500)))
     options = ["num_samples=8", "reference.num_images=8", "metrics=knn", "compression.bits=()"]
     options += ["generators=dcgan", f"seeds={seeds}", "batch_size=8", "hash.num_tables=1"]
     command = ["--config=configs/smoke.py", f"--workdir={workdir}"]
+    if cluster:
+        command += ["--processes=1", "--process=0", f"--coordinator={free_address()}"]
     run = Child([*command, *(f"--config.{option}" for option in options)], tmp_path / "said")
     while run.process.is_alive() and len(store.read(workdir)) < 2:  # the line of one is out
         time.sleep(0.1)

@@ -1,13 +1,13 @@
 """Memberships, counts and codes are the same on any number of devices and of processes."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from children import free_address
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,9 +62,6 @@ def test_eight_devices(tmp_path, on_one_device):
 
 def test_two_processes_of_two_devices(tmp_path, on_one_device):
     """Each holds both sets whole."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    out = tmp_path / "four.npz"
+    out, address = tmp_path / "four.npz", free_address()
     finish(*(start(out, 2, address, 2, process) for process in (0, 1)))
     check(out, 4, on_one_device)
