@@ -92,6 +92,7 @@ def _join_cluster() -> None:
     """Makes this process one of several; process 0 alone writes to the work folder."""
     try:
         devices.join_cluster(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+        devices.find_devices()
     except (ValueError, RuntimeError) as error:
         sys.exit(f"error: no cluster: {str(error).splitlines()[0]}")
     if not devices.is_first():
