@@ -314,25 +314,19 @@ def result(precision, recall, ceilings, *, membership, rows, extra, **facts) -> 
     are further fields, and `rows` n and m.
     """
     n, m = rows
-    means: dict[str, Any] = {
-        "precision": (precision.total, m), "recall": recall and (recall.total, n),
-        "precision_stderr": (precision.stderr, 1), "recall_stderr": recall and (recall.stderr, 1),
-        "precision_ceiling": ceilings[0], "recall_ceiling": ceilings[1], **extra,
-    }  # fmt: skip
-    members: dict[str, Any] = {}
-    vectors = {
-        "precision_deviations": precision.deviations,
-        "recall_deviations": recall and recall.deviations,
-    }
-    if membership:
-        members["precision_membership"] = precision.membership, m
-        members["recall_membership"] = recall and (recall.membership, n)
-    means, members, vectors = jax.device_get((means, members, vectors))
-    means = {name: x and float(x[0]) / float(x[1]) for name, x in means.items()}
-    vectors = {name: x if x is None else tuple(x.tolist()) for name, x in vectors.items()}
-    # Rows behind the end of a set are no members.
-    members = {name: x and x[0][: x[1]] for name, x in members.items()}
-    scores = PrecisionRecall(n=n, m=m, **means, **members, **vectors, **facts)
+    precision, recall, ceilings, extra = jax.device_get((precision, recall, ceilings, extra))
+    extra |= {"precision_ceiling": ceilings[0], "recall_ceiling": ceilings[1]}
+    fields = {name: x and float(x[0]) / float(x[1]) for name, x in extra.items()} | facts
+    for name, found, count in (("precision", precision, m), ("recall", recall, n)):
+        if found is None:
+            fields |= {name: None, f"{name}_stderr": None}
+            continue
+        fields |= {name: float(found.total) / count, f"{name}_stderr": float(found.stderr)}
+        if found.deviations is not None:
+            fields[f"{name}_deviations"] = tuple(found.deviations.tolist())
+        if membership:  # rows behind the end of a set are no members
+            fields[f"{name}_membership"] = found.membership[:count]
+    scores = PrecisionRecall(n=n, m=m, **fields)
     if scores.num_tables:
         _warn_of_few(scores)
     return scores
