@@ -8,7 +8,7 @@ takes one run over the latents for each layer; all runs share one compilation.
 import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -30,12 +30,7 @@ from lsh_gan.compression.rules import (
     plan_tensors,
 )
 
-
-class Moments(NamedTuple):
-    """Mean and population variance of a layer's values, one a parameter of the layer."""
-
-    mean: Any
-    var: Any
+Moments = dict[str, Any]  # "mean" and population "var" of a layer's values, one a parameter
 
 
 def _biased_output(module: nn.Module, _: jax.Array, y: jax.Array) -> jax.Array | None:
@@ -57,7 +52,7 @@ def _batch_moments(
 ) -> dict[Path, Moments]:
     recorded = record(module, variables, batch, choose)
     rows = {path: jnp.concatenate(arrays) for path, arrays in recorded.items()}
-    return {path: Moments(x.mean(axis=0), x.var(axis=0)) for path, x in rows.items()}
+    return {path: {"mean": x.mean(axis=0), "var": x.var(axis=0)} for path, x in rows.items()}
 
 
 def _moments(
@@ -69,12 +64,12 @@ def _moments(
     weights = np.array([len(part.latents) for part in parts], np.float64)
     weights /= weights.sum()
     combined = {}
-    for path, (means, variances) in stacked.items():
-        mean = np.tensordot(weights, means, 1)
-        var = np.tensordot(weights, variances + (means - mean) ** 2, 1)
+    for path, each in stacked.items():
+        mean = np.tensordot(weights, each["mean"], 1)
+        var = np.tensordot(weights, each["var"] + (each["mean"] - mean) ** 2, 1)
         if not np.isfinite(var).all():
             raise ValueError(f"{join(path)}: NaN or Inf in the layer's values.")
-        combined[path] = Moments(mean, var)
+        combined[path] = {"mean": mean, "var": var}
     return combined
 
 
@@ -88,13 +83,6 @@ def _call_order(module: nn.Module, variables: Params, batch: Batch, choose: Call
     if not order:
         logging.warning("%s has no layer that %s corrects.", module, choose.__name__)
     return order
-
-
-def _changed(variables: Params, path: Path, change: Callable) -> Params:
-    """Returns variables with another array at the path: the function `change` of that there."""
-    flat = traverse_util.flatten_dict(variables, keep_empty_nodes=True)
-    flat[path] = jnp.asarray(change(flat[path]), jnp.float32)
-    return traverse_util.unflatten_dict(flat)
 
 
 def correct_biases(
@@ -113,13 +101,8 @@ def correct_biases(
     a bias is corrected, batch norms included; not so layers that end with their activation
     (`bias_is_last = False`) and tables of biases by class.
 
-    Args:
-        module: The generator.
-        original: Its variables in full precision.
-        variables: Its compressed variables, with or without activation ranges.
-        latents: As of `calibrate`.
-        labels: Likewise.
-        batch_size: Likewise.
+    `original` are variables in full precision and `variables` compressed ones, with or without
+    activation ranges; other arguments are as of `calibrate`.
 
     Returns:
         `variables` with other biases (float32); unchanged where no layer has one, with a warning.
@@ -129,10 +112,12 @@ def correct_biases(
     """
     parts = activations.batches(latents, labels, batch_size)
     targets = _moments(module, original, parts, _biased_output)
+    flat = traverse_util.flatten_dict(variables, keep_empty_nodes=True)
     for path in _call_order(module, variables, parts[0], _biased_output):
-        shift = targets[path].mean - _moments(module, variables, parts, _biased_output)[path].mean
-        variables = _changed(variables, ("params", *path, "bias"), partial(jnp.add, shift))
-    return variables
+        found = _moments(module, traverse_util.unflatten_dict(flat), parts, _biased_output)
+        bias, shift = ("params", *path, "bias"), targets[path]["mean"] - found[path]["mean"]
+        flat[bias] = jnp.add(shift, flat[bias]).astype(jnp.float32)
+    return traverse_util.unflatten_dict(flat)
 
 
 def reestimate_batch_norms(
@@ -145,31 +130,25 @@ def reestimate_batch_norms(
 ) -> Params:
     """Replaces the running statistics of batch norms by those of the generator's own samples.
 
-    Args:
-        module: The generator; a batch norm is a layer with `mean` and `var` in `batch_stats`.
-        variables: Its compressed variables, with or without activation ranges.
-        latents: As of `calibrate`.
-        labels: Likewise.
-        batch_size: Latents at a time; the statistics are those of all latents, whatever it is.
+    A batch norm is a layer with `mean` and `var` in `batch_stats`. Of statistics by truncation, a
+    row each, the last is replaced, that of none. Arguments are as of `correct_biases`.
 
     Returns:
         `variables` with other `batch_stats` (mean and population variance of each batch norm's
-        inputs); unchanged where there is no batch norm, with a warning.
+        inputs, over all latents); unchanged where there is no batch norm, with a warning.
 
     Raises:
         ValueError: Bad latents, or NaN or Inf in a layer's inputs (its path).
     """
     parts = activations.batches(latents, labels, batch_size)
+    flat = traverse_util.flatten_dict(variables, keep_empty_nodes=True)
     for path in _call_order(module, variables, parts[0], _normalised_input):
-        found = _moments(module, variables, parts, _normalised_input)[path]
-        for name, new in found._asdict().items():
-            variables = _changed(variables, ("batch_stats", *path, name), partial(_last_row, new))
-    return variables
-
-
-def _last_row(new: np.ndarray, stored: jax.Array) -> np.ndarray:
-    """Replaces `stored [c]`, or the last of a row for each truncation, that of none."""
-    return new if stored.ndim == 1 else np.concatenate([stored[:-1], new[None]])
+        found = _moments(module, traverse_util.unflatten_dict(flat), parts, _normalised_input)
+        for name, new in found[path].items():
+            stored = flat["batch_stats", *path, name]
+            rows = new if stored.ndim == 1 else np.concatenate([stored[:-1], new[None]])
+            flat["batch_stats", *path, name] = jnp.asarray(rows, jnp.float32)
+    return traverse_util.unflatten_dict(flat)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
