@@ -21,6 +21,7 @@ float32 and the product is rounded once, so decoding gives the same bits everywh
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -64,10 +65,7 @@ def affine_grid(low: Array, high: Array, bits: Array) -> Grid:
     # In this order a range mirrored about zero gives exactly half, and rounds alike everywhere.
     zero_point = jnp.round(-low / jnp.where(width > 0, width, 1) * steps)
     one_bit = symmetric_grid(jnp.maximum(-low, high), bits)
-    return Grid(
-        jnp.where(bits == 1, one_bit.scale, scale),
-        jnp.where(bits == 1, one_bit.zero_point, zero_point),
-    )
+    return jax.tree.map(partial(jnp.where, bits == 1), one_bit, Grid(scale, zero_point))
 
 
 def clipped_grid(low: Array, high: Array, alpha: Array, bits: Array, *, scheme: str) -> Grid:

@@ -79,14 +79,11 @@ def quantize_tensor(x: jax.Array, plan: TensorPlan) -> QuantizedTensor:
     return result
 
 
-@functools.partial(jax.jit, static_argnames=("shape", "channel_axis"))
-def dequantize_tensor(
-    codes: jax.Array, grid: Grid, *, shape: tuple[int, ...], channel_axis: int
-) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("shape", "axis"))
+def _decode(codes: jax.Array, grid: Grid, shape: tuple[int, ...], axis: int) -> jax.Array:
     """The float32 tensor of the given shape that codes `[groups, group, channels]` stand for."""
-    return quantization.from_groups(
-        quantization.dequantize(codes, grid), shape=shape, channel_axis=channel_axis
-    )
+    values = quantization.dequantize(codes, grid)
+    return quantization.from_groups(values, shape=shape, channel_axis=axis)
 
 
 class QuantizedTree(NamedTuple):
@@ -162,19 +159,10 @@ def pack(
     channel_axes: Mapping[str, int] | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> PackedTree:
-    """Compresses a parameter tree into bit-packed codes.
+    """Compresses a parameter tree into bit-packed codes; `metadata` are JSON values.
 
-    Args:
-        params: A tree of floating arrays.
-        spec: The compression; `bits=None` keeps float32 values.
-        channel_axes: Path pattern -> output axis, as the generator declares it; default -1.
-        metadata: JSON values stored with the tree.
-
-    Returns:
-        The packed tree; `unpack` of it equals `compress(params, spec, ...)[0]` bit for bit.
-
-    Raises:
-        ValueError, TypeError: As `compress`.
+    `unpack` of it equals `compress(params, spec, ...)[0]` bit for bit. Arguments and errors are
+    those of `compress`.
     """
     return pack_quantized(quantize_tree(params, spec, channel_axes), metadata)
 
@@ -186,10 +174,10 @@ def pack_quantized(quantized: QuantizedTree, metadata: Mapping[str, Any] | None)
 
 
 def _unpack_tensor(tensor: PackedTensor) -> jax.Array:
-    layout, (values, *grid) = tensor
+    layout, (values, *rest) = tensor
     if layout.bits is None:
         return jax.device_put(values)
-    scale, *stored = grid
+    scale, *stored = rest
     zero_point = np.full(scale.shape, (2**layout.bits - 1) / 2, np.float32)  # of symmetric grids
     if stored:
         zero_point = packing.unpack_codes(stored[0], scale.size, layout.bits)
@@ -198,8 +186,7 @@ def _unpack_tensor(tensor: PackedTensor) -> jax.Array:
     channels = layout.shape[layout.channel_axis] if len(layout.shape) > 1 else 1
     codes = codes.reshape(len(scale), -1, channels)
     codes, *grid = jax.device_put((codes, scale, zero_point))
-    shape, axis = layout.shape, layout.channel_axis
-    return dequantize_tensor(codes, Grid(*grid), shape=shape, channel_axis=axis)
+    return _decode(codes, Grid(*grid), layout.shape, layout.channel_axis)
 
 
 def unpack(packed: PackedTree, *, like: Any = None) -> Any:
@@ -325,12 +312,8 @@ def compress(
     """
     quantized = quantize_tree(params, spec, channel_axes)
     leaves = [
-        leaf
-        if codes is None
-        else dequantize_tensor(
-            codes.codes, codes.grid, shape=leaf.shape, channel_axis=plan.channel_axis
-        )
-        for plan, leaf, codes in quantized.tensors
+        _decode(found.codes, found.grid, leaf.shape, plan.channel_axis) if found else leaf
+        for plan, leaf, found in quantized.tensors
     ]
     return jax.tree_util.tree_unflatten(quantized.treedef, leaves), report_quantized(quantized)
 
