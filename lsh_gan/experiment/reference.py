@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,42 +32,12 @@ from lsh_gan.metrics.inputs import subset
 Progress = Callable[[int], Any]  # called with a number of embedded images
 
 
-_T = TypeVar("_T")
 FOLDER_VARIABLE = "LSH_GAN_CACHE"  # of the environment: another folder
 
 
 def cache_folder() -> Path:
     """The user's cache folder of this program, which every run shares; it may be deleted."""
     return Path(os.environ.get(FOLDER_VARIABLE) or platformdirs.user_cache_dir("lsh-gan"))
-
-
-def cached(
-    file: Path,
-    *,
-    read: Callable[[Path], _T],
-    make: Callable[[], _T],
-    write: Callable[[Path, _T], Any],
-) -> _T:
-    """Returns what `file` holds; makes and writes it if there is none, or a damaged or stale one.
-
-    `read` raises ValueError for a file that is damaged or of other content. One that cannot be
-    written is a warning. It appears whole, whoever else writes it.
-    """
-    if file.exists():
-        try:
-            return read(file)
-        except (ValueError, SafetensorError) as error:
-            logging.warning("%s: %s; it is computed again", file, str(error).rstrip("."))
-    value = make()
-    part = file.with_name(f"{os.getpid()}.{file.name}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write(part, value)
-        part.replace(file)
-    except (OSError, SafetensorError) as error:
-        logging.warning("%s: is not kept (%s)", file, getattr(error, "strerror", None) or error)
-        part.unlink(missing_ok=True)
-    return value
 
 
 HELD = 2**28  # bytes of decoded images that are kept of a set; more are decoded again
@@ -150,23 +120,31 @@ class Reference:
         return evaluators.fit(config, reference)
 
 
-def _embedded(part: Any, source: str, network: FeatureNetwork, options: dict) -> jax.Array:
-    make = partial(part.embed, network, **options)
-    if part.features is not None or jax.process_count() > 1:  # their cache folders may differ
-        return make()
-    header = {"kind": "features", "source": source, "images": part.content_hash}
+def _embedded(samples: Any, source: str, network: FeatureNetwork, options: dict) -> jax.Array:
+    """Features from the cache folder, or computed and kept there; a file appears whole."""
+    if samples.features is not None or jax.process_count() > 1:  # their cache folders may differ
+        return samples.embed(network, **options)
+    header = {"kind": "features", "source": source, "images": samples.content_hash}
     name = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:32]
-
-    def read(file: Path) -> jax.Array:
-        with safe_open(file, framework="numpy") as tensors:
-            if tensors.metadata() != header:
-                raise ValueError(f"holds features of {tensors.metadata()}")
-            return jnp.asarray(tensors.get_tensor("features"))
-
-    def write(file: Path, x: jax.Array) -> None:
-        save_file({"features": np.asarray(x)}, file, metadata=header)
-
-    return cached(cache_folder() / f"{name}.features", read=read, make=make, write=write)
+    file = cache_folder() / f"{name}.features"
+    if file.exists():
+        try:
+            with safe_open(file, framework="numpy") as tensors:
+                if tensors.metadata() != header:
+                    raise ValueError(f"holds features of {tensors.metadata()}")
+                return jnp.asarray(tensors.get_tensor("features"))
+        except (ValueError, SafetensorError) as error:
+            logging.warning("%s: %s; it is computed again", file, str(error).rstrip("."))
+    x = samples.embed(network, **options)
+    part = file.with_name(f"{os.getpid()}.{file.name}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"features": np.asarray(x)}, part, metadata=header)
+        part.replace(file)
+    except (OSError, SafetensorError) as error:
+        logging.warning("%s: is not kept (%s)", file, getattr(error, "strerror", None) or error)
+        part.unlink(missing_ok=True)
+    return x
 
 
 def open_reference(config: Any, field: str = "reference.num_images") -> Source | None:
