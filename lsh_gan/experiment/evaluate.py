@@ -177,15 +177,12 @@ def _open(x: Any, name: str, config: Any) -> Source:
     if isinstance(x, str | Path):
         return datasets.open_source(x, ("images", "features"), decoding)
 
-    def of_batch(x: Any) -> Source:
+    def of(x: Any) -> Source:
         if isinstance(x, list | tuple | dict):
             raise TypeError(
                 f"{name}: a batch is a {type(x).__name__}; expected arrays: of a loader of images "
                 "with labels (batch[0] for batch in loader)"
             )
-        return of(x)
-
-    def of(x: Any) -> Source:
         array = np.asarray(as_array(x, name))
         array = array.astype(np.float32) if array.dtype == jnp.bfloat16 else array
         return datasets.of_array(
@@ -196,7 +193,7 @@ def _open(x: Any, name: str, config: Any) -> Source:
         return of(x)
     if not isinstance(x, Iterable):
         raise TypeError(f"{name} is a {type(x).__name__}; expected a path, an array or batches")
-    sources = map(of_batch, x)
+    sources = map(of, x)
     first = next(sources, None)
     if first is None:
         raise ValueError(f"{name}: there are no batches; expected arrays of images or features")
