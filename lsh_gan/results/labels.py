@@ -124,27 +124,21 @@ def percent(share: float | None, stderr: float | None = None) -> str:
 def scores_line(row: Row, metrics: Iterable[str]) -> str:
     """One line on a finished row: what it is, and its scores."""
     parts = [in_words(bits_label(row)), setting_of(row), row.get("layer"), f"seed {row['seed']}"]
-    scores = ", ".join(
-        f"{TITLES[metric]} " + (distance if metric in DISTANCES else precision_recall)(row, metric)
-        for metric in metrics
-    )
+    scores = ", ".join(f"{TITLES[metric]} {scores_label(row, metric)}" for metric in metrics)
     parts = [] if "samples" in row else parts  # those that are given have neither
     name = ", ".join(filter(None, (row["generator"], *parts)))
     speed = f", {row['images_per_second']:.0f} images/s" if "images_per_second" in row else ""
     return f"{name}: {scores} in {duration(sum(row['seconds'].values()))}{speed}"
 
 
-def precision_recall(scores: Mapping[str, Any], metric: str) -> str:
-    """Precision and recall of a metric in per cent, "74.4±.6/46.0±.7"."""
-    fields = [f"{metric}_{score}" for score in SCORES]
-    return "/".join(percent(scores.get(f), scores.get(f"{f}_stderr")) for f in fields)
-
-
-def distance(scores: Mapping[str, Any], metric: str) -> str:
-    """A distance and, where it is known, its standard error, "0.01234±0.0004"."""
-    error = scores.get(f"{metric}_distance_stderr")
-    known = f"±{error:.2g}" if error and not math.isnan(error) else ""
-    return f"{scores[f'{metric}_distance']:.4g}{known}"
+def scores_label(line: Mapping[str, Any], metric: str) -> str:
+    """Precision and recall in per cent, "74.4±.6/46.0±.7", or a distance, "0.01234±0.0004"."""
+    fields = [f"{metric}_{score}" for score in scores_of(metric)]
+    scores = [(line.get(field), line.get(f"{field}_stderr")) for field in fields]
+    if metric not in DISTANCES:
+        return "/".join(percent(share, error) for share, error in scores)
+    distance, error = scores[0]
+    return f"{distance:.4g}" + (f"±{error:.2g}" if error and not math.isnan(error) else "")
 
 
 def duration(seconds: float) -> str:

@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,9 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lsh_gan.results import plots, store, strips
+from lsh_gan.results import labels, plots, store, strips
 from lsh_gan.results.answer import LEGEND
-from lsh_gan.results.labels import (
-    TITLES,
-    bits_label,
-    grid_label,
-    scores_of,
-    shorten,
-    unique,
-    widths_of,
-)
+from lsh_gan.results.labels import TITLES, grid_label, scores_of, unique
 from lsh_gan.results.store import Row
 
 FILE = "report.html"
@@ -66,8 +58,8 @@ def write(
         answers=answers,
         conditions=plots.conditions(measured),
         progress=f"{done} of {asked} measurements are done" if done < asked else "",
-        samples=_explorers(workdir, measured, metrics, strips.SAMPLES),
-        lost=_explorers(workdir, measured, [], strips.OUTSIDE, strips.UNCOVERED),
+        samples=list(_explorers(workdir, measured, metrics, strips.SAMPLES)),
+        lost=list(_explorers(workdir, measured, [], strips.OUTSIDE, strips.UNCOVERED)),
         captions=strips.CAPTIONS,
         columns=columns,
         lines=lines,
@@ -82,14 +74,13 @@ def write(
 
 def _explorers(
     workdir: Path, measured: list[Row], metrics: list[str], *folders: str
-) -> list[dict[str, Any]]:
-    """What the slider of each generator goes through: a state a setting and width.
+) -> Iterator[dict[str, Any]]:
+    """Yields what the slider of each generator goes through: a state a setting and width.
 
     States without images are left out. Full precision belongs to every setting: its setting is "".
     """
     # Of a search, which has several settings of one width, there are none.
     whole = [row for row in measured if "layer" not in row and "roles" not in row]
-    explorers = []
     for name in unique(whole, "generator"):
         mine = [row for row in whole if row["generator"] == name]
         states: dict[str, dict[str, Any]] = {}
@@ -100,28 +91,27 @@ def _explorers(
                 images = {x: read_strip(workdir / x / f"{row['row_hash']}.png") for x in folders}
                 if row["row_hash"] in states or not any(images.values()):
                     continue
-                scores = {TITLES[m]: [_score(group, m, s) for s in scores_of(m)] for m in metrics}
+                scores = [
+                    (TITLES[m], [_score(group, m, s)[1] for s in scores_of(m)]) for m in metrics
+                ]
                 states[row["row_hash"]] = {
                     "setting": setting if row["bits"] else "",
                     "width": WIDTHS.get(label, f"{label} bits"),
                     "size": f"{row['bytes']:,} bytes" if "bytes" in row else "",
                     "ratio": f"{row['ratio']:.1f}× smaller" if row.get("ratio", 0) > 1.05 else "",
                     "images": images,
-                    "scores": scores.items(),
+                    "scores": scores,
                 }
         if states:
             found = list(states.values())
             settings = dict.fromkeys(state["setting"] for state in found if state["setting"])
             pixels = [i["pixels"] for state in found for i in state["images"].values() if i]
-            explorers.append(
-                {
-                    "name": name,
-                    "settings": [(setting, shorten(setting, curves)) for setting in settings],
-                    "states": found,
-                    "pixels": max(pixels),
-                }
-            )
-    return explorers
+            yield {
+                "name": name,
+                "settings": [(setting, labels.shorten(setting, curves)) for setting in settings],
+                "states": found,
+                "pixels": max(pixels),
+            }
 
 
 def read_strip(file: Path) -> dict[str, Any] | None:
@@ -139,12 +129,11 @@ def read_strip(file: Path) -> dict[str, Any] | None:
     return {"uri": uri, "pixels": pixels, "said": said}
 
 
-def _score(group: list[Row], metric: str, score: str) -> dict[str, Any]:
+def _score(group: list[Row], metric: str, score: str) -> tuple[float, str]:
     """One number of a table: its value and its text, with the standard error where it has one."""
     mean, error = plots.mean_and_error(group, f"{metric}_{score}")
     of_mean, of_error = (".4g", ".2g") if score == "distance" else (".3f", ".3f")
-    text = f"{mean:{of_mean}}" + (f" ± {error:{of_error}}" if error else "")
-    return {"name": score, "value": mean, "text": text}
+    return mean, f"{mean:{of_mean}}" + (f" ± {error:{of_error}}" if error else "")
 
 
 def _table(
@@ -156,7 +145,7 @@ def _table(
         bits = 99 if row["bits"] is None else row["bits"]
         cells = {
             "generator": (None, row["generator"]),
-            "bits": (bits, widths_of(row) if "roles" in row else bits_label(row)),
+            "bits": (bits, labels.widths_of(row) if "roles" in row else labels.bits_label(row)),
             "clipping": (None, row["clipping"] or ""),
             "grid": (None, grid_label(row)),
             "layer": (None, row.get("layer", "")),
@@ -168,9 +157,9 @@ def _table(
         }
         for metric in metrics:
             for score in scores_of(metric):
-                found = _score([row], metric, score)
+                value, text = _score([row], metric, score)
                 mark = marks.get(row["row_hash"], {}).get(metric, "")
-                cells[f"{TITLES[metric]} {score}"] = (found["value"], found["text"] + mark)
+                cells[f"{TITLES[metric]} {score}"] = (value, text + mark)
         lines.append({"row_hash": row["row_hash"], "cells": cells})
     columns = [
         name

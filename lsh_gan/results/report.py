@@ -169,15 +169,14 @@ def make_table(lines: pd.DataFrame, metrics: list[str], caption: str) -> Table:
         cells["m"] = lines["m"].map("{:,}".format)
     ceilings = pd.DataFrame({"name": "ceiling"}, index=lines.index, columns=cells.columns)
     for metric in metrics:
-        title = TITLES[metric]
+        title, records = TITLES[metric], lines.to_dict("records")
+        cells[title] = [labels.scores_label(line, metric) for line in records]
         if metric in labels.DISTANCES:
-            cells[title] = [labels.distance(line, metric) for line in lines.to_dict("records")]
             continue
-        found = [answer.mark(line, metric) for line in lines.to_dict("records")]
+        found = [answer.mark(line, metric) for line in records]
         notes += [answer.LEGEND[mark] for mark in dict.fromkeys(found) if mark]
         width = max(map(len, found))  # scores are aligned, with a mark or not
-        scores = [labels.precision_recall(line, metric) for line in lines.to_dict("records")]
-        cells[title] = [s + mark.ljust(width) for s, mark in zip(scores, found, strict=True)]
+        cells[title] += [mark.ljust(width) for mark in found]
         fields = [f"{metric}_{score}_ceiling" for score in SCORES]
         limits = ["/".join(map(labels.percent, pair)) for pair in lines[fields].to_numpy()]
         ceilings[title] = [limit + " " * width for limit in limits]
