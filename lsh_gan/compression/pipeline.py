@@ -18,17 +18,10 @@ from absl import logging
 from flax import traverse_util
 from jaxtyping import Float32, Int
 
-from lsh_gan.compression import activations, tree
+from lsh_gan.compression import activations, rules, tree
 from lsh_gan.compression.activations import Batch, Path, record
 from lsh_gan.compression.packing import Layout, PackedTree, file_bytes
-from lsh_gan.compression.rules import (
-    CompressionSpec,
-    Params,
-    TensorPlan,
-    join,
-    path_of,
-    plan_tensors,
-)
+from lsh_gan.compression.rules import CompressionSpec, Params, TensorPlan, join
 
 Moments = dict[str, Any]  # "mean" and population "var" of a layer's values, one a parameter
 
@@ -257,9 +250,9 @@ def packed_size(
     >>> 64 * 64 / 2 < size < 3000, tensors
     (True, 1)
     """
-    leaves = [(path_of(k), x) for k, x in jax.tree_util.tree_leaves_with_path(variables)]
+    leaves = [(rules.path_of(k), x) for k, x in jax.tree_util.tree_leaves_with_path(variables)]
     leaves = [(path, leaf) for path, leaf in leaves if path[0] != activations.COLLECTION]
-    plans = plan_tensors(leaves, spec.weights, channel_axes)
+    plans = rules.plan_tensors(leaves, spec.weights, channel_axes)
     check_corrections(module, plans, spec)
     layouts = [
         tree.layout_of(plan, leaf.shape) for plan, (_, leaf) in zip(plans, leaves, strict=True)
