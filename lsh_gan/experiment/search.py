@@ -58,19 +58,17 @@ class WidthEvaluator:
     def spec(self, widths: Widths) -> GeneratorSpec:
         """The setting of given widths; equal widths give equal settings."""
         top = max(widths.values())
-        named = [layer for layer, bits in widths.items() if bits != top or self.layers[layer]]
-        return self._spec(top, *(self._rule(x, widths[x]) for x in named), *self.fixed)
-
-    def _rule(self, layer: str, bits: int) -> Rule:
-        return Rule(pattern=re.escape(layer), bits=bits, **self.layers[layer])
-
-    def _spec(self, bits: int, *rules: Rule) -> GeneratorSpec:
-        weights = dataclasses.replace(self.base.weights, bits=bits, rules=rules)
-        return dataclasses.replace(self.base, weights=weights)
+        named = {layer: b for layer, b in widths.items() if b != top or self.layers[layer]}
+        return self._spec(top, named, self.fixed)
 
     def isolated(self, layer: str, bits: int) -> GeneratorSpec:
         """The setting that compresses one tensor and keeps all others."""
-        return self._spec(bits, self._rule(layer, bits), *self.others)
+        return self._spec(bits, {layer: bits}, self.others)
+
+    def _spec(self, bits: int, named: Widths, rest: tuple[Rule, ...]) -> GeneratorSpec:
+        rules = [Rule(pattern=re.escape(x), bits=b, **self.layers[x]) for x, b in named.items()]
+        weights = dataclasses.replace(self.base.weights, bits=bits, rules=(*rules, *rest))
+        return dataclasses.replace(self.base, weights=weights)
 
     def retention(self, setting: Widths | GeneratorSpec) -> float:
         """Share of the scores at full precision that is kept, the worse of precision and recall."""
@@ -264,8 +262,10 @@ def layer_sensitivity(evaluator: WidthEvaluator, share: float) -> Sensitivity:
     return sensitivity
 
 
-def _steps(evaluator: WidthEvaluator, widths: Widths, sensitivity: Sensitivity) -> list[Widths]:
-    """Settings with one layer a step narrower, by the loss expected for a byte saved."""
+def _steps(
+    evaluator: WidthEvaluator, widths: Widths, sensitivity: Sensitivity
+) -> list[tuple[str, int]]:
+    """Layers with the width below theirs, by the loss expected for a byte saved."""
     steps = []
     for number, layer in enumerate(evaluator.layers):
         bits = widths[layer]
@@ -274,15 +274,15 @@ def _steps(evaluator: WidthEvaluator, widths: Widths, sensitivity: Sensitivity) 
             before = sensitivity[layer].get(bits, 0.0)
             saved = evaluator.bytes_of(layer, bits) - evaluator.bytes_of(layer, narrower)
             price = (sensitivity[layer][narrower] - before) / saved
-            steps.append((price, -saved, number, {**widths, layer: narrower}))
-    return [narrowed for *_, narrowed in sorted(steps, key=lambda step: step[:3])]
+            steps.append((price, -saved, number, (layer, narrower)))
+    return [step for *_, step in sorted(steps)]
 
 
 def descend(evaluator: WidthEvaluator, sensitivity: Sensitivity) -> list[Widths]:
     """The path from the widest measured widths to the narrowest, cheapest step first."""
     path: list[Widths] = [{layer: max(sensitivity[layer]) for layer in evaluator.layers}]
     while steps := _steps(evaluator, path[-1], sensitivity):
-        path.append(steps[0])
+        path.append({**path[-1], **dict(steps[:1])})
     return path
 
 
@@ -301,18 +301,13 @@ def narrow(
     evaluator: WidthEvaluator, widths: Widths, sensitivity: Sensitivity, share: float
 ) -> Widths:
     """Narrows single layers, cheapest first, until no step keeps the share."""
-    refused: list[Any] = []
-
-    def changed(candidate: Widths) -> set[tuple[str, int]]:
-        return set(candidate.items()) - set(widths.items())
-
-    while steps := [
-        step for step in _steps(evaluator, widths, sensitivity) if changed(step) not in refused
-    ]:
-        kept, change = evaluator.retention(steps[0]), changed(steps[0])
-        logging.info("%s: %.4f kept, %s", change, kept, "taken" if kept >= share else "refused")
+    refused: set[tuple[str, int]] = set()
+    while steps := [x for x in _steps(evaluator, widths, sensitivity) if x not in refused]:
+        narrowed = {**widths, **dict(steps[:1])}
+        kept = evaluator.retention(narrowed)
+        logging.info("{%s}: %.4f kept, %s", steps[0], kept, "taken" if kept >= share else "refused")
         if kept >= share:
-            widths = steps[0]
+            widths = narrowed
         else:
-            refused.append(change)
+            refused.add(steps[0])
     return widths
