@@ -16,9 +16,7 @@ import lsh_gan
 from lsh_gan import devices, metrics
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.features.network import GIVEN
-from lsh_gan.metrics import HashSpec, LshReference, Share, hashing
-from lsh_gan.metrics.hashing import Codes
-from lsh_gan.metrics.sketch import encode_all
+from lsh_gan.metrics import HashSpec, LshReference, hashing
 
 SKETCH_FILE = "reference.sketch"  # in the work folder
 
@@ -143,11 +141,6 @@ def streams(config: Any, rows: int, dim: int) -> bool:
 def lsh_reference(scores: Mapping[str, Any]) -> LshReference:
     """What LSH among fitted metrics has made of the reference."""
     return scores["lsh"].args[0]
-
-
-def encode(scores: dict[str, Score], share: Share) -> Codes:
-    """Codes of a share of features, which the score of LSH takes in place of features."""
-    return encode_all(lsh_reference(scores).sketch.hasher, share, "generated")
 
 
 def load_sketch(config: Any, network: FeatureNetwork) -> tuple[LshReference, Shape | None]:

@@ -26,6 +26,7 @@ from lsh_gan.experiment.step import GeneratedSamples
 from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator
 from lsh_gan.generators.functions import FAMILY
+from lsh_gan.metrics.sketch import encode_all
 from lsh_gan.results import store, strips
 from lsh_gan.results.store import Row
 
@@ -121,19 +122,15 @@ def measure(
         options |= {"keep": config.num_columns if keep else 0, "images": images}
     m = len(samples)
     if samples.features is None and evaluators.streams(config, m, network.dim):
-        generated = evaluators.encode(scores, samples.stream(network, **options))
+        hasher = evaluators.lsh_reference(scores).sketch.hasher
+        generated = encode_all(hasher, samples.stream(network, **options), "generated")
     else:
         generated = samples.embed(network, **options)
     if images and devices.is_first():
         strip = np.concatenate(images)[: min(config.num_columns, m)]
         strips.save(workdir / strips.SAMPLES / f"{row_hash}.png", [strip])
-        if isinstance(subject, Generator) and row["bits"] is None and strip.min() >= 127:
-            logging.warning(
-                "%s: no pixel of its first images is darker than mid-grey; expected images in "
-                "[-1, 1], and these look like [0, 1]", measurement.name,
-            )  # fmt: skip
-        if measurement.spec.weights.bits is None and isinstance(subject, Generator):
-            _check_rows(subject, samples, strip[0])
+        if isinstance(subject, Generator) and row["bits"] is None:
+            _check_images(subject, samples, strip)
     jax.block_until_ready(generated)
     clock.lap(sample_and_embed=1)
 
@@ -169,12 +166,17 @@ def measure(
     }
 
 
-def _check_rows(generator: Generator, samples: Any, image: np.ndarray) -> None:
-    """Warns of a user's function whose image 0 hangs on the images beside it."""
+def _check_images(generator: Generator, samples: Any, strip: np.ndarray) -> None:
+    """Warns of images in [0, 1], and of a function whose image 0 hangs on those beside it."""
+    if strip.min() >= 127:
+        logging.warning(
+            "%s: no pixel of its first images is darker than mid-grey; expected images in "
+            "[-1, 1], and these look like [0, 1]", generator.name,
+        )  # fmt: skip
     if generator.family != FAMILY:
         return
     beside = np.append(np.arange(15) + len(samples), 0)  # as many as `outside` draws: one program
-    change = np.abs(samples.at(beside)[-1].astype(int) - image).max()
+    change = np.abs(samples.at(beside)[-1].astype(int) - strip[0]).max()
     if change > _ROUNDING:
         logging.warning(
             "%s: image 0 changes by %d of 255 with the images beside it in a batch; expected image "
