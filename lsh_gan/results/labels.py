@@ -219,17 +219,12 @@ def print_and_save(path: Path, *tables: Table, notes: Sequence[str] = ()) -> Non
 
 def _markdown(table: Table) -> str:
     """A table as Markdown, a row a line, between title and caption; blank lines part them."""
-    columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
-    widths = [max(map(len, column)) for column in columns]
-    right = [column.justify == "right" for column in table.columns]
-    lines = [
-        [
-            f"{cell:>{width}}" if to_right else f"{cell:<{width}}"
-            for cell, width, to_right in zip(line, widths, right, strict=True)
-        ]
-        for line in zip(*columns, strict=True)
-    ]
-    rule = ["-" * (w - 1) + (":" if r else "-") for w, r in zip(widths, right, strict=True)]
-    text = "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], rule, *lines[1:]))
+    columns = []
+    for column in table.columns:
+        cells = [str(column.header), *map(str, column.cells)]
+        width, right = max(map(len, cells)), column.justify == "right"
+        head, *rest = (cell.rjust(width) if right else cell.ljust(width) for cell in cells)
+        columns.append([head, "-" * (width - 1) + (":" if right else "-"), *rest])
+    text = "".join(f"| {' | '.join(line)} |\n" for line in zip(*columns, strict=True))
     title = f"{table.title}\n\n" if table.title else ""
     return title + text + (f"\n{table.caption}\n" if table.caption else "")

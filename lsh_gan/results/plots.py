@@ -206,9 +206,7 @@ def _legend(figure: Figure, looks: dict[str, dict[str, Any]], title: str) -> Non
     lines = -(-len(looks) // columns) + title.count("\n") + 1
     figure.set_size_inches(width, height + 0.22 * lines)
     handles = [Line2D([], [], label=label, **look) for label, look in looks.items()]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=columns, title=title
-    )  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=title)
 
 
 def _label_widths(figure: Figure, paths: dict[Axes, list[tuple[list[str], np.ndarray, str]]]):
