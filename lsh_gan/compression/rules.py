@@ -27,25 +27,21 @@ SCHEMES = dict.fromkeys(("symmetric", "affine"))
 class Rule:
     """Overrides the specification for the tensors whose path matches a pattern.
 
-    Attributes:
-        pattern: Regular expression that must match the whole path, keys joined by "/"
-            ("params/Conv_0/kernel"). Rules are tried in order and the first match wins.
-        bits, clipping, granularity, scheme, group_size: Replace the fields of the same name of
-            `CompressionSpec`; None keeps them.
-        skip: Leave the tensor in float32.
+    Rules are tried in order and the first match wins.
 
     Raises:
         ValueError: A malformed pattern, a width outside 1..16, an unknown name, or `skip` together
             with what to do.
     """
 
+    #: Regular expression of the whole path, keys joined by "/" ("params/Conv_0/kernel").
     pattern: str
-    bits: int | None = None
-    clipping: str | None = None
-    granularity: str | None = None
-    scheme: str | None = None
-    group_size: int | None = None
-    skip: bool = False
+    bits: int | None = None  #: in place of that of `CompressionSpec`; None keeps it
+    clipping: str | None = None  #: likewise
+    granularity: str | None = None  #: likewise
+    scheme: str | None = None  #: likewise
+    group_size: int | None = None  #: likewise
+    skip: bool = False  #: leave the tensor in float32
 
     def __post_init__(self):
         try:
@@ -67,33 +63,26 @@ class Rule:
 class CompressionSpec:
     """One post-training compression of a parameter tree.
 
-    Attributes:
-        bits: Width of a code, 1 to 16; None keeps full precision (float32, an identity).
-        clipping: How the threshold α is chosen, a key of `clipping.METHODS`.
-        granularity: What shares one α and scale: "per_tensor", "per_channel" (each output
-            channel) or "per_group" (`group_size` consecutive inputs of an output channel, counted
-            along the flattened fan-in, e.g. height, width, input channel).
-        scheme: "symmetric" (2^bits levels mirrored about 0, 0 is not a level; pruned tensors take
-            "affine") or "affine" (integer zero point, 0 is a level); see `quantization`.
-        group_size: Inputs in a group; must divide the fan-in. For "per_group", and no other.
-        percentile: For clipping "percentile": α is this percentile of `|w|`, in (0, 100].
-        num_stds: For clipping "std": α is this many standard deviations, above 0.
-        rules: Overrides by path; tensors that no rule matches follow the default: kernels (last key
-            "kernel", or where none is called so "weight", or "w"; two axes or more) are quantized,
-            all else stays float32. In a tree without such names all of two axes or more are.
-
     Raises:
         ValueError: A field outside its range or an unknown name; the message gives the nearest.
         TypeError: `rules` holds something that is not a `Rule`.
     """
 
-    bits: int | None
-    clipping: str = "none"
+    bits: int | None  #: width of a code, 1 to 16; None keeps full precision (an identity)
+    clipping: str = "none"  #: how the threshold α is chosen, a key of `clipping.METHODS`
+    #: What shares one α and scale: "per_tensor", "per_channel" (each output channel) or "per_group"
+    #: (`group_size` consecutive inputs of an output channel, counted along the flattened fan-in,
+    #: e.g. height, width, input channel).
     granularity: str = "per_channel"
+    #: "symmetric" (2^bits levels mirrored about 0, 0 is not a level; pruned tensors take "affine")
+    #: or "affine" (integer zero point, 0 is a level); see `quantization`.
     scheme: str = "symmetric"
-    group_size: int | None = None
-    percentile: float = 99.99
-    num_stds: float = 3.0
+    group_size: int | None = None  #: inputs in a group, of "per_group"; must divide the fan-in
+    percentile: float = 99.99  #: of `|w|`, in (0, 100]: α of clipping "percentile"
+    num_stds: float = 3.0  #: standard deviations, above 0: α of clipping "std"
+    #: Overrides by path. Tensors that no rule matches follow the default: kernels (last key
+    #: "kernel", or where none is called so "weight", or "w"; two axes or more) are quantized, all
+    #: else stays float32. In a tree without such names all of two axes or more are.
     rules: tuple[Rule, ...] = ()
 
     def __post_init__(self):
