@@ -190,18 +190,10 @@ def _unpack_tensor(tensor: PackedTensor) -> jax.Array:
 
 
 def unpack(packed: PackedTree, *, like: Any = None) -> Any:
-    """The parameter tree of a packed tree.
+    """The parameters of a packed tree: float32 arrays in nested dicts, or in a tree like `like`.
 
-    Args:
-        packed: The packed tree.
-        like: A tree of the same paths, for parameters that are no nested dicts; leaves may be
-            shapes.
-
-    Returns:
-        Float32 arrays in nested dicts, or in a tree like `like`.
-
-    Raises:
-        ValueError: `like` has another path or shape (the first one).
+    `like` is for parameters that are no nested dicts; its leaves may be shapes. A ValueError names
+    the first path at which it has another shape.
     """
     flat: dict[tuple[str, ...], Any] = dict.fromkeys(packed.empty, traverse_util.empty_node)
     flat |= {tensor.layout.path: _unpack_tensor(tensor) for tensor in packed.tensors}

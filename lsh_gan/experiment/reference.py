@@ -30,8 +30,6 @@ from lsh_gan.metrics.hashing import SAMPLE_ROWS
 from lsh_gan.metrics.inputs import subset
 
 Progress = Callable[[int], Any]  # called with a number of embedded images
-
-
 FOLDER_VARIABLE = "LSH_GAN_CACHE"  # of the environment: another folder
 
 

@@ -27,8 +27,6 @@ from lsh_gan.generators import Generator, sampling
 from lsh_gan.metrics import Share
 
 _IN_FLIGHT = 3  # steps, each dispatched by a thread of its own: a CPU runs those side by side
-
-
 GROUP = 4096  # rows of features that are hashed at a time where they are not held
 
 

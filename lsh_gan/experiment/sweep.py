@@ -162,21 +162,15 @@ def progress_bars() -> Progress:
 
 
 class Session:
-    """An open work folder: measures what it does not have yet.
-
-    Attributes:
-        finished: Its rows, by their hash.
-        measured: Those that this run has measured.
-        seconds: Of this run, of what belongs to no row, by stage.
-    """
+    """An open work folder: measures what it does not have yet."""
 
     def __init__(self, setup: Setup, workdir: Path, progress: Progress):
         workdir.mkdir(parents=True, exist_ok=True)
         store.write_config(workdir, setup.config.to_dict())
-        self.measured: list[Row] = []
-        self.seconds: dict[str, float] = {}
         rows = devices.from_first(store.read(workdir))
-        self.finished = {row["row_hash"]: row for row in rows}
+        self.finished = {row["row_hash"]: row for row in rows}  # all of the folder
+        self.measured: list[Row] = []  # those of this run
+        self.seconds: dict[str, float] = {}  # of this run, of what belongs to no row, by stage
         self._setup, self._workdir = setup, workdir
         self._scores: dict[str, Score] = {}
         self._progress = progress
