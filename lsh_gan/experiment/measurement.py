@@ -16,11 +16,9 @@ from absl import logging
 
 import lsh_gan
 from lsh_gan import compression, devices
-from lsh_gan.compression import GeneratorSpec
 from lsh_gan.compression.packing import file_bytes
 from lsh_gan.datasets import Source
 from lsh_gan.experiment import evaluators
-from lsh_gan.experiment.evaluators import Score
 from lsh_gan.experiment.reference import Reference, Samples
 from lsh_gan.experiment.step import GeneratedSamples
 from lsh_gan.features import FeatureNetwork
@@ -28,7 +26,6 @@ from lsh_gan.generators import Generator
 from lsh_gan.generators.functions import FAMILY
 from lsh_gan.metrics.sketch import encode_all
 from lsh_gan.results import store, strips
-from lsh_gan.results.store import Row
 
 PACKED_FOLDER = "packed"
 _ROUNDING = 8  # of 255, more than a batch of another size or bfloat16 moves a pixel
@@ -56,7 +53,7 @@ class Measurement(NamedTuple):
 
     name: str  # of the generator or the samples, for tables
     identity: dict[str, Any]  # all that its numbers depend on; a JSON object that goes into the row
-    spec: GeneratorSpec  # what is done to the generator
+    spec: compression.GeneratorSpec  # what is done to the generator
     seed: int  # of the latents
     subject: Generator | Samples  # a generator, which is compressed and sampled, or given samples
     # Path of the only tensor that is compressed; None if it is not the only one.
@@ -88,9 +85,9 @@ def measure(
     measurement: Measurement,
     setup: Setup,
     workdir: Path,
-    scores: dict[str, Score],
+    scores: dict[str, evaluators.Score],
     advance: Callable[[int], Any],
-) -> Row:
+) -> store.Row:
     """Measures one row: a JSON object of its identity, scores (`METRIC_FIELD`), sizes and seconds.
 
     `workdir` receives the packed parameters, a strip of samples and the hits of each metric;
@@ -185,7 +182,7 @@ def _check_images(generator: Generator, samples: Any, strip: np.ndarray) -> None
         )  # fmt: skip
 
 
-def spec_fields(spec: GeneratorSpec) -> dict[str, Any]:
+def spec_fields(spec: compression.GeneratorSpec) -> dict[str, Any]:
     """What tables show of a compression; nothing but the width is meant at full precision."""
     weights = spec.weights
     fields = {

@@ -12,13 +12,12 @@ from lsh_gan.experiment.measurement import PACKED_FOLDER, Setup
 from lsh_gan.generators import sampling
 from lsh_gan.results import store, strips
 from lsh_gan.results.labels import TITLES, bits_label, in_words
-from lsh_gan.results.store import Row
 
 COLUMNS = 16  # images of a strip
 NO_IMAGES = "uncovered.png is left out: the reference holds features, not images"
 
 
-def write(workdir: Path, measured: list[Row], setup: Setup) -> None:
+def write(workdir: Path, measured: list[store.Row], setup: Setup) -> None:
     """Adds the strips that are not yet in a work folder, from the hits and packed files of rows.
 
     Only the images shown are drawn again: sample i is a function of (key, i), and the reference is

@@ -20,13 +20,9 @@ from lsh_gan.compression import GeneratorSpec
 from lsh_gan.compression.pipeline import check_corrections
 from lsh_gan.compression.rules import flatten, isolate, log_rules, plan_tensors
 from lsh_gan.experiment import evaluators, outside, recipes, reference, settings
-from lsh_gan.experiment.evaluators import Score
 from lsh_gan.experiment.measurement import PACKED_FOLDER, Clock, Measurement, Setup, measure
-from lsh_gan.experiment.reference import Samples
 from lsh_gan.generators import Generator
 from lsh_gan.results import labels, report, store
-from lsh_gan.results.labels import TITLES
-from lsh_gan.results.store import Row
 
 
 def run(config: Any, workdir: str | Path) -> pd.DataFrame:
@@ -169,15 +165,15 @@ class Session:
         store.write_config(workdir, setup.config.to_dict())
         rows = devices.from_first(store.read(workdir))
         self.finished = {row["row_hash"]: row for row in rows}  # all of the folder
-        self.measured: list[Row] = []  # those of this run
+        self.measured: list[store.Row] = []  # those of this run
         self.seconds: dict[str, float] = {}  # of this run, of what belongs to no row, by stage
         self._setup, self._workdir = setup, workdir
-        self._scores: dict[str, Score] = {}
+        self._scores: dict[str, evaluators.Score] = {}
         self._progress = progress
         self._images = progress.add_task("images", total=None, visible=False)
         self._advance = partial(progress.advance, self._images)
 
-    def measure(self, measurement: Measurement) -> Row:
+    def measure(self, measurement: Measurement) -> store.Row:
         """The row of a measurement: from the work folder, or measured and added to it."""
         if measurement.row_hash in self.finished:
             return self.finished[measurement.row_hash]
@@ -193,7 +189,7 @@ class Session:
             clock.lap(reference=1)
             self.seconds = clock.seconds
         subject, bits = measurement.subject, measurement.spec.weights.bits
-        size = len(subject) if isinstance(subject, Samples) else config.num_samples
+        size = len(subject) if isinstance(subject, reference.Samples) else config.num_samples
         title = f"{measurement.name} {bits} bits" if bits else measurement.name
         self._progress.reset(self._images, description=title, total=size, visible=True)
         profiled = config.profile and not self.measured
@@ -213,7 +209,7 @@ def time_notes(*sessions: Session) -> list[str]:
     seconds: Any = Counter()
     for part in [session.seconds for session in sessions] + [row["seconds"] for row in rows]:
         seconds.update(part)
-    names = {"sample_and_embed": "sampling and features", "compress": "compression"} | TITLES
+    names = {"sample_and_embed": "sampling and features", "compress": "compression"} | labels.TITLES
     total = sum(seconds.values())
     shares = ", ".join(
         f"{names.get(stage, stage)} {value / total:.0%}"
