@@ -282,7 +282,8 @@ def descend(evaluator: WidthEvaluator, sensitivity: Sensitivity) -> list[Widths]
     """The path from the widest measured widths to the narrowest, cheapest step first."""
     path: list[Widths] = [{layer: max(sensitivity[layer]) for layer in evaluator.layers}]
     while steps := _steps(evaluator, path[-1], sensitivity):
-        path.append({**path[-1], **dict(steps[:1])})
+        layer, bits = steps[0]
+        path.append({**path[-1], layer: bits})
     return path
 
 
@@ -303,7 +304,8 @@ def narrow(
     """Narrows single layers, cheapest first, until no step keeps the share."""
     refused: set[tuple[str, int]] = set()
     while steps := [x for x in _steps(evaluator, widths, sensitivity) if x not in refused]:
-        narrowed = {**widths, **dict(steps[:1])}
+        layer, bits = steps[0]
+        narrowed = {**widths, layer: bits}
         kept = evaluator.retention(narrowed)
         logging.info("{%s}: %.4f kept, %s", steps[0], kept, "taken" if kept >= share else "refused")
         if kept >= share:
