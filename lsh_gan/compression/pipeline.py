@@ -191,20 +191,13 @@ def pack_generator(
     channel_axes: Mapping[str, int] | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> tuple[PackedTree, tree.CompressionReport]:
-    """Compresses a generator.
+    """Compresses a generator, whose `variables` are in full precision.
 
-    Ranges of activations are those of the compressed weights. Statistics of batch norms are
-    re-estimated before biases are corrected, because they move the means that biases put right.
-
-    Args:
-        module: The generator, a Linen module if `spec.needs_latents`.
-        variables: Its variables in full precision; activation ranges among them are left out.
-        spec: What to do.
-        latents: float32 `[n, latent_size]`, a few hundred, none of them measured later; needed if
-            `spec.needs_latents`.
-        labels: Classes that go with them, for a conditional generator.
-        channel_axes: As in `pack`.
-        metadata: As in `pack`.
+    Ranges of activations are those of the compressed weights; those among `variables` are left out.
+    Statistics of batch norms are re-estimated before biases are corrected, because they move the
+    means that biases put right. If `spec.needs_latents`, the module is a Linen module, and latents
+    are needed, a few hundred, none of them measured later. `latents` and `labels` are as of
+    `calibrate`, `channel_axes` and `metadata` as of `pack`.
 
     Returns:
         The packed generator, with activation ranges if it has any, and the report on its weights.
