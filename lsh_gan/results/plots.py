@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.transforms import Affine2D
 
 from lsh_gan.results.labels import TITLES, setting_of, shorten, unique, width_label
 from lsh_gan.results.store import Row
@@ -148,12 +149,10 @@ def plot(name: str, measured: list[Row], metrics: list[str]) -> Figure:
         }
         for i, setting in enumerate(settings)
     }  # fmt: skip
-    paths: dict[Axes, list[tuple[list[str], np.ndarray, str]]] = {}
     for line, name in zip(axes, names, strict=True):
         for axis, metric in zip(line, metrics, strict=True):
             axis.set_title(f"{name}: {TITLES[metric]}")
             axis.grid(alpha=0.3)
-            paths[axis] = []
             for setting, widths in curves[name].items():
                 xs, x_errors = np.array(list(widths)), None
                 if x:
@@ -164,9 +163,6 @@ def plot(name: str, measured: list[Row], metrics: list[str]) -> Figure:
                         xs, ys, y_errors, x_errors, linestyle=LINES[score] if not x else "-",
                         elinewidth=0.8, **looks[setting],
                     )  # fmt: skip
-                if x:
-                    points = np.column_stack([xs, ys])
-                    paths[axis].append((list(widths), points, looks[setting]["color"]))
             for score in () if x else scores:
                 ceiling = next(iter(widths.values()))[0].get(f"{metric}_{score}_ceiling")
                 if ceiling is not None:
@@ -188,7 +184,10 @@ def plot(name: str, measured: list[Row], metrics: list[str]) -> Figure:
     named = {shorten(setting, looks): look for setting, look in looks.items()}
     _legend(figure, styles | named, conditions(measured) + _bars(measured))
     if x:
-        _label_widths(figure, paths)
+        figure.draw_without_rendering()  # settles where points lie
+        for line, name in zip(axes, names, strict=True):
+            for axis in line:
+                _label_widths(axis, [list(widths) for widths in curves[name].values()])
     return figure
 
 
@@ -209,34 +208,34 @@ def _legend(figure: Figure, looks: dict[str, dict[str, Any]], title: str) -> Non
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=title)
 
 
-def _label_widths(figure: Figure, paths: dict[Axes, list[tuple[list[str], np.ndarray, str]]]):
+def _label_widths(axis: Axes, labels: list[list[str]]) -> None:
     """Labels points beside their path, its ends first, where no path, bar or label is near."""
-    figure.draw_without_rendering()  # settles where points lie
     compass = np.array([(x, y) for x in (1, 0, -1) for y in (1, 0, -1) if x or y])
-    for axis, curves in paths.items():
-        places = [axis.transData.transform(points) * 72 / figure.dpi for _, points, _ in curves]
-        lines: list[Any] = [pair for place in places for pair in itertools.pairwise(place)]
-        containers: list[Any] = axis.containers
-        for bars in (bars for container in containers for bars in container.lines[2]):
-            lines += [axis.transData.transform(s) * 72 / figure.dpi for s in bars.get_segments()]
-        ink = np.concatenate([np.linspace(start, end, 50) for start, end in lines] or places)
-        ink = np.column_stack([ink, np.full_like(ink, 1.0)])  # centres and half sizes, 1/72 inch
-        labelled = np.empty((0, 2))
-        for (labels, points, color), place in zip(curves, places, strict=True):
-            last = len(labels) - 1
-            for i in sorted(range(last + 1), key=lambda i: (0 < i < last, -i)):
-                if (points[i] == labelled).all(axis=1).any():
-                    continue  # full precision, where all curves begin
-                along = place[min(i + 1, last)] - place[max(i - 1, 0)]
-                half = np.array([2.2 * len(labels[i]), 3.2])
-                for side in sorted(compass, key=lambda side: abs(side @ along) / (side @ side)):
-                    offset = side * (half + 3)
-                    gaps = np.abs(ink[:, :2] - place[i] - offset) - ink[:, 2:] - half
-                    if (gaps > 0).any(axis=1).all():
-                        ink = np.vstack([ink, [*place[i] + offset, *half]])
-                        labelled = np.vstack([labelled, points[i]])
-                        axis.annotate(
-                            labels[i], points[i], xytext=offset, textcoords="offset points",
-                            fontsize=7, ha="center", va="center", color=color,
-                        )  # fmt: skip
-                        break
+    containers: list[Any] = axis.containers
+    curves = [container.lines[0] for container in containers]
+    to_points = axis.transData + Affine2D().scale(72 / axis.figure.dpi)  # of 1/72 inch
+    places = [to_points.transform(curve.get_xydata()) for curve in curves]
+    lines: list[Any] = [pair for path in places for pair in itertools.pairwise(path)]
+    for bars in (bars for container in containers for bars in container.lines[2]):
+        lines += map(to_points.transform, bars.get_segments())
+    ink = np.concatenate([np.linspace(start, end, 50) for start, end in lines] or places)
+    ink = np.column_stack([ink, np.full_like(ink, 1.0)])  # centres and half sizes, 1/72 inch
+    labelled = np.empty((0, 2))
+    for names, curve, path in zip(labels, curves, places, strict=True):
+        points, last = curve.get_xydata(), len(names) - 1
+        for i in sorted(range(last + 1), key=lambda i: (0 < i < last, -i)):
+            if (points[i] == labelled).all(axis=1).any():
+                continue  # full precision, where all curves begin
+            along = path[min(i + 1, last)] - path[max(i - 1, 0)]
+            half = np.array([2.2 * len(names[i]), 3.2])
+            for side in sorted(compass, key=lambda side: abs(side @ along) / (side @ side)):
+                offset = side * (half + 3)
+                gaps = np.abs(ink[:, :2] - path[i] - offset) - ink[:, 2:] - half
+                if (gaps > 0).any(axis=1).all():
+                    ink = np.vstack([ink, [*path[i] + offset, *half]])
+                    labelled = np.vstack([labelled, points[i]])
+                    axis.annotate(
+                        names[i], points[i], xytext=offset, textcoords="offset points",
+                        fontsize=7, ha="center", va="center", color=curve.get_color(),
+                    )  # fmt: skip
+                    break
