@@ -1,9 +1,9 @@
 """Plots of a sweep over bit widths: figures alone, no state of pyplot."""
 
-import itertools
 import logging
 import statistics
 import textwrap
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from matplotlib.transforms import Affine2D
 from lsh_gan.results.labels import TITLES, setting_of, shorten, unique, width_label
 from lsh_gan.results.store import Row
 
+COLORS, MARKERS = mpl.color_sequences["petroff10"], "osD^vP*"
 # What is drawn and saved stands inside `mpl.rc_context(STYLE)`.
 STYLE: Any = {
     "font.size": 9,
@@ -26,11 +27,10 @@ STYLE: Any = {
     "pdf.fonttype": 42,
     "legend.frameon": False,
     "legend.title_fontsize": "small",
-    "axes.prop_cycle": cycler(color=mpl.color_sequences["petroff10"]),
+    "axes.prop_cycle": cycler(color=COLORS),
 }
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # every font of a PDF is a page of log
 LINES = {"precision": "-", "recall": "--"}
-MARKERS = "osD^vP*"
 
 
 class View(NamedTuple):
@@ -141,14 +141,11 @@ def plot(name: str, measured: list[Row], metrics: list[str]) -> Figure:
     figure = Figure(figsize=(3.4 * len(metrics), 2.9 * len(names)), layout="constrained")
     axes = figure.subplots(len(names), len(metrics), squeeze=False)
     curves = {name: curves_of([r for r in measured if r["generator"] == name]) for name in names}
-    colors = mpl.color_sequences["petroff10"]
     settings = dict.fromkeys(setting for found in curves.values() for setting in found)
     looks: dict[str, dict[str, Any]] = {  # no two are alike up to 70
-        setting: {
-            "color": colors[i % len(colors)], "marker": MARKERS[i % len(MARKERS)], "markersize": 4
-        }
-        for i, setting in enumerate(settings)
-    }  # fmt: skip
+        setting: {"color": color, "marker": marker, "markersize": 4}
+        for setting, color, marker in zip(settings, cycle(COLORS), cycle(MARKERS), strict=False)
+    }
     for line, name in zip(axes, names, strict=True):
         for axis, metric in zip(line, metrics, strict=True):
             axis.set_title(f"{name}: {TITLES[metric]}")
@@ -215,7 +212,7 @@ def _label_widths(axis: Axes, labels: list[list[str]]) -> None:
     curves = [container.lines[0] for container in containers]
     to_points = axis.transData + Affine2D().scale(72 / axis.figure.dpi)  # of 1/72 inch
     places = [to_points.transform(curve.get_xydata()) for curve in curves]
-    lines: list[Any] = [pair for path in places for pair in itertools.pairwise(path)]
+    lines: list[Any] = [pair for path in places for pair in pairwise(path)]
     for bars in (bars for container in containers for bars in container.lines[2]):
         lines += map(to_points.transform, bars.get_segments())
     ink = np.concatenate([np.linspace(start, end, 50) for start, end in lines] or places)
