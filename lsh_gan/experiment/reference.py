@@ -304,18 +304,16 @@ def _samples(source: Source, rows: np.ndarray) -> Samples:
     rows = np.sort(rows)
     share = rows if source.kind == "features" else _share(rows)
     keep = source.kind == "features" or math.prod((len(share), *source.shape[1:])) <= HELD
-    digests, parts = [], []
+    digests, parts = b"", []
     for batch in datasets.progress(source.read(share), len(share), f"reading {source.path}"):
-        digests.append(hashlib.sha256(batch.tobytes()).digest())
+        digests += hashlib.sha256(batch.tobytes()).digest()
         parts += [batch] if keep else []
-    count = len(datasets.cut(rows))
     if source.kind == "images":
-        own = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
-        each = len(devices.process_share(count))
-        digests = list(np.asarray(devices.gather_rows(own, each))[:count])
-    digest = hashlib.sha256(f"{source.dtype}{(len(rows), *source.shape[1:])}".encode())
-    for part in digests:
-        digest.update(bytes(part))
+        own, count = np.frombuffer(digests, np.uint8).reshape(-1, 32), len(datasets.cut(rows))
+        gathered = devices.gather_rows(own, len(devices.process_share(count)))
+        digests = np.asarray(gathered)[:count].tobytes()
+    shape = (len(rows), *source.shape[1:])
+    found = hashlib.sha256(f"{source.dtype}{shape}".encode() + digests).hexdigest()
     if source.kind == "features":
-        return Samples(source, rows, digest.hexdigest(), None, np.concatenate(parts))
-    return Samples(source, rows, digest.hexdigest(), parts if keep else None, None)
+        return Samples(source, rows, found, None, np.concatenate(parts))
+    return Samples(source, rows, found, parts if keep else None, None)
