@@ -84,9 +84,8 @@ def record(
         return output
 
     given = {} if batch.labels is None else {"labels": batch.labels}
-    module = unrolled(module)
     with nn.intercept_methods(intercept):
-        apply(module, variables, batch.latents, **given)
+        apply(unrolled(module), variables, batch.latents, **given)
     return kept
 
 

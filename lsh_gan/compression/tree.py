@@ -41,14 +41,13 @@ class QuantizedTensor(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("spec", "channel_axis", "num_groups"))
 def _quantize_tensor(
-    x: jax.Array, bits: jax.Array, *, spec: CompressionSpec, channel_axis: int, num_groups: int
+    x: jax.Array, bits: jax.Array, spec: CompressionSpec, channel_axis: int, num_groups: int
 ) -> QuantizedTensor:
     axes = (0, 1, 2) if spec.granularity == "per_tensor" else (1,)
     grouped = quantization.to_groups(x, channel_axis=channel_axis, num_groups=num_groups)
     values = Values(grouped, bits, axes)
     alpha = threshold(values, spec)
-    low, high = values.limits()
-    grid = quantization.clipped_grid(low, high, alpha, bits, scheme=spec.scheme)
+    grid = quantization.clipped_grid(*values.limits(), alpha, bits, scheme=spec.scheme)
     codes = quantization.quantize(values.x, grid, bits, scheme=spec.scheme)
     errors = quantization.dequantize(codes, grid) - values.x
     clipped = (jnp.abs(values.x) > alpha).astype(jnp.float32)
@@ -59,14 +58,9 @@ def _quantize_tensor(
 
 def quantize_tensor(x: jax.Array, plan: TensorPlan) -> QuantizedTensor:
     """Quantizes one tensor; compiled once per shape and method, whatever the width."""
-    spec = plan.spec
-    result = _quantize_tensor(
-        x,
-        jnp.int32(spec.bits),
-        spec=dataclasses.replace(spec, bits=None, group_size=None, rules=()),  # what is static
-        channel_axis=plan.channel_axis,
-        num_groups=layout_of(plan, x.shape).grid_shape[0],
-    )
+    spec, num_groups = plan.spec, layout_of(plan, x.shape).grid_shape[0]
+    static = dataclasses.replace(spec, bits=None, group_size=None, rules=())
+    result = _quantize_tensor(x, jnp.int32(spec.bits), static, plan.channel_axis, num_groups)
     if isinstance(x, jax.core.Tracer):
         return result
     lost = (np.asarray(result.alpha) <= 0) & (np.asarray(result.max_abs) > 0)
