@@ -213,19 +213,15 @@ def _compress(
         size, params = generator.packed_file.stat().st_size, generator.params
         fields = {"packed": True, "tensors": []}
     else:
-        latents, labels = None, None
+        options: dict[str, Any] = {
+            "channel_axes": generator.channel_axes, "metadata": generator.packed_metadata
+        }  # fmt: skip
         if measurement.spec.needs_latents:
             key = jax.random.fold_in(jax.random.key(measurement.seed), CALIBRATION_FOLD)
             index = jnp.arange(config.compression.num_calibration, dtype=jnp.uint32)
-            latents, labels = generator.draw(key, index)
+            options["latents"], options["labels"] = generator.draw(key, index)
         packed, report = compression.pack_generator(
-            generator.module,
-            generator.params,
-            measurement.spec,
-            latents=latents,
-            labels=labels,
-            channel_axes=generator.channel_axes,
-            metadata=generator.packed_metadata,
+            generator.module, generator.params, measurement.spec, **options
         )
         if measurement.keep:
             size = compression.save_packed(file, packed)

@@ -38,9 +38,8 @@ def write(workdir: Path, measured: list[store.Row], setup: Setup) -> None:
             after, name = store.read_hits(workdir, row["row_hash"]), f"{row['row_hash']}.png"
             if row["row_hash"] == full or not after:
                 continue
-            of = in_words(bits_label(row)) + (
-                f", seed {row['seed']}" if len(config.seeds) > 1 else ""
-            )
+            seed = f", seed {row['seed']}" if len(config.seeds) > 1 else ""
+            of = in_words(bits_label(row)) + seed
             file = workdir / strips.OUTSIDE / name
             packed = workdir / PACKED_FOLDER / f"{row['row_hash']}.packed"
             indices, said = lost(before, after, "precision")

@@ -86,10 +86,8 @@ def paired_error(
     of_samples, of_hash = differences("hits"), differences("deviations")
     if not of_samples:
         return math.nan
-    joined = (
-        np.concatenate(of_samples) if score == "precision" else np.stack(of_samples).mean(axis=0)
-    )
-    return error_of(joined, np.stack(of_hash).mean(axis=0) if of_hash else ())
+    joined = np.concatenate(of_samples) if score == "precision" else np.mean(of_samples, axis=0)
+    return error_of(joined, np.mean(of_hash, axis=0) if of_hash else ())
 
 
 def error_of(hits: np.ndarray, deviations: Sequence[float] | np.ndarray) -> float:
