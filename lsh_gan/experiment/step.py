@@ -53,13 +53,12 @@ class Embedded:
         """The features of this process, `GROUP` rows or more at a time; options likewise."""
 
         def grouped() -> Iterator[jax.Array]:
-            waiting, rows = [], 0
+            waiting: list[jax.Array] = []
             for batch in self.batches(network, **options):
                 waiting.append(batch)
-                rows += len(batch)
-                if rows >= GROUP:
+                if sum(map(len, waiting)) >= GROUP:
                     yield jnp.concatenate(waiting)
-                    waiting, rows = [], 0
+                    waiting = []
             if waiting:
                 yield jnp.concatenate(waiting)
 

@@ -106,15 +106,17 @@ def make_table(found: pd.DataFrame, metrics: list[str]) -> Table:
                "SQNR dB": ("sqnr_db", "{:.1f}"), "bytes": ("bytes", "{:,}")}  # fmt: skip
     for column, (field, form) in formats.items():
         cells[column] = [form.format(x) if pd.notna(x) else "–" for x in found[field]]
+
+    def drop(line: dict, field: str) -> str:
+        error = line[f"{field}_stderr"]
+        known = "" if pd.isna(error) else f"±{error:.3f}".replace("±0", "±")
+        return f"{line[field]:+.3f}{known}"
+
     for metric in metrics:
-        drops = [
-            [
-                f"{drop:+.3f}" + ("" if pd.isna(error) else f"±{error:.3f}".replace("±0", "±"))
-                for drop, error in zip(found[field], found[f"{field}_stderr"], strict=True)
-            ]
-            for field in (f"{metric}_{score}" for score in SCORES)
+        cells[f"{TITLES[metric]} drop"] = [
+            " / ".join(drop(line, f"{metric}_{score}") for score in SCORES)
+            for line in found.to_dict("records")
         ]
-        cells[f"{TITLES[metric]} drop"] = [" / ".join(pair) for pair in zip(*drops, strict=True)]
     return labels.make_rich(cells, text=text, title=TITLE)
 
 
