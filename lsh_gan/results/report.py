@@ -62,12 +62,8 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
             labels.print_and_save(output / "table.md", table, notes=found)
             figures = plots.write(output, measured, pairs)
             strips.write(workdir, output, measured)
-        marks = {
-            row["row_hash"]: {
-                m: answer.mark({**line, "setting": setting_of(row)}, m) for m in pairs
-            }
-            for row, line in zip(measured, frame.to_dict("records"), strict=True)
-        }
+        named = frame.assign(setting=list(map(setting_of, measured))).to_dict("records")
+        marks = {line["row_hash"]: {m: answer.mark(line, m) for m in pairs} for line in named}
         page.write(
             workdir, output, measured, metrics, figures=figures, config=config, answers=found,
             marks=marks,
@@ -192,16 +188,13 @@ def make_table(lines: pd.DataFrame, metrics: list[str], caption: str) -> Table:
 def ordered(measured: list[Row]) -> list[Row]:
     """Sorts rows by generator, falling bits, setting (both as first measured) and seed."""
     names = unique(measured, "generator")
-    settings = list(dict.fromkeys(map(labels.setting_of, measured)))
-    return sorted(
-        measured,
-        key=lambda row: (
-            names.index(row["generator"]),
-            -(row["bits"] or 99),
-            settings.index(setting_of(row)),
-            row["seed"],
-        ),
-    )
+    settings = list(dict.fromkeys(map(setting_of, measured)))
+
+    def place(row: Row) -> tuple[int, ...]:
+        bits, setting = row["bits"] or 99, settings.index(setting_of(row))
+        return names.index(row["generator"]), -bits, setting, row["seed"]
+
+    return sorted(measured, key=place)
 
 
 def main(arguments: list[str] | None = None) -> None:
