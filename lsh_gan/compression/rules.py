@@ -198,9 +198,8 @@ def resolve(
         changes = {"bits": None} if rule.skip else rule.overrides()
         if changes.get("granularity", "per_group") != "per_group":
             changes = {"group_size": None, **changes}
-        changed = dataclasses.replace(plain, **changes)
         unused.pop(rule, None)
-        resolved.append((changed, rule.pattern))
+        resolved.append((dataclasses.replace(plain, **changes), rule.pattern))
     for rule in unused:
         if any(re.fullmatch(rule.pattern, name) for name in names):
             raise ValueError(f"rule {rule.pattern!r} is never used: earlier rules match first.")

@@ -154,8 +154,7 @@ def compare(real: Any, generated: Any, config: Any, num_images: int) -> Evaluati
     checked = settings.resolve(config)
     settings.check_image_sizes(checked, sides[0].image_shape, [], sides[1:])
     network = reference.load_network(checked, sides)
-    sides = [_embedded(side, network, checked) for side in sides]
-    real, generated = sides
+    real, generated = (_embedded(side, network, checked) for side in sides)
     samples = reference.load_samples(checked, generated, real.image_shape)
     config.reference.num_images = num_images or min(len(real), len(generated))
     checked = settings.resolve(config)

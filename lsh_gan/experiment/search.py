@@ -250,10 +250,8 @@ def layer_sensitivity(evaluator: WidthEvaluator, share: float) -> Sensitivity:
     for layer in evaluator.layers:
         measured: dict[int, float] = {}
         for bits in evaluator.options:
-            least = min(measured.values(), default=1.0)
-            measured[bits] = min(
-                max(0.0, 1 - evaluator.retention(evaluator.isolated(layer, bits))), least
-            )
+            loss = 1 - evaluator.retention(evaluator.isolated(layer, bits))
+            measured[bits] = min([max(0.0, loss), *measured.values()])
             if measured[bits] <= tolerable:
                 break
         logging.info("%s alone: %s", layer, {b: round(d, 4) for b, d in measured.items()})

@@ -115,9 +115,8 @@ class GeneratedSamples(Embedded):
             ValueError: An image or a feature holds NaN or Inf (its number).
             MemoryError: A device has no memory for one image.
         """
-        params, variables = (
-            devices.replicate(tree, local=True) for tree in (self.params, network.variables)
-        )
+        params = devices.replicate(self.params, local=True)
+        variables = devices.replicate(network.variables, local=True)
         here, size = jax.local_device_count(), self.batch_size
         share = share_of(self.count, size)
         at, end, key = share.start, min(share.stop, self.count), jax.random.key(self.seed)
