@@ -253,8 +253,7 @@ def check_grey(drawn: Reference, generators: list[Generator], samples: Iterable[
     The colours of a sketch and of a generator's samples are not known, and not compared.
     """
     grey = [f"generator {each.name} makes" for each in generators if each.image_channels == 1]
-    shapes = {source.path: source.image_shape for source in samples}
-    grey += [f"samples {path} are" for path, shape in shapes.items() if shape and shape[2] == 1]
+    grey += [f"samples {x.path} are" for x in samples if x.kind == "images" and x.shape[3] == 1]
     if not grey or not isinstance(drawn.first, Samples) or (drawn.image_shape or (1,))[-1] == 1:
         return
     if _first_in_colour(drawn.first) is not None:

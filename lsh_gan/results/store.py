@@ -153,11 +153,8 @@ def append(workdir: Path, row: Row) -> None:
     """Adds one row and forces it to disk; NaN or Inf in it is a ValueError."""
     line = (json.dumps(row, allow_nan=False) + "\n").encode()
     with (workdir / ROWS_FILE).open("ab+") as file:
-        whole = file.tell()
-        if whole:
-            file.seek(0)
-            whole = file.read().rfind(b"\n") + 1
-            file.truncate(whole)  # what a killed run left of its last line
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)  # what a killed run left of its last line
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
