@@ -14,7 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
-from matplotlib.transforms import Affine2D
 
 from lsh_gan.results.labels import TITLES, setting_of, shorten, unique, width_label
 from lsh_gan.results.store import Row
@@ -209,12 +208,12 @@ def _label_widths(axis: Axes, labels: list[list[str]]) -> None:
     """Labels points beside their path, its ends first, where no path, bar or label is near."""
     compass = np.array([(x, y) for x in (1, 0, -1) for y in (1, 0, -1) if x or y])
     containers: list[Any] = axis.containers
+    dpi, transform = axis.figure.dpi, axis.transData.transform
     curves = [container.lines[0] for container in containers]
-    to_points = axis.transData + Affine2D().scale(72 / axis.figure.dpi)  # of 1/72 inch
-    places = [to_points.transform(curve.get_xydata()) for curve in curves]
+    places = [transform(curve.get_xydata()) * 72 / dpi for curve in curves]
     lines: list[Any] = [pair for path in places for pair in pairwise(path)]
     for bars in (bars for container in containers for bars in container.lines[2]):
-        lines += map(to_points.transform, bars.get_segments())
+        lines += [transform(segment) * 72 / dpi for segment in bars.get_segments()]
     ink = np.concatenate([np.linspace(start, end, 50) for start, end in lines] or places)
     ink = np.column_stack([ink, np.full_like(ink, 1.0)])  # centres and half sizes, 1/72 inch
     labelled = np.empty((0, 2))
