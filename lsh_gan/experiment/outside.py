@@ -48,12 +48,12 @@ def write(workdir: Path, measured: list[store.Row], setup: Setup) -> None:
                 draw = partial(sampling.sample_at, generator, truncation_psi=config.truncation_psi)
                 key, shown = jax.random.key(row["seed"]), np.resize(indices, COLUMNS)  # one program
                 lines = [draw(tree, key, shown)[: len(indices)] for tree in trees]
-                strips.save(file, lines, f"{of}: left the manifold: {said}")
+                strips.save(file, lines, f"{of}: inside: {said}")
             file = workdir / strips.UNCOVERED / name
             indices, said = lost(before, after, "recall")
             if len(indices) and first is not None and not file.exists():
                 lines = [first.at(indices)]
-                strips.save(file, lines, f"{of}: no longer covered: {said}")
+                strips.save(file, lines, f"{of}: covered: {said}")
 
 
 def lost(
@@ -64,19 +64,23 @@ def lost(
     Without `hash.votes` hits of LSH are shares of the tables: half of them is a hit.
 
     Returns:
-        At most `COLUMNS` indices, those first that most metrics agree on, and their number by
-        metric in words.
+        At most `COLUMNS` indices, those first that most metrics agree on; and in words, by metric,
+        how many were hit before, − how many of them are not, + how many others are hit after.
 
     Examples:
         >>> before = {"knn_recall_hits": np.array([True, True, False])}
         >>> after = {"knn_recall_hits": np.array([True, False, False])}
         >>> lost(before, after, "recall")
-        (array([1]), 'KNN 1 of 2')
+        (array([1]), 'KNN 2 −1 +0')
     """
     fields = {metric: f"{metric}_{score}_hits" for metric in TITLES}
     hit = {m: before[f] >= 0.5 for m, f in fields.items() if f in before and f in after}
-    gone = {m: held & (after[fields[m]] < 0.5) for m, held in hit.items()}
+    now = {m: after[fields[m]] >= 0.5 for m in hit}
+    gone = {m: held & ~now[m] for m, held in hit.items()}
     votes = np.sum(list(gone.values()), axis=0)
     order = np.argsort(-votes, kind="stable")[: min(COLUMNS, np.count_nonzero(votes))]
-    said = (f"{TITLES[m]} {g.sum():,} of {hit[m].sum():,}" for m, g in gone.items())
+    said = (
+        f"{TITLES[m]} {held.sum():,} −{gone[m].sum():,} +{(now[m] & ~held).sum():,}"
+        for m, held in hit.items()
+    )
     return order, ", ".join(said)

@@ -17,9 +17,11 @@ SAMPLES, OUTSIDE, UNCOVERED = "samples", "outside", "uncovered"
 CAPTIONS = {
     SAMPLES: "the same latents at every width",
     OUTSIDE: "samples on the manifold at full precision (upper lines) that left it at a width "
-    "(lower lines), those first that most metrics agree on",
+    "(lower lines), those first that most metrics agree on; inside: how many at full precision, "
+    "− those that left, + others that came",
     UNCOVERED: "reference images that samples cover at full precision and not at a width, those "
-    "first that most metrics agree on",
+    "first that most metrics agree on; covered: how many at full precision, − these, + others at "
+    "the width",
 }
 
 

@@ -51,6 +51,7 @@ def workdir(tmp_path, generator):
     before = {field: np.ones(COUNT, bool) for field in fields}
     after = {field: hits.copy() for field, hits in before.items()}
     before["lsh_precision_hits"][9] = after["lsh_precision_hits"][9] = False  # was never a hit
+    before["lsh_recall_hits"][[5, 6]] = False  # is a hit at 2 bits alone
     for field in fields:
         after[field][[17, 3, 30] if field.startswith("lsh") else [17]] = False
     np.savez(tmp_path / "hits" / "full.npz", **before)
@@ -82,7 +83,7 @@ def test_samples_that_left_stand_below_the_same_latents_at_full_precision(
         expected = next(sequence)[[17, 3, 30], ..., 0]
         np.testing.assert_allclose(found.astype(int), expected, atol=1)
     assert np.abs(full.astype(int) - narrow).max() > 1
-    assert said == "2 bits, seed 5: left the manifold: KNN 1 of 40, LSH 3 of 39"
+    assert said == "2 bits, seed 5: inside: KNN 40 −1 +0, LSH 39 −3 +0"
     assert not (workdir / "outside" / "full.png").exists()
     before = (workdir / "outside" / "narrow.png").stat().st_mtime_ns
     write(workdir, generator, images)
@@ -101,7 +102,7 @@ def test_images_that_lost_their_cover(own, workdir, generator, images):
     write(workdir, generator, first)
     (found,), said = images_of(workdir / "uncovered" / "narrow.png")
     np.testing.assert_allclose(found.astype(int), expected[[17, 3, 30], ..., 0], atol=1)
-    assert said == "2 bits, seed 5: no longer covered: KNN 1 of 40, LSH 3 of 40"
+    assert said == "2 bits, seed 5: covered: KNN 40 −1 +0, LSH 38 −3 +2"
 
 
 def test_features_have_no_uncovered_images(workdir, generator, images, caplog):
@@ -117,7 +118,7 @@ def test_shares_of_tables_are_hits_from_a_half_on():
     before = {"lsh_recall_hits": np.array([0.5, 1.0, 0.2, 0.9])}
     after = {"lsh_recall_hits": np.array([0.4, 0.5, 0.0, 0.1])}
     indices, said = outside.lost(before, after, "recall")
-    assert (indices.tolist(), said) == ([0, 3], "LSH 2 of 3")
+    assert (indices.tolist(), said) == ([0, 3], "LSH 3 −2 +0")
 
 
 def test_rows_without_hits_get_no_strips(tmp_path, generator, images):
