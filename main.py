@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> None:
         if _LOST.search(said) and jax.process_count() > 1:
             _end(1, f"error: another process is lost, which may say why ({said}); {_stopped()}")
         if isinstance(error, jax.errors.JaxRuntimeError):
-            if not said.startswith("RESOURCE_EXHAUSTED"):
+            if not devices.is_out_of_memory(error):
                 raise
             _end(1, f"error: out of memory on the device ({said}); {_stopped()}")
         logging.debug("where it happened", exc_info=True)

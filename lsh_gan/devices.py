@@ -47,6 +47,11 @@ def find_devices() -> list[jax.Device]:
     return found
 
 
+def is_out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
+    """Whether a device had too little memory; CPUs call that an internal error."""
+    return any(x in str(error) for x in ("RESOURCE_EXHAUSTED", "Out of memory"))
+
+
 def keep_programs(folder: Path) -> None:
     """Keeps compiled programs in a folder, unless JAX is told where, for later runs."""
     if COMPILE_LONGER:

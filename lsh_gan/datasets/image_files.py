@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 from absl import logging
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from lsh_gan.datasets.source import Decoding, Source, cut, progress
 from lsh_gan.errors import few
@@ -130,7 +130,12 @@ def open_files(
             with open_(name) as stream, Image.open(stream) as image:
                 return function(image, decoding)
         except (TypeError, *UNREADABLE) as error:
-            said = error if isinstance(error, TypeError) else f"not a readable image ({error})"
+            unknown = isinstance(error, UnidentifiedImageError)  # its message shows a stream
+            said = f"not a readable image ({'of no known format' if unknown else error})"
+            if isinstance(error, TypeError):
+                said = str(error)
+            elif decoding.on_error == "fail":
+                said += "; reference.on_error = 'skip' leaves such files out"
             raise ValueError(f"{path}/{name}: {said}") from error
 
     def look_at(name: str) -> _Look | None:

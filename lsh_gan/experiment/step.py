@@ -140,7 +140,7 @@ class GeneratedSamples(Embedded):
                 try:
                     features, drawn, *finite = future.result()
                 except jax.errors.JaxRuntimeError as error:
-                    if "RESOURCE_EXHAUSTED" not in str(error):
+                    if not devices.is_out_of_memory(error):
                         raise
                     if size == here:
                         message = f"{self.generator.name}: no memory for one image a device"

@@ -121,7 +121,8 @@ def test_a_full_disk_keeps_finished_rows(images, undisturbed, tmp_path):
     assert finish(tmp_path, images) == undisturbed[0]
 
 
-def test_a_device_without_memory_gets_smaller_batches(monkeypatch, caplog):
+@pytest.mark.parametrize("kind", ["RESOURCE_EXHAUSTED", "INTERNAL: Error dispatching computation"])
+def test_a_device_without_memory_gets_smaller_batches(kind, monkeypatch, caplog):
     generator = generators.load("dcgan")
     samples = step.GeneratedSamples(generator, generator.params, 0, 21, batch_size=16)
     expected = samples.embed(NETWORK)
@@ -129,7 +130,7 @@ def test_a_device_without_memory_gets_smaller_batches(monkeypatch, caplog):
 
     def limited(*given):
         if len(given[-1]) > most:
-            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")
+            raise jax.errors.JaxRuntimeError(f"{kind}: Out of memory allocating")
         return whole(*given)
 
     monkeypatch.setattr(step, "_draw", limited)
