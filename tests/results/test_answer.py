@@ -125,6 +125,11 @@ def test_the_answer_says_what_goes(precision, recall, stderr, goes):
     assert text.endswith(f" %: {goes}.")
 
 
+def test_an_error_larger_than_what_may_be_lost_is_of_too_few_samples():
+    (text,) = answers(pd.DataFrame([*SWEEP[:2], line(3, 0.98, 0.8, stderr=0.2)]), ["knn"], 0.95)
+    assert "3 bits keeps 95% of precision and recall within the error of too few samples" in text
+
+
 def test_metrics_that_disagree_are_named():
     other = [
         {k: v for k, v in line(bits, share, share, metric="lsh").items() if k.startswith("lsh")}
