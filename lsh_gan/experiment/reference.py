@@ -204,7 +204,8 @@ def load_network(config: Any, sources: Iterable[Source]) -> FeatureNetwork:
         try:
             network = features.load(fields.name, side=fields.side, weights=fields.weights or None)
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"{error} Say --config.features.weights=FILE.") from error
+            say = "Say --config.features.weights=FILE (of `evaluate`: weights)."
+            raise FileNotFoundError(f"{error} {say}") from error
     for path, dim in dims.items():
         if dim != network.dim:
             other = "the other side" if network.name == features.GIVEN else "the feature network"
