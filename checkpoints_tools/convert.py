@@ -130,7 +130,7 @@ def main() -> None:
     if metadata["other_prefixes"]:
         others = ", ".join(map(repr, metadata["other_prefixes"]))
         print(f"taken: {metadata['input_prefix']!r}; the file has other generators: {others}")
-    if metadata["buffers_of"]:
+    if metadata["buffers_of"] is not None:
         print(f"averages of parameters alone; statistics and buffers: {metadata['buffers_of']!r}")
     if metadata["left_out"]:
         print(f"left out: {', '.join(metadata['left_out'])}")

@@ -67,6 +67,17 @@ def test_unfit_tensors_and_pickles_are_refused(tmp_path):
             tensor_files.read(path)
 
 
+def test_zip_files_that_were_not_written_to_their_end(tmp_path):
+    path = write_zip(tmp_path / "a.pth", tensor(), {"0": np.zeros(6, np.float32)})
+    (tmp_path / "cut.pth").write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(FormatError, match="damaged file: the zip file has no end"):
+        tensor_files.read(tmp_path / "cut.pth")
+    with zipfile.ZipFile(tmp_path / "failed.pth", "w") as archive:  # torch.save raised an error
+        archive.writestr("failed/version", "3")
+    with pytest.raises(FormatError, match=r"is incomplete: torch\.save did not end"):
+        tensor_files.read(tmp_path / "failed.pth")
+
+
 def test_what_other_programs_have_registered_is_not_called(tmp_path, monkeypatch):
     registered = {"_extension_cache": {7: os.system}, "_inverted_registry": {7: ("os", "system")}}
     for name, value in registered.items():

@@ -1,5 +1,7 @@
 """BigGAN and BigGAN-deep of ajbrock/BigGAN-PyTorch."""
 
+import itertools
+
 import numpy as np
 
 from checkpoints_tools.converters.origin import (
@@ -55,9 +57,12 @@ def _plan(state, settings, *, deep: bool) -> Plan:
     }
     if deep:
         depth = check_int("G_depth", settings["G_depth"], 1)
-        if len(blocks) % depth:
-            raise ValueError(f"{len(blocks)} blocks are no multiple of G_depth = {depth}")
         widths = options.pop("channels")
+        changes = itertools.pairwise([options["base_channels"], *widths])
+        if len(blocks) % depth or any(a != b for i, (a, b) in enumerate(changes, 1) if i % depth):
+            raise ValueError(
+                f"blocks of {widths} channels are not in stages of G_depth = {depth}; --set=G_depth"
+            )
         options["blocks"] = [[width, (i + 1) % depth == 0] for i, width in enumerate(widths)]
         options["embedding_size"] = size
         options["latent_size"] -= size if hierarchical else 0
@@ -66,13 +71,15 @@ def _plan(state, settings, *, deep: bool) -> Plan:
         options["latent_size"] *= len(blocks) + 1 if hierarchical else 1
 
     def weights(base: str, function) -> Origin:
-        def lay_out(weight: np.ndarray, u: np.ndarray) -> np.ndarray:
-            laid = function(_divide_by_iterated_norm(weight, u, settings["SN_eps"]))
+        def lay_out(weight: np.ndarray, *u: np.ndarray) -> np.ndarray:
+            divided = _divide_by_iterated_norm(weight, *u, settings["SN_eps"]) if u else weight
+            laid = function(divided)
             # In dense layers of a deep one the class comes before the latent; ours is after it.
             turn = weight.ndim == 2 and deep and hierarchical
             return np.roll(laid, -size, axis=0) if turn else laid
 
-        return Origin((f"{base}.weight", f"{base}.u0"), lay_out)
+        norm = (f"{base}.u0",) if "linear.u0" in state else ()  # other than G_param = SN: none
+        return Origin((f"{base}.weight", *norm), lay_out)
 
     def norm(base: str, rest: list[str]) -> Origin:
         if rest[0] == "statistics":
@@ -90,7 +97,7 @@ def _plan(state, settings, *, deep: bool) -> Plan:
     return Plan("biggan_deep" if deep else "biggan", options, origin, r".*\.(sv|u)\d+")
 
 
-_matches_any = has(r"linear\.u0", r"blocks\.0\.0\.bn1\.stored_mean", r"output_layer\.2\.weight")
+_matches_any = has(r"linear\.weight", r"blocks\.0\.0\.bn1\.stored_mean", r"output_layer\.2\.weight")
 SOURCE = Source(
     "biggan",
     "BigGAN (ajbrock/BigGAN-PyTorch)",

@@ -217,7 +217,7 @@ def _settings(state) -> dict[str, Any]:
         if any("norm" in layer["kind"] for layer in layers):
             usual["epsilon"] = 1e-5
         if any(layer["kind"] == "group_norm" for layer in layers):
-            usual["norm"] = "instance"
+            usual["norm"] = None
         if any("unsure" in layer for layer in layers):
             kinds = [layer["kind"] for layer in _convolutions(layers)]
             usual["transposed"] = [kind == "conv_transpose" for kind in kinds]
@@ -281,6 +281,11 @@ def _with_settings(layers: list[Layer], settings: dict) -> list[Layer]:
             layer |= {"padding": [[p, p] for p in padding], "padding_mode": "constant"}
         else:
             layer |= {"padding": padding, "output_padding": end}
+    if settings.get("norm", "instance") != "instance":
+        raise ValueError(
+            "norms have no statistics: batch norms whose statistics were not saved, or instance "
+            "norms? --set=norm='\"instance\"' takes them as instance norms"
+        )
     norms = [layer for layer in layers if "norm" in layer["kind"]]
     epsilons = _as_list("epsilon", settings.get("epsilon"), len(norms))
     for layer, epsilon in zip(norms, epsilons, strict=True):
@@ -465,5 +470,5 @@ SOURCE = Source(
     _plan,
     version=2,
     settings=_settings,
-    only=("order", "norm"),
+    only=("order",),
 )

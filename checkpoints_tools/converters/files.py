@@ -124,12 +124,12 @@ def find(
     wanted = sources if source == "auto" else {source: choose("source", source, sources)}
     file = tensor_file(path)
     value = tensor_files.read(file)
-    state = _name_lists(older_names(tensor_files.state_dict(value)))
+    state = older_names(tensor_files.state_dict(value))
     with file.open("rb") as stream:
         start = stream.read(9)
-    if start[8:] == b"{":
-        # A safetensors file sorts by size and name; some kinds go by the order of their layers.
-        state = dict(sorted(state.items(), key=_by_number))
+    # A safetensors file sorts by size and name; some kinds go by the order of their layers.
+    sorts = start[8:] == b"{"
+    state = dict(sorted(state.items(), key=_by_number)) if sorts else _name_lists(state)
     parts = _parts(state, value)
     if part is not None:
         if part not in dict(parts):
@@ -295,12 +295,15 @@ def _parts(state: dict[str, np.ndarray], value: Any) -> list[tuple[str, Part]]:
         return module.attributes.get("name") if isinstance(module, Standin) else None
 
     averages = {k for k, found in groups.items() if _is_average(f"{k} {name(found.module)}")}
+    outer = tuple(f"{prefix}." for prefix in averages)
+    networks = _groups({n: array for n, array in state.items() if not n.startswith(outer)})
     for prefix in averages:
-        _take_buffers(groups[prefix], {k: v for k, v in groups.items() if k not in averages})
+        _take_buffers(groups[prefix], networks)
 
-    def rank(item: tuple[str, Part]) -> tuple[bool, int]:
-        prefix, _ = item
-        return prefix not in averages, prefix.count(".") + bool(prefix)
+    def rank(item: tuple[str, Part]) -> tuple[bool, bool, int]:
+        prefix, found = item
+        depth = prefix.count(".") + bool(prefix)
+        return prefix not in averages, found.buffers_of is None, depth
 
     whole, *parts = groups.items()
     return [whole, *sorted(parts, key=rank)]

@@ -35,7 +35,7 @@ class Part(dict[str, np.ndarray]):
 
     prefix: str = ""  # where in the file they lie
     module: Standin | None = None  # that object; None where the file has only the arrays
-    buffers_of: str = ""  # where its buffers are from; "" where they lie among its own arrays
+    buffers_of: str | None = None  # where its buffers are from; None where they are its own
 
 
 State = Mapping[str, np.ndarray]

@@ -4,7 +4,7 @@ All are read as if they had the names and axes of `stylegan2`, whose plan does t
 """
 
 import re
-from functools import reduce
+from functools import partial, reduce
 
 import numpy as np
 
@@ -118,9 +118,10 @@ def _settings_rosinality(state) -> dict:
     return settings
 
 
-# --- BasicSR: rosinality's network by other names ------------------------------------------------
+# --- BasicSR, MMGeneration: rosinality's network by other names ----------------------------------
 
-_BASICSR = (
+Rules = tuple[tuple[str, str], ...]
+_BASICSR: Rules = (
     (r"^style_mlp\.", "style."),
     (r"^constant_input\.weight$", "input.input"),
     (r"^style_(conv1|convs\.\d+)\.weight$", r"\1.noise.weight"),
@@ -128,20 +129,30 @@ _BASICSR = (
     (r"\.modulated_conv\.", ".conv."),
     (r"^noises\.noise", "noises.noise_"),
 )
+_MMGENERATION: Rules = (
+    (r"^style_mapping\.", "style."),
+    (r"^constant_input\.", "input."),
+    (r"\.style_modulation\.", ".modulation."),
+    (r"(\.linear)?\.weight_orig$", ".weight"),
+    (r"\.noise_injector\.", ".noise."),
+    (r"^injected_noise_", "noises.noise_"),
+)
 
 
-def _basicsr_names(state) -> dict[str, str]:
+def _names(state, rules: Rules) -> dict[str, str]:
     """The names of its tensors, by rosinality's."""
-    return {reduce(lambda n, rule: re.sub(*rule, n), _BASICSR, name): name for name in state}
+    return {reduce(lambda n, rule: re.sub(*rule, n), rules, name): name for name in state}
 
 
-def _plan_basicsr(state, settings) -> Plan:
-    names = _basicsr_names(state)
+def _plan_renamed(state, settings, rules: Rules) -> Plan:
+    names = _names(state, rules)
     plan = _plan_rosinality({other: state[name] for other, name in names.items()}, settings)
 
     def origin(path: str) -> Origin:
-        found = plan.origin(path)
-        return found._replace(names=tuple(names[name] for name in found.names))
+        theirs, function = plan.origin(path)
+        turn = settings.get("bgr") and re.fullmatch(r"params/to_image_\d+/(kernel|bias)", path)
+        lay_out = (lambda *arrays: function(*arrays)[..., ::-1]) if turn else function
+        return Origin(tuple(names[name] for name in theirs), lay_out)
 
     return plan._replace(origin=origin)
 
@@ -204,10 +215,18 @@ BASICSR = Source(
     "stylegan2_basicsr",
     "StyleGAN2 (BasicSR)",
     has(r"style_mlp\.1\.weight", r"constant_input\.weight", r"style_convs\.0\.activate\.bias"),
-    _plan_basicsr,
-    settings=lambda state: _settings_rosinality(_basicsr_names(state)),
+    partial(_plan_renamed, rules=_BASICSR),
+    settings=lambda state: _settings_rosinality(_names(state, _BASICSR)),
     only=("slope",),
     beside=("latent_avg",),
+)
+MMGENERATION = Source(
+    "stylegan2_mmgeneration",
+    "StyleGAN2 (MMGeneration, MMagic)",
+    has(r"style_mapping\.1\.bias", r"constant_input\.input", r"convs\.0\.noise_injector\.weight"),
+    partial(_plan_renamed, rules=_MMGENERATION),
+    settings=lambda state: _settings_rosinality(_names(state, _MMGENERATION)) | {"bgr": True},
+    only=("slope",),
 )
 TENSORFLOW = Source(
     "stylegan2_tf",

@@ -111,6 +111,8 @@ def _read_stream(stream: BinaryIO, path: Path) -> Any:
 
 
 def _read_zip(stream: BinaryIO) -> Any:
+    if not zipfile.is_zipfile(stream):
+        raise FormatError("damaged file: the zip file has no end; copy or save it again.")
     with zipfile.ZipFile(stream) as archive:
         names = archive.namelist()
         if names and all(name.endswith(".npy") for name in names):
@@ -124,6 +126,8 @@ def _read_zip(stream: BinaryIO) -> Any:
             )
         if "model.weights.h5" in ends:
             raise FormatError(f"is a Keras model: {_ARRAYS}.")
+        if "data.pkl" not in ends and "version" in ends:
+            raise FormatError("is incomplete: torch.save did not end; save it again.")
         if "data.pkl" not in ends:
             shown = ", ".join(sorted(names)[:3]) or "nothing"
             raise FormatError(f"is a zip file of {shown}, not of torch: unpack it first.")

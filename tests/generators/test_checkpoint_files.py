@@ -165,6 +165,19 @@ def test_averages_of_parameters_alone_take_the_statistics_of_their_network(dcgan
     assert (found.prefix, found.state.buffers_of) == ("g_ema", "g")
     for name, array in dcgan.items():
         np.testing.assert_array_equal(found.state[name], shadow.get(name, array))
+    flat = {f"ema.shadow.{name}": array for name, array in shadow.items()}
+    for network, prefix in (("netG", "netG."), ("", "")):  # as npz and safetensors have them
+        whole = {f"{prefix}{name}": array for name, array in dcgan.items()}
+        found = find(write(tmp_path / "d.pth", whole | flat), SOURCES)
+        assert (found.prefix, found.state.buffers_of) == ("ema.shadow", network)
+
+
+def test_norms_that_lost_their_statistics_are_not_taken_for_others(dcgan, tmp_path):
+    alone = {name: array for name, array in dcgan.items() if "running" not in name}
+    file = write(tmp_path / "shadow.pth", alone)
+    with pytest.raises(ValueError, match="norms have no statistics: batch norms whose"):
+        convert(file, tmp_path / "out")
+    assert convert(file, tmp_path / "out", settings={"norm": "instance"})["family"] == "sequential"
 
 
 def test_names_come_before_shapes(dcgan, tmp_path):
@@ -251,6 +264,27 @@ def test_basicsr_is_rosinality_by_other_names(tmp_path):
     parts = {"params_ema": renamed, "params": {n: a * 0 for n, a in renamed.items()}}
     convert(write(tmp_path / "a.pth", {**parts, "latent_avg": mean}), tmp_path / "converted")
     verify(tmp_path / "converted", images)
+
+
+def test_mmgeneration_is_rosinality_by_other_names_with_blue_first(tmp_path):
+    golden = load_golden("rosinality_stylegan2_16")
+    renamed = {}
+    for name, array in golden.state().items():
+        other = name.replace("modulation.", "style_modulation.linear.")
+        other = re.sub(r"^style\.(\d+)", r"style_mapping.\1.linear", other)
+        other = re.sub(r"(linear|conv)\.weight$", r"\1.weight_orig", other)
+        other = other.replace("linear.bias", "bias").replace("noises.noise_", "injected_noise_")
+        other = other.replace("noise.weight", "noise_injector.weight")
+        renamed[other.replace("input.input", "constant_input.input")] = array
+    del renamed["latent_avg"]
+    images = tmp_path / "images.npz"
+    for bgr in (True, False):
+        image = golden.outputs["image"]
+        np.savez(images, z=golden.inputs["z"], images=image[:, ::-1] if bgr else image)
+        file = write(tmp_path / "a.pth", {"state_dict": {"generator_ema": renamed}})
+        metadata = convert(file, tmp_path / "out", settings={} if bgr else {"bgr": False})
+        verify(tmp_path / "out", images)
+    assert metadata["source"] == "stylegan2_mmgeneration"
 
 
 def test_networks_of_tensorflow_are_read_without_their_code(tmp_path, monkeypatch):

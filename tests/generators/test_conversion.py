@@ -13,7 +13,7 @@ from golden import FOLDER, assert_close, load_golden
 from tensor_file_writers import write_state
 
 from checkpoints_tools.convert import convert, main, parse_setting
-from checkpoints_tools.converters import SOURCES, conversion, convert_state
+from checkpoints_tools.converters import SOURCES, biggan, conversion, convert_state
 from checkpoints_tools.converters.files import find
 from checkpoints_tools.inspect import describe
 from checkpoints_tools.verify import verify
@@ -188,6 +188,15 @@ def test_networks_of_stylegan2_that_are_not_supported():
             convert_state(changed, SOURCES["stylegan2"])
 
 
+def test_a_biggan_without_spectral_norm(monkeypatch):
+    state = load_golden("biggan_ajbrock_32_cifar").state()
+    plain = {name: a for name, a in state.items() if not re.search(r"\.(u|sv)0$", name)}
+    without = convert_state(plain, SOURCES["biggan"]).variables
+    monkeypatch.setattr(biggan, "_divide_by_iterated_norm", lambda weight, *_: weight)
+    undivided = convert_state(state, SOURCES["biggan"]).variables
+    jax.tree.map(np.testing.assert_array_equal, without, undivided)
+
+
 def test_hugging_face_without_config_says_what_is_missing():
     state = load_golden("biggan_deep_hf_small32").state()
     with pytest.raises(ValueError, match=r"config.json only: 'layers' is missing"):
@@ -285,6 +294,7 @@ def test_safetensors_are_in_the_order_of_their_numbers(dcgan, tmp_path):
         ("stylegan3_t", "stylegan3", {"margin_size": 1000}, r"margin_size is 1000; .* pixels"),
         ("biggan_ajbrock_deep_64", "biggan_deep", {"G_depth": 0}, r"G_depth = 0 is not .* from 1"),
         ("biggan_ajbrock_deep_64", "biggan_deep", {"G_depth": -1}, r"G_depth = -1 is not a whole"),
+        ("biggan_ajbrock_deep_64", "biggan_deep", {"G_depth": 4}, "not in stages of G_depth = 4"),
         ("biggan_deep_hf_small32", "biggan_deep_hf", {"layers": 3}, r"such shapes and such sett"),
         ("stylegan2_uncond_skip", "stylegan2", {"lr_multiplier": "a"}, r"cannot become"),
         ("stylegan2_uncond_skip", "stylegan2", {"activation": "relu"}, "only 'lrelu' is supported"),

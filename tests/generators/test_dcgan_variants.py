@@ -57,7 +57,7 @@ def test_modules_as_they_are_recorded(name, variants, tmp_path):
     ("name", "settings"),
     [
         ("param", {}),  # new spectral and weight norms
-        ("inorm_affine", {}),
+        ("inorm_affine", {"norm": "instance"}),
         ("linear_view", {}),
         ("func", {}),
         # A slope of 1 is no activation.
