@@ -19,6 +19,7 @@ from checkpoints_tools.converters.origin import (
     Plan,
     Source,
     divide_by_stored_norm,
+    has,
     is_counter,
     take,
 )
@@ -140,13 +141,17 @@ def _convolutions(layers: list[Layer]) -> list[Layer]:
 
 
 def _usual_geometry(layers: list[Layer]) -> dict[str, list]:
-    """Strides, paddings and output paddings: each layer but the first doubles the side."""
+    """Strides, paddings and output paddings: each layer but the first doubles the side.
+
+    A last 3×3 layer after 4×4 ones does not (SNGAN's network without shortcuts).
+    """
     found = []
-    for layer in _convolutions(layers):
-        size = layer["kernel"][0]
+    sizes = [layer["kernel"][0] for layer in _convolutions(layers)]
+    keeps = len(sizes) > 2 and sizes[-1] == 3 and {*sizes[1:-1]} == {4}
+    for layer, size in zip(_convolutions(layers), sizes, strict=True):
         if layer is layers[0] or size == 1:
             found.append((1, 0, 0))
-        elif layer["kind"] == "conv":
+        elif layer["kind"] == "conv" or (keeps and len(found) == len(sizes) - 1):
             found.append((1, size // 2, 0))
         else:
             found.append((2, (size - 1) // 2, size % 2))
@@ -204,8 +209,8 @@ def _activations(layers: list[Layer]) -> list[Layer]:
 
 def _in_place(layers: list[Layer], apart: bool) -> bool:
     """Whether the activations are recorded where they act."""
-    after = [bool(_activations(segment)) for segment in _segments(layers)[:-1]]
-    return any(after) and (all(after) or not apart)
+    after = [len(_activations(segment)) for segment in _segments(layers)[:-1]]
+    return any(after) and (not apart or all(count == 1 for count in after))
 
 
 def _settings(state) -> dict[str, Any]:
@@ -238,6 +243,10 @@ def _settings(state) -> dict[str, Any]:
             usual["output"] = "tanh"
     elif not last and around:
         usual["output"] = "tanh"
+    if not module and has(r"linear0\..*", r"blocks\.0\.0\.deconv0\..*")(state):
+        # PyTorch-StudioGAN's, whose dense layer has no activation.
+        blocks = sum(layer["kind"] in PARAMETRIC for layer in layers) - 2
+        usual |= {"epsilon": 1e-4, "slope": [1.0] + blocks * [0.0]}
     return usual
 
 

@@ -73,11 +73,11 @@ def recorded_layers(module: Standin) -> tuple[list[Layer], bool]:
     layers = [layer for name, leaf in leaves(module) if (layer := read_layer(name, leaf))]
     for key, child in inner.items():
         _refuse_unknown_blocks(child, key)
-    apart = _own_class(outer) and any(
-        not _children(child) and (read_layer(key, child) or {}).get("kind") in ACTIVATIONS
-        for key, child in inner.items()
-    )
-    return layers, apart
+    direct = [read_layer(key, child) or {} for key, child in inner.items() if not _children(child)]
+    kinds = [layer["kind"] for layer in direct if layer.get("kind") in ACTIVATIONS]
+    if kinds and layers[-1]["kind"] == kinds[-1] in ("tanh", "sigmoid"):
+        kinds.pop()  # the output, where it acts
+    return layers, _own_class(outer) and bool(kinds)
 
 
 def readable_layers(module: Standin) -> list[Layer]:

@@ -6,7 +6,7 @@ import pytest
 from golden import FOLDER, assert_close, load_golden
 
 from checkpoints_tools.convert import convert
-from checkpoints_tools.converters import SOURCES, convert_state, modules
+from checkpoints_tools.converters import SOURCES, convert_state, dcgan, modules
 from checkpoints_tools.converters.files import older_names
 from lsh_gan import generators, tensor_files
 from lsh_gan.tensor_files import Standin
@@ -130,6 +130,22 @@ def test_a_3x3_layer_between_larger_ones_that_double_the_side_does_not():
     assert images.shape == (1, 3, 64, 64)
 
 
+def test_a_last_3x3_layer_after_4x4_ones_keeps_the_side():
+    state = load_golden("dcgan_tutorial_64").state()
+    *_, last = state
+    state[last] = state[last][..., :3, :3]  # as of SNGAN's network without shortcuts
+    converted = convert_state(state, SOURCES["dcgan"])
+    assert converted.assumed["strides"] == [1, 2, 2, 2, 1]
+    assert images_of(converted, np.ones((1, len(next(iter(state.values())))))).shape[2] == 32
+
+
+def test_the_dense_layer_of_studiogan_has_no_activation():
+    shapes = {"linear0": (128, 5), "blocks.0.0.deconv0": (8, 8, 4, 4), "conv4": (3, 8, 3, 3)}
+    state = {f"{name}.weight": np.ones(shape, np.float32) for name, shape in shapes.items()}
+    assumed = convert_state(state, SOURCES["dcgan"]).assumed
+    assert (assumed["slope"], assumed["epsilon"]) == ([1.0, 0.0], 1e-4)
+
+
 def test_where_it_upsamples_must_be_said():
     state = tensor_files.state_dict(tensor_files.read(file("ptgan")))
     with pytest.raises(ValueError, match=r"where that happens is not in the file: --set=upsample"):
@@ -167,6 +183,21 @@ def test_blocks_of_unknown_code_are_refused():
     )
     with pytest.raises(ValueError, match=r"block is a models.ResBlock of 2 layers: how they are"):
         modules.recorded_layers(holder(block=block, other=layer("activation.ReLU")))
+
+
+def test_activations_are_in_their_place_unless_code_runs_them():
+    linear = layer("linear.Linear", in_features=4, out_features=4)
+    relu, tanh = layer("activation.ReLU"), layer("activation.Tanh")
+
+    def kinds(**children):
+        layers = dcgan._with_activations(*modules.recorded_layers(holder(**children)), {})
+        return [layer["kind"] for layer in layers]
+
+    block = holder("models.Block", linear=linear, relu=relu)
+    placed = kinds(first=linear, block=block, last=linear, tanh=tanh)
+    assert placed == ["dense", "dense", "relu", "dense", "tanh"]
+    main = holder("torch.nn.modules.container.Sequential", relu=relu, last=linear)
+    assert kinds(first=linear, tanh=tanh, main=main) == ["dense", "relu", "dense", "tanh"]
 
 
 def test_settings_of_networks_whose_layers_are_known():
