@@ -242,10 +242,20 @@ def _outermost(prefixes: list[str]) -> tuple[str, ...]:
 
 
 def older_names(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The state dict with spectral and weight norms by their names of before torch 2."""
-    return {
+    """The state dict with spectral and weight norms by their names of before torch 2.
+
+    Weights that `torch.nn.utils.prune` masks become what they are with their masks.
+    """
+    named = {
         _PARAMETRIZED.sub(lambda m: f".{m[1]}_{_OLDER[m[2]]}", name): array
         for name, array in state.items()
+    }
+    masks = {n.removesuffix("_mask"): a for n, a in named.items() if n.endswith("_mask")}
+    pruned = {f"{base}_orig": base for base in masks if f"{base}_orig" in named}
+    return {
+        pruned.get(name, name): array * masks[pruned[name]] if name in pruned else array
+        for name, array in named.items()
+        if name.removesuffix("_mask") not in pruned.values()
     }
 
 

@@ -201,6 +201,17 @@ def test_norms_by_the_names_of_torch_2(tmp_path):
     assert (found.source.name, [*found.state]) == ("mimicry", [*state])
 
 
+def test_pruned_weights_are_what_their_masks_leave(dcgan, tmp_path):
+    mask = dcgan["main.3.weight"] > 0
+    pruned = {"main.3.weight_orig": dcgan["main.3.weight"], "main.3.weight_mask": mask * 1.0}
+    state = {}
+    for name, array in dcgan.items():
+        state |= pruned if name == "main.3.weight" else {name: array}
+    found = find(write(tmp_path / "a.pt", state), SOURCES)
+    assert [*found.state] == [*dcgan]
+    np.testing.assert_array_equal(found.state["main.3.weight"], dcgan["main.3.weight"] * mask)
+
+
 def test_sngan_pytorch_has_the_names_of_mimicry_and_upsamples_by_nearest(tmp_path):
     state = load_golden("mimicry_sngan32").state()
     file = write(tmp_path / "a.pth", {"gen_state_dict": state, "avg_gen_state_dict": state})
