@@ -226,13 +226,13 @@ def _settings(state) -> dict[str, Any]:
         if any("unsure" in layer for layer in layers):
             kinds = [layer["kind"] for layer in _convolutions(layers)]
             usual["transposed"] = [kind == "conv_transpose" for kind in kinds]
-        plain = [layer for layer in _convolutions(layers)[1:] if layer["kind"] == "conv"]
-        ups = [layer for layer in layers[1:] if layer["kind"] == "conv_transpose"]
-        if plain and not ups:
-            usual |= {"upsample": None, "upsample_mode": "nearest"}
     around, between = modules.unrecorded_code(module) if module else (True, True)
     if between:
         usual["order"] = "as listed"
+        first = next(i for i, layer in enumerate(layers) if layer["kind"] in PARAMETRIC)
+        later = {layer["kind"] for layer in layers[first + 1 :]}
+        if later.isdisjoint(("conv_transpose", "upsample")):
+            usual |= {"upsample": None, "upsample_mode": "nearest"}
     last = _activations(_segments(layers)[-1])
     if not _in_place(layers, apart):
         hidden = _hidden_kind(layers)
@@ -299,13 +299,20 @@ def _with_settings(layers: list[Layer], settings: dict) -> list[Layer]:
     epsilons = _as_list("epsilon", settings.get("epsilon"), len(norms))
     for layer, epsilon in zip(norms, epsilons, strict=True):
         layer["epsilon"] = epsilon
+    return layers
+
+
+def _with_upsampling(layers: list[Layer], settings: dict) -> list[Layer]:
+    """The layers with the upsampling that code does between them."""
+    convs = _convolutions(layers)
     if "upsample" not in settings:
         return layers
     if settings["upsample"] is None:
+        whole = ", or save the whole module: torch.save(netG, ...)" if "strides" in settings else ""
         raise ValueError(
             "its convolutions do not make the image larger, and where that happens is not in the "
             f"file: --set=upsample=[{','.join('2' * len(convs))}], a factor before each "
-            "convolution, or convert the whole module (torch.save(netG, ...))"
+            f"convolution{whole}"
         )
     factors = iter(_as_list("upsample", settings["upsample"], len(convs)))
     found = []
@@ -387,6 +394,7 @@ def _plan(state, settings) -> Plan:
     layers, apart = _layers(state)
     if not _module(state):
         layers = _with_settings(layers, settings)
+    layers = _with_upsampling(layers, settings)
     layers = _with_reshapes(_with_activations(layers, apart, settings))
     first = next(layer for layer in layers if layer["kind"] in PARAMETRIC)
     if first is not layers[0] or first["kind"] == "conv":

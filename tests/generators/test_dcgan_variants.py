@@ -8,6 +8,7 @@ from golden import FOLDER, assert_close, load_golden
 from checkpoints_tools.convert import convert
 from checkpoints_tools.converters import SOURCES, convert_state, dcgan, modules
 from checkpoints_tools.converters.files import older_names
+from checkpoints_tools.converters.origin import Part
 from lsh_gan import generators, tensor_files
 from lsh_gan.tensor_files import Standin
 
@@ -183,6 +184,19 @@ def test_blocks_of_unknown_code_are_refused():
     )
     with pytest.raises(ValueError, match=r"block is a models.ResBlock of 2 layers: how they are"):
         modules.recorded_layers(holder(block=block, other=layer("activation.ReLU")))
+
+
+def test_a_module_whose_code_upsamples_says_so():
+    pair = {"stride": (1, 1), "dilation": (1, 1), "padding": (1, 1), "kernel_size": (3, 3)}
+    conv = layer("conv.Conv2d", in_channels=4, out_channels=4, groups=1, **pair)
+    state = Part()
+    state.module = holder(
+        fc=layer("linear.Linear", in_features=4, out_features=64), conv=conv, last=conv
+    )
+    assert SOURCES["dcgan"].settings(state)["upsample"] is None
+    upsample = layer("upsampling.Upsample", scale_factor=2, size=None, mode="nearest")
+    state.module.attributes["_modules"]["up"] = upsample
+    assert "upsample" not in SOURCES["dcgan"].settings(state)
 
 
 def test_activations_are_in_their_place_unless_code_runs_them():
