@@ -84,7 +84,7 @@ def _state_layers(state) -> list[Layer] | None:
         layers.append({"name": name, **layer})
     if not _tell_convolutions_apart(layers):
         return None
-    if any(layer["kernel"] == [1, 1] for layer in _convolutions(layers)[:-1]):
+    if any(c["kernel"] == [1, 1] for c in _convolutions(layers)[:-1] if c is not layers[0]):
         return None  # shortcuts
     return layers
 
@@ -141,16 +141,20 @@ def _convolutions(layers: list[Layer]) -> list[Layer]:
 
 
 def _usual_geometry(layers: list[Layer]) -> dict[str, list]:
-    """Strides, paddings and output paddings: each layer but the first doubles the side.
+    """Strides, paddings and output paddings: each layer but that of one pixel doubles the side.
 
     A last 3×3 layer after 4×4 ones does not (SNGAN's network without shortcuts).
     """
     found = []
-    sizes = [layer["kernel"][0] for layer in _convolutions(layers)]
+    convs = _convolutions(layers)
+    dense = [layer["features"] for layer in layers if layer["kind"] == "dense"]
+    pixel = not dense or dense[-1] == convs[0]["inputs"]
+    sizes = [layer["kernel"][0] for layer in convs]
     keeps = len(sizes) > 2 and sizes[-1] == 3 and {*sizes[1:-1]} == {4}
-    for layer, size in zip(_convolutions(layers), sizes, strict=True):
-        if layer is layers[0] or size == 1:
+    for layer, size in zip(convs, sizes, strict=True):
+        if size == 1 or (pixel and layer["kind"] == "conv_transpose"):
             found.append((1, 0, 0))
+            pixel = pixel and size == 1
         elif layer["kind"] == "conv" or (keeps and len(found) == len(sizes) - 1):
             found.append((1, size // 2, 0))
         else:

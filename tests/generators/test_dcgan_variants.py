@@ -140,6 +140,16 @@ def test_a_last_3x3_layer_after_4x4_ones_keeps_the_side():
     assert images_of(converted, np.ones((1, len(next(iter(state.values())))))).shape[2] == 32
 
 
+def test_layers_of_one_pixel_do_not_double_it():
+    dense, point = (64, 20), (20, 64, 1, 1)  # both give one pixel of 64 channels
+    for first, strides in ((dense, [1, 2]), (point, [1, 1, 2])):
+        shapes = {"a": first, "b": (64, 32, 7, 7), "c": (32, 3, 4, 4)}
+        state = {f"{name}.weight": np.ones(shape, np.float32) for name, shape in shapes.items()}
+        converted = convert_state(state, SOURCES["dcgan"])
+        assert converted.assumed["strides"] == strides
+        assert images_of(converted, np.ones((1, 20))).shape == (1, 3, 14, 14)
+
+
 def test_the_dense_layer_of_studiogan_has_no_activation():
     shapes = {"linear0": (128, 5), "blocks.0.0.deconv0": (8, 8, 4, 4), "conv4": (3, 8, 3, 3)}
     state = {f"{name}.weight": np.ones(shape, np.float32) for name, shape in shapes.items()}
