@@ -160,7 +160,8 @@ def find(
         if name in outside:
             found[name] = state[name]
             outside.remove(name)
-    apart = [name for name in outside if not any(name.startswith(f"{o}.") for o in others)]
+    elsewhere = tuple(f"{other}." if other else "" for other in others)
+    apart = [name for name in outside if not name.startswith(elsewhere)]
     return Found(prefix, kind, found, settings, others, tuple(_counted(apart, prefix)))
 
 
@@ -182,6 +183,8 @@ def _refuse_layers_before(value: Any, prefix: str, parts: list, others: tuple[st
     words = prefix.split(".") if prefix else []
     for depth, word in enumerate(words):
         parent = ".".join(words[:depth])
+        if parent in others:  # the network that these averages are of
+            continue
         inner = f"{parent}." if parent else ""
         one_network = _is_state_dict(modules.part(value, parent))
         groups: dict[str, dict] = {}
@@ -315,8 +318,7 @@ def _parts(state: dict[str, np.ndarray], value: Any) -> list[tuple[str, Part]]:
         depth = prefix.count(".") + bool(prefix)
         return prefix not in averages, found.buffers_of is None, depth
 
-    whole, *parts = groups.items()
-    return [whole, *sorted(parts, key=rank)]
+    return sorted(groups.items(), key=rank)
 
 
 def _take_buffers(average: Part, others: Mapping[str, Mapping[str, np.ndarray]]) -> None:

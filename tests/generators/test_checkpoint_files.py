@@ -172,6 +172,14 @@ def test_averages_of_parameters_alone_take_the_statistics_of_their_network(dcgan
         assert (found.prefix, found.state.buffers_of) == ("ema.shadow", network)
 
 
+def test_averages_beside_a_network_without_a_wrapper(tmp_path):
+    state = load_golden("mimicry_sngan32").state()
+    average = {f"ema.{n}": a * 2 for n, a in state.items() if "running" not in n}
+    found = find(write(tmp_path / "a.pt", state | average), SOURCES)
+    assert (found.prefix, found.others, found.left_out) == ("ema", ("",), ())
+    np.testing.assert_array_equal(found.state["l1.weight"], state["l1.weight"] * 2)
+
+
 def test_norms_that_lost_their_statistics_are_not_taken_for_others(dcgan, tmp_path):
     alone = {name: array for name, array in dcgan.items() if "running" not in name}
     file = write(tmp_path / "shadow.pth", alone)
