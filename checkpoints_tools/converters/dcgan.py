@@ -245,8 +245,11 @@ def _settings(state) -> dict[str, Any]:
         outputs = [a["kind"] for a in _activations(layers) if a["kind"] in ("tanh", "sigmoid")]
         if not outputs:
             usual["output"] = "tanh"
-    elif not last and around:
-        usual["output"] = "tanh"
+    else:
+        if between and not all(map(_activations, _segments(layers)[:-1])):
+            usual["slope"] = 1.0  # none, where none is recorded
+        if not last and around:
+            usual["output"] = "tanh"
     if not module and has(r"linear0\..*", r"blocks\.0\.0\.deconv0\..*")(state):
         # PyTorch-StudioGAN's, whose dense layer has no activation.
         blocks = sum(layer["kind"] in PARAMETRIC for layer in layers) - 2
@@ -331,11 +334,11 @@ def _with_upsampling(layers: list[Layer], settings: dict) -> list[Layer]:
 def _with_activations(layers: list[Layer], apart: bool, settings: dict) -> list[Layer]:
     """The layers with the activations that are not recorded in their place."""
     output = [{"kind": settings["output"]}] if "output" in settings else []
-    if _in_place(layers, apart):
-        return layers + output
-    output = output or [a for a in _activations(layers) if a["kind"] in ("tanh", "sigmoid")][-1:]
-    hidden = _hidden_kind(layers)
-    layers = [layer for layer in layers if layer["kind"] not in ACTIVATIONS]
+    hidden: list[Layer] = []
+    if not _in_place(layers, apart):
+        ends = [a for a in _activations(layers) if a["kind"] in ("tanh", "sigmoid")]
+        output, hidden = output or ends[-1:], [_hidden_kind(layers)]
+        layers = [layer for layer in layers if layer["kind"] not in ACTIVATIONS]
     start = next(i for i, layer in enumerate(layers) if layer["kind"] in PARAMETRIC)
     segments = _segments(layers)
     weighted = [layer for layer in layers if layer["kind"] in PARAMETRIC]
@@ -345,12 +348,11 @@ def _with_activations(layers: list[Layer], apart: bool, settings: dict) -> list[
         norms = 1 + max([i for i, s in enumerate(segment) if "norm" in s["kind"]], default=-1)
         if layer is weighted[-1]:
             activation = output
-        elif slope is None:
-            activation = [hidden]
-        elif slope == 0:
-            activation = [{"kind": "relu"}]
+            norms = norms if hidden else len(segment)
+        elif slope is None or _activations(segment):
+            activation = hidden
         else:
-            activation = [{"kind": "leaky_relu", "slope": slope}]
+            activation = [{"kind": "leaky_relu", "slope": slope} if slope else {"kind": "relu"}]
         found += [layer, *segment[:norms], *activation, *segment[norms:]]
     return found
 

@@ -24,7 +24,8 @@ WHOLE = {
     "bilinear": {},  # upsampling by 2 and 3, convolutions padded to the same size
     "spectral": {},  # spectral and weight norms
     "dp": {},  # in DataParallel
-    "ptgan": {"order": "as listed"},  # dense, nearest upsampling, epsilon 0.8
+    # Dense without activation, nearest upsampling, epsilon 0.8.
+    "ptgan": {"order": "as listed", "slope": 1.0},
     "func": {"order": "as listed", "slope": 0.0, "output": "tanh"},  # activations in its code
     "shared": {"order": "as listed", "slope": 0.1},  # one LeakyReLU for all layers
 }
@@ -213,13 +214,15 @@ def test_activations_are_in_their_place_unless_code_runs_them():
     linear = layer("linear.Linear", in_features=4, out_features=4)
     relu, tanh = layer("activation.ReLU"), layer("activation.Tanh")
 
-    def kinds(**children):
-        layers = dcgan._with_activations(*modules.recorded_layers(holder(**children)), {})
-        return [layer["kind"] for layer in layers]
+    def kinds(settings=None, **children):
+        found = modules.recorded_layers(holder(**children))
+        return [layer["kind"] for layer in dcgan._with_activations(*found, settings or {})]
 
     block = holder("models.Block", linear=linear, relu=relu)
     placed = kinds(first=linear, block=block, last=linear, tanh=tanh)
     assert placed == ["dense", "dense", "relu", "dense", "tanh"]
+    said = kinds({"slope": 0.2}, first=linear, block=block, last=linear, tanh=tanh)
+    assert said == ["dense", "leaky_relu", "dense", "relu", "dense", "tanh"]
     main = holder("torch.nn.modules.container.Sequential", relu=relu, last=linear)
     assert kinds(first=linear, tanh=tanh, main=main) == ["dense", "relu", "dense", "tanh"]
 
