@@ -111,14 +111,13 @@ def curves_of(measured: list[Row]) -> dict[str, dict[str, list[Row]]]:
 
 
 def conditions(measured: list[Row]) -> str:
-    """The conditions of rows in a line: n, m, k and features."""
+    """The conditions of rows in a line: n, m, k, reference and features."""
     first = measured[0]
-    reference = f" of {first['reference_name']}" if first.get("reference_name") else ""
-    features = first["features"]
+    name, features = first.get("reference_name"), first["features"]
     side = f" at {features['side']} px" if features.get("side") else ""
     sizes = " and ".join(f"{m:,}" for m in unique(measured, "m"))
-    k = f"k = {first['k']}, " if "k" in first else ""
-    said = f"n = {first['n']:,}{reference}, m = {sizes}, {k}features: {features['name']}{side}"
+    said = f"n = {first['n']:,}, m = {sizes}, " + (f"k = {first['k']}, " if "k" in first else "")
+    said += (f"reference: {name}, " if name else "") + f"features: {features['name']}{side}"
     return said.replace(" = ", "\u00a0=\u00a0")  # no line ends there
 
 

@@ -100,7 +100,8 @@ def test_tables_of_three_metrics_are_readable_at_80_columns(work, capsys, monkey
     assert max(map(len, shown)) <= 80
     line = ["sngan", "4", "none", "123", "15.5", *["83.4±.9/83.4±.9≈"] * 3]
     assert line in [text.split() for text in shown]
-    for text in ("n = 300 of photographs, m = 300", "seed 0", "features: net", "≈ within noise of"):
+    conditions = "n = 300, m = 300, reference: photographs, features: net"
+    for text in (conditions, "seed 0", "≈ within noise of"):
         assert text in " ".join(shown)
     read = pd.read_csv(folder / "table.csv")
     assert list(read.columns) == list(frame.columns)
