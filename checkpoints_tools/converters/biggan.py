@@ -1,6 +1,8 @@
 """BigGAN and BigGAN-deep of ajbrock/BigGAN-PyTorch."""
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -8,12 +10,12 @@ from checkpoints_tools.converters.origin import (
     Origin,
     Plan,
     Source,
+    State,
     has,
     kernel,
     numbers,
     take,
     to_grid,
-    usual,
 )
 from checkpoints_tools.converters.residual import residual_options, residual_origin
 from lsh_gan.errors import check_int
@@ -24,7 +26,18 @@ _LAYERS = {
     **{f"conv_{i}": f"conv{i}" for i in range(1, 5)}, "shortcut": "conv_sc",
 }  # fmt: skip
 _STATISTICS = {"mean": "stored_mean", "var": "stored_var"}
-_USUAL = {"BN_eps": 1e-5, "SN_eps": 1e-6, "final_epsilon": 1e-5, "slope": 0.0, "output": "tanh"}
+_USUAL: dict[str, Any] = {
+    "BN_eps": 1e-5,
+    "SN_eps": 1e-6,
+    "final_epsilon": 1e-5,
+    "slope": 0.0,
+    "output": "tanh",
+}
+
+
+def _usual(**more: float) -> Callable[[State], dict[str, Any]]:
+    """Usual settings; of a file without u0 it must be said that there is no spectral norm."""
+    return lambda s: _USUAL | more | ({} if "linear.u0" in s else {"spectral_norm": None})
 
 
 def _divide_by_iterated_norm(weight: np.ndarray, u: np.ndarray, epsilon: float) -> np.ndarray:
@@ -38,6 +51,11 @@ def _divide_by_iterated_norm(weight: np.ndarray, u: np.ndarray, epsilon: float) 
 
 
 def _plan(state, settings, *, deep: bool) -> Plan:
+    if settings.get("spectral_norm", False) is not False:
+        raise ValueError(
+            "there is no u0 of a spectral norm: was it trained without (G_param other than SN), or "
+            "is it left out of the file? --set=spectral_norm=false takes weights as they are"
+        )
     blocks = [f"blocks.{i}.0" for i in numbers(state, r"blocks\.(\d+)\.0\.conv1")]
     convolutions = [f"{block}.conv{4 if deep else 1}" for block in blocks]
     options = residual_options(
@@ -78,7 +96,7 @@ def _plan(state, settings, *, deep: bool) -> Plan:
             turn = weight.ndim == 2 and deep and hierarchical
             return np.roll(laid, -size, axis=0) if turn else laid
 
-        norm = (f"{base}.u0",) if "linear.u0" in state else ()  # other than G_param = SN: none
+        norm = (f"{base}.u0",) if "linear.u0" in state else ()
         return Origin((f"{base}.weight", *norm), lay_out)
 
     def norm(base: str, rest: list[str]) -> Origin:
@@ -103,12 +121,12 @@ SOURCE = Source(
     "BigGAN (ajbrock/BigGAN-PyTorch)",
     lambda state: _matches_any(state) and "blocks.0.0.conv_sc.weight" in state,
     lambda state, settings: _plan(state, settings, deep=False),
-    settings=usual(**_USUAL),
+    settings=_usual(),
 )
 SOURCE_DEEP = Source(
     "biggan_deep",
     "BigGAN-deep (ajbrock/BigGAN-PyTorch)",
     lambda state: _matches_any(state) and "blocks.0.0.conv4.weight" in state,
     lambda state, settings: _plan(state, settings, deep=True),
-    settings=usual(**_USUAL, G_depth=2),
+    settings=_usual(G_depth=2),
 )

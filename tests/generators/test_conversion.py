@@ -191,7 +191,10 @@ def test_networks_of_stylegan2_that_are_not_supported():
 def test_a_biggan_without_spectral_norm(monkeypatch):
     state = load_golden("biggan_ajbrock_32_cifar").state()
     plain = {name: a for name, a in state.items() if not re.search(r"\.(u|sv)0$", name)}
-    without = convert_state(plain, SOURCES["biggan"]).variables
+    with pytest.raises(ValueError, match=r"no u0 of a spectral norm: .* --set=spectral_norm=false"):
+        convert_state(plain, SOURCES["biggan"])
+    given = {"spectral_norm": False}
+    without = convert_state(plain, SOURCES["biggan"], given).variables
     monkeypatch.setattr(biggan, "_divide_by_iterated_norm", lambda weight, *_: weight)
     undivided = convert_state(state, SOURCES["biggan"]).variables
     jax.tree.map(np.testing.assert_array_equal, without, undivided)
