@@ -42,7 +42,6 @@ from benchmarks import validity_cases as cases
 from benchmarks.suite_metrics import DENSITY, METRICS, RELATIVE, Metric, columns, usual
 from benchmarks.written import add_row, markdown, read_rows
 from lsh_gan import datasets
-from lsh_gan.experiment.reference import cached
 from lsh_gan.metrics import HashSpec
 
 SIDES = ("precision", "recall")
@@ -154,16 +153,14 @@ def load(data: str, rows: int, seeds: str, workdir: Path) -> Sets:
 
 
 def _kept(file: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """Features that a file holds, or of the images that `make` returns."""
-
-    def embed():
+    """Features that a file holds, or of the images that `make` returns; a file appears whole."""
+    if not file.exists():
         print(f"embedding {file.stem}", flush=True)
-        return cases.embed(make())
-
-    return cached(
-        file, read=lambda path: np.load(path)["features"], make=embed,
-        write=lambda path, features: np.savez(path, features=features),
-    )  # fmt: skip
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f"part.{file.name}")
+        np.savez(part, features=cases.embed(make()))
+        part.replace(file)
+    return np.load(file)["features"]
 
 
 def _images(data: str, base: np.ndarray) -> dict[str, Callable[[], np.ndarray]]:
