@@ -65,7 +65,7 @@ def compare(config: Any, reference: np.ndarray, samples: dict[Any, np.ndarray]) 
     count = round(BROAD * len(dirty))
     dirty[rng.choice(len(dirty), count, replace=False)] = outliers(rng, reference, count)
     clean_scores, dirty_scores = (
-        evaluators.fit(config, ReferenceFeatures(jnp.asarray(x), None, "", ""))
+        evaluators.fit(config, ReferenceFeatures(jnp.asarray(x), None, ""))
         for x in (reference, dirty)
     )
     lines = []

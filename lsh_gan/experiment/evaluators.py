@@ -29,7 +29,6 @@ class ReferenceFeatures(NamedTuple):
 
     first: Any  # features, float32 `[n, d]`, or a `Share` of them
     second: Any  # a second sample of the same distribution, for the ceilings, or None
-    content_hash: str  # sha256 (hex) over what both are features of
     source: str  # what made the features; see `feature_source`
     # Of a share: features of the first row of all, and of the rows that the hash is fitted on.
     sample: jax.Array | None = None

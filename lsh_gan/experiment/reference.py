@@ -114,7 +114,7 @@ class Reference:
         else:
             key = evaluators.feature_source(config, network)
             first, second = (x and _embedded(x, key, network, options) for x in parts)
-        reference = ReferenceFeatures(first, second, self.content_hash, source, sample)
+        reference = ReferenceFeatures(first, second, source, sample)
         return evaluators.fit(config, reference)
 
 

@@ -204,7 +204,7 @@ def test_every_metric_does_what_the_configuration_says(change):
     if None in change.values():
         names.remove("lsh_knn")
     config = settings.resolve(tiny(metrics=tuple(names), lsh_knn__num_tables=6, **change))
-    found = evaluators.ReferenceFeatures(reference, None, "a", "a network")
+    found = evaluators.ReferenceFeatures(reference, None, "a network")
     fitted = evaluators.fit(config, found)
     key, votes = jax.random.key(config.hash.seed), config.hash.votes
     balls, spec = {"k": config.k, "inclusive": config.inclusive}, evaluators.hash_spec(config)
