@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _end(code: int, said: str) -> None:
-    """Ends this process, of several without the leave that would wait for the others."""
+    """Ends this process; leaving a cluster in good order would wait for the others."""
     sys.stderr.write(f"{said}\n")
     if jax.distributed.is_initialized():
         sys.stderr.flush()
@@ -92,7 +92,6 @@ def _join_cluster() -> None:
     """Makes this process one of several; process 0 alone writes to the work folder."""
     try:
         devices.join_cluster(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
-        devices.find_devices()
     except (ValueError, RuntimeError) as error:
         sys.exit(f"error: no cluster: {str(error).splitlines()[0]}")
     if not devices.is_first():

@@ -34,17 +34,12 @@ def fix_numbers() -> None:
 
 
 def find_devices() -> list[jax.Device]:
-    """All devices; ValueError where the environment asks for some that are not there.
-
-    It connects the processes, so that each of them notices at once when another one ends.
-    """
+    """All devices; ValueError where the environment asks for some that are not there."""
     try:
-        found = jax.devices()
+        return jax.devices()
     except (RuntimeError, AssertionError) as error:
         said = str(error).partition(chr(10))[0] or "no such device"
         raise ValueError(f"JAX_PLATFORMS = {os.environ.get('JAX_PLATFORMS')!r}: {said}") from error
-    multihost_utils.sync_global_devices("found")
-    return found
 
 
 def is_out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
@@ -182,14 +177,16 @@ def in_parts(run: Callable, rows: jax.Array, most: int) -> Any:
 def join_cluster(coordinator: str | None, processes: int | None, process: int | None) -> None:
     """Makes this process one of several; what is None comes from the cluster's environment.
 
+    It connects them all, so that each notices at once when another one ends.
+
     Args:
         coordinator: HOST:PORT of process 0.
         processes: Their number.
         process: The number of this one.
 
     Raises:
-        ValueError: There is no such environment, or the arguments do not fit it; or the port is in
-            use.
+        ValueError: There is no such environment, or the arguments do not fit it; the port is in
+            use; or the devices are not there.
         RuntimeError: The others do not answer.
     """
     host, _, port = (coordinator or "").rpartition(":")
@@ -207,6 +204,8 @@ def join_cluster(coordinator: str | None, processes: int | None, process: int | 
         initialization_timeout=_START_SECONDS,
         heartbeat_timeout_seconds=_LOST_SECONDS,
     )
+    find_devices()
+    multihost_utils.sync_global_devices("joined")
 
 
 def process_share(steps: int) -> range:

@@ -96,8 +96,8 @@ def _plan(state, settings, *, deep: bool) -> Plan:
             turn = weight.ndim == 2 and deep and hierarchical
             return np.roll(laid, -size, axis=0) if turn else laid
 
-        norm = (f"{base}.u0",) if "linear.u0" in state else ()
-        return Origin((f"{base}.weight", *norm), lay_out)
+        vector = (f"{base}.u0",) if "linear.u0" in state else ()
+        return Origin((f"{base}.weight", *vector), lay_out)
 
     def norm(base: str, rest: list[str]) -> Origin:
         if rest[0] == "statistics":

@@ -148,7 +148,7 @@ def _usual_geometry(layers: list[Layer]) -> dict[str, list]:
     found = []
     convs = _convolutions(layers)
     dense = [layer["features"] for layer in layers if layer["kind"] == "dense"]
-    pixel = not dense or dense[-1] == convs[0]["inputs"]
+    pixel = not dense or dense[-1] == convs[0]["inputs"]  # whether the side is 1 so far
     sizes = [layer["kernel"][0] for layer in convs]
     keeps = len(sizes) > 2 and sizes[-1] == 3 and {*sizes[1:-1]} == {4}
     for layer, size in zip(convs, sizes, strict=True):

@@ -130,12 +130,12 @@ def open_files(
             with open_(name) as stream, Image.open(stream) as image:
                 return function(image, decoding)
         except (TypeError, *UNREADABLE) as error:
-            unknown = isinstance(error, UnidentifiedImageError)  # its message shows a stream
-            said = f"not a readable image ({'of no known format' if unknown else error})"
-            if isinstance(error, TypeError):
-                said = str(error)
-            elif decoding.on_error == "fail":
-                said += "; reference.on_error = 'skip' leaves such files out"
+            said = str(error)
+            if not isinstance(error, TypeError):
+                unknown = isinstance(error, UnidentifiedImageError)  # its message shows a stream
+                said = f"not a readable image ({'of no known format' if unknown else said})"
+                if decoding.on_error == "fail":
+                    said += "; reference.on_error = 'skip' leaves such files out"
             raise ValueError(f"{path}/{name}: {said}") from error
 
     def look_at(name: str) -> _Look | None:

@@ -176,9 +176,10 @@ def _answer(swept: pd.DataFrame, metric: str, metrics: list[str], keep: float) -
         return f"no width keeps {asked} by {title}; {called(closest)}: {_loss(closest, metric)}."
     narrower = swept[(swept["setting"] == best["setting"]) & (swept["bytes"] < best["bytes"])]
     shares, errors = zip(*_kept(best, metric).values(), strict=True)
-    within = "" if min(shares) >= keep else " within the error"
     if max(np.nan_to_num(errors)) > 1 - keep:  # more than may be lost
         within = " within the error of too few samples"
+    else:
+        within = "" if min(shares) >= keep else " within the error"
     text = (
         f"{called(best)} keeps {asked}{within} by {title} ({_changes(best, metric)}): "
         f"{best['file']}, {best['bytes']:,.0f} bytes, {best['ratio']:.1f}× smaller."
