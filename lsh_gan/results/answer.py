@@ -95,19 +95,21 @@ def error_of(hits: np.ndarray, deviations: Sequence[float] | np.ndarray) -> floa
     return math.sqrt(hits.var(ddof=1) / len(hits) + np.square(deviations).sum())
 
 
-def mark(line: Mapping[str, Any], metric: str) -> str:
-    """Marks a compressed setting that is within noise of full precision, or what has collapsed.
+def mark(line: Mapping[str, Any], metric: str, score: str) -> str:
+    """Marks a score of a compressed setting that is within noise, or the precision of a collapse.
 
     What a collapse is: `PrecisionRecall.collapsed`; of a compressed setting, where less than half
     of the recall at full precision is left, if there was any.
     """
     if line["setting"] != "":
         kept = _kept(line, metric)
-        if all(abs(share - 1) <= NOISE * stderr for share, stderr in kept.values()):
+        if abs(kept[score].share - 1) <= NOISE * kept[score].stderr:
             return WITHIN_NOISE
         left, stderr = kept["recall"]
         if left + NOISE * np.nan_to_num(stderr) >= 0.5:
             return ""
+    if score != "precision":
+        return ""
     values = {name: line.get(f"{metric}_{name}") for name in PrecisionRecall._fields}
     none = {f"{name}_stderr": 0.0 for name in SCORES}  # of a score that all samples have
     known: Any = {x: none.get(x) if pd.isna(value) else value for x, value in values.items()}

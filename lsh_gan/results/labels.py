@@ -131,12 +131,15 @@ def scores_line(row: Row, metrics: Iterable[str]) -> str:
     return f"{name}: {scores} in {duration(sum(row['seconds'].values()))}{speed}"
 
 
-def scores_label(line: Mapping[str, Any], metric: str) -> str:
-    """Precision and recall in per cent, "74.4±.6/46.0±.7", or a distance, "0.01234±0.0004"."""
+def scores_label(line: Mapping[str, Any], metric: str, marks: Iterable[str] = ("", "")) -> str:
+    """Precision and recall in per cent, "74.4±.6/46.0±.7", or a distance, "0.01234±0.0004".
+
+    A mark stands behind each score.
+    """
     fields = [f"{metric}_{score}" for score in scores_of(metric)]
     scores = [(line.get(field), line.get(f"{field}_stderr")) for field in fields]
     if metric not in DISTANCES:
-        return "/".join(percent(share, error) for share, error in scores)
+        return "/".join(percent(*score) + m for score, m in zip(scores, marks, strict=True))
     distance, error = scores[0]
     return f"{distance:.4g}" + (f"±{error:.2g}" if error and not math.isnan(error) else "")
 

@@ -36,12 +36,12 @@ def write(
     figures: dict[str, Figure],
     config: dict[str, Any],
     answers: Sequence[str],
-    marks: Mapping[str, Mapping[str, str]],
+    marks: Mapping[tuple[str, str, str], str],
 ) -> None:
     """Writes the page of a run to `output`, with the strips of images of its work folder.
 
     Rows are in the order of the table; `answers` stand first, `config` last. `marks` are those of
-    `answer.mark`, by the hash of a row and by metric.
+    `answer.mark`, by the hash of a row, metric and score.
     """
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -64,7 +64,7 @@ def write(
         columns=columns,
         lines=lines,
         ceilings=_ceilings(measured, metrics),
-        legend=[text for m, text in LEGEND.items() if any(m in x.values() for x in marks.values())],
+        legend=[text for mark, text in LEGEND.items() if mark in marks.values()],
         figures=[(alts[name], to_svg(figure, name)) for name, figure in figures.items()],
         details=_details(measured),
         config=json.dumps(config, indent=1),
@@ -137,7 +137,7 @@ def _score(group: list[Row], metric: str, score: str) -> tuple[float, str]:
 
 
 def _table(
-    measured: list[Row], metrics: list[str], marks: Mapping[str, Mapping[str, str]]
+    measured: list[Row], metrics: list[str], marks: Mapping[tuple[str, str, str], str]
 ) -> tuple[list[str], list[dict[str, Any]]]:
     """Names of columns, and a line a row: its hash and cells of value (to sort by) and text."""
     lines = []
@@ -158,7 +158,7 @@ def _table(
         for metric in metrics:
             for score in scores_of(metric):
                 value, text = _score([row], metric, score)
-                mark = marks.get(row["row_hash"], {}).get(metric, "")
+                mark = marks.get((row["row_hash"], metric, score), "")
                 cells[f"{TITLES[metric]} {score}"] = (value, text + mark)
         lines.append({"row_hash": row["row_hash"], "cells": cells})
     columns = [

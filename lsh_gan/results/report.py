@@ -6,6 +6,7 @@ needs the folder OUTPUT for tables and pictures.
 
 import argparse
 import errno
+import itertools
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -63,7 +64,10 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
             figures = plots.write(output, measured, pairs)
             strips.write(workdir, output, measured)
         named = frame.assign(setting=list(map(setting_of, measured))).to_dict("records")
-        marks = {line["row_hash"]: {m: answer.mark(line, m) for m in pairs} for line in named}
+        marks = {
+            (line["row_hash"], metric, score): answer.mark(line, metric, score)
+            for line in named for metric in pairs for score in SCORES
+        }  # fmt: skip
         page.write(
             workdir, output, measured, metrics, figures=figures, config=config, answers=found,
             marks=marks,
@@ -166,13 +170,16 @@ def make_table(lines: pd.DataFrame, metrics: list[str], caption: str) -> Table:
     ceilings = pd.DataFrame({"name": "ceiling"}, index=lines.index, columns=cells.columns)
     for metric in metrics:
         title, records = TITLES[metric], lines.to_dict("records")
-        cells[title] = [labels.scores_label(line, metric) for line in records]
         if metric in labels.DISTANCES:
+            cells[title] = [labels.scores_label(line, metric) for line in records]
             continue
-        found = [answer.mark(line, metric) for line in records]
-        notes += [answer.LEGEND[mark] for mark in dict.fromkeys(found) if mark]
-        width = max(map(len, found))  # scores are aligned, with a mark or not
-        cells[title] += [mark.ljust(width) for mark in found]
+        found = [[answer.mark(line, metric, score) for score in SCORES] for line in records]
+        notes += [answer.LEGEND[mark] for mark in dict.fromkeys(itertools.chain(*found)) if mark]
+        width = max(len(mark) for _, mark in found)  # scores are aligned, with a mark or not
+        cells[title] = [
+            labels.scores_label(line, metric, (first, second.ljust(width)))
+            for line, (first, second) in zip(records, found, strict=True)
+        ]
         fields = [f"{metric}_{score}_ceiling" for score in SCORES]
         limits = ["/".join(map(labels.percent, pair)) for pair in lines[fields].to_numpy()]
         ceilings[title] = [limit + " " * width for limit in limits]

@@ -163,14 +163,14 @@ def test_given_samples_get_their_scores():
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        (line(4, 0.99, 1.015), "≈"),
-        (line(4, 0.99, 0.97), ""),
+        (line(4, 0.99, 1.015), "≈≈"),
+        (line(4, 0.99, 0.97), "≈"),
         (line(2, 1.3, 0.05), "!"),  # .91, ceiling .8
         (line(2, 1.3, 0, knn_recall_stderr=None, knn_precision_stderr=None), "!"),  # errors of 0
         (line(2, 1.1, 0.05), ""),  # .77: bad, and says so
         (line(2, 1.1, 0.05, knn_crowding=0.6), "!"),
         (line(2, 1.3, 0.79), ""),  # recall .395, not for sure below half of its ceiling
-        (line(2, 1.3, 0.99), ""),
+        (line(2, 1.3, 0.99), "≈"),  # of recall
         (line(2, 1.3, 0.9), ""),  # recall .45, above half of its ceiling
         (line("full", 1, 1), ""),
         (line("full", 1.3, 0.05), "!"),
@@ -179,4 +179,4 @@ def test_given_samples_get_their_scores():
     ],
 )
 def test_marks(fields, expected):
-    assert mark(fields, "knn") == expected
+    assert mark(fields, "knn", "precision") + mark(fields, "knn", "recall") == expected

@@ -45,7 +45,7 @@ def file(tmp_path, monkeypatch):
         page.write(
             tmp_path, tmp_path, ROWS, CONFIG["metrics"],
             figures=figures, config=CONFIG, answers=["4 bits: diversity & all"],
-            marks={ROWS[1]["row_hash"]: {"lsh": "≈"}},
+            marks={(ROWS[1]["row_hash"], "lsh", "precision"): "≈"},
         )  # fmt: skip
     return tmp_path / "report.html"
 

@@ -98,7 +98,7 @@ def test_tables_of_three_metrics_are_readable_at_80_columns(work, capsys, monkey
     frame = report.write(folder)
     shown = re.sub("\x1b\\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     assert max(map(len, shown)) <= 80
-    line = ["sngan", "4", "none", "123", "15.5", *["83.4±.9/83.4±.9≈"] * 3]
+    line = ["sngan", "4", "none", "123", "15.5", *["83.4±.9≈/83.4±.9≈"] * 3]
     assert line in [text.split() for text in shown]
     conditions = "n = 300, m = 300, reference: photographs, features: net"
     for text in (conditions, "seed 0", "≈ within noise of"):
