@@ -19,10 +19,11 @@ Scores are over their ceilings and not cut at 1, but for metrics without ceiling
 
 Features are kept in WORKDIR, so that another hash takes seconds; `suite_metrics.py` says how to try
 one. Scores are kept in WORKDIR/SEEDS.jsonl: delete it after a change of the metrics. Embedding
-takes about three minutes of two cores. Writes OUT.md, OUT.csv and OUT.png.
+takes about three minutes of two cores. Writes OUT.md, OUT.csv, OUT.png and OUT_images.png.
 """
 
 import io
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -49,6 +50,12 @@ KNN = "KNN" + RELATIVE
 LEAST_FALL = 0.05  # of KNN's relative score; a smaller one is no measure of another fall
 AIMS = 0.95, 0.5  # of ρ with the truth, and of a fall over KNN's
 SHARES = tuple(i / 10 for i in range(11))
+# Images that are shown beside their precision.
+SHOWN = (
+    "blur 0.6 px", "blur 0.8 px", "blur 1.2 px", "dimmed 0.2 of the light", "grey levels 1 bit",
+    "noise 5 sd of 255", "JPEG 20 quality", "sngan, full precision", "sngan, 2 bits",
+    "sngan, 2 bits per tensor (garbage)", "flat grey",
+)  # fmt: skip
 # Generators that were trained on a data set.
 GENERATORS = {"fashion_mnist": ("dcgan", "sngan")}
 
@@ -121,6 +128,7 @@ class Sets(NamedTuple):
     """Features of one data set.
 
     Attributes:
+        images: The images behind `base`, uint8 `[n, h, w, c]`.
         reference: float32 `[n, d]`.
         base: Other real images, which are damaged, float32 `[n, d]`.
         pool: All real images that are no reference, float32 `[p, d]`.
@@ -128,6 +136,7 @@ class Sets(NamedTuple):
         made: Features of damaged and generated images by name, float32 `[n, d]`.
     """
 
+    images: np.ndarray
     reference: np.ndarray
     base: np.ndarray
     pool: np.ndarray
@@ -147,7 +156,7 @@ def load(data: str, rows: int, seeds: str, workdir: Path) -> Sets:
     features = _kept(workdir / f"{data}.npz", lambda: images)[order]
     known = np.load(labels)["labels"] if labels.exists() else None
     return Sets(
-        features[:rows], features[rows : 2 * rows], features[rows:],
+        base, features[:rows], features[rows : 2 * rows], features[rows:],
         None if known is None else known[order][rows:], made,
     )  # fmt: skip
 
@@ -336,25 +345,45 @@ def _bold(value: float, aim: float) -> str:
 
 
 def plot(data: str, found: Found, truth: dict, path: Path) -> None:
-    """Precision and recall along each damage, against the truth."""
-    figure = Figure(figsize=(20, 5))
-    axes = figure.subplots(2, len(DAMAGES), sharey=True)
-    for j, name in enumerate(DAMAGES):
+    """Precision, above, and recall along each damage, against the truth."""
+    figure = Figure(figsize=(9, 12), layout="constrained")
+    axes = figure.subplots(6, 3, sharey=True).reshape(2, len(DAMAGES))
+    for (i, side), (j, name) in itertools.product(enumerate(SIDES), enumerate(DAMAGES)):
         labels = ["undamaged", *labels_of(name)]
-        for i, side in enumerate(SIDES):
-            for column in found["undamaged"]:
-                ys = [found[label][column][i] for label in labels]
-                label = column.removesuffix(RELATIVE)
-                axes[i, j].plot([truth.get(x, 0) for x in labels], ys, marker=".", label=label)
-            axes[i, j].set(ylim=(-0.03, 1.25))
-            axes[i, j].set_title(f"{name}: {side}", fontsize=9)
-            axes[i, j].tick_params(labelsize=7)
-        axes[1, j].set_xlabel("distance to undamaged", fontsize=7)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, ncol=len(labels), loc="upper center")
-    figure.suptitle(f"{data}: scores over their ceilings", x=0.1, fontsize=10)
-    figure.tight_layout(rect=(0, 0, 1, 0.94))
-    figure.savefig(path, dpi=70)
+        for column in found["undamaged"]:
+            ys, label = [found[x][column][i] for x in labels], column.removesuffix(RELATIVE)
+            axes[i, j].plot([truth.get(x, 0) for x in labels], ys, marker=".", label=label)
+        axes[i, j].set(title=f"{side}: {name}", ylim=(-0.03, 1.25))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), ncols=3, loc="outside upper center")
+    figure.supxlabel("distance in features to the undamaged image")
+    figure.supylabel(f"score over its ceiling, {data}")
+    figure.savefig(path, dpi=90)
+
+
+def show(sets: Sets, data: str, found: Found, path: Path) -> None:
+    """Images of some sets beside their precision over its ceiling."""
+    few, known = sets.images[:10], ("KNN", "LSH+KNN", "LSH")
+    known = {name: name + RELATIVE for name in known if name + RELATIVE in found["undamaged"]}
+    makers = {"undamaged": lambda: few, **_images(data, few)}
+    labels = [label for label in ("undamaged", *SHOWN) if label in makers]
+    figure = Figure(figsize=(9, 0.62 * len(labels) + 0.4))
+    axes = figure.subplots(len(labels), 1)
+    for axis, label in zip(axes, labels, strict=True):
+        strip = np.concatenate(list(makers[label]()), axis=1)
+        axis.imshow(strip, cmap="gray", vmin=0, vmax=255)
+        axis.set_axis_off()
+        axis.text(-0.02, 0.5, label, ha="right", va="center", transform=axis.transAxes)
+        for i, column in enumerate(known.values()):
+            axis.text(
+                1.07 + 0.12 * i, 0.5, f"{found[label][column][0]:.2f}", ha="center", va="center",
+                transform=axis.transAxes,
+            )  # fmt: skip
+    for i, name in enumerate(known):
+        axes[0].text(
+            1.07 + 0.12 * i, 1.2, name, ha="center", weight="bold", transform=axes[0].transAxes
+        )
+    figure.subplots_adjust(left=0.3, right=0.74, top=0.95, bottom=0.01, hspace=0.08)
+    figure.savefig(path, dpi=90)
 
 
 def main(known: Mapping[str, Metric] = METRICS) -> None:
@@ -385,6 +414,7 @@ def main(known: Mapping[str, Metric] = METRICS) -> None:
         text += report(data, found, truth, steps)
         suffix = "" if data == data_sets[0] else f"_{data}"
         plot(data, found, truth, args.out.with_name(f"{args.out.name}{suffix}.png"))
+        show(sets, data, found, args.out.with_name(f"{args.out.name}{suffix}_images.png"))
         rows += [(data, n, c, *pair) for n, by in found.items() for c, pair in by.items()]
     print(text)
     args.out.with_suffix(".md").write_text(text)

@@ -38,9 +38,12 @@ def plot_distances(found):
 def plot_kept(frame):
     """Kept precision and recall against bits, a panel a generator, with two standard errors."""
     panels = frame[["data", "generator"]].drop_duplicates().to_numpy().tolist()
-    figure = Figure(figsize=(1 + 2.6 * len(panels), 3.4), layout="constrained")
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, (data, generator) in zip(axes, panels, strict=True):
+    lines = -(-len(panels) // 3)
+    figure = Figure(figsize=(9, 0.6 + 2.8 * lines), layout="constrained")
+    axes = figure.subplots(lines, 3, sharey=True, squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (data, generator) in zip(axes.flat, panels, strict=False):
         mine = frame[(frame["generator"] == generator) & (frame["data"] == data)]
         mine = mine[mine["clipping"] == "mse"]
         for number, (metric, line) in enumerate(mine.groupby("metric", sort=False)):
@@ -55,8 +58,8 @@ def plot_kept(frame):
         axis.axhline(100, color="grey", linewidth=0.6)
         axis.set(title=f"{generator}\n({data})", xlabel="bits", ylim=(0, 125))
         axis.invert_xaxis()
-    axes[0].set_ylabel("% kept of full precision")
-    return _with_legend(figure, axes[0])
+    figure.supylabel("% kept of full precision")
+    return _with_legend(figure, axes[0, 0])
 
 
 def plot_outliers(found):

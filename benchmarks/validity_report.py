@@ -124,24 +124,21 @@ def _tables(results: dict) -> Iterator[str]:
 
 
 def plot(runs: dict, path: Path) -> None:
-    """Precision and recall along every sweep: a column a sweep, two rows a data set."""
+    """Precision and recall along every sweep, five a line, data set by data set."""
     names = max((next(iter(by.values()))[0]["sweeps"] for by in runs.values()), key=len)
-    shape = 2 * len(runs), len(names)
-    figure = Figure(figsize=(2.3 * shape[1], 1.9 * shape[0]))
-    axes = figure.subplots(*shape, sharey=True, squeeze=False)
-    for i, (data, by_metric) in enumerate(runs.items()):
-        for j, name in enumerate(names):
-            for k, score in enumerate(("precision", "recall")):
-                axis = axes[2 * i + k, j]
-                axis.set_title(f"{data}, {name}: {score}", fontsize=7)
-                axis.set_ylim(-0.03, 1.05)
-                axis.tick_params(labelsize=6)
-                axis.set_axis_off()
-                for metric in SHOWN:
-                    _curve(axis, by_metric.get(metric, []), name, score, metric)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, ncol=len(SHOWN), loc="upper center", fontsize=9)
-    figure.tight_layout(rect=(0, 0, 1, 0.97))
+    panels = [(data, score) for data in runs for score in ("precision", "recall")]
+    lines = -(-len(names) // 5)
+    figure = Figure(figsize=(11, 1.7 * lines * len(panels)), layout="constrained")
+    axes = figure.subplots(lines * len(panels), 5, sharey=True, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for row, (data, score) in zip(axes.reshape(len(panels), -1), panels, strict=True):
+        for axis, name in zip(row, names, strict=False):
+            axis.set(title=f"{data}, {name}: {score}", ylim=(-0.03, 1.05))
+            for metric in SHOWN:
+                _curve(axis, runs[data].get(metric, []), name, score, metric)
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, ncols=len(SHOWN), loc="outside upper center")
     figure.savefig(path, dpi=80)
 
 

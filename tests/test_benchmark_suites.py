@@ -107,9 +107,10 @@ def test_damage_grows_with_the_step():
 def test_image_damage_is_reported(tmp_path):
     rng = np.random.default_rng(0)
     reference, base = rng.normal(size=(2, 60, 5)).astype(np.float32)
-    makers = image_damage._images("none", np.zeros((1, 8, 8, 1), np.uint8))
+    images = np.zeros((1, 8, 8, 1), np.uint8)
+    makers = image_damage._images("none", images)
     made = {name: base + 0.1 * i for i, name in enumerate(makers)}
-    sets = image_damage.Sets(reference, base, base, np.arange(60) % 10, made)
+    sets = image_damage.Sets(images, reference, base, base, np.arange(60) % 10, made)
     steps = list(image_damage.calibration_cases(sets))
     judged = {"undamaged": base, **made, **{f"{c} {share:g}": g for c, share, g in steps}}
     setting = {"data": "none", "seeds": "fresh"}
@@ -122,4 +123,5 @@ def test_image_damage_is_reported(tmp_path):
     assert text.count("\n| blur") == 5 + 1
     assert "| classes kept: recall |" in text
     image_damage.plot("none", found, truth, tmp_path / "out.png")
-    assert (tmp_path / "out.png").stat().st_size > 10_000
+    image_damage.show(sets, "none", found, tmp_path / "images.png")
+    assert all(file.stat().st_size > 10_000 for file in tmp_path.glob("*.png"))
