@@ -366,24 +366,22 @@ def show(sets: Sets, data: str, found: Found, path: Path) -> None:
     known = {name: name + RELATIVE for name in known if name + RELATIVE in found["undamaged"]}
     makers = {"undamaged": lambda: few, **_images(data, few)}
     labels = [label for label in ("undamaged", *SHOWN) if label in makers]
-    figure = Figure(figsize=(9, 0.62 * len(labels) + 0.4))
+    figure = Figure(figsize=(9, 0.5 * len(labels) + 0.3))
     axes = figure.subplots(len(labels), 1)
+
+    def beside(axis, i, y, text):
+        axis.text(1.12 + 0.2 * i, y, text, ha="center", va="center", transform=axis.transAxes)
+
     for axis, label in zip(axes, labels, strict=True):
-        strip = np.concatenate(list(makers[label]()), axis=1)
-        axis.imshow(strip, cmap="gray", vmin=0, vmax=255)
+        axis.imshow(np.concatenate(list(makers[label]()), axis=1), cmap="gray", vmin=0, vmax=255)
         axis.set_axis_off()
         axis.text(-0.02, 0.5, label, ha="right", va="center", transform=axis.transAxes)
         for i, column in enumerate(known.values()):
-            axis.text(
-                1.07 + 0.12 * i, 0.5, f"{found[label][column][0]:.2f}", ha="center", va="center",
-                transform=axis.transAxes,
-            )  # fmt: skip
+            beside(axis, i, 0.5, f"{found[label][column][0]:.2f}")
     for i, name in enumerate(known):
-        axes[0].text(
-            1.07 + 0.12 * i, 1.2, name, ha="center", weight="bold", transform=axes[0].transAxes
-        )
-    figure.subplots_adjust(left=0.3, right=0.74, top=0.95, bottom=0.01, hspace=0.08)
-    figure.savefig(path, dpi=90)
+        beside(axes[0], i, 1.3, name)
+    figure.subplots_adjust(left=0.29, right=0.68, top=0.94, bottom=0.01, hspace=0.08)
+    figure.savefig(path, dpi=110)
 
 
 def main(known: Mapping[str, Metric] = METRICS) -> None:

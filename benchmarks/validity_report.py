@@ -128,18 +128,20 @@ def plot(runs: dict, path: Path) -> None:
     names = max((next(iter(by.values()))[0]["sweeps"] for by in runs.values()), key=len)
     panels = [(data, score) for data in runs for score in ("precision", "recall")]
     lines = -(-len(names) // 5)
-    figure = Figure(figsize=(11, 1.7 * lines * len(panels)), layout="constrained")
+    figure = Figure(figsize=(10, 1.6 * lines * len(panels)), layout="constrained")
     axes = figure.subplots(lines * len(panels), 5, sharey=True, squeeze=False)
     for axis in axes.flat:
-        axis.set_axis_off()
+        axis.set_visible(False)
     for row, (data, score) in zip(axes.reshape(len(panels), -1), panels, strict=True):
+        row[0].set_ylabel(data)
         for axis, name in zip(row, names, strict=False):
-            axis.set(title=f"{data}, {name}: {score}", ylim=(-0.03, 1.05))
+            axis.set_title(f"{name}: {score}", fontsize=9)
+            axis.set_ylim(-0.03, 1.05)
             for metric in SHOWN:
                 _curve(axis, runs[data].get(metric, []), name, score, metric)
     handles = axes[0, 0].get_legend_handles_labels()
     figure.legend(*handles, ncols=len(SHOWN), loc="outside upper center")
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=110)
 
 
 def _curve(axis, runs: list[dict], sweep: str, score: str, label: str) -> None:
@@ -147,6 +149,6 @@ def _curve(axis, runs: list[dict], sweep: str, score: str, label: str) -> None:
         return
     lines = [run["sweeps"][sweep] for run in runs]
     levels = list(map(str, lines[0]["levels"]))
-    axis.set_axis_on()
+    axis.set_visible(True)
     axis.plot(levels, np.mean([line[score] for line in lines], axis=0), label=label, marker=".")
-    axis.tick_params(axis="x", rotation=90)
+    axis.tick_params(axis="x", rotation=90, labelsize=8)
