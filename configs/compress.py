@@ -1,6 +1,6 @@
 """One generator against its own uncompressed images: what `lsh-gan compress FILE` goes by.
 
-The smallest width whose images keep 95 % of precision and of recall by LSH, n = m = 2,000, with the
+The smallest width whose images keep 95 % of precision and of recall by KNN, n = m = 2,000, with the
 generator's own images as the reference: how far compression moves it, and nothing of how good it
 is. `--config.reference.images=FOLDER` compares with real images instead.
 

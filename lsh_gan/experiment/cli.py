@@ -50,7 +50,6 @@ _OF_COMPRESS = {
     "search.share|keep": "say --keep",
     "num_samples|reference.num_images": "say --config.search.num_samples",
     "seeds": "say --config.search.seed",
-    "metrics": "LSH measures",
 }
 _OF_EVALUATE = {
     "generators|samples|reference.(images|features|sketch|samples_of)": "REAL and GENERATED say it",
@@ -84,7 +83,7 @@ def _parse(
 
 
 def _compress() -> None:
-    """The smallest width that keeps precision and recall by LSH, and the file.
+    """The smallest width that keeps precision and recall by KNN, and the file.
 
     FILE is a checkpoint folder, a packed file or the name of a shipped generator. Its compressed
     images are compared with uncompressed ones, or with --config.reference.images=FOLDER. What

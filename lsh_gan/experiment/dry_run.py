@@ -20,7 +20,7 @@ from lsh_gan.experiment.measurement import spec_fields
 from lsh_gan.experiment.reference import open_reference, open_samples
 from lsh_gan.generators import Generator
 from lsh_gan.generators.functions import FAMILY
-from lsh_gan.results.labels import bits_label, grid_label, make_rich, print_table
+from lsh_gan.results.labels import TITLES, bits_label, deciding, grid_label, make_rich, print_table
 
 
 class Sized(NamedTuple):
@@ -135,9 +135,10 @@ def _summary(config: Any, sized: list[Sized]) -> Iterator[str]:
     search, bits, seeds = config.search, config.compression.bits, f"{len(config.seeds)} seeds"
     images = f"m = {config.num_samples:,} images each, batches of {config.batch_size}"
     if search.share:  # most settings are scored only where others have turned out well
+        title = TITLES[deciding(config.metrics)]
         yield (
             f"search: the smallest widths out of {', '.join(map(str, bits))} bits, one a tensor, "
-            f"that keep {100 * search.share:g}% of precision and of recall by LSH; "
+            f"that keep {100 * search.share:g}% of precision and of recall by {title}; "
             f"{'' if fields.sketch else 'n = '}m = {search.num_samples:,}, seed {search.seed}"
         )
         for item in sized:

@@ -1,8 +1,9 @@
 """Budgeted search: the smallest mixed precision that keeps a share of precision and recall.
 
-LSH decides inside the loop. Every setting that it scores is a row of the folder `search` in the
-work folder, so a search that was stopped goes through its decisions again without measuring
-anything twice. What it ends with is scored by all metrics on samples that it has not seen.
+KNN decides inside the loop, or the first metric if it was not asked for. Every setting that it
+scores is a row of the folder `search` in the work folder, so a search that was stopped goes through
+its decisions again without measuring anything twice. What it ends with is scored by all metrics on
+samples that it has not seen.
 """
 
 import dataclasses
@@ -28,20 +29,20 @@ from lsh_gan.experiment.settings import UNCOMPRESSED
 from lsh_gan.generators import Generator
 from lsh_gan.results import report, store
 from lsh_gan.results.answer import NOISE, retention
-from lsh_gan.results.labels import SCORES
+from lsh_gan.results.labels import SCORES, TITLES, deciding
 from lsh_gan.results.search_report import FULL, MIXED, SAME_SIZE, WITHIN
 from lsh_gan.results.store import Row
 
 Widths = Mapping[str, int]  # path of a tensor -> bits
 Sensitivity = dict[str, dict[int, float]]  # path of a tensor -> bits -> loss when it is alone
-METRIC = "lsh"
 FOLDER = "search"  # in the work folder: the measurements inside the loop
 
 
 @dataclasses.dataclass(frozen=True)
 class WidthEvaluator:
-    """Measures settings of one generator by LSH."""
+    """Measures settings of one generator by one metric."""
 
+    metric: str
     base: GeneratorSpec  # what all settings have in common; its width and rules are replaced
     options: tuple[int, ...]  # widths to choose from, rising
     # Paths of the tensors whose width is free, and what rules say of them beside the width.
@@ -74,7 +75,7 @@ class WidthEvaluator:
         """Share of the scores at full precision that is kept, the worse of precision and recall."""
         spec = setting if isinstance(setting, GeneratorSpec) else self.spec(setting)
         full, row = self.measure(UNCOMPRESSED), self.measure(spec)
-        fields = [f"{METRIC}_{score}" for score in SCORES]
+        fields = [f"{self.metric}_{score}" for score in SCORES]
         for field in fields:
             score, error = full[field], full[f"{field}_stderr"]
             if score <= NOISE * error:
@@ -115,7 +116,8 @@ def make_width_evaluator(
         return session.measure(sweep.make_measurement(loop, generator, spec, seed, keep=keep))
 
     options = tuple(sorted(loop.config.compression.bits))
-    found = WidthEvaluator(base, options, layers, tuple(fixed.values()), measure)
+    metric = deciding(loop.config.metrics)
+    found = WidthEvaluator(metric, base, options, layers, tuple(fixed.values()), measure)
     return found if len(plans) > 1 else dataclasses.replace(found, others=())
 
 
@@ -157,12 +159,13 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
 
 
 def compress(config: Any, workdir: Path, output: str | Path | None = None) -> str:
-    """Writes a generator at the smallest width that keeps `config.search.share` by LSH.
+    """Writes a generator at the smallest width that keeps `config.search.share`.
 
     The width is found by bisection: a narrower one is taken to keep no more. `config` has one
-    generator; `workdir` receives the measurements, and `output` is `NAME_BITSbits.safetensors` if
-    None. Returns one sentence: the width, what it keeps ± a paired standard error, its size and
-    file, and what the next width keeps. ValueError says that no width keeps the share.
+    generator, and KNN decides, or the first metric if it was not asked for; `workdir` receives the
+    measurements, and `output` is `NAME_BITSbits.safetensors` if None. Returns one sentence: the
+    width, what it keeps ± a paired standard error, its size and file, and what the next width
+    keeps. ValueError says that no width keeps the share.
     """
     config = settings.resolve(config)
     store.check_workdir(workdir)
@@ -175,19 +178,21 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
     with store.locked(workdir), sweep.progress_bars() as progress:
         session = sweep.Session(setup, workdir, progress)
         evaluator = make_width_evaluator(setup, generator, session, keep=True)
+        title = TITLES[evaluator.metric]
         path = [evaluator.uniform(bits) for bits in reversed(evaluator.options)]
         widths = last_kept(evaluator, path, config.search.share)
         if widths is None:
             most = evaluator.retention(path[0])
             raise ValueError(
                 f"{generator.name}: {evaluator.options[-1]} bits keep {most:.1%} of precision and "
-                "recall by LSH; expected wider compression.bits, or less to keep"
+                f"recall by {title}; expected wider compression.bits, or less to keep"
             )
         full, row = evaluator.measure(UNCOMPRESSED), evaluator.measure(evaluator.spec(widths))
 
         def kept(row: Row) -> str:
             hits = {r["row_hash"]: store.read_hits(workdir, r["row_hash"]) for r in (row, full)}
-            share, error = min(retention([row], [full], METRIC, score, hits) for score in SCORES)
+            scores = (retention([row], [full], evaluator.metric, x, hits) for x in SCORES)
+            share, error = min(scores)
             return f"{100 * share:.1f} ± {100 * error:.1f} %"
 
         narrower = [evaluator.spec(x) for x in path[path.index(widths) + 1 :][:1]]
@@ -197,7 +202,7 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(workdir / PACKED_FOLDER / f"{row['row_hash']}.packed", output)
     return (
-        f"{generator.name}: {row['bits']} bits keep {kept(row)} of precision and recall by LSH"
+        f"{generator.name}: {row['bits']} bits keep {kept(row)} of precision and recall by {title}"
         f"{lost}; {output}: {row['bytes']:,} bytes, {row['ratio']:.1f}× smaller"
     )
 
@@ -206,14 +211,14 @@ def _inside(config: Any, share: float) -> Any:
     """The configuration of the measurements inside the loop."""
     inside = ml_collections.ConfigDict(config.to_dict())
     inside.num_samples = inside.reference.num_images = config.search.num_samples
-    inside.metrics = (METRIC,)
+    inside.metrics = (deciding(config.metrics),)
     inside.seeds = (config.search.seed,)
     inside.search.share = share
     return ml_collections.FrozenConfigDict(inside)
 
 
 def find(evaluator: WidthEvaluator, share: float) -> dict[str, Widths | None]:
-    """Searches for the smallest widths that keep `share` of precision and of recall by LSH.
+    """Searches for the smallest widths that keep `share` of precision and of recall.
 
     They come by role, with the smallest uniform ones that keep the share and the widest uniform
     ones of no more bytes; None where there is none.

@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 
 from lsh_gan.metrics import PrecisionRecall
-from lsh_gan.results.labels import SCORES, TITLES, in_words, shorten
+from lsh_gan.results.labels import SCORES, TITLES, deciding, in_words, shorten
 from lsh_gan.results.store import Row
 
 NOISE = 2  # standard errors: what differs by less is within noise
@@ -126,7 +126,7 @@ def answers(lines: pd.DataFrame, metrics: list[str], keep: float) -> list[str]:
     found: list[str] = []
     if not metrics:
         return found
-    metric = "knn" if "knn" in metrics else metrics[0]
+    metric = deciding(metrics)
     for name, mine in lines.groupby("generator", sort=False):
         swept = mine[mine["setting"] != ""]
         if len(swept):

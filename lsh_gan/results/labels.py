@@ -28,6 +28,12 @@ def scores_of(metric: str) -> tuple[str, ...]:
     return ("distance",) if metric in DISTANCES else SCORES
 
 
+def deciding(metrics: Iterable[str]) -> str:
+    """The metric that decides answers and searches: KNN, or the first one that is no distance."""
+    pairs = [metric for metric in metrics if metric not in DISTANCES]
+    return "knn" if "knn" in pairs else pairs[0]
+
+
 def unique(measured: list[Row], field: str) -> list[Any]:
     """The values of a field, in the order of their first row."""
     return list(dict.fromkeys(row[field] for row in measured))

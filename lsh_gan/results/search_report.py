@@ -8,7 +8,7 @@ import pandas as pd
 from rich.table import Table
 
 from lsh_gan.results import labels
-from lsh_gan.results.labels import SCORES, TITLES, widths_of
+from lsh_gan.results.labels import SCORES, TITLES, deciding, widths_of
 
 # Roles of rows, in the order of the table.
 FULL = "full precision"
@@ -82,7 +82,8 @@ def verdict(name: str, roles: Roles, metrics: list[str], share: float) -> list[s
     """What the final samples say of one generator, whichever way it turned out."""
     mixed = roles[MIXED]
     if mixed is None:
-        return [f"{name}: no setting keeps {100 * share:g}% of precision and recall by LSH."]
+        asked = f"{100 * share:g}% of precision and recall by {TITLES[deciding(metrics)]}"
+        return [f"{name}: no setting keeps {asked}."]
 
     def least(line: dict[str, Any], metric: str) -> float:
         """The smaller of the kept shares; NaN if one is."""

@@ -125,7 +125,7 @@ def test_help_says_the_fields_and_succeeds(monkeypatch, capsys):
 
 def test_fields_without_effect_are_refused(monkeypatch):
     for arguments, message in {
-        "compress dcgan --config.metrics=knn": "metrics has no effect on lsh-gan compress: LSH",
+        "compress dcgan --config.seeds=1": "seeds has no effect on lsh-gan compress: say --config",
         "compress dcgan --config.search.share=0.9": "search.share .*: say --keep",
         "evaluate a b --config.compression.bits=3": "compression.bits .*: nothing is compressed",
     }.items():

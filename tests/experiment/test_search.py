@@ -54,7 +54,7 @@ def make_width_evaluator(measured):
         return row(spec)
 
     base = GeneratorSpec(weights=CompressionSpec(bits=8))
-    return WidthEvaluator(base, OPTIONS, {layer: {} for layer in SIZES}, (), measure)
+    return WidthEvaluator("lsh", base, OPTIONS, {layer: {} for layer in SIZES}, (), measure)
 
 
 @pytest.mark.parametrize("share", [0.9, 0.95, 0.99])
