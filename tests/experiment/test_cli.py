@@ -144,7 +144,7 @@ def test_compress_writes_the_smallest_width_that_keeps_the_share(tmp_path, capsy
         search.compress(config, tmp_path / "run", tmp_path)
     said = search.compress(config, tmp_path / "run", output)
     assert re.match(
-        r"dcgan: 8 bits keep .* ± .* %.* by LSH; 1 bits would keep .*; .*, 4.0× smaller", said
+        r"dcgan: 8 bits keep .* ± .* %.* by KNN; 1 bits would keep .*; .*, 4.0× smaller", said
     )
     assert generators.load(output).packed_file == output
     report.write(tmp_path / "run")
