@@ -5,7 +5,7 @@ generator's own images as the reference: how far compression moves it, and nothi
 is. `--config.reference.images=FOLDER` compares with real images instead.
 
 Command: `lsh-gan compress dcgan`; from a checkout `python -m lsh_gan.experiment.cli ...`.
-1 minute on two cores. Leaves `dcgan_5bits.safetensors`.
+1 minute on two cores. Leaves `dcgan_6bits.safetensors`.
 """
 
 import ml_collections

@@ -284,37 +284,40 @@ def _arrange(bucket, *, n: int, c: int, d: int) -> Table:
     bucket, place = lax.sort((bucket[order], every), num_keys=1)
     row, of_set = order[place], (place >= rows_of[0]).astype(jnp.int32)
 
-    def runs(*values):  # the place where each row's run of equal values begins, and its number
+    def begins(*values):  # which places begin a run of equal values
         changes = jnp.any(jnp.stack([v[1:] != v[:-1] for v in values]), axis=0)
-        changes = jnp.concatenate([jnp.ones(1, bool), changes])
-        return lax.cummax(jnp.where(changes, every, 0)), jnp.cumsum(changes, dtype=jnp.int32) - 1
+        return jnp.concatenate([jnp.ones(1, bool), changes])
 
-    _, number = runs(bucket)
-    rank = every - runs(bucket, of_set)[0]
-    keep = rank < c
-    candidates = jnp.zeros((2, len(every)), jnp.int32).at[of_set, number].add(keep)
-    slots = jnp.where(candidates.min(axis=0) > 0, candidates.max(axis=0), 0)
+    number = jnp.cumsum(begins(bucket), dtype=jnp.int32) - 1  # of the bucket
+    rank = every - lax.cummax(jnp.where(begins(bucket, of_set), every, 0))  # in it, in its set
+
+    def count(flags):  # rows of each set in each bucket
+        return jnp.zeros((2, len(every)), jnp.int32).at[of_set, number].add(flags)
+
+    def scatter(values, at, shape, empty):  # what is not placed is at the end
+        flat = jnp.full(math.prod(shape), empty, jnp.int32).at[at].set(values, mode="drop")
+        return flat.reshape(shape)
+
+    candidates, waiting = count(rank < c), count(rank >= c)
+    shared = candidates.min(axis=0) > 0
+    slots = jnp.where(shared, candidates.max(axis=0), 0)
     start = width + jnp.cumsum(slots) - slots
-    shape = blocks * size + 2, width
-    at = jnp.where(keep & (slots[number] > 0), start[number] + rank, math.prod(shape))
+    in_slots = 2, blocks * size + 2, width
+    at = of_set * math.prod(in_slots[1:]) + start[number] + rank
+    at = jnp.where((rank < c) & shared[number], at, math.prod(in_slots))
 
-    def in_slots(values, empty):
-        found = jnp.full((2, math.prod(shape)), empty, jnp.int32)
-        return found.at[of_set, at].set(values, mode="drop").reshape(2, *shape)
-
-    # Rows beyond the cap, where the other set has candidates; of a set with itself, once.
-    wait = ~keep & (slots[number] > 0) & ((of_set == 0) | (n > 0))
-    begins = wait & ((rank - c) % width == 0)
+    # Rows beyond the cap, those of a set with itself once, fill windows of their own.
+    waits = shared & (jnp.arange(2)[:, None] < (2 if n else 1)) & (waiting > 0)
+    windows = jnp.where(waits, -(-waiting // width), 0).ravel()
+    window = (jnp.cumsum(windows) - windows).reshape(2, -1)[of_set, number] + (rank - c) // width
     most = len(every) // width + len(every) // (c + 1) + size + 1
-    window = jnp.where(wait, jnp.cumsum(begins) - 1, most)
-    waiting = jnp.full((most, width), total, jnp.int32)
-    waiting = waiting.at[window, (rank - c) % width].set(row, mode="drop")
-    of_window = jnp.zeros((2, most), jnp.int32)
-    of_window = of_window.at[:, window].set(jnp.stack([of_set, start[number]]), mode="drop")
+    window = jnp.where((rank >= c) & waits[of_set, number], window, most)
     return Table(
-        in_slots(row, total), in_slots(candidates[of_set, number] - 1, 0),
-        in_slots(number, -1).max(axis=0), -(-jnp.sum(slots) // (size * width)),
-        waiting, of_window, jnp.sum(~keep, dtype=jnp.int32),
+        scatter(row, at, in_slots, total), scatter(candidates[of_set, number] - 1, at, in_slots, 0),
+        scatter(number, at, in_slots, -1).max(axis=0), -(-jnp.sum(slots) // (size * width)),
+        scatter(row, width * window + (rank - c) % width, (most, width), total),
+        jnp.stack([scatter(x, window, (most,), 0) for x in (of_set, start[number])]),
+        jnp.sum(waiting),
     )  # fmt: skip
 
 
