@@ -10,7 +10,7 @@ from rich.table import Table
 
 from lsh_gan.results import labels, plots
 from lsh_gan.results.answer import Hits, paired_error
-from lsh_gan.results.labels import SCORES, TITLES, bits_label, setting_of, unique
+from lsh_gan.results.labels import SCORES, TITLES, bits_label, deciding, setting_of, unique
 from lsh_gan.results.store import Row
 
 TITLE = "one layer compressed, the others at full precision (drops ± paired standard errors)"
@@ -22,13 +22,13 @@ def write(
     """Writes `layers.md` and `layers_GENERATOR.png`, prints the tables, returns the plots by name.
 
     Rows are of single layers, and of full precision with the same seeds; `whole` is the table of
-    what is no single layer. The plot shows LSH, or the first metric if there is no LSH.
+    what is no single layer. The plot shows the metric that decides.
     """
     found = layer_sensitivity(measured, metrics, hits)
     labels.print_and_save(workdir / "layers.md", whole, make_table(found, metrics))
-    shown = "lsh" if "lsh" in metrics else metrics[0]
     figures = {
-        f"layers_{name}": plot(mine, shown) for name, mine in found.groupby("generator", sort=False)
+        f"layers_{name}": plot(mine, deciding(metrics))
+        for name, mine in found.groupby("generator", sort=False)
     }
     for name, figure in figures.items():
         figure.legends[0].set_title(plots.conditions(measured))
