@@ -102,7 +102,7 @@ def mark(line: Mapping[str, Any], metric: str, score: str) -> str:
     of the recall at full precision is left, if there was any.
     """
     if line["setting"] != "":
-        kept = _kept(line, metric)
+        kept = kept_of(line, metric)
         if abs(kept[score].share - 1) <= NOISE * kept[score].stderr:
             return WITHIN_NOISE
         left, stderr = kept["recall"]
@@ -177,13 +177,13 @@ def _answer(swept: pd.DataFrame, metric: str, metrics: list[str], keep: float) -
         closest = swept.iloc[int(np.argmax(least))]
         return f"no width keeps {asked} by {title}; {called(closest)}: {_loss(closest, metric)}."
     narrower = swept[(swept["setting"] == best["setting"]) & (swept["bytes"] < best["bytes"])]
-    shares, errors = zip(*_kept(best, metric).values(), strict=True)
+    shares, errors = zip(*kept_of(best, metric).values(), strict=True)
     if max(np.nan_to_num(errors)) > 1 - keep:  # more than may be lost
         within = " within the error of too few samples"
     else:
         within = "" if min(shares) >= keep else " within the error"
     text = (
-        f"{called(best)} keeps {asked}{within} by {title} ({_changes(best, metric)}): "
+        f"{called(best)} keeps {asked}{within} by {title} ({changes(best, metric)}): "
         f"{best['file']}, {best['bytes']:,.0f} bytes, {best['ratio']:.1f}× smaller."
     )
     if narrower.empty:
@@ -201,15 +201,19 @@ def _answer(swept: pd.DataFrame, metric: str, metrics: list[str], keep: float) -
     return text + (f" {', '.join(others)}." if others else "")
 
 
-def _kept(line: Mapping[str, Any] | pd.Series, metric: str) -> dict[str, Kept]:
+def kept_of(line: Mapping[str, Any] | pd.Series, metric: str) -> dict[str, Kept]:
+    """What a line of `report.summarise` keeps of precision and recall."""
     fields = {score: f"{metric}_{score}_kept" for score in SCORES}
     return {score: Kept(line[field], line[f"{field}_stderr"]) for score, field in fields.items()}
 
 
-def _changes(line: pd.Series, metric: str) -> str:
+def changes(line: Mapping[str, Any] | pd.Series, metric: str) -> str:
     """By how much precision and recall change, the worse first: "recall −36 ± 2 %, ..."."""
     parts = []
-    for score, (share, e) in sorted(_kept(line, metric).items(), key=lambda item: item[1].share):
+    for score, (share, e) in sorted(kept_of(line, metric).items(), key=lambda item: item[1].share):
+        if math.isnan(share):
+            parts.append(f"{score} was 0")
+            continue
         change = f"{np.round(100 * (share - 1)) + 0:+.0f}".replace("-", "−")  # + 0: −0 is 0
         parts.append(f"{score} {change}{'' if math.isnan(e) else f' ± {100 * e:.0f}'} %")
     return ", ".join(parts)
@@ -217,7 +221,7 @@ def _changes(line: pd.Series, metric: str) -> str:
 
 def _loss(line: pd.Series, metric: str) -> str:
     """What a setting loses, and whether that is diversity or quality."""
-    precision, recall = _kept(line, metric).values()
+    precision, recall = kept_of(line, metric).values()
     errors = np.nan_to_num([precision.stderr, recall.stderr])
     shares = np.array([precision.share, recall.share])
     falls, apart = shares + NOISE * errors < 1, abs(precision.share - recall.share)
@@ -225,4 +229,4 @@ def _loss(line: pd.Series, metric: str) -> str:
         goes = f"{'diversity' if recall.share < precision.share else 'quality'} goes"
     else:
         goes = "quality and diversity go" if falls.all() else "too few samples to say which goes"
-    return f"{_changes(line, metric)}: {goes}"
+    return f"{changes(line, metric)}: {goes}"

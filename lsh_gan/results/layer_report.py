@@ -2,7 +2,9 @@
 
 import itertools
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -18,22 +20,24 @@ TITLE = "one layer compressed, the others at full precision (drops ± paired sta
 
 def write(
     workdir: Path, measured: list[Row], metrics: list[str], whole: Table, hits: Hits | None = None
-) -> dict[str, Figure]:
-    """Writes `layers.md` and `layers_GENERATOR.png`, prints the tables, returns the plots by name.
+) -> tuple[dict[str, Figure], list[str]]:
+    """Writes `layers.md` and `layers_GENERATOR.png`, prints the tables.
 
-    Rows are of single layers, and of full precision with the same seeds; `whole` is the table of
-    what is no single layer. The plot shows the metric that decides.
+    Returns the plots by name, and a sentence a generator: which layer suffers most. Rows are of
+    single layers, and of full precision with the same seeds; `whole` is the table of what is no
+    single layer. The plot shows the metric that decides.
     """
     found = layer_sensitivity(measured, metrics, hits)
-    labels.print_and_save(workdir / "layers.md", whole, make_table(found, metrics))
+    by_generator = dict(list(found.groupby("generator", sort=False)))
+    notes = [worst_layer(*item, deciding(metrics)) for item in by_generator.items()]
+    labels.print_and_save(workdir / "layers.md", whole, make_table(found, metrics), notes=notes)
     figures = {
-        f"layers_{name}": plot(mine, deciding(metrics))
-        for name, mine in found.groupby("generator", sort=False)
+        f"layers_{name}": plot(mine, deciding(metrics)) for name, mine in by_generator.items()
     }
     for name, figure in figures.items():
         figure.legends[0].set_title(plots.conditions(measured))
         plots.save(figure, workdir / name)
-    return figures
+    return figures, notes
 
 
 def write_csv(path: Path, measured: list[Row]) -> None:
@@ -91,6 +95,13 @@ def _in_order(isolated: list[Row], name: str) -> list[Row]:
     return sorted(mine, key=lambda row: order.index(row["layer"]))
 
 
+def drop(line: Mapping[str, Any], field: str) -> str:
+    """By how much a score falls, with its standard error if that is known: "+0.095±.011"."""
+    error = line[f"{field}_stderr"]
+    known = "" if pd.isna(error) else f"±{error:.3f}".replace("±0", "±")
+    return f"{line[field]:+.3f}{known}"
+
+
 def make_table(found: pd.DataFrame, metrics: list[str]) -> Table:
     """One line a layer and setting: its tensor, and the drops of precision / recall.
 
@@ -107,17 +118,24 @@ def make_table(found: pd.DataFrame, metrics: list[str]) -> Table:
     for column, (field, form) in formats.items():
         cells[column] = [form.format(x) if pd.notna(x) else "–" for x in found[field]]
 
-    def drop(line: dict, field: str) -> str:
-        error = line[f"{field}_stderr"]
-        known = "" if pd.isna(error) else f"±{error:.3f}".replace("±0", "±")
-        return f"{line[field]:+.3f}{known}"
-
     for metric in metrics:
         cells[f"{TITLES[metric]} drop"] = [
             " / ".join(drop(line, f"{metric}_{score}") for score in SCORES)
             for line in found.to_dict("records")
         ]
     return labels.make_rich(cells, text=text, title=TITLE)
+
+
+def worst_layer(name: str, found: pd.DataFrame, metric: str) -> str:
+    """Which layer of a generator suffers most from the first setting, in a sentence."""
+    first = found[found["setting"] == found["setting"].iloc[0]]
+    drops = first[[f"{metric}_{score}" for score in SCORES]].max(axis=1)
+    worst = first.loc[drops.idxmax()]
+    lost = " and ".join(f"{drop(worst, f'{metric}_{score}')} of {score}" for score in SCORES)
+    return (
+        f"{name}: {worst['layer']} suffers most: {worst['setting']} of it alone "
+        f"({worst['bytes']:,} bytes) cost {lost} by {TITLES[metric]}."
+    )
 
 
 def plot(found: pd.DataFrame, metric: str) -> Figure:

@@ -79,12 +79,12 @@ def _explorers(
 
     States without images are left out. Full precision belongs to every setting: its setting is "".
     """
-    # Of a search, which has several settings of one width, there are none.
-    whole = [row for row in measured if "layer" not in row and "roles" not in row]
+    whole = [row for row in measured if "layer" not in row]
     for name in unique(whole, "generator"):
         mine = [row for row in whole if row["generator"] == name]
         states: dict[str, dict[str, Any]] = {}
-        curves = plots.curves_of(mine)
+        roles = {", ".join(row["roles"]): [row] for row in mine if "roles" in row}
+        curves = {"": roles} if roles else plots.curves_of(mine)
         for setting, widths in curves.items():
             for label, group in widths.items():
                 row = next((x for x in group if x["seed"] == mine[0]["seed"]), group[0])
@@ -96,7 +96,7 @@ def _explorers(
                 ]
                 states[row["row_hash"]] = {
                     "setting": setting if row["bits"] else "",
-                    "width": WIDTHS.get(label, f"{label} bits"),
+                    "width": label if roles else WIDTHS.get(label, f"{label} bits"),
                     "size": f"{row['bytes']:,} bytes" if "bytes" in row else "",
                     "ratio": f"{row['ratio']:.1f}× smaller" if row.get("ratio", 0) > 1.05 else "",
                     "images": images,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
+from matplotlib.figure import Figure
 from rich.table import Table
 
 from lsh_gan.results import answer, labels, layer_report, page, plots, search_report, store, strips
@@ -52,12 +53,13 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
     whole = [row for row in measured if "layer" not in row]
     lines = summarise(whole, metrics, hits)
     table = make_table(lines, metrics, _caption(workdir, measured))
-    figures, found = {}, []
+    figures: dict[str, Figure] = {}
+    found: list[str] = []
     with mpl.rc_context(plots.STYLE):
         if share:
             found = search_report.write(output, lines, pairs, share)
         elif len(whole) < len(measured):
-            figures = layer_report.write(output, measured, pairs, table, hits)
+            figures, found = layer_report.write(output, measured, pairs, table, hits)
         else:
             found = answer.answers(lines, pairs, keep)
             labels.print_and_save(output / "table.md", table, notes=found)

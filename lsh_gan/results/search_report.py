@@ -4,10 +4,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.table import Table
 
 from lsh_gan.results import labels
+from lsh_gan.results.answer import changes, kept_of
 from lsh_gan.results.labels import SCORES, TITLES, deciding, widths_of
 
 # Roles of rows, in the order of the table.
@@ -29,7 +31,7 @@ def write(workdir: Path, lines: pd.DataFrame, metrics: list[str], share: float) 
         roles = found.setdefault(line["generator"], dict.fromkeys(ROLES))
         roles |= dict.fromkeys(line["roles"], line)
     labels.print_and_save(workdir / "widths.md", make_width_table(found))
-    notes = [note for item in found.items() for note in verdict(*item, metrics, share)]
+    notes = [verdict(*item, metrics, share) for item in found.items()]
     labels.print_and_save(workdir / "search.md", make_table(found, metrics), notes=notes)
     return notes
 
@@ -78,39 +80,24 @@ def _percent(share: float) -> str:
     return "–" if math.isnan(share) else f"{share:.0%}"
 
 
-def verdict(name: str, roles: Roles, metrics: list[str], share: float) -> list[str]:
+def verdict(name: str, roles: Roles, metrics: list[str], share: float) -> str:
     """What the final samples say of one generator, whichever way it turned out."""
-    mixed = roles[MIXED]
+    mixed, metric = roles[MIXED], deciding(metrics)
+    asked = f"{100 * share:g}% of precision and recall by {TITLES[metric]}"
     if mixed is None:
-        asked = f"{100 * share:g}% of precision and recall by {TITLES[deciding(metrics)]}"
-        return [f"{name}: no setting keeps {asked}."]
-
-    def least(line: dict[str, Any], metric: str) -> float:
-        """The smaller of the kept shares; NaN if one is."""
-        shares = [line[f"{metric}_{score}_kept"] for score in SCORES]
-        return math.nan if any(map(math.isnan, shares)) else min(shares)
-
-    notes = []
+        return f"{name}: no setting keeps {asked}."
+    kept = kept_of(mixed, metric).values()
+    keeps = all(x.share + np.nan_to_num(x.stderr) >= share for x in kept)
+    text = (
+        f"{name}: mixed precision ({widths_of(mixed)} bits) keeps {'' if keeps else 'less than '}"
+        f"{asked} on samples that the search has not seen ({changes(mixed, metric)}): "
+        f"{name}.packed, {mixed['bytes']:,} bytes, {mixed['ratio']:.1f}× smaller."
+    )
     for role in (WITHIN, SAME_SIZE):
         other = roles[role]
         if other is None:
-            notes.append(f"{name}: there is no {role}.")
-            continue
-        smaller = 1 - mixed["bytes"] / other["bytes"]
-        kept = "; ".join(
-            f"{TITLES[m]} {_percent(least(mixed, m))} against {_percent(least(other, m))}"
-            for m in metrics
-        )
-        size = f"{abs(smaller):.1%} {'smaller' if smaller > 0 else 'larger'} than"
-        if smaller == 0:
-            size = "of the same size as"
-        notes.append(
-            f"{name}: mixed precision is {size} the {role} ({widths_of(other)} bits); of the worse "
-            f"of precision and recall it keeps: {kept}."
-        )
-    met = ", ".join(TITLES[m] for m in metrics if least(mixed, m) >= share)
-    notes.append(
-        f"{name}: on these samples, which the search has not seen, mixed precision keeps "
-        f"{100 * share:g}% of both by {met or 'none of the metrics'}."
-    )
-    return notes
+            text += f" There is no {role}."
+        else:
+            size = f"{widths_of(other)} bits, {other['bytes']:,} bytes"
+            text += f" The {role}: {size} ({changes(other, metric)})."
+    return text + "".join(f" By {TITLES[m]}: {changes(mixed, m)}." for m in metrics if m != metric)

@@ -140,7 +140,8 @@ def test_nothing_is_kept_of_a_score_of_0(tmp_path, capsys):
     search_report.write(tmp_path, report.summarise(measured, ["lsh"], {}), ["lsh"], 0.9)
     printed = capsys.readouterr().out
     assert "0.800/0.000 (100/– %)" in printed
-    assert "keeps 90% of both by none of the metrics" in printed
+    assert "keeps less than 90% of precision and recall by LSH on samples that the " in printed
+    assert "(precision +0 %, recall was 0): known.packed, " in printed
 
 
 def test_full_precision_is_called_so_beside_quantized_activations(tmp_path):
