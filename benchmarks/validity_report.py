@@ -1,5 +1,6 @@
 """Tables, verdict and plot of the validity study."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,10 +26,14 @@ def write(out: Path, rows: list[dict]) -> None:
         for column, numbers in row["columns"].items():
             runs.setdefault(row["data"], {}).setdefault(column, []).append(numbers)
     results = {d: {c: summarise(parts) for c, parts in by.items()} for d, by in runs.items()}
-    seeds, n = 1 + max(row["seed"] for row in rows), rows[0]["n"]
+    counts = Counter(row["metric"] for row in rows if row["data"] == rows[0]["data"])
+    seeds: dict[int, list[str]] = {}
+    for metric, count in counts.items():
+        seeds.setdefault(count, []).append(metric)
+    said = "; ".join(f"{count} of {', '.join(names)}" for count, names in seeds.items())
     head = (
-        f"# Validity of the metrics\n\n`python -m benchmarks.validity`: n = m = {n}, "
-        f"seeds: {seeds}.\nDefaults: `{rows[0]['defaults']}`.\n"
+        f"# Validity of the metrics\n\n`python -m benchmarks.validity`: n = m = {rows[0]['n']}, "
+        f"seeds: {said}.\nDefaults: `{rows[0]['defaults']}`.\n"
         "TopP&R sees every second row; TopP&R and prdc see every second step.\n"
     )
     text = head + verdict(results) + "".join(_tables(results))
