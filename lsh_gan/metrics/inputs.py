@@ -184,6 +184,11 @@ def as_array(features: Any, source: str) -> Array:
         raise TypeError(f"{source} is a masked array; fill it first.")
     if isinstance(features, np.ndarray):  # of this machine's byte order, and no matrix
         return np.asarray(features, features.dtype.newbyteorder("="))
+    if isinstance(features, jax.core.Tracer):
+        raise TypeError(
+            f"{source} is traced, by jax.jit, vmap or grad; expected values: a metric is called "
+            "outside of them, and compiles by itself."
+        )
     if isinstance(features, jax.Array):  # of a CPU beside a GPU: through the host
         here = {device.platform for device in features.devices()} == {jax.default_backend()}
         return features if here else np.asarray(features)

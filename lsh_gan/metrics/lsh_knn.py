@@ -317,7 +317,7 @@ def _arrange(bucket, *, n: int, c: int, d: int) -> Table:
         scatter(number, at, in_slots, -1).max(axis=0), -(-jnp.sum(slots) // (size * width)),
         scatter(row, width * window + (rank - c) % width, (most, width), total),
         jnp.stack([scatter(x, window, (most,), 0) for x in (of_set, start[number])]),
-        jnp.sum(waiting),
+        jnp.sum(waiting, dtype=jnp.int32),
     )  # fmt: skip
 
 

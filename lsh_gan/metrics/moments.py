@@ -24,7 +24,8 @@ def kid(
 
     Bińkowski et al. 2018, arXiv:1801.01401. All pairs are used, where the original averages over
     subsets; the expectation is the same, the variance smaller. Unbiased at any sample size, so it
-    may be slightly negative.
+    may be slightly negative. Of a set with itself it is below 0 by many errors: the rows of one are
+    no fresh draws beside those of the other.
 
     >>> import numpy as np
     >>> real = np.random.default_rng(0).normal(size=(400, 4)).astype(np.float32)

@@ -2,6 +2,7 @@
 
 import functools
 import html
+import inspect
 import warnings
 from typing import Any, NamedTuple
 
@@ -336,10 +337,11 @@ def _warn_of_few(scores: PrecisionRecall) -> None:
     name, said = "LSH+KNN" if scores.k else "LSH", ""
     precision, recall = scores.precision_ceiling, scores.recall_ceiling
     if precision is not None and precision < _FEW:
+        also = f"k = {scores.k} or the votes" if scores.k else "the votes or min_level"
         said = (
             f"{precision:.1%} of the reference recognises itself, so the scores say little: "
-            f"num_bits = {scores.num_bits:g} and radius_bins = {scores.radius_bins} are too much "
-            f"for n = {scores.n} rows; say 'auto', fewer bits or bins."
+            f"num_bits = {scores.num_bits:g} (say 'auto'), radius_bins = {scores.radius_bins}, "
+            f"{also} ask for too much of n = {scores.n} rows."
         )
     elif scores.recall is not None and recall is not None and recall < _FEW:
         said = (
@@ -347,4 +349,12 @@ def _warn_of_few(scores: PrecisionRecall) -> None:
             f"recall says little: generate more samples, or take fewer than n = {scores.n} rows."
         )
     if said:
-        warnings.warn(f"{name}: only {said}", stacklevel=4)
+        warnings.warn(f"{name}: only {said}", stacklevel=_levels_to_caller())
+
+
+def _levels_to_caller() -> int:
+    """How many frames above the function that asks the first one outside of this package is."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals["__name__"].startswith("lsh_gan."):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -89,6 +89,8 @@ def test_features_that_are_refused(door):
         assert expected in refusal(door, R.astype(dtype), TypeError)
     for sparse in (scipy.sparse.csr_matrix(R), scipy.sparse.csr_array(R)):
         assert "; expected a dense array: call toarray()." in refusal(door, sparse, TypeError)
+    with pytest.raises(TypeError, match=r"is traced, by .*vmap or grad; expected values"):
+        jax.jit(DOORS[door][0])(R)
     assert refusal(door, np.ma.masked_greater(R, 1), TypeError) == (
         " is a masked array; fill it first."
     )
