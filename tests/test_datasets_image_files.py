@@ -166,7 +166,7 @@ def test_transparent_images_lie_on_a_stated_ground(mode, background, tmp_path):
             image.save(tmp_path / "a.png", transparency=image.getpixel((3, 0)))
         decoding = Decoding(background=background)
         source = open_source(tmp_path, decoding=decoding)
-        assert f"1 with transparency, laid on grey level {background}" in source.taken
+        assert f"1 with alpha, laid on grey level {background}" in source.taken
         loaded = source.load()
         assert loaded.shape[-1] == (1 if mode in ("L", "LA") else 3)
         np.testing.assert_array_equal(loaded[0, :, :2], 30)

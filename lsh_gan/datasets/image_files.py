@@ -201,7 +201,7 @@ def open_files(
 
     said = f"{len(names)} image files{rest(left_out)}"
     if transparent := sum(count[look] for look in count if look.transparent):
-        said += f"; {transparent} with transparency, laid on grey level {decoding.background}"
+        said += f"; {transparent} with alpha, laid on grey level {decoding.background}"
     if frames := sum(count[look] for look in count if look.frames):
         said += f"; {frames} of several frames, of which the first is taken"
     return Source(path, "images", (len(names), *size, channels), said, usual.size, read)

@@ -219,9 +219,9 @@ def _layout(shape: tuple[int, ...]) -> tuple[tuple[int, int, int, int], bool] | 
     """The shape with channels last, and whether they come first; None if it is not of images."""
     if 0 in shape or len(shape) not in (3, 4):
         return None
-    if len(shape) == 3:  # many rows of 3 pixels are one image with channels
+    if len(shape) == 3:  # many rows of 1 or 3 pixels are one image with channels
         n, h, w = shape
-        return None if w in CHANNELS[1:] and h > 2 * w else ((n, h, w, 1), False)
+        return None if w in CHANNELS and h > 2 * w else ((n, h, w, 1), False)
     n, a, b, c = shape
     if a in CHANNELS and (c not in CHANNELS or (b == c and a != b)):
         return (n, b, c, a), True

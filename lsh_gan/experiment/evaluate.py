@@ -3,7 +3,7 @@
 import dataclasses
 import html
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from lsh_gan import datasets, features
 from lsh_gan.datasets import Source
-from lsh_gan.experiment import default_config, reference, settings
+from lsh_gan.experiment import configuration, default_config, reference, settings
 from lsh_gan.features import FEATURES
 from lsh_gan.metrics.inputs import as_array
 from lsh_gan.results.answer import COLLAPSED, LEGEND
@@ -90,7 +90,7 @@ def evaluate(
     num_images: int = 0,
     resize: int | None = None,
     seed: int | None = None,
-    config: ml_collections.ConfigDict | None = None,
+    config: ml_collections.ConfigDict | Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Scores generated samples against real ones.
 
@@ -112,7 +112,7 @@ def evaluate(
             if there are fewer. Where 2n are there, the next n give the ceilings.
         resize: Crops and resizes images to this side; 0 leaves them.
         seed: Of the draw.
-        config: All options; those of `configs/default.py` if None.
+        config: Other options; what it does not have is as in `configs/default.py`.
 
     Raises:
         FileNotFoundError: No such path or weight file.
@@ -127,7 +127,11 @@ def evaluate(
         >>> result["knn"].n, result["knn"].m
         (20, 20)
     """
-    config = ml_collections.ConfigDict(config) if config else default_config()
+    known = default_config()
+    # Free of types: a value of another type is refused in our words.
+    whole = ml_collections.ConfigDict(known.to_dict(), type_safe=False)
+    whole.update(config or {})
+    configuration.check_fields(whole, known)
     if features in FEATURES and features_side is None:
         features_side = FEATURES[features].side
     fields = {
@@ -136,8 +140,8 @@ def evaluate(
         "reference.side": resize, "reference.seed": seed,
     }  # fmt: skip
     given = {name: value for name, value in fields.items() if value is not None}
-    config.update_from_flattened_dict(given)
-    return compare(real, generated, config, num_images)
+    whole.update_from_flattened_dict(given)
+    return compare(real, generated, whole, num_images)
 
 
 def compare(real: Any, generated: Any, config: Any, num_images: int) -> Evaluation:
@@ -177,10 +181,11 @@ def _open(x: Any, name: str, config: Any) -> Source:
         return datasets.open_source(x, ("images", "features"), decoding)
 
     def of(x: Any) -> Source:
-        if isinstance(x, list | tuple | dict):
+        if not hasattr(x, "shape"):
             raise TypeError(
                 f"{name}: a batch is a {type(x).__name__}; expected arrays: of a loader of images "
-                "with labels (batch[0] for batch in loader)"
+                "with labels (batch[0] for batch in loader), of single images numpy.stack(images), "
+                "of image files their folder"
             )
         array = np.asarray(as_array(x, name))
         array = array.astype(np.float32) if array.dtype == jnp.bfloat16 else array

@@ -253,11 +253,17 @@ def check_grey(drawn: Reference, generators: list[Generator], samples: Iterable[
 
     The colours of a sketch and of a generator's samples are not known, and not compared.
     """
-    grey = [f"generator {each.name} makes" for each in generators if each.image_channels == 1]
-    grey += [f"samples {x.path} are" for x in samples if x.kind == "images" and x.shape[3] == 1]
-    if not grey or not isinstance(drawn.first, Samples) or (drawn.image_shape or (1,))[-1] == 1:
+    if not isinstance(drawn.first, Samples) or (drawn.image_shape or (1,))[-1] == 1:
         return
-    if _first_in_colour(drawn.first) is not None:
+    if _first_in_colour(drawn.first.images() or ()) is None:
+        return
+    given = [x for x in samples if x.kind == "images"]
+    grey = [f"generator {each.name} makes" for each in generators if each.image_channels == 1]
+    grey += [
+        f"samples {x.path} are" for x in given
+        if x.shape[3] == 1 or _first_in_colour(x.read(np.arange(len(x)))) is None
+    ]  # fmt: skip
+    if grey:
         raise ValueError(
             f"{grey[0]} grey images, but the reference {drawn.name} is in colour; expected a grey "
             "reference, or images in colour"
@@ -276,7 +282,8 @@ def load_samples(config: Any, source: Source, expected: Shape | None) -> Samples
         )
     logging.info("samples: m = %d of %s: %s", len(source), source.path, source.taken)
     samples = _samples(source, np.arange(len(source)))
-    index = _first_in_colour(samples) if expected and expected[-1] == 1 else None
+    grey = expected and expected[-1] == 1
+    index = _first_in_colour(samples.images() or ()) if grey else None
     if index is not None:
         raise ValueError(
             f"samples {source.path}: image {index} is in colour, but the reference is grey; "
@@ -285,10 +292,10 @@ def load_samples(config: Any, source: Source, expected: Shape | None) -> Samples
     return samples
 
 
-def _first_in_colour(samples: Samples) -> int | None:
-    """Number of the first image that is not grey; None where there is none, and of features."""
+def _first_in_colour(batches: Iterable[np.ndarray]) -> int | None:
+    """Number of the first image that is not grey; None where there is none."""
     start = 0
-    for images in samples.images() or ():
+    for images in batches:
         coloured = (images != images[..., :1]).any(axis=(1, 2, 3))
         if coloured.any():
             return start + int(coloured.argmax())

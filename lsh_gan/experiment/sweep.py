@@ -138,9 +138,9 @@ def _shared_identity(setup: Setup) -> dict[str, Any]:
         "reference": setup.reference.content_hash,
         "features": {x: getattr(network, x) for x in ("name", "side", "content_hash")},
         "metrics": sorted(config.metrics),
-        "k": config.k,
-        "inclusive": config.inclusive,
     }
+    if {"knn", "lsh_knn"} & set(config.metrics):
+        identity |= {"k": config.k, "inclusive": config.inclusive}
     if {"lsh", "lsh_knn"} & set(config.metrics):
         identity["hash"] = config.hash.to_dict()
     if "lsh_knn" in config.metrics:

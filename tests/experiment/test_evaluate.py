@@ -56,6 +56,7 @@ def test_features_of_any_d_are_taken_as_they_are(tmp_path):
     config.k, config.metrics = 5, ("knn",)
     assert evaluate(X, Y, config=config)["knn"].k == 5
     assert config.k == 5
+    assert evaluate(X, Y, config={"k": 4}, metrics="knn", seed=np.int64(1))["knn"].k == 4
     assert [*evaluate(X, Y, config=config, metrics=("kid",)).scores] == ["kid"]
     real, made = np.random.default_rng(0).normal(size=(2, 100, 16))
     middle = repr(evaluate(real, made / 9, metrics="knn"))
@@ -75,6 +76,10 @@ def test_features_of_any_d_are_taken_as_they_are(tmp_path):
         (X, Y, {"metrics": "kn"}, ValueError, "did you mean 'knn'"),
         (X, [], {}, ValueError, "generated: there are no batches"),
         (REAL, [*MADE[..., 0]], {}, ValueError, r"generated: images have shape \(32, 32\); exp"),
+        (REAL, [*MADE], {}, ValueError, r"generated: images have shape \(32, 32, 1\); exp"),
+        (X, ["a.png"], {}, TypeError, "a batch is a str; expected arrays: .* files their folder"),
+        (X, Y, {"k": "3"}, ValueError, "k = '3' is not a whole number from 1 to 1024"),
+        (X, Y, {"config": {"hash": {"bits": 3}}}, ValueError, "no field 'hash.bits'; did you mean"),
         (X, None, {}, TypeError, "generated is a NoneType; expected a path"),
         (X, [[Y, 0]], {}, TypeError, r"generated: a batch is a list; .* \(batch\[0\] for"),
         (X, [Y, Y[:, :3]], {}, ValueError, r"generated: a batch of \[3\] after one of \[6\]"),

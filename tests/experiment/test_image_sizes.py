@@ -146,8 +146,12 @@ def test_what_is_grey_and_a_reference_in_colour(tmp_path):
     with pytest.raises(ValueError, match=r"dcgan makes grey images, but .* real\.npy is in colour"):
         prepare(config)
     config.generators = ()
-    with pytest.raises(ValueError, match=r"grey\.npy are grey images, .* real\.npy is in colour"):
-        prepare(config)
+    for channels in (1, 3):
+        np.save(tmp_path / "grey.npy", pixels[..., :1].repeat(channels, -1))
+        with pytest.raises(
+            ValueError, match=r"grey\.npy are grey images, .* real\.npy is in colour"
+        ):
+            prepare(config)
 
 
 def test_the_generator_of_the_reference_has_a_size_too(tmp_path):

@@ -153,6 +153,11 @@ def test_a_work_folder_grows_and_measures_nothing_twice(tmp_path):
         config = settings.resolve(tiny(**changes))
         (task,) = sweep.measurements(setup._replace(config=config))
         assert task.row_hash not in {row["row_hash"] for row in store.read(folder)}
+    hashes = [
+        sweep.measurements(setup._replace(config=settings.resolve(tiny(metrics=("lsh",), k=k))))
+        for k in (2, 3)
+    ]
+    assert hashes[0][0].row_hash == hashes[1][0].row_hash  # LSH has no k
 
 
 @pytest.mark.usefixtures("projected")
