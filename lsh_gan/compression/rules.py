@@ -17,6 +17,8 @@ from lsh_gan.errors import check_int, choose, few, nearest
 
 Params = Any  # a tree of arrays; of whole variables nested dicts
 KERNELS = ("kernel", "weight", "w")  # as Flax, Equinox and torch, and Haiku call them
+# Equinox and torch have output channels first, under this name; state dicts join names by dots.
+OUTPUTS_FIRST = r"(.*[/.])?weight(_orig)?"
 PRUNED = 0.1  # share of exact zeros from which on a grid with a level at 0 loses less
 MAX_BITS = 16
 GRANULARITIES = dict.fromkeys(("per_tensor", "per_channel", "per_group"))
@@ -89,7 +91,10 @@ class CompressionSpec:
         object.__setattr__(self, "rules", tuple(self.rules))
         for rule in self.rules:
             if not isinstance(rule, Rule):
-                raise TypeError(f"rules must hold Rule objects, got {rule!r}.")
+                raise TypeError(
+                    f"rules must hold Rule objects, such as Rule(pattern='.*kernel', bits=8), got "
+                    f"{rule!r}."
+                )
         if self.bits is not None:
             object.__setattr__(self, "bits", check_int("bits", self.bits, 1, MAX_BITS))
         if self.group_size is not None:
@@ -220,9 +225,9 @@ def log_rules(name: str, plans: list[TensorPlan], patterns: list[str]) -> None:
 
 
 def declared_axis(name: str, channel_axes: Mapping[str, int]) -> int:
-    """The axis of the first pattern that matches the whole name; -1 where none does."""
+    """The axis of the first pattern that matches the whole name; where none does, the usual one."""
     axes = (axis for pattern, axis in channel_axes.items() if re.fullmatch(pattern, name))
-    return next(axes, -1)
+    return next(axes, 0 if re.fullmatch(OUTPUTS_FIRST, name) else -1)
 
 
 def _check_granularity(name: str, leaf: jax.Array, plan: TensorPlan) -> None:

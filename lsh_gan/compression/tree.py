@@ -285,8 +285,9 @@ def compress(
         params: Any tree of floating arrays: parameters, or whole variables with statistics. Paths
             are its keys, attributes, and numbers in lists, joined by "/".
         spec: The compression; `bits=None` returns the tree unchanged.
-        channel_axes: Path pattern -> output axis, as the generator declares it; default -1 (every
-            Flax kernel). First match wins; the report says which it was.
+        channel_axes: Path pattern -> output axis, as the generator declares it. By default it is 0
+            of arrays named "weight", as in Equinox and torch, else -1 (every Flax kernel). First
+            match wins; the report says which it was.
 
     Returns:
         The same tree with float32 arrays, each quantized one on its grid, and the report.

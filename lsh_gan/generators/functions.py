@@ -17,12 +17,10 @@ import numpy as np
 from absl import logging
 
 from lsh_gan.compression.rules import declared_axis, flatten, join, path_of
-from lsh_gan.errors import check_int, nearest
+from lsh_gan.errors import check_int, few, nearest
 from lsh_gan.generators.checkpoints import content_hash
 
 FAMILY = "function"
-# Equinox and torch have output channels first, under this name; state dicts join names by dots.
-OUTPUTS_FIRST = {r"(.*[/.])?weight(_orig)?": 0}
 Latent = int | Callable[[jax.Array], jax.Array]
 _NAMED = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*):([A-Za-z_]\w*)")
 
@@ -89,11 +87,10 @@ def wrap(
         "name": name, "latent": size, "classes": num_classes, "constants": _hash(constants),
         "channel_axes": dict(axes),
     }  # fmt: skip
-    axes = {**axes, **OUTPUTS_FIRST}
-    module = Function(f, size, num_classes, draw, constants, axes, options)
+    module = Function(f, size, num_classes, draw, constants, dict(axes), options)
     z = jax.ShapeDtypeStruct((2, size), jnp.float32)
     try:
-        images = jax.eval_shape(module, parameters, z)
+        traced, images = jax.make_jaxpr(module, return_shape=True)(parameters, z)
     except Exception as error:  # whatever a function of the user's raises
         called = "f(params, z, labels)" if num_classes else "f(params, z)"
         why = (str(error).splitlines() or [""])[0]
@@ -109,6 +106,16 @@ def wrap(
             f"{name}: makes {made} of 2 latents; expected floating images in [-1, 1], "
             "[2, h, h, 1 or 3]: channels are last, and height and width equal"
         )
+    used = {id(x) for equation in traced.eqns for x in equation.invars}
+    unused = [
+        path for path, x in zip(arrays, traced.jaxpr.invars, strict=False) if id(x) not in used
+    ]
+    if unused:
+        count, total = (sum(arrays[path].size for path in paths) for paths in (unused, arrays))
+        logging.warning(
+            "%s: f does not use %s: %d of %d parameters, which count in every size; leave them out",
+            name, few(unused), count, total,
+        )  # fmt: skip
     said = [f"{path} {declared_axis(path, axes)}" for path, x in arrays.items() if x.ndim > 1]
     logging.info("%s: output channels by axis: %s", name, ", ".join(said))
     return module, parameters

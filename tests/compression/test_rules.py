@@ -74,6 +74,8 @@ def test_channel_axes_come_from_the_declaration():
     np.testing.assert_array_equal(
         tensors["params/conv_1/kernel"].alpha, kernel.max(axis=(0, 1, 3))[None]
     )
+    (dense,) = compress({"0.weight": np.eye(4)[:3]}, CompressionSpec(bits=4))[1].tensors
+    assert dense.channel_axis == 0  # as torch has it
     with pytest.raises(ValueError, match=r"project/kernel.*axis 2 .*2 axes"):
         compress(_params(), CompressionSpec(bits=4), channel_axes={".*project/kernel": 2})
 

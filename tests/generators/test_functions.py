@@ -116,6 +116,12 @@ def test_bad_functions(options, message):
         Generator.from_function(**good | options)
 
 
+def test_parameters_that_a_function_does_not_use_are_warned_of(caplog):
+    tree = {"ema": {"w": W}, "raw": {"w": W}}
+    Generator.from_function(lambda p, z: to_images(z @ p["ema"]["w"]), tree, latent=4, name="both")
+    assert f"both: f does not use raw/w: {W.size} of {2 * W.size} parameters" in caplog.text
+
+
 MODULE = """
 import jax
 import lsh_gan
