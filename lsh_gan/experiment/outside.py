@@ -22,7 +22,7 @@ def write(workdir: Path, measured: list[store.Row], setup: Setup) -> None:
 
     Only the images shown are drawn again: sample i is a function of (key, i), and the reference is
     read by row. Rows without hits, as of older versions, get no strips. A compressed row of the
-    first seed gets one in `outside` (samples that left, under the same latents at full precision)
+    least seed gets one in `outside` (samples that left, under the same latents at full precision)
     and one in `uncovered`.
     """
     config, first = setup.config, setup.reference.first
@@ -31,7 +31,7 @@ def write(workdir: Path, measured: list[store.Row], setup: Setup) -> None:
         logging.info(NO_IMAGES)
     for generator in setup.generators:
         mine = [r for r in measured if r["generator"] == generator.name and "layer" not in r]
-        mine = [row for row in mine if row["seed"] == config.seeds[0]]
+        mine = [row for row in mine if row["seed"] == min(config.seeds)]
         full = next((row["row_hash"] for row in mine if row["bits"] is None), "")
         before = store.read_hits(workdir, full)
         for row in mine if before else ():

@@ -172,9 +172,9 @@ def _answer(swept: pd.DataFrame, metric: str, metrics: list[str], keep: float) -
         return in_words(line["bits"]) + (f" ({setting})" if setting else "")
 
     best = _smallest(swept, metric, keep)
+    least = swept[[f"{metric}_{score}_kept" for score in SCORES]].min(axis=1)
     if best is None:
-        least = swept[[f"{metric}_{score}_kept" for score in SCORES]].min(axis=1)
-        closest = swept.iloc[int(np.argmax(least))]
+        closest = swept.loc[least.idxmax()]
         return f"no width keeps {asked} by {title}; {called(closest)}: {_loss(closest, metric)}."
     narrower = swept[(swept["setting"] == best["setting"]) & (swept["bytes"] < best["bytes"])]
     shares, errors = zip(*kept_of(best, metric).values(), strict=True)
@@ -189,8 +189,9 @@ def _answer(swept: pd.DataFrame, metric: str, metrics: list[str], keep: float) -
     if narrower.empty:
         text += " It is the narrowest that was measured."
     else:
-        line = narrower.sort_values("bytes", kind="stable").iloc[-1]
-        text += f" {in_words(line['bits'])}: {line['ratio']:.1f}× smaller, {_loss(line, metric)}."
+        following = narrower.sort_values("bytes", kind="stable").iloc[-1]["bits"]
+        line = swept.loc[least[swept["bits"] == following].idxmax()]  # the best of its settings
+        text += f" {called(line)}: {line['ratio']:.1f}× smaller, {_loss(line, metric)}."
     others = []
     for other in (m for m in metrics if m != metric):
         line = _smallest(swept, other, keep)

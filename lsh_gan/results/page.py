@@ -206,6 +206,6 @@ def _details(measured: list[Row]) -> list[tuple[str, str]]:
         "seeds": ", ".join(map(str, unique(measured, "seed"))),
         "versions": ", ".join(f"{k} {v}" for k, v in first.get("versions", {}).items()),
         "device": first.get("device"),
-        "time": f"{seconds:,.0f} s for {len(measured)} rows",
+        "time": f"{seconds:,.0f} s for {len(measured)} rows, beside the reference",
     }
     return [(term, str(text)) for term, text in found.items() if text not in (None, "")]

@@ -10,6 +10,7 @@ import itertools
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -20,6 +21,13 @@ from lsh_gan.results import answer, labels, layer_report, page, plots, search_re
 from lsh_gan.results.answer import Hits, retention
 from lsh_gan.results.labels import SCORES, TITLES, setting_of, unique
 from lsh_gan.results.store import Row
+
+# What some reports write and others do not.
+OWN = (
+    *(f"{name}.p[nd][gf]" for name in plots.VIEWS), "layers_*.p[nd][gf]", "samples_*.png",
+    "outside.png", "uncovered.png", "tensors.csv", "table.md", "layers.md", "search.md",
+    "widths.md",
+)  # fmt: skip
 
 
 def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) -> pd.DataFrame:
@@ -47,12 +55,15 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
     hits = {row["row_hash"]: store.read_hits(workdir, row["row_hash"]) for row in measured}
     output = output or workdir
     output.mkdir(parents=True, exist_ok=True)
+    if output == workdir:  # a sweep leaves no layers of an earlier run, nor a search its plots
+        for file in itertools.chain(*map(workdir.glob, OWN)):
+            file.unlink()
     frame = to_frame(measured, pairs, hits)
     frame.to_csv(output / "table.csv", index=False)
     layer_report.write_csv(output / "tensors.csv", measured)
     whole = [row for row in measured if "layer" not in row]
     lines = summarise(whole, metrics, hits)
-    table = make_table(lines, metrics, _caption(workdir, measured))
+    table = make_table(lines, metrics, _caption(workdir, measured, config))
     figures: dict[str, Figure] = {}
     found: list[str] = []
     with mpl.rc_context(plots.STYLE):
@@ -81,14 +92,16 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
     return frame
 
 
-def _caption(workdir: Path, measured: list[Row]) -> str:
+def _caption(workdir: Path, measured: list[Row], config: dict[str, Any]) -> str:
     """The conditions of all rows, and how many are there if a run was interrupted."""
+    rules = "; ".join(config.get("compression", {}).get("rules", ()))
     first, done = measured[0], store.read_progress(workdir) or (0, 0)
     seeds = ", ".join(map(str, unique(measured, "seed")))
     parts = [
         plots.conditions(measured).replace("\u00a0", " "),
         f"means ± standard errors of seeds {seeds}" if "," in seeds else f"seed {seeds}",
         f"lsh_gan {first['version']}" if "version" in first else "",
+        f"rules {rules}" if rules else "",
         f"{done[0]} of {done[1]} measurements" if done[0] < done[1] else "",
     ]
     return "; ".join(filter(None, parts))

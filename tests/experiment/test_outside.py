@@ -17,7 +17,7 @@ from lsh_gan.experiment.step import GeneratedSamples
 from lsh_gan.experiment.sweep import Setup
 from lsh_gan.generators import Generator, build, sampling
 
-CONFIG = ConfigDict({"seeds": (5, 6), "truncation_psi": 1.0, "num_columns": 2})
+CONFIG = ConfigDict({"seeds": (6, 5), "truncation_psi": 1.0, "num_columns": 2})
 FULL = {"generator": "tiny", "row_hash": "full", "bits": None, "seed": 5}
 NARROW = {"generator": "tiny", "row_hash": "narrow", "bits": 2, "seed": 5}
 COUNT = 40  # samples, and reference images

@@ -109,6 +109,12 @@ def test_the_answer_is_the_smallest_width_within_the_error_and_what_is_lost_next
     )
 
 
+def test_the_next_width_is_lost_under_the_best_of_its_settings():
+    other = [line(4, 0.9, 0.9, setting="no"), line(3, 0.9, 0.8, setting="no")]
+    (text,) = answers(pd.DataFrame([*SWEEP, *other]), ["knn"], 0.95)
+    assert " 3 bits (no): 10.7× smaller, recall −20 ± 1 %, precision −10 ± 1 %: " in text
+
+
 @pytest.mark.parametrize(
     ("precision", "recall", "stderr", "goes"),
     [

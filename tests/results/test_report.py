@@ -158,6 +158,17 @@ def test_strips_are_shown_and_the_work_folder_stays_alone_where_another_is_named
         assert image.width > 100 * image.info["dpi"][0] / 4
 
 
+def test_a_sweep_leaves_no_pictures_of_an_earlier_report(work):
+    folder = work([row()])
+    stale = [
+        folder / name for name in ("layers_x.png", "outside.png", "samples_x.png", "search.md")
+    ]
+    for file in (*stale, folder / "mine.png"):
+        file.touch()
+    report.main([str(folder)])
+    assert [file.name for file in (*stale, folder / "mine.png") if file.exists()] == ["mine.png"]
+
+
 def test_layers_stand_below_what_their_drops_are_taken_from(work, capsys):
     tensor = {
         "path": "params/a/kernel", "shape": [3, 4], "bits": 4, "clipping": "mse", "alpha": 0.5,
