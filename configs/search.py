@@ -1,7 +1,7 @@
 """The smallest mixed precision that keeps 95 % of precision and of recall, for each generator.
 
-KNN decides inside the search, n = m = 2,000, or the first of `metrics` without it; the settings that
-it ends with are scored by all metrics on other samples, n = m = 5,000. Leaves in the work folder
+KNN decides inside the search, n = m = 2,000, or the first of `metrics` without it; what
+it ends with is scored by all metrics on other samples, n = m = 5,000. Leaves in the work folder
 `search.md`, `widths.md` and `GENERATOR.packed`, the result, which `--config.generators=PATH` takes.
 It continues where it was stopped. The measurements inside the search are in the folder `search`.
 
