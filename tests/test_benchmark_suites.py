@@ -115,8 +115,8 @@ def test_image_damage_is_reported(tmp_path):
     judged = {"undamaged": base, **made, **{f"{c} {share:g}": g for c, share, g in steps}}
     setting = {"data": "none", "seeds": "fresh"}
     known, file = {"KNN": METRICS["KNN"]}, tmp_path / "scores.jsonl"
-    found = image_damage.score(judged, reference, known, file, setting)
-    assert image_damage.score(judged, reference, {"KNN": None}, file, setting) == found
+    found = image_damage.score(judged, reference, known, file, setting, 1)
+    assert image_damage.score(judged, reference, {"KNN": None}, file, setting, 1) == found
     truth = image_damage.truth_of(sets)
     named = [(case, share) for case, share, _ in steps]
     text = image_damage.report("none", found, truth, named)
