@@ -81,17 +81,14 @@ def _typed_tensor(rebuild: Standin, kind: Standin, args: tuple, state: Any) -> n
     return CONSTRUCTORS[rebuild.name](*args)
 
 
-def _numpy_dtype(value: Any) -> np.dtype:
-    """A pickled `numpy.dtype`: type string, then a state whose second entry is the byte order."""
-    dtype = np.dtype(value.args[0]).newbyteorder(value.state[1] if value.state else "=")
+def _array(data: Any, pickled: Standin, shape: tuple, *, fortran: bool = False) -> np.ndarray:
+    """An array in native byte order over `data`; the sizes must agree.
+
+    A pickled `numpy.dtype` has a type string, and a state whose second entry is the byte order.
+    """
+    dtype = np.dtype(pickled.args[0]).newbyteorder(pickled.state[1] if pickled.state else "=")
     if dtype.hasobject:
         raise FormatError(f"has an array of type {dtype}; expected numbers or strings.")
-    return dtype
-
-
-def _array(data: Any, pickled_dtype: Standin, shape: tuple, *, fortran: bool = False) -> np.ndarray:
-    """An array in native byte order over `data`; the sizes must agree."""
-    dtype = _numpy_dtype(pickled_dtype)
     data = data.encode("latin-1") if isinstance(data, str) else data
     array = np.frombuffer(data, dtype) if data else np.zeros(0, dtype)
     array = array.reshape(shape, order="F" if fortran else "C")
