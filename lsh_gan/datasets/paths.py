@@ -189,7 +189,6 @@ def _role(shape: tuple[int, ...], dtype: np.dtype) -> str | None:
 
 
 def _choose(path: str, headers: dict[str, Header], kinds: Sequence[str]) -> str:
-    """The name of the array to take."""
     if len(headers) == 1:
         return next(iter(headers))
     for kind in (*kinds, *NAMES):  # what is not asked for is refused by what it is
