@@ -45,16 +45,12 @@ def load(
     damaged, or names something that is refused.
     """
     constructors = {**objects.CONSTRUCTORS, **(extra_constructors or {})}
-    unpickler = _Unpickler(stream, constructors, persistent_load)
     try:
-        value = unpickler.load()
+        return _Unpickler(stream, constructors, persistent_load).load()
     except FormatError:
         raise
     except DAMAGED as error:
         raise FormatError(f"damaged pickle near byte {stream.tell()}: {error}") from error
-    if unpickler.stack or unpickler.metastack:  # type: ignore[attr-defined]
-        raise FormatError("damaged pickle: it does not end with one value.")
-    return value
 
 
 class _Unpickler(pickle._Unpickler):

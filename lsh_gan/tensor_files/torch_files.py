@@ -21,10 +21,8 @@ _PICKLED_MAGIC_NUMBER = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 def read_zip(archive: zipfile.ZipFile) -> Any:
     """Reads a torch zip archive."""
-    names = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
-    if len(names) != 1:
-        raise FormatError(f"a zip file with {len(names)} data.pkl is not a torch file.")
-    folder = names[0].removesuffix("data.pkl")
+    pickled = next(name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl")
+    folder = pickled.removesuffix("data.pkl")
     byte_order = "little"
     if f"{folder}byteorder" in archive.namelist():
         byte_order = archive.read(f"{folder}byteorder").decode("ascii", "replace")
@@ -41,7 +39,7 @@ def read_zip(archive: zipfile.ZipFile) -> Any:
             storages[key] = objects.Storage(dtype, array)
         return storages[key]._replace(dtype=dtype)
 
-    return read_pickle(io.BytesIO(archive.read(names[0])), persistent_load)
+    return read_pickle(io.BytesIO(archive.read(pickled)), persistent_load)
 
 
 def is_legacy(start: bytes) -> bool:
