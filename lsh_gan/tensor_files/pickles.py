@@ -32,19 +32,14 @@ class Global(Standin):
     """A class or function that the file names and that is not called (yet)."""
 
 
-def load(
-    stream: Any,
-    *,
-    extra_constructors: Mapping[str, Callable] | None = None,
-    persistent_load: Callable[[Any], Any] | None = None,
-) -> Any:
+def load(stream: Any, extra: Mapping[str, Callable], persistent_load: Callable | None) -> Any:
     """Reads one pickle and leaves the stream, a binary file, behind its last byte.
 
-    `extra_constructors` stand for globals, besides `objects.CONSTRUCTORS`; `persistent_load` turns
+    `extra` constructors stand for globals, besides `objects.CONSTRUCTORS`; `persistent_load` turns
     a persistent id into a value, and None refuses those. Raises FormatError where the pickle is
     damaged, or names something that is refused.
     """
-    constructors = {**objects.CONSTRUCTORS, **(extra_constructors or {})}
+    constructors = {**objects.CONSTRUCTORS, **extra}
     try:
         return _Unpickler(stream, constructors, persistent_load).load()
     except FormatError:

@@ -55,7 +55,7 @@ def read_legacy(stream: BinaryIO) -> Any:
     available = stream.seek(0, os.SEEK_END) - start
     stream.seek(start)
     for _ in range(3):  # magic number, protocol, system information
-        pickles.load(stream)
+        read_pickle(stream)
     storages: dict[str, objects.Storage] = {}
 
     def persistent_load(identifier):
@@ -72,7 +72,7 @@ def read_legacy(stream: BinaryIO) -> Any:
         return storages[key]._replace(dtype=dtype)
 
     value = read_pickle(stream, persistent_load)
-    keys = pickles.load(stream)
+    keys = read_pickle(stream)
     if sorted(keys) != sorted(storages):
         raise FormatError("does not list the storages that its tensors use.")
     for key in keys:
@@ -88,7 +88,7 @@ def read_legacy(stream: BinaryIO) -> Any:
 def read_pickle(stream: BinaryIO, persistent_load: Any = None) -> Any:
     """Reads a pickle, such as NVIDIA's, whose tensors may be legacy files inside of it."""
     nested = {"torch.storage._load_from_bytes": lambda data: read_legacy(io.BytesIO(data))}
-    return pickles.load(stream, extra_constructors=nested, persistent_load=persistent_load)
+    return pickles.load(stream, nested, persistent_load)
 
 
 def _storage_identifier(identifier: Any) -> tuple[np.dtype, str, int]:
