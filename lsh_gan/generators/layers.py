@@ -38,10 +38,6 @@ def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     return _conv(x, kernel, padding)
 
 
-def _conv_forward(x, kernel, padding):
-    return _conv(x, kernel, padding), (x, kernel)
-
-
 def _conv_backward(padding, residuals, gradient):
     x, kernel = residuals
     _, input_vjp = jax.vjp(lambda x: _conv(x, kernel, padding), x)
@@ -56,7 +52,7 @@ def _conv_backward(padding, residuals, gradient):
     return *input_vjp(gradient), jnp.stack(taps).reshape(kernel.shape)
 
 
-conv.defvjp(_conv_forward, _conv_backward)
+conv.defvjp(lambda x, kernel, padding: (_conv(x, kernel, padding), (x, kernel)), _conv_backward)
 conv_1x1 = partial(conv, padding=0)
 conv_3x3 = partial(conv, padding=1)
 
@@ -181,8 +177,7 @@ def upsample_bilinear(x: jax.Array, *, mode: str) -> jax.Array:
     1].
     """
     for axis in (1, 2):
-        phases = jnp.stack(bilinear(x, axis, mode), axis=axis + 1)
-        x = phases.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+        x = lax.collapse(jnp.stack(bilinear(x, axis, mode), axis + 1), axis, axis + 2)
     return x
 
 
