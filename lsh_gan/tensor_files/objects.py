@@ -76,11 +76,6 @@ def tensor(
     return view
 
 
-def _typed_tensor(rebuild: Standin, kind: Standin, args: tuple, state: Any) -> np.ndarray:
-    """`torch._tensor._rebuild_from_type_v2`: a tensor subclass, read as a plain tensor."""
-    return CONSTRUCTORS[rebuild.name](*args)
-
-
 def _array(data: Any, pickled: Standin, shape: tuple, *, fortran: bool = False) -> np.ndarray:
     """An array in native byte order over `data`; the sizes must agree.
 
@@ -146,15 +141,10 @@ CONSTRUCTORS: dict[str, Callable] = {
         ("copyreg._reconstructor", "copy_reg._reconstructor"),
         lambda kind, base=None, state=None: Standin(kind.name, (state,)),
     ),
-    **dict.fromkeys(
-        (
-            "dnnlib.util.EasyDict",
-            "dnnlib.EasyDict",
-            "collections.OrderedDict",
-            "collections.Counter",
-        ),
-        dict,
-    ),
+    "dnnlib.util.EasyDict": dict,
+    "dnnlib.EasyDict": dict,
+    "collections.OrderedDict": dict,
+    "collections.Counter": dict,
     "collections.defaultdict": lambda factory=None, *args: dict(*args),
     "_codecs.encode": lambda text, encoding: text.encode("latin-1"),  # bytes of old protocols
     "torch.Size": tuple,
@@ -165,8 +155,10 @@ CONSTRUCTORS: dict[str, Callable] = {
         f"torch._utils._rebuild_{kind}": lambda data, *_: data
         for kind in ("parameter", "parameter_with_state", "device_tensor_from_numpy", "xla_tensor")
     },
-    "torch._tensor._rebuild_from_type_v2": _typed_tensor,
-    "torch._tensor._rebuild_from_type": _typed_tensor,
+    **dict.fromkeys(  # a subclass of a tensor, read as a plain one
+        ("torch._tensor._rebuild_from_type_v2", "torch._tensor._rebuild_from_type"),
+        lambda rebuild, kind, args, state: CONSTRUCTORS[rebuild.name](*args),
+    ),
     # Of NVIDIA: the class by name; its source text is dropped unread.
     "torch_utils.persistence._reconstruct_persistent_obj": lambda meta: Standin(
         meta["class_name"], state=meta.get("state")
