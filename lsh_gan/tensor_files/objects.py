@@ -76,7 +76,7 @@ def tensor(
     return view
 
 
-def _array(data: Any, pickled: Standin, shape: tuple, *, fortran: bool = False) -> np.ndarray:
+def _array(data: Any, pickled: Standin, shape: tuple, order: Any = "C") -> np.ndarray:
     """An array in native byte order over `data`; the sizes must agree.
 
     A pickled `numpy.dtype` has a type string, and a state whose second entry is the byte order.
@@ -86,8 +86,7 @@ def _array(data: Any, pickled: Standin, shape: tuple, *, fortran: bool = False) 
         raise FormatError(f"has an array of type {dtype}; expected numbers or strings.")
     data = data.encode("latin-1") if isinstance(data, str) else data
     array = np.frombuffer(data, dtype) if data else np.zeros(0, dtype)
-    array = array.reshape(shape, order="F" if fortran else "C")
-    return array.astype(dtype.newbyteorder("="), copy=False)
+    return array.reshape(shape, order=order).astype(dtype.newbyteorder("="), copy=False)
 
 
 def set_array_state(array: np.ndarray, state: Any) -> None:
@@ -96,7 +95,7 @@ def set_array_state(array: np.ndarray, state: Any) -> None:
     In place (`ndarray.__setstate__` with checked values), as others may refer to it already.
     """
     _, shape, dtype, fortran_order, data = state
-    values = _array(data, dtype, shape, fortran=fortran_order)
+    values = _array(data, dtype, shape, "F" if fortran_order else "C")
     fill: Any = array.__setstate__  # typed for the booleans of NumPy alone
     fill((1, values.shape, values.dtype, False, values.tobytes()))
 
@@ -121,10 +120,7 @@ _STANDARD_CLASSES = (
 _NUMPY: dict[str, Callable] = {
     "multiarray._reconstruct": lambda *_: np.zeros(0, np.uint8),
     "multiarray.scalar": lambda dtype, data: _array(data, dtype, ()).item(),
-    # Of protocol 5.
-    "numeric._frombuffer": lambda data, dtype, shape, order: _array(
-        data, dtype, shape, fortran=order == "F"
-    ),
+    "numeric._frombuffer": _array,  # of protocol 5
 }
 _BUILTINS: dict[str, Callable] = {
     "dict": dict, "set": set, "frozenset": frozenset,
