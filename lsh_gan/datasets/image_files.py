@@ -61,7 +61,7 @@ def list_folder(path: str) -> tuple[list[str], Open, Counter]:
 
     Links are followed; a folder that is reached again is read once, and those above are left out.
     """
-    seen = set(map(str, Path(path).resolve().parents))
+    seen = set(map(str, Path(path).resolve().parents))  # those above
     passed: Counter[str] = Counter()
     found = []
     for folder, folders, files in os.walk(path, followlinks=True):
