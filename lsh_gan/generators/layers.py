@@ -140,24 +140,24 @@ def _products_of_taps(x: jax.Array, kernel: jax.Array, phases: Callable) -> jax.
     return interleave(phases([column[row] for column in columns], 2) for row in (0, 1))
 
 
-def _shifted(x: jax.Array, axis: int, steps: int) -> jax.Array:
-    """`x` moved along `axis`, zeros moving in."""
+def pad_axis(x: jax.Array, axis: int, before: int, behind: int, between: int = 0) -> jax.Array:
+    """Puts so many zeros before, behind and between elements along an axis; negative ones crop."""
     pad = [(0, 0, 0)] * x.ndim
-    pad[axis] = (steps, -steps, 0)
+    pad[axis] = (before, behind, between)
     return lax.pad(x, jnp.zeros((), x.dtype), pad)
 
 
 def _transposed_phases(taps: list[jax.Array], axis: int) -> tuple[jax.Array, jax.Array]:
-    even = taps[1] + _shifted(taps[3], axis, 1)
-    return even, taps[2] + _shifted(taps[0], axis, -1)
+    even = taps[1] + pad_axis(taps[3], axis, 1, -1)
+    return even, taps[2] + pad_axis(taps[0], axis, -1, 1)
 
 
 def _upsampled_phases(
     upsample: Callable, taps: list[jax.Array], axis: int
 ) -> tuple[jax.Array, jax.Array]:
     first, middle, last = (upsample(tap, axis) for tap in taps)
-    even = _shifted(first[1], axis, 1) + middle[0] + last[1]
-    return even, first[0] + middle[1] + _shifted(last[0], axis, -1)
+    even = pad_axis(first[1], axis, 1, -1) + middle[0] + last[1]
+    return even, first[0] + middle[1] + pad_axis(last[0], axis, -1, 1)
 
 
 def bilinear(x: jax.Array, axis: int, mode: str = "edge") -> tuple[jax.Array, jax.Array]:
