@@ -198,7 +198,7 @@ def _choose(path: str, headers: dict[str, Header], kinds: Sequence[str]) -> str:
             if _role(*header) == kind and not (kind == "features" and name.lower() in NOT_FEATURES)
         ]
         fitting = [name for name in fitting if name.lower() in NAMES[kind]] or fitting
-        fitting = [x for x in fitting if headers[x][1] in (np.uint8, np.bool_)] or fitting
+        fitting = [name for name in fitting if headers[name][1] in (np.uint8, np.bool_)] or fitting
         if len(fitting) == 1 or (fitting and kind not in kinds):
             return fitting[0]
         if fitting:

@@ -76,7 +76,7 @@ class Mixed(nn.Module):
 
 
 def _mixed_5(x, pooled: int):
-    """Branches of 1×1, 5×5 and twice 3×3 windows, and a pool of `pooled` features."""
+    """1×1, 5×5 and twice 3×3 windows, and a pool: `[n, 35, 35, 224 + pooled]`."""
     return [
         _conv(x, "branch1x1", 64),
         _chain(x, "branch5x5", (48, (1, 1)), (64, (5, 5))),
@@ -86,13 +86,13 @@ def _mixed_5(x, pooled: int):
 
 
 def _mixed_6a(x):
-    """Halves the image, 35×35 to 17×17."""
+    """Halves the image: `[n, 17, 17, 768]`."""
     twice = _chain(x, "branch3x3dbl", (64, (1, 1)), (96, (3, 3)))
     return [_reduce(x, "branch3x3", 384), _reduce(twice, "branch3x3dbl_3", 96), _halving_pool(x)]
 
 
 def _mixed_6(x, width: int):
-    """7×7 windows as 1×7 and 7×1, once and twice; `width` features inside of the branches."""
+    """7×7 windows as 1×7 and 7×1, once and twice, `width` inside: `[n, 17, 17, 768]`."""
     start, row, column = ((width, size) for size in ((1, 1), (1, 7), (7, 1)))
     return [
         _conv(x, "branch1x1", 192),
@@ -103,7 +103,7 @@ def _mixed_6(x, width: int):
 
 
 def _mixed_7a(x):
-    """Halves the image, 17×17 to 8×8."""
+    """Halves the image: `[n, 8, 8, 1280]`."""
     three = _conv(x, "branch3x3_1", 192)
     seven = _chain(x, "branch7x7x3", (192, (1, 1)), (192, (1, 7)), (192, (7, 1)))
     return [
@@ -114,7 +114,7 @@ def _mixed_7a(x):
 
 
 def _mixed_7(x, pool: Callable):
-    """3×3 windows that end in 1×3 and 3×1 side by side."""
+    """3×3 windows that end in 1×3 and 3×1 side by side: `[n, 8, 8, 2048]`."""
     once = _conv(x, "branch3x3_1", 384)
     twice = _chain(x, "branch3x3dbl", (448, (1, 1)), (384, (3, 3)))
     return [

@@ -70,9 +70,10 @@ def phase_conv(x: jax.Array, phases: jax.Array) -> jax.Array:
     Maps `x [n, h, w, i]` to `[n, 2h, 2w, o]` by `phases [2, 2, 2, 2, i, o]`, whose axes are row
     tap, row phase, column tap, column phase, i, o.
     """
-    n, h, w, inputs = x.shape
-    kernel = phases.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, inputs, -1)
-    y = conv(x, kernel, 1).reshape(n, h + 1, w + 1, 2, 2, -1)
+    n, h, w, _ = x.shape
+    inputs, outputs = phases.shape[-2:]
+    kernel = phases.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, inputs, 4 * outputs)
+    y = conv(x, kernel, 1).reshape(n, h + 1, w + 1, 2, 2, outputs)
     return interleave([[y[:, a : a + h, b : b + w, a, b] for b in (0, 1)] for a in (0, 1)])
 
 
