@@ -309,14 +309,13 @@ def export(config: ml_collections.ConfigDict, variables: dict, workdir: Path, ou
         if field.name not in ("parent", "name")
     }
     images = config.images
+    licence = datasets.find_named(images).licence if datasets.is_named(images) else None
     metadata = {
         "name": output.absolute().name,
         "family": config.generator,
         "options": options,
-        "source": f"trained by checkpoints_tools/train_gan.py on {config.images}",
-        "licence_of_images": (
-            datasets.find_named(images).licence if datasets.is_named(images) else None
-        ),
+        "source": f"trained by checkpoints_tools/train_gan.py on {images}",
+        "licence_of_images": licence,
         "training": json.loads(config.to_json()),
         "versions": {"jax": jax.__version__},
     }

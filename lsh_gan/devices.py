@@ -117,12 +117,8 @@ def share(
     over = mesh(local=local)
     if over.size == 1:
         return run(*arrays)
-
-    def run_part(*parts):
-        return join(run(*parts))
-
     options = {"in_specs": in_specs, "out_specs": out_specs, "check_vma": False}
-    return jax.shard_map(run_part, mesh=over, **options)(*arrays)
+    return jax.shard_map(lambda *parts: join(run(*parts)), mesh=over, **options)(*arrays)
 
 
 def replicate(tree: Any, *, local: bool = False) -> Any:

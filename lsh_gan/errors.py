@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Returns the choice spelled most like `name`, or the first one when nothing is close.
+    """Returns the choice spelled most like `name`.
 
     Of names with dots those that end with it go first.
 
@@ -19,10 +19,9 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     >>> nearest("bits", ["hash.num_bits", "compression.bits"])
     'compression.bits'
     """
-    choices = sorted(choices)
+    choices = list(choices)
     choices = [choice for choice in choices if choice.endswith(f".{name}")] or choices
-    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.0)
-    return close[0] if close else choices[0]
+    return difflib.get_close_matches(name, choices, n=1, cutoff=0.0)[0]
 
 
 def few(names: Iterable[str], most: int = 5) -> str:

@@ -8,6 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -60,13 +61,12 @@ def list_folder(path: str) -> tuple[list[str], Open, Counter]:
 
     Links are followed; a folder that is reached again is read once, and those above are left out.
     """
-    seen, top = set(), os.path.realpath(path)
+    seen = set(map(str, Path(path).resolve().parents))  # those above
     passed: Counter[str] = Counter()
     found = []
     for folder, folders, files in os.walk(path, followlinks=True):
         real = os.path.realpath(folder)
-        above = real != top and f"{top}/".startswith(f"{real.rstrip('/')}/")
-        if real in seen or above:
+        if real in seen:
             passed["folders reached twice"] += 1
             folders.clear()
             continue

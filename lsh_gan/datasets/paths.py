@@ -189,7 +189,6 @@ def _role(shape: tuple[int, ...], dtype: np.dtype) -> str | None:
 
 
 def _choose(path: str, headers: dict[str, Header], kinds: Sequence[str]) -> str:
-    """The name of the array to take."""
     if len(headers) == 1:
         return next(iter(headers))
     for kind in (*kinds, *NAMES):  # what is not asked for is refused by what it is
@@ -199,8 +198,7 @@ def _choose(path: str, headers: dict[str, Header], kinds: Sequence[str]) -> str:
             if _role(*header) == kind and not (kind == "features" and name.lower() in NOT_FEATURES)
         ]
         fitting = [name for name in fitting if name.lower() in NAMES[kind]] or fitting
-        pixels = [name for name in fitting if headers[name][1] in (np.uint8, np.bool_)]
-        fitting = pixels or fitting
+        fitting = [name for name in fitting if headers[name][1] in (np.uint8, np.bool_)] or fitting
         if len(fitting) == 1 or (fitting and kind not in kinds):
             return fitting[0]
         if fitting:

@@ -4,8 +4,12 @@
 """
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import jax
+import jax.numpy as jnp
 
 from lsh_gan import generators
 from lsh_gan.generators import Generator, sampling
@@ -44,7 +48,8 @@ def load_or_abstract(config: Any, name: str) -> tuple[Generator, str]:
             f"get {expected.file} ({expected.origin}), then: python -m checkpoints_tools.convert "
             f"--source={expected.source} --input={expected.file} --output={name}"
         )
-    sampling.image_shape(generator, 1, truncation_psi=config.truncation_psi)  # or it takes none
+    draw = partial(sampling.images_of, generator, truncation_psi=config.truncation_psi)
+    jax.eval_shape(draw, generator.params, jax.random.key(0), jnp.arange(1))  # or it takes none
     return generator, instructions
 
 

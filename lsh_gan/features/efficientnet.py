@@ -50,7 +50,10 @@ def scaled_stages(width: float, depth: float) -> list[Stage]:
 
 
 class EfficientNetLite(nn.Module):
-    """The network up to global average pooling; Lite0 by default."""
+    """The network up to global average pooling; Lite0 by default.
+
+    Names of convolutions are those of the PyTorch package.
+    """
 
     width: float = 1.0
     depth: float = 1.0
@@ -58,46 +61,36 @@ class EfficientNetLite(nn.Module):
     @nn.compact
     def __call__(self, x):
         """Maps preprocessed images `[n, side, side, 3]` to `[n, 1280]`."""
-        x = nn.relu6(Conv(32, (3, 3), 2, "SAME", name="stem")(x))
+        x = nn.relu6(Conv(32, (3, 3), 2, "SAME", name="_conv_stem")(x))
         stages = scaled_stages(self.width, self.depth)
         blocks = [s if i == 0 else s._replace(strides=1) for s in stages for i in range(s.repeats)]
         for index, stage in enumerate(blocks):
-            x = Block(stage, name=f"block_{index}")(x)
-        x = nn.relu6(Conv(DIM, (1, 1), name="head")(x))
+            x = _block(x, f"_blocks.{index}.", stage)
+        x = nn.relu6(Conv(DIM, (1, 1), name="_conv_head")(x))
         return jnp.mean(x, axis=(1, 2))
 
 
-class Block(nn.Module):
+def _block(x, name: str, stage: Stage):
     """Inverted residual: widen by a 1×1, filter each channel, narrow by a 1×1."""
-
-    stage: Stage
-
-    @nn.compact
-    def __call__(self, x):
-        """Maps `[n, h, w, c]` to `[n, h / strides, w / strides, stage.features]`."""
-        inputs, stage = x, self.stage
-        width = x.shape[-1] * stage.expansion
-        if stage.expansion > 1:
-            x = nn.relu6(Conv(width, (1, 1), name="expand")(x))
-        size = (stage.kernel, stage.kernel)
-        x = Conv(width, size, stage.strides, "SAME", depthwise=True, name="depthwise")(x)
-        x = Conv(stage.features, (1, 1), name="project")(nn.relu6(x))
-        return x + inputs if x.shape == inputs.shape else x
+    inputs, width = x, x.shape[-1] * stage.expansion
+    if stage.expansion > 1:
+        x = nn.relu6(Conv(width, (1, 1), name=f"{name}_expand_conv")(x))
+    filtered = Conv(
+        width, (stage.kernel, stage.kernel), stage.strides, "SAME", depthwise=True,
+        name=f"{name}_depthwise_conv",
+    )(x)  # fmt: skip
+    x = Conv(stage.features, (1, 1), name=f"{name}_project_conv")(nn.relu6(filtered))
+    return x + inputs if x.shape == inputs.shape else x
 
 
-# Convolution and batch norm of a layer in the PyTorch package.
-_NAMES = {
-    "stem": ("_conv_stem", "_bn0"),
-    "expand": ("_expand_conv", "_bn0"),
-    "depthwise": ("_depthwise_conv", "_bn1"),
-    "project": ("_project_conv", "_bn2"),
-    "head": ("_conv_head", "_bn1"),
-}
+# The batch norm after a convolution.
+_NORMS = {
+    "_conv_stem": "_bn0", "_expand_conv": "_bn0", "_depthwise_conv": "_bn1",
+    "_project_conv": "_bn2", "_conv_head": "_bn1",
+}  # fmt: skip
 
 
 def convert(state: dict, path: tuple[str, ...]) -> dict:
     """Takes the layer at a path of `EfficientNetLite` from weights of the PyTorch package."""
-    *block, layer = path
-    prefix = f"_blocks.{block[0].removeprefix('block_')}." if block else ""
-    conv, norm = _NAMES[layer]
-    return fold_batch_norm(state, prefix + conv, prefix + norm)
+    block, dot, conv = path[0].rpartition(".")
+    return fold_batch_norm(state, path[0], block + dot + _NORMS[conv])

@@ -6,6 +6,9 @@ padding out of their mean, and the last block has a max pool. Names of convoluti
 PyTorch weight files.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -50,92 +53,78 @@ class InceptionV3(nn.Module):
         x = _conv(x, "Conv2d_3b_1x1", 80)
         x = _halving_pool(_conv(x, "Conv2d_4a_3x3", 192, (3, 3), padding=0))
         for name, pooled in (("Mixed_5b", 32), ("Mixed_5c", 64), ("Mixed_5d", 64)):
-            x = Mixed5(pooled, name=name)(x)
-        x = Mixed6a(name="Mixed_6a")(x)
+            x = Mixed(partial(_mixed_5, pooled=pooled), name=name)(x)
+        x = Mixed(_mixed_6a, name="Mixed_6a")(x)
         for name, width in (("b", 128), ("c", 160), ("d", 160), ("e", 192)):
-            x = Mixed6(width, name=f"Mixed_6{name}")(x)
-        x = Mixed7a(name="Mixed_7a")(x)
-        x = Mixed7(max_pool=False, name="Mixed_7b")(x)
-        x = Mixed7(max_pool=True, name="Mixed_7c")(x)
+            x = Mixed(partial(_mixed_6, width=width), name=f"Mixed_6{name}")(x)
+        x = Mixed(_mixed_7a, name="Mixed_7a")(x)
+        x = Mixed(partial(_mixed_7, pool=_average_pool), name="Mixed_7b")(x)
+        max_pool = partial(nn.max_pool, window_shape=(3, 3), padding="SAME")
+        x = Mixed(partial(_mixed_7, pool=max_pool), name="Mixed_7c")(x)
         return jnp.mean(x, axis=(1, 2))
 
 
-class Mixed5(nn.Module):
-    """Branches of 1×1, 5×5 and twice 3×3 windows, and a pool of `pooled` features."""
+class Mixed(nn.Module):
+    """A block: branches side by side, whose features are joined."""
 
-    pooled: int
-
-    @nn.compact
-    def __call__(self, x):
-        """Maps `[n, 35, 35, c]` to `[n, 35, 35, 224 + pooled]`."""
-        one = _conv(x, "branch1x1", 64)
-        five = _chain(x, "branch5x5", (48, (1, 1)), (64, (5, 5)))
-        twice = _chain(x, "branch3x3dbl", (64, (1, 1)), (96, (3, 3)), (96, (3, 3)))
-        pool = _conv(_average_pool(x), "branch_pool", self.pooled)
-        return jnp.concatenate([one, five, twice, pool], axis=-1)
-
-
-class Mixed6a(nn.Module):
-    """Halves the image."""
+    branches: Callable  # makes them of the input, in order
 
     @nn.compact
     def __call__(self, x):
-        """Maps `[n, 35, 35, 288]` to `[n, 17, 17, 768]`."""
-        twice = _chain(x, "branch3x3dbl", (64, (1, 1)), (96, (3, 3)))
-        twice = _reduce(twice, "branch3x3dbl_3", 96)
-        return jnp.concatenate([_reduce(x, "branch3x3", 384), twice, _halving_pool(x)], axis=-1)
+        """Maps `[n, h, w, c]` to `[n, h', w', sum of the branches' features]`."""
+        return jnp.concatenate(self.branches(x), axis=-1)
 
 
-class Mixed6(nn.Module):
-    """7×7 windows as 1×7 and 7×1, once and twice; `width` features inside of the branches."""
-
-    width: int
-
-    @nn.compact
-    def __call__(self, x):
-        """Maps `[n, 17, 17, 768]` to the same shape."""
-        start, row, column = ((self.width, size) for size in ((1, 1), (1, 7), (7, 1)))
-        one = _conv(x, "branch1x1", 192)
-        once = _chain(x, "branch7x7", start, row, (192, (7, 1)))
-        twice = _chain(x, "branch7x7dbl", start, column, row, column, (192, (1, 7)))
-        pool = _conv(_average_pool(x), "branch_pool", 192)
-        return jnp.concatenate([one, once, twice, pool], axis=-1)
+def _mixed_5(x, pooled: int):
+    """1×1, 5×5 and twice 3×3 windows, and a pool: `[n, 35, 35, 224 + pooled]`."""
+    return [
+        _conv(x, "branch1x1", 64),
+        _chain(x, "branch5x5", (48, (1, 1)), (64, (5, 5))),
+        _chain(x, "branch3x3dbl", (64, (1, 1)), (96, (3, 3)), (96, (3, 3))),
+        _conv(_average_pool(x), "branch_pool", pooled),
+    ]
 
 
-class Mixed7a(nn.Module):
-    """Halves the image."""
-
-    @nn.compact
-    def __call__(self, x):
-        """Maps `[n, 17, 17, 768]` to `[n, 8, 8, 1280]`."""
-        three = _reduce(_conv(x, "branch3x3_1", 192), "branch3x3_2", 320)
-        seven = _chain(x, "branch7x7x3", (192, (1, 1)), (192, (1, 7)), (192, (7, 1)))
-        seven = _reduce(seven, "branch7x7x3_4", 192)
-        return jnp.concatenate([three, seven, _halving_pool(x)], axis=-1)
+def _mixed_6a(x):
+    """Halves the image: `[n, 17, 17, 768]`."""
+    twice = _chain(x, "branch3x3dbl", (64, (1, 1)), (96, (3, 3)))
+    return [_reduce(x, "branch3x3", 384), _reduce(twice, "branch3x3dbl_3", 96), _halving_pool(x)]
 
 
-class Mixed7(nn.Module):
-    """3×3 windows that end in 1×3 and 3×1 side by side; the kind of pool is an option."""
+def _mixed_6(x, width: int):
+    """7×7 windows as 1×7 and 7×1, once and twice, `width` inside: `[n, 17, 17, 768]`."""
+    start, row, column = ((width, size) for size in ((1, 1), (1, 7), (7, 1)))
+    return [
+        _conv(x, "branch1x1", 192),
+        _chain(x, "branch7x7", start, row, (192, (7, 1))),
+        _chain(x, "branch7x7dbl", start, column, row, column, (192, (1, 7))),
+        _conv(_average_pool(x), "branch_pool", 192),
+    ]
 
-    max_pool: bool
 
-    @nn.compact
-    def __call__(self, x):
-        """Maps `[n, 8, 8, c]` to `[n, 8, 8, 2048]`."""
-        row, column = (1, 3), (3, 1)
-        one = _conv(x, "branch1x1", 320)
-        once = _conv(x, "branch3x3_1", 384)
-        twice = _chain(x, "branch3x3dbl", (448, (1, 1)), (384, (3, 3)))
-        pool = nn.max_pool(x, (3, 3), padding="SAME") if self.max_pool else _average_pool(x)
-        branches = [
-            one,
-            _conv(once, "branch3x3_2a", 384, row),
-            _conv(once, "branch3x3_2b", 384, column),
-            _conv(twice, "branch3x3dbl_3a", 384, row),
-            _conv(twice, "branch3x3dbl_3b", 384, column),
-            _conv(pool, "branch_pool", 192),
-        ]
-        return jnp.concatenate(branches, axis=-1)
+def _mixed_7a(x):
+    """Halves the image: `[n, 8, 8, 1280]`."""
+    three = _conv(x, "branch3x3_1", 192)
+    seven = _chain(x, "branch7x7x3", (192, (1, 1)), (192, (1, 7)), (192, (7, 1)))
+    return [
+        _reduce(three, "branch3x3_2", 320),
+        _reduce(seven, "branch7x7x3_4", 192),
+        _halving_pool(x),
+    ]
+
+
+def _mixed_7(x, pool: Callable):
+    """3×3 windows that end in 1×3 and 3×1 side by side: `[n, 8, 8, 2048]`."""
+    once = _conv(x, "branch3x3_1", 384)
+    twice = _chain(x, "branch3x3dbl", (448, (1, 1)), (384, (3, 3)))
+    return [
+        _conv(x, "branch1x1", 320),
+        _conv(once, "branch3x3_2a", 384, (1, 3)),
+        _conv(once, "branch3x3_2b", 384, (3, 1)),
+        _conv(twice, "branch3x3dbl_3a", 384, (1, 3)),
+        _conv(twice, "branch3x3dbl_3b", 384, (3, 1)),
+        _conv(pool(x), "branch_pool", 192),
+    ]
 
 
 def convert(state: dict, path: tuple[str, ...]) -> dict:

@@ -7,32 +7,8 @@ from jax import lax
 
 from lsh_gan.devices import on_cpu
 
-Padding = tuple[tuple[int, int], tuple[int, int]]
 
-
-def convolve(x, kernel, *, strides: int = 1, padding: Padding = ((0, 0), (0, 0)), groups: int = 1):
-    """Maps `x [n, h, w, c]` by `kernel [h, w, c / groups, features]` at full precision.
-
-    On CPU, XLA's depthwise and 1×1 convolutions are several times slower than the shifted
-    multiply-adds and the matrix product that they amount to; elsewhere its own are used.
-    """
-    if on_cpu():
-        if groups > 1 and groups == x.shape[-1] == kernel.shape[-1]:
-            return _depthwise_by_shifts(x, kernel[:, :, 0], strides, padding)
-        if kernel.shape[:2] == (1, 1) and groups == strides == 1 and not np.any(padding):
-            return jnp.einsum("nhwi,io->nhwo", x, kernel[0, 0], precision=lax.Precision.HIGHEST)
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (strides, strides),
-        padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-        precision=lax.Precision.HIGHEST,
-    )
-
-
-def _depthwise_by_shifts(x, kernel, strides: int, padding: Padding):
+def _depthwise_by_shifts(x, kernel, strides: int, padding: list[tuple[int, int]]):
     """Sums shifted images times weights, over the positions of the kernel."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     kernel_h, kernel_w, _ = kernel.shape
@@ -47,12 +23,16 @@ def _depthwise_by_shifts(x, kernel, strides: int, padding: Padding):
 
 
 class Conv(nn.Module):
-    """Convolution with bias; see `convolve`. `padding` is "SAME" (TensorFlow's) or of each side."""
+    """Convolution with bias, at full precision.
+
+    On CPU, XLA's depthwise and 1×1 convolutions are several times slower than the shifted
+    multiply-adds and the matrix product that they amount to; elsewhere its own are used.
+    """
 
     features: int
     kernel_size: tuple[int, int]
     strides: int = 1
-    padding: str | int = 0
+    padding: str | int = 0  # "SAME" (TensorFlow's) or of each side
     depthwise: bool = False
 
     @nn.compact
@@ -62,11 +42,20 @@ class Conv(nn.Module):
         shape = (*self.kernel_size, x.shape[-1] // groups, self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        padding, strides = [(self.padding, self.padding)] * 2, self.strides
+        strides, padding = (self.strides, self.strides), [(self.padding, self.padding)] * 2
         if self.padding == "SAME":
-            size = x.shape[1:3]
-            padding = lax.padtype_to_pads(size, self.kernel_size, (strides, strides), "SAME")
-        return convolve(x, kernel, strides=strides, padding=padding, groups=groups) + bias
+            padding = lax.padtype_to_pads(x.shape[1:3], self.kernel_size, strides, "SAME")
+        precision = lax.Precision.HIGHEST
+        if on_cpu() and self.depthwise:
+            x = _depthwise_by_shifts(x, kernel[:, :, 0], self.strides, padding)
+        elif on_cpu() and self.kernel_size == strides == (1, 1) and not np.any(padding):
+            x = jnp.einsum("nhwi,io->nhwo", x, kernel[0, 0], precision=precision)
+        else:
+            x = lax.conv_general_dilated(
+                x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                feature_group_count=groups, precision=precision,
+            )  # fmt: skip
+        return x + bias
 
 
 def plain_layer(state: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:

@@ -144,7 +144,6 @@ def weight_file(spec: FeatureSpec, weights: str | os.PathLike | None) -> Path | 
 
 
 def _read_variables(spec: FeatureSpec, path: Path) -> Any:
-    """Reads the weights, whose hash is known, and converts them."""
     state, images = spec.read(path), jax.ShapeDtypeStruct((1, spec.side, spec.side, 3), jnp.float32)
     with jax.enable_x64(False):  # initialisers would take the user's type
         expected = jax.eval_shape(spec.module.init, jax.random.key(0), images)["params"]

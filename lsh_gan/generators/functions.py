@@ -57,6 +57,7 @@ def wrap(
 
     Returns the function, and its parameters: float32, and None for what is no floating array.
     """
+    name = name or re.sub(r"\W", "", getattr(f, "__name__", "")).replace("lambda", "") or FAMILY
     if callable(latent):
         drawn = jax.eval_shape(latent, jax.random.key(0)).shape
         if len(drawn) != 1:
@@ -133,11 +134,6 @@ def _hash(constants: Any) -> str:
         if hasattr(x, "dtype")
     ]
     return content_hash(arrays) if arrays else ""
-
-
-def name_of(f: Callable) -> str:
-    """The function's own name, as part of file names."""
-    return re.sub(r"\W", "", getattr(f, "__name__", "")).replace("lambda", "") or FAMILY
 
 
 def find(name: str) -> Callable | None:

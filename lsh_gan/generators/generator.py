@@ -103,9 +103,9 @@ class Generator:
             >>> lsh_gan.Generator.from_function(tiny, {"w": w}, latent=8).image_shape
             (4, 4, 1)
         """
-        name = name or functions.name_of(f)
         module, params = functions.wrap(f, params, latent, num_classes, channel_axes or {}, name)
-        metadata = {"name": name, "family": functions.FAMILY, "options": module.options}
+        options = module.options
+        metadata = {"name": options["name"], "family": functions.FAMILY, "options": options}
         return _generator(module, params, metadata)
 
     @property
@@ -337,12 +337,11 @@ def _generator(module: nn.Module | Function, params: Any, metadata: dict[str, An
 
 def _described(metadata: dict[str, Any], path: Path) -> Generator:
     """The generator that a file's metadata describes, without its weights."""
-    name = metadata.get("name", path.stem)
     try:
-        plain = abstract(name, metadata["family"], metadata["options"])
+        module = build(metadata["family"], metadata["options"])
+        return _generator(module, abstract_params(module), {"name": path.stem, **metadata})
     except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, FlaxError) as e:
         raise ValueError(f"{path}: {e}") from e
-    return dataclasses.replace(plain, provenance=metadata)
 
 
 def load(path: str | Path) -> Generator:

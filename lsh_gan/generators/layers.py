@@ -7,7 +7,7 @@ al. 2016 (arXiv:1609.05158), on CPU an order of magnitude faster than input dila
 products of single pixels (`_products_of_taps`). All kernels are HWIO: the output channel is last.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -38,10 +38,6 @@ def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     return _conv(x, kernel, padding)
 
 
-def _conv_forward(x, kernel, padding):
-    return _conv(x, kernel, padding), (x, kernel)
-
-
 def _conv_backward(padding, residuals, gradient):
     x, kernel = residuals
     _, input_vjp = jax.vjp(lambda x: _conv(x, kernel, padding), x)
@@ -56,7 +52,7 @@ def _conv_backward(padding, residuals, gradient):
     return *input_vjp(gradient), jnp.stack(taps).reshape(kernel.shape)
 
 
-conv.defvjp(_conv_forward, _conv_backward)
+conv.defvjp(lambda x, kernel, padding: (_conv(x, kernel, padding), (x, kernel)), _conv_backward)
 conv_1x1 = partial(conv, padding=0)
 conv_3x3 = partial(conv, padding=1)
 
@@ -75,11 +71,16 @@ def phase_conv(x: jax.Array, phases: jax.Array) -> jax.Array:
     tap, row phase, column tap, column phase, i, o.
     """
     n, h, w, _ = x.shape
-    in_channels, out_channels = phases.shape[-2:]
-    kernel = phases.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, in_channels, 4 * out_channels)
-    y = conv(x, kernel, 1).reshape(n, h + 1, w + 1, 2, 2, out_channels)
-    rows = [jnp.stack([y[:, a : a + h, b : b + w, a, b] for b in (0, 1)], axis=3) for a in (0, 1)]
-    return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, out_channels)
+    inputs, outputs = phases.shape[-2:]
+    kernel = phases.transpose(0, 2, 4, 1, 3, 5).reshape(2, 2, inputs, 4 * outputs)
+    y = conv(x, kernel, 1).reshape(n, h + 1, w + 1, 2, 2, outputs)
+    return interleave([[y[:, a : a + h, b : b + w, a, b] for b in (0, 1)] for a in (0, 1)])
+
+
+def interleave(phases: Iterable[Iterable[jax.Array]]) -> jax.Array:
+    """Joins even and odd rows, each of even and odd columns `[n, h, w, c]`: `[n, 2h, 2w, c]`."""
+    rows = jnp.stack([jnp.stack(list(columns), axis=3) for columns in phases], axis=2)
+    return lax.collapse(lax.collapse(rows, 3, 5), 1, 3)
 
 
 def conv_transpose_4x4(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -133,32 +134,31 @@ def _products_of_taps(x: jax.Array, kernel: jax.Array, phases: Callable) -> jax.
     arrays, one a tap.
     """
     n, h, w, inputs = x.shape
-    size, _, _, outputs = kernel.shape
+    size = len(kernel)
     products = x.reshape(-1, inputs) @ kernel.transpose(2, 0, 1, 3).reshape(inputs, -1)
     taps = jnp.split(products.reshape(n, h, w, -1), size**2, axis=-1)
     columns = [phases(taps[column::size], 1) for column in range(size)]
-    rows = [phases([column[row] for column in columns], 2) for row in (0, 1)]
-    return jnp.stack([jnp.stack(row, 3) for row in rows], 2).reshape(n, 2 * h, 2 * w, outputs)
+    return interleave(phases([column[row] for column in columns], 2) for row in (0, 1))
 
 
-def _shifted(x: jax.Array, axis: int, steps: int) -> jax.Array:
-    """`x` moved along `axis`, zeros moving in."""
+def pad_axis(x: jax.Array, axis: int, before: int, behind: int, between: int = 0) -> jax.Array:
+    """Puts so many zeros before, behind and between elements along an axis; negative ones crop."""
     pad = [(0, 0, 0)] * x.ndim
-    pad[axis] = (steps, -steps, 0)
+    pad[axis] = (before, behind, between)
     return lax.pad(x, jnp.zeros((), x.dtype), pad)
 
 
 def _transposed_phases(taps: list[jax.Array], axis: int) -> tuple[jax.Array, jax.Array]:
-    even = taps[1] + _shifted(taps[3], axis, 1)
-    return even, taps[2] + _shifted(taps[0], axis, -1)
+    even = taps[1] + pad_axis(taps[3], axis, 1, -1)
+    return even, taps[2] + pad_axis(taps[0], axis, -1, 1)
 
 
 def _upsampled_phases(
     upsample: Callable, taps: list[jax.Array], axis: int
 ) -> tuple[jax.Array, jax.Array]:
     first, middle, last = (upsample(tap, axis) for tap in taps)
-    even = _shifted(first[1], axis, 1) + middle[0] + last[1]
-    return even, first[0] + middle[1] + _shifted(last[0], axis, -1)
+    even = pad_axis(first[1], axis, 1, -1) + middle[0] + last[1]
+    return even, first[0] + middle[1] + pad_axis(last[0], axis, -1, 1)
 
 
 def bilinear(x: jax.Array, axis: int, mode: str = "edge") -> tuple[jax.Array, jax.Array]:
@@ -178,8 +178,7 @@ def upsample_bilinear(x: jax.Array, *, mode: str) -> jax.Array:
     1].
     """
     for axis in (1, 2):
-        phases = jnp.stack(bilinear(x, axis, mode), axis=axis + 1)
-        x = phases.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
+        x = lax.collapse(jnp.stack(bilinear(x, axis, mode), axis + 1), axis, axis + 2)
     return x
 
 

@@ -60,9 +60,8 @@ class MixerDiffusion(nn.Module):
             for t in times:
                 y, _ = back(score, y, t)
         else:
-            y, _ = nn.scan(back, variable_broadcast=True, split_rngs={"params": False})(
-                score, y, times
-            )
+            scan = nn.scan(back, variable_broadcast=True, split_rngs={"params": False})
+            y, _ = scan(score, y, times)
         return 2 * (y - self.black) / (self.white - self.black) - 1
 
 

@@ -57,7 +57,6 @@ class R3GAN(nn.Module):
                     x = layers.Convolution1x1(features, use_bias=False, name=f"up_{i}")(x)
                 x = layers.upsample_bilinear(x, mode="constant")
             for j in range(self.blocks[i]):
-                block = GroupedBlock(self.widths[i], self.groups[i], name=f"block_{i}_{j}")
-                x = block(x)
+                x = GroupedBlock(self.widths[i], self.groups[i], name=f"block_{i}_{j}")(x)
             self.sow("intermediates", f"stage_{i}", x)
         return layers.Convolution1x1(self.image_channels, use_bias=False, name="to_image")(x)

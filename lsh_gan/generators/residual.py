@@ -106,20 +106,18 @@ class SelfAttention(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps `x [n, h, w, c]` to the same shape."""
         n, h, w, channels = x.shape
-
-        def project(name: str, features: int, source: jax.Array) -> jax.Array:
-            return layers.Convolution1x1(features, use_bias=False, name=name)(source)
+        project = partial(layers.Convolution1x1, use_bias=False)
 
         def pooled(y: jax.Array) -> jax.Array:
             return nn.max_pool(y, (2, 2), strides=(2, 2)).reshape(n, -1, y.shape[-1])
 
-        query = project("query", channels // 8, x).reshape(n, h * w, -1)
-        key = pooled(project("key", channels // 8, x))
-        value = pooled(project("value", channels // 2, x))
+        query = project(channels // 8, name="query")(x).reshape(n, h * w, -1)
+        key = pooled(project(channels // 8, name="key")(x))
+        value = pooled(project(channels // 2, name="value")(x))
         weights = nn.softmax(jnp.einsum("nqc,nkc->nqk", query, key))
         attended = jnp.einsum("nqk,nkc->nqc", weights, value).reshape(n, h, w, -1)
         gamma = self.param("gamma", nn.initializers.zeros, ())
-        return gamma * project("output", channels, attended) + x
+        return gamma * project(channels, name="output")(attended) + x
 
 
 class SNGAN(nn.Module):

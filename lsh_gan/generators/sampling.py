@@ -1,7 +1,6 @@
 """From a key to images: every image is a function of (key, index) alone."""
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import jax
@@ -31,16 +30,6 @@ def images_of(
 
 
 _images_of = jax.jit(images_of, static_argnums=(0, 4))
-
-
-def image_shape(
-    generator: Generator, count: int, *, truncation_psi: float = 1.0
-) -> tuple[int, int, int, int]:
-    """Shape `(count, h, w, c)` of a batch; a ValueError where a truncation is not taken."""
-    key = jax.eval_shape(jax.random.key, 0)
-    index = jax.ShapeDtypeStruct((count,), jnp.uint32)
-    images = partial(images_of, generator, truncation_psi=truncation_psi)
-    return jax.eval_shape(images, generator.params, key, index)[0].shape
 
 
 def sample(

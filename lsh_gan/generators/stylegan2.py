@@ -38,10 +38,8 @@ def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
         [_taps_conv(x, kernel[rows, columns]) for columns in (even, odd)] for rows in (even, odd)
     )
     columns = zip(_filter_1331(ee, eo, 2), _filter_1331(oe, oo, 2), strict=True)
-    phases = [_filter_1331(*rows, 1) for rows in columns]
-    n, h, w, _ = x.shape
-    interleaved = [jnp.stack([column[row] for column in phases], 3) for row in (0, 1)]
-    return jnp.stack(interleaved, 2).reshape(n, 2 * h, 2 * w, -1)
+    phases = (_filter_1331(*rows, 1) for rows in columns)
+    return layers.interleave(zip(*phases, strict=True))
 
 
 def _taps_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:

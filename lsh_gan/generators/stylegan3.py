@@ -26,9 +26,7 @@ def up_filter(x: jax.Array, taps: jax.Array, up: int, low: int, high: int) -> ja
     """
     taps = taps[::-1] * up  # convolution, not correlation
     for axis in (1, 2):
-        config = [(0, 0, 0)] * 4
-        config[axis] = (low, high + up - 1, up - 1)
-        x = _filter(lax.pad(x, jnp.zeros((), x.dtype), config), taps, 1, axis)
+        x = _filter(layers.pad_axis(x, axis, low, high + up - 1, up - 1), taps, 1, axis)
     return x
 
 

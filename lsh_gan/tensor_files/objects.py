@@ -76,26 +76,17 @@ def tensor(
     return view
 
 
-def _typed_tensor(rebuild: Standin, kind: Standin, args: tuple, state: Any) -> np.ndarray:
-    """`torch._tensor._rebuild_from_type_v2`: a tensor subclass, read as a plain tensor."""
-    return CONSTRUCTORS[rebuild.name](*args)
+def _array(data: Any, pickled: Standin, shape: tuple, order: Any = "C") -> np.ndarray:
+    """An array in native byte order over `data`; the sizes must agree.
 
-
-def _numpy_dtype(value: Any) -> np.dtype:
-    """A pickled `numpy.dtype`: type string, then a state whose second entry is the byte order."""
-    dtype = np.dtype(value.args[0]).newbyteorder(value.state[1] if value.state else "=")
+    A pickled `numpy.dtype` has a type string, and a state whose second entry is the byte order.
+    """
+    dtype = np.dtype(pickled.args[0]).newbyteorder(pickled.state[1] if pickled.state else "=")
     if dtype.hasobject:
         raise FormatError(f"has an array of type {dtype}; expected numbers or strings.")
-    return dtype
-
-
-def _array(data: Any, pickled_dtype: Standin, shape: tuple, *, fortran: bool = False) -> np.ndarray:
-    """An array in native byte order over `data`; the sizes must agree."""
-    dtype = _numpy_dtype(pickled_dtype)
     data = data.encode("latin-1") if isinstance(data, str) else data
     array = np.frombuffer(data, dtype) if data else np.zeros(0, dtype)
-    array = array.reshape(shape, order="F" if fortran else "C")
-    return array.astype(dtype.newbyteorder("="), copy=False)
+    return array.reshape(shape, order=order).astype(dtype.newbyteorder("="), copy=False)
 
 
 def set_array_state(array: np.ndarray, state: Any) -> None:
@@ -104,7 +95,7 @@ def set_array_state(array: np.ndarray, state: Any) -> None:
     In place (`ndarray.__setstate__` with checked values), as others may refer to it already.
     """
     _, shape, dtype, fortran_order, data = state
-    values = _array(data, dtype, shape, fortran=fortran_order)
+    values = _array(data, dtype, shape, "F" if fortran_order else "C")
     fill: Any = array.__setstate__  # typed for the booleans of NumPy alone
     fill((1, values.shape, values.dtype, False, values.tobytes()))
 
@@ -129,10 +120,7 @@ _STANDARD_CLASSES = (
 _NUMPY: dict[str, Callable] = {
     "multiarray._reconstruct": lambda *_: np.zeros(0, np.uint8),
     "multiarray.scalar": lambda dtype, data: _array(data, dtype, ()).item(),
-    # Of protocol 5.
-    "numeric._frombuffer": lambda data, dtype, shape, order: _array(
-        data, dtype, shape, fortran=order == "F"
-    ),
+    "numeric._frombuffer": _array,  # of protocol 5
 }
 _BUILTINS: dict[str, Callable] = {
     "dict": dict, "set": set, "frozenset": frozenset,
@@ -149,15 +137,10 @@ CONSTRUCTORS: dict[str, Callable] = {
         ("copyreg._reconstructor", "copy_reg._reconstructor"),
         lambda kind, base=None, state=None: Standin(kind.name, (state,)),
     ),
-    **dict.fromkeys(
-        (
-            "dnnlib.util.EasyDict",
-            "dnnlib.EasyDict",
-            "collections.OrderedDict",
-            "collections.Counter",
-        ),
-        dict,
-    ),
+    "dnnlib.util.EasyDict": dict,
+    "dnnlib.EasyDict": dict,
+    "collections.OrderedDict": dict,
+    "collections.Counter": dict,
     "collections.defaultdict": lambda factory=None, *args: dict(*args),
     "_codecs.encode": lambda text, encoding: text.encode("latin-1"),  # bytes of old protocols
     "torch.Size": tuple,
@@ -168,8 +151,10 @@ CONSTRUCTORS: dict[str, Callable] = {
         f"torch._utils._rebuild_{kind}": lambda data, *_: data
         for kind in ("parameter", "parameter_with_state", "device_tensor_from_numpy", "xla_tensor")
     },
-    "torch._tensor._rebuild_from_type_v2": _typed_tensor,
-    "torch._tensor._rebuild_from_type": _typed_tensor,
+    **dict.fromkeys(  # a subclass of a tensor, read as a plain one
+        ("torch._tensor._rebuild_from_type_v2", "torch._tensor._rebuild_from_type"),
+        lambda rebuild, kind, args, state: CONSTRUCTORS[rebuild.name](*args),
+    ),
     # Of NVIDIA: the class by name; its source text is dropped unread.
     "torch_utils.persistence._reconstruct_persistent_obj": lambda meta: Standin(
         meta["class_name"], state=meta.get("state")

@@ -32,29 +32,20 @@ class Global(Standin):
     """A class or function that the file names and that is not called (yet)."""
 
 
-def load(
-    stream: Any,
-    *,
-    extra_constructors: Mapping[str, Callable] | None = None,
-    persistent_load: Callable[[Any], Any] | None = None,
-) -> Any:
+def load(stream: Any, extra: Mapping[str, Callable], persistent_load: Callable | None) -> Any:
     """Reads one pickle and leaves the stream, a binary file, behind its last byte.
 
-    `extra_constructors` stand for globals, besides `objects.CONSTRUCTORS`; `persistent_load` turns
+    `extra` constructors stand for globals, besides `objects.CONSTRUCTORS`; `persistent_load` turns
     a persistent id into a value, and None refuses those. Raises FormatError where the pickle is
     damaged, or names something that is refused.
     """
-    constructors = {**objects.CONSTRUCTORS, **(extra_constructors or {})}
-    unpickler = _Unpickler(stream, constructors, persistent_load)
+    constructors = {**objects.CONSTRUCTORS, **extra}
     try:
-        value = unpickler.load()
+        return _Unpickler(stream, constructors, persistent_load).load()
     except FormatError:
         raise
     except DAMAGED as error:
         raise FormatError(f"damaged pickle near byte {stream.tell()}: {error}") from error
-    if unpickler.stack or unpickler.metastack:  # type: ignore[attr-defined]
-        raise FormatError("damaged pickle: it does not end with one value.")
-    return value
 
 
 class _Unpickler(pickle._Unpickler):

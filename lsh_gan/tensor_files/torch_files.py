@@ -21,10 +21,8 @@ _PICKLED_MAGIC_NUMBER = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 def read_zip(archive: zipfile.ZipFile) -> Any:
     """Reads a torch zip archive."""
-    names = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
-    if len(names) != 1:
-        raise FormatError(f"a zip file with {len(names)} data.pkl is not a torch file.")
-    folder = names[0].removesuffix("data.pkl")
+    pickled = next(name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl")
+    folder = pickled.removesuffix("data.pkl")
     byte_order = "little"
     if f"{folder}byteorder" in archive.namelist():
         byte_order = archive.read(f"{folder}byteorder").decode("ascii", "replace")
@@ -41,7 +39,7 @@ def read_zip(archive: zipfile.ZipFile) -> Any:
             storages[key] = objects.Storage(dtype, array)
         return storages[key]._replace(dtype=dtype)
 
-    return read_pickle(io.BytesIO(archive.read(names[0])), persistent_load)
+    return read_pickle(io.BytesIO(archive.read(pickled)), persistent_load)
 
 
 def is_legacy(start: bytes) -> bool:
@@ -57,7 +55,7 @@ def read_legacy(stream: BinaryIO) -> Any:
     available = stream.seek(0, os.SEEK_END) - start
     stream.seek(start)
     for _ in range(3):  # magic number, protocol, system information
-        pickles.load(stream)
+        read_pickle(stream)
     storages: dict[str, objects.Storage] = {}
 
     def persistent_load(identifier):
@@ -74,7 +72,7 @@ def read_legacy(stream: BinaryIO) -> Any:
         return storages[key]._replace(dtype=dtype)
 
     value = read_pickle(stream, persistent_load)
-    keys = pickles.load(stream)
+    keys = read_pickle(stream)
     if sorted(keys) != sorted(storages):
         raise FormatError("does not list the storages that its tensors use.")
     for key in keys:
@@ -90,7 +88,7 @@ def read_legacy(stream: BinaryIO) -> Any:
 def read_pickle(stream: BinaryIO, persistent_load: Any = None) -> Any:
     """Reads a pickle, such as NVIDIA's, whose tensors may be legacy files inside of it."""
     nested = {"torch.storage._load_from_bytes": lambda data: read_legacy(io.BytesIO(data))}
-    return pickles.load(stream, extra_constructors=nested, persistent_load=persistent_load)
+    return pickles.load(stream, nested, persistent_load)
 
 
 def _storage_identifier(identifier: Any) -> tuple[np.dtype, str, int]:
