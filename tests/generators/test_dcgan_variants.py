@@ -6,7 +6,7 @@ import pytest
 from golden import FOLDER, assert_close, load_golden
 
 from checkpoints_tools.convert import convert
-from checkpoints_tools.converters import SOURCES, convert_state, dcgan, modules
+from checkpoints_tools.converters import SOURCES, convert_state, modules
 from checkpoints_tools.converters.files import older_names
 from checkpoints_tools.converters.origin import Part
 from lsh_gan import generators, tensor_files
@@ -152,10 +152,11 @@ def test_layers_of_one_pixel_do_not_double_it():
 
 
 def test_the_dense_layer_of_studiogan_has_no_activation():
-    shapes = {"linear0": (128, 5), "blocks.0.0.deconv0": (8, 8, 4, 4), "conv4": (3, 8, 3, 3)}
+    blocks = {f"blocks.{i}.0.deconv0": (8, 8, 4, 4) for i in range(3)}
+    shapes = {"linear0": (128, 5), **blocks, "conv4": (3, 8, 3, 3)}
     state = {f"{name}.weight": np.ones(shape, np.float32) for name, shape in shapes.items()}
     assumed = convert_state(state, SOURCES["dcgan"]).assumed
-    assert (assumed["slope"], assumed["epsilon"]) == ([1.0, 0.0], 1e-4)
+    assert (assumed["slope"], assumed["epsilon"]) == ([1.0, 0.0, 0.0, 0.0], 1e-4)
 
 
 def test_where_it_upsamples_must_be_said():
@@ -215,14 +216,18 @@ def test_activations_are_in_their_place_unless_code_runs_them():
     relu, tanh = layer("activation.ReLU"), layer("activation.Tanh")
 
     def kinds(settings=None, **children):
-        found = modules.recorded_layers(holder(**children))
-        return [layer["kind"] for layer in dcgan._with_activations(*found, settings or {})]
+        state = Part()
+        state.module = holder(**children)
+        usual = SOURCES["dcgan"].settings(state)
+        del usual["upsample"]
+        plan = SOURCES["dcgan"].plan(state, usual | (settings or {}))
+        return [layer.get("slope", layer["kind"]) for layer in plan.options["layers"]]
 
     block = holder("models.Block", linear=linear, relu=relu)
     placed = kinds(first=linear, block=block, last=linear, tanh=tanh)
-    assert placed == ["dense", "dense", "relu", "dense", "tanh"]
+    assert placed == ["dense", 1.0, "dense", "relu", "dense", "tanh"]
     said = kinds({"slope": 0.2}, first=linear, block=block, last=linear, tanh=tanh)
-    assert said == ["dense", "leaky_relu", "dense", "relu", "dense", "tanh"]
+    assert said == ["dense", 0.2, "dense", "relu", "dense", "tanh"]
     main = holder("torch.nn.modules.container.Sequential", relu=relu, last=linear)
     assert kinds(first=linear, tanh=tanh, main=main) == ["dense", "relu", "dense", "tanh"]
 
