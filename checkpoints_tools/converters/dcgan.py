@@ -32,11 +32,33 @@ _USUAL: dict[str, Callable[[int], tuple[int, int, int]]] = {
     "keeps": lambda k: (1, k // 2, 0),
     "doubles": lambda k: (2, (k - 1) // 2, k % 2),
 }
-# Networks known by the names of two layers, and what only their code says.
-_KNOWN: dict[tuple[str, str], dict[str, Any]] = {
-    # PyTorch-StudioGAN: no activation after the dense layer.
-    ("linear0", "blocks.0.0.deconv0"): {"epsilon": 1e-4, "slope": [1.0, 0.0, 0.0, 0.0]},
-}
+# Networks known by names and kernels (0: dense) of their layers, and what only their code says.
+_KNOWN: tuple[tuple[dict[str, int], dict[str, Any]], ...] = (
+    (  # PyTorch-StudioGAN: no activation after the dense layer, as in the next two.
+        {"linear0": 0, "blocks.0.0.deconv0": 4},
+        {"epsilon": 1e-4, "slope": [1.0, 0.0, 0.0, 0.0]},
+    ),
+    (  # PyTorch-GAN
+        {"l1.0": 0, "conv_blocks.2": 3, "conv_blocks.6": 3, "conv_blocks.9": 3},
+        {"upsample": [2, 2, 1], "epsilon": [1e-5, 0.8, 0.8], "slope": [1.0, 0.2, 0.2]},
+    ),
+    (  # PyTorch-GAN, its networks without a first norm
+        {"l1.0": 0, "conv_blocks.1": 3, "conv_blocks.5": 3, "conv_blocks.8": 3},
+        {"upsample": [2, 2, 1], "epsilon": 0.8, "slope": [1.0, 0.2, 0.2]},
+    ),
+    (  # the course "Generative Adversarial Networks" of deeplearning.ai: digits, then faces
+        {"gen.0.0": 3, "gen.1.0": 4, "gen.2.0": 3, "gen.3.0": 4},
+        {"strides": [2, 1, 2, 2], "paddings": 0, "output_paddings": 0},
+    ),
+    (
+        {"gen.0.0": 3, "gen.1.0": 3, "gen.2.0": 3, "gen.3.0": 3, "gen.4.0": 4},
+        {"strides": 2, "paddings": 0, "output_paddings": 0},
+    ),
+    (  # Lightning Bolts
+        {"gen.0.0": 4, "gen.1.0": 4, "gen.2.0": 4, "gen.3.0": 4, "gen.4.0": 4},
+        {"output": "sigmoid"},
+    ),
+)
 _NORMS = ("batch_norm", "group_norm")
 _OUTPUTS = ("tanh", "sigmoid")
 
@@ -136,10 +158,11 @@ def _settings(state) -> dict[str, Any]:
         usual["slope"] = hidden.get("slope", 0.0)
     if around and not of(_segments(layers)[-1], ACTIVATIONS):
         usual["output"] = "tanh"
-    names = {layer["name"] for layer in layers if "name" in layer}
-    for known, values in _KNOWN.items():
-        if not _module(state) and names.issuperset(known):
-            usual |= values
+    if not _module(state):
+        kernels = {layer["name"]: layer.get("kernel", [0])[0] for layer in layers}
+        for known, values in _KNOWN:
+            if known.items() <= kernels.items():
+                usual |= values
     return usual
 
 
