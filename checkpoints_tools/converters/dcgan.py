@@ -22,7 +22,12 @@ from checkpoints_tools.converters.origin import (
     take,
     weight_of,
 )
-from checkpoints_tools.converters.shapes import grid_side, set_kind, state_layers
+from checkpoints_tools.converters.shapes import (
+    grid_side,
+    may_have_shortcuts,
+    set_kind,
+    state_layers,
+)
 from lsh_gan.errors import check_int
 
 _GEOMETRY = ("strides", "paddings", "output_paddings")
@@ -146,6 +151,8 @@ def _settings(state) -> dict[str, Any]:
             usual["epsilon"] = 1e-5
         if of(layers, ("group_norm",)):
             usual["norm"] = None
+        if may_have_shortcuts(layers):
+            usual["shortcuts"] = None
         if any(layer.get("unsure") for layer in layers):
             kinds = [layer["kind"] for layer in of(layers, CONVOLUTIONS)]
             usual["transposed"] = [kind == "conv_transpose" for kind in kinds]
@@ -214,6 +221,12 @@ def _complete(layers: list[Layer], settings: dict) -> None:
             layer |= {"padding": [[p, p] for p in padding], "padding_mode": "constant"}
         else:
             layer |= {"padding": padding, "output_padding": end}
+    if settings.get("shortcuts", False) is not False:
+        raise ValueError(
+            f"whether code adds a shortcut around {may_have_shortcuts(layers)[0]}, whose "
+            "convolutions give as many channels as they take, is not in the file: "
+            "--set=shortcuts=false says that it adds none; with shortcuts it is not supported"
+        )
     if settings.get("norm", "instance") != "instance":
         raise ValueError(
             "norms have no statistics: batch norms whose statistics were not saved, or instance "

@@ -83,6 +83,25 @@ def _tell_convolutions_apart(layers: list[Layer]) -> bool:
     return True
 
 
+def may_have_shortcuts(layers: list[Layer]) -> list[str]:
+    """Modules with several convolutions that give as many channels as they take.
+
+    Layers that are numbered lie in a torch.nn.Sequential, which adds no shortcut.
+    """
+    blocks: dict[str, list[Layer]] = {}
+    for layer in of(layers, CONVOLUTIONS):
+        block, _, word = layer["name"].rpartition(".")
+        if block and not word.isdecimal():
+            blocks.setdefault(block, []).append(layer)
+    if len(blocks) < 2:  # the network itself
+        return []
+    return [
+        name
+        for name, convs in blocks.items()
+        if len(convs) > 1 and convs[0]["inputs"] == convs[-1]["features"]
+    ]
+
+
 def set_kind(layer: Layer, transposed: bool) -> None:
     """Makes a convolution a transposed one, or a plain one."""
     first, second = layer["in_file"][:2]

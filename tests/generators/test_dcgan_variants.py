@@ -158,6 +158,17 @@ def test_the_dense_layer_of_studiogan_has_no_activation():
     assert (assumed["slope"], assumed["epsilon"]) == ([1.0, 0.0, 0.0, 0.0], 1e-4)
 
 
+def test_whether_blocks_have_shortcuts_must_be_said():
+    shapes = {"fc": (64, 5), "up1": (16, 16, 4, 4), "up2": (16, 16, 4, 4), "out": (3, 16, 3, 3)}
+    blocks = {f"up{i}.conv{j}": (16, 16, 3, 3) for i in (1, 2) for j in (1, 2)}
+    names = ("fc", "up1", "up1.conv1", "up1.conv2", "up2", "up2.conv1", "up2.conv2", "out")
+    state = {f"{n}.weight": np.ones((shapes | blocks)[n], np.float32) for n in names}
+    with pytest.raises(ValueError, match=r"a shortcut around up1, .* --set=shortcuts=false"):
+        convert_state(state, SOURCES["dcgan"])
+    converted = convert_state(state, SOURCES["dcgan"], {"shortcuts": False})
+    assert images_of(converted, np.ones((1, 5))).shape == (1, 3, 8, 8)
+
+
 def test_where_it_upsamples_must_be_said():
     state = tensor_files.state_dict(tensor_files.read(file("ptgan")))
     state = {name.replace("conv_blocks", "blocks"): array for name, array in state.items()}
