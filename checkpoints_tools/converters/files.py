@@ -17,7 +17,18 @@ from lsh_gan.errors import choose, few, nearest
 from lsh_gan.tensor_files import Standin
 
 _DEEPEST = 4
-_AVERAGES = {"ema", "avg", "average", "averaged", "shadow", "running", "swa", "smoothed", "gs"}
+_AVERAGES = {
+    "ema",
+    "avg",
+    "average",
+    "averaged",
+    "shadow",
+    "running",
+    "swa",
+    "smooth",
+    "smoothed",
+    "gs",
+}
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of G_ema, avgG and netGEma
 # Files of a folder that hold its tensors, the first one of these that is there.
 _TENSOR_FILES = (
@@ -40,6 +51,7 @@ _SCALARS = {
 NOT_BUILT: dict[str, tuple[str, ...]] = {
     "lucidrains/stylegan2-pytorch": (r"G?\.?initial_block", r"S\.net\.0\.weight"),
     "lucidrains/lightweight-gan": (r"G?\.?initial_conv\.0\.weight", r"G?\.?out_conv\.weight"),
+    "a StyleGAN of genforce": (r"truncation\.w_avg",),  # the first, and those with classes
     "TransGAN": (r"pos_embed_1", r"blocks\.0\.attn\.qkv\.weight"),
     "a BigGAN-deep of PyTorch-StudioGAN": (r"linear0\.weight(_orig)?", r".*conv2d4\.bias"),
     "StyleGAN (the first) in TensorFlow": (r"synthesis\.4x4/Const/StyleMod/weight",),
