@@ -23,6 +23,7 @@ from checkpoints_tools.converters.origin import (
     weight_of,
 )
 from checkpoints_tools.converters.shapes import (
+    acts_before_norm,
     grid_side,
     may_have_shortcuts,
     set_kind,
@@ -151,13 +152,13 @@ def _settings(state) -> dict[str, Any]:
             usual["epsilon"] = 1e-5
         if of(layers, ("group_norm",)):
             usual["norm"] = None
-        if may_have_shortcuts(layers):
-            usual["shortcuts"] = None
         if any(layer.get("unsure") for layer in layers):
             kinds = [layer["kind"] for layer in of(layers, CONVOLUTIONS)]
             usual["transposed"] = [kind == "conv_transpose" for kind in kinds]
     if between:
         usual["order"] = "as listed"
+        if may_have_shortcuts(layers):
+            usual["shortcuts"] = None
         larger = of(layers, ("conv_transpose", "upsample"))
         if all(layer is of(layers, PARAMETRIC)[0] for layer in larger):
             usual |= {"upsample": None, "upsample_mode": "nearest"}
@@ -221,12 +222,6 @@ def _complete(layers: list[Layer], settings: dict) -> None:
             layer |= {"padding": [[p, p] for p in padding], "padding_mode": "constant"}
         else:
             layer |= {"padding": padding, "output_padding": end}
-    if settings.get("shortcuts", False) is not False:
-        raise ValueError(
-            f"whether code adds a shortcut around {may_have_shortcuts(layers)[0]}, whose "
-            "convolutions give as many channels as they take, is not in the file: "
-            "--set=shortcuts=false says that it adds none; with shortcuts it is not supported"
-        )
     if settings.get("norm", "instance") != "instance":
         raise ValueError(
             "norms have no statistics: batch norms whose statistics were not saved, or instance "
@@ -262,9 +257,11 @@ def _with_activations(layers: list[Layer], hidden: Layer | None, settings: dict)
     if "slope" in settings:
         slopes = _as_list("slope", settings["slope"], len(inner))
         fills = [{"kind": "leaky_relu", "slope": s} if s else {"kind": "relu"} for s in slopes]
-    for segment, fill in zip(inner, fills, strict=True):
+    for segment, fill, following in zip(inner, fills, [*inner[1:], last], strict=True):
         if fill and not of(segment, ACTIVATIONS):
             norms = [i for i, layer in enumerate(segment) if layer["kind"] in _NORMS]
+            if norms and acts_before_norm(segment[0], segment[norms[0]], following[0]):
+                norms = []
             segment.insert(1 + max(norms, default=0), fill)
     output = [{"kind": settings["output"]}] if "output" in settings else []
     return [*head, *itertools.chain(*inner), *last, *output]
@@ -308,6 +305,12 @@ def _options(layers: list[Layer]) -> list[Layer]:
 
 def _plan(state, settings) -> Plan:
     layers, hidden, _, _ = _read(state)
+    if settings.get("shortcuts", False) is not False:
+        raise ValueError(
+            f"whether code adds a shortcut around {may_have_shortcuts(layers)[0]}, whose "
+            "convolutions give as many channels as they take, is not in the file: "
+            "--set=shortcuts=false says that it adds none; with shortcuts it is not supported"
+        )
     if not _module(state):
         _complete(layers, settings)
     if "upsample" in settings:

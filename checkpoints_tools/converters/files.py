@@ -306,7 +306,7 @@ def _name_averages(state: dict[str, np.ndarray], lists: bool) -> dict[str, np.nd
     names: dict[str, str | None] = {}
     for prefix, average in averages.items():
         is_list = lists and all(map(str.isdecimal, average))
-        for network in networks.values():
+        for network in [part for k, part in networks.items() if k] + [networks[""]]:
             parameters = [name for name in network if not _BUFFERS.fullmatch(name)]
             own = list(average) if is_list else [name.replace(".", "") for name in parameters]
             shapes = [average[name].shape if name in average else None for name in own]

@@ -101,7 +101,7 @@ def unrecorded_code(module: Standin) -> tuple[bool, bool]:
     while len(inner := _children(module)) == 1:
         (module,) = inner.values()
         around |= _own_class(module)
-    return around, _own_class(module)
+    return around, _own_class(module) or module.name.endswith((".ModuleList", ".ModuleDict"))
 
 
 def _refuse_unknown_blocks(module: Standin, name: str) -> None:

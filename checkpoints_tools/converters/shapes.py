@@ -84,22 +84,29 @@ def _tell_convolutions_apart(layers: list[Layer]) -> bool:
 
 
 def may_have_shortcuts(layers: list[Layer]) -> list[str]:
-    """Modules with several convolutions that give as many channels as they take.
-
-    Layers that are numbered lie in a torch.nn.Sequential, which adds no shortcut.
-    """
+    """Modules of several plain convolutions that give as many channels as they take."""
     blocks: dict[str, list[Layer]] = {}
-    for layer in of(layers, CONVOLUTIONS):
-        block, _, word = layer["name"].rpartition(".")
-        if block and not word.isdecimal():
+    every = of(layers, CONVOLUTIONS)
+    for layer in every:
+        if block := layer["name"].rpartition(".")[0]:
             blocks.setdefault(block, []).append(layer)
-    if len(blocks) < 2:  # the network itself
-        return []
     return [
         name
         for name, convs in blocks.items()
-        if len(convs) > 1 and convs[0]["inputs"] == convs[-1]["features"]
+        if 1 < len(convs) < len(every)  # which are the network itself
+        and all(conv["kind"] == "conv" for conv in convs)
+        and convs[0]["inputs"] == convs[-1]["features"]
     ]
+
+
+def acts_before_norm(layer: Layer, norm: Layer, following: Layer) -> bool:
+    """Whether numbers leave a place for an activation before the norm, and none after it."""
+    names = [other["name"].rpartition(".") for other in (layer, norm, following)]
+    same = len({prefix for prefix, *_ in names}) == 1
+    if not same or not all(word.isdecimal() for *_, word in names):
+        return False
+    first, second, third = (int(word) for *_, word in names)
+    return second - first > 1 and third - second == 1
 
 
 def set_kind(layer: Layer, transposed: bool) -> None:

@@ -243,6 +243,22 @@ def test_activations_are_in_their_place_unless_code_runs_them():
     assert kinds(first=linear, tanh=tanh, main=main) == ["dense", "relu", "dense", "tanh"]
 
 
+def test_numbers_tell_activations_before_norms():
+    for numbers, expected in (
+        ((0, 2, 3), ["relu", "batch_norm"]),  # 1 is free, and none is between 2 and 3
+        ((0, 1, 3), ["batch_norm", "relu"]),
+        ((0, 2, 4), ["batch_norm", "relu"]),
+        ((0, 1, 2), ["batch_norm", "relu"]),
+    ):
+        first, norm, last = (f"net.{number}" for number in numbers)
+        shapes = {f"{first}.weight": (5, 4, 4, 4)}
+        shapes |= {f"{norm}.{leaf}": (4,) for leaf in ("running_mean", "running_var")}
+        shapes |= {f"{last}.weight": (4, 4, 4, 4), "net.9.weight": (4, 3, 4, 4)}
+        state = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+        layers = convert_state(state, SOURCES["dcgan"]).options["layers"]
+        assert [layer["kind"] for layer in layers[1:3]] == expected
+
+
 def test_settings_of_networks_whose_layers_are_known():
     norm = layer("batchnorm.BatchNorm2d", eps=1e-3)
     conv = {"kernel_size": (3, 3), "stride": (1, 1), "dilation": (1, 1), "padding_mode": "zeros"}
