@@ -381,7 +381,7 @@ SOURCE = Source(
     "DCGAN and its variants (any layer names)",
     _matches,
     _plan,
-    version=2,
+    version=3,
     settings=_settings,
     only=("order",),
 )

@@ -52,6 +52,7 @@ NOT_BUILT: dict[str, tuple[str, ...]] = {
     "lucidrains/stylegan2-pytorch": (r"G?\.?initial_block", r"S\.net\.0\.weight"),
     "lucidrains/lightweight-gan": (r"G?\.?initial_conv\.0\.weight", r"G?\.?out_conv\.weight"),
     "a StyleGAN of genforce": (r"truncation\.w_avg",),  # the first, and those with classes
+    "pytorch.sngan_projection": (r"block2\.c_sc\.weight(_orig)?", r"conv\d\.weight(_orig)?"),
     "TransGAN": (r"pos_embed_1", r"blocks\.0\.attn\.qkv\.weight"),
     "a BigGAN-deep of PyTorch-StudioGAN": (r"linear0\.weight(_orig)?", r".*conv2d4\.bias"),
     "StyleGAN (the first) in TensorFlow": (r"synthesis\.4x4/Const/StyleMod/weight",),

@@ -93,7 +93,7 @@ def may_have_shortcuts(layers: list[Layer]) -> list[str]:
     return [
         name
         for name, convs in blocks.items()
-        if 1 < len(convs) < len(every)  # which are the network itself
+        if 1 < len(convs) < len(every)  # all of them are the network itself
         and all(conv["kind"] == "conv" for conv in convs)
         and convs[0]["inputs"] == convs[-1]["features"]
     ]
