@@ -129,14 +129,15 @@ def _read(state) -> _Network:
         return _Network(layers, none if between and not all(counts) else None, around, between)
     # A module has one activation for all of its layers, or its code has it.
     outputs = of(layers, _OUTPUTS)[-1:]
-    hidden = {a["kind"]: a for a in _options(of(layers, ACTIVATIONS)) if a["kind"] not in _OUTPUTS}
-    if len(hidden) > 1:
+    hidden = [a for a in _options(of(layers, ACTIVATIONS)) if a["kind"] not in _OUTPUTS]
+    if any(a != hidden[0] for a in hidden):
+        kinds = dict.fromkeys(" ".join(map(str, a.values())) for a in hidden)
         raise ValueError(
-            f"which layers its activations ({', '.join(hidden)}) follow is not in the file"
+            f"which layers its activations ({', '.join(kinds)}) follow is not in the file"
         )
     layers = [layer for layer in layers if layer["kind"] not in ACTIVATIONS]
-    relu: Layer = {"kind": "relu"}
-    return _Network([*layers, *outputs], next(iter(hidden.values()), relu), True, between)
+    usual: Layer = {"kind": "relu"}
+    return _Network([*layers, *outputs], hidden[0] if hidden else usual, True, between)
 
 
 # --- what is assumed ----------------------------------------------------------------------------
