@@ -84,16 +84,18 @@ def _tell_convolutions_apart(layers: list[Layer]) -> bool:
 
 
 def may_have_shortcuts(layers: list[Layer]) -> list[str]:
-    """Modules of several plain convolutions that give as many channels as they take."""
+    """Modules of several plain convolutions that keep the number of channels and the side."""
     blocks: dict[str, list[Layer]] = {}
     every = of(layers, CONVOLUTIONS)
     for layer in every:
         if block := layer["name"].rpartition(".")[0]:
             blocks.setdefault(block, []).append(layer)
+    larger = {layer["name"].rpartition(".")[0] for layer in of(layers, ("upsample", "dense"))}
     return [
         name
         for name, convs in blocks.items()
-        if 1 < len(convs) < len(every)  # all of them are the network itself
+        if name not in larger
+        and 1 < len(convs) < len(every)  # all of them are the network itself
         and all(conv["kind"] == "conv" for conv in convs)
         and convs[0]["inputs"] == convs[-1]["features"]
     ]
