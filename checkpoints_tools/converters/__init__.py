@@ -21,7 +21,7 @@ SOURCES: dict[str, Source] = {
     source.name: source
     for source in (
         stylegan2.SOURCE, stylegan2_layouts.ROSINALITY, stylegan2_layouts.BASICSR,
-        stylegan2_layouts.MMGENERATION, stylegan2_layouts.TENSORFLOW,
+        stylegan2_layouts.MMGENERATION, stylegan2_layouts.GENFORCE, stylegan2_layouts.TENSORFLOW,
         stylegan3.SOURCE, stylegan3.XL, biggan.SOURCE, biggan.SOURCE_DEEP, biggan_hf.SOURCE,
         studiogan.BIGGAN, studiogan.SNGAN, mimicry.SOURCE, progan.SOURCE, r3gan.SOURCE,
         fastgan.SOURCE, galaxygrad.SOURCE, dcgan.SOURCE,  # last: it looks at shapes alone

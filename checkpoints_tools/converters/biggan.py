@@ -25,7 +25,6 @@ _LAYERS = {
     **{f"norm_{i}": f"bn{i}" for i in range(1, 5)},
     **{f"conv_{i}": f"conv{i}" for i in range(1, 5)}, "shortcut": "conv_sc",
 }  # fmt: skip
-_STATISTICS = {"mean": "stored_mean", "var": "stored_var"}
 _USUAL: dict[str, Any] = {
     "BN_eps": 1e-5,
     "SN_eps": 1e-6,
@@ -48,6 +47,16 @@ def _divide_by_iterated_norm(weight: np.ndarray, u: np.ndarray, epsilon: float) 
     out = matrix @ v
     u = out / max(np.linalg.norm(out), epsilon)
     return (weight / (u @ out)).astype(np.float32)
+
+
+def _statistic(state, base: str, name: str) -> Origin:
+    """Mean or variance of a norm; cross-replica and mybn runs have them in a norm of its own."""
+    inner = f"{base}.bn.accumulation_counter"
+    if inner in state:  # a sum of so many batches, or at 0 a running mean
+        names = (f"{base}.bn.stored_{name}", inner)
+        return Origin(names, lambda total, count: total / np.maximum(count, 1))
+    running = f"{base}.bn.running_{name}"
+    return take(running if running in state else f"{base}.stored_{name}")
 
 
 def _plan(state, settings, *, deep: bool) -> Plan:
@@ -101,7 +110,7 @@ def _plan(state, settings, *, deep: bool) -> Plan:
 
     def norm(base: str, rest: list[str]) -> Origin:
         if rest[0] == "statistics":
-            return take(f"{base}.{_STATISTICS[rest[1]]}")
+            return _statistic(state, base, rest[1])
         part = f"{base}.{'gain' if rest[0] == 'scale' else 'bias'}"
         if rest[-1] == "kernel":
             return weights(part, kernel)
@@ -115,7 +124,11 @@ def _plan(state, settings, *, deep: bool) -> Plan:
     return Plan("biggan_deep" if deep else "biggan", options, origin, r".*\.(sv|u)\d+")
 
 
-_matches_any = has(r"linear\.weight", r"blocks\.0\.0\.bn1\.stored_mean", r"output_layer\.2\.weight")
+_matches_any = has(
+    r"linear\.weight",
+    r"blocks\.0\.0\.bn1\.(stored|bn\.stored|bn\.running)_mean",
+    r"output_layer\.2\.weight",
+)
 SOURCE = Source(
     "biggan",
     "BigGAN (ajbrock/BigGAN-PyTorch)",

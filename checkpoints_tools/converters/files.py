@@ -4,7 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import takewhile
+from itertools import accumulate, pairwise, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,18 @@ from lsh_gan.errors import choose, few, nearest
 from lsh_gan.tensor_files import Standin
 
 _DEEPEST = 4
-_AVERAGES = {"ema", "avg", "average", "averaged", "shadow", "running", "swa", "smoothed", "gs"}
+_AVERAGES = {
+    "ema",
+    "avg",
+    "average",
+    "averaged",
+    "shadow",
+    "running",
+    "swa",
+    "smooth",
+    "smoothed",
+    "gs",
+}
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of G_ema, avgG and netGEma
 # Files of a folder that hold its tensors, the first one of these that is there.
 _TENSOR_FILES = (
@@ -39,10 +50,10 @@ _SCALARS = {
 # Known and not built: names that only such a file has, and why.
 NOT_BUILT: dict[str, tuple[str, ...]] = {
     "lucidrains/stylegan2-pytorch": (r"G?\.?initial_block", r"S\.net\.0\.weight"),
-    "a BigGAN of a cross-replica or mybn run": (
-        r"blocks\.0\.0\.bn1\.bn\.(running|stored)_mean",
-        r"output_layer\.2\.weight",
-    ),
+    "lucidrains/lightweight-gan": (r"G?\.?initial_conv\.0\.weight", r"G?\.?out_conv\.weight"),
+    "a StyleGAN of genforce": (r"truncation\.w_avg",),  # the first, and those with classes
+    "pytorch.sngan_projection": (r"block2\.c_sc\.weight(_orig)?", r"conv\d\.weight(_orig)?"),
+    "TransGAN": (r"pos_embed_1", r"blocks\.0\.attn\.qkv\.weight"),
     "a BigGAN-deep of PyTorch-StudioGAN": (r"linear0\.weight(_orig)?", r".*conv2d4\.bias"),
     "StyleGAN (the first) in TensorFlow": (r"synthesis\.4x4/Const/StyleMod/weight",),
     "Progressive GAN in TensorFlow": (r"4x4/Dense/weight",),
@@ -129,7 +140,7 @@ def find(
         start = stream.read(9)
     # A safetensors file sorts by size and name; some kinds go by the order of their layers.
     sorts = start[8:] == b"{"
-    state = dict(sorted(state.items(), key=_by_number)) if sorts else _name_lists(state)
+    state = _name_averages(_in_order(state) if sorts else state, lists=not sorts)
     parts = _parts(state, value)
     if part is not None:
         if part not in dict(parts):
@@ -230,9 +241,26 @@ def _is_another_network(name: str, tensors: dict[str, np.ndarray], one_network: 
     return bool(discriminator) or not any(map(_LAYER_TENSORS.fullmatch, tensors))
 
 
-def _by_number(item: tuple[str, Any]) -> list[str | int]:
-    parts = re.split(r"(\d+)", item[0])
-    return [int(part) if part.isdecimal() else part for part in parts]
+def _in_order(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors of a file without order: by the numbers in names, dense layers first."""
+
+    def prefixes(name: str) -> list[str]:
+        return ["", *accumulate(name.split("."), "{}.{}".format)]
+
+    ranks: dict[str, set[int]] = {}
+    for name, array in state.items():
+        for prefix in prefixes(name):
+            ranks.setdefault(prefix, set()).add(array.ndim)
+
+    def place(name: str) -> list[tuple]:
+        found = []
+        for outer, prefix in pairwise(prefixes(name)):
+            dense_of_both = 4 in ranks[outer] and ranks[prefix] & {2, 4} == {2}
+            parts = re.split(r"(\d+)", prefix.rpartition(".")[2])
+            found.append((not dense_of_both, [int(p) if p.isdecimal() else p for p in parts]))
+        return found
+
+    return {name: state[name] for name in sorted(state, key=place)}
 
 
 def _outermost(prefixes: list[str]) -> tuple[str, ...]:
@@ -268,23 +296,29 @@ def _is_average(name: str) -> bool:
     return bool(words & _AVERAGES) and "online" not in words
 
 
-def _name_lists(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Names averages that are a list, in the order of the network's parameters.
+def _name_averages(state: dict[str, np.ndarray], lists: bool) -> dict[str, np.ndarray]:
+    """Names averages as the network's parameters, where they have other names.
 
-    FastGAN's files and torch_ema have them.
+    They are a list in FastGAN's files and torch_ema; `LitEma` leaves out dots, and has two numbers.
     """
-    groups = _groups(state)
-    lists = {k: part for k, part in groups.items() if all(map(str.isdecimal, part))}
-    names: dict[str, str] = {}
-    for prefix in filter(_is_average, lists):
-        shapes = [array.shape for array in lists[prefix].values()]
-        for network in (part for k, part in groups.items() if k not in lists):
+    averages = {k: part for k, part in _groups(state).items() if _is_average(k)}
+    outer = tuple(f"{prefix}." for prefix in averages)
+    networks = _groups({n: array for n, array in state.items() if not n.startswith(outer)})
+    names: dict[str, str | None] = {}
+    for prefix, average in averages.items():
+        is_list = lists and all(map(str.isdecimal, average))
+        for network in [part for k, part in networks.items() if k] + [networks[""]]:
             parameters = [name for name in network if not _BUFFERS.fullmatch(name)]
-            if shapes == [network[name].shape for name in parameters]:
-                pairs = zip(lists[prefix], parameters, strict=True)
-                names |= {f"{prefix}.{i}": f"{prefix}.{name}" for i, name in pairs}
+            own = list(average) if is_list else [name.replace(".", "") for name in parameters]
+            shapes = [average[name].shape if name in average else None for name in own]
+            if own != parameters and shapes == [network[name].shape for name in parameters]:
+                pairs = zip(own, parameters, strict=True)
+                names |= {f"{prefix}.{one}": f"{prefix}.{name}" for one, name in pairs}
+                names |= {f"{prefix}.{word}": None for word in ("decay", "num_updates")}
                 break
-    return {names.get(name, name): array for name, array in state.items()}
+    return {
+        new: array for name, array in state.items() if (new := names.get(name, name)) is not None
+    }
 
 
 def _groups(state: dict[str, np.ndarray]) -> dict[str, Part]:

@@ -13,7 +13,8 @@ from lsh_gan.tensor_files import Standin
 
 Layer = dict[str, Any]
 
-PARAMETRIC = ("conv_transpose", "conv", "dense")
+CONVOLUTIONS = ("conv_transpose", "conv")
+PARAMETRIC = (*CONVOLUTIONS, "dense")
 ACTIVATIONS = (
     "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "tanh", "sigmoid", "none"
 )  # fmt: skip
@@ -24,6 +25,11 @@ _PADS = {
     "ZeroPad2d": "constant", "ReflectionPad2d": "reflect", "ReplicationPad2d": "edge",
     "CircularPad2d": "wrap",
 }  # fmt: skip
+
+
+def of(layers: list[Layer], kinds: Container[str]) -> list[Layer]:
+    """The layers of some kinds."""
+    return [layer for layer in layers if layer["kind"] in kinds]
 
 
 def part(value: Any, prefix: str) -> Any:
@@ -95,7 +101,7 @@ def unrecorded_code(module: Standin) -> tuple[bool, bool]:
     while len(inner := _children(module)) == 1:
         (module,) = inner.values()
         around |= _own_class(module)
-    return around, _own_class(module)
+    return around, _own_class(module) or module.name.endswith((".ModuleList", ".ModuleDict"))
 
 
 def _refuse_unknown_blocks(module: Standin, name: str) -> None:

@@ -6,7 +6,7 @@ output, height, width there, and keeps its taps in place here.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -127,17 +127,42 @@ def normalised(
     return Origin(names, lambda *arrays: function(divide_by_stored_norm(*arrays, axis)))
 
 
+# The tensors that make a weight, of spectral and weight norm too; the first has its shape.
+_WEIGHTS = (("weight_orig", "weight_u", "weight_v"), ("weight_v", "weight_g"), ("weight",))
+
+
+def weight_names(tensors: Container[str], prefix: str = "") -> tuple[str, ...]:
+    """The tensors that make a weight, the one of its shape first; () where there is none."""
+    named = (tuple(prefix + name for name in names) for names in _WEIGHTS)
+    return next((names for names in named if names[0] in tensors), ())
+
+
 def weight_of(
-    state: State, base: str, function: Callable[[np.ndarray], np.ndarray] = kernel
+    state: State,
+    base: str,
+    function: Callable[[np.ndarray], np.ndarray] = kernel,
+    axis: int = 0,
 ) -> Origin:
-    """The weight `base`, under spectral norm or not, laid out by `function`."""
-    if f"{base}.weight_orig" in state:
-        return normalised(base, function)
-    return take(f"{base}.weight", function)
+    """The weight `base`, under spectral norm, weight norm or none, laid out by `function`."""
+    prefix = f"{base}." if base else ""
+
+    def lay_out(weight: np.ndarray, *norm: np.ndarray) -> np.ndarray:
+        if len(norm) == 2:
+            return function(divide_by_stored_norm(weight, *norm, axis))
+        return function(_of_length(weight, *norm) if norm else weight)
+
+    return Origin(weight_names(state, prefix) or (f"{prefix}weight",), lay_out)
+
+
+def _of_length(weight: np.ndarray, length: np.ndarray) -> np.ndarray:
+    """PyTorch's weight norm: the length is of all axes that it has no size of."""
+    axes = tuple(i for i, size in enumerate(length.shape) if size == 1)
+    norm = np.sqrt((weight.astype(np.float64) ** 2).sum(axis=axes, keepdims=True))
+    return (weight / norm * length).astype(np.float32)
 
 
 def stored_weight(state: State, base: str) -> np.ndarray:
-    """The weight `base` as it is stored, under spectral norm or not."""
+    """The weight `base` as it is stored, under a norm or not."""
     return state[weight_of(state, base).names[0]]
 
 

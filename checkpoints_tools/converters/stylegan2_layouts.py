@@ -1,4 +1,4 @@
-"""StyleGAN2 in other layouts than NVIDIA's for PyTorch: rosinality's, BasicSR's, TensorFlow's.
+"""StyleGAN2 in other layouts than NVIDIA's for PyTorch: rosinality's, BasicSR's, genforce's, ...
 
 All are read as if they had the names and axes of `stylegan2`, whose plan does the rest.
 """
@@ -202,6 +202,48 @@ def _plan_tensorflow(state, settings) -> Plan:
     return _translated(state, inner, table, r"(synthesis\.)?lod|(.*/)?lod")
 
 
+# --- genforce: the variables of TensorFlow with the axes of PyTorch -------------------------------
+
+
+def _genforce_layer(base: str, ours: str, *, up: bool, image: bool) -> dict[str, Origin]:
+    def lay_out(weight: np.ndarray) -> np.ndarray:
+        scaled = weight if image else weight * np.float32(weight[0].size ** -0.5)
+        return scaled[..., ::-1, ::-1] if up else scaled
+
+    table = {
+        f"{ours}.weight": take(f"{base}.weight", lay_out),
+        f"{ours}.bias": take(f"{base}.bias"),
+        f"{ours}.affine.weight": take(f"{base}.style.weight"),
+        f"{ours}.affine.bias": take(f"{base}.style.bias", lambda b: b + 1),
+    }
+    if image:
+        return table
+    return table | {
+        f"{ours}.noise_strength": take(f"{base}.noise_strength"),
+        f"{ours}.noise_const": take(f"{base}.noise", lambda n: n[0, 0]),
+    }
+
+
+def _plan_genforce(state, settings) -> Plan:
+    check_filters(state, r".*\.kernel", gain=4)
+    table = {
+        "mapping.w_avg": take("truncation.w_avg"),
+        "synthesis.b4.const": take("synthesis.early_layer.const", lambda c: c[0]),
+    }
+    for i in numbers(state, r"mapping\.dense(\d+)\.weight"):
+        for leaf in ("weight", "bias"):
+            table[f"mapping.fc{i}.{leaf}"] = take(f"mapping.dense{i}.{leaf}")
+    for i in numbers(state, r"synthesis\.layer(\d+)\.weight"):
+        up = i % 2
+        ours = f"synthesis.b{4 * 2 ** ((i + 1) // 2)}.conv{1 - up}"
+        table |= _genforce_layer(f"synthesis.layer{i}", ours, up=bool(up), image=False)
+    for i in numbers(state, r"synthesis\.output(\d+)\.weight"):
+        ours = f"synthesis.b{4 * 2**i}.torgb"
+        table |= _genforce_layer(f"synthesis.output{i}", ours, up=False, image=True)
+    inner = {"conv_clamp": None, "lr_multiplier": settings["mapping_lr_mul"]}
+    return _translated(state, inner, table, r".*\.kernel")
+
+
 ROSINALITY = Source(
     "stylegan2_rosinality",
     "StyleGAN2 (rosinality/stylegan2-pytorch)",
@@ -226,6 +268,14 @@ MMGENERATION = Source(
     has(r"style_mapping\.1\.bias", r"constant_input\.input", r"convs\.0\.noise_injector\.weight"),
     partial(_plan_renamed, rules=_MMGENERATION),
     settings=lambda state: _settings_rosinality(_names(state, _MMGENERATION)) | {"bgr": True},
+    only=("slope",),
+)
+GENFORCE = Source(
+    "stylegan2_genforce",
+    "StyleGAN2 (genforce, SeFa)",
+    has(r"truncation\.w_avg", r"synthesis\.early_layer\.const", r"synthesis\.layer0\.style\.bias"),
+    _plan_genforce,
+    settings=usual(mapping_lr_mul=stylegan2.MAPPING_LEARNING_RATE, slope=0.2),
     only=("slope",),
 )
 TENSORFLOW = Source(

@@ -17,7 +17,7 @@ from checkpoints_tools.converters import SOURCES, biggan, conversion, convert_st
 from checkpoints_tools.converters.files import find
 from checkpoints_tools.inspect import describe
 from checkpoints_tools.verify import verify
-from lsh_gan import generators
+from lsh_gan import generators, tensor_files
 
 FILES = FOLDER / "files"
 MIMICRY = FILES / "mimicry_sngan32.netG_100000_steps.legacy.pth"
@@ -200,6 +200,22 @@ def test_a_biggan_without_spectral_norm(monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, without, undivided)
 
 
+def test_a_biggan_of_synchronized_norms():
+    state = load_golden("biggan_ajbrock_32_cifar").state()
+    sums = {}  # mybn counts the batches of its sums; four are exact
+    for name, array in state.items():
+        counted = name.replace(".stored_", ".bn.stored_")
+        sums[counted] = array if counted == name else 4 * array
+    counters = {n.replace("stored_mean", "accumulation_counter") for n in sums if "d_mean" in n}
+    mybn = sums | {name: np.full(1, 4, np.float32) for name in counters}
+    replicas = {name.replace(".stored_", ".bn.running_"): array for name, array in state.items()}
+    expected = convert_state(state, SOURCES["biggan"]).variables
+    for other in (mybn, replicas):
+        assert SOURCES["biggan"].matches(other)
+        ours = convert_state(other, SOURCES["biggan"]).variables
+        jax.tree.map(np.testing.assert_array_equal, ours, expected)
+
+
 def test_hugging_face_without_config_says_what_is_missing():
     state = load_golden("biggan_deep_hf_small32").state()
     with pytest.raises(ValueError, match=r"config.json only: 'layers' is missing"):
@@ -283,11 +299,24 @@ def test_the_command_says_what_it_took(dcgan, tmp_path, monkeypatch, capsys):
     assert "taken: 'G_ema'; the file has other generators: 'G'" in capsys.readouterr().out
 
 
-def test_safetensors_are_in_the_order_of_their_numbers(dcgan, tmp_path):
-    found = find(write_state(tmp_path / "dcgan.safetensors", dcgan), SOURCES)
-    ours = convert_state(found.state, found.source).variables
-    expected = convert_state(dcgan, SOURCES["dcgan"]).variables
-    jax.tree.map(np.testing.assert_array_equal, ours, expected)
+def test_safetensors_are_in_the_order_of_their_numbers_dense_layers_first(dcgan, tmp_path):
+    dense_first = tensor_files.state_dict(tensor_files.read(FILES / "dcgan_ptgan.pth"))
+    for state in (dcgan, dense_first):
+        found = find(write_state(tmp_path / "dcgan.safetensors", state), SOURCES)
+        ours = convert_state(found.state, found.source).variables
+        expected = convert_state(state, SOURCES["dcgan"]).variables
+        jax.tree.map(np.testing.assert_array_equal, ours, expected)
+
+
+def test_averages_without_dots_have_the_names_of_their_network(dcgan, tmp_path):
+    state = {f"model.{name}": array for name, array in dcgan.items()}
+    for name in (name for name in dcgan if name.endswith(("weight", "bias"))):
+        state[f"model_ema.{name.replace('.', '')}"] = 2 * dcgan[name]
+    numbers = {"model_ema.decay": np.ones(()), "model_ema.num_updates": np.ones((), int)}
+    found = find(save(tmp_path / "gan.npz", state | numbers), SOURCES)
+    assert (found.prefix, found.state.buffers_of) == ("model_ema", "model")
+    assert found.state.keys() == dcgan.keys()
+    np.testing.assert_array_equal(found.state["main.6.weight"], 2 * dcgan["main.6.weight"])
 
 
 @pytest.mark.parametrize(

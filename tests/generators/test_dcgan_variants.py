@@ -6,7 +6,7 @@ import pytest
 from golden import FOLDER, assert_close, load_golden
 
 from checkpoints_tools.convert import convert
-from checkpoints_tools.converters import SOURCES, convert_state, dcgan, modules
+from checkpoints_tools.converters import SOURCES, convert_state, modules
 from checkpoints_tools.converters.files import older_names
 from checkpoints_tools.converters.origin import Part
 from lsh_gan import generators, tensor_files
@@ -62,8 +62,7 @@ def test_modules_as_they_are_recorded(name, variants, tmp_path):
         ("inorm_affine", {"norm": "instance"}),
         ("linear_view", {}),
         ("func", {}),
-        # A slope of 1 is no activation.
-        ("ptgan", {"upsample": [2, 2, 1], "slope": [1.0, 0.2, 0.2], "epsilon": [1e-5, 0.8, 0.8]}),
+        ("ptgan", {}),  # known by its names
         ("shared", {"slope": 0.1, "output": "sigmoid"}),
         ("dp", {"slope": [0.2, 0.0]}),
         ("no_output", {"output": "none"}),
@@ -152,14 +151,27 @@ def test_layers_of_one_pixel_do_not_double_it():
 
 
 def test_the_dense_layer_of_studiogan_has_no_activation():
-    shapes = {"linear0": (128, 5), "blocks.0.0.deconv0": (8, 8, 4, 4), "conv4": (3, 8, 3, 3)}
+    blocks = {f"blocks.{i}.0.deconv0": (8, 8, 4, 4) for i in range(3)}
+    shapes = {"linear0": (128, 5), **blocks, "conv4": (3, 8, 3, 3)}
     state = {f"{name}.weight": np.ones(shape, np.float32) for name, shape in shapes.items()}
     assumed = convert_state(state, SOURCES["dcgan"]).assumed
-    assert (assumed["slope"], assumed["epsilon"]) == ([1.0, 0.0], 1e-4)
+    assert (assumed["slope"], assumed["epsilon"]) == ([1.0, 0.0, 0.0, 0.0], 1e-4)
+
+
+def test_whether_blocks_have_shortcuts_must_be_said():
+    shapes = {"fc": (64, 5), "up1": (16, 16, 4, 4), "up2": (16, 16, 4, 4), "out": (3, 16, 3, 3)}
+    blocks = {f"up{i}.conv{j}": (16, 16, 3, 3) for i in (1, 2) for j in (1, 2)}
+    names = ("fc", "up1", "up1.conv1", "up1.conv2", "up2", "up2.conv1", "up2.conv2", "out")
+    state = {f"{n}.weight": np.ones((shapes | blocks)[n], np.float32) for n in names}
+    with pytest.raises(ValueError, match=r"a shortcut around up1, .* --set=shortcuts=false"):
+        convert_state(state, SOURCES["dcgan"])
+    converted = convert_state(state, SOURCES["dcgan"], {"shortcuts": False})
+    assert images_of(converted, np.ones((1, 5))).shape == (1, 3, 8, 8)
 
 
 def test_where_it_upsamples_must_be_said():
     state = tensor_files.state_dict(tensor_files.read(file("ptgan")))
+    state = {name.replace("conv_blocks", "blocks"): array for name, array in state.items()}
     with pytest.raises(ValueError, match=r"where that happens is not in the file: --set=upsample"):
         convert_state(state, SOURCES["dcgan"])
 
@@ -215,16 +227,36 @@ def test_activations_are_in_their_place_unless_code_runs_them():
     relu, tanh = layer("activation.ReLU"), layer("activation.Tanh")
 
     def kinds(settings=None, **children):
-        found = modules.recorded_layers(holder(**children))
-        return [layer["kind"] for layer in dcgan._with_activations(*found, settings or {})]
+        state = Part()
+        state.module = holder(**children)
+        usual = SOURCES["dcgan"].settings(state)
+        del usual["upsample"]
+        plan = SOURCES["dcgan"].plan(state, usual | (settings or {}))
+        return [layer.get("slope", layer["kind"]) for layer in plan.options["layers"]]
 
     block = holder("models.Block", linear=linear, relu=relu)
     placed = kinds(first=linear, block=block, last=linear, tanh=tanh)
-    assert placed == ["dense", "dense", "relu", "dense", "tanh"]
+    assert placed == ["dense", 1.0, "dense", "relu", "dense", "tanh"]
     said = kinds({"slope": 0.2}, first=linear, block=block, last=linear, tanh=tanh)
-    assert said == ["dense", "leaky_relu", "dense", "relu", "dense", "tanh"]
+    assert said == ["dense", 0.2, "dense", "relu", "dense", "tanh"]
     main = holder("torch.nn.modules.container.Sequential", relu=relu, last=linear)
     assert kinds(first=linear, tanh=tanh, main=main) == ["dense", "relu", "dense", "tanh"]
+
+
+def test_numbers_tell_activations_before_norms():
+    for numbers, expected in (
+        ((0, 2, 3), ["relu", "batch_norm"]),  # 1 is free, and none is between 2 and 3
+        ((0, 1, 3), ["batch_norm", "relu"]),
+        ((0, 2, 4), ["batch_norm", "relu"]),
+        ((0, 1, 2), ["batch_norm", "relu"]),
+    ):
+        first, norm, last = (f"net.{number}" for number in numbers)
+        shapes = {f"{first}.weight": (5, 4, 4, 4)}
+        shapes |= {f"{norm}.{leaf}": (4,) for leaf in ("running_mean", "running_var")}
+        shapes |= {f"{last}.weight": (4, 4, 4, 4), "net.9.weight": (4, 3, 4, 4)}
+        state = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+        layers = convert_state(state, SOURCES["dcgan"]).options["layers"]
+        assert [layer["kind"] for layer in layers[1:3]] == expected
 
 
 def test_settings_of_networks_whose_layers_are_known():

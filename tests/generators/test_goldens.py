@@ -200,8 +200,8 @@ def test_matches_the_original(case):
 
 
 def test_every_source_has_a_golden():
-    # The latter two by rosinality's golden.
-    elsewhere = {"galaxygrad", "stylegan2_basicsr", "stylegan2_mmgeneration"}
+    # The latter three by the goldens of rosinality and TensorFlow.
+    elsewhere = {"galaxygrad", "stylegan2_basicsr", "stylegan2_mmgeneration", "stylegan2_genforce"}
     assert {case.source for case in CASES} | elsewhere == set(SOURCES)
 
 
