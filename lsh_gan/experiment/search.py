@@ -3,7 +3,8 @@
 KNN decides inside the loop, or the first metric if it was not asked for. Every setting that it
 scores is a row of the folder `search` in the work folder, so a search that was stopped goes through
 its decisions again without measuring anything twice. What it ends with is scored by all metrics on
-samples that it has not seen.
+samples that it has not seen: of many settings it would take those that its own samples flatter, so
+that a setting has to keep the share by a standard error.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
+import numpy as np
 import pandas as pd
 from absl import logging
 
@@ -28,7 +30,7 @@ from lsh_gan.experiment.reference import load_reference, open_reference
 from lsh_gan.experiment.settings import UNCOMPRESSED
 from lsh_gan.generators import Generator
 from lsh_gan.results import report, store
-from lsh_gan.results.answer import NOISE, retention
+from lsh_gan.results.answer import NOISE, Kept, retention
 from lsh_gan.results.labels import SCORES, TITLES, deciding
 from lsh_gan.results.search_report import FULL, MIXED, SAME_SIZE, WITHIN
 from lsh_gan.results.store import Row
@@ -49,6 +51,7 @@ class WidthEvaluator:
     layers: Mapping[str, Mapping[str, Any]]
     fixed: tuple[Rule, ...]  # rules of the tensors whose width is not free
     measure: Callable[[GeneratorSpec], Row]  # row of a setting
+    hits: Callable[[Row], Mapping[str, Any]]  # of a row, see `answer.Hits`
     # What keeps all tensors but the one before it; none where there is but one.
     others: tuple[Rule, ...] = (Rule(pattern=".*", skip=True),)
 
@@ -71,8 +74,8 @@ class WidthEvaluator:
         weights = dataclasses.replace(self.base.weights, bits=bits, rules=(*rules, *rest))
         return dataclasses.replace(self.base, weights=weights)
 
-    def retention(self, setting: Widths | GeneratorSpec) -> float:
-        """Share of the scores at full precision that is kept, the worse of precision and recall."""
+    def kept(self, setting: Widths | GeneratorSpec) -> Kept:
+        """What is kept of the scores at full precision, the worse of precision and recall."""
         spec = setting if isinstance(setting, GeneratorSpec) else self.spec(setting)
         full, row = self.measure(UNCOMPRESSED), self.measure(spec)
         fields = [f"{self.metric}_{score}" for score in SCORES]
@@ -83,7 +86,14 @@ class WidthEvaluator:
                     f"{full['generator']}: {field} is {score:.2g} ± {error:.2g} at full precision; "
                     "there is too little to keep: more search.num_samples, or a better generator"
                 )
-        return min(row[field] / full[field] for field in fields)
+        hits = {r["row_hash"]: self.hits(r) for r in (full, row)}
+        shares = [retention([row], [full], self.metric, score, hits) for score in SCORES]
+        return Kept(*devices.from_first(min(shares)))  # which alone has the hits of earlier runs
+
+    def keeps(self, setting: Widths | GeneratorSpec, share: float) -> bool:
+        """Whether so much is kept by a standard error."""
+        kept = self.kept(setting)
+        return bool(kept.share - np.nan_to_num(kept.stderr) >= share)
 
     def size(self, widths: Widths) -> int:
         """Bytes of the free tensors in the packed file; the rest is the same in all settings."""
@@ -117,7 +127,8 @@ def make_width_evaluator(
 
     options = tuple(sorted(loop.config.compression.bits))
     metric = deciding(loop.config.metrics)
-    found = WidthEvaluator(metric, base, options, layers, tuple(fixed.values()), measure)
+    parts = base, options, layers, tuple(fixed.values())
+    found = WidthEvaluator(metric, *parts, measure, lambda row: session.read_hits(row))
     return found if len(plans) > 1 else dataclasses.replace(found, others=())
 
 
@@ -179,31 +190,28 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
         session = sweep.Session(setup, workdir, progress)
         evaluator = make_width_evaluator(setup, generator, session, keep=True)
         title = TITLES[evaluator.metric]
+
+        def kept(widths: Widths) -> str:
+            share, error = evaluator.kept(widths)
+            return f"{100 * share:.1f} ± {100 * error:.1f} %"
+
         path = [evaluator.uniform(bits) for bits in reversed(evaluator.options)]
         widths = last_kept(evaluator, path, config.search.share)
         if widths is None:
-            most = evaluator.retention(path[0])
             raise ValueError(
-                f"{generator.name}: {evaluator.options[-1]} bits keep {most:.1%} of precision and "
-                f"recall by {title}; expected wider compression.bits, or less to keep"
+                f"{generator.name}: {evaluator.options[-1]} bits keep {kept(path[0])} of precision "
+                f"and recall by {title}; expected wider compression.bits, or less to keep"
             )
-        full, row = evaluator.measure(UNCOMPRESSED), evaluator.measure(evaluator.spec(widths))
-
-        def kept(row: Row) -> str:
-            hits = {r["row_hash"]: store.read_hits(workdir, r["row_hash"]) for r in (row, full)}
-            scores = (retention([row], [full], evaluator.metric, x, hits) for x in SCORES)
-            share, error = min(scores)
-            return f"{100 * share:.1f} ± {100 * error:.1f} %"
-
-        narrower = [evaluator.spec(x) for x in path[path.index(widths) + 1 :][:1]]
-        rows = map(evaluator.measure, narrower)
-        lost = "".join(f"; {r['bits']} bits would keep {kept(r)}" for r in rows)
+        row = evaluator.measure(evaluator.spec(widths))
+        text = f"{row['bits']} bits keep {kept(widths)} of precision and recall by {title}"
+        for narrower in path[path.index(widths) + 1 :][:1]:
+            bits = evaluator.measure(evaluator.spec(narrower))["bits"]
+            text += f"; {bits} bits would keep {kept(narrower)}"
     output = output or f"{generator.name}_{row['bits']}bits.safetensors"
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(workdir / PACKED_FOLDER / f"{row['row_hash']}.packed", output)
     return (
-        f"{generator.name}: {row['bits']} bits keep {kept(row)} of precision and recall by {title}"
-        f"{lost}; {output}: {row['bytes']:,} bytes, {row['ratio']:.1f}× smaller"
+        f"{generator.name}: {text}; {output}: {row['bytes']:,} bytes, {row['ratio']:.1f}× smaller"
     )
 
 
@@ -230,7 +238,7 @@ def find(evaluator: WidthEvaluator, share: float) -> dict[str, Widths | None]:
     4. Single layers are narrowed as long as the share is kept.
     """
     uniform = [evaluator.uniform(bits) for bits in evaluator.options]
-    good = [widths for widths in uniform if evaluator.retention(widths) >= share]
+    good = [widths for widths in uniform if evaluator.keeps(widths, share)]
     within = min(good, key=evaluator.size, default=None)
     sensitivity = layer_sensitivity(evaluator, share)
     path = [evaluator.uniform(evaluator.options[-1]), *descend(evaluator, sensitivity)]
@@ -255,7 +263,7 @@ def layer_sensitivity(evaluator: WidthEvaluator, share: float) -> Sensitivity:
     for layer in evaluator.layers:
         measured: dict[int, float] = {}
         for bits in evaluator.options:
-            loss = 1 - evaluator.retention(evaluator.isolated(layer, bits))
+            loss = 1 - evaluator.kept(evaluator.isolated(layer, bits)).share
             measured[bits] = min([max(0.0, loss), *measured.values()])
             if measured[bits] <= tolerable:
                 break
@@ -294,7 +302,7 @@ def last_kept(evaluator: WidthEvaluator, path: list[Widths], share: float) -> Wi
     """The last setting of a path that keeps the share, by bisection; None if the first does not."""
 
     def keeps(widths: Widths) -> bool:
-        return evaluator.retention(widths) >= share
+        return evaluator.keeps(widths, share)
 
     widest, *rest = path
     back = [*reversed(rest), widest]
@@ -309,9 +317,10 @@ def narrow(
     while steps := [x for x in _steps(evaluator, widths, sensitivity) if x not in refused]:
         layer, bits = steps[0]
         narrowed = {**widths, layer: bits}
-        kept = evaluator.retention(narrowed)
-        logging.info("{%s}: %.4f kept, %s", steps[0], kept, "taken" if kept >= share else "refused")
-        if kept >= share:
+        keeps = evaluator.keeps(narrowed, share)
+        kept, said = evaluator.kept(narrowed).share, "taken" if keeps else "refused"
+        logging.info("{%s}: %.4f kept, %s", steps[0], kept, said)
+        if keeps:
             widths = narrowed
         else:
             refused.add(steps[0])

@@ -173,6 +173,10 @@ class Session:
         self._images = progress.add_task("images", total=None, visible=False)
         self._advance = partial(progress.advance, self._images)
 
+    def read_hits(self, row: store.Row) -> dict[str, Any]:
+        """The hits of a row of the work folder."""
+        return store.read_hits(self._workdir, row["row_hash"])
+
     def measure(self, measurement: Measurement) -> store.Row:
         """The row of a measurement: from the work folder, or measured and added to it."""
         if measurement.row_hash in self.finished:

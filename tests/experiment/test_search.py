@@ -40,6 +40,8 @@ def row(spec):
     tensors = [{"path": layer, "bytes": SIZES[layer] * b // 8} for layer, b in widths.items()]
     return {
         "generator": "known",
+        "row_hash": str(spec),
+        "seed": 0,
         "lsh_precision": 0.8 * max(0.0, 1 - damage / 2),
         "lsh_recall": 0.6 * max(0.0, 1 - damage),
         "lsh_precision_stderr": 0.01,
@@ -54,25 +56,36 @@ def make_width_evaluator(measured):
         return row(spec)
 
     base = GeneratorSpec(weights=CompressionSpec(bits=8))
-    return WidthEvaluator("lsh", base, OPTIONS, {layer: {} for layer in SIZES}, (), measure)
+    layers = {layer: {} for layer in SIZES}
+    return WidthEvaluator("lsh", base, OPTIONS, layers, (), measure, lambda row: {})
 
 
 @pytest.mark.parametrize("share", [0.9, 0.95, 0.99])
 def test_it_keeps_the_share_and_is_close_to_the_best_of_all_settings(share):
     evaluator = make_width_evaluator([])
     found = find(evaluator, share)
-    assert evaluator.retention(found[MIXED]) >= share
+    assert evaluator.keeps(found[MIXED], share)
     everything = [
         dict(zip(SIZES, widths, strict=True))
         for widths in itertools.product(OPTIONS, repeat=len(SIZES))
     ]
-    best = min(
-        evaluator.size(widths) for widths in everything if evaluator.retention(widths) >= share
-    )
+    best = min(evaluator.size(widths) for widths in everything if evaluator.keeps(widths, share))
     assert evaluator.size(found[MIXED]) <= 1.1 * best
     assert evaluator.size(found[MIXED]) < evaluator.size(found[WITHIN])
-    assert evaluator.retention(found[SAME_SIZE]) < share
+    assert not evaluator.keeps(found[SAME_SIZE], share)
     assert evaluator.size(found[SAME_SIZE]) <= evaluator.size(found[MIXED])
+
+
+def test_a_setting_keeps_the_share_by_a_standard_error():
+    def hits(row):
+        of_all = np.arange(400) < 400 * row["lsh_recall"]
+        return dict.fromkeys(("lsh_precision_hits", "lsh_recall_hits"), of_all)
+
+    evaluator = dataclasses.replace(make_width_evaluator([]), hits=hits)
+    share, error = evaluator.kept(evaluator.uniform(3))
+    assert 0.005 < error < 0.05
+    assert evaluator.keeps(evaluator.uniform(3), share - 1.01 * error)
+    assert not evaluator.keeps(evaluator.uniform(3), share - 0.99 * error)
 
 
 def test_it_judges_far_fewer_settings_than_there_are():
