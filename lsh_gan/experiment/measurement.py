@@ -58,7 +58,7 @@ class Measurement(NamedTuple):
     subject: Generator | Samples  # a generator, which is compressed and sampled, or given samples
     # Path of the only tensor that is compressed; None if it is not the only one.
     layer: str | None = None
-    keep: bool = True  # whether the packed file, a strip of samples and the hits are kept
+    keep: bool = True  # whether the packed file and a strip of samples are kept
 
     @property
     def row_hash(self) -> str:
@@ -96,7 +96,7 @@ def measure(
     """
     config, network, drawn = setup.config, setup.network, setup.reference
     clock, row_hash = Clock(), measurement.row_hash
-    subject, keep = measurement.subject, measurement.keep
+    subject = measurement.subject
     row = {"generator": measurement.name, **spec_fields(measurement.spec), "seed": measurement.seed}
     if measurement.layer:
         row["layer"] = measurement.layer
@@ -116,7 +116,7 @@ def measure(
         clock.lap(compress=1)
         rest = (config.num_samples, config.batch_size, config.truncation_psi)
         samples = GeneratedSamples(subject, params, measurement.seed, *rest)
-        options |= {"keep": config.num_columns if keep else 0, "images": images}
+        options |= {"keep": config.num_columns if measurement.keep else 0, "images": images}
     m = len(samples)
     if samples.features is None and evaluators.streams(config, m, network.dim):
         hasher = evaluators.lsh_reference(scores).sketch.hasher
@@ -145,8 +145,7 @@ def measure(
             elif value is not None and np.ndim(value) == 0 and field not in ("n", "m", "k"):
                 row[f"{name}_{field}"] = value
     clock.lap(**{name: seconds for name, (_, seconds) in scored.items()})
-    if keep:
-        store.write_hits(workdir, row_hash, hits)
+    store.write_hits(workdir, row_hash, hits)
     if samples.features is None:
         row["images_per_second"] = round(m / clock.seconds["sample_and_embed"], 1)
     return row | {

@@ -160,7 +160,7 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
             for (spec, names), seed in itertools.product(roles.items(), config.seeds):
                 row = session.measure(sweep.make_measurement(final, generator, spec, seed))
                 requested[row["row_hash"]] = {"generator": generator.name, "roles": names}
-                if MIXED in names and seed == config.seeds[0]:
+                if MIXED in names and seed == config.seeds[0] and devices.is_first():
                     packed = workdir / PACKED_FOLDER / f"{row['row_hash']}.packed"
                     shutil.copyfile(packed, workdir / f"{generator.name}.packed")
         store.set_requested(workdir, requested)
