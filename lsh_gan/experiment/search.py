@@ -3,8 +3,7 @@
 KNN decides inside the loop, or the first metric if it was not asked for. Every setting that it
 scores is a row of the folder `search` in the work folder, so a search that was stopped goes through
 its decisions again without measuring anything twice. What it ends with is scored by all metrics on
-samples that it has not seen: of many settings it would take those that its own samples flatter, so
-that a setting has to keep the share by a standard error.
+samples that it has not seen.
 """
 
 import dataclasses
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import ml_collections
-import numpy as np
 import pandas as pd
 from absl import logging
 
@@ -89,11 +87,6 @@ class WidthEvaluator:
         hits = {r["row_hash"]: self.hits(r) for r in (full, row)}
         shares = [retention([row], [full], self.metric, score, hits) for score in SCORES]
         return Kept(*devices.from_first(min(shares)))  # which alone has the hits of earlier runs
-
-    def keeps(self, setting: Widths | GeneratorSpec, share: float) -> bool:
-        """Whether so much is kept by a standard error."""
-        kept = self.kept(setting)
-        return bool(kept.share - np.nan_to_num(kept.stderr) >= share)
 
     def size(self, widths: Widths) -> int:
         """Bytes of the free tensors in the packed file; the rest is the same in all settings."""
@@ -238,7 +231,7 @@ def find(evaluator: WidthEvaluator, share: float) -> dict[str, Widths | None]:
     4. Single layers are narrowed as long as the share is kept.
     """
     uniform = [evaluator.uniform(bits) for bits in evaluator.options]
-    good = [widths for widths in uniform if evaluator.keeps(widths, share)]
+    good = [widths for widths in uniform if evaluator.kept(widths).share >= share]
     within = min(good, key=evaluator.size, default=None)
     sensitivity = layer_sensitivity(evaluator, share)
     path = [evaluator.uniform(evaluator.options[-1]), *descend(evaluator, sensitivity)]
@@ -302,7 +295,7 @@ def last_kept(evaluator: WidthEvaluator, path: list[Widths], share: float) -> Wi
     """The last setting of a path that keeps the share, by bisection; None if the first does not."""
 
     def keeps(widths: Widths) -> bool:
-        return evaluator.keeps(widths, share)
+        return evaluator.kept(widths).share >= share
 
     widest, *rest = path
     back = [*reversed(rest), widest]
@@ -317,10 +310,9 @@ def narrow(
     while steps := [x for x in _steps(evaluator, widths, sensitivity) if x not in refused]:
         layer, bits = steps[0]
         narrowed = {**widths, layer: bits}
-        keeps = evaluator.keeps(narrowed, share)
-        kept, said = evaluator.kept(narrowed).share, "taken" if keeps else "refused"
-        logging.info("{%s}: %.4f kept, %s", steps[0], kept, said)
-        if keeps:
+        kept = evaluator.kept(narrowed).share
+        logging.info("{%s}: %.4f kept, %s", steps[0], kept, "taken" if kept >= share else "refused")
+        if kept >= share:
             widths = narrowed
         else:
             refused.add(steps[0])
