@@ -248,15 +248,15 @@ def _put(joined, block, origin, at):
     return lax.dynamic_update_slice(joined, block - origin, (at, 0))
 
 
-def batches(features: Any, source: str, *, dim: int = 0) -> Iterator[Array]:
-    """Yields checked batches `[*, d]` of an array, or of an iterable of arrays.
+def batches(features: Any, source: str, *, dim: int = 0, first_row: int = 0) -> Iterator[Array]:
+    """Yields checked batches `[*, d]` of an array, or of an iterable of arrays; see `as_features`.
 
     Raises:
         TypeError, ValueError: As `as_features`; or there is no row at all.
     """
     if hasattr(features, "shape") or not isinstance(features, Iterable):
         features = (features,)
-    rows = 0
+    rows = first_row
     for batch in features:
         if isinstance(batch, (list, tuple, int, float)):
             as_features(features, source)  # a list of rows: the message of a single array
@@ -265,7 +265,7 @@ def batches(features: Any, source: str, *, dim: int = 0) -> Iterator[Array]:
         if len(batch):
             yield batch
     if not rows:
-        raise ValueError(f"{source} has no rows.")
+        raise ValueError(f"{source} has no rows (an iterator yields its batches once).")
 
 
 @functools.cache

@@ -186,8 +186,9 @@ def knn_score(
     )  # fmt: skip
     if labels is None:
         return scores
-    of_g = scores.precision_membership, np.asarray(found.density[:m]) / fitted.density_k
-    of_r = scores.recall_membership, np.asarray(found.covered[:n])
+    one = 1 if n > fitted.density_k else np.nan  # else no row has so many others
+    of_g = scores.precision_membership, np.asarray(found.density[:m]) / fitted.density_k * one
+    of_r = scores.recall_membership, np.asarray(found.covered[:n]) * one
     if not membership:
         scores = scores._replace(precision_membership=None, recall_membership=None)
     return scores._replace(by_class=by_class(labels, of_r, of_g))

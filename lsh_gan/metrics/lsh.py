@@ -53,7 +53,7 @@ from lsh_gan.metrics.sketch import (
     Places,
     Share,
     Sketch,
-    build,
+    count_batches,
     encode_all,
     fit_and_encode,
     look_up,
@@ -162,6 +162,7 @@ def lsh_score(
     """
     fitted = LshReference(fitted) if isinstance(fitted, Sketch) else fitted
     reference, own = fitted.sketch, fitted.sketch.places
+    inputs.check_options(**{name: getattr(fitted, name) for name in LshReference._fields[1:4]})
     if own is None and (recall or fitted.min_level is not None):
         raise ValueError(
             f"This sketch holds counts alone, and {'recall' if recall else 'min_level'} needs "
@@ -231,55 +232,59 @@ def lsh_score_streams(
     inputs.check_options(min_count=min_count, votes=votes, min_level=min_level)
     tables, shape = hasher.spec.num_tables, hashing.num_cells(hasher)
 
-    def first(stream: Iterable[Any], left: int) -> Iterable[Any]:
-        for batch in stream:
+    def stream_of(make: Callable, source: str) -> Callable:
+        return lambda: batches(make(), source, dim=len(hasher.origin))
+
+    def first_of_g() -> Iterable[Any]:  # n rows at most
+        left = n
+        for batch in all_of_g():
             yield batch[:left]
-            left -= min(len(batch), left)
-            if not left:
+            if (left := left - len(batch)) <= 0:
                 return
 
-    def evenly(at: int, size: int) -> np.ndarray:
-        """Which of `size` rows of R, from row `at` on, are of the m; 0 or 1."""
+    def is_in_few(at: int, size: int) -> np.ndarray:
+        """Which of `size` rows of R, from row `at` on, are of m that lie evenly; 0 or 1."""
         return np.diff(np.arange(at, at + size + 1) * m // n)
 
-    def few(stream: Iterable[Any], at: int = 0) -> Iterable[Any]:
-        for batch in stream:
-            yield batch[np.flatnonzero(evenly(at, len(batch)))]
+    def few_of_r() -> Iterable[Any]:
+        at = 0
+        for batch in all_of_r():
+            if len(rows := np.flatnonzero(is_in_few(at, len(batch)))):
+                yield batch[rows]
             at += len(batch)
 
-    def tables_of(stream: Callable) -> Sketch:
-        found, sums = build(hasher, stream(), keep_addresses=False), np.zeros(())
+    def count(stream: Callable) -> Sketch:
+        found, sums = count_batches(hasher, stream(), keep_addresses=False), np.zeros(())
         if min_level is None:
             return found
-        for batch in batches(stream(), "features"):
+        for batch in stream():
             places = places_of(hasher, hashing.encode(hasher, batch))
             sums = sums + np.asarray(sum_levels(found.counts, places, shape=shape))
         with jax.enable_x64(True):
             return found._replace(normal=normal_levels(jnp.asarray(sums), shape=shape))
 
-    def join(stream: Callable, *sets: tuple[Sketch, Callable]) -> list[Any]:
+    def vote(stream: Callable, *sets: tuple[Sketch, Callable]) -> list[Any]:
+        """Rows, and those on the manifold of each set; beside it, how often it counts a row."""
         sums, rows = [np.zeros(())] * len(sets), 0
-        for batch in batches(stream(), "features", dim=len(hasher.origin)):
+        for batch in stream():
             places = places_of(hasher, hashing.encode(hasher, batch))
             for i, (of, own) in enumerate(sets):
-                left_out = own(rows, len(batch))
-                options = of.rows / n, min_count, min_level
-                found = _find(of.counts, of.normal, of_r.normal, places, left_out, *options)
+                options = own(rows, len(batch)), of.rows / n, min_count, min_level
+                found = _find(of.counts, of.normal, of_r.normal, places, *options)
                 sums[i] = sums[i] + np.asarray(sum_votes(found, tables=tables, votes=votes)[1])
             rows += len(batch)
         with jax.enable_x64(True):
             return [rows, *(summarise_votes(jnp.asarray(x), rows, hasher.digits) for x in sums)]
 
-    of_r = tables_of(reference)
+    all_of_r, all_of_g = stream_of(reference, "reference"), stream_of(generated, "generated")
+    of_r = count(all_of_r)
     n = of_r.rows
-    of_g = tables_of(lambda: first(generated(), n))
-    m, precise = join(generated, (of_r, lambda at, size: 0))
-    sets: list[tuple[Sketch, Callable]] = [
-        (of_g, lambda at, size: 0), (of_r, lambda at, size: 1)
-    ]  # fmt: skip
+    of_g = count(first_of_g)
+    m, precise = vote(all_of_g, (of_r, lambda *_: 0))
+    sets: list[tuple[Sketch, Callable]] = [(of_g, lambda *_: 0), (of_r, lambda *_: 1)]
     if m < n:
-        sets.append((tables_of(lambda: few(reference())), evenly))
-    _, recalled, left_out, *of_few = join(reference, *sets)
+        sets.append((count(few_of_r), is_in_few))
+    _, recalled, left_out, *of_few = vote(all_of_r, *sets)
     limits = (left_out.total, n), ((of_few or [left_out])[0].total, n)
     some = of_r.counts[:, :_LOOKED_AT]
     return result(
@@ -399,7 +404,8 @@ def lsh_precision_recall_curve(
     recall = precision / ratios
 
     def best(weight):
-        return float(np.max((1 + weight) * precision * recall / (weight * precision + recall)))
+        both = np.maximum(weight * precision + recall, 1e-300)  # 0 where no bucket is shared
+        return float(np.max((1 + weight) * precision * recall / both))
 
     return PrecisionRecallCurve(
         precision, recall, ratios, best(64), best(1 / 64), n, m, hasher.num_bits, tables

@@ -25,7 +25,7 @@ from jaxtyping import Float, Int32
 from lsh_gan import devices
 from lsh_gan.metrics import hashing, inputs
 from lsh_gan.metrics.hashing import SAMPLE_ROWS, Codes, Hasher
-from lsh_gan.metrics.inputs import MIN_LEVEL, HashSpec, as_features, batches
+from lsh_gan.metrics.inputs import MIN_LEVEL, Array, HashSpec, as_features, batches
 from lsh_gan.metrics.scores import GROUPS, Found, group_count, levels_of
 
 VERSION = 9  # of the file; bump it when the codes of equal features change
@@ -75,7 +75,7 @@ class Share(NamedTuple):
     400
     """
 
-    batches: Iterable[Any]  # features [*, d], already checked; none where others have all rows
+    batches: Iterable[Any]  # features [*, d]; none where others have all rows
     each: int  # rows of every process, but for the last ones, which may have fewer
     rows: int  # of all
 
@@ -149,6 +149,8 @@ def fit_and_encode(
 
     It is fitted on the `sample`, whose row 0 is the origin alone, or on the first rows.
     """
+    if sample is None and isinstance(features, Share):
+        raise ValueError("sample = None; a Share needs the rows that the hash is fitted on.")
     if sample is None:
         stream, first, taken = batches(features, "reference"), [], 0
         for batch in stream:
@@ -162,6 +164,7 @@ def fit_and_encode(
         hasher = hashing.fit(key, rows, spec, source=source, origin=first[0][0])
         codes = _join_codes(hashing.encode(hasher, x) for x in itertools.chain(first, stream))
     else:
+        sample = as_features(sample, "sample")
         hasher = hashing.fit(key, sample[1:], spec, source=source, origin=sample[0])
         codes = encode_all(hasher, features, "reference")
     if spec.num_bits == "auto":
@@ -174,11 +177,18 @@ def encode_all(hasher: Hasher, features: Any, source: str) -> Codes:
     if isinstance(features, Codes):
         return features
     if isinstance(features, Share):
-        none = jnp.zeros(0, jnp.int32)
+        (mine, each, rows), none = features, jnp.zeros(0, jnp.int32)
+        first = jax.process_index() * each
+        stream = batches(mine, source, dim=len(hasher.origin), first_row=first)
         parts = [Codes(jnp.zeros((hasher.spec.num_tables, 0), jnp.uint32), none, none)]
-        parts += [hashing.encode(hasher, batch, local=True) for batch in features.batches]
+        parts += [hashing.encode(hasher, batch, local=True) for batch in stream]
         joined = [jnp.concatenate(x, axis=-1).T for x in zip(*parts, strict=True)]
-        return Codes(*(devices.gather_rows(x, features.each)[: features.rows].T for x in joined))
+        if len(joined[0]) < (due := min(each, rows - first)):
+            raise ValueError(
+                f"{source} has {len(joined[0])} rows in this process; expected {due} of a Share "
+                f"of each = {each}, rows = {rows}."
+            )
+        return Codes(*(devices.gather_rows(x, each)[:rows].T for x in joined))
     stream = batches(features, source, dim=len(hasher.origin))
     return _join_codes(hashing.encode(hasher, batch) for batch in stream)
 
@@ -309,10 +319,16 @@ def build(hasher: Hasher, features: Float[Any, "n d"], *, keep_addresses: bool =
         TypeError: Features that are not floating-point arrays.
         ValueError: NaN, Inf, or a d other than the hasher's.
     """
+    stream = batches(features, "features", dim=len(hasher.origin))
+    return count_batches(hasher, stream, keep_addresses=keep_addresses)
+
+
+def count_batches(hasher: Hasher, stream: Iterable[Array], *, keep_addresses: bool) -> Sketch:
+    """`build` of checked batches."""
     kept: list[Places] = []
     counts, rows = jnp.zeros((hasher.spec.num_tables, 2**hasher.address_bits), jnp.int32), 0
     counts = devices.replicate(counts)
-    for batch in batches(features, "features", dim=len(hasher.origin)):
+    for batch in stream:
         places = places_of(hasher, hashing.encode(hasher, batch))
         rows += len(places.cells)
         if keep_addresses:

@@ -207,6 +207,9 @@ def test_scores_by_class():
         scores.density
     )
     assert scores.precision_membership is None
+    few = knn_precision_recall(r, g, labels=labels, density_k=N).by_class
+    assert np.isnan([few.density, few.coverage]).all()
+    np.testing.assert_array_equal(few.recall, of.recall)
     with pytest.raises(ValueError, match=r"labels have shapes .* expected"):
         knn_precision_recall(r, g[:M], labels=labels[::-1])
 

@@ -201,6 +201,12 @@ def test_curve_equals_the_definition(kind):
         assert (curve.f_8, curve.f_1_8) == pytest.approx((1, 1))
 
 
+def test_curve_of_sets_that_share_no_bucket():
+    r = draw(N, D)
+    curve = lsh_precision_recall_curve(KEY, r, r + 1000, spec=spec_of(num_bits=1, radius_bins=3))
+    assert (curve.f_8, curve.f_1_8, curve.recall.max()) == (0, 0, 0)
+
+
 def test_lone_outliers_make_no_manifold():
     r, g = draw_pair("normal", N, M, D)
     r[3] = 50

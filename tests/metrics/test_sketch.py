@@ -10,6 +10,7 @@ from draws import draw
 from lsh_gan.metrics import (
     HashSpec,
     LshReference,
+    Share,
     build,
     file_hash,
     fit_hash,
@@ -168,6 +169,27 @@ def test_streams_score_as_sets_do():
     for field in ("precision", "recall", "precision_stderr", "recall_stderr", "load", "n", "m"):
         assert getattr(parts, field) == pytest.approx(getattr(whole, field), rel=1e-12), field
     assert parts.precision_ceiling == whole.precision_ceiling
+    assert repr(lsh_score_streams(hasher, lambda: r, lambda: g)) == repr(parts)
+    bad = np.where(np.arange(2_500)[:, None] == 61, np.nan, g)
+    with pytest.raises(ValueError, match="generated has NaN or Inf in row 61"):
+        lsh_score_streams(hasher, lambda: r, lambda: [bad[:40], bad[40:]])
+
+
+def test_shares_are_checked():
+    r, bad = draw(N, D), draw(M, D, 1)
+    bad[61, 0] = np.nan
+    share, options = Share([r], N, N), {"spec": SPEC, "sample": r}
+    fitted = lsh_fit(KEY, share, **options)
+    with pytest.raises(ValueError, match="generated has NaN or Inf in row 61"):
+        lsh_score(fitted, Share([bad[:40], bad[:0], bad[40:]], M, M))
+    with pytest.raises(ValueError, match="generated has 90 rows in this process; expected 120 of"):
+        lsh_score(fitted, Share([r[:M]], N, N))
+    with pytest.raises(ValueError, match="sample has NaN or Inf in row 61"):
+        lsh_fit(KEY, share, spec=SPEC, sample=bad)
+    with pytest.raises(ValueError, match="sample = None; a Share needs"):
+        lsh_fit(KEY, share, spec=SPEC)
+    with pytest.raises(ValueError, match="votes = 50; expected a share"):
+        lsh_score(fitted._replace(votes=50), r)
 
 
 def test_streams_have_the_ceiling_of_as_many_rows_as_are_generated():
