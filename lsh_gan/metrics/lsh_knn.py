@@ -278,15 +278,14 @@ def _arrange(bucket, *, n: int, c: int, d: int) -> Table:
     """Step 1 for the n rows of R and those of G behind them; n = 0 for one set with itself."""
     total = len(bucket)
     width, size, blocks = _layout(total, d, c)
-    rows_of, first = ((n, total - n), (0, n)) if n else ((total, total), (0, 0))
-    every = jnp.arange(sum(rows_of), dtype=jnp.int32)
-    order = jnp.concatenate([f + random_order(r) for f, r in zip(first, rows_of, strict=True)])
-    bucket, place = lax.sort((bucket[order], every), num_keys=1)
-    row, of_set = order[place], (place >= rows_of[0]).astype(jnp.int32)
+    of_r, of_g = (n, total - n) if n else (total, total)
+    every = jnp.arange(of_r + of_g, dtype=jnp.int32)
+    order = jnp.concatenate([random_order(of_r), n + random_order(of_g)])
+    bucket, place = lax.sort((bucket[order], every), num_keys=1)  # in it R is before G
+    row, of_set = order[place], (place >= of_r).astype(jnp.int32)
 
     def begins(*values):  # which places begin a run of equal values
-        changes = jnp.any(jnp.stack([v[1:] != v[:-1] for v in values]), axis=0)
-        return jnp.concatenate([jnp.ones(1, bool), changes])
+        return jnp.any(jnp.stack([v != jnp.roll(v, 1) for v in values]), axis=0).at[0].set(True)
 
     number = jnp.cumsum(begins(bucket), dtype=jnp.int32) - 1  # of the bucket
     rank = every - lax.cummax(jnp.where(begins(bucket, of_set), every, 0))  # in it, in its set
@@ -301,29 +300,30 @@ def _arrange(bucket, *, n: int, c: int, d: int) -> Table:
     candidates, waiting = count(rank < c), count(rank >= c)
     shared = candidates.min(axis=0) > 0
     slots = jnp.where(shared, candidates.max(axis=0), 0)
-    start = width + jnp.cumsum(slots) - slots
+    start = (width + jnp.cumsum(slots) - slots)[number]
     in_slots = 2, blocks * size + 2, width
-    at = of_set * math.prod(in_slots[1:]) + start[number] + rank
-    at = jnp.where((rank < c) & shared[number], at, math.prod(in_slots))
+    slot = of_set * math.prod(in_slots[1:]) + start + rank
+    slot = jnp.where((rank < c) & shared[number], slot, math.prod(in_slots))
 
-    # Rows beyond the cap, those of a set with itself once, fill windows of their own.
-    waits = shared & (jnp.arange(2)[:, None] < (2 if n else 1)) & (waiting > 0)
-    windows = jnp.where(waits, -(-waiting // width), 0).ravel()
-    window = (jnp.cumsum(windows) - windows).reshape(2, -1)[of_set, number] + (rank - c) // width
-    most = len(every) // width + len(every) // (c + 1) + size + 1
-    window = jnp.where((rank >= c) & waits[of_set, number], window, most)
+    # Rows beyond the cap fill windows; where both sets are one, those of the first alone.
+    windows = jnp.where(shared, -(-waiting // width), 0) * jnp.array([[1], [n > 0]], jnp.int32)
+    before = (jnp.cumsum(windows) - windows.ravel()).reshape(windows.shape)
+    most = len(every) // width + len(every) // (c + 1) + size + 1  # B more than can be full
+    waits = (rank >= c) & (windows[of_set, number] > 0)
+    window = jnp.where(waits, before[of_set, number] + (rank - c) // width, most)
     return Table(
-        scatter(row, at, in_slots, total), scatter(candidates[of_set, number] - 1, at, in_slots, 0),
-        scatter(number, at, in_slots, -1).max(axis=0), -(-jnp.sum(slots) // (size * width)),
-        scatter(row, width * window + (rank - c) % width, (most, width), total),
-        jnp.stack([scatter(x, window, (most,), 0) for x in (of_set, start[number])]),
-        jnp.sum(waiting, dtype=jnp.int32),
+        rows=scatter(row, slot, in_slots, total),
+        others=scatter(candidates[of_set, number] - 1, slot, in_slots, 0),
+        bucket=scatter(number, slot, in_slots, -1).max(axis=0),
+        blocks=-(-jnp.sum(slots) // (size * width)), beyond=jnp.sum(waiting, dtype=jnp.int32),
+        waiting=scatter(row, width * window + (rank - c) % width, (most, width), total),
+        of_window=jnp.stack([scatter(x, window, (most,), 0) for x in (of_set, start)]),
     )  # fmt: skip
 
 
 def random_order(rows: int) -> jax.Array:
     """The order in which the rows of a set become candidates."""
-    return jax.random.permutation(jax.random.key(0), rows).astype(jnp.int32)
+    return jax.random.permutation(jax.random.key(0, impl="threefry2x32"), rows).astype(jnp.int32)
 
 
 class Pairs(NamedTuple):

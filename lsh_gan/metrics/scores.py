@@ -288,23 +288,23 @@ def ceilings(
     which of its rows are on the manifold of R, which rows of R on that of the sample, and which of
     its rows on that of its other rows.
     """
-    n, sample = len(reference), reference if second is None else second
-    rows = min(m, n)
+    n, rows = len(reference), min(m, len(reference))
     if rows in known:
         return known[rows]
-    whole, precision = None, (left_out, n)
-    if second is not None:
-        whole = compare(second)
-        precision = jnp.sum(whole[0]), len(second)
-    if second is None and rows == n:
-        return known.setdefault(rows, (precision, precision))
-    drawn = subset(len(sample), rows)
-    if whole is None or rows < len(sample):
-        whole = compare(sample[drawn])
-    _, recalled, sample_left_out = whole
-    if second is None:  # a row of the sample covers itself: it is compared with the others
-        recalled = recalled.at[drawn].set(sample_left_out)
-    return known.setdefault(rows, (precision, (jnp.sum(recalled), n)))
+    if second is None:
+        precision = recall = left_out, n
+        if rows < n:
+            drawn = subset(n, rows)
+            _, recalled, sample_left_out = compare(reference[drawn])
+            # A row of the sample covers itself: it is compared with the others.
+            recall = jnp.sum(recalled.at[drawn].set(sample_left_out)), n
+    else:
+        on_r, recalled, _ = compare(second)
+        precision = jnp.sum(on_r), len(second)
+        if rows < len(second):
+            recalled = compare(second[subset(len(second), rows)])[1]
+        recall = jnp.sum(recalled), n
+    return known.setdefault(rows, (precision, recall))
 
 
 def result(precision, recall, ceilings, *, membership, rows, extra, **facts) -> PrecisionRecall:

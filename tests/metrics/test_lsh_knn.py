@@ -211,3 +211,9 @@ def test_auto_leaves_enough_rows_in_buckets():
     others = np.stack([(row[:, None] == row).sum(axis=1) - 1 for row in of_r])
     enough = ((others >= 7).sum(axis=0) >= 6)[(bins >= 1) & (bins <= 8)].mean()
     assert 0.65 <= enough < 0.9
+
+
+def test_candidates_do_not_hang_on_the_random_numbers_of_a_session():
+    expected = random_order(N)
+    with jax.default_prng_impl("rbg"):
+        np.testing.assert_array_equal(random_order(N), expected)
