@@ -211,7 +211,7 @@ def lsh_score_streams(
     Args:
         hasher: From `fit_hash` on a sample of the reference, with `rows` its whole size and
             `table_bytes` what counts may take.
-        reference: Makes an iterable of batches of features `[*, d]`, whenever it is called.
+        reference: Makes an iterable of batches of features `[*, d]`, anew whenever it is called.
         generated: Likewise.
         min_count: As `lsh_precision_recall`.
         votes: Likewise.
