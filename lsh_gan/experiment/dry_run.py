@@ -146,7 +146,10 @@ def _summary(config: Any, sized: list[Sized]) -> Iterator[str]:
                 f"search of {item.generator.name}: full precision, {len(bits)} uniform widths, at "
                 f"most {len(bits)} of each of {item.sizes[-1][2]} tensors alone, then mixed widths"
             )
-        yield f"rows: at most 4 a generator × {seeds}, by {', '.join(config.metrics)}; {images}"
+        yield (
+            f"rows: at most 4 a generator × {seeds}, by {', '.join(config.metrics)}, and those of "
+            f"seed {search.seed} that confirm them; {images}"
+        )
     else:
         alone, given = config.compression.layerwise, len(config.samples)
         counts = [

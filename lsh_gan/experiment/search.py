@@ -1,9 +1,10 @@
 """Budgeted search: the smallest mixed precision that keeps a share of precision and recall.
 
-KNN decides inside the loop, or the first metric if it was not asked for. Every setting that it
-scores is a row of the folder `search` in the work folder, so a search that was stopped goes through
-its decisions again without measuring anything twice. What it ends with is scored by all metrics on
-samples that it has not seen.
+KNN decides, or the first metric if it was not asked for. Of many settings the search takes those
+that its own samples flatter, so that it ends with the smallest of them that keeps the share on more
+and other samples. Every setting that it scores is a row, of the folder `search` in the work folder
+or of that itself, so a search that was stopped goes through its decisions again without measuring
+anything twice. What it ends with is scored by all metrics on samples that it has not seen.
 """
 
 import dataclasses
@@ -99,10 +100,10 @@ class WidthEvaluator:
 
 
 def make_width_evaluator(
-    loop: sweep.Setup, generator: Generator, session: sweep.Session, *, keep: bool = False
+    setup: sweep.Setup, generator: Generator, session: sweep.Session, *, keep: bool = False
 ) -> WidthEvaluator:
     """The evaluator of a generator, `keep` as of `Measurement`; widths that a rule sets stay."""
-    specs, seed = settings.generator_specs(loop.config), loop.config.search.seed
+    specs, seed = settings.generator_specs(setup.config), setup.config.search.seed
     base = next(spec for spec in specs if spec.weights.bits is not None)
     rules = {rule.pattern: rule for rule in base.weights.rules}
     fixed = {pattern: rule for pattern, rule in rules.items() if rule.bits or rule.skip}
@@ -116,10 +117,10 @@ def make_width_evaluator(
         raise ValueError(f"{generator.name}: compression.rules leave no tensor for the search")
 
     def measure(spec: GeneratorSpec) -> Row:
-        return session.measure(sweep.make_measurement(loop, generator, spec, seed, keep=keep))
+        return session.measure(sweep.make_measurement(setup, generator, spec, seed, keep=keep))
 
-    options = tuple(sorted(loop.config.compression.bits))
-    metric = deciding(loop.config.metrics)
+    options = tuple(sorted(setup.config.compression.bits))
+    metric = deciding(setup.config.metrics)
     parts = base, options, layers, tuple(fixed.values())
     found = WidthEvaluator(metric, *parts, measure, lambda row: session.read_hits(row))
     return found if len(plans) > 1 else dataclasses.replace(found, others=())
@@ -142,12 +143,15 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
     with store.locked(workdir), sweep.progress_bars() as progress:
         session = sweep.Session(final, workdir, progress)
         inner = sweep.Session(loop, workdir / FOLDER, progress)
-        evaluators = [make_width_evaluator(loop, each, inner) for each in final.generators]
+        of_each = [
+            (make_width_evaluator(loop, each, inner), make_width_evaluator(final, each, session))
+            for each in final.generators
+        ]
         requested: dict[str, dict[str, Any]] = {}
-        for generator, evaluator in zip(final.generators, evaluators, strict=True):
+        for generator, (evaluator, confirm) in zip(final.generators, of_each, strict=True):
             store.set_requested(workdir, requested)
             roles: dict[GeneratorSpec, list[str]] = {UNCOMPRESSED: [FULL]}
-            for role, widths in find(evaluator, config.search.share).items():
+            for role, widths in find(evaluator, confirm, config.search.share).items():
                 if widths is not None:
                     roles.setdefault(evaluator.spec(widths), []).append(role)
             for (spec, names), seed in itertools.product(roles.items(), config.seeds):
@@ -218,28 +222,30 @@ def _inside(config: Any, share: float) -> Any:
     return ml_collections.FrozenConfigDict(inside)
 
 
-def find(evaluator: WidthEvaluator, share: float) -> dict[str, Widths | None]:
+def find(
+    evaluator: WidthEvaluator, confirm: WidthEvaluator, share: float
+) -> dict[str, Widths | None]:
     """Searches for the smallest widths that keep `share` of precision and of recall.
 
-    They come by role, with the smallest uniform ones that keep the share and the widest uniform
-    ones of no more bytes; None where there is none.
+    `confirm` has other samples, and more. The widths come by role, with the smallest uniform ones
+    that keep the share and the widest uniform ones of no more bytes; None where there is none.
 
-    1. Every uniform width is scored.
-    2. Every layer is scored alone, from narrow to wide until it loses next to nothing.
-    3. Starting there, the layer with the least more loss for a byte saved is narrowed, again and
+    1. Every layer is scored alone, from narrow to wide until it loses next to nothing.
+    2. Starting there, the layer with the least more loss for a byte saved is narrowed, again and
        again; on this path of settings the last one that keeps the share is found by bisection.
-    4. Single layers are narrowed as long as the share is kept.
+    3. Single layers are narrowed as long as the share is kept.
+    4. `confirm` goes back on this way, by bisection, to the last setting that keeps the share.
     """
-    uniform = [evaluator.uniform(bits) for bits in evaluator.options]
-    good = [widths for widths in uniform if evaluator.kept(widths).share >= share]
-    within = min(good, key=evaluator.size, default=None)
+    uniform = [evaluator.uniform(bits) for bits in reversed(evaluator.options)]
+    within = last_kept(confirm, uniform, share)
     sensitivity = layer_sensitivity(evaluator, share)
-    path = [evaluator.uniform(evaluator.options[-1]), *descend(evaluator, sensitivity)]
-    start = last_kept(evaluator, path, share)
-    mixed = min([w for w in (start, within) if w is not None], key=evaluator.size, default=None)
-    if mixed is None:
+    path = [uniform[0], *descend(evaluator, sensitivity)]
+    start = path.index(last_kept(evaluator, path, share) or uniform[0])
+    way = [*path[:start], *narrow(evaluator, path[start], sensitivity, share)]
+    found = [w for w in (last_kept(confirm, way, share), within) if w is not None]
+    if not found:
         return dict.fromkeys((WITHIN, MIXED, SAME_SIZE))
-    mixed = narrow(evaluator, mixed, sensitivity, share)
+    mixed = min(found, key=evaluator.size)
     smaller = [widths for widths in uniform if evaluator.size(widths) <= evaluator.size(mixed)]
     same_size = max(smaller, key=evaluator.size, default=None)
     return {WITHIN: within, MIXED: mixed, SAME_SIZE: same_size}
@@ -304,16 +310,17 @@ def last_kept(evaluator: WidthEvaluator, path: list[Widths], share: float) -> Wi
 
 def narrow(
     evaluator: WidthEvaluator, widths: Widths, sensitivity: Sensitivity, share: float
-) -> Widths:
-    """Narrows single layers, cheapest first, until no step keeps the share."""
+) -> list[Widths]:
+    """Narrows single layers, cheapest first, until no step keeps the share; all that were taken."""
     refused: set[tuple[str, int]] = set()
-    while steps := [x for x in _steps(evaluator, widths, sensitivity) if x not in refused]:
+    taken = [widths]
+    while steps := [x for x in _steps(evaluator, taken[-1], sensitivity) if x not in refused]:
         layer, bits = steps[0]
-        narrowed = {**widths, layer: bits}
+        narrowed = {**taken[-1], layer: bits}
         kept = evaluator.kept(narrowed).share
         logging.info("{%s}: %.4f kept, %s", steps[0], kept, "taken" if kept >= share else "refused")
         if kept >= share:
-            widths = narrowed
+            taken.append(narrowed)
         else:
             refused.add(steps[0])
-    return widths
+    return taken

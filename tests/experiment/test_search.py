@@ -63,7 +63,7 @@ def make_width_evaluator(measured):
 @pytest.mark.parametrize("share", [0.9, 0.95, 0.99])
 def test_it_keeps_the_share_and_is_close_to_the_best_of_all_settings(share):
     evaluator = make_width_evaluator([])
-    found = find(evaluator, share)
+    found = find(evaluator, evaluator, share)
     assert evaluator.kept(found[MIXED]).share >= share
     everything = [
         dict(zip(SIZES, widths, strict=True))
@@ -79,13 +79,28 @@ def test_it_keeps_the_share_and_is_close_to_the_best_of_all_settings(share):
 
 
 def test_it_judges_far_fewer_settings_than_there_are():
-    measured = []
-    find(make_width_evaluator(measured), 0.95)
-    assert len(set(measured)) < 45  # 29 here, of 7^3 = 343
+    measured, confirmed = [], []
+    find(make_width_evaluator(measured), make_width_evaluator(confirmed), 0.95)
+    assert len(set(measured)) < 45  # 30 here, of 7^3 = 343
+    assert len(set(confirmed)) < 12
 
 
 def test_nothing_keeps_an_impossible_share():
-    assert set(find(make_width_evaluator([]), 1.0).values()) == {None}
+    evaluator = make_width_evaluator([])
+    assert set(find(evaluator, evaluator, 1.0).values()) == {None}
+
+
+def test_other_samples_take_back_what_the_search_was_flattered_by():
+    evaluator = make_width_evaluator([])
+
+    def flatter(spec):
+        return row(spec) | {"lsh_recall": (0.6 * row(spec)["lsh_recall"]) ** 0.5}
+
+    flattered = dataclasses.replace(evaluator, measure=flatter)
+    found = find(flattered, evaluator, 0.95)[MIXED]
+    alone = find(flattered, flattered, 0.95)[MIXED]
+    assert evaluator.kept(alone).share < 0.95 <= evaluator.kept(found).share
+    assert evaluator.size(found) < evaluator.size(find(evaluator, evaluator, 0.95)[WITHIN])
 
 
 def test_scores_that_may_be_0_are_nothing_to_keep():
@@ -93,7 +108,7 @@ def test_scores_that_may_be_0_are_nothing_to_keep():
     evaluator = make_width_evaluator([])
     evaluator = dataclasses.replace(evaluator, measure=lambda spec: row(spec) | few)
     with pytest.raises(ValueError, match=r"lsh_recall is 0\.0025 ± 0\.0039 at full"):
-        find(evaluator, 0.95)
+        find(evaluator, evaluator, 0.95)
 
 
 def test_equal_widths_are_equal_settings():
