@@ -365,78 +365,72 @@ def _compare(
         )  # fmt: skip
 
         def decide(found, find_again):
-            low, high = found
-            is_open = functools.reduce(jnp.logical_or, map(jnp.not_equal, low, high))
+            is_open = jax.tree.reduce(jnp.logical_or, jax.tree.map(jnp.not_equal, *found))
 
             def run(rows, _):  # what is open once more is a tie, and for `copied` a copy
-                low, high = find_again(rows)
-                return (*(high if inclusive else low)[:3], *high[3:]), None
+                sure, possible = find_again(rows)
+                ties = possible if inclusive else sure
+                return {x: possible[x] if x == "copied" else ties[x] for x in ties}, None
 
-            return again(is_open, run, low, None)[0]
+            return again(is_open, run, found[0], None)[0]
 
         def cut(tiles, rows):  # one tile of some rows
             return [v.reshape(-1, *v.shape[2:])[rows][None] for v in tiles]
 
         found_g = decide(found_g, lambda rows: find(of_r, cut(of_g, rows), jnp.float64)[0])
         found_r = decide(found_r, lambda rows: find(cut(of_r, rows), of_g, jnp.float64)[1])
-    found = dict(zip(("precise", "density", "clipped", "copied"), found_g, strict=False))
-    return Compared(**found, **dict(zip(("recalled", "covered", "held"), found_r, strict=False)))
+    return Compared(**found_g, **found_r)
 
 
 def _find(of_r, of_g, dtype, extended: bool):
     """Compares tiles of R and G: rows, squared norms and squared radii `[b, w, 4]`, `[b, w, 1]`.
 
-    Returns of the rows of G, and of those of R, what is sure and what is possible within the error
-    of the type: their fields of `Compared`, in order.
+    Returns the fields of `Compared` that are of rows of G, and those of rows of R, by name: each as
+    they surely are, and as they may be within the error of the type.
     """
     error = distances.relative_error(dtype, of_r[0].shape[2])
 
-    def count(margins, axis):
-        surely, perhaps = margins < -error, margins <= error
-        return tuple(x.sum(axis=axis, dtype=jnp.int32) for x in (surely, perhaps))
+    def count(margins, axis):  # pairs that surely are inside, and those that may be
+        inside = margins < -error, margins <= error
+        return tuple(x.sum(axis=axis, dtype=jnp.int32) for x in inside)
 
-    def least(x, where):
-        return jnp.min(x, axis=1, where=where, initial=jnp.inf)
+    def nearest(pairs, surely, perhaps):  # bounds of the least distance of such pairs
+        slack, rows = error * jnp.minimum(pairs.size, 1e30), {"axis": 1, "initial": jnp.inf}
+        low = jnp.min(pairs.squared - slack, where=perhaps, **rows)
+        return low, jnp.min(pairs.squared + slack, where=surely, **rows)
 
-    def with_tile_of_g(so_far, tile):
-        x, x_sq, x_radii = (v.astype(dtype) for v in tile)
+    def compare_tiles(g, r):  # flags are here the least margin of a row, counts a pair of them
+        (x, x_sq, x_radii), (y, y_sq, y_radii) = ([v.astype(dtype) for v in t] for t in (g, r))
+        pairs = Pairs(products(x, y), x_sq, y_sq)
+        balls, dense, near, clipped = (pairs.margins(y_radii[:, i]) for i in (0, 1, 2, 3))
+        found_g = {"precise": balls.min(axis=1), "density": count(dense, 1)}
+        found_r = {"recalled": pairs.margins(x_radii).min(axis=0), "covered": dense.min(axis=0)}
+        if extended:
+            found_g["clipped"], found_r["held"] = count(clipped, 1), count(dense, 0)
+            # The nearest row of R that is as far from all others of R, and the nearest other one.
+            found_g["inner"] = nearest(pairs, near < -error, near <= error)
+            found_g["outer"] = nearest(pairs, near > error, near >= -error)
+        return found_g, found_r
 
-        def with_tile_of_r(tile):
-            y, y_sq, y_radii = (v.astype(dtype) for v in tile)
-            pairs = Pairs(products(x, y), x_sq, y_sq)
-            balls, dense = pairs.margins(y_radii[:, 0]), pairs.margins(y_radii[:, 1])
-            found_x = balls.min(axis=1), *count(dense, 1)
-            found_y = pairs.margins(x_radii).min(axis=0), dense.min(axis=0)
-            if extended:  # bounds of the nearest row that is as far from all others of R, and not
-                near, slack = pairs.margins(y_radii[:, 2]), error * jnp.minimum(pairs.size, 1e30)
-                low, high = pairs.squared - slack, pairs.squared + slack
-                found_x += (
-                    *count(pairs.margins(y_radii[:, 3]), 1),
-                    *(least(low, near <= error), least(high, near < -error)),
-                    *(least(low, near >= -error), least(high, near > error)),
-                )
-                found_y += count(dense, 0)
-            return found_x, found_y
+    def with_tile_of_g(so_far, g):
+        found_g, found_r = lax.map(functools.partial(compare_tiles, g), tuple(of_r))
+        so_far = jax.tree.map(lambda *x: _join(jnp.stack(x)), so_far, found_r)
+        return so_far, jax.tree.map(_join, found_g)
 
-        found_x, found_y = lax.map(with_tile_of_r, tuple(of_r))
-        so_far = jax.tree.map(lambda *v: _join(jnp.stack(v)), so_far, found_y)
-        return so_far, jax.tree.map(_join, found_x)
-
-    inf, none = (jnp.full(of_r[1].shape, x, t) for x, t in ((jnp.inf, dtype), (0, jnp.int32)))
-    start = inf, inf, *((none, none) if extended else ())
+    least, none = (jnp.full(of_r[1].shape, x, t) for x, t in ((jnp.inf, dtype), (0, jnp.int32)))
+    start = {"recalled": least, "covered": least} | ({"held": (none, none)} if extended else {})
     found_r, found_g = lax.scan(with_tile_of_g, start, tuple(of_g))
-    precise, surely, perhaps, *more = map(jnp.ravel, found_g)
-    recalled, covered, *held = map(jnp.ravel, found_r)
-    more_low, more_high = [], []
-    if more:
-        clipped_low, clipped_high, inner_low, inner_high, outer_low, outer_high = more
-        more_low = [clipped_low, inner_high <= outer_low]
-        more_high = [clipped_high, inner_low <= outer_high]
-    low_g = precise < -error, surely, *more_low
-    high_g = precise <= error, perhaps, *more_high
-    low_r = recalled < -error, covered < -error, *held[:1]
-    high_r = recalled <= error, covered <= error, *held[1:]
-    return (low_g, high_g), (low_r, high_r)
+    if extended:
+        inner, outer = found_g.pop("inner"), found_g.pop("outer")
+        found_g["copied"] = inner[1] <= outer[0], inner[0] <= outer[1]
+
+    def sure_and_possible(found):
+        both = {
+            k: x if isinstance(x, tuple) else (x < -error, x <= error) for k, x in found.items()
+        }
+        return tuple({k: x[i].ravel() for k, x in both.items()} for i in (0, 1))
+
+    return sure_and_possible(found_g), sure_and_possible(found_r)
 
 
 def _join(x: jax.Array) -> jax.Array:
