@@ -16,7 +16,7 @@ from lsh_gan.metrics.lsh_knn import (
     lsh_knn_precision_recall,
     lsh_knn_score,
 )
-from lsh_gan.metrics.moments import frechet_distance, kid, kid_with_error
+from lsh_gan.metrics.moments import frechet_distance, kid
 from lsh_gan.metrics.scores import ClassScores, PrecisionRecall, PrecisionRecallCurve
 from lsh_gan.metrics.sketch import (
     LshReference,
@@ -33,7 +33,7 @@ from lsh_gan.metrics.sketch import (
 __all__ = [
     "ClassScores", "HashSpec", "Hasher", "KnnReference", "LshKnnReference", "LshReference",
     "PrecisionRecall", "PrecisionRecallCurve", "Share", "Sketch", "build", "file_hash", "fit_hash",
-    "frechet_distance", "kid", "kid_with_error", "knn_fit", "knn_precision_recall", "knn_score",
+    "frechet_distance", "kid", "knn_fit", "knn_precision_recall", "knn_score",
     "load", "lsh_fit", "lsh_knn_fit", "lsh_knn_precision_recall", "lsh_knn_score",
     "lsh_precision_recall", "lsh_precision_recall_curve", "lsh_score", "lsh_score_streams",
     "merge", "save",

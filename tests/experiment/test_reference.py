@@ -218,7 +218,7 @@ def test_every_metric_does_what_the_configuration_says(change):
             key, *pair, spec=six, votes=votes, **balls, **hits
         ),
         "lsh": lambda: metrics.lsh_precision_recall(key, *pair, spec=spec, votes=votes, **hits),
-        "kid": lambda: metrics.kid_with_error(*pair),
+        "kid": lambda: metrics.kid(*pair),
         "fid": lambda: (metrics.frechet_distance(*pair), None),
     }
     assert list(fitted) == names
