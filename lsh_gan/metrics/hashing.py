@@ -64,6 +64,15 @@ class Hasher(NamedTuple):
         return float(np.asarray(self.digits).mean())
 
     @property
+    def facts(self) -> dict[str, Any]:
+        """What a result says of it."""
+        spec = self.spec
+        return {
+            "family": spec.family, "num_tables": spec.num_tables, "num_bits": self.num_bits,
+            "radius_bins": spec.radius_bins,
+        }  # fmt: skip
+
+    @property
     def arrays(self) -> tuple[Any, ...]:
         """What encoding needs on the device."""
         return (self.origin.astype(np.float32), *self[2:9])

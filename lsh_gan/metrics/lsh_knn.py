@@ -126,34 +126,28 @@ def lsh_knn_fit(
     ceiling: bool = True,
     second_reference: Float[Any, "n2 d"] | None = None,
     bucket_rows: int = 24,
-    source: str = "",
 ) -> LshKnnReference:
-    """Fits the hash; arguments as `lsh_knn_precision_recall`, and `source` as `fit_hash`."""
+    """Fits the hash; arguments as `lsh_knn_precision_recall`."""
     if votes is None:
         raise ValueError("votes = None; LSH+KNN expects a share in (0, 1].")
     inputs.check_options(k=k, votes=votes, bucket_rows=bucket_rows)
     reference, second = inputs.as_references(reference, second_reference, k)
     n = len(reference)
     others = max(k + 1, round(BUCKET_ROWS_PER_LOG2 * np.log2(n)))
-    hasher, codes = fit_and_encode(
-        key, reference, spec or DEFAULT, source, min_count=others, votes=votes
-    )
+    hasher, codes = fit_and_encode(key, reference, spec or DEFAULT, min_count=others, votes=votes)
     fitted = LshKnnReference(
         hasher, inputs.middle_of(reference), reference, hashing.buckets(hasher, codes),
         jnp.zeros(0), None, k, bucket_rows, votes, inclusive, {} if ceiling else None, second,
     )  # fmt: skip
-    x, dealt = inputs.centred(reference, fitted.origin), _dealt(fitted.buckets)
-    sq_radii = _find_radii(x, *dealt, k=k, c=bucket_rows)
-    if ceiling and second is None:
-        fitted = fitted._replace(left_out=_left_out(fitted, x, dealt, sq_radii))
-    return fitted._replace(sq_radii=sq_radii[0])
+    sq_radii, left_out = _find_balls(fitted, reference, fitted.buckets, ceiling and second is None)
+    return fitted._replace(sq_radii=sq_radii, left_out=left_out)
 
 
 def lsh_knn_score(
     fitted: LshKnnReference, generated: Float[Any, "m d"], *, membership: bool = False
 ) -> PrecisionRecall:
     """Scores `generated` `[m, d]` against a fitted reference; see `lsh_knn_precision_recall`."""
-    (n, d), k, spec = fitted.features.shape, fitted.k, fitted.hasher.spec
+    (n, d), k = fitted.features.shape, fitted.k
     generated = as_features(generated, "generated", dim=d, k=k)
     m, found, limits = len(generated), _compare(fitted, generated), (None, None)
     recalled = found.recalled
@@ -171,8 +165,8 @@ def lsh_knn_score(
         limits = scores.ceilings(fitted.ceilings, *sets, m, left_out, compare)
     return scores.result(
         found.precise, recalled, limits, membership=membership, rows=(n, m), k=k,
-        extra={"capped": (found.beyond, spec.num_tables * (n + m))}, family=spec.family,
-        num_bits=fitted.hasher.num_bits, radius_bins=spec.radius_bins, num_tables=spec.num_tables,
+        extra={"capped": (found.beyond, fitted.hasher.spec.num_tables * (n + m))},
+        **fitted.hasher.facts,
     )  # fmt: skip
 
 
@@ -188,25 +182,27 @@ class Compared(NamedTuple):
 def _compare(fitted: LshKnnReference, generated: Array, *, left_out: bool = False) -> Compared:
     hasher, n = fitted.hasher, len(fitted.features)
     buckets = hashing.buckets(hasher, hashing.encode(hasher, generated))
-    options: dict[str, Any] = {"k": fitted.k, "c": fitted.bucket_rows}
-    x, dealt = inputs.centred(generated, fitted.origin), _dealt(buckets)
-    of_g = _find_radii(x, *dealt, **options)
-    own = _left_out(fitted, x, dealt, of_g) if left_out else None
-    del x  # before both sets are there once more
+    sq_radii, own = _find_balls(fitted, generated, buckets, left_out)
     both = inputs.join_centred([fitted.features, generated], fitted.origin, n + len(generated))
-    hits, beyond = _compare_sets(
+    hits, beyond = _find_hits(
         both, *_dealt(jnp.concatenate([fitted.buckets, buckets], axis=1)),
-        jnp.concatenate([fitted.sq_radii, of_g[0]]), n=n, inclusive=fitted.inclusive, **options,
+        jnp.concatenate([fitted.sq_radii, sq_radii])[None],
+        n=n, k=fitted.k, c=fitted.bucket_rows, inclusive=fitted.inclusive,
     )  # fmt: skip
     return Compared(_join(fitted, hits[:, n:]), _join(fitted, hits[:, :n]), own, beyond)
 
 
-def _left_out(fitted: LshKnnReference, x, dealt, sq_radii) -> Summary:
-    """Each row of a set, left out, on the manifold of the others."""
+def _find_balls(
+    fitted: LshKnnReference, features: Array, buckets: jax.Array, left_out: bool
+) -> tuple[jax.Array, Summary | None]:
+    """Squared radii of a set, and each of its rows, left out, on the manifold of the others."""
     options: dict[str, Any] = {"k": fitted.k, "c": fitted.bucket_rows}
-    return _join(
-        fitted, _count_left_out(x, *dealt, sq_radii, inclusive=fitted.inclusive, **options)
-    )
+    x, dealt = inputs.centred(features, fitted.origin), _dealt(buckets)
+    sq_radii = _find_radii(x, *dealt, **options)
+    if not left_out:
+        return sq_radii[0], None
+    hits, _ = _find_hits(x, *dealt, sq_radii, n=0, inclusive=fitted.inclusive, **options)
+    return sq_radii[0], _join(fitted, hits)
 
 
 def _join(fitted: LshKnnReference, hits: jax.Array) -> Summary:
@@ -230,23 +226,11 @@ def _find_radii(x, buckets, group, *, k: int, c: int) -> jax.Array:
     return devices.share(run, x, buckets, group, in_specs=specs, out_specs=P(), join=join)
 
 
-@functools.partial(jax.jit, static_argnames=("k", "c", "inclusive"))
-def _count_left_out(x, buckets, group, sq_radii, *, k: int, c: int, inclusive: bool):
-    """Hits of the rows of a set, `[8, n]`, among the balls of the others."""
-    return _share_votes(x, buckets, group, sq_radii, n=0, k=k, c=c, inclusive=inclusive)[0]
-
-
 @functools.partial(jax.jit, static_argnames=("n", "k", "c", "inclusive"))
-def _compare_sets(x, buckets, group, sq_radii, *, n: int, k: int, c: int, inclusive: bool):
-    """Hits of the rows of R and G, `[8, n + m]`, among balls of the other; rows beyond the cap."""
-    return _share_votes(x, buckets, group, sq_radii[None], n=n, k=k, c=c, inclusive=inclusive)
-
-
-def _share_votes(*arrays, **options):
+def _find_hits(*arrays, n: int, k: int, c: int, inclusive: bool):
     """See `_count_votes`; tables are dealt to the devices."""
-    run = functools.partial(_count_votes, **options)
-    join = functools.partial(lax.psum, axis_name="data")
-    specs = P(), P("data"), P("data"), P()
+    run = functools.partial(_count_votes, n=n, k=k, c=c, inclusive=inclusive)
+    join, specs = functools.partial(lax.psum, axis_name="data"), (P(), P("data"), P("data"), P())
     return devices.share(run, *arrays, in_specs=specs, out_specs=P(), join=join)
 
 

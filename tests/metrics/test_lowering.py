@@ -89,12 +89,12 @@ def kernels(width):
             functools.partial(lsh_knn._find_radii, k=3, c=8), array(n, D), *votes,
         ),
         "hits of left-out rows": (
-            functools.partial(lsh_knn._count_left_out, k=3, c=8, inclusive=False),
+            functools.partial(lsh_knn._find_hits, n=0, k=3, c=8, inclusive=False),
             array(n, D), *votes, array(2, n),
         ),
         "hits in buckets": (
-            functools.partial(lsh_knn._compare_sets, n=width, k=3, c=8, inclusive=True),
-            array(n, D), *votes, array(n),
+            functools.partial(lsh_knn._find_hits, n=width, k=3, c=8, inclusive=True),
+            array(n, D), *votes, array(1, n),
         ),
         "kid": (moments._kid, tiles, tiles),
         "frechet": (
