@@ -78,7 +78,7 @@ def measure_kernels(r: jax.Array, rounds: int) -> list[Kernel]:
     """Hashing a set, looking it up in its own counts, and the nearest others of every row."""
     n, d = r.shape
     sketch = metrics.lsh_fit(jax.random.key(0), r, ceiling=False).sketch
-    hasher, addresses = sketch.hasher, sketch.addresses
+    hasher, addresses = sketch.hasher, sketch.places.addresses
     pool = len(hasher.directions)
     tiles = distances.tile(r, np.asarray(r[0], np.float64), MEMORY_MB)
     return [

@@ -98,7 +98,7 @@ def _lsh(config: Any, reference: ReferenceFeatures) -> Score:
 
 
 def _kid(config: Any, reference: ReferenceFeatures) -> Score:
-    find = partial(metrics.kid_with_error, reference.first, memory_mb=config.memory_mb)
+    find = partial(metrics.kid, reference.first, memory_mb=config.memory_mb)
     return lambda x: Distance(*find(x))
 
 
@@ -179,7 +179,7 @@ def load_sketch(config: Any, network: FeatureNetwork) -> tuple[LshReference, Sha
             f"{path}: made with another hash.seed than {config.hash.seed}; expected the one of the "
             "run that made it, which is in its config.json"
         )
-    if fitted.sketch.addresses is None:
+    if fitted.sketch.places is None:
         raise ValueError(
             f"{path}: holds counts alone, which give no recall; build it with keep_addresses=True"
         )

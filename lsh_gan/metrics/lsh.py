@@ -180,13 +180,9 @@ def lsh_score(
         counts = hashing.count(found.addresses, hasher.address_bits) if more else of_g.counts
         crowded = _count_crowded(reference.counts, counts, found.addresses, reference.rows)
         crowded = crowded, m * tables
-    some = reference.counts[:, :_LOOKED_AT]  # say what all do, and cost the same at any n
     scores = result(
-        precise, recalled, _ceilings(fitted, m), membership=membership,
-        rows=(reference.rows, m),
-        extra={"load": (jnp.sum(some > 0), some.size), "crowding": crowded},
-        num_bits=reference.hasher.num_bits, num_tables=tables,
-        family=reference.hasher.spec.family, radius_bins=reference.hasher.spec.radius_bins,
+        precise, recalled, _ceilings(fitted, m), membership=membership, rows=(reference.rows, m),
+        extra={"load": _load(reference), "crowding": crowded}, **hasher.facts,
     )  # fmt: skip
     return scores if recall else scores._replace(recall_ceiling=None)
 
@@ -261,7 +257,7 @@ def lsh_score_streams(
             places = places_of(hasher, hashing.encode(hasher, batch))
             sums = sums + np.asarray(sum_levels(found.counts, places, shape=shape))
         with jax.enable_x64(True):
-            return found._replace(normal=normal_levels(jnp.asarray(sums), shape=shape))
+            return found._replace(normal=normal_levels(jnp.asarray(sums)))
 
     def vote(stream: Callable, *sets: tuple[Sketch, Callable]) -> list[Any]:
         """Rows, and those on the manifold of each set; beside it, how often it counts a row."""
@@ -286,12 +282,15 @@ def lsh_score_streams(
         sets.append((count(few_of_r), is_in_few))
     _, recalled, left_out, *of_few = vote(all_of_r, *sets)
     limits = (left_out.total, n), ((of_few or [left_out])[0].total, n)
-    some = of_r.counts[:, :_LOOKED_AT]
     return result(
-        precise, recalled, limits, membership=False, rows=(n, m),
-        extra={"load": (jnp.sum(some > 0), some.size)}, num_bits=hasher.num_bits,
-        num_tables=tables, family=hasher.spec.family, radius_bins=hasher.spec.radius_bins,
+        precise, recalled, limits, membership=False, rows=(n, m), extra={"load": _load(of_r)},
+        **hasher.facts,
     )  # fmt: skip
+
+
+def _load(of: Sketch) -> tuple[jax.Array, int]:
+    some = of.counts[:, :_LOOKED_AT]  # say what all do, and cost the same at any n
+    return jnp.sum(some > 0), some.size
 
 
 @jax.jit
@@ -390,14 +389,14 @@ def lsh_precision_recall_curve(
         spec: Kind of hash; `CURVE`, of few and large buckets, if None.
         num_points: Ratios, at equal angles.
     """
-    sketch = lsh_fit(key, reference, spec=spec or CURVE, ceiling=False).sketch
-    hasher, n = sketch.hasher, sketch.rows
+    sketch: Any = lsh_fit(key, reference, spec=spec or CURVE, ceiling=False).sketch
+    hasher, n, own = sketch.hasher, sketch.rows, sketch.places.addresses
     found = places_of(hasher, encode_all(hasher, generated, "generated")).addresses
     m, tables = found.shape[1], hasher.spec.num_tables
     ratios = np.tan((np.arange(num_points) + 0.5) / num_points * np.pi / 2)
     counts = sketch.counts, hashing.count(found, hasher.address_bits)
     with jax.enable_x64(True):
-        sets = (devices.pad_rows(x, axis=1, fill=-1) for x in (sketch.addresses, found))
+        sets = (devices.pad_rows(x, axis=1, fill=-1) for x in (own, found))
         below = jax.device_get([_count_ratios(*counts, x, n / m, ratios) for x in sets])
     of_r, of_g = (x[:-1].cumsum() / (tables * rows) for x, rows in zip(below, (n, m), strict=True))
     precision = ratios * (1 - of_r) + of_g

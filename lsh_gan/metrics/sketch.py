@@ -43,22 +43,14 @@ class Places(NamedTuple):
 class Sketch(NamedTuple):
     """Counts of a set of samples in the tables of a hash.
 
-    A sketch without addresses holds counts alone, and gives precision only, without `min_level`.
+    A sketch without places holds counts alone, and gives precision only, without `min_level`.
     """
 
     hasher: Hasher
     counts: Int32[jax.Array, "t 2**s"]  # rows at each address of each table
-    addresses: Int32[jax.Array, "t n"] | None  # of each row in each table
     rows: int  # n
-    cells: Int32[jax.Array, " n"] | None = None  # of each row, beside its addresses
+    places: Places | None = None  # of the rows
     normal: Float[jax.Array, "1+g 2 c"] | None = None  # see `normal_levels`
-
-    @property
-    def places(self) -> Places | None:
-        """Where its rows are; None if it holds counts alone."""
-        if self.addresses is None or self.cells is None:
-            return None
-        return Places(self.addresses, self.cells)
 
 
 class Share(NamedTuple):
@@ -139,7 +131,7 @@ def fit_and_encode(
     key: jax.Array,
     features: Any,
     spec: HashSpec,
-    source: str,
+    source: str = "",
     sample: Any = None,
     *,
     least: int = 2,
@@ -220,14 +212,14 @@ def sketch_of(hasher: Hasher, places: Places) -> Sketch:
     """The sketch of rows whose places are known."""
     shape = hashing.num_cells(hasher)
     counts, normal = _fill(devices.replicate(places), bits=hasher.address_bits, shape=shape)
-    return Sketch(hasher, counts, places.addresses, len(places.cells), places.cells, normal)
+    return Sketch(hasher, counts, len(places.cells), places, normal)
 
 
 @functools.partial(jax.jit, static_argnames=("bits", "shape"))
 def _fill(places: Places, *, bits: int, shape: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
     """Counts and normal levels, in one program."""
     counts = hashing.count(places.addresses, bits)
-    return counts, normal_levels(sum_levels(counts, places, shape=shape), shape=shape)
+    return counts, normal_levels(sum_levels(counts, places, shape=shape))
 
 
 def look_up(counts: jax.Array, addresses: jax.Array, least: Any, own: Any = 0) -> Found:
@@ -264,7 +256,7 @@ def _look_up(counts, addresses, own, least):
 
 @functools.partial(jax.jit, static_argnames="shape")
 def sum_levels(counts: jax.Array, places: Places, *, shape: tuple[int, int]) -> jax.Array:
-    """Levels of the rows of a set among its own counts, by cell, float64 `[1 + g, 3, c]`.
+    """Levels of the rows of a set among its own counts, by cell, float64 `[1 + g, 3, *shape]`.
 
     Number of rows, sums of their levels (`scores.levels_of`), and of the squares. The shape is that
     of the cells, `hashing.num_cells`.
@@ -274,11 +266,12 @@ def sum_levels(counts: jax.Array, places: Places, *, shape: tuple[int, int]) -> 
         levels = levels_of(company, len(counts)).astype(jnp.float64)
         values = jnp.stack([jnp.ones_like(levels), levels, levels**2], axis=1)
         sums = jax.ops.segment_sum(jnp.moveaxis(values, -1, 0), places.cells, math.prod(shape))
-        return jnp.moveaxis(sums, 0, -1)
+        return jnp.moveaxis(sums, 0, -1).reshape(*values.shape[:2], *shape)
 
 
-@functools.partial(jax.jit, static_argnames="shape")
-def normal_levels(sums: jax.Array, *, shape: tuple[int, int]) -> jax.Array:
+@jax.jit
+@jax.vmap
+def normal_levels(sums: jax.Array) -> jax.Array:
     """Mean and standard deviation of levels in each cell, float32 `[1 + g, 2, c]`.
 
     A cell holds few rows, so that its own numbers are rough: the mean is a term of its region plus
@@ -286,12 +279,8 @@ def normal_levels(sums: jax.Array, *, shape: tuple[int, int]) -> jax.Array:
     leaves), the standard deviation that of the region. Takes what `sum_levels` finds; of all
     tables first, then without each group.
     """
-    return jax.vmap(functools.partial(_normal_levels_of_one, shape=shape))(sums)
-
-
-def _normal_levels_of_one(sums, shape: tuple[int, int]):
     with jax.enable_x64(True):
-        rows, levels, squares = sums.reshape(3, *shape)
+        rows, levels, squares = sums
         mean = levels.sum() / rows.sum()
 
         def step(_, found):  # as if each region and bin had one row more, which is no exception
@@ -300,13 +289,13 @@ def _normal_levels_of_one(sums, shape: tuple[int, int]):
             rest = levels - rows * of_region[:, None]
             return of_region, (rest.sum(axis=0) + mean) / (rows.sum(axis=0) + 1)
 
-        start = jnp.zeros(shape[0], levels.dtype), jnp.full(shape[1], mean)
+        start = jnp.zeros(len(rows), levels.dtype), jnp.full(rows.shape[1], mean)
         of_region, of_bin = lax.fori_loop(0, _STEPS, step, start)
         normal = of_region[:, None] + of_bin
         apart = squares - 2 * normal * levels + rows * normal**2
         variance = apart.sum(axis=1) + apart.sum() / rows.sum()
         variance = jnp.maximum(0, variance / (rows.sum(axis=1) + 1))
-        std = jnp.broadcast_to(jnp.sqrt(variance)[:, None], shape)
+        std = jnp.broadcast_to(jnp.sqrt(variance)[:, None], rows.shape)
         return jnp.stack([normal.ravel(), std.ravel()]).astype(jnp.float32)
 
 
@@ -335,7 +324,7 @@ def count_batches(hasher: Hasher, stream: Iterable[Array], *, keep_addresses: bo
             kept.append(places)
         else:
             counts = hashing.count(places.addresses, hasher.address_bits, counts)
-    return sketch_of(hasher, _concat(kept)) if kept else Sketch(hasher, counts, None, rows)
+    return sketch_of(hasher, _concat(kept)) if kept else Sketch(hasher, counts, rows)
 
 
 def _concat(places: Sequence[Places]) -> Places:
@@ -360,7 +349,7 @@ def merge(first: Sketch, *others: Sketch) -> Sketch:
     if len(places) == len(parts):
         return sketch_of(first.hasher, _concat(places))
     counts = functools.reduce(jnp.add, [part.counts for part in parts])
-    return Sketch(first.hasher, counts, None, sum(part.rows for part in parts))
+    return Sketch(first.hasher, counts, sum(part.rows for part in parts))
 
 
 _ARRAYS, _OPTIONS = Hasher._fields[1:10], LshReference._fields[1:5]
@@ -385,9 +374,7 @@ def save(path: str | os.PathLike, fitted: Sketch | LshReference) -> None:
     for prefix, sketch in (("", reference.sketch), ("second.", reference.second)):
         if sketch is not None:
             header[prefix + "rows"] = sketch.rows
-            arrays = {"counts": sketch.counts}
-            if sketch.places is not None:
-                arrays = sketch.places._asdict()
+            arrays = sketch.places._asdict() if sketch.places else {"counts": sketch.counts}
             tensors |= {prefix + name: array for name, array in arrays.items()}
     # Contiguous and at least one-dimensional, as the format wants them.
     tensors = {name: np.array(x, order="C", ndmin=1) for name, x in tensors.items()}
@@ -428,8 +415,7 @@ def load(path: str | os.PathLike, *, source: str | None = None) -> Sketch | LshR
         if prefix + "cells" in tensors:
             places = (jnp.asarray(tensors[prefix + name]) for name in Places._fields)
             return sketch_of(hasher, Places(*places))
-        counts = jnp.asarray(tensors[prefix + "counts"])
-        return Sketch(hasher, counts, None, header[prefix + "rows"])
+        return Sketch(hasher, jnp.asarray(tensors[prefix + "counts"]), header[prefix + "rows"])
 
     if "votes" not in header:
         return sketch("")

@@ -40,7 +40,7 @@ def main():
         sketch = build(hasher, [g[:200], g[200:]])
         found[f"{kind}.digits"] = np.asarray(hasher.digits)
         found[f"{kind}.counts"] = np.asarray(sketch.counts)
-        found[f"{kind}.addresses"] = np.asarray(sketch.addresses)
+        found[f"{kind}.addresses"] = np.asarray(sketch.places.addresses)
         options = {"membership": True}
         scores = knn_precision_recall(r, g, memory_mb=1, extended=True, **options)
         found |= record(f"{kind}.knn", scores)

@@ -34,18 +34,15 @@ def hasher():
 
 def check_equal(a, b):
     np.testing.assert_array_equal(a.counts, b.counts)
-    for field in ("addresses", "cells", "normal"):
-        x, y = getattr(a, field), getattr(b, field)
-        assert (x is None) == (y is None) == (a.addresses is None)
-        if x is not None:
-            np.testing.assert_array_equal(x, y)
+    assert (a.normal is None) == (a.places is None)
+    jax.tree.map(np.testing.assert_array_equal, (a.places, a.normal), (b.places, b.normal))
     assert a.rows == b.rows
 
 
 def test_counts_are_those_of_the_addresses(hasher):
     sketch = build(hasher, draw(N, D))
     assert sketch.counts.shape == (6, 2**hasher.address_bits)
-    for counts, at in zip(sketch.counts, sketch.addresses, strict=True):
+    for counts, at in zip(sketch.counts, sketch.places.addresses, strict=True):
         np.testing.assert_array_equal(counts, np.bincount(at, minlength=len(counts)))
 
 
@@ -53,7 +50,7 @@ def test_counts_are_those_of_the_addresses(hasher):
 def test_parts_are_the_whole(hasher, keep):
     x = draw(N, D, 1)
     whole = build(hasher, x, keep_addresses=keep)
-    assert (whole.addresses is not None) == keep
+    assert (whole.places is not None) == keep
     check_equal(build(hasher, (x[i : i + 7] for i in range(0, N, 7)), keep_addresses=keep), whole)
     parts = [build(hasher, part, keep_addresses=keep) for part in (x[:50], x[50:51], x[51:])]
     check_equal(merge(*parts), whole)
@@ -127,7 +124,7 @@ def test_others_can_read_the_file(tmp_path, hasher):
     sketch = build(hasher, draw(N, D))
     save(tmp_path / "s.safetensors", sketch)
     tensors = load_file(tmp_path / "s.safetensors")
-    np.testing.assert_array_equal(tensors["addresses"], sketch.addresses)
+    np.testing.assert_array_equal(tensors["addresses"], sketch.places.addresses)
     np.testing.assert_array_equal(tensors["directions"], hasher.directions)
     (tmp_path / "plain").touch()
     assert (tmp_path / "s.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
