@@ -28,21 +28,7 @@ from lsh_gan.compression.tree import (
 )
 
 __all__ = [
-    "METHODS",
-    "CompressionReport",
-    "CompressionSpec",
-    "GeneratorSpec",
-    "PackedTree",
-    "Rule",
-    "TensorReport",
-    "activations",
-    "compress",
-    "correct_biases",
-    "format_report",
-    "load_packed",
-    "pack",
-    "pack_generator",
-    "reestimate_batch_norms",
-    "save_packed",
-    "unpack",
-]
+    "METHODS", "CompressionReport", "CompressionSpec", "GeneratorSpec", "PackedTree", "Rule",
+    "TensorReport", "activations", "compress", "correct_biases", "format_report", "load_packed",
+    "pack", "pack_generator", "reestimate_batch_norms", "save_packed", "unpack",
+]  # fmt: skip

@@ -13,14 +13,6 @@ from lsh_gan.features.network import (
 from lsh_gan.features.registry import FEATURES, FeatureSpec
 
 __all__ = [
-    "FEATURES",
-    "GIVEN",
-    "FeatureNetwork",
-    "FeatureSpec",
-    "check_side",
-    "embed",
-    "given",
-    "load",
-    "stream",
-    "weight_file",
-]
+    "FEATURES", "GIVEN", "FeatureNetwork", "FeatureSpec", "check_side", "embed", "given", "load",
+    "stream", "weight_file",
+]  # fmt: skip
