@@ -106,13 +106,9 @@ def share(
 ) -> Any:
     """Runs a function on the only device, or on all of them, each with its part of the arrays.
 
-    Args:
-        run: Function of the arrays.
-        *arrays: What it takes.
-        in_specs: How the arrays are laid over the axis 'data'; see `jax.shard_map`.
-        out_specs: How the results are.
-        join: Makes one result of those of all devices, by a collective over 'data'.
-        local: Whether only the devices of this host take part.
+    `in_specs` and `out_specs` say how arrays and results are laid over the axis 'data', see
+    `jax.shard_map`; `join` makes one result of those of all devices, by a collective over 'data';
+    `local` leaves out the devices of other hosts.
     """
     over = mesh(local=local)
     if over.size == 1:
@@ -132,8 +128,7 @@ def replicate(tree: Any, *, local: bool = False) -> Any:
 def split(batch: Any, *, axis: int = 0, local: bool = False) -> jax.Array:
     """Lays the rows of an array, along `axis`, over the devices; jitted functions of it run on all.
 
-    Raises:
-        ValueError: Their number is not a multiple of the number of devices.
+    A number of rows that is no multiple of that of the devices is a ValueError.
     """
     over = mesh(local=local)
     rows = batch.shape[axis]
@@ -171,14 +166,9 @@ def in_parts(run: Callable, rows: jax.Array, most: int) -> Any:
 
 
 def join_cluster(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Makes this process one of several; what is None comes from the cluster's environment.
+    """Makes this process one of several, and connects them: each notices when another one ends.
 
-    It connects them all, so that each notices at once when another one ends.
-
-    Args:
-        coordinator: HOST:PORT of process 0.
-        processes: Their number.
-        process: The number of this one.
+    `coordinator` is HOST:PORT of process 0; what is None comes from the cluster's environment.
 
     Raises:
         ValueError: There is no such environment, or the arguments do not fit it; the port is in

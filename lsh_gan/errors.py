@@ -36,19 +36,10 @@ def few(names: Iterable[str], most: int = 5) -> str:
 
 
 def choose(kind: str, name: str, table: Mapping[str, T]) -> T:
-    """Looks `name` up in `table`.
+    """Looks `name` up in `table`, of what `kind` says ("clipping method").
 
-    Args:
-        kind: What the table holds, in the words of the error message ("clipping method").
-        name: The requested key.
-        table: The valid choices.
-
-    Returns:
-        `table[name]`.
-
-    Raises:
-        ValueError: `name` is not a key; the message lists the keys, and names one that is spelled
-            much like it. Other numbers are other things: "vgg19" is no way to spell "vgg16".
+    An unknown name is a ValueError that lists the keys, and names one that is spelled much like it.
+    Other numbers are other things: "vgg19" is no way to spell "vgg16".
     """
     if name in table:
         return table[name]
@@ -61,12 +52,7 @@ def choose(kind: str, name: str, table: Mapping[str, T]) -> T:
 
 
 def check_int(field: str, value: Any, low: int, high: float = math.inf) -> int:
-    """Returns `value` as an int.
-
-    Raises:
-        ValueError: It is not a whole number in [low, high]; the message names `field` and the
-            nearest valid value.
-    """
+    """Returns `value` as an int; a ValueError names the field and the nearest valid value."""
     try:
         number = operator.index(value)
     except TypeError:

@@ -42,24 +42,13 @@ class FeatureNetwork:
     variables: Any = field(repr=False)  #: the weights
 
     def __call__(self, images: Any) -> jax.Array:
-        """Embeds one batch.
-
-        Args:
-            images: Uint8 `[n, h, w, c]`, c = 1 (repeated to three channels) or 3.
-
-        Returns:
-            Float32 `[n, d]`.
-
-        Raises:
-            TypeError: Not uint8.
-            ValueError: Wrong rank or number of channels, or no pixels.
-        """
+        """Embeds one batch, uint8 `[n, h, w, c]`, to float32 `[n, d]`; raises as `check_images`."""
         check_images(images)
         return self.apply(self.variables, images)
 
 
 def check_images(images: Any) -> None:
-    """Raises unless images are a batch, uint8 `[n, h, w, 1 or 3]`."""
+    """Raises TypeError unless images are uint8, ValueError unless `[n, h, w, 1 or 3]`."""
     dtype, shape = getattr(images, "dtype", None), tuple(getattr(images, "shape", ()))
     if dtype != np.uint8:
         found = type(images).__name__ if dtype is None else dtype
@@ -159,7 +148,7 @@ def embed(
     batch_size: int | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> jax.Array:
-    """Embeds any number of images.
+    """Embeds any number of images to features, float32 `[n, d]` on the device.
 
     A row does not depend on its batch: another batch size changes it by at most 1e-5 of the largest
     feature (other kernels round differently). One program is compiled.
@@ -170,9 +159,6 @@ def embed(
         batch_size: Images at a time, a multiple of the number of devices; None takes 80 on CPU,
             256 elsewhere, or the next multiple.
         progress: Called with the number of images done since its last call (`tqdm.update`).
-
-    Returns:
-        Float32 `[n, d]` on the device.
 
     Raises:
         TypeError: Images not uint8.

@@ -42,12 +42,8 @@ def _bottleneck(x, name: str, features: int, strides: int):
 def read_onnx(path: Path) -> dict:
     """Reads kernels and biases of the convolutions of an ONNX file; nothing in it is run.
 
-    Returns:
-        `{name.weight, name.bias: array}`; names are those of the batch norms that are merged into
-        the convolutions.
-
-    Raises:
-        ValueError: Not a readable ONNX file, or the package onnx is not installed.
+    Their names, NAME.weight and NAME.bias, are those of the batch norms that are merged into them.
+    An unreadable file, or a missing package onnx, is a ValueError.
     """
     try:
         import onnx

@@ -61,13 +61,10 @@ def content_hash(params: Any) -> str:
 
 
 def save(path: str | Path, metadata: dict[str, Any], params: Any) -> None:
-    """Writes a generator checkpoint; an existing one is replaced.
+    """Writes a generator checkpoint, a folder; an existing one is replaced.
 
-    Args:
-        path: The folder.
-        metadata: JSON object with `family` and `options` (see `generators.build`) and whatever
-            documents the origin; `sha256` of the parameters is added.
-        params: Flax variables, nested dicts of arrays.
+    `metadata` is a JSON object with `family` and `options` (see `generators.build`) and whatever
+    documents the origin; `sha256` of the parameters is added. These are Flax variables.
     """
     folder = Path(path).absolute()
     # Before anything is replaced.
@@ -99,14 +96,9 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def restore(path: str | Path, abstract: Any) -> Any:
-    """Reads the parameters of the checkpoint folder `path`.
+    """Reads the parameters of a checkpoint folder, onto the default device.
 
-    Args:
-        path: The folder.
-        abstract: The expected tree, leaves `jax.ShapeDtypeStruct`.
-
-    Returns:
-        A tree like `abstract`, leaves arrays on the default device.
+    `abstract` is the expected tree, of `jax.ShapeDtypeStruct`.
 
     Raises:
         ValueError: Files are missing or damaged; a tensor is missing, unexpected or of another

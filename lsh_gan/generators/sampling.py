@@ -44,17 +44,9 @@ def sample(
 ) -> Iterator[np.ndarray]:
     """Generates images `start .. start + count - 1` of the sequence of `key`, batch by batch.
 
-    Another batch size or number of devices changes a pixel by at most 1 of 255, where the rounding
-    of a float32 sum decides.
-
-    Args:
-        generator: The generator; a conditional one gets uniformly drawn classes.
-        params: Its parameters, or compressed ones of the same shapes.
-        key: From `jax.random.key`.
-        count: Number of images.
-        batch_size: Images at a time, a multiple of the number of devices.
-        truncation_psi: As of `Generator`, which may refuse it.
-        start: Number of the first image.
+    A conditional generator gets uniformly drawn classes. `params` are its own, or compressed ones;
+    `batch_size` is a multiple of the number of devices: another one, or other devices, change a
+    pixel by at most 1 of 255, where the rounding of a float32 sum decides.
 
     Yields uint8 `[<= batch_size, h, w, c]`. An image that holds NaN or Inf is a ValueError.
     """

@@ -155,10 +155,7 @@ def lsh_score(
 ) -> PrecisionRecall:
     """Scores `generated` against a fitted reference, or a sketch of one with default options.
 
-    Arguments are as of `lsh_precision_recall`.
-
-    Raises:
-        ValueError: Also when recall is asked for of a sketch of counts alone.
+    Arguments are as of `lsh_precision_recall`; recall of a sketch of counts alone is a ValueError.
     """
     fitted = LshReference(fitted) if isinstance(fitted, Sketch) else fitted
     reference, own = fitted.sketch, fitted.sketch.places
@@ -204,26 +201,19 @@ def lsh_score_streams(
     recall; of a smaller one, the ceiling of recall is that of m rows that lie evenly in R, which is
     gone through twice more for them.
 
-    Args:
+    >>> from lsh_gan.metrics import fit_hash
+    >>> r, g = np.random.default_rng(0).normal(size=(2, 500, 8)).astype(np.float32)
+    >>> hasher = fit_hash(jax.random.key(0), r)
+    >>> lsh_score_streams(hasher, lambda: np.split(r, 5), lambda: np.split(g, 5)).m
+    500
+
+    Options and errors as `lsh_precision_recall`. Its own:
+
+    Other Parameters:
         hasher: From `fit_hash` on a sample of the reference, with `rows` its whole size and
             `table_bytes` what counts may take.
         reference: Makes an iterable of batches of features `[*, d]`, anew whenever it is called.
         generated: Likewise.
-        min_count: As `lsh_precision_recall`.
-        votes: Likewise.
-        min_level: Likewise.
-
-    Raises:
-        TypeError, ValueError: As `build`.
-
-    Examples:
-        >>> from lsh_gan.metrics import fit_hash
-        >>> rng = np.random.default_rng(0)
-        >>> r, g = rng.normal(size=(2, 500, 8)).astype(np.float32)
-        >>> hasher = fit_hash(jax.random.key(0), r)
-        >>> scores = lsh_score_streams(hasher, lambda: np.split(r, 5), lambda: np.split(g, 5))
-        >>> scores.n, scores.m
-        (500, 500)
     """
     inputs.check_options(min_count=min_count, votes=votes, min_level=min_level)
     tables, shape = hasher.spec.num_tables, hashing.num_cells(hasher)

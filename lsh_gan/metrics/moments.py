@@ -35,14 +35,8 @@ def kid(
     >>> bool(0 < error < distance / 5)
     True
 
-    Args:
-        reference: Features `[n, d]`, floating point.
-        generated: Features `[m, d]`.
-        memory_mb: Bound of a tile of kernel values, in MiB.
-
-    Raises:
-        TypeError: Features that are not floating-point arrays.
-        ValueError: NaN, Inf, wrong shape, or fewer than 2 rows.
+    `memory_mb` bounds a tile of kernel values, in MiB. Features and errors as
+    `knn_precision_recall`, of 2 rows or more.
     """
     sets = _checked(reference, generated)
     nowhere = np.zeros(sets[0].shape[1])
@@ -101,7 +95,7 @@ def frechet_distance(reference: Float[Any, "n d"], generated: Float[Any, "m d"])
     >>> round(frechet_distance(real, real + 2), 6)
     16.0
 
-    Arguments and errors are those of `kid`; the unit is that of squared features.
+    Features and errors as `kid`; the unit is that of squared features.
     """
     sets = _checked(reference, generated)
     with jax.enable_x64(True):

@@ -303,10 +303,7 @@ def build(hasher: Hasher, features: Float[Any, "n d"], *, keep_addresses: bool =
     """Counts a set `[n, d]`, or an iterable of batches, of which one at a time is held.
 
     `keep_addresses` says whether to keep the places of all rows, which recall and `min_level` need.
-
-    Raises:
-        TypeError: Features that are not floating-point arrays.
-        ValueError: NaN, Inf, or a d other than the hasher's.
+    Raises as `lsh_precision_recall`.
     """
     stream = batches(features, "features", dim=len(hasher.origin))
     return count_batches(hasher, stream, keep_addresses=keep_addresses)
@@ -334,10 +331,8 @@ def _concat(places: Sequence[Places]) -> Places:
 def merge(first: Sketch, *others: Sketch) -> Sketch:
     """The sketch of several sets together: counts add, places follow one another.
 
-    Of parts of which one has no places, the whole has none.
-
-    Raises:
-        ValueError: They were not made by the same hasher; says what differs.
+    Of parts of which one has no places, the whole has none. Parts of different hashers are a
+    ValueError, which says what differs.
     """
     parts = (first, *others)
     for part in others:

@@ -57,9 +57,6 @@ def read(path: str | os.PathLike) -> Any:
     Formats, told by content and not by name: torch zip and torch legacy (`torch.save`), pickles
     (NVIDIA's persistent ones too), safetensors, npz and npy (one, or several one after the other).
 
-    Args:
-        path: The file.
-
     Returns:
         Nested dicts, lists and tuples of NumPy arrays (native byte order; views of shared
         storages may be read-only), numbers, strings and a `Standin` for each other object.

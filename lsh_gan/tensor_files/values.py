@@ -60,16 +60,12 @@ def children(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def state_dict(value: Any) -> dict[str, np.ndarray]:
-    """Flattens to `{dotted name: array}`, with the names that torch's `state_dict()` gives.
+    """Flattens what `read` returned, or a part of it, to `{dotted name: array}`.
 
-    A stand-in for a torch module gives its parameters, then its persistent buffers, then its
-    submodules; containers join keys and indices by dots; other values are left out.
-
-    Args:
-        value: What `read` returned, or a part of it.
-
-    Raises:
-        FormatError: A container that holds itself, or millions of values.
+    Names are those of torch's `state_dict()`: a stand-in for a torch module gives its parameters,
+    then its persistent buffers, then its submodules; containers join keys and indices by dots;
+    other values are left out. A container that holds itself, or millions of values, is a
+    FormatError.
     """
     flat: dict[str, np.ndarray] = {}
     visited = 0
