@@ -6,7 +6,9 @@ import os
 import re
 import socket
 import warnings
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 _START_SECONDS = 120  # for all processes to be there
+_IN_FLIGHT = 3  # steps that are dispatched at once
 _LOST_SECONDS = 20  # without a sign of life, after which a process counts as lost
 # Of XLA for CPUs: its older compiler of loops takes 3/5 of the time, and gives the same numbers.
 _COMPILE_FAST = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=2"
@@ -163,6 +166,21 @@ def in_parts(run: Callable, rows: jax.Array, most: int) -> Any:
         return run(rows)
     found = jax.lax.map(run, rows.reshape(-1, part, *rows.shape[1:]))
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
+
+
+def ahead(run: Callable, items: Iterable) -> Iterator:
+    """Yields what a function makes of items, in order, while threads of their own run the next.
+
+    A CPU runs dispatched steps side by side, and the next items are made meanwhile.
+    """
+    waiting: deque[Future] = deque()
+    with ThreadPoolExecutor(_IN_FLIGHT) as pool:
+        for item in items:
+            waiting.append(pool.submit(run, item))
+            if len(waiting) > _IN_FLIGHT:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def join_cluster(coordinator: str | None, processes: int | None, process: int | None) -> None:

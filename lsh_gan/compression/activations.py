@@ -27,6 +27,7 @@ COLLECTION = "activation_ranges"
 RANGE_FIELDS = ("input_scale", "input_zero_point", "input_bits")
 # Values of a layer that thresholds are computed from, besides its exact minimum and maximum.
 SAMPLE_SIZE = 2**17
+BATCH = 64  # latents at a time
 
 
 def apply(module: Any, variables: Params, *args: Any, **kwargs: Any) -> Any:
@@ -107,16 +108,13 @@ def _sample_inputs(
     return samples
 
 
-def batches(latents: jax.Array, labels: jax.Array | None, batch_size: int) -> list[Batch]:
+def batches(latents: jax.Array, labels: jax.Array | None) -> list[Batch]:
     """Checks latents and their classes and cuts them into batches; the last may be smaller."""
-    if latents.ndim != 2 or len(latents) < 1 or batch_size < 1:
-        raise ValueError(
-            f"expected latents [n, latent_size] with n >= 1 and batch_size >= 1, got shape"
-            f" {tuple(latents.shape)} and batch_size = {batch_size}."
-        )
+    if latents.ndim != 2 or len(latents) < 1:
+        raise ValueError(f"latents of shape {tuple(latents.shape)}; expected [n, latent_size].")
     if labels is not None and len(labels) != len(latents):
         raise ValueError(f"{len(labels)} labels for {len(latents)} latents.")
-    cuts = [slice(i, i + batch_size) for i in range(0, len(latents), batch_size)]
+    cuts = [slice(i, i + BATCH) for i in range(0, len(latents), BATCH)]
     return [Batch(latents[cut], None if labels is None else labels[cut]) for cut in cuts]
 
 
@@ -127,7 +125,6 @@ def calibrate(
     spec: CompressionSpec,
     *,
     labels: Int[jax.Array, " n"] | None = None,
-    batch_size: int = 64,
 ) -> dict[str, Any]:
     """Adds to variables the input range of every layer with a kernel.
 
@@ -141,7 +138,6 @@ def calibrate(
         spec: Width, clipping and scheme; granularity must be "per_tensor", patterns of rules match
             module paths ("block_0/conv_1"). "affine" suits inputs after a ReLU.
         labels: Classes that go with the latents, for a conditional generator.
-        batch_size: Latents at a time.
 
     Returns:
         The variables with the collection `activation_ranges`, for `apply`; unchanged at
@@ -157,7 +153,7 @@ def calibrate(
         )
     plain = {name: value for name, value in variables.items() if name != COLLECTION}
     drawn = []
-    for part in batches(latents, labels, batch_size):
+    for part in batches(latents, labels):
         # Every latent has the same share, also where the last batch is smaller.
         size = SAMPLE_SIZE * len(part.latents) // len(latents)
         drawn.append(_sample_inputs(module, plain, part, size=size))

@@ -85,7 +85,6 @@ def correct_biases(
     latents: Float32[jax.Array, "n latent"],
     *,
     labels: Int[jax.Array, " n"] | None = None,
-    batch_size: int = 64,
 ) -> Params:
     """Shifts biases so that every layer's mean output is that of full precision.
 
@@ -103,7 +102,7 @@ def correct_biases(
     Raises:
         ValueError: Bad latents, or NaN or Inf in a layer's outputs (its path).
     """
-    parts = activations.batches(latents, labels, batch_size)
+    parts = activations.batches(latents, labels)
     targets = _moments(module, original, parts, _biased_output)
     flat = traverse_util.flatten_dict(variables, keep_empty_nodes=True)
     for path in _call_order(module, variables, parts[0], _biased_output):
@@ -119,7 +118,6 @@ def reestimate_batch_norms(
     latents: Float32[jax.Array, "n latent"],
     *,
     labels: Int[jax.Array, " n"] | None = None,
-    batch_size: int = 64,
 ) -> Params:
     """Replaces the running statistics of batch norms by those of the generator's own samples.
 
@@ -133,7 +131,7 @@ def reestimate_batch_norms(
     Raises:
         ValueError: Bad latents, or NaN or Inf in a layer's inputs (its path).
     """
-    parts = activations.batches(latents, labels, batch_size)
+    parts = activations.batches(latents, labels)
     flat = traverse_util.flatten_dict(variables, keep_empty_nodes=True)
     for path in _call_order(module, variables, parts[0], _normalised_input):
         found = _moments(module, traverse_util.unflatten_dict(flat), parts, _normalised_input)

@@ -9,9 +9,7 @@ them get all features. A device that is out of memory gets half as many images a
 import dataclasses
 import hashlib
 import json
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -26,7 +24,6 @@ from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator, sampling
 from lsh_gan.metrics import Share
 
-_IN_FLIGHT = 3  # steps, each dispatched by a thread of its own: a CPU runs those side by side
 GROUP = 4096  # rows of features that are hashed at a time where they are not held
 
 
@@ -120,61 +117,42 @@ class GeneratedSamples(Embedded):
         here, size = jax.local_device_count(), self.batch_size
         share = share_of(self.count, size)
         at, end, key = share.start, min(share.stop, self.count), jax.random.key(self.seed)
-        waiting: deque[tuple[int, Future]] = deque()
 
-        def run(first: int, size: int) -> tuple[jax.Array, ...]:
+        def run(first: int) -> tuple[jax.Array, ...]:
             numbers = np.arange(self.start + first, self.start + first + size)
             index = devices.split(numbers.astype(np.uint32), local=True)
             part = sampling.part_size(self.generator, size // here)
-            drawn, finite = _draw(self.generator, part, self.truncation_psi, params, key, index)
+            drawn, finite = sampling.draw(
+                self.generator, part, self.truncation_psi, params, key, index
+            )
             features, embedded = _embed(network, variables, drawn)
             return jax.block_until_ready((features, drawn, finite, embedded))
 
-        with ThreadPoolExecutor(_IN_FLIGHT) as pool:
-            while at < end or waiting:
-                if at < end and len(waiting) < _IN_FLIGHT:
-                    waiting.append((at, pool.submit(run, at, size)))
+        while at < end:
+            try:
+                for features, drawn, *finite in devices.ahead(run, range(at, end, size)):
+                    rest = self.count - at
+                    for what, flags in zip(("image", "features of image"), finite, strict=True):
+                        if (bad := np.flatnonzero(~np.asarray(flags)[:rest])).size:
+                            number = self.start + at + bad[0]
+                            message = f"{self.generator.name}: {what} {number} holds NaN or Inf"
+                            raise ValueError(message)
+                    if images is not None and sum(map(len, images)) < keep:
+                        images.append(np.asarray(drawn))
+                    progress(min(len(features), rest))
                     at += size
-                    continue
-                first, future = waiting.popleft()
-                try:
-                    features, drawn, *finite = future.result()
-                except jax.errors.JaxRuntimeError as error:
-                    if not devices.is_out_of_memory(error):
-                        raise
-                    if size == here:
-                        message = f"{self.generator.name}: no memory for one image a device"
-                        raise MemoryError(message) from error
-                    waiting.clear()  # all that is not known to be there is made again
-                    at, size = first, max(size // 2 // here, 1) * here
-                    logging.warning(
-                        "%s: out of memory on the device; on with %d images a step",
-                        self.generator.name, size,
-                    )  # fmt: skip
-                    continue
-                rest = self.count - first
-                for what, flags in zip(("image", "features of image"), finite, strict=True):
-                    if (bad := np.flatnonzero(~np.asarray(flags)[:rest])).size:
-                        number = self.start + first + bad[0]
-                        raise ValueError(f"{self.generator.name}: {what} {number} holds NaN or Inf")
-                if images is not None and sum(map(len, images)) < keep:
-                    images.append(np.asarray(drawn))
-                progress(min(len(features), rest))
-                yield features[:rest]
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=devices.COMPILE_LONGER)
-def _draw(generator, part, truncation_psi, params, key, index):
-    """Images [b, h, w, c] of an index [b], and whether they are finite [b]."""
-
-    def run(params, key, index):
-        def images_of(index):
-            return sampling.images_of(generator, params, key, index, truncation_psi)
-
-        return devices.in_parts(images_of, index, part)
-
-    specs = {"in_specs": (P(), P(), P("data")), "out_specs": P("data")}
-    return devices.share(run, params, key, index, **specs, local=True)
+                    yield features[:rest]
+            except jax.errors.JaxRuntimeError as error:
+                if not devices.is_out_of_memory(error):
+                    raise
+                if size == here:
+                    message = f"{self.generator.name}: no memory for one image a device"
+                    raise MemoryError(message) from error
+                size = max(size // 2 // here, 1) * here
+                logging.warning(
+                    "%s: out of memory on the device; on with %d images a step",
+                    self.generator.name, size,
+                )  # fmt: skip
 
 
 # One program for all generators.

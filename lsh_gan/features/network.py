@@ -1,12 +1,9 @@
 """Loads a feature network and embeds images with it."""
 
 import hashlib
-import itertools
 import json
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,7 +24,6 @@ _SMALLEST_SIDE = 32
 _CPU_PART = 25  # activations of more images fall out of the caches
 _CPU_BATCH = 80  # what a dispatch costs does not show, and little is padded
 _DEVICE_BATCH = 256
-_IN_FLIGHT = 3  # batches, each in a thread of its own, while the next one is decoded
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,26 +176,21 @@ def stream(
         batch_size = -(-devices.at_once(_CPU_BATCH, _DEVICE_BATCH) // count) * count
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size is {batch_size!r}; expected an integer of at least 1.")
-    waiting: deque[Future] = deque()
     rows = 0
 
-    def run(batch: np.ndarray, count: int) -> tuple[jax.Array, np.ndarray]:
+    def run(batch_and_count: tuple[np.ndarray, int]) -> tuple[jax.Array, np.ndarray]:
+        batch, count = batch_and_count
         features = network(devices.split(batch, local=True))[:count]
         return features, np.asarray(jnp.isfinite(features).all(axis=1))
 
-    with ThreadPoolExecutor(_IN_FLIGHT) as pool:
-        for batch, count in itertools.chain(_batches(images, batch_size), [(None, 0)] * _IN_FLIGHT):
-            if batch is not None:
-                waiting.append(pool.submit(run, batch, count))
-            if waiting and (batch is None or len(waiting) > _IN_FLIGHT):
-                features, finite = waiting.popleft().result()
-                if not finite.all():
-                    row = rows + int(np.argmin(finite))
-                    raise ValueError(f"row {row} of the features holds NaN or Inf.")
-                rows += len(features)
-                if progress is not None:
-                    progress(len(features))
-                yield features
+    for features, finite in devices.ahead(run, _batches(images, batch_size)):
+        if not finite.all():
+            row = rows + int(np.argmin(finite))
+            raise ValueError(f"row {row} of the features holds NaN or Inf.")
+        rows += len(features)
+        if progress is not None:
+            progress(len(features))
+        yield features
     if not rows:
         raise ValueError("there are no images to embed.")
 

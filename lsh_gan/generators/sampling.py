@@ -1,11 +1,13 @@
 """From a key to images: every image is a function of (key, index) alone."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 from lsh_gan import devices
 from lsh_gan.generators import Generator
@@ -32,6 +34,20 @@ def images_of(
 _images_of = jax.jit(images_of, static_argnums=(0, 4))
 
 
+@partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=devices.COMPILE_LONGER)
+def draw(generator, part, truncation_psi, params, key, index):
+    """As `images_of`, on all devices of this host, so many images at a time on each."""
+
+    def run(params, key, index):
+        def images(index):
+            return images_of(generator, params, key, index, truncation_psi)
+
+        return devices.in_parts(images, index, part)
+
+    specs = {"in_specs": (P(), P(), P("data")), "out_specs": P("data")}
+    return devices.share(run, params, key, index, **specs, local=True)
+
+
 def sample(
     generator: Generator,
     params: Any,
@@ -40,9 +56,8 @@ def sample(
     *,
     batch_size: int,
     truncation_psi: float = 1.0,
-    start: int = 0,
 ) -> Iterator[np.ndarray]:
-    """Generates images `start .. start + count - 1` of the sequence of `key`, batch by batch.
+    """Generates the first `count` images of the sequence of `key`, batch by batch.
 
     A conditional generator gets uniformly drawn classes. `params` are its own, or compressed ones;
     `batch_size` is a multiple of the number of devices: another one, or other devices, change a
@@ -51,20 +66,15 @@ def sample(
     Yields uint8 `[<= batch_size, h, w, c]`. An image that holds NaN or Inf is a ValueError.
     """
     params = devices.replicate(params, local=True)
-    count_here = jax.local_device_count()
-    part = part_size(generator, batch_size // count_here) * count_here
-    for batch in range(0, count, batch_size):
-        parts = []
-        for first in range(batch, min(batch + batch_size, count), part):
-            numbers = np.arange(start + first, start + first + part, dtype=np.uint32)
-            index = devices.split(numbers, local=True)
-            images, finite = _images_of(generator, params, key, index, truncation_psi)
-            finite = np.asarray(finite)[: count - first]
-            if not finite.all():
-                bad = start + first + int(np.argmin(finite))
-                raise ValueError(f"{generator.name}: image {bad} holds NaN or Inf")
-            parts.append(np.asarray(images))
-        yield np.concatenate(parts)[: min(batch_size, count - batch)]
+    part = part_size(generator, batch_size // jax.local_device_count())
+    for first in range(0, count, batch_size):
+        index = devices.split(np.arange(first, first + batch_size, dtype=np.uint32), local=True)
+        drawn = draw(generator, part, truncation_psi, params, key, index)
+        images, finite = (np.asarray(x)[: count - first] for x in drawn)
+        if not finite.all():
+            bad = first + int(np.argmin(finite))
+            raise ValueError(f"{generator.name}: image {bad} holds NaN or Inf")
+        yield images
 
 
 def sample_at(

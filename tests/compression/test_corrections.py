@@ -52,9 +52,10 @@ def _image_error(module, variables, other, seed=7):
     return float(jnp.mean((RUN(module, variables, z)[0] - RUN(module, other, z)[0]) ** 2))
 
 
-def test_corrected_layers_have_the_mean_of_full_precision():
+def test_corrected_layers_have_the_mean_of_full_precision(monkeypatch):
+    monkeypatch.setattr(activations, "BATCH", 20)
     variables, compressed, z = _generator(SNGAN_SMALL)
-    corrected = correct_biases(SNGAN_SMALL, variables, compressed, z, batch_size=20)
+    corrected = correct_biases(SNGAN_SMALL, variables, compressed, z)
     target, before, after = (
         _outputs(SNGAN_SMALL, tree, z) for tree in (variables, compressed, corrected)
     )
@@ -81,9 +82,10 @@ def test_corrections_bring_new_images_nearer(module):
 
 
 @pytest.mark.parametrize("batch_size", [48, 20])
-def test_batch_norms_hold_the_statistics_of_their_inputs(batch_size):
+def test_batch_norms_hold_the_statistics_of_their_inputs(batch_size, monkeypatch):
+    monkeypatch.setattr(activations, "BATCH", batch_size)
     _, compressed, z = _generator(DCGAN_SMALL)
-    after = reestimate_batch_norms(DCGAN_SMALL, compressed, z, batch_size=batch_size)
+    after = reestimate_batch_norms(DCGAN_SMALL, compressed, z)
     outputs = _outputs(DCGAN_SMALL, after, z)
     for layer, norm in (("project", "norm_0"), ("up_0", "norm_1")):
         inputs = outputs[layer].reshape(-1, outputs[layer].shape[-1]).astype(np.float64)

@@ -23,7 +23,7 @@ from tiny_network import NETWORK
 
 from lsh_gan import generators
 from lsh_gan.experiment import evaluators, reference, step, sweep
-from lsh_gan.generators import checkpoints
+from lsh_gan.generators import checkpoints, sampling
 from lsh_gan.results import store
 
 KILLS = int(os.environ.get("LSH_GAN_KILLS", "4"))
@@ -126,14 +126,14 @@ def test_a_device_without_memory_gets_smaller_batches(kind, monkeypatch, caplog)
     generator = generators.load("dcgan")
     samples = step.GeneratedSamples(generator, generator.params, 0, 21, batch_size=16)
     expected = samples.embed(NETWORK)
-    whole, most = step._draw, 3
+    whole, most = sampling.draw, 3
 
     def limited(*given):
         if len(given[-1]) > most:
             raise jax.errors.JaxRuntimeError(f"{kind}: Out of memory allocating")
         return whole(*given)
 
-    monkeypatch.setattr(step, "_draw", limited)
+    monkeypatch.setattr(sampling, "draw", limited)
     with caplog.at_level(logging.WARNING, "absl"):
         found = samples.embed(NETWORK)
     np.testing.assert_allclose(found, expected, atol=0.05)
