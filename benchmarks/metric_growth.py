@@ -58,7 +58,7 @@ def assess_knn(n: int, d: int, m: int = 1024) -> Assessor:
         for tiles, sq_radius in ((of_r, usual_sq_radius(r, 3)), (of_g, -np.inf))
     )
     fitted = knn.KnnReference(r, of_r, origin, balls, 3, 5, True, 256, False, None)
-    return Assessor(lambda: np.asarray(knn.compare(fitted, of_g, none).precise)[:m], m)
+    return Assessor(lambda: np.asarray(knn.compare(fitted, of_g, none).precise.any(axis=1))[:m], m)
 
 
 ASSESSORS = {"LSH": assess_lsh, "LSH+KNN": assess_lsh_knn, "KNN": assess_knn}

@@ -46,10 +46,13 @@ def wide(reference: Any, generated: Any, k: int) -> np.ndarray:
 
 
 def difference(a: PrecisionRecall, b: PrecisionRecall, score: str) -> tuple[float, float]:
-    """By how much a score differs under one hash, and its paired standard error."""
+    """By how much a score differs under one hash, and its paired standard error.
+
+    Both sets are the same but for a few rows, so that their drawing adds nothing.
+    """
     hits = np.subtract(*(getattr(x, f"{score}_membership") for x in (a, b)), dtype=float)
-    of_hash = np.subtract(*(getattr(x, f"{score}_deviations") or () for x in (a, b)), dtype=float)
-    return float(hits.mean()), error_of(hits, of_hash)
+    of_both = (getattr(x, f"{score}_deviations") if x.num_tables else () for x in (a, b))
+    return float(hits.mean()), error_of(hits, np.subtract(*of_both, dtype=float))
 
 
 def compare(config: Any, reference: np.ndarray, samples: dict[Any, np.ndarray]) -> list[dict]:

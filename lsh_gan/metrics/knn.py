@@ -42,7 +42,7 @@ from lsh_gan import devices
 from lsh_gan.metrics import distances, inputs
 from lsh_gan.metrics.distances import Pairs, Tiles, again, keep_smallest, products, within
 from lsh_gan.metrics.inputs import Array, as_features, as_references, check_labels, check_options
-from lsh_gan.metrics.scores import PrecisionRecall, by_class, ceilings, result, summarise
+from lsh_gan.metrics.scores import GROUPS, PrecisionRecall, by_class, ceilings, result, summarise
 
 _SPARE = 3  # neighbours that are found beyond those that radii need
 
@@ -217,7 +217,8 @@ def _compare_sample(fitted: KnnReference, sample: Array) -> tuple[jax.Array, ...
     tiles = distances.tile(sample, fitted.origin, fitted.memory_mb)
     balls = find_balls(tiles, fitted.k, fitted.density_k, fitted.inclusive)
     found, rows = compare(fitted, tiles, balls), len(sample)
-    return found.precise[:rows], found.recalled[: len(fitted.features)], balls.covered[:rows]
+    precise, recalled = (x.any(axis=1) for x in (found.precise, found.recalled))
+    return precise[:rows], recalled[: len(fitted.features)], balls.covered[:rows]
 
 
 def find_balls(tiles: Tiles, k: int, density_k: int, inclusive: bool) -> Balls:
@@ -322,9 +323,11 @@ def _find_balls(tiles: Tiles, bounds, near, *, k, density_k, inclusive) -> Balls
 class Compared(NamedTuple):
     """How two sets lie to each other; of their tiles, rows behind the ends included."""
 
-    precise: jax.Array  # which rows of G lie in a ball of R, bool [m]
+    # Of each group of the other set, row i being of group i mod 8:
+    precise: jax.Array  # which rows of G lie in a ball of R, bool [m, 8]
+    recalled: jax.Array  # which rows of R lie in a ball of G, bool [n, 8]
+    # Of the whole set:
     density: jax.Array  # how many balls of R, those of density, hold each row of G, int32 [m]
-    recalled: jax.Array  # which rows of R lie in a ball of G, bool [n]
     covered: jax.Array  # which balls of R, those of density, hold a row of G, bool [n]
     # Of extended scores:
     clipped: jax.Array | None = None  # as `density`, no ball larger than their median, int32 [m]
@@ -357,7 +360,7 @@ def _compare(
 
         def join(found):
             of_g, of_r = jax.tree.map(lambda x: lax.all_gather(x, "data"), found)
-            return jax.tree.map(jnp.ravel, of_g), jax.tree.map(_join, of_r)
+            return jax.tree.map(_flat, of_g), jax.tree.map(_join, of_r)
 
         found_g, found_r = devices.share(
             lambda of_g: find(of_r, of_g, jnp.float32), of_g,
@@ -365,7 +368,8 @@ def _compare(
         )  # fmt: skip
 
         def decide(found, find_again):
-            is_open = jax.tree.reduce(jnp.logical_or, jax.tree.map(jnp.not_equal, *found))
+            whole = jax.tree.map(lambda x: x.any(axis=1) if x.ndim > 1 else x, found)
+            is_open = jax.tree.reduce(jnp.logical_or, jax.tree.map(jnp.not_equal, *whole))
 
             def run(rows, _):  # what is open once more is a tie, and for `copied` a copy
                 sure, possible = find_again(rows)
@@ -375,7 +379,7 @@ def _compare(
             return again(is_open, run, found[0], None)[0]
 
         def cut(tiles, rows):  # one tile of some rows
-            return [v.reshape(-1, *v.shape[2:])[rows][None] for v in tiles]
+            return [_flat(v)[rows][None] for v in tiles]
 
         found_g = decide(found_g, lambda rows: find(of_r, cut(of_g, rows), jnp.float64)[0])
         found_r = decide(found_r, lambda rows: find(cut(of_r, rows), of_g, jnp.float64)[1])
@@ -399,12 +403,15 @@ def _find(of_r, of_g, dtype, extended: bool):
         low = jnp.min(pairs.squared - slack, where=perhaps, **rows)
         return low, jnp.min(pairs.squared + slack, where=surely, **rows)
 
+    def by_group(margins):  # the least along rows, `[w, 8]`
+        return margins.reshape(-1, GROUPS, margins.shape[1]).min(axis=0).T
+
     def compare_tiles(g, r):  # flags are here the least margin of a row, counts a pair of them
         (x, x_sq, x_radii), (y, y_sq, y_radii) = ([v.astype(dtype) for v in t] for t in (g, r))
         pairs = Pairs(products(x, y), x_sq, y_sq)
         balls, dense, near, clipped = (pairs.margins(y_radii[:, i]) for i in (0, 1, 2, 3))
-        found_g = {"precise": balls.min(axis=1), "density": count(dense, 1)}
-        found_r = {"recalled": pairs.margins(x_radii).min(axis=0), "covered": dense.min(axis=0)}
+        found_g = {"precise": by_group(balls.T), "density": count(dense, 1)}
+        found_r = {"recalled": by_group(pairs.margins(x_radii)), "covered": dense.min(axis=0)}
         if extended:
             found_g["clipped"], found_r["held"] = count(clipped, 1), count(dense, 0)
             # The nearest row of R that is as far from all others of R, and the nearest other one.
@@ -418,7 +425,8 @@ def _find(of_r, of_g, dtype, extended: bool):
         return so_far, jax.tree.map(_join, found_g)
 
     least, none = (jnp.full(of_r[1].shape, x, t) for x, t in ((jnp.inf, dtype), (0, jnp.int32)))
-    start = {"recalled": least, "covered": least} | ({"held": (none, none)} if extended else {})
+    start: Any = {"recalled": jnp.stack([least] * GROUPS, axis=2), "covered": least}
+    start |= {"held": (none, none)} if extended else {}
     found_r, found_g = lax.scan(with_tile_of_g, start, tuple(of_g))
     if extended:
         inner, outer = found_g.pop("inner"), found_g.pop("outer")
@@ -428,9 +436,14 @@ def _find(of_r, of_g, dtype, extended: bool):
         both = {
             k: x if isinstance(x, tuple) else (x < -error, x <= error) for k, x in found.items()
         }
-        return tuple({k: x[i].ravel() for k, x in both.items()} for i in (0, 1))
+        return tuple({k: _flat(x[i]) for k, x in both.items()} for i in (0, 1))
 
     return sure_and_possible(found_g), sure_and_possible(found_r)
+
+
+def _flat(x: jax.Array) -> jax.Array:
+    """What tiles `[b, w, ...]` say, row after row."""
+    return x.reshape(-1, *x.shape[2:])
 
 
 def _join(x: jax.Array) -> jax.Array:

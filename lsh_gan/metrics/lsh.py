@@ -46,7 +46,6 @@ from lsh_gan.metrics.scores import (
     aggregate_votes,
     result,
     sum_votes,
-    summarise_votes,
 )
 from lsh_gan.metrics.sketch import (
     LshReference,
@@ -259,8 +258,7 @@ def lsh_score_streams(
                 found = _find(of.counts, of.normal, of_r.normal, places, *options)
                 sums[i] = sums[i] + np.asarray(sum_votes(found, tables=tables, votes=votes)[1])
             rows += len(batch)
-        with jax.enable_x64(True):
-            return [rows, *(summarise_votes(jnp.asarray(x), rows, hasher.digits) for x in sums)]
+        return [rows, *(Summary(x, digits=hasher.digits) for x in sums)]
 
     all_of_r, all_of_g = stream_of(reference, "reference"), stream_of(generated, "generated")
     of_r = count(all_of_r)

@@ -3,6 +3,7 @@
 import functools
 import html
 import inspect
+import math
 import warnings
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from jaxtyping import Shaped
 from lsh_gan.metrics.inputs import Array, subset
 
 _FEW = 0.1  # ceiling of a hash below which a score says nothing
-GROUPS = 8  # groups of tables for the jackknife
+GROUPS = 8  # groups of tables, or of the rows that span a manifold, for the jackknife
 
 
 class ClassScores(NamedTuple):
@@ -67,9 +68,10 @@ class PrecisionRecall(NamedTuple):
     `crowding` is the mean over tables of the share of generated samples at crowded addresses: those
     that hold more than 2 r·m/n + 6 max(1, m/n) of them beside r rows of the reference, twice as
     many as are due and six more. In tables of 'auto' bits chance crowds less than .01.
-    `precision_deviations` and `recall_deviations` are what each of g groups of hash tables adds to
-    the standard error: their squares sum to the variance that comes from the hash. The difference
-    of two scores under one hash has the difference of theirs.
+    `precision_deviations` and `recall_deviations` are what each of g groups adds to the standard
+    error, of hash tables or, by KNN, of the rows of the other set: their squares sum to the
+    variance that comes from the hash, or from the drawing of the other set. The difference of two
+    scores under one hash, or of generators that share their latents, has the difference of theirs.
 
     What was not asked for, or has no meaning for a metric, is None.
     """
@@ -172,24 +174,32 @@ class PrecisionRecallCurve(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Memberships, their sum, and the standard error of their mean, on the device.
+    """Memberships and their sums, on the device; `result` makes the statistics on the host."""
 
-    Means are quotients taken on the host, since a device may round the inverse of n.
-    """
+    # Of the memberships, of their squares, and of the memberships without each of g groups: of the
+    # rows that span the manifold, or of tables. Float64 [2 + g].
+    sums: Array
+    membership: Array | None = None
+    digits: Array | None = None  # of the hash, `[q, t]`
 
-    total: jax.Array
-    stderr: jax.Array
-    membership: jax.Array
-    deviations: jax.Array | None = None  # of the hash; see `PrecisionRecall`
+    @property
+    def total(self) -> Array:
+        """The sum of the memberships."""
+        return self.sums[0]
 
 
 @jax.jit
-def summarise(membership: jax.Array, inside: jax.Array) -> Summary:
-    """Sum and standard error of memberships `[n]`, bool, of the rows that are `inside`."""
+def summarise(hits: jax.Array, inside: jax.Array) -> Summary:
+    """Memberships of the rows that are `inside`, and their sums.
+
+    Hits, bool `[n, 8]`, say which groups of rows of the other set put a row on its manifold; balls
+    keep their radii without a group.
+    """
     with jax.enable_x64(True):
-        total, count = jnp.sum(membership, where=inside), inside.sum()
-        share = total / count
-        return Summary(total, jnp.sqrt(share * (1 - share) / count), membership)
+        groups = hits.sum(axis=1, keepdims=True)
+        members = jnp.concatenate([groups > 0, groups > 0, groups > hits], axis=1)
+        sums = jnp.sum(members, axis=0, where=inside[:, None], dtype=jnp.float64)
+        return Summary(sums, members[:, 0])
 
 
 def group_count(tables: int) -> int:
@@ -226,16 +236,12 @@ def aggregate_votes(
 ) -> Summary:
     """Joins what all tables say to memberships; `digits` `[q, t]` are those of the hash."""
     membership, sums = sum_votes(found, tables=tables, votes=votes)
-    return summarise_votes(sums, len(membership), digits)._replace(membership=membership)
+    return Summary(sums, membership, digits)
 
 
 @functools.partial(jax.jit, static_argnames=("tables", "votes"))
 def sum_votes(found: Found, *, tables: int, votes: float | None) -> tuple[jax.Array, jax.Array]:
-    """Memberships `[n]`, and their sums, which add up over batches of rows.
-
-    The sums, float64, are those of the memberships, of their squares, and of the memberships
-    without each group of tables.
-    """
+    """Memberships `[n]`, and their sums, which add up over batches of rows; see `Summary`."""
     count = group_count(tables)
     with jax.enable_x64(True):
 
@@ -255,26 +261,25 @@ def sum_votes(found: Found, *, tables: int, votes: float | None) -> tuple[jax.Ar
         return members[0], jnp.concatenate(sums)
 
 
-@jax.jit
-def summarise_votes(sums: jax.Array, rows: int, digits: jax.Array) -> Summary:
-    """Sum and standard error of `sum_votes` over so many rows; without memberships.
+def _statistics(found: Summary, rows: int) -> tuple[float, float, tuple[float, ...] | None]:
+    """Mean of the memberships of so many rows, its standard error, and what groups add to that.
 
-    The standard error covers samples and tables, the latter by a jackknife over the groups (Efron &
-    Stein 1981, doi:10.1214/aos/1176345462). Of a hash with 'auto' bits some groups have more digits
-    `[q, t]` than others. What follows their number, by least squares, would be so with any other
-    directions: it is no error.
+    The standard error covers samples and groups, the latter by a jackknife (Efron & Stein 1981,
+    doi:10.1214/aos/1176345462). Of a hash with 'auto' bits some groups have more digits than
+    others. What follows their number, by least squares, would be so with any other directions: it
+    is no error.
     """
-    with jax.enable_x64(True):
-        total, squares, *_ = means = sums / rows
-        variance, deviations = jnp.maximum(squares - total**2, 0) / rows, None
-        if count := len(sums) - 2:
-            of_group = digits.sum(axis=0).reshape(-1, count).sum(axis=0).astype(jnp.float64)
-            x, y = of_group - of_group.mean(), means[2:] - means[2:].mean()
-            uneven = jnp.any(x != 0) & (count > 2)
-            rest = y - jnp.where(uneven, x @ y / jnp.maximum(x @ x, 1e-9), 0) * x
-            deviations = rest * (count - 1) / jnp.sqrt(count * (count - 1 - uneven))
-            variance += deviations @ deviations
-        return Summary(sums[0], jnp.sqrt(variance), jnp.zeros(0, bool), deviations)
+    mean, squares, *left_out = found.sums / rows
+    variance, count = max(squares - mean**2, 0) / rows, len(left_out)
+    if not count:
+        return float(mean), math.sqrt(variance), None
+    digits = np.ones(count) if found.digits is None else np.asarray(found.digits).sum(axis=0)
+    x, y = digits.reshape(-1, count).sum(axis=0), np.asarray(left_out)
+    x, y = x - x.mean(), y - y.mean()
+    uneven = x.any() and count > 2
+    rest = y - (x @ y / (x @ x) if uneven else 0) * x
+    deviations = rest * (count - 1) / math.sqrt(count * (count - 1 - uneven))
+    return float(mean), math.sqrt(variance + deviations @ deviations), tuple(deviations.tolist())
 
 
 def ceilings(
@@ -322,9 +327,8 @@ def result(precision, recall, ceilings, *, membership, rows, extra, **facts) -> 
         if found is None:
             fields |= {name: None, f"{name}_stderr": None}
             continue
-        fields |= {name: float(found.total) / count, f"{name}_stderr": float(found.stderr)}
-        if found.deviations is not None:
-            fields[f"{name}_deviations"] = tuple(found.deviations.tolist())
+        score, stderr, deviations = _statistics(found, count)
+        fields |= {name: score, f"{name}_stderr": stderr, f"{name}_deviations": deviations}
         if membership:  # rows behind the end of a set are no members
             fields[f"{name}_membership"] = found.membership[:count]
     scores = PrecisionRecall(n=n, m=m, **fields)

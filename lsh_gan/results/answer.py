@@ -10,14 +10,16 @@ Sampling Techniques, section 6.3: the linearised ratio of paired means):
 
 At r = 1 it is the standard error of the difference of two paired shares (McNemar 1947,
 doi:10.1007/BF02295996). Hits that are equal in both rows add nothing, which makes it smaller than
-that of unpaired scores. Rows also share the hash. Let u_g and v_g be what its group of tables g
-adds to the error of either score (`PrecisionRecall.precision_deviations`); then, squared, this is
-added to that of the samples, as a jackknife of the ratio would give:
+that of unpaired scores. Rows also share what spans the manifold: the other set, whose row i has the
+same latent in both, or is the same real image; and the hash. Let u_g and v_g be what its group g of
+rows (by KNN) or of tables adds to the error of either score
+(`PrecisionRecall.precision_deviations`); then, squared, this is added to that of the samples, as a
+jackknife of the ratio would give:
 
     Σ (u_g − r v_g)² / mean(b)²
 
-It covers the drawing of the assessed samples and of the tables, not that of the other set, which
-spans the manifold.
+By LSH and LSH+KNN it leaves out the drawing of the other set; their jackknife over tables, which
+counts the chance of single samples once more, makes up for it.
 
 Of several seeds, precision has N = seeds · m samples. Recall has N = n: the same reference is
 assessed by every seed, and a_i and b_i are means over the seeds, as are u_g and v_g.

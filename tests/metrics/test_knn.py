@@ -214,8 +214,23 @@ def test_scores_by_class():
         knn_precision_recall(r, g[:M], labels=labels[::-1])
 
 
-def test_standard_error_is_that_of_a_share():
-    scores = knn_precision_recall(*draw_pair("normal", N, M, 3))
-    p, r = scores.precision, scores.recall
-    expected = (p * (1 - p) / M) ** 0.5, (r * (1 - r) / N) ** 0.5
-    assert (scores.precision_stderr, scores.recall_stderr) == pytest.approx(expected)
+@pytest.mark.parametrize("m", [300, 60])
+def test_standard_errors_are_the_spread_of_fresh_draws_of_both_sets(m):
+    """Of scores, and of the losses of a damaged set; that of the assessed set alone is smaller."""
+    found = []
+    for i in range(40):
+        r, g = draw(300, 16, 2 * i), draw(m, 16, 2 * i + 1)
+        options = {"ceiling": False, "membership": True}
+        full, damaged = (knn_precision_recall(r, x, **options) for x in (g, 0.8 * g))
+        for name in ("precision", "recall"):
+            loss, hits, deviations = (
+                np.subtract(*(getattr(x, f"{name}{field}") for x in (full, damaged)), dtype=float)
+                for field in ("", "_membership", "_deviations")
+            )
+            score, stderr = getattr(full, name), getattr(full, f"{name}_stderr")
+            assert score * (1 - score) / len(hits) < stderr**2
+            found.append((score, stderr**2, loss, hits.var() / len(hits) + deviations @ deviations))
+    scores, of_scores, losses, of_losses = np.reshape(found, (40, 2, 4)).transpose(2, 0, 1)
+    for values, variances in ((scores, of_scores), (losses, of_losses)):
+        ratio = np.sqrt(variances.mean(axis=0)) / values.std(axis=0)
+        assert np.all((ratio > 0.8) & (ratio < 1.8)), ratio
