@@ -115,16 +115,15 @@ def in_words(bits: str) -> str:
 def percent(share: float | None, stderr: float | None = None) -> str:
     """A share in per cent with its standard error, with the digits that this leaves.
 
-    >>> percent(0.7441, 0.0062), percent(0.744, 0.03), percent(0.744), percent(None)
-    ('74.4±.6', '74±3', '74.4', '–')
+    >>> percent(0.7441, 0.0062), percent(0.7441, 0.012), percent(0.744, 0.03), percent(None)
+    ('74.4±.6', '74.4±1', '74±3', '–')
     """
     if share is None or math.isnan(share):
         return "–"
     if stderr is None or math.isnan(stderr):
         return f"{100 * share:.1f}"
-    if round(100 * stderr, 1) >= 1:
-        return f"{100 * share:.0f}±{100 * stderr:.0f}"
-    return f"{100 * share:.1f}±{100 * stderr:.1f}".replace("±0.", "±.")
+    error = round(100 * stderr, 1)  # of rows that share their samples differences have a smaller one
+    return f"{100 * share:.{int(error < 2)}f}±{error:.{int(error < 1)}f}".replace("±0.", "±.")
 
 
 def scores_line(row: Row, metrics: Iterable[str]) -> str:

@@ -87,7 +87,7 @@ def test_digits_are_those_that_the_error_leaves():
     texts = [
         percent(0.7441, error) for error in (0.0004, 0.0094, 0.0096, 0.034, None, float("nan"))
     ]
-    assert texts == ["74.4±.0", "74.4±.9", "74±1", "74±3", "74.4", "74.4"]
+    assert texts == ["74.4±.0", "74.4±.9", "74.4±1", "74±3", "74.4", "74.4"]
     assert [percent(None), percent(1.0, 0.0), percent(0.0, 0.001)] == ["–", "100.0±.0", "0.0±.1"]
 
 
