@@ -100,13 +100,9 @@ def as_features(
 ) -> Array:
     """Returns features `[n, d]` as one checked NumPy or JAX array, float64 if they are, or float32.
 
-    Args:
-        features: NumPy, JAX or torch array, or whatever has `__array__` or `__dlpack__`.
-        source: What the set is called in messages ("reference").
-        dim: Expected d; 0 takes any.
-        least: Fewest rows.
-        k: Neighbours of a ball: at least k + 2 rows.
-        first_row: Number of row 0 in the whole set, of a set that arrives in batches.
+    Messages call the set `source` ("reference"), and a row by its number from `first_row` on, where
+    it arrives in batches. `dim` is the expected d (0: any), `least` the fewest rows, and balls of k
+    neighbours need k + 2.
 
     Raises:
         TypeError: Not an array, sparse, or not real floating point.
