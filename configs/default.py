@@ -94,7 +94,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.hash.ceiling_target = 0.85
     config.hash.radius_bins = 8  # 0 turns them off
     config.hash.width = 1.5  # of a digit of pstable, in standard deviations
-    config.hash.num_directions = 128  # of the pool that tables draw from; 0: all their own
+    config.hash.num_directions = 128  # of the pool that tables draw from
     config.hash.min_count = 1  # reference points that a bucket must hold
     # Of lsh: how much company a sample needs, in standard deviations above normal; None: any.
     config.hash.min_level = config_dict.FieldReference(-0.5, field_type=object)

@@ -1,5 +1,7 @@
 """BigGAN-deep of Hugging Face's pytorch-pretrained-BigGAN, a folder with config.json."""
 
+from functools import partial
+
 import numpy as np
 
 from checkpoints_tools.converters.origin import (
@@ -8,10 +10,10 @@ from checkpoints_tools.converters.origin import (
     Plan,
     Source,
     has,
-    normalised,
     numbers,
     take,
     usual,
+    weight_of,
 )
 from checkpoints_tools.converters.residual import residual_options, residual_origin
 
@@ -62,7 +64,16 @@ def _plan(state, settings) -> Plan:
     def grid(x: np.ndarray) -> np.ndarray:  # the output is height, width, channels already
         return x.T.reshape(*x.shape[1:], *shape)
 
-    of_layers = residual_origin(names, _LAYERS, normalised, _norm, grid)
+    weights = partial(weight_of, state)
+
+    def norm(base: str, rest: list[str]) -> Origin:
+        if rest[0] == "statistics":
+            return take(f"{base}.{_STATISTICS[rest[1]]}")
+        if len(rest) == 1:
+            return take(f"{base}.{BATCH_NORM[rest[0]]}")
+        return weights(f"{base}.{'scale' if rest[0] == 'scale' else 'offset'}")
+
+    of_layers = residual_origin(names, _LAYERS, weights, norm, grid)
 
     def origin(path: str) -> Origin:
         if path == "params/embedding/embedding":
@@ -73,14 +84,6 @@ def _plan(state, settings) -> Plan:
         return Origin(tensors, lambda *arrays: lay_out(*arrays)[..., :_RGB])
 
     return Plan("biggan_deep", options, origin)
-
-
-def _norm(base: str, rest: list[str]) -> Origin:
-    if rest[0] == "statistics":
-        return take(f"{base}.{_STATISTICS[rest[1]]}")
-    if len(rest) == 1:
-        return take(f"{base}.{BATCH_NORM[rest[0]]}")
-    return normalised(f"{base}.{'scale' if rest[0] == 'scale' else 'offset'}")
 
 
 SOURCE = Source(

@@ -9,8 +9,8 @@ from checkpoints_tools.converters.origin import (
     Source,
     drawn_noise,
     has,
-    normalised,
     take,
+    weight_of,
 )
 
 _SIDES = (8, 16, 32, 64, 128, 256, 512, 1024)
@@ -78,10 +78,10 @@ def _plan(state, settings) -> Plan:
         if kind == "norm":
             return take(f"{base}.{BATCH_NORM[leaf]}")
         if kind == "project":
-            return normalised(base, lambda w: w.transpose(0, 2, 3, 1), axis=1)
+            return weight_of(state, base, lambda w: w.transpose(0, 2, 3, 1), axis=1)
         if kind == "excitation":
             base += ".1" if "conv_1" in path else ".3"
-        return take(f"{base}.bias") if leaf == "bias" else normalised(base)
+        return take(f"{base}.bias") if leaf == "bias" else weight_of(state, base)
 
     unused = "|".join(str(side) for side in _SIDES if side not in sides)
     ignored = rf"{re.escape(inner)}(to_128|(feat|se)_({unused or 'none'}))\..*"

@@ -119,14 +119,6 @@ def divide_by_stored_norm(
     return (weight / sigma).astype(np.float32)
 
 
-def normalised(
-    base: str, function: Callable[[np.ndarray], np.ndarray] = kernel, axis: int = 0
-) -> Origin:
-    """The weight `base` under PyTorch's spectral norm, laid out by `function`."""
-    names = (f"{base}.weight_orig", f"{base}.weight_u", f"{base}.weight_v")
-    return Origin(names, lambda *arrays: function(divide_by_stored_norm(*arrays, axis)))
-
-
 # The tensors that make a weight, of spectral and weight norm too; the first has its shape.
 _WEIGHTS = (("weight_orig", "weight_u", "weight_v"), ("weight_v", "weight_g"), ("weight",))
 

@@ -126,22 +126,13 @@ def calibrate(
     *,
     labels: Int[jax.Array, " n"] | None = None,
 ) -> dict[str, Any]:
-    """Adds to variables the input range of every layer with a kernel.
+    """Adds to variables the input range of every layer with a kernel, as `activation_ranges`.
 
     Calibrate before the weights are compressed, or after, to see what the compressed layers see.
-    Thresholds come from 2^17 random inputs of a layer and its exact minimum and maximum.
-
-    Args:
-        module: The generator.
-        variables: Its variables, whatever their weights.
-        latents: float32 `[n, latent_size]`, a few hundred.
-        spec: Width, clipping and scheme; granularity must be "per_tensor", patterns of rules match
-            module paths ("block_0/conv_1"). "affine" suits inputs after a ReLU.
-        labels: Classes that go with the latents, for a conditional generator.
-
-    Returns:
-        The variables with the collection `activation_ranges`, for `apply`; unchanged at
-        `bits=None` without rules.
+    Thresholds come from 2^17 random inputs of a layer and its exact minimum and maximum; of latents
+    a few hundred are enough, and `labels` are their classes. The granularity of `spec` is
+    "per_tensor", patterns of its rules match module paths ("block_0/conv_1"); "affine" suits inputs
+    after a ReLU. At `bits=None` without rules variables stay as they are.
 
     Raises:
         ValueError: Bad latents, another granularity, no layer with a kernel, a rule that matches

@@ -94,10 +94,8 @@ def correct_biases(
     (`bias_is_last = False`) and tables of biases by class.
 
     `original` are variables in full precision and `variables` compressed ones, with or without
-    activation ranges; other arguments are as of `calibrate`.
-
-    Returns:
-        `variables` with other biases (float32); unchanged where no layer has one, with a warning.
+    activation ranges; other arguments are as of `calibrate`. Returns `variables` with other biases
+    (float32); unchanged where no layer has one, with a warning.
 
     Raises:
         ValueError: Bad latents, or NaN or Inf in a layer's outputs (its path).
@@ -121,15 +119,9 @@ def reestimate_batch_norms(
 ) -> Params:
     """Replaces the running statistics of batch norms by those of the generator's own samples.
 
-    A batch norm is a layer with `mean` and `var` in `batch_stats`. Of statistics by truncation, a
-    row each, the last is replaced, that of none. Arguments are as of `correct_biases`.
-
-    Returns:
-        `variables` with other `batch_stats` (mean and population variance of each batch norm's
-        inputs, over all latents); unchanged where there is no batch norm, with a warning.
-
-    Raises:
-        ValueError: Bad latents, or NaN or Inf in a layer's inputs (its path).
+    A batch norm is a layer with `mean` and `var` in `batch_stats`, which become those of its inputs
+    over all latents; of statistics by truncation, a row each, the last is replaced, that of none.
+    Arguments, warnings and errors are as of `correct_biases`.
     """
     parts = activations.batches(latents, labels)
     flat = traverse_util.flatten_dict(variables, keep_empty_nodes=True)

@@ -39,6 +39,10 @@ def hash_spec(config: Any) -> HashSpec:
     return HashSpec(**{f.name: config.hash[f.name] for f in dataclasses.fields(HashSpec)})
 
 
+def _of_lsh(config: Any) -> dict[str, Any]:
+    return {name: config.hash[name] for name in ("min_count", "votes", "min_level")}
+
+
 def feature_source(config: Any, network: FeatureNetwork, shape: Shape | None = None) -> str:
     """What features are a function of, beside the images: equal texts mean equal features.
 
@@ -87,9 +91,7 @@ def _lsh(config: Any, reference: ReferenceFeatures) -> Score:
         jax.random.key(config.hash.seed),
         reference.first,
         spec=hash_spec(config),
-        min_count=config.hash.min_count,
-        votes=config.hash.votes,
-        min_level=config.hash.min_level,
+        **_of_lsh(config),
         second_reference=reference.second,
         source=reference.source,
         sample=reference.sample,
@@ -153,8 +155,7 @@ def load_sketch(config: Any, network: FeatureNetwork) -> tuple[LshReference, Sha
         raise ValueError(f"{path}: is a folder; expected the file {SKETCH_FILE} in it or elsewhere")
     fitted = metrics.load(path)
     if isinstance(fitted, metrics.Sketch):
-        options = {name: config.hash[name] for name in ("min_count", "votes", "min_level")}
-        fitted = LshReference(fitted, **options)
+        fitted = LshReference(fitted, **_of_lsh(config))
     hasher = fitted.sketch.hasher
     found = re.search(r"images [^,]*\((\d+)×(\d+)×(\d+)\)", hasher.source)
     shape = (int(found[1]), int(found[2]), int(found[3])) if found else None
@@ -162,7 +163,7 @@ def load_sketch(config: Any, network: FeatureNetwork) -> tuple[LshReference, Sha
     if hasher.source != source:
         raise ValueError(f"{path}: made of {hasher.source!r}; expected {source!r}")
     made = dataclasses.asdict(hasher.spec)
-    made |= {name: getattr(fitted, name) for name in ("min_count", "votes", "min_level")}
+    made |= {name: getattr(fitted, name) for name in _of_lsh(config)}
     for name, value in made.items():
         asked = config.hash[name]
         if value != asked:

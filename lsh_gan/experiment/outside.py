@@ -61,17 +61,13 @@ def lost(
 ) -> tuple[np.ndarray, str]:
     """Finds what was hit before and is not hit after, of the score "precision" or "recall".
 
-    Without `hash.votes` hits of LSH are shares of the tables: half of them is a hit.
+    At most `COLUMNS` indices, those first that most metrics agree on; and in words, by metric, how
+    many were hit before, − how many of them are not, + how many others are hit after. Without
+    `hash.votes` hits of LSH are shares of the tables: half of them is a hit.
 
-    Returns:
-        At most `COLUMNS` indices, those first that most metrics agree on; and in words, by metric,
-        how many were hit before, − how many of them are not, + how many others are hit after.
-
-    Examples:
-        >>> before = {"knn_recall_hits": np.array([True, True, False])}
-        >>> after = {"knn_recall_hits": np.array([True, False, False])}
-        >>> lost(before, after, "recall")
-        (array([1]), 'KNN 2 −1 +0')
+    >>> before = {"knn_recall_hits": np.array([True, True, False])}
+    >>> lost(before, {"knn_recall_hits": np.array([True, False, False])}, "recall")
+    (array([1]), 'KNN 2 −1 +0')
     """
     fields = {metric: f"{metric}_{score}_hits" for metric in TITLES}
     hit = {m: before[f] >= 0.5 for m, f in fields.items() if f in before and f in after}

@@ -26,7 +26,7 @@ class FeatureSpec(NamedTuple):
     sha256: str  #: known first digits of the weight file's hash
     origin: str  #: where the weight file is usually obtained
     fixed_side: bool = False  #: whether the network is defined for `side` only
-    resize_rule: str = "antialiased"  #: a key of `resizing.RULES`
+    resize_rule: str = "antialiased"  #: as of `resizing.weights`
     version: int = 1  #: counts changes of the preprocessing; part of the content hash
     #: Finds the weight file when no path is given; None if it has to be given.
     default_file: Callable[[], Path | None] | None = None

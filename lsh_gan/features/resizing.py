@@ -8,10 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from lsh_gan.errors import choose
-
-RULES = dict.fromkeys(("antialiased", "half_pixel", "tensorflow1"))
-
 
 def weights(size: int, side: int, *, rule: str) -> np.ndarray:
     """Makes the matrix that maps `size` pixels to `side`: float64 `[side, size]`, rows add up to 1.
@@ -36,12 +32,7 @@ def weights(size: int, side: int, *, rule: str) -> np.ndarray:
 
 
 def resize(images, side: int, *, rule: str):
-    """Resizes float32 images `[n, h, w, c]` to `side` × `side`, whatever their aspect ratio.
-
-    Raises:
-        ValueError: `rule` is no key of `RULES`.
-    """
-    choose("resize rule", rule, RULES)
+    """Resizes float32 images `[n, h, w, c]` to `side` × `side`, whatever their aspect ratio."""
     for product, size in zip(("yh,nhwc->nywc", "xw,nywc->nyxc"), images.shape[1:3], strict=True):
         if size != side:
             matrix = jnp.asarray(weights(size, side, rule=rule), jnp.float32)

@@ -158,13 +158,6 @@ def _smallest(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     return found
 
 
-def first_true(flags: jax.Array, size: int) -> jax.Array:
-    """Numbers of the first `size` flags `[n]` that are set, int32 `[size]`; n for missing ones."""
-    rows = jnp.arange(len(flags), dtype=jnp.int32)
-    at = jnp.where(flags, jnp.cumsum(flags) - 1, size)
-    return jnp.full(size, len(flags), jnp.int32).at[at].set(rows, mode="drop")
-
-
 def again(flags: jax.Array, run: Callable, values: Any, total: Any) -> Any:
     """Replaces the values `[n, ...]` of flagged rows, 64 rows at a time, until none is left.
 
@@ -174,7 +167,8 @@ def again(flags: jax.Array, run: Callable, values: Any, total: Any) -> Any:
 
     def step(state):
         flags, values, total = state
-        rows = first_true(flags, _BLOCK)
+        found = jnp.nonzero(flags, size=_BLOCK, fill_value=len(flags))
+        rows = found[0].astype(jnp.int32)
         new, total = run(rows, total)
         values = jax.tree.map(lambda v, w: v.at[rows].set(w, mode="drop"), values, new)
         return flags.at[rows].set(False, mode="drop"), values, total

@@ -108,17 +108,12 @@ def fit(
 @functools.partial(jax.jit, static_argnames="spec")
 def _fit(key, x, *, spec: HashSpec):
     n, d = x.shape
-    tables, digits = spec.num_tables, spec.max_digits
-    pool = spec.num_directions or tables * digits
+    tables, digits, pool = spec.num_tables, spec.max_digits, spec.num_directions
     for_directions, for_members, for_thresholds = jax.random.split(key, 3)
     directions = jax.random.normal(for_directions, (pool, d), jnp.float32)
     directions /= jnp.linalg.norm(directions, axis=1, keepdims=True)
-    if spec.num_directions:
-        order = jax.random.uniform(for_members, (tables, pool), jnp.float32)
-        order = jnp.argsort(order, axis=1)
-        members = order[:, :digits].astype(jnp.int32)
-    else:
-        members = jnp.arange(pool, dtype=jnp.int32).reshape(tables, digits)
+    order = jnp.argsort(jax.random.uniform(for_members, (tables, pool), jnp.float32), axis=1)
+    members = order[:, :digits].astype(jnp.int32)
 
     def central_about(centre):
         norms = jnp.linalg.norm(x - centre, axis=1)

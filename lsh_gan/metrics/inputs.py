@@ -39,7 +39,7 @@ class HashSpec:
     num_bits: int | str = "auto"  # digits of a code: 0 to 10 of 3 bits (pstable), to 24 of 1 bit
     radius_bins: int = 8  # quantile bins of the distance from the mean, 0 (none) to 1000
     width: float = 1.5  # of a digit of pstable, in standard deviations of a projection
-    num_directions: int = 128  # of the pool that tables draw from; 0 gives every table its own
+    num_directions: int = 128  # of the pool that tables draw from, 1 to 65536
     ceiling_target: float = 0.85  # share of the reference that 'auto' lets recognise itself
 
     def __post_init__(self):
@@ -48,13 +48,8 @@ class HashSpec:
             _check_range("num_bits", self.num_bits, 0, most, " (or 'auto')")
         _check_range("num_tables", self.num_tables, 1, 2**16 - 1)
         _check_range("radius_bins", self.radius_bins, 0, 1000)
-        least = 1 if self.num_bits == "auto" else self.num_bits
-        _check_range("num_directions", self.num_directions, 0, 2**16)
-        if 0 < self.num_directions < least:
-            raise ValueError(
-                f"num_directions = {self.num_directions}; a table draws {least} from the pool "
-                "(0 gives every table its own)."
-            )
+        least = 1 if self.num_bits == "auto" else max(1, int(self.num_bits))  # a table draws them
+        _check_range("num_directions", self.num_directions, least, 2**16)
         if not 0 < self.width < math.inf:
             raise ValueError(f"width = {self.width}; expected a positive number.")
         if not 0 < self.ceiling_target < 1:
@@ -62,11 +57,8 @@ class HashSpec:
 
     @property
     def max_digits(self) -> int:
-        """Digits that are drawn for a table; with a pool, more than count cost nothing."""
-        most = MAX_DIGITS[self.family]
-        if self.num_directions:
-            return min(most, self.num_directions)
-        return most if self.num_bits == "auto" else max(1, int(self.num_bits))
+        """Digits that are drawn for a table; more than count cost nothing."""
+        return min(MAX_DIGITS[self.family], self.num_directions)
 
 
 def check_options(**options: Any) -> None:
@@ -100,13 +92,9 @@ def as_features(
 ) -> Array:
     """Returns features `[n, d]` as one checked NumPy or JAX array, float64 if they are, or float32.
 
-    Args:
-        features: NumPy, JAX or torch array, or whatever has `__array__` or `__dlpack__`.
-        source: What the set is called in messages ("reference").
-        dim: Expected d; 0 takes any.
-        least: Fewest rows.
-        k: Neighbours of a ball: at least k + 2 rows.
-        first_row: Number of row 0 in the whole set, of a set that arrives in batches.
+    Messages call the set `source` ("reference"), and a row by its number from `first_row` on, where
+    it arrives in batches. `dim` is the expected d (0: any), `least` the fewest rows, and balls of k
+    neighbours need k + 2.
 
     Raises:
         TypeError: Not an array, sparse, or not real floating point.

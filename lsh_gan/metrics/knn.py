@@ -171,8 +171,15 @@ def knn_score(
     extended, limits, extra = fitted.own_density is not None, (None, None), {}
     found = compare(fitted, g, extended=extended)
     if (known := fitted.ceilings) is not None:
+
+        def compare_sample(sample):
+            tiles = distances.tile(sample, fitted.origin, fitted.memory_mb)
+            balls = find_balls(tiles, k, fitted.density_k, fitted.inclusive)
+            found, rows = compare(fitted, tiles, balls), len(sample)
+            precise, recalled = (x.any(axis=1) for x in (found.precise, found.recalled))
+            return precise[:rows], recalled[:n], balls.covered[:rows]
+
         left_out = jnp.sum(fitted.balls.covered, where=fitted.tiles.inside)
-        compare_sample = functools.partial(_compare_sample, fitted)
         limits = ceilings(known, fitted.features, fitted.second, m, left_out, compare_sample)
     if n > fitted.density_k:
         density = jnp.sum(found.density, where=g.inside)
@@ -210,15 +217,6 @@ def _extended(found, inside, own_density, *, n: int, m: int, k: int):
             "clipped_density": (clipped, 1),
             "clipped_coverage": (jnp.interp(coverage, expected, good[:, 0]), m),
         }
-
-
-def _compare_sample(fitted: KnnReference, sample: Array) -> tuple[jax.Array, ...]:
-    """What `ceilings` needs of a sample of the reference distribution."""
-    tiles = distances.tile(sample, fitted.origin, fitted.memory_mb)
-    balls = find_balls(tiles, fitted.k, fitted.density_k, fitted.inclusive)
-    found, rows = compare(fitted, tiles, balls), len(sample)
-    precise, recalled = (x.any(axis=1) for x in (found.precise, found.recalled))
-    return precise[:rows], recalled[: len(fitted.features)], balls.covered[:rows]
 
 
 def find_balls(tiles: Tiles, k: int, density_k: int, inclusive: bool) -> Balls:

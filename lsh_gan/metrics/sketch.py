@@ -120,11 +120,7 @@ def fit_hash(
     inputs.check_options(**options)
     options |= {"least": min_count + 2, "rows": rows or 1}
     hasher, codes = fit_and_encode(key, sample, spec or HashSpec(), source, **options)
-    rows = max(rows or 0, codes.digits.shape[1])
-    if table_bytes is None:
-        return size_tables(hasher, rows)
-    most = int(np.log2(table_bytes / (4 * hasher.spec.num_tables)))
-    return hasher._replace(address_bits=min(hashing.address_bits(rows), most))
+    return size_tables(hasher, max(rows or 0, codes.digits.shape[1]), table_bytes)
 
 
 def fit_and_encode(
@@ -154,7 +150,7 @@ def fit_and_encode(
         if taken < least:
             as_features(rows, "reference", least=least)
         hasher = hashing.fit(key, rows, spec, source=source, origin=first[0][0])
-        codes = _join_codes(hashing.encode(hasher, x) for x in itertools.chain(first, stream))
+        codes = _join([hashing.encode(hasher, x) for x in itertools.chain(first, stream)])
     else:
         sample = as_features(sample, "sample")
         hasher = hashing.fit(key, sample[1:], spec, source=source, origin=sample[0])
@@ -174,25 +170,29 @@ def encode_all(hasher: Hasher, features: Any, source: str) -> Codes:
         stream = batches(mine, source, dim=len(hasher.origin), first_row=first)
         parts = [Codes(jnp.zeros((hasher.spec.num_tables, 0), jnp.uint32), none, none)]
         parts += [hashing.encode(hasher, batch, local=True) for batch in stream]
-        joined = [jnp.concatenate(x, axis=-1).T for x in zip(*parts, strict=True)]
-        if len(joined[0]) < (due := min(each, rows - first)):
+        joined = _join(parts)
+        if len(joined.region) < (due := min(each, rows - first)):
             raise ValueError(
-                f"{source} has {len(joined[0])} rows in this process; expected {due} of a Share "
-                f"of each = {each}, rows = {rows}."
+                f"{source} has {len(joined.region)} rows in this process; expected {due} of a "
+                f"Share of each = {each}, rows = {rows}."
             )
-        return Codes(*(devices.gather_rows(x, each)[:rows].T for x in joined))
+        return Codes(*(devices.gather_rows(x.T, each)[:rows].T for x in joined))
     stream = batches(features, source, dim=len(hasher.origin))
-    return _join_codes(hashing.encode(hasher, batch) for batch in stream)
+    return _join([hashing.encode(hasher, batch) for batch in stream])
 
 
-def _join_codes(parts: Iterable[Codes]) -> Codes:
-    first, *others = parts
-    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=-1), first, *others) if others else first
+def _join(parts: Sequence[Any]) -> Any:
+    """The codes, or places, of several sets of rows together."""
+    if len(parts) == 1:
+        return parts[0]
+    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=-1), *parts)
 
 
-def size_tables(hasher: Hasher, rows: int) -> Hasher:
+def size_tables(hasher: Hasher, rows: int, table_bytes: int | None = None) -> Hasher:
     """Sets the bits of an address; ValueError if the counts would not fit in memory."""
     bits, tables = hashing.address_bits(rows), hasher.spec.num_tables
+    if table_bytes is not None:
+        return hasher._replace(address_bits=min(bits, int(np.log2(table_bytes / (4 * tables)))))
     size = 4 * tables * 2**bits
     if size > MEMORY_BYTES:
         raise ValueError(
@@ -321,11 +321,7 @@ def count_batches(hasher: Hasher, stream: Iterable[Array], *, keep_addresses: bo
             kept.append(places)
         else:
             counts = hashing.count(places.addresses, hasher.address_bits, counts)
-    return sketch_of(hasher, _concat(kept)) if kept else Sketch(hasher, counts, rows)
-
-
-def _concat(places: Sequence[Places]) -> Places:
-    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=-1), *places)
+    return sketch_of(hasher, _join(kept)) if kept else Sketch(hasher, counts, rows)
 
 
 def merge(first: Sketch, *others: Sketch) -> Sketch:
@@ -342,7 +338,7 @@ def merge(first: Sketch, *others: Sketch) -> Sketch:
                 raise ValueError(f"The sketches come from different hashers: {field} {how}")
     places = [part.places for part in parts if part.places is not None]
     if len(places) == len(parts):
-        return sketch_of(first.hasher, _concat(places))
+        return sketch_of(first.hasher, _join(places))
     counts = functools.reduce(jnp.add, [part.counts for part in parts])
     return Sketch(first.hasher, counts, sum(part.rows for part in parts))
 

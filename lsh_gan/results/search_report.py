@@ -69,15 +69,11 @@ def make_table(found: dict[str, Roles], metrics: list[str]) -> Table:
 
 def _cell(line: dict[str, Any], metric: str) -> str:
     shares = []
-    for field in (f"{metric}_{score}_kept" for score in SCORES):
-        share, error = line[field], line[f"{field}_stderr"]
-        shares.append(_percent(share).rstrip("%") + (f"±{100 * error:.0f}" if error > 0 else ""))
+    for share, error in kept_of(line, metric).values():
+        kept = "–" if math.isnan(share) else f"{share:.0%}".rstrip("%")
+        shares.append(kept + (f"±{100 * error:.0f}" if error > 0 else ""))
     scores = "/".join(f"{line[f'{metric}_{score}']:.3f}" for score in SCORES)
     return f"{scores} ({'/'.join(shares)} %)"
-
-
-def _percent(share: float) -> str:
-    return "–" if math.isnan(share) else f"{share:.0%}"
 
 
 def verdict(name: str, roles: Roles, metrics: list[str], share: float) -> str:

@@ -152,18 +152,17 @@ def test_a_module_that_is_one_layer_works():
 
 
 @pytest.mark.parametrize(
-    ("latents", "options", "message"),
+    ("latents", "message"),
     [
-        (jnp.ones(5), {}, r"shape \(5,\)"),
-        (jnp.ones((0, 5)), {}, r"shape \(0, 5\)"),
-        (jnp.full((2, 5), jnp.nan), {}, "NaN or Inf"),
-        (jnp.ones((2, 5)), {"batch_size": 0}, "batch_size = 0"),
+        (jnp.ones(5), r"shape \(5,\)"),
+        (jnp.ones((0, 5)), r"shape \(0, 5\)"),
+        (jnp.full((2, 5), jnp.nan), "NaN or Inf"),
     ],
 )
-def test_bad_latents_are_refused(net, latents, options, message):
+def test_bad_latents_are_refused(net, latents, message):
     module, variables, _ = net
     with pytest.raises(ValueError, match=message):
-        activations.calibrate(module, variables, latents, _spec(), **options)
+        activations.calibrate(module, variables, latents, _spec())
 
 
 def test_what_cannot_be_calibrated_is_refused(net):

@@ -61,7 +61,7 @@ BAD_VALUES = [
     ("lsh_knn__num_tables", 0, r"lsh_knn.num_tables = 0 is not .* 1 to 65535; .* is 1"),
     ("hash__ceiling_target", 1.5, r"hash.ceiling_target = 1.5; expected it in \(0, 1\)"),
     ("hash__width", 0.0, r"hash.width = 0.0; expected a positive number"),
-    ("hash__num_directions", -1, r"hash.num_directions = -1; expected a .* from 0 to"),
+    ("hash__num_directions", -1, r"hash.num_directions = -1; expected a .* from 1 to"),
     ("hash__num_bits", 99, r"hash.num_bits = 99; expected a .* from 0 to 10 \(or 'auto'\)"),
     ("compression__activation_bits", (), r"compression.activation_bits is empty"),
     ("compression__activation_clipping", "msee", r"activation_clipping 'msee' is unknown"),

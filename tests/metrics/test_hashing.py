@@ -93,9 +93,8 @@ def test_buckets_are_the_first_digits_and_the_radius_bin(family, digits):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("num_directions", [0, 32])
-def test_fitted_digits_equal_those_by_hand(family, num_directions):
-    spec = HashSpec(family=family, num_tables=5, num_bits=6, num_directions=num_directions)
+def test_fitted_digits_equal_those_by_hand(family):
+    spec = HashSpec(family=family, num_tables=5, num_bits=6, num_directions=32)
     hasher = fit_hash(jax.random.key(3), draw(300, 16), spec)
     g = 1.3 * draw(200, 16, 1)
     beyond, _ = offsets(hasher, g)
@@ -167,7 +166,7 @@ def test_radius_bins_hold_equal_shares():
 def test_hyperplane_collision_rate(degrees):
     """Charikar 2002: one bit of x and y agrees with probability 1 − θ/π."""
     spec = HashSpec(
-        family="hyperplane", num_tables=30, num_bits=24, radius_bins=0, num_directions=0
+        family="hyperplane", num_tables=30, num_bits=24, radius_bins=0, num_directions=2**16
     )
     hasher = fit_hash(jax.random.key(degrees), draw(100, 12), spec)
     a, b = np.linalg.qr(draw(12, 2, degrees).astype(np.float64))[0].T
@@ -175,7 +174,7 @@ def test_hyperplane_collision_rate(degrees):
     pair = np.stack([a, 3 * (np.cos(angle) * a + np.sin(angle) * b)])
     digits, _ = digits_of(hasher, pair + np.asarray(hasher.centre) + hasher.origin)
     p = 1 - degrees / 180
-    # 720 independent directions; 4.5 standard deviations of a binomial.
+    # 720 directions, hardly one of them twice; 4.5 standard deviations of a binomial.
     agree = np.mean(digits[:, 0] == digits[:, 1])
     assert agree == pytest.approx(p, abs=4.5 * np.sqrt(p * (1 - p) / 720))
 
