@@ -1,6 +1,7 @@
 """What a metric returns, and how memberships and votes become scores with standard errors."""
 
 import functools
+import html
 import inspect
 import math
 import warnings
@@ -117,7 +118,7 @@ class PrecisionRecall(NamedTuple):
             self.precision - 2 * self.precision_stderr > above or (self.crowding or 0) > 0.5
         )
 
-    def __repr__(self) -> str:
+    def _lines(self) -> list[tuple[str, str]]:
         lines = []
         for name in ("precision", "recall"):
             score, stderr, ceiling = (getattr(self, name + x) for x in ("", "_stderr", "_ceiling"))
@@ -137,7 +138,14 @@ class PrecisionRecall(NamedTuple):
         facts = {name: x for name in names if (x := getattr(self, name)) is not None}
         texts = (f"{k} = {x if isinstance(x, int) else f'{x:.4g}'}" for k, x in facts.items())
         of = ", ".join(texts) + (f", {self.family}" if self.family else "")
-        return "\n".join(f"{name:<10} {text}" for name, text in [*lines, ("of", of)])
+        return [*lines, ("of", of)]
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name:<10} {text}" for name, text in self._lines())
+
+    def _repr_html_(self) -> str:  # of notebooks
+        rows = (f"<tr><th>{n}</th><td>{html.escape(t)}</td></tr>" for n, t in self._lines())
+        return f"<table>{''.join(rows)}</table>"
 
 
 class PrecisionRecallCurve(NamedTuple):

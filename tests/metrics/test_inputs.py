@@ -229,3 +229,4 @@ def test_results_print_in_a_few_lines(name):
     assert f"(ceiling {scores.precision_ceiling:.3f})" in lines[0]
     assert "n = 120, m = 90" in lines[-1]
     assert "n = 123456, m = 90" in repr(scores._replace(n=123_456))
+    assert scores._repr_html_().startswith("<table><tr><th>precision</th>")
