@@ -122,7 +122,7 @@ def percent(share: float | None, stderr: float | None = None) -> str:
         return "–"
     if stderr is None or math.isnan(stderr):
         return f"{100 * share:.1f}"
-    error = round(100 * stderr, 1)  # of rows that share their samples differences have a smaller one
+    error = round(100 * stderr, 1)  # that of differences of rows is smaller: hence a tenth
     return f"{100 * share:.{int(error < 2)}f}±{error:.{int(error < 1)}f}".replace("±0.", "±.")
 
 
