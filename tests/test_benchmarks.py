@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import gpu, measuring, metric_growth, metric_peers, modes
+from benchmarks import errors, gpu, measuring, metric_growth, metric_peers, modes
 from benchmarks import metrics as benchmark
 from lsh_gan import metrics
 
@@ -51,6 +51,18 @@ def test_slopes_begin_at_1e4():
     lines = metric_growth.table(sizes, {"LSH": [2e-6] * 4, "old: LSH": [1e-6, 1e-6, 2e-6, 3e-6]})
     assert "| LSH | 2.00 | 2.00 | 2.00 | 2.00 | 0.00 | 1.00× (at most 1.5×) |" in lines
     assert "| old: LSH | 1.00 | 1.00 | 2.00 | 3.00 | 0.24 | 3.00× |" in lines
+
+
+def test_errors_are_compared_with_the_spread_of_draws():
+    r, g = features(300, 180)
+    table = errors.compare(r, {None: g, 4: 0.9 * g}, 100, 60)
+    assert [line[:2] for line in table[:2]] == [["KNN", "precision"], ["KNN", "recall"]]
+    drawn = [(r[i * 100 :][:100], g[i * 60 :][:60]) for i in range(3)]
+    scores = [metrics.knn_precision_recall(*sets) for sets in drawn]
+    spread = np.std([x.recall for x in scores], ddof=1)
+    stated = np.mean([x.recall_stderr**2 for x in scores]) ** 0.5
+    assert float(table[1][2]) == pytest.approx(stated / spread, abs=0.006)
+    assert all(float(x) > 0 for line in table for x in line[2:])
 
 
 def test_modes_are_counted_by_channel_and_compared_with_the_data():
