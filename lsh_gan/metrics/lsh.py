@@ -52,7 +52,7 @@ from lsh_gan.metrics.sketch import (
     Places,
     Share,
     Sketch,
-    count_batches,
+    build,
     encode_all,
     fit_and_encode,
     look_up,
@@ -239,7 +239,7 @@ def lsh_score_streams(
             at += len(batch)
 
     def count(stream: Callable) -> Sketch:
-        found, sums = count_batches(hasher, stream(), keep_addresses=False), np.zeros(())
+        found, sums = build(hasher, stream(), keep_addresses=False), np.zeros(())
         if min_level is None:
             return found
         for batch in stream():

@@ -25,7 +25,7 @@ from jaxtyping import Float, Int32
 from lsh_gan import devices
 from lsh_gan.metrics import hashing, inputs
 from lsh_gan.metrics.hashing import SAMPLE_ROWS, Codes, Hasher
-from lsh_gan.metrics.inputs import MIN_LEVEL, Array, HashSpec, as_features, batches
+from lsh_gan.metrics.inputs import MIN_LEVEL, HashSpec, as_features, batches
 from lsh_gan.metrics.scores import GROUPS, Found, group_count, levels_of
 
 VERSION = 9  # of the file; bump it when the codes of equal features change
@@ -305,16 +305,10 @@ def build(hasher: Hasher, features: Float[Any, "n d"], *, keep_addresses: bool =
     `keep_addresses` says whether to keep the places of all rows, which recall and `min_level` need.
     Raises as `lsh_precision_recall`.
     """
-    stream = batches(features, "features", dim=len(hasher.origin))
-    return count_batches(hasher, stream, keep_addresses=keep_addresses)
-
-
-def count_batches(hasher: Hasher, stream: Iterable[Array], *, keep_addresses: bool) -> Sketch:
-    """`build` of checked batches."""
     kept: list[Places] = []
-    counts, rows = jnp.zeros((hasher.spec.num_tables, 2**hasher.address_bits), jnp.int32), 0
-    counts = devices.replicate(counts)
-    for batch in stream:
+    counts: Any = None
+    rows = 0
+    for batch in batches(features, "features", dim=len(hasher.origin)):
         places = places_of(hasher, hashing.encode(hasher, batch))
         rows += len(places.cells)
         if keep_addresses:
