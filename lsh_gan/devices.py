@@ -1,6 +1,7 @@
 """The devices: the only module that knows how many there are, and of what kind."""
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -10,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+F = TypeVar("F", bound=Callable)
 _START_SECONDS = 120  # for all processes to be there
 _IN_FLIGHT = 3  # steps that are dispatched at once
 _LOST_SECONDS = 20  # without a sign of life, after which a process counts as lost
@@ -34,6 +36,20 @@ def fix_numbers() -> None:
     jax.config.update("jax_enable_x64", False)
     jax.config.update("jax_default_prng_impl", "threefry2x32")
     jax.config.update("jax_threefry_partitionable", True)
+
+
+def usual(function: F) -> F:
+    """Lets a function promote, and meet NaN and infinity, where the session forbids JAX to."""
+
+    @functools.wraps(function)
+    def run(*given, **options):
+        with (
+            jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"),
+            jax.debug_infs(False), jax.debug_nans(False),
+        ):  # fmt: skip
+            return function(*given, **options)
+
+    return run  # type: ignore[return-value]
 
 
 def find_devices() -> list[jax.Device]:
@@ -176,7 +192,7 @@ def ahead(run: Callable, items: Iterable) -> Iterator:
     waiting: deque[Future] = deque()
     with ThreadPoolExecutor(_IN_FLIGHT) as pool:
         for item in items:
-            waiting.append(pool.submit(run, item))
+            waiting.append(pool.submit(usual(run), item))  # settings are of a thread
             if len(waiting) > _IN_FLIGHT:
                 yield waiting.popleft().result()
         while waiting:

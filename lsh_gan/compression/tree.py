@@ -16,6 +16,7 @@ from flax import traverse_util
 from flax.core import FrozenDict
 from jaxtyping import Float32, UInt16
 
+from lsh_gan import devices
 from lsh_gan.compression import packing, quantization, rules
 from lsh_gan.compression.clipping import Values, threshold
 from lsh_gan.compression.packing import Layout, PackedTensor, PackedTree
@@ -56,6 +57,7 @@ def _quantize_tensor(
     return QuantizedTensor(codes.astype(jnp.uint16), grid, alpha, values.max_abs(), *sums)
 
 
+@devices.usual
 def quantize_tensor(x: jax.Array, plan: TensorPlan) -> QuantizedTensor:
     """Quantizes one tensor; compiled once per shape and method, whatever the width."""
     spec, num_groups = plan.spec, layout_of(plan, x.shape).grid_shape[0]
@@ -73,6 +75,7 @@ def quantize_tensor(x: jax.Array, plan: TensorPlan) -> QuantizedTensor:
     return result
 
 
+@devices.usual
 @functools.partial(jax.jit, static_argnames=("shape", "axis"))
 def _decode(codes: jax.Array, grid: Grid, shape: tuple[int, ...], axis: int) -> jax.Array:
     """The float32 tensor of the given shape that codes `[groups, group, channels]` stand for."""

@@ -1,6 +1,7 @@
 """Configuration files, and the flags that change their fields: a mistake is one line."""
 
 import argparse
+import difflib
 import re
 import runpy
 import sys
@@ -99,7 +100,9 @@ def _find_file(name: str) -> Path:
     for file in (path, shipped_folder() / path):
         if file.is_file():
             return file
-    inside = [str(file) for file in (path if path.is_dir() else path.parent).glob("[!_]*.py")]
+    folder = path if path.is_dir() else path.parent
+    bases = Path(), shipped_folder()
+    inside = [str(folder / x.name) for base in bases for x in (base / folder).glob("[!_]*.py")]
     hint = f"; did you mean {nearest(name, inside)!r}?" if inside else ""
     reason = "is a folder; expected a file" if path.is_dir() else "no such file"
     raise ValueError(f"--config={name}: {reason}{hint}")
@@ -122,6 +125,10 @@ def _load(file: Path, *option: str) -> ConfigDict:
 
 def _unread(error: str, known: dict[str, Any]) -> str:
     """Says what a value on the command line should have been; of other errors the first line."""
+    if unknown := re.match(r"Unknown command line flag '([\w-]+)'$", error):
+        last = {field.rpartition(".")[2]: field for field in known}
+        if close := difflib.get_close_matches(unknown[1], last, n=1, cutoff=0.7):
+            return f"{error}; did you mean --config.{last[close[0]]}?"
     found = re.match(r"flag --config\.([^=]*)=(.*?): ", error, re.DOTALL)
     default = known[found[1]] if found else None
     expected = {

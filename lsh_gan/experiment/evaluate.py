@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 import pandas as pd
 
-from lsh_gan import datasets, features
+from lsh_gan import datasets, devices, features
 from lsh_gan.datasets import Source
 from lsh_gan.experiment import configuration, default_config, reference, settings
 from lsh_gan.features import FEATURES
@@ -144,6 +144,7 @@ def evaluate(
     return compare(real, generated, whole, num_images)
 
 
+@devices.usual
 def compare(real: Any, generated: Any, config: Any, num_images: int) -> Evaluation:
     """As `evaluate`, with all options in a configuration, which is changed."""
     config.generators, config.samples = (), ("generated",)

@@ -167,7 +167,7 @@ def _check_images(generator: Generator, samples: Any, strip: np.ndarray) -> None
     if strip.min() >= 127:
         logging.warning(
             "%s: no pixel of its first images is darker than mid-grey; expected images in "
-            "[-1, 1], and these look like [0, 1]", generator.name,
+            "[-1, 1], and these look like [0, 1] or [0, 255]", generator.name,
         )  # fmt: skip
     if generator.family != FAMILY:
         return

@@ -138,7 +138,7 @@ def _hash(constants: Any) -> str:
 
 def find(name: str) -> Callable | None:
     """Imports what MODULE:FUNCTION names; None for a name of another form, or of a file."""
-    found = _NAMED.fullmatch(name)
+    found = _NAMED.fullmatch(name.replace(".py:", ":"))
     if found is None or Path(name).exists():
         return None
     module_name, function = found.groups()

@@ -1,5 +1,8 @@
 """Precision and recall of generated samples in a feature space; arrays in, NamedTuples out."""
 
+import inspect
+
+from lsh_gan import devices
 from lsh_gan.metrics.hashing import Hasher
 from lsh_gan.metrics.inputs import HashSpec
 from lsh_gan.metrics.knn import KnnReference, knn_fit, knn_precision_recall, knn_score
@@ -38,3 +41,6 @@ __all__ = [
     "lsh_precision_recall", "lsh_precision_recall_curve", "lsh_score", "lsh_score_streams",
     "merge", "save",
 ]  # fmt: skip
+
+# Under JAX's usual settings, whatever those of the session are.
+globals().update({x: devices.usual(f) for x in __all__ if inspect.isfunction(f := globals()[x])})

@@ -137,7 +137,8 @@ def keep_smallest(
         found = jnp.where(jnp.isinf(least[:, None, :]), jnp.inf, found).reshape(-1, x.shape[1])
         numbers = first + near[:, None] * groups.shape[1] + jnp.arange(groups.shape[1])[:, None]
     values = jnp.concatenate([best[0], found])
-    numbers = jnp.concatenate([best[1], numbers.reshape(found.shape)])
+    numbers = numbers.astype(jnp.int32).reshape(found.shape)
+    numbers = jnp.concatenate([best[1], numbers])
     values, at = _smallest(values, k)
     return values, jnp.take_along_axis(numbers, at, axis=0)
 

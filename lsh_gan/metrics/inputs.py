@@ -18,7 +18,8 @@ from jax import lax
 from lsh_gan.errors import choose
 
 Array = np.ndarray | jax.Array
-LARGEST = 1e15  # magnitude of a feature: squares and their sums must fit in float32
+# Magnitudes of the largest feature: squares and their sums must fit in float32.
+SMALLEST, LARGEST = 1e-16, 1e15
 MIN_LEVEL = -0.5  # of LSH
 _BLOCK = 1024  # rows of the host that move to the device at once
 DIGIT_BITS = {"affine": 1, "hyperplane": 1, "pstable": 3}
@@ -118,7 +119,7 @@ def as_features(
     with np.errstate(over="ignore", invalid="ignore"):
         of_host = isinstance(features, np.ndarray)
         total = float(_total(features, np) if of_host else jax.jit(_total)(features))
-    if not abs(total) < 1e15:  # NaN and Inf among others
+    if not 1e-6 < abs(total) < 1e15:  # NaN and Inf among others, and all that is small
         _check_values(np.asarray(features), source, first_row)
     return features
 
@@ -130,6 +131,13 @@ def as_references(reference: Any, second: Any, k: int) -> tuple[Array, Array | N
         second = as_features(second, "second reference", dim=reference.shape[1])
         check_second(len(reference), len(second))
     return reference, second
+
+
+def check_type(name: str, value: Any, *expected: type, hint: str = "") -> None:
+    """Raises TypeError unless a value is of one of the expected types."""
+    if not isinstance(value, expected):
+        types = " or ".join(x.__name__ for x in expected)
+        raise TypeError(f"{name} is a {type(value).__name__}; expected a {types}{hint}.")
 
 
 def check_second(rows: int, second_rows: int) -> None:
@@ -161,9 +169,13 @@ def _check_values(features: np.ndarray, source: str, first_row: int) -> None:
     if not finite.all():
         row = int(np.argmin(finite)) + first_row
         raise ValueError(f"{source} has NaN or Inf in row {row}.")
-    largest = float(np.abs(features).max())
-    if largest > LARGEST:
-        raise ValueError(f"{source} holds {largest:.3g}; expected magnitudes up to {LARGEST:g}.")
+    largest = float(np.abs(features).max(initial=0))
+    if largest > LARGEST or 0 < largest < SMALLEST:
+        what = "values up to" if largest < SMALLEST else "a value of"
+        raise ValueError(
+            f"{source} holds {what} {largest:.3g}; expected the largest from {SMALLEST:g} to "
+            f"{LARGEST:g}: scale both sets alike."
+        )
 
 
 def as_array(features: Any, source: str) -> Array:

@@ -143,6 +143,11 @@ def knn_fit(
     """Computes what depends on the reference alone; arguments as `knn_precision_recall`."""
     check_options(k=k, density_k=density_k, memory_mb=memory_mb)
     reference, second = as_references(reference, second_reference, k)
+    if extended and len(reference) <= density_k:
+        raise ValueError(
+            f"extended = True: density_k = {density_k} needs more rows of the reference than "
+            f"{len(reference)}."
+        )
     origin = inputs.middle_of(reference)
     tiles = distances.tile(reference, origin, memory_mb)
     balls = find_balls(tiles, k, density_k, inclusive)
@@ -150,7 +155,7 @@ def knn_fit(
         reference, tiles, origin, balls, k, density_k, inclusive, memory_mb,
         {} if ceiling else None, second,
     )  # fmt: skip
-    if not extended or len(reference) <= density_k:
+    if not extended:
         return fitted
     held: Any = compare(fitted, tiles, balls, extended=True).clipped
     with jax.enable_x64(True):
@@ -164,6 +169,7 @@ def knn_score(
     labels: tuple[Any, Any] | None = None,
 ) -> PrecisionRecall:  # fmt: skip
     """Scores `generated` `[m, d]` against a fitted reference; see `knn_precision_recall`."""
+    inputs.check_type("fitted", fitted, KnnReference, hint=", of knn_fit")
     (n, d), k = fitted.features.shape, fitted.k
     generated = as_features(generated, "generated", dim=d, k=k)
     check_labels(labels, n, m := len(generated))

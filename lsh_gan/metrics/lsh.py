@@ -156,6 +156,7 @@ def lsh_score(
 
     Arguments are as of `lsh_precision_recall`; recall of a sketch of counts alone is a ValueError.
     """
+    inputs.check_type("fitted", fitted, LshReference, Sketch, hint=", of lsh_fit")
     fitted = LshReference(fitted) if isinstance(fitted, Sketch) else fitted
     reference, own = fitted.sketch, fitted.sketch.places
     inputs.check_options(**{name: getattr(fitted, name) for name in LshReference._fields[1:4]})
@@ -215,9 +216,15 @@ def lsh_score_streams(
         generated: Likewise.
     """
     inputs.check_options(min_count=min_count, votes=votes, min_level=min_level)
+    inputs.check_type("hasher", hasher, Hasher, hint=", of fit_hash")
     tables, shape = hasher.spec.num_tables, hashing.num_cells(hasher)
 
     def stream_of(make: Callable, source: str) -> Callable:
+        if not callable(make):
+            raise TypeError(
+                f"{source} is a {type(make).__name__}; expected a function that makes an iterable "
+                "of batches, such as lambda: batches"
+            )
         return lambda: batches(make(), source, dim=len(hasher.origin))
 
     def first_of_g() -> Iterable[Any]:  # n rows at most

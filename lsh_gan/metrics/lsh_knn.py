@@ -147,6 +147,7 @@ def lsh_knn_score(
     fitted: LshKnnReference, generated: Float[Any, "m d"], *, membership: bool = False
 ) -> PrecisionRecall:
     """Scores `generated` `[m, d]` against a fitted reference; see `lsh_knn_precision_recall`."""
+    inputs.check_type("fitted", fitted, LshKnnReference, hint=", of lsh_knn_fit")
     (n, d), k = fitted.features.shape, fitted.k
     generated = as_features(generated, "generated", dim=d, k=k)
     m, found, limits = len(generated), _compare(fitted, generated), (None, None)

@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from lsh_gan.metrics import distances
 from lsh_gan.metrics.distances import Tiles
-from lsh_gan.metrics.inputs import Array, as_features
+from lsh_gan.metrics.inputs import Array, as_features, check_options
 
 
 def kid(
@@ -38,6 +38,7 @@ def kid(
     `memory_mb` bounds a tile of kernel values, in MiB. Features and errors as
     `knn_precision_recall`, of 2 rows or more.
     """
+    check_options(memory_mb=memory_mb)
     sets = _checked(reference, generated)
     nowhere = np.zeros(sets[0].shape[1])
     distance, error = _kid(*(distances.tile(x, nowhere, memory_mb) for x in sets))

@@ -15,6 +15,7 @@ from jaxtyping import Shaped
 from lsh_gan.metrics.inputs import Array, subset
 
 _FEW = 0.1  # ceiling of a hash below which a score says nothing
+_FULL = 0.5  # load of tables above which votes say nothing
 GROUPS = 8  # groups of tables, or of the rows that span a manifold, for the jackknife
 
 
@@ -346,6 +347,11 @@ def _warn_of_few(scores: PrecisionRecall) -> None:
             f"{precision:.1%} of the reference recognises itself, so the scores say little: "
             f"num_bits = {scores.num_bits:g} (say 'auto'), radius_bins = {scores.radius_bins}, "
             f"{also} ask for too much of n = {scores.n} rows."
+        )
+    elif (scores.load or 0) > _FULL:
+        said = (
+            f"{1 - (scores.load or 0):.0%} of the addresses are free, so that nearly all votes are "
+            f"yes: give more table_bytes for n = {scores.n} rows, or fewer tables."
         )
     elif scores.recall is not None and recall is not None and recall < _FEW:
         said = (

@@ -23,6 +23,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, Int32
 
 from lsh_gan import devices
+from lsh_gan.errors import check_int
 from lsh_gan.metrics import hashing, inputs
 from lsh_gan.metrics.hashing import SAMPLE_ROWS, Codes, Hasher
 from lsh_gan.metrics.inputs import MIN_LEVEL, HashSpec, as_features, batches
@@ -118,6 +119,7 @@ def fit_hash(
     """
     options: dict[str, Any] = {"min_count": min_count, "votes": votes}
     inputs.check_options(**options)
+    check_int("rows", rows or 1, 1)
     options |= {"least": min_count + 2, "rows": rows or 1}
     hasher, codes = fit_and_encode(key, sample, spec or HashSpec(), source, **options)
     return size_tables(hasher, max(rows or 0, codes.digits.shape[1]), table_bytes)
@@ -137,6 +139,7 @@ def fit_and_encode(
 
     It is fitted on the `sample`, whose row 0 is the origin alone, or on the first rows.
     """
+    inputs.check_type("spec", spec, HashSpec)
     if sample is None and isinstance(features, Share):
         raise ValueError("sample = None; a Share needs the rows that the hash is fitted on.")
     if sample is None:
@@ -192,6 +195,7 @@ def size_tables(hasher: Hasher, rows: int, table_bytes: int | None = None) -> Ha
     """Sets the bits of an address; ValueError if the counts would not fit in memory."""
     bits, tables = hashing.address_bits(rows), hasher.spec.num_tables
     if table_bytes is not None:
+        check_int("table_bytes", table_bytes, 8 * tables)
         return hasher._replace(address_bits=min(bits, int(np.log2(table_bytes / (4 * tables)))))
     size = 4 * tables * 2**bits
     if size > MEMORY_BYTES:
@@ -305,6 +309,7 @@ def build(hasher: Hasher, features: Float[Any, "n d"], *, keep_addresses: bool =
     `keep_addresses` says whether to keep the places of all rows, which recall and `min_level` need.
     Raises as `lsh_precision_recall`.
     """
+    inputs.check_type("hasher", hasher, Hasher, hint=", of fit_hash")
     kept: list[Places] = []
     counts: Any = None
     rows = 0
@@ -325,7 +330,8 @@ def merge(first: Sketch, *others: Sketch) -> Sketch:
     ValueError, which says what differs.
     """
     parts = (first, *others)
-    for part in others:
+    for part in parts:
+        inputs.check_type("part", part, Sketch, hint=": merge(a, b), each of build")
         for field, x, y in zip(Hasher._fields, first.hasher, part.hasher, strict=True):
             if not np.array_equal(np.asarray(x), np.asarray(y)):
                 how = "differs." if hasattr(x, "shape") else f"differs ({x!r} and {y!r})."
@@ -349,6 +355,7 @@ def save(path: str | os.PathLike, fitted: Sketch | LshReference) -> None:
     """
     from safetensors.numpy import save as serialize
 
+    inputs.check_type("fitted", fitted, Sketch, LshReference)
     reference = fitted if isinstance(fitted, LshReference) else LshReference(fitted)
     hasher = reference.sketch.hasher
     header = {"version": VERSION, "spec": dataclasses.asdict(hasher.spec)}

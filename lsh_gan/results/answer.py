@@ -132,7 +132,10 @@ def answers(lines: pd.DataFrame, metrics: list[str], keep: float) -> list[str]:
     for name, mine in lines.groupby("generator", sort=False):
         swept = mine[mine["setting"] != ""]
         if len(swept):
-            found.append(f"{name}: {_answer(swept, metric, metrics, keep)}")
+            full = mine[mine["setting"] == ""]
+            found.append(
+                f"{name}: {_nothing_to_keep(full, metric) or _answer(swept, metric, metrics, keep)}"
+            )
         elif "samples" in mine and mine["samples"].notna().all():
             found.append(f"{name}: {_scores(mine.iloc[0], metric)}")
     return found
@@ -159,14 +162,21 @@ def _smallest(swept: pd.DataFrame, metric: str, keep: float) -> pd.Series | None
     return kept.sort_values(["bytes", "least"], ascending=[True, False], kind="stable").iloc[0]
 
 
+def _nothing_to_keep(full: pd.DataFrame, metric: str) -> str:
+    """Why no share can be kept: of lines at full precision, none or with a score of 0; else ""."""
+    if full.empty:
+        return "there is no row at full precision to compare with."
+    none = [score for score in SCORES if (full[f"{metric}_{score}"] == 0).all()]
+    said = f"{' and '.join(none)} by {TITLES[metric]} {'is' if len(none) == 1 else 'are'} 0"
+    return f"{said} at full precision: no share of it can be kept." if none else ""
+
+
 def _answer(swept: pd.DataFrame, metric: str, metrics: list[str], keep: float) -> str:
     title, asked = TITLES[metric], f"{100 * keep:g}% of precision and recall"
 
     def compares(metric: str) -> bool:  # no score at full precision is 0
         return swept[[f"{metric}_{score}_kept" for score in SCORES]].notna().to_numpy().all()
 
-    if not compares(metric):
-        return f"no row at full precision with scores above 0 to compare with by {title}."
     settings = list(dict.fromkeys(swept["setting"]))
 
     def called(line: pd.Series) -> str:

@@ -28,7 +28,9 @@ STYLE: Any = {
     "legend.title_fontsize": "small",
     "axes.prop_cycle": cycler(color=COLORS),
 }
-logging.getLogger("fontTools").setLevel(logging.WARNING)  # every font of a PDF is a page of log
+# Every font of a PDF is a page of log, every axis of widths a line.
+for _library in ("fontTools", "matplotlib.category"):
+    logging.getLogger(_library).setLevel(logging.WARNING)
 LINES = {"precision": "-", "recall": "--"}
 
 
@@ -118,6 +120,8 @@ def conditions(measured: list[Row]) -> str:
     sizes = " and ".join(f"{m:,}" for m in unique(measured, "m"))
     said = f"n = {first['n']:,}, m = {sizes}, " + (f"k = {first['k']}, " if "k" in first else "")
     said += (f"reference: {name}, " if name else "") + f"features: {features['name']}{side}"
+    if any(row.get("packed") for row in measured) and any(row["bits"] for row in measured):
+        said += "; full precision is the packed file as it is"
     return said.replace(" = ", "\u00a0=\u00a0")  # no line ends there
 
 

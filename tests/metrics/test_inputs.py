@@ -18,11 +18,15 @@ from lsh_gan.metrics import (
     knn,
     knn_fit,
     knn_precision_recall,
+    knn_score,
     lsh,
     lsh_fit,
     lsh_knn_fit,
     lsh_knn_precision_recall,
     lsh_precision_recall,
+    lsh_score_streams,
+    merge,
+    save,
 )
 
 KEY = jax.random.key(0)
@@ -83,7 +87,8 @@ def test_features_that_are_refused(door):
     for x in (R[0], R[None], R[:, :0]):
         assert "; expected [rows, d]." in refusal(door, x, ValueError)
     assert " rows; " in refusal(door, R[:1], ValueError) if door != "lsh" else True
-    assert "magnitudes up to 1e+15" in refusal(door, R.astype(np.float64) * 1e16, ValueError)
+    for scale in (1e16, 1e-20):
+        assert "from 1e-16 to 1e+15" in refusal(door, R.astype(np.float64) * scale, ValueError)
     for dtype in (np.int32, np.uint8, bool, np.complex64):
         expected = f" has dtype {np.dtype(dtype)}; expected floating-point features"
         assert expected in refusal(door, R.astype(dtype), TypeError)
@@ -119,6 +124,31 @@ def test_too_few_rows(name):
 def test_second_reference_of_fewer_rows(name):
     with pytest.raises(ValueError, match=r"second reference has 90 rows; the reference has"):
         METRICS[name](R, G, second_reference=G)
+
+
+def test_what_is_not_of_the_type_that_is_asked_for():
+    hasher, sketch = fit_hash(KEY, R, SPEC), build(fit_hash(KEY, R, SPEC), R)
+    for function, given, message in (
+        (lsh_fit, (KEY, R), "spec is a dict; expected a HashSpec"),
+        (knn_score, (R, G), "fitted is a ndarray; expected a KnnReference, of knn_fit"),
+        (merge, ([sketch, sketch],), r"part is a list; expected a Sketch: merge\(a, b\)"),
+        (save, ("x.sketch", hasher), "fitted is a Hasher; expected a Sketch or LshReference"),
+        (lsh_score_streams, (hasher, [R], [G]), "reference is a list; expected a function"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            function(*given, **({"spec": {"num_tables": 6}} if function is lsh_fit else {}))
+
+
+def test_settings_of_the_session_change_no_score():
+    def scores():
+        return [str(METRICS[name](R, G)) for name in METRICS] + [kid(R, G)]
+
+    usual = scores()
+    with (
+        jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"),
+        jax.debug_infs(True), jax.debug_nans(True),
+    ):  # fmt: skip
+        assert scores() == usual
 
 
 def test_options_out_of_range():

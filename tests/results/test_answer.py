@@ -158,6 +158,9 @@ def test_answers_where_there_is_none():
     assert answers(pd.DataFrame(SWEEP[:1]), ["knn"], 0.95) == []  # nothing was compressed
     (text,) = answers(pd.DataFrame([line(4, math.nan, math.nan)]), ["knn"], 0.95)
     assert "no row at full precision" in text
+    nothing = line("full", math.nan, math.nan) | {"knn_recall": 0.0}
+    (text,) = answers(pd.DataFrame([nothing, line(4, 0.9, math.nan)]), ["knn"], 0.95)
+    assert text == "known: recall by KNN is 0 at full precision: no share of it can be kept."
 
 
 def test_given_samples_get_their_scores():
