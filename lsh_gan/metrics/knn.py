@@ -407,15 +407,17 @@ def _find(of_r, of_g, dtype, extended: bool):
         low = jnp.min(pairs.squared - slack, where=perhaps, **rows)
         return low, jnp.min(pairs.squared + slack, where=surely, **rows)
 
-    def by_group(margins):  # the least along rows, `[w, 8]`
+    def by_group(margins, axis):  # the least along an axis in each group, `[w, 8]`
+        if axis:
+            return margins.reshape(len(margins), -1, GROUPS).min(axis=1)
         return margins.reshape(-1, GROUPS, margins.shape[1]).min(axis=0).T
 
     def compare_tiles(g, r):  # flags are here the least margin of a row, counts a pair of them
         (x, x_sq, x_radii), (y, y_sq, y_radii) = ([v.astype(dtype) for v in t] for t in (g, r))
         pairs = Pairs(products(x, y), x_sq, y_sq)
         balls, dense, near, clipped = (pairs.margins(y_radii[:, i]) for i in (0, 1, 2, 3))
-        found_g = {"precise": by_group(balls.T), "density": count(dense, 1)}
-        found_r = {"recalled": by_group(pairs.margins(x_radii)), "covered": dense.min(axis=0)}
+        found_g = {"precise": by_group(balls, 1), "density": count(dense, 1)}
+        found_r = {"recalled": by_group(pairs.margins(x_radii), 0), "covered": dense.min(axis=0)}
         if extended:
             found_g["clipped"], found_r["held"] = count(clipped, 1), count(dense, 0)
             # The nearest row of R that is as far from all others of R, and the nearest other one.
