@@ -22,7 +22,8 @@ Products find, float64 decides:
 
     1. matrix products of each half of R·R and of G·G give the nearest others of every row
     2. their distances, again in float64 from differences, sorted, give the radii
-    3. matrix products R·G give the least margin of each row to a ball
+    3. matrix products R·G give the least margin of each row to a ball, and that to a ball of each
+       eighth of the other set, for the standard error
     4. rows whose margin, or whose neighbours, float32 leaves open are computed again in float64
 
 so that memberships are those of the definition. Nothing n × m is held.
@@ -380,7 +381,8 @@ def _compare(
                 ties = possible if inclusive else sure
                 return {x: possible[x] if x == "copied" else ties[x] for x in ties}, None
 
-            return again(is_open, run, found[0], None)[0]
+            # Where the rest is sure, a group may still be a tie.
+            return again(is_open, run, found[int(inclusive)], None)[0]
 
         def cut(tiles, rows):  # one tile of some rows
             return [_flat(v)[rows][None] for v in tiles]
