@@ -22,9 +22,9 @@ Products find, float64 decides:
 
     1. matrix products of each half of R·R and of G·G give the nearest others of every row
     2. their distances, again in float64 from differences, sorted, give the radii
-    3. matrix products R·G give the least margin of each row to a ball, and that to a ball of each
-       eighth of the other set, for the standard error
-    4. rows whose margin, or whose neighbours, float32 leaves open are computed again in float64
+    3. matrix products R·G say which rows lie in a ball, and in a ball of each eighth of the other
+       set, for the standard error: surely, and perhaps
+    4. rows of which float32 leaves this, or the neighbours, open are computed again in float64
 
 so that memberships are those of the definition. Nothing n × m is held.
 """
@@ -395,58 +395,55 @@ def _compare(
 def _find(of_r, of_g, dtype, extended: bool):
     """Compares tiles of R and G: rows, squared norms and squared radii `[b, w, 4]`, `[b, w, 1]`.
 
-    Returns the fields of `Compared` that are of rows of G, and those of rows of R, by name: each as
-    they surely are, and as they may be within the error of the type.
+    Returns the fields of `Compared` that are of rows of G, and those of rows of R, by name: as they
+    surely are, and as they may be within the error of the type.
     """
     error = distances.relative_error(dtype, of_r[0].shape[2])
+    of_r, of_g = (
+        (rows, sq_norms.astype(dtype), jnp.moveaxis(sq_radii, 2, 1).astype(dtype))
+        for rows, sq_norms, sq_radii in (of_r, of_g)
+    )
 
-    def count(margins, axis):  # pairs that surely are inside, and those that may be
-        inside = margins < -error, margins <= error
-        return tuple(x.sum(axis=axis, dtype=jnp.int32) for x in inside)
-
-    def nearest(pairs, surely, perhaps):  # bounds of the least distance of such pairs
-        slack, rows = error * jnp.minimum(pairs.size, 1e30), {"axis": 1, "initial": jnp.inf}
-        low = jnp.min(pairs.squared - slack, where=perhaps, **rows)
-        return low, jnp.min(pairs.squared + slack, where=surely, **rows)
-
-    def by_group(margins, axis):  # the least along an axis in each group, `[w, 8]`
+    def by_group(inside, axis):  # any along an axis in each group, `[w, 8]`
         if axis:
-            return margins.reshape(len(margins), -1, GROUPS).min(axis=1)
-        return margins.reshape(-1, GROUPS, margins.shape[1]).min(axis=0).T
+            return inside.reshape(len(inside), -1, GROUPS).any(axis=1)
+        return inside.reshape(-1, GROUPS, inside.shape[1]).any(axis=0).T
 
-    def compare_tiles(g, r):  # flags are here the least margin of a row, counts a pair of them
-        (x, x_sq, x_radii), (y, y_sq, y_radii) = ([v.astype(dtype) for v in t] for t in (g, r))
-        pairs = Pairs(products(x, y), x_sq, y_sq)
-        balls, dense, near, clipped = (pairs.margins(y_radii[:, i]) for i in (0, 1, 2, 3))
-        found_g = {"precise": by_group(balls, 1), "density": count(dense, 1)}
-        found_r = {"recalled": by_group(pairs.margins(x_radii), 0), "covered": dense.min(axis=0)}
-        if extended:
-            found_g["clipped"], found_r["held"] = count(clipped, 1), count(dense, 0)
-            # The nearest row of R that is as far from all others of R, and the nearest other one.
-            found_g["inner"] = nearest(pairs, near < -error, near <= error)
-            found_g["outer"] = nearest(pairs, near > error, near >= -error)
-        return found_g, found_r
+    def compare_tiles(g, r):
+        (x, x_sq, x_radii), (y, y_sq, y_radii) = g, r
+        pairs = Pairs(products(x.astype(dtype), y.astype(dtype)), x_sq, y_sq)
+
+        def find(error):  # pairs that surely are inside, or those that may be; see `Pairs.inside`
+            balls, dense, near, clipped = (pairs.inside(radii, error) for radii in y_radii)
+            count = functools.partial(jnp.sum, dtype=jnp.int32)
+            found_g = {"precise": by_group(balls, 1), "density": count(dense, axis=1)}
+            found_r = {"recalled": by_group(pairs.inside(x_radii.T, error), 0)}
+            found_r["covered"] = dense.any(axis=0)
+            if extended:
+                found_g["clipped"], found_r["held"] = count(clipped, axis=1), count(dense, axis=0)
+                # The nearest row of R that is as far from all others of R, and the nearest other.
+                slack, rows = error * jnp.minimum(pairs.size, 1e30), {"axis": 1, "initial": jnp.inf}
+                found_g["inner"] = jnp.min(pairs.squared + slack, where=near, **rows)
+                found_g["outer"] = jnp.min(pairs.squared - slack, where=~near, **rows)
+            return found_g, found_r
+
+        return find(error), find(-error)
 
     def with_tile_of_g(so_far, g):
-        found_g, found_r = lax.map(functools.partial(compare_tiles, g), tuple(of_r))
+        found = lax.map(functools.partial(compare_tiles, g), tuple(of_r))
+        found_g, found_r = zip(*found, strict=True)
         so_far = jax.tree.map(lambda *x: _join(jnp.stack(x)), so_far, found_r)
         return so_far, jax.tree.map(_join, found_g)
 
-    least, none = (jnp.full(of_r[1].shape, x, t) for x, t in ((jnp.inf, dtype), (0, jnp.int32)))
-    start: Any = {"recalled": jnp.stack([least] * GROUPS, axis=2), "covered": least}
-    start |= {"held": (none, none)} if extended else {}
-    found_r, found_g = lax.scan(with_tile_of_g, start, tuple(of_g))
+    count, width = of_r[1].shape
+    start: Any = {"recalled": jnp.zeros((count, width, GROUPS), bool)}
+    start["covered"] = jnp.zeros((count, width), bool)
+    start |= {"held": jnp.zeros((count, width), jnp.int32)} if extended else {}
+    found_r, found_g = lax.scan(with_tile_of_g, (start, start), tuple(of_g))
     if extended:
-        inner, outer = found_g.pop("inner"), found_g.pop("outer")
-        found_g["copied"] = inner[1] <= outer[0], inner[0] <= outer[1]
-
-    def sure_and_possible(found):
-        both = {
-            k: x if isinstance(x, tuple) else (x < -error, x <= error) for k, x in found.items()
-        }
-        return tuple({k: _flat(x[i]) for k, x in both.items()} for i in (0, 1))
-
-    return sure_and_possible(found_g), sure_and_possible(found_r)
+        for found in found_g:
+            found["copied"] = found.pop("inner") <= found.pop("outer")
+    return jax.tree.map(_flat, found_g), jax.tree.map(_flat, found_r)
 
 
 def _flat(x: jax.Array) -> jax.Array:
