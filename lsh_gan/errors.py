@@ -1,9 +1,11 @@
 """Errors that name the nearest valid choice."""
 
 import difflib
+import json
 import math
 import operator
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -22,6 +24,13 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     choices = list(choices)
     choices = [choice for choice in choices if choice.endswith(f".{name}")] or choices
     return difflib.get_close_matches(name, choices, n=1, cutoff=0.0)[0]
+
+
+def check_names(lacks: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raises ValueError for the first name that is not known; `lacks` is "config has no field"."""
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{lacks} {name!r}; did you mean {nearest(name, known)!r}?")
 
 
 def few(names: Iterable[str], most: int = 5) -> str:
@@ -63,3 +72,14 @@ def check_int(field: str, value: Any, low: int, high: float = math.inf) -> int:
     is_number = isinstance(value, int | float) and math.isfinite(value)
     close = f"; the nearest valid value is {round(min(max(value, low), high))}" if is_number else ""
     raise ValueError(f"{field} = {value!r} is not a whole number from {low} {upper}{close}.")
+
+
+def parse_object(where: Path | str, content: bytes, expected: str) -> dict[str, Any]:
+    """Parses a JSON object; a ValueError says where none is, and what was expected."""
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"{where}: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: holds a {type(value).__name__}; expected {expected}")
+    return value

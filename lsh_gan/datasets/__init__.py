@@ -1,13 +1,6 @@
 """Images and features: what a path holds, and the data sets that a name stands for."""
 
-from lsh_gan.datasets.named import (
-    NAMED,
-    NamedDataset,
-    find_named,
-    is_named,
-    load_named,
-    named_file,
-)
+from lsh_gan.datasets.named import NAMED, NamedDataset, find_named, is_named, load_named, named_file
 from lsh_gan.datasets.paths import load_images, of_array, open_source, pad_to
 from lsh_gan.datasets.source import BATCH, Decoding, Source, cut, progress
 

@@ -57,10 +57,7 @@ def image_names(names: Iterable[str]) -> tuple[list[str], Counter]:
 
 
 def list_folder(path: str) -> tuple[list[str], Open, Counter]:
-    """The image files of a folder, as `open_files` takes them.
-
-    Links are followed; a folder that is reached again is read once, and those above are left out.
-    """
+    """Image files of a folder, for `open_files`; links are followed, each folder is read once."""
     seen = set(map(str, Path(path).resolve().parents))  # those above
     passed: Counter[str] = Counter()
     found = []

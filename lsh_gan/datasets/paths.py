@@ -310,10 +310,7 @@ def _idx_images(path: str, *, zipped: bool) -> np.ndarray:
 
 
 def pad_to(images: np.ndarray, side: int) -> np.ndarray:
-    """Surrounds images, uint8 `[n, h, w, c]`, with black pixels, evenly, up to `side`.
-
-    An image that is larger is a ValueError.
-    """
+    """Pads uint8 `[n, h, w, c]` with black, evenly, up to `side`; larger ones are a ValueError."""
     h, w = images.shape[1:3]
     if max(h, w) > side:
         raise ValueError(f"images of {h}×{w} pixels do not fit into {side}×{side}")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import track
 
 BATCH = 32
 
@@ -68,11 +68,6 @@ def cut(rows: np.ndarray) -> list[np.ndarray]:
     return [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
 
 
-def progress(parts: Iterable, total: int, description: str) -> Iterator:
-    """Goes through parts with a bar that counts their rows; silent where there is no terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, transient=True, disable=not Console().is_terminal) as bar:
-        task = bar.add_task(description, total=total)
-        for part in parts:
-            yield part
-            bar.advance(task, len(part) if isinstance(part, np.ndarray) else 1)
+def progress(parts: Iterable, total: int, description: str) -> Iterable:
+    """Goes through so many parts with a bar; silent where there is no terminal."""
+    return track(parts, description, total, transient=True, disable=not Console().is_terminal)

@@ -5,7 +5,6 @@ import difflib
 import re
 import runpy
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.tuple_parser import TupleParser
 
-from lsh_gan.errors import few, nearest
+from lsh_gan.errors import check_names, few, nearest
 from lsh_gan.experiment import shipped_folder
 
 
@@ -71,7 +70,7 @@ def parse(
     parser.add_argument("--config", "-config", nargs="?", const="", default=default)
     given, others = parser.parse_known_args(arguments)
     known, named = _fields(config), fields_set(others)
-    _check_names(named, known)
+    check_names("config has no field", named, known)
     for field in named:  # of lists ml_collections takes all, where of others the last one counts
         if isinstance(known[field], tuple) and named.count(field) > 1:
             raise ValueError(
@@ -155,15 +154,9 @@ def check_fields(made: ConfigDict, config: ConfigDict, source: str = "") -> None
             f"lacks the field {few(missing, 1)}; expected all fields of {source}: begin with what "
             "its get_config() returns"
         )
-    _check_names([x for x in found if not x.startswith(tuple(f"{part}." for part in free))], known)
-
-
-def _check_names(names: Iterable[str], known: Iterable[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise ValueError(
-                f"config has no field {name!r}; did you mean {nearest(name, known)!r}?"
-            )
+    inside = tuple(f"{part}." for part in free)
+    others = [name for name in found if not name.startswith(inside)]
+    check_names("config has no field", others, known)
 
 
 def _fields(config: ConfigDict, prefix: str = "") -> dict[str, Any]:

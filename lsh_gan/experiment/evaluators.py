@@ -44,10 +44,7 @@ def _of_lsh(config: Any) -> dict[str, Any]:
 
 
 def feature_source(config: Any, network: FeatureNetwork, shape: Shape | None = None) -> str:
-    """What features are a function of, beside the images: equal texts mean equal features.
-
-    It names the `shape` of the images where that is known.
-    """
+    """What features are a function of, beside the images, and the `shape` of these if known."""
     version, fields = f"lsh_gan {lsh_gan.__version__}", config.reference
     if network.name == GIVEN:
         return f"given features of d = {network.dim}, {version}"
@@ -73,29 +70,20 @@ def _knn(config: Any, reference: ReferenceFeatures) -> Score:
 
 
 def _lsh_knn(config: Any, reference: ReferenceFeatures) -> Score:
+    spec = dataclasses.replace(hash_spec(config), num_tables=config.lsh_knn.num_tables)
     fitted = metrics.lsh_knn_fit(
-        jax.random.key(config.hash.seed),
-        reference.first,
-        spec=dataclasses.replace(hash_spec(config), num_tables=config.lsh_knn.num_tables),
-        k=config.k,
-        inclusive=config.inclusive,
-        votes=config.hash.votes,
+        jax.random.key(config.hash.seed), reference.first, second_reference=reference.second,
+        spec=spec, k=config.k, inclusive=config.inclusive, votes=config.hash.votes,
         bucket_rows=config.lsh_knn.bucket_rows,
-        second_reference=reference.second,
-    )
+    )  # fmt: skip
     return partial(metrics.lsh_knn_score, fitted, membership=True)
 
 
 def _lsh(config: Any, reference: ReferenceFeatures) -> Score:
     fitted = metrics.lsh_fit(
-        jax.random.key(config.hash.seed),
-        reference.first,
-        spec=hash_spec(config),
-        **_of_lsh(config),
-        second_reference=reference.second,
-        source=reference.source,
-        sample=reference.sample,
-    )
+        jax.random.key(config.hash.seed), reference.first, second_reference=reference.second,
+        spec=hash_spec(config), source=reference.source, sample=reference.sample, **_of_lsh(config),
+    )  # fmt: skip
     return partial(metrics.lsh_score, fitted, membership=True)
 
 

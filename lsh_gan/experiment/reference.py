@@ -146,10 +146,7 @@ def _embedded(samples: Any, source: str, network: FeatureNetwork, options: dict)
 
 
 def open_reference(config: Any, field: str = "reference.num_images") -> Source | None:
-    """Opens the images or features that `config.reference` names; None for another reference.
-
-    `field` is what messages call n.
-    """
+    """Opens the images or features of `config.reference`, if any; messages call n `field`."""
     fields = config.reference
     if fields.sketch or fields.samples_of:
         return None
@@ -217,10 +214,7 @@ def load_network(config: Any, sources: Iterable[Source]) -> FeatureNetwork:
 
 
 def load_reference(config: Any, network: FeatureNetwork, source: Source | None) -> Reference:
-    """Draws the reference that `config.reference` asks for, and decodes it once.
-
-    `source` is what `open_reference` returned.
-    """
+    """Draws and decodes what `config.reference` asks for; `source` is of `open_reference`."""
     fields = config.reference
     if fields.sketch:
         sketch, shape = evaluators.load_sketch(config, network)
@@ -304,15 +298,12 @@ def _first_in_colour(batches: Iterable[np.ndarray]) -> int | None:
 
 
 def _samples(source: Source, rows: np.ndarray) -> Samples:
-    """Goes through the rows, which shows what is damaged; keeps what fits `HELD`.
-
-    The hash is over those of batches, so that processes share the work.
-    """
+    """Goes through the rows, which shows damage, and hashes batches; keeps what fits `HELD`."""
     rows = np.sort(rows)
     share = rows if source.kind == "features" else _share(rows)
     keep = source.kind == "features" or math.prod((len(share), *source.shape[1:])) <= HELD
-    digests, parts = b"", []
-    for batch in datasets.progress(source.read(share), len(share), f"reading {source.path}"):
+    digests, parts, total = b"", [], len(datasets.cut(share))
+    for batch in datasets.progress(source.read(share), total, f"reading {source.path}"):
         digests += hashlib.sha256(batch.tobytes()).digest()
         parts += [batch] if keep else []
     if source.kind == "images":

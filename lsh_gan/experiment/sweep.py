@@ -128,10 +128,7 @@ def _specs(config: Any, generator: Generator) -> Iterator[tuple[str | None, Gene
 
 
 def _shared_identity(setup: Setup) -> dict[str, Any]:
-    """What the numbers of all rows of a configuration depend on.
-
-    What changes them by rounding alone is left out: sizes of batches and blocks, devices.
-    """
+    """What all rows depend on, but for what only rounds: sizes of batches and blocks, devices."""
     config, network = setup.config, setup.network
     identity = {
         "version": lsh_gan.__version__,

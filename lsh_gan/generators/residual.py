@@ -214,10 +214,7 @@ class BigGAN(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Four convolutions (1×1, 3×3, 3×3, 1×1) on a quarter of the channels, plus a skip.
-
-    The skip drops channels instead of convolving.
-    """
+    """1×1, 3×3, 3×3, 1×1 on a quarter of the channels, plus a skip, which drops channels."""
 
     features: int  # output channels, at most the input's
     up: bool  # whether the side is doubled
@@ -243,10 +240,7 @@ class Bottleneck(nn.Module):
 
 
 class BigGANDeep(nn.Module):
-    """BigGAN-deep (Brock et al. 2019, appendix B).
-
-    Latent and class → dense → bottlenecks → 3×3 convolution → tanh.
-    """
+    """BigGAN-deep (Brock et al. 2019, appendix B): dense → bottlenecks → 3×3 convolution → tanh."""
 
     latent_size: int = 128  # size of the latent vector
     embedding_size: int = 128  # size of the class embedding

@@ -72,10 +72,7 @@ def retention(
 def paired_error(
     pairs: list[tuple[Row, Row]], metric: str, score: str, hits: Hits | None, share: float = 1.0
 ) -> float:
-    """Standard error of the mean of a − share · b, as above; NaN without hits.
-
-    A pair of rows is one of a seed, its second of full precision.
-    """
+    """Standard error of the mean of a − share · b, a pair of rows a seed; NaN without hits."""
 
     def differences(kind: str) -> list[np.ndarray]:
         """The values of a − share · b, an array a seed; none if they are not known."""

@@ -84,10 +84,7 @@ def shorten(setting: str, curves: Iterable[str]) -> str:
 
 
 def width_label(row: Row) -> str:
-    """The width of weights: "4", "full" at full precision, "packed" as a packed file has them.
-
-    Given samples have none: "–".
-    """
+    """The width of weights: "4", "full", "packed" as a packed file has them, "–" of samples."""
     if "samples" in row:
         return "–"
     if row["bits"] is None:
@@ -137,10 +134,7 @@ def scores_line(row: Row, metrics: Iterable[str]) -> str:
 
 
 def scores_label(line: Mapping[str, Any], metric: str, marks: Iterable[str] = ("", "")) -> str:
-    """Precision and recall in per cent, "74.4±.6/46.0±.7", or a distance, "0.01234±0.0004".
-
-    A mark stands behind each score.
-    """
+    """Scores in %, "74.4±.6/46.0±.7", each before its mark; of a distance "0.01234±0.0004"."""
     fields = [f"{metric}_{score}" for score in scores_of(metric)]
     scores = [(line.get(field), line.get(f"{field}_stderr")) for field in fields]
     if metric not in DISTANCES:
@@ -199,10 +193,7 @@ def say(line: str) -> None:
 
 
 def print_table(table: Table) -> None:
-    """Prints a table as wide as the terminal, but never so narrow that words are broken.
-
-    Where there is no terminal, no cell is wrapped.
-    """
+    """Prints a table as wide as the terminal; no word is broken, and without one no cell."""
     console = Console()
     wide = console.options.update(max_width=UNLIMITED)
     least = Measurement.get(console, wide, table).minimum

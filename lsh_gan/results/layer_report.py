@@ -103,10 +103,7 @@ def drop(line: Mapping[str, Any], field: str) -> str:
 
 
 def make_table(found: pd.DataFrame, metrics: list[str]) -> Table:
-    """One line a layer and setting: its tensor, and the drops of precision / recall.
-
-    Grids are named where there are several.
-    """
+    """One line a layer and setting: its tensor, and the drops of precision / recall."""
     cells = found[["generator", "layer"]].copy()
     cells["shape"] = ["×".join(map(str, shape)) for shape in found["shape"]]
     if found["grid"].nunique() > 1:

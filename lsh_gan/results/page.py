@@ -5,7 +5,6 @@ import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +43,14 @@ def write(
     `answer.mark`, by the hash of a row, metric and score.
     """
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    template = environment.from_string(
-        resources.files(__package__).joinpath(TEMPLATE).read_text("utf-8")
-    )
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined,
+        autoescape=True, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     done, asked = store.read_progress(workdir) or (0, 0)
     columns, lines = _table(measured, metrics, marks)
     alts = {name: f"Layers of {name.removeprefix('layers_')}, one by one" for name in figures}
     alts |= {name: view.title for name, view in plots.VIEWS.items()}
-    text = template.render(
+    text = environment.get_template(TEMPLATE).render(
         title=f"Precision and recall of {', '.join(unique(measured, 'generator'))}",
         answers=answers,
         conditions=plots.conditions(measured),

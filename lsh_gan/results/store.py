@@ -16,6 +16,8 @@ from typing import Any
 import filelock
 import numpy as np
 
+from lsh_gan.errors import parse_object
+
 CONFIG_FILE = "config.json"  # of the last run
 ROWS_FILE = "rows.jsonl"
 REQUESTED_FILE = "requested.json"  # the rows that the last run requested
@@ -32,10 +34,7 @@ def hash_of(value: Any) -> str:
 
 @contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Makes a checked work folder and keeps other runs out; the system frees it if this one dies.
-
-    ValueError says that another run is in the folder.
-    """
+    """Makes a work folder and keeps other runs out, by ValueError, until this one ends or dies."""
     workdir.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(workdir / LOCK_FILE).acquire(blocking=False):
@@ -83,17 +82,7 @@ def read_config(workdir: Path) -> dict[str, Any]:
     file = workdir / CONFIG_FILE
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; {workdir} is not a work folder")
-    return _object(file, file.read_bytes(), "a configuration")
-
-
-def _object(where: Path | str, content: bytes, expected: str) -> dict[str, Any]:
-    try:
-        value = json.loads(content)
-    except ValueError as error:
-        raise ValueError(f"{where}: not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: holds a {type(value).__name__}; expected {expected}")
-    return value
+    return parse_object(file, file.read_bytes(), "a configuration")
 
 
 def _write_whole(file: Path, text: str) -> None:
@@ -114,7 +103,7 @@ def read(workdir: Path) -> list[Row]:
     lines = file.read_bytes().split(b"\n")[:-1]
     rows: dict[str, Row] = {}
     for number, line in enumerate(lines, 1):
-        row = _object(f"{file}:{number}", line, "a row")
+        row = parse_object(f"{file}:{number}", line, "a row")
         if "row_hash" not in row:
             raise ValueError(f"{file}:{number}: not a row of a run (no row_hash)")
         rows.setdefault(row["row_hash"], row)
@@ -140,7 +129,7 @@ def read_requested(workdir: Path) -> list[Row]:
 
 def _requested(workdir: Path) -> dict[str, dict[str, Any]] | None:
     file = workdir / REQUESTED_FILE
-    return _object(file, file.read_bytes(), "rows by hash") if file.exists() else None
+    return parse_object(file, file.read_bytes(), "rows by hash") if file.exists() else None
 
 
 def read_progress(workdir: Path) -> tuple[int, int] | None:

@@ -43,12 +43,12 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
     (rb"[\x80-\x8f\xde\xdf].?.?[\xa0-\xbf\xd9][a-z_]", f"a msgpack file (Flax?): {_ARRAYS}"),
     (rb"\s*[{\[]", "a text file in JSON, without tensors"),
 )
-_ENDINGS: dict[str, str] = {
-    r"\.(index|meta|data-\d+-of-\d+)": f"a part of a TensorFlow checkpoint: {_ARRAYS}",
-    r"\.pb": f"a TensorFlow graph: {_ARRAYS}",
-    r"\.onnx": f"an ONNX model: {_ARRAYS}",
-    r"\.h5|\.hdf5": f"a damaged HDF5 file; {_ARRAYS}",
-}
+_ENDINGS: tuple[tuple[str, str], ...] = (
+    (r"\.(index|meta|data-\d+-of-\d+)", f"a part of a TensorFlow checkpoint: {_ARRAYS}"),
+    (r"\.pb", f"a TensorFlow graph: {_ARRAYS}"),
+    (r"\.onnx", f"an ONNX model: {_ARRAYS}"),
+    (r"\.h5|\.hdf5", f"a damaged HDF5 file; {_ARRAYS}"),
+)
 
 
 def read(path: str | os.PathLike) -> Any:
@@ -98,13 +98,11 @@ def _read_stream(stream: BinaryIO, path: Path) -> Any:
         return torch_files.read_pickle(stream)
     if not start:
         raise FormatError("is empty (0 bytes): the download or the copy failed.")
-    for pattern, title in _STARTS:
-        if re.match(pattern, start, re.DOTALL | re.IGNORECASE):
-            raise FormatError(f"is {title}; expected {_READ}.")
-    for ending, title in _ENDINGS.items():
-        if re.search(rf"({ending})$", path.name):
-            raise FormatError(f"is {title}; expected {_READ}.")
-    raise FormatError(f"starts with {start[:8]!r}; expected {_READ}.")
+    flags = re.DOTALL | re.IGNORECASE
+    titles = [title for pattern, title in _STARTS if re.match(pattern, start, flags)]
+    titles += [title for ending, title in _ENDINGS if re.search(rf"({ending})$", path.name)]
+    is_or_starts = f"is {titles[0]}" if titles else f"starts with {start[:8]!r}"
+    raise FormatError(f"{is_or_starts}; expected {_READ}.")
 
 
 def _read_zip(stream: BinaryIO) -> Any:
