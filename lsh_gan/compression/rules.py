@@ -172,10 +172,7 @@ def _leaf(name: str, leaf: Any) -> jax.Array:
 
 
 def are_kernels(leaves: list[tuple[tuple[str, ...], jax.Array]]) -> list[bool]:
-    """The default rule: arrays of two axes or more that have the first name of `KERNELS` there is.
-
-    In a tree without any of the names it is all arrays of two axes or more.
-    """
+    """The default: arrays of two axes or more with the first name of `KERNELS` there is, or all."""
     for name in KERNELS:
         found = [path[-1] == name and leaf.ndim >= 2 for path, leaf in leaves]
         if any(found):
@@ -293,10 +290,9 @@ def plan_tensors(
 def isolate(plans: list[TensorPlan]) -> dict[str, CompressionSpec]:
     """For each tensor that is compressed, by path: its treatment for it alone, the others kept."""
     rest = (Rule(pattern=".*", skip=True),) if len(plans) > 1 else ()
-    return {
-        join(plan.path): dataclasses.replace(
-            plan.spec, rules=(Rule(pattern=re.escape(join(plan.path))), *rest)
-        )
-        for plan in plans
-        if plan.spec.bits is not None
-    }
+    found = {}
+    for plan in (plan for plan in plans if plan.spec.bits is not None):
+        scheme = None if plan.rule == "default" else plan.spec.scheme  # of a pruned tensor too
+        rule = Rule(pattern=re.escape(join(plan.path)), scheme=scheme)
+        found[join(plan.path)] = dataclasses.replace(plan.spec, rules=(rule, *rest))
+    return found

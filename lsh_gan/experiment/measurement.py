@@ -31,10 +31,6 @@ PACKED_FOLDER = "packed"
 _ROUNDING = 8  # of 255, more than a batch of another size or bfloat16 moves a pixel
 # Number of the fold of the key that calibration draws from; no sample has this number.
 CALIBRATION_FOLD = 2**32 - 1
-TENSOR_FIELDS = (
-    "path", "shape", "channel_axis", "bits", "clipping", "scheme", "pruned", "alpha",
-    "share_clipped", "sqnr_db", "bytes",
-)  # fmt: skip
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "orbax-checkpoint")
 
 
@@ -229,7 +225,7 @@ def _compress(
             size = file_bytes(layouts, packed.empty, packed.metadata)
         params = generator.unpack(packed)
         tensors = [
-            {field: getattr(tensor, field) for field in TENSOR_FIELDS}
+            tensor._asdict()
             | {"alpha": float(np.median(np.asarray(tensor.alpha)))}
             | {"sqnr_db": None if tensor.sqnr_db == math.inf else tensor.sqnr_db}
             for tensor in report.tensors

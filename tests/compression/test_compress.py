@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lsh_gan.compression import METHODS, CompressionSpec, Rule, compress, format_report
+from lsh_gan.compression.rules import flatten, isolate, plan_tensors
 
 SHAPES = {"project": (10, 48), "conv": (3, 3, 8, 12)}
 
@@ -136,7 +137,10 @@ def test_pruned_weights_keep_their_zeros(share, bits, clipping, granularity):
     assert f"kernel is pruned ({tensor.pruned:.0%} zeros): its grid" in format_report(report)
     # The grid that was asked for is still to be had, by a rule that names it.
     rule = Rule(pattern="kernel", scheme="symmetric")
-    asked, _ = compress({"kernel": kernel}, dataclasses.replace(spec, rules=(rule,)))
+    spec = dataclasses.replace(spec, rules=(rule,))
+    asked, _ = compress({"kernel": kernel}, spec)
+    (alone,) = isolate(plan_tensors(flatten({"kernel": kernel})[0], spec, None)).values()
+    assert compress({"kernel": kernel}, alone)[1].tensors[0].scheme == "symmetric"
     assert (np.asarray(asked["kernel"])[kernel == 0] != 0).all()
     assert tensor.sqnr_db > _sqnr(kernel, asked["kernel"]) + 0.5
 
