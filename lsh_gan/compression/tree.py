@@ -25,11 +25,7 @@ from lsh_gan.compression.rules import CompressionSpec, Params, TensorPlan, join
 
 
 class QuantizedTensor(NamedTuple):
-    """One tensor as codes, with what its report needs.
-
-    Sums are over columns (axis 1), for the report to add up in float64, and in units of max `|w|`
-    squared.
-    """
+    """One tensor as codes, and sums over axis 1 for its report, in units of max `|w|` squared."""
 
     codes: UInt16[jax.Array, "groups group channels"]
     grid: Grid

@@ -77,8 +77,7 @@ class WidthEvaluator:
         """What is kept of the scores at full precision, the worse of precision and recall."""
         spec = setting if isinstance(setting, GeneratorSpec) else self.spec(setting)
         full, row = self.measure(UNCOMPRESSED), self.measure(spec)
-        fields = [f"{self.metric}_{score}" for score in SCORES]
-        for field in fields:
+        for field in (f"{self.metric}_{score}" for score in SCORES):
             score, error = full[field], full[f"{field}_stderr"]
             if score <= NOISE * error:
                 raise ValueError(

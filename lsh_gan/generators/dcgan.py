@@ -20,8 +20,7 @@ from lsh_gan.generators.layers import one_hot
 class DCGAN(nn.Module):
     """DCGAN (Radford et al. 2016, arXiv:1511.06434).
 
-    Latent → 4×4 → doubled by transposed convolutions → tanh. The resolution is
-    `4 * 2 ** len(channels)`.
+    Latent → 4×4 → doubled by transposed convolutions → tanh. Resolution: `4 * 2 ** len(channels)`.
     """
 
     latent_size: int = 128  # size of the latent vector

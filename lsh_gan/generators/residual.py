@@ -47,10 +47,7 @@ class BatchStatistics(nn.Module):
 
 
 class StoredNorm(nn.Module):
-    """Stored statistics, then a scale `offset + f(condition)` and a bias `g(condition)`.
-
-    Without a condition scale and bias are learnt as they are.
-    """
+    """Stored statistics, then scale `offset + f(condition)` and bias `g(condition)`, or learnt."""
 
     epsilon: float = 1e-5  # added to the variance
     rows: int = 0  # of statistics, see `BatchStatistics`

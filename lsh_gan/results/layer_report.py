@@ -136,10 +136,7 @@ def worst_layer(name: str, found: pd.DataFrame, metric: str) -> str:
 
 
 def plot(found: pd.DataFrame, metric: str) -> Figure:
-    """SQNR of each layer, and the drops of precision and recall, as bars, a colour a setting.
-
-    Both drops are drawn to one scale, with their standard errors if they are known.
-    """
+    """SQNR of each layer, and drops of precision and recall to one scale, a colour a setting."""
     layers = list(found["layer"].unique())
     figure = Figure(figsize=(11, 1.2 + 0.3 * len(layers)), layout="constrained")
     axes = figure.subplots(1, 3, sharey=True)

@@ -134,10 +134,7 @@ def _bars(measured: list[Row]) -> str:
 
 
 def plot(name: str, measured: list[Row], metrics: list[str]) -> Figure:
-    """Draws a view: a line of panels a generator, a column a metric, a colour and marker a setting.
-
-    Recall against bits is dashed. The limits of each panel are those of its data.
-    """
+    """Draws a view: a line of panels a generator, a column a metric, a colour a setting."""
     _, x, scores, x_label, y_label = VIEWS[name]
     names = unique(measured, "generator")
     figure = Figure(figsize=(3.4 * len(metrics), 2.9 * len(names)), layout="constrained")
