@@ -62,19 +62,12 @@ class Measurement(NamedTuple):
         return store.hash_of(self.identity)
 
 
-class Clock:
-    """Seconds between laps, by name."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, **shares: float) -> None:
-        """Books the time since the last lap under names, in proportion to their shares."""
-        now = time.perf_counter()
-        unit = (now - self._last) / sum(shares.values())
-        self.seconds |= {name: round(unit * share, 4) for name, share in shares.items()}
-        self._last = now
+def book(seconds: dict[str, float], start: float, **shares: float) -> float:
+    """Books the time since `start` under names, in proportion to shares; returns the time now."""
+    now = time.perf_counter()
+    unit = (now - start) / sum(shares.values())
+    seconds |= {name: round(unit * share, 4) for name, share in shares.items()}
+    return now
 
 
 def measure(
@@ -91,8 +84,8 @@ def measure(
     ValueError.
     """
     config, network, drawn = setup.config, setup.network, setup.reference
-    clock, row_hash = Clock(), measurement.row_hash
-    subject = measurement.subject
+    seconds: dict[str, float] = {}
+    start, subject, row_hash = time.perf_counter(), measurement.subject, measurement.row_hash
     row = {"generator": measurement.name, **spec_fields(measurement.spec), "seed": measurement.seed}
     if measurement.layer:
         row["layer"] = measurement.layer
@@ -109,7 +102,7 @@ def measure(
     else:
         params, size = _compress(subject, measurement, config, workdir)
         row |= size
-        clock.lap(compress=1)
+        start = book(seconds, start, compress=1)
         rest = (config.num_samples, config.batch_size, config.truncation_psi)
         samples = GeneratedSamples(subject, params, measurement.seed, *rest)
         options |= {"keep": config.num_columns if measurement.keep else 0, "images": images}
@@ -125,11 +118,11 @@ def measure(
         if isinstance(subject, Generator) and row["bits"] is None:
             _check_images(subject, samples, strip)
     jax.block_until_ready(generated)
-    clock.lap(sample_and_embed=1)
+    start = book(seconds, start, sample_and_embed=1)
 
     def score(name: str) -> tuple[NamedTuple, float]:
-        start = time.perf_counter()
-        return scores[name](generated), time.perf_counter() - start
+        begin = time.perf_counter()
+        return scores[name](generated), time.perf_counter() - begin
 
     hits: dict[str, np.ndarray] = {}
     scored = evaluators.side_by_side(score, scores)
@@ -140,10 +133,10 @@ def measure(
                 hits[f"{name}_{field.replace('membership', 'hits')}"] = np.asarray(value)
             elif value is not None and np.ndim(value) == 0 and field not in ("n", "m", "k"):
                 row[f"{name}_{field}"] = value
-    clock.lap(**{name: seconds for name, (_, seconds) in scored.items()})
+    book(seconds, start, **{name: spent for name, (_, spent) in scored.items()})
     store.write_hits(workdir, row_hash, hits)
     if samples.features is None:
-        row["images_per_second"] = round(m / clock.seconds["sample_and_embed"], 1)
+        row["images_per_second"] = round(m / seconds["sample_and_embed"], 1)
     return row | {
         "row_hash": row_hash,
         "m": m,
@@ -152,7 +145,7 @@ def measure(
         "versions": {package: version(package) for package in PACKAGES}
         | {"lsh_gan": lsh_gan.__version__, "python": platform.python_version()},
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "seconds": clock.seconds,
+        "seconds": seconds,
         "reference_name": drawn.name,
         **({"reference_taken": drawn.taken} if drawn.taken else {}),
     }

@@ -1,6 +1,7 @@
 """The driver: configuration in, one row a measurement out; what is done is not done again."""
 
 import dataclasses
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -20,7 +21,7 @@ from lsh_gan.compression import GeneratorSpec
 from lsh_gan.compression.pipeline import check_corrections
 from lsh_gan.compression.rules import flatten, isolate, log_rules, plan_tensors
 from lsh_gan.experiment import evaluators, outside, recipes, reference, settings
-from lsh_gan.experiment.measurement import PACKED_FOLDER, Clock, Measurement, Setup, measure
+from lsh_gan.experiment.measurement import PACKED_FOLDER, Measurement, Setup, book, measure
 from lsh_gan.generators import Generator
 from lsh_gan.results import labels, report, store
 
@@ -183,13 +184,12 @@ class Session:
         if not self._scores:
             (self._workdir / PACKED_FOLDER).mkdir(exist_ok=True)
             self._progress.update(self._images, description="reference", visible=True)
-            clock = Clock()
+            start = time.perf_counter()
             self._scores = drawn.fit(config, self._setup.network, self._advance)
             if "lsh" in self._scores and not drawn.sketch:
                 fitted = evaluators.lsh_reference(self._scores)
                 metrics.save(self._workdir / evaluators.SKETCH_FILE, fitted)
-            clock.lap(reference=1)
-            self.seconds = clock.seconds
+            book(self.seconds, start, reference=1)
         subject, bits = measurement.subject, measurement.spec.weights.bits
         size = len(subject) if isinstance(subject, reference.Samples) else config.num_samples
         title = f"{measurement.name} {bits} bits" if bits else measurement.name

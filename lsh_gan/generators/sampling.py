@@ -92,7 +92,5 @@ def sample_at(
 
 def part_size(generator: Generator, batch_size: int) -> int:
     """How many images a device computes at a time: all, but on a CPU what suits its caches."""
-    if not devices.on_cpu():
-        return batch_size
     wanted = max(_CPU_PIXELS // generator.resolution**2, _CPU_IMAGES)
-    return devices.largest_divisor(batch_size, wanted)
+    return devices.largest_divisor(batch_size, devices.at_once(wanted, batch_size))
