@@ -25,7 +25,10 @@ def load(config: Any, name: str) -> Generator:
 
 
 def load_or_abstract(config: Any, name: str) -> tuple[Generator, str]:
-    """The generator `name`, and ""; without its file as expected, no weights, and how to get it."""
+    """The generator `name`, from its file if that is there, else as expected, without weights.
+
+    With it comes in one line how to get its file; "" where it is there.
+    """
     expected = config.expected.get(Path(name).name.replace(".", "_"))
     for field in ("family", "options", "source", "file", "origin") if expected else ():
         if field not in expected:

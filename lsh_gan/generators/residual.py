@@ -47,7 +47,10 @@ class BatchStatistics(nn.Module):
 
 
 class StoredNorm(nn.Module):
-    """Stored statistics, then scale `offset + f(condition)` and bias `g(condition)`, or learnt."""
+    """Stored statistics, then a scale `offset + f(condition)` and a bias `g(condition)`.
+
+    Without a condition scale and bias are learnt as they are.
+    """
 
     epsilon: float = 1e-5  # added to the variance
     rows: int = 0  # of statistics, see `BatchStatistics`
@@ -237,7 +240,10 @@ class Bottleneck(nn.Module):
 
 
 class BigGANDeep(nn.Module):
-    """BigGAN-deep (Brock et al. 2019, appendix B): dense → bottlenecks → 3×3 convolution → tanh."""
+    """BigGAN-deep (Brock et al. 2019, appendix B).
+
+    Latent and class → dense → bottlenecks → 3×3 convolution → tanh.
+    """
 
     latent_size: int = 128  # size of the latent vector
     embedding_size: int = 128  # size of the class embedding

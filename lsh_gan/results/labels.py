@@ -193,7 +193,7 @@ def say(line: str) -> None:
 
 
 def print_table(table: Table) -> None:
-    """Prints a table as wide as the terminal; no word is broken, and without one no cell."""
+    """Prints a table as wide as the terminal, no narrower than its words; without one unwrapped."""
     console = Console()
     wide = console.options.update(max_width=UNLIMITED)
     least = Measurement.get(console, wide, table).minimum

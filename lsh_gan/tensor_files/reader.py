@@ -101,8 +101,8 @@ def _read_stream(stream: BinaryIO, path: Path) -> Any:
     flags = re.DOTALL | re.IGNORECASE
     titles = [title for pattern, title in _STARTS if re.match(pattern, start, flags)]
     titles += [title for ending, title in _ENDINGS if re.search(rf"({ending})$", path.name)]
-    is_or_starts = f"is {titles[0]}" if titles else f"starts with {start[:8]!r}"
-    raise FormatError(f"{is_or_starts}; expected {_READ}.")
+    found = f"is {titles[0]}" if titles else f"starts with {start[:8]!r}"
+    raise FormatError(f"{found}; expected {_READ}.")
 
 
 def _read_zip(stream: BinaryIO) -> Any:
