@@ -28,6 +28,16 @@ def test_antialiased_equals_pillow():
         assert_close(resized(image, side, "antialiased"), np.asarray(pillow), 1e-6)
 
 
+def test_bicubic_equals_pillow_on_bytes():
+    for size, side in SIZES:
+        image = random_image(size, size + 3).astype(np.uint8)
+        pillow = np.asarray(Image.fromarray(image).resize((side, side), Image.BICUBIC)).astype(int)
+        # Pillow adds in fixed point: what lies within 1e-5 of a half may round to the other side.
+        different = np.abs(resized(image, side, "bicubic") - pillow)
+        assert different.max() <= 1
+        assert np.mean(different > 0) < 1e-3
+
+
 @pytest.mark.parametrize(("rule", "shift"), [("half_pixel", 0.5), ("tensorflow1", 0.0)])
 def test_two_neighbour_rules_equal_interpolation_at_their_positions(rule, shift):
     for size, side in SIZES:
@@ -39,7 +49,7 @@ def test_two_neighbour_rules_equal_interpolation_at_their_positions(rule, shift)
         assert_close(resized(image, side, rule), expected, 5e-5)
 
 
-@pytest.mark.parametrize("rule", ["antialiased", "half_pixel", "tensorflow1"])
+@pytest.mark.parametrize("rule", ["antialiased", "half_pixel", "tensorflow1", "bicubic"])
 def test_same_size_is_the_identity_and_constants_stay(rule):
     image = random_image(64, 64)
     np.testing.assert_array_equal(resized(image, 64, rule), image)

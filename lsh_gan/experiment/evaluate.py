@@ -61,8 +61,7 @@ class Evaluation:
     def _caption(self) -> str:
         said = (
             f"n = {self.n:,} real ({self.real}), m = {self.m:,} generated ({self.generated}), "
-            f"d = {self.d}, k = {self.k}, features: {self.features}; ± is one standard error, "
-            "without the drawing of the set that spans the manifold"
+            f"d = {self.d}, k = {self.k}, features: {self.features}; ± is one standard error"
         )
         beside = ((name, getattr(self.scores.get("knn"), name, None)) for name in _OF_KNN)
         more = [f"{name.replace('_', ' ')} {x:.3f}" for name, x in beside if x is not None]

@@ -86,7 +86,7 @@ def load(
         where = f"{path}: no such file" if path else "no weight file is given"
         raise FileNotFoundError(
             f"{where}; the weights of {spec.name} usually come from {spec.origin}; "
-            f"their sha256 is {spec.sha256}. Nothing is downloaded."
+            f"their sha256 is {spec.sha256 or 'not on record'}. Nothing is downloaded."
         )
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -133,7 +133,15 @@ def _read_variables(spec: FeatureSpec, path: Path) -> Any:
     with jax.enable_x64(False):  # initialisers would take the user's type
         expected = jax.eval_shape(spec.module.init, jax.random.key(0), images)["params"]
     layers = dict.fromkeys(tuple(layer) for *layer, _ in traverse_util.flatten_dict(expected))
-    params = {layer: spec.convert(state, layer) for layer in layers}
+    try:
+        params = {layer: spec.convert(state, layer) for layer in layers}
+    except KeyError as error:
+        raise ValueError(f"{path}: has no tensor {error}, which {spec.name} needs.") from error
+    for name, values in traverse_util.flatten_dict(expected).items():
+        if (shape := params[name[:-1]][name[-1]].shape) != values.shape:
+            raise ValueError(
+                f"{path}: {'/'.join(name)} has shape {shape}; {spec.name} expects {values.shape}."
+            )
     return {"params": traverse_util.unflatten_dict(params)}
 
 

