@@ -167,18 +167,15 @@ def _searches(config: Any) -> Iterator[str]:
 
 def _check_hash(config: Any) -> None:
     votes, lsh_knn = config.hash.votes, "lsh_knn" in config.metrics
-    for name, expected in {"votes": "a share in (0, 1]", "min_level": "a number"}.items():
-        value = config.hash[name]
-        if isinstance(value, bool) or not isinstance(value, int | float | None):
-            raise ValueError(f"hash.{name} = {value!r}; expected {expected}, or None")
     choose("hash.family: hash family", config.hash.family, MAX_DIGITS)
     with _named("hash."):
         hash_spec(config)
         check_options(votes=votes, min_level=config.hash.min_level)
     if votes is None and lsh_knn:
         raise ValueError("hash.votes = None is for lsh alone; expected a share with lsh_knn")
-    with _named("lsh_knn."):
-        check_options(k=config.k, bucket_rows=config.lsh_knn.bucket_rows if lsh_knn else None)
+    if lsh_knn:
+        with _named("lsh_knn."):
+            check_options(k=config.k, bucket_rows=config.lsh_knn.bucket_rows)
 
 
 def generator_specs(config: Any) -> list[GeneratorSpec]:

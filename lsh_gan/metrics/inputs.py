@@ -7,7 +7,8 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from numbers import Real
 from typing import Any
 
 import jax
@@ -51,10 +52,7 @@ class HashSpec:
         _check_range("radius_bins", self.radius_bins, 0, 1000)
         least = 1 if self.num_bits == "auto" else max(1, int(self.num_bits))  # a table draws them
         _check_range("num_directions", self.num_directions, least, 2**16)
-        if not 0 < self.width < math.inf:
-            raise ValueError(f"width = {self.width}; expected a positive number.")
-        if not 0 < self.ceiling_target < 1:
-            raise ValueError(f"ceiling_target = {self.ceiling_target}; expected it in (0, 1).")
+        check_options(width=self.width, ceiling_target=self.ceiling_target)
 
     @property
     def max_digits(self) -> int:
@@ -62,24 +60,31 @@ class HashSpec:
         return min(MAX_DIGITS[self.family], self.num_directions)
 
 
-def check_options(**options: Any) -> None:
-    """Raises ValueError, with name, value and range, unless all are in range, or None.
+# What a number may be, and how messages say so; others are whole, from 1 to 1024.
+_NUMBERS: dict[str, tuple[Callable, str]] = {
+    "votes": (lambda x: 0 < x <= 1, "a share in (0, 1]"),
+    "min_level": (math.isfinite, "a number, or None"),
+    "memory_mb": (lambda x: x >= 1, "at least 1"),
+    "width": (lambda x: 0 < x < math.inf, "a positive number"),
+    "ceiling_target": (lambda x: 0 < x < 1, "it in (0, 1)"),
+}
 
-    Options are k, density_k, min_count, bucket_rows, votes, min_level and memory_mb.
+
+def check_options(**options: Any) -> None:
+    """Raises ValueError, with name, value and range, unless all are in range.
+
+    Options are k, density_k, min_count, bucket_rows, num_points, and those of `_NUMBERS`, of which
+    votes and min_level may be None.
     """
-    given = {name: value for name, value in options.items() if value is not None}
-    for name in ("k", "density_k", "min_count", "bucket_rows"):
-        if name in given:
-            low, hint = 1, ""
-            if name == "bucket_rows" and "k" in given:
-                low, hint = given["k"] + 2, f", as k = {given['k']}"
-            _check_range(name, given[name], low, 1024, hint)
-    if not 0 < given.get("votes", 1) <= 1:
-        raise ValueError(f"votes = {given['votes']}; expected a share in (0, 1].")
-    if not math.isfinite(given.get("min_level", 0)):
-        raise ValueError(f"min_level = {given['min_level']}; expected a number, or None.")
-    if not given.get("memory_mb", 1) >= 1:
-        raise ValueError(f"memory_mb = {given['memory_mb']}; expected at least 1.")
+    for name, value in options.items():
+        if name not in _NUMBERS:
+            of_k = name == "bucket_rows"
+            low, hint = (options["k"] + 2, f", as k = {options['k']}") if of_k else (1, "")
+            _check_range(name, value, low, 2**20 if name == "num_points" else 1024, hint)
+        elif value is not None or name not in ("votes", "min_level"):
+            fits, expected = _NUMBERS[name]
+            if isinstance(value, bool) or not (isinstance(value, Real) and fits(value)):
+                raise ValueError(f"{name} = {value!r}; expected {expected}.")
 
 
 def _check_range(name: str, value: Any, low: int, high: int, hint: str = "") -> None:
@@ -153,7 +158,8 @@ def check_labels(labels: Any, n: int, m: int) -> None:
     """Raises ValueError unless there are labels of a reference `[n]` and a generated set `[m]`."""
     if labels is None:
         return
-    found = [np.shape(x) for x in labels] if len(labels) == 2 else np.shape(labels)
+    two = np.iterable(labels) and len(labels) == 2
+    found = [np.shape(x) for x in labels] if two else np.shape(labels)
     if found != [(n,), (m,)]:
         raise ValueError(
             f"labels have shapes {found}; expected those of both sets, {(n,)}, {(m,)}."

@@ -382,8 +382,9 @@ def lsh_precision_recall_curve(
 
     Other Parameters:
         spec: Kind of hash; `CURVE`, of few and large buckets, if None.
-        num_points: Ratios, at equal angles.
+        num_points: Ratios, at equal angles; 1 to 2²⁰.
     """
+    inputs.check_options(num_points=num_points)
     sketch: Any = lsh_fit(key, reference, spec=spec or CURVE, ceiling=False).sketch
     hasher, n, own = sketch.hasher, sketch.rows, sketch.places.addresses
     found = places_of(hasher, encode_all(hasher, generated, "generated")).addresses

@@ -14,7 +14,9 @@ from jaxtyping import Shaped
 
 from lsh_gan.metrics.inputs import Array, subset
 
-_FEW = 0.1  # ceiling of a hash below which a score says nothing
+# Ceiling of a hash below which a score says nothing: a little more than the tenth of the rows that
+# lie beyond all radius bins, and recognise one another under any hash.
+_FEW = 0.12
 _FULL = 0.5  # load of tables above which votes say nothing
 GROUPS = 8  # groups of tables, or of the rows that span a manifold, for the jackknife
 

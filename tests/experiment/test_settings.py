@@ -53,7 +53,7 @@ BAD_VALUES = [
     ("seeds", ("",), r"seeds is empty; expected at least one entry"),
     ("seeds", ("a",), r"seeds = 'a' is not a whole number from 0 to 4294967295"),
     ("seeds", (1, 1), r"seeds: 1 is given twice"),
-    ("hash__votes", "foo", r"hash.votes = 'foo'; expected a share in \(0, 1\], or None"),
+    ("hash__votes", "foo", r"hash.votes = 'foo'; expected a share in \(0, 1\]"),
     ("hash__min_level", "foo", r"hash.min_level = 'foo'; expected a number, or None"),
     ("hash__votes", 2, r"hash.votes = 2; expected a share in \(0, 1\]"),
     ("hash__votes", None, r"hash.votes = None is for lsh alone; expected a share with lsh_knn"),

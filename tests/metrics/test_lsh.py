@@ -256,11 +256,12 @@ def test_recall_leaves_out_modes_that_are_rare(m):
 
 def test_a_hash_that_recognises_nothing_warns():
     r, g = draw_pair("normal", N, M, D)
-    spec = spec_of(num_bits=10, width=0.3)
+    options = {"num_bits": 10, "width": 0.3}, {"radius_bins": 1000}
     for metric, few in ((lsh_precision_recall, 3), (lsh_knn_precision_recall, 2)):
-        with pytest.warns(UserWarning, match=r"LSH.*only .*% of the reference.*num_bits") as warned:
-            metric(KEY, r, g, spec=spec)
-        assert warned[0].filename == __file__
+        for spec in (spec_of(**x) for x in options):
+            with pytest.warns(UserWarning, match=r"LSH.*only .*% of the ref.*num_bits") as warned:
+                metric(KEY, r, g, spec=spec)
+            assert warned[0].filename == __file__
         with pytest.warns(UserWarning, match=r"LSH.*is recalled by m = 8 rows.*generate more"):
             metric(KEY, r, g[:8], spec=spec_of(num_bits=few))
     with warnings.catch_warnings():  # and is silent otherwise
