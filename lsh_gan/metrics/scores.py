@@ -51,7 +51,8 @@ class PrecisionRecall(NamedTuple):
 
     `precision` is the share of generated samples on the reference manifold, `recall` the share of
     reference samples on the generated manifold, in [0, 1]; the standard errors are those over the
-    samples (and the hash tables, if a number from 2 to 8 divides theirs).
+    samples (and the hash tables, if a number from 2 to 8 divides theirs). Where all samples agree
+    they are 1 / N of N samples, about those of one that differs: five that agree are no certainty.
 
     Two samples of the same distribution do not score 1. The ceilings are what a sample of the
     reference distribution scores: a second reference sample where there is one, else every row of
@@ -270,19 +271,20 @@ def _statistics(found: Summary, rows: int) -> tuple[float, float, tuple[float, .
     The standard error covers samples and groups, the latter by a jackknife (Efron & Stein 1981,
     doi:10.1214/aos/1176345462). Of a hash with 'auto' bits some groups have more digits than
     others. What follows their number, by least squares, would be so with any other directions: it
-    is no error.
+    is no error. It is 1 / N where that is 0, as that of a share with a uniform prior (Laplace).
     """
     mean, squares, *left_out = found.sums / rows
     variance, count = max(squares - mean**2, 0) / rows, len(left_out)
     if not count:
-        return float(mean), math.sqrt(variance), None
+        return float(mean), math.sqrt(variance) or 1 / rows, None
     digits = np.ones(count) if found.digits is None else np.asarray(found.digits).sum(axis=0)
     x, y = digits.reshape(-1, count).sum(axis=0), np.asarray(left_out)
     x, y = x - x.mean(), y - y.mean()
     uneven = x.any() and count > 2
     rest = y - (x @ y / (x @ x) if uneven else 0) * x
     deviations = rest * (count - 1) / math.sqrt(count * (count - 1 - uneven))
-    return float(mean), math.sqrt(variance + deviations @ deviations), tuple(deviations.tolist())
+    stderr = math.sqrt(variance + deviations @ deviations) or 1 / rows
+    return float(mean), stderr, tuple(deviations.tolist())
 
 
 def ceilings(

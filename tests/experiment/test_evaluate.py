@@ -60,7 +60,7 @@ def test_features_of_any_d_are_taken_as_they_are(tmp_path):
     assert [*evaluate(X, Y, config=config, metrics=("kid",)).scores] == ["kid"]
     real, made = np.random.default_rng(0).normal(size=(2, 100, 16))
     middle = repr(evaluate(real, made / 9, metrics="knn"))
-    assert "1.000 ± 0.000!" in middle
+    assert "1.000 ± 0.010!" in middle  # of 100 that agree
     assert "; ! collapsed: diversity is lost" in middle
 
 
