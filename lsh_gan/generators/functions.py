@@ -138,8 +138,15 @@ def _hash(constants: Any) -> str:
 
 def find(name: str) -> Callable | None:
     """Imports what MODULE:FUNCTION names; None for a name of another form, or of a file."""
-    found = _NAMED.fullmatch(name.replace(".py:", ":"))
-    if found is None or Path(name).exists():
+    file, path = Path(name), os.path.relpath(name)
+    if file.suffix == ".py" and file.is_file():
+        has = few(re.findall(r"^def (\w+)", file.read_text(errors="replace"), re.MULTILINE))
+        raise ValueError(
+            f"generator {name!r} is a Python file; expected one of its functions, {path}:FUNCTION, "
+            f"in or below the current folder; it has {has or 'none'}"
+        )
+    found = _NAMED.fullmatch(path.replace(".py:", ":").replace(os.sep, "."))
+    if found is None or file.exists():
         return None
     module_name, function = found.groups()
     sys.path.insert(0, os.getcwd())  # as `python -m` does

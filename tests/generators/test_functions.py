@@ -159,7 +159,7 @@ def test_a_function_named_in_a_configuration_goes_through_a_sweep(tmp_path, monk
     rows = store.read(tmp_path / "run")
     assert len({row["row_hash"] for row in rows}) == len(rows) == 2
     assert generators.load("my_own_gan:make").identity.items() <= rows[0].items()
-    assert generators.load("my_own_gan:other").identity["params"] != rows[0]["params"]
+    assert generators.load("./my_own_gan.py:other").identity["params"] != rows[0]["params"]
     assert {row["tensors"][0]["channel_axis"] for row in rows if row["bits"]} == {1}
     assert len(list((tmp_path / "run" / "packed").iterdir())) == 2
     packed = tmp_path / "run" / "packed" / f"{rows[0]['row_hash']}.packed"
@@ -175,6 +175,7 @@ def test_a_function_named_in_a_configuration_goes_through_a_sweep(tmp_path, monk
         ("my_own_gan:wrong", TypeError, "returned int; expected a Generator"),
         ("my_own_gan:mak", FileNotFoundError, "has no function 'mak'; did you mean 'make'"),
         ("no_such_gan:make", FileNotFoundError, "no module 'no_such_gan' in "),
+        (tmp_path / "my_own_gan.py", ValueError, r"my_own_gan\.py:FUNCTION, .* has make, other, "),
     ):
         with pytest.raises(error, match=message):
             generators.load(name)
