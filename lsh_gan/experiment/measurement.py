@@ -22,12 +22,13 @@ from lsh_gan.experiment import evaluators
 from lsh_gan.experiment.reference import Reference, Samples
 from lsh_gan.experiment.step import GeneratedSamples
 from lsh_gan.features import FeatureNetwork
-from lsh_gan.generators import Generator
+from lsh_gan.generators import Generator, sampling
 from lsh_gan.generators.functions import FAMILY
 from lsh_gan.metrics.sketch import encode_all
 from lsh_gan.results import store, strips
 
 PACKED_FOLDER = "packed"
+_BEYOND = 16  # no image of [-1, 1] overshoots so far, and those of [0, 255] are larger
 _ROUNDING = 8  # of 255, more than a batch of another size or bfloat16 moves a pixel
 # Number of the fold of the key that calibration draws from; no sample has this number.
 CALIBRATION_FOLD = 2**32 - 1
@@ -152,7 +153,10 @@ def measure(
 
 
 def _check_images(generator: Generator, samples: Any, strip: np.ndarray) -> None:
-    """Warns of images in [0, 1], and of a function whose image 0 hangs on those beside it."""
+    """Warns of images in [0, 1], and of a function whose image 0 hangs on those beside it.
+
+    Images of a function that are far beyond [-1, 1] are a ValueError.
+    """
     if strip.min() >= 127:
         logging.warning(
             "%s: no pixel of its first images is darker than mid-grey; expected images in "
@@ -161,7 +165,15 @@ def _check_images(generator: Generator, samples: Any, strip: np.ndarray) -> None
     if generator.family != FAMILY:
         return
     beside = np.append(np.arange(15) + len(samples), 0)  # as many as `outside` draws: one program
-    change = np.abs(samples.at(beside)[-1].astype(int) - strip[0]).max()
+    key, index = jax.random.key(samples.seed), jnp.asarray(beside, jnp.uint32)
+    drawn = sampling.images_at(generator, samples.params, key, index, samples.truncation_psi)
+    images, largest = map(np.asarray, drawn)
+    if (reached := np.median(largest)) > _BEYOND:
+        raise ValueError(
+            f"{generator.name}: images reach {reached:.4g}; expected values in [-1, 1]: "
+            "x / 127.5 - 1 of an x in [0, 255]"
+        )
+    change = np.abs(images[-1].astype(int) - strip[0]).max()
     if change > _ROUNDING:
         logging.warning(
             "%s: image 0 changes by %d of 255 with the images beside it in a batch; expected image "

@@ -122,11 +122,11 @@ class GeneratedSamples(Embedded):
             numbers = np.arange(self.start + first, self.start + first + size)
             index = devices.split(numbers.astype(np.uint32), local=True)
             part = sampling.part_size(self.generator, size // here)
-            drawn, finite = sampling.draw(
+            drawn, largest = sampling.draw(
                 self.generator, part, self.truncation_psi, params, key, index
             )
             features, embedded = _embed(network, variables, drawn)
-            return jax.block_until_ready((features, drawn, finite, embedded))
+            return jax.block_until_ready((features, drawn, jnp.isfinite(largest), embedded))
 
         while at < end:
             try:

@@ -24,14 +24,17 @@ def to_uint8(images: jax.Array) -> jax.Array:
 def images_of(
     generator: Generator, params: Any, key: jax.Array, index: jax.Array, truncation_psi: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the images of an index `[n]`: uint8 `[n, h, w, c]`, and whether each was finite."""
+    """Returns the images of an index `[n]`: uint8 `[n, h, w, c]`, and each one's largest |value|.
+
+    The latter is as the network has it, and NaN or infinite where any value is.
+    """
     z, classes = generator.draw(key, index, truncation_psi=truncation_psi)
     images = generator(params, z, labels=classes, truncation_psi=truncation_psi)
     pixels = to_uint8(2 * images - 1 if generator.black == 0 else images)
-    return pixels, jnp.isfinite(images).all(axis=(1, 2, 3))
+    return pixels, jnp.abs(images).max(axis=(1, 2, 3))
 
 
-_images_of = jax.jit(images_of, static_argnums=(0, 4))
+images_at = jax.jit(images_of, static_argnums=(0, 4))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=devices.COMPILE_LONGER)
@@ -70,9 +73,9 @@ def sample(
     for first in range(0, count, batch_size):
         index = devices.split(np.arange(first, first + batch_size, dtype=np.uint32), local=True)
         drawn = draw(generator, part, truncation_psi, params, key, index)
-        images, finite = (np.asarray(x)[: count - first] for x in drawn)
-        if not finite.all():
-            bad = first + int(np.argmin(finite))
+        images, largest = (np.asarray(x)[: count - first] for x in drawn)
+        if not np.isfinite(largest).all():
+            bad = first + int(np.argmin(np.isfinite(largest)))
             raise ValueError(f"{generator.name}: image {bad} holds NaN or Inf")
         yield images
 
@@ -87,7 +90,7 @@ def sample_at(
 ) -> np.ndarray:
     """Generates the images `indices` `[b]` of `sample`, up to 1 of 255: uint8 `[b, h, w, c]`."""
     index = jnp.asarray(indices, jnp.uint32)
-    return np.asarray(_images_of(generator, params, key, index, truncation_psi)[0])
+    return np.asarray(images_at(generator, params, key, index, truncation_psi)[0])
 
 
 def part_size(generator: Generator, batch_size: int) -> int:

@@ -142,6 +142,12 @@ def train():  # a batch norm in training mode
         return jax.numpy.tanh((x - x.mean(0)) / x.std(0)).reshape(-1, 16, 16, 1)
     return lsh_gan.Generator.from_function(f, [w], latent=4, name="train")
 
+def bright():
+    w = jax.random.normal(jax.random.key(0), (4, 16 * 16))
+    def f(params, z):
+        return 255 * jax.nn.sigmoid(z @ params[0]).reshape(-1, 16, 16, 1)
+    return lsh_gan.Generator.from_function(f, [w], latent=4, name="bright")
+
 def wrong():
     return 3
 """
@@ -168,6 +174,11 @@ def test_a_function_named_in_a_configuration_goes_through_a_sweep(tmp_path, monk
     config.generators = ("my_own_gan:train",)
     sweep.run(config, tmp_path / "train")
     assert re.search(r"train: image 0 changes by \d+ of 255 with the images beside", caplog.text)
+    config.generators = ("my_own_gan:bright",)
+    with pytest.raises(
+        ValueError, match=r"bright: images reach 25\d.*; expected values in \[-1, 1"
+    ):
+        sweep.run(config, tmp_path / "bright")
     config.compression.activation_bits = (8,)
     with pytest.raises(ValueError, match="this generator is a Function: expected weights alone"):
         sweep.run(config, tmp_path / "activations")
