@@ -125,13 +125,14 @@ def make_width_evaluator(
     return found if len(plans) > 1 else dataclasses.replace(found, others=())
 
 
-def run(config: Any, workdir: Path) -> pd.DataFrame:
+@devices.usual
+def run(config: Any, workdir: str | Path) -> pd.DataFrame:
     """Searches for every generator of `config`, as `config.search` says, and writes the report.
 
     The result is `GENERATOR.packed` in the work folder. Bad input is an error before any heavy
     work. Returns as `report.write`.
     """
-    config = settings.resolve(config)
+    config, workdir = settings.resolve(config), Path(workdir)
     inside = _inside(config, config.search.share)
     store.check_workdir(workdir)
     store.check_workdir(workdir / FOLDER)
@@ -165,6 +166,7 @@ def run(config: Any, workdir: Path) -> pd.DataFrame:
     return report.write(workdir, notes=sweep.time_notes(session, inner))
 
 
+@devices.usual
 def compress(config: Any, workdir: Path, output: str | Path | None = None) -> str:
     """Writes a generator at the smallest width that keeps `config.search.share`.
 

@@ -15,7 +15,7 @@ from flax import traverse_util
 from flax.core import FrozenDict
 from flax.errors import FlaxError
 
-from lsh_gan import compression
+from lsh_gan import compression, devices
 from lsh_gan.compression import activations
 from lsh_gan.compression.rules import compare_shapes
 from lsh_gan.errors import check_names, choose
@@ -195,6 +195,7 @@ class Generator:
         keys = jax.vmap(partial(jax.random.fold_in, key))(index)
         return jax.vmap(latent)(keys), jax.vmap(label)(keys) if self.num_classes else None
 
+    @devices.usual
     def __call__(
         self,
         params: Any,
@@ -336,6 +337,7 @@ def _described(metadata: dict[str, Any], path: Path) -> Generator:
         raise ValueError(f"{path}: {e}") from e
 
 
+@devices.usual
 def load(path: str | Path) -> Generator:
     """Loads a generator: a folder, a packed file, the name of a shipped one, or MODULE:FUNCTION.
 

@@ -259,7 +259,7 @@ def one_hot(labels: jax.Array | None, n: int, num_classes: int) -> jax.Array:
         labels = jnp.zeros(n, jnp.int32)
     if labels.ndim == 2:
         return labels.astype(jnp.float32)
-    return jax.nn.one_hot(labels, num_classes)
+    return jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
 
 
 class ClassEmbedding(nn.Module):

@@ -143,10 +143,16 @@ def test_products_are_of_full_float32_whatever_the_default(wrapped):
     assert program.count("HIGHEST") == 2 * products  # of both factors
 
 
-def test_64_bits_of_the_user_change_nothing():
-    expected = generators.load("dcgan").draw(jax.random.key(0), jnp.arange(2, dtype=jnp.uint32))
-    with jax.enable_x64(True):
-        dcgan = generators.load("dcgan")
-        found = dcgan.draw(jax.random.key(0), jnp.arange(2, dtype=jnp.uint32))
-        assert dcgan(dcgan.params, np.asarray(found[0], np.float64)).dtype == jnp.float32
-    np.testing.assert_array_equal(found[0], expected[0])
+@pytest.mark.parametrize("name", ["dcgan_mnist", "sngan"])
+def test_settings_of_the_session_change_nothing(name):
+    def images():
+        generator = generators.load(name)
+        z, labels = generator.draw(jax.random.key(0), jnp.arange(2, dtype=jnp.uint32))
+        return generator(generator.params, np.asarray(z, np.float64), labels=labels)
+
+    expected = images()
+    with (
+        jax.enable_x64(True), jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"), jax.debug_infs(True), jax.debug_nans(True),
+    ):  # fmt: skip
+        np.testing.assert_array_equal(images(), expected, strict=True)
