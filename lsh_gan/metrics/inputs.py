@@ -158,7 +158,7 @@ def check_labels(labels: Any, n: int, m: int) -> None:
     """Raises ValueError unless there are labels of a reference `[n]` and a generated set `[m]`."""
     if labels is None:
         return
-    two = np.iterable(labels) and len(labels) == 2
+    two = np.iterable(labels) and len(tuple(labels)) == 2
     found = [np.shape(x) for x in labels] if two else np.shape(labels)
     if found != [(n,), (m,)]:
         raise ValueError(

@@ -77,7 +77,7 @@ def paired_error(
     def differences(kind: str) -> list[np.ndarray]:
         """The values of a − share · b, an array a seed; none if they are not known."""
         field = f"{metric}_{score}_{kind}"
-        known = [[(hits or {}).get(row["row_hash"], {}) for row in pair] for pair in pairs]
+        known = [[(hits or {}).get(row.get("row_hash", ""), {}) for row in pair] for pair in pairs]
         if not all(field in x for pair in known for x in pair):
             return []
         return [np.subtract(a[field], share * b[field], dtype=np.float64) for a, b in known]
@@ -87,6 +87,24 @@ def paired_error(
         return math.nan
     joined = np.concatenate(of_samples) if score == "precision" else np.mean(of_samples, axis=0)
     return error_of(joined, np.mean(of_hash, axis=0) if of_hash else ())
+
+
+def mean_and_error(group: list[Row], field: str, hits: Hits | None = None) -> tuple[float, float]:
+    """Mean of a score over seeds and its standard error; of one seed that of the score.
+
+    Few seeds may be alike by chance: their spread counts for no less than the error of each. Nor
+    is it less than what hits say, as above at r = 0, where what seeds share does not average out:
+    the reference, and the hash.
+    """
+    values = [row[field] for row in group]
+    errors = [row.get(f"{field}_stderr") or 0.0 for row in group]
+    each = math.sqrt(np.mean(np.square(errors)))
+    if len(group) == 1:
+        return values[0], each
+    metric, _, score = field.rpartition("_")
+    whole = paired_error([(row, row) for row in group], metric, score, hits, 0.0)
+    of_seeds = max(each, np.std(values, ddof=1)) / len(group) ** 0.5
+    return float(np.mean(values)), float(np.fmax(of_seeds, whole))  # which is NaN without hits
 
 
 def error_of(hits: np.ndarray, deviations: Sequence[float] | np.ndarray) -> float:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from lsh_gan.results import answer, labels, layer_report, page, plots, search_report, store, strips
-from lsh_gan.results.answer import Hits, retention
+from lsh_gan.results.answer import Hits, mean_and_error, retention
 from lsh_gan.results.labels import SCORES, TITLES, setting_of, unique
 from lsh_gan.results.store import Row
 
@@ -74,7 +74,7 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
         else:
             found = answer.answers(lines, pairs, keep)
             labels.print_and_save(output / "table.md", table, notes=found)
-            figures = plots.write(output, measured, pairs)
+            figures = plots.write(output, measured, pairs, hits)
             strips.write(workdir, output, measured)
         named = frame.assign(setting=list(map(setting_of, measured))).to_dict("records")
         marks = {
@@ -83,7 +83,7 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
         }  # fmt: skip
         page.write(
             workdir, output, measured, metrics, figures=figures, config=config, answers=found,
-            marks=marks,
+            marks=marks, hits=hits,
         )  # fmt: skip
     endings = (".md", ".csv", ".png", ".pdf", ".html")
     files = sorted(file.name for file in output.iterdir() if file.suffix in endings)
@@ -149,7 +149,7 @@ def summarise(measured: list[Row], metrics: list[str], hits: Hits) -> pd.DataFra
         line["file"] = f"packed/{group[0]['row_hash']}.packed"
         for metric, score in ((m, s) for m in metrics for s in labels.scores_of(m)):
             field = f"{metric}_{score}"
-            mean, error = plots.mean_and_error(group, field)
+            mean, error = mean_and_error(group, field, hits)
             line |= {field: mean, f"{field}_stderr": error or None}
             if metric in labels.DISTANCES:
                 continue

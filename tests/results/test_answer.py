@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lsh_gan.results.answer import answers, mark, retention
+from lsh_gan.results.answer import answers, mark, mean_and_error, retention
 
 
 def row(seed=0, name="a", precision=0.5, recall=0.5):
@@ -48,6 +48,17 @@ def test_seeds_share_the_reference_but_not_the_samples():
     recall = kept_of([after] * 2, [before] * 2, "recall")
     assert precision.stderr == pytest.approx(one.stderr / 2**0.5, rel=1e-3)
     assert recall == pytest.approx(one)
+
+
+def test_errors_of_means_over_seeds_cover_what_seeds_share():
+    group = [row(i, f"a{i}", precision=0.8, recall=0.8) for i in range(4)]  # alike by chance
+    group = [x | {f"knn_{score}_stderr": 0.02 for score in ("precision", "recall")} for x in group]
+    assert mean_and_error(group, "knn_recall") == pytest.approx((0.8, 0.01))
+    assessed = np.arange(400) % 5 > 0  # 80 %: 2 % of error
+    fields = {f"knn_{score}_hits": assessed for score in ("precision", "recall")}
+    hits = {f"a{i}": fields for i in range(4)}
+    assert mean_and_error(group, "knn_recall", hits) == pytest.approx((0.8, 0.02), rel=2e-3)
+    assert mean_and_error(group, "knn_precision", hits) == pytest.approx((0.8, 0.01), rel=2e-3)
 
 
 def test_rows_share_the_hash_and_its_error():
