@@ -415,7 +415,7 @@ def _find(of_r, of_g, dtype, extended: bool):
 
         def find(error):  # pairs that surely are inside, or those that may be; see `Pairs.inside`
             balls, dense, near, clipped = (pairs.inside(radii, error) for radii in y_radii)
-            count = functools.partial(jnp.sum, dtype=jnp.int32)
+            count = functools.partial(jnp.sum, dtype=jnp.int16)  # of a tile
             found_g = {"precise": by_group(balls, 1), "density": count(dense, axis=1)}
             found_r = {"recalled": by_group(pairs.inside(x_radii.T, error), 0)}
             found_r["covered"] = dense.any(axis=0)
