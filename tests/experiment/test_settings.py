@@ -33,7 +33,7 @@ def test_names_with_commas_are_split():
 
 BAD_VALUES = [
     ("metrics", ("lpips",), r"^metrics: metric 'lpips' is unknown. Valid: fid, kid, knn"),
-    ("features__name", "vgg19", r"^features.name: feature network 'vgg19' is unknown. Valid: dinov2_vitb14, "),
+    ("features__name", "vgg19", r"^features.name: feature network 'vgg19' is unknown. Valid: dino"),
     ("features__name", "vgg16", r"defined for 224 only: say --config.features.side=224"),
     ("metrics", ("kn",), r"^metrics: metric 'kn' is unknown; did you mean 'knn'"),
     ("features__name", "efficientnet", "network 'efficientnet' is unknown; did you mean"),
