@@ -16,7 +16,7 @@ from lsh_gan.features.resizing import cubic
 
 SIDE = 224
 _PATCH = 14
-_TOKENS = (SIDE // _PATCH) ** 2
+_GRID = SIDE // _PATCH  # patches a side
 _HIGHEST = lax.Precision.HIGHEST
 
 
@@ -90,17 +90,17 @@ def convert(state: dict, path: tuple[str, ...]) -> dict:
 def _positions(learnt):
     """Interpolates positions of a square of patches to 16 × 16, as the original does.
 
-    By bicubic interpolation without antialiasing, from a square that counts as a tenth of a patch
-    smaller.
+    By bicubic interpolation without antialiasing, in steps as if the result were a tenth of a patch
+    larger.
     """
-    count, side = round(len(learnt) ** 0.5), round(_TOKENS**0.5)
-    if count == side:
+    count = round(len(learnt) ** 0.5)
+    if count == _GRID:
         return learnt
-    at = (np.arange(side) + 0.5) * count / (side + 0.1) - 0.5
+    at = (np.arange(_GRID) + 0.5) * count / (_GRID + 0.1) - 0.5
     weights = cubic(np.abs(np.arange(-2, count + 2) - at[:, None]), -0.75)
     matrix = weights[:, 2:-2]  # beyond the edge is what is at the edge
     matrix[:, 0] += weights[:, :2].sum(axis=1)
     matrix[:, -1] += weights[:, -2:].sum(axis=1)
     square = learnt.reshape(count, count, -1)
     found = np.einsum("ya,xb,abc->yxc", matrix, matrix, square, optimize=True)
-    return found.reshape(_TOKENS, -1).astype(np.float32)
+    return found.reshape(_GRID**2, -1).astype(np.float32)

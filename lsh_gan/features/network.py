@@ -72,11 +72,12 @@ def load(
         side: Input side in pixels; None takes the network's own.
         weights: The weight file; None takes the one of the installed package, if there is one.
         sha256: Expected hash of the weight file, or its first digits. None expects the published
-            file; "" accepts every file.
+            file where its hash is on record; "" accepts every file.
 
     Raises:
         FileNotFoundError: No weight file; the message says where it is usually obtained.
-        ValueError: Unknown name, unfit side, wrong hash or damaged file.
+        ValueError: Unknown name, unfit side, wrong hash, damaged file, or weights of another
+            network.
     """
     spec = choose("feature network", name, FEATURES)
     side = spec.side if side is None else side

@@ -41,8 +41,8 @@ def cubic(distances: np.ndarray, a: float) -> np.ndarray:
 
 def resize(images, side: int, *, rule: str):
     """Resizes float32 images `[n, h, w, c]` to `side` × `side`, whatever their aspect ratio."""
-    products = ("yh,nhwc->nywc", 1), ("xw,nhwc->nhxc", 2)
-    for product, axis in products[:: -1 if rule == "bicubic" else 1]:  # Pillow begins with columns
+    rows, columns = ("yh,nhwc->nywc", 1), ("xw,nhwc->nhxc", 2)
+    for product, axis in (columns, rows) if rule == "bicubic" else (rows, columns):  # as Pillow
         if (size := images.shape[axis]) != side:
             matrix = jnp.asarray(weights(size, side, rule=rule), jnp.float32)
             images = jnp.einsum(product, matrix, images, precision=lax.Precision.HIGHEST)

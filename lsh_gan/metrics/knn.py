@@ -415,7 +415,7 @@ def _find(of_r, of_g, dtype, extended: bool):
 
         def find(error):  # pairs that surely are inside, or those that may be; see `Pairs.inside`
             balls, dense, near, clipped = (pairs.inside(radii, error) for radii in y_radii)
-            count = functools.partial(jnp.sum, dtype=jnp.int16)  # of a tile
+            count = functools.partial(jnp.sum, dtype=jnp.int16)  # a tile has at most 4096 rows
             found_g = {"precise": by_group(balls, 1), "density": count(dense, axis=1)}
             found_r = {"recalled": by_group(pairs.inside(x_radii.T, error), 0)}
             found_r["covered"] = dense.any(axis=0)
@@ -435,10 +435,10 @@ def _find(of_r, of_g, dtype, extended: bool):
         so_far = jax.tree.map(lambda *x: _join(jnp.stack(x)), so_far, found_r)
         return so_far, jax.tree.map(_join, found_g)
 
-    count, width = of_r[1].shape
-    start: Any = {"recalled": jnp.zeros((count, width, GROUPS), bool)}
-    start["covered"] = jnp.zeros((count, width), bool)
-    start |= {"held": jnp.zeros((count, width), jnp.int32)} if extended else {}
+    shape = of_r[1].shape
+    start = {"recalled": jnp.zeros((*shape, GROUPS), bool), "covered": jnp.zeros(shape, bool)}
+    if extended:
+        start["held"] = jnp.zeros(shape, jnp.int32)
     found_r, found_g = lax.scan(with_tile_of_g, (start, start), tuple(of_g))
     if extended:
         for found in found_g:

@@ -34,7 +34,7 @@ def hash_of(value: Any) -> str:
 
 @contextmanager
 def locked(workdir: Path) -> Iterator[None]:
-    """Makes a work folder and keeps other runs out, by ValueError, until this one ends or dies."""
+    """Makes a work folder and locks it until this run ends or dies; ValueError if it is locked."""
     workdir.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(workdir / LOCK_FILE).acquire(blocking=False):
