@@ -138,7 +138,7 @@ def _hash(constants: Any) -> str:
 
 def find(name: str) -> Callable | None:
     """Imports what MODULE:FUNCTION names; None for a name of another form, or of a file."""
-    file, path = Path(name), os.path.relpath(name)
+    file, path = Path(name), os.path.relpath(name or os.curdir)
     if file.suffix == ".py" and file.is_file():
         has = few(re.findall(r"^def (\w+)", file.read_text(errors="replace"), re.MULTILINE))
         raise ValueError(

@@ -187,6 +187,7 @@ def test_a_function_named_in_a_configuration_goes_through_a_sweep(tmp_path, monk
         ("my_own_gan:mak", FileNotFoundError, "has no function 'mak'; did you mean 'make'"),
         ("no_such_gan:make", FileNotFoundError, "no module 'no_such_gan' in "),
         (tmp_path / "my_own_gan.py", ValueError, r"my_own_gan\.py:FUNCTION, .* has make, other, "),
+        ("", FileNotFoundError, "is not a generator checkpoint"),
     ):
         with pytest.raises(error, match=message):
             generators.load(name)
