@@ -167,10 +167,12 @@ def again(flags: jax.Array, run: Callable, values: Any, total: Any) -> Any:
     one.
     """
 
+    every = jnp.arange(len(flags), dtype=jnp.int32)
+
     def step(state):
         flags, values, total = state
-        found = jnp.nonzero(flags, size=_BLOCK, fill_value=len(flags))
-        rows = found[0].astype(jnp.int32)
+        place = jnp.where(flags, jnp.cumsum(flags, dtype=jnp.int32) - 1, _BLOCK)
+        rows = jnp.full(_BLOCK, len(flags), jnp.int32).at[place].set(every, mode="drop")
         new, total = run(rows, total)
         values = jax.tree.map(lambda v, w: v.at[rows].set(w, mode="drop"), values, new)
         return flags.at[rows].set(False, mode="drop"), values, total
