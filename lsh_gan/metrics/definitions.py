@@ -144,28 +144,29 @@ def lsh_knn(
     r, g = np.asarray(reference_buckets), np.asarray(generated_buckets)
     in_r = np.ones(r.shape, bool) if reference_candidates is None else reference_candidates
     in_g = np.ones(g.shape, bool) if generated_candidates is None else generated_candidates
+    of_r, of_g = (_distances(x, x) for x in (reference, generated))
+    between = _distances(generated, reference)
 
     def together(points, others, candidates, of_points=True):
         found = (points[:, :, None] == others[:, None, :]) & candidates[:, None, :]
         found &= np.broadcast_to(of_points, points.shape)[:, :, None]
         return found if votes is not None else found.any(axis=0, keepdims=True)
 
-    def hits(points, others, shared, among):
-        squared, own = _distances(points, others), _distances(others, others)
+    def hits(squared, own, shared, among):
         radii = np.stack([_radii(own, k, alike) for alike in among])
         balls = np.where(np.isnan(radii), np.nan, np.fmin.reduce(radii))
         return (_less(inclusive)(squared, balls[:, None]) & shared).any(axis=2)
 
     def left_out(i):
-        rest = np.arange(len(reference)) != i
+        rest = np.arange(len(of_r)) != i
         shared = together(r[:, [i]], r[:, rest], in_r[:, rest])
         among = together(r[:, rest], r[:, rest], in_r[:, rest], in_r[:, rest])
-        return hits(np.asarray(reference)[[i]], np.asarray(reference)[rest], shared, among)
+        return hits(of_r[[i]][:, rest], of_r[rest][:, rest], shared, among)
 
     votes_of = (
-        hits(generated, reference, together(g, r, in_r), together(r, r, in_r, in_r)),
-        hits(reference, generated, together(r, g, in_g), together(g, g, in_g, in_g)),
-        np.concatenate([left_out(i) for i in range(len(reference))], axis=1),
+        hits(between, of_r, together(g, r, in_r), together(r, r, in_r, in_r)),
+        hits(between.T, of_g, together(r, g, in_g), together(g, g, in_g, in_g)),
+        np.concatenate([left_out(i) for i in range(len(of_r))], axis=1),
     )
     return OnManifold(*(_vote(x, votes or 1e-9) for x in votes_of))
 

@@ -166,7 +166,6 @@ def again(flags: jax.Array, run: Callable, values: Any, total: Any) -> Any:
     the total; it returns the values of these rows and a new total. Returns all values and the last
     one.
     """
-
     every = jnp.arange(len(flags), dtype=jnp.int32)
 
     def step(state):
