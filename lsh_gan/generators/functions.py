@@ -22,7 +22,7 @@ from lsh_gan.generators.checkpoints import content_hash
 
 FAMILY = "function"
 Latent = int | Callable[[jax.Array], jax.Array]
-_NAMED = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*):([A-Za-z_]\w*)")
+_NAMED = re.compile(r"(.+\.py|[A-Za-z_]\w*(?:\.\w+)*):([A-Za-z_]\w*)")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -137,29 +137,36 @@ def _hash(constants: Any) -> str:
 
 
 def find(name: str) -> Callable | None:
-    """Imports what MODULE:FUNCTION names; None for a name of another form, or of a file."""
-    file, path = Path(name), os.path.relpath(name or os.curdir)
+    """Imports what MODULE:FUNCTION or FILE.py:FUNCTION names; None for a name of another form."""
+    file = Path(name)
     if file.suffix == ".py" and file.is_file():
         has = few(re.findall(r"^def (\w+)", file.read_text(errors="replace"), re.MULTILINE))
         raise ValueError(
-            f"generator {name!r} is a Python file; expected one of its functions, {path}:FUNCTION, "
-            f"in or below the current folder; it has {has or 'none'}"
+            f"generator {name!r} is a Python file; expected one of its functions, {name}:FUNCTION; "
+            f"it has {has or 'none'}"
         )
-    found = _NAMED.fullmatch(path.replace(".py:", ":").replace(os.sep, "."))
+    found = _NAMED.fullmatch(name)
     if found is None or file.exists():
         return None
-    module_name, function = found.groups()
-    sys.path.insert(0, os.getcwd())  # as `python -m` does
+    source, function = found.groups()
+    folder, module_name = os.getcwd(), source
+    if source.endswith(".py"):
+        folder, module_name = os.path.split(os.path.realpath(source)[:-3])
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # as `python` and `python -m` do
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if not f"{module_name}.".startswith(f"{error.name}."):
             raise  # an import inside of it
         raise FileNotFoundError(
-            f"generator {name!r}: no module {module_name!r} in {os.getcwd()} or installed"
+            f"generator {name!r}: no module {module_name!r} in {folder} or installed"
         ) from None
-    finally:
-        sys.path.remove(os.getcwd())
+    imported = module.__file__ or ""
+    if module_name != source and os.path.realpath(imported) != os.path.realpath(source):
+        raise ValueError(
+            f"generator {name!r}: another module is called {module_name}, {imported}; rename it"
+        )
     if not callable(getattr(module, function, None)):
         close = nearest(function, vars(module))
         raise FileNotFoundError(

@@ -342,7 +342,7 @@ def load(path: str | Path) -> Generator:
     """Loads a generator: a folder, a packed file, the name of a shipped one, or MODULE:FUNCTION.
 
     The last is the user's own code: a function without arguments that returns a `Generator`, in a
-    module of the current folder or an installed one (in a notebook "__main__").
+    module of the current folder or an installed one (in a notebook "__main__"), or in FILE.py.
 
     Raises:
         FileNotFoundError: No such checkpoint, module or function.

@@ -156,6 +156,11 @@ def wrong():
 @pytest.mark.usefixtures("without_pictures")
 def test_a_function_named_in_a_configuration_goes_through_a_sweep(tmp_path, monkeypatch, caplog):
     (tmp_path / "my_own_gan.py").write_text(MODULE)
+    elsewhere = tmp_path / "else-where" / "my_own_gan.py"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text("import beside\nmake = beside.make\n")
+    (tmp_path / "else-where" / "beside.py").write_text(MODULE)
+    generators.load(f"{elsewhere.parent}/beside.py:make")
     monkeypatch.chdir(tmp_path)
     np.save(tmp_path / "real.npy", np.random.default_rng(0).integers(0, 256, (12, 16, 16, 1), "u1"))
     config = tiny(6, generators=("my_own_gan:make",), compression__bits=(4,))
@@ -186,7 +191,8 @@ def test_a_function_named_in_a_configuration_goes_through_a_sweep(tmp_path, monk
         ("my_own_gan:wrong", TypeError, "returned int; expected a Generator"),
         ("my_own_gan:mak", FileNotFoundError, "has no function 'mak'; did you mean 'make'"),
         ("no_such_gan:make", FileNotFoundError, "no module 'no_such_gan' in "),
-        (tmp_path / "my_own_gan.py", ValueError, r"my_own_gan\.py:FUNCTION, .* has make, other, "),
+        (tmp_path / "my_own_gan.py", ValueError, r"my_own_gan\.py:FUNCTION; it has make, other, "),
+        (f"{elsewhere}:make", ValueError, r"called my_own_gan, .*\.py; rename "),
         ("", FileNotFoundError, "is not a generator checkpoint"),
     ):
         with pytest.raises(error, match=message):
