@@ -39,18 +39,19 @@ METRICS = {
 
 def kept(after: Any, before: Any, metric: str, score: str) -> Kept:
     """The kept share of a score and its paired error."""
-    named, hits = {"after": after, "before": before}, {}
-    for name, scores in named.items():
-        found = {
-            "hits": getattr(scores, f"{score}_membership"),
-            "deviations": np.array(getattr(scores, f"{score}_deviations")),
+    field = f"{metric}_{score}"
+    rows = [
+        {
+            "seed": 0,
+            field: getattr(scores, score),
+            "hits": {
+                f"{field}_hits": getattr(scores, f"{score}_membership"),
+                f"{field}_deviations": np.array(getattr(scores, f"{score}_deviations")),
+            },
         }
-        hits[name] = {f"{metric}_{score}_{kind}": values for kind, values in found.items()}
-    group, full = (
-        [{"row_hash": name, "seed": 0, f"{metric}_{score}": getattr(scores, score)}]
-        for name, scores in named.items()
-    )
-    return retention(group, full, metric, score, hits)
+        for scores in (after, before)
+    ]
+    return retention(rows[:1], rows[1:], metric, score)
 
 
 def ratio(found: list[Any]) -> str:

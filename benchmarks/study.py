@@ -46,13 +46,7 @@ def configuration(title, num_images, seeds, distances):
     return config
 
 
-def read(workdir):
-    """Rows of a work folder, and their hits."""
-    rows = store.read_requested(workdir)
-    return rows, {row["row_hash"]: store.read_hits(workdir, row["row_hash"]) for row in rows}
-
-
-def compare(data, rows, hits):
+def compare(data, rows):
     """One line a generator, clipping, width and metric: what is kept of full precision.
 
     `gain` is the share kept of the same width without clipping.
@@ -71,8 +65,8 @@ def compare(data, rows, hits):
             line |= {"metric": metric, "seeds": len(group)}
             for score in SCORES:
                 line[score] = np.mean([row[f"{metric}_{score}"] for row in group])
-                kept = retention(group, full, metric, score, hits)
-                gain = retention(group, plain, metric, score, hits)
+                kept = retention(group, full, metric, score)
+                gain = retention(group, plain, metric, score)
                 line |= {f"{score}_kept": kept.share, f"{score}_stderr": kept.stderr}
                 line |= {f"{score}_gain": gain.share, f"{score}_gain_stderr": gain.stderr}
             lines.append(line)
@@ -203,8 +197,8 @@ def verdict_e(frame, other):
 def widths(folders, keep=0.95):
     """Smallest width that keeps a share by each metric, of any clipping; 0 where none does."""
     lines = []
-    for data, (rows, hits) in folders.items():
-        found = report.summarise(rows, list(METRICS), hits)
+    for data, rows in folders.items():
+        found = report.summarise(rows, list(METRICS))
         for generator, mine in found.groupby("generator", sort=False):
             line = {"data": data, "generator": generator}
             kept = mine[mine["setting"] != ""]
@@ -239,7 +233,7 @@ def distances_of(folders):
             "precision": row["knn_precision"], "recall": row["knn_recall"],
             "KID": row["kid_distance"], "FID": row["fid_distance"],
         }
-        for rows, _ in folders.values() for row in rows if "fid_distance" in row
+        for rows in folders.values() for row in rows if "fid_distance" in row
     ]  # fmt: skip
     return pd.DataFrame(lines)
 
@@ -287,14 +281,14 @@ def write(folders, outliers, out):
     """Writes the verdicts, a table and a picture each.
 
     Args:
-        folders: Rows and hits by the title of a run.
+        folders: Rows by the title of a run.
         outliers: What `study_outliers.measure` found, all generators.
         out: A folder.
 
     Returns:
         The text.
     """
-    lines = [line for title, found in folders.items() for line in compare(title, *found)]
+    lines = [line for title, found in folders.items() for line in compare(title, found)]
     frame = pd.DataFrame(lines)
     plain = {title: found for title, found in folders.items() if title != OTHER}
     other = frame[frame["data"] == OTHER]
@@ -318,15 +312,15 @@ def write(folders, outliers, out):
         f"{title}: n = {rows[0]['n']:,}, m = {rows[0]['m']:,}, {len({r['seed'] for r in rows})} "
         f"seed(s), {len(rows)} rows, {spent(rows):.1f} h, {rows[0]['features']['name']} at "
         f"{rows[0]['features']['side']} px, reference {rows[0]['reference_name']}"
-        for title, (rows, _) in folders.items()
+        for title, rows in folders.items()
     ]
     text = ["## Study", f"{machine.describe()}.", "\n".join(f"- {line}" for line in conditions)]
     for claim, name, verdict, table, figure in parts:
         figure.savefig(out / f"study_{name}.png")
         text += [f"### ({claim}) {verdict}", f"![{verdict}](study_{name}.png)", as_text(table)]
     text.append("### Answers")
-    for rows, hits in plain.values():
-        summary = report.summarise(rows, list(METRICS), hits)
+    for rows in plain.values():
+        summary = report.summarise(rows, list(METRICS))
         text += [f"- {line}" for line in answers(summary, list(METRICS), 0.95)]
     (out / "study.md").write_text("\n\n".join(text) + "\n")
     return "\n\n".join(text)
@@ -348,7 +342,7 @@ def main():
         workdir = args.runs / title.replace(", ", "_")
         if not args.report_only:
             sweep.run(config, workdir)
-        folders[title] = read(workdir)
+        folders[title] = store.with_hits(workdir, store.read_requested(workdir))
         if title != OTHER:
             file = workdir / "outliers.csv"
             if not file.exists():

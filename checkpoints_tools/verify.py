@@ -9,6 +9,7 @@ allowed, as a share of the largest value; 1e-5 when absent).
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def verify(path: str | Path, golden: str | Path | None = None) -> str:
     labels = None if labels is None else jnp.asarray(labels)
     psi = float(arrays.get("truncation_psi", 1.0))
     z = jnp.asarray(arrays["z"], jnp.float32)
-    images = np.asarray(generator(generator.params, z, labels=labels, truncation_psi=psi))
+    generate = jax.jit(partial(generator, labels=labels, truncation_psi=psi))
+    images = np.asarray(generate(generator.params, z))
     if not np.isfinite(images).all():
         raise ValueError(f"{path}: an image holds NaN or Inf")
     done = f"{path}: {generator.family}, sha256 as recorded, images {images.shape} finite"

@@ -56,7 +56,7 @@ def free_address():
 def draw_nothing(setattr=setattr):
     """Lets runs draw no pictures."""
     setattr(plots, "save", lambda figure, path: None)
-    setattr(plots, "write", lambda output, measured, metrics, hits: {})
+    setattr(plots, "write", lambda output, measured, metrics: {})
     setattr(strips, "write", lambda workdir, output, measured: None)
 
 

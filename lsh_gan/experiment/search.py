@@ -50,7 +50,7 @@ class WidthEvaluator:
     layers: Mapping[str, Mapping[str, Any]]
     fixed: tuple[Rule, ...]  # rules of the tensors whose width is not free
     measure: Callable[[GeneratorSpec], Row]  # row of a setting
-    hits: Callable[[Row], Mapping[str, Any]]  # of a row, see `answer.Hits`
+    workdir: Path  # which holds the hits of rows
     # What keeps all tensors but the one before it; none where there is but one.
     others: tuple[Rule, ...] = (Rule(pattern=".*", skip=True),)
 
@@ -84,8 +84,8 @@ class WidthEvaluator:
                     f"{full['generator']}: {field} is {score:.2g} ± {error:.2g} at full precision; "
                     "there is too little to keep: more search.num_samples, or a better generator"
                 )
-        hits = {r["row_hash"]: self.hits(r) for r in (full, row)}
-        shares = [retention([row], [full], self.metric, score, hits) for score in SCORES]
+        full, row = store.with_hits(self.workdir, [full, row])
+        shares = [retention([row], [full], self.metric, score) for score in SCORES]
         return Kept(*devices.from_first(min(shares)))  # which alone has the hits of earlier runs
 
     def size(self, widths: Widths) -> int:
@@ -121,7 +121,7 @@ def make_width_evaluator(
     options = tuple(sorted(setup.config.compression.bits))
     metric = deciding(setup.config.metrics)
     parts = base, options, layers, tuple(fixed.values())
-    found = WidthEvaluator(metric, *parts, measure, lambda row: session.read_hits(row))
+    found = WidthEvaluator(metric, *parts, measure, session.workdir)
     return found if len(plans) > 1 else dataclasses.replace(found, others=())
 
 

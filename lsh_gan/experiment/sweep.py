@@ -166,15 +166,11 @@ class Session:
         self.finished = {row["row_hash"]: row for row in rows}  # all of the folder
         self.measured: list[store.Row] = []  # those of this run
         self.seconds: dict[str, float] = {}  # of this run, of what belongs to no row, by stage
-        self._setup, self._workdir = setup, workdir
+        self._setup, self.workdir = setup, workdir
         self._scores: dict[str, evaluators.Score] = {}
         self._progress = progress
         self._images = progress.add_task("images", total=None, visible=False)
         self._advance = partial(progress.advance, self._images)
-
-    def read_hits(self, row: store.Row) -> dict[str, Any]:
-        """The hits of a row of the work folder."""
-        return store.read_hits(self._workdir, row["row_hash"])
 
     def measure(self, measurement: Measurement) -> store.Row:
         """The row of a measurement: from the work folder, or measured and added to it."""
@@ -182,13 +178,13 @@ class Session:
             return self.finished[measurement.row_hash]
         config, drawn = self._setup.config, self._setup.reference
         if not self._scores:
-            (self._workdir / PACKED_FOLDER).mkdir(exist_ok=True)
+            (self.workdir / PACKED_FOLDER).mkdir(exist_ok=True)
             self._progress.update(self._images, description="reference", visible=True)
             start = time.perf_counter()
             self._scores = drawn.fit(config, self._setup.network, self._advance)
             if "lsh" in self._scores and not drawn.sketch:
                 fitted = evaluators.lsh_reference(self._scores)
-                metrics.save(self._workdir / evaluators.SKETCH_FILE, fitted)
+                metrics.save(self.workdir / evaluators.SKETCH_FILE, fitted)
             book(self.seconds, start, reference=1)
         subject, bits = measurement.subject, measurement.spec.weights.bits
         size = len(subject) if isinstance(subject, reference.Samples) else config.num_samples
@@ -196,8 +192,8 @@ class Session:
         self._progress.reset(self._images, description=title, total=size, visible=True)
         profiled = config.profile and not self.measured
         with jax.profiler.trace(config.profile) if profiled else nullcontext():
-            row = measure(measurement, self._setup, self._workdir, self._scores, self._advance)
-        store.append(self._workdir, row)
+            row = measure(measurement, self._setup, self.workdir, self._scores, self._advance)
+        store.append(self.workdir, row)
         self.finished[measurement.row_hash] = row
         self.measured.append(row)
         return row

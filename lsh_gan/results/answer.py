@@ -43,9 +43,6 @@ LEGEND = {
     COLLAPSED: "! collapsed: diversity is lost, do not read the precision as quality",
 }
 
-# By row hash: "METRIC_SCORE_hits", `[m]` or `[n]`, and of a hash "METRIC_SCORE_deviations", `[g]`.
-Hits = Mapping[str, Mapping[str, np.ndarray]]
-
 
 class Kept(NamedTuple):
     """The share of a score at full precision that is kept; NaN where that score is 0."""
@@ -54,10 +51,11 @@ class Kept(NamedTuple):
     stderr: float  # its paired standard error; NaN where there are no hits
 
 
-def retention(
-    group: list[Row], full: list[Row], metric: str, score: str, hits: Hits | None = None
-) -> Kept:
-    """Compares a setting with full precision, both a row a seed; see above for the formula."""
+def retention(group: list[Row], full: list[Row], metric: str, score: str) -> Kept:
+    """Compares a setting with full precision, both a row a seed; see above for the formula.
+
+    Rows have their hits, see `store.with_hits`, or the standard error is NaN.
+    """
     field = f"{metric}_{score}"
     before = {row["seed"]: row for row in full}
     pairs = [(row, before[row["seed"]]) for row in group if row["seed"] in before]
@@ -65,19 +63,19 @@ def retention(
     if not whole:
         return Kept(math.nan, math.nan)
     share = sum(row[field] for row, _ in pairs) / whole
-    error = paired_error(pairs, metric, score, hits, share)
+    error = paired_error(pairs, metric, score, share)
     return Kept(share, error * len(pairs) / whole)
 
 
 def paired_error(
-    pairs: list[tuple[Row, Row]], metric: str, score: str, hits: Hits | None, share: float = 1.0
+    pairs: list[tuple[Row, Row]], metric: str, score: str, share: float = 1.0
 ) -> float:
     """Standard error of the mean of a − share · b, a pair of rows a seed; NaN without hits."""
 
     def differences(kind: str) -> list[np.ndarray]:
         """The values of a − share · b, an array a seed; none if they are not known."""
         field = f"{metric}_{score}_{kind}"
-        known = [[(hits or {}).get(row.get("row_hash", ""), {}) for row in pair] for pair in pairs]
+        known = [[row.get("hits", {}) for row in pair] for pair in pairs]
         if not all(field in x for pair in known for x in pair):
             return []
         return [np.subtract(a[field], share * b[field], dtype=np.float64) for a, b in known]
@@ -89,7 +87,7 @@ def paired_error(
     return error_of(joined, np.mean(of_hash, axis=0) if of_hash else ())
 
 
-def mean_and_error(group: list[Row], field: str, hits: Hits | None = None) -> tuple[float, float]:
+def mean_and_error(group: list[Row], field: str) -> tuple[float, float]:
     """Mean of a score over seeds and its standard error; of one seed that of the score.
 
     Few seeds may be alike by chance: their spread counts for no less than the error of each. Nor
@@ -102,7 +100,7 @@ def mean_and_error(group: list[Row], field: str, hits: Hits | None = None) -> tu
     if len(group) == 1:
         return values[0], each
     metric, _, score = field.rpartition("_")
-    whole = paired_error([(row, row) for row in group], metric, score, hits, 0.0)
+    whole = paired_error([(row, row) for row in group], metric, score, 0.0)
     of_seeds = max(each, np.std(values, ddof=1)) / len(group) ** 0.5
     return float(np.mean(values)), float(np.fmax(of_seeds, whole))  # which is NaN without hits
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from lsh_gan.results import labels, plots
-from lsh_gan.results.answer import Hits, paired_error
+from lsh_gan.results.answer import paired_error
 from lsh_gan.results.labels import SCORES, TITLES, bits_label, deciding, setting_of, unique
 from lsh_gan.results.store import Row
 
@@ -19,7 +19,7 @@ TITLE = "one layer compressed, the others at full precision (drops ± paired sta
 
 
 def write(
-    workdir: Path, measured: list[Row], metrics: list[str], whole: Table, hits: Hits | None = None
+    workdir: Path, measured: list[Row], metrics: list[str], whole: Table
 ) -> tuple[dict[str, Figure], list[str]]:
     """Writes `layers.md` and `layers_GENERATOR.png`, prints the tables.
 
@@ -27,7 +27,7 @@ def write(
     single layers, and of full precision with the same seeds; `whole` is the table of what is no
     single layer. The plot shows the metric that decides.
     """
-    found = layer_sensitivity(measured, metrics, hits)
+    found = layer_sensitivity(measured, metrics)
     by_generator = dict(list(found.groupby("generator", sort=False)))
     notes = [worst_layer(*item, deciding(metrics)) for item in by_generator.items()]
     labels.print_and_save(workdir / "layers.md", whole, make_table(found, metrics), notes=notes)
@@ -51,14 +51,12 @@ def write_csv(path: Path, measured: list[Row]) -> None:
         pd.DataFrame(lines).to_csv(path, index=False)
 
 
-def layer_sensitivity(
-    measured: list[Row], metrics: list[str], hits: Hits | None = None
-) -> pd.DataFrame:
+def layer_sensitivity(measured: list[Row], metrics: list[str]) -> pd.DataFrame:
     """Compares every row of a single layer with full precision at the same seed.
 
     A line a generator, layer and setting, in the order of the network, says what happened to the
-    tensor, and in "METRIC_SCORE" by how much the score falls: a mean over the seeds. With hits
-    "METRIC_SCORE_stderr" is its paired standard error, else NaN.
+    tensor, and in "METRIC_SCORE" by how much the score falls: a mean over the seeds. With hits in
+    the rows "METRIC_SCORE_stderr" is its paired standard error, else NaN.
     """
     full = {(row["generator"], row["seed"]): row for row in measured if row["bits"] is None}
     isolated = [row for row in measured if "layer" in row]
@@ -77,7 +75,7 @@ def layer_sensitivity(
         for metric, score in itertools.product(metrics, SCORES):
             field = f"{metric}_{score}"
             before, after = (statistics.fmean(row[field] for row in x) for x in (whole, rows))
-            error = paired_error(pairs, metric, score, hits)
+            error = paired_error(pairs, metric, score)
             line |= {field: before - after, f"{field}_stderr": error}
         lines.append(line)
     return pd.DataFrame(lines)

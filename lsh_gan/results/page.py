@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from lsh_gan.results import labels, plots, store, strips
-from lsh_gan.results.answer import LEGEND, Hits, mean_and_error
+from lsh_gan.results.answer import LEGEND, mean_and_error
 from lsh_gan.results.labels import TITLES, grid_label, scores_of, unique
 from lsh_gan.results.store import Row
 
@@ -36,7 +36,6 @@ def write(
     config: dict[str, Any],
     answers: Sequence[str],
     marks: Mapping[tuple[str, str, str], str],
-    hits: Hits | None = None,
 ) -> None:
     """Writes the page of a run to `output`, with the strips of images of its work folder.
 
@@ -56,8 +55,8 @@ def write(
         answers=answers,
         conditions=plots.conditions(measured),
         progress=f"{done} of {asked} measurements are done" if done < asked else "",
-        samples=list(_explorers(workdir, measured, metrics, hits, strips.SAMPLES)),
-        lost=list(_explorers(workdir, measured, [], None, strips.OUTSIDE, strips.UNCOVERED)),
+        samples=list(_explorers(workdir, measured, metrics, strips.SAMPLES)),
+        lost=list(_explorers(workdir, measured, [], strips.OUTSIDE, strips.UNCOVERED)),
         captions=strips.CAPTIONS,
         columns=columns,
         lines=lines,
@@ -71,7 +70,7 @@ def write(
 
 
 def _explorers(
-    workdir: Path, measured: list[Row], metrics: list[str], hits: Hits | None, *folders: str
+    workdir: Path, measured: list[Row], metrics: list[str], *folders: str
 ) -> Iterator[dict[str, Any]]:
     """Yields what the slider of each generator goes through: a state a setting and width.
 
@@ -90,8 +89,7 @@ def _explorers(
                 if row["row_hash"] in states or not any(images.values()):
                     continue
                 scores = [
-                    (TITLES[m], [_score(group, m, s, hits)[1] for s in scores_of(m)])
-                    for m in metrics
+                    (TITLES[m], [_score(group, m, s)[1] for s in scores_of(m)]) for m in metrics
                 ]
                 states[row["row_hash"]] = {
                     "setting": setting if row["bits"] else "",
@@ -128,11 +126,9 @@ def read_strip(file: Path) -> dict[str, Any] | None:
     return {"uri": uri, "pixels": pixels, "said": said}
 
 
-def _score(
-    group: list[Row], metric: str, score: str, hits: Hits | None = None
-) -> tuple[float, str]:
+def _score(group: list[Row], metric: str, score: str) -> tuple[float, str]:
     """One number of a table: its value and its text, with the standard error where it has one."""
-    mean, error = mean_and_error(group, f"{metric}_{score}", hits)
+    mean, error = mean_and_error(group, f"{metric}_{score}")
     of_mean, of_error = (".4g", ".2g") if score == "distance" else (".3f", ".3f")
     return mean, f"{mean:{of_mean}}" + (f" ± {error:{of_error}}" if error else "")
 

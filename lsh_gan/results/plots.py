@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
-from lsh_gan.results.answer import Hits, mean_and_error
+from lsh_gan.results.answer import mean_and_error
 from lsh_gan.results.labels import TITLES, setting_of, shorten, unique, width_label
 from lsh_gan.results.store import Row
 
@@ -60,9 +60,7 @@ VIEWS = {
 }  # fmt: skip
 
 
-def write(
-    output: Path, measured: list[Row], metrics: list[str], hits: Hits | None = None
-) -> dict[str, Figure]:
+def write(output: Path, measured: list[Row], metrics: list[str]) -> dict[str, Figure]:
     """Writes the plots of a sweep to `output`, as PNG and PDF; returns them by name.
 
     Rows are of whole generators; those of given samples are no curves. Metrics have precision and
@@ -72,7 +70,7 @@ def write(
     names = list(VIEWS) if swept and metrics else []
     if not any(row["bits"] for row in swept):  # it is one point each
         names = names[:2]
-    figures = {name: plot(name, swept, metrics, hits) for name in names}
+    figures = {name: plot(name, swept, metrics) for name in names}
     for name, figure in figures.items():
         save(figure, output / name)
     return figures
@@ -123,7 +121,7 @@ def _bars(measured: list[Row]) -> str:
     return "; bars: standard error" if any(f.endswith("_stderr") for f in measured[0]) else ""
 
 
-def plot(name: str, measured: list[Row], metrics: list[str], hits: Hits | None = None) -> Figure:
+def plot(name: str, measured: list[Row], metrics: list[str]) -> Figure:
     """Draws a view: a line of panels a generator, a column a metric, a colour a setting."""
     _, x, scores, x_label, y_label = VIEWS[name]
     names = unique(measured, "generator")
@@ -142,9 +140,9 @@ def plot(name: str, measured: list[Row], metrics: list[str], hits: Hits | None =
             for setting, widths in curves[name].items():
                 xs, x_errors = np.array(list(widths)), None
                 if x:
-                    xs, x_errors = _along(widths, x.format(metric), hits)
+                    xs, x_errors = _along(widths, x.format(metric))
                 for score in scores:
-                    ys, y_errors = _along(widths, f"{metric}_{score}", hits)
+                    ys, y_errors = _along(widths, f"{metric}_{score}")
                     axis.errorbar(
                         xs, ys, y_errors, x_errors, linestyle=LINES[score] if not x else "-",
                         elinewidth=0.8, **looks[setting],
@@ -177,11 +175,9 @@ def plot(name: str, measured: list[Row], metrics: list[str], hits: Hits | None =
     return figure
 
 
-def _along(
-    widths: dict[str, list[Row]], field: str, hits: Hits | None
-) -> tuple[np.ndarray, np.ndarray | None]:
+def _along(widths: dict[str, list[Row]], field: str) -> tuple[np.ndarray, np.ndarray | None]:
     """Means and standard errors of a field along a curve; None for errors that are all 0."""
-    means, errors = np.array([mean_and_error(group, field, hits) for group in widths.values()]).T
+    means, errors = np.array([mean_and_error(group, field) for group in widths.values()]).T
     return means, errors if errors.any() else None
 
 

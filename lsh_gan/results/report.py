@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from lsh_gan.results import answer, labels, layer_report, page, plots, search_report, store, strips
-from lsh_gan.results.answer import Hits, mean_and_error, retention
+from lsh_gan.results.answer import mean_and_error, retention
 from lsh_gan.results.labels import SCORES, TITLES, setting_of, unique
 from lsh_gan.results.store import Row
 
@@ -50,19 +50,18 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
     share, keep = config.get("search", {}).get("share"), config.get("keep", 0.95)
     if share and not all("roles" in row for row in measured):
         raise ValueError(f"{workdir}: is the inside of a search; report {workdir.parent} instead")
-    metrics, measured = config["metrics"], ordered(measured)
+    metrics, measured = config["metrics"], store.with_hits(workdir, ordered(measured))
     pairs = [metric for metric in metrics if metric not in labels.DISTANCES]
-    hits = {row["row_hash"]: store.read_hits(workdir, row["row_hash"]) for row in measured}
     output = output or workdir
     output.mkdir(parents=True, exist_ok=True)
     if output == workdir:  # a sweep leaves no layers of an earlier run, nor a search its plots
         for file in itertools.chain(*map(workdir.glob, OWN)):
             file.unlink()
-    frame = to_frame(measured, pairs, hits)
+    frame = to_frame(measured, pairs)
     frame.to_csv(output / "table.csv", index=False)
     layer_report.write_csv(output / "tensors.csv", measured)
     whole = [row for row in measured if "layer" not in row]
-    lines = summarise(whole, metrics, hits)
+    lines = summarise(whole, metrics)
     table = make_table(lines, metrics, _caption(workdir, measured, config))
     figures: dict[str, Figure] = {}
     found: list[str] = []
@@ -70,11 +69,11 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
         if share:
             found = search_report.write(output, lines, pairs, share)
         elif len(whole) < len(measured):
-            figures, found = layer_report.write(output, measured, pairs, table, hits)
+            figures, found = layer_report.write(output, measured, pairs, table)
         else:
             found = answer.answers(lines, pairs, keep)
             labels.print_and_save(output / "table.md", table, notes=found)
-            figures = plots.write(output, measured, pairs, hits)
+            figures = plots.write(output, measured, pairs)
             strips.write(workdir, output, measured)
         named = frame.assign(setting=list(map(setting_of, measured))).to_dict("records")
         marks = {
@@ -83,7 +82,7 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
         }  # fmt: skip
         page.write(
             workdir, output, measured, metrics, figures=figures, config=config, answers=found,
-            marks=marks, hits=hits,
+            marks=marks,
         )  # fmt: skip
     endings = (".md", ".csv", ".png", ".pdf", ".html")
     files = sorted(file.name for file in output.iterdir() if file.suffix in endings)
@@ -107,13 +106,14 @@ def _caption(workdir: Path, measured: list[Row], config: dict[str, Any]) -> str:
     return "; ".join(filter(None, parts))
 
 
-def to_frame(measured: list[Row], metrics: list[str], hits: Hits) -> pd.DataFrame:
-    """One line a row, with all of it but its tensors.
+def to_frame(measured: list[Row], metrics: list[str]) -> pd.DataFrame:
+    """One line a row, with all of it but its tensors and hits.
 
     Fields within fields are joined by "_". Scores come with their share of the ceiling
     (`_relative`), and with the paired share of full precision and its standard error (`_kept`).
     """
-    plain = [{x: value for x, value in row.items() if x != "tensors"} for row in measured]
+    inner = ("tensors", "hits")
+    plain = [{x: value for x, value in row.items() if x not in inner} for row in measured]
     frame = pd.json_normalize(plain, sep="_")
     for metric in metrics:
         for score in SCORES:
@@ -121,7 +121,7 @@ def to_frame(measured: list[Row], metrics: list[str], hits: Hits) -> pd.DataFram
             if f"{field}_ceiling" in frame:
                 ceiling = frame[f"{field}_ceiling"].astype(float)
                 frame[f"{field}_relative"] = frame[field] / ceiling.where(ceiling > 0)
-            kept = [retention([r], _full(measured, r), metric, score, hits) for r in measured]
+            kept = [retention([r], _full(measured, r), metric, score) for r in measured]
             frame[[f"{field}_kept", f"{field}_kept_stderr"]] = kept
     whole = [c for c in ("bits", "activation_bits", "bytes") if c in frame]
     return frame.astype(dict.fromkeys(whole, "Int64"))
@@ -133,7 +133,7 @@ def _full(measured: list[Row], row: Row) -> list[Row]:
     return [other for other in measured if other["generator"] == name and other["bits"] is None]
 
 
-def summarise(measured: list[Row], metrics: list[str], hits: Hits) -> pd.DataFrame:
+def summarise(measured: list[Row], metrics: list[str]) -> pd.DataFrame:
     """One line a generator and setting, means over its seeds, from which table and answer are made.
 
     Scores have a standard error: of several seeds that of their mean, of one that of the metric.
@@ -149,12 +149,12 @@ def summarise(measured: list[Row], metrics: list[str], hits: Hits) -> pd.DataFra
         line["file"] = f"packed/{group[0]['row_hash']}.packed"
         for metric, score in ((m, s) for m in metrics for s in labels.scores_of(m)):
             field = f"{metric}_{score}"
-            mean, error = mean_and_error(group, field, hits)
+            mean, error = mean_and_error(group, field)
             line |= {field: mean, f"{field}_stderr": error or None}
             if metric in labels.DISTANCES:
                 continue
             line.setdefault(f"{field}_ceiling", None)
-            kept = retention(group, _full(measured, group[0]), metric, score, hits)
+            kept = retention(group, _full(measured, group[0]), metric, score)
             line |= {f"{field}_kept": kept.share, f"{field}_kept_stderr": kept.stderr}
         line["clipping"] = line["clipping"] or ""
         lines.append(line)

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,7 @@ def append(workdir: Path, row: Row) -> None:
 
 
 def write_hits(workdir: Path, row_hash: str, hits: Mapping[str, np.ndarray]) -> None:
-    """Writes the hits of a row; see `answer.Hits`."""
+    """Writes the hits of a row; see `with_hits`."""
     folder = workdir / HITS_FOLDER
     folder.mkdir(exist_ok=True)
     np.savez_compressed(folder / f"{row_hash}.npz", allow_pickle=False, **hits)
@@ -163,3 +163,11 @@ def read_hits(workdir: Path, row_hash: str) -> dict[str, np.ndarray]:
         return {}
     with np.load(file, allow_pickle=False) as arrays:
         return dict(arrays)
+
+
+def with_hits(workdir: Path, rows: Iterable[Row]) -> list[Row]:
+    """Rows with their field "hits", which is read from the work folder.
+
+    It holds "METRIC_SCORE_hits", `[m]` or `[n]`, and of a hash "METRIC_SCORE_deviations", `[g]`.
+    """
+    return [row | {"hits": read_hits(workdir, row["row_hash"])} for row in rows]

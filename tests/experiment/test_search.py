@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -57,7 +58,7 @@ def make_width_evaluator(measured):
 
     base = GeneratorSpec(weights=CompressionSpec(bits=8))
     layers = {layer: {} for layer in SIZES}
-    return WidthEvaluator("lsh", base, OPTIONS, layers, (), measure, lambda row: {})
+    return WidthEvaluator("lsh", base, OPTIONS, layers, (), measure, Path("none"))
 
 
 @pytest.mark.parametrize("share", [0.9, 0.95, 0.99])
@@ -122,7 +123,8 @@ def test_equal_widths_are_equal_settings():
 def evaluator_of(generator, *rules):
     """The evaluator of a generator and the rules of a configuration; it measures nothing."""
     config = settings.resolve(changed(search_config.get_config(), compression__rules=rules))
-    return search.make_width_evaluator(SimpleNamespace(config=config), generator, None)
+    session = SimpleNamespace(workdir=Path("none"))
+    return search.make_width_evaluator(SimpleNamespace(config=config), generator, session)
 
 
 def test_widths_that_rules_set_stay():
@@ -155,7 +157,7 @@ def test_kept_shares_are_of_the_seeds_that_both_have():
 
 def test_nothing_is_kept_of_a_score_of_0(tmp_path, capsys):
     measured = [scored(FULL, 0, 0.8, 0.0) | {"bits": None}, scored(MIXED, 0, 0.8, 0.0)]
-    search_report.write(tmp_path, report.summarise(measured, ["lsh"], {}), ["lsh"], 0.9)
+    search_report.write(tmp_path, report.summarise(measured, ["lsh"]), ["lsh"], 0.9)
     printed = capsys.readouterr().out
     assert "0.800/0.000 (100/– %)" in printed
     assert "keeps less than 90% of precision and recall by LSH on samples that the " in printed
@@ -165,7 +167,7 @@ def test_nothing_is_kept_of_a_score_of_0(tmp_path, capsys):
 def test_full_precision_is_called_so_beside_quantized_activations(tmp_path):
     measured = [scored(FULL, 0, 0.8) | {"bits": None}, scored(MIXED, 0, 0.8)]
     measured[1] |= {"activation_bits": 8}
-    search_report.write(tmp_path, report.summarise(measured, ["lsh"], {}), ["lsh"], 0.9)
+    search_report.write(tmp_path, report.summarise(measured, ["lsh"]), ["lsh"], 0.9)
     assert "| full precision                    | full " in (tmp_path / "search.md").read_text()
 
 

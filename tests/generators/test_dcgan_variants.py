@@ -51,7 +51,7 @@ def test_modules_as_they_are_recorded(name, variants, tmp_path):
     metadata = convert(file(name), tmp_path / name)
     assert metadata["assumed"] == {"num_classes": 0} | WHOLE[name]
     generator = generators.load(tmp_path / name)
-    images = np.asarray(generator(generator.params, variants[f"{name}/z"]))
+    images = np.asarray(jax.jit(generator)(generator.params, variants[f"{name}/z"]))
     assert_close(images.transpose(0, 3, 1, 2), variants[f"{name}/images"], TOLERANCE)
 
 
@@ -107,7 +107,7 @@ def test_classes_follow_the_latent():
     )
     module = generators.build("dcgan", conditional.options)
     assert module.latent_size == z.shape[1] - 3
-    images = module.apply(conditional.variables, z[:, :-3], labels=np.arange(3))
+    images = jax.jit(module.apply)(conditional.variables, z[:, :-3], labels=np.arange(3))
     assert_close(images.transpose(0, 3, 1, 2), images_of(plain, z), TOLERANCE)
     with pytest.raises(ValueError, match="num_classes is for DCGANs as in the tutorial"):
         convert(file("mixed"), "unused", settings={"num_classes": 3})

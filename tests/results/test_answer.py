@@ -22,12 +22,11 @@ def drawn(rng, n, kept=0.8, full=0.6):
 
 def kept_of(after, before, score="precision"):
     """Retention of several seeds, `[seeds, n]` hits."""
-    field = f"knn_{score}"
-    group = [row(i, f"a{i}", **{score: hits.mean()}) for i, hits in enumerate(after)]
-    full = [row(i, f"b{i}", **{score: hits.mean()}) for i, hits in enumerate(before)]
-    hits = {f"a{i}": {f"{field}_hits": x} for i, x in enumerate(after)}
-    hits |= {f"b{i}": {f"{field}_hits": x} for i, x in enumerate(before)}
-    return retention(group, full, "knn", score, hits)
+    group, full = (
+        [row(i, **{score: x.mean()}) | {"hits": {f"knn_{score}_hits": x}} for i, x in enumerate(of)]
+        for of in (after, before)
+    )
+    return retention(group, full, "knn", score)
 
 
 def test_the_standard_error_is_the_spread_over_draws():
@@ -51,14 +50,14 @@ def test_seeds_share_the_reference_but_not_the_samples():
 
 
 def test_errors_of_means_over_seeds_cover_what_seeds_share():
-    group = [row(i, f"a{i}", precision=0.8, recall=0.8) for i in range(4)]  # alike by chance
+    group = [row(i, precision=0.8, recall=0.8) for i in range(4)]  # alike by chance
     group = [x | {f"knn_{score}_stderr": 0.02 for score in ("precision", "recall")} for x in group]
     assert mean_and_error(group, "knn_recall") == pytest.approx((0.8, 0.01))
     assessed = np.arange(400) % 5 > 0  # 80 %: 2 % of error
-    fields = {f"knn_{score}_hits": assessed for score in ("precision", "recall")}
-    hits = {f"a{i}": fields for i in range(4)}
-    assert mean_and_error(group, "knn_recall", hits) == pytest.approx((0.8, 0.02), rel=2e-3)
-    assert mean_and_error(group, "knn_precision", hits) == pytest.approx((0.8, 0.01), rel=2e-3)
+    hits = {f"knn_{score}_hits": assessed for score in ("precision", "recall")}
+    group = [x | {"hits": hits} for x in group]
+    assert mean_and_error(group, "knn_recall") == pytest.approx((0.8, 0.02), rel=2e-3)
+    assert mean_and_error(group, "knn_precision") == pytest.approx((0.8, 0.01), rel=2e-3)
 
 
 def test_rows_share_the_hash_and_its_error():
@@ -66,18 +65,15 @@ def test_rows_share_the_hash_and_its_error():
     rng = np.random.default_rng(0)
     after, before = drawn(rng, 1_000)
     u, v = rng.normal(size=(2, 2, 8)) / 50  # of two seeds, and groups of tables
-    group, full = ([row(i, f"{x}{i}") for i in range(2)] for x in "ab")
-    group = [x | {"knn_precision": after.mean()} for x in group]
-    full = [x | {"knn_precision": before.mean()} for x in full]
 
     def error(u, v):
-        hits = {"a": (after, u), "b": (before, v)}
         fields = ("knn_precision_hits", "knn_precision_deviations")
-        known = {
-            f"{x}{i}": dict(zip(fields, (hits[x][0], hits[x][1][i]), strict=True))
-            for x in hits for i in range(2)
-        }  # fmt: skip
-        return retention(group, full, "knn", "precision", known)
+        group, full = (
+            [row(i, precision=x.mean()) | {"hits": dict(zip(fields, (x, of_hash[i]), strict=True))}
+             for i in range(2)]
+            for x, of_hash in ((after, u), (before, v))
+        )  # fmt: skip
+        return retention(group, full, "knn", "precision")
 
     without = kept_of([after] * 2, [before] * 2)
     share = without.share

@@ -46,11 +46,11 @@ def test_drops_are_means_over_seeds_against_full_precision_of_the_same_seed():
 
 def test_drops_have_paired_standard_errors(tmp_path, capsys):
     before, after = np.arange(300) < 240, np.arange(300) < 270
-    hits = {
-        row["row_hash"]: dict.fromkeys(("lsh_precision_hits", "lsh_recall_hits"), found)
+    rows = [
+        row | {"hits": dict.fromkeys(("lsh_precision_hits", "lsh_recall_hits"), found)}
         for row, found in ((ROWS[0], before), (ROWS[4], after))
-    }
-    layer_report.write(tmp_path, [ROWS[0], ROWS[4]], ["lsh"], Table("generator"), hits)
+    ]
+    layer_report.write(tmp_path, rows, ["lsh"], Table("generator"))
     error = np.std(after * 1.0 - before, ddof=1) / 300**0.5
     assert f" -0.100±{error:.3f} / +0.000±".replace("±0", "±") in capsys.readouterr().out
 

@@ -33,7 +33,7 @@ def samples(**fields):
 
 def table_of(measured, metrics):
     """The cells of the table of rows, a line a list, the header first, and its caption."""
-    lines = report.summarise(measured, metrics, {})
+    lines = report.summarise(measured, metrics)
     table = report.make_table(lines, metrics, "conditions")
     columns = [[column.header, *column.cells] for column in table.columns]
     return [list(line) for line in zip(*columns, strict=True)], table.caption
@@ -57,7 +57,7 @@ def test_distances_alone_have_no_ceiling():
     # Of two seeds: their mean, and its standard error.
     other = row(bits=4, **fields | {"seed": 1, "kid_distance": 0.01634, "fid_distance": 13.5})
     measured = [row(**fields), row(bits=4, **fields), other]
-    lines = report.summarise(measured, ["kid", "fid"], {})
+    lines = report.summarise(measured, ["kid", "fid"])
     table = report.make_table(lines, ["kid", "fid"], "conditions")
     assert list(table.columns[0].cells) == ["known", "known"]
     assert list(table.columns[-2].cells) == ["0.01234±0.0012", "0.01434±0.002"]
