@@ -1,12 +1,10 @@
 """What tests of runs share: what stands for a trained network."""
 
 import pytest
-from tiny_network import NETWORK
-
-from lsh_gan.experiment import reference
+from children import project
 
 
 @pytest.fixture
 def projected(monkeypatch):
     """Runs embed images by one product of their pixels, where no test looks at the features."""
-    monkeypatch.setattr(reference, "load_network", lambda *_: NETWORK)
+    project(monkeypatch.setattr)

@@ -186,7 +186,8 @@ def test_an_interrupted_run_says_how_far_it_came(tmp_path, signal_sent, code, cl
     command = ["--config=configs/smoke.py", f"--workdir={workdir}"]
     if cluster:
         command += ["--processes=1", "--process=0", f"--coordinator={free_address()}"]
-    run = Child([*command, *(f"--config.{option}" for option in options)], tmp_path / "said")
+    command += [f"--config.{option}" for option in options]
+    run = Child(command, tmp_path / "said", projected=True)
     while run.process.is_alive() and len(store.read(workdir)) < 2:  # the line of one is out
         time.sleep(0.1)
     os.kill(run.process.pid, signal_sent)
@@ -223,7 +224,7 @@ def test_log_and_bars_are_silent_where_there_is_no_terminal(tmp_path):
     options += ["generators=dcgan", f"reference.images={tmp_path}", "compression.layerwise=True"]
     command = ["--config=configs/smoke.py", f"--workdir={tmp_path / 'run'}"]
     command += [f"--config.{option}" for option in options]
-    result = Child(command, tmp_path / "said").end()
+    result = Child(command, tmp_path / "said", projected=True).end()
     assert result.returncode == 0, result.stderr
     for word in ("Unable to initialize backend", "Rule(", "applies to"):
         assert word not in result.stderr
