@@ -1,4 +1,4 @@
-"""Runs of `main.py` as children of one process that has imported everything already.
+"""Runs of scripts, mostly `main.py`, as children of one process that has imported everything.
 
 A child is what the command is in a shell: its flags, streams, signals and exit code are its own.
 """
@@ -33,15 +33,17 @@ class Ended(NamedTuple):
 
 
 class Child:
-    """A run of `main.py` in the folder `cwd`; what it writes goes to two files in `folder`."""
+    """A run of a script in the folder `cwd`; what it writes goes to two files in `folder`."""
 
     def __init__(
-        self, arguments, folder, cwd=ROOT, environment=(), pictures=False, projected=False
-    ):
+        self, arguments, folder, cwd=ROOT, environment=(), pictures=False, projected=False,
+        script=ROOT / "main.py",
+    ):  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         number = next(NUMBERS)
         self.files = [folder / f"{number}.{name}" for name in ("out", "err")]
-        given = (list(map(str, arguments)), cwd, dict(environment), self.files, pictures, projected)
+        arguments = list(map(str, (script, *arguments)))
+        given = (arguments, cwd, dict(environment), self.files, pictures, projected)
         self.process = CONTEXT.Process(target=_main, args=given)
         self.process.start()
 
@@ -80,5 +82,5 @@ def _main(arguments, cwd, environment, files, pictures, projected):
         draw_nothing()
     if projected:
         project()
-    sys.argv = ["main.py", *arguments]
-    runpy.run_path(str(ROOT / "main.py"), run_name="__main__")
+    sys.argv = arguments
+    runpy.run_path(arguments[0], run_name="__main__")

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 out, *cluster = sys.argv[1:]
+jax.config.update("jax_platforms", "cpu")
 if cluster:
     jax.distributed.initialize(cluster[0], int(cluster[1]), int(cluster[2]))
 

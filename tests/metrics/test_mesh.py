@@ -1,43 +1,30 @@
 """Memberships, counts and codes are the same on any number of devices and of processes."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from children import free_address
-
-ROOT = Path(__file__).parents[2]
+from children import Child, free_address
 
 
 def start(out, devices, *cluster):
-    """Starts `mesh_scores.py` on so many devices of one process."""
+    """Starts `mesh_scores.py` on so many devices of a process."""
     # A busy machine may need longer than the 40 seconds after which a collective ends the program.
     flags = (
         f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices} "
         "--xla_cpu_collective_call_terminate_timeout_seconds=600"
     )
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     # XLA has one thread a device, and a collective waits in all of them: one more task, and none is
     # left to run it.
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path, "PJRT_NPROC": "32"}
-    environment |= {"JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, ROOT / "tests/metrics/mesh_scores.py", out, *map(str, cluster)]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    environment = {"XLA_FLAGS": flags, "PJRT_NPROC": "32"}
+    script = Path(__file__).with_name("mesh_scores.py")
+    return Child([out, *cluster], out.parent / "said", environment=environment, script=script)
 
 
-def finish(*processes):
-    try:
-        for process in processes:
-            output, _ = process.communicate(timeout=600)
-            assert process.returncode == 0, output[-3000:]
-    finally:
-        for process in processes:
-            process.kill()
+def finish(*children):
+    results = [child.end() for child in children]
+    assert [result.returncode for result in results] == [0] * len(children), results
 
 
 @pytest.fixture(scope="module")
