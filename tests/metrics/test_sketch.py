@@ -161,7 +161,7 @@ def test_streams_score_as_sets_do():
     r, g = draw(3_001, D), 1.2 * draw(2_500, D, 1)
     hasher = fit_hash(KEY, r, SPEC)
     fitted = LshReference(build(hasher, r))
-    streams = (lambda: np.array_split(r, 7)), (lambda: np.array_split(g, 3))
+    streams = (lambda x=x: np.split(x, range(500, len(x), 500)) for x in (r, g))
     whole, parts = lsh_score(fitted, g), lsh_score_streams(hasher, *streams)
     for field in ("precision", "recall", "precision_stderr", "recall_stderr", "load", "n", "m"):
         assert getattr(parts, field) == pytest.approx(getattr(whole, field), rel=1e-12), field
@@ -193,7 +193,7 @@ def test_streams_have_the_ceiling_of_as_many_rows_as_are_generated():
     r, g = draw(600, D), draw(150, D, 1)
     hasher = fit_hash(KEY, r)
     whole = lsh_score(LshReference(build(hasher, r)), g)
-    parts = lsh_score_streams(hasher, lambda: np.array_split(r, 7), lambda: [g])
+    parts = lsh_score_streams(hasher, lambda: np.split(r, 4), lambda: [g])
     assert whole.recall_ceiling < whole.precision_ceiling - 0.1
     # Of 150 other rows of R: four standard errors of a share of 600.
     assert parts.recall_ceiling == pytest.approx(whole.recall_ceiling, abs=4 * (0.25 / 600) ** 0.5)
