@@ -1,5 +1,6 @@
 """What tests of several folders share: modules of this folder, and a count of compilations."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_cou
 if jax.__version_info__ < (0, 11):
     FLAGS += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", FLAGS)
+gc.set_threshold(100_000, 20, 100)  # objects of traces are many, and hardly one is garbage
 # For tests that call modules themselves: a GPU would take 10 bits of each factor.
 jax.config.update("jax_default_matmul_precision", "float32")
 
