@@ -8,7 +8,7 @@ import pytest
 from draws import draw, draw_pair
 
 from benchmarks.suite_metrics import clipped
-from lsh_gan.metrics import definitions, knn_fit, knn_precision_recall, knn_score
+from lsh_gan.metrics import definitions, distances, knn_fit, knn_precision_recall, knn_score
 from lsh_gan.metrics.inputs import subset
 
 N, M = 120, 100  # in one tile of 128: all such sets share their programs
@@ -82,13 +82,15 @@ def test_rows_of_one_grey_level(seed, inclusive):
     check(r, g, inclusive=inclusive)
 
 
-@pytest.mark.parametrize("k", [3, 150])
-@pytest.mark.parametrize("kind", ["normal", "grid"])
-def test_several_tiles(kind, k):
-    """The second tiles have few rows: that of R fewer than neighbours are looked for."""
-    r, g = draw_pair(kind, 517, 520, 3)
+@pytest.mark.parametrize(
+    ("kind", "k", "n", "memory_mb"),
+    [("normal", 3, 1_541, 4), ("grid", 3, 1_541, 4), ("normal", 150, 1_030, 16)],
+)
+def test_several_tiles(kind, k, n, memory_mb):
+    """The last of four tiles have few rows: that of R fewer than neighbours are looked for."""
+    r, g = draw_pair(kind, n, n + 3, 3)
     options = {"k": k, "density_k": k, "ceiling": False, "membership": True}
-    scores = knn_precision_recall(r, g, memory_mb=4, **options)
+    scores = knn_precision_recall(r, g, memory_mb=memory_mb, **options)
     # Without the ceilings of the definition, which take long.
     own, cross = definitions._distances(r, r), definitions._distances(g, r)
     inside = cross <= definitions._radii(own, k)
@@ -96,6 +98,12 @@ def test_several_tiles(kind, k):
     assert scores.density == pytest.approx(inside.sum() / len(g) / k, rel=1e-12)
     inside = cross <= definitions._radii(definitions._distances(g, g), k)[:, None]
     np.testing.assert_array_equal(scores.recall_membership, inside.any(axis=0))
+
+
+@pytest.mark.parametrize("n", [1_030, 50_000])
+def test_tiles_hold_little_beyond_the_set(n):
+    tiles = distances.tile(np.zeros((n, 1), np.float32), np.zeros(1), 256)
+    assert 0 <= len(tiles.flat) - n < 128 * len(tiles.rows)
 
 
 def test_neighbours_that_are_nearly_equally_far():
