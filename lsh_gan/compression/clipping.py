@@ -7,6 +7,7 @@ grid than the tensor spends levels on nothing.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -89,12 +90,15 @@ def _unless_constant(values: Values, alpha: Array) -> Array:
     return jnp.where(low == high, values.max_abs(), alpha)
 
 
-def standard_deviation(values: Values) -> Array:
-    """Returns the population standard deviation of what shares a threshold."""
+def _root_mean_square(values: Values, x: Array, mean: Callable[[Array], Array]) -> Array:
     # In units of max `|w|`, so that squares neither vanish nor overflow.
     max_abs = values.max_abs()
-    deviations = (values.x - values.mean(values.x)) / jnp.where(max_abs > 0, max_abs, 1)
-    return max_abs * jnp.sqrt(values.mean(deviations**2))
+    return max_abs * jnp.sqrt(mean((x / jnp.where(max_abs > 0, max_abs, 1)) ** 2))
+
+
+def standard_deviation(values: Values) -> Array:
+    """Returns the population standard deviation of what shares a threshold."""
+    return _root_mean_square(values, values.x - values.mean(values.x), values.mean)
 
 
 def std(values: Values, spec) -> Array:
@@ -152,15 +156,38 @@ def laplace_ratio(bits: Array) -> Array:
     return _root(lambda a: a / rounding - jnp.exp(-a))
 
 
+def _one_sided(values: Values, spec) -> Array:
+    """Says whose values have one sign, on a grid whose levels are all on that side and at 0.
+
+    Inputs of layers after a ReLU are so. Their exact zeros, which lose nothing, do not count.
+    """
+    low, high = values.limits()
+    return ((low >= 0) | (high <= 0)) & (spec.scheme == "affine") & (values.bits > 1)
+
+
+def _aciq(values: Values, spec, find_ratio: Callable, deviation: Callable) -> Array:
+    """Scales a ratio by a deviation, a function of (deviations from the mean, mean).
+
+    Values of one sign are half of a variable mirrored about 0, on a grid of one bit more, as in
+    Banner et al.
+    """
+    one_sided = _one_sided(values, spec)
+    counted = (values.x != 0) | ~one_sided
+    number = jnp.maximum(values.total(counted), 1)
+    center = jnp.where(one_sided, 0, values.total(values.x) / number)
+    spread = deviation(values.x - center, lambda x: values.total(jnp.where(counted, x, 0)) / number)
+    ratio = jnp.where(one_sided, find_ratio(values.bits + 1), find_ratio(values.bits))
+    return _unless_constant(values, ratio * spread)
+
+
 def aciq_gauss(values: Values, spec) -> Array:
     """Returns `gauss_ratio` standard deviations; max `|w|` where all values are equal."""
-    return _unless_constant(values, gauss_ratio(values.bits) * standard_deviation(values))
+    return _aciq(values, spec, gauss_ratio, partial(_root_mean_square, values))
 
 
 def aciq_laplace(values: Values, spec) -> Array:
     """Returns `laplace_ratio` mean absolute deviations; max `|w|` where all values are equal."""
-    deviation = values.mean(jnp.abs(values.x - values.mean(values.x)))
-    return _unless_constant(values, laplace_ratio(values.bits) * deviation)
+    return _aciq(values, spec, laplace_ratio, lambda x, mean: mean(jnp.abs(x)))
 
 
 def aciq(values: Values, spec) -> Array:
@@ -186,8 +213,9 @@ def _kl_divergences(counts: Array, bits: Array) -> Array:
     # Whole numbers: a difference of two sums is exactly 0 for an empty level.
     sums = jnp.cumsum(jnp.stack([counts, (counts > 0).astype(jnp.int32)]), axis=1)
     sums = jnp.pad(sums, ((0, 0), (1, 0), (0, 0)))
-    kept, total = sums[0, 1:], sums[0, -1]
-    beyond = (total - kept) / total
+    kept, number = sums[0, 1:], sums[0, -1]
+    total = jnp.maximum(number, 1).astype(jnp.float32)
+    beyond = (number - kept) / total
     shares = counts / total
     entropy = jnp.cumsum(xlogx(shares, shares), axis=0) - xlogx(shares, shares)
 
@@ -210,15 +238,19 @@ def _kl_divergences(counts: Array, bits: Array) -> Array:
 
 
 def _kl_cuts(rows: Array, bits: Array) -> Array:
-    """Finds the fraction of max `|w|` after which the KL divergence is least, `[rows, size]`."""
-    max_abs = jnp.max(jnp.abs(rows), axis=1, keepdims=True)
-    position = jnp.abs(rows) * (KL_BINS / jnp.where(max_abs > 0, max_abs, 1))
-    bins = jnp.minimum(position.astype(jnp.int32), KL_BINS - 1)
+    """Finds the fraction of the largest after which the KL divergence is least, `[rows, size]`.
+
+    Negative numbers do not count.
+    """
+    largest = jnp.max(rows, axis=1, keepdims=True)
+    position = rows * (KL_BINS / jnp.where(largest > 0, largest, 1))
+    bins = jnp.clip(position.astype(jnp.int32), 0, KL_BINS - 1)
     counts = jnp.zeros((KL_BINS, len(rows)), jnp.int32)
-    counts = counts.at[bins, jnp.arange(len(rows))[:, None]].add(1)
+    counted = (rows >= 0).astype(jnp.int32)
+    counts = counts.at[bins, jnp.arange(len(rows))[:, None]].add(counted)
     divergences = _kl_divergences(counts, bits)
     # Between equals the widest wins.
-    return (KL_BINS - jnp.argmin(divergences[::-1], axis=0)) / KL_BINS
+    return (KL_BINS - jnp.argmin(divergences[::-1], axis=0)).astype(jnp.float32) / KL_BINS
 
 
 def kl(values: Values, spec) -> Array:
@@ -226,14 +258,16 @@ def kl(values: Values, spec) -> Array:
 
     After NVIDIA's TensorRT calibration (Migacz 2017): 2048 bins, cuts from bin 128 on,
     2^(bits - 1) levels. From 12 bits on a level is no wider than a bin, and nothing is clipped.
+    Exact zeros of inputs after a ReLU do not count: a bin full of them would outweigh all others.
     """
     max_abs = values.max_abs()
-    rows = values.x.transpose(0, 2, 1).reshape(max_abs.size, -1)
+    rows = jnp.where((values.x == 0) & _one_sided(values, spec), -1, jnp.abs(values.x))
+    rows = rows.transpose(0, 2, 1).reshape(max_abs.size, -1)
     # In batches, because the work space is 2048 numbers a row.
     batch = min(len(rows), KL_BATCH)
     padded = jnp.pad(rows, ((0, -len(rows) % batch), (0, 0))).reshape(-1, batch, rows.shape[1])
-    cuts = jax.lax.map(lambda part: _kl_cuts(part, values.bits), padded).reshape(-1)[: len(rows)]
-    return max_abs * cuts.reshape(max_abs.shape)
+    cuts = jax.lax.map(lambda part: _kl_cuts(part, values.bits), padded)
+    return max_abs * cuts.reshape(-1)[: len(rows)].reshape(max_abs.shape)
 
 
 METHODS = {

@@ -193,7 +193,8 @@ def generator_specs(config: Any) -> list[GeneratorSpec]:
             "per_group; expected both, or neither (a rule has its own group_size)"
         )
     choose("compression.activation_clipping", fields.activation_clipping, METHODS)
-    ranges = {"clipping": fields.activation_clipping, "granularity": "per_tensor"}
+    options = {"percentile": fields.percentile, "num_stds": fields.num_stds}
+    ranges = {"clipping": fields.activation_clipping, "granularity": "per_tensor", **options}
     activations = [
         CompressionSpec(bits=bits, scheme="affine", **ranges) if bits else None
         for bits in fields.activation_bits

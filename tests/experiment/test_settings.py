@@ -176,3 +176,14 @@ def test_w4a8_is_one_field():
     assert {third.activations.bits, fourth.activations.bits} == {8}
     assert third.activations.scheme == "affine"
     assert third.weights.bits == 4
+
+
+def test_options_of_clipping_hold_for_activations_too():
+    config = resolve(
+        compression__activation_bits=(8,),
+        compression__activation_clipping="percentile",
+        compression__percentile=99.0,
+        compression__num_stds=2.0,
+    )
+    inputs = settings.generator_specs(config)[-1].activations
+    assert (inputs.percentile, inputs.num_stds) == (99.0, 2.0)
