@@ -122,10 +122,10 @@ def make_table(found: pd.DataFrame, metrics: list[str]) -> Table:
 
 
 def worst_layer(name: str, found: pd.DataFrame, metric: str) -> str:
-    """Which layer of a generator suffers most from the first setting, in a sentence."""
-    first = found[found["setting"] == found["setting"].iloc[0]]
-    drops = first[[f"{metric}_{score}" for score in SCORES]].max(axis=1)
-    worst = first.loc[drops.idxmax()]
+    """Which layer of a generator suffers most at the narrowest width, in a sentence."""
+    narrow = found[found["setting"] == found.loc[found["bits"].astype(int).idxmin(), "setting"]]
+    drops = narrow[[f"{metric}_{score}" for score in SCORES]].max(axis=1)
+    worst = narrow.loc[drops.idxmax()]
     lost = " and ".join(f"{drop(worst, f'{metric}_{score}')} of {score}" for score in SCORES)
     return (
         f"{name}: {worst['layer']} suffers most: {worst['setting']} of it alone "

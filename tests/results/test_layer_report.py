@@ -55,6 +55,14 @@ def test_drops_have_paired_standard_errors(tmp_path, capsys):
     assert f" -0.100±{error:.3f} / +0.000±".replace("±0", "±") in capsys.readouterr().out
 
 
+def test_the_worst_layer_is_that_of_the_narrowest_width():
+    rows = [row(None)]
+    for bits, (a, b) in ((8, (0.79, 0.8)), (3, (0.7, 0.5))):  # at 8 bits noise decides
+        rows += [row(bits, f"params/{x}/kernel", precision=p) for x, p in (("a", a), ("b", b))]
+    said = layer_report.worst_layer("g", layer_report.layer_sensitivity(rows, ["lsh"]), "lsh")
+    assert said.startswith("g: params/b/kernel suffers most: 3 bits, ")
+
+
 def test_grids_are_kept_apart():
     rows = [
         row(None, precision=0.9),
