@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -54,6 +55,7 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGTERM, _terminate)  # after JAX, which would only take note of it
     try:
         logging.info("devices: %s", ", ".join(map(str, devices.find_devices())))
+        devices.check_same(config.to_dict())
         if _DRY_RUN.value:
             dry_run.run(config)
         else:
@@ -90,15 +92,34 @@ def _end(code: int, said: str) -> None:
 
 def _join_cluster() -> None:
     """Makes this process one of several; process 0 alone writes to the work folder."""
+    late = threading.Timer(devices.START_SECONDS, _miss_others)
+    late.daemon = True
+    late.start()
     try:
         devices.join_cluster(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     except (ValueError, RuntimeError) as error:
-        sys.exit(f"error: no cluster: {str(error).splitlines()[0]}")
+        missing = None in (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+        expected = "; expected --coordinator, --processes and --process, or --distributed where a "
+        expected += "cluster such as SLURM says them"
+        said = str(error).splitlines()[0].rstrip(".")
+        sys.exit(f"error: no cluster: {said}{expected if missing else ''}")
+    finally:
+        late.cancel()
     if not devices.is_first():
         logging.set_verbosity(logging.WARNING)
         scratch = tempfile.TemporaryDirectory(prefix="lsh-gan-")
         atexit.register(scratch.cleanup)
         flags.FLAGS.workdir = scratch.name
+
+
+def _miss_others() -> None:
+    """Ends this process in one line, before JAX aborts it in many."""
+    sys.stderr.write(
+        f"error: no cluster: not all processes are there after {devices.START_SECONDS} s; expected "
+        "each number from 0 to --processes - 1 once, and the coordinator where process 0 runs\n"
+    )
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def _terminate(number: int, frame: Any) -> None:

@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 F = TypeVar("F", bound=Callable)
-_START_SECONDS = 120  # for all processes to be there
+START_SECONDS = 120  # for all processes to be there
 _IN_FLIGHT = 3  # steps that are dispatched at once
 _LOST_SECONDS = 20  # without a sign of life, after which a process counts as lost
 # Of XLA for CPUs: its older compiler of loops takes 3/5 of the time, and gives the same numbers.
@@ -221,7 +221,7 @@ def join_cluster(coordinator: str | None, processes: int | None, process: int | 
         coordinator,
         processes,
         process,
-        initialization_timeout=_START_SECONDS,
+        initialization_timeout=2 * START_SECONDS,  # after which JAX aborts
         heartbeat_timeout_seconds=_LOST_SECONDS,
     )
     find_devices()
@@ -254,6 +254,23 @@ def from_first(value: Any) -> Any:
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
     padded = np.frombuffer(text.ljust(size)[:size], np.uint8)
     return json.loads(multihost_utils.broadcast_one_to_all(padded).tobytes())
+
+
+def check_same(values: dict[str, Any]) -> None:
+    """ValueError with the keys of JSON values that are other ones than those of process 0."""
+    plain = json.loads(json.dumps(values))
+    own, first = _leaves(plain), _leaves(from_first(plain))
+    names = [name for name in own | first if own.get(name) != first.get(name)]
+    if names:
+        raise ValueError(
+            f"process {jax.process_index()} differs from process 0 in {', '.join(names)}; "
+            "expected the same flags, code and files for all"
+        )
+
+
+def _leaves(tree: dict[str, Any]) -> dict[str, Any]:
+    leaves, _ = jax.tree.flatten_with_path(tree, is_leaf=lambda x: not isinstance(x, dict))
+    return {jax.tree_util.keystr(path, simple=True, separator="."): x for path, x in leaves}
 
 
 def is_first() -> bool:

@@ -120,6 +120,7 @@ ENDS = {
     "--config.generators=dcgan,/a/x.packed --dry_run": "generator '/a/x.packed': no such check",
     "--config.metrics=knn": "workdir /dev/null/x: /dev/null is a file",
     "--coordinator=here --processes=2": "no cluster: coordinator 'here'; expected HOST:PORT",
+    "--processes=2 --process=1": "coordinator_address should be defined; expected --coordinator, ",
     "--config.metrics=kn": "metrics: metric 'kn' is unknown; did you mean 'knn'",
 }
 

@@ -50,6 +50,15 @@ def test_two_processes_give_the_rows_of_one(tmp_path, alone):
     compare(store.read(tmp_path / "run"), alone)
 
 
+def test_processes_with_other_flags_end_before_they_measure(tmp_path):
+    two = ("--processes=2", f"--coordinator={free_address()}")
+    first = start(tmp_path / "run", *two, "--process=0")
+    second = start(tmp_path / "run", *two, "--process=1", seeds="7")
+    assert "process 1 differs from process 0 in seeds; expected" in second.end(timeout=100).stderr
+    assert "another process is lost" in first.end(timeout=100).stderr.splitlines()[-1]
+    assert not (tmp_path / "run" / store.ROWS_FILE).exists()
+
+
 def compare(found, expected):
     assert [row["row_hash"] for row in found] == [row["row_hash"] for row in expected]
     for ours, theirs in zip(found, expected, strict=True):
