@@ -257,14 +257,21 @@ def from_first(value: Any) -> Any:
 
 
 def check_same(values: dict[str, Any]) -> None:
-    """ValueError with the keys of JSON values that are other ones than those of process 0."""
+    """ValueError in all processes unless all have the JSON values of process 0.
+
+    A process that has other ones says which.
+    """
     plain = json.loads(json.dumps(values))
     own, first = _leaves(plain), _leaves(from_first(plain))
     names = [name for name in own | first if own.get(name) != first.get(name)]
-    if names:
+    others = np.flatnonzero(multihost_utils.process_allgather(np.array([bool(names)])))
+    if others.size:
+        number, fields = (
+            (jax.process_index(), f" in {', '.join(names)}") if names else (others[0], "")
+        )
         raise ValueError(
-            f"process {jax.process_index()} differs from process 0 in {', '.join(names)}; "
-            "expected the same flags, code and files for all"
+            f"process {number} differs from process 0{fields}; expected the same flags, code and "
+            "files for all"
         )
 
 
