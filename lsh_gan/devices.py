@@ -20,6 +20,8 @@ from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from lsh_gan.errors import few
+
 F = TypeVar("F", bound=Callable)
 START_SECONDS = 120  # for all processes to be there
 _IN_FLIGHT = 3  # steps that are dispatched at once
@@ -266,12 +268,10 @@ def check_same(values: dict[str, Any]) -> None:
     names = [name for name in own | first if own.get(name) != first.get(name)]
     others = np.flatnonzero(multihost_utils.process_allgather(np.array([bool(names)])))
     if others.size:
-        number, fields = (
-            (jax.process_index(), f" in {', '.join(names)}") if names else (others[0], "")
-        )
+        number, fields = (jax.process_index(), f" in {few(names)}") if names else (others[0], "")
         raise ValueError(
-            f"process {number} differs from process 0{fields}; expected the same flags, code and "
-            "files for all"
+            f"process {number} differs from process 0{fields}; expected the same flags, version and "
+            "checkpoints for all"
         )
 
 
