@@ -34,6 +34,15 @@ def cache_folder(tmp_path_factory):
         yield folder
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+    """Drops compiled programs when there are many: Linux lets a process map 65,530 pieces."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 15_000:
+        jax.clear_caches()
+
+
 @pytest.fixture
 def without_pictures(monkeypatch):
     """Runs draw no pictures, which takes seconds, where no test looks at them."""
