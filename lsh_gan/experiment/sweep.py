@@ -160,8 +160,8 @@ class Session:
     """An open work folder: measures what it does not have yet."""
 
     def __init__(self, setup: Setup, workdir: Path, progress: Progress):
-        same = _shared_identity(setup) | {x.name: x.identity for x in setup.generators}
-        devices.check_same(same)
+        generators = {x.name: x.identity for x in setup.generators}
+        devices.check_same(_shared_identity(setup) | {"generators": generators})
         workdir.mkdir(parents=True, exist_ok=True)
         store.write_config(workdir, setup.config.to_dict())
         rows = devices.from_first(store.read(workdir))

@@ -162,7 +162,7 @@ def find(name: str) -> Callable | None:
         raise FileNotFoundError(
             f"generator {name!r}: no module {module_name!r} in {folder} or installed"
         ) from None
-    imported = getattr(module, "__file__", None) or ""
+    imported = getattr(module, "__file__", None) or ""  # "" of a notebook
     if module_name != source and os.path.realpath(imported) != os.path.realpath(source):
         raise ValueError(
             f"generator {name!r}: another module is called {module_name}, {imported}; rename it"
