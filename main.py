@@ -20,8 +20,8 @@ import jax
 from absl import app, flags, logging
 
 from configs import default
-from lsh_gan import devices
-from lsh_gan.experiment import configuration, dry_run, reference, search, sweep
+from lsh_gan import datasets, devices
+from lsh_gan.experiment import configuration, dry_run, search, sweep
 from lsh_gan.generators import checkpoints
 from lsh_gan.results import store
 
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> None:
     config = flags.FLAGS.config
     checkpoints.quiet_libraries()
     devices.fix_numbers()
-    devices.keep_programs(reference.cache_folder() / "programs")
+    devices.keep_programs(datasets.cache_folder() / "programs")
     cluster = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     if _DISTRIBUTED.value or cluster != (None, None, None):
         _join_cluster()

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from lsh_gan.experiment import reference
+from lsh_gan import datasets
 
 sys.path.insert(0, str(Path(__file__).parent))
 from children import draw_nothing
@@ -30,7 +30,7 @@ def cache_folder(tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(reference.FOLDER_VARIABLE, str(folder))
+        patch.setenv(datasets.FOLDER_VARIABLE, str(folder))
         yield folder
 
 

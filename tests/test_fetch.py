@@ -17,7 +17,7 @@ from lsh_gan import datasets
 
 @pytest.fixture(autouse=True)
 def _empty_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv(datasets.FOLDER_VARIABLE, str(tmp_path))
 
 
 def png(pixels):

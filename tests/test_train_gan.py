@@ -22,7 +22,7 @@ def config(tmp_path_factory):
     """A conditional generator of images in colour."""
     dataset = datasets.NamedDataset("tiny", "", fetched=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv(datasets.FOLDER_VARIABLE, str(tmp_path_factory.mktemp("cache")))
         patch.setitem(datasets.NAMED, "tiny", dataset)
         dataset.cached_file().parent.mkdir(parents=True)
         images = np.random.default_rng(0).integers(0, 256, (32, 28, 28, 3), np.uint8)

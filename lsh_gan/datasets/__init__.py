@@ -1,11 +1,20 @@
 """Images and features: what a path holds, and the data sets that a name stands for."""
 
-from lsh_gan.datasets.named import NAMED, NamedDataset, find_named, is_named, load_named, named_file
+from lsh_gan.datasets.named import (
+    FOLDER_VARIABLE,
+    NAMED,
+    NamedDataset,
+    cache_folder,
+    find_named,
+    is_named,
+    load_named,
+    named_file,
+)
 from lsh_gan.datasets.paths import load_images, of_array, open_source, pad_to
 from lsh_gan.datasets.source import BATCH, Decoding, Source, cut, progress
 
 __all__ = [
-    "BATCH", "NAMED", "Decoding", "NamedDataset", "Source", "cut", "find_named",
-    "is_named", "load_images", "load_named", "named_file", "of_array", "open_source", "pad_to",
-    "progress",
+    "BATCH", "FOLDER_VARIABLE", "NAMED", "Decoding", "NamedDataset", "Source", "cache_folder",
+    "cut", "find_named", "is_named", "load_images", "load_named", "named_file", "of_array",
+    "open_source", "pad_to", "progress",
 ]  # fmt: skip

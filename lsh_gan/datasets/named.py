@@ -5,6 +5,7 @@ A name gives the test images, which no generator was trained on; `name:train` th
 """
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,14 @@ import platformdirs
 from lsh_gan.errors import choose
 
 PACKAGED = Path(__file__).parent.parent / "packaged"
+FOLDER_VARIABLE = "LSH_GAN_CACHE"  # of the environment: another cache folder
 TRAIN = ":train"
 _ROUNDS = 10  # of the training images of stacked data sets
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of this program, which every run shares; it may be deleted."""
+    return Path(os.environ.get(FOLDER_VARIABLE) or platformdirs.user_cache_dir("lsh_gan"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +40,7 @@ class NamedDataset:
 
     def cached_file(self) -> Path:
         """Where `checkpoints_tools.fetch` writes it."""
-        return platformdirs.user_cache_path("lsh_gan") / "datasets" / f"{self.name}.npz"
+        return cache_folder() / "datasets" / f"{self.name}.npz"
 
 
 _MNIST = "CC BY-SA 3.0, copyright Y. LeCun and C. Cortes; package MIT, copyright Juan Cazala"

@@ -73,11 +73,10 @@ def _parse(
     _, *values = parse(sys.argv, default_config(), **options)
     if len(values) != len(names.split()):
         raise ValueError(f"arguments are {' '.join(values) or 'missing'}; expected {names}")
-    from lsh_gan import devices
-    from lsh_gan.experiment import reference
+    from lsh_gan import datasets, devices
 
     devices.fix_numbers()
-    devices.keep_programs(reference.cache_folder() / "programs")
+    devices.keep_programs(datasets.cache_folder() / "programs")
     devices.find_devices()
     return values, flags.FLAGS.config
 

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import platformdirs
 from absl import logging
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -30,13 +29,6 @@ from lsh_gan.metrics.hashing import SAMPLE_ROWS
 from lsh_gan.metrics.inputs import subset
 
 Progress = Callable[[int], Any]  # called with a number of embedded images
-FOLDER_VARIABLE = "LSH_GAN_CACHE"  # of the environment: another folder
-
-
-def cache_folder() -> Path:
-    """The user's cache folder of this program, which every run shares; it may be deleted."""
-    return Path(os.environ.get(FOLDER_VARIABLE) or platformdirs.user_cache_dir("lsh-gan"))
-
 
 HELD = 2**28  # bytes of decoded images that are kept of a set; more are decoded again
 
@@ -99,7 +91,7 @@ class Reference:
         return self.sketch.sketch.rows if self.sketch else len(self.first or ())
 
     def fit(self, config: Any, network: FeatureNetwork, progress: Progress) -> dict[str, Score]:
-        """Fits the metrics of `config` on the reference, whose features `cache_folder` keeps."""
+        """Fits the metrics of `config` on the reference, whose features the cache folder keeps."""
         if self.sketch is not None:
             return {"lsh": partial(metrics.lsh_score, self.sketch, membership=True)}
         source = evaluators.feature_source(config, network, self.image_shape)
@@ -124,7 +116,7 @@ def _embedded(samples: Any, source: str, network: FeatureNetwork, options: dict)
         return samples.embed(network, **options)
     header = {"kind": "features", "source": source, "images": samples.content_hash}
     name = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:32]
-    file = cache_folder() / f"{name}.features"
+    file = datasets.cache_folder() / f"{name}.features"
     if file.exists():
         try:
             with safe_open(file, framework="numpy") as tensors:

@@ -163,7 +163,7 @@ def warnings_of(caplog):
 
 
 def test_features_are_kept_and_computed_again_where_they_are_damaged(tmp_path, monkeypatch, caplog):
-    monkeypatch.setenv(reference.FOLDER_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(datasets.FOLDER_VARIABLE, str(tmp_path / "cache"))
     network = features.load("efficientnet_lite0", side=32)
     config = settings.resolve(tiny(metrics=("knn",)))
     held = reference.load_reference(config, network, reference.open_reference(config))
