@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from golden import FOLDER, assert_close, draw
+from safetensors.numpy import save_file
 
 from lsh_gan import features
 from lsh_gan.features import dinov2, registry
@@ -58,6 +59,53 @@ def test_images_to_features_as_in_torch(narrow, tmp_path):
     network = features.load(narrow, weights=tmp_path / "narrow.npz")
     with np.load(FOLDER / "dinov2_narrow.npz") as golden:
         assert_close(network(images()), golden["features"], 1e-5)
+
+
+def hub_state():
+    """`narrow_state` as transformers saves it: facebook/dinov2-small and its like."""
+    state = narrow_state()
+    hub = {
+        "embeddings.cls_token": state["cls_token"],
+        "embeddings.mask_token": np.zeros((1, DIM), np.float32),
+        "embeddings.position_embeddings": state["pos_embed"],
+    }
+    for kind in ("weight", "bias"):
+        hub[f"embeddings.patch_embeddings.projection.{kind}"] = state[f"patch_embed.proj.{kind}"]
+        hub[f"layernorm.{kind}"] = state[f"norm.{kind}"]
+        for i in range(DEPTH):
+            old, new = f"blocks.{i}.", f"encoder.layer.{i}."
+            parts = np.split(state[f"{old}attn.qkv.{kind}"], 3)
+            for part, tensor in zip(("query", "key", "value"), parts, strict=True):
+                hub[f"{new}attention.attention.{part}.{kind}"] = tensor
+            hub[f"{new}attention.output.dense.{kind}"] = state[f"{old}attn.proj.{kind}"]
+            for name in ("norm1", "norm2", "mlp.fc1", "mlp.fc2"):
+                hub[f"{new}{name}.{kind}"] = state[f"{old}{name}.{kind}"]
+            for j in (1, 2):
+                hub[f"{new}layer_scale{j}.lambda1"] = state[f"{old}ls{j}.gamma"]
+    return hub
+
+
+def test_weights_of_the_hub_are_those_of_the_original(narrow, tmp_path):
+    np.savez(tmp_path / "original.npz", **narrow_state())
+    save_file(hub_state(), tmp_path / "model.safetensors")
+    networks = [
+        features.load(narrow, weights=tmp_path / name)
+        for name in ("original.npz", "model.safetensors")
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *(network.variables for network in networks))
+
+
+def test_weights_with_registers_are_refused(narrow, tmp_path):
+    registers = np.zeros((1, 4, DIM), np.float32)
+    for name, state in (
+        ("register_tokens", narrow_state()),
+        ("embeddings.register_tokens", hub_state()),
+    ):
+        np.savez(tmp_path / "reg4.npz", **state, **{name: registers})
+        with pytest.raises(
+            ValueError, match=r"reg4\.npz: holds register_tokens; expected DINOv2 w"
+        ):
+            features.load(narrow, weights=tmp_path / "reg4.npz")
 
 
 def test_weights_of_another_size_are_refused(tmp_path):

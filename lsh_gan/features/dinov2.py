@@ -5,12 +5,16 @@ The networks of Oquab et al. 2023 (arXiv:2304.07193); ViT-L/14 is what Stein et 
 so 16 × 16 patches.
 """
 
+import re
+from pathlib import Path
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from lsh_gan import tensor_files
 from lsh_gan.features.layers import Conv, plain_layer
 from lsh_gan.features.resizing import cubic
 
@@ -18,6 +22,16 @@ SIDE = 224
 _PATCH = 14
 _GRID = SIDE // _PATCH  # patches a side
 _HIGHEST = lax.Precision.HIGHEST
+_NAMES = (  # patterns of the names of transformers, and what the original has for them
+    (r"^embeddings\.position_embeddings", "pos_embed"),
+    (r"^embeddings\.patch_embeddings\.projection", "patch_embed.proj"),
+    (r"^embeddings\.", ""),
+    (r"^encoder\.layer\.", "blocks."),
+    (r"\.attention\.output\.dense", ".attn.proj"),
+    (r"\.attention\.attention\.", ".attn."),
+    (r"\.layer_scale(\d)\.lambda1", r".ls\1.gamma"),
+    (r"^layernorm\.", "norm."),
+)
 
 
 class DinoV2(nn.Module):
@@ -68,8 +82,27 @@ def _dense(features, name):
     return nn.Dense(features, precision=_HIGHEST, name=name)
 
 
+def read(path: Path) -> dict:
+    """Reads weights under the original's names, which they have there or on the Hub.
+
+    The Hub's (`facebook/dinov2-small`, ...) are named by transformers, which splits the layer of
+    queries, keys and values. Weights of a network with registers are a ValueError.
+    """
+    state = {}
+    for name, tensor in tensor_files.state_dict(tensor_files.read(path)).items():
+        for pattern, original in _NAMES:
+            name = re.sub(pattern, original, name)
+        state[name] = tensor
+    if "register_tokens" in state:
+        raise ValueError(f"{path}: holds register_tokens; expected DINOv2 without registers.")
+    for name in [name for name in state if ".attn.query." in name]:
+        parts = [state[name.replace("query", part)] for part in ("query", "key", "value")]
+        state[name.replace("query", "qkv")] = np.concatenate(parts)
+    return state
+
+
 def convert(state: dict, path: tuple[str, ...]) -> dict:
-    """Takes the layer at a path of `DinoV2` from weights of the original project."""
+    """Takes the layer at a path of `DinoV2` from what `read` returns."""
     name = path[0]
     if name == "tokens":
         positions = state["pos_embed"][0]

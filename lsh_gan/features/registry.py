@@ -98,9 +98,13 @@ _SPECS = (
         FeatureSpec(  # as dgm-eval prepares its images
             f"dinov2_vit{size}14", dinov2.DinoV2(dim, depth, dim // 64), dinov2.convert, dim,
             side=dinov2.SIDE, fixed_side=True, resize_rule="bicubic", **_IMAGENET, sha256="",
-            origin=f"the project facebookresearch/dinov2 (dinov2_vit{size}14_pretrain.pth)",
+            origin=f"the project facebookresearch/dinov2 (dinov2_vit{size}14_pretrain.pth), or "
+            f"model.safetensors of facebook/dinov2-{hub} on the Hub",
+            read=dinov2.read,
         )
-        for size, dim, depth in (("s", 384, 12), ("b", 768, 12), ("l", 1024, 24))
+        for size, hub, dim, depth in (
+            ("s", "small", 384, 12), ("b", "base", 768, 12), ("l", "large", 1024, 24),
+        )
     ),
 )  # fmt: skip
 
