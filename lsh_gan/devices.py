@@ -270,8 +270,8 @@ def check_same(values: dict[str, Any]) -> None:
     if others.size:
         number, fields = (jax.process_index(), f" in {few(names)}") if names else (others[0], "")
         raise ValueError(
-            f"process {number} differs from process 0{fields}; expected the same flags, version "
-            "and checkpoints for all"
+            f"process {number} differs from process 0{fields}; expected the same flags, version, "
+            "files and checkpoints for all"
         )
 
 
