@@ -65,6 +65,8 @@ def run(config: Any, workdir: str | Path) -> pd.DataFrame:
 
 def prepare(config: Any, field: str = "reference.num_images") -> Setup:
     """Loads what a checked configuration names; `field` is what messages call n."""
+    if config.profile:
+        store.check_writable("profile", Path(config.profile))
     generators = [recipes.load(config, name) for name in config.generators]
     opened = reference.open_reference(config, field)
     samples = [reference.open_samples(config, path) for path in config.samples]
