@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -208,7 +208,7 @@ def join_cluster(coordinator: str | None, processes: int | None, process: int | 
 
     Raises:
         ValueError: There is no such environment, or the arguments do not fit it; the port is in
-            use; or the devices are not there.
+            use; the devices are not there, or not as many in each process.
         RuntimeError: The others do not answer.
     """
     host, _, port = (coordinator or "").rpartition(":")
@@ -226,7 +226,10 @@ def join_cluster(coordinator: str | None, processes: int | None, process: int | 
         initialization_timeout=2 * START_SECONDS,  # after which JAX aborts
         heartbeat_timeout_seconds=_LOST_SECONDS,
     )
-    find_devices()
+    counts = Counter(device.process_index for device in find_devices())
+    if len(set(counts.values())) > 1:
+        said = ", ".join(map(str, counts.values()))
+        raise ValueError(f"the processes have {said} devices; expected as many in each")
     multihost_utils.sync_global_devices("joined")
 
 
@@ -270,8 +273,8 @@ def check_same(values: dict[str, Any]) -> None:
     if others.size:
         number, fields = (jax.process_index(), f" in {few(names)}") if names else (others[0], "")
         raise ValueError(
-            f"process {number} differs from process 0{fields}; expected the same flags, version "
-            "and checkpoints for all"
+            f"process {number} differs from process 0{fields}; expected the same flags, version, "
+            "files and checkpoints for all"
         )
 
 

@@ -217,6 +217,11 @@ def test_scans_of_twelve_bits_are_not_taken_for_dark_ones(tmp_path):
     np.testing.assert_allclose(loaded[..., 0], scans / 4095 * 255, atol=0.51)
     dark = datasets.load_images(tmp_path, white_level=65535)
     np.testing.assert_allclose(dark[..., 0], scans / 257, atol=0.51)
+    Image.fromarray(scans[0] * 16).save(tmp_path / "bright.png")
+    source = datasets.open_source(tmp_path)
+    first = source.load()[:1]
+    (again,) = source.read(np.arange(1))
+    np.testing.assert_array_equal(again, first)
 
 
 def write_png16(path, pixels):

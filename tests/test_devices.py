@@ -1,6 +1,7 @@
 """What a process sets before it computes."""
 
 import warnings
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -27,6 +28,15 @@ def test_a_device_that_is_not_there_is_one_line(monkeypatch):
     monkeypatch.setattr(jax, "devices", fail)
     with pytest.raises(ValueError, match=r"JAX_PLATFORMS = 'cuda': Unable to .* 'cuda'$"):
         devices.find_devices()
+
+
+def test_processes_have_equally_many_devices(monkeypatch):
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *given, **options: None)
+    monkeypatch.setattr(
+        jax, "devices", lambda: [SimpleNamespace(process_index=i) for i in (0, 1, 1)]
+    )
+    with pytest.raises(ValueError, match=r"^the processes have 1, 2 devices; expected as many"):
+        devices.join_cluster("localhost:1", 2, 1)
 
 
 def test_damaged_programs_are_made_anew(tmp_path):

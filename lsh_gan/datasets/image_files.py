@@ -179,8 +179,10 @@ def open_files(
             raise ValueError(f"{path}/{names[row]}: its header says another size than its pixels")
         return np.broadcast_to(pixels, (*size, channels)), peak
 
+    brightest = 0  # of all rows that were read: a few of a set may be dark
+
     def read(rows: np.ndarray) -> Iterator[np.ndarray]:
-        brightest = 0
+        nonlocal brightest
         with ThreadPoolExecutor() as pool:
             batches = (pool.map(decode_row, part) for part in cut(rows))
             # The following batch is decoded meanwhile.

@@ -125,7 +125,7 @@ def _load(file: Path, *option: str) -> ConfigDict:
 def _unread(error: str, known: dict[str, Any]) -> str:
     """Says what a value on the command line should have been; of other errors the first line."""
     if unknown := re.match(r"Unknown command line flag '([\w-]+)'$", error):
-        last = {field.rpartition(".")[2]: field for field in known}
+        last = {field.rpartition(".")[2]: field for field in reversed(known)}
         if close := difflib.get_close_matches(unknown[1], last, n=1, cutoff=0.7):
             return f"{error}; did you mean --config.{last[close[0]]}?"
     found = re.match(r"flag --config\.([^=]*)=(.*?): ", error, re.DOTALL)

@@ -17,7 +17,7 @@ from lsh_gan.compression import GeneratorSpec
 from lsh_gan.compression.pipeline import packed_size
 from lsh_gan.experiment import recipes, settings
 from lsh_gan.experiment.measurement import spec_fields
-from lsh_gan.experiment.reference import open_reference, open_samples
+from lsh_gan.experiment.reference import choose_network, open_reference, open_samples
 from lsh_gan.generators import Generator
 from lsh_gan.generators.functions import FAMILY
 from lsh_gan.results.labels import TITLES, bits_label, deciding, grid_label, make_rich, print_table
@@ -42,6 +42,7 @@ def run(config: Any) -> None:
         samples = [open_samples(config, path) for path in config.samples if _is_there(path)]
         shape = opened.image_shape if opened else None
         settings.check_image_sizes(config, shape, [item.generator for item in sized], samples)
+        choose_network(config, [opened, *samples] if opened else samples)
     if sized:
         lines = [_generator_line(config, item) for item in sized]
         print_table(make_rich(pd.DataFrame(lines), text=3, title="generators"))

@@ -176,33 +176,41 @@ def decoding_of(config: Any) -> Decoding:
     return Decoding(**{field: config.reference[field] for field in Decoding._fields})
 
 
-def load_network(config: Any, sources: Iterable[Source]) -> FeatureNetwork:
-    """Loads the network of `config.features`; where features are given, it is but their name.
+def choose_network(config: Any, sources: Iterable[Source]) -> tuple[str, int]:
+    """The name and d of the network of `config.features`, which features must have.
 
     Features are of no network known here where `features.name` is "given", or where there is
     nothing to embed and their d is not that of the network.
     """
-    fields, sources = config.features, list(sources)
+    name, sources = config.features.name, list(sources)
     dims = {source.path: source.shape[1] for source in sources if source.kind == "features"}
     d = next(iter(dims.values()), 0)
     embeds = config.generators or len(dims) < len(sources) or not config.reference.features
-    if fields.name == features.GIVEN or not (embeds or d == features.FEATURES[fields.name].dim):
-        logging.info("features of d = %d are taken as given, whatever made them", d)
-        network = features.given(d)
+    if name == features.GIVEN or not (embeds or d == features.FEATURES[name].dim):
+        name = features.GIVEN
     else:
-        try:
-            network = features.load(fields.name, side=fields.side, weights=fields.weights or None)
-        except FileNotFoundError as error:
-            say = "Say --config.features.weights=FILE (of `evaluate`: weights)."
-            raise FileNotFoundError(f"{error} {say}") from error
+        d = features.FEATURES[name].dim
     for path, dim in dims.items():
-        if dim != network.dim:
-            other = "the other side" if network.name == features.GIVEN else "the feature network"
+        if dim != d:
+            other = "the other side" if name == features.GIVEN else "the feature network"
             raise ValueError(
-                f"{path}: d = {dim}; {other} has d = {network.dim}. Features of any d are compared "
+                f"{path}: d = {dim}; {other} has d = {d}. Features of any d are compared "
                 "where both sides are features: see reference.features and samples"
             )
-    return network
+    return name, d
+
+
+def load_network(config: Any, sources: Iterable[Source]) -> FeatureNetwork:
+    """Loads the network of `choose_network`; where features are given, it is but their name."""
+    fields, (name, d) = config.features, choose_network(config, sources)
+    if name == features.GIVEN:
+        logging.info("features of d = %d are taken as given, whatever made them", d)
+        return features.given(d)
+    try:
+        return features.load(name, side=fields.side, weights=fields.weights or None)
+    except FileNotFoundError as error:
+        say = "Say --config.features.weights=FILE (of `evaluate`: weights)."
+        raise FileNotFoundError(f"{error} {say}") from error
 
 
 def load_reference(config: Any, network: FeatureNetwork, source: Source | None) -> Reference:

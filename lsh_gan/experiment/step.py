@@ -131,7 +131,7 @@ class GeneratedSamples(Embedded):
         while at < end:
             try:
                 for features, drawn, *finite in devices.ahead(run, range(at, end, size)):
-                    rest = self.count - at
+                    rest = end - at
                     for what, flags in zip(("image", "features of image"), finite, strict=True):
                         if (bad := np.flatnonzero(~np.asarray(flags)[:rest])).size:
                             number = self.start + at + bad[0]

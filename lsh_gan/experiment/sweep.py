@@ -65,12 +65,16 @@ def run(config: Any, workdir: str | Path) -> pd.DataFrame:
 
 def prepare(config: Any, field: str = "reference.num_images") -> Setup:
     """Loads what a checked configuration names; `field` is what messages call n."""
+    if config.profile:
+        store.check_writable("profile", Path(config.profile))
     generators = [recipes.load(config, name) for name in config.generators]
     opened = reference.open_reference(config, field)
     samples = [reference.open_samples(config, path) for path in config.samples]
+    sources = [opened, *samples] if opened else samples
+    devices.check_same({source.path: source.taken for source in sources})  # each reads its share
     shape = opened.image_shape if opened else None
     settings.check_image_sizes(config, shape, generators, samples)
-    network = reference.load_network(config, [opened, *samples] if opened else samples)
+    network = reference.load_network(config, sources)
     generators, names = recipes.rename(config, generators)
     drawn = reference.load_reference(config, network, opened)
     settings.check_image_sizes(config, drawn.image_shape, generators, samples)

@@ -19,7 +19,8 @@ def weights(size: int, side: int, *, rule: str) -> np.ndarray:
     * "half_pixel" interpolates two neighbours, never more, as torch does without antialiasing;
     * "tensorflow1" does so half a pixel off, at `i * size / side` in float32, as TensorFlow 1's
       `resize_bilinear` in the original FID network, and torch-fidelity's copy of it;
-    * "bicubic" is Pillow's `BICUBIC` on 8-bit images: antialiased, and rounded in each direction.
+    * "bicubic" is Pillow's `BICUBIC` on 8-bit images: antialiased, and rounded in each direction,
+      the width first as before Pillow 13, which reduces the height of tall images first.
     """
     step = size / side
     positions = (np.arange(side) + 0.5) * step

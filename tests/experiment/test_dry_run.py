@@ -216,3 +216,12 @@ def test_an_incomplete_description_names_the_field():
 def test_what_is_wrong_is_an_error_in_a_dry_run_too(changes, error, message):
     with pytest.raises(error, match=message):
         dry_run.run(changed(default.get_config(), **changes))
+
+
+def test_a_dry_run_compares_d_too(tmp_path):
+    file = tmp_path / "real.npy"
+    np.save(file, np.zeros((12, 7), np.float32))
+    changes = {"generators": (), "samples": ("mnist",), "reference__num_images": 12}
+    config = changed(default.get_config(), reference__features=str(file), **changes)
+    with pytest.raises(ValueError, match=r"d = 7; the feature network has d = 1280"):
+        dry_run.run(config)

@@ -141,6 +141,9 @@ def test_a_device_without_memory_gets_smaller_batches(kind, monkeypatch, caplog)
     assert said == [
         f"dcgan: out of memory on the device; on with {size} images a step" for size in (8, 4, 2)
     ]
+    monkeypatch.setattr(step.devices, "process_share", lambda steps: range(3))  # of two processes
+    first = dataclasses.replace(samples, batch_size=5)  # of which steps of 2 would pass the end
+    np.testing.assert_allclose(first.embed(NETWORK), expected[:15], atol=0.05)
     most = 0
     with pytest.raises(MemoryError, match="dcgan: no memory for one image a device"):
         dataclasses.replace(samples, batch_size=2).embed(NETWORK)

@@ -5,8 +5,11 @@ import time
 import numpy as np
 import pytest
 from children import Child, free_address
+from configured import save_images, tiny
 from PIL import Image
 
+from lsh_gan import devices
+from lsh_gan.experiment import settings, sweep
 from lsh_gan.results import store
 
 FIELDS = [f"{m}_{s}" for m in ("knn", "lsh_knn", "lsh") for s in ("precision", "recall")]
@@ -57,6 +60,13 @@ def test_processes_with_other_flags_end_before_they_measure(tmp_path):
     assert "process 1 differs from process 0 in seeds; expected" in second.end(timeout=100).stderr
     assert "process 1 differs from process 0; expected" in first.end(timeout=100).stderr
     assert not (tmp_path / "run" / store.ROWS_FILE).exists()
+
+
+def test_a_process_with_fewer_images_is_named(tmp_path, monkeypatch):
+    folder = str(save_images(tmp_path, np.zeros((8, 32, 32), np.uint8)))
+    monkeypatch.setattr(devices, "from_first", lambda own: own | {folder: "9 image files"})
+    with pytest.raises(ValueError, match=f"differs from process 0 in {folder}; expected the same"):
+        sweep.prepare(settings.resolve(tiny(generators=(), samples=(folder,))))
 
 
 def compare(found, expected):

@@ -359,6 +359,7 @@ def test_bad_sources_are_errors_before_the_work_folder_exists(tmp_path):
         (sketch, ValueError, "empty: is a folder; expected the file reference.sketch"),
         ({"reference__num_images": 20_000}, ValueError, "fashion_mnist has 10000"),
         ({"samples": (str(tmp_path / "gone"),)}, FileNotFoundError, "no such folder or file"),
+        ({"profile": str(tmp_path / "text.npy")}, ValueError, "profile .* is a file; expected a f"),
     ]  # fmt: skip
     for changes, error, message in cases:
         with pytest.raises(error, match=message):
