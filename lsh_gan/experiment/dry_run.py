@@ -134,7 +134,8 @@ def _summary(config: Any, sized: list[Sized]) -> Iterator[str]:
         yield f"reference: {n} of {_found(fields.features or fields.images)}"
     yield from (f"samples: {_found(path)}" for path in config.samples)
     search, bits, seeds = config.search, config.compression.bits, f"{len(config.seeds)} seeds"
-    images = f"m = {config.num_samples:,} images each, batches of {config.batch_size}"
+    m = f"m = {config.num_samples:,} images each" if sized else "m = all that are given"
+    images = f"{m}, batches of {config.batch_size}"
     if search.share:  # most settings are scored only where others have turned out well
         title = TITLES[deciding(config.metrics)]
         yield (
