@@ -43,6 +43,7 @@ def kept(after: Any, before: Any, metric: str, score: str) -> Kept:
     rows = [
         {
             "seed": 0,
+            "n": scores.n,
             field: getattr(scores, score),
             "hits": {
                 f"{field}_hits": getattr(scores, f"{score}_membership"),

@@ -12,6 +12,7 @@ def settings(recall_kept):
     rows = []
     for bits, clipping, kept in [(None, None, 1), (4, "none", 0.5), (4, "mse", recall_kept)]:
         row = {"generator": "g", "bits": bits, "clipping": clipping, "seed": 0, "hits": {}}
+        row["n"] = 100
         for metric in study.METRICS:
             for score, share in (("precision", 0.8), ("recall", 0.8 * kept)):
                 row[f"{metric}_{score}"] = share

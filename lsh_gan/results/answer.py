@@ -21,8 +21,10 @@ jackknife of the ratio would give:
 By LSH and LSH+KNN it leaves out the drawing of the other set; their jackknife over tables, which
 counts the chance of single samples once more, makes up for it.
 
-Of several seeds, precision has N = seeds · m samples. Recall has N = n: the same reference is
-assessed by every seed, and a_i and b_i are means over the seeds, as are u_g and v_g.
+Of S seeds, precision has N = S · m samples. Recall has N = n: the same reference is assessed by
+every seed, and a_i and b_i are means over the seeds, as are u_g and v_g. So the second count of
+single samples averages out, and the reference, which seeds share, does not: precision by LSH and
+LSH+KNN has (1 − 1/S) var(a_i − r b_i) / (n mean(b)²) in its place.
 """
 
 import math
@@ -80,11 +82,15 @@ def paired_error(
             return []
         return [np.subtract(a[field], share * b[field], dtype=np.float64) for a, b in known]
 
-    of_samples, of_hash = differences("hits"), differences("deviations")
+    of_samples, of_groups = differences("hits"), differences("deviations")
     if not of_samples:
         return math.nan
     joined = np.concatenate(of_samples) if score == "precision" else np.mean(of_samples, axis=0)
-    return error_of(joined, np.mean(of_hash, axis=0) if of_hash else ())
+    deviations = [*np.mean(of_groups, axis=0)] if of_groups else []
+    if score == "precision" and metric != "knn":
+        n = pairs[0][0]["n"]
+        deviations.append(math.sqrt((1 - 1 / len(pairs)) * joined.var() / n))
+    return error_of(joined, deviations)
 
 
 def mean_and_error(group: list[Row], field: str) -> tuple[float, float]:
@@ -92,7 +98,8 @@ def mean_and_error(group: list[Row], field: str) -> tuple[float, float]:
 
     Few seeds may be alike by chance: their spread counts for no less than the error of each. Nor
     is it less than what hits say, as above at r = 0, where what seeds share does not average out:
-    the reference, and the hash.
+    the reference, and the hash. The variance of a distance is taken to be that of both sets, a row
+    of each alike. A Fréchet distance has no error of its own.
     """
     values = [row[field] for row in group]
     errors = [row.get(f"{field}_stderr") or 0.0 for row in group]
@@ -100,7 +107,11 @@ def mean_and_error(group: list[Row], field: str) -> tuple[float, float]:
     if len(group) == 1:
         return values[0], each
     metric, _, score = field.rpartition("_")
-    whole = paired_error([(row, row) for row in group], metric, score, 0.0)
+    if score == "distance":
+        n, m = group[0]["n"], group[0]["m"]
+        whole = each * math.sqrt((m + n / len(group)) / (m + n))
+    else:
+        whole = paired_error([(row, row) for row in group], metric, score, 0.0)
     of_seeds = max(each, np.std(values, ddof=1)) / len(group) ** 0.5
     return float(np.mean(values)), float(np.fmax(of_seeds, whole))  # which is NaN without hits
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from lsh_gan.results import labels, plots
-from lsh_gan.results.answer import paired_error
+from lsh_gan.results.answer import NOISE, paired_error
 from lsh_gan.results.labels import SCORES, TITLES, bits_label, deciding, setting_of, unique
 from lsh_gan.results.store import Row
 
@@ -122,14 +122,16 @@ def make_table(found: pd.DataFrame, metrics: list[str]) -> Table:
 
 
 def worst_layer(name: str, found: pd.DataFrame, metric: str) -> str:
-    """Which layer of a generator suffers most at the narrowest width, in a sentence."""
+    """Which layer of a generator suffers most at the narrowest width, and whether that is noise."""
     narrow = found[found["setting"] == found.loc[found["bits"].astype(int).idxmin(), "setting"]]
-    drops = narrow[[f"{metric}_{score}" for score in SCORES]].max(axis=1)
-    worst = narrow.loc[drops.idxmax()]
-    lost = " and ".join(f"{drop(worst, f'{metric}_{score}')} of {score}" for score in SCORES)
+    fields = {score: f"{metric}_{score}" for score in SCORES}
+    worst = narrow.loc[narrow[list(fields.values())].max(axis=1).idxmax()]
+    lost = " and ".join(f"{drop(worst, field)} of {score}" for score, field in fields.items())
+    noise = all(worst[field] <= NOISE * worst[f"{field}_stderr"] for field in fields.values())
     return (
         f"{name}: {worst['layer']} suffers most: {worst['setting']} of it alone "
-        f"({worst['bytes']:,} bytes) cost {lost} by {TITLES[metric]}."
+        f"({worst['bytes']:,} bytes) cost {lost} by {TITLES[metric]}"
+        f"{', within noise' if noise else ''}."
     )
 
 

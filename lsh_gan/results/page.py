@@ -48,10 +48,13 @@ def write(
     )  # fmt: skip
     done, asked = store.read_progress(workdir) or (0, 0)
     columns, lines = _table(measured, metrics, marks)
+    pairs = set(metrics) - set(labels.DISTANCES)
     alts = {name: f"Layers of {name.removeprefix('layers_')}, one by one" for name in figures}
     alts |= {name: view.title for name, view in plots.VIEWS.items()}
     text = environment.get_template(TEMPLATE).render(
-        title=f"Precision and recall of {', '.join(unique(measured, 'generator'))}",
+        title=f"{'Precision and recall' if pairs else 'Distance'} of "
+        + ", ".join(unique(measured, "generator")),
+        heads=labels.SCORES if pairs else ("distance",),
         answers=answers,
         conditions=plots.conditions(measured),
         progress=f"{done} of {asked} measurements are done" if done < asked else "",

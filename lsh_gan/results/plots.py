@@ -32,6 +32,7 @@ STYLE: Any = {
 for _library in ("fontTools", "matplotlib.category"):
     logging.getLogger(_library).setLevel(logging.WARNING)
 LINES = {"precision": "-", "recall": "--"}
+FILLS = {"precision": "full", "recall": "none"}  # of markers, which stand alone at a single width
 
 
 class View(NamedTuple):
@@ -133,9 +134,10 @@ def plot(name: str, measured: list[Row], metrics: list[str]) -> Figure:
         setting: {"color": color, "marker": marker, "markersize": 4}
         for setting, color, marker in zip(settings, cycle(COLORS), cycle(MARKERS), strict=False)
     }
+    styles = {score: {"linestyle": LINES[score], "fillstyle": FILLS[score]} for score in LINES}
     for line, name in zip(axes, names, strict=True):
         for axis, metric in zip(line, metrics, strict=True):
-            axis.set_title(f"{name}: {TITLES[metric]}")
+            axis.set_title(textwrap.fill(f"{name}: {TITLES[metric]}", 30))
             axis.grid(alpha=0.3)
             for setting, widths in curves[name].items():
                 xs, x_errors = np.array(list(widths)), None
@@ -143,10 +145,10 @@ def plot(name: str, measured: list[Row], metrics: list[str]) -> Figure:
                     xs, x_errors = _along(widths, x.format(metric))
                 for score in scores:
                     ys, y_errors = _along(widths, f"{metric}_{score}")
+                    style = {} if x else styles[score]
                     axis.errorbar(
-                        xs, ys, y_errors, x_errors, linestyle=LINES[score] if not x else "-",
-                        elinewidth=0.8, **looks[setting],
-                    )  # fmt: skip
+                        xs, ys, y_errors, x_errors, elinewidth=0.8, **looks[setting] | style
+                    )
             for score in () if x else scores:
                 ceiling = next(iter(widths.values()))[0].get(f"{metric}_{score}_ceiling")
                 if ceiling is not None:
@@ -164,9 +166,10 @@ def plot(name: str, measured: list[Row], metrics: list[str]) -> Figure:
         axis.set_xlabel(x_label)
     for axis in axes[:, 0]:
         axis.set_ylabel(y_label)
-    styles = {} if x else {s: {"color": "gray", "linestyle": LINES[s]} for s in scores}
     named = {shorten(setting, looks): look for setting, look in looks.items()}
-    _legend(figure, styles | named, conditions(measured) + _bars(measured))
+    gray = {"color": "gray", "marker": "o", "markersize": 4}
+    scored = {} if x else {score: gray | styles[score] for score in scores}
+    _legend(figure, scored | named, conditions(measured) + _bars(measured))
     if x:
         figure.draw_without_rendering()  # settles where points lie
         for line, name in zip(axes, names, strict=True):

@@ -62,12 +62,13 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
     layer_report.write_csv(output / "tensors.csv", measured)
     whole = [row for row in measured if "layer" not in row]
     lines = summarise(whole, metrics)
-    table = make_table(lines, metrics, _caption(workdir, measured, config))
+    caption = _caption(workdir, measured, config)
+    table = make_table(lines, metrics, caption)
     figures: dict[str, Figure] = {}
     found: list[str] = []
     with mpl.rc_context(plots.STYLE):
         if share:
-            found = search_report.write(output, lines, pairs, share)
+            found = search_report.write(output, lines, pairs, share, caption)
         elif len(whole) < len(measured):
             figures, found = layer_report.write(output, measured, pairs, table)
         else:

@@ -21,10 +21,13 @@ ROLES = (FULL, WITHIN, MIXED, SAME_SIZE)
 Roles = dict[str, Any]  # a line of `report.summarise`, or None, by role
 
 
-def write(workdir: Path, lines: pd.DataFrame, metrics: list[str], share: float) -> list[str]:
+def write(
+    workdir: Path, lines: pd.DataFrame, metrics: list[str], share: float, caption: str = ""
+) -> list[str]:
     """Writes `search.md` and `widths.md`, prints both and the verdict, and returns the latter.
 
     `share` of the scores at full precision was to be kept; lines are those of `report.summarise`.
+    The caption says under which conditions they were measured.
     """
     found: dict[str, Roles] = {}
     for line in lines.to_dict("records"):
@@ -32,7 +35,7 @@ def write(workdir: Path, lines: pd.DataFrame, metrics: list[str], share: float) 
         roles |= dict.fromkeys(line["roles"], line)
     labels.print_and_save(workdir / "widths.md", make_width_table(found))
     notes = [verdict(*item, metrics, share) for item in found.items()]
-    labels.print_and_save(workdir / "search.md", make_table(found, metrics), notes=notes)
+    labels.print_and_save(workdir / "search.md", make_table(found, metrics, caption), notes=notes)
     return notes
 
 
@@ -54,7 +57,7 @@ def make_width_table(found: dict[str, Roles]) -> Table:
     return labels.make_rich(pd.DataFrame(lines, columns=columns), text=3, title="chosen widths")
 
 
-def make_table(found: dict[str, Roles], metrics: list[str]) -> Table:
+def make_table(found: dict[str, Roles], metrics: list[str], caption: str) -> Table:
     """Size, precision/recall and the kept shares of both, a line a role."""
     cells = []
     for name, roles in found.items():
@@ -64,7 +67,7 @@ def make_table(found: dict[str, Roles], metrics: list[str]) -> Table:
                 cells[-1] |= {"bits": widths_of(line), "bytes": f"{line['bytes']:,}"}
                 cells[-1] |= {TITLES[metric]: _cell(line, metric) for metric in metrics}
     title = "precision/recall (kept shares ± paired standard error)"
-    return labels.make_rich(pd.DataFrame(cells).fillna(""), text=3, title=title)
+    return labels.make_rich(pd.DataFrame(cells).fillna(""), text=3, title=title, caption=caption)
 
 
 def _cell(line: dict[str, Any], metric: str) -> str:
@@ -84,9 +87,10 @@ def verdict(name: str, roles: Roles, metrics: list[str], share: float) -> str:
         return f"{name}: no setting keeps {asked}."
     kept = kept_of(mixed, metric).values()
     keeps = all(x.share + np.nan_to_num(x.stderr) >= share for x in kept)
+    within = " within the error" if keeps and min(kept).share < share else ""
     text = (
         f"{name}: mixed precision ({widths_of(mixed)} bits) keeps {'' if keeps else 'less than '}"
-        f"{asked} on samples that the search has not seen ({changes(mixed, metric)}): "
+        f"{asked}{within} on samples that the search has not seen ({changes(mixed, metric)}): "
         f"{name}.packed, {mixed['bytes']:,} bytes, {mixed['ratio']:.1f}× smaller."
     )
     for role in (WITHIN, SAME_SIZE):

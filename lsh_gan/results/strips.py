@@ -84,7 +84,11 @@ def plot(folder: Path, measured: list[Row]) -> Figure | None:
     }
     above = max((0.1 + 0.11 * (x.count("\n") + 1) for x in titles.values()), default=0.08)
     inches = max(5.0, width / min(heights) / 4)  # a quarter of an inch a line, at the least
-    size = len(columns) * inches + 0.5, sum(above + inches * y / width for y in heights) + 0.5
+    caption = "the first images" if "samples" in measured[0] else CAPTIONS[folder.name]
+    said = f"{caption}; {plots.conditions(measured)}"
+    said = textwrap.fill(said, int(16 * inches * len(columns)))
+    below = 0.5 + 0.15 * said.count("\n")  # and above: the names of the columns
+    size = len(columns) * inches + 0.5, sum(above + inches * y / width for y in heights) + below
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(strips), len(columns), squeeze=False, height_ratios=heights)
     for axes, (line, found) in zip(grid, strips.items(), strict=True):
@@ -100,8 +104,5 @@ def plot(folder: Path, measured: list[Row]) -> Figure | None:
                     axis.set_title(title, fontsize=6, loc="left", pad=2)
                 elif axis in grid[0]:
                     axis.set_title(shorten(setting, columns))
-    caption = "the first images" if "samples" in measured[0] else CAPTIONS[folder.name]
-    said = f"{caption}; {plots.conditions(measured)}"
-    said = textwrap.fill(said, int(16 * inches * len(columns)))
     figure.supxlabel(said, fontsize="small")
     return figure

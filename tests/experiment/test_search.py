@@ -164,11 +164,24 @@ def test_nothing_is_kept_of_a_score_of_0(tmp_path, capsys):
     assert "(precision +0 %, recall was 0): known.packed, " in printed
 
 
+def test_a_share_that_is_kept_within_the_error_is_called_so(tmp_path, capsys):
+    hits = np.arange(100) < 80
+    kept = [
+        scored(role, 0, x.mean()) | {"n": 100, "hits": {"lsh_precision_hits": x}}
+        for role, x in ((FULL, hits), (MIXED, np.arange(100) < 71))
+    ]
+    measured = [kept[0] | {"bits": None}, kept[1]]  # 89 ± 4 %
+    search_report.write(tmp_path, report.summarise(measured, ["lsh"]), ["lsh"], 0.9)
+    assert "keeps 90% of precision and recall by LSH within the error on" in capsys.readouterr().out
+
+
 def test_full_precision_is_called_so_beside_quantized_activations(tmp_path):
     measured = [scored(FULL, 0, 0.8) | {"bits": None}, scored(MIXED, 0, 0.8)]
     measured[1] |= {"activation_bits": 8}
-    search_report.write(tmp_path, report.summarise(measured, ["lsh"]), ["lsh"], 0.9)
-    assert "| full precision                    | full " in (tmp_path / "search.md").read_text()
+    search_report.write(tmp_path, report.summarise(measured, ["lsh"]), ["lsh"], 0.9, "n = 12")
+    text = (tmp_path / "search.md").read_text()
+    assert "| full precision                    | full " in text
+    assert "\nn = 12\n" in text
 
 
 @pytest.mark.parametrize("command", [search.run, search.compress])

@@ -60,6 +60,25 @@ def test_errors_of_means_over_seeds_cover_what_seeds_share():
     assert mean_and_error(group, "knn_precision") == pytest.approx((0.8, 0.01), rel=2e-3)
 
 
+def test_the_reference_that_seeds_share_does_not_average_out_of_precision_by_hashes():
+    """As many reference rows as samples: several seeds have the samples' error of one."""
+    hits = {"lsh_precision_hits": np.arange(400) % 5 > 0}  # 80 %: 2 % of error
+    group = [{"seed": i, "n": 400, "lsh_precision": 0.8, "hits": hits} for i in range(4)]
+    assert mean_and_error(group, "lsh_precision") == pytest.approx((0.8, 0.02), rel=2e-3)
+    full = [row | {"lsh_precision": 1.0, "hits": {"lsh_precision_hits": np.ones(400)}}
+            for row in group]  # fmt: skip
+    assert retention(group, full, "lsh", "precision") == pytest.approx((0.8, 0.02), rel=2e-3)
+
+
+def test_the_reference_that_seeds_share_does_not_average_out_of_distances():
+    """The part of the error that is the samples' does: half of its square, or all of it."""
+    one = {"kid_distance": 0.5, "kid_distance_stderr": 0.01, "m": 100}
+    for n, squared in ((100, 1 / 2 + 1 / 8), (10**9, 1 / 4)):
+        group = [one | {"n": n}] * 4
+        expected = pytest.approx((0.5, 0.01 * squared**0.5))
+        assert mean_and_error(group, "kid_distance") == expected
+
+
 def test_rows_share_the_hash_and_its_error():
     """What tables add to both scores alike is no error of a share; what differs is."""
     rng = np.random.default_rng(0)

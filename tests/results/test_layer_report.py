@@ -63,6 +63,20 @@ def test_the_worst_layer_is_that_of_the_narrowest_width():
     assert said.startswith("g: params/b/kernel suffers most: 3 bits, ")
 
 
+def test_the_worst_layer_may_be_within_noise():
+    hits = np.arange(300) < 240
+    for lost, noise in ((2, True), (60, False)):
+        after = hits & (np.arange(300) >= lost)
+        rows = [row(None), row(4, "params/a/kernel", precision=after.mean())]
+        rows = [
+            each | {"n": 300, "hits": {"lsh_precision_hits": x, "lsh_recall_hits": hits}}
+            for each, x in zip(rows, (hits, after), strict=True)
+        ]
+        found = layer_report.layer_sensitivity(rows, ["lsh"])
+        said = layer_report.worst_layer("g", found, "lsh")
+        assert said.endswith("by LSH, within noise." if noise else "by LSH.")
+
+
 def test_grids_are_kept_apart():
     rows = [
         row(None, precision=0.9),

@@ -91,6 +91,16 @@ def test_what_stands_in_the_page(file):
     assert "&#34;k&#34;: 3" in text
 
 
+def test_distances_alone_are_not_called_precision_and_recall(tmp_path):
+    strips.save(tmp_path / "samples" / f"{ROWS[0]['row_hash']}.png", [np.zeros((3, 8, 8, 1), "u1")])
+    nothing = {"figures": {}, "config": {}, "answers": [], "marks": {}}
+    page.write(tmp_path, tmp_path, ROWS, ["fid"], **nothing)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<h1>Distance of &lt;b&gt;known</h1>" in text
+    assert "precision</th>" not in text
+    assert "recall" not in text
+
+
 def test_nothing_is_loaded_and_everything_is_labelled(file):
     elements = Elements(file.read_text(encoding="utf-8"))
     for tag, attributes, text in elements.found:

@@ -64,6 +64,22 @@ def test_axes_are_named_and_one_seed_has_no_bars():
     assert names_of(figure) == ["precision", "recall", "no clipping", "mse clipping"]
 
 
+def test_precision_and_recall_of_one_width_look_different():
+    figure = draw("precision_recall", [row()])
+    precision, recall = (container.lines[0] for container in figure.axes[0].containers)
+    assert (precision.get_fillstyle(), recall.get_fillstyle()) == ("full", "none")
+    looks = [line.get_fillstyle() for line in figure.legends[0].get_lines()]
+    assert looks == ["full", "none", "full"]
+
+
+def test_titles_of_long_names_do_not_meet():
+    measured = [row() | {"generator": "stylegan2_celebahq_256x256_config_f_100k_images"}]
+    figure = plots.plot("tradeoff", measured, ["lsh", "lsh"])
+    figure.draw_without_rendering()
+    left, right = (axis.title.get_window_extent() for axis in figure.axes)
+    assert left.x1 < right.x0
+
+
 def test_packed_files_are_not_called_full_precision():
     packed = row(packed=True) | {"generator": "small"}
     assert names_of(draw("tradeoff", [packed])) == ["packed"]

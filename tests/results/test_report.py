@@ -3,6 +3,7 @@
 import math
 import re
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +11,7 @@ from children import draw_nothing
 from configured import scored_row
 from PIL import Image
 
-from lsh_gan.results import report, store
+from lsh_gan.results import plots, report, store, strips
 
 METRICS = ("knn", "lsh_knn", "lsh")
 
@@ -135,6 +136,15 @@ def test_an_interrupted_run_says_how_far_it_came(work, capsys, monkeypatch):
     store.set_requested(folder, {found["row_hash"]: {} for found in measured})
     report.main([str(folder)])
     assert "measurements" not in capsys.readouterr().out
+
+
+def test_the_name_of_a_column_of_strips_is_not_cut(tmp_path):
+    images = np.zeros((10, 8, 8, 1), np.uint8)
+    strips.save(tmp_path / "samples" / f"{row()['row_hash']}.png", [images])
+    with mpl.rc_context(plots.STYLE):
+        figure = strips.plot(tmp_path / "samples", [row(reference_name="a longer name " * 4)])
+        figure.draw_without_rendering()
+    assert figure.axes[0].title.get_window_extent().y1 <= figure.bbox.y1
 
 
 def test_strips_are_shown_and_the_work_folder_stays_alone_where_another_is_named(
