@@ -41,13 +41,13 @@ def fix_numbers() -> None:
 
 
 def usual(function: F) -> F:
-    """Lets a function promote, and meet NaN and infinity, where the session forbids JAX to."""
+    """Lets a function promote, meet NaN and infinity, and draw, whatever the session says."""
 
     @functools.wraps(function)
     def run(*given, **options):
         with (
             jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"),
-            jax.debug_infs(False), jax.debug_nans(False),
+            jax.debug_infs(False), jax.debug_nans(False), jax.threefry_partitionable(True),
         ):  # fmt: skip
             return function(*given, **options)
 

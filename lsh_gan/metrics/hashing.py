@@ -94,7 +94,7 @@ def fit(
     The sample holds checked features of the reference, `[n, d]`; of more than `SAMPLE_ROWS` rows
     so many are taken. The origin `[d]` is its first row if None. Else as `sketch.fit_hash`.
     """
-    if not isinstance(key, jax.Array):
+    if not isinstance(key, jax.Array) or isinstance(key, jax.core.Tracer):
         raise TypeError(f"key = {key!r}; expected jax.random.key(SEED)")
     origin = np.asarray(sample[0] if origin is None else origin, np.float64)
     if len(sample) > SAMPLE_ROWS:
