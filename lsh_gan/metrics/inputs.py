@@ -264,8 +264,13 @@ def batches(features: Any, source: str, *, dim: int = 0, first_row: int = 0) -> 
         features = (features,)
     rows = first_row
     for batch in features:
-        if isinstance(batch, (list, tuple, int, float)):
+        if isinstance(features, list) and isinstance(batch, (list, tuple, int, float)):
             as_features(features, source)  # a list of rows: the message of a single array
+        if isinstance(batch, (list, tuple)):
+            raise TypeError(
+                f"{source}: a batch is a {type(batch).__name__}; expected an array [n, d]: of a "
+                "loader of features with labels (batch[0] for batch in loader)"
+            )
         batch = as_features(batch, source, dim=dim, least=0, first_row=rows)
         dim, rows = batch.shape[1], rows + len(batch)
         if len(batch):

@@ -207,6 +207,10 @@ def test_rows_of_batches_are_numbered_through():
         build(fit_hash(KEY, R, SPEC), iter(batches))
     with pytest.raises(ValueError, match="generated has no rows"):
         METRICS["lsh"](R, iter([]))
+    with pytest.raises(
+        TypeError, match=r"^generated: a batch is a tuple; .*\(batch\[0\] for batch"
+    ):
+        METRICS["lsh"](R, iter([(G, np.zeros(M))]))
     with pytest.raises(ValueError, match="generated has d = 3; the other set has d = 4"):
         METRICS["lsh"](R, [G[:40], G[40:, :3]])
 
