@@ -97,7 +97,7 @@ def fit(
     if not isinstance(key, jax.Array) or isinstance(key, jax.core.Tracer):
         raise TypeError(f"key = {key!r}; expected jax.random.key(SEED)")
     if not devices.is_free(key):
-        data = np.asarray(jax.random.key_data(key))
+        data = jnp.asarray(np.asarray(jax.random.key_data(key)))
         key = jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
     origin = np.asarray(sample[0] if origin is None else origin, np.float64)
     if len(sample) > SAMPLE_ROWS:
