@@ -17,6 +17,7 @@ from absl import logging
 
 from checkpoints_tools.converters import SOURCES, convert_state
 from checkpoints_tools.converters.files import find, tensor_file
+from lsh_gan import generators
 from lsh_gan.generators import checkpoints
 
 
@@ -137,7 +138,9 @@ def main() -> None:
     for name, value in metadata["assumed"].items():
         text = json.dumps(value)
         print(f"not in the file, taken as usual: {name} = {text} (--set={name}=...)")
-    print(f"{given.output}: {metadata['family']} from {metadata['source']} checkpoint")
+    made = generators.abstract(*(metadata[name] for name in ("name", "family", "options")))
+    size = "×".join(map(str, made.image_shape))
+    print(f"{given.output}: {made.family} from {metadata['source']} checkpoint, images {size}")
 
 
 if __name__ == "__main__":

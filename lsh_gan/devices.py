@@ -41,17 +41,30 @@ def fix_numbers() -> None:
 
 
 def usual(function: F) -> F:
-    """Lets a function promote, and meet NaN and infinity, where the session forbids JAX to."""
+    """Lets a function promote, meet NaN and infinity, and draw, whatever the session says."""
 
     @functools.wraps(function)
     def run(*given, **options):
         with (
             jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"),
-            jax.debug_infs(False), jax.debug_nans(False),
+            jax.debug_infs(False), jax.debug_nans(False), jax.threefry_partitionable(True),
         ):  # fmt: skip
             return function(*given, **options)
 
     return run  # type: ignore[return-value]
+
+
+def alone(function: F) -> F:
+    """Lets a function lay arrays over the devices by itself, where the session has set a mesh."""
+
+    @functools.wraps(function)
+    def run(*given, **options):
+        if jax.sharding.get_abstract_mesh().empty:
+            return function(*given, **options)
+        with jax.set_mesh(Mesh(np.empty((), object), ())):
+            return function(*given, **options)
+
+    return usual(run)  # type: ignore[return-value]
 
 
 def find_devices() -> list[jax.Device]:
@@ -170,6 +183,17 @@ def pad_rows(
         widths = [(0, missing if i == axis else 0) for i in range(array.ndim)]
         array = xp.pad(array, widths, constant_values=fill)
     return split(array, axis=axis, local=local)
+
+
+def is_free(array: jax.Array) -> bool:
+    """Whether programs may lay an array over the devices: it is bound to none, or to all of them.
+
+    Not by explicit axes of a mesh, which programs would have to follow.
+    """
+    axes = getattr(getattr(array.sharding, "mesh", None), "axis_types", None) or ()
+    found, every = array.devices(), set(jax.devices())
+    bound = array.committed and found != set(jax.local_devices())
+    return AxisType.Explicit not in axes and (found == every or (found <= every and not bound))
 
 
 def largest_divisor(number: int, most: int) -> int:

@@ -16,9 +16,10 @@ from lsh_gan.compression.quantization import fan_in
 from lsh_gan.errors import check_int, choose, few, nearest
 
 Params = Any  # a tree of arrays; of whole variables nested dicts
-KERNELS = ("kernel", "weight", "w")  # as Flax, Equinox and torch, and Haiku call them
 # Equinox and torch have output channels first, under this name; state dicts join names by dots.
 OUTPUTS_FIRST = r"(.*[/.])?weight(_orig)?"
+# As Flax, Equinox and torch, and Haiku call them.
+KERNELS = (r"(.*[/.])?kernel", OUTPUTS_FIRST, r"(.*[/.])?w")
 PRUNED = 0.1  # share of exact zeros from which on a grid with a level at 0 loses less
 MAX_BITS = 16
 GRANULARITIES = dict.fromkeys(("per_tensor", "per_channel", "per_group"))
@@ -82,7 +83,7 @@ class CompressionSpec:
     group_size: int | None = None  #: inputs in a group, of "per_group"; must divide the fan-in
     percentile: float = 99.99  #: of `|w|`, in (0, 100]: α of clipping "percentile"
     num_stds: float = 3.0  #: standard deviations, above 0: α of clipping "std"
-    #: Overrides by path. Tensors that no rule matches follow the default: kernels (last key
+    #: Overrides by path. Tensors that no rule matches follow the default: kernels (last name
     #: "kernel", or where none is called so "weight", or "w"; two axes or more) are quantized, all
     #: else stays float32. In a tree without such names all of two axes or more are.
     rules: tuple[Rule, ...] = ()
@@ -172,9 +173,9 @@ def _leaf(name: str, leaf: Any) -> jax.Array:
 
 
 def are_kernels(leaves: list[tuple[tuple[str, ...], jax.Array]]) -> list[bool]:
-    """The default: arrays of two axes or more with the first name of `KERNELS` there is, or all."""
-    for name in KERNELS:
-        found = [path[-1] == name and leaf.ndim >= 2 for path, leaf in leaves]
+    """The default: arrays of two axes or more with the first of the names `KERNELS`, or all."""
+    for pattern in KERNELS:
+        found = [leaf.ndim >= 2 and bool(re.fullmatch(pattern, join(p))) for p, leaf in leaves]
         if any(found):
             return found
     return [leaf.ndim >= 2 for _, leaf in leaves]

@@ -143,7 +143,7 @@ def evaluate(
     return compare(real, generated, whole, num_images)
 
 
-@devices.usual
+@devices.alone
 def compare(real: Any, generated: Any, config: Any, num_images: int) -> Evaluation:
     """As `evaluate`, with all options in a configuration, which is changed."""
     config.generators, config.samples = (), ("generated",)

@@ -125,7 +125,7 @@ def make_width_evaluator(
     return found if len(plans) > 1 else dataclasses.replace(found, others=())
 
 
-@devices.usual
+@devices.alone
 def run(config: Any, workdir: str | Path) -> pd.DataFrame:
     """Searches for every generator of `config`, as `config.search` says, and writes the report.
 
@@ -166,7 +166,7 @@ def run(config: Any, workdir: str | Path) -> pd.DataFrame:
     return report.write(workdir, notes=sweep.time_notes(session, inner))
 
 
-@devices.usual
+@devices.alone
 def compress(config: Any, workdir: Path, output: str | Path | None = None) -> str:
     """Writes a generator at the smallest width that keeps `config.search.share`.
 

@@ -26,7 +26,7 @@ from lsh_gan.generators import Generator
 from lsh_gan.results import labels, report, store
 
 
-@devices.usual
+@devices.alone
 def run(config: Any, workdir: str | Path) -> pd.DataFrame:
     """Measures what is not yet in `workdir`, which is made if missing, and writes the report.
 

@@ -239,7 +239,7 @@ class Generator:
             if "truncation_psi" not in inspect.signature(type(self.module).__call__).parameters:
                 raise ValueError(f"{self.name}: the family {self.family!r} takes no truncation_psi")
             given["truncation_psi"] = truncation_psi
-        return activations.apply(self.module, params, z, **given)
+        return activations.apply(self.module, params, z, **given).astype(jnp.float32)
 
     def _check_labels(self, labels: jax.Array | None, n: int) -> None:
         classes = self.num_classes

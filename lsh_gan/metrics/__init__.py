@@ -43,4 +43,4 @@ __all__ = [
 ]  # fmt: skip
 
 # Under JAX's usual settings, whatever those of the session are.
-globals().update({x: devices.usual(f) for x in __all__ if inspect.isfunction(f := globals()[x])})
+globals().update({x: devices.alone(f) for x in __all__ if inspect.isfunction(f := globals()[x])})

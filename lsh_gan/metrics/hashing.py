@@ -94,8 +94,11 @@ def fit(
     The sample holds checked features of the reference, `[n, d]`; of more than `SAMPLE_ROWS` rows
     so many are taken. The origin `[d]` is its first row if None. Else as `sketch.fit_hash`.
     """
-    if not isinstance(key, jax.Array):
+    if not isinstance(key, jax.Array) or isinstance(key, jax.core.Tracer):
         raise TypeError(f"key = {key!r}; expected jax.random.key(SEED)")
+    if not devices.is_free(key):
+        data = jnp.asarray(np.asarray(jax.random.key_data(key)))
+        key = jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
     origin = np.asarray(sample[0] if origin is None else origin, np.float64)
     if len(sample) > SAMPLE_ROWS:
         sample = sample[subset(len(sample), SAMPLE_ROWS)]

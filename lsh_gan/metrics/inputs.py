@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from lsh_gan import devices
 from lsh_gan.errors import choose
 
 Array = np.ndarray | jax.Array
@@ -195,9 +196,8 @@ def as_array(features: Any, source: str) -> Array:
             f"{source} is traced, by jax.jit, vmap or grad; expected values: a metric is called "
             "outside of them, and compiles by itself."
         )
-    if isinstance(features, jax.Array):  # of a CPU beside a GPU: through the host
-        here = {device.platform for device in features.devices()} == {jax.default_backend()}
-        return features if here else np.asarray(features)
+    if isinstance(features, jax.Array):  # of one device of several: through the host
+        return features if devices.is_free(features) else np.asarray(features)
     kind = type(features).__name__
     if hasattr(features, "toarray") or getattr(features, "is_sparse", False):
         raise TypeError(f"{source} is a sparse {kind}; expected a dense array: call toarray().")
@@ -264,8 +264,13 @@ def batches(features: Any, source: str, *, dim: int = 0, first_row: int = 0) -> 
         features = (features,)
     rows = first_row
     for batch in features:
-        if isinstance(batch, (list, tuple, int, float)):
+        if isinstance(features, list) and isinstance(batch, (list, tuple, int, float)):
             as_features(features, source)  # a list of rows: the message of a single array
+        if isinstance(batch, (list, tuple)):
+            raise TypeError(
+                f"{source}: a batch is a {type(batch).__name__}; expected an array [n, d]: of a "
+                "loader of features with labels (batch[0] for batch in loader)"
+            )
         batch = as_features(batch, source, dim=dim, least=0, first_row=rows)
         dim, rows = batch.shape[1], rows + len(batch)
         if len(batch):

@@ -163,8 +163,8 @@ def lsh_score(
     if own is None and (recall or fitted.min_level is not None):
         raise ValueError(
             f"This sketch holds counts alone, and {'recall' if recall else 'min_level'} needs "
-            "the addresses of the reference's rows: build it with keep_addresses=True, or say "
-            "recall=False and min_level=None."
+            "the addresses of the reference's rows: build it with keep_addresses=True, or score "
+            "LshReference(sketch, min_level=None) with recall=False."
         )
     hasher, tables = reference.hasher, reference.hasher.spec.num_tables
     found = places_of(hasher, encode_all(hasher, generated, "generated"))

@@ -80,6 +80,14 @@ def test_channel_axes_come_from_the_declaration():
         compress(_params(), CompressionSpec(bits=4), channel_axes={".*project/kernel": 2})
 
 
+@pytest.mark.parametrize("join", [lambda *keys: ".".join(keys), lambda *keys: "/".join(keys)])
+@pytest.mark.parametrize("name", ["kernel", "weight", "weight_orig", "w"])
+def test_names_within_a_state_dict_say_what_is_a_kernel(name, join):
+    state = {join("conv", name): np.eye(4), join("conv", "noise_const"): np.eye(4)}
+    _, report = compress(state, CompressionSpec(bits=4))
+    assert [t.path for t in report.tensors if t.bits] == [join("conv", name)]
+
+
 @pytest.mark.parametrize(
     ("rule", "message"),
     [

@@ -296,7 +296,9 @@ def test_the_command_says_what_it_took(dcgan, tmp_path, monkeypatch, capsys):
     command = ["convert", f"--input={file}", f"--output={tmp_path / 'out'}"]
     monkeypatch.setattr(sys, "argv", command)
     main()
-    assert "taken: 'G_ema'; the file has other generators: 'G'" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "taken: 'G_ema'; the file has other generators: 'G'" in said
+    assert said.endswith("out: dcgan from dcgan checkpoint, images 64×64×3\n")
 
 
 def test_safetensors_are_in_the_order_of_their_numbers_dense_layers_first(dcgan, tmp_path):

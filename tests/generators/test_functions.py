@@ -116,6 +116,14 @@ def test_bad_functions(options, message):
         Generator.from_function(**good | options)
 
 
+def test_images_of_a_function_in_bfloat16_are_float32():
+    def f(params, z):
+        return to_images(z @ params["w"]).astype(jnp.bfloat16)
+
+    generator = Generator.from_function(f, {"w": W}, latent=4)
+    assert generator(generator.params, jnp.ones((2, 4))).dtype == jnp.float32
+
+
 def test_parameters_that_a_function_does_not_use_are_warned_of(caplog):
     tree = {"ema": {"w": W}, "raw": {"w": W}}
     Generator.from_function(lambda p, z: to_images(z @ p["ema"]["w"]), tree, latent=4, name="both")

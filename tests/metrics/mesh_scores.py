@@ -37,6 +37,13 @@ def main():
     key, found = jax.random.key(0), {}
     for kind in ("normal", "grid"):
         r, g = draw_pair(kind, N, M, D)
+        if kind == "grid" and not cluster:  # a session of its own mesh, and features bound to it
+            jax.set_mesh(jax.make_mesh((jax.device_count(),), ("x",)))
+            key, r, g = (
+                jax.random.key(0),
+                jax.device_put(r, jax.devices()[-1]),
+                jax.numpy.asarray(g),
+            )
         hasher = fit_hash(key, r, HashSpec(num_tables=13))
         sketch = build(hasher, [g[:200], g[200:]])
         found[f"{kind}.digits"] = np.asarray(hasher.digits)

@@ -146,7 +146,7 @@ def test_settings_of_the_session_change_no_score():
     usual = scores()
     with (
         jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"),
-        jax.debug_infs(True), jax.debug_nans(True),
+        jax.debug_infs(True), jax.debug_nans(True), jax.threefry_partitionable(False),
     ):  # fmt: skip
         assert scores() == usual
 
@@ -207,6 +207,10 @@ def test_rows_of_batches_are_numbered_through():
         build(fit_hash(KEY, R, SPEC), iter(batches))
     with pytest.raises(ValueError, match="generated has no rows"):
         METRICS["lsh"](R, iter([]))
+    with pytest.raises(
+        TypeError, match=r"^generated: a batch is a tuple; .*\(batch\[0\] for batch"
+    ):
+        METRICS["lsh"](R, iter([(G, np.zeros(M))]))
     with pytest.raises(ValueError, match="generated has d = 3; the other set has d = 4"):
         METRICS["lsh"](R, [G[:40], G[40:, :3]])
 
@@ -248,6 +252,8 @@ def test_torch_tensors_score_as_numpy(name):
 def test_a_seed_is_no_key():
     with pytest.raises(TypeError, match=r"^key = 0; expected jax\.random\.key\(SEED\)$"):
         lsh.lsh_precision_recall(0, R, G)
+    with pytest.raises(TypeError, match=r"^key = .*Tracer.*; expected jax\.random\.key\(SEED\)"):
+        jax.vmap(lambda key: lsh.lsh_precision_recall(key, R, G).recall)(jax.random.split(KEY))
 
 
 def test_large_features_are_taken():
