@@ -41,12 +41,12 @@ class Tiles(NamedTuple):
 def tile(features: Array, origin: np.ndarray, memory_mb: float) -> Tiles:
     """Moves a set `[n, d]` by the origin and cuts it into tiles, of few different shapes.
 
-    Tiles are as wide as four of float32 distances fit in `memory_mb`, and a power of two: from an
-    eighth to a quarter of a large set. Several, as many on each device, are then made narrower, to
-    a multiple of 128, as far as they still hold the set.
+    Tiles are as wide as four of float32 distances fit in `memory_mb`, and a power of two: 1024 on
+    CPU, elsewhere from an eighth to a quarter of a large set. Several, as many on each device, are
+    then made narrower, to a multiple of 128, as far as they still hold the set.
     """
     n, budget = len(features), (memory_mb * 2**20 / 16) ** 0.5
-    width = min(max(1024, n // 8), 4096, budget)
+    width = min(max(1024, n // 8), devices.at_once(1024, 4096), budget)
     width = 2 ** int(min(np.log2(width), np.ceil(np.log2(max(n, 128)))))
     tiles = -(-n // (width * devices.count())) * devices.count()
     width = width if tiles == 1 else -(-n // (tiles * 128)) * 128
