@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -222,6 +222,16 @@ def log_rules(name: str, plans: list[TensorPlan], patterns: list[str]) -> None:
         logging.warning("%s is pruned: grids are affine, which keeps 0, of %s", name, few(pruned))
 
 
+def check_axes(names: Collection[str], channel_axes: Mapping[str, int]) -> None:
+    """Raises ValueError where a pattern of channel axes matches no path."""
+    for pattern in channel_axes:
+        if not any(re.fullmatch(pattern, name) for name in names):
+            raise ValueError(
+                f"channel_axes: {pattern!r} matches no path; the nearest is "
+                f"{nearest(pattern, names)!r}"
+            )
+
+
 def declared_axis(name: str, channel_axes: Mapping[str, int]) -> int:
     """The axis of the first pattern that matches the whole name; where none does, the usual one."""
     axes = (axis for pattern, axis in channel_axes.items() if re.fullmatch(pattern, name))
@@ -263,6 +273,7 @@ def plan_tensors(
     every width, unless a rule gives it "symmetric". Raises as `compress`.
     """
     names = [join(path) for path, _ in leaves]
+    check_axes(names, channel_axes or {})
     resolved = resolve(names, spec, are_kernels(leaves))
     chosen = {rule.pattern for rule in spec.rules if rule.scheme is not None}
     plans = []

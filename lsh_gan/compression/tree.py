@@ -293,8 +293,9 @@ def compress(
 
     Raises:
         TypeError: A leaf that is not a floating array, or no tree but one array.
-        ValueError: NaN or Inf (path and index), an empty tree, a rule that matches nothing, a group
-            size that does not divide, a width given but nothing to quantize, or a threshold of 0.
+        ValueError: NaN or Inf (path and index), an empty tree, a rule or a channel axis that
+            matches nothing, a group size that does not divide, a width given but nothing to
+            quantize, or a threshold of 0.
     """
     quantized = quantize_tree(params, spec, channel_axes)
     leaves = [

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from lsh_gan.compression.rules import declared_axis, flatten, join, path_of
+from lsh_gan.compression.rules import check_axes, declared_axis, flatten, join, path_of
 from lsh_gan.errors import check_int, few, nearest
 from lsh_gan.generators.checkpoints import content_hash
 
@@ -75,15 +75,10 @@ def wrap(
     constants = jax.tree.map(lambda x: None if _floats(x) else x, params)
     try:
         leaves, _ = flatten(parameters)
+        arrays = {join(path): leaf for path, leaf in leaves}
+        check_axes(arrays, axes)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from None
-    arrays = {join(path): leaf for path, leaf in leaves}
-    for pattern in axes:
-        if not any(re.fullmatch(pattern, path) for path in arrays):
-            raise ValueError(
-                f"{name}: channel_axes: {pattern!r} matches no path; the nearest is "
-                f"{nearest(pattern, arrays)!r}"
-            )
     options = {
         "name": name, "latent": size, "classes": num_classes, "constants": _hash(constants),
         "channel_axes": dict(axes),

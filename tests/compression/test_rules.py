@@ -78,6 +78,8 @@ def test_channel_axes_come_from_the_declaration():
     assert dense.channel_axis == 0  # as torch has it
     with pytest.raises(ValueError, match=r"project/kernel.*axis 2 .*2 axes"):
         compress(_params(), CompressionSpec(bits=4), channel_axes={".*project/kernel": 2})
+    with pytest.raises(ValueError, match=r"^channel_axes: 'conv_1/kernel' matches no path; the n"):
+        compress(_params(), CompressionSpec(bits=4), channel_axes={"conv_1/kernel": 2})
 
 
 @pytest.mark.parametrize("join", [lambda *keys: ".".join(keys), lambda *keys: "/".join(keys)])
