@@ -35,15 +35,11 @@ def record(name, scores):
 
 def main():
     key, found = jax.random.key(0), {}
+    alone = jax.device_count() > 1 and not cluster  # a process of several devices
     for kind in ("normal", "grid"):
         r, g = draw_pair(kind, N, M, D)
-        if kind == "grid" and not cluster:  # a session of its own mesh, and features bound to it
-            jax.set_mesh(jax.make_mesh((jax.device_count(),), ("x",)))
-            key, r, g = (
-                jax.random.key(0),
-                jax.device_put(r, jax.devices()[-1]),
-                jax.numpy.asarray(g),
-            )
+        if kind == "grid" and alone:  # features that are bound to one of the devices
+            r, g = jax.device_put(r, jax.devices()[-1]), jax.numpy.asarray(g)
         hasher = fit_hash(key, r, HashSpec(num_tables=13))
         sketch = build(hasher, [g[:200], g[200:]])
         found[f"{kind}.digits"] = np.asarray(hasher.digits)
@@ -57,6 +53,9 @@ def main():
         # 13 tables are divisible by no number of devices; a cap of 5 is met.
         options |= {"spec": HashSpec(num_tables=13), "bucket_rows": 5}
         found |= record(f"{kind}.lsh_knn", lsh_knn_precision_recall(key, r, g, **options))
+    if alone:  # a session of its own mesh
+        jax.set_mesh(jax.make_mesh((jax.device_count(),), ("x",)))
+        found |= record("grid.lsh", lsh_precision_recall(key, r, g, membership=True))
     if jax.process_index() == 0:
         np.savez(out, devices=jax.device_count(), **found)
 
