@@ -53,8 +53,9 @@ def main():
         # 13 tables are divisible by no number of devices; a cap of 5 is met.
         options |= {"spec": HashSpec(num_tables=13), "bucket_rows": 5}
         found |= record(f"{kind}.lsh_knn", lsh_knn_precision_recall(key, r, g, **options))
-    if alone:  # a session of its own mesh
+    if alone:  # a session of its own mesh, whose axes are explicit
         jax.set_mesh(jax.make_mesh((jax.device_count(),), ("x",)))
+        key, r, g = jax.random.key(0), *(jax.numpy.asarray(np.asarray(x)) for x in (r, g))
         found |= record("grid.lsh", lsh_precision_recall(key, r, g, membership=True))
     if jax.process_index() == 0:
         np.savez(out, devices=jax.device_count(), **found)
