@@ -7,8 +7,8 @@ is its path, keys joined by "/" ("params/conv/kernel"; in a key "/" is %2F, and 
 |---|---|---|
 | PATH | F32, of the tensor | the values, where the tensor is not quantized |
 | PATH | U8 `[ceil(size * bits / 8)]` | the codes, where it is quantized, see `pack_codes` |
-| PATH.scale | F32 `[groups, 1, channels]` | step of the grid |
-| PATH.zero_point | U8, as codes of the grid's shape | code of 0; "affine", 2 bits or more |
+| PATH/scale | F32 `[groups, 1, channels]` | step of the grid |
+| PATH/zero_point | U8, as codes of the grid's shape | code of 0; "affine", 2 bits or more |
 
 `value = (code - zero_point) * scale`; the codes of a group and channel lie as `quantize_tensor`
 cuts the tensor. Where no zero points are stored, they are the middle of the grid. The metadata has
@@ -30,7 +30,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-VERSION = 2  # 1 was a format of our own
+VERSION = 3  # 2 had names that other tensors can have, 1 was a format of our own
 _ENTRY = "lsh_gan"  # the only one, as safetensors writes several in any order
 _COMPACT: dict[str, Any] = {"separators": (",", ":"), "allow_nan": False}
 
@@ -50,10 +50,10 @@ class Layout(NamedTuple):
         if self.bits is None:
             return [("", "f4", self.shape)]
         codes = packed_bytes(math.prod(self.shape), self.bits)
-        parts = [("", "u1", (codes,)), (".scale", "f4", self.grid_shape)]
+        parts = [("", "u1", (codes,)), ("/scale", "f4", self.grid_shape)]
         if self.scheme == "affine" and self.bits > 1:  # else the grid implies it
             zero_points = packed_bytes(math.prod(self.grid_shape), self.bits)
-            parts.append((".zero_point", "u1", (zero_points,)))
+            parts.append(("/zero_point", "u1", (zero_points,)))
         return parts
 
     def num_bytes(self) -> int:
@@ -201,12 +201,12 @@ def load_packed(path: str | os.PathLike) -> PackedTree:
             raise ValueError(f"version {header['version']}; this program reads {VERSION}")
         if header.pop("sha256") != _digest(header, arrays):
             raise ValueError("the checksum does not match")
-        names = sorted(name for name in arrays if f"{name}.scale" in arrays)
+        names = sorted(name for name in arrays if f"{name}/scale" in arrays)
         tensors = []
         for name, numbers in zip(names, header["quantized"], strict=True):
             *shape, bits, axis = numbers
-            scheme = "affine" if f"{name}.zero_point" in arrays else "symmetric"
-            grid_shape = arrays[f"{name}.scale"].shape
+            scheme = "affine" if f"{name}/zero_point" in arrays else "symmetric"
+            grid_shape = arrays[f"{name}/scale"].shape
             layout = Layout(_path(name), tuple(shape), bits, axis, scheme, grid_shape)
             stored = tuple(arrays.pop(name + ending) for ending, _, _ in layout.parts())
             tensors.append(PackedTensor(layout, stored))

@@ -105,16 +105,25 @@ def test_others_read_the_file_by_the_names_that_are_documented(saved, reader):
     read = importlib.import_module(f"safetensors.{reader}").load_file
     tensors = {name: np.asarray(tensor) for name, tensor in read(saved).items()}
     name = "params/project/kernel"
-    names = [name, f"{name}.scale", f"{name}.zero_point", "params/project/bias"]
+    names = [name, f"{name}/scale", f"{name}/zero_point", "params/project/bias"]
     assert sorted(names) == sorted(n for n in tensors if "project" in n)
     codes, zeros = (
         unpack_codes(tensors[n], count, 4).astype(np.float32)
-        for n, count in ((name, 6 * 20), (f"{name}.zero_point", 20))
+        for n, count in ((name, 6 * 20), (f"{name}/zero_point", 20))
     )
-    values = (codes.reshape(6, 20) - zeros) * tensors[f"{name}.scale"][0]
+    values = (codes.reshape(6, 20) - zeros) * tensors[f"{name}/scale"][0]
     expected = unpack(load_packed(saved))["params"]["project"]["kernel"]
     np.testing.assert_allclose(values, expected, rtol=1e-6)
     assert tensors["params/project/bias"].tolist() == list(range(20))
+
+
+@pytest.mark.parametrize("ending", ["scale", ".scale", "/scale", "%2Fscale"])
+def test_tensors_whose_names_end_like_a_part_of_another_survive(tmp_path, ending):
+    conv = _params()["params"]["conv"]["kernel"]
+    params = {"conv": conv, f"conv{ending}": conv + 1, f"conv{ending}{ending}": conv[0, 0, 0]}
+    spec = CompressionSpec(bits=4)
+    save_packed(tmp_path / "g", pack(params, spec))
+    _assert_same_bits(unpack(load_packed(tmp_path / "g")), compress(params, spec)[0])
 
 
 def test_saving_leaves_one_file_and_replaces_it_whole(tmp_path):
@@ -167,7 +176,7 @@ def _rewrite(path, change):
         (lambda *_: "[" * 100_000, "recursion"),
         (lambda *_: "[]", "list indices"),
         (lambda *_: "{}", "'version'"),
-        (lambda header, _: header.update(version=7), "version 7; this program reads 2"),
+        (lambda header, _: header.update(version=7), "version 7; this program reads 3"),
         (lambda header, _: header["quantized"].clear(), "zip"),
     ],
 )
