@@ -186,7 +186,7 @@ def _compare(fitted: LshKnnReference, generated: Array, *, left_out: bool = Fals
     sq_radii, own = _find_balls(fitted, generated, buckets, left_out)
     both = inputs.join_centred([fitted.features, generated], fitted.origin, n + len(generated))
     hits, beyond = _find_hits(
-        both, *_dealt(jnp.concatenate([fitted.buckets, buckets], axis=1)),
+        both, *_dealt(jnp.concatenate([fitted.buckets, buckets], axis=1), n),
         jnp.concatenate([fitted.sq_radii, sq_radii])[None],
         n=n, k=fitted.k, c=fitted.bucket_rows, inclusive=fitted.inclusive,
     )  # fmt: skip
@@ -211,27 +211,33 @@ def _join(fitted: LshKnnReference, hits: jax.Array) -> Summary:
     return scores.aggregate_votes(scores.Found(hits), digits, tables=tables, votes=fitted.votes)
 
 
-def _dealt(buckets: jax.Array) -> tuple[jax.Array, np.ndarray]:
-    """Buckets of a multiple of the devices of tables, and the group of each: 8 counts for none."""
+def _dealt(buckets: jax.Array, n: int = 0) -> tuple[jax.Array, np.ndarray, jax.Array]:
+    """Buckets of a multiple of the devices of tables, the group of each, and the order of the rows.
+
+    Group 8 counts for none. The n rows of R are before those of G; n = 0 is for one set with itself.
+    """
     tables, behind = len(buckets), -len(buckets) % devices.count()
     number = np.arange(tables + behind)
     group = np.where(number < tables, number % scores.group_count(tables), GROUPS)
-    return jnp.pad(buckets, ((0, behind), (0, 0))), group
+    total = buckets.shape[1]
+    order = jnp.concatenate([random_order(n or total), n + random_order(total - n)])
+    return jnp.pad(buckets, ((0, behind), (0, 0))), group, order
 
 
 @functools.partial(jax.jit, static_argnames=("k", "c"))
-def _find_radii(x, buckets, group, *, k: int, c: int) -> jax.Array:
+def _find_radii(*arrays, k: int, c: int) -> jax.Array:
     """See `_radii`; tables are dealt to the devices."""
     run, join = functools.partial(_radii, k=k, c=c), functools.partial(lax.pmin, axis_name="data")
-    specs = P(), P("data"), P("data")
-    return devices.share(run, x, buckets, group, in_specs=specs, out_specs=P(), join=join)
+    specs = P(), P("data"), P("data"), P()
+    return devices.share(run, *arrays, in_specs=specs, out_specs=P(), join=join)
 
 
 @functools.partial(jax.jit, static_argnames=("n", "k", "c", "inclusive"))
 def _find_hits(*arrays, n: int, k: int, c: int, inclusive: bool):
     """See `_count_votes`; tables are dealt to the devices."""
     run = functools.partial(_count_votes, n=n, k=k, c=c, inclusive=inclusive)
-    join, specs = functools.partial(lax.psum, axis_name="data"), (P(), P("data"), P("data"), P())
+    join = functools.partial(lax.psum, axis_name="data")
+    specs = P(), P("data"), P("data"), P(), P()
     return devices.share(run, *arrays, in_specs=specs, out_specs=P(), join=join)
 
 
@@ -259,13 +265,12 @@ def _layout(total: int, d: int, c: int) -> tuple[int, int, int]:
     return width, size, -(-chunks // size)
 
 
-def _arrange(bucket, *, n: int, c: int, d: int) -> Table:
+def _arrange(bucket, order, *, n: int, c: int, d: int) -> Table:
     """Step 1 for the n rows of R and those of G behind them; n = 0 for one set with itself."""
     total = len(bucket)
     width, size, blocks = _layout(total, d, c)
-    of_r, of_g = (n, total - n) if n else (total, total)
-    every = jnp.arange(of_r + of_g, dtype=jnp.int32)
-    order = jnp.concatenate([random_order(of_r), n + random_order(of_g)])
+    of_r = n or total
+    every = jnp.arange(len(order), dtype=jnp.int32)
     bucket, place = lax.sort((bucket[order], every), num_keys=1)  # in it R is before G
     row, of_set = order[place], (place >= of_r).astype(jnp.int32)
 
@@ -306,6 +311,7 @@ def _arrange(bucket, *, n: int, c: int, d: int) -> Table:
     )  # fmt: skip
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def random_order(rows: int) -> jax.Array:
     """The order in which the rows of a set become candidates."""
     return jax.random.permutation(jax.random.key(0, impl="threefry2x32"), rows).astype(jnp.int32)
@@ -385,7 +391,7 @@ def _for_waiting(x, sq_norms, table: Table, size: int, step, state):
     return lax.while_loop(is_left, windows, (jnp.int32(0), state))[1]
 
 
-def _radii(x, buckets, group, *, k: int, c: int) -> jax.Array:
+def _radii(x, buckets, group, order, *, k: int, c: int) -> jax.Array:
     """Step 3: the squared radius of every row, and the distance that follows, least of all tables.
 
     Of one set; float32 `[2, m]`, infinite where no table has so many others.
@@ -400,7 +406,7 @@ def _radii(x, buckets, group, *, k: int, c: int) -> jax.Array:
             found = jnp.where(group < GROUPS, _kth_smallest(squared, k), jnp.inf)
             return least.at[:, pairs.rows].min(found, mode="drop")
 
-        found = _arrange(bucket, n=0, c=c, d=x.shape[1])
+        found = _arrange(bucket, order, n=0, c=c, d=x.shape[1])
         return _for_blocks(x, sq_norms, found, size, True, step, least), None
 
     return lax.scan(table, jnp.full((2, len(x)), jnp.inf), (buckets, group))[0]
@@ -424,7 +430,7 @@ def _kth_smallest(x: jax.Array, k: int) -> jax.Array:
     return jnp.stack(lax.fori_loop(0, k + 1, step, (-jnp.ones_like(none), none, none))[1:])
 
 
-def _count_votes(x, buckets, group, sq_radii, *, n: int, k: int, c: int, inclusive: bool):
+def _count_votes(x, buckets, group, order, sq_radii, *, n: int, k: int, c: int, inclusive: bool):
     """Tables that say yes, by group, int32 `[8, n + m]`, and rows beyond the cap, int32.
 
     Of two sets, to rows among the balls of the other, with squared radii `[1, n + m]`; of one,
@@ -456,7 +462,7 @@ def _count_votes(x, buckets, group, sq_radii, *, n: int, k: int, c: int, inclusi
 
     def table(so_far, bucket_and_group):
         bucket, group = bucket_and_group
-        found, hits = _arrange(bucket, n=n, c=c, d=d), jnp.zeros(total, bool)
+        found, hits = _arrange(bucket, order, n=n, c=c, d=d), jnp.zeros(total, bool)
         in_turn = functools.partial(step, left_out=int(n == 0))
         hits = _for_blocks(x, sq_norms, found, size, n == 0, in_turn, hits)
         hits = _for_waiting(x, sq_norms, found, size, step, hits)
