@@ -74,7 +74,8 @@ def _call_order(module: nn.Module, variables: Params, batch: Batch, choose: Call
 
     jax.eval_shape(run, variables, batch)
     if not order:
-        logging.warning("%s has no layer that %s corrects.", module, choose.__name__)
+        kind = "batch norm" if choose is _normalised_input else "layer with a bias"
+        logging.warning("%s has no %s to correct.", type(module).__name__, kind)
     return order
 
 
@@ -91,7 +92,8 @@ def correct_biases(
     Empirical bias correction (Nagel et al. 2019, arXiv:1906.04721, section 4.2): rounding a kernel
     shifts the mean of its outputs; the shift is measured and taken from the bias. Every layer with
     a bias is corrected, batch norms included; not so layers that end with their activation
-    (`bias_is_last = False`) and tables of biases by class.
+    (`bias_is_last = False`) and tables of biases by class. Layers that are called again after later
+    ones, step by step as in a diffusion, keep a part of their shift.
 
     `original` are variables in full precision and `variables` compressed ones, with or without
     activation ranges; other arguments are as of `calibrate`. Returns `variables` with other biases

@@ -79,15 +79,21 @@ def _cell(line: dict[str, Any], metric: str) -> str:
     return f"{scores} ({'/'.join(shares)} %)"
 
 
+def _keeps(line: dict[str, Any], metric: str, share: float) -> bool:
+    """Whether a line keeps the share of both scores, within a standard error."""
+    kept = kept_of(line, metric).values()
+    return all(x.share + np.nan_to_num(x.stderr) >= share for x in kept)
+
+
 def verdict(name: str, roles: Roles, metrics: list[str], share: float) -> str:
     """What the final samples say of one generator, whichever way it turned out."""
     mixed, metric = roles[MIXED], deciding(metrics)
     asked = f"{100 * share:g}% of precision and recall by {TITLES[metric]}"
     if mixed is None:
         return f"{name}: no setting keeps {asked}."
-    kept = kept_of(mixed, metric).values()
-    keeps = all(x.share + np.nan_to_num(x.stderr) >= share for x in kept)
-    within = " within the error" if keeps and min(kept).share < share else ""
+    keeps = _keeps(mixed, metric, share)
+    least = min(kept_of(mixed, metric).values()).share
+    within = " within the error" if keeps and least < share else ""
     text = (
         f"{name}: mixed precision ({widths_of(mixed)} bits) keeps {'' if keeps else 'less than '}"
         f"{asked}{within} on samples that the search has not seen ({changes(mixed, metric)}): "
@@ -99,5 +105,7 @@ def verdict(name: str, roles: Roles, metrics: list[str], share: float) -> str:
             text += f" There is no {role}."
         else:
             size = f"{widths_of(other)} bits, {other['bytes']:,} bytes"
-            text += f" The {role}: {size} ({changes(other, metric)})."
+            less = role == WITHIN and not _keeps(other, metric, share)  # the search saw others
+            said = f", which keep less than {100 * share:g}% on these samples" if less else ""
+            text += f" The {role}: {size} ({changes(other, metric)}){said}."
     return text + "".join(f" By {TITLES[m]}: {changes(mixed, m)}." for m in metrics if m != metric)

@@ -175,6 +175,15 @@ def test_a_share_that_is_kept_within_the_error_is_called_so(tmp_path, capsys):
     assert "keeps 90% of precision and recall by LSH within the error on" in capsys.readouterr().out
 
 
+def test_a_uniform_width_that_loses_more_on_unseen_samples_is_called_so(tmp_path, capsys):
+    for precision, less in ((0.6, True), (0.8, False)):
+        measured = [scored(FULL, 0, 0.8) | {"bits": None}, scored(MIXED, 0, 0.8)]
+        measured.append(scored(WITHIN, 0, precision))
+        search_report.write(tmp_path, report.summarise(measured, ["lsh"]), ["lsh"], 0.9)
+        printed = capsys.readouterr().out
+        assert ("), which keep less than 90% on these samples." in printed) == less
+
+
 def test_full_precision_is_called_so_beside_quantized_activations(tmp_path):
     measured = [scored(FULL, 0, 0.8) | {"bits": None}, scored(MIXED, 0, 0.8)]
     measured[1] |= {"activation_bits": 8}
