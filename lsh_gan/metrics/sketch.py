@@ -137,7 +137,8 @@ def fit_and_encode(
 ) -> tuple[Hasher, Codes]:
     """Fits a hash on a set of at least `least` rows, and encodes it; options as `fit_num_bits`.
 
-    It is fitted on the `sample`, whose row 0 is the origin alone, or on the first rows.
+    It is fitted on the `sample`, whose row 0 is the origin alone, on rows of an array that
+    `hashing.fit` draws, or on the first rows of an iterable.
     """
     inputs.check_type("spec", spec, HashSpec)
     if sample is None and isinstance(features, Share):
@@ -152,6 +153,8 @@ def fit_and_encode(
         rows = first[0] if len(first) == 1 else np.concatenate([np.asarray(x) for x in first])
         if taken < least:
             as_features(rows, "reference", least=least)
+        if not hasattr(features, "shape"):  # an iterable: whatever the size of its batches
+            rows = rows[:SAMPLE_ROWS]
         hasher = hashing.fit(key, rows, spec, source=source, origin=first[0][0])
         codes = _join([hashing.encode(hasher, x) for x in itertools.chain(first, stream)])
     else:

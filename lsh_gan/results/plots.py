@@ -160,8 +160,9 @@ def plot(name: str, measured: list[Row], metrics: list[str]) -> Figure:
                 axis.xaxis.set_major_formatter(EngFormatter("B"))
             axis.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
             axis.margins(0.13, 0.1)  # the former for labels of widths
-            if not axis.get_ylim()[1] > 0:  # all is 0
-                axis.set_ylim(-0.05, 1)
+            axis.set_ylim(_of_shares(*axis.get_ylim()))
+            if x.endswith("recall"):
+                axis.set_xlim(_of_shares(*axis.get_xlim()))
     for axis in axes[-1]:
         axis.set_xlabel(x_label)
     for axis in axes[:, 0]:
@@ -176,6 +177,12 @@ def plot(name: str, measured: list[Row], metrics: list[str]) -> Figure:
             for axis in line:
                 _label_widths(axis, [list(widths) for widths in curves[name].values()])
     return figure
+
+
+def _of_shares(low: float, high: float) -> tuple[float, float]:
+    """Limits of an axis of shares: about 0 to 1 at most, where bars end too; 0.01 at least."""
+    middle, half = (low + high) / 2, max((high - low) / 2, 0.005)
+    return max(middle - half, -0.1), min(middle + half, 1.1)
 
 
 def _along(widths: dict[str, list[Row]], field: str) -> tuple[np.ndarray, np.ndarray | None]:

@@ -326,6 +326,18 @@ def test_batches_and_other_arrays_score_as_one_array(votes):
         jax.tree.map(np.testing.assert_array_equal, score(reference, generated), whole)
 
 
+def test_the_hash_of_an_iterable_does_not_depend_on_the_size_of_its_batches(monkeypatch):
+    monkeypatch.setattr("lsh_gan.metrics.sketch.SAMPLE_ROWS", 64)
+    r = draw(300, D)
+    whole, *others = (
+        lsh_fit(KEY, (r[i : i + size] for i in range(0, 300, size))).sketch
+        for size in (64, 100, 300)
+    )
+    for other in others:
+        np.testing.assert_array_equal(other.hasher.origin, whole.hasher.origin)
+        jax.tree.map(np.testing.assert_array_equal, other.counts, whole.counts)
+
+
 def test_recall_of_a_larger_set_is_that_of_n_rows():
     r, g = draw(M, D), draw(N, D, 1)
     fitted = lsh_fit(KEY, r, spec=spec_of(num_bits=2))

@@ -115,6 +115,17 @@ def test_data_fill_the_axes(kind):
         assert np.ptp(y) > 0.7 * np.ptp(axis.get_ylim())
 
 
+@pytest.mark.parametrize("stderr", [0.0008, 0.9])
+def test_axes_of_a_collapse_are_those_of_shares(stderr):
+    collapsed = {"lsh_recall": 0.0, "lsh_precision_stderr": stderr, "lsh_recall_stderr": 0.0008}
+    measured = [row(bits, score=1.0) | collapsed for bits in (None, 4)]
+    (axis,) = draw("tradeoff", measured).axes
+    for low, high in (axis.get_xlim(), axis.get_ylim()):
+        assert low >= -0.1
+        assert high <= 1.1
+        assert high - low >= 0.01
+
+
 def test_the_backend_of_a_notebook_stays():
     code = (
         "import sys, matplotlib as mpl; mpl.use('svg'); from lsh_gan.results import report; "
