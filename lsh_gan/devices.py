@@ -153,10 +153,7 @@ def share(
 
 def replicate(tree: Any, *, local: bool = False) -> Any:
     """Puts a copy of every array of `tree` on each device, as computations with `split` need it."""
-    over = mesh(local=local)
-    if over.size == 1 and all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(tree)):
-        return tree
-    return jax.device_put(tree, NamedSharding(over, PartitionSpec()))
+    return jax.device_put(tree, _layout(mesh(local=local), PartitionSpec()))
 
 
 def split(batch: Any, *, axis: int = 0, local: bool = False) -> jax.Array:
@@ -168,9 +165,12 @@ def split(batch: Any, *, axis: int = 0, local: bool = False) -> jax.Array:
     rows = batch.shape[axis]
     if rows % over.size:
         raise ValueError(f"batch of {rows} rows on {over.size} devices; expected a multiple")
-    if over.size == 1 and isinstance(batch, jax.Array):
-        return batch
-    return jax.device_put(batch, NamedSharding(over, PartitionSpec(*[None] * axis, "data")))
+    return jax.device_put(batch, _layout(over, PartitionSpec(*[None] * axis, "data")))
+
+
+def _layout(over: Mesh, spec: PartitionSpec) -> NamedSharding | None:
+    """How arrays lie over devices; none of one, where a program would be compiled for each kind."""
+    return NamedSharding(over, spec) if over.size > 1 else None
 
 
 def pad_rows(
