@@ -102,14 +102,14 @@ def fit(
     origin = np.asarray(sample[0] if origin is None else origin, np.float64)
     if len(sample) > SAMPLE_ROWS:
         sample = sample[subset(len(sample), SAMPLE_ROWS)]
-    arrays = _fit(key, centred(sample, origin), spec=spec)
+    arrays = _fit(key, centred(sample, origin), jnp.float32(spec.width), spec=spec.static)
     digits = spec.max_digits if spec.num_bits == "auto" else int(spec.num_bits)
     kept = jnp.full((len(arrays[-1]), spec.num_tables), digits, jnp.int32)
     return Hasher._make([spec, origin, *arrays, kept, source, 0])
 
 
 @functools.partial(jax.jit, static_argnames="spec")
-def _fit(key, x, *, spec: HashSpec):
+def _fit(key, x, relative_width, *, spec: HashSpec):
     n, d = x.shape
     tables, digits, pool = spec.num_tables, spec.max_digits, spec.num_directions
     for_directions, for_members, for_thresholds = jax.random.split(key, 3)
@@ -136,7 +136,7 @@ def _fit(key, x, *, spec: HashSpec):
         after = jnp.minimum(rank + 1, central.sum() - 1)
         thresholds = (ordered[members, rank] + ordered[members, after]) / 2
     elif spec.family == "pstable":
-        width = spec.width * jnp.std(projections, where=central)
+        width = relative_width * jnp.std(projections, where=central)
         width = jnp.where(width > 0, width, 1.0)
         thresholds = -uniform * width
 
@@ -240,7 +240,7 @@ def _encode_rows(arrays, x, *, bits: int) -> Codes:
 
 def buckets(hasher: Hasher, codes: Codes) -> UInt32[jax.Array, "t n"]:
     """Bucket of each row in each table: its digits that count and radius bin, mixed."""
-    return _buckets(codes, hasher.digits, spec=hasher.spec)
+    return _buckets(codes, hasher.digits, spec=hasher.spec.static)
 
 
 @functools.partial(jax.jit, static_argnames="spec")
@@ -328,14 +328,14 @@ def fit_num_bits(
     # A share that is exactly met counts.
     needed = None if votes is None else max(1, int(np.ceil(votes * spec.num_tables - 1e-9)))
     kept = _fit_num_bits(
-        codes, jnp.int32(min_count), jnp.int32(extra), spec=spec, needed=needed,
-        regions=len(hasher.regions),
+        codes, jnp.int32(min_count), jnp.int32(extra), jnp.float32(spec.ceiling_target), needed,
+        spec=spec.static, regions=len(hasher.regions),
     )  # fmt: skip
     return hasher._replace(digits=kept)
 
 
-@functools.partial(jax.jit, static_argnames=("spec", "needed", "regions"))
-def _fit_num_bits(codes, min_count, extra, *, spec: HashSpec, needed: int | None, regions: int):
+@functools.partial(jax.jit, static_argnames=("spec", "regions"))
+def _fit_num_bits(codes, min_count, extra, target, needed, *, spec: HashSpec, regions: int):
     tables, limit = spec.num_tables, spec.num_tables * spec.max_digits
     bits = address_bits(codes.digits.shape[1])
     central = (codes.radius_bin >= 1) & (codes.radius_bin <= spec.radius_bins)
@@ -366,7 +366,7 @@ def _fit_num_bits(codes, min_count, extra, *, spec: HashSpec, needed: int | None
         def halve(_, ends):
             low, high = ends
             middle = (low + high) // 2
-            keep = recognised(middle, *rows) >= spec.ceiling_target
+            keep = recognised(middle, *rows) >= target
             return jnp.where(keep, middle, low), jnp.where(keep, high, middle)
 
         return lax.fori_loop(0, steps, halve, (low, high))[0]

@@ -60,6 +60,11 @@ class HashSpec:
         """Digits that are drawn for a table; more than count cost nothing."""
         return min(MAX_DIGITS[self.family], self.num_directions)
 
+    @property
+    def static(self) -> "HashSpec":
+        """What shapes and programs depend on: the other fields are alike for all."""
+        return dataclasses.replace(self, num_bits="auto", width=1.0, ceiling_target=0.5)
+
 
 # What a number may be, and how messages say so; others are whole, from 1 to 1024.
 _NUMBERS: dict[str, tuple[Callable, str]] = {

@@ -84,7 +84,7 @@ def test_rows_of_one_grey_level(seed, inclusive):
 
 @pytest.mark.parametrize(
     ("kind", "k", "n", "memory_mb"),
-    [("normal", 3, 1_541, 4), ("grid", 3, 1_541, 4), ("normal", 150, 1_030, 16)],
+    [("normal", 3, 772, 1), ("grid", 3, 772, 1), ("normal", 150, 515, 1)],
 )
 def test_several_tiles(kind, k, n, memory_mb):
     """The last of four tiles have few rows: that of R fewer than neighbours are looked for."""

@@ -43,7 +43,7 @@ def kernels(width):
         array(EDGES), array(5, D),
     )  # fmt: skip
     codes = hashing.Codes(unsigned(6, n), integers(n), integers(n))
-    votes = unsigned(6, n), np.arange(6)
+    votes, order = (unsigned(6, n), np.arange(6)), integers(2 * n)
     key, one = jax.random.key(0), integers()
     of_all = {"inclusive": True, "extended": False}
     of_knn = {"k": 3, "density_k": 5, "inclusive": True}
@@ -61,12 +61,12 @@ def kernels(width):
             knn.Compared(*(None,) * 4, integers(n), integers(n), array(n, dtype=bool)),
             array(n, dtype=bool), one,
         ),
-        "fit": (functools.partial(hashing._fit, spec=SPEC), key, array(n, D)),
+        "fit": (functools.partial(hashing._fit, spec=SPEC), key, array(n, D), array()),
         "encode": (functools.partial(hashing._encode, bits=3), hash_arrays, array(1024, D)),
         "buckets": (functools.partial(hashing._buckets, spec=SPEC), codes, integers(5, 6)),
         "bits": (
-            functools.partial(hashing._fit_num_bits, spec=SPEC, needed=3, regions=5), codes, one,
-            one,
+            functools.partial(hashing._fit_num_bits, spec=SPEC, regions=5), codes, one, one,
+            array(), one,
         ),
         "count": (hashing._count, integers(6, n), integers(6, 2**12)),
         "look up": (sketch._look_up, integers(6, 2**12), integers(6, n), integers(n), one),
@@ -86,15 +86,15 @@ def kernels(width):
             scores.Found(integers(8, n), integers(8, n), array(7, n)), integers(5, 6),
         ),
         "balls in buckets": (
-            functools.partial(lsh_knn._find_radii, k=3, c=8), array(n, D), *votes,
+            functools.partial(lsh_knn._find_radii, k=3, c=8), array(n, D), *votes, order,
         ),
         "hits of left-out rows": (
             functools.partial(lsh_knn._find_hits, n=0, k=3, c=8, inclusive=False),
-            array(n, D), *votes, array(2, n),
+            array(n, D), *votes, order, array(2, n),
         ),
         "hits in buckets": (
             functools.partial(lsh_knn._find_hits, n=width, k=3, c=8, inclusive=True),
-            array(n, D), *votes, array(1, n),
+            array(n, D), *votes, integers(n), array(1, n),
         ),
         "kid": (moments._kid, tiles, tiles),
         "frechet": (
