@@ -175,7 +175,7 @@ def lsh_score(
         of_g = sketch_of(hasher, _take(found, subset(m, reference.rows)) if more else found)
         recalled = _join(fitted, of_g, own)
         counts = hashing.count(found.addresses, hasher.address_bits) if more else of_g.counts
-        crowded = _count_crowded(reference.counts, counts, found.addresses, reference.rows)
+        crowded = _count_crowded(reference.counts, counts, found.addresses, reference.rows, m)
         crowded = crowded, m * tables
     scores = result(
         precise, recalled, _ceilings(fitted, m), membership=membership, rows=(reference.rows, m),
@@ -198,8 +198,8 @@ def lsh_score_streams(
     The first time counts, the second finds normal levels, the third votes: what is held is the
     counts and one batch, whatever the number of rows. Ceilings are leave-one-out. Equal to
     `lsh_precision_recall` under the same hash, but that the first n rows of a larger G count for
-    recall; of a smaller one, the ceiling of recall is that of m rows that lie evenly in R, which is
-    gone through twice more for them.
+    recall and crowding; of a smaller one, the ceiling of recall is that of m rows that lie evenly
+    in R, which is gone through twice more for them.
 
     >>> from lsh_gan.metrics import fit_hash
     >>> r, g = np.random.default_rng(0).normal(size=(2, 500, 8)).astype(np.float32)
@@ -256,30 +256,36 @@ def lsh_score_streams(
             return found._replace(normal=normal_levels(jnp.asarray(sums)))
 
     def vote(stream: Callable, *sets: tuple[Sketch, Callable]) -> list[Any]:
-        """Rows, and those on the manifold of each set; beside it, how often it counts a row."""
-        sums, rows = [np.zeros(())] * len(sets), 0
+        """Rows, those of G that are crowded, and those on the manifold of each set.
+
+        Beside a set is how often it counts a row.
+        """
+        sums, rows, crowded = [np.zeros(())] * len(sets), 0, 0
         for batch in stream():
             places = places_of(hasher, hashing.encode(hasher, batch))
             for i, (of, own) in enumerate(sets):
                 options = own(rows, len(batch)), of.rows / n, min_count, min_level
                 found = _find(of.counts, of.normal, of_r.normal, places, *options)
                 sums[i] = sums[i] + np.asarray(sum_votes(found, tables=tables, votes=votes)[1])
+            if stream is all_of_g:
+                both = of_r.counts, of_g.counts, places.addresses, n, of_g.rows
+                crowded += int(_count_crowded(*both))
             rows += len(batch)
-        return [rows, *(Summary(x, digits=hasher.digits) for x in sums)]
+        return [rows, crowded, *(Summary(x, digits=hasher.digits) for x in sums)]
 
     all_of_r, all_of_g = stream_of(reference, "reference"), stream_of(generated, "generated")
     of_r = count(all_of_r)
     n = of_r.rows
     of_g = count(first_of_g)
-    m, precise = vote(all_of_g, (of_r, lambda *_: 0))
+    m, crowded, precise = vote(all_of_g, (of_r, lambda *_: 0))
     sets: list[tuple[Sketch, Callable]] = [(of_g, lambda *_: 0), (of_r, lambda *_: 1)]
     if m < n:
         sets.append((count(few_of_r), is_in_few))
-    _, recalled, left_out, *of_few = vote(all_of_r, *sets)
+    _, _, recalled, left_out, *of_few = vote(all_of_r, *sets)
     limits = (left_out.total, n), ((of_few or [left_out])[0].total, n)
     return result(
-        precise, recalled, limits, membership=False, rows=(n, m), extra={"load": _load(of_r)},
-        **hasher.facts,
+        precise, recalled, limits, membership=False, rows=(n, m),
+        extra={"load": _load(of_r), "crowding": (crowded, m * tables)}, **hasher.facts,
     )  # fmt: skip
 
 
@@ -289,9 +295,11 @@ def _load(of: Sketch) -> tuple[jax.Array, int]:
 
 
 @jax.jit
-def _count_crowded(r_counts, g_counts, addresses, n):
-    """Rows of G at addresses where G is crowded, summed over tables; see `PrecisionRecall`."""
-    m = addresses.shape[1]
+def _count_crowded(r_counts, g_counts, addresses, n, m):
+    """Rows of G at addresses where G is crowded, summed over tables; see `PrecisionRecall`.
+
+    The counts are of n rows of R and m of G.
+    """
     with jax.enable_x64(True):
         of_r, of_g = (
             jnp.take_along_axis(counts, addresses, axis=1).astype(jnp.int64)

@@ -79,7 +79,7 @@ def kernels(width):
             *(array(7, 2, 60),) * 2, sketch.Places(integers(6, n), integers(n)), integers(n),
             integers(5, 6), array(), one, array(),
         ),
-        "crowding": (lsh._count_crowded, *(integers(6, 2**12),) * 2, integers(6, n), one),
+        "crowding": (lsh._count_crowded, *(integers(6, 2**12),) * 2, integers(6, n), one, one),
         "curve": (lsh._count_ratios, *(integers(6, 2**12),) * 2, integers(6, n), array(), array(9)),
         "votes": (
             functools.partial(scores.aggregate_votes, tables=6, votes=0.5),

@@ -163,7 +163,8 @@ def test_streams_score_as_sets_do():
     fitted = LshReference(build(hasher, r))
     streams = (lambda x=x: np.split(x, range(500, len(x), 500)) for x in (r, g))
     whole, parts = lsh_score(fitted, g), lsh_score_streams(hasher, *streams)
-    for field in ("precision", "recall", "precision_stderr", "recall_stderr", "load", "n", "m"):
+    stderrs, facts = ("precision_stderr", "recall_stderr"), ("crowding", "load", "n", "m")
+    for field in ("precision", "recall", *stderrs, *facts):
         assert getattr(parts, field) == pytest.approx(getattr(whole, field), rel=1e-12), field
     assert parts.precision_ceiling == whole.precision_ceiling
     assert repr(lsh_score_streams(hasher, lambda: r, lambda: g)) == repr(parts)
