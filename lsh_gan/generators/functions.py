@@ -103,6 +103,8 @@ def wrap(
             "[2, h, h, 1 or 3]: channels are last, and height and width equal"
         )
     used = {id(x) for equation in traced.eqns for x in equation.invars}
+    if id(traced.jaxpr.invars[-1]) not in used:
+        raise ValueError(f"{name}: f does not use z; expected another image of each latent")
     unused = [
         path for path, x in zip(arrays, traced.jaxpr.invars, strict=False) if id(x) not in used
     ]
@@ -163,7 +165,8 @@ def find(name: str) -> Callable | None:
             f"generator {name!r}: another module is called {module_name}, {imported}; rename it"
         )
     if not callable(getattr(module, function, None)):
-        close = nearest(function, vars(module))
+        functions = [name for name, x in vars(module).items() if callable(x)]
+        close = nearest(function, functions or vars(module))
         raise FileNotFoundError(
             f"generator {name!r}: {module_name} has no function {function!r}; did you mean "
             f"{close!r}?"

@@ -341,8 +341,9 @@ def _described(metadata: dict[str, Any], path: Path) -> Generator:
 def load(path: str | Path) -> Generator:
     """Loads a generator: a folder, a packed file, the name of a shipped one, or MODULE:FUNCTION.
 
-    The last is the user's own code: a function without arguments that returns a `Generator`, in a
-    module of the current folder or an installed one (in a notebook "__main__"), or in FILE.py.
+    The last is the user's own code: a function without arguments that returns a `Generator`, or a
+    `Generator`, in a module of the current folder or an installed one (in a notebook "__main__"),
+    or in FILE.py.
 
     Raises:
         FileNotFoundError: No such checkpoint, module or function.
@@ -351,7 +352,7 @@ def load(path: str | Path) -> Generator:
             tensor), damaged files, or another hash than recorded.
     """
     if make := functions.find(str(path)):
-        generator = make()
+        generator = make if isinstance(make, Generator) else make()
         if not isinstance(generator, Generator):
             raise TypeError(f"{path}: returned {type(generator).__name__}; expected a Generator")
         return generator

@@ -101,6 +101,7 @@ def test_classes_latents_and_channel_axes_of_a_function():
         ({"f": lambda p, z: (z @ p["w"]).reshape(-1, 3, 4, 4)}, r"makes float32 \(2, 3, 4, 4\)"),
         ({"f": lambda p, z: to_images(z @ p["w"]).astype(int)}, r"bad: makes int32"),
         ({"params": {"w": W.at[1, 2].set(jnp.nan)}}, r"bad: w: NaN or Inf at \(1, 2\)"),
+        ({"f": lambda p, z: to_images(jnp.ones_like(z) @ p["w"])}, "bad: f does not use z"),
         ({"params": {"w": 3}}, "bad: the parameter tree holds no arrays"),
         ({"channel_axes": {"v": 0}}, "bad: channel_axes: 'v' matches no path; the nearest is 'w'"),
         ({"latent": lambda key: jax.random.normal(key, (2, 2))}, r"latent draws shape"),
@@ -158,6 +159,8 @@ def bright():
 
 def wrong():
     return 3
+
+generator, number = make(), 3
 """
 
 
@@ -178,6 +181,7 @@ def test_a_function_named_in_a_configuration_goes_through_a_sweep(tmp_path, monk
     rows = store.read(tmp_path / "run")
     assert len({row["row_hash"] for row in rows}) == len(rows) == 2
     assert generators.load("my_own_gan:make").identity.items() <= rows[0].items()
+    assert generators.load("my_own_gan:generator").identity.items() <= rows[0].items()
     assert generators.load("./my_own_gan.py:other").identity["params"] != rows[0]["params"]
     assert {row["tensors"][0]["channel_axis"] for row in rows if row["bits"]} == {1}
     assert len(list((tmp_path / "run" / "packed").iterdir())) == 2
@@ -198,6 +202,7 @@ def test_a_function_named_in_a_configuration_goes_through_a_sweep(tmp_path, monk
     for name, error, message in (
         ("my_own_gan:wrong", TypeError, "returned int; expected a Generator"),
         ("my_own_gan:mak", FileNotFoundError, "has no function 'mak'; did you mean 'make'"),
+        ("my_own_gan:number", FileNotFoundError, r"no function 'number'; did you mean '(?!number)"),
         ("no_such_gan:make", FileNotFoundError, "no module 'no_such_gan' in "),
         (tmp_path / "my_own_gan.py", ValueError, r"my_own_gan\.py:FUNCTION; it has make, other, "),
         (f"{elsewhere}:make", ValueError, r"called my_own_gan, .*\.py; rename "),
