@@ -66,7 +66,10 @@ def _moments(
     return combined
 
 
-def _call_order(module: nn.Module, variables: Params, batch: Batch, choose: Callable) -> list[Path]:
+def _call_order(
+    module: nn.Module, variables: Params, batch: Batch, choose: Callable, kind: str
+) -> list[Path]:
+    """The layers that are chosen, as they are called; where there are none, says of what kind."""
     order: list[Path] = []
 
     def run(variables, batch):
@@ -74,7 +77,6 @@ def _call_order(module: nn.Module, variables: Params, batch: Batch, choose: Call
 
     jax.eval_shape(run, variables, batch)
     if not order:
-        kind = "batch norm" if choose is _normalised_input else "layer with a bias"
         logging.warning("%s has no %s to correct.", type(module).__name__, kind)
     return order
 
@@ -105,7 +107,7 @@ def correct_biases(
     parts = activations.batches(latents, labels)
     targets = _moments(module, original, parts, _biased_output)
     flat = traverse_util.flatten_dict(variables, keep_empty_nodes=True)
-    for path in _call_order(module, variables, parts[0], _biased_output):
+    for path in _call_order(module, variables, parts[0], _biased_output, "layer with a bias"):
         found = _moments(module, traverse_util.unflatten_dict(flat), parts, _biased_output)
         bias, shift = ("params", *path, "bias"), targets[path]["mean"] - found[path]["mean"]
         flat[bias] = jnp.add(shift, flat[bias]).astype(jnp.float32)
@@ -127,7 +129,7 @@ def reestimate_batch_norms(
     """
     parts = activations.batches(latents, labels)
     flat = traverse_util.flatten_dict(variables, keep_empty_nodes=True)
-    for path in _call_order(module, variables, parts[0], _normalised_input):
+    for path in _call_order(module, variables, parts[0], _normalised_input, "batch norm"):
         found = _moments(module, traverse_util.unflatten_dict(flat), parts, _normalised_input)
         for name, new in found[path].items():
             stored = flat["batch_stats", *path, name]

@@ -351,8 +351,8 @@ def load(path: str | Path) -> Generator:
         ValueError: Unknown family, parameters that do not fit it (path and shapes of the first
             tensor), damaged files, or another hash than recorded.
     """
-    if make := functions.find(str(path)):
-        generator = make if isinstance(make, Generator) else make()
+    if named := functions.find(str(path)):
+        generator = named if isinstance(named, Generator) else named()
         if not isinstance(generator, Generator):
             raise TypeError(f"{path}: returned {type(generator).__name__}; expected a Generator")
         return generator

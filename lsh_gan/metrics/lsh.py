@@ -128,7 +128,7 @@ def lsh_fit(
     """Fits the hash and counts the reference; arguments as `lsh_precision_recall`, `fit_hash`.
 
     Each set may also be a `Share`. Then, or of an iterable, `sample` is what the hash is fitted on
-    in place of the first rows, behind row 0 of the reference. Rows 0 and then
+    in place of the first rows, behind row 0 of the reference. Row 0 and then
     `metrics.inputs.subset(n, 2048)` give the hash of the same reference of n rows as an array.
     """
     options = {"min_count": min_count, "votes": votes}

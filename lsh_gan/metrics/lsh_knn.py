@@ -220,7 +220,8 @@ def _dealt(buckets: jax.Array, n: int = 0) -> tuple[jax.Array, np.ndarray, jax.A
     number = np.arange(tables + behind)
     group = np.where(number < tables, number % scores.group_count(tables), GROUPS)
     total = buckets.shape[1]
-    order = jnp.concatenate([random_order(n or total), n + random_order(total - n)])
+    order = random_order(n or total)
+    order = jnp.concatenate([order, n + random_order(total - n) if n else order])
     return jnp.pad(buckets, ((0, behind), (0, 0))), group, order
 
 
