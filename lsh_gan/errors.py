@@ -14,16 +14,19 @@ T = TypeVar("T")
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Returns the choice spelled most like `name`.
 
-    Of names with dots those that end with it go first.
+    Names that are all but equal go first, then names with dots that end with it.
 
     >>> nearest("msee", ["kl", "mse", "std"])
     'mse'
     >>> nearest("bits", ["hash.num_bits", "compression.bits"])
     'compression.bits'
+    >>> nearest("seed", ["seeds", "hash.seed"])
+    'seeds'
     """
     choices = list(choices)
-    choices = [choice for choice in choices if choice.endswith(f".{name}")] or choices
-    return difflib.get_close_matches(name, choices, n=1, cutoff=0.0)[0]
+    ends = [choice for choice in choices if choice.endswith(f".{name}")]
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.85)
+    return (close or difflib.get_close_matches(name, ends or choices, n=1, cutoff=0.0))[0]
 
 
 def check_names(lacks: str, names: Iterable[str], known: Iterable[str]) -> None:

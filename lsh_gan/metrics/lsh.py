@@ -255,10 +255,10 @@ def lsh_score_streams(
         with jax.enable_x64(True):
             return found._replace(normal=normal_levels(jnp.asarray(sums)))
 
-    def vote(stream: Callable, *sets: tuple[Sketch, Callable]) -> list[Any]:
-        """Rows, those of G that are crowded, and those on the manifold of each set.
+    def vote(stream: Callable, *sets: tuple[Sketch, Callable], both: tuple = ()) -> list[Any]:
+        """Rows, those that are crowded, and those on the manifold of each set.
 
-        Beside a set is how often it counts a row.
+        Beside a set is how often it counts a row; `both` are R and G, to count what is crowded.
         """
         sums, rows, crowded = [np.zeros(())] * len(sets), 0, 0
         for batch in stream():
@@ -267,9 +267,9 @@ def lsh_score_streams(
                 options = own(rows, len(batch)), of.rows / n, min_count, min_level
                 found = _find(of.counts, of.normal, of_r.normal, places, *options)
                 sums[i] = sums[i] + np.asarray(sum_votes(found, tables=tables, votes=votes)[1])
-            if stream is all_of_g:
-                both = of_r.counts, of_g.counts, places.addresses, n, of_g.rows
-                crowded += int(_count_crowded(*both))
+            if both:
+                counts, sizes = [x.counts for x in both], [x.rows for x in both]
+                crowded += int(_count_crowded(*counts, places.addresses, *sizes))
             rows += len(batch)
         return [rows, crowded, *(Summary(x, digits=hasher.digits) for x in sums)]
 
@@ -277,7 +277,7 @@ def lsh_score_streams(
     of_r = count(all_of_r)
     n = of_r.rows
     of_g = count(first_of_g)
-    m, crowded, precise = vote(all_of_g, (of_r, lambda *_: 0))
+    m, crowded, precise = vote(all_of_g, (of_r, lambda *_: 0), both=(of_r, of_g))
     sets: list[tuple[Sketch, Callable]] = [(of_g, lambda *_: 0), (of_r, lambda *_: 1)]
     if m < n:
         sets.append((count(few_of_r), is_in_few))

@@ -15,7 +15,7 @@ from lsh_gan.results.labels import SCORES, TITLES, deciding, widths_of
 # Roles of rows, in the order of the table.
 FULL = "full precision"
 MIXED = "mixed precision"
-WITHIN = "best uniform that keeps the share"
+WITHIN = "best uniform that the search accepts"
 SAME_SIZE = "best uniform of no more bytes"
 ROLES = (FULL, WITHIN, MIXED, SAME_SIZE)
 Roles = dict[str, Any]  # a line of `report.summarise`, or None, by role

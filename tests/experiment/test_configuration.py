@@ -24,6 +24,7 @@ def parse(monkeypatch, tmp_path):
 
     def parse_fresh(*arguments):
         monkeypatch.setattr(flags, "FLAGS", flags.FlagValues())
+        flags.DEFINE_boolean("dry_run", False, "", flag_values=flags.FLAGS)
         file = ROOT / "configs" / "fashion_mnist.py"
         configuration.parse(["main.py", *arguments], default.get_config(), default=file)
         return flags.FLAGS.config
@@ -50,6 +51,9 @@ def test_mistakes_are_one_line(parse):
         "--config.compression.bit=4": "config has no field 'compression.bit'; did you mean 'com",
         "--config.num_sampels 5": "no field 'num_sampels'; did you mean 'num_samples'?",
         "--config.num_samples=1e3": "num_samples = '1e3'; expected a whole number; the nearest is ",
+        "--config.k=0.3": "k = '0.3'; expected a whole number; the nearest is 1",
+        "--config.seed=1": "config has no field 'seed'; did you mean 'seeds'?",
+        "--config.dry_run": "config has no field 'dry_run'; did you mean --dry_run?",
         "--config.k=x": "k = 'x'; expected a whole number, such as 3",
         "--config.search.share=x": "search.share = 'x'; expected a number, such as 0.0",
         "--config.inclusive=maybe": "inclusive = 'maybe'; expected True or False",
