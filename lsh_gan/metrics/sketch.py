@@ -112,7 +112,7 @@ def fit_hash(
         source: Where the features come from: network, preprocessing, version. Sketches of
             different sources do not mix.
         table_bytes: What the counts of a set may take, whatever its size: smaller tables, and a
-            higher `load`. None takes 16 addresses a row.
+            higher `load`. None takes 16 addresses a row or more.
 
     Raises:
         TypeError, ValueError: As `lsh_precision_recall`.
