@@ -23,7 +23,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     # What it is judged against.
     config.reference = ml_collections.ConfigDict()
-    # Or a folder or zip of images, an .npz, .npy or idx file: see `lsh_gan/datasets/paths.py`.
+    # A data set's name, a folder or zip of images, an .npz, .npy or idx file: see
+    # `lsh_gan/datasets/paths.py`.
     config.reference.images = "fashion_mnist"
     # Or features [n, d], `.npy` or `.npz`, made with the same network or "given", see below.
     config.reference.features = ""
@@ -55,6 +56,7 @@ def get_config() -> ml_collections.ConfigDict:
     # How generators are compressed: the product of the four tuples, and full precision.
     config.compression = ml_collections.ConfigDict()
     config.compression.bits = (8, 7, 6, 5, 4, 3, 2)  # 1 to 16; () for full precision alone
+    # Or percentile, std, kl, aciq, aciq_gauss, aciq_laplace.
     config.compression.clipping = ("none", "mse")
     config.compression.granularity = ("per_channel",)  # or per_tensor, per_group
     config.compression.scheme = ("symmetric",)  # or affine

@@ -9,8 +9,8 @@ The pickles hold G, D and G_ema; G_ema is taken, and none of the code in them is
 
 Real images: PNG files of the FFHQ data set (NVlabs/ffhq-dataset) in the folder `data/ffhq1024`, or
 in `data/ffhq256` as dataset_tool.py of stylegan2-ada-pytorch scales them. They are compared as they
-are and all read into memory, 3 MB each at 1024 pixels, 0.2 MB at 256: keep 2n of them, half for the
-ceiling. Features: VGG16 (vgg16-397923af.pth of torchvision, 553 MB, in the folder `weights`).
+are. 2n of them are drawn, half for the ceiling, and decoded a batch at a time. Features: VGG16
+(vgg16-397923af.pth of torchvision, 553 MB, in the folder `weights`).
 
     python main.py --config=configs/ffhq.py --dry_run
     python -m checkpoints_tools.inspect ffhq.pkl

@@ -2,9 +2,9 @@ r"""ImageNet: BigGAN and BigGAN-deep at 128 pixels, or BigGAN-deep at 256 with `
 
 - `128`: G_ema.pth, 282 MB, from checkpoint "138k" of ajbrock/BigGAN-PyTorch; 70.4 million
   parameters, 282 MB at full precision, 36 MB at 4 bits.
-- `128`: biggan-deep-128, 201 MB, from huggingface/pytorch-pretrained-BigGAN; 50.4 million
+- `128`: biggan-deep-128, 201 MB, from huggingface/pytorch-pretrained-BigGAN; 50.2 million
   parameters, 209 MB at full precision, 35 MB at 4 bits.
-- `256`: biggan-deep-256, 224 MB, likewise; 55.9 million, 233 MB and 39 MB.
+- `256`: biggan-deep-256, 224 MB, likewise; 55.7 million, 233 MB and 39 MB.
 
 The last two are folders with pytorch_model.bin and config.json, which that project offers under
 names such as biggan-deep-128-config.json: rename them. Classes are drawn uniformly. BigGAN-deep
