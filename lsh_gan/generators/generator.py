@@ -347,13 +347,19 @@ def load(path: str | Path) -> Generator:
 
     Raises:
         FileNotFoundError: No such checkpoint, module or function.
-        TypeError: The function returns something else.
+        TypeError: The function takes arguments, or returns something else.
         ValueError: Unknown family, parameters that do not fit it (path and shapes of the first
             tensor), damaged files, or another hash than recorded.
     """
     if named := functions.find(str(path)):
-        generator = named if isinstance(named, Generator) else named()
-        if not isinstance(generator, Generator):
+        if isinstance(named, Generator):
+            return named
+        try:
+            inspect.signature(named).bind()
+        except TypeError as error:
+            expected = "a function without arguments that returns a Generator"
+            raise TypeError(f"{path}: {error}; expected {expected}") from None
+        if not isinstance(generator := named(), Generator):
             raise TypeError(f"{path}: returned {type(generator).__name__}; expected a Generator")
         return generator
     path = checkpoints.locate(path)

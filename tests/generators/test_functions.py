@@ -160,6 +160,9 @@ def bright():
 def wrong():
     return 3
 
+def apply(params, z):
+    return z
+
 generator, number = make(), 3
 """
 
@@ -200,6 +203,7 @@ def test_a_function_named_in_a_configuration_goes_through_a_sweep(tmp_path, monk
     with pytest.raises(ValueError, match="this generator is a Function: expected weights alone"):
         sweep.run(config, tmp_path / "activations")
     for name, error, message in (
+        ("my_own_gan:apply", TypeError, "apply: missing a required .*; expected a function with"),
         ("my_own_gan:wrong", TypeError, "returned int; expected a Generator"),
         ("my_own_gan:mak", FileNotFoundError, "has no function 'mak'; did you mean 'make'"),
         ("my_own_gan:number", FileNotFoundError, r"no function 'number'; did you mean '(?!number)"),
