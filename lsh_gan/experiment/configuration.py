@@ -70,8 +70,9 @@ def parse(
     parser.add_argument("--config", "-config", nargs="?", const="", default=default)
     given, others = parser.parse_known_args(arguments)
     known, named = _fields(config), fields_set(others)
-    if flag := next((field for field in named if field in set(flags.FLAGS) - set(known)), None):
-        raise ValueError(f"config has no field {flag!r}; did you mean --{flag}?")
+    for field in named:
+        if field in flags.FLAGS and field not in known:
+            raise ValueError(f"config has no field {field!r}; did you mean --{field}?")
     check_names("config has no field", named, known)
     for field in named:  # of lists ml_collections takes all, where of others the last one counts
         if isinstance(known[field], tuple) and named.count(field) > 1:
@@ -139,8 +140,9 @@ def _unread(error: str, known: dict[str, Any]) -> str:
     }
     if not found or type(default) not in expected:
         return error.splitlines()[0]
-    with suppress(ValueError, OverflowError):
-        expected[int] = f"a whole number; the nearest is {round(float(found[2])) or 1}"
+    with suppress(ValueError):
+        if (number := float(found[2])).is_integer():
+            expected[int] = f"a whole number, {int(number)}"
     return f"{found[1]} = {found[2]!r}; expected {expected[type(default)]}"
 
 

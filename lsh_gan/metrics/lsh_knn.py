@@ -214,7 +214,8 @@ def _join(fitted: LshKnnReference, hits: jax.Array) -> Summary:
 def _dealt(buckets: jax.Array, n: int = 0) -> tuple[jax.Array, np.ndarray, jax.Array]:
     """Buckets of a multiple of the devices of tables, the group of each, and the order of the rows.
 
-    Group 8 counts for none. The n rows of R come before those of G; n = 0 is for one set.
+    Group 8 counts for none. The n rows of R come before those of G, in the order too; n = 0 is for
+    one set, whose order comes twice.
     """
     tables, behind = len(buckets), -len(buckets) % devices.count()
     number = np.arange(tables + behind)
