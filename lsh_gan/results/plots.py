@@ -137,7 +137,8 @@ def plot(name: str, measured: list[Row], metrics: list[str]) -> Figure:
     styles = {score: {"linestyle": LINES[score], "fillstyle": FILLS[score]} for score in LINES}
     for line, name in zip(axes, names, strict=True):
         for axis, metric in zip(line, metrics, strict=True):
-            axis.set_title(textwrap.fill(f"{name}: {TITLES[metric]}", 30))
+            title = f"{name.replace('_', '_ ')}: {TITLES[metric]}"  # lines may end there
+            axis.set_title(textwrap.fill(title, 34).replace("_ ", "_"))
             axis.grid(alpha=0.3)
             for setting, widths in curves[name].items():
                 xs, x_errors = np.array(list(widths)), None

@@ -72,10 +72,12 @@ def test_precision_and_recall_of_one_width_look_different():
     assert looks == ["full", "none", "full"]
 
 
-def test_titles_of_long_names_do_not_meet():
+def test_titles_of_long_names_end_lines_between_words_and_do_not_meet():
     measured = [row() | {"generator": "stylegan2_celebahq_256x256_config_f_100k_images"}]
     figure = plots.plot("tradeoff", measured, ["lsh", "lsh"])
     figure.draw_without_rendering()
+    lines = ["stylegan2_celebahq_256x256_", "config_f_100k_images: LSH"]
+    assert figure.axes[0].get_title().split("\n") == lines
     left, right = (axis.title.get_window_extent() for axis in figure.axes)
     assert left.x1 < right.x0
 
