@@ -1,4 +1,4 @@
-"""The three metrics by definition, in NumPy float64: slow, short, and what all kernels must equal.
+"""The three metrics by definition, in NumPy float64: slow and short; all kernels must equal them.
 
 R is the reference `[n, d]`, G the generated set `[m, d]`. Every function returns who lies on whose
 manifold; precision is the mean of `generated`, recall the mean of `reference`, and the ceiling the

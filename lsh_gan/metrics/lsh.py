@@ -1,4 +1,4 @@
-"""LSH precision and recall by shared buckets and normal company: O(1) a sample, no distances.
+"""LSH precision and recall by shared buckets and normal company: O(1) per sample, no distances.
 
 Hash, count, vote, and compare with what is normal:
 
@@ -6,20 +6,20 @@ Hash, count, vote, and compare with what is normal:
     yes_t(x)   = counts_t[address_t(x)] >= c                  c = 1; a row of R itself is left out
     company(x) = Σ_t counts_t[address_t(x)]
     level(x)   = log2(1 + company(x))
-    normal, std: the mean level of the rows that are counted, in the radius bin of x and in its
-                 region (`hashing`), and the standard deviation in the region
+    normal     = mean level of the counted rows in the radius bin of x and in its region (`hashing`)
+    std        = standard deviation of these levels in the region
     x is on the manifold when at least the share `votes` of tables says yes,
     and level(x) >= normal + min_level · std                  min_level = −0.5
 
-Votes alone miss blur: images that are dimmed or slightly blurred move to where real ones lie dense
-and buckets are wide, and have company there; but less of it than real ones have at that distance
-from the mean, with which the level compares.
+Votes alone miss blur. Dimmed or slightly blurred images move to dense and wide buckets, so they
+have company there. But they have less of it than real images at that distance from the mean, which
+is what the level is compared with.
 
 Precision is the share of G on the manifold of R, recall the share of R on the manifold of G, under
-the same hash, fitted on R; of a larger G, n of its rows count for recall. Recall leaves out what is
-rare in G: where a row of R has less than a quarter of the company that is normal among R, at equal
-numbers of rows. What is kept of a set is a `Sketch`. By definition, with buckets in place of
-addresses: `definitions.lsh`.
+the same hash, fitted on R. If G is larger than R, n of its rows count for recall. Recall leaves out
+what is rare in G: a row of R with less than a quarter of the company that is normal among R, at
+equal numbers of rows. A `Sketch` is what is kept of a set. `definitions.lsh` is the definition,
+with buckets in place of addresses.
 
 Source: arXiv:2103.11912, whose abstract fixes the idea; hash families, radius bins, votes and
 levels are ours.
