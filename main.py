@@ -1,4 +1,4 @@
-"""Judges what compressing GAN generators costs: python main.py --config=FILE --workdir=FOLDER.
+"""Measures what compressing GAN generators costs: python main.py --config=FILE --workdir=FOLDER.
 
 With --dry_run instead of --workdir it prints what would be measured, from shapes alone.
 """

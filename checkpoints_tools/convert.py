@@ -2,7 +2,7 @@
 
     python -m checkpoints_tools.convert --source=auto --input=ffhq.pkl --output=checkpoints/ffhq
 
-Nothing in the input is run. `generator.json` of the output records the source, the version of its
+No code in the input is run. `generator.json` of the output records the source, the version of its
 map of names, and the sha256 of the input.
 """
 

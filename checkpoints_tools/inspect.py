@@ -1,4 +1,4 @@
-"""Says what is inside a tensor file; runs nothing in it.
+"""Says what is inside a tensor file, and runs nothing in it.
 
 python -m checkpoints_tools.inspect FILE
 """

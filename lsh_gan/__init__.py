@@ -1,4 +1,4 @@
-"""Evaluate post-training compression of GAN generators by precision and recall."""
+"""Evaluates post-training compression of GAN generators by precision and recall."""
 
 from importlib import import_module
 from typing import Any

@@ -1,4 +1,4 @@
-"""The devices: the only module that knows how many there are, and of what kind."""
+"""The devices: the only module that knows their number and kind."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""From other people's state dicts to the variables of our generators, one file a source."""
+"""Converts other people's state dicts to the variables of our generators, one file per source."""
 
 from checkpoints_tools.converters import (
     biggan,

@@ -1,7 +1,7 @@
 """DCGAN and its variants: layers one after the other, recognised by order and shape alone.
 
-A pickled module records its layers with their settings (`modules`); of a state dict they are read
-off names and shapes (`shapes`). What neither records has a usual value, which can be set: how each
+A pickled module records its layers with their settings (`modules`). For a state dict, names and
+shapes give them (`shapes`). What neither records gets a usual value, which can be set: how each
 convolution changes the side of its image, and what code does between layers.
 """
 

@@ -1,4 +1,4 @@
-"""FastGAN, and Projected GAN whose generator it is."""
+"""FastGAN, and Projected GAN, which has the same generator."""
 
 import re
 

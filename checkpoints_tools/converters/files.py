@@ -1,4 +1,4 @@
-"""Finds the generator in a file: which part of it, and which settings lie around it."""
+"""Finds the generator in a file: which part it is, and which settings are stored beside it."""
 
 import json
 import re

@@ -1,7 +1,7 @@
 """Score networks of galaxygrad (Equinox): arrays without names, one after the other.
 
-Their order is that of the fields: the convolution in, that out, each block's two MLPs and two
-norms, the last norm, the end time.
+Their order is that of the fields: the first convolution, the last convolution, each block's two
+MLPs and two norms, the last norm, the end time.
 """
 
 from math import isqrt

@@ -1,7 +1,7 @@
 """What a pickled torch module records of its layers: strides, paddings, slopes, epsilons.
 
-Each layer becomes a mapping as `lsh_gan.generators.dcgan.Sequential` has them, with `name`, where
-it is in the module, and `inputs`, the channels that it takes.
+Each layer becomes a mapping as in `lsh_gan.generators.dcgan.Sequential`. Besides, it has `name`,
+its place in the module, and `inputs`, its number of input channels.
 """
 
 import contextlib

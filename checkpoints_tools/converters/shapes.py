@@ -1,7 +1,7 @@
-"""What names and shapes of a state dict tell of its layers, one after the other.
+"""What names and shapes of a state dict tell about its layers, one after the other.
 
-Layers are as those of `modules`, without stride, padding and epsilon. Convolutions have besides
-`in_file`, the shape of their weight, and `unsure`, whether shapes leave open if it is transposed.
+Layers are as those of `modules`, without stride, padding and epsilon. Convolutions also have
+`in_file`, the shape of their weight, and `unsure`: shapes do not tell whether it is transposed.
 """
 
 import re

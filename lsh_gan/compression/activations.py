@@ -1,4 +1,4 @@
-"""Quantized activations: the inputs of every layer with a kernel, rounded as they pass.
+"""Quantized activations: rounds the inputs of every layer with a kernel during the call.
 
 `calibrate` runs a generator on some latents and adds one range for each layer to the collection
 `activation_ranges` of its variables. `apply`, which can stand in for `module.apply` everywhere,

@@ -1,8 +1,8 @@
 """Clipping thresholds: one function for each method, and the table of their names.
 
 A method is a function `(values, spec) -> alpha`: `values` holds the grouped tensor and the traced
-width, `spec` the options of the method. `threshold` caps the result at max `|w|`, because a wider
-grid than the tensor spends levels on nothing.
+width, `spec` the options of the method. `threshold` caps the result at max `|w|`, because a grid
+wider than the tensor wastes levels.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Packed parameter trees: codes that take exactly their bits, in one safetensors file.
+"""Packed parameter trees: codes of exactly `bits` bits each, in one safetensors file.
 
 The file opens with `safetensors.torch.load_file` or any other reader of the format. A tensor's name
 is its path, keys joined by "/" ("params/conv/kernel"; in a key "/" is %2F, and % is %25):

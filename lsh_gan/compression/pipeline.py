@@ -1,8 +1,8 @@
-"""Everything that is done to one generator after training, in its order.
+"""The whole compression of one generator: weights, then activations, then corrections.
 
 Corrections after quantization need no training, only samples of the generator itself. Both correct
-the layers in the order in which they are called, each one after the corrections before it, which
-takes one run over the latents for each layer; all runs share one compilation.
+the layers in the order in which they are called. Each layer is measured after the layers before it
+are corrected, so a correction runs over the latents once per layer. All runs share one compilation.
 """
 
 import dataclasses

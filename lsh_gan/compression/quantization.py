@@ -7,17 +7,17 @@ against that view. Every scheme is decoded by the same formula,
 
 **symmetric** is the mid-rise grid: all 2^bits levels, mirrored about zero, zero point
 (2^bits - 1) / 2, the outermost levels at -α and +α. At 4 bits: ±α/15, ±3α/15, ..., ±α; at 1 bit ±α.
-Zero is not a level, it becomes +scale/2: so a tensor with 10 % exact zeros or more, as pruning
-leaves them, takes "affine" instead (`rules.plan_tensors`), see docs/compression.md.
+Zero is not a level, it becomes +scale/2. So a tensor with 10 % exact zeros or more, such as a
+pruned one, takes "affine" instead (`rules.plan_tensors`), see docs/compression.md.
 
 **affine** covers [min(w, 0), max(w, 0)] after clipping with an integer zero point, so zero is a
 level and stays exact. At 1 bit, where an integer zero point would leave 0 and one other level, it
 is the symmetric grid.
 
-Codes are rounded half to even; symmetric codes are rounded by magnitude, which makes the grid
-sign symmetric at ties too. On a symmetric grid of the inputs of a layer (`activations`), and of
-"affine" at 1 bit, the former alone holds, and 0 becomes -scale/2. The subtraction above is exact in
-float32 and the product is rounded once, so decoding gives the same bits everywhere.
+Codes are rounded half to even. Symmetric codes are rounded by magnitude, so the grid is also
+sign symmetric at ties. On a symmetric grid of layer inputs (`activations`), and on that of "affine"
+at 1 bit, codes are only rounded half to even, and 0 becomes -scale/2. The subtraction above is
+exact in float32 and the product is rounded once, so decoding gives the same bits everywhere.
 """
 
 import math

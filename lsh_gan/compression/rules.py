@@ -1,4 +1,4 @@
-"""Which tensor gets which treatment: the frozen specification, and its rules resolved on a tree."""
+"""How each tensor is compressed: the frozen specification, and its rules applied to a tree."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Compression of a whole parameter tree, tensor by tensor: rounded, packed, reported."""
+"""Compresses a whole parameter tree, tensor by tensor: rounds, packs and reports."""
 
 import dataclasses
 import functools

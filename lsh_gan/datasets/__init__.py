@@ -1,4 +1,4 @@
-"""Images and features: what a path holds, and the data sets that a name stands for."""
+"""Images and features: reads what a path holds, and the named data sets."""
 
 from lsh_gan.datasets.named import (
     FOLDER_VARIABLE,

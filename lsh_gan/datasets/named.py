@@ -1,7 +1,7 @@
-"""Data sets that a name stands for: what they are, where their files lie, whose they are.
+"""Named data sets: what they are, where their files are, and whose they are.
 
-A name gives the test images, which no generator was trained on; `name:train` the others.
-`stacked_mnist` is made of those of `mnist`: its 1,000 modes are known (see `stack`).
+A name gives the test images, which no generator was trained on; `name:train` gives the others.
+`stacked_mnist` is made of the images of `mnist`: its 1,000 modes are known (see `stack`).
 """
 
 import dataclasses

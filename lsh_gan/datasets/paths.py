@@ -1,4 +1,4 @@
-"""What a path holds: images or features. It is decided here alone, by content and not by name.
+"""Decides what a path holds, images or features, by content and not by name.
 
 | path | what is taken |
 |---|---|
@@ -11,9 +11,9 @@
 
 An array is of features if it is floating `[n, d]`, and of images if it is `[n, h, w]`,
 `[n, h, w, c]` or `[n, c, h, w]` with c in {1, 3, 4}: channels are last where that axis can be
-channels, but first where both can and only that makes the images square.
+channels. They are first where both axes can be, and only that makes the images square.
 
-Opening reads headers alone; pixels are decoded for the rows that are asked for, a batch at a time.
+Opening reads only headers. Pixels are decoded for the requested rows, a batch at a time.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""What every kind of source has in common: images or features that are read a batch at a time."""
+"""What all sources have in common: images or features that are read a batch at a time."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator

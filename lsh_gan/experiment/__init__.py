@@ -1,7 +1,7 @@
 """A run: its configuration and checks, what it measures, and the sweep over both.
 
-What is wrong with a configuration or a file raises ValueError, TypeError or FileNotFoundError,
-whose message is one line for the user of the command line.
+A bad configuration or file raises ValueError, TypeError or FileNotFoundError, whose message is one
+line for the user of the command line.
 """
 
 import runpy

@@ -1,4 +1,4 @@
-"""Configuration files, and the flags that change their fields: a mistake is one line."""
+"""Configuration files, and the flags that change their fields; a mistake gives one line."""
 
 import argparse
 import difflib

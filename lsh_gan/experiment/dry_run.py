@@ -1,4 +1,4 @@
-"""What a configuration would measure, and how large everything is, from shapes alone.
+"""Prints what a configuration would measure, and all sizes, from shapes alone.
 
 `python main.py --config=FILE --dry_run` goes through everything up to sampling by abstract
 evaluation. Generators and weight files that are not there yet are taken from the configuration.

@@ -1,4 +1,4 @@
-"""Scores of two sets of images or features in Python, by the same steps as a run."""
+"""Scores two sets of images or features in Python, by the same steps as a run."""
 
 import dataclasses
 import html

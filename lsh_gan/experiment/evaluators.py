@@ -1,4 +1,4 @@
-"""The metrics by name, behind one contract: fit the reference once, score many generated sets."""
+"""The metrics by name, with one interface: fit the reference once, score many generated sets."""
 
 import dataclasses
 import re

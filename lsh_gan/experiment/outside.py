@@ -1,4 +1,4 @@
-"""Which samples left the manifold at a width, and which reference images lost their cover."""
+"""Draws samples that left the manifold at a width, and reference images no longer covered."""
 
 from functools import partial
 from pathlib import Path

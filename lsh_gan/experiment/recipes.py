@@ -1,6 +1,6 @@
-"""Generators of a configuration: from their files, or from what it expects of files to be fetched.
+"""Generators of a configuration: from their files, or from descriptions of files not yet fetched.
 
-`config.expected` describes them by the last part of their path, see `configs/ffhq.py`.
+`config.expected` describes such files by the last part of their path, see `configs/ffhq.py`.
 """
 
 import dataclasses

@@ -1,10 +1,10 @@
 """Budgeted search: the smallest mixed precision that keeps a share of precision and recall.
 
-KNN decides, or the first metric if it was not asked for. Of many settings the search takes those
-that its own samples flatter, so that it ends with the smallest of them that keeps the share on more
-and other samples. Every setting that it scores is a row, of the folder `search` in the work folder
-or of that itself, so a search that was stopped goes through its decisions again without measuring
-anything twice. What it ends with is scored by all metrics on samples that it has not seen.
+KNN decides, or the first metric if KNN is not among the metrics. A search over many settings
+favours those that its own samples flatter. So it ends with the smallest setting that also keeps the
+share on more and other samples. Every setting that it scores is a row, in the folder `search` of
+the work folder or in the work folder itself. So a stopped search repeats its decisions without
+measuring anything twice. All metrics score the result, on samples that the search has not seen.
 """
 
 import dataclasses

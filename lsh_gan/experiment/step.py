@@ -1,9 +1,9 @@
-"""Generated images to features without leaving the device, batch by batch.
+"""Turns generated images into features without leaving the device, batch by batch.
 
     index → latents → images → uint8 → features
 
 Steps are dispatched ahead. On several hosts each process takes its share of the steps, and all of
-them get all features. A device that is out of memory gets half as many images a step from there on.
+them get all features. A device that is out of memory gets half as many images per step after that.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""The driver: configuration in, one row a measurement out; what is done is not done again."""
+"""Runs a configuration: one row per measurement; finished rows are not measured again."""
 
 import dataclasses
 import time

@@ -1,4 +1,4 @@
-"""Feature networks: images to feature vectors, with each network's exact preprocessing."""
+"""Feature networks turn images into feature vectors, with each network's exact preprocessing."""
 
 from lsh_gan.features.network import (
     GIVEN,

@@ -1,4 +1,4 @@
-"""DINOv2: vision transformers whose class token, 384 to 1024 features an image, is the feature.
+"""DINOv2: vision transformers; the class token gives 384 to 1024 features per image.
 
 The networks of Oquab et al. 2023 (arXiv:2304.07193); ViT-L/14 is what Stein et al. 2023
 (arXiv:2306.04675) found nearest to human judgement of generated images. Images have 224 pixels, and

@@ -1,4 +1,4 @@
-"""Inception-v3 as the Fréchet Inception Distance uses it: 2048 pooled features an image.
+"""Inception-v3 as the Fréchet Inception Distance uses it: 2048 pooled features per image.
 
 The network of Szegedy et al. 2015 (arXiv:1512.00567) as published for TensorFlow in 2015, which
 Heusel et al. 2017 (arXiv:1706.08500) took for FID. It is not torchvision's: average pools leave the

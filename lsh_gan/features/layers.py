@@ -1,4 +1,4 @@
-"""Convolutions in the form that is fast on the device at hand, and folding of batch norms."""
+"""Convolutions in the form that is fast on the current device, and folding of batch norms."""
 
 import flax.linen as nn
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The feature networks by name: what each is, its exact preprocessing and its weight file."""
+"""The feature networks by name: each with its exact preprocessing and its weight file."""
 
 import importlib.metadata
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """Resizing by the rules in use, each as one matrix per direction.
 
-Image libraries agree on "bilinear" only for the name. The rule is part of a feature network: with
-another one its features are other numbers (Parmar et al. 2022, arXiv:2104.11222).
+What "bilinear" means differs between image libraries. The rule is part of a feature network: with
+another rule its features are different (Parmar et al. 2022, arXiv:2104.11222).
 """
 
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""A thin ResNet-50 up to its pooled features: 1024 numbers an image.
+"""A thin ResNet-50 up to its pooled features: 1024 features per image.
 
 The network of He et al. 2016 (arXiv:1512.03385) with half of the features, which Yahoo trained on
 ImageNet and then to tell apart two kinds of photographs (open_nsfw).

@@ -1,4 +1,4 @@
-"""VGG16 up to its second dense layer: 4096 features an image.
+"""VGG16 up to its second dense layer: 4096 features per image.
 
 The network of Simonyan and Zisserman 2015 (arXiv:1409.1556, configuration D), whose second dense
 layer after its ReLU is the feature space of precision and recall in Kynkäänniemi et al. 2019.

@@ -1,4 +1,4 @@
-"""Any function of parameters and latents as a generator, whatever library its parameters are of."""
+"""Any function of parameters and latents as a generator, with parameters of any library."""
 
 import dataclasses
 import importlib

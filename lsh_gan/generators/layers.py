@@ -3,8 +3,9 @@
 A transposed convolution with stride 2 computes each of its four output phases from a 2×2 window of
 the input; so does nearest-neighbour upsampling followed by a 3×3 convolution. Both therefore reduce
 to one dense 2×2 convolution with `4 * out` channels (`phase_conv`), the sub-pixel form of Shi et
-al. 2016 (arXiv:1609.05158), on CPU an order of magnitude faster than input dilation, or there to
-products of single pixels (`_products_of_taps`). All kernels are HWIO: the output channel is last.
+al. 2016 (arXiv:1609.05158), which on CPU is an order of magnitude faster than input dilation. Where
+it is faster, a CPU uses products of single pixels instead (`_products_of_taps`). All kernels are
+HWIO: the output channel is last.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""From a key to images: every image is a function of (key, index) alone."""
+"""Samples images from a key: every image is a function of (key, index) alone."""
 
 from collections.abc import Iterator
 from functools import partial

@@ -1,4 +1,4 @@
-"""The three metrics by definition, in NumPy float64: slow, short, and what all kernels must equal.
+"""The three metrics by definition, in NumPy float64: slow and short; all kernels must equal them.
 
 R is the reference `[n, d]`, G the generated set `[m, d]`. Every function returns who lies on whose
 manifold; precision is the mean of `generated`, recall the mean of `reference`, and the ceiling the
@@ -56,14 +56,14 @@ def lsh(
     min_level: float | None = MIN_LEVEL, reference_cells=None, generated_cells=None,
 ) -> OnManifold:  # fmt: skip
     """A table has a hit for a point when at least `min_count` points of S share its bucket there. A
-    point lies on the manifold of S when the fraction `votes` of the tables, in (0, 1], has hits and
-    its level is `min_level` standard deviations above normal or more. The level is log2(1 +
-    company), in whole 1024ths, the company all points of S in its buckets, of all tables; what is
-    normal depends on its cell. A point also needs a quarter of the company that is normal among as
-    many points of R as S has.
-    Buckets are integers, `[t, n]` of R and `[t, m]` of G, and cells, regions above radius bins,
-    `[2, n]` and `[2, m]`, all one if None. The manifold of a larger G is that of n of its rows,
-    since more would find more of R.
+    point lies on the manifold of S when the share `votes` of the tables, in (0, 1], has hits and
+    its level is at least `min_level` standard deviations above normal. Its company is the number of
+    points of S in its buckets, summed over tables; its level is log2(1 + company), in whole
+    1024ths. The normal level depends on its cell. A point also needs a quarter of the company that
+    is normal among as many points of R as S has.
+    Buckets are integers, `[t, n]` of R and `[t, m]` of G. Cells, rows of regions and of radius
+    bins, are `[2, n]` and `[2, m]`; None puts all in one cell. If G is larger than R, its manifold
+    is that of n of its rows, since more would find more of R.
     """  # noqa: D205
     r, g = np.asarray(reference_buckets), np.asarray(generated_buckets)
     few = subset(g.shape[1], min(g.shape[1], r.shape[1]))
@@ -99,9 +99,9 @@ def _level(company) -> np.ndarray:
 
 
 def _normal_levels(levels, cells):
-    """A function of region and radius bin: the mean, a sum of what is normal in either, in turn the
-    mean of what the other leaves; and the standard deviation from it in the region. Each as if
-    there were one row more, which is no exception.
+    """Returns a function of region and radius bin, which gives the normal level and its standard
+    deviation in the region. The normal level is a part of the region plus a part of the bin, each
+    in turn the mean of what the other leaves, as if there were one more row of usual level.
     """  # noqa: D205
     (region, radius_bin), of_bin = cells, np.full(1024, levels.mean())
 
@@ -117,9 +117,9 @@ def _normal_levels(levels, cells):
 
 
 def lsh_curve(reference_buckets, generated_buckets, ratios):
-    """Precision Σ min(λ·p, q) over buckets, and recall, that over λ, for each ratio λ; p is the
-    share of R in a bucket, q that of G (Sajjadi et al. 2018, arXiv:1806.00035, equation 10). Means
-    over tables, two arrays `[ratios]`.
+    """For each ratio λ, precision is Σ min(λ·p, q) over buckets, and recall is precision / λ. The
+    share of R in a bucket is p, that of G q (Sajjadi et al. 2018, arXiv:1806.00035, equation 10).
+    Returns the means over tables, two arrays `[ratios]`.
     """  # noqa: D205
     ratios, precision = np.asarray(ratios), []
     for r, g in zip(np.asarray(reference_buckets), np.asarray(generated_buckets), strict=True):
@@ -134,12 +134,12 @@ def lsh_knn(
     generated_candidates=None,
 ) -> OnManifold:  # fmt: skip
     """A table has a hit for a point that lies in the ball of a candidate of its bucket. A candidate
-    with fewer than k others in its bucket has no ball there. The radius is the distance to the k-th
-    nearest of them, in the table where that is least. A row of R that is left out takes no part in
+    with fewer than k others in its bucket has no ball there. Its radius is the distance to the k-th
+    nearest of them, in the table where this is least. A row of R that is left out takes no part in
     the radii of the others. With `votes=None` the candidates are the rows that share a bucket in
-    any table. Recall by a larger G is that by n of its rows, as of `lsh`: give those alone.
+    any table. If G is larger than R, give n of its rows for recall, as for `lsh`.
 
-    Bool `[t, n]` and `[t, m]` say which rows are candidates in each table: all if None.
+    Bool arrays `[t, n]` and `[t, m]` say which rows are candidates in each table; None: all.
     """  # noqa: D205
     r, g = np.asarray(reference_buckets), np.asarray(generated_buckets)
     in_r = np.ones(r.shape, bool) if reference_candidates is None else reference_candidates

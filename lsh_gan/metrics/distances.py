@@ -1,8 +1,8 @@
 """Squared distances by matrix products, tile by tile, with bounds of their errors.
 
-Float32 products find, float64 products decide. A product of rows x and y has an error of at most
-e·(‖x‖² + ‖y‖²), so that a comparison is sure when its sides differ by more; what is not sure is
-computed again by the same tiles in float64, where what is still equal within the error is a tie.
+Float32 products find the candidates, float64 products decide. A product of rows x and y has an
+error of at most e·(‖x‖² + ‖y‖²), so a comparison is sure if its sides differ by more. Comparisons
+that are not sure are repeated by the same tiles in float64. Sides still equal within the error tie.
 """
 
 import functools

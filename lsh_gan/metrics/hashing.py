@@ -3,8 +3,8 @@
 A table is a row of directions w_j with thresholds; the code of x has one digit for each, in a fixed
 order, so that the first digits of a code are the code of a coarser table:
 
-    pstable     floor((w_j·(x − μ) + u_j) / width) modulo eight; from the 7th digit on a third as
-                wide, for data of few dimensions     Datar et al. 2004, doi:10.1145/997817.997857
+    pstable     floor((w_j·(x − μ) + u_j) / width) modulo eight; from the 7th digit on the width is
+                a third, for data of few dimensions  Datar et al. 2004, doi:10.1145/997817.997857
     affine      w_j·x > w_j·r, r drawn from the reference                                  ours
     hyperplane  w_j·(x − μ) > 0                      Charikar 2002, doi:10.1145/509907.509965
 
@@ -12,10 +12,10 @@ The *bucket* of x in a table is its code together with the quantile bin of ‖x 
 leave buckets unbounded. Directions come from a pool that all tables share. μ, thresholds, width and
 bins see the central 90 % of the reference, so that a few outliers do not move them.
 
-How many digits count depends on the *region* of x, the nearest of at most 32 centroids (k-means of
-the central rows): `fit_num_bits` gives dense regions more, so that their buckets are finer. With
-equally many everywhere, images that are blurred or nearly flat, which lie inside of the data, would
-find company in the wide buckets there.
+The number of digits that count depends on the *region* of x, the nearest of at most 32 centroids
+(k-means of the central rows). `fit_num_bits` gives dense regions more digits, so that their buckets
+are finer. With the same number everywhere, blurred and nearly flat images, which lie in dense
+regions, would share the wide buckets there with real images.
 """
 
 import functools

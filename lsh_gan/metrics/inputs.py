@@ -1,6 +1,6 @@
-"""The checks at the door: feature sets and options, once, before any heavy work.
+"""Checks feature sets and options, once, before any heavy work.
 
-What is behind the door trusts its arguments: finite float32 features `[n, d]`, options in range.
+All other code trusts its arguments: finite float32 features `[n, d]`, options in range.
 """
 
 import contextlib

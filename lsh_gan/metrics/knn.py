@@ -11,22 +11,24 @@ from r to its k-th nearest other point of R:
 and on demand
 
     auth      = share of g whose nearest r has ‖g − r‖ > radius_1(r)
-    clipped density: balls no larger than their median, at most k' for each g; over that of R itself
-    clipped coverage: rows of G in each ball, at most k'; as the share of good rows that it befits
+    clipped density: as density, with radii cut at their median and at most k' balls counted for
+                     each g; divided by that of R itself
+    clipped coverage: rows of G in each ball, at most k', converted to the share of good rows that
+                     is expected to give as many
 
 Precision and recall: Kynkäänniemi et al. 2019, arXiv:1904.06991, section 3. Density and coverage:
 Naeem et al. 2020, arXiv:2002.09797, section 3. The others: `PrecisionRecall`. By definition, in ten
 lines: `definitions.knn`.
 
-Products find, float64 decides:
+Float32 products find the candidates, float64 decides:
 
-    1. matrix products of each half of R·R and of G·G give the nearest others of every row
-    2. their distances, again in float64 from differences, sorted, give the radii
-    3. matrix products R·G say which rows lie in a ball, and in a ball of each eighth of the other
-       set, for the standard error: surely, and perhaps
-    4. rows of which float32 leaves this, or the neighbours, open are computed again in float64
+    1. matrix products of each half of R·R and of G·G find the nearest others of every row
+    2. their distances, computed again in float64 from differences and sorted, give the radii
+    3. matrix products R·G say which rows surely or possibly lie in a ball, and in a ball of each
+       eighth of the other set, for the standard error
+    4. rows for which float32 does not decide this, or the neighbours, are computed in float64
 
-so that memberships are those of the definition. Nothing n × m is held.
+So memberships are those of the definition. No array of size n × m is held.
 """
 
 import functools

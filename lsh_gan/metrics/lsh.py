@@ -1,4 +1,4 @@
-"""LSH precision and recall by shared buckets and normal company: O(1) a sample, no distances.
+"""LSH precision and recall by shared buckets and normal company: O(1) per sample, no distances.
 
 Hash, count, vote, and compare with what is normal:
 
@@ -6,20 +6,20 @@ Hash, count, vote, and compare with what is normal:
     yes_t(x)   = counts_t[address_t(x)] >= c                  c = 1; a row of R itself is left out
     company(x) = Σ_t counts_t[address_t(x)]
     level(x)   = log2(1 + company(x))
-    normal, std: the mean level of the rows that are counted, in the radius bin of x and in its
-                 region (`hashing`), and the standard deviation in the region
+    normal     = mean level of the counted rows in the radius bin of x and in its region (`hashing`)
+    std        = standard deviation of these levels in the region
     x is on the manifold when at least the share `votes` of tables says yes,
     and level(x) >= normal + min_level · std                  min_level = −0.5
 
-Votes alone miss blur: images that are dimmed or slightly blurred move to where real ones lie dense
-and buckets are wide, and have company there; but less of it than real ones have at that distance
-from the mean, with which the level compares.
+Votes alone miss blur. Dimmed or slightly blurred images move to dense and wide buckets, so they
+have company there. But they have less of it than real images at that distance from the mean, which
+is what the level is compared with.
 
 Precision is the share of G on the manifold of R, recall the share of R on the manifold of G, under
-the same hash, fitted on R; of a larger G, n of its rows count for recall. Recall leaves out what is
-rare in G: where a row of R has less than a quarter of the company that is normal among R, at equal
-numbers of rows. What is kept of a set is a `Sketch`. By definition, with buckets in place of
-addresses: `definitions.lsh`.
+the same hash, fitted on R. If G is larger than R, n of its rows count for recall. Recall leaves out
+what is rare in G: a row of R with less than a quarter of the company that is normal among R, at
+equal numbers of rows. A `Sketch` is what is kept of a set. `definitions.lsh` is the definition,
+with buckets in place of addresses.
 
 Source: arXiv:2103.11912, whose abstract fixes the idea; hash families, radius bins, votes and
 levels are ours.
@@ -91,9 +91,9 @@ def lsh_precision_recall(
     >>> bool(lsh_precision_recall(key, real, narrow).recall < 0.3)  # diversity is lost
     True
 
-    Arguments and errors as `knn_precision_recall`, where every set may also be an iterable of
-    batches: one at a time is held, beside the rows that the hash is fitted on, the first 2048 of an
-    iterable. It is also an error that tables are too large for memory. Its own:
+    Arguments and errors as `knn_precision_recall`. Every set may also be an iterable of batches:
+    one batch at a time is held, beside the rows that the hash is fitted on, the first 2048 of an
+    iterable. Tables that are too large for memory are also an error. Its own:
 
     Other Parameters:
         key: `jax.random.key`; draws the hash.
@@ -127,9 +127,9 @@ def lsh_fit(
 ) -> LshReference:
     """Fits the hash and counts the reference; arguments as `lsh_precision_recall`, `fit_hash`.
 
-    Each set may also be a `Share`. Then, or of an iterable, `sample` is what the hash is fitted on
-    in place of the first rows, behind row 0 of the reference. Row 0 and then
-    `metrics.inputs.subset(n, 2048)` give the hash of the same reference of n rows as an array.
+    Each set may also be a `Share`. For a `Share` or an iterable, `sample` gives the rows that the
+    hash is fitted on, in place of the first rows: row 0 of the reference, and then these rows. With
+    the rows `metrics.inputs.subset(n, 2048)` the hash is that of the reference as one array.
     """
     options = {"min_count": min_count, "votes": votes}
     inputs.check_options(**options, min_level=min_level)
@@ -193,13 +193,13 @@ def lsh_score_streams(
     votes: float | None = 0.5,
     min_level: float | None = MIN_LEVEL,
 ) -> PrecisionRecall:
-    """Scores sets that are larger than memory, going through each of them three times.
+    """Scores sets that are larger than memory, and reads each of them three times.
 
-    The first time counts, the second finds normal levels, the third votes: what is held is the
-    counts and one batch, whatever the number of rows. Ceilings are leave-one-out. Equal to
-    `lsh_precision_recall` under the same hash, but that the first n rows of a larger G count for
-    recall and crowding; of a smaller one, the ceiling of recall is that of m rows that lie evenly
-    in R, which is gone through twice more for them.
+    The first pass counts, the second finds normal levels, the third votes. Only the counts and one
+    batch are held, whatever the number of rows. Ceilings are leave-one-out. Scores equal those of
+    `lsh_precision_recall` under the same hash, with two exceptions. If G is larger than R, its
+    first n rows count for recall and crowding. If G is smaller, the ceiling of recall is that of m
+    rows that lie evenly in R, which is read twice more for them.
 
     >>> from lsh_gan.metrics import fit_hash
     >>> r, g = np.random.default_rng(0).normal(size=(2, 500, 8)).astype(np.float32)

@@ -1,24 +1,24 @@
 """Precision and recall from k-nearest-neighbour balls among the rows of a hash bucket: O(log n).
 
 In each table a bucket gives at most c rows of each set as candidates. A candidate with fewer than k
-others of its set in the bucket has no ball there, so that lone outliers grow none. The radius of
-its ball is the least distance to a k-th nearest other candidate in any table: one bucket rarely
-holds all near neighbours, and the radius from a few of them would hide damage. A table says yes to
-x when x lies in the ball of a candidate of the other set in its bucket; x is on the manifold when
-at least the share `votes` of the tables says yes. Of a larger G, n of its rows count for recall, as
-buckets suit so many. A sample costs at most T · 5c products, whatever n is, and finding its bucket
-among sorted ones O(log n). By definition: `definitions.lsh_knn`.
+others of its set in the bucket has no ball there, so lone outliers have none. The radius of its
+ball is the least distance to a k-th nearest other candidate in any table: one bucket rarely holds
+all near neighbours, and a radius from a few of them would hide damage. A table says yes to x when x
+lies in the ball of a candidate of the other set in its bucket. x is on the manifold when at least
+the share `votes` of the tables says yes. If G is larger than R, n of its rows count for recall,
+because buckets are sized for n. A sample costs at most T · 5c products, whatever n is, and its
+bucket is found among the sorted ones in O(log n). `definitions.lsh_knn` is the definition.
 
     1. sort the rows of both sets by bucket, in random order within it, and give the candidates
-       slots: a bucket has the same ones in both sets
-    2. cut the slots into chunks of c; a bucket has at most c candidates, so that those of the other
-       set lie in the same chunk, the one before or the next: three products give all distances
-    3. of a set with itself: the k-th smallest of a candidate's distances, the least of all tables,
-       is its radius; those of the reference are found once
-    4. of both sets: distances within the radii of either side are hits
+       slots: a bucket has the same slots in both sets
+    2. cut the slots into chunks of c. A bucket has at most c candidates, so those of the other set
+       lie in the same chunk, the previous or the next: three products give all distances
+    3. within a set: a candidate's radius is the k-th smallest of its distances, the least over all
+       tables; the radii of the reference are found once
+    4. between the sets: distances within the radii of either side are hits
     5. rows beyond the cap are compared with the candidates of their bucket
 
-Distances come from float32 products: pairs that are equal within their error count as equal.
+Distances come from float32 products. Distances equal within their error count as equal.
 
 Source: arXiv:2103.11912, whose abstract fixes the idea; votes, the cap and the least radius are
 ours.

@@ -1,7 +1,7 @@
 """Distances between distributions of features: kernel and Fréchet.
 
-Neither is Inception FID or KID unless the features are Inception's: the numbers of different
-feature networks, or of different numbers of samples, do not compare.
+They are FID and KID only if the features are Inception's. Numbers of different feature networks, or
+of different numbers of samples, are not comparable.
 """
 
 from typing import Any

@@ -50,34 +50,34 @@ class PrecisionRecall(NamedTuple):
     """Precision and recall of a generated set against a reference set.
 
     `precision` is the share of generated samples on the reference manifold, `recall` the share of
-    reference samples on the generated manifold, in [0, 1]; the standard errors are those over the
-    samples (and the hash tables, if a number from 2 to 8 divides theirs). Where all samples agree
-    they are 1 / N of N samples, about those of one that differs: five that agree are no certainty.
+    reference samples on the generated manifold, in [0, 1]. The standard errors cover the samples
+    and, by KNN, the rows of the other set, or the hash tables (if a number from 2 to 8 divides
+    their number). Where all N samples agree they are 1 / N, as if about one of them differed.
 
     Two samples of the same distribution do not score 1. The ceilings are what a sample of the
     reference distribution scores: a second reference sample where there is one, else every row of
     the reference against all the others (leave-one-out). One half against the other half would
-    estimate the score at n / 2. The ceiling of recall is that of m rows, or of n where m is larger;
-    for recall by hashes n of these count.
+    estimate the score at n / 2. The ceiling of recall is that of m rows, or of n where m is larger.
+    For recall by hashes, n of the m rows count where m is larger.
 
-    `density` is the mean number of reference balls around a generated sample, over their k, and
-    `coverage` the share of reference balls that hold a generated sample. Memberships are bool `[m]`
-    and `[n]`, or float32 shares of tables with `votes=None`. `num_bits` is the mean number of
+    `density` is the mean number of reference balls around a generated sample, divided by their k.
+    `coverage` is the share of reference balls that hold a generated sample. Memberships are bool
+    `[m]` and `[n]`, or float32 shares of tables with `votes=None`. `num_bits` is the mean number of
     digits of a code. `load` is the share of a table's addresses that the reference takes: the
     chance of a false hit of one table. `capped` is the share of rows beyond the cap of a bucket.
     `auth` is the share of generated samples that are authentic: farther from their nearest row of
     the reference than that row is from its own nearest other one (Alaa et al. 2022,
     arXiv:2102.08921); 1 - auth is memorised. `clipped_density` and `clipped_coverage` fall in
     proportion to the share of bad samples (Salvy et al. 2025, arXiv:2507.01761).
-    `crowding` is the mean over tables of the share of generated samples at crowded addresses: those
-    that hold more than 2 r·m/n + 6 max(1, m/n) of them beside r rows of the reference, twice as
-    many as are due and six more. In tables of 'auto' bits chance crowds less than .01.
-    `precision_deviations` and `recall_deviations` are what each of g groups adds to the standard
-    error, of hash tables or, by KNN, of the rows of the other set: their squares sum to the
+    `crowding` is the mean over tables of the share of generated samples at crowded addresses. An
+    address with r rows of the reference is crowded if it holds more than 2 r·m/n + 6 max(1, m/n)
+    generated samples: r·m/n are expected. With 'auto' bits, chance alone crowds less than .01.
+    `precision_deviations` and `recall_deviations` are the contributions of g groups to the standard
+    error: groups of hash tables or, by KNN, of the rows of the other set. Their squares sum to the
     variance that comes from the hash, or from the drawing of the other set. The difference of two
     scores under one hash, or of generators that share their latents, has the difference of theirs.
 
-    What was not asked for, or has no meaning for a metric, is None.
+    A field that was not requested, or has no meaning for a metric, is None.
     """
 
     precision: float
@@ -109,11 +109,11 @@ class PrecisionRecall(NamedTuple):
 
     @property
     def collapsed(self) -> bool:
-        """Whether diversity is lost, and the precision is not to be read as quality.
+        """Whether diversity is lost, so that the precision must not be read as quality.
 
-        Recall is below half of its ceiling, and precision above its own ceiling, each by more than
-        two standard errors; or, in place of the latter, more than half of the samples are crowded.
-        Without ceilings they are taken for 1.
+        Recall is below half of its ceiling by more than two standard errors. Besides, precision is
+        above its own ceiling by more than two standard errors, or more than half of the samples are
+        crowded. A missing ceiling counts as 1.
         """
         if self.recall is None or self.recall_stderr is None:
             return False

@@ -1,7 +1,7 @@
-"""A set as counts in the tables of a hash: fitted, built in a stream, merged, saved.
+"""Sketches: a set as counts in the tables of a hash, built in a stream, merged, saved.
 
-The counts of addresses are of a size that does not depend on the set, and add up across batches,
-devices and files. Recall, and what company is normal, need the places of the rows, too.
+The size of the counts does not depend on the set, and counts add up across batches, devices and
+files. Recall, and what company is normal, also need the places of the rows.
 """
 
 import dataclasses

@@ -18,13 +18,13 @@ jackknife of the ratio would give:
 
     Σ (u_g − r v_g)² / mean(b)²
 
-By LSH and LSH+KNN it leaves out the drawing of the other set; their jackknife over tables, which
-counts the chance of single samples once more, makes up for it.
+For LSH and LSH+KNN this leaves out the drawing of the other set. Their jackknife over tables counts
+the chance of single samples once more, which makes up for it.
 
 Of S seeds, precision has N = S · m samples. Recall has N = n: the same reference is assessed by
 every seed, and a_i and b_i are means over the seeds, as are u_g and v_g. So the second count of
-single samples averages out, and the reference, which seeds share, does not: precision by LSH and
-LSH+KNN has (1 − 1/S) var(a_i − r b_i) / (n mean(b)²) in its place.
+single samples averages out, but the reference, which seeds share, does not. For precision by LSH
+and LSH+KNN, (1 − 1/S) var(a_i − r b_i) / (n mean(b)²) is added in place of the second count.
 """
 
 import math

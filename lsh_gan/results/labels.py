@@ -1,4 +1,4 @@
-"""What rows are called in tables and plots, and where tables go."""
+"""Names of rows in tables and plots; prints and saves tables."""
 
 import contextlib
 import math

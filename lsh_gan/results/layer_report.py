@@ -1,4 +1,4 @@
-"""Layer by layer: what compression did to each tensor, and what it cost to compress it alone."""
+"""Report on layers: what compression did to each tensor, and the cost of compressing it alone."""
 
 import itertools
 import statistics

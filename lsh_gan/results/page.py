@@ -1,4 +1,4 @@
-"""`report.html`: a run as one file, which opens from disk and loads nothing."""
+"""`report.html`: a run in one file, which opens from disk and loads nothing else."""
 
 import base64
 import io

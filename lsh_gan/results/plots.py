@@ -1,4 +1,4 @@
-"""Plots of a sweep over bit widths: figures alone, no state of pyplot."""
+"""Plots of a sweep over bit widths: returns figures, without the state of pyplot."""
 
 import logging
 import textwrap

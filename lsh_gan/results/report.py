@@ -1,7 +1,7 @@
-"""From rows to tables, an answer, plots and sample grids; computes no measurement.
+"""Turns rows into tables, an answer, plots and sample grids; measures nothing.
 
-Command: `python -m lsh_gan.results.report WORKDIR [OUTPUT]`; a work folder that cannot be written
-needs the folder OUTPUT for tables and pictures.
+Command: `python -m lsh_gan.results.report WORKDIR [OUTPUT]`; if the work folder cannot be written,
+give a folder OUTPUT for tables and pictures.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""The work folder: the last configuration, one JSON line a measurement, and its hits.
+"""The work folder: the last configuration, one JSON line per measurement, and its hits.
 
-It grows: rows are found by what their numbers depend on, so that runs of several configurations
-share a folder. Tables show the rows that the last run requested; the others stay.
+Rows are identified by what their numbers depend on, so runs of several configurations can share a
+folder, which then grows. Tables show the rows that the last run requested; the others stay.
 """
 
 import hashlib

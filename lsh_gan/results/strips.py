@@ -1,4 +1,4 @@
-"""Strips of images, a file a row of the table, and the pictures that show them side by side."""
+"""Strips of images, one file per row of the table, and the pictures that show them together."""
 
 import textwrap
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the classes and functions named in torch, NumPy and NVIDIA pickles stand for here."""
+"""Replacements for the classes and functions named in torch, NumPy and NVIDIA pickles."""
 
 import math
 from collections.abc import Callable

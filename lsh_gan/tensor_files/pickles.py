@@ -2,7 +2,7 @@
 
 A global is only a name here, and calling it looks the name up in a table of our own functions
 (`objects.CONSTRUCTORS`). Names of the standard library outside the table are refused; other names
-give an inert `Standin`. The interpreter is the standard library's in Python, as its twin in C takes
+give an inert `Standin`. The interpreter is the standard library's in Python. Its version in C takes
 gigabytes for a memo of one damaged entry, and sets attributes of any object.
 """
 

@@ -1,4 +1,4 @@
-"""Reads a file of tensors in whatever format its first bytes say, and runs nothing in it."""
+"""Reads a file of tensors, in the format that its first bytes show, without running any of it."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""What a file turns into: arrays, plain Python values, and inert stand-ins for everything else."""
+"""What a file is read into: arrays, plain Python values, and inert stand-ins for all else."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
