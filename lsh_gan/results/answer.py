@@ -122,24 +122,22 @@ def error_of(hits: np.ndarray, deviations: Sequence[float] | np.ndarray) -> floa
 
 
 def mark(line: Mapping[str, Any], metric: str, score: str) -> str:
-    """Marks a score of a compressed setting that is within noise, or the precision of a collapse.
+    """Marks the precision of a collapse, or else a score within noise of full precision.
 
-    What a collapse is: `PrecisionRecall.collapsed`; of a compressed setting, where less than half
-    of the recall at full precision is left, if there was any.
+    A collapse is that of `PrecisionRecall.collapsed`. In a compressed setting, less than half of
+    the recall at full precision, if there was any, must be left too.
     """
-    if line["setting"] != "":
-        kept = kept_of(line, metric)
-        if abs(kept[score].share - 1) <= NOISE * kept[score].stderr:
-            return WITHIN_NOISE
-        left, stderr = kept["recall"]
-        if left + NOISE * np.nan_to_num(stderr) >= 0.5:
-            return ""
-    if score != "precision":
-        return ""
-    values = {name: line.get(f"{metric}_{name}") for name in PrecisionRecall._fields}
-    none = {f"{name}_stderr": 0.0 for name in SCORES}  # of a score that all samples have
-    known: Any = {x: none.get(x) if pd.isna(value) else value for x, value in values.items()}
-    return COLLAPSED if PrecisionRecall(**known).collapsed else ""
+    kept = kept_of(line, metric) if line["setting"] != "" else None
+    left, stderr = kept["recall"] if kept else (0, 0)
+    if score == "precision" and not left + NOISE * np.nan_to_num(stderr) >= 0.5:
+        values = {name: line.get(f"{metric}_{name}") for name in PrecisionRecall._fields}
+        none = {f"{name}_stderr": 0.0 for name in SCORES}  # of a score that all samples have
+        known: Any = {x: none.get(x) if pd.isna(value) else value for x, value in values.items()}
+        if PrecisionRecall(**known).collapsed:
+            return COLLAPSED
+    if kept and abs(kept[score].share - 1) <= NOISE * kept[score].stderr:
+        return WITHIN_NOISE
+    return ""
 
 
 def answers(lines: pd.DataFrame, metrics: list[str], keep: float) -> list[str]:

@@ -204,6 +204,7 @@ def test_given_samples_get_their_scores():
         (line(2, 1.3, 0, knn_recall_stderr=None, knn_precision_stderr=None), "!"),  # errors of 0
         (line(2, 1.1, 0.05), ""),  # .77: bad, and says so
         (line(2, 1.1, 0.05, knn_crowding=0.6), "!"),
+        (line(2, 0.99, 0.05, knn_crowding=0.6), "!"),  # rather than ≈
         (line(2, 1.3, 0.79), ""),  # recall .395, not for sure below half of its ceiling
         (line(2, 1.3, 0.99), "≈"),  # of recall
         (line(2, 1.3, 0.9), ""),  # recall .45, above half of its ceiling
