@@ -324,7 +324,7 @@ def report(data: str, found: Found, truth: dict, steps: list) -> str:
     body = _pairs(found, ["undamaged", *truth], lambda name: [name, f"{truth.get(name, 0):.2f}"])
     text += markdown(["damage to images", "truth", *names], body)
     text += (
-        "\nρ of precision / recall with the truth, then the least ratio of their fall to KNN's, over "
+        "\nρ of precision / recall with the truth, then the least ratio of its fall to KNN's over "
         f"steps where KNN falls by {LEAST_FALL}. **Bold**: at least {AIMS[0]} and {AIMS[1]}.\n\n"
     )
     by_cell: dict = {}

@@ -1,7 +1,7 @@
 """Reads what a pickled torch module records of its layers: strides, paddings, slopes, epsilons.
 
-Each layer becomes a mapping as in `lsh_gan.generators.dcgan.Sequential`. Besides, it has `name`,
-its place in the module, and `inputs`, its number of input channels.
+Each layer becomes a mapping as in `lsh_gan.generators.dcgan.Sequential`. It also has `name`, its
+place in the module, and `inputs`, its number of input channels.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
-"""What names and shapes of a state dict tell about its layers, one after the other.
+"""Infers the layers of a state dict, in order, from names and shapes.
 
 Layers are as those of `modules`, without stride, padding and epsilon. Convolutions also have
-`in_file`, the shape of their weight, and `unsure`: shapes do not tell whether it is transposed.
+`in_file`, the shape of their weight, and `unsure`: whether shapes allow both kinds of convolution.
 """
 
 import re

@@ -9,9 +9,9 @@
 | `.npy` | its array |
 | idx file of the MNIST family, gzipped or not | its images |
 
-An array is of features if it is floating `[n, d]`, and of images if it is `[n, h, w]`,
-`[n, h, w, c]` or `[n, c, h, w]` with c in {1, 3, 4}: channels are last where that axis can be
-channels. They are first where both axes can be, and only that makes the images square.
+An array holds features if it is floating `[n, d]`, and images if it is `[n, h, w]`, `[n, h, w, c]`
+or `[n, c, h, w]` with c in {1, 3, 4}. Channels are last if the last axis can be channels. They are
+first if only the first can, or if both can and only channels first makes the images square.
 
 Opening reads only headers. Pixels are decoded for the requested rows, a batch at a time.
 """

@@ -1,8 +1,8 @@
 """EfficientNet-Lite up to its pooled features: 1280 features per image.
 
-The ImageNet network of TensorFlow's "lite" variants of EfficientNet (Tan and Le 2019,
-arXiv:1905.11946): no squeeze-and-excitation, ReLU6, stem and head not scaled. In larger
-variants the stages in between have `width` times the features and `depth` times the blocks.
+The ImageNet networks of TensorFlow's "lite" variants of EfficientNet (Tan and Le 2019,
+arXiv:1905.11946) have ReLU6 and no squeeze-and-excitation. Stem and head are not scaled. In larger
+variants the stages between them have `width` times the features and `depth` times the blocks.
 """
 
 import math
