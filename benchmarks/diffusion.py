@@ -60,7 +60,7 @@ def step_errors(
 
 
 def main() -> None:
-    """Measures, and writes `diffusion.md`."""
+    """Measures the errors and writes `diffusion.md`."""
     results = Path("benchmarks/results")
     args = options.parse(__doc__, generator="checkpoints/galaxies", out=results)
     generator = generators.load(args.generator)

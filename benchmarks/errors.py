@@ -92,7 +92,7 @@ def compare(
 
 
 def main() -> None:
-    """Draws, scores and writes the table."""
+    """Draws samples, scores them and writes the table."""
     results = Path("benchmarks/results")
     args = options.parse(__doc__, rows=1_000, generated=1_000, bits="5,3", out=results)
     widths = [None, *map(int, args.bits.split(","))]

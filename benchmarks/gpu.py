@@ -6,8 +6,8 @@
 Claims for a GPU: exact KNN reaches 60 % or more of the float32 matrix rate, LSH is 50 or more times
 as fast as KNN, and the matrix precision changes at most 1e-4 of the memberships. Bytes are those
 that must move (input read once, output written once). FLOPs are those of the products that the
-result needs. KNN computes n²/2 + m²/2 + nm distances. LSH+KNN computes in every table those of each
-candidate to 2c of its own set, and of each slot (half as many as rows) to 3c of the other set.
+result needs. KNN computes n²/2 + m²/2 + nm distances. LSH+KNN computes in every table the distances
+of each candidate to 2c rows of its set, and of each slot (half as many as rows) to 3c of the other.
 Writes benchmarks/results/gpu.md, only on a GPU.
 """
 

@@ -392,7 +392,7 @@ def show(sets: Sets, data: str, found: Found, path: Path) -> None:
 
 
 def main(known: Mapping[str, Metric] = METRICS) -> None:
-    """Embeds, scores and writes."""
+    """Embeds and scores all sets, and writes the results."""
     args = options.parse(
         __doc__, data="fashion_mnist", rows=2000, seeds=tuple(suites.SEEDS), hashes=4,
         metrics=usual(known), workdir=Path("runs/image_damage"),

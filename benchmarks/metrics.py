@@ -34,7 +34,7 @@ from lsh_gan import metrics
 ROOT = Path(__file__).parent.parent
 SLOW = ("prdc", "scikit-learn", "cdist")  # measured once
 SIDES = (2048, 4096)  # sizes of the products that measure the matrix rate
-Seconds = dict[str, tuple[float, float]]  # of the first call, and of the best later one
+Seconds = dict[str, tuple[float, float]]  # name -> seconds of the first and the best later call
 
 
 class Setting(NamedTuple):
@@ -165,7 +165,7 @@ def measure_growth(setting: Setting) -> str:
     for label, root in setting.packages.items():
         for name in metric_growth.ASSESSORS:
             if name == "KNN" and root != ROOT:
-                continue  # its steps are not those of other versions
+                continue  # it uses internals, which differ in other versions
             found = [setting._replace(n=n).child(root, "growth", name) for n in sizes]
             times[label + name] = found
             print(f"{label}{name}: {', '.join(f'{1e6 * s:.2f}' for s in found)} µs", flush=True)

@@ -264,7 +264,7 @@ def _by_dim(line: Callable, **options) -> dict[str, Line]:
 
 
 ENDS, STDS = (6.0, 3.0, 1.0), (1 / 6, 1 / 3, 1.0)
-MIDDLE = 25  # of 51 steps
+MIDDLE = 25  # the middle of 51 steps
 BELL_BOUNDS = {"identical": near(MIDDLE, 1), "left end": near(0, 0), "right end": near(-1, 0)}
 BELL = {"bell": bell(MIDDLE)}
 DROP_BOUNDS = {"identical": near(0, 1), "all dropped": (near(-1, 1), None)}

@@ -56,7 +56,7 @@ def columns(name: str, found: Any) -> dict[str, tuple[float, float]]:
 
 
 def symmetric(_: jax.Array, reference: np.ndarray, generated: np.ndarray, k: int = 5) -> Scores:
-    """Symmetric precision and recall (Khayatkhoei and AbdAlmageed 2023, arXiv:2306.09618).
+    """Computes symmetric precision and recall (Khayatkhoei, AbdAlmageed 2023, arXiv:2306.09618).
 
     Precision is the smaller of two shares of generated samples: those in a ball of the reference,
     and those whose own ball holds a reference row. Recall is the same with the sets exchanged.
@@ -72,7 +72,7 @@ def symmetric(_: jax.Array, reference: np.ndarray, generated: np.ndarray, k: int
 def probabilistic(
     _: jax.Array, reference: np.ndarray, generated: np.ndarray, k: int = 4, scale: float = 1.2
 ) -> Scores:
-    """P-precision and P-recall (Park and Kim 2023, arXiv:2309.01590).
+    """Computes P-precision and P-recall (Park and Kim 2023, arXiv:2309.01590).
 
     A row covers a sample at distance t with probability max(0, 1 - t / (scale * mean radius)). The
     score is the mean probability that at least one row does, if rows are independent.
@@ -89,7 +89,7 @@ def probabilistic(
 
 
 def clipped(_: jax.Array, reference: np.ndarray, generated: np.ndarray, k: int = 5) -> Scores:
-    """Clipped density and coverage (Salvy et al. 2025, arXiv:2507.01761).
+    """Computes clipped density and coverage (Salvy et al. 2025, arXiv:2507.01761).
 
     Density is the mean number of balls of the reference that hold a sample, with radii of at most
     their median and at most k balls, divided by the same mean for the reference itself. Coverage is

@@ -234,7 +234,7 @@ def write(out: Path, rows: list[dict], head: str) -> None:
 
 
 def main(known: Mapping[str, Metric] = METRICS) -> None:
-    """Measures what is missing, then writes the tables."""
+    """Measures missing jobs, then writes the tables."""
     args = options.parse(
         __doc__, repeats=10, seeds=tuple(SEEDS), metrics=usual(known), suites="sanity,linear",
         checks="", report=False, rows=1000, linear_rows=5000, workdir=Path("runs/suites"),

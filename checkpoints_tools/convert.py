@@ -107,7 +107,7 @@ def parse_setting(setting: str) -> tuple[str, Any]:
 
 
 def main() -> None:
-    """Command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("--input", required=True, help="The file, or a folder with one.")

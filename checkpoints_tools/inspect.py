@@ -42,7 +42,7 @@ def describe(path: str | Path) -> list[str]:
 
 
 def main() -> None:
-    """Command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("file", help="The file, or a folder with one.")
     try:

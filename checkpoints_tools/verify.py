@@ -81,7 +81,7 @@ def _compare(images: np.ndarray, arrays: dict[str, np.ndarray], golden: str | Pa
 
 
 def main() -> None:
-    """Command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("checkpoint", help="The checkpoint folder, or a packed file.")
     parser.add_argument("--golden", help="npz with inputs and images of the original network.")

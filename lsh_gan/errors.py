@@ -78,7 +78,7 @@ def check_int(field: str, value: Any, low: int, high: float = math.inf) -> int:
 
 
 def parse_object(where: Path | str, content: bytes, expected: str) -> dict[str, Any]:
-    """Parses a JSON object; a ValueError says where the content is from and what was expected."""
+    """Parses a JSON object; a ValueError names `where` and what was expected."""
     try:
         value = json.loads(content)
     except ValueError as error:

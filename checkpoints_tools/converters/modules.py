@@ -237,7 +237,7 @@ def _activation(name: str, short: str, settings: dict) -> Layer | None:
 
 
 def common_settings(module: Standin, names: Container[str]) -> dict[str, Any]:
-    """Returns those of epsilon, slope and output that the module of a known network records.
+    """Returns epsilon, slope and output of a known network, as far as its module records them.
 
     Raises:
         ValueError: A convolution has another stride, dilation or padding mode than 1, 1 and zeros;

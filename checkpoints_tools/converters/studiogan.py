@@ -69,7 +69,7 @@ def _plan(state, settings, *, big: bool) -> Plan:
     weights = partial(weight_of, state)
 
     def norm(name: str, rest: list[str]) -> Origin:
-        if rest[0] in ("scale", "bias") and len(rest) == 2:  # of a conditional norm
+        if rest[0] in ("scale", "bias") and len(rest) == 2:  # a conditional norm
             part = f"{name}.{'gain' if rest[0] == 'scale' else 'bias'}"
             # In the original, a dense layer takes one-hot classes; the scale is 1 + its output.
             one = 1 if rest == ["scale", "embedding"] else 0

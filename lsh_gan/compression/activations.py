@@ -23,7 +23,7 @@ from lsh_gan.compression.tree import quantize_tensor
 Path = tuple[str, ...]
 
 COLLECTION = "activation_ranges"
-# No submodule may have these names; "scale" alone is a submodule of conditional norms.
+# Names that no submodule has; a submodule of conditional norms is called "scale".
 RANGE_FIELDS = ("input_scale", "input_zero_point", "input_bits")
 # Thresholds are computed from this many inputs of a layer, and its exact minimum and maximum.
 SAMPLE_SIZE = 2**17

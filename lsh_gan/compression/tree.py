@@ -85,7 +85,7 @@ class QuantizedTree(NamedTuple):
     # In tree order; the last entry is None for tensors that stay float32.
     tensors: list[tuple[TensorPlan, jax.Array, QuantizedTensor | None]]
     empty: tuple[tuple[str, ...], ...]  # paths of empty sub-trees
-    treedef: Any  # of `jax.tree_util`
+    treedef: Any  # tree definition of `jax.tree_util`
 
 
 def quantize_tree(
@@ -161,7 +161,7 @@ def pack(
 
 
 def pack_quantized(quantized: QuantizedTree, metadata: Mapping[str, Any] | None) -> PackedTree:
-    """Packs what `quantize_tree` returns."""
+    """Packs the result of `quantize_tree`."""
     tensors = tuple(_pack_tensor(*item) for item in quantized.tensors)
     return PackedTree(tensors, quantized.empty, dict(metadata or {}))
 
@@ -308,7 +308,7 @@ def compress(
 
 
 def report_quantized(quantized: QuantizedTree) -> CompressionReport:
-    """Reports on what `quantize_tree` returns."""
+    """Reports on the result of `quantize_tree`."""
     reports = [_tensor_report(plan, leaf.shape, codes) for plan, leaf, codes in quantized.tensors]
     layouts = [layout_of(plan, leaf.shape) for plan, leaf, _ in quantized.tensors]
     size = sum(leaf.size for _, leaf, _ in quantized.tensors)

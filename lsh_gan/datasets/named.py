@@ -1,4 +1,4 @@
-"""Named data sets: what they are, where their files are, and whose they are.
+"""Named data sets: their images, files and licences.
 
 `name` gives the test images, which no generator was trained on; `name:train` the training images.
 `stacked_mnist` is made of the images of `mnist`: its 1,000 modes are known (see `stack`).

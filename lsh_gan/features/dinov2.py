@@ -123,8 +123,8 @@ def convert(state: dict, path: tuple[str, ...]) -> dict:
 def _positions(learnt):
     """Interpolates positions of a square of patches to 16 × 16, as the original does.
 
-    The interpolation is bicubic, without antialiasing. Its step is that of a result which is a
-    tenth of a patch larger.
+    The interpolation is bicubic, without antialiasing. Its step is as if the result were a tenth of
+    a patch larger.
     """
     count = round(len(learnt) ** 0.5)
     if count == _GRID:

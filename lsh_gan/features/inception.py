@@ -76,7 +76,7 @@ class Mixed(nn.Module):
 
 
 def _mixed_5(x, pooled: int):
-    """Branches of 1×1, of 5×5, of two 3×3, and a pool: `[n, 35, 35, 224 + pooled]`."""
+    """Branches 1×1, 5×5, two 3×3, and pool: `[n, 35, 35, 224 + pooled]`."""
     return [
         _conv(x, "branch1x1", 64),
         _chain(x, "branch5x5", (48, (1, 1)), (64, (5, 5))),
@@ -92,7 +92,7 @@ def _mixed_6a(x):
 
 
 def _mixed_6(x, width: int):
-    """Branches of one and of two 7×7, as 1×7 and 7×1, with `width` inside: `[n, 17, 17, 768]`."""
+    """Branches 1×1, 7×7, two 7×7 (as 1×7 and 7×1, `width` inside), pool: `[n, 17, 17, 768]`."""
     start, row, column = ((width, size) for size in ((1, 1), (1, 7), (7, 1)))
     return [
         _conv(x, "branch1x1", 192),
@@ -114,7 +114,7 @@ def _mixed_7a(x):
 
 
 def _mixed_7(x, pool: Callable):
-    """Branches of 3×3 that end in parallel 1×3 and 3×1: `[n, 8, 8, 2048]`."""
+    """Branches 1×1, two that end in parallel 1×3 and 3×1, and pool: `[n, 8, 8, 2048]`."""
     once = _conv(x, "branch3x3_1", 384)
     twice = _chain(x, "branch3x3dbl", (448, (1, 1)), (384, (3, 3)))
     return [

@@ -148,7 +148,7 @@ class ProGAN(nn.Module):
     base_channels: int = 512  # channels at 4×4
     channels: tuple[int, ...] = (512, 512, 512, 256, 128)  # channels at 8×8, 16×16, ...
     image_channels: int = 3  # 1 (grey) or 3 (RGB)
-    slope: float = 0.2  # of the leaky ReLU
+    slope: float = 0.2  # negative slope of the leaky ReLU
     # Weight of the image of half the resolution, while training fades in the last scale; 0 after
     # training.
     alpha: float = 0.0

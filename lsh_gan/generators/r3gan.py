@@ -12,7 +12,7 @@ class GroupedBlock(nn.Module):
     """Residual block: 1×1, leaky ReLU, grouped 3×3, leaky ReLU, 1×1."""
 
     width: int  # channels between the convolutions
-    groups: int  # of the 3×3 convolution
+    groups: int  # groups of the 3×3 convolution
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

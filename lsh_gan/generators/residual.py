@@ -80,7 +80,7 @@ class ResidualBlock(nn.Module):
     features: int  # output channels
     norm: Callable[..., nn.Module]  # makes a norm with a given name
     upsample: str = "nearest"  # "nearest" or "bilinear"
-    slope: float = 0.0  # of the activations below 0; 0 is ReLU
+    slope: float = 0.0  # negative slope of the activations; 0 is ReLU
     kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
 
     @nn.compact
@@ -140,7 +140,7 @@ class SNGAN(nn.Module):
     num_classes: int = 0
     attention: int = 0  # number of blocks before self-attention, 0 for none
     epsilon: float = 1e-5  # of the norms, added to the variance
-    slope: float = 0.0  # of the activations below 0; 0 is ReLU
+    slope: float = 0.0  # negative slope of the activations; 0 is ReLU
     output: str = "tanh"  # "tanh", "sigmoid" or "none"
 
     @nn.compact
@@ -189,7 +189,7 @@ class BigGAN(nn.Module):
     bottom_width: int = 4  # side of the first image
     epsilon: float = 1e-5  # of the blocks' norms
     final_epsilon: float = 1e-5  # of the last norm
-    slope: float = 0.0  # of the activations below 0; 0 is ReLU
+    slope: float = 0.0  # negative slope of the activations; 0 is ReLU
     output: str = "tanh"  # "tanh", "sigmoid" or "none"
 
     @nn.compact
@@ -221,7 +221,7 @@ class Bottleneck(nn.Module):
     up: bool  # whether the side is doubled
     epsilon: float  # of the norms
     rows: int  # rows of statistics, see `BatchStatistics`
-    slope: float = 0.0  # of the activations below 0; 0 is ReLU
+    slope: float = 0.0  # negative slope of the activations; 0 is ReLU
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array, truncation: float) -> jax.Array:
@@ -259,7 +259,7 @@ class BigGANDeep(nn.Module):
     epsilon: float = 1e-4  # of the blocks' norms
     final_epsilon: float = 1e-4  # of the last norm
     statistics_rows: int = 0  # number of truncations with stored statistics; 0: one set
-    slope: float = 0.0  # of the activations below 0; 0 is ReLU
+    slope: float = 0.0  # negative slope of the activations; 0 is ReLU
     output: str = "tanh"  # "tanh", "sigmoid" or "none"
 
     @nn.compact

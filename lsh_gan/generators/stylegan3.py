@@ -92,9 +92,9 @@ class FilteredConv(nn.Module):
 
     size: int  # side of the output
     features: int  # output channels
-    kernel_size: int  # of the convolution
-    taps: tuple[int, int]  # of the upsampling and the downsampling filter
-    factors: tuple[int, int]  # of upsampling and downsampling
+    kernel_size: int  # side of the convolution's kernel
+    taps: tuple[int, int]  # number of taps of the upsampling and the downsampling filter
+    factors: tuple[int, int]  # factors of upsampling and downsampling
     radial: bool  # whether the downsampling filter is two-dimensional
     clamp: float | None  # bound of the activation, None for none
     bias_is_last = False  # a class constant, not a field: the activation comes after the bias
