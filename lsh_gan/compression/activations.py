@@ -128,9 +128,9 @@ def calibrate(
 ) -> dict[str, Any]:
     """Adds the input range of every layer with a kernel to the variables, as `activation_ranges`.
 
-    Give it compressed weights, so that the ranges are those of the compressed layers. Thresholds
-    come from 2^17 random inputs of a layer and its exact minimum and maximum. A few hundred latents
-    are enough; `labels` are their classes. The granularity of `spec` must be "per_tensor"; patterns
+    With compressed weights, the ranges are those of the compressed generator. Thresholds come from
+    2^17 random inputs of a layer, and its exact minimum and maximum. A few hundred latents are
+    enough; `labels` are their classes. The granularity of `spec` must be "per_tensor"; patterns
     of its rules match module paths ("block_0/conv_1"). The scheme "affine" suits inputs after a
     ReLU. With `bits=None` and no rules, the variables get no ranges.
 

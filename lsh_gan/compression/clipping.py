@@ -157,7 +157,7 @@ def laplace_ratio(bits: Array) -> Array:
 
 
 def _one_sided(values: Values, spec) -> Array:
-    """Tells for each threshold whether all values have one sign and the grid only that side.
+    """Tells per threshold whether all values have one sign and the grid covers only that side.
 
     This holds for inputs after a ReLU. Their exact zeros have no error, so methods ignore them.
     """

@@ -50,7 +50,7 @@ def down_filter(x: jax.Array, taps: jax.Array, down: int) -> jax.Array:
 
 
 class FourierInput(nn.Module):
-    """Sines of learnt frequencies on a grid that w rotates and shifts."""
+    """Sines of fixed frequencies (buffers) on a grid that w rotates and shifts, mixed 1×1."""
 
     channels: int  # number of sines, and of output channels
     size: int  # side of the grid
