@@ -25,7 +25,7 @@ from lsh_gan.compression.rules import CompressionSpec, Params, TensorPlan, join
 
 
 class QuantizedTensor(NamedTuple):
-    """One tensor as codes, and sums over axis 1 for its report; squares in units of max `|w|`²."""
+    """One tensor as codes, and sums over axis 1 for its report, in units of max `|w|` squared."""
 
     codes: UInt16[jax.Array, "groups group channels"]
     grid: Grid
