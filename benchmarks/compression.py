@@ -1,12 +1,12 @@
-"""Findings: which clipping method wins at which width, and does quality hold while diversity falls?
+"""Which clipping method is best at which width? Does quality hold while diversity falls?
 
     python -m benchmarks.compression [--num=2000] [--bits=8,7,6,5,4,3,2] [--side=64]
                                      [--generators=dcgan,sngan] [--workdir=runs/compression]
                                      [--out=benchmarks/results]
 
-All clipping methods × widths × per tensor and per channel, symmetric, and full precision: 226 rows
-of the ordinary sweep for two generators. A run that was stopped continues; a finished one only
-draws. Writes `compression.md` (tables and findings), `compression.csv` and
+Runs the ordinary sweep over all clipping methods × widths × per tensor and per channel, symmetric,
+and full precision: 226 rows for two generators. A stopped run continues; a finished one only writes
+the results: `compression.md` (tables and findings), `compression.csv` and
 `compression_GENERATOR.png`.
 """
 
@@ -28,11 +28,11 @@ from lsh_gan.results.labels import SCORES, TITLES
 
 METRICS = ("knn", "lsh_knn", "lsh")
 GRANULARITIES = ("per_tensor", "per_channel")
-CLOSE = 0.01  # kept shares this close to the best count as equal: about one standard error
+CLOSE = 0.01  # kept shares this close to the best are called equal: about one standard error
 
 
 class Results:
-    """Of one generator: `full` precision, and what is `swept`, with what it keeps of that."""
+    """Rows of one generator: `full` precision, and `swept` settings with their kept shares."""
 
     def __init__(self, name: str, rows: pd.DataFrame):
         self.name, self.full = name, rows[rows["bits"].isna()].iloc[0]
@@ -40,19 +40,19 @@ class Results:
         swept["per"] = swept["granularity"].str.removeprefix("per_")
         for metric in METRICS:
             fields = [f"{metric}_{score}" for score in SCORES]
-            # At most 1: more is not better.
+            # At most 1, because a score above full precision is not better.
             kept = (swept[fields] / self.full[fields]).astype(float).clip(upper=1).fillna(1)
             swept[[f"{field}_kept" for field in fields]] = kept
             swept[f"{metric}_kept"] = kept.min(axis=1)
         self.swept = swept.sort_values(["granularity", "bits"], ascending=False, kind="stable")
 
     def groups(self, *fields: str):
-        """Settings by the values of some fields; per tensor first, and falling widths."""
+        """Groups settings by the values of some fields; per tensor first, largest width first."""
         return self.swept.groupby(list(fields), sort=False)
 
 
 def score_tables(results: Results) -> Iterator[str]:
-    """Precision / recall of every setting, one table a metric."""
+    """Yields precision / recall of every setting, one table per metric."""
     for metric in METRICS:
         fields = [f"{metric}_{score}" for score in SCORES]
         ceiling = [results.full.get(f"{field}_ceiling") for field in fields]
@@ -74,7 +74,7 @@ def _pair(values, form: str) -> str:
 
 
 def winners(results: Results) -> Iterator[list]:
-    """For each grid and width the method that keeps most of the worse score, by each metric."""
+    """Yields, per grid and width, the methods that keep most of the worse score, by each metric."""
     for (per, bits), group in results.groups("per", "bits"):
         line = [results.name, per, bits]
         for metric in METRICS:
@@ -86,7 +86,7 @@ def winners(results: Results) -> Iterator[list]:
 
 
 def holding(results: Results) -> Iterator[list]:
-    """Does precision hold while recall falls: means over all settings of a width, and a count."""
+    """Yields kept precision and recall, means over the settings of a width, and a count."""
     for (bits,), group in results.groups("bits"):
         line = [results.name, bits]
         for metric in METRICS:
@@ -98,7 +98,7 @@ def holding(results: Results) -> Iterator[list]:
 
 
 def summary(results: Results) -> Iterator[str]:
-    """One sentence a metric, over all settings that lose something but are not destroyed."""
+    """Yields one sentence per metric, over settings that lose something but are not destroyed."""
     for metric in METRICS:
         kept = results.swept[[f"{metric}_{score}_kept" for score in SCORES]].to_numpy()
         lost = kept[(kept.min(axis=1) < 0.95) & (kept.max(axis=1) > 0.5)]
@@ -115,7 +115,7 @@ def summary(results: Results) -> Iterator[str]:
 
 
 def plot(results: Results) -> Figure:
-    """Precision and recall against bits: a colour a method, dashed per tensor; dotted ceilings."""
+    """Plots precision and recall against bits: one colour per method, dashed per tensor."""
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     axes = figure.subplots(2, len(METRICS), sharex=True, sharey=True)
     for axis_row, score in zip(axes, SCORES, strict=True):
@@ -162,7 +162,7 @@ def main() -> None:
 
 
 def write(rows: list[dict], out: Path) -> None:
-    """Writes the findings of all rows, and their numbers."""
+    """Writes findings, numbers and plots of all rows."""
     frame = pd.DataFrame(rows)
     frame["bits"] = frame["bits"].astype("Int64")
     everything = [Results(name, mine) for name, mine in frame.groupby("generator", sort=False)]
@@ -175,13 +175,13 @@ def write(rows: list[dict], out: Path) -> None:
         f"{sum(sum(row['seconds'].values()) for row in rows):.0f} s.\n",
         "".join(line for results in everything for line in summary(results)),
         "Best method by the worse kept share of precision and recall; methods within "
-        f"{CLOSE:.0%} of it are named too, and what no clipping keeps:\n",
+        f"{CLOSE:.0%} of it are named too. In parentheses: the share without clipping:\n",
         markdown(
             ["generator", "per", "bits", *titles],
             [line for results in everything for line in winners(results)],
         ),
-        "Mean kept share of precision / recall over all methods and grids, and in how many of the "
-        "settings that lose 5 % or more recall falls more than precision:\n",
+        "Mean kept share of precision / recall over all methods and grids. In parentheses: in how "
+        "many of the settings that lose 5 % or more recall falls more than precision:\n",
         markdown(
             ["generator", "bits", *titles],
             [line for results in everything for line in holding(results)],

@@ -1,9 +1,9 @@
-"""Seconds to compress a tree of 30 million parameters, shaped like a StyleGAN2 generator.
+"""Measures the seconds to compress 30 million parameters, shaped like a StyleGAN2 generator.
 
     python -m benchmarks.compression_speed [--channels=512] [--bits=4]
 
-For each clipping method, per channel: the first call (compilation included), a second call at
-another width (compilation not needed), packing to a file, and loading.
+For each clipping method, per channel: the first call (with compilation), a second call at another
+width (without compilation), packing to a file, and loading.
 """
 
 import os
@@ -27,7 +27,7 @@ from lsh_gan.compression import (
 
 
 def stylegan2_shapes(channels: int) -> dict[str, tuple[int, ...]]:
-    """Kernels of a 512×512 generator: mapping, and for each resolution two convolutions and RGB."""
+    """Lists kernel shapes of a 512×512 generator: mapping; per side, two convolutions and RGB."""
     widths = [channels] * 5 + [channels // 2, channels // 4, channels // 8]
     shapes = {f"mapping/fc{i}": (channels, channels) for i in range(8)}
     previous = channels
@@ -43,7 +43,7 @@ def stylegan2_shapes(channels: int) -> dict[str, tuple[int, ...]]:
 
 
 def make_tree(channels: int) -> dict[str, dict[str, np.ndarray]]:
-    """Random kernels with slightly heavy tails."""
+    """Draws random kernels with slightly heavy tails."""
     rng = np.random.default_rng(0)
     return {
         path.replace("/", "_"): {"kernel": rng.standard_t(8, shape).astype(np.float32)}
@@ -52,19 +52,19 @@ def make_tree(channels: int) -> dict[str, dict[str, np.ndarray]]:
 
 
 def seconds(function, *args, **kwargs) -> float:
-    """Wall time of one call, its device work included."""
+    """Measures the wall time of one call, with its work on the device."""
     start = time.perf_counter()
     jax.block_until_ready(function(*args, **kwargs))
     return time.perf_counter() - start
 
 
 def compress_tree(params, **fields):
-    """The compressed tree alone."""
+    """Returns the compressed tree, without the report."""
     return compress(params, CompressionSpec(**fields))[0]
 
 
 def measure(params, clipping: str, bits: int) -> list[float]:
-    """Seconds of the first call, a call at another width, packing and loading."""
+    """Measures the seconds of the first call, a call at another width, packing and loading."""
     first = seconds(compress_tree, params, bits=bits, clipping=clipping)
     other = seconds(compress_tree, params, bits=bits + 1, clipping=clipping)
     spec = CompressionSpec(bits=bits, clipping=clipping)

@@ -2,11 +2,11 @@
 
     python -m benchmarks.diffusion [--generator=checkpoints/galaxies] [--out=benchmarks/results]
 
-From the same noise the sampler runs with the full and with the compressed score network. After each
-step the distance of the two states is taken (root mean square over pixels and images, as a share of
-that of the full one), and how much of it that step alone would give: the compressed network's step
-from the full network's state. `configs/galaxies.py` says how to get the generator. A minute on two
-cores.
+The sampler runs from the same noise with the full and with the compressed score network. Two errors
+are measured after each step, as the root mean square over pixels and images, divided by that of the
+full state: the distance between the two states, and the error of the step alone (the compressed
+network takes one step from the full network's state). `configs/galaxies.py` says how to get the
+generator. Takes a minute on two cores.
 """
 
 from functools import partial
@@ -27,7 +27,9 @@ from lsh_gan.generators.mixer_diffusion import MixerDiffusion, ScoreNetwork
 def step_errors(
     module: MixerDiffusion, full: dict, compressed: dict, z: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Errors after each step, and of each step alone, as shares of the state: `[num_steps]` both.
+    """Computes errors after each step, and of each step alone, as shares of the state.
+
+    Both are `[num_steps]`.
 
     Args:
         module: The diffusion model.
@@ -58,7 +60,7 @@ def step_errors(
 
 
 def main() -> None:
-    """Measures, and writes `diffusion.md`."""
+    """Measures the errors and writes `diffusion.md`."""
     results = Path("benchmarks/results")
     args = options.parse(__doc__, generator="checkpoints/galaxies", out=results)
     generator = generators.load(args.generator)
@@ -76,7 +78,7 @@ def main() -> None:
             print(*lines[-1], flush=True)
     text = (
         f"`python -m benchmarks.diffusion --generator={args.generator}`: error in per cent of\n"
-        "the full state (root mean square, 256 images); in parentheses that of the step alone.\n\n"
+        "the full state (root mean square, 256 images); in parentheses, of the step alone.\n\n"
     ) + markdown(["bits", "clipping", *(f"step {step}" for step in steps)], lines)
     (args.out / "diffusion.md").write_text(text)
 

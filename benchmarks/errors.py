@@ -1,14 +1,14 @@
-"""Is the standard error of a score, and of a loss, what fresh samples say?
+"""Do the standard errors of scores and losses agree with the spread over fresh samples?
 
     python -m benchmarks.errors [--rows=1000] [--generated=1000] [--bits=5,3]
                                 [--out=benchmarks/results]
 
-The test images of Fashion-MNIST are cut into disjoint references of so many rows, and each shipped
-generator draws as many samples beside each, at full precision and at each width (mse clipping), by
-the same latents. Every draw has a hash of its own. What is printed is the error that the metrics
-say, a root of the mean square, over the standard deviation of scores, and of what is kept of them,
-among the draws. Of ten draws that is known to a quarter. Writes `errors_ROWS_GENERATED.md`; a few
-minutes of two cores.
+The test images of Fashion-MNIST are split into disjoint references of ROWS rows. For each of them
+every shipped generator draws GENERATED samples, at full precision and at each width (mse clipping),
+from the same latents; every such draw has its own hash. The table gives a ratio: the stated error
+of the metrics (root mean square over draws), divided by the standard deviation over draws, for
+scores and for their kept shares. Ten draws determine it to a quarter. Writes
+`errors_ROWS_GENERATED.md`; takes a few minutes on two cores.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ from lsh_gan.experiment.step import GeneratedSamples
 from lsh_gan.results.answer import Kept, retention
 from lsh_gan.results.labels import SCORES, TITLES
 
-IMAGES, SEED = 10_000, 77  # of the test set; of the latents
+IMAGES, SEED = 10_000, 77  # images of the test set; seed of the latents
 METRICS = {
     "knn": lambda _, *sets: metrics.knn_precision_recall(*sets, ceiling=False, membership=True),
     "lsh_knn": lambda *given: metrics.lsh_knn_precision_recall(
@@ -38,7 +38,7 @@ METRICS = {
 
 
 def kept(after: Any, before: Any, metric: str, score: str) -> Kept:
-    """The kept share of a score and its paired error."""
+    """Computes the kept share of a score and its paired error."""
     field = f"{metric}_{score}"
     rows = [
         {
@@ -56,7 +56,7 @@ def kept(after: Any, before: Any, metric: str, score: str) -> Kept:
 
 
 def ratio(found: list[Any]) -> str:
-    """What errors say over what values do, of (value, error) by draw."""
+    """Divides the stated error by the spread of values, given (value, error) of each draw."""
     values, errors = np.transpose(found)
     return f"{np.sqrt(np.mean(errors**2)) / np.std(values, ddof=1):.2f}"
 
@@ -64,9 +64,9 @@ def ratio(found: list[Any]) -> str:
 def compare(
     reference: np.ndarray, samples: dict[int | None, np.ndarray], rows: int, generated: int
 ) -> list[list[str]]:
-    """A line a metric and score: the ratio of scores at full precision, and of what widths keep.
+    """Returns a line per metric and score: ratios of full precision and of the kept shares.
 
-    `samples` are features by width, None at full precision.
+    `samples` are features by width; None is full precision.
     """
     draws = min(len(reference) // rows, *(len(x) // generated for x in samples.values()))
     lines = []
@@ -92,7 +92,7 @@ def compare(
 
 
 def main() -> None:
-    """Draws, scores and writes the table."""
+    """Draws samples, scores them and writes the table."""
     results = Path("benchmarks/results")
     args = options.parse(__doc__, rows=1_000, generated=1_000, bits="5,3", out=results)
     widths = [None, *map(int, args.bits.split(","))]
@@ -119,8 +119,8 @@ def main() -> None:
     head = ["generator", "metric", "score", "full precision"]
     text = (
         f"`python -m benchmarks.errors --rows={args.rows} --generated={args.generated}`, "
-        f"{IMAGES // args.rows} draws, {machine.describe()}. Stated error over the spread among "
-        "draws, of scores at full precision and of what widths keep of them.\n\n"
+        f"{IMAGES // args.rows} draws, {machine.describe()}. Stated error divided by the spread "
+        "over draws, for scores at full precision and for the shares that widths keep of them.\n\n"
     ) + markdown([*head, *(f"{bits} bits" for bits in widths[1:])], lines)
     print(text)
     (args.out / f"errors_{args.rows}_{args.generated}.md").write_text(text)

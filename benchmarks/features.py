@@ -1,10 +1,10 @@
-"""Claim: embedding images costs no more than the same network in torch on the same cores.
+"""Claim: embedding images takes no longer than the same network in torch on the same cores.
 
     python -m benchmarks.features [--images=512] [--side=64] [--batches=32,64,128] [--threads=2]
 
-Ours has its real weights, the one in torch random ones, on which the time does not depend. torch
-is tried in both memory layouts and with its batch norms folded or not, and its best time counts.
-Rounds alternate, so that a busy machine hurts both. Needs torch.
+Our network has its real weights, the one in torch random weights; the time does not depend on them.
+torch runs in both memory layouts, with batch norms folded and not folded, and its best time counts.
+Rounds alternate, so that a busy machine slows both. Needs torch.
 """
 
 import os
@@ -18,7 +18,7 @@ from lsh_gan.features.efficientnet import scaled_stages
 
 
 def torch_network(torch, stages, *, fold):
-    """EfficientNet-Lite0 up to its pooled features, in torch."""
+    """Makes EfficientNet-Lite0 in torch, up to its pooled features."""
     nn, functional = torch.nn, torch.nn.functional
 
     class Conv(nn.Module):
@@ -80,7 +80,7 @@ def candidates(torch, network, stages, images, batch):
 
 
 def main():
-    """Times both networks in alternating rounds and prints their best times."""
+    """Measures both networks in alternating rounds and prints their best times."""
     args = options.parse(
         __doc__, images=512, side=64, batches="32,64,128", threads=os.cpu_count(), rounds=5
     )
@@ -95,7 +95,7 @@ def main():
     best = best_in_turn(runs, args.rounds)
     print(f"{machine.describe('torch')}; {network.name} at {args.side} pixels")
     for name, seconds in best.items():
-        print(f"{name:48s} {1e3 * seconds / args.images:8.3f} ms an image")
+        print(f"{name:48s} {1e3 * seconds / args.images:8.3f} ms per image")
     ours = min(seconds for name, seconds in best.items() if name.startswith("lsh_gan"))
     theirs = min(seconds for name, seconds in best.items() if name.startswith("torch"))
     print(f"torch / lsh_gan, best of each: {theirs / ours:.2f}")

@@ -1,14 +1,14 @@
-"""Claims: sampling costs no more than in torch, and converting a checkpoint little time and memory.
+"""Claims: sampling takes no longer than in torch; converting takes little time and memory.
 
-StyleGAN2 and BigGAN may take 1.5 times torch's time; a StyleGAN2 pickle of 30 million parameters is
-converted in 20 s and 3 times its size in memory.
+StyleGAN2 and BigGAN may take 1.5 times as long as in torch. A StyleGAN2 pickle of 30 million
+parameters is converted in 20 s, with a peak memory of 3 times its size.
 
     python -m benchmarks.generators [--threads=2] [--models=dcgan,sngan,biggan,stylegan2,convert]
 
-Both libraries run the same network on the same weights, and must give the same images. torch is
-tried in both memory layouts, with whole batches and the parts that ours takes, and its best time
-counts. Rounds alternate, so that a busy machine hurts both. Needs torch
-(benchmarks/requirements.txt); about 4 minutes on two cores.
+Both libraries run the same network with the same weights, and must give the same images. torch runs
+in both memory layouts, with whole batches and with the parts that ours uses, and its best time
+counts. Rounds alternate, so that a busy machine slows both. Needs torch
+(benchmarks/requirements.txt); takes about 4 minutes on two cores.
 """
 
 import os
@@ -29,13 +29,13 @@ from checkpoints_tools.converters import SOURCES, convert_state
 from lsh_gan import generators
 from lsh_gan.generators import sampling
 
-# Batch size, and what torch's seconds may be multiplied with.
+# Batch size, and the claimed limit of our time divided by torch's.
 MODELS = {"dcgan": (64, 1.0), "sngan": (32, 1.0), "biggan": (4, 1.5), "stylegan2": (2, 1.5)}
 CHANNELS_1024 = (512, 512, 512, 512, 512, 256, 128, 64, 32)
 
 
 def converted(name):
-    """A network in torch, by memory layout, and ours without weights; its weights."""
+    """Returns a function that makes the torch network, our generator without weights, weights."""
     from benchmarks import torch_generators
 
     state, network = torch_generators.make(name)
@@ -45,7 +45,7 @@ def converted(name):
 
 
 def candidates(torch, name, batch):
-    """Each way to generate a batch, and the largest difference between ours and torch's images."""
+    """Returns the ways to generate a batch, the largest difference of images, and their shape."""
     make, generator, variables = converted(name)
     rng = np.random.default_rng(1)
     inputs = {"z": rng.standard_normal((batch, generator.latent_size), np.float32)}
@@ -77,7 +77,7 @@ def candidates(torch, name, batch):
 
 
 def write_pickle(path):
-    """A pickle of the size and kind of ffhq.pkl: G, D and G_ema, of torch's tensors."""
+    """Writes a pickle of the size and kind of ffhq.pkl: G, D and G_ema, with torch tensors."""
     import torch
 
     from benchmarks import torch_generators
@@ -94,7 +94,7 @@ def write_pickle(path):
 
 
 def time_conversion():
-    """Seconds, peak memory and file size of converting a StyleGAN2 of 1024 pixels."""
+    """Measures time, peak memory and file size of converting a StyleGAN2 of 1024 pixels."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "ffhq.pkl"
         count = write_pickle(file)
@@ -125,7 +125,7 @@ def main():
             flush=True,
         )
     print(f"{machine.describe('torch')}; best of {args.rounds}")
-    print("| network | batch | ours, ms an image | torch | ours / torch | claim | difference |")
+    print("| network | batch | ours, ms per image | torch | ours / torch | claim | difference |")
     print("|---|---|---|---|---|---|---|")
     for name in (model for model in models if model != "convert"):
         batch, claim = MODELS[name]

@@ -1,14 +1,14 @@
-"""Speed of the metrics on a GPU, beside its measured roofs.
+"""Measures the speed of the metrics on a GPU, and compares it with its measured peak rates.
 
     python -m benchmarks.gpu                     50,000 × 50,000 × 4096, bounded memory
     python -m benchmarks.gpu --n=1000 --d=256    a smoke check, on any device
 
-Claims for a GPU: exact KNN at 60 % or more of the float32 matrix rate, LSH 50 or more times as
-fast, and no more than 1e-4 of the memberships moved by the matrix precision. Bytes are those that
-must move (input read once, output written once), FLOPs those of the products that the result needs:
-KNN counts n²/2 + m²/2 + nm distances, LSH+KNN in every table those of each candidate with 2c of its
-own set, and of each slot, of which there are half as many as rows, with 3c of the other.
-Writes benchmarks/results/gpu.md, on a GPU alone.
+Claims for a GPU: exact KNN reaches 60 % or more of the float32 matrix rate, LSH is 50 or more times
+as fast as KNN, and the matrix precision changes at most 1e-4 of the memberships. Bytes are those
+that must move (input read once, output written once). FLOPs are those of the products that the
+result needs. KNN computes n²/2 + m²/2 + nm distances. LSH+KNN computes in every table the distances
+of each candidate to 2c rows of its set, and of each slot (half as many as rows) to 3c of the other.
+Writes benchmarks/results/gpu.md, only on a GPU.
 """
 
 import datetime
@@ -30,11 +30,11 @@ from lsh_gan.metrics import distances, hashing, knn
 from lsh_gan.metrics.sketch import look_up
 
 MEMORY_MB = 1024
-NEAREST = 9  # others of each row that are found
+NEAREST = 9  # neighbours that are found per row
 
 
 class Kernel(NamedTuple):
-    """What a kernel must do, and the seconds that it took."""
+    """The work that a kernel must do, and the seconds that it took."""
 
     name: str
     bytes: float
@@ -43,21 +43,21 @@ class Kernel(NamedTuple):
 
 
 class Roofs(NamedTuple):
-    """Measured: bytes read and written a second, and float32 operations a second."""
+    """Measured peak rates: bytes read and written per second, and float32 FLOP per second."""
 
     copy: float
     matrix: float
 
 
 def seconds(run: Callable[[], object], rounds: int) -> float:
-    """Best time of a call with its work on the device, after one that compiles."""
+    """Measures the best time of a call with its work on the device, after one that compiles."""
     return best(lambda: jax.block_until_ready(run()), rounds)[1]
 
 
 def draw(n: int, d: int, seed: int) -> jax.Array:
-    """Features like those of `measuring.draw`, float32 `[n, d]`, drawn on the device.
+    """Draws features like those of `measuring.draw`, float32 `[n, d]`, on the device.
 
-    A host takes many seconds for the default size.
+    The host would take many seconds for the default size.
     """
     inner, noise = jax.random.split(jax.random.key(seed))
     mixing = jax.random.normal(jax.random.key(99), (64, d)) / 8
@@ -66,7 +66,7 @@ def draw(n: int, d: int, seed: int) -> jax.Array:
 
 
 def measure_roofs(size: int, rounds: int) -> Roofs:
-    """Copy bandwidth of an array of 4 · size² bytes, and the rate of a square product of it."""
+    """Measures the bandwidth of copying 4 · size² bytes, and the rate of a square product."""
     x = jnp.ones((size, size), jnp.float32)
     add = jax.jit(lambda x: x + 1)
     product = jax.jit(lambda x: jnp.matmul(x, x, precision="highest"))
@@ -75,7 +75,7 @@ def measure_roofs(size: int, rounds: int) -> Roofs:
 
 
 def measure_kernels(r: jax.Array, rounds: int) -> list[Kernel]:
-    """Hashing a set, looking it up in its own counts, and the nearest others of every row."""
+    """Measures hashing of a set, look-up in its own counts, and the nearest others of all rows."""
     n, d = r.shape
     sketch = metrics.lsh_fit(jax.random.key(0), r, ceiling=False).sketch
     hasher, addresses = sketch.hasher, sketch.places.addresses
@@ -98,7 +98,7 @@ def measure_kernels(r: jax.Array, rounds: int) -> list[Kernel]:
 
 
 def measure_metrics(r: jax.Array, g: jax.Array, rounds: int) -> list[Kernel]:
-    """Whole metrics, fit and score, from device arrays."""
+    """Measures whole metrics, fit and score, from device arrays."""
     (n, d), rows = r.shape, len(r) + len(g)
     m, key = len(g), jax.random.key(0)
     features, pool = 4 * rows * d, metrics.HashSpec().num_directions
@@ -119,7 +119,7 @@ def measure_metrics(r: jax.Array, g: jax.Array, rounds: int) -> list[Kernel]:
 
 
 def measure_torch(r: jax.Array, g: jax.Array) -> Kernel | None:
-    """Torch cdist + kthvalue on the same GPU, in blocks; None without torch on CUDA."""
+    """Measures torch cdist + kthvalue on the same GPU, in blocks; None without torch on CUDA."""
     try:
         import torch
     except ImportError:
@@ -133,7 +133,7 @@ def measure_torch(r: jax.Array, g: jax.Array) -> Kernel | None:
 
 
 def moved(r: jax.Array, g: jax.Array) -> float:
-    """Share of the memberships of KNN that differ from float64 on the host, k = 3."""
+    """Returns the share of memberships of KNN that differ from float64 on the host, k = 3."""
     scores = metrics.knn_precision_recall(r, g, membership=True, ceiling=False)
     x, y = (np.asarray(v, np.float64) - np.asarray(r, np.float64).mean(0) for v in (r, g))
 
@@ -152,7 +152,7 @@ def moved(r: jax.Array, g: jax.Array) -> float:
 
 
 def table(kernels: list[Kernel], roofs: Roofs) -> str:
-    """Markdown: bytes, FLOPs, rates, and shares of the roofs."""
+    """Formats as Markdown: bytes, FLOPs, rates, and shares of the peak rates."""
     head = ("", "s", "GB", "GFLOP", "GB/s", "of copy", "GFLOP/s", "of matrix")
     return markdown(head, (
         (
@@ -165,7 +165,7 @@ def table(kernels: list[Kernel], roofs: Roofs) -> str:
 
 
 def driver() -> str:
-    """The GPU as nvidia-smi names it, or nothing."""
+    """Returns the GPU as nvidia-smi names it, or ""."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     try:
         return subprocess.run(query, check=True, capture_output=True, text=True).stdout.strip()
@@ -186,7 +186,7 @@ def report(n: int, d: int, rounds: int) -> str:
         [
             f"{device.device_kind} {driver()}; Python {platform.python_version()}, JAX "
             f"{jax.__version__}; {datetime.date.today()}; n = m = {n:,}, d = {d}.",
-            f"Roofs: copy {roofs.copy / 1e9:.0f} GB/s, float32 matrix product "
+            f"Measured peaks: copy {roofs.copy / 1e9:.0f} GB/s, float32 matrix product "
             f"{roofs.matrix / 1e9:.0f} GFLOP/s. Features {2 * r.nbytes / 1e9:.2f} GB, peak memory "
             f"of the device {peak / 1e9:.2f} GB (0: not known).",
             "",
@@ -201,7 +201,7 @@ def report(n: int, d: int, rounds: int) -> str:
 
 
 def main() -> None:
-    """Prints the report, and writes it where there is a GPU."""
+    """Prints the report, and writes it if there is a GPU."""
     args = options.parse(__doc__, n=50_000, d=4096, rounds=5)
     text = report(args.n, args.d, args.rounds)
     print(text)

@@ -1,27 +1,27 @@
-"""How far does each score fall when real images are damaged as images?
+"""How far does each score fall when the pixels of real images are damaged?
 
     python -m benchmarks.image_damage [--data=fashion_mnist] [--rows=2000] [--seeds=fresh]
                                       [--hashes=4] [--metrics=KNN,LSH,LSH+KNN]
                                       [--workdir=runs/image_damage]
                                       [--out=benchmarks/results/image_damage]
 
-The reference is one half of the real images drawn, the samples are the other half, damaged in nine
-ways of five steps each (`DAMAGES`) and embedded by EfficientNet-Lite0 at 64 px. The truth of a step
-is the mean distance in features between an image and itself undamaged, over the root mean square
-distance of reference rows from their mean. Upside down and inverted: the step is the share of
-images that are; half inverted pixels would be flat grey. Then:
+Half of the drawn real images are the reference. The other half are the samples: they are damaged in
+nine ways of five steps each (`DAMAGES`) and embedded by EfficientNet-Lite0 at 64 px. The truth of a
+step is the mean distance in features between a damaged image and the same image undamaged, divided
+by the root mean square distance of reference rows from their mean. For "upside down" and
+"inverted", the step is the share of damaged images (half inverted pixels would be flat grey). Then:
 
 - compressed generators, flat and garbage images, and features damaged as in `validity.py`;
-- calibration: a growing share of samples becomes bad, in four ways, and relative precision should
-  be 1 - share; or only some classes are kept, in as many rows as the rarest class has, and relative
-  recall should be their share. Classes overlap, so that this line is not exact.
+- calibration: a growing share of samples is replaced by bad ones, in four ways, and relative
+  precision should be 1 - share. Or only some classes are kept, in as many rows as the rarest class
+  has, and relative recall should be their share; classes overlap, so that this is not exact.
 
-Scores are over their ceilings and not cut at 1, but for metrics without ceilings. They are means
-over hashes, since one says little: between hashes garbage varies by a factor of three.
+Scores are divided by their ceilings and not cut at 1; metrics without ceilings are shown as they
+are. They are means over hashes: between single hashes, garbage varies by a factor of three.
 
 Features are kept in WORKDIR, so that another hash takes seconds; `suite_metrics.py` says how to try
 one. Scores are kept in WORKDIR/SEEDS.jsonl: delete it after a change of the metrics. Embedding
-takes about three minutes of two cores. Writes OUT.md, OUT.csv, OUT.png and OUT_images.png.
+takes about three minutes on two cores. Writes OUT.md, OUT.csv, OUT.png and OUT_images.png.
 """
 
 import io
@@ -49,16 +49,16 @@ from lsh_gan.metrics import HashSpec
 
 SIDES = ("precision", "recall")
 KNN = "KNN" + RELATIVE
-LEAST_FALL = 0.05  # of KNN's relative score; a smaller one is no measure of another fall
-AIMS = 0.95, 0.5  # of ρ with the truth, and of a fall over KNN's
+LEAST_FALL = 0.05  # of KNN's relative score; falls are not compared with a smaller one
+AIMS = 0.95, 0.5  # for ρ with the truth, and for a fall divided by KNN's
 SHARES = tuple(i / 10 for i in range(11))
-# Images that are shown beside their precision.
+# Sets whose images are shown with their precision.
 SHOWN = (
     "blur 0.6 px", "blur 0.8 px", "blur 1.2 px", "dimmed 0.2 of the light", "grey levels 1 bit",
     "noise 5 sd of 255", "JPEG 20 quality", "sngan, full precision", "sngan, 2 bits",
     "sngan, 2 bits per tensor (garbage)", "flat grey",
 )  # fmt: skip
-# Generators that were trained on a data set.
+# Data set -> generators that were trained on it.
 GENERATORS = {"fashion_mnist": ("dcgan", "sngan")}
 
 # Scores by set, then by column: (precision, recall).
@@ -80,13 +80,13 @@ def _jpeg(images, quality, _):
 
 
 def _first(damaged: Callable, images, share, _):
-    """Damages the first images, a share of all."""
+    """Damages the first images, a given share of all."""
     count = round(share * len(images))
     return np.concatenate([damaged(images[:count]), images[count:]])
 
 
 class Damage(NamedTuple):
-    """What is done to images `[n, h, w, c]` of 0 to 255, and how much at each step."""
+    """A damage to images `[n, h, w, c]` with values 0 to 255, and its level at each step."""
 
     unit: str
     levels: tuple
@@ -111,18 +111,18 @@ DAMAGES = {
 
 
 def damage(images: np.ndarray, name: str, level: Any) -> np.ndarray:
-    """Uint8 images damaged; steps share their random numbers."""
+    """Damages uint8 images; steps share their random numbers."""
     found = DAMAGES[name].apply(images.astype(np.float32), level, np.random.default_rng(0))
     return np.clip(np.round(found), 0, 255).astype(np.uint8)
 
 
 def label_of(name: str, level: Any) -> str:
-    """Name of a step."""
+    """Returns the name of a step."""
     return f"{name} {level:g} {DAMAGES[name].unit}"
 
 
 def labels_of(name: str) -> list[str]:
-    """Names of the steps of a damage."""
+    """Returns the names of the steps of a damage."""
     return [label_of(name, level) for level in DAMAGES[name].levels]
 
 
@@ -133,7 +133,7 @@ class Sets(NamedTuple):
         images: The images behind `base`, uint8 `[n, h, w, c]`.
         reference: float32 `[n, d]`.
         base: Other real images, which are damaged, float32 `[n, d]`.
-        pool: All real images that are no reference, float32 `[p, d]`.
+        pool: All real images outside the reference, float32 `[p, d]`.
         labels: Their classes, int `[p]`; None where they are unknown.
         made: Features of damaged and generated images by name, float32 `[n, d]`.
     """
@@ -147,7 +147,7 @@ class Sets(NamedTuple):
 
 
 def load(data: str, rows: int, seeds: str, workdir: Path) -> Sets:
-    """Embeds what is to be judged, or reads it from the work folder."""
+    """Embeds all sets that are scored, or reads their features from the work folder."""
     images, labels = datasets.load_images(data), Path(__file__).parent / f"{data}_labels.npz"
     order = np.random.default_rng(suites.SEEDS[seeds]).permutation(len(images))
     if len(images) < 2 * rows:
@@ -164,7 +164,7 @@ def load(data: str, rows: int, seeds: str, workdir: Path) -> Sets:
 
 
 def _kept(file: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """Features that a file holds, or of the images that `make` returns; a file appears whole."""
+    """Reads features from a file, or embeds the images of `make` and writes it (atomically)."""
     if not file.exists():
         print(f"embedding {file.stem}", flush=True)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ def _kept(file: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
 
 
 def _images(data: str, base: np.ndarray) -> dict[str, Callable[[], np.ndarray]]:
-    """Images of all damages, of generators and of none, by name."""
+    """Returns functions that make images, by name: damaged, generated, flat and random ones."""
     rng, count = np.random.default_rng(1), len(base)
     grey = rng.integers(0, 256, (count, 1, 1, 1), np.uint8)
     makers = {
@@ -195,7 +195,7 @@ def _images(data: str, base: np.ndarray) -> dict[str, Callable[[], np.ndarray]]:
 
 
 def feature_cases(sets: Sets) -> dict[str, np.ndarray]:
-    """Features damaged as features."""
+    """Returns features that were damaged directly, by name."""
     rng, base, mean = np.random.default_rng(2), sets.base, sets.reference.mean(axis=0)
     eight = base[np.stack([rng.permutation(len(base)) for _ in range(8)])].mean(axis=0)
     dirty, count = base.copy(), len(base) // 20
@@ -209,7 +209,7 @@ def feature_cases(sets: Sets) -> dict[str, np.ndarray]:
 
 
 def calibration_cases(sets: Sets) -> Iterator[tuple[str, float, np.ndarray]]:
-    """(case, share, samples): shares of bad samples, and of classes kept."""
+    """Yields (case, share, samples): shares of bad samples, and of kept classes."""
     names = {"noise": "pixels drawn at random", "blurred": label_of("blur", 2.0)}
     garbage = next((name for name in sets.made if name.endswith("(garbage)")), None)
     names |= {"garbage": garbage} if garbage else {}
@@ -231,9 +231,9 @@ def score(
     sets: Mapping[str, np.ndarray], reference: np.ndarray, known: Mapping[str, Metric], file: Path,
     setting: dict, hashes: int,
 ) -> Found:  # fmt: skip
-    """Scores of all sets: over ceilings where a metric has them, means over so many hashes.
+    """Returns scores of all sets, divided by ceilings if there are any; means over hashes.
 
-    One line a set, metric and hash goes to the file, and what is there is not done again.
+    Adds one line per set, metric and hash to the file; lines that exist are not computed again.
     """
     done = {
         (row["set"], row["metric"], row["hash"]): row["columns"]
@@ -260,7 +260,7 @@ def score(
 
 
 def truth_of(sets: Sets) -> dict[str, float]:
-    """Paired distance of each damaged set in features, over the reference's spread."""
+    """Returns the mean paired distance in features of each damaged set, over the spread of R."""
     spread = np.sqrt(sets.reference.var(axis=0).sum())
     return {
         label: float(np.linalg.norm(sets.made[label] - sets.base, axis=1).mean() / spread)
@@ -270,7 +270,7 @@ def truth_of(sets: Sets) -> dict[str, float]:
 
 
 def summarise(found: Found, truth: dict[str, float]) -> Iterator[tuple]:
-    """Yields (damage, column, side, ρ with the truth, least fall over KNN's fall)."""
+    """Yields (damage, column, side, ρ with the truth, smallest ratio of its fall to KNN's)."""
     for name in DAMAGES:
         labels = ["undamaged", *labels_of(name)]
         damaged = [truth.get(label, 0.0) for label in labels]
@@ -287,10 +287,10 @@ def summarise(found: Found, truth: dict[str, float]) -> Iterator[tuple]:
 
 
 def deviations(found: Found, steps: list[tuple[str, float]]) -> dict[str, dict[str, float]]:
-    """Worst deviation from the line, by case and column.
+    """Returns the largest deviation from the ideal line, by case and column.
 
-    Bad samples: of precision. Classes kept: of recall, and of precision, which should stay 1.
-    Scores without a ceiling are divided by their first one.
+    Bad samples: deviation of precision. Classes kept: of recall, and of precision, which should
+    stay 1. Scores without a ceiling are divided by their first value.
     """
     out: dict = {}
     for case in dict.fromkeys(case for case, _ in steps):
@@ -319,13 +319,13 @@ def _pairs(found: Found, names, start: Callable[[str], list]) -> list[list]:
 
 
 def report(data: str, found: Found, truth: dict, steps: list) -> str:
-    """Markdown of one data set."""
+    """Formats the results of one data set as Markdown."""
     names, text = list(found["undamaged"]), f"## {data}\n\nprecision / recall\n\n"
     body = _pairs(found, ["undamaged", *truth], lambda name: [name, f"{truth.get(name, 0):.2f}"])
     text += markdown(["damage to images", "truth", *names], body)
     text += (
-        "\nρ with the truth of precision / recall, then the least fall beside KNN's over the steps "
-        f"where that falls by {LEAST_FALL} or more. **Bold**: at least {AIMS[0]} and {AIMS[1]}.\n\n"
+        "\nρ of precision / recall with the truth, then the least ratio of its fall to KNN's over "
+        f"steps where KNN falls by {LEAST_FALL}. **Bold**: at least {AIMS[0]} and {AIMS[1]}.\n\n"
     )
     by_cell: dict = {}
     for name, column, side, *values in summarise(found, truth):
@@ -340,7 +340,7 @@ def report(data: str, found: Found, truth: dict, steps: list) -> str:
     text += markdown(["", *(f"ρ {c}" for c in names), *(f"fall {c}" for c in names)], body)
     others = [n for n in found if n not in truth and n not in {f"{c} {s:g}" for c, s in steps}]
     text += "\n" + markdown(["other cases", *names], _pairs(found, others, lambda name: [name]))
-    text += "\nCalibration: worst deviation from the line.\n\n"
+    text += "\nCalibration: largest deviation from the ideal line.\n\n"
     body = [[case, *(f"{v:.3f}" for v in by.values())] for case, by in
             deviations(found, steps).items()]  # fmt: skip
     return text + markdown(["", *names], body) + "\n"
@@ -352,7 +352,7 @@ def _bold(value: float, aim: float) -> str:
 
 
 def plot(data: str, found: Found, truth: dict, path: Path) -> None:
-    """Precision, above, and recall along each damage, against the truth."""
+    """Plots precision (above) and recall along each damage, against the truth."""
     figure = Figure(figsize=(9, 12), layout="constrained")
     axes = figure.subplots(6, 3, sharey=True).reshape(2, len(DAMAGES))
     for (i, side), (j, name) in itertools.product(enumerate(SIDES), enumerate(DAMAGES)):
@@ -368,7 +368,7 @@ def plot(data: str, found: Found, truth: dict, path: Path) -> None:
 
 
 def show(sets: Sets, data: str, found: Found, path: Path) -> None:
-    """Images of some sets beside their precision over its ceiling."""
+    """Draws images of some sets beside their precision over its ceiling."""
     few, known = sets.images[:10], ("KNN", "LSH+KNN", "LSH")
     known = {name: name + RELATIVE for name in known if name + RELATIVE in found["undamaged"]}
     makers = {"undamaged": lambda: few, **_images(data, few)}
@@ -392,7 +392,7 @@ def show(sets: Sets, data: str, found: Found, path: Path) -> None:
 
 
 def main(known: Mapping[str, Metric] = METRICS) -> None:
-    """Embeds, scores and writes."""
+    """Embeds and scores all sets, and writes the results."""
     args = options.parse(
         __doc__, data="fashion_mnist", rows=2000, seeds=tuple(suites.SEEDS), hashes=4,
         metrics=usual(known), workdir=Path("runs/image_damage"),
@@ -403,7 +403,7 @@ def main(known: Mapping[str, Metric] = METRICS) -> None:
         f"# Real images damaged as images\n\n`python -m benchmarks.image_damage --rows={args.rows} "
         f'--seeds={args.seeds} --hashes={args.hashes} "--metrics={args.metrics}"`, '
         f"{machine.processor()}.\n"
-        f"Defaults: `{HashSpec()!r}`.\nScores are over their ceilings, but for {DENSITY}.\n\n"
+        f"Defaults: `{HashSpec()!r}`.\nScores are over their ceilings, except {DENSITY}.\n\n"
     )
     rows = []
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a benchmark ran on. Imports no JAX, so that threads can still be chosen."""
+"""Describes the machine of a benchmark. Imports no JAX, so that threads can still be set."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ from benchmarks import options
 
 
 def processor() -> str:
-    """The model of the CPU as the system names it, else its architecture."""
+    """Returns the model of the CPU as the system names it, or else its architecture."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -18,7 +18,7 @@ def processor() -> str:
 
 
 def describe(*packages: str) -> str:
-    """The CPU, its cores for this process, the device, versions of Python, JAX and packages."""
+    """Names the CPU, cores of this process, device, and versions of Python, JAX and packages."""
     import jax
 
     versions = ", ".join(f"{name} {version(name)}" for name in ("jax", *packages))
@@ -27,7 +27,7 @@ def describe(*packages: str) -> str:
 
 
 def start_torch(threads: int) -> ModuleType:
-    """Limits this process to so many cores, before JAX starts its threads; returns torch."""
+    """Limits this process to `threads` cores, before JAX starts its threads; returns torch."""
     options.need("torch")
     import torch
 

@@ -1,15 +1,15 @@
-"""What benchmarks share: features of the usual kind, and the best times of calls."""
+"""Shared code of benchmarks: draws typical features, and measures the best times of calls."""
 
 import time
 from collections.abc import Callable
 
 import numpy as np
 
-LEAST_SECONDS = 1.0  # of all counted calls of `best`, so that short ones are made often
+LEAST_SECONDS = 1.0  # total of all counted calls of `best`, so that short calls are repeated
 
 
 def draw(n: int, d: int, seed: int, dtype: type = np.float32) -> np.ndarray:
-    """Features of the usual kind, `[n, d]`: rectified, 64 strong directions and noise."""
+    """Draws typical features, `[n, d]`: rectified, with 64 strong directions and noise."""
     mixing = np.random.default_rng(0).standard_normal((64, d)).astype(np.float32) / 8
     out = np.empty((n, d), dtype)
     for start in range(0, n, 1024):  # in parts, so that peak memory is that of the result
@@ -21,7 +21,7 @@ def draw(n: int, d: int, seed: int, dtype: type = np.float32) -> np.ndarray:
 
 
 def best(run: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Seconds of the first call and of the best later one: of `rounds`, or of all in a second."""
+    """Returns seconds of the first and the best later call, of `rounds` or more calls."""
 
     def took() -> float:
         start = time.perf_counter()
@@ -36,7 +36,7 @@ def best(run: Callable[[], object], rounds: int) -> tuple[float, float]:
 
 
 def best_in_turn(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Seconds of the best call of each, in alternating rounds, so that a busy machine hurts all."""
+    """Returns seconds of the best call of each; rounds alternate, so a busy machine slows all."""
     found = dict.fromkeys(runs, float("inf"))
     for _ in range(rounds):
         for name, run in runs.items():

@@ -1,13 +1,14 @@
-"""Time to assess one sample against ever more references, and the slopes of its growth.
+"""Measures the time to assess one sample against more and more references, and its growth.
 
-Of each metric, what one more sample costs once the reference is fitted:
+For each metric, the cost of one more sample after the reference is fitted:
 
-    LSH        a score of 16,384 samples, precision alone, against counts already built, over the
-               samples: they are hashed and looked up
-    LSH+KNN    a score of n samples against n references, both directions, over the 2n rows: both
-               sets are sorted together, so that there is no smaller step
-    KNN        1,024 samples compared with the balls of n references, over the samples; balls are
-               given one usual radius, since finding all would take hours at 1e6
+    LSH        precision of 16,384 samples against counts that exist already, divided by the number
+               of samples: they are hashed and looked up
+    LSH+KNN    both scores of n samples against n references, divided by the 2n rows: both sets are
+               sorted together, so that there is no smaller step
+    KNN        comparison of 1,024 samples with the balls of n references, divided by the number of
+               samples; all balls get one typical radius, because finding all radii would take hours
+               at 1e6
 """
 
 from collections.abc import Callable
@@ -23,33 +24,33 @@ from benchmarks.written import markdown
 from lsh_gan import metrics
 from lsh_gan.metrics import distances, knn
 
-CLAIMS = {"LSH": 1.5, "LSH+KNN": 2.5}  # most, from 1e4 to 1e6 references
-_SOME = 31  # rows that say how large the balls of a reference are
+CLAIMS = {"LSH": 1.5, "LSH+KNN": 2.5}  # largest growth from 1e4 to 1e6 references
+_SOME = 31  # rows from which the typical radius of balls is estimated
 
 
 class Assessor(NamedTuple):
-    """A call that assesses rows against a fitted reference, and how many rows those are."""
+    """A call that assesses rows against a fitted reference, and the number of these rows."""
 
     run: Callable[[], object]
     rows: int
 
 
 def assess_lsh(n: int, d: int, m: int = 16_384) -> Assessor:
-    """Precision of m samples against n references, by counts."""
+    """Prepares precision of m samples against n references, by counts."""
     r, g = (jnp.asarray(draw(*shape)) for shape in ((n, d, 1), (m, d, 2)))
     fitted = metrics.lsh_fit(jax.random.key(0), r, ceiling=False)
     return Assessor(lambda: metrics.lsh_score(fitted, g, recall=False), m)
 
 
 def assess_lsh_knn(n: int, d: int) -> Assessor:
-    """Precision and recall of n samples against n references."""
+    """Prepares precision and recall of n samples against n references."""
     r, g = (jnp.asarray(draw(n, d, seed)) for seed in (1, 2))
     fitted = metrics.lsh_knn_fit(jax.random.key(0), r, ceiling=False)
     return Assessor(lambda: metrics.lsh_knn_score(fitted, g), 2 * n)
 
 
 def assess_knn(n: int, d: int, m: int = 1024) -> Assessor:
-    """Which of m samples lie in balls of n references, all of one usual radius."""
+    """Prepares the test of m samples against balls of n references, all of one typical radius."""
     r, g = draw(n, d, 1), draw(m, d, 2)
     origin = np.asarray(r[0], np.float64)
     of_r, of_g = (distances.tile(jnp.asarray(x), origin, 256) for x in (r, g))
@@ -65,22 +66,22 @@ ASSESSORS = {"LSH": assess_lsh, "LSH+KNN": assess_lsh_knn, "KNN": assess_knn}
 
 
 def usual_sq_radius(r: np.ndarray, k: int) -> np.float32:
-    """Median over some rows of the squared distance to the k-th nearest other row."""
+    """Returns the median over some rows of the squared distance to the k-th nearest other row."""
     sq = [np.partition(np.square(r - row).sum(axis=1), k)[k] for row in r[:_SOME]]
     return np.median(sq)
 
 
 def slope(sizes: list[int], seconds: list[float]) -> float:
-    """Exponent of the growth, fitted from 1e4 references on."""
+    """Fits the exponent of the growth, from 1e4 references on."""
     keep = np.array(sizes) >= 10_000
     if keep.sum() < 2:
         return float("nan")
     steepness = np.polyfit(np.log(sizes)[keep], np.log(seconds)[keep], 1)[0]
-    return float(steepness.round(9) + 0)  # rounding, which may leave −0, is no growth
+    return float(steepness.round(9) + 0)  # no growth from rounding errors, and no −0
 
 
 def table(sizes: list[int], times: dict[str, list[float]]) -> str:
-    """Markdown: microseconds a sample, slopes, and growth from 1e4 to the largest reference."""
+    """Formats as Markdown: µs per sample, slopes, growth from 1e4 to the largest reference."""
     lines = []
     for name, seconds in times.items():
         start = sizes.index(10_000) if 10_000 in sizes else 0
@@ -88,11 +89,11 @@ def table(sizes: list[int], times: dict[str, list[float]]) -> str:
         growth += f" (at most {CLAIMS[name]}×)" if name in CLAIMS else ""
         cells = (f"{1e6 * s:.2f}" for s in seconds)
         lines.append([name, *cells, f"{slope(sizes, seconds):.2f}", growth])
-    return markdown(["µs a sample", *(f"n = {n:,}" for n in sizes), "slope", "growth"], lines)
+    return markdown(["µs per sample", *(f"n = {n:,}" for n in sizes), "slope", "growth"], lines)
 
 
 def plot(sizes: list[int], times: dict[str, list[float]], path: Path) -> None:
-    """A log-log plot of `times`, seconds a sample, with the fitted slopes; the old ones dashed."""
+    """Plots `times`, seconds per sample, on log axes with fitted slopes; old packages dashed."""
     from matplotlib.figure import Figure  # not in the processes that are measured
 
     figure = Figure(figsize=(6, 4.2))

@@ -1,4 +1,4 @@
-"""Precision and recall as others compute them: one function of two feature sets for each."""
+"""Precision and recall by other packages: one function of two feature sets per package."""
 
 import contextlib
 import io
@@ -11,7 +11,7 @@ Run = Callable[[], object]
 
 
 def installed(r: np.ndarray, g: np.ndarray) -> dict[str, Run]:
-    """The peers that are installed, by name with their version; what is missing is printed."""
+    """Returns the installed packages by name and version; prints those that are missing."""
     makers = (_prdc, _torch_fidelity, cdist, _faiss, _sklearn)
     found = {}
     for make in makers:
@@ -37,8 +37,8 @@ def _prdc(r, g) -> tuple[str, Run]:
 def _torch_fidelity(r, g) -> tuple[str, Run]:
     import torch
 
-    # A torchvision built for another torch lacks two operators, and torch-fidelity's import, not
-    # its metric, asks for them.
+    # A torchvision built for another torch lacks two operators, which torch-fidelity needs when it
+    # is imported, but not for its metric.
     operators = torch.library.Library("torchvision", "FRAGMENT")
     for name in ("nms", "qnms"):
         if not hasattr(torch.ops.torchvision, name):
@@ -55,7 +55,7 @@ def _torch_fidelity(r, g) -> tuple[str, Run]:
 
 
 def cdist(r: np.ndarray, g: np.ndarray, rows: int = 10_000) -> tuple[str, Run]:
-    """Torch's distances in blocks of `rows`, on its GPU if it has one; r `[n, d]`, g `[m, d]`."""
+    """Uses torch's distances in blocks of `rows`, on a GPU if any; r `[n, d]`, g `[m, d]`."""
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = False  # float32, as ours
@@ -84,7 +84,7 @@ def _faiss(r, g) -> tuple[str, Run]:
         return index.search(x, 4)[0][:, 3]
 
     def share(queries, x, radius):
-        # A range search takes one radius for all: distances in blocks instead.
+        # A range search takes one radius for all queries, so this computes distances in blocks.
         hits = np.zeros(len(queries), bool)
         for start in range(0, len(queries), 1024):
             d2 = faiss.pairwise_distances(queries[start : start + 1024], x)

@@ -1,15 +1,15 @@
-"""Claims: faster than the peers, growing as O(1), O(log n) and O(n), holding little but features.
+"""Claims: faster than other packages; cost O(1), O(log n), O(n); little memory besides features.
 
-    python -m benchmarks.metrics --part=peers     KNN and LSH beside the peers and the matrix rate
-    python -m benchmarks.metrics --part=lsh_knn   LSH+KNN beside exact KNN
+    python -m benchmarks.metrics --part=peers     KNN and LSH, other packages, the matrix rate
+    python -m benchmarks.metrics --part=lsh_knn   LSH+KNN compared with exact KNN
     python -m benchmarks.metrics --part=growth    time to assess a sample, 1e3 to 1e6 references
     python -m benchmarks.metrics --part=memory    peak memory of each metric
 
-`--old=PATH` measures the package of another checkout beside this one, by the same functions. Each
-package runs in processes of its own, one after another, on the same data; a time is the best of
-`--rounds` calls or of as many as fit in a second, and first calls, which compile, are shown apart.
-Peers that are not installed are skipped (benchmarks/requirements.txt). Each part writes its table
-to `--out` and joins those there to metrics.md.
+`--old=PATH` also measures the package of another checkout, by the same functions. Each package runs
+in its own processes, one after another, on the same data. A time is the best of `--rounds` calls,
+or of as many as fit in a second. First calls, which compile, are shown separately. Other packages
+that are not installed are skipped (benchmarks/requirements.txt). Each part writes its table to
+`--out`, and joins all tables there to metrics.md.
 """
 
 import datetime
@@ -33,8 +33,8 @@ from lsh_gan import metrics
 
 ROOT = Path(__file__).parent.parent
 SLOW = ("prdc", "scikit-learn", "cdist")  # measured once
-SIDES = (2048, 4096)  # of the products that say what a machine can do
-Seconds = dict[str, tuple[float, float]]  # of the first call, and of the best later one
+SIDES = (2048, 4096)  # sizes of the products that measure the matrix rate
+Seconds = dict[str, tuple[float, float]]  # name -> seconds of the first and the best later call
 
 
 class Setting(NamedTuple):
@@ -44,7 +44,7 @@ class Setting(NamedTuple):
         n: Rows of each set, or of the largest reference.
         d: Features.
         rounds: Calls of each.
-        packages: Folder of each checkout, by what stands before its names in tables.
+        packages: Folder of each checkout, by the prefix of its names in tables.
         out: Folder of tables and plots.
     """
 
@@ -55,7 +55,7 @@ class Setting(NamedTuple):
     out: Path
 
     def child(self, root: Path, part: str, name: str = "") -> Any:
-        """What a function of `CHILDREN` returns in a new process, with `lsh_gan` of `root`."""
+        """Runs a function of `CHILDREN` in a new process, with the package `lsh_gan` of `root`."""
         start = (
             "import sys; sys.path.insert(0, sys.argv.pop(1)); import lsh_gan; del sys.path[0]; "
             "from benchmarks import metrics; metrics.child()"
@@ -67,13 +67,13 @@ class Setting(NamedTuple):
 
 
 def child() -> None:
-    """Prints as JSON what the function of `CHILDREN` that the command line names returns."""
+    """Runs the function of `CHILDREN` that the command line names; prints its result as JSON."""
     part, name, *numbers = sys.argv[1:]
     print(json.dumps(CHILDREN[part](name, *map(int, numbers))))
 
 
 def timed(runs: dict[str, Callable], rounds: int) -> Seconds:
-    """Times calls, and tells on stderr."""
+    """Measures calls, and prints their times to stderr."""
     seconds = {}
     for name, run in runs.items():
         seconds[name] = best(run, 1 if name.startswith(SLOW) else rounds)
@@ -83,7 +83,7 @@ def timed(runs: dict[str, Callable], rounds: int) -> Seconds:
 
 
 def compare(seconds: Seconds, baselines: tuple[str, ...]) -> str:
-    """Markdown: seconds of each, and how many times as fast as the baselines."""
+    """Formats as Markdown: seconds of each call, and the speed-up over the baselines."""
     found = [name for b in baselines for name in seconds if name.startswith(b)]
     lines = [
         [name, f"{first:.3f}", f"{again:.3f}", *(f"{seconds[b][1] / again:.1f}" for b in found)]
@@ -93,7 +93,7 @@ def compare(seconds: Seconds, baselines: tuple[str, ...]) -> str:
 
 
 def measure_peers(setting: Setting) -> str:
-    """Precision and recall of everyone; ceilings left out, since no peer has them."""
+    """Precision and recall by all packages, without ceilings, which no other package has."""
     n, d, rounds, packages, _ = setting
     rates, lines = [], []
     seconds = timed(metric_peers.installed(draw(n, d, 1), draw(n, d, 2)), rounds)
@@ -114,7 +114,7 @@ def measure_peers(setting: Setting) -> str:
 
 
 def time_peers(_: str, n: int, d: int, rounds: int) -> dict[str, Any]:
-    """Seconds of KNN and LSH, and the float32 matrix rate."""
+    """Measures the seconds of KNN and LSH, and the float32 matrix rate."""
     arrays = draw(n, d, 1), draw(n, d, 2)
     kinds = {"device arrays": jax.block_until_ready(tuple(map(jnp.asarray, arrays)))}
     kinds["NumPy arrays"] = arrays
@@ -129,7 +129,7 @@ def time_peers(_: str, n: int, d: int, rounds: int) -> dict[str, Any]:
 
 
 def matrix_rate(d: int, rounds: int) -> float:
-    """Best rate of products `[side, d]` · `[d, side]` of device arrays in float32, FLOP/s."""
+    """Measures the best rate of float32 products `[side, d]` · `[d, side]` on device, FLOP/s."""
     product = jax.jit(lambda x: jnp.matmul(x, x.T, precision="highest"))
     x = jnp.asarray(draw(max(SIDES), d, 1))
     parts = [jax.block_until_ready(x[:side]) for side in SIDES]
@@ -138,7 +138,7 @@ def matrix_rate(d: int, rounds: int) -> float:
 
 
 def measure_lsh_knn(setting: Setting) -> str:
-    """LSH+KNN beside exact KNN, device arrays, fit and score."""
+    """LSH+KNN compared with exact KNN, on device arrays, fit and score."""
     seconds: Seconds = {}
     for label, root in setting.packages.items():
         found = setting.child(root, "lsh_knn")
@@ -147,7 +147,7 @@ def measure_lsh_knn(setting: Setting) -> str:
 
 
 def time_lsh_knn(_: str, n: int, d: int, rounds: int) -> Seconds:
-    """Seconds of KNN and LSH+KNN."""
+    """Measures the seconds of KNN and LSH+KNN."""
     r, g = (jnp.asarray(draw(n, d, seed)) for seed in (1, 2))
     runs = {
         "KNN": lambda: metrics.knn_precision_recall(r, g, ceiling=False),
@@ -165,7 +165,7 @@ def measure_growth(setting: Setting) -> str:
     for label, root in setting.packages.items():
         for name in metric_growth.ASSESSORS:
             if name == "KNN" and root != ROOT:
-                continue  # its steps are not those of other versions
+                continue  # it uses internals, which differ in other versions
             found = [setting._replace(n=n).child(root, "growth", name) for n in sizes]
             times[label + name] = found
             print(f"{label}{name}: {', '.join(f'{1e6 * s:.2f}' for s in found)} µs", flush=True)
@@ -175,13 +175,13 @@ def measure_growth(setting: Setting) -> str:
 
 
 def time_growth(name: str, n: int, d: int, rounds: int) -> float:
-    """Seconds to assess one row."""
+    """Measures the seconds to assess one row."""
     assess = metric_growth.ASSESSORS[name](n, d)
     return best(assess.run, 1 if n >= 10**6 else rounds)[1] / assess.rows
 
 
 def measure_memory(setting: Setting) -> str:
-    """Peak memory beyond the features, of each metric in a process of its own, NumPy arrays."""
+    """Peak memory beyond the features, of each metric in its own process, with NumPy arrays."""
     lines = []
     for label, root in setting.packages.items():
         for name in MEMORY:
@@ -192,9 +192,9 @@ def measure_memory(setting: Setting) -> str:
 
 
 def noise(n: int, d: int, seed: int) -> np.ndarray:
-    """Independent normal features, float32 `[n, d]`: nearly equal distances, many to look at twice.
+    """Draws independent normal features, float32 `[n, d]`: nearly equal distances, a hard case.
 
-    Their mean is 3 standard deviations, so that they have to be moved.
+    Their mean is 3 standard deviations, so that they must be centred.
     """
     out = np.random.default_rng(seed).standard_normal((n, d), np.float32)
     out += 3
@@ -212,13 +212,13 @@ MEMORY = {
 
 
 def peak_memory(name: str, n: int, d: int, rounds: int) -> tuple[float, float]:
-    """MiB of the features, and of the peak beyond them while one metric runs in this process."""
+    """Measures MiB of the features, and of the peak beyond them while one metric runs."""
     metric, features = MEMORY[name]
     score = getattr(metrics, f"{metric}_precision_recall")
     if metric != "knn":
         score = partial(score, jax.random.key(0))
     r, g = features(n, d, 1), features(n, d, 2)
-    score(r[:300], g[:300])  # imports and compilers are no part of it
+    score(r[:300], g[:300])  # so that imports and compilation do not count
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     score(r, g)
     beyond = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before

@@ -2,12 +2,12 @@
 
     python -m benchmarks.modes [--clipping=mse] [--samples=25600] [--out=benchmarks/results]
 
-Precision and recall are estimates in a feature space; of stacked MNIST the truth is known. A small
-convolutional network reads the digit of each channel: a mode is a triple of digits. `KL` compares
-the frequencies of the modes with those of the data (Metz et al. 2017, arXiv:1611.02163, appendix
-D); by chance it is (1,000 - 1) / n for two samples of n. `sure` is the share of digits that are
-read with a probability of at least .9, which falls when digits can no longer be read. Needs
-`python -m checkpoints_tools.fetch mnist`.
+Precision and recall are estimates in a feature space, but the modes of stacked MNIST are known: a
+mode is a triple of digits. A small convolutional network reads the digit of each channel. `KL` is
+the divergence of the frequencies of modes from those of the data (Metz et al. 2017,
+arXiv:1611.02163, appendix D); for two samples of n from one distribution it is (1,000 - 1) / n by
+chance. `sure` is the share of digits that are read with a probability of at least .9; it falls when
+digits become illegible. Needs `python -m checkpoints_tools.fetch mnist`.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ STEPS, BATCH = 1_500, 64
 
 
 class Reader(nn.Module):
-    """Reads a digit."""
+    """A classifier of digits."""
 
     @nn.compact
     def __call__(self, x):
@@ -40,7 +40,7 @@ class Reader(nn.Module):
 
 
 def train(images, labels):
-    """Parameters of a `Reader` of grey images, uint8 `[n, 32, 32, 1]`, which it sees moved."""
+    """Trains a `Reader` on randomly shifted grey images, uint8 `[n, 32, 32, 1]`."""
     reader, optimizer = Reader(), optax.adam(optax.cosine_decay_schedule(1e-3, STEPS))
     images, labels = jnp.asarray(images) / 255, jnp.asarray(labels)
     params = reader.init(jax.random.key(0), images[:1])
@@ -65,13 +65,13 @@ def train(images, labels):
 
 @jax.jit
 def read(params, images):
-    """Digits `[n]` of grey images `[n, 32, 32, 1]`, and their probabilities."""
+    """Returns the digits `[n]` of grey images `[n, 32, 32, 1]`, and their probabilities."""
     chances = jax.nn.softmax(Reader().apply(params, images / 255))
     return chances.argmax(axis=1), chances.max(axis=1)
 
 
 def describe(params, batches):
-    """Frequencies of the modes `[1000]` in colour images, and the share of sure digits."""
+    """Counts the modes `[1000]` in colour images; also returns the share of sure digits."""
     found = np.zeros(1_000, int)
     sure = []
     for batch in batches:
@@ -83,7 +83,7 @@ def describe(params, batches):
 
 
 def divergence(found, truth):
-    """KL divergence of the modes of samples from those of the data, in nats."""
+    """Computes the KL divergence of the modes of samples from those of the data, in nats."""
     p, q = found / found.sum(), truth / truth.sum()
     return float(np.sum(p[p > 0] * np.log(p[p > 0] / q[p > 0])))
 
@@ -112,7 +112,7 @@ def main():
     text = (
         f"`python -m benchmarks.modes --clipping={args.clipping} --samples={args.samples}`, "
         f"{machine.processor()}, JAX {jax.__version__}. {GENERATOR}; {right:.1%} of the held-out "
-        "digits are read rightly.\n\n"
+        "digits are read correctly.\n\n"
     ) + markdown(["", "modes of 1,000", "KL, nats", "sure digits"], lines)
     print(text)
     (args.out / "modes.md").write_text(text)

@@ -1,4 +1,4 @@
-"""Command lines of benchmarks: one clear line where they ask for the impossible. Imports no JAX."""
+"""Command lines of benchmarks; wrong options give one clear line. Imports no JAX."""
 
 import argparse
 import sys
@@ -10,9 +10,9 @@ from lsh_gan.errors import choose
 
 
 def parse(doc: str, **defaults: Any) -> argparse.Namespace:
-    """Reads the command line: an option for each default, of its type; `--help` prints `doc`.
+    """Reads the command line: one option per default, of its type; `--help` prints `doc`.
 
-    A tuple holds all that an option may be, its default first; False is a flag.
+    A tuple lists all allowed values, with the default first; False makes a flag.
     """
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -29,7 +29,7 @@ def parse(doc: str, **defaults: Any) -> argparse.Namespace:
 
 
 def need(package: str) -> None:
-    """Ends the program where a package that is only needed by benchmarks is missing."""
+    """Ends the program if a package is missing that only benchmarks need."""
     if find_spec(package) is None:
         sys.exit(
             f"error: the package {package!r} is not installed; "
@@ -38,7 +38,7 @@ def need(package: str) -> None:
 
 
 def names(option: str, text: str, known: Mapping[str, Any]) -> list[str]:
-    """Splits "a,b" into names; ends the program at the first that is unknown, with the nearest."""
+    """Splits "a,b" into names; ends the program at an unknown name and suggests the nearest."""
     found = text.split(",")
     try:
         for name in found:

@@ -1,13 +1,13 @@
-"""Claim: latents to features costs no more than the same pipeline in torch on the same cores.
+"""Claim: from latents to features takes no longer than in torch on the same cores.
 
     python -m benchmarks.pipeline [--models=dcgan,sngan] [--images=1024] [--batch=256] [--rounds=5]
 
-Latents are drawn, images generated, rounded to 8 bits and embedded by EfficientNet-Lite0 at 64
-pixels. torch runs the same two networks (random weights of the feature network, on which the time
-does not depend; batch norms folded) in both memory layouts and several batch sizes, and its best
-time counts. The third way is ours with a copy of every batch of images to the host, and back.
-`--batch`: images a step of ours. Rounds alternate, so that a busy machine hurts all. Needs torch;
-about 3 minutes on two cores.
+The pipeline draws latents, generates images, rounds them to 8 bits and embeds them with
+EfficientNet-Lite0 at 64 pixels. torch runs the same two networks in both memory layouts and with
+several batch sizes, and its best time counts. (Its feature network has random weights, on which the
+time does not depend, and folded batch norms.) The third way is ours with a copy of every batch of
+images to the host and back. `--batch`: images per step of ours. Rounds alternate, so that a busy
+machine slows all. Needs torch; takes about 3 minutes on two cores.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ SIDE = 64
 
 
 def candidates(torch, name, count, batch):
-    """Each way from latents to features, by name; each returns features [count, d]."""
+    """Returns the ways from latents to features, by name; each embeds `count` images."""
     make, shapes, variables = converted(name)
     generator = dataclasses.replace(shapes, params=variables)
     network = features.load("efficientnet_lite0", side=SIDE)
@@ -64,7 +64,7 @@ def candidates(torch, name, count, batch):
 
 
 def main():
-    """Times all ways in alternating rounds and prints their best times."""
+    """Measures all ways in alternating rounds and prints their best times."""
     args = options.parse(__doc__, models="dcgan,sngan", images=1024, batch=256, rounds=5)
     torch = machine.start_torch(os.cpu_count())
     print(f"{machine.describe('torch')}; EfficientNet-Lite0 at {SIDE} pixels")
@@ -73,7 +73,7 @@ def main():
         best_in_turn(runs, 1)  # compiles and warms up
         best = best_in_turn(runs, args.rounds)
         for way, seconds in best.items():
-            print(f"{name:8s} {way:48s} {1e3 * seconds / args.images:8.3f} ms an image")
+            print(f"{name:8s} {way:48s} {1e3 * seconds / args.images:8.3f} ms per image")
         theirs = min(seconds for way, seconds in best.items() if way.startswith("torch"))
         print(f"{name:8s} torch / lsh_gan: {theirs / best['lsh_gan']:.2f}")
 

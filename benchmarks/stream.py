@@ -3,12 +3,13 @@
     python -m benchmarks.stream [--rows=100000,500000,1000000,5000000] [--table_mib=1024]
     python -m benchmarks.stream --files=200000
 
-The first scores n rows of d = 512 against as many others, drawn batch by batch from a key whenever
-they are gone through, so that nothing holds them: each n in a process of its own, whose peak memory
-is read at its end. It writes benchmarks/results/stream.{csv,md,png}. The second writes so many
-small images (half PNG, half JPEG) to a temporary folder and runs `main.py` on them, one half
-against the other, with the metric lsh alone: features are never held; it adds a line to stream.md.
-`--table_mib`: counts of one set. `--one=N`: only this n, in this process.
+The first command scores n rows of d = 512 against n others. They are drawn from a key, batch by
+batch, in every pass over them, so that nothing holds them. Each n runs in its own process, whose
+peak memory is read at its end. It writes benchmarks/results/stream.{csv,md,png}. The second command
+writes FILES small images (half PNG, half JPEG) to a temporary folder. It runs `main.py` on them,
+one half against the other, with only the metric lsh, which never holds all features, and adds a
+line to stream.md. `--table_mib`: memory for the counts of one set. `--one=N`: only this n, in this
+process.
 """
 
 import csv
@@ -37,12 +38,12 @@ SIDE = 32
 
 
 def peak_mib(who=resource.RUSAGE_SELF):
-    """Largest resident memory until now, of this process or of its ended children."""
+    """Returns the largest resident memory until now, of this process or of its ended children."""
     return resource.getrusage(who).ru_maxrss / 1024
 
 
 def measure(n, table_mib):
-    """Scores n rows against n others, and says what it took."""
+    """Scores n rows against n others; returns memory, time and scores."""
     mixing = jax.random.normal(jax.random.key(99), (64, D)) / 8
 
     @jax.jit
@@ -65,7 +66,7 @@ def measure(n, table_mib):
 
 
 def table(rows, args):
-    """The rows as Markdown, with what they ran on and the command."""
+    """Formats the rows as Markdown, with the machine and the command."""
     head = (
         f"`python -m benchmarks.stream --rows={args.rows} --table_mib={args.table_mib}`\n\n"
         f"n rows against n others, d = {D}, drawn batch by batch ({BATCH} rows); counts of a set "
@@ -82,7 +83,7 @@ def table(rows, args):
 
 
 def plot(rows, path):
-    """Peak memory against n, beside what the features of both sets would take."""
+    """Plots peak memory against n, and the memory that the features of both sets would take."""
     from matplotlib.figure import Figure  # not in the processes that are measured
 
     n = [row["rows"] for row in rows]
@@ -142,7 +143,7 @@ def run_on_files(count):
 
 
 def main():
-    """Measures every n in a process of its own, or a folder of files."""
+    """Measures every n in its own process, or a folder of files."""
     args = options.parse(
         __doc__, rows="100000,500000,1000000,5000000", table_mib=1024, files=0, one=0
     )

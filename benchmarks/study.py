@@ -1,12 +1,12 @@
-"""The paper's claims, tried on every generator of `configs/study.py`, with paired intervals.
+"""Tests the paper's claims on every generator of `configs/study.py`, with paired intervals.
 
     python -m benchmarks.study [--data=fashion_mnist,mnist] [--num_images=10000] [--seeds=0,1,2]
         [--distances=kid,fid] [--runs=runs/study] [--network] [--out=benchmarks/results]
 
-Runs what is missing of each data set (a run that dies goes on where it was), and writes study.md,
-study.csv and a picture a claim. --network also runs Fashion-MNIST in the features of
-`efficientnet_lite2`, with the first seed alone. --distances="" leaves out what no claim needs and
-takes most of the time. --report_only draws what the work folders hold.
+Runs the missing rows of each data set (a stopped run continues), and writes study.md, study.csv and
+one picture per claim. --network also runs Fashion-MNIST in the features of `efficientnet_lite2`,
+with only the first seed. --distances="" leaves out KID and FID, which only claim (g) needs, and
+which take most of the time. --report_only reports the rows that the work folders hold.
 
 An interval is two standard errors of the paired difference (`lsh_gan.results.answer`). Claim (c),
 how the time of a metric grows, is measured by `benchmarks.metrics`.
@@ -35,7 +35,7 @@ OTHER = "fashion_mnist, efficientnet_lite2"
 
 
 def configuration(title, num_images, seeds, distances):
-    """The configuration of a data set, or of `OTHER`."""
+    """Makes the configuration of a data set, or of `OTHER`."""
     name, _, network = title.partition(", ")
     config = study.get_config(name)
     config.num_samples = min(num_images, config.num_samples)
@@ -47,9 +47,9 @@ def configuration(title, num_images, seeds, distances):
 
 
 def compare(data, rows):
-    """One line a generator, clipping, width and metric: what is kept of full precision.
+    """Returns a line per generator, clipping, width and metric: shares kept of full precision.
 
-    `gain` is the share kept of the same width without clipping.
+    `gain` is the share kept of the score at the same width without clipping.
     """
     groups = {}
     for row in rows:
@@ -58,7 +58,7 @@ def compare(data, rows):
     for (generator, clipping, bits), group in groups.items():
         full = groups.get((generator, None, None), [])
         plain = groups.get((generator, "none", bits), [])
-        if bits is None or not full or not plain:  # of a run that is not at its end
+        if bits is None or not full or not plain:  # a run that has not ended lacks rows
             continue
         for metric in METRICS:
             line = {"data": data, "generator": generator, "clipping": clipping, "bits": bits}
@@ -74,20 +74,20 @@ def compare(data, rows):
 
 
 def falls(frame):
-    """Which score a setting loses more of: "recall", "precision", or "both" within noise."""
+    """Says which score a setting loses more of: "recall", "precision", or "both" within noise."""
     gap = frame["precision_kept"] - frame["recall_kept"]
     noise = NOISE * np.hypot(frame["precision_stderr"], frame["recall_stderr"])
     return pd.Series(np.select([gap > noise, gap < -noise], ["recall", "precision"], "both"))
 
 
 def moves(frame, score):
-    """What clipping does to a score: "better", "worse" or "≈", which is within noise."""
+    """Says what clipping does to a score: "better", "worse", or "≈" within noise."""
     change, noise = frame[f"{score}_gain"] - 1, NOISE * frame[f"{score}_gain_stderr"]
     return pd.Series(np.select([change > noise, change < -noise], ["better", "worse"], "≈"))
 
 
 def verdict_a(frame):
-    """(a) low-bit compression keeps precision and loses recall."""
+    """Tests claim (a): low-bit compression keeps precision and loses recall."""
     low = frame[frame["bits"].isin(LOW)].reset_index(drop=True)
     low["falls"], low["keeps"] = falls(low), low["precision_kept"] > 0.9
     by = ["metric", "bits"]
@@ -109,7 +109,7 @@ def verdict_a(frame):
 
 
 def verdict_b(found):
-    """(b) outliers move the LSH metrics less, those included that compressed generators make."""
+    """Tests claim (b): outliers, also those of compressed generators, change LSH metrics less."""
     lines = []
     for metric, mine in found.groupby("metric", sort=False):
         line = {"metric": TITLES[metric]}
@@ -140,7 +140,7 @@ def verdict_b(found):
 
 
 def verdict_d(frame):
-    """(d) clipping helps."""
+    """Tests claim (d): clipping helps."""
     clipped = frame[frame["clipping"] != "none"].reset_index(drop=True)
     for score in SCORES:
         clipped[f"{score} moves"] = moves(clipped, score)
@@ -161,14 +161,14 @@ def verdict_d(frame):
     helps = table[(better >= table["of"]) & (better > 2 * worse)].groupby("clipping")["bits"]
     said = "; ".join(f"{name} at {' and '.join(map(str, bits))} bits" for name, bits in helps)
     text = (
-        "Clipping pays (at least half of the scores better, and less than half as many worse, by "
-        f"more than two paired standard errors) with {said or 'no method'}."
+        "Clipping helps (at least half of the scores are better, and less than half as many worse, "
+        f"by more than two paired standard errors) with {said or 'no method'}."
     )
     return text, table
 
 
 def verdict_e(frame, other):
-    """(e) claims (a) and (d) hold in the features of another network; the same settings of both."""
+    """Tests claim (e): (a) and (d) also hold, per setting, in the features of another network."""
     both = frame.merge(other, on=SETTING, suffixes=("", "_other"))
     here = both[list(frame)]
     there = both.drop(columns=list(frame.columns.difference(SETTING))).rename(
@@ -186,16 +186,16 @@ def verdict_e(frame, other):
         lines.append({"claim": claim, "equal": (a == b).sum(), "contrary": against, "of": len(a)})
     table = pd.DataFrame(lines)
     text = (
-        "Another feature network (EfficientNet-Lite2) says the same as Lite0 of which score falls "
-        f"more in {table['equal'][0]} of {table['of'][0]} settings of 4 to 2 bits and the contrary "
-        f"in {table['contrary'][0]}; of what clipping does, the same in {table['equal'][1:].sum()} "
-        f"of {table['of'][1:].sum()} and the contrary in {table['contrary'][1:].sum()}."
+        "Another feature network (EfficientNet-Lite2) agrees with Lite0 on which score falls more "
+        f"in {table['equal'][0]} of {table['of'][0]} settings of 4 to 2 bits and contradicts it in "
+        f"{table['contrary'][0]}; on what clipping does, it agrees in {table['equal'][1:].sum()} "
+        f"of {table['of'][1:].sum()} and contradicts it in {table['contrary'][1:].sum()}."
     )
     return text, table, both
 
 
 def widths(folders, keep=0.95):
-    """Smallest width that keeps a share by each metric, of any clipping; 0 where none does."""
+    """Finds the smallest width that keeps a share, by each metric, with any clipping; 0: none."""
     lines = []
     for data, rows in folders.items():
         found = report.summarise(rows, list(METRICS))
@@ -212,7 +212,7 @@ def widths(folders, keep=0.95):
 
 
 def verdict_f(found):
-    """(f) the metrics agree on the smallest width that keeps 95 %."""
+    """Tests claim (f): the metrics agree on the smallest width that keeps 95 %."""
     apart = found[list(METRICS)].max(axis=1) - found[list(METRICS)].min(axis=1)
     none = (found[list(METRICS)] == 0).any(axis=1)
     text = (
@@ -226,7 +226,7 @@ def verdict_f(found):
 
 
 def distances_of(folders):
-    """KID and FID of every row beside its scores by KNN; empty where they were left out."""
+    """Returns KID, FID and the scores by KNN of every row; empty if KID and FID were left out."""
     lines = [
         {
             "generator": row["generator"], "clipping": row["clipping"], "bits": row["bits"],
@@ -239,7 +239,7 @@ def distances_of(folders):
 
 
 def verdict_g(found):
-    """(g) which of the two losses KID and FID follow: rank correlations over all settings."""
+    """Answers (g), which of the two losses KID and FID follow, by rank correlations."""
     lines = []
     for generator, mine in found.groupby("generator", sort=False):
         ranks = mine[["precision", "recall", "KID", "FID"]].corr(method="spearman")
@@ -267,26 +267,26 @@ def verdict_g(found):
 
 
 def as_text(table):
-    """A table of Markdown."""
+    """Formats a table as Markdown."""
     shown = [[f"{x:.3g}" if isinstance(x, float) else x for x in row] for row in table.values]
     return markdown(table.columns, shown).rstrip()
 
 
 def spent(rows):
-    """Hours that rows took."""
+    """Returns the hours that rows took."""
     return sum(sum(row["seconds"].values()) for row in rows) / 3600
 
 
 def write(folders, outliers, out):
-    """Writes the verdicts, a table and a picture each.
+    """Writes the verdicts, each with a table and a picture.
 
     Args:
         folders: Rows by the title of a run.
-        outliers: What `study_outliers.measure` found, all generators.
-        out: A folder.
+        outliers: Results of `study_outliers.measure` for all generators.
+        out: The folder to write to.
 
     Returns:
-        The text.
+        The text of the report.
     """
     lines = [line for title, found in folders.items() for line in compare(title, found)]
     frame = pd.DataFrame(lines)
@@ -327,7 +327,7 @@ def write(folders, outliers, out):
 
 
 def main():
-    """Runs what is missing and writes the verdicts."""
+    """Runs the missing rows and writes the verdicts."""
     args = options.parse(
         __doc__, data=",".join(study.GENERATORS), num_images=10_000, seeds="0,1,2",
         distances="kid,fid", runs=Path("runs/study"), out=Path("benchmarks/results"),

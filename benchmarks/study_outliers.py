@@ -1,13 +1,13 @@
-"""Outliers that a compressed generator makes itself, and what the scores make of them.
+"""Outliers that a compressed generator makes itself, and how scores respond to them.
 
-A generated sample is an **outlier** where its own ball, which reaches to its k-th neighbour among
-the generated ones, is wider than those of 99.9 % of the reference. KNN takes whatever lies in a
-ball for covered, so that few such samples can carry much recall.
+A generated sample is an **outlier** if its ball, which reaches to its k-th neighbour among the
+generated samples, is wider than those of 99.9 % of the reference. KNN counts every real image in a
+ball as covered, so that a few such samples can give much recall. Two changes are measured:
 
-- Recall: without the outliers, less without as many others, drawn at random. A robust score is 0.
-- Precision: with 1 % of broad outliers in the reference, less without. A robust score is 0.
+- of recall: without the outliers, minus without as many random other samples;
+- of precision: with 1 % of broad outliers in the reference, minus without.
 
-Both are paired, sample by sample and table by table, with the standard error of the difference.
+A robust score changes by 0. Differences are paired, by sample and by table, with standard errors.
 """
 
 from pathlib import Path
@@ -29,11 +29,11 @@ from lsh_gan.results.answer import error_of
 
 METRICS = ("knn", "lsh_knn", "lsh")
 WIDE = 0.999  # quantile of the reference's balls beyond which a sample is an outlier
-BROAD = 0.01  # share of the reference that broad outliers take the place of
+BROAD = 0.01  # share of the reference that broad outliers replace
 
 
 def own_radii(x: Any, k: int) -> np.ndarray:
-    """Distances of points to their k-th nearest other, `[n]`, of features `[n, d]`."""
+    """Computes distances of features `[n, d]` to their k-th nearest other, `[n]`."""
     x = jnp.asarray(x) - jnp.mean(x, axis=0)
     square = (x**2).sum(axis=1)
     near = jnp.partition(square[:, None] + square - 2 * x @ x.T, k, axis=1)[:, k]
@@ -41,14 +41,14 @@ def own_radii(x: Any, k: int) -> np.ndarray:
 
 
 def wide(reference: Any, generated: Any, k: int) -> np.ndarray:
-    """Which generated samples are outliers, bool `[m]`."""
+    """Finds which generated samples are outliers, bool `[m]`."""
     return own_radii(generated, k) > np.quantile(own_radii(reference, k), WIDE)
 
 
 def difference(a: PrecisionRecall, b: PrecisionRecall, score: str) -> tuple[float, float]:
-    """By how much a score differs under one hash, and its paired standard error.
+    """Returns the change of a score under one hash, and its paired standard error.
 
-    Both sets are the same but for a few rows, so that their drawing adds nothing.
+    Both sets are equal except for a few rows, so that sampling them adds no error.
     """
     hits = np.subtract(*(getattr(x, f"{score}_membership") for x in (a, b)), dtype=float)
     of_both = (getattr(x, f"{score}_deviations") if x.num_tables else () for x in (a, b))
@@ -56,12 +56,12 @@ def difference(a: PrecisionRecall, b: PrecisionRecall, score: str) -> tuple[floa
 
 
 def compare(config: Any, reference: np.ndarray, samples: dict[Any, np.ndarray]) -> list[dict]:
-    """One line a set of samples and metric.
+    """Returns one line per set of samples and metric.
 
     Args:
         config: See `configs/default.py`.
         reference: Features, `[n, d]`.
-        samples: Features `[m, d]` of generated samples, by what they are called.
+        samples: Features `[m, d]` of generated samples, by name.
     """
     rng = np.random.default_rng(0)
     dirty = np.array(reference)
@@ -74,7 +74,7 @@ def compare(config: Any, reference: np.ndarray, samples: dict[Any, np.ndarray]) 
     lines = []
     for name, generated in samples.items():
         out = wide(reference, generated, config.k)
-        least = config.k + 2  # that a metric takes
+        least = config.k + 2  # samples that a metric needs
         other = np.isin(np.arange(len(out)), rng.permutation(len(out))[: out.sum()])
         for metric in METRICS:
             score, dirty_score = clean_scores[metric], dirty_scores[metric]
@@ -94,13 +94,13 @@ def compare(config: Any, reference: np.ndarray, samples: dict[Any, np.ndarray]) 
 
 
 def measure(config: Any, workdir: Path, clipping: str, bits: tuple[int, ...]) -> list[dict]:
-    """`compare` for the packed generators of a work folder, of its first seed.
+    """Runs `compare` on the packed generators of a work folder, for its first seed.
 
     Args:
-        config: Of the run that measured it.
+        config: Configuration of the run that made the work folder.
         workdir: The work folder.
-        clipping: Of the rows; full precision is taken too.
-        bits: Of the rows.
+        clipping: Clipping of the rows to take; full precision is taken too.
+        bits: Widths of the rows to take.
     """
     network = load_network(config, [source] if (source := open_reference(config)) else [])
     reference = np.asarray(load_reference(config, network, source).first.embed(network))

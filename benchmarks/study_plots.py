@@ -1,4 +1,4 @@
-"""The pictures of the study: one function a claim, each returns a figure."""
+"""The pictures of the study: one function per claim, each returns a figure."""
 
 import math
 
@@ -20,7 +20,7 @@ def _with_legend(figure, axis):
 
 
 def plot_distances(found):
-    """FID against each score by KNN, over those of full precision: a dot a setting."""
+    """Plots FID against each score by KNN, relative to full precision: one dot per setting."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axis, score in zip(figure.subplots(1, 2, sharey=True), SCORES, strict=True):
         for number, (generator, mine) in enumerate(found.groupby("generator", sort=False)):
@@ -36,7 +36,7 @@ def plot_distances(found):
 
 
 def plot_kept(frame):
-    """Kept precision and recall against bits, a panel a generator, with two standard errors."""
+    """Plots kept precision and recall against bits, one panel per generator, with two errors."""
     panels = frame[["data", "generator"]].drop_duplicates().to_numpy().tolist()
     lines = -(-len(panels) // 3)
     figure = Figure(figsize=(9, 0.6 + 2.8 * lines), layout="constrained")
@@ -63,11 +63,11 @@ def plot_kept(frame):
 
 
 def plot_outliers(found):
-    """What outliers change, in points: a dot a generator, width and metric."""
+    """Plots what outliers change, in points: one dot per generator, width and metric."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     labels = {
-        "recall": "recall without the generator's own outliers\n(less without as many others)",
-        "precision": "precision with 1 % of broad outliers\nin the reference (less without)",
+        "recall": "recall without the generator's own outliers\n(minus without as many others)",
+        "precision": "precision with 1 % of broad outliers\nin the reference (minus without)",
     }
     widths_found = ["full", *sorted(found["bits"].dropna().astype(int).unique(), reverse=True)]
     at = found["bits"].map(lambda bits: 0 if pd.isna(bits) else widths_found.index(int(bits)))
@@ -88,7 +88,7 @@ def plot_outliers(found):
 
 
 def plot_gain(frame):
-    """What clipping changes at each width, in per cent by KNN: median and range of generators."""
+    """Plots what clipping changes at each width, in % by KNN: median and range over generators."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     clipped = frame[(frame["clipping"] != "none") & (frame["metric"] == "knn")]
     for axis, score in zip(figure.subplots(1, 2), SCORES, strict=True):
@@ -111,7 +111,7 @@ def plot_gain(frame):
 
 
 def plot_networks(both):
-    """Kept scores in the features of two networks, a dot a setting."""
+    """Plots kept scores in the features of two networks, one dot per setting."""
     figure = Figure(figsize=(7, 3.7), layout="constrained")
     for axis, score in zip(figure.subplots(1, 2), SCORES, strict=True):
         for number, metric in enumerate(METRICS):
@@ -126,7 +126,7 @@ def plot_networks(both):
 
 
 def plot_widths(found):
-    """The smallest width by each metric, a line a generator."""
+    """Plots the smallest width by each metric, one line per generator."""
     figure = Figure(figsize=(6, 0.9 + 0.4 * len(found)), layout="constrained")
     axis = figure.subplots()
     for number, metric in enumerate(METRICS):

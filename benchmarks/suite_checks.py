@@ -1,11 +1,11 @@
 """Data and criteria of two published suites that test metrics of fidelity and diversity.
 
 `SANITY`: the fifteen checks of Räisä et al. 2025, arXiv:2505.22450. `LINEAR`: the four tests of
-Salvy et al. 2025, arXiv:2507.01761, and one of ours, separate modes kept. All are written from the
-descriptions.
+Salvy et al. 2025, arXiv:2507.01761, and one of ours ("modes kept": how many of ten separate modes
+are kept). All are implemented from the descriptions.
 
-A line is one curve of scores: a function of (rng, n) that yields (x, reference, generated) with n
-rows, where the check does not vary that. A criterion judges the scores along a line.
+A line gives one curve of scores. It is a function of (rng, n) that yields (x, reference, generated)
+with n rows, unless the check varies that number. A criterion judges the scores along a line.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,11 +20,11 @@ TOLERANCE = 0.05
 
 
 class Verdict(NamedTuple):
-    """What a criterion found.
+    """Result of a criterion.
 
     Attributes:
-        passed: True or False; "low" or "high" where a metric may be either, but always the same.
-        value: What was judged, for tables.
+        passed: True or False; "low" or "high" if a metric may be either, but consistently.
+        value: The judged value, for tables.
     """
 
     passed: bool | str
@@ -35,12 +35,12 @@ Criterion = Callable[[np.ndarray], Verdict]
 
 
 def near(index: int, target: float) -> Criterion:
-    """The score at a step is within .05 of the target."""
+    """Requires that the score at a step is within .05 of the target."""
     return lambda y: Verdict(_close(y[index], target), f"{y[index]:.3f}")
 
 
 def low_or_high(index: int) -> Criterion:
-    """The score at a step is near 0 or near 1."""
+    """Requires that the score at a step is near 0 or near 1."""
 
     def judged(y):
         passed = "high" if _close(y[index], 1) else "low" if _close(y[index], 0) else False
@@ -50,12 +50,12 @@ def low_or_high(index: int) -> Criterion:
 
 
 def _close(value: float, target: float) -> bool:
-    # The slack is for what means of decimals lose in binary.
+    # The slack allows for rounding errors of means.
     return bool(abs(value - target) <= TOLERANCE + 1e-9)
 
 
 def bell(middle: int) -> Criterion:
-    """The middle is .2 above both ends, .1 near the maximum; one end is .1 near the minimum."""
+    """Requires the middle .2 above both ends, within .1 of the maximum; an end near the minimum."""
 
     def judged(y):
         ends, peak = y[[0, -1]], y[middle]
@@ -67,7 +67,7 @@ def bell(middle: int) -> Criterion:
 
 
 def falls(drop_at: int | None = None) -> Criterion:
-    """The score ends .2 below its start, both near the extremes; .1 below it at `drop_at`."""
+    """Requires a fall by .2 from start to end, both near the extremes; by .1 until `drop_at`."""
 
     def judged(y):
         passed = y[0] - y[-1] >= 0.2 and y.max() - y[0] <= 0.1 and y[-1] - y.min() <= 0.1
@@ -79,22 +79,22 @@ def falls(drop_at: int | None = None) -> Criterion:
 
 
 def rises(y: np.ndarray) -> Verdict:
-    """The reverse of `falls`."""
+    """Requires the reverse of `falls`."""
     return Verdict(falls()(y[::-1]).passed, f"{y[0]:.2f} to {y[-1]:.2f}")
 
 
 def flat(y: np.ndarray) -> Verdict:
-    """The scores lie within .05 of each other."""
+    """Requires that all scores are within .05 of each other."""
     return Verdict(bool(np.ptp(y) <= TOLERANCE), f"range {np.ptp(y):.3f}")
 
 
 def settles(y: np.ndarray) -> Verdict:
-    """The same from the median step on."""
+    """Requires `flat` from the median step on."""
     return flat(y[len(y) // 2 :])
 
 
 def either(low: Criterion, high: Criterion) -> Criterion:
-    """A metric may be of one of two kinds."""
+    """Requires one of two criteria: a metric may be of the low or of the high kind."""
 
     def judged(y):
         found = low(y)
@@ -109,10 +109,10 @@ class Check(NamedTuple):
 
     Attributes:
         lines: Its lines by name; all must pass.
-        bounds: Criteria by name, each for both sides, a pair (fidelity, diversity) with None for a
-            side that is not judged, or such pairs by line. For two checks this part asks for
+        bounds: Criteria by name: one for both sides, a pair (fidelity, diversity) with None for a
+            side that is not judged, or such pairs by line. In two checks this part requires
             independence of the sample sizes.
-        purpose: The same for what the check is about.
+        purpose: Criteria of the same form for the main property of the check.
     """
 
     lines: dict[str, Line]
@@ -121,7 +121,7 @@ class Check(NamedTuple):
 
 
 def criterion_of(entry, line: str, side: str) -> Criterion | None:
-    """The criterion of one line and side, see `Check`."""
+    """Returns the criterion of one line and side, see `Check`."""
     entry = entry[line] if isinstance(entry, dict) else entry
     return entry[SIDES.index(side)] if isinstance(entry, tuple) else entry
 
@@ -165,7 +165,7 @@ def _dropped(rng, n, *, dim, std):
         yield dropped, reference, _mixture(rng, n, centres, std, np.arange(10) < 10 - dropped)
 
 
-# Ten centres, far from each other beside the spread of .25.
+# Ten centres, far from each other compared with the spread of .25.
 CENTRES = np.random.default_rng(0).normal(scale=10, size=(10, 2))
 
 
@@ -257,14 +257,14 @@ def _rounded(rng, n, *, round_reference):
 
 
 def _by_dim(line: Callable, **options) -> dict[str, Line]:
-    """A line for each of the dimensions 1, 8 and 64; options give one value for each."""
+    """Makes a line for each of the dimensions 1, 8 and 64; options have one value for each."""
     values = zip((1, 8, 64), *options.values(), strict=True)
     named = (dict(zip(("dim", *options), chosen, strict=True)) for chosen in values)
     return {f"d = {kept['dim']}": partial(line, **kept) for kept in named}
 
 
 ENDS, STDS = (6.0, 3.0, 1.0), (1 / 6, 1 / 3, 1.0)
-MIDDLE = 25  # of 51 steps
+MIDDLE = 25  # the middle of 51 steps
 BELL_BOUNDS = {"identical": near(MIDDLE, 1), "left end": near(0, 0), "right end": near(-1, 0)}
 BELL = {"bell": bell(MIDDLE)}
 DROP_BOUNDS = {"identical": near(0, 1), "all dropped": (near(-1, 1), None)}
@@ -349,8 +349,8 @@ SANITY: dict[str, Check] = {
     ),
 }
 
-# Bounds and purpose as published with the authors' code, T passed, f failed, L or H passed as a low
-# or high metric; the letters stand for PUBLISHED_COLUMNS.
+# Bounds and purpose as published with the authors' code; one letter per entry of PUBLISHED_COLUMNS:
+# T passed, f failed, L or H passed as a low or high metric.
 PUBLISHED_COLUMNS = (
     "KNN", "density/coverage", "α-precision", "precision cover", "symmetric",
     "P-precision/P-recall",
@@ -375,9 +375,9 @@ PUBLISHED: dict[str, tuple[tuple[str, str], tuple[str, str]]] = {
 
 
 class Test(NamedTuple):
-    """A test of linearity: a line, and what fidelity and diversity should be at x.
+    """A test of linearity: a line, and the ideal fidelity and diversity as functions of x.
 
-    `mirrored` asks instead that both be the same at x and at -x.
+    `mirrored` instead requires that both are the same at x and at -x.
     """
 
     line: Line
@@ -390,7 +390,7 @@ DIM = 32
 
 
 def _spoil(rng, rows, count) -> np.ndarray:
-    """Moves some rows about ten times as far from the origin."""
+    """Moves `count` random rows about ten times as far from the origin."""
     factors = np.ones(len(rows))
     factors[rng.permutation(len(rows))[:count]] = np.maximum(2, rng.normal(10, size=count))
     return rows * factors[:, None]
@@ -405,7 +405,7 @@ def _bad(rng, n, *, shares, in_reference):
 
 
 def _modes(rng, n, weights_of_step):
-    """Ten modes; x and the weights of the modes in G by step."""
+    """Yields the sets of ten modes, given x and the weights of the modes in G at each step."""
     centres = rng.normal(scale=5, size=(10, DIM))
     reference = _mixture(rng, n, centres, 1, np.ones(10))
     for x, weights in weights_of_step:

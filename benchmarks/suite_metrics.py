@@ -1,6 +1,6 @@
 """Metrics as functions of (key, reference, generated), for `suites.py` and `image_damage.py`.
 
-To try another hash, add an entry to a copy of `METRICS` and hand it to `suites.main` or
+To try another hash, add an entry to a copy of `METRICS` and pass it to `suites.main` or
 `image_damage.main`:
 
     def wide(key, reference, generated):
@@ -8,9 +8,9 @@ To try another hash, add an entry to a copy of `METRICS` and hand it to `suites.
 
     suites.main({"KNN": METRICS["KNN"], "LSH wide": wide})
 
-What comes back has `precision` and `recall`, and more columns for each of `precision_ceiling` and
-`density` that is not None. Not among the peers: TopP&R, whose package takes minutes for sets of two
-dimensions (a grid of a million points) and fails on those of one.
+The result has `precision` and `recall`; `precision_ceiling` and `density`, if not None, give more
+columns. TopP&R is not included: its package takes minutes for sets of two dimensions (a grid of a
+million points) and fails on sets of one.
 """
 
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ Metric = Callable[[jax.Array, np.ndarray, np.ndarray], Any]
 
 
 class Scores(NamedTuple):
-    """What a peer returns: fidelity and diversity, under the names that our metrics use."""
+    """Result of another metric: fidelity and diversity, under the names of our metrics."""
 
     precision: float
     recall: float
@@ -42,7 +42,7 @@ class Scores(NamedTuple):
 
 
 def columns(name: str, found: Any) -> dict[str, tuple[float, float]]:
-    """Fidelity and diversity by column: as they are, over their ceilings, density and coverage."""
+    """Returns (fidelity, diversity) by column: scores, over their ceilings, density/coverage."""
     out = {name: (found.precision, found.recall)}
     if found.precision_ceiling is not None:
         ceilings = found.precision_ceiling, found.recall_ceiling
@@ -56,10 +56,10 @@ def columns(name: str, found: Any) -> dict[str, tuple[float, float]]:
 
 
 def symmetric(_: jax.Array, reference: np.ndarray, generated: np.ndarray, k: int = 5) -> Scores:
-    """Symmetric precision and recall (Khayatkhoei and AbdAlmageed 2023, arXiv:2306.09618).
+    """Computes symmetric precision and recall (Khayatkhoei, AbdAlmageed 2023, arXiv:2306.09618).
 
-    Precision is the lesser of two shares of generated samples: in a ball of the reference, and
-    whose own ball holds a reference row. Recall likewise.
+    Precision is the smaller of two shares of generated samples: those in a ball of the reference,
+    and those whose own ball holds a reference row. Recall is the same with the sets exchanged.
     """
     across = cdist(reference, generated)
     within_r = across < _radii(cdist(reference, reference), k)[:, None]
@@ -72,16 +72,16 @@ def symmetric(_: jax.Array, reference: np.ndarray, generated: np.ndarray, k: int
 def probabilistic(
     _: jax.Array, reference: np.ndarray, generated: np.ndarray, k: int = 4, scale: float = 1.2
 ) -> Scores:
-    """P-precision and P-recall (Park and Kim 2023, arXiv:2309.01590).
+    """Computes P-precision and P-recall (Park and Kim 2023, arXiv:2309.01590).
 
-    A row supports a sample at distance t with probability 1 - t / (scale * mean radius), at least
-    0; the score is the mean chance that some row does, rows being independent.
+    A row covers a sample at distance t with probability max(0, 1 - t / (scale * mean radius)). The
+    score is the mean probability that at least one row does, if rows are independent.
     """
     across = cdist(reference, generated)
 
     def covered(own: np.ndarray, axis: int) -> float:
         reach = scale * _radii(cdist(own, own), k).mean()
-        # A reach of 0 leaves only what coincides.
+        # With a reach of 0, only rows at distance 0 are covered.
         share = across / reach if reach else np.where(across > 0, 1.0, 0.0)
         return float(1 - np.minimum(share, 1).prod(axis=axis).mean())
 
@@ -89,11 +89,12 @@ def probabilistic(
 
 
 def clipped(_: jax.Array, reference: np.ndarray, generated: np.ndarray, k: int = 5) -> Scores:
-    """Clipped density and coverage (Salvy et al. 2025, arXiv:2507.01761).
+    """Computes clipped density and coverage (Salvy et al. 2025, arXiv:2507.01761).
 
-    Density: balls of the reference, none larger than their median, that hold a sample, at most k of
-    them; over the same of the reference itself. Coverage: generated samples in a ball, at most k of
-    them, read as the number of good samples from which so many are expected.
+    Density is the mean number of balls of the reference that hold a sample, with radii of at most
+    their median and at most k balls, divided by the same mean for the reference itself. Coverage is
+    the mean number of samples in a ball, at most k, converted to the share of good samples for
+    which this mean is expected.
     """
     n, m = len(reference), len(generated)
     own, across = cdist(reference, reference), cdist(reference, generated)
@@ -103,7 +104,7 @@ def clipped(_: jax.Array, reference: np.ndarray, generated: np.ndarray, k: int =
     ideal = np.minimum(balls_of_r, k).mean()
     density = np.minimum((across <= small).sum(axis=0), k).mean() / ideal if ideal else 0.0
     coverage = np.minimum((across < radii).sum(axis=1), k).mean() / k
-    # A ball's mass is Beta(k, n - k); of `good` samples it holds a beta-binomial number.
+    # A ball's mass is Beta(k, n - k), so it holds a beta-binomial number of `good` samples.
     good = np.arange(m + 1)[:, None]
     fewer = betabinom.pmf(np.arange(k), good, k, n - k).cumsum(axis=1)
     expected = 1 - fewer.mean(axis=1)
@@ -111,12 +112,12 @@ def clipped(_: jax.Array, reference: np.ndarray, generated: np.ndarray, k: int =
 
 
 def _radii(distances: np.ndarray, k: int) -> np.ndarray:
-    """Distance of each row to the k-th nearest other, from those of a set to itself."""
+    """Returns the distance of each row to its k-th nearest other, from all pairs of a set."""
     return np.partition(distances, k, axis=1)[:, k]
 
 
 def _fitted_once(fit: Callable, score: Callable) -> Metric:
-    """Keeps what was fitted as long as the reference stays the same, as along most lines."""
+    """Makes a metric that fits again only if the reference changes, which is rare along lines."""
     last: dict[str, Any] = {}
 
     def metric(key, reference, generated):
@@ -141,5 +142,5 @@ OURS = ("KNN", "LSH", "LSH+KNN")
 
 
 def usual(known: Mapping[str, Metric]) -> str:
-    """What is measured unless asked: ours, and what is not of `METRICS`; "a,b"."""
+    """Lists the metrics measured by default, as "a,b": ours, and those outside `METRICS`."""
     return ",".join(name for name in known if name in OURS or name not in METRICS)

@@ -5,18 +5,18 @@
                                 [--workdir=runs/suites] [--out=benchmarks/results/suites]
 
 - sanity: the fifteen checks of arXiv:2505.22450, each in two parts: its bounds (or independence of
-  the sample sizes), and the property that it is about. So 30 criteria for fidelity and 30 for
-  diversity. A part passes when every line of it does, judged by means over repeats.
+  the sample sizes), and its main property. This makes 30 criteria for fidelity and 30 for
+  diversity. A part passes if every line of the check does, judged by means over repeats.
 - linear: the four tests of arXiv:2507.01761 and one of ours: scores should fall linearly.
 
 `--repeats=1` takes a tenth of the time. `--seeds=tune` draws other data than `fresh`: choose
-defaults on the former and report the latter. `--metrics=all` adds the peers of `suite_metrics.py`,
-which also says how to try another hash; `--checks=a,b` measures these alone.
+defaults with `tune`, and report `fresh`. `--metrics=all` adds the other metrics of
+`suite_metrics.py`, which also says how to try another hash. `--checks=a,b` measures only these.
 
-One line a (check, line of it, metric, repeat) goes to WORKDIR/SEEDS.jsonl, and what is there is not
-done again; delete the file after a change of the metrics. OUT.md and OUT.csv are drawn from it;
-with `--report` nothing is measured. Two processes may share the file if their metrics differ. On
-two cores a tenth takes about ten minutes, half of it for LSH+KNN in one dimension.
+One line per (check, line, metric, repeat) goes to WORKDIR/SEEDS.jsonl, and existing lines are not
+measured again; delete the file after a change of the metrics. OUT.md and OUT.csv are made from it;
+with `--report` nothing is measured. Two processes may share the file if their metrics differ.
+`--repeats=1` takes about ten minutes on two cores, half of it for LSH+KNN in one dimension.
 """
 
 import sys
@@ -36,24 +36,24 @@ from benchmarks.written import add_row, markdown, read_rows
 from lsh_gan.metrics import HashSpec
 
 PARTS = ("bounds", "purpose")
-KEY = ["column", "side", "check", "part"]  # of a letter
+KEY = ["column", "side", "check", "part"]  # key of a letter
 SEEDS = {"fresh": 1, "tune": 0}
-# What was looked into: letters of KNN and density/coverage at ten repeats.
+# Printed below the comparison with published letters.
 DIFFERENCES = """\
-Ten repeats do not settle all letters. Of 200 choices of ten among fifty repeats, KNN passes the
+Ten repeats do not determine all letters. In 200 choices of ten from fifty repeats, KNN passes the
 bounds of scaling one dimension in 74 % (fidelity) and 40 % (diversity), and those of + Pareto in
-52 % and 39 %: what is judged is whether the ball of one lone outlier reaches the other set. Density
-passes sequential dropping in 46 % (bounds) and 12 % (flat): at d = 64 it ranges by about .05. All
-other letters of the two are as published.
+52 % and 39 %: they depend on whether the ball of a single outlier reaches the other set. Density
+passes sequential dropping in 46 % (bounds) and 12 % (flat): at d = 64 its range is about .05. All
+other letters of the two metrics are as published.
 
 """
-AIMS = dict(zip(checks.SIDES, (0.02, 0.05), strict=True))  # of the deviation from a straight line
+AIMS = dict(zip(checks.SIDES, (0.02, 0.05), strict=True))  # largest deviation from the ideal line
 # Scores by (check, line), then by column: [repeats, sides, steps].
 Curves = dict[tuple[str, str], dict[str, np.ndarray]]
 
 
 def lines(suite: str) -> dict[tuple[str, str], checks.Line]:
-    """All lines of a suite, by check and name."""
+    """Returns all lines of a suite, by check and name."""
     if suite == "linear":
         return {(name, ""): test.line for name, test in checks.LINEAR.items()}
     return {
@@ -64,7 +64,7 @@ def lines(suite: str) -> dict[tuple[str, str], checks.Line]:
 
 
 def measure(metric: str, known: Mapping[str, Metric], line: checks.Line, job: dict) -> dict:
-    """Scores of one metric along a line: steps, and by column [fidelity, diversity]."""
+    """Computes scores of one metric along a line: steps, and [fidelity, diversity] by column."""
     name = zlib.crc32(f"{job['check']}{job['line']}".encode())
     entropy = SEEDS[job["seeds"]], job["repeat"], name
     key, steps, found = jax.random.key(entropy[1] + 1000 * entropy[0]), [], {}
@@ -82,7 +82,7 @@ def measure(metric: str, known: Mapping[str, Metric], line: checks.Line, job: di
 
 
 def run(file: Path, jobs: list[dict], known: Mapping[str, Metric]) -> None:
-    """Measures the jobs that the file lacks, one line of it each."""
+    """Measures the jobs that the file lacks, and adds one line for each."""
     done = [{name: row[name] for name in jobs[0]} for row in read_rows(file)]
     missing = [job for job in jobs if job not in done]
     start = time.perf_counter()
@@ -102,7 +102,7 @@ def run(file: Path, jobs: list[dict], known: Mapping[str, Metric]) -> None:
 
 
 def curves_of(rows: list[dict]) -> Curves:
-    """Rows joined over repeats; scores over a ceiling are cut at 1."""
+    """Joins rows over repeats; cuts scores over a ceiling at 1."""
     found: dict = {}
     for row in rows:
         for column, scores in row["columns"].items():
@@ -113,7 +113,7 @@ def curves_of(rows: list[dict]) -> Curves:
 
 
 def judge(curves: Curves) -> pd.DataFrame:
-    """Every single criterion of the sanity checks: a line a column, side, check, part and line."""
+    """Judges every criterion of the sanity checks, one row per column, side, check, part, line."""
     found = []
     for (name, line), by_column in curves.items():
         for column, scores in by_column.items():
@@ -127,7 +127,7 @@ def judge(curves: Curves) -> pd.DataFrame:
 
 
 def letter(passed: Iterable[bool | str]) -> str:
-    """T, f, L or H of one part of one check: all must pass, and not as low here and high there."""
+    """Returns T, f, L or H for a part of a check: all must pass, and not some low and some high."""
     kinds = set(passed)
     if False in kinds or {"low", "high"} <= kinds:
         return "f"
@@ -135,9 +135,9 @@ def letter(passed: Iterable[bool | str]) -> str:
 
 
 def sanity_report(verdicts: pd.DataFrame, curves: Curves) -> Iterator[str]:
-    """Counts, all letters, and the letters that differ from the published ones."""
+    """Yields counts, all letters, and the letters that differ from the published ones."""
     letters = verdicts.groupby(KEY, sort=False)["passed"].agg(letter)
-    yield "## Sanity checks (arXiv:2505.22450)\n\nCriteria passed, and single ones:\n\n"
+    yield "## Sanity checks (arXiv:2505.22450)\n\nPassed parts, and passed single criteria:\n\n"
     body = []
     for column, mine in verdicts.groupby("column", sort=False):
         cells = [column]
@@ -180,9 +180,9 @@ def _published(verdicts: pd.DataFrame, letters: pd.Series) -> str:
 
 
 def deviations(curves: Curves, name: str) -> dict[str, tuple[float, float]]:
-    """Worst deviation of the mean curves from the line of a linear test, by column and side.
+    """Returns the largest deviation of mean curves in a linear test, by column and side.
 
-    Scores that are not over a ceiling are divided by their score where nothing is wrong.
+    Scores without a ceiling are divided by their value at the step without damage.
     """
     test, out = checks.LINEAR[name], {}
     for column, scores in curves[name, ""].items():
@@ -202,7 +202,7 @@ def _ideal(test: checks.Test, name: str, side: str, y: np.ndarray) -> np.ndarray
 
 
 def linear_report(curves: Curves) -> str:
-    """Worst deviations of every column in every linear test."""
+    """Formats the largest deviations of every column in every linear test."""
     names = [name for name, _ in curves]
     found = {name: deviations(curves, name) for name in names}
     body = []
@@ -215,14 +215,14 @@ def linear_report(curves: Curves) -> str:
         body.append(cells)
     head = ["", *(f"{name}: {side}" for name in names for side in checks.SIDES)]
     return (
-        "## Linear scores (arXiv:2507.01761)\n\nWorst deviation from the line; **bold**: fidelity "
-        f"at most {AIMS['fidelity']}, diversity at most {AIMS['diversity']}. Translation: between "
-        f"the scores at μ and -μ.\n\n{markdown(head, body)}\n"
+        "## Linear scores (arXiv:2507.01761)\n\nLargest deviation from the ideal line; **bold**: "
+        f"fidelity at most {AIMS['fidelity']}, diversity at most {AIMS['diversity']}. Translation: "
+        f"difference of the scores at μ and -μ.\n\n{markdown(head, body)}\n"
     )
 
 
 def write(out: Path, rows: list[dict], head: str) -> None:
-    """Writes OUT.md, and OUT.csv with every single criterion; prints the first."""
+    """Writes and prints OUT.md, and writes OUT.csv with every single criterion."""
     parts = {s: curves_of([row for row in rows if row["suite"] == s]) for s in ("sanity", "linear")}
     verdicts = judge(parts["sanity"])
     text = head + "".join(sanity_report(verdicts, parts["sanity"])) if len(verdicts) else head
@@ -234,7 +234,7 @@ def write(out: Path, rows: list[dict], head: str) -> None:
 
 
 def main(known: Mapping[str, Metric] = METRICS) -> None:
-    """Measures what is missing, then writes the tables."""
+    """Measures missing jobs, then writes the tables."""
     args = options.parse(
         __doc__, repeats=10, seeds=tuple(SEEDS), metrics=usual(known), suites="sanity,linear",
         checks="", report=False, rows=1000, linear_rows=5000, workdir=Path("runs/suites"),

@@ -1,8 +1,8 @@
-"""The generators that benchmarks/generators.py compares with, in torch, from their papers' facts.
+"""Generators in torch for comparison in benchmarks/generators.py, written from their papers.
 
-A network is a module whose random weights have the names of the original state dict. What does not
-depend on the latent (norms of weights, gains) is then folded into the weights, so that torch does
-no work per image that ours does not.
+A network is a module whose random weights have the names of the original state dict. Factors that
+do not depend on the latent (norms of weights, gains) are then folded into the weights, so that
+torch does no work per image that ours does not.
 """
 
 import copy
@@ -16,7 +16,7 @@ FIR = torch.outer(torch.tensor([1.0, 3, 3, 1]), torch.tensor([1.0, 3, 3, 1]))
 
 
 def make(name):
-    """Weights of a network, NumPy arrays by name, and a function of the memory layout: it."""
+    """Returns weights, NumPy arrays by name, and a function (memory layout) -> network."""
     torch.manual_seed(0)
     network = NETWORKS[name]().eval()
     state = network.state_dict()
@@ -66,7 +66,7 @@ class _Residual(nn.Module):
     def forward(self, x):
         y = self.c1(_up(F.relu(self.b1(x), inplace=True)))
         y = self.c2(F.relu(self.b2(y), inplace=True))
-        return y + _up(self.c_sc(x))  # the 1×1 before its upsampling: equal, a quarter of the work
+        return y + _up(self.c_sc(x))  # 1×1 before upsampling: equal, with a quarter of the work
 
 
 class _SNGAN(nn.Module):
@@ -85,7 +85,7 @@ class _SNGAN(nn.Module):
 
 
 def _spectral(kind):
-    """A layer whose weight is divided by its largest singular value, of one power step."""
+    """Makes a layer whose weight is divided by its spectral norm, from one power step."""
 
     class Normalised(kind):
         def __init__(self, *sizes, **options):
@@ -177,7 +177,7 @@ class _BigGAN(nn.Module):
 
 
 class _Styled(nn.Module):
-    """A modulated convolution, of 3×3 with noise, or of 1×1 to colours."""
+    """A modulated convolution: 3×3 with noise, or 1×1 to colours."""
 
     def __init__(self, inputs, outputs, w_size, side=0, up=False):
         super().__init__()
@@ -217,7 +217,7 @@ class _Styled(nn.Module):
 
 
 class _StyleGAN2(nn.Module):
-    """Maps latents `[n, d]` to images of all resolutions added; weights are shared by images."""
+    """Maps latents `[n, d]` to the sum of images of all resolutions."""
 
     def __init__(self, channels=(512, 512, 512, 512, 256, 128, 64), w_size=512):
         super().__init__()

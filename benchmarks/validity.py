@@ -1,4 +1,4 @@
-"""Claim: LSH metrics follow the truth where KNN fails, and outliers move them less.
+"""Claim: LSH metrics follow the truth where KNN fails, and outliers change them less.
 
     python -m benchmarks.validity [--n=2000] [--seeds=1] [--data=gauss,curved,fashion]
                                   [--metrics=KNN,LSH,...] [--out=benchmarks/results/validity]
@@ -7,23 +7,25 @@ Data and damage with known truth are in `validity_cases.py`, the metrics in `val
 For each metric and data set:
 
 - Spearman correlation of the score with the truth, for every sweep of damage in which the score
-  must fall: precision where quality falls, recall where diversity falls. 1 is perfect.
-- False response: the range over which a score moves where it must stay.
-- Garbage: precision over its ceiling when every sample is the mean of the reference, the average
-  of eight real points, or comes from a generator that 2 bits have destroyed: the packaged DCGAN
-  against real images, and a DCGAN of faces against itself where `checkpoints/face_dcgan` is.
-- Flat images, the same: images of one grey level each, and the packaged DCGAN before training,
-  whose images are nearly grey. No aim was set; they lie just outside a dense part of the data.
-- Outliers: change of the score of the clean samples, in points, for each 1 % of outliers in R, in
-  G, or in both. Packages without memberships: outliers are taken to be misses.
+  must fall: precision if quality falls, recall if diversity falls. 1 is perfect.
+- False response: the range over which a score changes when it must stay.
+- Garbage: precision over its ceiling if every sample is the mean of the reference, the average of
+  eight real points, or from a generator that 2 bits have destroyed: the packaged DCGAN against real
+  images, and a DCGAN of faces against itself if `checkpoints/face_dcgan` exists.
+- Flat images: the same for images of one grey level each, and for the packaged DCGAN before
+  training, whose images are nearly grey. They lie just outside a dense part of the data; no aim was
+  set.
+- Outliers: change of the score of the clean samples, in points, per 1 % of outliers in R, in G, or
+  in both. For packages without memberships, all outliers are assumed to be misses.
 
-What was chosen with the results in view, so that the numbers flatter: in a first round some deep
+Two choices were made after seeing results, which flatters the numbers. In a first round some deep
 steps of shrink, spread, shift, repeat and truncate tied at 0 for LSH, and its correlations were
 0.93 to 0.94; milder steps were added, the same for every metric. The default of 8 radius bins was
 chosen on the DCGAN of faces.
 
-One line a (data set, metric, seed) goes to OUT.jsonl, and what is there is not done again; delete
-the file to start anew. OUT.md, OUT.csv and OUT.png are drawn from it. About 20 minutes of one core.
+One line per (data set, metric, seed) goes to OUT.jsonl, and existing lines are not measured again;
+delete the file to start anew. OUT.md, OUT.csv and OUT.png are made from it. Takes about 20 minutes
+on one core.
 """
 
 import sys
@@ -42,8 +44,8 @@ from lsh_gan.metrics.lsh_knn import DEFAULT
 
 OUTLIER_SHARES = (0.05, 0.1)
 PLACES = ("R", "G", "RG")
-PARTS = ("sweeps", "garbage", "flat", "outliers")  # of the numbers of a metric
-# Sets whose response to outliers is measured: name to (sweep, step).
+PARTS = ("sweeps", "garbage", "flat", "outliers")  # parts of the numbers of a metric
+# Sets whose response to outliers is measured: name -> (sweep, step).
 KINDS = {
     "same": ("shift", 0),
     "shifted": ("shift", 5),
@@ -53,7 +55,7 @@ KINDS = {
 
 
 def measure(metric: Metric, data: cases.Data, seed: int) -> dict[str, dict]:
-    """All numbers of one metric on one data set, by column."""
+    """Computes all numbers of one metric on one data set, by column."""
     rows, every = metric.rows, metric.every
     fitted = metric.fit(data.reference[::rows], seed)
     start = fitted(data.base[::rows])
@@ -130,7 +132,7 @@ def _replace_last(features: np.ndarray, others: np.ndarray, share: float) -> np.
 
 
 def _clean(score: Score, share_g: float, share_r: float) -> tuple[float, float]:
-    """Scores of the samples that are no outliers, which come first."""
+    """Computes the scores of the samples that are not outliers; these samples come first."""
 
     def mean(membership, share):
         if membership.ndim == 0:
@@ -141,7 +143,7 @@ def _clean(score: Score, share_g: float, share_r: float) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measures what is missing, then writes tables and plot."""
+    """Measures missing jobs, then writes tables and a plot."""
     args = options.parse(
         __doc__, n=2000, seeds=1, data=",".join(cases.DATA), metrics=",".join(METRICS),
         out=Path("benchmarks/results/validity"),

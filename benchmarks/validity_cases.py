@@ -1,7 +1,7 @@
 """Data and sweeps with known truth for `validity.py`.
 
 A sweep starts from a fresh sample of the reference distribution and damages it step by step. Steps
-share their random numbers, so that a later step differs from an earlier one only by more damage.
+share their random numbers, so that a later step differs from an earlier one only in more damage.
 """
 
 import functools
@@ -24,13 +24,13 @@ class Data(NamedTuple):
     """A reference sample and a pool of fresh samples of the same distribution.
 
     Attributes:
-        name: For tables.
+        name: Name in tables.
         reference: float32 `[n, d]`.
-        base: What sweeps start from, float32 `[n, d]`.
+        base: Sample from which sweeps start, float32 `[n, d]`.
         base_modes: Mode of each row of `base`, int `[n]`, 0 to 9.
         pool: More samples, float32 `[p, d]`.
         pool_modes: int `[p]`.
-        truncated: Function of (rng, n, t) sampling with latents in [-t, t]; None for real data.
+        truncated: Function of (rng, n, t) that samples with latents in [-t, t]; None for real data.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Sweep(NamedTuple):
     """Sets of growing damage.
 
     Attributes:
-        name: For tables.
+        name: Name in tables.
         quality: Whether quality falls (True), stays (False) or is not defined (None).
         diversity: The same for diversity.
-        levels: Of damage, a step each.
-        damaged: Function of the level giving `[n, d]`.
+        levels: Levels of damage, one per step.
+        damaged: Function (level) -> samples `[n, d]`.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Sweep(NamedTuple):
 
 
 def gauss(rng: np.random.Generator, n: int) -> Data:
-    """N(0, I) in 64-d around ten centres."""
+    """Draws ten normal clusters in 64-d, with standard deviation 0.7."""
     centres = rng.normal(size=(10, 64))
 
     def decode(z, modes):
@@ -71,7 +71,7 @@ def gauss(rng: np.random.Generator, n: int) -> Data:
 
 
 def curved(rng: np.random.Generator, n: int) -> Data:
-    """A curved 10-d manifold in 256-d: a random two-layer network of a normal latent."""
+    """Draws a curved 10-d manifold in 256-d: a random two-layer network of a normal latent."""
     first, second = rng.normal(size=(10, 64)) * 0.5, rng.normal(size=(64, 256)) * 0.2
     centres = rng.normal(size=(10, 10))
 
@@ -90,7 +90,7 @@ def _synthetic(name, rng, n, latent, decode, assign) -> Data:
     def truncated(truncation_rng, count, t):
         z = truncation_rng.normal(size=(count, latent))
         modes = assign(z)
-        # Reflected into [-t, t] by wrapping the quantile: one draw serves every t.
+        # Quantiles are rescaled to those of [-t, t], so that one draw serves every t.
         quantile = jax.scipy.stats.norm.cdf(z)
         low = jax.scipy.stats.norm.cdf(-t)
         return decode(np.asarray(jax.scipy.stats.norm.ppf(low + quantile * (1 - 2 * low))), modes)
@@ -100,7 +100,7 @@ def _synthetic(name, rng, n, latent, decode, assign) -> Data:
 
 
 def fashion(rng: np.random.Generator, n: int) -> Data:
-    """Features of the packaged Fashion-MNIST images, modes being classes."""
+    """Takes features of the packaged Fashion-MNIST images; modes are classes."""
     features, labels = embed_packaged(), np.load(LABELS)["labels"]
     order = rng.permutation(len(features))
     first, second, rest = np.split(order, (n, 2 * n))
@@ -113,29 +113,29 @@ def fashion(rng: np.random.Generator, n: int) -> Data:
 
 @functools.cache
 def embed_packaged() -> np.ndarray:
-    """EfficientNet-Lite0 features of the 10,000 packaged images at 64 px."""
+    """Computes EfficientNet-Lite0 features of the 10,000 packaged images at 64 px."""
     return embed(datasets.load_images("fashion_mnist"))
 
 
 @functools.cache
 def destroyed(count: int) -> np.ndarray:
-    """Features of the packaged DCGAN's samples, quantized per tensor to 2 bits, `[count, d]`."""
+    """Computes features of samples of the packaged DCGAN at 2 bits per tensor, `[count, d]`."""
     return embed(generated("dcgan", 2, count, 1))
 
 
 @functools.cache
 def grey(count: int) -> np.ndarray:
-    """Features of images of one grey level each, 0 to 255, `[count, d]`."""
+    """Computes features of images of one grey level each, 0 to 255, `[count, d]`."""
     levels = np.random.default_rng(1).integers(0, 256, count, np.uint8)
     return embed(np.broadcast_to(levels[:, None, None, None], (count, 32, 32, 1)))
 
 
 @functools.cache
 def untrained(count: int) -> np.ndarray:
-    """Features of samples of the packaged DCGAN before any training, `[count, d]`.
+    """Computes features of samples of the packaged DCGAN before training, `[count, d]`.
 
-    Weights are drawn from N(0, 0.02²), as DCGANs begin (Radford et al. 2016, arXiv:1511.06434),
-    and batch norms do nothing.
+    Weights are drawn from N(0, 0.02²), the initialisation of DCGANs (Radford et al. 2016,
+    arXiv:1511.06434), and batch norms do nothing.
     """
     generator, rng = generators.load("dcgan"), np.random.default_rng(1)
     starts = {"scale": np.ones, "var": np.ones, "bias": np.zeros, "mean": np.zeros}
@@ -151,9 +151,9 @@ def untrained(count: int) -> np.ndarray:
 
 @functools.cache
 def faces(count: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Features of a DCGAN of faces, whole and at 2 bits; None where it has not been converted.
+    """Computes features of a DCGAN of faces, full and at 2 bits; None if it was not converted.
 
-    `configs/face_dcgan.py` says where it is from. The whole generator is the reference.
+    `configs/face_dcgan.py` says where it is from. Samples at full precision are the reference.
     """
     if not FACES.exists():
         return None
@@ -162,14 +162,14 @@ def faces(count: int) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def embed(images: np.ndarray) -> np.ndarray:
-    """EfficientNet-Lite0 features at 64 px of uint8 images `[n, h, w, c]`, float32 `[n, d]`."""
+    """Embeds uint8 images `[n, h, w, c]` by EfficientNet-Lite0 at 64 px, float32 `[n, d]`."""
     return np.asarray(features.embed(features.load("efficientnet_lite0", side=64), images))
 
 
 def generated(
     name: str, bits: int, count: int, seed: int, *, granularity="per_tensor", clipping="none"
 ) -> np.ndarray:
-    """Samples of a generator, quantized unless `bits` is 0, uint8 `[count, h, w, c]`."""
+    """Draws samples of a generator, quantized unless `bits` is 0, uint8 `[count, h, w, c]`."""
     generator = generators.load(name)
     params = generator.params
     if bits:
@@ -184,7 +184,7 @@ def _images(generator, params, count, seed) -> np.ndarray:
 
 
 def sweeps(data: Data, rng: np.random.Generator) -> list[Sweep]:
-    """All sweeps that the data allow; what they draw from `rng` they draw in this order."""
+    """Makes all sweeps that the data allow; the order of draws from `rng` is fixed."""
     base, mean, n = data.base, data.reference.mean(axis=0), len(data.base)
 
     direction = rng.normal(size=base.shape[1])
@@ -196,7 +196,7 @@ def sweeps(data: Data, rng: np.random.Generator) -> list[Sweep]:
     at = np.arange(n) / n
 
     def replaced(gone, spare, kept):
-        """Rows `gone` of the base become rows `kept` of the pool, the same ones at every step."""
+        """Replaces rows `gone` of the base by rows `kept` of the pool; `spare` chooses which."""
         donors = np.flatnonzero(kept)
         out = base.copy()
         out[gone] = data.pool[donors[(spare[gone] * len(donors)).astype(int)]]
@@ -238,7 +238,7 @@ def sweeps(data: Data, rng: np.random.Generator) -> list[Sweep]:
 
 
 def outliers(rng: np.random.Generator, reference: np.ndarray, count: int) -> np.ndarray:
-    """Broad outliers: normal, three standard deviations of the reference wide, `[count, d]`."""
+    """Draws broad outliers `[count, d]`: normal, with three times the reference's deviations."""
     noise = rng.normal(size=(count, reference.shape[1])) * 3 * reference.std(axis=0)
     return (reference.mean(axis=0) + noise).astype(np.float32)
 

@@ -17,14 +17,14 @@ DENSITY = "density/coverage"
 
 
 class Score(NamedTuple):
-    """Memberships `[m]` and `[n]`, or scalars where a package gives none, and the ceiling."""
+    """Memberships `[m]` and `[n]`, or scalar scores if a package has none; and the ceiling."""
 
     precise: np.ndarray
     recalled: np.ndarray
     ceiling: float = 1.0
 
 
-# Generated features to scores by column: KNN gives density and coverage at no extra cost.
+# Maps generated features to scores by column: KNN gives density and coverage at no extra cost.
 Fitted = Callable[[np.ndarray], dict[str, Score]]
 
 
@@ -33,8 +33,8 @@ class Metric(NamedTuple):
 
     Attributes:
         fit: Function of (reference `[n, d]`, seed).
-        every: Takes every second step of a sweep and one share of outliers if 2, to save time.
-        rows: Takes every second row if 2.
+        every: 2 takes every second step of a sweep and one share of outliers, to save time.
+        rows: 2 takes every second row.
     """
 
     fit: Callable[[np.ndarray, int], Fitted]
@@ -92,7 +92,7 @@ def _top_pr(reference: np.ndarray, seed: int) -> Fitted:
     def run(generated):
         with np.errstate(invalid="ignore", divide="ignore"):
             found = compute_top_pr(real_features=reference, fake_features=generated, f1_score=False)
-        # No significant sample at all is 0 / 0 there.
+        # Without any significant sample, the package computes 0 / 0.
         scores = (np.nan_to_num(np.array(found[k])) for k in ("fidelity", "diversity"))
         return {"TopP&R": Score(*scores)}
 

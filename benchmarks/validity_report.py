@@ -15,7 +15,7 @@ SHOWN = ("KNN", "density/coverage", "TopP&R", "LSH", "LSH+KNN")  # in the plot
 
 
 def write(out: Path, rows: list[dict]) -> None:
-    """Writes OUT.md, OUT.csv and OUT.png and prints the first.
+    """Writes OUT.md, OUT.csv and OUT.png, and prints OUT.md.
 
     Args:
         out: Path without suffix.
@@ -34,7 +34,7 @@ def write(out: Path, rows: list[dict]) -> None:
     head = (
         f"# Validity of the metrics\n\n`python -m benchmarks.validity`: n = m = {rows[0]['n']}, "
         f"seeds: {said}.\nDefaults: `{rows[0]['defaults']}`.\n"
-        "TopP&R sees every second row; TopP&R and prdc see every second step.\n"
+        "TopP&R uses every second row; TopP&R and prdc use every second step.\n"
     )
     text = head + verdict(results) + "".join(_tables(results))
     print(text)
@@ -51,7 +51,7 @@ def write(out: Path, rows: list[dict]) -> None:
 
 
 def summarise(runs: list[dict]) -> dict[str, float]:
-    """Means over seeds, by quantity, which starts with rho, moves, garbage or outliers."""
+    """Averages over seeds, by quantity: "rho ...", "moves ...", "garbage ...", "outliers ..."."""
     lines: dict = {}
     for name, first in runs[0]["sweeps"].items():
         parts = [run["sweeps"][name] for run in runs]
@@ -64,7 +64,7 @@ def summarise(runs: list[dict]) -> dict[str, float]:
         for name in runs[0][part]:
             lines[f"{part} {name}"] = float(np.mean([run[part][name] for run in runs]))
     for place in ("R", "G", "RG"):
-        # The sign is kept until seeds are averaged: the noise of a refit is not a response.
+        # The sign is kept until seeds are averaged, so that the noise of refits averages out.
         kinds = [k for k in runs[0]["outliers"] if k.split()[0] == place]
         slopes = [np.mean([run["outliers"][k] for run in runs], axis=0) for k in kinds]
         lines[f"outliers in {place}"] = float(np.mean(np.abs(slopes)))
@@ -82,7 +82,7 @@ def _of(lines: dict[str, float], kind: str) -> dict[str, float]:
 
 
 def verdict(results: dict) -> str:
-    """The three aims, for every metric and data set; the worst case decides."""
+    """Formats the three aims for every metric and data set; the worst case decides."""
     text = (
         "\n## Against the aims\n\nAims: ρ >= 0.95 on every sweep; outlier response at most a "
         "quarter of KNN's (mean of R, G and both); garbage precision under 0.2 of the ceiling. "
@@ -115,10 +115,10 @@ def _met(value: str, met: bool) -> str:
 
 
 def _tables(results: dict) -> Iterator[str]:
-    """Markdown: a block a data set, a line a quantity, a column a metric."""
+    """Yields Markdown: a block per data set, a line per quantity, a column per metric."""
     yield (
         "\n## All numbers\n\nrho: Spearman correlation with the truth. moves: range of a score "
-        "that should\nstay. garbage, flat: precision over ceiling. outliers: points for each 1 %.\n"
+        "that should\nstay. garbage, flat: precision over ceiling. outliers: points per 1 %.\n"
     )
     for data, by_metric in results.items():
         body = [
@@ -129,7 +129,7 @@ def _tables(results: dict) -> Iterator[str]:
 
 
 def plot(runs: dict, path: Path) -> None:
-    """Precision and recall along every sweep, five a line, data set by data set."""
+    """Plots precision and recall along every sweep, five per line, one data set after another."""
     names = max((next(iter(by.values()))[0]["sweeps"] for by in runs.values()), key=len)
     panels = [(data, score) for data in runs for score in ("precision", "recall")]
     lines = -(-len(names) // 5)

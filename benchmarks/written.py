@@ -1,4 +1,4 @@
-"""What benchmarks write: tables, and rows that are not measured twice. Imports no JAX."""
+"""Output of benchmarks: tables, and rows that are not measured twice. Imports no JAX."""
 
 import json
 from collections.abc import Iterable
@@ -6,14 +6,14 @@ from pathlib import Path
 
 
 def markdown(head: Iterable, body: Iterable[Iterable]) -> str:
-    """A table of Markdown, with a line feed at its end."""
+    """Formats a Markdown table, with a line feed at its end."""
     head = list(head)
     rows = [head, ["---"] * len(head), *body]
     return "".join(f"| {' | '.join(map(str, row))} |\n" for row in rows)
 
 
 def read_rows(file: Path) -> list[dict]:
-    """Rows of a JSONL file; a last line that was cut off is left out."""
+    """Reads the rows of a JSONL file; leaves out a last line that was cut off."""
     lines = file.read_text().split("\n")[:-1] if file.exists() else []
     return [json.loads(line) for line in lines]
 

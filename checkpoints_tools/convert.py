@@ -33,19 +33,18 @@ def convert(
 
     Args:
         path: The file, or a folder with one.
-        output: The checkpoint folder; replaced when it exists.
+        output: The checkpoint folder; replaced if it exists.
         source: Key of `SOURCES`, or "auto".
-        settings: What the file does not record; they come before what lies around the tensors.
-        part: Where in the file the generator is; None finds it.
+        settings: Settings that the file does not record; they override recorded ones.
+        part: Where in the file the generator is; None searches for it.
 
     Returns:
         The metadata that was written.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: The file is damaged, holds no such generator, or its tensors do not fit: all
-            that are missing or unexpected are listed, with the nearest names. Or `output` is a
-            file.
+        ValueError: The file is damaged, holds no such generator, or its tensors do not fit (all
+            missing and unexpected ones are listed, with the nearest names); or `output` is a file.
     """
     if Path(output).exists() and not Path(output).is_dir():
         raise ValueError(f"--output={output}: is a file; expected a folder")
@@ -81,7 +80,7 @@ def convert(
 
 
 def _warn_of_another(output: str | Path, metadata: dict[str, Any]) -> None:
-    """Says so where a checkpoint that was made of another file is replaced."""
+    """Warns if the output replaces a checkpoint that was made from another file."""
     try:
         former = checkpoints.read_metadata(output)
     except (OSError, ValueError):
@@ -94,7 +93,7 @@ def _warn_of_another(output: str | Path, metadata: dict[str, Any]) -> None:
 
 
 def parse_setting(setting: str) -> tuple[str, Any]:
-    """Splits NAME=VALUE, the value in JSON; ValueError when it is not of that form."""
+    """Splits NAME=VALUE, where the value is JSON; raises ValueError for any other form."""
     name, equals, value = setting.partition("=")
     try:
         if not equals:
@@ -108,7 +107,7 @@ def parse_setting(setting: str) -> tuple[str, Any]:
 
 
 def main() -> None:
-    """Command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
     add("--input", required=True, help="The file, or a folder with one.")

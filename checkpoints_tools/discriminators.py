@@ -42,17 +42,17 @@ def _convolution(
 
 
 def _head(x: jax.Array, update: bool, classes: jax.Array | None) -> jax.Array:
-    """Scores `x [n, h, w, c]` with one number an image, float32 `[n]`.
+    """Scores `x [n, h, w, c]` with one number per image, float32 `[n]`.
 
-    With class weights `[n, k]` the inner product of the class's embedding and the sum over pixels
-    is added (projection discriminator, Miyato & Koyama 2018, arXiv:1802.05637).
+    With class weights `[n, k]`, adds the inner product of the class embedding and the sum of `x`
+    over pixels (projection discriminator, Miyato & Koyama 2018, arXiv:1802.05637).
     """
     n, h, w, features = x.shape
     y = jnp.concatenate([x, minibatch_deviation(x)], axis=-1)
     score = _dense(1, y.reshape(n, -1), update, "score")[:, 0]
     if classes is not None:
         embedding = _dense(features, classes, update, "classes", use_bias=False)
-        # The root keeps the sum's norm below that of the features, as in the score beside it.
+        # Divided by the root, the norm of the sum is at most that of the features, as in `score`.
         score += (embedding * x.sum(axis=(1, 2))).sum(axis=1) / (h * w) ** 0.5
     return score
 
@@ -68,10 +68,10 @@ def _normalised(layer: nn.Module, x: jax.Array, update: bool) -> jax.Array:
 
 
 def minibatch_deviation(x: jax.Array) -> jax.Array:
-    """How much images of a group of 8 differ (Karras et al. 2018, section 3), `[n, h, w, 1]`.
+    """Measures how much images differ in groups of 8 (Karras et al. 2018, section 3).
 
-    It lets the discriminator punish a generator whose batches are less diverse than real ones. `x`
-    is `[n, h, w, c]`, n a multiple of 8.
+    With it the discriminator can penalise a generator whose batches are less diverse than real
+    ones. Maps `x [n, h, w, c]`, n a multiple of 8, to `[n, h, w, 1]`.
     """
     n, h, w, _ = x.shape
     deviation = jnp.sqrt(x.reshape(8, n // 8, -1).var(axis=0) + 1e-8).mean(axis=-1)

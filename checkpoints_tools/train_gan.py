@@ -1,13 +1,13 @@
-r"""Trains small generators of 32×32 images on a CPU, with classes or without.
+r"""Trains small generators of 32×32 images on a CPU, with or without classes.
 
     python -m checkpoints_tools.fetch mnist
     python -m checkpoints_tools.train_gan --config=configs/train.py:dcgan_mnist \
         --workdir=training/dcgan_mnist --output=checkpoints/dcgan_mnist
 
-Hinge loss (Lim & Ye 2017), spectrally normalised discriminator, Adam, exponential moving average of
-the generator. Every step is a function of (seed, step), and the work folder is checkpointed: an
-interrupted run continues with the same numbers. At the end the averaged generator is exported with
-its configuration and training curve.
+The method: hinge loss (Lim & Ye 2017), spectrally normalised discriminator, Adam, exponential
+moving average of the generator. Every step is a function of (seed, step), and the work folder gets
+checkpoints, so that an interrupted run continues with the same numbers. At the end the averaged
+generator is exported with its configuration and training curve.
 """
 
 import dataclasses
@@ -98,11 +98,11 @@ class Trainer:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes, 0 of an unconditional generator."""
+        """Number of classes, 0 for an unconditional generator."""
         return getattr(self.generator, "num_classes", 0)
 
     def _draw(self, key: jax.Array) -> dict[str, jax.Array]:
-        """A batch of latents and, of a conditional generator, of uniform classes."""
+        """Draws a batch of latents and, for a conditional generator, of uniform classes."""
         n = self.config.batch_size
         inputs = {"z": jax.random.normal(key, (n, self.generator.latent_size))}
         if self.num_classes:
@@ -111,7 +111,7 @@ class Trainer:
         return inputs
 
     def _classes(self, inputs: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """What a discriminator is told of a batch beside its images."""
+        """Returns the inputs of the discriminator besides the images."""
         if not self.num_classes:
             return {}
         return {"classes": jax.nn.one_hot(inputs["labels"], self.num_classes)}
@@ -133,12 +133,12 @@ class Trainer:
         """Updates the discriminator once, then the generator once.
 
         Args:
-            state: Before.
+            state: The state before the step.
             images: The whole training set, uint8 `[n, 32, 32, c]`; a batch is drawn from it.
-            labels: Its classes, integer `[n]`; None of an unconditional generator.
+            labels: Its classes, integer `[n]`; None for an unconditional generator.
 
         Returns:
-            The state after, and the two losses.
+            The state after the step, and the two losses.
         """
         keys = jax.random.split(jax.random.fold_in(self.key, state.step), 4)
         index = jax.random.randint(keys[0], (self.config.batch_size,), 0, len(images))
@@ -176,7 +176,7 @@ class Trainer:
         )
         updates, moments = self.generator_optimizer.update(grads, state.generator_moments)
         params = optax.apply_updates(state.generator["params"], updates)
-        # The average starts short, so that the random initial weights are soon forgotten.
+        # At first the average is over few steps, so that it soon forgets the initial weights.
         decay = jnp.minimum(self.config.ema_decay, (1 + state.step) / (10 + state.step))
         average = optax.incremental_update(params, state.average, 1 - decay)
         state = state._replace(
@@ -188,10 +188,10 @@ class Trainer:
         return state, {"discriminator_loss": d_loss, "generator_loss": g_loss}
 
     def averaged(self, state: TrainState) -> dict:
-        """Returns the averaged generator's variables, with batch statistics of its own.
+        """Returns the variables of the averaged generator, with its own batch statistics.
 
-        The moving average of weights has other activations than any of the weights it averages, so
-        its batch statistics are estimated anew ("standing statistics", Brock et al. 2019).
+        Averaged weights have other activations than the weights of any step, so their batch
+        statistics are estimated anew ("standing statistics", Brock et al. 2019).
         """
         keys = jax.random.split(jax.random.fold_in(self.key, 2**30), self.config.standing_batches)
         inputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.vmap(self._draw)(keys))
@@ -201,15 +201,15 @@ class Trainer:
 
 
 def translate(images: jax.Array, key: jax.Array, reach: int) -> jax.Array:
-    """Moves each image by up to `reach` pixels along both axes, and fills up with black.
+    """Shifts each image at random by up to `reach` pixels along both axes, and pads with black.
 
-    Applied to all images that the discriminator sees, it stretches small training sets (Zhao et
-    al. 2020, arXiv:2006.10738).
+    It is applied to all images that the discriminator sees, and makes small training sets
+    sufficient (Zhao et al. 2020, arXiv:2006.10738).
 
     Args:
         images: Float `[n, h, w, c]`, black is -1.
         key: From `jax.random.key`.
-        reach: In pixels; 0 moves none.
+        reach: Largest shift in pixels; 0 shifts none.
     """
     if not reach:
         return images
@@ -225,14 +225,14 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict:
 
     Args:
         config: See `configs/train.py`.
-        workdir: Receives `checkpoints/` and `curve.csv` (step and losses).
+        workdir: Folder for `checkpoints/` and `curve.csv` (step and losses).
 
     Returns:
         Variables of the averaged generator.
 
     Raises:
-        ValueError: Unknown generator, or a file that holds no images.
-        FileNotFoundError: There is no such file of images.
+        ValueError: Unknown generator, or a file without images.
+        FileNotFoundError: The file of images does not exist.
         FloatingPointError: A loss became NaN or Inf.
     """
     trainer = Trainer(config)
@@ -257,7 +257,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path) -> dict:
 def load_training_images(
     config: ml_collections.ConfigDict, num_classes: int
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Reads `config.images`, uint8 `[n, 32, 32, c]`, and with classes their labels `[n]`."""
+    """Reads `config.images`, uint8 `[n, 32, 32, c]`, and, with classes, their labels `[n]`."""
     if datasets.is_named(config.images):
         images, labels = datasets.load_named(config.images)
     else:
@@ -276,7 +276,7 @@ def _checkpoints(workdir: Path) -> ocp.CheckpointManager:
 def _last_state(workdir: str, network: str, fresh: dict) -> dict:
     """Reads the variables of one network from the newest checkpoint of another run.
 
-    FileNotFoundError says that there is none, ValueError that its shapes are others.
+    Raises FileNotFoundError if there is none, ValueError if the shapes differ.
     """
     if not (Path(workdir) / "checkpoints").is_dir():
         raise FileNotFoundError(f"{workdir}: no checkpoints of a finished run to begin from")
@@ -287,7 +287,7 @@ def _last_state(workdir: str, network: str, fresh: dict) -> dict:
 
 
 def _log(path: Path, step: int, losses: dict) -> None:
-    """Adds a line to the curve, over what an interrupted run wrote after its last checkpoint."""
+    """Adds a line to the curve; replaces lines that an interrupted run wrote from this step on."""
     if not all(np.isfinite(loss) for loss in losses.values()):
         raise FloatingPointError(f"step {step}: the losses are {losses}")
     lines = path.read_text().splitlines() if path.exists() else ["step," + ",".join(losses)]
@@ -297,9 +297,9 @@ def _log(path: Path, step: int, losses: dict) -> None:
 
 
 def export(config: ml_collections.ConfigDict, variables: dict, workdir: Path, output: Path) -> None:
-    """Writes the checkpoint folder `output`, with the training configuration and curve in it.
+    """Writes the checkpoint folder `output`, with the training configuration and curve.
 
-    What `widen` does is in the configuration: `latent_factor` and `image_factor`.
+    It first applies `widen` with `latent_factor` and `image_factor` of the configuration.
     """
     module = generators.build(config.generator, config.options.to_dict())
     variables = widen(variables, module.latent_size, config.latent_factor, config.image_factor)
@@ -324,16 +324,17 @@ def export(config: ml_collections.ConfigDict, variables: dict, workdir: Path, ou
 
 
 def widen(variables: dict, latent_size: int, latents: float, images: float) -> dict:
-    """Multiplies a DCGAN's latents and its last layer, in its kernels, at no cost.
+    """Scales the latents and the last layer of a DCGAN, by scaling its kernels.
 
-    Latents that are wider than in training (narrower ones are known as truncation) and images of
-    more contrast trade recall for precision.
+    Wider latents than in training (narrower ones are known as truncation) and images of more
+    contrast trade recall for precision.
 
     Args:
-        variables: Of a `DCGAN`.
-        latent_size: Rows of the first kernel that are the latent's; those of classes stay.
+        variables: Variables of a `DCGAN`.
+        latent_size: Number of rows of the first kernel that belong to the latent; rows of classes
+            keep their values.
         latents: Factor of the latents.
-        images: Factor of what the tanh takes.
+        images: Factor of the input of the tanh.
     """
     if latents == images == 1:
         return variables

@@ -2,9 +2,9 @@
 
     python -m checkpoints_tools.verify checkpoints/ffhq [--golden=images.npz]
 
-The golden file holds what the original network gives: `z` [n, latent_size], `images` [n, h, w, c]
-(or [n, c, h, w]), and where they apply `labels`, `truncation_psi`, `tolerance` (largest difference
-allowed, as a share of the largest value; 1e-5 when absent).
+The golden file holds inputs and outputs of the original network: `z` [n, latent_size], `images`
+[n, h, w, c] (or [n, c, h, w]), and optionally `labels`, `truncation_psi` and `tolerance` (largest
+allowed difference, as a share of the largest value; 1e-5 by default).
 """
 
 import argparse
@@ -25,10 +25,10 @@ _TOLERANCE = 1e-5
 
 
 def verify(path: str | Path, golden: str | Path | None = None) -> str:
-    """Loads a checkpoint, generates, and compares.
+    """Loads a checkpoint, generates images, and compares them with the golden file.
 
     Returns:
-        One line: what was checked and the difference found.
+        One line: what was checked, and the difference that was found.
 
     Raises:
         FileNotFoundError: No such checkpoint or golden.
@@ -81,7 +81,7 @@ def _compare(images: np.ndarray, arrays: dict[str, np.ndarray], golden: str | Pa
 
 
 def main() -> None:
-    """Command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("checkpoint", help="The checkpoint folder, or a packed file.")
     parser.add_argument("--golden", help="npz with inputs and images of the original network.")

@@ -9,7 +9,7 @@ __all__ = ["Generator", "evaluate"]
 _HOMES = {"Generator": "lsh_gan.generators", "evaluate": "lsh_gan.experiment.evaluate"}
 
 
-def __getattr__(name: str) -> Any:  # so that a part can be imported without all the others
+def __getattr__(name: str) -> Any:  # lazy, so that one part can be imported without the others
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,25 +23,25 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from lsh_gan.errors import few
 
 F = TypeVar("F", bound=Callable)
-START_SECONDS = 120  # for all processes to be there
+START_SECONDS = 120  # time for all processes to start
 _IN_FLIGHT = 3  # steps that are dispatched at once
-_LOST_SECONDS = 20  # without a sign of life, after which a process counts as lost
-# Of XLA for CPUs: its older compiler of loops takes 3/5 of the time, and gives the same numbers.
+_LOST_SECONDS = 20  # time without a heartbeat after which a process counts as lost
+# XLA flags for CPUs: the older compiler of loops takes 3/5 of the time, and gives equal numbers.
 _COMPILE_FAST = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=2"
-# Of what runs long: programs that compile longer, see `keep_programs`, are 4 % faster.
-# None for a later JAX, which would refuse an option that it does not know.
+# XLA option for programs that run long: it undoes a flag of `_COMPILE_FAST`. They compile longer,
+# and run 4 % faster. None for later versions of JAX, which may refuse the option as unknown.
 COMPILE_LONGER = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 11) else None
 
 
 def fix_numbers() -> None:
-    """Sets what numbers depend on beside the configuration, whatever the environment says."""
+    """Sets the JAX options that results depend on, whatever the environment says."""
     jax.config.update("jax_enable_x64", False)
     jax.config.update("jax_default_prng_impl", "threefry2x32")
     jax.config.update("jax_threefry_partitionable", True)
 
 
 def usual(function: F) -> F:
-    """Lets a function promote, meet NaN and infinity, and draw, whatever the session says."""
+    """Makes a function use JAX's default type promotion, NaN checks and random bits."""
 
     @functools.wraps(function)
     def run(*given, **options):
@@ -55,7 +55,7 @@ def usual(function: F) -> F:
 
 
 def alone(function: F) -> F:
-    """Lets a function lay arrays over the devices by itself, where the session has set a mesh."""
+    """Makes a function ignore a mesh that the session has set, so that it can shard arrays."""
 
     @functools.wraps(function)
     def run(*given, **options):
@@ -68,7 +68,7 @@ def alone(function: F) -> F:
 
 
 def find_devices() -> list[jax.Device]:
-    """All devices; ValueError where the environment asks for some that are not there."""
+    """Returns all devices; raises ValueError if the environment asks for missing ones."""
     try:
         return jax.devices()
     except (RuntimeError, AssertionError) as error:
@@ -77,16 +77,16 @@ def find_devices() -> list[jax.Device]:
 
 
 def is_out_of_memory(error: jax.errors.JaxRuntimeError) -> bool:
-    """Whether a device had too little memory; CPUs call that an internal error."""
+    """Whether an error is about too little device memory; on CPUs it is an internal error."""
     return any(x in str(error) for x in ("RESOURCE_EXHAUSTED", "Out of memory"))
 
 
 def keep_programs(folder: Path) -> None:
-    """Keeps compiled programs in a folder, unless JAX is told where, for later runs."""
+    """Caches compiled programs in a folder for later runs, unless JAX has a cache folder."""
     if COMPILE_LONGER:
         os.environ["XLA_FLAGS"] = f"{_COMPILE_FAST} {os.environ.get('XLA_FLAGS', '')}"
     _drop_damaged(folder)
-    with contextlib.suppress(OSError):  # JAX would warn of every program
+    with contextlib.suppress(OSError):  # without a folder, JAX would warn for every program
         folder.mkdir(parents=True, exist_ok=True)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ and os.access(folder, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -94,7 +94,7 @@ def keep_programs(folder: Path) -> None:
 
 
 def _drop_damaged(folder: Path) -> None:
-    """Deletes kept programs that JAX cannot read, as it would neither use nor replace them."""
+    """Deletes cached programs that JAX cannot read: it would neither use nor replace them."""
     show = warnings.showwarning
 
     def drop(message: Any, *rest: Any, **options: Any) -> None:
@@ -104,29 +104,29 @@ def _drop_damaged(folder: Path) -> None:
             return
         for file in folder.glob(f"{found[1]}-*"):
             file.unlink(missing_ok=True)
-        logging.info("compiled anew: %s; what was kept of it is damaged", found[1])
+        logging.info("compiled anew: %s; its file in the cache is damaged", found[1])
 
     warnings.showwarning = drop
 
 
 def on_cpu() -> bool:
-    """Whether the default backend is a CPU; asked when a program is traced or called."""
+    """Whether the default backend is a CPU, at the time of the call or the trace."""
     return jax.default_backend() == "cpu"
 
 
 def at_once(cpu: int, accelerator: int) -> int:
-    """How much is computed at once: what a CPU's caches hold, or what fills an accelerator."""
+    """Returns how much to compute at once: what fits a CPU's caches, or fills an accelerator."""
     return cpu if on_cpu() else accelerator
 
 
 def mesh(*, local: bool = False) -> Mesh:
-    """All devices of all hosts, or of this one, along one axis, 'data'."""
+    """Makes a mesh of all devices of all hosts, or of this host, with one axis, 'data'."""
     found = jax.local_devices() if local else jax.devices()
     return Mesh(np.array(found), ("data",), axis_types=(AxisType.Auto,))
 
 
 def count(*, local: bool = False) -> int:
-    """Devices of all hosts, or of this one."""
+    """Counts the devices of all hosts, or of this host."""
     return jax.local_device_count() if local else jax.device_count()
 
 
@@ -138,11 +138,11 @@ def share(
     join: Callable = lambda x: x,
     local: bool = False,
 ) -> Any:
-    """Runs a function on the only device, or on all of them, each with its part of the arrays.
+    """Runs a function on all devices, each with its part of the arrays.
 
-    `in_specs` and `out_specs` say how arrays and results are laid over the axis 'data', see
-    `jax.shard_map`; `join` makes one result of those of all devices, by a collective over 'data';
-    `local` leaves out the devices of other hosts.
+    `in_specs` and `out_specs` shard arrays and results over the axis 'data', see `jax.shard_map`.
+    `join` combines the results of several devices by a collective over 'data'. `local` excludes the
+    devices of other hosts.
     """
     over = mesh(local=local)
     if over.size == 1:
@@ -152,14 +152,14 @@ def share(
 
 
 def replicate(tree: Any, *, local: bool = False) -> Any:
-    """Puts a copy of every array of `tree` on each device, as computations with `split` need it."""
+    """Copies every array of `tree` to each device, for computations with arrays of `split`."""
     return jax.device_put(tree, _layout(mesh(local=local), PartitionSpec()))
 
 
 def split(batch: Any, *, axis: int = 0, local: bool = False) -> jax.Array:
-    """Lays the rows of an array, along `axis`, over the devices; jitted functions of it run on all.
+    """Shards an array along `axis` over the devices, so that jitted functions of it run on all.
 
-    A number of rows that is no multiple of that of the devices is a ValueError.
+    Raises ValueError unless the number of rows is a multiple of the number of devices.
     """
     over = mesh(local=local)
     rows = batch.shape[axis]
@@ -169,14 +169,14 @@ def split(batch: Any, *, axis: int = 0, local: bool = False) -> jax.Array:
 
 
 def _layout(over: Mesh, spec: PartitionSpec) -> NamedSharding | None:
-    """How arrays lie over devices; none of one, where a program would be compiled for each kind."""
+    """Returns a sharding; None on one device, where it would only cause more compilations."""
     return NamedSharding(over, spec) if over.size > 1 else None
 
 
 def pad_rows(
     array: Any, multiple: int = 1, *, axis: int = 0, fill: int = 0, local: bool = False
 ) -> jax.Array:
-    """Lays rows over the devices, and `fill` behind: a multiple of `multiple` on each device."""
+    """Pads rows with `fill` to a multiple of `multiple` per device, and shards them."""
     xp = np if isinstance(array, np.ndarray) else jnp
     missing = -array.shape[axis] % (multiple * count(local=local))
     if missing:
@@ -186,9 +186,9 @@ def pad_rows(
 
 
 def is_free(array: jax.Array) -> bool:
-    """Whether programs may lay an array over the devices: it is bound to none, or to all of them.
+    """Whether programs may shard an array: it is committed to no device, or to all of them.
 
-    Not by explicit axes of a mesh, which programs would have to follow.
+    An array with explicit mesh axes is not free, because programs would have to follow these axes.
     """
     axes = getattr(getattr(array.sharding, "mesh", None), "axis_types", None) or ()
     found, every = array.devices(), set(jax.devices())
@@ -197,12 +197,12 @@ def is_free(array: jax.Array) -> bool:
 
 
 def largest_divisor(number: int, most: int) -> int:
-    """The largest divisor of a number that is at most `most`."""
+    """Returns the largest divisor of a number that is at most `most`."""
     return max(n for n in range(1, min(most, number) + 1) if number % n == 0)
 
 
 def in_parts(run: Callable, rows: jax.Array, most: int) -> Any:
-    """Applies a function of rows to at most so many at a time, a divisor of their number."""
+    """Applies a function to equal parts of rows, of at most `most` rows, one after the other."""
     part = largest_divisor(len(rows), most)
     if len(rows) == part:
         return run(rows)
@@ -211,14 +211,14 @@ def in_parts(run: Callable, rows: jax.Array, most: int) -> Any:
 
 
 def ahead(run: Callable, items: Iterable) -> Iterator:
-    """Yields what a function makes of items, in order, while threads of their own run the next.
+    """Yields the results of a function for items, in order, while threads compute the next ones.
 
-    A CPU runs dispatched steps side by side, and the next items are made meanwhile.
+    A CPU then runs dispatched steps in parallel, and prepares the next items at the same time.
     """
     waiting: deque[Future] = deque()
     with ThreadPoolExecutor(_IN_FLIGHT) as pool:
         for item in items:
-            waiting.append(pool.submit(usual(run), item))  # settings are of a thread
+            waiting.append(pool.submit(usual(run), item))  # settings belong to a thread
             if len(waiting) > _IN_FLIGHT:
                 yield waiting.popleft().result()
         while waiting:
@@ -226,14 +226,15 @@ def ahead(run: Callable, items: Iterable) -> Iterator:
 
 
 def join_cluster(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Makes this process one of several, and connects them: each notices when another one ends.
+    """Connects this process to the others of a run; each notices when another one ends.
 
-    `coordinator` is HOST:PORT of process 0; what is None comes from the cluster's environment.
+    `coordinator` is HOST:PORT of process 0. Arguments that are None come from the environment of
+    the cluster.
 
     Raises:
         ValueError: There is no such environment, or the arguments do not fit it; the port is in
-            use; the devices are not there, or not as many in each process.
-        RuntimeError: The others do not answer.
+            use; devices are missing, or processes have different numbers of devices.
+        RuntimeError: The other processes do not answer.
     """
     host, _, port = (coordinator or "").rpartition(":")
     if coordinator and not (host and port.isdigit()):
@@ -258,15 +259,15 @@ def join_cluster(coordinator: str | None, processes: int | None, process: int | 
 
 
 def process_share(steps: int) -> range:
-    """The steps of this process: as many as of each other one, so the last may pass the end."""
+    """Returns the steps of this process; all have equally many, so the last may pass the end."""
     each = -(-steps // jax.process_count())
     return range(jax.process_index() * each, (jax.process_index() + 1) * each)
 
 
 def gather_rows(rows: Any, each: int) -> jax.Array:
-    """Joins the rows of all processes, in their order, on each of them.
+    """Joins the rows of all processes, in the order of processes, on each of them.
 
-    Each process has `each` rows; zeros follow those of one that has fewer, which is a last one.
+    Each process has `each` rows. The last ones may have fewer, and are padded with zeros.
     """
     if jax.process_count() == 1:
         return rows
@@ -276,7 +277,7 @@ def gather_rows(rows: Any, each: int) -> jax.Array:
 
 
 def from_first(value: Any) -> Any:
-    """The JSON value that process 0 holds, on every process."""
+    """Returns the JSON value of process 0, on every process."""
     if jax.process_count() == 1:
         return value
     text = json.dumps(value).encode()
@@ -286,9 +287,9 @@ def from_first(value: Any) -> Any:
 
 
 def check_same(values: dict[str, Any]) -> None:
-    """ValueError in all processes unless all have the JSON values of process 0.
+    """Raises ValueError in all processes unless all have the JSON values of process 0.
 
-    A process that has other ones says which.
+    The message of a process with other values has their names.
     """
     plain = json.loads(json.dumps(values))
     own, first = _leaves(plain), _leaves(from_first(plain))

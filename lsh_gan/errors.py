@@ -14,7 +14,7 @@ T = TypeVar("T")
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Returns the choice spelled most like `name`.
 
-    Names that are all but equal go first, then names with dots that end with it.
+    Almost equal names are preferred, then dotted names whose last part is `name`.
 
     >>> nearest("msee", ["kl", "mse", "std"])
     'mse'
@@ -30,14 +30,14 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 
 def check_names(lacks: str, names: Iterable[str], known: Iterable[str]) -> None:
-    """Raises ValueError for the first name that is not known; `lacks` is "config has no field"."""
+    """Raises ValueError for the first unknown name; `lacks` is, say, "config has no field"."""
     for name in names:
         if name not in known:
             raise ValueError(f"{lacks} {name!r}; did you mean {nearest(name, known)!r}?")
 
 
 def few(names: Iterable[str], most: int = 5) -> str:
-    """Lists names, at most so many.
+    """Lists names, at most `most` of them.
 
     >>> few(["a", "b", "c", "d"], 3)
     'a, b, c and 1 more'
@@ -48,10 +48,10 @@ def few(names: Iterable[str], most: int = 5) -> str:
 
 
 def choose(kind: str, name: str, table: Mapping[str, T]) -> T:
-    """Looks `name` up in `table`, of what `kind` says ("clipping method").
+    """Looks `name` up in a `table` of things of this `kind` ("clipping method").
 
-    An unknown name is a ValueError that lists the keys, and names one that is spelled much like it.
-    Other numbers are other things: "vgg19" is no way to spell "vgg16".
+    Raises ValueError for an unknown name: it lists the keys, and suggests one with a similar
+    spelling. The digits must be equal: "vgg19" is not a misspelling of "vgg16".
     """
     if name in table:
         return table[name]
@@ -64,7 +64,7 @@ def choose(kind: str, name: str, table: Mapping[str, T]) -> T:
 
 
 def check_int(field: str, value: Any, low: int, high: float = math.inf) -> int:
-    """Returns `value` as an int; a ValueError names the field and the nearest valid value."""
+    """Returns `value` as an int; a ValueError has the field and the nearest valid value."""
     try:
         number = operator.index(value)
     except TypeError:
@@ -78,7 +78,7 @@ def check_int(field: str, value: Any, low: int, high: float = math.inf) -> int:
 
 
 def parse_object(where: Path | str, content: bytes, expected: str) -> dict[str, Any]:
-    """Parses a JSON object; a ValueError says where none is, and what was expected."""
+    """Parses a JSON object; a ValueError names `where` and what was expected."""
     try:
         value = json.loads(content)
     except ValueError as error:

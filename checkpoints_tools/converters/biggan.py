@@ -35,12 +35,12 @@ _USUAL: dict[str, Any] = {
 
 
 def _usual(**more: float) -> Callable[[State], dict[str, Any]]:
-    """Usual settings; of a file without u0 it must be said that there is no spectral norm."""
+    """Returns usual settings; for a file without u0, the user must say `spectral_norm=false`."""
     return lambda s: _USUAL | more | ({} if "linear.u0" in s else {"spectral_norm": None})
 
 
 def _divide_by_iterated_norm(weight: np.ndarray, u: np.ndarray, epsilon: float) -> np.ndarray:
-    """That code's spectral norm in eval mode: one power step from the stored u."""
+    """Applies the original's spectral norm in eval mode: one power step from the stored u."""
     matrix = weight.reshape(len(weight), -1).astype(np.float64)
     v = u.astype(np.float64).reshape(-1) @ matrix
     v /= max(np.linalg.norm(v), epsilon)
@@ -50,9 +50,9 @@ def _divide_by_iterated_norm(weight: np.ndarray, u: np.ndarray, epsilon: float) 
 
 
 def _statistic(state, base: str, name: str) -> Origin:
-    """Mean or variance of a norm; cross-replica and mybn runs have them in a norm of its own."""
+    """Finds mean or variance of a norm; cross-replica and mybn runs have them in an inner norm."""
     inner = f"{base}.bn.accumulation_counter"
-    if inner in state:  # a sum of so many batches, or at 0 a running mean
+    if inner in state:  # a sum over this number of batches, or a running mean if it is 0
         names = (f"{base}.bn.stored_{name}", inner)
         return Origin(names, lambda total, count: total / np.maximum(count, 1))
     running = f"{base}.bn.running_{name}"
@@ -101,7 +101,7 @@ def _plan(state, settings, *, deep: bool) -> Plan:
         def lay_out(weight: np.ndarray, *u: np.ndarray) -> np.ndarray:
             divided = _divide_by_iterated_norm(weight, *u, settings["SN_eps"]) if u else weight
             laid = function(divided)
-            # In dense layers of a deep one the class comes before the latent; ours is after it.
+            # Dense layers of BigGAN-deep take the class before the latent, ours after it.
             turn = weight.ndim == 2 and deep and hierarchical
             return np.roll(laid, -size, axis=0) if turn else laid
 

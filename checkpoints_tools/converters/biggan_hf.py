@@ -27,14 +27,14 @@ _NAMES = {
     "project": "generator.gen_z", "norm": "generator.bn", "to_image": "generator.conv_to_rgb"
 }  # fmt: skip
 _STATISTICS = {"mean": "running_means", "var": "running_vars"}
-_RGB = 3  # the last convolution has more channels, which are not used
+_RGB = 3  # the last convolution has further channels, which are not used
 
 
 def _plan(state, settings) -> Plan:
     if settings["layers"] is None:
         raise ValueError("which blocks upsample is in config.json only: 'layers' is missing")
     indices = numbers(state, r"generator\.layers\.(\d+)\.")
-    # Attention modules are entries of the same list, before the block of that number.
+    # Attention modules are entries of the same list as the blocks.
     attention = [i for i in indices if f"generator.layers.{i}.gamma" in state]
     blocks = [i for i in indices if i not in attention]
     convolutions = [f"generator.layers.{i}.conv_3" for i in blocks]

@@ -1,4 +1,4 @@
-"""Fills the variables of a generator from a state dict, and reports whatever does not fit."""
+"""Fills the variables of a generator from a state dict, and reports everything that is wrong."""
 
 import re
 from collections.abc import Mapping
@@ -24,9 +24,9 @@ class Converted(NamedTuple):
     family: str  # key of `lsh_gan.generators.FAMILIES`
     options: dict[str, Any]  # attributes of the module
     variables: dict[str, Any]  # nested dicts of float32 arrays
-    # Settings that the file does not record, with the values that were taken as usual.
+    # Settings that the file does not record, with the usual values that were assumed.
     assumed: dict[str, Any]
-    left_out: tuple[str, ...]  # names of counters, which no image depends on
+    left_out: tuple[str, ...]  # names of counters, which do not affect images
 
 
 def convert_state(
@@ -36,8 +36,8 @@ def convert_state(
 
     Args:
         state: Arrays by name, in the layout of the source.
-        source: Its kind.
-        settings: What names and shapes do not tell (see each source), as recorded or as given.
+        source: The kind of checkpoint.
+        settings: Settings that names and shapes do not show (see each source): recorded or given.
 
     Returns:
         The generator's family, options and variables.

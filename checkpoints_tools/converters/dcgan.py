@@ -1,4 +1,4 @@
-"""DCGAN and its variants: layers one after the other, recognised by order and shape alone.
+"""DCGAN and its variants: a chain of layers, recognised by order and shape alone.
 
 A pickled module records its layers with their settings (`modules`). For a state dict, names and
 shapes give them (`shapes`). What neither records gets a usual value, which can be set: how each
@@ -32,13 +32,13 @@ from checkpoints_tools.converters.shapes import (
 from lsh_gan.errors import check_int
 
 _GEOMETRY = ("strides", "paddings", "output_paddings")
-# What a convolution of kernel k usually does to the side of its image, by these three.
+# What a convolution of kernel k usually does to the side of its image -> values of `_GEOMETRY`.
 _USUAL: dict[str, Callable[[int], tuple[int, int, int]]] = {
     "opens": lambda k: (1, 0, 0),  # a pixel becomes k×k
     "keeps": lambda k: (1, k // 2, 0),
     "doubles": lambda k: (2, (k - 1) // 2, k % 2),
 }
-# Networks known by names and kernels (0: dense) of their layers, and what only their code says.
+# Known networks: names and kernels (0: dense) of their layers -> settings that are in their code.
 _KNOWN: tuple[tuple[dict[str, int], dict[str, Any]], ...] = (
     (  # PyTorch-StudioGAN: no activation after the dense layer, as in the next two.
         {"linear0": 0, "blocks.0.0.deconv0": 4},
@@ -73,29 +73,29 @@ _OUTPUTS = ("tanh", "sigmoid")
 
 
 class _Network(NamedTuple):
-    layers: list[Layer]  # with the activations whose place is known
-    hidden: Layer | None  # the activation after each inner layer that has none there
+    layers: list[Layer]  # with those activations whose place is known
+    hidden: Layer | None  # the activation after each inner layer without one in `layers`
     around: bool  # whether code that is not in the file may follow the last layer
-    between: bool  # whether such code runs the layers
+    between: bool  # whether such code calls the layers
 
 
 def _module(state) -> Any:
-    """The pickled module that a state dict is of, if there is one."""
+    """Returns the pickled module of a state dict, if there is one."""
     module = getattr(state, "module", None)
     return module if modules.is_module(module) else None
 
 
 def _matches(state) -> bool:
-    """Whether it goes from a latent to an image, and no layer makes that smaller."""
+    """Whether layers lead from a latent to an image, and none makes the image smaller."""
     module = _module(state)
-    # What is not supported is said when it is converted.
+    # Unsupported layers are skipped here, and reported by the conversion.
     layers = modules.readable_layers(module) if module else state_layers(state)
     weighted, convs = of(layers, PARAMETRIC), of(layers, CONVOLUTIONS)
     if len(weighted) < 3 or len(convs) < 2 or weighted[0]["kind"] == "conv":
         return False
     for one, other in itertools.pairwise(weighted):
         if one["features"] in (1, 3) and _first_word(one) != _first_word(other):
-            return False  # images, which another network takes
+            return False  # an image, which is the input of another network
     shrinks = any(c["kind"] == "conv" and max(c.get("stride", [1])) > 1 for c in convs)
     return not shrinks and weighted[-1] is convs[-1] and convs[-1]["features"] <= 4
 
@@ -105,7 +105,7 @@ def _first_word(layer: Layer) -> str:
 
 
 def _segments(layers: list[Layer]) -> list[list[Layer]]:
-    """What comes before any layer with weights, then each of these with what follows it."""
+    """Splits layers before each layer with weights; the first segment has none."""
     segments: list[list[Layer]] = [[]]
     for layer in layers:
         if layer["kind"] in PARAMETRIC:
@@ -115,7 +115,7 @@ def _segments(layers: list[Layer]) -> list[list[Layer]]:
 
 
 def _read(state) -> _Network:
-    """Reads the layers, and finds what their activations are where these have no place."""
+    """Reads the layers, and finds the activation of inner layers where its place is unknown."""
     if module := _module(state):
         layers, apart = modules.recorded_layers(module)
         around, between = modules.unrecorded_code(module)
@@ -124,10 +124,10 @@ def _read(state) -> _Network:
     else:
         raise ValueError("its tensors are not those of layers one after the other")
     counts = [len(of(segment, ACTIVATIONS)) for segment in _segments(layers)[1:-1]]
-    if any(counts) and (not apart or {*counts} == {1}):  # they are where they act
+    if any(counts) and (not apart or {*counts} == {1}):  # they are listed where they act
         none = {"kind": "leaky_relu", "slope": 1.0}
         return _Network(layers, none if between and not all(counts) else None, around, between)
-    # A module has one activation for all of its layers, or its code has it.
+    # The module has one activation for all its layers, or the activation is in its code.
     outputs = of(layers, _OUTPUTS)[-1:]
     hidden = [a for a in _options(of(layers, ACTIVATIONS)) if a["kind"] not in _OUTPUTS]
     if any(a != hidden[0] for a in hidden):
@@ -144,9 +144,9 @@ def _read(state) -> _Network:
 
 
 def _settings(state) -> dict[str, Any]:
-    """The usual values of what the file does not record."""
+    """Returns the usual values of settings that the file does not record."""
     layers, hidden, around, between = _read(state)
-    usual: dict[str, Any] = {"num_classes": 0}  # whose weights follow the latent
+    usual: dict[str, Any] = {"num_classes": 0}
     if not _module(state):
         usual |= _usual_geometry(layers)
         if of(layers, _NORMS):
@@ -180,7 +180,7 @@ def _usual_geometry(layers: list[Layer]) -> dict[str, list[int]]:
     sizes = [layer["kernel"][0] for layer in convs]
     dense = [layer["features"] for layer in of(layers, ("dense",))]
     pixel = not dense or dense[-1] == convs[0]["inputs"]  # whether the side is 1 so far
-    # SNGAN's network without shortcuts.
+    # As in SNGAN's network without shortcuts.
     last_keeps = sizes[-1] == 3 and {*sizes[1:-1]} == {4}
     found = []
     for layer, size in zip(convs, sizes, strict=True):
@@ -212,7 +212,7 @@ def _pair(value: Any) -> list[int]:
 
 
 def _complete(layers: list[Layer], settings: dict) -> None:
-    """Gives the layers of a state dict what shapes do not tell."""
+    """Adds the settings that shapes do not show to the layers of a state dict."""
     convs, norms = of(layers, CONVOLUTIONS), of(layers, _NORMS)
     for layer, transposed in zip(convs, settings.get("transposed", ()), strict=False):
         set_kind(layer, transposed)
@@ -252,7 +252,7 @@ def _insert_upsampling(layers: list[Layer], settings: dict) -> None:
 
 
 def _with_activations(layers: list[Layer], hidden: Layer | None, settings: dict) -> list[Layer]:
-    """The layers with an activation after each inner one, and the norms that follow it."""
+    """Inserts an activation after each inner layer and its norms."""
     head, *inner, last = _segments(layers)
     fills = [hidden] * len(inner)
     if "slope" in settings:
@@ -269,7 +269,7 @@ def _with_activations(layers: list[Layer], hidden: Layer | None, settings: dict)
 
 
 def _with_reshapes(layers: list[Layer]) -> list[Layer]:
-    """The layers with a reshape where values become an image; checks the channels on the way."""
+    """Inserts a reshape where values become an image; checks the channels of all layers."""
     found: list[Layer] = []
     features, flat, last = 0, False, ""
     for i, layer in enumerate(layers):
@@ -352,7 +352,7 @@ def _layout(layer: Layer, to_grid: bool) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _tutorial(options: dict, num_classes: int) -> tuple[dict, dict[str, int]]:
-    """Options of the family `dcgan` and the layers of its names; {} where it is another network."""
+    """Returns options of the family `dcgan` and layers by its names; {} for other networks."""
     features = [layer["features"] for layer in of(options["layers"], PARAMETRIC)]
     expected: list[Layer] = []
     for i, channels in enumerate(features):

@@ -21,10 +21,10 @@ def _inner(state) -> str:
 
 
 def _channels(state) -> dict[int, int]:
-    """Output channels of the blocks by side; those that no image depends on are left out.
+    """Returns output channels of the blocks by side, without blocks that are not used.
 
-    Networks of 128 pixels have blocks up to 256: the last convolution takes as many channels as the
-    last block that is used gives.
+    Networks of 128 pixels have blocks up to 256. The last block in use is found by its channels:
+    as many as the last convolution takes.
     """
     inner = _inner(state)
     names = {side: f"{inner}feat_{side}.1.weight_orig" for side in _SIDES}

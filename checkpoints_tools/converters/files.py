@@ -29,25 +29,25 @@ _AVERAGES = {
     "smoothed",
     "gs",
 }
-_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of G_ema, avgG and netGEma
-# Files of a folder that hold its tensors, the first one of these that is there.
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # words of G_ema, avgG and netGEma
+# Names of the file with the tensors of a folder; the first one that exists is used.
 _TENSOR_FILES = (
     "pytorch_model.bin", "model.safetensors", "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.bin",
 )  # fmt: skip
 _ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".pkl", ".ckpt", ".tar", ".npz")
-# Words in the names of what lies beside a generator in the file of a training run.
+# Words in the names of other entries beside a generator in the file of a training run.
 _OTHER_NETWORKS = {
     "d", "dis", "disc", "discriminator", "critic", "q", "classifier", "optim", "optimizer",
     "optimizers", "opt", "sched", "scheduler", "scaler", "loss", "losses", "criterion", "lpips",
     "vgg", "inception", "perceptual", "augment", "augmentation", "metric", "metrics", "fid", "kid",
 }  # fmt: skip
-# Words in the names of tensors that a training run keeps in a network and no image depends on.
+# Words in the names of tensors that a training run keeps in a network, and images do not need.
 _INPUTS = {"noise", "latent", "latents", "z"}
 _SCALARS = {
     "loss", "step", "steps", "iter", "iteration", "epoch", "fid", "lr", "score", "initted",
 }  # fmt: skip
-# Known and not built: names that only such a file has, and why.
+# Known generators that are not supported -> patterns of names that only their files have.
 NOT_BUILT: dict[str, tuple[str, ...]] = {
     "lucidrains/stylegan2-pytorch": (r"G?\.?initial_block", r"S\.net\.0\.weight"),
     "lucidrains/lightweight-gan": (r"G?\.?initial_conv\.0\.weight", r"G?\.?out_conv\.weight"),
@@ -80,13 +80,13 @@ class Found(NamedTuple):
     prefix: str  # where it is in the file ("G_ema", "" for the whole file)
     source: Source  # what kind it is
     state: Part  # arrays by name, without the prefix
-    settings: dict[str, Any]  # what the objects around the arrays record
+    settings: dict[str, Any]  # settings that the objects around the arrays record
     others: tuple[str, ...]  # other parts of the file that are generators too
-    left_out: tuple[str, ...]  # what else lies in the file, by the first words of its names
+    left_out: tuple[str, ...]  # other contents of the file, by the first words of their names
 
 
 def tensor_file(path: str | Path) -> Path:
-    """The file itself, or the tensor file of a folder.
+    """Returns the file itself, or the tensor file of a folder.
 
     Raises:
         FileNotFoundError: Neither exists, or the folder has several; the message says which.
@@ -124,13 +124,13 @@ def find(
     Args:
         path: The file, or a folder with one.
         sources: Known kinds.
-        source: Key of `sources`, or "auto" for whichever matches.
-        part: Where in the file the generator is, whatever lies beside it; None finds it.
+        source: Key of `sources`, or "auto" for the first that matches.
+        part: Where in the file the generator is, whatever is beside it; None searches for it.
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: Unknown kind; no generator of that kind; a generator that may get the output of
-            other layers; or a damaged file. The message says what the file looks like instead.
+        ValueError: Unknown kind; no generator of that kind; a generator whose input may be the
+            output of other layers; or a damaged file. The message says what the file looks like.
     """
     wanted = sources if source == "auto" else {source: choose("source", source, sources)}
     file = tensor_file(path)
@@ -138,7 +138,7 @@ def find(
     state = older_names(tensor_files.state_dict(value))
     with file.open("rb") as stream:
         start = stream.read(9)
-    # A safetensors file sorts by size and name; some kinds go by the order of their layers.
+    # A safetensors file sorts by size and name, but some kinds depend on the order of layers.
     sorts = start[8:] == b"{"
     state = _name_averages(_in_order(state) if sorts else state, lists=not sorts)
     parts = _parts(state, value)
@@ -151,7 +151,7 @@ def find(
     def fits(kinds: list[Source]) -> list[tuple[str, Source, Part]]:
         return [(k, kind, part) for k, part in parts for kind in kinds if kind.matches(part)]
 
-    # A kind known by names comes before that of shapes alone, which may take what is around it.
+    # Kinds known by names are first: the kind known by shapes alone may match an outer part.
     by_shape = [kind for kind in wanted.values() if kind.name == "dcgan"]
     taken = fits([kind for kind in wanted.values() if kind not in by_shape]) or fits(by_shape)
     if not taken:
@@ -177,7 +177,7 @@ def find(
 
 
 def _counted(names: list[str], prefix: str) -> Iterator[str]:
-    """What lies beside a part: names up to the word that differs from its prefix, and counts."""
+    """Summarises names outside a part, up to the first word that differs from its prefix."""
     groups: Counter[str] = Counter()
     taken = prefix.split(".")
     for name in names:
@@ -189,12 +189,12 @@ def _counted(names: list[str], prefix: str) -> Iterator[str]:
 
 
 def _refuse_layers_before(value: Any, prefix: str, parts: list, others: tuple[str, ...]) -> None:
-    """Refuses a part of a network: where layers lie beside it, its input may be their output."""
+    """Refuses a part with layers beside it, because its input may be the output of these."""
     by_name = dict(parts)
     words = prefix.split(".") if prefix else []
     for depth, word in enumerate(words):
         parent = ".".join(words[:depth])
-        if parent in others:  # the network that these averages are of
+        if parent in others:  # the network whose averages these are
             continue
         inner = f"{parent}." if parent else ""
         one_network = _is_state_dict(modules.part(value, parent))
@@ -219,7 +219,7 @@ def _refuse_layers_before(value: Any, prefix: str, parts: list, others: tuple[st
 
 
 def _is_state_dict(value: Any) -> bool:
-    """Whether its entries are parts of one network: a module, or names with dots in them."""
+    """Whether the entries are parts of one network: a module, or names with dots."""
     if modules.is_module(value):
         return True
     return isinstance(value, dict) and any(
@@ -228,7 +228,7 @@ def _is_state_dict(value: Any) -> bool:
 
 
 def _is_another_network(name: str, tensors: dict[str, np.ndarray], one_network: bool) -> bool:
-    """Whether it is of no consequence for a generator beside it."""
+    """Whether an entry has no effect on a generator beside it."""
     words = {word.lower() for word in _WORD.findall(name)}
     if words & _OTHER_NETWORKS or _looks_like_optimizer(tensors):
         return True
@@ -242,7 +242,7 @@ def _is_another_network(name: str, tensors: dict[str, np.ndarray], one_network: 
 
 
 def _in_order(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors of a file without order: by the numbers in names, dense layers first."""
+    """Orders tensors of a file without order by the numbers in names, dense layers first."""
 
     def prefixes(name: str) -> list[str]:
         return ["", *accumulate(name.split("."), "{}.{}".format)]
@@ -264,7 +264,7 @@ def _in_order(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _outermost(prefixes: list[str]) -> tuple[str, ...]:
-    """The prefixes that lie in none before them."""
+    """Returns the prefixes that are not inside an earlier one."""
     kept: list[str] = []
     for prefix in prefixes:
         if not any(f"{prefix}.".startswith(f"{other}." if other else "") for other in kept):
@@ -273,9 +273,9 @@ def _outermost(prefixes: list[str]) -> tuple[str, ...]:
 
 
 def older_names(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The state dict with spectral and weight norms by their names of before torch 2.
+    """Renames tensors of spectral and weight norms as before torch 2.
 
-    Weights that `torch.nn.utils.prune` masks become what they are with their masks.
+    Weights with a mask of `torch.nn.utils.prune` are multiplied by it.
     """
     named = {
         _PARAMETRIZED.sub(lambda m: f".{m[1]}_{_OLDER[m[2]]}", name): array
@@ -292,14 +292,15 @@ def older_names(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _is_average(name: str) -> bool:
     words = {word.lower() for word in _WORD.findall(name)}
-    # The package ema_pytorch keeps both: ema.online_model and ema.ema_model.
+    # The package ema_pytorch stores weights and averages: ema.online_model and ema.ema_model.
     return bool(words & _AVERAGES) and "online" not in words
 
 
 def _name_averages(state: dict[str, np.ndarray], lists: bool) -> dict[str, np.ndarray]:
-    """Names averages as the network's parameters, where they have other names.
+    """Renames averages as the parameters of their network, if they have other names.
 
-    They are a list in FastGAN's files and torch_ema; `LitEma` leaves out dots, and has two numbers.
+    FastGAN's files and torch_ema have a list of averages; `LitEma` has names without dots, and two
+    numbers besides.
     """
     averages = {k: part for k, part in _groups(state).items() if _is_average(k)}
     outer = tuple(f"{prefix}." for prefix in averages)
@@ -322,7 +323,7 @@ def _name_averages(state: dict[str, np.ndarray], lists: bool) -> dict[str, np.nd
 
 
 def _groups(state: dict[str, np.ndarray]) -> dict[str, Part]:
-    """The state dict and its parts under each prefix."""
+    """Returns the state dict and its parts, by prefix."""
     groups: dict[str, Part] = {"": Part(state)}
     for name, array in state.items():
         words = name.split(".")
@@ -333,12 +334,12 @@ def _groups(state: dict[str, np.ndarray]) -> dict[str, Part]:
 
 
 def _parts(state: dict[str, np.ndarray], value: Any) -> list[tuple[str, Part]]:
-    """The state dict and its parts under each prefix, best candidates first."""
+    """Returns the state dict and its parts, by prefix, with the best candidates first."""
     groups = _groups(state)
     for prefix, found in groups.items():
         found.prefix, found.module = prefix, modules.part(value, prefix)
 
-    def name(module: Any) -> Any:  # networks of TensorFlow know it: Gs
+    def name(module: Any) -> Any:  # recorded by networks of TensorFlow: Gs
         return module.attributes.get("name") if isinstance(module, Standin) else None
 
     averages = {k for k, found in groups.items() if _is_average(f"{k} {name(found.module)}")}
@@ -356,9 +357,9 @@ def _parts(state: dict[str, np.ndarray], value: Any) -> list[tuple[str, Part]]:
 
 
 def _take_buffers(average: Part, others: Mapping[str, Mapping[str, np.ndarray]]) -> None:
-    """Completes averages of parameters alone with the buffers of the network they are of.
+    """Adds the buffers of the averaged network to averages of its parameters.
 
-    The usual class `EMA` keeps no statistics of norms: it lays its averages into the network.
+    The usual class `EMA` keeps no statistics of norms, because it copies averages to the network.
     """
     shapes = {name: array.shape for name, array in average.items()}
     wrapped = {k: {f"module.{n}": a for n, a in other.items()} for k, other in others.items()}
@@ -367,16 +368,16 @@ def _take_buffers(average: Part, others: Mapping[str, Mapping[str, np.ndarray]])
         of_it = shapes == {name: a.shape for name, a in other.items() if name in shapes}
         if of_it and beyond and not beyond & _PARAMETERS:
             own = dict(average)
-            average.clear()  # the order of the network, which some kinds go by
+            average.clear()  # to get the order of the network, on which some kinds depend
             average.update({name: own.get(name, array) for name, array in other.items()})
             average.buffers_of = prefix
             return
 
 
 def _settings(value: Any, state: Part, source: Source, file: Path) -> dict[str, Any]:
-    """What the part's object records of the settings of its source, else `config`.
+    """Finds recorded settings of the source: in the object of the part, or else in `config`.
 
-    Innermost object first; `config` lies in the file, or beside it as config.json.
+    Outer objects have priority. `config` is in the file, or beside it as config.json.
     """
     usual = source.settings(state)
     found: dict[str, Any] = {}
@@ -404,7 +405,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _nested(value: Any, depth: int = 0) -> list[dict]:
-    """The dictionaries of plain settings in an object: attributes, constructor arguments, parts."""
+    """Lists the dicts of plain settings in an object: attributes, constructor arguments, parts."""
     if depth > _DEEPEST:
         return []
     if isinstance(value, dict):
@@ -446,7 +447,7 @@ def _looks_like_optimizer(state: dict[str, np.ndarray]) -> bool:
 
 
 def _ends(state: dict[str, np.ndarray]) -> tuple[int, int]:
-    """Image channels that the first layer takes (0: none), and the outputs of the last layer."""
+    """Returns input channels of the first layer (0: no image), and outputs of the last layer."""
     weights = [
         array for name, array in state.items()
         if array.ndim in (2, 4) and _LAYER_TENSORS.fullmatch(name)

@@ -1,4 +1,4 @@
-"""Score networks of galaxygrad (Equinox): arrays without names, one after the other.
+"""Score networks of galaxygrad (Equinox): a sequence of arrays without names.
 
 Their order is that of the fields: the first convolution, the last convolution, each block's two
 MLPs and two norms, the last norm, the end time.
@@ -55,13 +55,13 @@ def _origin(path: str, last_norm: int) -> Origin:
     if layer == "conv_in":
         return take("1", np.ravel) if shift else take("0", kernel)
     if layer == "conv_out":
-        # Equinox leaves the taps of a transposed convolution as a plain one sees them.
+        # Equinox stores the taps of a transposed convolution as for a plain one.
         return take("3", np.ravel) if shift else take("2", lambda w: kernel(w)[::-1, ::-1])
     if layer == "norm":
         return take(str(last_norm + shift), np.transpose)
     _, block, name = layer.split("_", 2)
     number = str(4 + _PER_BLOCK * int(block) + _LAYERS[name] + shift)
-    # The first norm acts on [features, patches] there.
+    # In the original, the first norm acts on [features, patches].
     return take(number, np.transpose if leaf == "kernel" or name == "norm_1" else lambda x: x)
 
 

@@ -36,8 +36,8 @@ def _plan(state, settings) -> Plan:
     if embedding is not None:
         options["num_classes"] = embedding.shape[0]
     if "attn_block.gamma" in state:
-        # In the 32 px network, whose blocks are equally wide, it follows the second block; else
-        # the width says which one it follows.
+        # In the 32 px network, whose blocks have equal widths, attention follows the second block;
+        # in others the block whose width it has.
         channels, width = options["channels"], stored_weight(state, "attn_block.o").shape[0]
         options["attention"] = 2 if len(set(channels)) == 1 else channels.index(width) + 1
     grid = to_grid(options["bottom_width"])
@@ -46,7 +46,7 @@ def _plan(state, settings) -> Plan:
 
 
 def _norm(base: str, rest: list[str]) -> Origin:
-    """Batch norm; with classes one table holds the scales, then the biases."""
+    """Finds a tensor of a batch norm; with classes one table has the scales, then the biases."""
     if rest[-1] == "embedding":
         half = 0 if rest[0] == "scale" else 1
         return take(f"{base}.embed.weight", lambda table: np.split(table, 2, axis=1)[half])
@@ -55,7 +55,7 @@ def _norm(base: str, rest: list[str]) -> Origin:
 
 
 def _settings(state) -> dict:
-    # sngan.pytorch, whose names of tensors are the same, saves under `avg_gen_state_dict`.
+    # sngan.pytorch has the same names of tensors, but saves under `avg_gen_state_dict`.
     other = "gen_state_dict" in getattr(state, "prefix", "")
     upsample = "nearest" if other else "bilinear"
     return {"upsample": upsample, "epsilon": 1e-5, "slope": 0.0, "output": "tanh"}

@@ -1,7 +1,7 @@
-"""What a pickled torch module records of its layers: strides, paddings, slopes, epsilons.
+"""Reads what a pickled torch module records of its layers: strides, paddings, slopes, epsilons.
 
-Each layer becomes a mapping as in `lsh_gan.generators.dcgan.Sequential`. Besides, it has `name`,
-its place in the module, and `inputs`, its number of input channels.
+Each layer becomes a mapping as in `lsh_gan.generators.dcgan.Sequential`. It also has `name`, its
+place in the module, and `inputs`, its number of input channels.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ PARAMETRIC = (*CONVOLUTIONS, "dense")
 ACTIVATIONS = (
     "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "tanh", "sigmoid", "none"
 )  # fmt: skip
-_SKIPPED = re.compile(r"(Alpha|Feature)?Dropout\w*|Identity|Flatten")  # of no effect in eval mode
+_SKIPPED = re.compile(r"(Alpha|Feature)?Dropout\w*|Identity|Flatten")  # no effect in eval mode
 _RESHAPES = re.compile(r"(?i).*(view|reshape|unflatten|squeeze).*")
 _PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 _PADS = {
@@ -28,12 +28,12 @@ _PADS = {
 
 
 def of(layers: list[Layer], kinds: Container[str]) -> list[Layer]:
-    """The layers of some kinds."""
+    """Returns the layers of some kinds."""
     return [layer for layer in layers if layer["kind"] in kinds]
 
 
 def part(value: Any, prefix: str) -> Any:
-    """What lies in a file under a dotted name: an entry of dictionaries, a part of modules."""
+    """Returns what is under a dotted name in a file: an entry of dicts, a part of modules."""
     for word in filter(None, prefix.split(".")):
         if isinstance(value, Standin):
             inner = value.attributes.get("_modules")
@@ -45,7 +45,7 @@ def part(value: Any, prefix: str) -> Any:
 
 
 def is_module(value: Any) -> bool:
-    """Whether it stands for a pickled torch module."""
+    """Whether a value stands for a pickled torch module."""
     return isinstance(value, Standin) and isinstance(value.attributes.get("_modules"), dict)
 
 
@@ -59,7 +59,7 @@ def _own_class(module: Standin) -> bool:
 
 
 def leaves(module: Standin, name: str = "") -> Iterator[tuple[str, Standin]]:
-    """The modules without modules of their own, in order, with their dotted names."""
+    """Yields the modules without submodules, in order, with their dotted names."""
     inner = _children(module)
     if not inner:
         yield name, module
@@ -68,7 +68,7 @@ def leaves(module: Standin, name: str = "") -> Iterator[tuple[str, Standin]]:
 
 
 def recorded_layers(module: Standin) -> tuple[list[Layer], bool]:
-    """The layers of a module, and whether activations stand apart from the order of the layers.
+    """Returns the layers of a module, and whether activations are not in the order of layers.
 
     Raises:
         ValueError: A class or a setting that is not supported, by name and value.
@@ -82,12 +82,12 @@ def recorded_layers(module: Standin) -> tuple[list[Layer], bool]:
     direct = [read_layer(key, child) or {} for key, child in inner.items() if not _children(child)]
     kinds = [layer["kind"] for layer in direct if layer.get("kind") in ACTIVATIONS]
     if kinds and layers[-1]["kind"] == kinds[-1] in ("tanh", "sigmoid"):
-        kinds.pop()  # the output, where it acts
+        kinds.pop()  # the output activation is last, where it acts
     return layers, _own_class(outer) and bool(kinds)
 
 
 def readable_layers(module: Standin) -> list[Layer]:
-    """The layers of a module, without those that are not supported."""
+    """Returns the layers of a module that are supported."""
     found = []
     for name, leaf in leaves(module):
         with contextlib.suppress(ValueError):
@@ -96,7 +96,7 @@ def readable_layers(module: Standin) -> list[Layer]:
 
 
 def unrecorded_code(module: Standin) -> tuple[bool, bool]:
-    """Whether code that is not in the file runs the layers: around them, and between them."""
+    """Whether code that is not in the file may act around the layers, and between them."""
     around = _own_class(module)
     while len(inner := _children(module)) == 1:
         (module,) = inner.values()
@@ -117,7 +117,7 @@ def _refuse_unknown_blocks(module: Standin, name: str) -> None:
 
 
 def read_layer(name: str, leaf: Standin) -> Layer | None:
-    """One layer with its settings; None for what does nothing in eval mode.
+    """Reads one layer with its settings; None if it has no effect in eval mode.
 
     Raises:
         ValueError: A class or a setting that is not supported.
@@ -237,11 +237,11 @@ def _activation(name: str, short: str, settings: dict) -> Layer | None:
 
 
 def common_settings(module: Standin, names: Container[str]) -> dict[str, Any]:
-    """Epsilon, slope and output of a network whose layers are known, where its module has them.
+    """Returns epsilon, slope and output of a known network, as far as its module records them.
 
     Raises:
         ValueError: A convolution has another stride, dilation or padding mode than 1, 1 and zeros;
-            layers differ among each other; or a class of activations is not supported.
+            layers differ from each other; or a class of activations is not supported.
     """
     found: dict[str, Any] = {}
 

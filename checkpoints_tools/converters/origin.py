@@ -1,8 +1,8 @@
-"""Where a tensor of ours comes from: names in the file, and the function that lays them out.
+"""Says where each of our tensors comes from: names in the file, and a function that converts them.
 
 Axis rules: PyTorch stores convolutions as output, input, height, width and dense layers as output,
-input; ours are height, width, input, output and input, output. A transposed convolution is input,
-output, height, width there, and keeps its taps in place here.
+input; ours are height, width, input, output and input, output. PyTorch's transposed convolutions
+are input, output, height, width; the order of their taps is kept.
 """
 
 import re
@@ -15,10 +15,10 @@ from lsh_gan.tensor_files import Standin
 
 
 class Origin(NamedTuple):
-    """The tensors of the file that make one tensor of ours."""
+    """Tensors of the file from which one of our tensors is made."""
 
-    names: tuple[str, ...]  # in the file
-    function: Callable[..., np.ndarray]  # from their arrays to our array
+    names: tuple[str, ...]  # their names in the file
+    function: Callable[..., np.ndarray]  # maps their arrays to our array
 
 
 class Plan(NamedTuple):
@@ -26,23 +26,23 @@ class Plan(NamedTuple):
 
     family: str  # key of `lsh_gan.generators.FAMILIES`
     options: dict  # attributes of the module
-    origin: Callable[[str], Origin]  # of one of our tensors, by path ("params/to_image/kernel")
-    ignored: str = r"(?!)"  # pattern of names in the file that no image depends on
+    origin: Callable[[str], Origin]  # origin of our tensor at a path ("params/to_image/kernel")
+    ignored: str = r"(?!)"  # pattern of names in the file that do not affect images
 
 
 class Part(dict[str, np.ndarray]):
-    """A part of a file: its arrays by name, and the pickled object that they lie in."""
+    """A part of a file: its arrays by name, and the pickled object that holds them."""
 
-    prefix: str = ""  # where in the file they lie
-    module: Standin | None = None  # that object; None where the file has only the arrays
-    buffers_of: str | None = None  # where its buffers are from; None where they are its own
+    prefix: str = ""  # where it is in the file
+    module: Standin | None = None  # the object; None if the file has only arrays
+    buffers_of: str | None = None  # part from which its buffers are taken; None if they are its own
 
 
 State = Mapping[str, np.ndarray]
 
 
 def usual(**values: Any) -> Callable[[State], dict[str, Any]]:
-    """The `settings` of a source whose usual values are the same for all of its files."""
+    """Returns `settings` of a source whose usual values are the same for all its files."""
     return lambda state: values
 
 
@@ -51,23 +51,23 @@ class Source(NamedTuple):
 
     name: str  # as in `--source`
     title: str  # code base that writes it
-    matches: Callable[[State], bool]  # whether a state dict is of it, by names and shapes
-    plan: Callable[[State, dict], Plan]  # from a state dict and all settings
+    matches: Callable[[State], bool]  # whether a state dict is of this kind, by names and shapes
+    plan: Callable[[State, dict], Plan]  # plans the conversion, from a state dict and all settings
     version: int = 1  # of the map of names: raised when converted numbers change
-    # What tensors do not tell: names, and the values that are usual. Recorded values and those of
-    # the command line come before them.
+    # Settings that tensors do not show, with their usual values. Recorded values and those of the
+    # command line override them.
     settings: Callable[[State], dict[str, Any]] = usual()
-    only: tuple[str, ...] = ()  # settings that are supported with their usual value only
-    beside: tuple[str, ...] = ()  # tensors that belong to it and may lie beside it in the file
+    only: tuple[str, ...] = ()  # settings that are supported only with their usual value
+    beside: tuple[str, ...] = ()  # tensors that belong to it but may be beside it in the file
 
 
 def is_counter(array: np.ndarray) -> bool:
-    """Whether it is a whole number that counts steps (num_batches_tracked, n_averaged)."""
+    """Whether an array is a counter of steps, an integer (num_batches_tracked, n_averaged)."""
     return array.ndim == 0 and array.dtype.kind in "iub"
 
 
 def has(*patterns: str) -> Callable[[State], bool]:
-    """A `matches` that asks for a name for each pattern (the whole name)."""
+    """Makes a `matches` function: each pattern must match the whole name of some tensor."""
     compiled = [re.compile(pattern) for pattern in patterns]
 
     def matches(state: State) -> bool:
@@ -77,28 +77,28 @@ def has(*patterns: str) -> Callable[[State], bool]:
 
 
 def numbers(state: State, pattern: str) -> list[int]:
-    """The different numbers that names have where the pattern has its group, in order."""
+    """Returns the different numbers in the group of a pattern over all names, sorted."""
     return sorted({int(m[1]) for name in state if (m := re.match(pattern, name))})
 
 
 def take(name: str, function: Callable[[np.ndarray], np.ndarray] = lambda x: x) -> Origin:
-    """One tensor, as it is or through `function`."""
+    """Takes one tensor, unchanged or through `function`."""
     return Origin((name,), function)
 
 
 def drawn_noise(seed: int, layer: int, side: int) -> Origin:
-    """The noise of a layer, where the file has none."""
+    """Draws the noise of a layer, if the file has none."""
     return Origin((), lambda: np.random.default_rng([seed, layer]).standard_normal((side, side)))
 
 
 def kernel(weight: np.ndarray, gain: float = 1.0) -> np.ndarray:
-    """A convolution `[o, i, h, w]` or dense `[o, i]` weight, times `gain`, output last."""
+    """Moves the output of a weight, `[o, i, h, w]` or `[o, i]`, last; multiplies by `gain`."""
     axes = (2, 3, 1, 0) if weight.ndim == 4 else (1, 0)
     return (weight * np.float32(gain) if gain != 1 else weight).transpose(axes)
 
 
 def to_grid(width: int) -> Callable[[np.ndarray], np.ndarray]:
-    """A dense layer whose output is seen as `[channels, width, width]`, on our `[w, w, c]` grid."""
+    """Converts dense layers with output `[channels, width, width]` to our `[w, w, c]` grid."""
 
     def rearrange(x: np.ndarray) -> np.ndarray:
         grid = x.reshape(-1, width, width, *x.shape[1:])
@@ -110,21 +110,21 @@ def to_grid(width: int) -> Callable[[np.ndarray], np.ndarray]:
 def divide_by_stored_norm(
     weight: np.ndarray, u: np.ndarray, v: np.ndarray, axis: int = 0
 ) -> np.ndarray:
-    """PyTorch's spectral norm in eval mode: weight / (u · W v) with the stored u and v.
+    """Applies PyTorch's spectral norm in eval mode: weight / (u · W v) with the stored u and v.
 
-    The rows of W are `axis`: 1 of a transposed convolution, else 0.
+    The rows of W are along `axis`: 1 for a transposed convolution, else 0.
     """
     matrix = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)
     sigma = u.astype(np.float64) @ (matrix @ v.astype(np.float64))
     return (weight / sigma).astype(np.float32)
 
 
-# The tensors that make a weight, of spectral and weight norm too; the first has its shape.
+# Tensors that make a weight, under spectral norm, weight norm or none; the first has its shape.
 _WEIGHTS = (("weight_orig", "weight_u", "weight_v"), ("weight_v", "weight_g"), ("weight",))
 
 
 def weight_names(tensors: Container[str], prefix: str = "") -> tuple[str, ...]:
-    """The tensors that make a weight, the one of its shape first; () where there is none."""
+    """Names the tensors that make a weight, the one with its shape first; () if there are none."""
     named = (tuple(prefix + name for name in names) for names in _WEIGHTS)
     return next((names for names in named if names[0] in tensors), ())
 
@@ -135,7 +135,7 @@ def weight_of(
     function: Callable[[np.ndarray], np.ndarray] = kernel,
     axis: int = 0,
 ) -> Origin:
-    """The weight `base`, under spectral norm, weight norm or none, laid out by `function`."""
+    """Takes the weight `base`, under spectral norm, weight norm or none, through `function`."""
     prefix = f"{base}." if base else ""
 
     def lay_out(weight: np.ndarray, *norm: np.ndarray) -> np.ndarray:
@@ -147,14 +147,14 @@ def weight_of(
 
 
 def _of_length(weight: np.ndarray, length: np.ndarray) -> np.ndarray:
-    """PyTorch's weight norm: the length is of all axes that it has no size of."""
+    """Applies PyTorch's weight norm: the length is over the axes where `length` has size 1."""
     axes = tuple(i for i, size in enumerate(length.shape) if size == 1)
     norm = np.sqrt((weight.astype(np.float64) ** 2).sum(axis=axes, keepdims=True))
     return (weight / norm * length).astype(np.float32)
 
 
 def stored_weight(state: State, base: str) -> np.ndarray:
-    """The weight `base` as it is stored, under a norm or not."""
+    """Returns the weight `base` as it is stored, without applying a norm."""
     return state[weight_of(state, base).names[0]]
 
 
@@ -162,7 +162,7 @@ FILTER = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
 
 
 def check_filters(state: State, pattern: str, gain: float = 1.0) -> None:
-    """Refuses tensors of such names that are not the filter of our networks, times `gain`."""
+    """Refuses tensors whose name matches but which are not our filter times `gain`."""
     for name, array in state.items():
         if re.fullmatch(pattern, name) and not (
             array.size == FILTER.size

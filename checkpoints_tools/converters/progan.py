@@ -47,7 +47,7 @@ def _plan(state, settings) -> Plan:
         _, layer, leaf = path.split("/")
         layout = to_grid(4) if layer == "project" else kernel
         base = f"{names[layer]}.{inner}"
-        # The gain √(2 / fan-in) multiplies the layer's output, so the bias too.
+        # The gain √(2 / fan-in) multiplies the output of the layer, and so also the bias.
         if leaf == "kernel":
             return take(f"{base}weight", lambda w: layout(w * _gain(w)))
         vector = to_grid(4) if layer == "project" else lambda b: b

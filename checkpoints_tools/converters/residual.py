@@ -1,4 +1,4 @@
-"""What the converters of residual generators share: SNGAN, SAGAN, BigGAN and BigGAN-deep."""
+"""Shared code of the converters of residual generators: SNGAN, SAGAN, BigGAN and BigGAN-deep."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,9 +9,10 @@ from checkpoints_tools.converters.origin import Origin, State, kernel, stored_we
 def residual_options(
     state: State, project: str, first: str, convolutions: Sequence[str], to_image: str
 ) -> dict[str, Any]:
-    """Sizes of a generator by the names of its layers.
+    """Returns the sizes of a generator, given the names of layers that have them.
 
-    They are the dense one, the first convolution, one of each block's width, and the last one.
+    These are the dense layer, the first convolution, one convolution per block with the width of
+    the block, and the last convolution.
     """
     dense, base = stored_weight(state, project), stored_weight(state, first).shape[1]
     return {
@@ -30,14 +31,14 @@ def residual_origin(
     norm: Callable[[str, list[str]], Origin],
     grid: Callable,
 ) -> Callable[[str], Origin]:
-    """The map of names of a code base.
+    """Makes the map from our paths to the tensors of a code base.
 
     Args:
-        names: Its names of our outer modules ("project", "block_0", "attention_2", "shared").
-        layers: Its names of what is in them ("norm_1", "conv_1", "query", "gamma").
-        weights: Origin of a layer's kernel, by the layer's name and the function that lays it out.
-        norm: Origin of a tensor of a norm, by the norm's name and the rest of our path.
-        grid: Lays out kernel and bias of "project".
+        names: Its names for our outer modules ("project", "block_0", "attention_2", "shared").
+        layers: Its names for the layers in them ("norm_1", "conv_1", "query", "gamma").
+        weights: Function (name of a layer, function that converts the kernel) -> origin.
+        norm: Function (name of a norm, rest of our path) -> origin of a tensor of the norm.
+        grid: Converts kernel and bias of "project".
     """
 
     def origin(path: str) -> Origin:

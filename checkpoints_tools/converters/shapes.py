@@ -1,7 +1,7 @@
-"""What names and shapes of a state dict tell about its layers, one after the other.
+"""Infers the layers of a state dict, in order, from names and shapes.
 
 Layers are as those of `modules`, without stride, padding and epsilon. Convolutions also have
-`in_file`, the shape of their weight, and `unsure`: shapes do not tell whether it is transposed.
+`in_file`, the shape of their weight, and `unsure`: whether shapes allow both kinds of convolution.
 """
 
 import re
@@ -19,7 +19,7 @@ _SHORTCUTS = re.compile(r"(?i)(^|[._])(res\w*|skip|shortcut|attn|attention|emb\w
 
 
 def state_layers(state: State) -> list[Layer]:
-    """The layers of a state dict; [] where they are not one after the other."""
+    """Returns the layers of a state dict; [] if they do not form a chain."""
     holder: Any = getattr(state, "module", None)
     if isinstance(holder, dict) and not any(isinstance(v, np.ndarray) for v in holder.values()):
         return []  # several objects
@@ -37,14 +37,14 @@ def state_layers(state: State) -> list[Layer]:
 
 
 def _layer(name: str, tensors: dict[str, np.ndarray]) -> Layer:
-    """One layer; {} where it is of no known kind."""
+    """Returns one layer; {} if its kind is unknown."""
     names, bias = weight_names(tensors), "bias" in tensors
     shape = tensors[names[0]].shape if names else ()
     layer: Layer = {"name": name}
     if "running_mean" in tensors:
         size = tensors["running_mean"].size
         return layer | {"kind": "batch_norm", "inputs": size, "affine": bool(names)}
-    if len(shape) == 4:  # of either kind
+    if len(shape) == 4:  # transposed or not: `_tell_convolutions_apart` decides
         return layer | {"kind": "conv_transpose", "in_file": shape, "bias": bias}
     if len(shape) == 2:
         return layer | {"kind": "dense", "inputs": shape[1], "features": shape[0], "bias": bias}
@@ -54,7 +54,7 @@ def _layer(name: str, tensors: dict[str, np.ndarray]) -> Layer:
 
 
 def _tell_convolutions_apart(layers: list[Layer]) -> bool:
-    """Says of each convolution whether it is transposed; False where channels do not fit."""
+    """Decides for each convolution whether it is transposed; False if channels do not fit."""
     channels, flat = 0, False
 
     def fits(size: int) -> bool:
@@ -73,18 +73,18 @@ def _tell_convolutions_apart(layers: list[Layer]) -> bool:
         channels = layer.get("features", channels)
         flat = layer["kind"] == "dense" or (flat and "norm" in layer["kind"])
     convs = of(layers, CONVOLUTIONS)
-    # The first layer makes the first image, and is as large as that.
+    # The first layer makes the first image, and its kernel is as large as the image.
     sure = [layer for layer in convs if layer is not layers[0] and not layer["unsure"]]
     up, plain = ({c["kernel"][0] for c in sure if c["kind"] == kind} for kind in CONVOLUTIONS)
     for layer in convs:
-        if layer["unsure"]:  # as many channels in as out: it is as those of its size are
+        if layer["unsure"]:  # as many channels in as out: take the kind of others of its size
             size = layer["kernel"][0]
             set_kind(layer, not (size in plain or (size == 3 and up and size not in up)))
     return True
 
 
 def may_have_shortcuts(layers: list[Layer]) -> list[str]:
-    """Modules of several plain convolutions that keep the number of channels and the side."""
+    """Lists modules of several plain convolutions that keep the number of channels and the side."""
     blocks: dict[str, list[Layer]] = {}
     every = of(layers, CONVOLUTIONS)
     for layer in every:
@@ -102,7 +102,7 @@ def may_have_shortcuts(layers: list[Layer]) -> list[str]:
 
 
 def acts_before_norm(layer: Layer, norm: Layer, following: Layer) -> bool:
-    """Whether numbers leave a place for an activation before the norm, and none after it."""
+    """Whether the numbers in names have a gap for an activation before the norm, not after it."""
     names = [other["name"].rpartition(".") for other in (layer, norm, following)]
     same = len({prefix for prefix, *_ in names}) == 1
     if not same or not all(word.isdecimal() for *_, word in names):
@@ -112,13 +112,13 @@ def acts_before_norm(layer: Layer, norm: Layer, following: Layer) -> bool:
 
 
 def set_kind(layer: Layer, transposed: bool) -> None:
-    """Makes a convolution a transposed one, or a plain one."""
+    """Makes a convolution transposed or plain."""
     first, second = layer["in_file"][:2]
     layer["kind"] = "conv_transpose" if transposed else "conv"
     layer["inputs"], layer["features"] = (first, second) if transposed else (second, first)
 
 
 def grid_side(features: int, channels: int) -> int:
-    """The side of the square image of so many channels that so many values make, or 0."""
+    """Returns the side of a square image with `channels` channels and `features` values, or 0."""
     side = round((features / channels) ** 0.5) if channels else 0
     return side if side * side * channels == features else 0

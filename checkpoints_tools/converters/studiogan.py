@@ -28,9 +28,9 @@ _LAYERS = {
 
 
 def _blocks(state) -> tuple[list[str], dict[int, str]]:
-    """Residual blocks in order, and attention by the number of the block that it follows.
+    """Returns residual blocks in order, and attention by the number of the block before it.
 
-    Both are entries of one list.
+    Both are entries of one list in the file.
     """
     pattern = r"blocks\.(\d+)\.0\.(conv2d1|sigma)\b"
     found = sorted({(int(m[1]), m[2]) for name in state if (m := re.match(pattern, name))})
@@ -69,9 +69,9 @@ def _plan(state, settings, *, big: bool) -> Plan:
     weights = partial(weight_of, state)
 
     def norm(name: str, rest: list[str]) -> Origin:
-        if rest[0] in ("scale", "bias") and len(rest) == 2:  # of a conditional norm
+        if rest[0] in ("scale", "bias") and len(rest) == 2:  # a conditional norm
             part = f"{name}.{'gain' if rest[0] == 'scale' else 'bias'}"
-            # One-hot classes go through a dense layer there; a scale is 1 + its output.
+            # In the original, a dense layer takes one-hot classes; the scale is 1 + its output.
             one = 1 if rest == ["scale", "embedding"] else 0
             return weights(part, lambda w: kernel(w) + np.float32(one) if one else kernel(w))
         inner = ".bn" if f"{name}.bn.running_mean" in state else ""

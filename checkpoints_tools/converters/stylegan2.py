@@ -22,19 +22,19 @@ _FILTERS = r".*resample_filter"
 
 
 def equalized(rate: float = 1.0) -> Callable[[np.ndarray], np.ndarray]:
-    """The layout of a kernel that has a gain at run time: rate / √fan-in."""
+    """Returns the conversion of a kernel whose gain at run time is rate / √fan-in."""
     return lambda w: kernel(w, rate / w[0].size ** 0.5)
 
 
 def dense_origin(base: str, leaf: str, rate: float = 1.0) -> Origin:
-    """A dense layer, gains folded: rate / √fan-in of the kernel, and rate of the bias."""
+    """Takes a dense layer and folds its gains: rate / √fan-in of the kernel, rate of the bias."""
     if leaf == "bias":
         return take(f"{base}.bias", lambda b: b * np.float32(rate))
     return take(f"{base}.weight", equalized(rate))
 
 
 def styled_origin(path: str, names: Mapping[str, str], learning_rate: float) -> Origin:
-    """A tensor that StyleGAN2 and 3 both have; `names` are theirs of our layers with styles."""
+    """Takes a tensor that StyleGAN2 and 3 share; `names` maps our styled layers to theirs."""
     _, layer, *rest = path.split("/")
     if layer == "w_mean":
         return take("mapping.w_avg")
@@ -44,14 +44,14 @@ def styled_origin(path: str, names: Mapping[str, str], learning_rate: float) -> 
     base = f"synthesis.{names[layer]}"
     if rest[0] == "affine":
         return dense_origin(f"{base}.affine", rest[1])
-    if rest[0] == "kernel":  # demodulation takes a gain out again
+    if rest[0] == "kernel":  # demodulation cancels a gain
         demodulated = not layer.startswith(("input", "to_image", "skip"))
         return take(f"{base}.weight", kernel if demodulated else equalized())
     return take(f"{base}.{_BUFFERS.get(rest[0], rest[0])}")
 
 
 def mapping_options(state: State) -> dict[str, int]:
-    """Sizes of the mapping network; with classes their embedding follows the latent."""
+    """Returns sizes of the mapping network; the class embedding follows the latent."""
     embed, w_size = state.get("mapping.embed.weight"), state["mapping.w_avg"].shape[-1]
     return {
         "latent_size": state["mapping.fc0.weight"].shape[1] - (0 if embed is None else w_size),

@@ -1,6 +1,6 @@
 """StyleGAN2 in layouts other than NVIDIA's for PyTorch: rosinality's, BasicSR's, genforce's, ...
 
-All are read as if they had the names and axes of `stylegan2`, whose plan does the rest.
+All are first translated to the names and axes of `stylegan2`, whose plan converts them.
 """
 
 import re
@@ -25,7 +25,7 @@ _ROOT_2 = 2**0.5
 
 
 def _translated(state, settings: dict, table: dict[str, Origin], ignored: str = r"(?!)") -> Plan:
-    """The plan of `stylegan2` for a state dict whose tensors come by its names from `table`."""
+    """Makes the plan of `stylegan2` for a state dict; `table` has tensors by NVIDIA's names."""
     view = {name: o.function(*(state[n] for n in o.names)) for name, o in table.items()}
     plan = stylegan2.SOURCE.plan(view, settings)
 
@@ -41,7 +41,7 @@ def _translated(state, settings: dict, table: dict[str, Origin], ignored: str = 
 
 
 def _scaled(weight: np.ndarray) -> np.ndarray:
-    """The weight as it is demodulated there, with its gain: epsilon is added to its square."""
+    """Scales a weight by its gain, as before demodulation, which adds epsilon to its square."""
     return weight[0] * np.float32(weight[0, 0].size ** -0.5)
 
 
@@ -64,7 +64,7 @@ def _rosinality_layer(base: str, ours: str, noise: Origin | None) -> dict[str, O
 
 
 def _mean_of_w(count: int, rate: float):
-    """The mean of w over `count` latents, as the original draws it where none is stored."""
+    """Returns a function for the mean of w over `count` latents, if the file stores none."""
 
     def mean(*layers: np.ndarray) -> np.ndarray:
         x = np.random.default_rng(0).normal(size=(count, layers[0].shape[1]))
@@ -79,12 +79,12 @@ def _mean_of_w(count: int, rate: float):
 
 def _plan_rosinality(state, settings) -> Plan:
     filters = r"(convs\.\d+\.conv\.blur|to_rgbs\.\d+\.upsample)\.kernel"
-    check_filters(state, filters, gain=4)  # of doubling
+    check_filters(state, filters, gain=4)  # the gain of doubling the side
     depth = len(numbers(state, r"style\.(\d+)\.weight"))
     style = [f"style.{i + 1}.{leaf}" for i in range(depth) for leaf in ("weight", "bias")]
     ours = [f"mapping.fc{i}.{leaf}" for i in range(depth) for leaf in ("weight", "bias")]
     table = {name: take(original) for name, original in zip(ours, style, strict=True)}
-    if "latent_avg" in state:  # one row, or the same one for each layer (pSp, e4e)
+    if "latent_avg" in state:  # one row, or equal rows, one per layer (pSp, e4e)
         size = state["style.1.weight"].shape[1]
         table["mapping.w_avg"] = take("latent_avg", lambda w: w.reshape(-1, size)[0])
     else:
@@ -140,7 +140,7 @@ _MMGENERATION: Rules = (
 
 
 def _names(state, rules: Rules) -> dict[str, str]:
-    """The names of its tensors, by rosinality's."""
+    """Maps rosinality's names to the names of the tensors."""
     return {reduce(lambda n, rule: re.sub(*rule, n), rules, name): name for name in state}
 
 
@@ -161,7 +161,7 @@ def _plan_renamed(state, settings, rules: Rules) -> Plan:
 
 
 def _tensorflow_layer(base: str, ours: str, noise: str | None, *, up: bool) -> dict[str, Origin]:
-    order = -1 if up else 1  # a convolution that doubles the side is flipped
+    order = -1 if up else 1  # convolutions that double the side have flipped kernels
     table = {
         f"{ours}.weight": take(
             f"{base}/weight", lambda w: w[::order, ::order].transpose(3, 2, 0, 1)

@@ -13,7 +13,7 @@ from checkpoints_tools.converters.stylegan2 import (
 
 
 def _layers(state) -> list[tuple[str, int, int]]:
-    """Names, sides and channels, in order: all three are in the names L0_36_512."""
+    """Returns name, side and channels of the layers, in order; names are like L0_36_512."""
     pattern = r"synthesis\.(L(\d+)_(\d+)_(\d+))\.weight"
     found = [m for name in state if (m := re.fullmatch(pattern, name))]
     found.sort(key=lambda m: int(m[2]))
@@ -21,7 +21,7 @@ def _layers(state) -> list[tuple[str, int, int]]:
 
 
 def _check(taps: list[list[int]], side: int, settings: dict) -> None:
-    """Refuses settings that the lengths of filters or the first layer's side rule out."""
+    """Refuses settings that contradict the lengths of filters or the side of the first layer."""
     size, margin = settings["filter_size"], settings["margin_size"]
     for n in (n for pair in taps for n in pair):
         if not n or n % size:
@@ -71,7 +71,7 @@ def _plan(state, settings, *, xl: bool = False) -> Plan:
             return dense_origin("mapping.embed_proj", leaf)
         return styled_origin(path, names, settings["lr_multiplier"])
 
-    # Unconditional networks of StyleGAN-XL have class vectors all the same.
+    # Unconditional networks of StyleGAN-XL have class vectors too, but do not use them.
     return Plan("stylegan3", options, origin, r"mapping\.embed\.weight" if xl else r"(?!)")
 
 

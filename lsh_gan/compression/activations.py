@@ -1,8 +1,8 @@
 """Quantized activations: rounds the inputs of every layer with a kernel during the call.
 
-`calibrate` runs a generator on some latents and adds one range for each layer to the collection
-`activation_ranges` of its variables. `apply`, which can stand in for `module.apply` everywhere,
-rounds the inputs of the layers that have one. Both go through Flax's method interception.
+`calibrate` runs a generator on some latents and adds one range per layer to the collection
+`activation_ranges` of its variables. `apply`, which can replace `module.apply` everywhere, rounds
+the inputs of the layers that have a range. Both use Flax's method interception.
 """
 
 from collections.abc import Callable
@@ -23,25 +23,25 @@ from lsh_gan.compression.tree import quantize_tensor
 Path = tuple[str, ...]
 
 COLLECTION = "activation_ranges"
-# Names that no submodule has: conditional norms have one called "scale".
+# Names that no submodule has; a submodule of conditional norms is called "scale".
 RANGE_FIELDS = ("input_scale", "input_zero_point", "input_bits")
-# Values of a layer that thresholds are computed from, besides its exact minimum and maximum.
+# Thresholds are computed from this many inputs of a layer, and its exact minimum and maximum.
 SAMPLE_SIZE = 2**17
 BATCH = 64  # latents at a time
 
 
 def apply(module: Any, variables: Params, *args: Any, **kwargs: Any) -> Any:
-    """Applies a module with the inputs of calibrated layers quantized; may be jitted.
+    """Applies a module with quantized inputs of the calibrated layers; may be jitted.
 
-    `variables` are with or without the collection of `calibrate`; other arguments are as for
-    `module.apply`. A GPU computes in full float32 too, where it would take 10 bits of each factor.
+    `variables` may have the collection that `calibrate` adds; other arguments are as for
+    `module.apply`. Matrix products use full float32, where a GPU would keep 10 bits by default.
     """
     with nn.intercept_methods(_quantize_input), jax.default_matmul_precision("float32"):
         return module.apply(variables, *args, **kwargs)
 
 
 class Batch(NamedTuple):
-    """What a generator runs on: latents `[n, latent_size]`, and classes `[n]` or None."""
+    """Inputs of a generator: latents `[n, latent_size]`, and classes `[n]` or None."""
 
     latents: Float32[jax.Array, "n latent"]
     labels: Int[jax.Array, " n"] | None = None
@@ -53,13 +53,13 @@ def _quantize_input(call, args, kwargs, context):
         return call(*args, **kwargs)
     grid = Grid(ranges["input_scale"], ranges["input_zero_point"])
     bits = ranges["input_bits"].astype(jnp.int32)
-    # The affine rounding covers symmetric grids too, whose zero point is half a code.
+    # Affine rounding also handles symmetric grids, whose zero point ends in one half.
     rounded = dequantize(quantize(args[0], grid, bits, scheme="affine"), grid)
     return call(rounded, *args[1:], **kwargs)
 
 
 def unrolled(module: nn.Module) -> nn.Module:
-    """The module without a scan over its steps: what passes inside of a scan cannot be kept."""
+    """Returns the module with its scan unrolled: values inside a scan cannot be recorded."""
     return module.clone(unroll=True) if hasattr(module, "unroll") else module
 
 
@@ -69,10 +69,10 @@ def record(
     batch: Batch,
     choose: Callable[[nn.Module, jax.Array, jax.Array], jax.Array | None],
 ) -> dict[Path, list[jax.Array]]:
-    """Runs a generator and keeps what `choose` returns, unless None, of each submodule and call.
+    """Runs a generator and records what `choose` returns for each call of a submodule.
 
-    It gets (submodule, its input, its output). Paths are like ("block_0", "conv_1"), in the order
-    of their first call.
+    `choose` gets (submodule, its input, its output); None is not recorded. Paths are like
+    ("block_0", "conv_1"), in the order of their first call.
     """
     kept: dict[Path, list[jax.Array]] = {}
 
@@ -99,7 +99,7 @@ def _kernel_input(module: nn.Module, x: jax.Array, _: jax.Array) -> jax.Array | 
 def _sample_inputs(
     module: nn.Module, variables: Params, batch: Batch, *, size: int
 ) -> dict[Path, jax.Array]:
-    """Draws at most `size` input values of each layer, and adds its minimum and maximum."""
+    """Draws at most `size` input values per layer, and appends their minimum and maximum."""
     samples = {}
     for path, inputs in record(module, variables, batch, _kernel_input).items():
         x = jnp.concatenate([x.reshape(-1) for x in inputs]).astype(jnp.float32)
@@ -109,7 +109,7 @@ def _sample_inputs(
 
 
 def batches(latents: jax.Array, labels: jax.Array | None) -> list[Batch]:
-    """Checks latents and their classes and cuts them into batches; the last may be smaller."""
+    """Checks latents and classes and splits them into batches; the last may be smaller."""
     if latents.ndim != 2 or len(latents) < 1:
         raise ValueError(f"latents of shape {tuple(latents.shape)}; expected [n, latent_size].")
     if labels is not None and len(labels) != len(latents):
@@ -126,17 +126,17 @@ def calibrate(
     *,
     labels: Int[jax.Array, " n"] | None = None,
 ) -> dict[str, Any]:
-    """Adds to variables the input range of every layer with a kernel, as `activation_ranges`.
+    """Adds the input range of every layer with a kernel to the variables, as `activation_ranges`.
 
-    Calibrate before the weights are compressed, or after, to see what the compressed layers see.
-    Thresholds come from 2^17 random inputs of a layer and its exact minimum and maximum; of latents
-    a few hundred are enough, and `labels` are their classes. The granularity of `spec` is
-    "per_tensor", patterns of its rules match module paths ("block_0/conv_1"); "affine" suits inputs
-    after a ReLU. At `bits=None` without rules variables stay as they are.
+    With compressed weights, the ranges are those of the compressed generator. Thresholds come from
+    2^17 random inputs of a layer, and its exact minimum and maximum. A few hundred latents are
+    enough; `labels` are their classes. The granularity of `spec` must be "per_tensor"; patterns
+    of its rules match module paths ("block_0/conv_1"). The scheme "affine" suits inputs after a
+    ReLU. With `bits=None` and no rules, the variables get no ranges.
 
     Raises:
-        ValueError: Bad latents, another granularity, no layer with a kernel, a rule that matches
-            none, a threshold of 0, or NaN or Inf in a layer's inputs (its path).
+        ValueError: Bad latents, another granularity, no layer with a kernel, a rule without a
+            match, a threshold of 0, or NaN or Inf in the inputs of a layer (its path).
     """
     if spec.granularity != "per_tensor":
         raise ValueError(
@@ -145,7 +145,7 @@ def calibrate(
     plain = {name: value for name, value in variables.items() if name != COLLECTION}
     drawn = []
     for part in batches(latents, labels):
-        # Every latent has the same share, also where the last batch is smaller.
+        # Every latent has the same share, also if the last batch is smaller.
         size = SAMPLE_SIZE * len(part.latents) // len(latents)
         drawn.append(_sample_inputs(module, plain, part, size=size))
     paths = list(drawn[0])

@@ -1,4 +1,4 @@
-"""Clipping thresholds: one function for each method, and the table of their names.
+"""Clipping thresholds: one function per method, and the table of their names.
 
 A method is a function `(values, spec) -> alpha`: `values` holds the grouped tensor and the traced
 width, `spec` the options of the method. `threshold` caps the result at max `|w|`, because a grid
@@ -18,8 +18,8 @@ from lsh_gan.compression.quantization import clipped_grid, dequantize, num_level
 
 Array = jax.Array
 
-# Candidates of "mse" as shares of max |w|: the best lies anywhere between 1 (16 bits) and a few
-# hundredths (1 bit, heavy tails). The nearest candidate misses it by 3.6 % at most.
+# Candidates of "mse" as fractions of max |w|. The best one is between 1 (16 bits) and a few
+# hundredths (1 bit, heavy tails); the nearest candidate differs from it by at most 3.6 %.
 MSE_SHARES = tuple(0.01 ** (i / 63) for i in range(64))
 
 KL_BINS = 2048
@@ -28,32 +28,32 @@ KL_BATCH = 64
 
 
 class Values(NamedTuple):
-    """A tensor ready for a threshold."""
+    """A tensor in groups, for which thresholds are computed."""
 
-    x: Float32[Array, "groups group channels"]  #: finite
-    bits: Int32[Array, ""]  #: may be traced
-    axes: tuple[int, ...]  #: that share one threshold, (1,) or, per tensor, (0, 1, 2)
+    x: Float32[Array, "groups group channels"]  #: finite values
+    bits: Int32[Array, ""]  #: width of a code; may be traced
+    axes: tuple[int, ...]  #: axes that share a threshold: (1,), or (0, 1, 2) per tensor
 
     def total(self, x: Array) -> Array:
-        """Sums over what shares a threshold, columns first, which rounds less; keeps axes."""
+        """Sums over the axes that share a threshold; axis 1 first, to round less; keeps axes."""
         columns = jnp.sum(x, axis=1, keepdims=True)
         return columns if self.axes == (1,) else jnp.sum(columns, axis=(0, 2), keepdims=True)
 
     def mean(self, x: Array) -> Array:
-        """Averages over what shares a threshold, keeping axes."""
+        """Averages over the axes that share a threshold; keeps axes."""
         return self.total(x) / math.prod(self.x.shape[axis] for axis in self.axes)
 
     def max_abs(self) -> Array:
-        """Returns max `|w|` over what shares a threshold."""
+        """Returns max `|w|` over the axes that share a threshold."""
         return jnp.max(jnp.abs(self.x), axis=self.axes, keepdims=True)
 
     def per_unit(self) -> Array:
-        """Returns the factor that brings max `|w|` to 1, so that squares stay in range."""
+        """Returns the factor that scales max `|w|` to 1, so that squares stay in range."""
         max_abs = self.max_abs()
         return 1 / jnp.where(max_abs > 0, max_abs, 1)
 
     def limits(self) -> tuple[Array, Array]:
-        """Returns the smallest and the largest value over what shares a threshold."""
+        """Returns the smallest and the largest value over the axes that share a threshold."""
         low = jnp.min(self.x, axis=self.axes, keepdims=True)
         return low, jnp.max(self.x, axis=self.axes, keepdims=True)
 
@@ -85,7 +85,7 @@ def percentile(values: Values, spec) -> Array:
 
 
 def _unless_constant(values: Values, alpha: Array) -> Array:
-    """Returns alpha, or max `|w|` where all values are equal: no spread is no reason to clip."""
+    """Returns alpha, or max `|w|` where all values are equal: a spread of 0 must not clip all."""
     low, high = values.limits()
     return jnp.where(low == high, values.max_abs(), alpha)
 
@@ -97,7 +97,7 @@ def _root_mean_square(values: Values, x: Array, mean: Callable[[Array], Array]) 
 
 
 def standard_deviation(values: Values) -> Array:
-    """Returns the population standard deviation of what shares a threshold."""
+    """Returns the population standard deviation of the values that share a threshold."""
     return _root_mean_square(values, values.x - values.mean(values.x), values.mean)
 
 
@@ -107,9 +107,9 @@ def std(values: Values, spec) -> Array:
 
 
 def mse(values: Values, spec) -> Array:
-    """Tries 64 fractions of max `|w|`, 1 to 0.01 in geometric steps, for the least squared error.
+    """Finds the fraction of max `|w|` with the least squared error, of 64 in geometric steps.
 
-    Of equal ones the widest threshold is taken.
+    They run from 1 to 0.01. Among equal errors, the widest threshold wins.
     """
     max_abs = values.max_abs()
     error_at = squared_error(values, spec.scheme)
@@ -119,7 +119,7 @@ def mse(values: Values, spec) -> Array:
 
 
 def _root(slope: Callable[[Array], Array]) -> Array:
-    """Finds the root in [0, 32] of a function that goes from negative to positive, by bisection."""
+    """Finds by bisection the root in [0, 32] of a function that goes from negative to positive."""
 
     def halve(_, bracket):
         low, high = bracket
@@ -134,8 +134,8 @@ def gauss_ratio(bits: Array) -> Array:
     """Finds the best threshold of a normal variable, in standard deviations.
 
     ACIQ, Banner et al. 2019, arXiv:1810.05723. Minimises the squared error of clipping plus that of
-    rounding, (1 + a²)(1 - erf(a/√2)) - √(2/π) a e^(-a²/2) + a²/(3·4^bits): half its derivative is
-    solved for 0.
+    rounding, (1 + a²)(1 - erf(a/√2)) - √(2/π) a e^(-a²/2) + a²/(3·4^bits), at the root of half its
+    derivative.
     """
     rounding = 3 * num_levels(bits) ** 2
 
@@ -149,27 +149,27 @@ def gauss_ratio(bits: Array) -> Array:
 def laplace_ratio(bits: Array) -> Array:
     """Finds the best threshold of a Laplace variable, in mean absolute deviations.
 
-    ACIQ, Banner et al. 2019, arXiv:1810.05723. Minimises 2 e^(-a) + a²/(3·4^bits): half its
-    derivative is solved for 0.
+    ACIQ, Banner et al. 2019, arXiv:1810.05723. Minimises 2 e^(-a) + a²/(3·4^bits), at the root of
+    half its derivative.
     """
     rounding = 3 * num_levels(bits) ** 2
     return _root(lambda a: a / rounding - jnp.exp(-a))
 
 
 def _one_sided(values: Values, spec) -> Array:
-    """Says whose values have one sign, on a grid whose levels are all on that side and at 0.
+    """Tells per threshold whether all values have one sign and the grid covers only that side.
 
-    Inputs of layers after a ReLU are so. Their exact zeros, which lose nothing, do not count.
+    This holds for inputs after a ReLU. Their exact zeros have no error, so methods ignore them.
     """
     low, high = values.limits()
     return ((low >= 0) | (high <= 0)) & (spec.scheme == "affine") & (values.bits > 1)
 
 
 def _aciq(values: Values, spec, find_ratio: Callable, deviation: Callable) -> Array:
-    """Scales a ratio by a deviation, a function of (deviations from the mean, mean).
+    """Multiplies a ratio by a deviation, a function of (differences from the mean, averaging).
 
-    Values of one sign are half of a variable mirrored about 0, on a grid of one bit more, as in
-    Banner et al.
+    Values of one sign are treated as half of a distribution that is symmetric about 0, on a grid
+    with one more bit, as in Banner et al.
     """
     one_sided = _one_sided(values, spec)
     counted = (values.x != 0) | ~one_sided
@@ -191,7 +191,7 @@ def aciq_laplace(values: Values, spec) -> Array:
 
 
 def aciq(values: Values, spec) -> Array:
-    """Takes the better of `aciq_gauss` and `aciq_laplace` by measured squared error."""
+    """Returns `aciq_gauss` or `aciq_laplace`, whichever has the smaller squared error."""
     error_at = squared_error(values, spec.scheme)
     widest = values.max_abs()
     gauss, laplace = (jnp.minimum(f(values, spec), widest) for f in (aciq_gauss, aciq_laplace))
@@ -199,18 +199,18 @@ def aciq(values: Values, spec) -> Array:
 
 
 def _kl_divergences(counts: Array, bits: Array) -> Array:
-    """Computes KL(P‖Q) of a cut after each bin of a histogram; inf where a cut is not allowed.
+    """Computes KL(P‖Q) for a cut after each bin of a histogram; inf where no cut is allowed.
 
-    P is the histogram up to the cut with everything beyond added to its last bin; Q is the
-    histogram up to the cut merged into 2^(bits - 1) levels and spread evenly over the bins that
-    hold something. Cumulative sums give a level's count at once. Maps int32 `[bins, rows]`, one
-    histogram a column, to float32 of that shape.
+    P is the histogram up to the cut, with all counts beyond added to its last bin. Q is the
+    histogram up to the cut, merged into 2^(bits - 1) levels; each level is spread evenly over its
+    non-empty bins. Cumulative sums give the counts of levels. Maps int32 `[bins, rows]`, one
+    histogram per column, to float32 of the same shape.
     """
     size = len(counts)
     levels = jnp.left_shift(1, bits - 1)
     cuts = jnp.arange(1, size + 1)
     xlogx = jax.scipy.special.xlogy
-    # Whole numbers: a difference of two sums is exactly 0 for an empty level.
+    # Integers, so that the difference of two sums is exactly 0 for an empty level.
     sums = jnp.cumsum(jnp.stack([counts, (counts > 0).astype(jnp.int32)]), axis=1)
     sums = jnp.pad(sums, ((0, 0), (1, 0), (0, 0)))
     kept, number = sums[0, 1:], sums[0, -1]
@@ -227,7 +227,7 @@ def _kl_divergences(counts: Array, bits: Array) -> Array:
         spread = held / (jnp.maximum(filled, 1).astype(jnp.float32) * kept)
         return cross + xlogx(weight, spread), sums_until
 
-    # At 2^(bits - 1) >= bins only the cut after the last bin is left; it needs no levels.
+    # With 2^(bits - 1) >= bins, only the cut after the last bin is allowed; it needs no levels.
     num_terms = jnp.where(levels < size, levels, 0)
     start = (jnp.zeros_like(shares), jnp.zeros_like(sums[:, 1:]))
     cross = jax.lax.fori_loop(0, num_terms, add_level, start)[0]
@@ -238,9 +238,9 @@ def _kl_divergences(counts: Array, bits: Array) -> Array:
 
 
 def _kl_cuts(rows: Array, bits: Array) -> Array:
-    """Finds the fraction of the largest after which the KL divergence is least, `[rows, size]`.
+    """Finds the cut with the least KL divergence in each of `rows [n, size]`.
 
-    Negative numbers do not count.
+    Cuts are fractions of the largest value of the row. Negative numbers are ignored.
     """
     largest = jnp.max(rows, axis=1, keepdims=True)
     position = rows * (KL_BINS / jnp.where(largest > 0, largest, 1))
@@ -249,21 +249,21 @@ def _kl_cuts(rows: Array, bits: Array) -> Array:
     counted = (rows >= 0).astype(jnp.int32)
     counts = counts.at[bins, jnp.arange(len(rows))[:, None]].add(counted)
     divergences = _kl_divergences(counts, bits)
-    # Between equals the widest wins.
+    # Reversed, so that the widest cut wins among equals.
     return (KL_BINS - jnp.argmin(divergences[::-1], axis=0)).astype(jnp.float32) / KL_BINS
 
 
 def kl(values: Values, spec) -> Array:
-    """Cuts a histogram of `|w|` where its KL divergence to its quantized version is least.
+    """Cuts the histogram of `|w|` where its KL divergence to the quantized histogram is least.
 
-    After NVIDIA's TensorRT calibration (Migacz 2017): 2048 bins, cuts from bin 128 on,
+    Follows NVIDIA's TensorRT calibration (Migacz 2017): 2048 bins, cuts from bin 128 on,
     2^(bits - 1) levels. From 12 bits on a level is no wider than a bin, and nothing is clipped.
-    Exact zeros of inputs after a ReLU do not count: a bin full of them would outweigh all others.
+    Exact zeros of inputs after a ReLU are ignored: their bin would outweigh all others.
     """
     max_abs = values.max_abs()
     rows = jnp.where((values.x == 0) & _one_sided(values, spec), -1, jnp.abs(values.x))
     rows = rows.transpose(0, 2, 1).reshape(max_abs.size, -1)
-    # In batches, because the work space is 2048 numbers a row.
+    # In batches, because the work space is 2048 numbers per row.
     batch = min(len(rows), KL_BATCH)
     padded = jnp.pad(rows, ((0, -len(rows) % batch), (0, 0))).reshape(-1, batch, rows.shape[1])
     cuts = jax.lax.map(lambda part: _kl_cuts(part, values.bits), padded)
@@ -283,7 +283,7 @@ METHODS = {
 
 
 def threshold(values: Values, spec: Any) -> Float32[Array, "#groups 1 #channels"]:
-    """Computes the clipping threshold α of `spec.clipping`: at most max `|w|`, 0 for zeros alone.
+    """Computes the threshold α by `spec.clipping`: at most max `|w|`, 0 if all values are 0.
 
     >>> from lsh_gan.compression import CompressionSpec
     >>> x = jnp.array([-4.0, 1, 2, 3]).reshape(1, 4, 1)  # one group of four, one channel

@@ -1,20 +1,20 @@
 """Packed parameter trees: codes of exactly `bits` bits each, in one safetensors file.
 
-The file opens with `safetensors.torch.load_file` or any other reader of the format. A tensor's name
-is its path, keys joined by "/" ("params/conv/kernel"; in a key "/" is %2F, and % is %25):
+`safetensors.torch.load_file` and any other reader of the format can open the file. The name of a
+tensor is its path: keys joined by "/" ("params/conv/kernel"; in a key "/" is %2F, and % is %25).
 
 | name | type and shape | content |
 |---|---|---|
-| PATH | F32, of the tensor | the values, where the tensor is not quantized |
-| PATH | U8 `[ceil(size * bits / 8)]` | the codes, where it is quantized, see `pack_codes` |
+| PATH | F32, shape of the tensor | the values, if the tensor is not quantized |
+| PATH | U8 `[ceil(size * bits / 8)]` | the codes, if it is quantized, see `pack_codes` |
 | PATH/scale | F32 `[groups, 1, channels]` | step of the grid |
-| PATH/zero_point | U8, as codes of the grid's shape | code of 0; "affine", 2 bits or more |
+| PATH/zero_point | U8, packed codes, one per scale | code of 0; only "affine" from 2 bits on |
 
-`value = (code - zero_point) * scale`; the codes of a group and channel lie as `quantize_tensor`
-cuts the tensor. Where no zero points are stored, they are the middle of the grid. The metadata has
-one entry, `lsh_gan`, in JSON: `version` of the layout; `quantized`, which holds shape, bits and
-channel axis of each quantized tensor, in the order of their names; `empty`, paths of empty
-sub-trees; `metadata` of the caller; and 32 digits of the `sha256` over all of that and the tensors.
+`value = (code - zero_point) * scale`. Codes are in the order `[groups, group, channels]` of
+`quantization.to_groups`. Zero points that are not stored are the middle of the grid. The metadata
+have one entry, `lsh_gan`, in JSON: `version` of the layout; `quantized`, which has shape, bits and
+channel axis of each quantized tensor, in the order of names; `empty`, the paths of empty sub-trees;
+`metadata` of the caller; and the first 32 digits of the `sha256` of all this and the tensors.
 """
 
 import hashlib
@@ -30,13 +30,13 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-VERSION = 3  # 2 had names that other tensors can have, 1 was a format of our own
-_ENTRY = "lsh_gan"  # the only one, as safetensors writes several in any order
+VERSION = 3  # in 2, names could collide with those of other tensors; 1 was not safetensors
+_ENTRY = "lsh_gan"  # the only entry, because safetensors writes several in any order
 _COMPACT: dict[str, Any] = {"separators": (",", ":"), "allow_nan": False}
 
 
 class Layout(NamedTuple):
-    """What the header says of one tensor; enough to know its bytes."""
+    """Layout of one tensor in the file; it determines the number of bytes."""
 
     path: tuple[str, ...]  # keys from the root
     shape: tuple[int, ...]  # shape of the tensor
@@ -46,30 +46,30 @@ class Layout(NamedTuple):
     grid_shape: tuple[int, ...] = ()  # of scale and zero point, `[groups, 1, channels]`
 
     def parts(self) -> list[tuple[str, str, tuple[int, ...]]]:
-        """Lists the arrays that the tensor takes in the file: ending of the name, type, shape."""
+        """Lists the arrays of the tensor in the file: ending of the name, type, shape."""
         if self.bits is None:
             return [("", "f4", self.shape)]
         codes = packed_bytes(math.prod(self.shape), self.bits)
         parts = [("", "u1", (codes,)), ("/scale", "f4", self.grid_shape)]
-        if self.scheme == "affine" and self.bits > 1:  # else the grid implies it
+        if self.scheme == "affine" and self.bits > 1:  # else it is the middle of the grid
             zero_points = packed_bytes(math.prod(self.grid_shape), self.bits)
             parts.append(("/zero_point", "u1", (zero_points,)))
         return parts
 
     def num_bytes(self) -> int:
-        """Bytes of the tensor in the payload."""
+        """Returns the bytes of the tensor in the payload."""
         return sum(math.prod(shape) * np.dtype(dtype).itemsize for _, dtype, shape in self.parts())
 
 
 class PackedTensor(NamedTuple):
-    """One tensor as it lies in a file."""
+    """One tensor as it is stored in a file."""
 
     layout: Layout
-    arrays: tuple[np.ndarray, ...]  # as `layout.parts()` lists them
+    arrays: tuple[np.ndarray, ...]  # in the order of `layout.parts()`
 
 
 def plain_tensor(path: tuple[str, ...], values: Any) -> PackedTensor:
-    """Makes the tensor that keeps float32 values."""
+    """Makes a tensor that is stored as float32."""
     values = np.asarray(values, "<f4", order="C")
     return PackedTensor(Layout(path, values.shape, None), (values,))
 
@@ -78,21 +78,21 @@ class PackedTree(NamedTuple):
     """A compressed parameter tree."""
 
     tensors: tuple[PackedTensor, ...]  #: the tensors in tree order
-    #: Paths of empty sub-trees, which hold no tensor but belong to the tree.
+    #: Paths of empty sub-trees, which have no tensors but belong to the tree.
     empty: tuple[tuple[str, ...], ...]
     #: JSON values of the caller, such as the generator's name and its configuration.
     metadata: dict[str, Any]
 
 
 def packed_bytes(count: int, bits: int) -> int:
-    """Bytes of `count` codes of `bits` bits."""
+    """Returns the bytes that `count` codes of `bits` bits take."""
     return -(-count * bits // 8)
 
 
 def pack_codes(codes: Any, bits: int) -> np.ndarray:
-    """Packs n whole numbers below 2^bits, low bits first, without gaps.
+    """Packs n integers below 2^bits without gaps, low bits first.
 
-    Above 8 bits the low bytes come first, then the packed high bits. Returns uint8
+    Above 8 bits, all low bytes come first, then the packed high bits. Returns uint8
     `[ceil(n * bits / 8)]`.
     """
     codes = np.asarray(codes).astype(np.uint16).reshape(-1)
@@ -103,7 +103,7 @@ def pack_codes(codes: Any, bits: int) -> np.ndarray:
 
 
 def unpack_codes(packed: np.ndarray, count: int, bits: int) -> np.ndarray:
-    """The inverse of `pack_codes`: uint16 `[count]`."""
+    """Inverts `pack_codes`; returns uint16 `[count]`."""
     if bits > 8:
         high = unpack_codes(packed[count:], count, bits - 8)
         return packed[:count].astype(np.uint16) | (high << np.uint16(8))
@@ -133,7 +133,7 @@ def _header(layouts: Sequence[Layout], empty: Sequence, metadata: dict[str, Any]
 
 
 def file_bytes(layouts: Sequence[Layout], empty: Sequence, metadata: dict[str, Any]) -> int:
-    """The size of the file that `save_packed` would write, in bytes."""
+    """Computes the size in bytes of the file that `save_packed` would write."""
     arrays = {
         _name(layout.path) + ending: np.zeros(shape, dtype)
         for layout in layouts
@@ -154,7 +154,7 @@ def _digest(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
 def save_packed(path: str | os.PathLike, packed: PackedTree) -> int:
     """Writes a packed tree as one safetensors file and returns its size in bytes.
 
-    The file appears whole or not at all: it is written beside its place and moved there.
+    The write is atomic: the file is written under another name beside it, then renamed.
 
     Raises:
         TypeError, ValueError: The metadata is not JSON.
@@ -179,17 +179,17 @@ def save_packed(path: str | os.PathLike, packed: PackedTree) -> int:
 
 
 def load_packed(path: str | os.PathLike) -> PackedTree:
-    """Reads a packed tree; parses JSON and raw numbers, executes nothing.
+    """Reads a packed tree; parses JSON and raw numbers, and runs no code of the file.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: Not a packed file, another version, truncated, or the checksum fails.
+        ValueError: Not a packed file, another version, a truncated file, or a wrong checksum.
     """
     try:
         with safe_open(path, "numpy") as file:
             text = (file.metadata() or {})[_ENTRY]
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, AttributeError) as error:  # the last of unknown types
+    except (SafetensorError, KeyError, AttributeError) as error:  # the last for unknown types
         raise ValueError(
             f"{path}: not a packed parameter file (safetensors with metadata {_ENTRY!r}), or a "
             f"damaged one ({error}); convert a downloaded checkpoint first: python -m "

@@ -23,11 +23,11 @@ from lsh_gan.compression.activations import Batch, Path, record
 from lsh_gan.compression.packing import Layout, PackedTree, file_bytes
 from lsh_gan.compression.rules import CompressionSpec, Params, TensorPlan, join
 
-Moments = dict[str, Any]  # "mean" and population "var" of a layer's values, one a parameter
+Moments = dict[str, Any]  # "mean" and population "var" of a layer's values, one per parameter
 
 
 def _biased_output(module: nn.Module, _: jax.Array, y: jax.Array) -> jax.Array | None:
-    # A conditional norm has a table of biases, and a layer may end with its activation.
+    # Excluded: conditional norms, whose bias is a table; layers that end with an activation.
     shape = getattr(module.variables.get("params", {}).get("bias"), "shape", None)
     if shape is None or not getattr(module, "bias_is_last", True):
         return None
@@ -51,7 +51,7 @@ def _batch_moments(
 def _moments(
     module: nn.Module, variables: Params, parts: list[Batch], choose: Callable
 ) -> dict[Path, Moments]:
-    """Computes moments over all batches, summed in float64."""
+    """Computes moments over all batches; batches are combined in float64."""
     found = [_batch_moments(module, variables, part, choose=choose) for part in parts]
     stacked = jax.tree.map(lambda *x: np.stack(x).astype(np.float64), *found)
     weights = np.array([len(part.latents) for part in parts], np.float64)
@@ -69,7 +69,7 @@ def _moments(
 def _call_order(
     module: nn.Module, variables: Params, batch: Batch, choose: Callable, kind: str
 ) -> list[Path]:
-    """The layers that are chosen, as they are called; where there are none, says of what kind."""
+    """Lists the chosen layers in the order of calls; warns if there are none of this `kind`."""
     order: list[Path] = []
 
     def run(variables, batch):
@@ -89,20 +89,20 @@ def correct_biases(
     *,
     labels: Int[jax.Array, " n"] | None = None,
 ) -> Params:
-    """Shifts biases so that every layer's mean output is that of full precision.
+    """Shifts biases so that the mean output of every layer is that of full precision.
 
     Empirical bias correction (Nagel et al. 2019, arXiv:1906.04721, section 4.2): rounding a kernel
-    shifts the mean of its outputs; the shift is measured and taken from the bias. Every layer with
-    a bias is corrected, batch norms included; not so layers that end with their activation
-    (`bias_is_last = False`) and tables of biases by class. Layers that are called again after later
-    ones, step by step as in a diffusion, keep a part of their shift.
+    shifts the mean of its outputs. The shift is measured and subtracted from the bias. Every layer
+    with a bias is corrected, also batch norms. Exceptions: layers that end with their activation
+    (`bias_is_last = False`), and tables of biases per class. Layers that are called again after
+    later ones, as in the steps of a diffusion model, keep a part of their shift.
 
-    `original` are variables in full precision and `variables` compressed ones, with or without
-    activation ranges; other arguments are as of `calibrate`. Returns `variables` with other biases
-    (float32); unchanged where no layer has one, with a warning.
+    `original` are the variables in full precision and `variables` the compressed ones, with or
+    without activation ranges; other arguments are as in `calibrate`. Returns `variables` with
+    corrected biases (float32). If no layer has a bias, it warns and changes nothing.
 
     Raises:
-        ValueError: Bad latents, or NaN or Inf in a layer's outputs (its path).
+        ValueError: Bad latents, or NaN or Inf in the outputs of a layer (its path).
     """
     parts = activations.batches(latents, labels)
     targets = _moments(module, original, parts, _biased_output)
@@ -123,9 +123,9 @@ def reestimate_batch_norms(
 ) -> Params:
     """Replaces the running statistics of batch norms by those of the generator's own samples.
 
-    A batch norm is a layer with `mean` and `var` in `batch_stats`, which become those of its inputs
-    over all latents; of statistics by truncation, a row each, the last is replaced, that of none.
-    Arguments, warnings and errors are as of `correct_biases`.
+    A batch norm is a layer with `mean` and `var` in `batch_stats`. They become the moments of its
+    inputs over all latents. If there is one row of statistics per truncation, only the last row,
+    for no truncation, is replaced. Arguments, warnings and errors are as in `correct_biases`.
     """
     parts = activations.batches(latents, labels)
     flat = traverse_util.flatten_dict(variables, keep_empty_nodes=True)
@@ -142,21 +142,21 @@ def reestimate_batch_norms(
 class GeneratorSpec:
     """One compression of a generator: weights, then activations, then corrections."""
 
-    weights: CompressionSpec  #: what happens to the parameters
-    #: What happens to the inputs of layers, "per_tensor"; None leaves them alone.
+    weights: CompressionSpec  #: compression of the parameters
+    #: Quantization of the inputs of layers, "per_tensor"; None keeps them in float32.
     activations: CompressionSpec | None = None
-    correct_biases: bool = False  #: whether biases are shifted, see `correct_biases`
-    #: Whether statistics are replaced, see `reestimate_batch_norms`.
+    correct_biases: bool = False  #: whether to shift biases, see `correct_biases`
+    #: Whether to replace statistics, see `reestimate_batch_norms`.
     reestimate_batch_norms: bool = False
 
     @property
     def needs_latents(self) -> bool:
-        """Whether the generator has to be run."""
+        """Whether the generator must be run on latents."""
         return bool(self.activations or self.correct_biases or self.reestimate_batch_norms)
 
 
 def check_corrections(module: Any, plans: list[TensorPlan], spec: GeneratorSpec) -> None:
-    """Refuses layers to be found in what is no Linen module, and rules that corrections undo."""
+    """Refuses steps that need a Linen module if there is none, and rules that corrections undo."""
     if spec.needs_latents and not isinstance(module, nn.Module):
         raise ValueError(
             "activation_bits, correct_biases and reestimate_batch_norms find layers in Flax Linen "
@@ -187,19 +187,19 @@ def pack_generator(
 ) -> tuple[PackedTree, tree.CompressionReport]:
     """Compresses a generator, whose `variables` are in full precision.
 
-    Ranges of activations are those of the compressed weights; those among `variables` are left out.
-    Statistics of batch norms are re-estimated before biases are corrected, because they move the
-    means that biases put right. If `spec.needs_latents`, the module is a Linen module, and latents
-    are needed, a few hundred, none of them measured later. `latents` and `labels` are as of
-    `calibrate`, `channel_axes` and `metadata` as of `pack`.
+    Activation ranges are computed with the compressed weights; ranges among `variables` are
+    dropped. Statistics of batch norms are re-estimated before biases are corrected, because they
+    change the means that biases correct. If `spec.needs_latents`, the module must be a Linen
+    module, and a few hundred latents are needed; measure none of them later. `latents` and `labels`
+    are as in `calibrate`, `channel_axes` and `metadata` as in `pack`.
 
     Returns:
         The packed generator, with activation ranges if it has any, and the report on its weights.
 
     Raises:
-        ValueError, TypeError: As `compress`, `calibrate` and `check_corrections`.
+        ValueError, TypeError: As in `compress`, `calibrate` and `check_corrections`.
     """
-    # Ranges of a generator that was packed with some belong to that compression, not to this one.
+    # Activation ranges of an earlier compression do not apply to this one.
     if isinstance(module, nn.Module):
         variables = {k: v for k, v in variables.items() if k != activations.COLLECTION}
     if spec.needs_latents and latents is None:
@@ -228,7 +228,7 @@ def packed_size(
     channel_axes: Mapping[str, int] | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> tuple[int, int]:
-    """Bytes of the file of what `pack_generator` makes, and how many tensors it quantizes.
+    """Computes the file size of a packed generator in bytes, and how many tensors are quantized.
 
     Shapes are enough. Arguments and errors are those of `pack_generator`.
 

@@ -1,18 +1,18 @@
 """Uniform quantization grids, and rounding onto them.
 
-A tensor is seen as `[groups, group, channels]` (`to_groups`); scale and zero point broadcast
-against that view. Every scheme is decoded by the same formula,
+A tensor is viewed as `[groups, group, channels]` (`to_groups`); scale and zero point broadcast
+against this view. Every scheme is decoded by the same formula,
 
     value = scale * (code - zero_point),      code in 0 .. 2^bits - 1.
 
-**symmetric** is the mid-rise grid: all 2^bits levels, mirrored about zero, zero point
+**symmetric** is the mid-rise grid: all 2^bits levels, symmetric about zero, zero point
 (2^bits - 1) / 2, the outermost levels at -α and +α. At 4 bits: ±α/15, ±3α/15, ..., ±α; at 1 bit ±α.
 Zero is not a level, it becomes +scale/2. So a tensor with 10 % exact zeros or more, such as a
 pruned one, takes "affine" instead (`rules.plan_tensors`), see docs/compression.md.
 
-**affine** covers [min(w, 0), max(w, 0)] after clipping with an integer zero point, so zero is a
-level and stays exact. At 1 bit, where an integer zero point would leave 0 and one other level, it
-is the symmetric grid.
+**affine** covers [min(w, 0), max(w, 0)] after clipping, with an integer zero point, so zero is a
+level and stays exact. At 1 bit it is the symmetric grid, because an integer zero point would leave
+only 0 and one other level.
 
 Codes are rounded half to even. Symmetric codes are rounded by magnitude, so the grid is also
 sign symmetric at ties. On a symmetric grid of layer inputs (`activations`), and on that of "affine"
@@ -36,7 +36,7 @@ class Grid(NamedTuple):
 
     #: Float32, distance between levels, >= 0; broadcasts against the grouped tensor.
     scale: Float32[Array, "#groups 1 #channels"]
-    #: Float32, of the same shape, the code (or half code) that stands for zero.
+    #: Float32 of the same shape: the code of zero, an integer or halfway between two codes.
     zero_point: Float32[Array, "#groups 1 #channels"]
 
 
@@ -62,14 +62,14 @@ def affine_grid(low: Array, high: Array, bits: Array) -> Grid:
     steps = num_levels(bits) - 1
     width = high - low
     scale = width / steps
-    # In this order a range mirrored about zero gives exactly half, and rounds alike everywhere.
+    # In this order a range symmetric about zero gives exactly half, and rounds alike everywhere.
     zero_point = jnp.round(-low / jnp.where(width > 0, width, 1) * steps)
     one_bit = symmetric_grid(jnp.maximum(-low, high), bits)
     return jax.tree.map(partial(jnp.where, bits == 1), one_bit, Grid(scale, zero_point))
 
 
 def clipped_grid(low: Array, high: Array, alpha: Array, bits: Array, *, scheme: str) -> Grid:
-    """Makes the grid of values in [low, high] clipped to [-alpha, alpha], a number a group each."""
+    """Makes the grid for values in [low, high] clipped to [-alpha, alpha]; one bound per range."""
     if scheme == "symmetric":
         return symmetric_grid(alpha, bits)
     low = jnp.clip(low, -alpha, 0)
@@ -80,7 +80,7 @@ def clipped_grid(low: Array, high: Array, alpha: Array, bits: Array, *, scheme: 
 def quantize(
     x: Float32[Array, "groups group channels"], grid: Grid, bits: Int32[Array, ""], *, scheme: str
 ) -> Float32[Array, "groups group channels"]:
-    """Finds the levels nearest to x: their codes, whole float32 numbers in 0 .. 2^bits - 1.
+    """Finds the codes of the levels nearest to x: whole float32 numbers in 0 .. 2^bits - 1.
 
     Values outside the grid get the outermost code. Ties go to the even code counted from the
     innermost level of the sign (symmetric) or from zero (affine).
@@ -104,9 +104,9 @@ def dequantize(
 def to_groups(
     x: Float[Array, "..."], *, channel_axis: int, num_groups: int
 ) -> Float[Array, "groups group channels"]:
-    """Views a tensor as `[groups, group, channels]`; one of rank 0 or 1 has one channel.
+    """Views a tensor as `[groups, group, channels]`; a tensor of rank 0 or 1 has one channel.
 
-    The output axis moves last; the others are flattened in order and cut into `num_groups`.
+    The output axis is moved last; the others are flattened in order and split into `num_groups`.
     """
     if x.ndim < 2:
         return x.reshape(num_groups, -1, 1)

@@ -15,12 +15,12 @@ from lsh_gan.compression.clipping import METHODS
 from lsh_gan.compression.quantization import fan_in
 from lsh_gan.errors import check_int, choose, few, nearest
 
-Params = Any  # a tree of arrays; of whole variables nested dicts
+Params = Any  # a tree of arrays; Flax variables are nested dicts
 # Equinox and torch have output channels first, under this name; state dicts join names by dots.
 OUTPUTS_FIRST = r"(.*[/.])?weight(_orig)?"
-# As Flax, Equinox and torch, and Haiku call them.
+# Names of kernels in Flax, in Equinox and torch, and in Haiku.
 KERNELS = (r"(.*[/.])?kernel", OUTPUTS_FIRST, r"(.*[/.])?w")
-PRUNED = 0.1  # share of exact zeros from which on a grid with a level at 0 loses less
+PRUNED = 0.1  # from this share of exact zeros on, a grid with a level at 0 loses less
 MAX_BITS = 16
 GRANULARITIES = dict.fromkeys(("per_tensor", "per_channel", "per_group"))
 SCHEMES = dict.fromkeys(("symmetric", "affine"))
@@ -34,12 +34,12 @@ class Rule:
 
     Raises:
         ValueError: A malformed pattern, a width outside 1..16, an unknown name, or `skip` together
-            with what to do.
+            with another field.
     """
 
-    #: Regular expression of the whole path, keys joined by "/" ("params/Conv_0/kernel").
+    #: Regular expression that matches the whole path, keys joined by "/" ("params/Conv_0/kernel").
     pattern: str
-    bits: int | None = None  #: in place of that of `CompressionSpec`; None keeps it
+    bits: int | None = None  #: replaces the field of `CompressionSpec`; None keeps it
     clipping: str | None = None  #: likewise
     granularity: str | None = None  #: likewise
     scheme: str | None = None  #: likewise
@@ -57,7 +57,7 @@ class Rule:
             raise ValueError(f"rule {self.pattern!r}: skip and {fields}; expected one or the other")
 
     def overrides(self) -> dict[str, Any]:
-        """The fields of `CompressionSpec` that this rule replaces."""
+        """Returns the fields of `CompressionSpec` that this rule replaces."""
         fields = ("bits", "clipping", "granularity", "scheme", "group_size")
         return {name: getattr(self, name) for name in fields if getattr(self, name) is not None}
 
@@ -67,25 +67,26 @@ class CompressionSpec:
     """One post-training compression of a parameter tree.
 
     Raises:
-        ValueError: A field outside its range or an unknown name; the message gives the nearest.
+        ValueError: A field outside its range, or an unknown name (the message suggests the
+            nearest).
         TypeError: `rules` holds something that is not a `Rule`.
     """
 
     bits: int | None  #: width of a code, 1 to 16; None keeps full precision (an identity)
     clipping: str = "none"  #: how the threshold α is chosen, a key of `clipping.METHODS`
-    #: What shares one α and scale: "per_tensor", "per_channel" (each output channel) or "per_group"
-    #: (`group_size` consecutive inputs of an output channel, counted along the flattened fan-in,
-    #: e.g. height, width, input channel).
+    #: Which values share one α and scale: "per_tensor", "per_channel" (those of an output channel)
+    #: or "per_group" (`group_size` consecutive inputs of an output channel, counted along the
+    #: flattened fan-in, e.g. height, width, input channel).
     granularity: str = "per_channel"
-    #: "symmetric" (2^bits levels mirrored about 0, 0 is not a level; pruned tensors take "affine")
-    #: or "affine" (integer zero point, 0 is a level); see `quantization`.
+    #: "symmetric" (2^bits levels symmetric about 0, without 0; pruned tensors get "affine") or
+    #: "affine" (integer zero point, 0 is a level); see `quantization`.
     scheme: str = "symmetric"
-    group_size: int | None = None  #: inputs in a group, of "per_group"; must divide the fan-in
+    group_size: int | None = None  #: inputs per group, for "per_group"; must divide the fan-in
     percentile: float = 99.99  #: of `|w|`, in (0, 100]: α of clipping "percentile"
     num_stds: float = 3.0  #: standard deviations, above 0: α of clipping "std"
-    #: Overrides by path. Tensors that no rule matches follow the default: kernels (last name
-    #: "kernel", or where none is called so "weight", or "w"; two axes or more) are quantized, all
-    #: else stays float32. In a tree without such names all of two axes or more are.
+    #: Overrides by path. Without a matching rule, kernels are quantized and other tensors stay
+    #: float32. Kernels are the tensors of two axes or more whose last name is "kernel", or, in a
+    #: tree without such, "weight", or "w"; in a tree without such names, all of two axes or more.
     rules: tuple[Rule, ...] = ()
 
     def __post_init__(self):
@@ -110,22 +111,22 @@ class CompressionSpec:
 
 
 class TensorPlan(NamedTuple):
-    """The treatment of one tensor."""
+    """How one tensor is compressed."""
 
     path: tuple[str, ...]  # keys from the root
-    spec: CompressionSpec  # without rules; `spec.bits` None leaves the tensor in float32
+    spec: CompressionSpec  # without rules; with `bits=None` the tensor stays float32
     channel_axis: int  # output axis, counted from 0
     rule: str  # pattern that matched, or "default"
     pruned: float = 0.0  # as in `TensorReport`
 
 
 def join(path: tuple[str, ...]) -> str:
-    """The path as patterns see it."""
+    """Joins a path to the name that patterns match."""
     return "/".join(path)
 
 
 def flatten(params: Params) -> tuple[list[tuple[tuple[str, ...], jax.Array]], Any]:
-    """Checks a tree; its leaves with their paths as float32 arrays, and the tree definition."""
+    """Checks a tree; returns (path, float32 array) of each leaf, and the tree definition."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
     if not leaves:
         raise ValueError("the parameter tree holds no arrays.")
@@ -135,15 +136,15 @@ def flatten(params: Params) -> tuple[list[tuple[tuple[str, ...], jax.Array]], An
 
 
 def path_of(keys: tuple) -> tuple[str, ...]:
-    """The names along a key path of `jax.tree_util`: keys, attributes, and numbers in lists."""
+    """Returns the names along a key path of `jax.tree_util`: keys, attributes, list indices."""
     names = tuple(jax.tree_util.keystr((key,), simple=True) for key in keys)
-    # Variables of NNX hold their array as an attribute of this name.
+    # NNX variables hold their array in an attribute of this name.
     of_variable = len(keys) > 1 and keys[-1] == jax.tree_util.GetAttrKey("value")
     return names[:-1] if of_variable else names
 
 
 def compare_shapes(found: Params, expected: Params, *, source: str) -> None:
-    """Raises ValueError naming the first tensor by path whose shape differs, with both shapes."""
+    """Raises ValueError if shapes differ, with path and both shapes of the first such tensor."""
     found, expected = (
         {path_of(keys): tuple(leaf.shape) for keys, leaf in jax.tree_util.tree_leaves_with_path(t)}
         for t in (found, expected)
@@ -156,7 +157,7 @@ def compare_shapes(found: Params, expected: Params, *, source: str) -> None:
 
 def _leaf(name: str, leaf: Any) -> jax.Array:
     dtype = getattr(leaf, "dtype", None)
-    of_torch = hasattr(leaf, "detach")  # NumPy knows no such type
+    of_torch = hasattr(leaf, "detach")  # NumPy does not know the dtypes of torch
     if dtype is None or of_torch or not jnp.issubdtype(dtype, jnp.floating):
         found = dtype if dtype is not None else type(leaf).__name__
         raise TypeError(f"{name}: expected a floating-point array of NumPy or JAX, got {found}.")
@@ -173,7 +174,7 @@ def _leaf(name: str, leaf: Any) -> jax.Array:
 
 
 def are_kernels(leaves: list[tuple[tuple[str, ...], jax.Array]]) -> list[bool]:
-    """The default: arrays of two axes or more with the first of the names `KERNELS`, or all."""
+    """Finds arrays of two axes or more whose name is the first of `KERNELS` that occurs, or all."""
     for pattern in KERNELS:
         found = [leaf.ndim >= 2 and bool(re.fullmatch(pattern, join(p))) for p, leaf in leaves]
         if any(found):
@@ -184,10 +185,10 @@ def are_kernels(leaves: list[tuple[tuple[str, ...], jax.Array]]) -> list[bool]:
 def resolve(
     names: list[str], spec: CompressionSpec, defaults: list[bool]
 ) -> list[tuple[CompressionSpec, str]]:
-    """The specification without rules of each name, and the pattern that decided.
+    """Returns, for each name, its specification without rules, and the pattern that decided.
 
-    The first rule whose pattern matches a whole name decides; where none does, `spec` applies if
-    the name's default says so. A rule that decides nothing is a ValueError.
+    The first rule whose pattern matches the whole name decides. Without one, `spec` applies if the
+    name's default is True, else the tensor stays float32. An unused rule is a ValueError.
     """
     plain = dataclasses.replace(spec, rules=())
     untouched = dataclasses.replace(plain, bits=None)
@@ -214,7 +215,7 @@ def resolve(
 
 
 def log_rules(name: str, plans: list[TensorPlan], patterns: list[str]) -> None:
-    """Logs what each pattern applies to of the tensors of `name`, and which are pruned."""
+    """Logs which tensors of `name` each pattern applies to, and which are pruned."""
     for pattern in dict.fromkeys(patterns):
         matched = [join(plan.path) for plan in plans if plan.rule == pattern]
         logging.info("%s: rule %r applies to %s", name, pattern, few(matched))
@@ -223,7 +224,7 @@ def log_rules(name: str, plans: list[TensorPlan], patterns: list[str]) -> None:
 
 
 def check_axes(names: Collection[str], channel_axes: Mapping[str, int]) -> None:
-    """Raises ValueError where a pattern of channel axes matches no path."""
+    """Raises ValueError if a pattern of channel axes matches no path."""
     for pattern in channel_axes:
         if not any(re.fullmatch(pattern, name) for name in names):
             raise ValueError(
@@ -233,7 +234,7 @@ def check_axes(names: Collection[str], channel_axes: Mapping[str, int]) -> None:
 
 
 def declared_axis(name: str, channel_axes: Mapping[str, int]) -> int:
-    """The axis of the first pattern that matches the whole name; where none does, the usual one."""
+    """Returns the axis of the first pattern that matches the whole name, or else the usual one."""
     axes = (axis for pattern, axis in channel_axes.items() if re.fullmatch(pattern, name))
     return next(axes, 0 if re.fullmatch(OUTPUTS_FIRST, name) else -1)
 
@@ -269,8 +270,8 @@ def plan_tensors(
 ) -> list[TensorPlan]:
     """Resolves rules and channel axes for every tensor.
 
-    A tensor of which `PRUNED` or more are exact zeros takes "affine" in place of "symmetric", at
-    every width, unless a rule gives it "symmetric". Raises as `compress`.
+    A tensor with a share of `PRUNED` or more exact zeros gets "affine" instead of "symmetric", at
+    every width, unless a rule sets "symmetric". Raises as `compress` does.
     """
     names = [join(path) for path, _ in leaves]
     check_axes(names, channel_axes or {})
@@ -300,11 +301,11 @@ def plan_tensors(
 
 
 def isolate(plans: list[TensorPlan]) -> dict[str, CompressionSpec]:
-    """For each tensor that is compressed, by path: its treatment for it alone, the others kept."""
+    """Returns, for each compressed tensor by path, the spec that compresses only this tensor."""
     rest = (Rule(pattern=".*", skip=True),) if len(plans) > 1 else ()
     found = {}
     for plan in (plan for plan in plans if plan.spec.bits is not None):
-        scheme = None if plan.rule == "default" else plan.spec.scheme  # of a pruned tensor too
+        scheme = None if plan.rule == "default" else plan.spec.scheme  # also if pruned
         rule = Rule(pattern=re.escape(join(plan.path)), scheme=scheme)
         found[join(plan.path)] = dataclasses.replace(plan.spec, rules=(rule, *rest))
     return found

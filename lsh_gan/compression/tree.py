@@ -30,7 +30,7 @@ class QuantizedTensor(NamedTuple):
     codes: UInt16[jax.Array, "groups group channels"]
     grid: Grid
     alpha: Float32[jax.Array, "#groups 1 #channels"]  # clipping threshold
-    max_abs: Float32[jax.Array, "#groups 1 #channels"]  # of what shares a threshold
+    max_abs: Float32[jax.Array, "#groups 1 #channels"]  # max `|w|` of each threshold's values
     num_clipped: Float32[jax.Array, "groups 1 channels"]  # number of values with `|w|` > alpha
     signal: Float32[jax.Array, "groups 1 channels"]  # sum of squared values
     noise: Float32[jax.Array, "groups 1 channels"]  # sum of squared errors
@@ -55,7 +55,7 @@ def _quantize_tensor(
 
 @devices.usual
 def quantize_tensor(x: jax.Array, plan: TensorPlan) -> QuantizedTensor:
-    """Quantizes one tensor; compiled once per shape and method, whatever the width."""
+    """Quantizes one tensor; compiles once per shape and method, for all widths."""
     spec, num_groups = plan.spec, layout_of(plan, x.shape).grid_shape[0]
     static = dataclasses.replace(spec, bits=None, group_size=None, rules=())
     result = _quantize_tensor(x, jnp.int32(spec.bits), static, plan.channel_axis, num_groups)
@@ -74,7 +74,7 @@ def quantize_tensor(x: jax.Array, plan: TensorPlan) -> QuantizedTensor:
 @devices.usual
 @functools.partial(jax.jit, static_argnames=("shape", "axis"))
 def _decode(codes: jax.Array, grid: Grid, shape: tuple[int, ...], axis: int) -> jax.Array:
-    """The float32 tensor of the given shape that codes `[groups, group, channels]` stand for."""
+    """Decodes codes `[groups, group, channels]` to a float32 tensor of the given shape."""
     values = quantization.dequantize(codes, grid)
     return quantization.from_groups(values, shape=shape, channel_axis=axis)
 
@@ -82,16 +82,16 @@ def _decode(codes: jax.Array, grid: Grid, shape: tuple[int, ...], axis: int) -> 
 class QuantizedTree(NamedTuple):
     """A planned and quantized tree."""
 
-    # In tree order; the last is None of tensors that stay float32.
+    # In tree order; the last entry is None for tensors that stay float32.
     tensors: list[tuple[TensorPlan, jax.Array, QuantizedTensor | None]]
     empty: tuple[tuple[str, ...], ...]  # paths of empty sub-trees
-    treedef: Any  # of `jax.tree_util`
+    treedef: Any  # tree definition of `jax.tree_util`
 
 
 def quantize_tree(
     params: Params, spec: CompressionSpec, channel_axes: Mapping[str, int] | None
 ) -> QuantizedTree:
-    """Plans and quantizes every tensor; those of different shapes compile side by side."""
+    """Plans and quantizes every tensor; different shapes compile in parallel threads."""
     leaves, treedef = rules.flatten(params)
     plans = rules.plan_tensors(leaves, spec, channel_axes)
     arrays = [leaf for _, leaf in leaves]
@@ -105,7 +105,7 @@ def quantize_tree(
         return [(i, quantize_tensor(arrays[i], plans[i])) for i in indices]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        traced = any(isinstance(x, jax.core.Tracer) for x in arrays)  # they belong to this thread
+        traced = any(isinstance(x, jax.core.Tracer) for x in arrays)  # bound to this thread
         run_all: Callable = map if traced else pool.map
         done = dict(itertools.chain(*run_all(run, alike.values())))
     tensors = [(plan, arrays[i], done.get(i)) for i, plan in enumerate(plans)]
@@ -113,7 +113,7 @@ def quantize_tree(
 
 
 def layout_of(plan: TensorPlan, shape: tuple[int, ...]) -> Layout:
-    """The layout of a planned tensor."""
+    """Returns the layout of a planned tensor."""
     spec, axis = plan.spec, plan.channel_axis
     if spec.bits is None:
         return Layout(plan.path, shape, None)
@@ -131,13 +131,13 @@ def _pack_tensor(
         return packing.plain_tensor(plan.path, leaf)
     codes, grid = quantized.codes, quantized.grid
     arrays = [packing.pack_codes(codes, layout.bits), np.asarray(grid.scale, "<f4")]
-    if len(layout.parts()) == 3:  # zero points that the grid does not imply
+    if len(layout.parts()) == 3:  # with zero points
         arrays.append(packing.pack_codes(grid.zero_point, layout.bits))
     return PackedTensor(layout, tuple(arrays))
 
 
 def empty_subtrees(params: Params) -> tuple[tuple[str, ...], ...]:
-    """Paths of empty dicts, which a list of tensors alone would lose."""
+    """Lists the paths of empty dicts, which a list of tensors would not keep."""
     if not isinstance(params, dict | FrozenDict):
         return ()
     flat = traverse_util.flatten_dict(params, keep_empty_nodes=True)
@@ -154,14 +154,14 @@ def pack(
 ) -> PackedTree:
     """Compresses a parameter tree into bit-packed codes; `metadata` are JSON values.
 
-    `unpack` of it equals `compress(params, spec, ...)[0]` bit for bit. Arguments and errors are
-    those of `compress`.
+    `unpack` of the result equals `compress(params, spec, ...)[0]` bit for bit. Arguments and errors
+    are those of `compress`.
     """
     return pack_quantized(quantize_tree(params, spec, channel_axes), metadata)
 
 
 def pack_quantized(quantized: QuantizedTree, metadata: Mapping[str, Any] | None) -> PackedTree:
-    """Packs what `quantize_tree` returns."""
+    """Packs the result of `quantize_tree`."""
     tensors = tuple(_pack_tensor(*item) for item in quantized.tensors)
     return PackedTree(tensors, quantized.empty, dict(metadata or {}))
 
@@ -171,7 +171,7 @@ def _unpack_tensor(tensor: PackedTensor) -> jax.Array:
     if layout.bits is None:
         return jax.device_put(values)
     scale, *stored = rest
-    zero_point = np.full(scale.shape, (2**layout.bits - 1) / 2, np.float32)  # of symmetric grids
+    zero_point = np.full(scale.shape, (2**layout.bits - 1) / 2, np.float32)  # symmetric grids
     if stored:
         zero_point = packing.unpack_codes(stored[0], scale.size, layout.bits)
         zero_point = zero_point.reshape(scale.shape).astype(np.float32)
@@ -183,10 +183,10 @@ def _unpack_tensor(tensor: PackedTensor) -> jax.Array:
 
 
 def unpack(packed: PackedTree, *, like: Any = None) -> Any:
-    """The parameters of a packed tree: float32 arrays in nested dicts, or in a tree like `like`.
+    """Decodes a packed tree to float32 arrays, in nested dicts or in a tree like `like`.
 
-    `like` is for parameters that are no nested dicts; its leaves may be shapes. A ValueError names
-    the first path at which it has another shape.
+    `like` is for parameters that are not nested dicts; its leaves may be shapes. A ValueError has
+    the first path at which the shapes differ.
     """
     flat: dict[tuple[str, ...], Any] = dict.fromkeys(packed.empty, traverse_util.empty_node)
     flat |= {tensor.layout.path: _unpack_tensor(tensor) for tensor in packed.tensors}
@@ -198,7 +198,7 @@ def unpack(packed: PackedTree, *, like: Any = None) -> Any:
 
 
 def update(packed: PackedTree, variables: Params) -> PackedTree:
-    """Packs variables that were unpacked and changed here and there: what changed, as float32."""
+    """Packs variables that were unpacked and partly changed; changed tensors become float32."""
     known = {tensor.layout.path: tensor for tensor in packed.tensors}
     tensors = []
     for path, leaf in traverse_util.flatten_dict(variables).items():
@@ -210,44 +210,45 @@ def update(packed: PackedTree, variables: Params) -> PackedTree:
 
 
 class TensorReport(NamedTuple):
-    """One quantized or kept tensor."""
+    """Report on one tensor, quantized or kept."""
 
     path: str  #: keys joined by "/"
     shape: tuple[int, ...]  #: shape of the tensor
     rule: str  #: pattern of the rule that decided, or "default"
-    #: Width of a code; None where the tensor stays float32, and then all below but `bytes` is None.
+    #: Width of a code. None if the tensor stays float32; all fields below except `bytes` are None
+    #: then.
     bits: int | None
-    bytes: int  #: payload of the tensor in the packed file
+    bytes: int  #: bytes of the tensor in the packed file
     clipping: str | None = None  #: as in `CompressionSpec`
     granularity: str | None = None  #: likewise
     scheme: str | None = None  #: likewise
     channel_axis: int | None = None  #: output axis, counted from 0
-    #: Float32 `[groups, channels]` (`[1, 1]` per tensor), clipping thresholds. This and the two
-    #: below are None of parameters that are traced.
+    #: Clipping thresholds, float32 `[groups, channels]` (`[1, 1]` per tensor). This and the two
+    #: fields below are None under `jit`.
     alpha: Float32[np.ndarray, "#groups #channels"] | None = None
     share_clipped: float | None = None  #: share of values beyond their threshold, 0 to 1
-    #: Signal to quantization noise ratio in dB; inf where nothing was lost.
+    #: Signal-to-quantization-noise ratio in dB; inf without any error.
     sqnr_db: float | None = None
-    #: Share of exact zeros, where they made "symmetric" give way to "affine"; else 0.
+    #: Share of exact zeros if they caused "affine" instead of "symmetric"; else 0.
     pruned: float | None = None
 
 
 class CompressionReport(NamedTuple):
-    """A compressed tree."""
+    """Report on a compressed tree."""
 
-    tensors: tuple[TensorReport, ...]  #: one report a tensor, in tree order
-    bytes: int  #: size of the packed file in bytes, header included, without caller's metadata
-    float32_bytes: int  #: four bytes a parameter
+    tensors: tuple[TensorReport, ...]  #: one report per tensor, in tree order
+    bytes: int  #: size of the packed file with its header, without the caller's metadata
+    float32_bytes: int  #: four bytes per parameter
     num_parameters: int  #: values in the tree
 
     @property
     def ratio(self) -> float:
-        """float32 bytes over packed bytes."""
+        """Bytes in float32 divided by packed bytes."""
         return self.float32_bytes / self.bytes
 
     @property
     def bits_per_parameter(self) -> float:
-        """Packed bits over parameters, everything in the file included."""
+        """Bits of the packed file per parameter."""
         return 8 * self.bytes / self.num_parameters
 
 
@@ -277,24 +278,25 @@ def compress(
 ) -> tuple[Any, CompressionReport]:
     """Rounds a parameter tree onto quantization grids; may be jitted (`spec` static).
 
-    Under `jit` values are not known: NaN is not refused, pruned tensors keep a symmetric grid, and
-    the report has sizes alone.
+    Under `jit` values are unknown: NaN is not refused, pruned tensors keep a symmetric grid, and
+    the report has only sizes.
 
     Args:
         params: Any tree of floating arrays: parameters, or whole variables with statistics. Paths
-            are its keys, attributes, and numbers in lists, joined by "/".
+            are its keys, attributes and list indices, joined by "/".
         spec: The compression; `bits=None` returns the tree unchanged.
-        channel_axes: Path pattern -> output axis, as the generator declares it. By default it is 0
-            of arrays named "weight", as in Equinox and torch, else -1 (every Flax kernel). First
-            match wins; the report says which it was.
+        channel_axes: Path pattern -> output axis, as the generator declares it; the first match
+            wins. The default is 0 for arrays named "weight", as in Equinox and torch, else -1
+            (every Flax kernel). The report has the axis of each tensor.
 
     Returns:
-        The same tree with float32 arrays, each quantized one on its grid, and the report.
+        The same tree with float32 arrays, where quantized tensors are on their grids; and the
+        report.
 
     Raises:
-        TypeError: A leaf that is not a floating array, or no tree but one array.
+        TypeError: A leaf is not a floating array, or `params` is one array and not a tree.
         ValueError: NaN or Inf (path and index), an empty tree, a rule or a channel axis that
-            matches nothing, a group size that does not divide, a width given but nothing to
+            matches nothing, a group size that does not divide the fan-in, a width but nothing to
             quantize, or a threshold of 0.
     """
     quantized = quantize_tree(params, spec, channel_axes)
@@ -306,7 +308,7 @@ def compress(
 
 
 def report_quantized(quantized: QuantizedTree) -> CompressionReport:
-    """Reports on what `quantize_tree` returns."""
+    """Reports on the result of `quantize_tree`."""
     reports = [_tensor_report(plan, leaf.shape, codes) for plan, leaf, codes in quantized.tensors]
     layouts = [layout_of(plan, leaf.shape) for plan, leaf, _ in quantized.tensors]
     size = sum(leaf.size for _, leaf, _ in quantized.tensors)
@@ -315,7 +317,7 @@ def report_quantized(quantized: QuantizedTree) -> CompressionReport:
 
 
 def format_report(report: CompressionReport) -> str:
-    """The report as a text table: a line a tensor (axis: of output channels; alpha: its median)."""
+    """Formats the report as a text table, one line per tensor; alpha is the median threshold."""
     rows = [("tensor", "shape", "axis", "bits", "alpha", "clipped", "SQNR dB", "bytes")]
     for path, shape, _, bits, size, *_, axis, alpha, clipped, sqnr, _ in report.tensors:
         width = ("", "float32") if bits is None else (str(axis), str(bits))
@@ -335,6 +337,6 @@ def format_report(report: CompressionReport) -> str:
     ]
     lines.append(
         f"{report.bytes:,} bytes, {report.ratio:.2f} times smaller than float32,"
-        f" {report.bits_per_parameter:.2f} bits a parameter"
+        f" {report.bits_per_parameter:.2f} bits per parameter"
     )
     return "\n".join(lines)

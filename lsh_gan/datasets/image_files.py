@@ -1,4 +1,4 @@
-"""Image files in folders and zips: which they are, what their headers say, how they decode."""
+"""Image files in folders and zips: finds them, reads their headers, and decodes them."""
 
 import itertools
 import os
@@ -18,9 +18,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from lsh_gan.datasets.source import Decoding, Source, cut, progress
 from lsh_gan.errors import few
 
-# Left out of folders and zips, beside names that begin with a dot.
+# Names that are left out of folders and zips, as are names that begin with a dot.
 _SYSTEM = ("__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini")
-# Of endings: none of Pillow's, or of what is no image or would have to be drawn by other programs.
+# Formats of endings that are left out: unknown to Pillow, no images, or drawn by other programs.
 _NO_IMAGES = (None, "PDF", "EPS", "WMF", "HDF5", "GRIB", "BUFR", "MPEG")
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes
 _GREY = ("1", "L", "LA", "La", "I", *_SIXTEEN_BIT)
@@ -43,7 +43,7 @@ def _hidden(name: str) -> bool:
 
 
 def image_names(names: Iterable[str]) -> tuple[list[str], Counter]:
-    """The names of image files, in order of path, and how many others there are of which kind."""
+    """Returns the names of image files, in order of path, and counts of other files by kind."""
     found: list[str] = []
     left_out: Counter[str] = Counter()
     for name in names:
@@ -57,8 +57,8 @@ def image_names(names: Iterable[str]) -> tuple[list[str], Counter]:
 
 
 def list_folder(path: str) -> tuple[list[str], Open, Counter]:
-    """Image files of a folder, for `open_files`; links are followed, each folder is read once."""
-    seen = set(map(str, Path(path).resolve().parents))  # those above
+    """Lists the image files of a folder for `open_files`; follows links, reads each folder once."""
+    seen = set(map(str, Path(path).resolve().parents))
     passed: Counter[str] = Counter()
     found = []
     for folder, folders, files in os.walk(path, followlinks=True):
@@ -75,22 +75,22 @@ def list_folder(path: str) -> tuple[list[str], Open, Counter]:
                 raise ValueError(f"{file}: a link to {os.readlink(file)}, which is not there")
         found += [os.path.relpath(os.path.join(folder, name), path) for name in files]
     names, left_out = image_names(name.replace(os.sep, "/") for name in found)
-    left_out += passed  # of counts above 0
+    left_out += passed  # drops counts of 0
     return names, lambda name: open(os.path.join(path, name), "rb"), left_out
 
 
 class _Look(NamedTuple):
-    """What the header of an image file says."""
+    """Properties of an image that the header of its file gives."""
 
     size: tuple[int, int]  # height, width
     channels: int
     transparent: bool
-    frames: bool  # several
+    frames: bool  # whether there are several
 
 
 def _look(image: Image.Image, decoding: Decoding) -> _Look:
     width, height = image.size
-    # Of PNG files Pillow's own `getexif` would decode the pixels; TIFF files are turned already.
+    # For PNG files, Pillow's own `getexif` would decode the pixels. TIFF files are turned already.
     orientation = Image.Image.getexif(image).get(0x0112, 1)
     if orientation in (5, 6, 7, 8) and image.format != "TIFF":
         width, height = height, width
@@ -99,14 +99,14 @@ def _look(image: Image.Image, decoding: Decoding) -> _Look:
             f"pixels of mode {image.mode!r}, whose range is unknown; expected 8 or 16 bits"
         )
     if _cut_to_eight(image) and decoding.white_level not in (0, 65535):
-        raise TypeError("colours of 16 bits, of which 8 are read; without reference.white_level")
+        raise TypeError("colours of 16 bits, of which 8 are read; remove reference.white_level")
     channels = 1 if image.mode in _GREY else 3
     frames = getattr(image, "is_animated", False)
     return _Look((height, width), channels, image.has_transparency_data, bool(frames))
 
 
 def _cut_to_eight(image: Image.Image) -> bool:
-    """Whether Pillow reads the upper 8 of 16 bits, as of colours."""
+    """Whether Pillow reads only the upper 8 of 16 bits, as it does for colours."""
     tiles = getattr(image, "tile", ())
     return image.mode not in _SIXTEEN_BIT and any(";16" in str(tile[3]) for tile in tiles)
 
@@ -114,7 +114,7 @@ def _cut_to_eight(image: Image.Image) -> bool:
 def open_files(
     path: str, names: list[str], open_: Open, left_out: Counter, decoding: Decoding
 ) -> Source:
-    """Images of files in order, `left_out` being how many others there are of each kind."""
+    """Makes a source of image files, in order; `left_out` counts the other files by kind."""
     if not names:
         raise ValueError(
             f"{path}: no images{rest(left_out)}; expected files such as .png or .jpg, or the path "
@@ -123,13 +123,13 @@ def open_files(
 
     def use(name: str, function: Callable[[Image.Image, Decoding], Any]) -> Any:
         try:
-            # As a stream: of a path Pillow maps some TIFF files, and does not turn those.
+            # As a stream: given a path, Pillow memory-maps some TIFF files and does not turn them.
             with open_(name) as stream, Image.open(stream) as image:
                 return function(image, decoding)
         except (TypeError, *UNREADABLE) as error:
             said = str(error)
             if not isinstance(error, TypeError):
-                unknown = isinstance(error, UnidentifiedImageError)  # its message shows a stream
+                unknown = isinstance(error, UnidentifiedImageError)  # its message names the stream
                 said = f"not a readable image ({'of no known format' if unknown else said})"
                 if decoding.on_error == "fail":
                     said += "; reference.on_error = 'skip' leaves such files out"
@@ -179,13 +179,13 @@ def open_files(
             raise ValueError(f"{path}/{names[row]}: its header says another size than its pixels")
         return np.broadcast_to(pixels, (*size, channels)), peak
 
-    brightest = 0  # of all rows that were read: a few of a set may be dark
+    brightest = 0  # of all rows read so far, because a few images of a set may be dark
 
     def read(rows: np.ndarray) -> Iterator[np.ndarray]:
         nonlocal brightest
         with ThreadPoolExecutor() as pool:
             batches = (pool.map(decode_row, part) for part in cut(rows))
-            # The following batch is decoded meanwhile.
+            # While one batch is used, the next one is decoded.
             for batch, _ in itertools.pairwise(itertools.chain(batches, [iter(())])):
                 pixels, peaks = zip(*batch, strict=True)
                 brightest = max(brightest, *peaks)
@@ -207,7 +207,7 @@ def open_files(
 
 
 def rest(left_out: Counter) -> str:
-    """What was left out, in words; "" of nothing."""
+    """Says in words what was left out; "" if nothing."""
     kinds = few(f"{number} {kind}" for kind, number in left_out.most_common())
     return f"; left out: {kinds}" if kinds else ""
 
@@ -219,7 +219,7 @@ def decode(image: Image.Image, decoding: Decoding) -> tuple[np.ndarray, int]:
     ImageOps.exif_transpose(image, in_place=True)
     mode = "L" if image.mode in _GREY else "RGB"
     if image.mode in _SIXTEEN_BIT or image.mode == "I":
-        # Pillow gives files of the PNM family in mode I scaled to 16 bits, whatever their range.
+        # Pillow reads PNM files in mode I, scaled to 16 bits whatever their range.
         white = 65535 if image.mode == "I" else decoding.white_level or 65535
         values = np.asarray(image).astype(np.int64)
         peak = 65535 if image.mode == "I" else int(values.max())
@@ -236,7 +236,7 @@ def decode(image: Image.Image, decoding: Decoding) -> tuple[np.ndarray, int]:
         width, height = image.size
         edge = min(width, height)
         left, top = (width - edge) // 2, (height - edge) // 2
-        # Cropped first: `resize(box=...)` would let pixels outside the square bleed in.
+        # Crop first: `resize(box=...)` would mix in pixels from outside the square.
         image = image.crop((left, top, left + edge, top + edge))
         image = image.resize((decoding.side, decoding.side), Image.Resampling.LANCZOS)
     pixels = np.asarray(image)

@@ -1,6 +1,6 @@
-"""Named data sets: what they are, where their files are, and whose they are.
+"""Named data sets: their images, files and licences.
 
-A name gives the test images, which no generator was trained on; `name:train` gives the others.
+`name` gives the test images, which no generator was trained on; `name:train` the training images.
 `stacked_mnist` is made of the images of `mnist`: its 1,000 modes are known (see `stack`).
 """
 
@@ -15,31 +15,31 @@ import platformdirs
 from lsh_gan.errors import choose
 
 PACKAGED = Path(__file__).parent.parent / "packaged"
-FOLDER_VARIABLE = "LSH_GAN_CACHE"  # of the environment: another cache folder
+FOLDER_VARIABLE = "LSH_GAN_CACHE"  # environment variable for another cache folder
 TRAIN = ":train"
-_ROUNDS = 10  # of the training images of stacked data sets
+_ROUNDS = 10  # uses of each training image per channel of a stacked data set
 
 
 def cache_folder() -> Path:
-    """The user's cache folder of this program, which every run shares; it may be deleted."""
+    """Returns the cache folder of the user, which all runs share; it may be deleted."""
     return Path(os.environ.get(FOLDER_VARIABLE) or platformdirs.user_cache_dir("lsh_gan"))
 
 
 @dataclasses.dataclass(frozen=True)
 class NamedDataset:
-    """A data set that a name stands for.
+    """A named data set.
 
-    Its file holds uint8 `images [n, h, w]` or `[n, h, w, 3]` and, if there are classes, integer
-    `labels [n]`, of the test set; the fetched file holds `train_images` and `train_labels` too.
+    Its file holds the test set: uint8 `images [n, h, w]` or `[n, h, w, 3]` and, if there are
+    classes, integer `labels [n]`. A fetched file also holds `train_images` and `train_labels`.
     """
 
-    name: str  # what a path says for it
+    name: str  # name that replaces a path
     licence: str  # of the images, and of the package that they come in
-    fetched: bool = False  # by `checkpoints_tools.fetch`; else they can only be shipped
+    fetched: bool = False  # whether `checkpoints_tools.fetch` fetches it; else it is only shipped
     stacks: str = ""  # name of the data set whose images are stacked, see `stack`
 
     def cached_file(self) -> Path:
-        """Where `checkpoints_tools.fetch` writes it."""
+        """Returns the path to which `checkpoints_tools.fetch` writes it."""
         return cache_folder() / "datasets" / f"{self.name}.npz"
 
 
@@ -60,17 +60,17 @@ NAMED = {
 
 
 def find_named(name: str) -> NamedDataset:
-    """The data set of a name, with `:train` or without; an unknown one is a ValueError."""
+    """Finds a data set by name, with or without `:train`; raises ValueError if unknown."""
     return choose("data set", name.removesuffix(TRAIN), NAMED)
 
 
 def is_named(path: str) -> bool:
-    """Whether a path is the name of a data set, with `:train` or without."""
+    """Whether a path is the name of a data set, with or without `:train`."""
     return path.removesuffix(TRAIN) in NAMED
 
 
 def named_file(path: str) -> Path:
-    """The file that has what a name stands for, which may not be fetched yet."""
+    """Returns the file with the images of a name; it may not be fetched yet."""
     dataset = find_named(path)
     dataset = NAMED.get(dataset.stacks, dataset)
     shipped = PACKAGED / dataset.name / "images.npz"
@@ -79,14 +79,14 @@ def named_file(path: str) -> Path:
 
 
 def load_named(path: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Reads the images and labels of `name`, the test set, or of `name:train`, the others.
+    """Reads images and labels of `name` (the test set) or of `name:train` (the training set).
 
-    Returns uint8 `[n, h, w, c]`, and integer `[n]`: classes, or modes of a stacked data set; else
+    Returns uint8 `[n, h, w, c]`, and integer labels `[n]`: classes, modes of a stacked data set, or
     None.
 
     Raises:
         ValueError: No data set of that name; or its training images cannot be fetched.
-        FileNotFoundError: It has to be fetched first; the message has the command.
+        FileNotFoundError: The data set must be fetched first; the message has the command.
     """
     name, of_training = path.removesuffix(TRAIN), path.endswith(TRAIN)
     if stacks := find_named(name).stacks:
@@ -106,14 +106,14 @@ def load_named(path: str) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def stack(images: np.ndarray, labels: Any, rounds: int) -> tuple[np.ndarray, np.ndarray]:
-    """Puts three grey images, drawn at random, into the channels of a colour image.
+    """Puts three random grey images into the channels of a colour image.
 
-    Each image, of `images [n, h, w, 1]` with `labels [n]` 0 to 9, is in each channel once a round.
-    That makes 1,000 modes, for telling how many a generator has (Metz et al. 2017,
-    arXiv:1611.02163, appendix D; there with all images of MNIST).
+    Each of `images [n, h, w, 1]`, with `labels [n]` 0 to 9, is in each channel once per round. This
+    makes 1,000 modes, to count how many of them a generator covers (Metz et al. 2017,
+    arXiv:1611.02163, appendix D, with all images of MNIST).
 
     Returns:
-        Uint8 `[rounds n, h, w, 3]`, and the number that the three classes make, `[rounds n]`.
+        Uint8 `[rounds n, h, w, 3]`, and modes `[rounds n]`: the three classes as decimal digits.
 
     Examples:
         >>> grey = np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1)

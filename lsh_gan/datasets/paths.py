@@ -3,15 +3,15 @@
 | path | what is taken |
 |---|---|
 | name of `NAMED` | its test images, padded to 32×32; `name:train` its training images |
-| folder | its image files in order of path, those of folders within it and behind links included |
+| folder | its image files in order of path, including those of subfolders and links |
 | zip of image files | likewise; labels beside them are not needed |
-| `.npz` | the only array that fits by shape and type, or of several the only one of `NAMES` |
+| `.npz` | the only array that fits by shape and type; of several, the only one of `NAMES` |
 | `.npy` | its array |
 | idx file of the MNIST family, gzipped or not | its images |
 
-An array is of features if it is floating `[n, d]`, and of images if it is `[n, h, w]`,
-`[n, h, w, c]` or `[n, c, h, w]` with c in {1, 3, 4}: channels are last where that axis can be
-channels. They are first where both axes can be, and only that makes the images square.
+An array holds features if it is floating `[n, d]`, and images if it is `[n, h, w]`, `[n, h, w, c]`
+or `[n, c, h, w]` with c in {1, 3, 4}. Channels are last if the last axis can be channels. They are
+first if only the first can, or if both can and only channels first makes the images square.
 
 Opening reads only headers. Pixels are decoded for the requested rows, a batch at a time.
 """
@@ -39,17 +39,17 @@ _EXPECTED = (
     "expected a folder or zip of image files, .npz or .npy arrays (images uint8 [n, h, w, c] or "
     "[n, c, h, w], features float [n, d]), or an idx file"
 )
-# Usual names of arrays, in any case of letters.
+# Usual names of arrays, in lower or upper case.
 NAMES = {
     "images": ("images", "imgs", "samples", "x", "arr_0", "arr_1"),
     "features": ("features", "feats", "reps", "embeddings", "activations", "x", "arr_0", "arr_1"),
 }
-# What floating [n, d] arrays of these names hold is not features.
+# Floating [n, d] arrays of these names are not features.
 NOT_FEATURES = ("mu", "sigma", "mu_s", "sigma_s", "y", "label", "labels", "z", "latents", "logits")
 CHANNELS = (1, 3, 4)
 _IDX_UINT8_IMAGES = b"\x00\x00\x08\x03"
 
-_KNOWN = {  # by their first bytes: files that people give, and what to do
+_KNOWN = {  # first bytes of other files that users give -> what the file is, and what to do
     b"\x89HDF": "an HDF5 file; save its array as .npy",
     b"version https://git-lfs": "a pointer of Git LFS; fetch the file with git lfs pull",
     b"\x80": "a pickle, which is not read because that can run code; save its array as .npy",
@@ -64,13 +64,13 @@ def open_source(
 
     Args:
         path: See the module.
-        kinds: What may be taken, "images" or "features", the preferred one first.
+        kinds: Accepted kinds, "images" or "features"; the preferred one first.
         decoding: How images are decoded.
 
     Raises:
         FileNotFoundError: No such path.
-        ValueError: Nothing of that kind, or something damaged: the file, and what was expected.
-            Reading raises it for what only pixels or values show.
+        ValueError: Nothing of these kinds, or a damaged file (the message has the file, and what
+            was expected). Reading rows raises it for errors in pixels or values.
     """
     path = str(path)
     if is_named(path):
@@ -94,7 +94,7 @@ def open_source(
 
 
 def load_images(path: str | Path, **decoding: Any) -> np.ndarray:
-    """All images of a path, uint8 `[n, h, w, c]`; fields of `Decoding`; as `open_source`."""
+    """Reads all images of a path, uint8 `[n, h, w, c]`, with fields of `Decoding` as options."""
     return open_source(path, decoding=Decoding(**decoding)).load()
 
 
@@ -142,7 +142,7 @@ def _open_zip(path: str, kinds: Sequence[str], decoding: Decoding) -> Source:
 
 
 def _npy_header(path: str, archive: zipfile.ZipFile | None = None, name: str = "") -> Header:
-    """Shape and type of an array, without its values."""
+    """Reads shape and type of an array, without its values."""
     try:
         with archive.open(name) if archive else open(path, "rb") as stream:
             first = np.lib.format.read_magic(stream) == (1, 0)
@@ -155,7 +155,7 @@ def _npy_header(path: str, archive: zipfile.ZipFile | None = None, name: str = "
 
 
 def _values(path: str, name: str) -> np.ndarray:
-    """An array of an `.npz` file, or that of an `.npy` file, from which rows are read in place."""
+    """Reads an array of an `.npz` file, or maps the array of an `.npy` file into memory."""
     try:
         if not name:
             return np.load(path, mmap_mode="r", allow_pickle=False)
@@ -191,7 +191,7 @@ def _role(shape: tuple[int, ...], dtype: np.dtype) -> str | None:
 def _choose(path: str, headers: dict[str, Header], kinds: Sequence[str]) -> str:
     if len(headers) == 1:
         return next(iter(headers))
-    for kind in (*kinds, *NAMES):  # what is not asked for is refused by what it is
+    for kind in (*kinds, *NAMES):  # also kinds that are refused, so that the error can name them
         fitting = [
             name
             for name, header in headers.items()
@@ -214,10 +214,10 @@ def _listed(headers: dict[str, Header], names: Iterable[str] | None = None) -> s
 
 
 def _layout(shape: tuple[int, ...]) -> tuple[tuple[int, int, int, int], bool] | None:
-    """The shape with channels last, and whether they come first; None if it is not of images."""
+    """Returns the shape with channels last, and whether they are first; None if not of images."""
     if 0 in shape or len(shape) not in (3, 4):
         return None
-    if len(shape) == 3:  # many rows of 1 or 3 pixels are one image with channels
+    if len(shape) == 3:  # with 1, 3 or 4 columns and many rows it is one image, [h, w, c]
         n, h, w = shape
         return None if w in CHANNELS and h > 2 * w else ((n, h, w, 1), False)
     n, a, b, c = shape
@@ -234,7 +234,7 @@ def of_array(
     decoding: Decoding,
     said: str,
 ) -> Source:
-    """Images or features of an array, which `values` returns; `said` is what was taken."""
+    """Makes a source of the array that `values` returns; `said` describes what was taken."""
     if _role(shape, dtype) == "features":
         return Source(path, "features", shape, said, None, functools.partial(_rows, path, values))
     layout = _layout(shape)
@@ -266,7 +266,7 @@ def of_array(
 
 
 def _range_hint(x: np.ndarray) -> str:
-    """What is expected of images of another type than uint8, and how to get there."""
+    """Says, for images that are not uint8, what range they have and how to convert them."""
     low, high = float(x.min()), float(x.max())
     scaled = {(0, 1): "x * 255", (-1, 1): "(x + 1) * 127.5", (0, 255): "x"}  # narrow ones first
     fitting = (scale for (a, b), scale in scaled.items() if a <= low and high <= b)
@@ -275,7 +275,7 @@ def _range_hint(x: np.ndarray) -> str:
 
 
 def _rows(path: str, values: Callable[[], np.ndarray], rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Features of an array as float32, checked."""
+    """Yields features of an array as float32; checks that they are finite."""
     stored = values()
     for part in cut(rows):
         wide = np.asarray(stored[part])
@@ -310,7 +310,7 @@ def _idx_images(path: str, *, zipped: bool) -> np.ndarray:
 
 
 def pad_to(images: np.ndarray, side: int) -> np.ndarray:
-    """Pads uint8 `[n, h, w, c]` with black, evenly, up to `side`; larger ones are a ValueError."""
+    """Pads uint8 `[n, h, w, c]` evenly with black to `side`; raises ValueError if larger."""
     h, w = images.shape[1:3]
     if max(h, w) > side:
         raise ValueError(f"images of {h}×{w} pixels do not fit into {side}×{side}")

@@ -13,15 +13,15 @@ BATCH = 32
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """What was found at a path."""
+    """Images or features that were found at a path."""
 
-    path: str  #: as given
+    path: str  #: the path as given
     kind: str  #: "images" or "features"
     shape: tuple[int, ...]  #: `(n, h, w, c)` of images once they are decoded, or `(n, d)`
     taken: str  #: what was taken and what was left out, in words
     #: Height and width of the first image as it is stored; None for features.
     first_size: tuple[int, int] | None
-    #: Function of the numbers of rows that yields them in batches, uint8 or float32.
+    #: Function of row indices that yields these rows in batches, uint8 or float32.
     read: Callable[[np.ndarray], Iterator[np.ndarray]] = dataclasses.field(repr=False)
 
     def __len__(self) -> int:
@@ -29,7 +29,7 @@ class Source:
 
     @property
     def dtype(self) -> str:
-        """Of what is read."""
+        """Type of the values that are read."""
         return "uint8" if self.kind == "images" else "float32"
 
     @property
@@ -41,22 +41,22 @@ class Source:
         return height, width, channels
 
     def load(self) -> np.ndarray:
-        """All rows: uint8 `[n, h, w, c]` or float32 `[n, d]`; raises as `open_source`."""
+        """Reads all rows: uint8 `[n, h, w, c]` or float32 `[n, d]`; raises as `open_source`."""
         return np.concatenate(list(self.read(np.arange(len(self)))))
 
 
 class Decoding(NamedTuple):
     """How stored images become uint8 `[h, w, c]`."""
 
-    #: 0 keeps sizes, which must then be equal; else the largest centred square of each is resized
-    #: to `side` pixels (Lanczos), as is usual for GAN data sets.
+    #: 0 keeps the sizes, which must be equal. Else the largest centred square of each image is
+    #: resized to `side` pixels (Lanczos), as is usual for GAN data sets.
     side: int = 0
-    background: int = 255  #: grey level below transparent images, 0 black to 255 white
-    #: The value of files of 16 bits that is white; 0 takes 65535, and refuses sets that never reach
-    #: a quarter of it, because scans of 10 to 14 bits look like that.
+    background: int = 255  #: grey level behind transparent images, 0 black to 255 white
+    #: Value of white in 16-bit files. 0 means 65535, and refuses data sets that never reach a
+    #: quarter of it, because they look like scans of 10 to 14 bits.
     white_level: int = 0
-    #: 'fail' makes an image that cannot be read an error; 'skip' decodes all image files once when
-    #: they are opened, and leaves those out.
+    #: 'fail': an image that cannot be read is an error. 'skip': all image files are decoded once
+    #: when they are opened, and those that cannot be read are left out.
     on_error: str = "fail"
 
 
@@ -64,10 +64,10 @@ AS_STORED = Decoding()
 
 
 def cut(rows: np.ndarray) -> list[np.ndarray]:
-    """Cuts numbers of rows into batches."""
+    """Splits row indices into batches."""
     return [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
 
 
 def progress(parts: Iterable, total: int, description: str) -> Iterable:
-    """Goes through so many parts with a bar; silent where there is no terminal."""
+    """Iterates over `total` parts with a progress bar; without a terminal, shows none."""
     return track(parts, description, total, transient=True, disable=not Console().is_terminal)

@@ -1,8 +1,8 @@
 """DINOv2: vision transformers; the class token gives 384 to 1024 features per image.
 
-The networks of Oquab et al. 2023 (arXiv:2304.07193); ViT-L/14 is what Stein et al. 2023
-(arXiv:2306.04675) found nearest to human judgement of generated images. Images have 224 pixels, and
-so 16 × 16 patches.
+The networks are those of Oquab et al. 2023 (arXiv:2304.07193). Of the networks that Stein et al.
+2023 (arXiv:2306.04675) compared, ViT-L/14 agreed best with human judgement of generated images.
+Images have 224 × 224 pixels, thus 16 × 16 patches.
 """
 
 import re
@@ -20,9 +20,9 @@ from lsh_gan.features.resizing import cubic
 
 SIDE = 224
 _PATCH = 14
-_GRID = SIDE // _PATCH  # patches a side
+_GRID = SIDE // _PATCH  # patches per side
 _HIGHEST = lax.Precision.HIGHEST
-_NAMES = (  # patterns of the names of transformers, and what the original has for them
+_NAMES = (  # patterns of names in the package transformers -> their names in the original
     (r"^embeddings\.position_embeddings", "pos_embed"),
     (r"^embeddings\.patch_embeddings\.projection", "patch_embed.proj"),
     (r"^embeddings\.", ""),
@@ -37,7 +37,7 @@ _NAMES = (  # patterns of the names of transformers, and what the original has f
 class DinoV2(nn.Module):
     """The network up to its class token after the last norm; layers are named as in the original.
 
-    The scales of residual branches are in the layers before them.
+    The scales of residual branches are folded into the layers before them.
     """
 
     dim: int
@@ -65,7 +65,7 @@ class DinoV2(nn.Module):
 
 
 class _Tokens(nn.Module):
-    """Puts the class token before those of patches, and adds positions to these."""
+    """Adds positions to the patch tokens, and puts the class token before them."""
 
     @nn.compact
     def __call__(self, x):
@@ -83,10 +83,10 @@ def _dense(features, name):
 
 
 def read(path: Path) -> dict:
-    """Reads weights under the original's names, which they have there or on the Hub.
+    """Reads weights of the original or of the Hub, and names them as in the original.
 
-    The Hub's (`facebook/dinov2-small`, ...) are named by transformers, which splits the layer of
-    queries, keys and values. Weights of a network with registers are a ValueError.
+    Weights of the Hub (`facebook/dinov2-small`, ...) are named as in the package transformers, with
+    separate layers for queries, keys and values. Weights with registers are a ValueError.
     """
     state = {}
     for name, tensor in tensor_files.state_dict(tensor_files.read(path)).items():
@@ -102,7 +102,7 @@ def read(path: Path) -> dict:
 
 
 def convert(state: dict, path: tuple[str, ...]) -> dict:
-    """Takes the layer at a path of `DinoV2` from what `read` returns."""
+    """Returns the weights of the layer at a path of `DinoV2`, from the result of `read`."""
     name = path[0]
     if name == "tokens":
         positions = state["pos_embed"][0]
@@ -123,15 +123,15 @@ def convert(state: dict, path: tuple[str, ...]) -> dict:
 def _positions(learnt):
     """Interpolates positions of a square of patches to 16 × 16, as the original does.
 
-    By bicubic interpolation without antialiasing, in steps as if the result were a tenth of a patch
-    larger.
+    The interpolation is bicubic, without antialiasing. Its step is as if the result were a tenth of
+    a patch larger.
     """
     count = round(len(learnt) ** 0.5)
     if count == _GRID:
         return learnt
     at = (np.arange(_GRID) + 0.5) * count / (_GRID + 0.1) - 0.5
     weights = cubic(np.abs(np.arange(-2, count + 2) - at[:, None]), -0.75)
-    matrix = weights[:, 2:-2]  # beyond the edge is what is at the edge
+    matrix = weights[:, 2:-2]  # beyond the edge, the values at the edge are repeated
     matrix[:, 0] += weights[:, :2].sum(axis=1)
     matrix[:, -1] += weights[:, -2:].sum(axis=1)
     square = learnt.reshape(count, count, -1)

@@ -1,8 +1,8 @@
 """EfficientNet-Lite up to its pooled features: 1280 features per image.
 
-The ImageNet network of TensorFlow's "lite" variants of EfficientNet (Tan and Le 2019,
-arXiv:1905.11946): no squeeze-and-excitation, ReLU6, stem and head not scaled. In larger
-variants the stages in between have `width` times the features and `depth` times the blocks.
+The ImageNet networks of TensorFlow's "lite" variants of EfficientNet (Tan and Le 2019,
+arXiv:1905.11946) have ReLU6 and no squeeze-and-excitation. Stem and head are not scaled. In larger
+variants the stages between them have `width` times the features and `depth` times the blocks.
 """
 
 import math
@@ -17,7 +17,7 @@ DIM = 1280
 
 
 class Stage(NamedTuple):
-    """Blocks of one shape; only the first of them has the strides."""
+    """Blocks of one shape; only the first block has these strides, the others have 1."""
 
     repeats: int
     kernel: int
@@ -26,16 +26,16 @@ class Stage(NamedTuple):
     features: int
 
 
-_STAGES = (  # of Lite0
+_STAGES = (  # stages of Lite0
     Stage(1, 3, 1, 1, 16), Stage(2, 3, 2, 6, 24), Stage(2, 5, 2, 6, 40), Stage(3, 3, 2, 6, 80),
     Stage(3, 5, 1, 6, 112), Stage(4, 5, 2, 6, 192), Stage(1, 3, 1, 6, 320),
 )  # fmt: skip
 
 
 def scaled_stages(width: float, depth: float) -> list[Stage]:
-    """The stages of a variant: features to the nearest multiple of 8, repeats rounded up.
+    """Scales the stages: features to the nearest multiple of 8, repeats rounded up.
 
-    First and last stage keep their repeats.
+    The first and the last stage keep their repeats.
 
     >>> [stage.features for stage in scaled_stages(1.1, 1.2)]
     [16, 24, 48, 88, 120, 208, 352]
@@ -50,7 +50,7 @@ def scaled_stages(width: float, depth: float) -> list[Stage]:
 
 
 class EfficientNetLite(nn.Module):
-    """Up to average pooling, Lite0 by default; layers are named as in the PyTorch package."""
+    """The network up to average pooling, Lite0 by default; named as in the PyTorch package."""
 
     width: float = 1.0
     depth: float = 1.0
@@ -68,7 +68,7 @@ class EfficientNetLite(nn.Module):
 
 
 def _block(x, name: str, stage: Stage):
-    """Inverted residual: widen by a 1×1, filter each channel, narrow by a 1×1."""
+    """Inverted residual: 1×1 expansion, depthwise convolution, 1×1 projection."""
     inputs, width = x, x.shape[-1] * stage.expansion
     if stage.expansion > 1:
         x = nn.relu6(Conv(width, (1, 1), name=f"{name}_expand_conv")(x))
@@ -80,7 +80,7 @@ def _block(x, name: str, stage: Stage):
     return x + inputs if x.shape == inputs.shape else x
 
 
-# The batch norm after a convolution.
+# Name of a convolution -> name of the batch norm after it.
 _NORMS = {
     "_conv_stem": "_bn0", "_expand_conv": "_bn0", "_depthwise_conv": "_bn1",
     "_project_conv": "_bn2", "_conv_head": "_bn1",
@@ -88,6 +88,6 @@ _NORMS = {
 
 
 def convert(state: dict, path: tuple[str, ...]) -> dict:
-    """Takes the layer at a path of `EfficientNetLite` from weights of the PyTorch package."""
+    """Returns the weights of the layer at a path, from those of the PyTorch package."""
     block, dot, conv = path[0].rpartition(".")
     return fold_batch_norm(state, path[0], block + dot + _NORMS[conv])

@@ -1,9 +1,9 @@
 """Inception-v3 as the Fréchet Inception Distance uses it: 2048 pooled features per image.
 
-The network of Szegedy et al. 2015 (arXiv:1512.00567) as published for TensorFlow in 2015, which
-Heusel et al. 2017 (arXiv:1706.08500) took for FID. It is not torchvision's: average pools leave the
-padding out of their mean, and the last block has a max pool. Names of convolutions follow the
-PyTorch weight files.
+This is the network of Szegedy et al. 2015 (arXiv:1512.00567) as published for TensorFlow in 2015,
+which Heusel et al. 2017 (arXiv:1706.08500) used for FID. It differs from torchvision's: average
+pools exclude the padding from the mean, and the last block has a max pool. Convolutions are named
+as in the PyTorch weight files.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ def _reduce(x, name: str, features: int):
 
 
 def _chain(x, name: str, *layers):
-    """Convolutions one after the other, of features and window sizes, numbered from 1."""
+    """Applies convolutions of given (features, window size), whose names are numbered from 1."""
     for i, (features, size) in enumerate(layers, 1):
         x = _conv(x, f"{name}_{i}", features, size)
     return x
@@ -65,9 +65,9 @@ class InceptionV3(nn.Module):
 
 
 class Mixed(nn.Module):
-    """A block: branches side by side, whose features are joined."""
+    """A block of parallel branches, whose features are concatenated."""
 
-    branches: Callable  # makes them of the input, in order
+    branches: Callable  # maps the input to the outputs of the branches, in order
 
     @nn.compact
     def __call__(self, x):
@@ -76,7 +76,7 @@ class Mixed(nn.Module):
 
 
 def _mixed_5(x, pooled: int):
-    """1×1, 5×5 and twice 3×3 windows, and a pool: `[n, 35, 35, 224 + pooled]`."""
+    """Branches 1×1, 5×5, two 3×3, and pool: `[n, 35, 35, 224 + pooled]`."""
     return [
         _conv(x, "branch1x1", 64),
         _chain(x, "branch5x5", (48, (1, 1)), (64, (5, 5))),
@@ -92,7 +92,7 @@ def _mixed_6a(x):
 
 
 def _mixed_6(x, width: int):
-    """7×7 windows as 1×7 and 7×1, once and twice, `width` inside: `[n, 17, 17, 768]`."""
+    """Branches 1×1, 7×7, two 7×7 (as 1×7 and 7×1, `width` inside), pool: `[n, 17, 17, 768]`."""
     start, row, column = ((width, size) for size in ((1, 1), (1, 7), (7, 1)))
     return [
         _conv(x, "branch1x1", 192),
@@ -114,7 +114,7 @@ def _mixed_7a(x):
 
 
 def _mixed_7(x, pool: Callable):
-    """3×3 windows that end in 1×3 and 3×1 side by side: `[n, 8, 8, 2048]`."""
+    """Branches 1×1, two that end in parallel 1×3 and 3×1, and pool: `[n, 8, 8, 2048]`."""
     once = _conv(x, "branch3x3_1", 384)
     twice = _chain(x, "branch3x3dbl", (448, (1, 1)), (384, (3, 3)))
     return [
@@ -128,6 +128,6 @@ def _mixed_7(x, pool: Callable):
 
 
 def convert(state: dict, path: tuple[str, ...]) -> dict:
-    """Takes the layer at a path of `InceptionV3` from weights of pytorch-fid or torch-fidelity."""
+    """Returns the weights of the layer at a path, from those of pytorch-fid or torch-fidelity."""
     name = ".".join(path)
     return fold_batch_norm(state, f"{name}.conv", f"{name}.bn")

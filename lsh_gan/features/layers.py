@@ -9,7 +9,7 @@ from lsh_gan.devices import on_cpu
 
 
 def _depthwise_by_shifts(x, kernel, strides: int, padding: list[tuple[int, int]]):
-    """Sums shifted images times weights, over the positions of the kernel."""
+    """Computes a depthwise convolution as a sum of shifted images times weights."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     kernel_h, kernel_w, _ = kernel.shape
     out_h = (x.shape[1] - kernel_h) // strides + 1
@@ -25,14 +25,14 @@ def _depthwise_by_shifts(x, kernel, strides: int, padding: list[tuple[int, int]]
 class Conv(nn.Module):
     """Convolution with bias, at full precision.
 
-    On CPU, XLA's depthwise and 1×1 convolutions are several times slower than the shifted
-    multiply-adds and the matrix product that they amount to; elsewhere its own are used.
+    On CPU, XLA's depthwise and 1×1 convolutions are several times slower than the equivalent
+    shifted multiply-adds and matrix product, which replace them there.
     """
 
     features: int
     kernel_size: tuple[int, int]
     strides: int = 1
-    padding: str | int = 0  # "SAME" (TensorFlow's) or of each side
+    padding: str | int = 0  # "SAME" (as in TensorFlow), or zeros on each side
     depthwise: bool = False
 
     @nn.compact
@@ -59,7 +59,7 @@ class Conv(nn.Module):
 
 
 def plain_layer(state: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
-    """Takes a convolution of torch, whose features are the first axis, and its bias as float32."""
+    """Converts a convolution of torch, whose output axis is the first, and its bias to float32."""
     kernel = state[f"{name}.weight"].transpose(2, 3, 1, 0)
     bias = state[f"{name}.bias"]
     return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}

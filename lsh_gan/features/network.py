@@ -19,22 +19,22 @@ from lsh_gan.errors import choose
 from lsh_gan.features.registry import FEATURES, FeatureSpec
 from lsh_gan.features.resizing import resize
 
-GIVEN = "given"  # name of a network of which nothing is known but its features
+GIVEN = "given"  # name of the unknown network whose features the user gives
 _SMALLEST_SIDE = 32
-_CPU_PART = 25  # activations of more images fall out of the caches
-_CPU_BATCH = 80  # what a dispatch costs does not show, and little is padded
+_CPU_PART = 25  # the activations of more images do not fit the caches
+_CPU_BATCH = 80  # large enough to hide the cost of a dispatch, small enough to pad little
 _DEVICE_BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureNetwork:
-    """Images to features."""
+    """A loaded network that maps images to features."""
 
     name: str  #: its key in `FEATURES`
     dim: int  #: d, the number of features
     side: int  #: input side in pixels, to which images are resized
     content_hash: str  #: sha256 (hex) over name, preprocessing version, side and weight file
-    apply: Any = field(repr=False)  #: jitted, of (variables, images); None of `given` features
+    apply: Any = field(repr=False)  #: jitted, of (variables, images); None for `given` features
     variables: Any = field(repr=False)  #: the weights
 
     def __call__(self, images: Any) -> jax.Array:
@@ -54,7 +54,7 @@ def check_images(images: Any) -> None:
 
 
 def given(dim: int) -> FeatureNetwork:
-    """Stands for the network of features that were made elsewhere; embeds nothing."""
+    """Makes a placeholder for the network of given features; it cannot embed images."""
     return FeatureNetwork(GIVEN, dim, 0, f"d = {dim}", None, None)
 
 
@@ -65,18 +65,18 @@ def load(
     weights: str | os.PathLike | None = None,
     sha256: str | None = None,
 ) -> FeatureNetwork:
-    """Loads a feature network; everything is checked before anything is computed.
+    """Loads a feature network; checks everything before it computes anything.
 
     Args:
         name: A key of `FEATURES`.
-        side: Input side in pixels; None takes the network's own.
-        weights: The weight file; None takes the one of the installed package, if there is one.
+        side: Input side in pixels; None takes the default of the network.
+        weights: The weight file; None takes that of the installed package, if there is one.
         sha256: Expected hash of the weight file, or its first digits. None expects the published
-            file where its hash is on record; "" accepts every file.
+            file if its hash is known here; "" accepts every file.
 
     Raises:
-        FileNotFoundError: No weight file; the message says where it is usually obtained.
-        ValueError: Unknown name, unfit side, wrong hash, damaged file, or weights of another
+        FileNotFoundError: No weight file; the message says where to get it.
+        ValueError: Unknown name, invalid side, wrong hash, damaged file, or weights of another
             network.
     """
     spec = choose("feature network", name, FEATURES)
@@ -101,7 +101,7 @@ def load(
     return FeatureNetwork(name, spec.dim, side, content_hash, apply, variables)
 
 
-@partial(jax.jit, static_argnums=(0, 1))  # one program for all that load the network
+@partial(jax.jit, static_argnums=(0, 1))  # compiled once, however often the network is loaded
 def _features(spec: FeatureSpec, side: int, variables: Any, images: jax.Array) -> jax.Array:
     def run(images):
         x = resize(images.astype(jnp.float32), side, rule=spec.resize_rule)
@@ -113,7 +113,7 @@ def _features(spec: FeatureSpec, side: int, variables: Any, images: jax.Array) -
 
 
 def check_side(name: str, side: int) -> None:
-    """Checks the input side of a network without loading it; an unfit one is a ValueError."""
+    """Checks the input side of a network without loading it; raises ValueError if invalid."""
     spec = choose("feature network", name, FEATURES)
     if spec.fixed_side and side != spec.side:
         raise ValueError(
@@ -125,13 +125,13 @@ def check_side(name: str, side: int) -> None:
 
 
 def weight_file(spec: FeatureSpec, weights: str | os.PathLike | None) -> Path | None:
-    """Finds the weight file: the given one, or that of the installed package, if there is one."""
+    """Returns the weight file: the given one, or that of the installed package, or None."""
     return Path(weights) if weights is not None else spec.default_file and spec.default_file()
 
 
 def _read_variables(spec: FeatureSpec, path: Path) -> Any:
     state, images = spec.read(path), jax.ShapeDtypeStruct((1, spec.side, spec.side, 3), jnp.float32)
-    with jax.enable_x64(False):  # initialisers would take the user's type
+    with jax.enable_x64(False):  # with x64, initialisers would make float64
         expected = jax.eval_shape(spec.module.init, jax.random.key(0), images)["params"]
     layers = dict.fromkeys(tuple(layer) for *layer, _ in traverse_util.flatten_dict(expected))
     try:
@@ -155,19 +155,19 @@ def embed(
 ) -> jax.Array:
     """Embeds any number of images to features, float32 `[n, d]` on the device.
 
-    A row does not depend on its batch: another batch size changes it by at most 1e-5 of the largest
-    feature (other kernels round differently). One program is compiled.
+    A row does not depend on the others of its batch. Another batch size changes it by at most 1e-5
+    of the largest feature, because other kernels round differently. One program is compiled.
 
     Args:
-        network: What `load` returned, or any function with its `dim`.
-        images: Uint8 `[n, h, w, c]`, or an iterable of such batches, all of one `h, w, c`.
-        batch_size: Images at a time, a multiple of the number of devices; None takes 80 on CPU,
-            256 elsewhere, or the next multiple.
+        network: Result of `load`, or any such function of images.
+        images: Uint8 `[n, h, w, c]`, or an iterable of such batches with equal `h, w, c`.
+        batch_size: Images per batch, a multiple of the number of devices; None takes 80 on CPU, 256
+            elsewhere, or the next multiple.
         progress: Called with the number of images done since its last call (`tqdm.update`).
 
     Raises:
-        TypeError: Images not uint8.
-        ValueError: No images, sizes that differ, or a feature that is NaN or Inf (row index).
+        TypeError: Images are not uint8.
+        ValueError: No images, different sizes, or a feature that is NaN or Inf (row index).
     """
     return jnp.concatenate(list(stream(network, images, batch_size=batch_size, progress=progress)))
 
@@ -179,7 +179,7 @@ def stream(
     batch_size: int | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> Iterator[jax.Array]:
-    """Yields the features of `embed` in batches `[<= batch_size, d]`; arguments likewise."""
+    """Yields the features of `embed` in batches `[<= batch_size, d]`; takes the same arguments."""
     if batch_size is None:
         count = jax.local_device_count()
         batch_size = -(-devices.at_once(_CPU_BATCH, _DEVICE_BATCH) // count) * count
@@ -205,7 +205,7 @@ def stream(
 
 
 def _batches(images: Any, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Cuts arrays of any length into batches of one size; the last one is padded with zeros."""
+    """Splits arrays of any length into batches of one size; pads the last one with zeros."""
     parts: Iterable = [images] if hasattr(images, "shape") else images
     shape: tuple[int, ...] = ()
     rest = np.zeros(0, np.uint8)

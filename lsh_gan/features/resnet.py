@@ -1,7 +1,7 @@
 """A thin ResNet-50 up to its pooled features: 1024 features per image.
 
-The network of He et al. 2016 (arXiv:1512.03385) with half of the features, which Yahoo trained on
-ImageNet and then to tell apart two kinds of photographs (open_nsfw).
+This is the network of He et al. 2016 (arXiv:1512.03385) with half of the features. Yahoo trained it
+on ImageNet, and then to distinguish two kinds of photographs (open_nsfw).
 """
 
 from pathlib import Path
@@ -40,10 +40,10 @@ def _bottleneck(x, name: str, features: int, strides: int):
 
 
 def read_onnx(path: Path) -> dict:
-    """Reads kernels and biases of the convolutions of an ONNX file; nothing in it is run.
+    """Reads kernels and biases of the convolutions of an ONNX file, without running it.
 
-    Their names, NAME.weight and NAME.bias, are those of the batch norms that are merged into them.
-    An unreadable file, or a missing package onnx, is a ValueError.
+    They are named NAME.weight and NAME.bias, after the batch norm that is folded into the
+    convolution. An unreadable file, or a missing package onnx, is a ValueError.
     """
     try:
         import onnx
@@ -65,10 +65,10 @@ def read_onnx(path: Path) -> dict:
 
 
 def convert(state: dict, path: tuple[str, ...]) -> dict:
-    """Takes the layer at a path of `ThinResNet50` from what `read_onnx` returns.
+    """Returns the weights of the layer at a path, from the result of `read_onnx`.
 
-    The original takes the colours of an image as blue, green, red; here the kernel of the first
-    convolution is turned, so that they are red, green, blue as everywhere.
+    The original takes images with channels blue, green, red. Here the input channels of the first
+    kernel are reversed, so that images have red, green, blue as everywhere.
     """
     layer = plain_layer(state, path[0])
     if path == ("1",):

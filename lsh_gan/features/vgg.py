@@ -1,7 +1,7 @@
 """VGG16 up to its second dense layer: 4096 features per image.
 
-The network of Simonyan and Zisserman 2015 (arXiv:1409.1556, configuration D), whose second dense
-layer after its ReLU is the feature space of precision and recall in Kynkäänniemi et al. 2019.
+This is the network of Simonyan and Zisserman 2015 (arXiv:1409.1556, configuration D). Kynkäänniemi
+et al. 2019 compute precision and recall on the output of its second dense layer, after the ReLU.
 """
 
 import flax.linen as nn
@@ -13,7 +13,7 @@ from lsh_gan.features.layers import Conv, plain_layer
 
 DIM = 4096
 _REPEATS = (2, 2, 3, 3, 3)
-_PLACES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)  # of convolutions in `features.N`
+_PLACES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)  # N of convolutions `features.N`
 
 
 class VGG16(nn.Module):
@@ -37,10 +37,10 @@ class VGG16(nn.Module):
 
 
 def convert(state: dict, path: tuple[str, ...]) -> dict:
-    """Takes the layer at a path of `VGG16` from weights of torchvision.
+    """Returns the weights of the layer at a path of `VGG16`, from those of torchvision.
 
-    torch flattens channels first: the inputs of the first dense layer go from (channel, row,
-    column) to (row, column, channel).
+    torch flattens channels first, so the inputs of the first dense layer are reordered from
+    (channel, row, column) to (row, column, channel).
     """
     kind, _, index = path[0].partition("_")
     if kind == "conv":

@@ -1,4 +1,4 @@
-"""Flax generators, and how a checkpoint becomes one."""
+"""Flax generators, and functions that load checkpoints into them."""
 
 from lsh_gan.generators.generator import FAMILIES, Generator, abstract, build, load
 

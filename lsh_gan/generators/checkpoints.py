@@ -1,4 +1,4 @@
-"""Generator checkpoints on disk: `generator.json` (what it is) beside `params/` (Orbax)."""
+"""Generator checkpoints: a folder with `generator.json` (metadata) and `params/` (Orbax)."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ PARAMS_FOLDER = "params"
 
 
 def quiet_libraries() -> None:
-    """Keeps routine messages of JAX and Orbax out of the log; their warnings stay."""
+    """Removes routine messages of JAX and Orbax from the log, but keeps their warnings."""
     logging.get_absl_logger().addFilter(
         lambda record: record.levelno >= WARNING or "orbax" not in record.pathname
     )
@@ -29,12 +29,12 @@ def quiet_libraries() -> None:
 
 
 def shipped_names() -> list[str]:
-    """Names of the generators that are shipped with the package."""
+    """Lists the names of the generators that are shipped with the package."""
     return sorted(folder.parent.name for folder in PACKAGED.glob(f"*/{METADATA_FILE}"))
 
 
 def locate(name: str | Path) -> Path:
-    """Finds a checkpoint: a path, or the name of one that is shipped with the package.
+    """Finds a checkpoint by its path, or by its name if it is shipped with the package.
 
     Raises:
         FileNotFoundError: Neither exists; the message lists the shipped names.
@@ -52,7 +52,7 @@ def locate(name: str | Path) -> Path:
 
 
 def content_hash(params: Any) -> str:
-    """Sha256 (hex) over the paths, shapes, dtypes and values of a tree of arrays."""
+    """Computes the sha256 (hex) of the paths, shapes, dtypes and values of a tree of arrays."""
     digest = hashlib.sha256()
     for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
         array = np.asarray(leaf)
@@ -62,13 +62,13 @@ def content_hash(params: Any) -> str:
 
 
 def save(path: str | Path, metadata: dict[str, Any], params: Any) -> None:
-    """Writes a generator checkpoint, a folder; an existing one is replaced.
+    """Writes a generator checkpoint folder; replaces an existing one.
 
-    `metadata` is a JSON object with `family` and `options` (see `generators.build`) and whatever
-    documents the origin; `sha256` of the parameters is added. These are Flax variables.
+    `metadata` is a JSON object with `family` and `options` (see `generators.build`) and anything
+    that documents the origin; the `sha256` of `params` is added. `params` are Flax variables.
     """
     folder = Path(path).absolute()
-    # Before anything is replaced.
+    # First, so that metadata which is not JSON replaces nothing.
     text = json.dumps({**metadata, "sha256": content_hash(params)}, indent=1) + "\n"
     folder.mkdir(parents=True, exist_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
@@ -80,8 +80,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     """Reads `generator.json` of the checkpoint folder `path`.
 
     Raises:
-        FileNotFoundError: The folder has none.
-        ValueError: It is not JSON, or describes no generator.
+        FileNotFoundError: The folder has no such file.
+        ValueError: The file is not JSON, or does not describe a generator.
     """
     file = Path(path) / METADATA_FILE
     if not file.is_file():
@@ -93,16 +93,16 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
 
 
 def restore(path: str | Path, abstract: Any) -> Any:
-    """Reads the parameters of a checkpoint folder, onto the default device.
+    """Reads the parameters of a checkpoint folder onto the default device.
 
-    `abstract` is the expected tree, of `jax.ShapeDtypeStruct`.
+    `abstract` is the expected tree; its leaves are `jax.ShapeDtypeStruct`.
 
     Raises:
-        ValueError: Files are missing or damaged; a tensor is missing, unexpected or of another
-            shape (the first one by path, with both shapes); or a value is NaN or Inf.
+        ValueError: Files are missing or damaged; or a tensor is missing, unexpected or of another
+            shape (the first such tensor by path, with both shapes).
     """
     folder = (Path(path) / PARAMS_FOLDER).absolute()
-    # To the host first, whatever devices wrote the checkpoint.
+    # Restores to the host first, so that the devices that wrote the checkpoint do not matter.
     here = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), abstract)
     with ocp.StandardCheckpointer() as checkpointer:
         try:

@@ -1,7 +1,7 @@
 """Generators without residual branches: DCGAN, its many variants, and Progressive GAN.
 
-The gains of Progressive GAN's layers ("equalized learning rate") are folded in when a checkpoint is
-converted.
+The gains of Progressive GAN's layers ("equalized learning rate") are folded into the weights when a
+checkpoint is converted.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,22 +20,23 @@ from lsh_gan.generators.layers import one_hot
 class DCGAN(nn.Module):
     """DCGAN (Radford et al. 2016, arXiv:1511.06434).
 
-    Latent → 4×4 → doubled by transposed convolutions → tanh. Resolution: `4 * 2 ** len(channels)`.
+    Latent → 4×4 → transposed convolutions, each doubling the side → tanh. The resolution is
+    `4 * 2 ** len(channels)`.
     """
 
     latent_size: int = 128  # size of the latent vector
-    # Channels at 4×4 and after each doubling but the last.
+    # Channels at 4×4 and after each doubling except the last.
     channels: tuple[int, ...] = (256, 128, 64)
     image_channels: int = 1  # 1 (grey) or 3 (RGB)
-    num_classes: int = 0  # number of classes, whose weights follow the latent; 0 is unconditional
+    num_classes: int = 0  # classes, whose weights are appended to the latent; 0: unconditional
 
     @nn.compact
     def __call__(
         self, z: jax.Array, train: bool = False, labels: jax.Array | None = None
     ) -> jax.Array:
-        """Makes images `[n, h, w, image_channels]` in [-1, 1]; arguments as of `Generator`.
+        """Makes images `[n, h, w, image_channels]` in [-1, 1]; see `Generator` for arguments.
 
-        With `train` the norms use the batch's own statistics and update `batch_stats`.
+        If `train`, the norms use the statistics of the batch and update `batch_stats`.
         """
         if self.num_classes:
             z = jnp.concatenate([z, one_hot(labels, len(z), self.num_classes)], axis=-1)
@@ -64,16 +65,16 @@ _ACTIVATIONS: dict[str, Callable[..., jax.Array]] = {
 
 
 class Sequential(nn.Module):
-    """Layers one after the other, each with settings of its own: the many variants of DCGAN.
+    """A chain of layers, each with its own settings, for the many variants of DCGAN.
 
-    Kinds of layers, with their settings (pairs are height and width):
+    Kinds of layers and their settings (pairs are height and width):
 
     * `conv_transpose`: features, kernel, stride, padding, output_padding, dilation (pairs), groups,
       bias. A latent is an image of one pixel.
     * `conv`: features, kernel, stride, dilation (pairs), padding (two pairs: before and after),
       padding_mode ("constant", "reflect", "edge", "wrap"), groups, bias.
-    * `dense`: features, bias.  `reshape`: shape (channels, height, width), as PyTorch's view.
-    * `batch_norm` (stored statistics): epsilon, affine.  `group_norm`: groups (0: one a channel,
+    * `dense`: features, bias.  `reshape`: shape (channels, height, width), as in PyTorch's `view`.
+    * `batch_norm` (stored statistics): epsilon, affine.  `group_norm`: groups (0: one per channel,
       which is an instance norm), epsilon, affine.
     * `upsample`: factor (pair), mode ("nearest", "bilinear" without aligned corners).
     * `pad`: padding (two pairs), mode.
@@ -82,7 +83,7 @@ class Sequential(nn.Module):
     """
 
     latent_size: int = 100  # size of the latent vector
-    layers: tuple[Mapping[str, Any], ...] = ()  # of `kind` and the settings of that kind
+    layers: tuple[Mapping[str, Any], ...] = ()  # each: `kind`, and the settings of that kind
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
@@ -139,23 +140,23 @@ _LAYERS: dict[str, Callable[..., jax.Array]] = {
 class ProGAN(nn.Module):
     """Progressive GAN (Karras et al. 2018, arXiv:1710.10196).
 
-    Latent → dense 4×4 → 3×3; then for each scale nearest upsampling and two 3×3; → image. The
-    resolution is `4 * 2 ** len(channels)`.
+    Latent → dense layer onto 4×4 → 3×3 convolution → per scale, nearest upsampling and two 3×3
+    convolutions → image. The resolution is `4 * 2 ** len(channels)`.
     """
 
     latent_size: int = 512  # size of the latent vector
     base_channels: int = 512  # channels at 4×4
     channels: tuple[int, ...] = (512, 512, 512, 256, 128)  # channels at 8×8, 16×16, ...
     image_channels: int = 3  # 1 (grey) or 3 (RGB)
-    slope: float = 0.2  # of the leaky ReLU
-    # Share of the image of half the resolution while the last scale is faded in; 0 when training
-    # has ended.
+    slope: float = 0.2  # negative slope of the leaky ReLU
+    # Weight of the image of half the resolution, while training fades in the last scale; 0 after
+    # training.
     alpha: float = 0.0
     tanh: bool = False  # whether the image goes through tanh, which depends on the training loss
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
-        """Makes images `[n, h, w, image_channels]`, about [-1, 1]; arguments as of `Generator`."""
+        """Makes images `[n, h, w, image_channels]`, about [-1, 1]; see `Generator`."""
         dense = nn.DenseGeneral((4, 4, self.base_channels), name="project")
         x = self._activate(dense(layers.pixel_norm(z)))
         x = self._conv(x, self.base_channels, layers.conv_3x3, "conv")

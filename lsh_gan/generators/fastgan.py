@@ -1,8 +1,8 @@
 """FastGAN generator (Liu et al. 2021, arXiv:2101.04775).
 
-Projected GAN (Sauer et al. 2021, arXiv:2111.01007) uses it too.
-Spectral normalisation of weights is folded into them when a checkpoint is converted. The original
-draws its noise anew with each call; here it is drawn once and kept as a buffer.
+Projected GAN (Sauer et al. 2021, arXiv:2111.01007) uses it too. Spectral normalisation is folded
+into the weights when a checkpoint is converted. The original draws new noise in each call; here the
+noise is drawn once, and is a buffer.
 """
 
 from functools import partial
@@ -13,11 +13,11 @@ import jax.numpy as jnp
 
 from lsh_gan.generators import layers
 
-_EXCITED_FROM = {64: 4, 128: 8, 256: 16, 512: 32}  # side of the image -> side that scales it
+_EXCITED_FROM = {64: 4, 128: 8, 256: 16, 512: 32}  # side -> side of the image that scales it
 
 
 class Noise(nn.Module):
-    """Adds the same noise to all channels, times a learnt strength."""
+    """Adds noise, equal in all channels, times a learnt strength."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -28,7 +28,7 @@ class Noise(nn.Module):
 
 
 class Excitation(nn.Module):
-    """Scales the channels of an image by what a smaller one holds."""
+    """Scales the channels of an image by factors computed from a smaller image."""
 
     features: int  # channels
 
@@ -46,8 +46,8 @@ class Excitation(nn.Module):
 class FastGAN(nn.Module):
     """Latent → 4×4 → blocks that each double the side, some scaled by a smaller image → image.
 
-    A block is nearest upsampling and one or two of: 3×3 convolution, batch norm, gated linear unit.
-    Blocks of two add noise before the norms.
+    A block is nearest upsampling, then once or twice: 3×3 convolution, batch norm, gated linear
+    unit. Blocks with two convolutions add noise before each norm.
     """
 
     latent_size: int = 256  # size of the latent vector
@@ -55,7 +55,7 @@ class FastGAN(nn.Module):
     # For each block, whether it has two convolutions.
     double: tuple[bool, ...] = (True, False, True, False, True, False)
     image_channels: int = 3  # 1 (grey) or 3 (RGB)
-    excited: tuple[int, ...] = (64, 128, 256)  # sides of the images that smaller ones scale
+    excited: tuple[int, ...] = (64, 128, 256)  # sides of the images that smaller images scale
     normalise: bool = False  # whether latents are scaled to a mean square of 1
     bias: bool = False  # whether the last convolution has a bias
     epsilon: float = 1e-5  # of the norms, added to the variance
@@ -63,7 +63,7 @@ class FastGAN(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
-        """Makes images `[n, h, w, image_channels]`, about [-1, 1]; arguments as of `Generator`."""
+        """Makes images `[n, h, w, image_channels]`, about [-1, 1]; see `Generator`."""
 
         def norm_gate(x: jax.Array, name: str) -> jax.Array:
             norm = nn.BatchNorm(use_running_average=True, epsilon=self.epsilon, name=name)

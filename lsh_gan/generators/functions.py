@@ -27,35 +27,35 @@ _NAMED = re.compile(r"(.+\.py|[A-Za-z_]\w*(?:\.\w+)*):([A-Za-z_]\w*)")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Function:
-    """A function in the place of a Flax module."""
+    """A function that takes the place of a Flax module."""
 
-    # Function of (params, z), or of (params, z, labels) if there are classes.
+    # Function of (params, z), or of (params, z, labels) with classes.
     f: Callable[..., jax.Array]
     latent_size: int  # d
     num_classes: int  # number of classes, 0 for none
     draw: Callable[[jax.Array], jax.Array]  # draws one latent `[d]`, from a key
-    # A tree like the parameters: what is no floating array, and None for what is.
+    # A tree like the parameters: leaves that are not floating arrays, None in place of the others.
     constants: Any = dataclasses.field(repr=False)
     channel_axes: dict[str, int]  # patterns of paths -> the axis of output channels
-    options: dict[str, Any]  # what it is, as a JSON object
+    options: dict[str, Any]  # description of the function, as a JSON object
 
     def __call__(self, params: Any, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
-        """Images of latents `[n, d]`; labels None are class 0, for finding shapes."""
+        """Makes images of latents `[n, d]`; labels None means class 0, to infer shapes."""
         missing = {"is_leaf": lambda x: x is None}
         params = jax.tree.map(lambda x, y: y if x is None else x, params, self.constants, **missing)
         if not self.num_classes:
             return self.f(params, z)
         return self.f(params, z, jnp.zeros(len(z), jnp.int32) if labels is None else labels)
 
-    apply = __call__  # as of a Flax module
+    apply = __call__  # the interface of a Flax module
 
 
 def wrap(
     f: Callable, params: Any, latent: Latent, num_classes: int, axes: Mapping[str, int], name: str
 ) -> tuple[Function, Any]:
-    """Checks what `Generator.from_function` got.
+    """Checks the arguments of `Generator.from_function`.
 
-    Returns the function, and its parameters: float32, and None for what is no floating array.
+    Returns the function and its parameters: floating arrays as float32, and None for other leaves.
     """
     name = name or re.sub(r"\W", "", getattr(f, "__name__", "")).replace("lambda", "") or FAMILY
     if callable(latent):
@@ -87,7 +87,7 @@ def wrap(
     z = jax.ShapeDtypeStruct((2, size), jnp.float32)
     try:
         traced, images = jax.make_jaxpr(module, return_shape=True)(parameters, z)
-    except Exception as error:  # whatever a function of the user's raises
+    except Exception as error:  # a user's function may raise anything
         called = "f(params, z, labels)" if num_classes else "f(params, z)"
         why = (str(error).splitlines() or [""])[0]
         raise TypeError(
@@ -124,7 +124,7 @@ def _floats(x: Any) -> bool:
 
 
 def _hash(constants: Any) -> str:
-    """Sha256 (hex) over the arrays among constants; "" without any."""
+    """Computes the sha256 (hex) of the arrays among the constants; "" if there are none."""
     arrays = [
         jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
         for x in jax.tree.leaves(constants)
@@ -134,7 +134,7 @@ def _hash(constants: Any) -> str:
 
 
 def find(name: str) -> Callable | None:
-    """Imports what MODULE:FUNCTION or FILE.py:FUNCTION names; None for a name of another form."""
+    """Imports the object named MODULE:FUNCTION or FILE.py:FUNCTION; None for any other name."""
     file = Path(name)
     if file.suffix == ".py" and file.is_file():
         has = few(re.findall(r"^def (\w+)", file.read_text(errors="replace"), re.MULTILINE))
@@ -155,11 +155,11 @@ def find(name: str) -> Callable | None:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # an import inside of it
+            raise  # an import inside the module failed
         raise FileNotFoundError(
             f"generator {name!r}: no module {module_name!r} in {folder} or installed"
         ) from None
-    imported = getattr(module, "__file__", None) or ""  # "" of a notebook
+    imported = getattr(module, "__file__", None) or ""  # "" in a notebook
     if module_name != source and os.path.realpath(imported) != os.path.realpath(source):
         raise ValueError(
             f"generator {name!r}: another module is called {module_name}, {imported}; rename it"

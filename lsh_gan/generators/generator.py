@@ -1,4 +1,4 @@
-"""A generator with its parameters, whatever its family, and the table of families."""
+"""`Generator`: a generator of any family with its parameters; and the table of families."""
 
 import dataclasses
 import inspect
@@ -46,18 +46,18 @@ FAMILIES: dict[str, type[nn.Module]] = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Generator:
-    """A generator and its parameters: a checkpoint's (`load`), or any function's."""
+    """A generator and its parameters, from a checkpoint (`load`) or from any function."""
 
     name: str  #: the checkpoint's name, for tables
     family: str  #: key of `FAMILIES`, or "function"
-    module: nn.Module | Function  #: the Flax module, or what stands for one
-    #: Its variables, parameters and batch statistics; of `abstract` only their shapes.
+    module: nn.Module | Function  #: the Flax module, or the function in its place
+    #: Variables of the module: parameters and statistics; only their shapes if from `abstract`.
     params: Any = dataclasses.field(repr=False)
     resolution: int  #: height and width of an image, pixels
     image_channels: int  #: 1 (grey) or 3 (RGB)
-    #: Where it comes from (`generator.json`).
+    #: Description of its origin (`generator.json`).
     provenance: dict[str, Any] = dataclasses.field(repr=False)
-    #: The packed file that it was read from; None for a checkpoint in float32.
+    #: The packed file from which it was read; None for a checkpoint in float32.
     packed_file: Path | None = None
 
     @classmethod
@@ -73,26 +73,27 @@ class Generator:
     ) -> "Generator":
         """Makes a generator of any function of parameters and latents.
 
-        Paths of parameters are their keys, attributes and numbers in lists, joined by "/". What
-        is compressed by default says `CompressionSpec`.
+        Paths of parameters are their keys, attributes and indices in lists, joined by "/".
+        `CompressionSpec` says which parameters are compressed by default.
 
         Args:
-            f: Function of `(params, z)`, or of `(params, z, labels)` if there are classes, that can
-                be jitted: z is float32 `[n, d]` and labels int32 `[n]`. Returns images in [-1, 1],
+            f: Function of `(params, z)`, or of `(params, z, labels)` with classes, that can be
+                jitted: z is float32 `[n, d]` and labels int32 `[n]`. Returns images in [-1, 1],
                 `[n, h, h, 1 or 3]`; image i depends on row i alone.
-            params: Any tree. Floating arrays are taken as float32; what else is in it (counters,
-                keys, functions) reaches `f` as it is.
-            latent: d of standard normal latents, or a function of a key that draws one latent
+            params: Any tree. Floating arrays become float32; other leaves (counters, keys,
+                functions) are passed to `f` unchanged.
+            latent: Size d of standard normal latents, or a function of a key that draws one latent
                 `[d]`.
             num_classes: Number of classes; 0 for none.
-            name: For tables and file names; "" takes the function's own. Together with the content
-                of `params` it says which rows are the same: another `f` needs another name.
-            channel_axes: Patterns of paths -> the axis of output channels. By default it is the
-                first of arrays named "weight", as in Equinox and torch, else the last.
+            name: Name in tables and file names; "" takes the name of `f`. The name and the content
+                of `params` identify the rows of a table: give another `f` another name.
+            channel_axes: Patterns of paths -> axis of output channels. The default is the first
+                axis of arrays named "weight", as in Equinox and torch, and the last of others.
 
         Raises:
-            ValueError, TypeError: `f` fails, images of another shape or type, no floating array,
-                a torch tensor, NaN or Inf (its path), or a pattern that matches no array.
+            ValueError, TypeError: `f` fails, or its images have another shape or type; `params`
+                hold no floating array, a torch tensor, or NaN or Inf (the message has the path);
+                or a pattern matches no array.
 
         Example::
 
@@ -110,15 +111,15 @@ class Generator:
 
     @property
     def channel_axes(self) -> dict[str, int]:
-        """Patterns of paths of kernels -> the axis of their output channels, the first counts.
+        """Patterns of kernel paths -> axis of the output channels; the first match counts.
 
-        What none matches has its outputs last, as every kernel of `FAMILIES` does. Dense layers
+        It is empty for `FAMILIES`, whose kernels all have the output channels last. Dense layers
         onto a grid, `[d, h, w, c]`, count as transposed convolutions of one pixel: c channels.
         """
         return getattr(self.module, "channel_axes", {})
 
     def unpack(self, packed: compression.PackedTree) -> Any:
-        """Parameters of this generator from its packed ones, with activation ranges if any."""
+        """Unpacks parameters of this generator, with activation ranges if there are any."""
         like = self.params if isinstance(self.module, Function) else None
         return compression.unpack(packed, like=like)
 
@@ -129,7 +130,7 @@ class Generator:
 
     @property
     def black(self) -> float:
-        """The value of black in its images, 0 where a sigmoid makes them, else -1; white is 1."""
+        """Value of black in its images: 0 if they come from a sigmoid, else -1; white is 1."""
         last = getattr(self.module, "output", "")
         if isinstance(self.module, Sequential):
             last = self.module.layers[-1]["kind"]
@@ -142,9 +143,9 @@ class Generator:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """All that its images depend on beside their inputs, as a JSON object.
+        """Everything besides the inputs that its images depend on, as a JSON object.
 
-        Options belong to it: some change images and no parameter, `upsample` for example.
+        It includes the options: some, such as `upsample`, change the images but no parameter.
         """
         options = self.provenance["options"]
         params = checkpoints.content_hash(self.params)
@@ -152,7 +153,7 @@ class Generator:
 
     @property
     def packed_metadata(self) -> dict[str, Any]:
-        """What its packed files say of it; `load` makes it again from that."""
+        """Metadata of its packed files, from which `load` rebuilds it."""
         return {"name": self.name, "family": self.family, "options": self.provenance["options"]}
 
     @property
@@ -163,15 +164,15 @@ class Generator:
     def draw(
         self, key: jax.Array, index: jax.Array, *, truncation_psi: float = 1.0
     ) -> tuple[jax.Array, jax.Array | None]:
-        """Draws the inputs of an index as this generator's authors do.
+        """Draws the inputs for each index, from the distribution that the authors use.
 
-        Latents are standard normal, or a function's own. Where statistics are stored by truncation
-        (BigGAN-deep of Hugging Face) they are truncation_psi times a normal truncated to [-2, 2].
-        Everywhere else truncation acts inside of the generator, on w.
+        Latents are standard normal, or drawn by the function's own `latent`. If statistics are
+        stored per truncation (BigGAN-deep of Hugging Face), latents are truncation_psi times a
+        normal truncated to [-2, 2]. In other generators truncation acts inside them, on w.
 
         Args:
-            key: From `jax.random.key`; input i is a function of (key, i), whatever its batch.
-            index: Numbers of the inputs, uint32 `[n]`.
+            key: From `jax.random.key`; input i depends only on (key, i), not on the batch.
+            index: Indices of the inputs, uint32 `[n]`.
             truncation_psi: In [0, 1].
 
         Returns:
@@ -206,24 +207,24 @@ class Generator:
     ) -> jax.Array:
         """Generates images; a pure function that can be jitted (psi static).
 
-        Noise inside of a network is what is stored in its checkpoint.
+        Noise inside a network is constant: the checkpoint stores it.
 
         Args:
-            params: A tree like `self.params`, for example a compressed one; with activation ranges
-                the inputs of layers are rounded to them.
-            z: Latents, floating `[n, latent_size]`; computed in float32.
+            params: A tree like `self.params`, for example a compressed one. If it has activation
+                ranges, the inputs of layers are quantized to them.
+            z: Latents, floating `[n, latent_size]`; converted to float32.
             labels: Classes, integer `[n]`, or their weights, float `[n, num_classes]`; required by
                 a conditional generator and refused by the others.
-            truncation_psi: In [0, 1]; 1 is none. StyleGAN: w becomes mean + psi · (w − mean).
-                BigGAN-deep with statistics by truncation: selects the statistics; its latents must
-                come from `draw` with the same psi. Other families take none.
+            truncation_psi: In [0, 1]; 1 is no truncation. StyleGAN: w becomes
+                mean + psi · (w − mean). BigGAN-deep with statistics per truncation: psi selects the
+                statistics; latents must come from `draw` with the same psi. Other families: only 1.
 
         Returns:
-            Float32 `[n, h, w, c]`, nominally in [`black`, 1], not clipped. Products are of full
-            float32, on a GPU too.
+            Float32 `[n, h, w, c]`, nominally in [`black`, 1], not clipped. Matrix products have
+            full float32 precision, on a GPU too.
 
         Raises:
-            ValueError: An input that this generator does not take or that is out of range.
+            ValueError: An input that this generator does not accept, or that is out of range.
         """
         z = jnp.asarray(z, jnp.float32)
         if z.ndim != 2 or z.shape[1] != self.latent_size:
@@ -271,7 +272,7 @@ def build(family: str, options: dict[str, Any]) -> nn.Module:
     """Makes the module of `family` with the attributes `options`.
 
     Raises:
-        ValueError: Unknown family or attribute; the message names the nearest.
+        ValueError: Unknown family or attribute; the message suggests the nearest name.
     """
     module = choose("generator family", family, FAMILIES)
     known = {field.name for field in dataclasses.fields(module)} - {"parent", "name"}
@@ -286,18 +287,18 @@ def _hashable(value: Any) -> Any:
 
 
 def abstract_params(module: nn.Module) -> Any:
-    """Shapes and dtypes of the variables of `module`."""
+    """Returns the shapes and dtypes of the variables of `module`."""
     z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
-    with jax.enable_x64(False):  # initialisers would take the user's type
+    with jax.enable_x64(False):  # with x64, initialisers would make float64
         return jax.eval_shape(module.init, jax.random.key(0), z)
 
 
 def network_order(module: nn.Module) -> list[str]:
-    """Lists paths ("params/up_0/kernel") from latents to image, where trees are sorted by name."""
-    module = activations.unrolled(module)  # a scan sorts what is in it
+    """Lists paths ("params/up_0/kernel") from latents to image; trees would sort them by name."""
+    module = activations.unrolled(module)  # a scan sorts the variables inside it
     paths: list[str] = []
 
-    def init(key, z):  # inside of it a dict is still in the order in which it was made
+    def init(key, z):  # in here, the dict of variables still has its insertion order
         paths.extend(traverse_util.flatten_dict(module.init(key, z), sep="/"))
 
     z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
@@ -306,7 +307,7 @@ def network_order(module: nn.Module) -> list[str]:
 
 
 def abstract(name: str, family: str, options: dict[str, Any]) -> Generator:
-    """A generator without its weights: leaves of `params` are shapes and dtypes.
+    """Makes a generator without weights: the leaves of `params` are shapes and dtypes.
 
     Raises:
         ValueError: Unknown family or option.
@@ -329,7 +330,7 @@ def _generator(module: nn.Module | Function, params: Any, metadata: dict[str, An
 
 
 def _described(metadata: dict[str, Any], path: Path) -> Generator:
-    """The generator that a file's metadata describes, without its weights."""
+    """Makes the generator that the metadata of a file describe, without weights."""
     try:
         module = build(metadata["family"], metadata["options"])
         return _generator(module, abstract_params(module), {"name": path.stem, **metadata})
@@ -341,15 +342,15 @@ def _described(metadata: dict[str, Any], path: Path) -> Generator:
 def load(path: str | Path) -> Generator:
     """Loads a generator: a folder, a packed file, the name of a shipped one, or MODULE:FUNCTION.
 
-    The last is the user's own code: a function without arguments that returns a `Generator`, or a
-    `Generator`, in a module of the current folder or an installed one (in a notebook "__main__"),
-    or in FILE.py.
+    MODULE:FUNCTION is the user's own code: a `Generator`, or a function without arguments that
+    returns one. MODULE is a module of the current folder, an installed one, "__main__" (in a
+    notebook), or FILE.py.
 
     Raises:
         FileNotFoundError: No such checkpoint, module or function.
         TypeError: The function takes arguments, or returns something else.
-        ValueError: Unknown family, parameters that do not fit it (path and shapes of the first
-            tensor), damaged files, or another hash than recorded.
+        ValueError: Unknown family; parameters that do not fit it (the message has path and shapes
+            of the first such tensor); damaged files; or a hash that differs from the recorded one.
     """
     if named := functions.find(str(path)):
         if isinstance(named, Generator):

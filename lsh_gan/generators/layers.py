@@ -1,4 +1,4 @@
-"""Layers that families share; upsampling convolutions that never multiply a zero.
+"""Layers that several families share; upsampling convolutions that skip inserted zeros.
 
 A transposed convolution with stride 2 computes each of its four output phases from a 2×2 window of
 the input; so does nearest-neighbour upsampling followed by a 3×3 convolution. Both therefore reduce
@@ -30,9 +30,9 @@ def _conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     return lax.conv_general_dilated(x, kernel, (1, 1), pad, dimension_numbers=DIMENSIONS)
 
 
-# XLA's CPU convolution is at the matrix roof forwards and for the input's gradient, but up to 90
-# times below it for the kernel's gradient, which is a convolution with a kernel of image size.
-# One matrix product for each tap of the kernel brings training there too.
+# XLA's CPU convolution reaches the speed of a matrix product in the forward pass and for the
+# gradient of the input. For the gradient of the kernel, a convolution with a kernel of image size,
+# it is up to 90 times slower. One matrix product per tap of the kernel is fast there too.
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     """Cross-correlates `x [n, h, w, i]` with `kernel [kh, kw, i, o]` at stride 1, zero padded."""
@@ -66,7 +66,7 @@ def pixel_norm(x: jax.Array) -> jax.Array:
 
 
 def phase_conv(x: jax.Array, phases: jax.Array) -> jax.Array:
-    """Doubles the resolution: output phase (a, b) is its own 2×2 convolution of the input.
+    """Doubles the resolution: each output phase (a, b) is a separate 2×2 convolution of the input.
 
     Maps `x [n, h, w, i]` to `[n, 2h, 2w, o]` by `phases [2, 2, 2, 2, i, o]`, whose axes are row
     tap, row phase, column tap, column phase, i, o.
@@ -79,7 +79,7 @@ def phase_conv(x: jax.Array, phases: jax.Array) -> jax.Array:
 
 
 def interleave(phases: Iterable[Iterable[jax.Array]]) -> jax.Array:
-    """Joins even and odd rows, each of even and odd columns `[n, h, w, c]`: `[n, 2h, 2w, c]`."""
+    """Interleaves `phases[row][column]`, each `[n, h, w, c]`, to one image `[n, 2h, 2w, c]`."""
     rows = jnp.stack([jnp.stack(list(columns), axis=3) for columns in phases], axis=2)
     return lax.collapse(lax.collapse(rows, 3, 5), 1, 3)
 
@@ -91,13 +91,13 @@ def conv_transpose_4x4(x: jax.Array, kernel: jax.Array) -> jax.Array:
     up and left in the output.
     """
     if on_cpu() and x.shape[1] * x.shape[2] <= _SMALL:
-        # The 2×2 windows of so small an image lie on its border for the greater part.
+        # In such a small image most of the 2×2 windows lie on the border.
         return _products_of_taps(x, kernel, _transposed_phases)
     return phase_conv(x, kernel[::-1, ::-1].reshape(2, 2, 2, 2, *kernel.shape[2:]))
 
 
 def upsample_conv_3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Nearest-neighbour upsampling by 2, then a 3×3 convolution with padding 1, as one operation.
+    """Upsamples by 2 (nearest), then convolves 3×3 with padding 1, as one operation.
 
     Maps `x [n, h, w, i]` to `[n, 2h, 2w, o]` by `kernel [3, 3, i, o]`.
     """
@@ -122,8 +122,8 @@ def upsample_bilinear_conv_3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _products_pay(x: jax.Array) -> bool:
-    # Measured on CPU: 1.5 to 2 times faster from 256 channels on, slower below, where the sums of
-    # the nine products, which are bound by memory, take longer than the products.
+    # Measured on CPU: 1.5 to 2 times faster from 256 channels on. With fewer it is slower: the
+    # sums of the nine products, which are bound by memory, take longer than the products.
     return on_cpu() and x.shape[-1] >= 256
 
 
@@ -131,8 +131,8 @@ def _products_of_taps(x: jax.Array, kernel: jax.Array, phases: Callable) -> jax.
     """Upsamples and convolves k×k by one matrix product with the pixels of the small image.
 
     Each tap of `kernel [k, k, i, o]` is applied to `x [n, h, w, i]`, and the k² results are
-    upsampled, shifted and added. `phases` makes the even and the odd outputs along an axis of k
-    arrays, one a tap.
+    upsampled, shifted and added. `phases` combines k arrays, one per tap, to the even and the odd
+    outputs along an axis.
     """
     n, h, w, inputs = x.shape
     size = len(kernel)
@@ -143,7 +143,7 @@ def _products_of_taps(x: jax.Array, kernel: jax.Array, phases: Callable) -> jax.
 
 
 def pad_axis(x: jax.Array, axis: int, before: int, behind: int, between: int = 0) -> jax.Array:
-    """Puts so many zeros before, behind and between elements along an axis; negative ones crop."""
+    """Adds this many zeros before, behind and between elements of an axis; negative: crops."""
     pad = [(0, 0, 0)] * x.ndim
     pad[axis] = (before, behind, between)
     return lax.pad(x, jnp.zeros((), x.dtype), pad)
@@ -163,7 +163,7 @@ def _upsampled_phases(
 
 
 def bilinear(x: jax.Array, axis: int, mode: str = "edge") -> tuple[jax.Array, jax.Array]:
-    """The even and the odd outputs of `upsample_bilinear` along an axis."""
+    """Computes the even and the odd outputs of `upsample_bilinear` along an axis."""
     pad = [(0, 0)] * x.ndim
     pad[axis] = (1, 1)
     padded, size = jnp.pad(x, pad, mode=mode), x.shape[axis]
@@ -174,16 +174,16 @@ def bilinear(x: jax.Array, axis: int, mode: str = "edge") -> tuple[jax.Array, ja
 def upsample_bilinear(x: jax.Array, *, mode: str) -> jax.Array:
     """Doubles the resolution: each output is 3/4 of the nearest input and 1/4 of the next one.
 
-    Maps `x [n, h, w, c]` to `[n, 2h, 2w, c]`. Beyond the border "edge" repeats it, which is
-    PyTorch's `bilinear` with `align_corners=False`; "constant" is zero, StyleGAN's filter [1, 3, 3,
-    1].
+    Maps `x [n, h, w, c]` to `[n, 2h, 2w, c]`. Beyond the border, mode "edge" repeats the border, as
+    PyTorch's `bilinear` with `align_corners=False` does; "constant" has zeros, as StyleGAN's filter
+    [1, 3, 3, 1] does.
     """
     for axis in (1, 2):
         x = lax.collapse(jnp.stack(bilinear(x, axis, mode), axis + 1), axis, axis + 2)
     return x
 
 
-# A 3×3 convolution of the upsampled image as one operation, and the upsampling alone.
+# For each mode: upsampling and a 3×3 convolution as one operation, and the upsampling alone.
 UPSAMPLINGS: dict[str, tuple[Callable, Callable]] = {
     "nearest": (upsample_conv_3x3, lambda x: x.repeat(2, axis=1).repeat(2, axis=2)),
     "bilinear": (upsample_bilinear_conv_3x3, partial(upsample_bilinear, mode="edge")),
@@ -200,7 +200,7 @@ def conv_transpose(
     dilation: Pair,
     groups: int = 1,
 ) -> jax.Array:
-    """Convolves as PyTorch's `ConvTranspose2d` with the same settings, of rows and columns.
+    """Applies PyTorch's `ConvTranspose2d`; settings are pairs, for rows and for columns.
 
     Maps `x [n, h, w, i]` to `[n, h', w', o]` by `kernel [kh, kw, i / groups, o]`; tap (0, 0)
     reaches furthest up and left in the output.
@@ -227,7 +227,7 @@ class Convolution(nn.Module):
     function: Callable[[jax.Array, jax.Array], jax.Array]
     use_bias: bool = True  # whether to add `bias [features]`
     kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
-    groups: int = 1  # groups of channels that `function` does not mix: the kernel has `i / groups`
+    groups: int = 1  # groups of channels that `function` does not mix; the kernel has i / groups
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -251,10 +251,10 @@ def to_image(x: jax.Array, channels: int, output: str, **options: Any) -> jax.Ar
 
 
 def one_hot(labels: jax.Array | None, n: int, num_classes: int) -> jax.Array:
-    """Class weights, float32 `[n, num_classes]`.
+    """Returns class weights, float32 `[n, num_classes]`.
 
     Labels are classes `[n]` (integer), or weights of the classes `[n, num_classes]` (float, a
-    mixture of classes); None is class 0, for finding shapes.
+    mixture of classes); None means class 0, to infer shapes.
     """
     if labels is None:
         labels = jnp.zeros(n, jnp.int32)
@@ -273,4 +273,4 @@ class ClassEmbedding(nn.Module):
         """Maps class weights `[n, k]` to `[n, features]`."""
         shape = (classes.shape[-1], self.features)
         table = self.param("embedding", nn.initializers.normal(1.0), shape)
-        return jnp.matmul(classes, table, precision="highest")  # a look-up: no rounding
+        return jnp.matmul(classes, table, precision="highest")  # exact, like a look-up

@@ -1,9 +1,9 @@
 """Diffusion model with an MLP-mixer as its score network (galaxygrad; Sampson et al. 2024).
 
-The sampler is the probability-flow ODE of the variance-preserving process with beta = 1 (Song et
-al. 2021, arXiv:2011.13456), dy/dt = -(y + s(y, t)) / 2, from noise at `end_time` back to images at
-0, by Euler's method. The network (MLP-Mixer, Tolstikhin et al. 2021, arXiv:2105.01601) runs once a
-step with the same parameters.
+The sampler solves the probability-flow ODE of the variance-preserving process with beta = 1 (Song
+et al. 2021, arXiv:2011.13456), dy/dt = -(y + s(y, t)) / 2, by Euler's method, from noise at
+`end_time` back to images at time 0. The network (MLP-Mixer, Tolstikhin et al. 2021,
+arXiv:2105.01601) runs once per step, with the same parameters.
 """
 
 from functools import partial
@@ -30,21 +30,21 @@ class MixerDiffusion(nn.Module):
     patch_mixer_size: int = 512  # hidden units of the MLPs that mix patches
     hidden_mixer_size: int = 512  # hidden units of the MLPs that mix features
     num_blocks: int = 4  # number of pairs of MLPs
-    end_time: float = 10.0  # time at which images are noise
+    end_time: float = 10.0  # time at which y is noise
     num_steps: int = 35  # steps of the sampler
-    black: float = -1.0  # value of the ODE that is black
-    white: float = 1.0  # value that is white
-    # Write the steps out instead of scanning over them; for calls that watch layers.
+    black: float = -1.0  # value of y that is black
+    white: float = 1.0  # value of y that is white
+    # Whether to unroll the steps instead of scanning over them, for calls that record layers.
     unroll: bool = False
 
     @property
     def latent_size(self) -> int:
-        """Number of values of the noise, one a pixel and channel."""
+        """Number of values of the noise: one per pixel and channel."""
         return self.side**2 * self.image_channels
 
     @nn.compact
     def __call__(self, z: jax.Array) -> jax.Array:
-        """Makes images `[n, h, w, image_channels]`, about [-1, 1]; arguments as of `Generator`."""
+        """Makes images `[n, h, w, image_channels]`, about [-1, 1]; see `Generator`."""
         score = ScoreNetwork(
             self.patch_size, self.hidden_size, self.patch_mixer_size, self.hidden_mixer_size,
             self.num_blocks, name="score",
@@ -66,7 +66,7 @@ class MixerDiffusion(nn.Module):
 
 
 class ScoreNetwork(nn.Module):
-    """Patches → blocks of two MLPs → patches; the time is one more channel."""
+    """Patches → blocks of two MLPs → patches; the time is an additional input channel."""
 
     patch_size: int  # height and width of a patch
     hidden_size: int  # features of a patch
@@ -99,7 +99,7 @@ def _mlp(x: jax.Array, hidden: int, name: str) -> jax.Array:
 
 
 def _from_patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Transposed convolution whose stride is the size of its kernel `[p, p, i, o]`."""
+    """Applies a transposed convolution whose stride is the size of its kernel `[p, p, i, o]`."""
     size, _, _, outputs = kernel.shape
     n, rows, columns, _ = x.shape
     y = jnp.einsum("nhwi,abio->nhawbo", x, kernel)

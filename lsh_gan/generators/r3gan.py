@@ -9,10 +9,10 @@ from lsh_gan.generators.layers import ClassEmbedding, one_hot
 
 
 class GroupedBlock(nn.Module):
-    """1×1, leaky ReLU, grouped 3×3, leaky ReLU, 1×1; plus the input."""
+    """Residual block: 1×1, leaky ReLU, grouped 3×3, leaky ReLU, 1×1."""
 
     width: int  # channels between the convolutions
-    groups: int  # of the 3×3 convolution
+    groups: int  # groups of the 3×3 convolution
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -26,14 +26,14 @@ class GroupedBlock(nn.Module):
 
 
 class R3GAN(nn.Module):
-    """Learnt 4×4 basis scaled by the latent → stages of residual blocks → image.
+    """Learnt 4×4 basis, scaled per channel by the latent → stages of residual blocks → image.
 
     The resolution is `4 * 2 ** (len(channels) - 1)`.
     """
 
     latent_size: int = 64  # size of the latent vector
     channels: tuple[int, ...] = (768, 768, 768, 768)  # channels of each stage
-    # Channels inside of the blocks of each stage.
+    # Channels inside the blocks of each stage.
     widths: tuple[int, ...] = (1536, 1536, 1536, 1536)
     groups: tuple[int, ...] = (96, 96, 96, 96)  # groups of the 3×3 convolutions of each stage
     blocks: tuple[int, ...] = (2, 2, 2, 2)  # number of blocks of each stage
@@ -43,7 +43,7 @@ class R3GAN(nn.Module):
 
     @nn.compact
     def __call__(self, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
-        """Makes images `[n, h, w, image_channels]`, about [-1, 1]; arguments as of `Generator`."""
+        """Makes images `[n, h, w, image_channels]`, about [-1, 1]; see `Generator`."""
         if self.num_classes:
             classes = one_hot(labels, len(z), self.num_classes)
             embedded = ClassEmbedding(self.embedding_size, name="embedding")(classes)

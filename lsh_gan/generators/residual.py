@@ -1,6 +1,6 @@
 """Residual generators, most of them conditional on classes: SNGAN, SAGAN, BigGAN, BigGAN-deep.
 
-Spectral normalisation of weights is folded into them when a checkpoint is converted.
+Spectral normalisation is folded into the weights when a checkpoint is converted.
 """
 
 from collections.abc import Callable
@@ -18,18 +18,18 @@ _KERNEL_INIT = nn.initializers.glorot_uniform()
 
 
 class BatchStatistics(nn.Module):
-    """Normalises by stored statistics; with several rows of them, by one for each truncation."""
+    """Normalises by stored statistics: one set, or one row of statistics per truncation."""
 
     epsilon: float = 1e-5  # added to the variance
-    rows: int = 0  # of statistics, for truncations 0 to 1 in equal steps; 0: one for all
+    rows: int = 0  # rows of statistics, for truncations 0 to 1 in equal steps; 0: one set
 
     @nn.compact
     def __call__(self, x: jax.Array, truncation: float = 1.0) -> jax.Array:
         """Maps `x [n, h, w, c]` to the same shape; `truncation` in [0, 1] selects the row.
 
-        Between two rows the original of BigGAN-deep takes the weights in reverse, and at a
-        multiple of the step the rounding of the division decides; both are kept, because the
-        published images depend on them.
+        Between two rows, the original BigGAN-deep interpolates with the two weights exchanged.
+        At a multiple of the step, the rounding of the division decides whether it interpolates.
+        Both are kept, because the published images depend on them.
         """
         channels = x.shape[-1]
         shape = (self.rows, channels) if self.rows else (channels,)
@@ -47,14 +47,14 @@ class BatchStatistics(nn.Module):
 
 
 class StoredNorm(nn.Module):
-    """Stored statistics, then a scale `offset + f(condition)` and a bias `g(condition)`.
+    """Applies stored statistics, a scale `offset + f(condition)` and a bias `g(condition)`.
 
-    Without a condition scale and bias are learnt as they are.
+    Without a condition, scale and bias are parameters.
     """
 
     epsilon: float = 1e-5  # added to the variance
-    rows: int = 0  # of statistics, see `BatchStatistics`
-    embedded: bool = False  # f and g are tables of classes; else they are dense
+    rows: int = 0  # rows of statistics, see `BatchStatistics`
+    embedded: bool = False  # whether f and g are class embeddings; else they are dense layers
     offset: float = 1.0
 
     @nn.compact
@@ -78,14 +78,14 @@ class ResidualBlock(nn.Module):
     """Norm, ReLU, upsample, 3×3; norm, ReLU, 3×3; plus an upsampled 1×1 shortcut."""
 
     features: int  # output channels
-    norm: Callable[..., nn.Module]  # makes a norm of a name
+    norm: Callable[..., nn.Module]  # makes a norm with a given name
     upsample: str = "nearest"  # "nearest" or "bilinear"
-    slope: float = 0.0  # of the activations below 0; 0 is ReLU
+    slope: float = 0.0  # negative slope of the activations; 0 is ReLU
     kernel_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
 
     @nn.compact
     def __call__(self, x: jax.Array, *inputs: jax.Array) -> jax.Array:
-        """Maps `x [n, h, w, i]`, and what the norms take, to `[n, 2h, 2w, features]`."""
+        """Maps `x [n, h, w, i]`, and further inputs of the norms, to `[n, 2h, 2w, features]`."""
         upsample_conv, upsample = choose("upsampling", self.upsample, layers.UPSAMPLINGS)
         conv = partial(layers.Convolution, self.features, kernel_init=self.kernel_init)
         y = nn.leaky_relu(self.norm(name="norm_1")(x, *inputs), self.slope)
@@ -97,9 +97,9 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Self-attention over pixels (Zhang et al. 2019, arXiv:1805.08318), keys pooled by 2.
+    """Self-attention over pixels (Zhang et al. 2019, arXiv:1805.08318); pools keys and values by 2.
 
-    `gamma * attended + x`, with 1/8 of the channels for queries and keys and 1/2 for values.
+    Returns `gamma * attended + x`, with 1/8 of the channels for queries and keys, 1/2 for values.
     """
 
     @nn.compact
@@ -124,8 +124,9 @@ class SNGAN(nn.Module):
     """ResNet of SNGAN (Miyato et al. 2018, arXiv:1802.05957, table 4) and its descendants.
 
     Latent → dense → residual blocks, each doubling the side → 3×3 convolution → tanh. With classes
-    it is the generator of the projection cGAN (Miyato & Koyama 2018, arXiv:1802.05637), with
-    self-attention too that of SAGAN. The resolution is `bottom_width * 2 ** len(channels)`.
+    it is the generator of the projection cGAN (Miyato & Koyama 2018, arXiv:1802.05637); with
+    classes and self-attention, that of SAGAN. The resolution is
+    `bottom_width * 2 ** len(channels)`.
     """
 
     latent_size: int = 128  # size of the latent vector
@@ -135,20 +136,20 @@ class SNGAN(nn.Module):
     upsample: str = "nearest"  # "nearest" or "bilinear"
     bottom_width: int = 4  # side of the first image
     # Number of classes, 0 for an unconditional generator. With classes the blocks normalise by
-    # stored statistics only: such a generator is converted, not trained here.
+    # stored statistics only: such a generator can be converted, but not trained here.
     num_classes: int = 0
     attention: int = 0  # number of blocks before self-attention, 0 for none
     epsilon: float = 1e-5  # of the norms, added to the variance
-    slope: float = 0.0  # of the activations below 0; 0 is ReLU
+    slope: float = 0.0  # negative slope of the activations; 0 is ReLU
     output: str = "tanh"  # "tanh", "sigmoid" or "none"
 
     @nn.compact
     def __call__(
         self, z: jax.Array, train: bool = False, labels: jax.Array | None = None
     ) -> jax.Array:
-        """Makes images `[n, h, w, image_channels]` in [-1, 1]; arguments as of `Generator`.
+        """Makes images `[n, h, w, image_channels]` in [-1, 1]; see `Generator` for arguments.
 
-        With `train` the norms use the batch's own statistics and update `batch_stats`.
+        If `train`, the norms use the statistics of the batch and update `batch_stats`.
         """
         shape = (self.bottom_width, self.bottom_width, self.base_channels)
         x = nn.DenseGeneral(shape, kernel_init=_KERNEL_INIT, name="project")(z)
@@ -181,19 +182,19 @@ class BigGAN(nn.Module):
     base_channels: int = 1536  # channels of the first image
     channels: tuple[int, ...] = (1536, 768, 384, 192, 96)  # output channels of each block
     num_classes: int = 1000  # number of classes
-    shared_size: int = 128  # of the class embedding that all norms share; 0: each has tables
-    hierarchical: bool = True  # the latent is cut into parts for the dense layer and each block
-    attention: tuple[int, ...] = (4,)  # numbers of blocks that self-attention follows, from 1
+    shared_size: int = 128  # size of the class embedding that norms share; 0: each has its own
+    hierarchical: bool = True  # whether the dense layer and each block get a part of the latent
+    attention: tuple[int, ...] = (4,)  # blocks followed by self-attention, counted from 1
     image_channels: int = 3  # 1 (grey) or 3 (RGB)
     bottom_width: int = 4  # side of the first image
     epsilon: float = 1e-5  # of the blocks' norms
     final_epsilon: float = 1e-5  # of the last norm
-    slope: float = 0.0  # of the activations below 0; 0 is ReLU
+    slope: float = 0.0  # negative slope of the activations; 0 is ReLU
     output: str = "tanh"  # "tanh", "sigmoid" or "none"
 
     @nn.compact
     def __call__(self, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
-        """Makes images `[n, h, w, image_channels]` in [-1, 1]; arguments as of `Generator`."""
+        """Makes images `[n, h, w, image_channels]` in [-1, 1]; see `Generator` for arguments."""
         condition = one_hot(labels, len(z), self.num_classes)
         if self.shared_size:
             condition = ClassEmbedding(self.shared_size, name="shared")(condition)
@@ -214,13 +215,13 @@ class BigGAN(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3, 3×3, 1×1 on a quarter of the channels, plus a skip, which drops channels."""
+    """1×1, 3×3, 3×3, 1×1 with a quarter of the channels; the skip drops surplus channels."""
 
-    features: int  # output channels, at most the input's
+    features: int  # output channels, at most as many as input channels
     up: bool  # whether the side is doubled
     epsilon: float  # of the norms
-    rows: int  # of statistics, see `BatchStatistics`
-    slope: float = 0.0  # of the activations below 0; 0 is ReLU
+    rows: int  # rows of statistics, see `BatchStatistics`
+    slope: float = 0.0  # negative slope of the activations; 0 is ReLU
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array, truncation: float) -> jax.Array:
@@ -248,29 +249,29 @@ class BigGANDeep(nn.Module):
     latent_size: int = 128  # size of the latent vector
     embedding_size: int = 128  # size of the class embedding
     base_channels: int = 2048  # channels of the first image
-    # For each block its output channels and whether it doubles the side.
+    # For each block: its output channels, and whether it doubles the side.
     blocks: tuple[tuple[int, bool], ...] = ((2048, True), (1024, True), (512, True))
-    attention: tuple[int, ...] = ()  # numbers of blocks that self-attention follows, from 1
+    attention: tuple[int, ...] = ()  # blocks followed by self-attention, counted from 1
     num_classes: int = 1000  # number of classes
-    hierarchical: bool = True  # the latent too conditions the norms, and the class the first image
+    hierarchical: bool = True  # whether norms also get the latent, and the first image the class
     image_channels: int = 3  # 1 (grey) or 3 (RGB)
     bottom_width: int = 4  # side of the first image
     epsilon: float = 1e-4  # of the blocks' norms
     final_epsilon: float = 1e-4  # of the last norm
-    statistics_rows: int = 0  # 0, or the number of truncations that statistics are stored for
-    slope: float = 0.0  # of the activations below 0; 0 is ReLU
+    statistics_rows: int = 0  # number of truncations with stored statistics; 0: one set
+    slope: float = 0.0  # negative slope of the activations; 0 is ReLU
     output: str = "tanh"  # "tanh", "sigmoid" or "none"
 
     @nn.compact
     def __call__(
         self, z: jax.Array, labels: jax.Array | None = None, truncation_psi: float = 1.0
     ) -> jax.Array:
-        """Makes images `[n, h, w, image_channels]` in [-1, 1]; arguments as of `Generator`.
+        """Makes images `[n, h, w, image_channels]` in [-1, 1]; see `Generator` for arguments.
 
         `truncation_psi`, static, selects the statistics.
 
         Raises:
-            ValueError: A truncation for a generator with one set of statistics.
+            ValueError: `truncation_psi` is not 1, but there is one set of statistics.
         """
         if truncation_psi != 1 and not self.statistics_rows:
             raise ValueError(f"truncation_psi is {truncation_psi}: only 1 has statistics here")

@@ -12,21 +12,21 @@ from jax.sharding import PartitionSpec as P
 from lsh_gan import devices
 from lsh_gan.generators import Generator
 
-_CPU_PIXELS = 2**15  # of a part of a batch: 2 MiB of a layer of 16 channels, for the caches
-_CPU_IMAGES = 4  # at least, so that weights are not read for every image
+_CPU_PIXELS = 2**15  # pixels per part of a batch: 2 MiB in a layer of 16 channels fit the caches
+_CPU_IMAGES = 4  # images per part at least, so that weights are not read again for every image
 
 
 def to_uint8(images: jax.Array) -> jax.Array:
-    """Maps float images in [-1, 1] to uint8 [0, 255], rounding to nearest; outside is clipped."""
+    """Maps float images in [-1, 1] to uint8 [0, 255]: rounds to nearest, clips values outside."""
     return jnp.round(jnp.clip(images * 127.5 + 127.5, 0, 255)).astype(jnp.uint8)
 
 
 def images_of(
     generator: Generator, params: Any, key: jax.Array, index: jax.Array, truncation_psi: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the images of an index `[n]`: uint8 `[n, h, w, c]`, and each one's largest |value|.
+    """Returns images of indices `[n]`: uint8 `[n, h, w, c]`, and the largest |value| of each.
 
-    The latter is as the network has it, and NaN or infinite where any value is.
+    The largest value is that of the network's output, and NaN or infinite if any value is.
     """
     z, classes = generator.draw(key, index, truncation_psi=truncation_psi)
     images = generator(params, z, labels=classes, truncation_psi=truncation_psi)
@@ -39,7 +39,7 @@ images_at = jax.jit(images_of, static_argnums=(0, 4))
 
 @partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=devices.COMPILE_LONGER)
 def draw(generator, part, truncation_psi, params, key, index):
-    """As `images_of`, on all devices of this host, so many images at a time on each."""
+    """Computes `images_of` on all devices of this host, `part` images at a time on each."""
 
     def run(params, key, index):
         def images(index):
@@ -62,11 +62,11 @@ def sample(
 ) -> Iterator[np.ndarray]:
     """Generates the first `count` images of the sequence of `key`, batch by batch.
 
-    A conditional generator gets uniformly drawn classes. `params` are its own, or compressed ones;
-    `batch_size` is a multiple of the number of devices: another one, or other devices, change a
-    pixel by at most 1 of 255, where the rounding of a float32 sum decides.
+    A conditional generator gets uniformly drawn classes. `params` are its own, or compressed ones.
+    `batch_size` is a multiple of the number of devices. Another batch size or other devices change
+    a pixel by at most 1 of 255, because float32 sums round differently.
 
-    Yields uint8 `[<= batch_size, h, w, c]`. An image that holds NaN or Inf is a ValueError.
+    Yields uint8 `[<= batch_size, h, w, c]`. Raises ValueError for an image with NaN or Inf.
     """
     params = devices.replicate(params, local=True)
     part = part_size(generator, batch_size // jax.local_device_count())
@@ -88,12 +88,12 @@ def sample_at(
     *,
     truncation_psi: float = 1.0,
 ) -> np.ndarray:
-    """Generates the images `indices` `[b]` of `sample`, up to 1 of 255: uint8 `[b, h, w, c]`."""
+    """Generates images of `sample` by `indices [b]`, uint8 `[b, h, w, c]`; equal up to 1 of 255."""
     index = jnp.asarray(indices, jnp.uint32)
     return np.asarray(images_at(generator, params, key, index, truncation_psi)[0])
 
 
 def part_size(generator: Generator, batch_size: int) -> int:
-    """How many images a device computes at a time: all, but on a CPU what suits its caches."""
+    """Returns how many images a device computes at once: all; on a CPU, what fits its caches."""
     wanted = max(_CPU_PIXELS // generator.resolution**2, _CPU_IMAGES)
     return devices.largest_divisor(batch_size, devices.at_once(wanted, batch_size))

@@ -30,8 +30,8 @@ def activate(x: jax.Array, *, gain: float = 1.0, clamp: float | None = None) -> 
 def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Inserts zeros, convolves with the flipped 3×3 kernel, filters by [1, 3, 3, 1]; doubles sides.
 
-    With the zeros left out, even and odd rows and columns of the convolution are convolutions of
-    their own, with 4, 2, 2 and 1 of the taps; the filter takes them as they are.
+    Without the products with zeros, the even and odd rows and columns of the convolution are four
+    separate convolutions, with 4, 2, 2 and 1 of the taps. The filter works on these four.
     """
     even, odd = slice(None, None, -2), slice(1, 2)
     (ee, eo), (oe, oo) = (
@@ -43,7 +43,7 @@ def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _taps_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Along an axis of one tap as large as `x`, of two taps larger by one."""
+    """Convolves with all overlaps: one tap keeps the size of an axis, two taps add one."""
     pad = [(size - 1, size - 1) for size in kernel.shape[:2]]
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), pad, dimension_numbers=layers.DIMENSIONS)
 
@@ -60,13 +60,13 @@ def _filter_1331(even: jax.Array, odd: jax.Array, axis: int) -> tuple[jax.Array,
 
 
 class Mapping(nn.Module):
-    """Latent and class to w (Karras et al. 2019, arXiv:1812.04948)."""
+    """Mapping network: latent and class → w (Karras et al. 2019, arXiv:1812.04948)."""
 
     w_size: int  # size of w
     num_layers: int  # dense layers
     num_classes: int = 0  # 0 for an unconditional generator
-    # Size of given class vectors, which a dense layer maps to the latent's size (StyleGAN-XL); 0:
-    # classes are mapped to w's size.
+    # Size of the stored class vectors, which a dense layer maps to the size of z (StyleGAN-XL). 0:
+    # a dense layer maps classes to the size of w.
     embedding_size: int = 0
 
     @nn.compact
@@ -87,18 +87,18 @@ class Mapping(nn.Module):
 
 
 def truncate(w: jax.Array, mean: jax.Array, psi: float) -> jax.Array:
-    """Moves w towards its mean; 1 leaves it."""
+    """Moves w towards its mean; psi = 1 leaves it unchanged."""
     return mean + psi * (w - mean) if psi != 1 else w
 
 
 class StyledConv(nn.Module):
-    """Modulated 3×3 convolution, demodulated; noise; bias; leaky ReLU."""
+    """Modulated and demodulated 3×3 convolution, then noise, bias and leaky ReLU."""
 
     features: int  # output channels
     up: bool = False  # whether the side is doubled
     gain: float = 1.0  # of the activation
     clamp: float | None = None  # bound of the activation, None for none
-    bias_is_last = False  # no attribute: the activation comes after it
+    bias_is_last = False  # a class constant, not a field: the activation comes after the bias
 
     @nn.compact
     def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
@@ -122,7 +122,7 @@ class ToImage(nn.Module):
 
     features: int  # image channels
     clamp: float | None = None  # bound of the output, None for none
-    scaled: bool = False  # whether the input's mean square, a buffer, is divided out (StyleGAN3)
+    scaled: bool = False  # whether to divide by the input's root mean square (StyleGAN3)
 
     @nn.compact
     def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
@@ -157,7 +157,7 @@ class StyleGAN2(nn.Module):
     def __call__(
         self, z: jax.Array, labels: jax.Array | None = None, truncation_psi: float = 1.0
     ) -> jax.Array:
-        """Makes images `[n, h, w, image_channels]`, about [-1, 1]; arguments as of `Generator`."""
+        """Makes images `[n, h, w, image_channels]`, about [-1, 1]; see `Generator`."""
         every_block = choose("architecture", self.architecture, _ARCHITECTURES)
         w = Mapping(self.w_size, self.mapping_layers, self.num_classes, name="mapping")(z, labels)
         mean = self.variable("buffers", "w_mean", jnp.zeros, (self.w_size,)).value

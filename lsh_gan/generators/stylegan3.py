@@ -21,8 +21,8 @@ _INIT = nn.initializers.normal(1.0)
 def up_filter(x: jax.Array, taps: jax.Array, up: int, low: int, high: int) -> jax.Array:
     """Inserts `up - 1` zeros after each pixel, pads, and filters along both axes, gain `up²`.
 
-    Maps `x [n, h, w, c]` by a separable filter, `taps [k]`; `low` and `high` are zeros before the
-    first pixel and after the last one, negative ones crop.
+    Maps `x [n, h, w, c]` by a separable filter, `taps [k]`. `low` and `high` are the numbers of
+    zeros before the first and after the last pixel; negative numbers crop.
     """
     taps = taps[::-1] * up  # convolution, not correlation
     for axis in (1, 2):
@@ -50,7 +50,7 @@ def down_filter(x: jax.Array, taps: jax.Array, down: int) -> jax.Array:
 
 
 class FourierInput(nn.Module):
-    """Sines of learnt frequencies on a grid that w rotates and shifts."""
+    """Sines of fixed frequencies (buffers) on a grid that w rotates and shifts, mixed 1×1."""
 
     channels: int  # number of sines, and of output channels
     size: int  # side of the grid
@@ -92,12 +92,12 @@ class FilteredConv(nn.Module):
 
     size: int  # side of the output
     features: int  # output channels
-    kernel_size: int  # of the convolution
-    taps: tuple[int, int]  # of the filters up and down
-    factors: tuple[int, int]  # of upsampling and downsampling
-    radial: bool  # whether the filter down is two-dimensional
+    kernel_size: int  # side of the convolution's kernel
+    taps: tuple[int, int]  # number of taps of the upsampling and the downsampling filter
+    factors: tuple[int, int]  # factors of upsampling and downsampling
+    radial: bool  # whether the downsampling filter is two-dimensional
     clamp: float | None  # bound of the activation, None for none
-    bias_is_last = False  # no attribute: the activation comes after it
+    bias_is_last = False  # a class constant, not a field: the activation comes after the bias
 
     @nn.compact
     def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
@@ -106,7 +106,7 @@ class FilteredConv(nn.Module):
         k, (up, down), (up_taps, down_taps) = self.kernel_size, self.factors, self.taps
         kernel = self.param("kernel", _INIT, (k, k, in_channels, self.features))
         styles = nn.Dense(in_channels, name="affine")(w)
-        # The scale of styles cancels below; a mean square of 1 keeps it in range.
+        # The scale of styles cancels below; a mean square of 1 keeps values in range.
         styles = styles * lax.rsqrt(jnp.mean(styles**2, axis=1, keepdims=True))
         magnitude = self.variable("buffers", "magnitude", jnp.ones, ()).value
         x = layers.conv(x * styles[:, None, None], kernel, k - 1)
@@ -124,7 +124,7 @@ class FilteredConv(nn.Module):
 
 
 class StyleGAN3(nn.Module):
-    """Fourier features, then layers that never alias; no noise."""
+    """Fourier features → layers without aliasing → image; no noise."""
 
     latent_size: int = 512  # size of z
     w_size: int = 512  # size of w
@@ -136,22 +136,22 @@ class StyleGAN3(nn.Module):
     kernel_size: int = 3  # of the convolutions: 3 (T) or 1 (R)
     sizes: tuple[int, ...] = (36, 16, 16)  # side of each layer's output, the image's last
     channels: tuple[int, ...] = (512, 512, 3)  # output channels of each layer, the image's last
-    # For each layer but the last, of its filters up and down.
+    # For each layer except the last: taps of its upsampling and its downsampling filter.
     taps: tuple[tuple[int, int], ...] = ((12, 12), (12, 12))
-    # For each layer but the last, of upsampling and downsampling.
+    # For each layer except the last: factors of upsampling and downsampling.
     factors: tuple[tuple[int, int], ...] = ((2, 2), (2, 2))
-    # For each layer but the last, whether its filter down is two-dimensional.
+    # For each layer except the last: whether its downsampling filter is two-dimensional.
     radial: tuple[bool, ...] = (False, False)
     clamp: float | None = 256.0  # bound of activations, None for none
     output_scale: float = 0.25  # factor of the image
-    # Size of given class vectors (StyleGAN-XL); then each class has a mean of w.
+    # Size of the stored class vectors (StyleGAN-XL). If not 0, each class has its own mean of w.
     embedding_size: int = 0
 
     @nn.compact
     def __call__(
         self, z: jax.Array, labels: jax.Array | None = None, truncation_psi: float = 1.0
     ) -> jax.Array:
-        """Makes images `[n, h, w, image_channels]`, about [-1, 1]; arguments as of `Generator`."""
+        """Makes images `[n, h, w, image_channels]`, about [-1, 1]; see `Generator`."""
         w = Mapping(
             self.w_size, self.mapping_layers, self.num_classes, self.embedding_size, name="mapping"
         )(z, labels)

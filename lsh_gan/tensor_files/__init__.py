@@ -1,4 +1,4 @@
-"""Reads other people's tensor files without running anything in them.
+"""Reads other people's tensor files without running any code in them.
 
 Example::
 

@@ -11,7 +11,7 @@ from lsh_gan.tensor_files.values import FormatError, Standin
 
 _LARGEST_SIZE = 2**48
 
-# Names of element types: torch's dtypes and its classes of storages.
+# Names of element types: torch's dtypes and its storage classes.
 _DTYPE_NAMES = {
     np.float64: "float64 double DoubleStorage", np.float32: "float32 float FloatStorage",
     np.float16: "float16 half HalfStorage", ml_dtypes.bfloat16: "bfloat16 BFloat16Storage",
@@ -27,14 +27,14 @@ _DTYPES = {name: np.dtype(kind) for kind, names in _DTYPE_NAMES.items() for name
 
 
 class Storage(NamedTuple):
-    """The flat memory that tensors view."""
+    """Flat memory that tensors are views of."""
 
     dtype: np.dtype  # its element type
     data: np.ndarray  # its bytes, uint8 [num_bytes]
 
 
 def torch_dtype(kind: Any) -> np.dtype:
-    """The element type of a global such as `torch.float32` or `torch.FloatStorage`."""
+    """Returns the element type of a global such as `torch.float32` or `torch.FloatStorage`."""
     name = kind.name.rpartition(".")[2]
     if name not in _DTYPES:
         raise FormatError(f"has a tensor of type {name}, which has no plain array form.")
@@ -42,19 +42,19 @@ def torch_dtype(kind: Any) -> np.dtype:
 
 
 def is_count(value: Any) -> bool:
-    """Whether it is a size or offset that no file exceeds."""
+    """Whether a value is a plausible size or offset."""
     return type(value) is int and 0 <= value < _LARGEST_SIZE
 
 
 def tensor_v3(storage, offset, shape, strides, grad, hooks, dtype, metadata=None, *_):
-    """`torch._utils._rebuild_tensor_v3`: a view of an untyped storage."""
+    """Replaces `torch._utils._rebuild_tensor_v3`: makes a view of an untyped storage."""
     return tensor(storage, offset, shape, strides, metadata=metadata, dtype=torch_dtype(dtype))
 
 
 def tensor(
     storage, offset, shape, strides, grad=False, hooks=None, metadata=None, *_, dtype=None
 ) -> np.ndarray:
-    """`torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`: a view of a storage."""
+    """Replaces `torch._utils._rebuild_tensor` and `_rebuild_tensor_v2`: makes a storage view."""
     if {"conj", "neg"} & set(metadata or ()):
         raise FormatError(
             "has a tensor that is only marked as conjugated or negated; expected its values: save "
@@ -77,7 +77,7 @@ def tensor(
 
 
 def _array(data: Any, pickled: Standin, shape: tuple, order: Any = "C") -> np.ndarray:
-    """An array in native byte order over `data`; the sizes must agree.
+    """Makes an array in native byte order from `data`, whose size must fit.
 
     A pickled `numpy.dtype` has a type string, and a state whose second entry is the byte order.
     """
@@ -92,11 +92,12 @@ def _array(data: Any, pickled: Standin, shape: tuple, order: Any = "C") -> np.nd
 def set_array_state(array: np.ndarray, state: Any) -> None:
     """Fills an array made by `numpy.core.multiarray._reconstruct`.
 
-    In place (`ndarray.__setstate__` with checked values), as others may refer to it already.
+    It is filled in place (`ndarray.__setstate__` with checked values), because other values may
+    already refer to it.
     """
     _, shape, dtype, fortran_order, data = state
     values = _array(data, dtype, shape, "F" if fortran_order else "C")
-    fill: Any = array.__setstate__  # typed for the booleans of NumPy alone
+    fill: Any = array.__setstate__  # its stub accepts only NumPy booleans
     fill((1, values.shape, values.dtype, False, values.tobytes()))
 
 
@@ -104,7 +105,7 @@ def _standin(name: str) -> Callable[..., Standin]:
     return lambda *args, **kwargs: Standin(name, args, kwargs)
 
 
-# Classes of the standard library that are read as stand-ins; all others there are refused.
+# Classes of the standard library that are read as stand-ins; its other classes are refused.
 _STANDARD_CLASSES = (
     "argparse.Namespace", "types.SimpleNamespace", "functools.partial", "collections.deque",
     "datetime.date", "datetime.datetime", "datetime.time", "datetime.timedelta",
@@ -120,7 +121,7 @@ _STANDARD_CLASSES = (
 _NUMPY: dict[str, Callable] = {
     "multiarray._reconstruct": lambda *_: np.zeros(0, np.uint8),
     "multiarray.scalar": lambda dtype, data: _array(data, dtype, ()).item(),
-    "numeric._frombuffer": _array,  # of protocol 5
+    "numeric._frombuffer": _array,  # in protocol 5
 }
 _BUILTINS: dict[str, Callable] = {
     "dict": dict, "set": set, "frozenset": frozenset,
@@ -132,7 +133,7 @@ CONSTRUCTORS: dict[str, Callable] = {
     **{name: _standin(name) for name in (*_STANDARD_CLASSES, "numpy.dtype", "torch.device")},
     **{f"numpy.{part}.{name}": f for part in ("core", "_core") for name, f in _NUMPY.items()},
     **{f"{m}.{name}": f for m in ("builtins", "__builtin__") for name, f in _BUILTINS.items()},
-    # Of objects, in protocols 0 and 1.
+    # Objects in protocols 0 and 1.
     **dict.fromkeys(
         ("copyreg._reconstructor", "copy_reg._reconstructor"),
         lambda kind, base=None, state=None: Standin(kind.name, (state,)),
@@ -142,7 +143,7 @@ CONSTRUCTORS: dict[str, Callable] = {
     "collections.OrderedDict": dict,
     "collections.Counter": dict,
     "collections.defaultdict": lambda factory=None, *args: dict(*args),
-    "_codecs.encode": lambda text, encoding: text.encode("latin-1"),  # bytes of old protocols
+    "_codecs.encode": lambda text, encoding: text.encode("latin-1"),  # bytes in old protocols
     "torch.Size": tuple,
     "torch._utils._rebuild_tensor": tensor,
     "torch._utils._rebuild_tensor_v2": tensor,
@@ -151,11 +152,11 @@ CONSTRUCTORS: dict[str, Callable] = {
         f"torch._utils._rebuild_{kind}": lambda data, *_: data
         for kind in ("parameter", "parameter_with_state", "device_tensor_from_numpy", "xla_tensor")
     },
-    **dict.fromkeys(  # a subclass of a tensor, read as a plain one
+    **dict.fromkeys(  # a subclass of a tensor, read as a plain tensor
         ("torch._tensor._rebuild_from_type_v2", "torch._tensor._rebuild_from_type"),
         lambda rebuild, kind, args, state: CONSTRUCTORS[rebuild.name](*args),
     ),
-    # Of NVIDIA: the class by name; its source text is dropped unread.
+    # NVIDIA's persistent objects: keeps the name of the class, drops its source text unread.
     "torch_utils.persistence._reconstruct_persistent_obj": lambda meta: Standin(
         meta["class_name"], state=meta.get("state")
     ),

@@ -1,6 +1,6 @@
-"""An unpickler that builds values and calls nothing the file names.
+"""An unpickler that builds values without calling anything that the file names.
 
-A global is only a name here, and calling it looks the name up in a table of our own functions
+A global is only a name here. Calling it looks the name up in a table of our own functions
 (`objects.CONSTRUCTORS`). Names of the standard library outside the table are refused; other names
 give an inert `Standin`. The interpreter is the standard library's in Python. Its version in C takes
 gigabytes for a memo of one damaged entry, and sets attributes of any object.
@@ -17,7 +17,7 @@ import numpy as np
 from lsh_gan.tensor_files import objects
 from lsh_gan.tensor_files.values import FormatError, Standin
 
-# What parsing damaged bytes may raise; reported as FormatError.
+# Errors that parsing damaged bytes may raise; they are reported as FormatError.
 DAMAGED = (
     ValueError, TypeError, LookupError, AttributeError, OverflowError, EOFError, MemoryError,
     RecursionError, struct.error, pickle.UnpicklingError,
@@ -29,15 +29,15 @@ _FUNCTION_PACKAGES = {"numpy", "torch"}  # lower-case names there are functions,
 
 
 class Global(Standin):
-    """A class or function that the file names and that is not called (yet)."""
+    """A class or function that the file names, and that is not called yet."""
 
 
 def load(stream: Any, extra: Mapping[str, Callable], persistent_load: Callable | None) -> Any:
-    """Reads one pickle and leaves the stream, a binary file, behind its last byte.
+    """Reads one pickle from a binary stream, and leaves the stream behind its last byte.
 
-    `extra` constructors stand for globals, besides `objects.CONSTRUCTORS`; `persistent_load` turns
-    a persistent id into a value, and None refuses those. Raises FormatError where the pickle is
-    damaged, or names something that is refused.
+    `extra` adds constructors to `objects.CONSTRUCTORS`. `persistent_load` maps a persistent id to a
+    value; None refuses such ids. Raises FormatError if the pickle is damaged, or names something
+    that is refused.
     """
     constructors = {**objects.CONSTRUCTORS, **extra}
     try:
@@ -49,7 +49,7 @@ def load(stream: Any, extra: Mapping[str, Callable], persistent_load: Callable |
 
 
 class _Unpickler(pickle._Unpickler):
-    """The interpreter of the standard library; what names, calls or sets a state is ours."""
+    """The standard library's interpreter, with our own handling of names, calls and states."""
 
     def __init__(self, stream, constructors, persistent_load):
         super().__init__(stream, encoding="latin-1")
@@ -74,7 +74,7 @@ class _Unpickler(pickle._Unpickler):
             raise FormatError(f"refused: it calls {function.name}, which is not on the list.")
         return Standin(function.name, tuple(args), kwargs or {})
 
-    def _instantiate(self, function, args):  # of INST and OBJ
+    def _instantiate(self, function, args):  # for INST and OBJ
         self.append(self.call(function, args))
 
     def reduce(self):

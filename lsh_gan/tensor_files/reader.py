@@ -19,11 +19,11 @@ from lsh_gan.tensor_files.values import FormatError
 
 _DAMAGED = (
     *DAMAGED, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, SafetensorError,
-    SyntaxError, tokenize.TokenError,  # of the header of an npy file
-    OSError,  # of seeking to a position that is no position
+    SyntaxError, tokenize.TokenError,  # from the header of an npy file
+    OSError,  # from seeking to an invalid position
 )  # fmt: skip
 
-# Other formats, by their first bytes or their ending, and how to convert them.
+# Formats that are not read, by their first bytes or their ending, and how to convert them.
 _READ = "a torch, pickle, safetensors, npz or npy file"
 _ARRAYS = "save its arrays by name with np.savez or safetensors"
 
@@ -52,10 +52,10 @@ _ENDINGS: tuple[tuple[str, str], ...] = (
 
 
 def read(path: str | os.PathLike) -> Any:
-    """Reads the tensors and values in a file without running anything that it contains.
+    """Reads the tensors and values in a file without running any code in it.
 
-    Formats, told by content and not by name: torch zip and torch legacy (`torch.save`), pickles
-    (NVIDIA's persistent ones too), safetensors, npz and npy (one, or several one after the other).
+    Formats, recognised by content and not by name: torch zip and torch legacy (`torch.save`),
+    pickles (also NVIDIA's persistent ones), safetensors, npz, and npy (also several in sequence).
 
     Returns:
         Nested dicts, lists and tuples of NumPy arrays (native byte order; views of shared
@@ -63,13 +63,13 @@ def read(path: str | os.PathLike) -> Any:
 
     Raises:
         FileNotFoundError: No such file.
-        FormatError: Damaged, hostile, or another format; one line with the path.
+        FormatError: A damaged or malicious file, or another format; one line with the path.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {'not a file' if path.exists() else 'no such file'}.")
     with path.open("rb") as stream, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about odd escapes in a damaged file's strings
+        warnings.simplefilter("ignore")  # about invalid escapes in strings of a damaged file
         try:
             return _read_stream(stream, path)
         except FormatError as error:
@@ -79,7 +79,7 @@ def read(path: str | os.PathLike) -> Any:
 
 
 def _one_line(error: Exception) -> str:
-    """The message, printable and not long whatever names the file made up."""
+    """Returns the message, printable and short, whatever names the file contains."""
     return "".join(char if char.isprintable() else "?" for char in str(error)[:400])
 
 
@@ -130,7 +130,7 @@ def _read_zip(stream: BinaryIO) -> Any:
 
 
 def _npy(content: bytes) -> np.ndarray | list[np.ndarray]:
-    """An npy file, or as a list the arrays of several that follow each other (Equinox)."""
+    """Reads an npy file: an array, or a list if several follow each other (Equinox)."""
     stream = io.BytesIO(content)
     arrays: list[np.ndarray] = []
     while stream.tell() < len(content) or not arrays:
@@ -140,7 +140,7 @@ def _npy(content: bytes) -> np.ndarray | list[np.ndarray]:
 
 
 def _safetensors(path: Path) -> dict[str, Any]:
-    """A safetensors file, its tensors in the order of their bytes; `__metadata__` is kept."""
+    """Reads a safetensors file, tensors in the order of their bytes; keeps `__metadata__`."""
     with safe_open(path, "numpy") as file:
         tensors: dict[str, Any] = {}
         if (metadata := file.metadata()) is not None:

@@ -3,7 +3,7 @@
 Zip: `NAME/data.pkl` refers to storages by persistent ids, `NAME/data/KEY` holds their bytes,
 `NAME/byteorder` the byte order (little when absent). Legacy: five pickles (magic number, protocol,
 system information, object, list of storage keys), then for each key an int64 count and the bytes;
-little-endian whatever the machine. Source: torch/serialization.py and torch/_utils.py.
+always little-endian. Source: torch/serialization.py and torch/_utils.py.
 """
 
 import io
@@ -43,8 +43,8 @@ def read_zip(archive: zipfile.ZipFile) -> Any:
 
 
 def is_legacy(start: bytes) -> bool:
-    """Whether a file with these first bytes is in the legacy format: it pickles a number first."""
-    # Protocols from 4 on put the start of a frame (FRAME and its length) before it.
+    """Whether a file with these first bytes is in the legacy format: it begins with a number."""
+    # From protocol 4 on, the start of a frame (FRAME and its length) precedes the number.
     number = start[11:] if start[2:3] == b"\x95" else start[2:]
     return start[:1] == b"\x80" and number.startswith(_PICKLED_MAGIC_NUMBER)
 
@@ -61,7 +61,7 @@ def read_legacy(stream: BinaryIO) -> Any:
     def persistent_load(identifier):
         nonlocal available
         if isinstance(identifier, tuple) and identifier[0] == "module":
-            return identifier[1]  # the class of a module, with its source text, which stays text
+            return identifier[1]  # the class of a module; its source text is ignored
         dtype, key, count = _storage_identifier(identifier)
         if key not in storages:
             available -= dtype.itemsize * count
@@ -86,7 +86,7 @@ def read_legacy(stream: BinaryIO) -> Any:
 
 
 def read_pickle(stream: BinaryIO, persistent_load: Any = None) -> Any:
-    """Reads a pickle, such as NVIDIA's, whose tensors may be legacy files inside of it."""
+    """Reads a pickle whose tensors may be nested legacy files, as in NVIDIA's pickles."""
     nested = {"torch.storage._load_from_bytes": lambda data: read_legacy(io.BytesIO(data))}
     return pickles.load(stream, nested, persistent_load)
 
@@ -94,7 +94,7 @@ def read_pickle(stream: BinaryIO, persistent_load: Any = None) -> Any:
 def _storage_identifier(identifier: Any) -> tuple[np.dtype, str, int]:
     """Checks ("storage", class, key, location, count[, None]); the location is ignored.
 
-    In the place of None torch before 0.4 has views of storages that tensors share.
+    Instead of None, torch before 0.4 may have a view of a shared storage; that is refused.
     """
     kind, storage_class, key, _, count, *view = identifier
     if kind != "storage" or not objects.is_count(count) or any(x is not None for x in view):

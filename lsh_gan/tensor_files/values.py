@@ -12,25 +12,25 @@ _MOST_VALUES = 5_000_000
 
 
 class FormatError(ValueError):
-    """The file is damaged, hostile, or in no format that is read here."""
+    """The file is damaged, malicious, or in a format that is not read here."""
 
 
 @dataclass(eq=False)
 class Standin:
-    """An object of a class that is not built: its name and what the file stored, nothing run."""
+    """Replaces an object whose class is never run: the name of the class and the stored data."""
 
     name: str  #: module and class, as in the file ("training.networks.Generator")
     args: tuple = ()  #: constructor arguments
     kwargs: dict = field(default_factory=dict)  #: constructor keyword arguments
-    #: What the object's state was restored from, usually its `__dict__`.
+    #: The stored state of the object, usually its `__dict__`.
     state: Any = field(default=None, repr=False)
-    #: What was appended to it (subclasses of list and set).
+    #: Elements that were appended (subclasses of list and set).
     elements: list = field(default_factory=list, repr=False)
-    #: What was stored under keys (subclasses of dict).
+    #: Values that were stored under keys (subclasses of dict).
     entries: dict = field(default_factory=dict, repr=False)
 
     def append(self, element: Any) -> None:
-        """Appends, as the pickle asks for."""
+        """Appends an element, as the pickle requests."""
         self.elements.append(element)
 
     add = append
@@ -40,7 +40,7 @@ class Standin:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The object's `__dict__`; slots included when the state is a (dict, slots) pair."""
+        """The object's `__dict__`, and its slots if the state is a (dict, slots) pair."""
         parts = self.state[:2] if isinstance(self.state, tuple) else (self.state,)
         return dict(chain(*(part.items() for part in parts if isinstance(part, dict))))
 
@@ -51,7 +51,7 @@ class Standin:
 
 
 def children(value: Any) -> Iterator[tuple[str, Any]]:
-    """The named parts of a container; nothing for a leaf."""
+    """Yields the named parts of a container; nothing for a leaf."""
     if isinstance(value, dict):
         return ((str(key), child) for key, child in value.items())
     if isinstance(value, list | tuple | set | frozenset):
@@ -60,12 +60,12 @@ def children(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def state_dict(value: Any) -> dict[str, np.ndarray]:
-    """Flattens what `read` returned, or a part of it, to `{dotted name: array}`.
+    """Flattens the result of `read`, or a part of it, to `{dotted name: array}`.
 
     Names are those of torch's `state_dict()`: a stand-in for a torch module gives its parameters,
-    then its persistent buffers, then its submodules; containers join keys and indices by dots;
-    other values are left out. A container that holds itself, or millions of values, is a
-    FormatError.
+    then its persistent buffers, then its submodules. Keys and indices of containers are joined by
+    dots. Other values are left out. Raises FormatError for a container that contains itself, or
+    millions of values.
     """
     flat: dict[str, np.ndarray] = {}
     visited = 0
@@ -85,15 +85,15 @@ def state_dict(value: Any) -> dict[str, np.ndarray]:
 
 
 def _module_parts(module: Standin) -> Iterator[tuple[str, Any]]:
-    """Parameters, persistent buffers and submodules of a torch module; else entries, elements.
+    """Yields parameters, persistent buffers and submodules of a torch module, or stored values.
 
-    A network of NVIDIA's TensorFlow code has pairs of names and arrays, and networks as components.
+    A network of NVIDIA's TensorFlow code has (name, array) pairs, and networks as components.
     """
     get = module.attributes.get
     variables, components = get("variables"), get("components")
     if isinstance(variables, list) and isinstance(components, dict):
         pairs = (pair for pair in variables if isinstance(pair, tuple) and len(pair) == 2)
-        # Scalars are NumPy's there, which are read as numbers.
+        # Scalars there are NumPy scalars, which are read as Python numbers.
         named = (
             (str(name), np.asarray(v, np.float32) if isinstance(v, float) else v)
             for name, v in pairs
