@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from golden import FOLDER, assert_close
 
+from benchmarks import diffusion
 from checkpoints_tools.convert import convert
 from lsh_gan import generators, tensor_files
 from lsh_gan.generators import sampling
@@ -14,9 +15,14 @@ FILE = FOLDER / "files" / "mixer_diffusion_12.eqx"
 
 
 @pytest.fixture(scope="module")
-def generator(tmp_path_factory):
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("converted") / "galaxies"
     convert(FILE, folder, settings={"white": 1.0})  # the values of the ODE themselves
+    return folder
+
+
+@pytest.fixture(scope="module")
+def generator(folder):
     return generators.load(folder)
 
 
@@ -41,6 +47,14 @@ def test_it_is_sampled_in_parts(generator):
     assert images.shape == (3, *generator.image_shape)
     found = sampling.sample_at(generator, generator.params, key, np.arange(3))
     np.testing.assert_allclose(images.astype(int), found, atol=1)
+
+
+def test_errors_of_fewer_bits_are_larger(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["diffusion", f"--generator={folder}", f"--out={tmp_path}"])
+    diffusion.main()
+    table = (tmp_path / "diffusion.md").read_text().splitlines()[5:]
+    errors = [[float(x.split()[0]) for x in line.split("|")[3:-1]] for line in table]
+    assert (np.array(errors[0]) < errors[-1]).all()  # of 8 and 2 bits, after each step
 
 
 def test_a_row_of_arrays_that_is_cut_off(tmp_path):
