@@ -202,8 +202,8 @@ def _compress(
 ) -> tuple[Any, dict[str, Any]]:
     """Packs the generator to a file; returns the unpacked parameters and fields of the row.
 
-    A packed file that is measured as it is is copied. The fields have the report of each compressed
-    tensor, with the median of α, and null for an SQNR without noise.
+    A packed file that is measured unchanged is copied. The fields have the report of each
+    compressed tensor, with the median of α, and null for an SQNR without noise.
     """
     file = workdir / PACKED_FOLDER / f"{measurement.row_hash}.packed"
     fields: dict[str, Any]

@@ -139,7 +139,7 @@ def _embedded(samples: Any, source: str, network: FeatureNetwork, options: dict)
 
 
 def open_reference(config: Any, field: str = "reference.num_images") -> Source | None:
-    """Opens the images or features of `config.reference`, if any; `field` is n in messages."""
+    """Opens the images or features of `config.reference`; `field` is the name of n in messages."""
     fields = config.reference
     if fields.sketch or fields.samples_of:
         return None

@@ -74,7 +74,7 @@ class WidthEvaluator:
         return dataclasses.replace(self.base, weights=weights)
 
     def kept(self, setting: Widths | GeneratorSpec) -> Kept:
-        """Returns the kept share of precision or of recall at full precision, the smaller one."""
+        """Returns the kept share of precision or recall, whichever is smaller, with its error."""
         spec = setting if isinstance(setting, GeneratorSpec) else self.spec(setting)
         full, row = self.measure(UNCOMPRESSED), self.measure(spec)
         for field in (f"{self.metric}_{score}" for score in SCORES):
@@ -230,9 +230,9 @@ def find(
 ) -> dict[str, Widths | None]:
     """Searches for the smallest widths that keep `share` of precision and of recall.
 
-    `confirm` has the number of samples of the final rows. Returns widths by role: the mixed ones,
-    the smallest uniform ones that keep the share, and the widest uniform ones of no more bytes than
-    the mixed ones; each is None if there are none.
+    `confirm` measures as many samples as the final rows have, usually more. Returns widths by role:
+    the mixed ones, the smallest uniform ones that keep the share, and the widest uniform ones of no
+    more bytes than the mixed ones; each is None if there are none.
 
     1. Each layer is scored alone, from narrow to wide, until its loss is small.
     2. From these widths on, the layer with the smallest additional loss per byte saved is narrowed,

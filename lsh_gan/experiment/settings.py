@@ -330,7 +330,7 @@ def check_image_sizes(
 ) -> None:
     """Refuses generators and samples of another image size than the reference.
 
-    `expected` is the shape of the reference images; None, if it is not known, checks nothing. A
+    `expected` is the shape of the reference images; if it is None, unknown, nothing is checked. A
     generator of RGB images is refused if the reference is grey.
     """
     if expected is None:

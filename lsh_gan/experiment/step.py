@@ -67,8 +67,8 @@ class GeneratedSamples(Embedded):
     """Images `start .. start + count - 1` of a generator and seed, drawn when they are needed.
 
     They equal those of `sampling.sample` up to the rounding of float32 sums: another batch size,
-    number of devices or of processes changes a pixel by at most 1 of 255. The methods are those of
-    `Samples`, whose place they can take.
+    number of devices or of processes changes a pixel by at most 1 of 255. The class has the methods
+    of `Samples` and can replace it.
     """
 
     generator: Generator

@@ -65,7 +65,7 @@ def run(config: Any, workdir: str | Path) -> pd.DataFrame:
 
 
 def prepare(config: Any, field: str = "reference.num_images") -> Setup:
-    """Loads what a checked configuration names; `field` is n in messages."""
+    """Loads what a checked configuration names; `field` is the name of n in messages."""
     if config.profile:
         store.check_writable("profile", Path(config.profile))
     generators = [recipes.load(config, name) for name in config.generators]

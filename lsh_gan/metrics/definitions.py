@@ -1,4 +1,4 @@
-"""Defines the three metrics in NumPy float64: slow and short. Tests compare all kernels with it.
+"""Defines the three metrics in NumPy float64, slow and short; all kernels must equal them.
 
 R is the reference `[n, d]`, G the generated set `[m, d]`. Each metric returns which rows lie on a
 manifold. Precision is the mean of `generated`, and recall is the mean of `reference`. The mean of
@@ -63,12 +63,12 @@ def lsh(
     fraction `votes` of the tables, in (0, 1], must have hits. The company of a point is the number
     of points of S in its buckets, summed over the tables; its level is log2(1 + company), rounded
     to 1/1024. The level must be at least `min_level` standard deviations above normal for the
-    point's cell. It must also be at least that of a quarter of the company that is normal among the
-    points of R (or `min_level` there, if lower), scaled to the number of points of S.
+    point's cell. A point also needs a quarter of the company that is normal among the points of R
+    (or the level of `min_level` there, if this is lower), scaled to the number of points of S.
 
     Buckets are integers, `[t, n]` of R and `[t, m]` of G. Cells are `[2, n]` and `[2, m]`: a row of
-    regions and a row of radius bins; None means a single cell. Of a G that is larger than R, n rows
-    span the manifold, since more rows would cover more of R.
+    regions and a row of radius bins; None means a single cell. If m > n, only n rows of G span its
+    manifold, since more rows would cover more of R.
     """
     r, g = np.asarray(reference_buckets), np.asarray(generated_buckets)
     few = subset(g.shape[1], min(g.shape[1], r.shape[1]))
@@ -107,8 +107,8 @@ def _normal_levels(levels, cells):
     """Returns a function from region and radius bin to the normal level and the standard deviation.
 
     The normal level is a term of the region plus a term of the radius bin, by backfitting: each
-    term in turn is the mean of what the other leaves. The standard deviation from it is that of the
-    region. Each mean counts one more row, of the overall value.
+    term in turn is the mean of what the other leaves. The standard deviation is that of the region.
+    Each mean counts one more row, with the overall value.
     """
     (region, radius_bin), of_bin = cells, np.full(1024, levels.mean())
 
@@ -149,7 +149,7 @@ def lsh_knn(
     the rows that share a bucket with it in any table. If m > n, pass only n rows of G for recall,
     as `lsh` takes.
 
-    The candidates, bool `[t, n]` and `[t, m]`, say which rows count in each table: all if None.
+    The arguments `..._candidates`, bool `[t, n]` and `[t, m]`, flag candidates: all rows if None.
     """
     r, g = np.asarray(reference_buckets), np.asarray(generated_buckets)
     in_r = np.ones(r.shape, bool) if reference_candidates is None else reference_candidates

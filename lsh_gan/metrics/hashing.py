@@ -34,11 +34,11 @@ from lsh_gan.metrics.inputs import DIGIT_BITS, Array, HashSpec, centred, subset
 SAMPLE_ROWS = 2048  # rows that a hash is fitted on
 CENTRAL = 0.9  # share of the reference that a fit uses
 REGIONS = 32  # at most, each with its own number of digits
-_REGION_ROWS = 64  # at least, of the fitted rows, per region
+_REGION_ROWS = 64  # fitted rows per region, on average, at least
 _LLOYD_STEPS = 6
 _WIDE_DIGITS = 6  # of pstable; later digits are a third as wide
 _CHUNK = 1024, 8192  # rows that are projected at once, on a CPU and elsewhere; see `encode`
-_THIN = 10  # a spread of norms below this many `nearer` (see `_fit`) is a thin shell
+_THIN = 10  # a shell is thin if the spread of norms is below this multiple of `nearer` in `_fit`
 _MARGIN = 1e-5  # relative; keeps the smallest and largest norm of the sample inside the bins
 
 
@@ -181,7 +181,7 @@ def _nearest(centroids, products):
 def encode(hasher: Hasher, features: Array, *, local: bool = False) -> Codes:
     """Encodes checked features `[n, d]`, with rows split over all devices, or those of this host.
 
-    Chunks of a fixed number of rows are projected, so that codes are the same to the bit.
+    Chunks of a fixed number of rows are projected, so that a row has the same code in any set.
     """
     chunk = devices.at_once(*_CHUNK)
     if features.dtype == np.float64:  # subtracts the origin in float64, before the device
@@ -258,7 +258,7 @@ def _bucket(digits, radius_bin, kept, spec: HashSpec) -> jax.Array:
 
 
 def _mix(x):
-    """Mixes integers by the finaliser of MurmurHash3: a bijection that mixes every bit."""
+    """Mixes integers by the finaliser of MurmurHash3, a bijection: every bit affects every bit."""
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         x = (x ^ (x >> shift)) * np.uint32(factor)
     return x ^ (x >> 16)
@@ -273,7 +273,7 @@ def num_cells(hasher: Hasher) -> tuple[int, int]:
 
 
 def cells(hasher: Hasher, codes: Codes) -> Int32[jax.Array, " n"]:
-    """Returns the number of the cell of each row: all radius bins of a region, then the next."""
+    """Returns the cell of each row as one number: region · number of radius bins + radius bin."""
     return codes.region * num_cells(hasher)[1] + codes.radius_bin
 
 

@@ -39,7 +39,7 @@ class HashSpec:
 
     family: str = "pstable"  # or 'affine' or 'hyperplane'; see `hashing`
     num_tables: int = 32  # T, 1 to 65535
-    num_bits: int | str = "auto"  # digits: 0 to 10 (pstable, of 3 bits each) or 24 (of 1 bit each)
+    num_bits: int | str = "auto"  # or 0 to 10 digits of 3 bits (pstable), or 0 to 24 of 1 bit
     radius_bins: int = 8  # quantile bins of the distance from the mean, 0 (none) to 1000
     width: float = 1.5  # of a pstable digit, in standard deviations of a projection
     num_directions: int = 128  # in the pool that all tables draw from, 1 to 65536
@@ -131,7 +131,7 @@ def as_features(
     with np.errstate(over="ignore", invalid="ignore"):
         of_host = isinstance(features, np.ndarray)
         total = float(_total(features, np) if of_host else jax.jit(_total)(features))
-    if not 1e-6 < abs(total) < 1e15:  # NaN, Inf, large or small values: look at each
+    if not 1e-6 < abs(total) < 1e15:  # NaN, Inf, or a large or small sum: check each value
         _check_values(np.asarray(features), source, first_row)
     return features
 

@@ -13,8 +13,8 @@ and on request
     auth      = share of g whose nearest r has ‖g − r‖ > radius_1(r)
     clipped density: as density, with radii cut at their median and at most k' balls per g; divided
                      by the same number for R itself
-    clipped coverage: rows of G in each ball, at most k', converted to the share of good samples
-                      that holds as many on average
+    clipped coverage: rows of G in each ball, at most k', converted to the share of good samples at
+                      which this number is expected
 
 Precision and recall: Kynkäänniemi et al. 2019, arXiv:1904.06991, section 3. Density and coverage:
 Naeem et al. 2020, arXiv:2002.09797, section 3. The others: see `PrecisionRecall`. `definitions.knn`
@@ -113,7 +113,7 @@ def knn_precision_recall(
         second_reference: A second sample of the reference distribution, at least n rows, from which
             the ceilings are computed instead.
         density_k: Number of neighbours for density and coverage, 1 to 1024.
-        memory_mb: Memory for a tile of distances, in MiB, at least 1.
+        memory_mb: Memory for tiles of distances, in MiB, at least 1.
         extended: Whether to return `auth`, `clipped_density` and `clipped_coverage` too.
         labels: Classes of the rows of both sets, integers or strings `[n]` and `[m]`. The result's
             `by_class` then has the scores of each class against all samples.

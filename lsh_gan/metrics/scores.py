@@ -51,9 +51,9 @@ class PrecisionRecall(NamedTuple):
 
     `precision` is the share of generated samples on the reference manifold, `recall` the share of
     reference samples on the generated manifold, in [0, 1]. The standard errors cover the assessed
-    samples and, by a jackknife, the rows of the other set (KNN) or the hash tables (if a number
-    from 2 to 8 divides their number). Where all N samples agree, the error is 1 / N, about the
-    error if one of them differed: five samples that agree are no certainty.
+    samples and, by a jackknife, the rows of the other set (KNN) or the hash tables (LSH, LSH+KNN;
+    if their number has a divisor from 2 to 8). Where all N samples agree, the error is 1 / N, as if
+    about one of them differed: five samples that agree are no certainty.
 
     Two samples of the same distribution do not score 1. The ceilings are the scores of a sample of
     the reference distribution: a second reference sample if there is one, else each row of the
@@ -74,10 +74,10 @@ class PrecisionRecall(NamedTuple):
     address that holds r reference rows is crowded if it holds more than 2 r·m/n + 6 max(1, m/n)
     generated samples: twice the expected number and six more. With 'auto' bits, chance alone gives
     less than .01.
-    `precision_deviations` and `recall_deviations` are the parts of g groups in the standard error:
-    groups of hash tables or, by KNN, of rows of the other set. Their squares sum to the variance
-    from the hash, or from the sampling of the other set. For the difference of two scores under one
-    hash, or of generators that share their latents, subtract the deviations.
+    `precision_deviations` and `recall_deviations` are the contributions of g groups to the standard
+    error: groups of hash tables or, by KNN, of rows of the other set. Their squares sum to the
+    variance from the hash, or from the sampling of the other set. For the difference of two scores
+    under one hash, or of generators that share their latents, subtract the deviations.
 
     A field that was not requested, or that a metric does not have, is None.
     """

@@ -117,15 +117,15 @@ def mean_and_error(group: list[Row], field: str) -> tuple[float, float]:
 
 
 def error_of(hits: np.ndarray, deviations: Sequence[float] | np.ndarray) -> float:
-    """Combines the standard error of the mean of hits `[N]` with deviations `[g]`, or none, ()."""
+    """Combines the standard error of the mean of hits `[N]` with deviations `[g]`, () for none."""
     return math.sqrt(hits.var(ddof=1) / len(hits) + np.square(deviations).sum())
 
 
 def mark(line: Mapping[str, Any], metric: str, score: str) -> str:
     """Marks the precision of a collapse, or else a score within noise of full precision.
 
-    `PrecisionRecall.collapsed` defines a collapse. In a compressed setting, less than half of the
-    recall at full precision, if there was any, must also be left.
+    `PrecisionRecall.collapsed` defines a collapse. A compressed setting must also keep less than
+    half of the recall at full precision, if there was any.
     """
     kept = kept_of(line, metric) if line["setting"] != "" else None
     left, stderr = kept["recall"] if kept else (0, 0)
