@@ -28,15 +28,17 @@ from lsh_gan.results import store
 _DEFAULT = Path(__file__).parent / "configs" / "fashion_mnist.py"
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results.")
 _DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "This is one of several processes, of a cluster that says which."
+    "distributed", False, "Runs one of the processes that a cluster such as SLURM has started."
 )
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, of no cluster.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, without --distributed."
+)
 _PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes.")
 _PROCESS = flags.DEFINE_integer("process", None, "Number of this process.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print what would be measured.")
-# What a collective that misses a process ends with; on CPUs it is a ValueError.
+# Errors of a collective that has lost a process; on CPUs they are ValueErrors.
 _LOST = re.compile(r"(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): ")
-_GRACE_SECONDS = 3  # for what the others have to say before they miss process 0
+_GRACE_SECONDS = 3  # for messages of the others, before they lose process 0
 
 
 def main(arguments: list[str]) -> None:
@@ -52,7 +54,7 @@ def main(arguments: list[str]) -> None:
     cluster = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     if _DISTRIBUTED.value or cluster != (None, None, None):
         _join_cluster()
-    signal.signal(signal.SIGTERM, _terminate)  # after JAX, which would only take note of it
+    signal.signal(signal.SIGTERM, _terminate)  # replaces JAX's handler, which only records it
     try:
         logging.info("devices: %s", ", ".join(map(str, devices.find_devices())))
         devices.check_same(config.to_dict())
@@ -64,21 +66,21 @@ def main(arguments: list[str]) -> None:
     except (ValueError, TypeError, OSError, MemoryError, jax.errors.JaxRuntimeError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         if _LOST.search(said) and jax.process_count() > 1:
-            _end(1, f"error: another process is lost, which may say why ({said}); {_stopped()}")
+            _end(1, f"error: another process is lost; see its output ({said}); {_stopped()}")
         if isinstance(error, jax.errors.JaxRuntimeError):
             if not devices.is_out_of_memory(error):
                 raise
             _end(1, f"error: out of memory on the device ({said}); {_stopped()}")
         logging.debug("where it happened", exc_info=True)
-        full = type(error) in (OSError, MemoryError)  # a disk or a device, and not a missing file
+        full = type(error) in (OSError, MemoryError)  # a full disk or device, not a missing file
         _end(1, f"error: {error}{f'; {_stopped()}' if full else ''}")
     except KeyboardInterrupt as stop:
-        # As if the signal had ended it.
+        # The exit code of a process that the signal has ended.
         _end(128 + (stop.args[0] if stop.args else signal.SIGINT), _stopped())
 
 
 def _end(code: int, said: str) -> None:
-    """Ends this process; leaving a cluster in good order would wait for the others."""
+    """Ends this process at once; an orderly exit from a cluster would wait for the others."""
     sys.stderr.write(f"{said}\n")
     if jax.distributed.is_initialized():
         sys.stderr.flush()
@@ -91,7 +93,7 @@ def _end(code: int, said: str) -> None:
 
 
 def _join_cluster() -> None:
-    """Makes this process one of several; process 0 alone writes to the work folder."""
+    """Makes this process one of several, of which only process 0 writes to the work folder."""
     late = threading.Timer(devices.START_SECONDS, _miss_others)
     late.daemon = True
     late.start()
@@ -113,7 +115,7 @@ def _join_cluster() -> None:
 
 
 def _miss_others() -> None:
-    """Ends this process in one line, before JAX aborts it in many."""
+    """Ends this process with one line, before JAX aborts it with many."""
     sys.stderr.write(
         f"error: no cluster: not all processes are there after {devices.START_SECONDS} s; expected "
         "each number from 0 to --processes - 1 once, and the coordinator where process 0 runs\n"
@@ -128,12 +130,12 @@ def _terminate(number: int, frame: Any) -> None:
 
 
 def _stopped() -> str:
-    """What is done after an interruption, and how to go on."""
+    """Says what is done after an interruption, and how to continue."""
     if _DRY_RUN.value:
         return "stopped"
     again = "run the same command again to continue"
     progress = store.read_progress(Path(_WORKDIR.value))
-    if progress is None or flags.FLAGS.config.search.share:  # a search does not know how many
+    if progress is None or flags.FLAGS.config.search.share:  # a search does not know its total
         return f"stopped; {again}"
     return f"stopped: {progress[0]} of {progress[1]} measurements are done; {again}"
 

@@ -1,8 +1,8 @@
 r"""CelebA-HQ, faces at 256 pixels: Progressive GAN.
 
 File: celebaHQ_s6_i80000-6196db68.pth of facebookresearch/pytorch_GAN_zoo (its `celebAHQ-256`). It
-holds generator, averaged generator and discriminator; the averaged generator is taken: 23.0 million
-parameters, 92 MB at full precision, 11.6 MB at 4 bits.
+holds generator, averaged generator and discriminator. Only the averaged generator is used: 23.0
+million parameters, 92 MB at full precision, 11.6 MB at 4 bits.
 
 Real images: 2n images of CelebA-HQ (30,000, made from CelebA by its authors' recipe) in the folder
 `data/celeba_hq`, resized to 256 pixels; half are for the ceiling. Features: VGG16

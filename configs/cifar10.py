@@ -1,8 +1,8 @@
 r"""CIFAR-10, ten classes at 32 pixels: StyleGAN2-ADA with classes, and SNGAN without.
 
 - cifar10.pkl from the pretrained networks of NVlabs/stylegan2-ada-pytorch: 20.2 million parameters,
-  81 MB at full precision, 10.2 MB at 4 bits. The pickle holds G, D and G_ema; G_ema is taken, and
-  none of the code in it is run. Classes are drawn uniformly.
+  81 MB at full precision, 10.2 MB at 4 bits. The pickle holds G, D and G_ema; only G_ema is used,
+  and no code in the pickle is run. Classes are drawn uniformly.
 - netG_100000_steps.pth of kwotsin/mimicry (model zoo, CIFAR-10, SNGAN 32×32): 4.3 million
   parameters, 17 MB at full precision, 2.2 MB at 4 bits.
 
@@ -19,8 +19,8 @@ torchvision, 553 MB, in the folder `weights`).
     python -m checkpoints_tools.verify checkpoints/cifar10_stylegan2
     python main.py --config=configs/cifar10.py --workdir=runs/cifar10
 
-30 rows. Computed, not measured: 12e15 floating-point operations, nearly all of them of VGG16: 20
-minutes at 10 TFLOP/s, 22 hours on two cores (150 GFLOP/s).
+30 rows. Computed, not measured: 12e15 floating-point operations, nearly all of them in VGG16, take
+20 minutes at 10 TFLOP/s, 22 hours on two cores (150 GFLOP/s).
 """
 
 import ml_collections

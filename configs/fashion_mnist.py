@@ -1,6 +1,6 @@
 """The main experiment: two GANs of Fashion-MNIST, compressed to 8 … 2 bits, clipped or not.
 
-Needs nothing but `requirements.txt`: the generators and the 10,000 test images are shipped.
+It needs only `requirements.txt`: the generators and the 10,000 test images are shipped.
 
 Command: `python main.py --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist`.
 2 minutes on two quiet cores. Expected, KNN precision / recall: dcgan .74 / .46, sngan .83 / .47 at

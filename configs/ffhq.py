@@ -5,11 +5,11 @@ r"""FFHQ, faces: StyleGAN2 at 1024 pixels, or at 256 with `--config=configs/ffhq
 - `256`: ffhq-res256-mirror-paper256-noaug.pkl, 280 MB, from its transfer-learning-source-nets; 24.8
   million parameters, 100 MB at full precision, 13.2 MB at 4 bits.
 
-The pickles hold G, D and G_ema; G_ema is taken, and none of the code in them is run.
+The pickles hold G, D and G_ema; only G_ema is used, and no code in the pickles is run.
 
 Real images: PNG files of the FFHQ data set (NVlabs/ffhq-dataset) in the folder `data/ffhq1024`, or
-in `data/ffhq256` as dataset_tool.py of stylegan2-ada-pytorch scales them. They are compared as they
-are. 2n of them are drawn, half for the ceiling, and decoded a batch at a time. Features: VGG16
+in `data/ffhq256` as dataset_tool.py of stylegan2-ada-pytorch scales them. They are not resized. 2n
+of them are drawn, half for the ceiling, and decoded a batch at a time. Features: VGG16
 (vgg16-397923af.pth of torchvision, 553 MB, in the folder `weights`).
 
     python main.py --config=configs/ffhq.py --dry_run

@@ -1,4 +1,4 @@
-"""How good the shipped generators are: n = m = 10,000, no compression.
+"""Scores of the shipped generators at full precision: n = m = 10,000, no compression.
 
 Command: `python main.py --config=configs/full_precision.py --workdir=runs/full_precision`.
 1 minute on two cores. Expected, KNN precision / recall: dcgan .723 / .420, sngan .817 / .420.

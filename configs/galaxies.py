@@ -1,14 +1,13 @@
 r"""A diffusion model of galaxies from PyPI, compressed, against its own uncompressed samples.
 
-The score network runs 35 times an image, so that the error of its parameters grows over the steps.
+The score network runs 35 times per image, so that the error of its parameters grows over the steps.
 The reference is 5,000 uncompressed samples of the same model, not real images: scores say how far
-compression moves the model from itself, and nothing of how good it is. The ceiling is what 5,000
-other uncompressed samples score.
+compression moves the model from itself, and nothing about its quality. The ceiling is the score of
+5,000 other uncompressed samples.
 
-File: eqx_hsc_ScoreNet32.eqx in the Python package `galaxygrad` 0.1.9 (37 MB, no licence stated: it
-is for you to fetch and not for us to ship): an MLP-mixer of 0.6 million parameters, trained on
-32×32 images of the Hyper Suprime-Cam survey. The package is fetched, not installed, and none of
-its code is run:
+File: eqx_hsc_ScoreNet32.eqx in the Python package `galaxygrad` 0.1.9 (37 MB, not shipped here since
+no licence is stated): an MLP-mixer of 0.6 million parameters, trained on 32×32 images of the Hyper
+Suprime-Cam survey. The package is downloaded, not installed, and none of its code is run:
 
     pip download --no-deps --dest=downloads galaxygrad==0.1.9
     python -m zipfile -e downloads/galaxygrad-0.1.9-py3-none-any.whl downloads

@@ -4,11 +4,11 @@ r"""ImageNet: BigGAN and BigGAN-deep at 128 pixels, or BigGAN-deep at 256 with `
   parameters, 282 MB at full precision, 36 MB at 4 bits.
 - `128`: biggan-deep-128, 201 MB, from huggingface/pytorch-pretrained-BigGAN; 50.2 million
   parameters, 209 MB at full precision, 35 MB at 4 bits.
-- `256`: biggan-deep-256, 224 MB, likewise; 55.7 million, 233 MB and 39 MB.
+- `256`: biggan-deep-256, 224 MB, from the same project; 55.7 million, 233 MB and 39 MB.
 
-The last two are folders with pytorch_model.bin and config.json, which that project offers under
-names such as biggan-deep-128-config.json: rename them. Classes are drawn uniformly. BigGAN-deep
-draws its latents from a normal truncated to [-2, 2], times `truncation_psi`, as its authors do.
+The last two are folders with pytorch_model.bin and config.json. The project offers these files
+under names such as biggan-deep-128-config.json: rename them. Classes are drawn uniformly. Latents
+of BigGAN-deep are normal, truncated to [-2, 2], times `truncation_psi`, as its authors draw them.
 
 Real images: 2n images of ImageNet (ILSVRC2012, validation) in the folder `data/imagenet`, cropped
 and resized to the generators' side; half are for the ceiling. Features: VGG16 (vgg16-397923af.pth
@@ -49,7 +49,7 @@ def _deep(side: str, blocks: tuple[tuple[int, bool], ...]) -> dict:
 
 
 def _pairs(*channels: int) -> tuple[tuple[int, bool], ...]:
-    """Blocks in turn without and with upsampling."""
+    """Returns blocks, alternately without and with upsampling."""
     return tuple((features, i % 2 == 1) for i, features in enumerate(channels))
 
 

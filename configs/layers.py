@@ -1,10 +1,10 @@
-"""Which layers suffer: each layer of the shipped generators compressed alone, to 4, 3 and 2 bits.
+"""Layer sensitivity: each layer of the shipped generators compressed alone, to 4, 3 and 2 bits.
 
-Leaves in the work folder, besides a sweep's files, `layers.md` (a line a layer: threshold, share
-clipped, SQNR, drops of precision and recall) and `layers_GENERATOR.png`.
+Besides the files of a sweep, it writes to the work folder `layers.md` (a line per layer: threshold,
+share clipped, SQNR, drops of precision and recall) and `layers_GENERATOR.png`.
 
 Command: `python main.py --config=configs/layers.py --workdir=runs/layers`.
-4 minutes on two cores with other work on them.
+4 minutes on two busy cores.
 """
 
 import ml_collections

@@ -1,10 +1,10 @@
 """The smallest mixed precision that keeps 95 % of precision and of recall, for each generator.
 
-KNN decides, or the first of `metrics` without it, with n = m = 2,000; it goes back to the smallest
-setting that keeps the share with n = m = 5,000 too, which all metrics score on other samples.
-Leaves in the work folder `search.md`, `widths.md` and `GENERATOR.packed`, the result, which
-`--config.generators=PATH` takes. It continues where it was stopped. The measurements inside the
-search are in the folder `search`.
+KNN decides, or the first of `metrics` if KNN is not among them, with n = m = 2,000. The search then
+goes back to the smallest setting that also keeps the share with n = m = 5,000. All metrics score
+this setting on other samples. The work folder has `search.md`, `widths.md` and the result,
+`GENERATOR.packed`, which `--config.generators=PATH` takes; its folder `search` has the measurements
+inside the search. The same command continues a stopped search.
 
 Command: `python main.py --config=configs/search.py --workdir=runs/search`.
 3 minutes on two cores. Expected: dcgan in 487 kB, sngan in 316 kB.

@@ -1,4 +1,4 @@
-"""The whole path at a tiny size, in under a minute; it drives the end-to-end test.
+"""A complete run at a tiny size, in under a minute; the end-to-end test uses it.
 
 Command: `python main.py --config=configs/smoke.py --workdir=runs/smoke`.
 """

@@ -10,9 +10,9 @@
 | `eyes` | `checkpoints/eye_dcgan` (see `configs/eye_dcgan.py`) | own samples |
 | `galaxies` | `checkpoints/galaxies` (see `configs/galaxies.py`), a diffusion model | own samples |
 
-Full precision, and 8 to 2 bits of each of four clipping methods, three seeds: 87 rows a generator.
-n = m: 10,000, or all held-out images where there are fewer.
-`python -m benchmarks.study` runs all and draws the verdicts of docs/study.md.
+Full precision, and 8 to 2 bits with each of four clipping methods, for three seeds: 87 rows per
+generator. n = m = 10,000, or the number of held-out images if there are fewer.
+`python -m benchmarks.study` runs all data sets and makes the verdicts of docs/study.md.
 """
 
 import ml_collections
@@ -29,9 +29,9 @@ GENERATORS = {
     "eyes": ("checkpoints/eye_dcgan",),
     "galaxies": ("checkpoints/galaxies",),
 }
-# Images; of the others there are none.
+# Number of held-out images; the other data sets have none.
 HELD_OUT = {"fashion_mnist": 10_000, "mnist": 4_000, "stacked_mnist": 4_000, "animals": 3_887}
-OWN = 10_000  # samples that take their place
+OWN = 10_000  # number of own samples that replace them
 
 
 def get_config(name: str = "fashion_mnist") -> ml_collections.ConfigDict:

@@ -11,20 +11,21 @@
 | `dcgan_animals` | animals | DCGAN, 10 classes | convolutional, gain 8 | both of the run before |
 | `dcgan_stacked_mnist` | stacked MNIST | DCGAN in colour | convolutional, gain 8 | random weights |
 
-Against the small residual discriminator, which is what two cores can train in half an hour, the
-SNGAN's recall stayed at 0.27 (precision 0.75, n = 10,000). The convolutional one raised it to 0.31,
-but a spectrally normalised discriminator of this size scores far inside the margins of the hinge
-loss (the loss stays near 2), where the loss is linear and hard examples weigh no more than easy
-ones. The gain of the last run brings the margins into play.
+With the small residual discriminator, which two cores can train in half an hour, the SNGAN's recall
+stayed at 0.27 (precision 0.75, n = 10,000). The convolutional one raised it to 0.31. But a
+spectrally normalised discriminator of this size scores far inside the margins of the hinge loss
+(the loss stays near 2), where the loss is linear and hard examples weigh no more than easy ones.
+The gain in the last run scales the scores up to the margins.
 
-Fashion-MNIST's 60,000 training images come from the Debian package `dataset-fashion-mnist`, or as
-`--config.images=train-images-idx3-ubyte.gz`; those of the others from `checkpoints_tools.fetch`.
-Their generators are narrower, and so are the discriminators. Of few images the discriminator sees
-moved copies.
+The 60,000 training images of Fashion-MNIST come from the Debian package `dataset-fashion-mnist`, or
+from `--config.images=train-images-idx3-ubyte.gz`; those of the other data sets come from
+`checkpoints_tools.fetch`. Their generators and discriminators are narrower. Where images are few,
+the discriminator sees shifted copies of them.
 
 `dcgan_animals` is exported with latents and a last layer 1.3 times as wide, which was chosen by KNN
 scores against training images: precision .57 → .61, recall .63 → .61. Against all 3,887 held-out
-images it is .58 → .63 and .62 → .62. Narrower latents (.9 to .5) lowered both in the first run.
+images the change is .58 → .63 and .62 → .62. Narrower latents (.9 to .5) lowered both in the first
+run.
 """
 
 import ml_collections
@@ -107,11 +108,11 @@ def get_config(run: str = "dcgan") -> ml_collections.ConfigDict:
     config.discriminator = ""
     config.discriminator_options = ml_collections.ConfigDict()  # its channels, gain
     config.images = "/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz"
-    config.translate = 0  # pixels that images move at most before the discriminator sees them
+    config.translate = 0  # largest shift, in pixels, of images for the discriminator
     config.seed = 0
     config.batch_size = 64
     config.steps = 0
-    config.stop = 0  # end before the last step; 0 does not
+    config.stop = 0  # an earlier step to end at; 0 runs all steps
     # Adam's rates, decayed linearly to zero over the last half of the steps.
     config.generator_learning_rate = 4e-4
     config.discriminator_learning_rate = 4e-4
@@ -121,7 +122,7 @@ def get_config(run: str = "dcgan") -> ml_collections.ConfigDict:
     config.log_every = 100
     config.checkpoint_every = 250
     config.standing_batches = 200  # batches that re-estimate the batch norm of the averaged weights
-    # Of the exported DCGAN, see `checkpoints_tools.train_gan.widen`; training knows neither.
+    # Of the exported DCGAN, see `checkpoints_tools.train_gan.widen`; training does not use them.
     config.latent_factor = 1.0
     config.image_factor = 1.0
     # Work folders of finished runs to begin from; "" begins with random weights.

@@ -1,7 +1,7 @@
-"""A run: its configuration and checks, what it measures, and the sweep over both.
+"""Runs: configurations and their checks, measurements, sweeps and searches.
 
-A bad configuration or file raises ValueError, TypeError or FileNotFoundError, whose message is one
-line for the user of the command line.
+An invalid configuration or file raises ValueError, TypeError or FileNotFoundError. The message is
+one line for the user of the command line.
 """
 
 import runpy
@@ -12,11 +12,11 @@ import lsh_gan
 
 
 def shipped_folder() -> Path:
-    """The folder that holds main.py and configs/."""
+    """Returns the folder that holds main.py and configs/."""
     package = Path(lsh_gan.__file__).parent
     return package / "shipped" if (package / "shipped").is_dir() else package.parent
 
 
 def default_config() -> Any:
-    """What `configs/default.py` returns, wherever it is."""
+    """Returns the default configuration, from `configs/default.py` of the shipped folder."""
     return runpy.run_path(str(shipped_folder() / "configs" / "default.py"))["get_config"]()

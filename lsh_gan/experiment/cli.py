@@ -1,13 +1,13 @@
 """lsh-gan COMMAND: what compressing a GAN generator costs, quality or diversity.
 
-  run                          a sweep: --config=FILE --workdir=FOLDER, as main.py
-  compress FILE --keep=95%     the smallest width that keeps precision and recall
-  evaluate REAL GENERATED      scores of two sets of images or features
-  report WORKDIR [OUTPUT]      tables and pictures of a work folder
-  convert, inspect, verify     other people's checkpoints
-  list                         names of what is shipped, of methods and of metrics
+  run                          measures a sweep: --config=FILE --workdir=FOLDER, as main.py
+  compress FILE --keep=95%     finds the smallest width that keeps precision and recall
+  evaluate REAL GENERATED      scores two sets of images or features
+  report WORKDIR [OUTPUT]      writes tables and pictures of a work folder
+  convert, inspect, verify     handle checkpoints of other projects
+  list                         lists generators, data sets, networks, methods and metrics
 
-lsh-gan COMMAND --help says more.
+lsh-gan COMMAND --help lists the options of a command.
 """
 
 import itertools
@@ -29,13 +29,13 @@ from lsh_gan.experiment.configuration import fields_set, parse
 
 
 def main() -> None:
-    """Runs the subcommand that `sys.argv` names; bad input ends it with one line."""
+    """Runs the subcommand that `sys.argv` names; bad input ends it with a one-line error."""
     program, command, *rest = sys.argv if len(sys.argv) > 1 else [*sys.argv, "--help"]
     if command in ("-h", "--help", "-help", "help"):
         print((__doc__ or "").strip())  # noqa: T201
         return
     sys.argv = [f"{Path(program).name} {command}", *rest]
-    sys.path.insert(0, str(shipped_folder()))  # an installation has no `configs` at its top
+    sys.path.insert(0, str(shipped_folder()))  # an installation has no top-level `configs`
     try:
         choose("command", command, COMMANDS)()
     except (ValueError, TypeError, OSError) as error:
@@ -44,7 +44,7 @@ def main() -> None:
         sys.exit("stopped")
 
 
-# Patterns of fields that a command sets itself, or does not use, and what to say in their place.
+# Patterns of fields that a command sets itself or does not use, and the end of the error message.
 _OF_COMPRESS = {
     "generators|reference.samples_of": "FILE says it",
     "search.share|keep": "say --keep",
@@ -61,9 +61,9 @@ _OF_EVALUATE = {
 def _parse(
     names: str, command: Callable, file: str, others: dict[str, str]
 ) -> tuple[list[str], Any]:
-    """The arguments of a command, as many as `names` has, and its configuration, as `file` begins.
+    """Parses the arguments in `names`, and the configuration, whose defaults come from `file`.
 
-    Its docstring is what --help says before the fields. Of `others` are fields that it refuses.
+    --help prints the docstring of the command, then the fields. Fields in `others` are refused.
     """
     for field, (pattern, why) in itertools.product(fields_set(sys.argv), others.items()):
         if re.match(rf"({pattern})\b", field):
@@ -82,15 +82,15 @@ def _parse(
 
 
 def _compress() -> None:
-    """The smallest width that keeps precision and recall by KNN, and the file.
+    """Finds the smallest width that keeps precision and recall by KNN, and writes the packed file.
 
     FILE is a checkpoint folder, a packed file or the name of a shipped generator. Its compressed
-    images are compared with uncompressed ones, or with --config.reference.images=FOLDER. What
-    configs/compress.py sets goes before the defaults below.
+    images are compared with its uncompressed ones, or with --config.reference.images=FOLDER.
+    Values in configs/compress.py replace the defaults below.
     """
-    keep = flags.DEFINE_string("keep", "95%", "The share that is kept, 95% or 0.95.")
-    output = flags.DEFINE_string("output", None, "The file; NAME_BITSbits.safetensors if none.")
-    workdir = flags.DEFINE_string("workdir", None, "Keeps the measurements, to go on with them.")
+    keep = flags.DEFINE_string("keep", "95%", "The share to keep, such as 95% or 0.95.")
+    output = flags.DEFINE_string("output", None, "Packed file; default NAME_BITSbits.safetensors.")
+    workdir = flags.DEFINE_string("workdir", None, "Folder that keeps measurements for later runs.")
     (file,), config = _parse("FILE", _compress, "configs/compress.py", _OF_COMPRESS)
     from lsh_gan.experiment import search
 
@@ -107,10 +107,10 @@ def _compress() -> None:
 
 
 def _evaluate() -> None:
-    """Scores of generated images or features against real ones.
+    """Scores generated images or features against real ones.
 
-    Both are a folder or zip of images, an .npz, .npy or idx file, or the name of a shipped data
-    set. As many real ones are drawn as are generated, or --config.reference.num_images.
+    Each side is a folder or zip of images, an .npz, .npy or idx file, or the name of a shipped data
+    set. REAL is sampled to the size of GENERATED, or to --config.reference.num_images.
     """
     names, file = "REAL GENERATED", "configs/default.py"
     (real, generated), config = _parse(names, _evaluate, file, _OF_EVALUATE)

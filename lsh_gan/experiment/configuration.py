@@ -1,4 +1,4 @@
-"""Configuration files, and the flags that change their fields; a mistake gives one line."""
+"""Reads configuration files and the flags that override their fields; errors are one line."""
 
 import argparse
 import difflib
@@ -18,10 +18,10 @@ from lsh_gan.experiment import shipped_folder
 
 
 class ListParser(TupleParser):
-    """Reads tuples; what is no Python, such as "a/b,/c d", is split at its commas."""
+    """Parses tuples; text that is no Python literal, such as "a/b,/c d", is split at commas."""
 
     def parse(self, argument: Any) -> tuple[Any, ...]:
-        """Returns the tuple that a text or a value stands for."""
+        """Returns the tuple for a text or a value."""
         try:
             return super().parse(argument)
         except ValueError:
@@ -32,7 +32,7 @@ config_flags.register_flag_parser_for_type(tuple, ListParser())
 
 
 def parse_or_exit(*given: Any, **options: Any) -> list[str]:
-    """As `parse`, but what is wrong ends the program with one line."""
+    """Parses as `parse` does; an error ends the program with one line."""
     try:
         return parse(*given, **options)
     except ValueError as error:
@@ -47,11 +47,11 @@ def parse(
     default: Path | None = None,
     usage: str = "",
 ) -> list[str]:
-    """Parses the flags, of which `config` is the configuration; returns the others, program first.
+    """Parses the flags, --config among them; returns the other arguments, the program first.
 
-    `config` has every field and is what the file `source` makes; `default` is the configuration
-    file that is read where the command line names none. ValueError says what is wrong. --help
-    prints `usage`, or what the program says of itself, with all flags and fields, and ends it.
+    `config` has every field, as the file `source` makes it. `default` is the configuration file to
+    read if the command line names none. A mistake is a ValueError. --help prints `usage` (or the
+    docstring of the program) with all flags and fields, and ends the program.
     """
     if any(re.fullmatch("-h|--?help(short|full)?", argument) for argument in arguments):
         text = (shipped_folder() / source).read_text("utf-8")
@@ -74,7 +74,7 @@ def parse(
         if field in flags.FLAGS and field not in known:
             raise ValueError(f"config has no field {field!r}; did you mean --{field}?")
     check_names("config has no field", named, known)
-    for field in named:  # of lists ml_collections takes all, where of others the last one counts
+    for field in named:  # ml_collections joins repeated lists; of other fields the last one counts
         if isinstance(known[field], tuple) and named.count(field) > 1:
             raise ValueError(
                 f"--config.{field} is given {named.count(field)} times; expected it once, its "
@@ -95,7 +95,7 @@ def parse(
 
 
 def _find_file(name: str) -> Path:
-    """A configuration file, here or as we ship it."""
+    """Finds a configuration file in the current folder, or in the shipped one."""
     if not name:
         raise ValueError("--config is missing; expected a file, such as configs/fashion_mnist.py")
     path = Path(name)
@@ -111,11 +111,11 @@ def _find_file(name: str) -> Path:
 
 
 def _load(file: Path, *option: str) -> ConfigDict:
-    """What `get_config` of a file returns."""
+    """Returns the result of `get_config` in a file."""
     try:
         get_config = runpy.run_path(str(file)).get("get_config")
         made = get_config and get_config(*option)
-    except Exception as error:  # whatever a file of Python may raise
+    except Exception as error:  # a Python file may raise anything
         said = (str(error).splitlines() or ["without a message"])[0]
         raise ValueError(f"{type(error).__name__}: {said}") from error
     if not get_config:
@@ -126,7 +126,7 @@ def _load(file: Path, *option: str) -> ConfigDict:
 
 
 def _unread(error: str, known: dict[str, Any]) -> str:
-    """Says what a value on the command line should have been; of other errors the first line."""
+    """Makes the message for a bad value on the command line; other errors keep their first line."""
     if unknown := re.match(r"Unknown command line flag '([\w-]+)'$", error):
         last = {field.rpartition(".")[2]: field for field in reversed(known)}
         if close := difflib.get_close_matches(unknown[1], last, n=1, cutoff=0.7):
@@ -147,9 +147,9 @@ def _unread(error: str, known: dict[str, Any]) -> str:
 
 
 def check_fields(made: ConfigDict, config: ConfigDict, source: str = "") -> None:
-    """Refuses a configuration with a field too few or too many, in the words of `parse`.
+    """Raises ValueError if a configuration lacks a field or has an unknown one.
 
-    Fields are free where `config`, which is what `source` makes, has an empty part.
+    `config`, made by the file `source`, has all known fields. Its empty parts may hold any fields.
     """
     known, found = _fields(config), _fields(made)
     free = [name for name, value in known.items() if isinstance(value, ConfigDict)]
@@ -164,7 +164,7 @@ def check_fields(made: ConfigDict, config: ConfigDict, source: str = "") -> None
 
 
 def _fields(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Every field of a configuration by its name, such as "hash.seed"; and every empty part."""
+    """Returns every field of a configuration by name, such as "hash.seed", and every empty part."""
     fields: dict[str, Any] = {}
     for name, value in config.items():
         part = isinstance(value, ConfigDict) and value
@@ -173,5 +173,5 @@ def _fields(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
 
 
 def fields_set(arguments: list[str]) -> list[str]:
-    """Names of the fields that a command line sets, such as "hash.seed"."""
+    """Returns the names of the fields that a command line sets, such as "hash.seed"."""
     return re.findall(r"^--?(?:no)?config\.([^=\n]*)", "\n".join(arguments), re.MULTILINE)

@@ -1,7 +1,7 @@
-"""Prints what a configuration would measure, and all sizes, from shapes alone.
+"""Prints what a configuration would measure, and the size of everything, from shapes alone.
 
-`python main.py --config=FILE --dry_run` goes through everything up to sampling by abstract
-evaluation. Generators and weight files that are not there yet are taken from the configuration.
+`python main.py --config=FILE --dry_run` runs everything up to sampling by abstract evaluation. A
+generator without a file is built as the configuration expects it.
 """
 
 import sys
@@ -28,13 +28,13 @@ class Sized(NamedTuple):
 
     path: str
     generator: Generator
-    instructions: str  # how to get its file; "" where it is there
-    # Of every setting the bytes on disk, and how many tensors it quantizes.
+    instructions: str  # how to get its file; "" if it exists
+    # Each setting, its bytes on disk, and the number of tensors that it quantizes.
     sizes: list[tuple[GeneratorSpec, int, int]]
 
 
 def run(config: Any) -> None:
-    """Prints what `config` would measure; raises as `sweep.run`, but for files to be fetched."""
+    """Prints what `config` would measure; raises as `sweep.run`, except for files to be fetched."""
     config = settings.resolve(config)
     sized = measure_sizes(config)
     if _is_there(config.reference.features or config.reference.images):
@@ -52,10 +52,10 @@ def run(config: Any) -> None:
 
 
 def measure_sizes(config: Any) -> list[Sized]:
-    """Evaluates generators abstractly: from their files if they are there, else from recipes."""
+    """Evaluates generators abstractly: from their files if these exist, else from `recipes`."""
     found = [recipes.load_or_abstract(config, path) for path in config.generators]
     specs = settings.generator_specs(config)
-    # Named as in a run, before sizes are counted: packed files hold the name.
+    # Renamed as in a run before sizes are counted, since packed files hold the name.
     renamed, _ = recipes.rename(config, [generator for generator, _ in found])
     return [
         Sized(path, generator, text, [(spec, *_size(generator, spec)) for spec in specs])
@@ -64,7 +64,7 @@ def measure_sizes(config: Any) -> list[Sized]:
 
 
 def _size(generator: Generator, spec: GeneratorSpec) -> tuple[int, int]:
-    """As `packed_size`; a generator that was read from a packed file has that one as it is."""
+    """Returns the result of `packed_size`, or for a packed file as it is, the size of this file."""
     if generator.packed_file and spec.weights.bits is None:
         return generator.packed_file.stat().st_size, 0
     options: Any = {"channel_axes": generator.channel_axes, "metadata": generator.packed_metadata}
@@ -92,8 +92,8 @@ def _generator_line(config: Any, item: Sized) -> dict[str, str]:
 
 
 def _size_lines(sized: list[Sized]) -> Iterable[dict[str, str]]:
-    """Packed bytes and their ratio to float32: a line a width and grid, a column a generator."""
-    lines: dict[tuple[str, str], dict[str, str]] = {}  # of several clippings the last
+    """Returns packed bytes and ratios: a line per width and grid, a column per generator."""
+    lines: dict[tuple[str, str], dict[str, str]] = {}  # the last one of several clippings
     for item in sized:
         num_bytes = 4 * _num_values(item.generator.params)
         for spec, size, _ in item.sizes:
@@ -115,7 +115,7 @@ def _found(source: str) -> str:
 
 
 def _summary(config: Any, sized: list[Sized]) -> Iterator[str]:
-    """Yields lines on the features, on both sides, and on the rows."""
+    """Yields lines about the features, both sides and the rows."""
     fields, network = config.reference, features.FEATURES.get(config.features.name)
     if network is None:
         yield "features: as given"
@@ -136,7 +136,7 @@ def _summary(config: Any, sized: list[Sized]) -> Iterator[str]:
     search, bits, seeds = config.search, config.compression.bits, f"{len(config.seeds)} seeds"
     m = f"m = {config.num_samples:,} images each" if sized else "m = all that are given"
     images = f"{m}, batches of {config.batch_size}"
-    if search.share:  # most settings are scored only where others have turned out well
+    if search.share:  # which settings are scored depends on earlier scores
         title = TITLES[deciding(config.metrics)]
         yield (
             f"search: the smallest widths out of {', '.join(map(str, bits))} bits, one a tensor, "

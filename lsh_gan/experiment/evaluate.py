@@ -31,10 +31,10 @@ class Evaluation:
     n: int  #: number of real samples
     m: int  #: number of generated samples
     d: int  #: number of features
-    k: int  #: neighbours that define a radius
+    k: int  #: number of neighbours that define a radius
     features: str  #: the feature network and its input side, or "given"
-    real: str  #: what was taken of the real ones
-    generated: str  #: what was taken of the generated ones
+    real: str  #: what was taken from the real samples
+    generated: str  #: what was taken from the generated samples
 
     def __getitem__(self, metric: str) -> NamedTuple:
         return self.scores[metric]
@@ -95,28 +95,28 @@ def evaluate(
 
     Each side is one of: a path that `datasets.open_source` knows (a folder or zip of images, .npz,
     .npy, an idx file, or a shipped set); an array of images, uint8 `[n, h, w]` or with channels, or
-    of features, floating `[n, d]`; or an iterable of batches of either, which is gone through
-    once. Features on both sides are compared as they are, whatever made them. What is None is as
-    `config` has it.
+    of features, floating `[n, d]`; or an iterable of batches of either, which is read once.
+    If both sides are features, they are compared as given, without a network. An option that is
+    None has its value in `config`.
 
     Args:
         real: The reference.
-        generated: What is scored; all of it.
-        metrics: Of knn, lsh_knn, lsh, kid, fid; the first three.
+        generated: The samples to score; all of them are scored.
+        metrics: Some of knn, lsh_knn, lsh, kid, fid; by default the first three.
         features: Name of the feature network, a key of `lsh_gan.features.FEATURES`.
-        features_side: Its input side in pixels; None takes that of the network that is named.
+        features_side: Its input side in pixels; by default the side of the network in `features`.
         weights: Its weight file; "" takes the one of the installed package.
-        k: Neighbours that define a radius; 3.
-        num_images: n, how many of the real ones are drawn; 0 takes as many as are generated, or all
-            if there are fewer. Where 2n are there, the next n give the ceilings.
-        resize: Crops and resizes images to this side; 0 leaves them.
-        seed: Of the draw.
-        config: Other options; what it does not have is as in `configs/default.py`.
+        k: Number of neighbours that define a radius; by default 3.
+        num_images: n, the number of real samples to draw; 0 draws as many as are generated, or all
+            if there are fewer. If there are 2n real samples, n others give the ceilings.
+        resize: Crops and resizes images to this side; 0 does not.
+        seed: Seed of the draw.
+        config: Other options; fields that it lacks are as in `configs/default.py`.
 
     Raises:
         FileNotFoundError: No such path or weight file.
-        ValueError, TypeError: Samples that are unfit, of different sizes or too few, or a bad
-            option.
+        ValueError, TypeError: Samples are of a wrong kind, of different sizes or too few, or an
+            option is invalid.
 
     Example::
 
@@ -127,7 +127,7 @@ def evaluate(
         (20, 20)
     """
     known = default_config()
-    # Free of types: a value of another type is refused in our words.
+    # Without type checks here: `resolve` refuses values of other types with its own message.
     whole = ml_collections.ConfigDict(known.to_dict(), type_safe=False)
     whole.update(config or {})
     configuration.check_fields(whole, known)
@@ -145,11 +145,11 @@ def evaluate(
 
 @devices.alone
 def compare(real: Any, generated: Any, config: Any, num_images: int) -> Evaluation:
-    """As `evaluate`, with all options in a configuration, which is changed."""
+    """Scores as `evaluate` does, with all options in `config`, which is changed."""
     config.generators, config.samples = (), ("generated",)
     sides = [_open(x, name, config) for x, name in ((real, "real"), (generated, "generated"))]
     kinds = [side.kind for side in sides]
-    # Where features are on both sides no network is needed, and none is loaded.
+    # If both sides are features, no network is needed, and none is loaded.
     config.reference[kinds[0]] = "real"
     config.reference.num_images = 0
     if kinds == ["features", "features"]:
@@ -175,7 +175,7 @@ def compare(real: Any, generated: Any, config: Any, num_images: int) -> Evaluati
 
 
 def _open(x: Any, name: str, config: Any) -> Source:
-    """A source of what was given; of an iterable with n = 0, since nobody knows yet."""
+    """Opens what was given as a source; for an iterable n = 0, since n is not known yet."""
     decoding = reference.decoding_of(config)
     if isinstance(x, str | Path):
         return datasets.open_source(x, ("images", "features"), decoding)
@@ -183,9 +183,9 @@ def _open(x: Any, name: str, config: Any) -> Source:
     def of(x: Any) -> Source:
         if not hasattr(x, "shape"):
             raise TypeError(
-                f"{name}: a batch is a {type(x).__name__}; expected arrays: of a loader of images "
-                "with labels (batch[0] for batch in loader), of single images numpy.stack(images), "
-                "of image files their folder"
+                f"{name}: a batch is a {type(x).__name__}; expected arrays: for a loader of images "
+                "with labels pass (batch[0] for batch in loader), for single images "
+                "numpy.stack(images), for image files their folder"
             )
         array = np.asarray(as_array(x, name))
         array = array.astype(np.float32) if array.dtype == jnp.bfloat16 else array
@@ -214,7 +214,7 @@ def _open(x: Any, name: str, config: Any) -> Source:
 
 
 def _embedded(side: Source, network: features.FeatureNetwork, config: Any) -> Source:
-    """Features of what can be gone through but once; all else as it is."""
+    """Embeds a source that can be read only once; returns other sources unchanged."""
     if len(side):
         return side
     if side.kind == "images":

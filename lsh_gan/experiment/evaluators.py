@@ -25,17 +25,17 @@ Shape = tuple[int, int, int]  # of images: height, width, channels
 
 
 class ReferenceFeatures(NamedTuple):
-    """A reference, embedded."""
+    """Features of a reference."""
 
     first: Any  # features, float32 `[n, d]`, or a `Share` of them
     second: Any  # a second sample of the same distribution, for the ceilings, or None
     source: str  # what made the features; see `feature_source`
-    # Of a share: features of the first row of all, and of the rows that the hash is fitted on.
+    # For a share: features of row 0 of the whole set, then of the rows that the hash is fitted on.
     sample: jax.Array | None = None
 
 
 def hash_spec(config: Any) -> HashSpec:
-    """The hash that `config.hash` asks for."""
+    """Returns the options of the hash in `config.hash`."""
     return HashSpec(**{f.name: config.hash[f.name] for f in dataclasses.fields(HashSpec)})
 
 
@@ -44,7 +44,7 @@ def _of_lsh(config: Any) -> dict[str, Any]:
 
 
 def feature_source(config: Any, network: FeatureNetwork, shape: Shape | None = None) -> str:
-    """What features are a function of, beside the images, and the `shape` of these if known."""
+    """Describes what features depend on besides the images; `shape` is that of images, if known."""
     version, fields = f"lsh_gan {lsh_gan.__version__}", config.reference
     if network.name == GIVEN:
         return f"given features of d = {network.dim}, {version}"
@@ -57,7 +57,7 @@ def feature_source(config: Any, network: FeatureNetwork, shape: Shape | None = N
 
 
 class Distance(NamedTuple):
-    """Between the distributions of two sets of features."""
+    """Distance between the distributions of two sets of features."""
 
     distance: float
     distance_stderr: float | None = None
@@ -107,10 +107,10 @@ def fit(config: Any, reference: ReferenceFeatures) -> dict[str, Score]:
 
 
 def side_by_side(run: Callable[[str], Any], names: Iterable[str]) -> dict[str, Any]:
-    """Maps a function over metrics, two at a time: one alone does not keep two cores busy.
+    """Maps a function over metrics, two at a time, since one does not keep two cores busy.
 
-    Of several devices, whose collectives need one order, and of one metric, which may stream, it
-    maps one by one.
+    It maps one metric at a time on several devices, whose collectives need a fixed order, and for a
+    single metric, which may stream.
     """
     names = list(names)
     if devices.count() > 1 or len(names) == 1:
@@ -120,23 +120,23 @@ def side_by_side(run: Callable[[str], Any], names: Iterable[str]) -> dict[str, A
 
 
 def streams(config: Any, rows: int, dim: int) -> bool:
-    """Whether features `[rows, d]` go to LSH batch by batch and are not held: the scores are equal.
+    """Whether features `[rows, d]` go to LSH batch by batch and are not held; scores are equal.
 
-    So it is with LSH alone, and features of more than `config.memory_mb`.
+    This is so if LSH is the only metric and the features take more than `config.memory_mb`.
     """
     return config.metrics == ("lsh",) and 4 * rows * dim > config.memory_mb * 2**20
 
 
 def lsh_reference(scores: Mapping[str, Any]) -> LshReference:
-    """What LSH among fitted metrics has made of the reference."""
+    """Returns the fitted LSH reference among fitted metrics."""
     return scores["lsh"].args[0]
 
 
 def load_sketch(config: Any, network: FeatureNetwork) -> tuple[LshReference, Shape | None]:
     """Reads the LSH reference that `config.reference.sketch` names, and the shape of its images.
 
-    The shape is None where the file does not say, as of given features. A sketch that was made with
-    another feature network, preprocessing, version or `config.hash`, seed included, is refused.
+    The shape is None if the file does not say it, as for given features. A sketch of another
+    feature network, preprocessing, version or `config.hash`, seed included, is a ValueError.
     """
     path = config.reference.sketch
     if Path(path).is_dir():
@@ -159,7 +159,7 @@ def load_sketch(config: Any, network: FeatureNetwork) -> tuple[LshReference, Sha
                 f"{path}: made with hash.{name} = {value}, not {asked}; say "
                 f"--config.hash.{name}={value}"
             )
-    # Directions depend on the seed and on no feature.
+    # Directions depend only on the seed and the spec, not on features.
     anything = np.eye(2, hasher.directions.shape[1], dtype=np.float32)
     drawn = hashing.fit(jax.random.key(config.hash.seed), anything, hasher.spec)
     same = np.allclose(drawn.directions, hasher.directions, atol=1e-5)

@@ -1,4 +1,4 @@
-"""One measurement: compress a generator, sample it, embed the samples, score them."""
+"""Takes one measurement: compresses a generator, samples it, embeds and scores the samples."""
 
 import math
 import platform
@@ -28,43 +28,43 @@ from lsh_gan.metrics.sketch import encode_all
 from lsh_gan.results import store, strips
 
 PACKED_FOLDER = "packed"
-_BEYOND = 16  # no image of [-1, 1] overshoots so far, and those of [0, 255] are larger
-_ROUNDING = 8  # of 255, more than a batch of another size or bfloat16 moves a pixel
-# Number of the fold of the key that calibration draws from; no sample has this number.
+_BEYOND = 16  # images meant for [-1, 1] do not reach this value; images in [0, 255] exceed it
+_ROUNDING = 8  # of 255; another batch size or bfloat16 changes a pixel by less
+# The key is folded with this number to draw calibration latents; no sample has it.
 CALIBRATION_FOLD = 2**32 - 1
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "orbax-checkpoint")
 
 
 class Setup(NamedTuple):
-    """What is measured, and against what; nothing is computed yet."""
+    """What is measured, and against which reference; nothing is computed yet."""
 
     config: Any
     network: FeatureNetwork
     generators: list[Generator]
     reference: Reference
-    samples: dict[str, Source]  # the given ones, by name
+    samples: dict[str, Source]  # given samples, by name
 
 
 class Measurement(NamedTuple):
-    """One measurement that a configuration asks for."""
+    """One measurement that a configuration requests."""
 
     name: str  # of the generator or the samples, for tables
     identity: dict[str, Any]  # all that its numbers depend on; a JSON object that goes into the row
-    spec: compression.GeneratorSpec  # what is done to the generator
+    spec: compression.GeneratorSpec  # how the generator is compressed
     seed: int  # of the latents
     subject: Generator | Samples  # a generator, which is compressed and sampled, or given samples
-    # Path of the only tensor that is compressed; None if it is not the only one.
+    # Path of the tensor, if only one is compressed; else None.
     layer: str | None = None
     keep: bool = True  # whether the packed file and a strip of samples are kept
 
     @property
     def row_hash(self) -> str:
-        """Names the row: equal hashes mean equal numbers."""
+        """Hash of the row; equal hashes mean equal numbers."""
         return store.hash_of(self.identity)
 
 
 def book(seconds: dict[str, float], start: float, **shares: float) -> float:
-    """Books the time since `start` under names, in proportion to shares; returns the time now."""
+    """Records the time since `start` under names, in proportion to shares; returns the time now."""
     now = time.perf_counter()
     unit = (now - start) / sum(shares.values())
     seconds |= {name: round(unit * share, 4) for name, share in shares.items()}
@@ -80,9 +80,9 @@ def measure(
 ) -> store.Row:
     """Measures one row: a JSON object of its identity, scores (`METRIC_FIELD`), sizes and seconds.
 
-    `workdir` receives the packed parameters, a strip of samples and the hits of each metric;
-    `advance` is called with a number of embedded images. NaN or Inf in an image or a feature is a
-    ValueError.
+    `workdir` receives the packed parameters, a strip of samples and the hits of each metric.
+    `advance` is called with the number of images embedded since its last call. NaN or Inf in an
+    image or a feature is a ValueError.
     """
     config, network, drawn = setup.config, setup.network, setup.reference
     seconds: dict[str, float] = {}
@@ -153,9 +153,9 @@ def measure(
 
 
 def _check_images(generator: Generator, samples: Any, strip: np.ndarray) -> None:
-    """Warns of images in [0, 1], and of a function whose image 0 hangs on those beside it.
+    """Warns of images in [0, 1], and of a function whose image 0 depends on the rest of its batch.
 
-    Images of a function that are far beyond [-1, 1] are a ValueError.
+    Images of a function that are far outside of [-1, 1] are a ValueError.
     """
     if strip.min() >= 127:
         logging.warning(
@@ -164,7 +164,7 @@ def _check_images(generator: Generator, samples: Any, strip: np.ndarray) -> None
         )  # fmt: skip
     if generator.family != FAMILY:
         return
-    beside = np.append(np.arange(15) + len(samples), 0)  # as many as `outside` draws: one program
+    beside = np.append(np.arange(15) + len(samples), 0)  # 16, as in `outside`, for one program
     key, index = jax.random.key(samples.seed), jnp.asarray(beside, jnp.uint32)
     drawn = sampling.images_at(generator, samples.params, key, index, samples.truncation_psi)
     images, largest = map(np.asarray, drawn)
@@ -183,7 +183,7 @@ def _check_images(generator: Generator, samples: Any, strip: np.ndarray) -> None
 
 
 def spec_fields(spec: compression.GeneratorSpec) -> dict[str, Any]:
-    """What tables show of a compression; nothing but the width is meant at full precision."""
+    """Returns the fields of a compression that tables show; all are None at full precision."""
     weights = spec.weights
     fields = {
         "bits": weights.bits,
@@ -200,10 +200,10 @@ def spec_fields(spec: compression.GeneratorSpec) -> dict[str, Any]:
 def _compress(
     generator: Generator, measurement: Measurement, config: Any, workdir: Path
 ) -> tuple[Any, dict[str, Any]]:
-    """Packs the generator to a file and takes the parameters back from the packed codes.
+    """Packs the generator to a file; returns the unpacked parameters and fields of the row.
 
-    A packed file that is to be measured as it is stays what it is. Of each compressed tensor the
-    row says what happened to it: an SQNR without noise is null, α the median.
+    A packed file that is measured unchanged is copied. The fields have the report of each
+    compressed tensor, with the median of α, and null for an SQNR without noise.
     """
     file = workdir / PACKED_FOLDER / f"{measurement.row_hash}.packed"
     fields: dict[str, Any]

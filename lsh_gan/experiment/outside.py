@@ -1,4 +1,4 @@
-"""Draws samples that left the manifold at a width, and reference images no longer covered."""
+"""Finds samples that left the manifold at a width, and reference images no longer covered."""
 
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from lsh_gan.generators import sampling
 from lsh_gan.results import store, strips
 from lsh_gan.results.labels import TITLES, bits_label, in_words
 
-COLUMNS = 16  # images of a strip
+COLUMNS = 16  # images per strip
 NO_IMAGES = "uncovered.png is left out: the reference holds features, not images"
 
 
@@ -21,9 +21,9 @@ def write(workdir: Path, measured: list[store.Row], setup: Setup) -> None:
     """Adds the strips that are not yet in a work folder, from the hits and packed files of rows.
 
     Only the images shown are drawn again: sample i is a function of (key, i), and the reference is
-    read by row. Rows without hits, as of older versions, get no strips. A compressed row of the
-    least seed gets one in `outside` (samples that left, under the same latents at full precision)
-    and one in `uncovered`.
+    read by row. Each compressed row of the smallest seed gets a strip in `outside` (samples that
+    left, below the same latents at full precision) and one in `uncovered`. Rows without hits, from
+    older versions, get none.
     """
     config, first = setup.config, setup.reference.first
     if first is None or first.features is not None:
@@ -46,7 +46,8 @@ def write(workdir: Path, measured: list[store.Row], setup: Setup) -> None:
             if len(indices) and packed.is_file() and not file.exists():
                 trees = (generator.params, generator.unpack(compression.load_packed(packed)))
                 draw = partial(sampling.sample_at, generator, truncation_psi=config.truncation_psi)
-                key, shown = jax.random.key(row["seed"]), np.resize(indices, COLUMNS)  # one program
+                # Always `COLUMNS` images, so that one program serves all rows.
+                key, shown = jax.random.key(row["seed"]), np.resize(indices, COLUMNS)
                 lines = [draw(tree, key, shown)[: len(indices)] for tree in trees]
                 strips.save(file, lines, f"{of}: inside: {said}")
             file = workdir / strips.UNCOVERED / name
@@ -59,11 +60,11 @@ def write(workdir: Path, measured: list[store.Row], setup: Setup) -> None:
 def lost(
     before: dict[str, np.ndarray], after: dict[str, np.ndarray], score: str
 ) -> tuple[np.ndarray, str]:
-    """Finds what was hit before and is not hit after, of the score "precision" or "recall".
+    """Finds rows that are hits before and not after, for the score "precision" or "recall".
 
-    At most `COLUMNS` indices, those first that most metrics agree on; and in words, by metric, how
-    many were hit before, − how many of them are not, + how many others are hit after. Without
-    `hash.votes` hits of LSH are shares of the tables: half of them is a hit.
+    Returns at most `COLUMNS` indices, those first on which most metrics agree, and a text. It says,
+    by metric, how many were hits before, − how many of these are lost, + how many others are hits
+    after. With `hash.votes` = None, hits of LSH are shares of the tables: half of them is a hit.
 
     >>> before = {"knn_recall_hits": np.array([True, True, False])}
     >>> lost(before, {"knn_recall_hits": np.array([True, False, False])}, "recall")

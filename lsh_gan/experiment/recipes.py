@@ -1,6 +1,6 @@
-"""Generators of a configuration: from their files, or from descriptions of files not yet fetched.
+"""Loads the generators of a configuration, or describes those whose files are yet to be fetched.
 
-`config.expected` describes such files by the last part of their path, see `configs/ffhq.py`.
+`config.expected` has the descriptions, by the last part of the path; see `configs/ffhq.py`.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from lsh_gan.results.labels import disambiguate
 
 
 def load(config: Any, name: str) -> Generator:
-    """Loads an entry of `config.generators`; where it is missing, the error says how to get it."""
+    """Loads an entry of `config.generators`; if it is missing, the error says how to get it."""
     generator, instructions = load_or_abstract(config, name)
     if instructions:
         raise FileNotFoundError(f"generator {name!r}: no such checkpoint; {instructions}")
@@ -25,9 +25,9 @@ def load(config: Any, name: str) -> Generator:
 
 
 def load_or_abstract(config: Any, name: str) -> tuple[Generator, str]:
-    """The generator `name`, from its file if that is there, else as expected, without weights.
+    """Loads the generator `name`, or builds it as expected, without weights, if there is no file.
 
-    With it comes in one line how to get its file; "" where it is there.
+    Also returns a line that says how to get the file, or "" if it exists.
     """
     expected = config.expected.get(Path(name).name.replace(".", "_"))
     for field in ("family", "options", "source", "file", "origin") if expected else ():
@@ -49,12 +49,13 @@ def load_or_abstract(config: Any, name: str) -> tuple[Generator, str]:
             f"--source={expected.source} --input={expected.file} --output={name}"
         )
     draw = partial(sampling.images_of, generator, truncation_psi=config.truncation_psi)
-    jax.eval_shape(draw, generator.params, jax.random.key(0), jnp.arange(1))  # or it takes none
+    # Raises if the generator does not take `truncation_psi`.
+    jax.eval_shape(draw, generator.params, jax.random.key(0), jnp.arange(1))
     return generator, instructions
 
 
 def rename(config: Any, found: list[Generator]) -> tuple[list[Generator], list[str]]:
-    """Gives the generators of `config`, and its samples, names that tell them apart."""
+    """Gives the generators and the samples of `config` unique names."""
     paths = map(Path, config.samples)  # a folder may be called "psi_0.5"
     given = [generator.name for generator in found]
     given += [path.name if path.is_dir() else path.stem for path in paths]

@@ -1,4 +1,4 @@
-"""The two sides of a comparison that are not generated: the reference, and given samples."""
+"""Loads the reference and given samples: the sides of a comparison that are not compressed."""
 
 import dataclasses
 import hashlib
@@ -28,26 +28,26 @@ from lsh_gan.metrics import LshReference
 from lsh_gan.metrics.hashing import SAMPLE_ROWS
 from lsh_gan.metrics.inputs import subset
 
-Progress = Callable[[int], Any]  # called with a number of embedded images
+Progress = Callable[[int], Any]  # called with the number of images embedded since the last call
 
-HELD = 2**28  # bytes of decoded images that are kept of a set; more are decoded again
+HELD = 2**28  # bytes of decoded images that are kept per set; larger sets are decoded again
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Samples(Embedded):
-    """Rows of a source; each process goes through its share of them."""
+    """Rows of a source; each process reads its share of them."""
 
-    source: Source  # what the rows are of
-    rows: np.ndarray  # their numbers, rising, int `[n]`
+    source: Source  # where the rows come from
+    rows: np.ndarray  # their numbers, ascending, int `[n]`
     content_hash: str  # sha256 (hex) over the values
-    # The images of this process, in batches, where they fit `HELD`; else None, and they are decoded
-    # whenever they are gone through.
+    # The images of this process, in batches, if they fit in `HELD`; else None, and each pass over
+    # them decodes them.
     held: list[np.ndarray] | None
-    features: np.ndarray | None  # float32 `[n, d]` of a source of features; None of images
+    features: np.ndarray | None  # of a source of features, float32 `[n, d]`; None for images
     batch_size: int = datasets.BATCH
 
     def images(self) -> Iterable[np.ndarray] | None:
-        """Batches of the images of this process, uint8 `[b, h, w, c]`; None of features."""
+        """Returns the images of this process in batches, uint8 `[b, h, w, c]`, or None."""
         if self.features is not None:
             return None
         return self.source.read(_share(self.rows)) if self.held is None else self.held
@@ -60,7 +60,7 @@ class Samples(Embedded):
             yield from features.stream(network, self.images(), **options)
 
     def at(self, rows: np.ndarray) -> np.ndarray:
-        """Images of some rows, uint8 `[b, h, w, c]`."""
+        """Returns the images of some rows, uint8 `[b, h, w, c]`."""
         return np.concatenate(list(self.source.read(self.rows[rows])))
 
     def __len__(self) -> int:
@@ -68,30 +68,30 @@ class Samples(Embedded):
 
 
 def _share(rows: np.ndarray) -> np.ndarray:
-    """The rows of this process: whole batches, in order."""
+    """Returns the rows of this process: whole batches, in order."""
     share = step.share_of(len(rows), datasets.BATCH)
     return rows[share.start : share.stop]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reference:
-    """A reference sample, and a second one of the same size where there are enough images."""
+    """A reference sample, and a second one of the same size if there are enough images."""
 
     first: Samples | GeneratedSamples | None  # the reference; None if a sketch takes its place
     # Disjoint from the first and as large, for the ceilings; None if there is none.
     second: Samples | GeneratedSamples | None
     content_hash: str  # sha256 (hex) over the values of both, or of the sketch
     name: str  # what it is, for tables
-    # Height, width and channels of its images; None where that is not known.
+    # Height, width and channels of its images; None if not known.
     image_shape: Shape | None = None
-    sketch: LshReference | None = None  # the saved sketch that is scored against, or None
-    taken: str = ""  # what was taken of its path; "" where it has none
+    sketch: LshReference | None = None  # a saved sketch that takes the place of samples, or None
+    taken: str = ""  # what was taken from its path; "" if it has none
 
     def __len__(self) -> int:
         return self.sketch.sketch.rows if self.sketch else len(self.first or ())
 
     def fit(self, config: Any, network: FeatureNetwork, progress: Progress) -> dict[str, Score]:
-        """Fits the metrics of `config` on the reference, whose features the cache folder keeps."""
+        """Fits the metrics of `config` on the reference; the cache folder keeps its features."""
         if self.sketch is not None:
             return {"lsh": partial(metrics.lsh_score, self.sketch, membership=True)}
         source = evaluators.feature_source(config, network, self.image_shape)
@@ -111,8 +111,9 @@ class Reference:
 
 
 def _embedded(samples: Any, source: str, network: FeatureNetwork, options: dict) -> jax.Array:
-    """Features from the cache folder, or computed and kept there; a file appears whole."""
-    if samples.features is not None or jax.process_count() > 1:  # their cache folders may differ
+    """Loads features from the cache folder, or computes them and saves them there atomically."""
+    # Several processes may have different cache folders.
+    if samples.features is not None or jax.process_count() > 1:
         return samples.embed(network, **options)
     header = {"kind": "features", "source": source, "images": samples.content_hash}
     name = hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()[:32]
@@ -138,7 +139,7 @@ def _embedded(samples: Any, source: str, network: FeatureNetwork, options: dict)
 
 
 def open_reference(config: Any, field: str = "reference.num_images") -> Source | None:
-    """Opens the images or features of `config.reference`, if any; messages call n `field`."""
+    """Opens the images or features of `config.reference`; `field` is the name of n in messages."""
     fields = config.reference
     if fields.sketch or fields.samples_of:
         return None
@@ -172,15 +173,15 @@ def open_samples(config: Any, path: str) -> Source:
 
 
 def decoding_of(config: Any) -> Decoding:
-    """How images of files are decoded."""
+    """Returns the options for decoding image files."""
     return Decoding(**{field: config.reference[field] for field in Decoding._fields})
 
 
 def choose_network(config: Any, sources: Iterable[Source]) -> tuple[str, int]:
-    """The name and d of the network of `config.features`, which features must have.
+    """Returns the name and d of the feature network; given features must have this d.
 
-    Features are of no network known here where `features.name` is "given", or where there is
-    nothing to embed and their d is not that of the network.
+    The name is "given" if `features.name` is, or if there is nothing to embed and the features do
+    not have the d of the network in `config.features`.
     """
     name, sources = config.features.name, list(sources)
     dims = {source.path: source.shape[1] for source in sources if source.kind == "features"}
@@ -201,7 +202,7 @@ def choose_network(config: Any, sources: Iterable[Source]) -> tuple[str, int]:
 
 
 def load_network(config: Any, sources: Iterable[Source]) -> FeatureNetwork:
-    """Loads the network of `choose_network`; where features are given, it is but their name."""
+    """Loads the network of `choose_network`; for "given" it only has a name and d."""
     fields, (name, d) = config.features, choose_network(config, sources)
     if name == features.GIVEN:
         logging.info("features of d = %d are taken as given, whatever made them", d)
@@ -214,7 +215,7 @@ def load_network(config: Any, sources: Iterable[Source]) -> FeatureNetwork:
 
 
 def load_reference(config: Any, network: FeatureNetwork, source: Source | None) -> Reference:
-    """Draws and decodes what `config.reference` asks for; `source` is of `open_reference`."""
+    """Draws and decodes the reference of `config`; `source` comes from `open_reference`."""
     fields = config.reference
     if fields.sketch:
         sketch, shape = evaluators.load_sketch(config, network)
@@ -243,9 +244,10 @@ def load_reference(config: Any, network: FeatureNetwork, source: Source | None) 
 
 
 def check_grey(drawn: Reference, generators: list[Generator], samples: Iterable[Source]) -> None:
-    """Refuses what is grey where a reference image is in colour; RGB files of grey ones are grey.
+    """Refuses grey generators and samples if a reference image is in colour.
 
-    The colours of a sketch and of a generator's samples are not known, and not compared.
+    RGB files of grey images count as grey. The colours of a sketch, and of a generator's samples as
+    the reference, are not known and not compared.
     """
     if not isinstance(drawn.first, Samples) or (drawn.image_shape or (1,))[-1] == 1:
         return
@@ -265,10 +267,10 @@ def check_grey(drawn: Reference, generators: list[Generator], samples: Iterable[
 
 
 def load_samples(config: Any, source: Source, expected: Shape | None) -> Samples:
-    """Decodes samples that are scored as they are.
+    """Decodes given samples, which are scored as they are.
 
-    `expected` is the shape of the reference images, None where it is not known. Coloured samples
-    are refused where they are grey; RGB files of grey images are grey.
+    `expected` is the shape of the reference images, or None if not known. Samples in colour are
+    refused if the reference is grey. RGB files of grey images count as grey.
     """
     if len(source) < config.k + 2:
         raise ValueError(
@@ -287,7 +289,7 @@ def load_samples(config: Any, source: Source, expected: Shape | None) -> Samples
 
 
 def _first_in_colour(batches: Iterable[np.ndarray]) -> int | None:
-    """Number of the first image that is not grey; None where there is none."""
+    """Returns the number of the first image that is not grey, or None."""
     start = 0
     for images in batches:
         coloured = (images != images[..., :1]).any(axis=(1, 2, 3))
@@ -298,7 +300,7 @@ def _first_in_colour(batches: Iterable[np.ndarray]) -> int | None:
 
 
 def _samples(source: Source, rows: np.ndarray) -> Samples:
-    """Goes through the rows, which shows damage, and hashes batches; keeps what fits `HELD`."""
+    """Reads all rows, which finds damaged files, and hashes them; keeps images that fit `HELD`."""
     rows = np.sort(rows)
     share = rows if source.kind == "features" else _share(rows)
     keep = source.kind == "features" or math.prod((len(share), *source.shape[1:])) <= HELD

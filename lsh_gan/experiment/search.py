@@ -1,10 +1,10 @@
-"""Budgeted search: the smallest mixed precision that keeps a share of precision and recall.
+"""Searches for the smallest mixed precision that keeps a share of precision and recall.
 
-KNN decides, or the first metric if KNN is not among the metrics. A search over many settings
-favours those that its own samples flatter. So it ends with the smallest setting that also keeps the
-share on more and other samples. Every setting that it scores is a row, in the folder `search` of
-the work folder or in the work folder itself. So a stopped search repeats its decisions without
-measuring anything twice. All metrics score the result, on samples that the search has not seen.
+KNN decides, or the first metric if KNN is not requested. Among many settings, a search picks those
+that its samples overrate. It therefore goes back to the smallest setting that also keeps the share
+on more samples. Each setting that it scores is a row, in the folder `search` of the work folder or
+in the work folder itself, so that a stopped search repeats its decisions without measuring anything
+twice. All metrics score the result on samples that the search has not seen.
 """
 
 import dataclasses
@@ -35,8 +35,8 @@ from lsh_gan.results.search_report import FULL, MIXED, SAME_SIZE, WITHIN
 from lsh_gan.results.store import Row
 
 Widths = Mapping[str, int]  # path of a tensor -> bits
-Sensitivity = dict[str, dict[int, float]]  # path of a tensor -> bits -> loss when it is alone
-FOLDER = "search"  # in the work folder: the measurements inside the loop
+Sensitivity = dict[str, dict[int, float]]  # path of a tensor -> bits -> loss if compressed alone
+FOLDER = "search"  # in the work folder, for the measurements inside the search
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,28 +44,28 @@ class WidthEvaluator:
     """Measures settings of one generator by one metric."""
 
     metric: str
-    base: GeneratorSpec  # what all settings have in common; its width and rules are replaced
-    options: tuple[int, ...]  # widths to choose from, rising
-    # Paths of the tensors whose width is free, and what rules say of them beside the width.
+    base: GeneratorSpec  # common to all settings, which replace its width and rules
+    options: tuple[int, ...]  # widths to choose from, ascending
+    # Paths of the tensors with a free width, and the other fields that rules set for them.
     layers: Mapping[str, Mapping[str, Any]]
     fixed: tuple[Rule, ...]  # rules of the tensors whose width is not free
-    measure: Callable[[GeneratorSpec], Row]  # row of a setting
-    workdir: Path  # which holds the hits of rows
-    # What keeps all tensors but the one before it; none where there is but one.
+    measure: Callable[[GeneratorSpec], Row]  # returns the row of a setting
+    workdir: Path  # holds the hits of rows
+    # The rule that keeps all tensors not matched before; none if there is a single tensor.
     others: tuple[Rule, ...] = (Rule(pattern=".*", skip=True),)
 
     def uniform(self, bits: int) -> Widths:
-        """The same width for all free tensors."""
+        """Returns the same width for all free tensors."""
         return dict.fromkeys(self.layers, bits)
 
     def spec(self, widths: Widths) -> GeneratorSpec:
-        """The setting of given widths; equal widths give equal settings."""
+        """Returns the setting of these widths; equal widths give equal settings."""
         top = max(widths.values())
         named = {layer: b for layer, b in widths.items() if b != top or self.layers[layer]}
         return self._spec(top, named, self.fixed)
 
     def isolated(self, layer: str, bits: int) -> GeneratorSpec:
-        """The setting that compresses one tensor and keeps all others."""
+        """Returns the setting that compresses one tensor and keeps all others."""
         return self._spec(bits, {layer: bits}, self.others)
 
     def _spec(self, bits: int, named: Widths, rest: tuple[Rule, ...]) -> GeneratorSpec:
@@ -74,7 +74,7 @@ class WidthEvaluator:
         return dataclasses.replace(self.base, weights=weights)
 
     def kept(self, setting: Widths | GeneratorSpec) -> Kept:
-        """What is kept of the scores at full precision, the worse of precision and recall."""
+        """Returns the kept share of precision or recall, whichever is smaller, with its error."""
         spec = setting if isinstance(setting, GeneratorSpec) else self.spec(setting)
         full, row = self.measure(UNCOMPRESSED), self.measure(spec)
         for field in (f"{self.metric}_{score}" for score in SCORES):
@@ -82,18 +82,20 @@ class WidthEvaluator:
             if score <= NOISE * error:
                 raise ValueError(
                     f"{full['generator']}: {field} is {score:.2g} ± {error:.2g} at full precision; "
-                    "there is too little to keep: more search.num_samples, or a better generator"
+                    "there is too little to keep; raise search.num_samples, or use a better "
+                    "generator"
                 )
         full, row = store.with_hits(self.workdir, [full, row])
         shares = [retention([row], [full], self.metric, score) for score in SCORES]
-        return Kept(*devices.from_first(min(shares)))  # which alone has the hits of earlier runs
+        # Only process 0 has the hits of earlier runs.
+        return Kept(*devices.from_first(min(shares)))
 
     def size(self, widths: Widths) -> int:
-        """Bytes of the free tensors in the packed file; the rest is the same in all settings."""
+        """Counts the bytes of the free tensors in the packed file; the others do not change."""
         return sum(self.bytes_of(layer, bits) for layer, bits in widths.items())
 
     def bytes_of(self, layer: str, bits: int) -> int:
-        """Bytes of one tensor in the packed file."""
+        """Returns the bytes of one tensor in the packed file."""
         tensors = self.measure(self.spec(self.uniform(bits)))["tensors"]
         return next(tensor["bytes"] for tensor in tensors if tensor["path"] == layer)
 
@@ -101,7 +103,7 @@ class WidthEvaluator:
 def make_width_evaluator(
     setup: sweep.Setup, generator: Generator, session: sweep.Session, *, keep: bool = False
 ) -> WidthEvaluator:
-    """The evaluator of a generator, `keep` as of `Measurement`; widths that a rule sets stay."""
+    """Makes the evaluator of a generator, `keep` as in `Measurement`; rules with widths stay."""
     specs, seed = settings.generator_specs(setup.config), setup.config.search.seed
     base = next(spec for spec in specs if spec.weights.bits is not None)
     rules = {rule.pattern: rule for rule in base.weights.rules}
@@ -130,15 +132,15 @@ def run(config: Any, workdir: str | Path) -> pd.DataFrame:
     """Searches for every generator of `config`, as `config.search` says, and writes the report.
 
     The result is `GENERATOR.packed` in the work folder. Bad input is an error before any heavy
-    work. Returns as `report.write`.
+    work. Returns the frame of `report.write`.
     """
     config, workdir = settings.resolve(config), Path(workdir)
     inside = _inside(config, config.search.share)
     store.check_workdir(workdir)
     store.check_workdir(workdir / FOLDER)
-    opened = open_reference(inside, "search.num_samples")  # enough for the loop too
+    opened = open_reference(inside, "search.num_samples")  # checks n inside the search, too
     final = sweep.prepare(config)
-    sweep.measurements(final)  # bad rules are errors here
+    sweep.measurements(final)  # raises for bad rules
     loop = final._replace(config=inside, reference=load_reference(inside, final.network, opened))
     with store.locked(workdir), sweep.progress_bars() as progress:
         session = sweep.Session(final, workdir, progress)
@@ -170,18 +172,18 @@ def run(config: Any, workdir: str | Path) -> pd.DataFrame:
 def compress(config: Any, workdir: Path, output: str | Path | None = None) -> str:
     """Writes a generator at the smallest width that keeps `config.search.share`.
 
-    The width is found by bisection: a narrower one is taken to keep no more. `config` has one
-    generator, and KNN decides, or the first metric if it was not asked for; `workdir` receives the
-    measurements, and `output` is `NAME_BITSbits.safetensors` if None. Returns one sentence: the
-    width, what it keeps ± a paired standard error, its size and file, and what the next width
-    keeps. ValueError says that no width keeps the share.
+    The width is found by bisection, which assumes that a narrower width never keeps more. `config`
+    has one generator. KNN decides, or the first metric if KNN is not requested. `workdir` receives
+    the measurements, and `output` is `NAME_BITSbits.safetensors` if None. Returns one sentence: the
+    width, the share that it keeps ± a paired standard error, its size and file, and the share that
+    the next width keeps. If no width keeps the share, it is a ValueError.
     """
     config = settings.resolve(config)
     store.check_workdir(workdir)
     if output and Path(output).is_dir():
         raise ValueError(f"output {output}: is a folder; expected a file")
     store.check_writable("output", Path(output or ".").parent)
-    # Its folder is that of a sweep.
+    # With share 0 the work folder is that of a sweep.
     setup = sweep.prepare(_inside(config, 0.0), "search.num_samples")
     (generator,) = setup.generators
     with store.locked(workdir), sweep.progress_bars() as progress:
@@ -214,7 +216,7 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
 
 
 def _inside(config: Any, share: float) -> Any:
-    """The configuration of the measurements inside the loop."""
+    """Returns the configuration of the measurements inside the search."""
     inside = ml_collections.ConfigDict(config.to_dict())
     inside.num_samples = inside.reference.num_images = config.search.num_samples
     inside.metrics = (deciding(config.metrics),)
@@ -228,14 +230,15 @@ def find(
 ) -> dict[str, Widths | None]:
     """Searches for the smallest widths that keep `share` of precision and of recall.
 
-    `confirm` has other samples, and more. The widths come by role, with the smallest uniform ones
-    that keep the share and the widest uniform ones of no more bytes; None where there is none.
+    `confirm` measures as many samples as the final rows have, usually more. Returns widths by role:
+    the mixed ones, the smallest uniform ones that keep the share, and the widest uniform ones of no
+    more bytes than the mixed ones; each is None if there are none.
 
-    1. Every layer is scored alone, from narrow to wide until it loses next to nothing.
-    2. Starting there, the layer with the least more loss for a byte saved is narrowed, again and
-       again; on this path of settings the last one that keeps the share is found by bisection.
-    3. Single layers are narrowed as long as the share is kept.
-    4. `confirm` goes back on this way, by bisection, to the last setting that keeps the share.
+    1. Each layer is scored alone, from narrow to wide, until its loss is small.
+    2. From these widths on, the layer with the smallest additional loss per byte saved is narrowed,
+       again and again. Bisection finds the last setting on this path that keeps the share.
+    3. From there on, single layers are narrowed as long as the share is kept.
+    4. `confirm` goes back along all these settings, by bisection, to the last that keeps the share.
     """
     uniform = [evaluator.uniform(bits) for bits in reversed(evaluator.options)]
     within = last_kept(confirm, uniform, share)
@@ -255,8 +258,9 @@ def find(
 def layer_sensitivity(evaluator: WidthEvaluator, share: float) -> Sensitivity:
     """Scores each layer alone, from narrow to wide, until its loss is its part of the budget.
 
-    Widths that alone break the budget are left out, but for the widest. A wider one never counts as
-    more loss than a narrower one: that is noise.
+    The budget is 1 − share, divided equally. Widths that alone lose more than all of it are left
+    out, except the widest. A wider width never counts as a larger loss than a narrower one, since
+    that would be noise.
     """
     tolerable = (1 - share) / len(evaluator.layers)
     sensitivity: Sensitivity = {}
@@ -276,7 +280,7 @@ def layer_sensitivity(evaluator: WidthEvaluator, share: float) -> Sensitivity:
 def _steps(
     evaluator: WidthEvaluator, widths: Widths, sensitivity: Sensitivity
 ) -> list[tuple[str, int]]:
-    """Layers with the width below theirs, by the loss expected for a byte saved."""
+    """Returns layers with their next narrower width, by the expected loss per byte saved."""
     steps = []
     for number, layer in enumerate(evaluator.layers):
         bits = widths[layer]
@@ -290,7 +294,7 @@ def _steps(
 
 
 def descend(evaluator: WidthEvaluator, sensitivity: Sensitivity) -> list[Widths]:
-    """The path from the widest measured widths to the narrowest, cheapest step first."""
+    """Returns the path from the widest measured widths to the narrowest, cheapest step first."""
     path: list[Widths] = [{layer: max(sensitivity[layer]) for layer in evaluator.layers}]
     while steps := _steps(evaluator, path[-1], sensitivity):
         layer, bits = steps[0]
@@ -299,7 +303,7 @@ def descend(evaluator: WidthEvaluator, sensitivity: Sensitivity) -> list[Widths]
 
 
 def last_kept(evaluator: WidthEvaluator, path: list[Widths], share: float) -> Widths | None:
-    """The last setting of a path that keeps the share, by bisection; None if the first does not."""
+    """Finds by bisection the last setting of a path that keeps the share; None if there is none."""
 
     def keeps(widths: Widths) -> bool:
         return evaluator.kept(widths).share >= share
@@ -312,7 +316,7 @@ def last_kept(evaluator: WidthEvaluator, path: list[Widths], share: float) -> Wi
 def narrow(
     evaluator: WidthEvaluator, widths: Widths, sensitivity: Sensitivity, share: float
 ) -> list[Widths]:
-    """Narrows single layers, cheapest first, until no step keeps the share; all that were taken."""
+    """Narrows single layers, cheapest first, while the share is kept; returns all settings."""
     refused: set[tuple[str, int]] = set()
     taken = [widths]
     while steps := [x for x in _steps(evaluator, taken[-1], sensitivity) if x not in refused]:

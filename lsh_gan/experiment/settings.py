@@ -1,4 +1,4 @@
-"""Checks a configuration before any heavy work, and says what it asks for."""
+"""Checks a configuration before any heavy work, and lists the compression settings in it."""
 
 import dataclasses
 import itertools
@@ -26,9 +26,9 @@ UNCOMPRESSED = GeneratorSpec(weights=CompressionSpec(bits=None))
 
 
 def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
-    """Checks every field that can be checked without reading a file; what it returns is frozen.
+    """Checks every field that can be checked without reading a file; returns a frozen copy.
 
-    Names with commas are several. ValueError names the field, the value and the nearest valid one.
+    Names with commas are split. A ValueError names the field, the value and the nearest valid one.
     """
     config = config.copy_and_resolve_references()
     _split_lists(config)
@@ -53,14 +53,14 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
 
 @contextmanager
 def _named(prefix: str) -> Iterator[None]:
-    """Errors inside of it begin with the prefix, which makes them name the field."""
+    """Adds the prefix to errors inside the context, so that they name the field."""
     try:
         yield
     except ValueError as error:
         raise ValueError(f"{prefix}{error}") from error
 
 
-# What fields mean together: each of these yields what is wrong.
+# Checks of several fields together: each function yields messages for invalid ones.
 
 
 def _subjects(config: Any) -> Iterator[str]:
@@ -89,7 +89,7 @@ def _references(config: Any) -> Iterator[str]:
             "reference.images, reference.features, reference.samples_of, reference.sketch are all "
             "empty; expected one of them, such as --config.reference.images=fashion_mnist"
         )
-    if fields.sketch or fields.images in datasets.NAMED:  # a named one is but the default
+    if fields.sketch or fields.images in datasets.NAMED:  # it may be the default
         given = [kind for kind in given if kind != "images"]
     for first, second in itertools.pairwise(given):
         yield (
@@ -179,7 +179,7 @@ def _check_hash(config: Any) -> None:
 
 
 def generator_specs(config: Any) -> list[GeneratorSpec]:
-    """All that `config.compression` asks to be done to a generator, full precision first."""
+    """Returns all settings of `config.compression`, full precision first."""
     fields = config.compression
     sized = fields.group_size or any("group_size" in rule for rule in fields.rules)
     if "per_group" in fields.granularity and not sized:
@@ -201,7 +201,7 @@ def generator_specs(config: Any) -> list[GeneratorSpec]:
     ]
     corrections = {name: fields[name] for name in ("correct_biases", "reestimate_batch_norms")}
     rules = tuple(_rule(rule) for rule in fields.rules if rule)
-    widths = (None, *fields.bits)  # names are checked where there are no widths, too
+    widths = (None, *fields.bits)  # None, so that names are checked without widths, too
     with _named("compression."):
         weights = [
             CompressionSpec(
@@ -254,9 +254,9 @@ def _rule(text: str) -> Rule:
 
 
 LAST_SEED = 2**32 - 1  # keys are made of 32 bits: other seeds would be taken modulo 2³²
-MOST_PIXELS = 4096  # of a reference image's side: four times that of the largest usual data set
+MOST_PIXELS = 4096  # per side of a reference image; the largest usual data set has 1024
 
-# The least and the largest value of each whole number, and of the entries of lists of them.
+# Smallest and largest value of each whole number, and of the entries in lists of whole numbers.
 _COUNTS = ("batch_size", "memory_mb", "num_columns", "compression.num_calibration")
 _SIZES = ("reference.num_images", "features.batch_size", "compression.group_size")
 _RANGES = {
@@ -279,12 +279,12 @@ _NAMES = (
     "generators", "samples", "metrics", "compression.clipping", "compression.granularity",
     "compression.scheme",
 )  # fmt: skip
-# No generators means samples, and no bits full precision alone.
+# Without generators there are samples, and without bits there is full precision.
 _MAY_BE_EMPTY = ("generators", "samples", "compression.bits")
 
 
 def _split_lists(config: Any) -> None:
-    """Splits names with commas in place; lists are not empty and have every entry once."""
+    """Splits names at commas, in place; refuses empty lists and repeated entries."""
     for field in (*_NAMES, *_LISTS):
         entries = attrgetter(field)(config)
         if field in _NAMES:
@@ -313,7 +313,7 @@ def _check_numbers(config: Any) -> None:
 
 
 def check_min_count(config: Any, n: int) -> None:
-    """Refuses `hash.min_count` where buckets of so few reference points cannot hold it."""
+    """Refuses a `hash.min_count` that no bucket of n reference points can reach."""
     count = config.hash.min_count
     if "lsh" in config.metrics and n - 2 < count:
         raise ValueError(
@@ -322,16 +322,16 @@ def check_min_count(config: Any, n: int) -> None:
         )
 
 
-UNPADDED = (28, 28)  # of the shipped images as they are published
+UNPADDED = (28, 28)  # size of the shipped images as published
 
 
 def check_image_sizes(
     config: Any, expected: Shape | None, generators: list[Generator], samples: Iterable[Source]
 ) -> None:
-    """Compares the size of all that is scored with that of the reference images.
+    """Refuses generators and samples of another image size than the reference.
 
-    `expected` is None where theirs is not known, which checks nothing. A generator of RGB images is
-    refused where the reference is grey.
+    `expected` is the shape of the reference images; if it is None, unknown, nothing is checked. A
+    generator of RGB images is refused if the reference is grey.
     """
     if expected is None:
         return
@@ -357,7 +357,7 @@ def check_image_sizes(
     for source in samples:
         if source.kind != "images":
             continue
-        if padded and source.first_size == UNPADDED:  # resized ones would be in another place
+        if padded and source.first_size == UNPADDED:  # resized, they would not match padded ones
             raise ValueError(
                 f"samples {source.path} have 28×28 pixels, but {name} has 32×32; pad them with "
                 "black pixels, 2 at each side: its images are padded to 32×32 before they are "

@@ -2,8 +2,8 @@
 
     index → latents → images → uint8 → features
 
-Steps are dispatched ahead. On several hosts each process takes its share of the steps, and all of
-them get all features. A device that is out of memory gets half as many images per step after that.
+Steps are dispatched ahead. Of several processes each takes its share of the steps, and all get all
+features. After a device was out of memory, steps have half as many images.
 """
 
 import dataclasses
@@ -24,30 +24,30 @@ from lsh_gan.features import FeatureNetwork
 from lsh_gan.generators import Generator, sampling
 from lsh_gan.metrics import Share
 
-GROUP = 4096  # rows of features that are hashed at a time where they are not held
+GROUP = 4096  # rows of features that are hashed at a time if they are not held
 
 
 def share_of(count: int, batch_size: int) -> range:
-    """The images of this process: whole steps, as many as each process has; may pass the end."""
+    """Returns the images of this process: the same number of whole steps each; may pass the end."""
     steps = devices.process_share(-(-count // batch_size))
     return range(steps.start * batch_size, steps.stop * batch_size)
 
 
 class Embedded:
-    """Images of which each process embeds its share; `batches` yields the features of that."""
+    """Images of which each process embeds a share; `batches` yields the features of its share."""
 
     batch_size: int
     batches: Callable[..., Iterator[jax.Array]]
     __len__: Callable[..., int]
 
     def embed(self, network: FeatureNetwork, **options: Any) -> jax.Array:
-        """Returns features, float32 `[n, d]`, on every process; options as of `batches`."""
+        """Returns features, float32 `[n, d]`, on every process; options as in `batches`."""
         batches = list(self.batches(network, **options)) or [jnp.zeros((0, network.dim))]
         each = len(share_of(len(self), self.batch_size))
         return devices.gather_rows(jnp.concatenate(batches), each)[: len(self)]
 
     def stream(self, network: FeatureNetwork, **options: Any) -> Share:
-        """The features of this process, `GROUP` rows or more at a time; options likewise."""
+        """Returns this process's features, `GROUP` rows or more at a time; options as `batches`."""
 
         def grouped() -> Iterator[jax.Array]:
             waiting: list[jax.Array] = []
@@ -66,9 +66,9 @@ class Embedded:
 class GeneratedSamples(Embedded):
     """Images `start .. start + count - 1` of a generator and seed, drawn when they are needed.
 
-    They are those of `sampling.sample`, up to the rounding of float32 sums: another batch size,
-    number of devices or of processes moves a pixel by at most 1 of 255. They take the place of
-    given `Samples`, whose methods they have.
+    They equal those of `sampling.sample` up to the rounding of float32 sums: another batch size,
+    number of devices or of processes changes a pixel by at most 1 of 255. The class has the methods
+    of `Samples` and can replace it.
     """
 
     generator: Generator
@@ -78,11 +78,11 @@ class GeneratedSamples(Embedded):
     batch_size: int
     truncation_psi: float = 1.0
     start: int = 0
-    features: None = None  # as of samples that are given as images
+    features: None = None  # as in `Samples` of images
 
     @property
     def content_hash(self) -> str:
-        """Sha256 (hex) over all that the samples of a generator as it is are a function of."""
+        """Sha256 (hex) over all that the samples of an uncompressed generator depend on."""
         drawn = [self.seed, self.start, self.count, self.truncation_psi]
         return hashlib.sha256(json.dumps([self.generator.identity, *drawn]).encode()).hexdigest()
 
@@ -90,7 +90,7 @@ class GeneratedSamples(Embedded):
         return self.count
 
     def at(self, rows: np.ndarray) -> np.ndarray:
-        """Images of some rows, uint8 `[b, h, w, c]`."""
+        """Returns the images of some rows, uint8 `[b, h, w, c]`."""
         given = (self.generator, self.params, jax.random.key(self.seed), self.start + rows)
         return sampling.sample_at(*given, truncation_psi=self.truncation_psi)
 
@@ -146,19 +146,19 @@ class GeneratedSamples(Embedded):
                 if not devices.is_out_of_memory(error):
                     raise
                 if size == here:
-                    message = f"{self.generator.name}: no memory for one image a device"
+                    message = f"{self.generator.name}: no memory for one image per device"
                     raise MemoryError(message) from error
                 size = max(size // 2 // here, 1) * here
                 logging.warning(
-                    "%s: out of memory on the device; on with %d images a step",
+                    "%s: out of memory on the device; continuing with %d images per step",
                     self.generator.name, size,
                 )  # fmt: skip
 
 
-# One program for all generators.
+# A function of its own, so that all generators share one program.
 @partial(jax.jit, static_argnums=0, compiler_options=devices.COMPILE_LONGER)
 def _embed(network, variables, images):
-    """Features [b, d] of images, and whether they are finite [b]."""
+    """Computes features [b, d] of images, and whether they are finite [b]."""
 
     def run(variables, images):
         features = network.apply(variables, images)

@@ -1,4 +1,4 @@
-"""Runs a configuration: one row per measurement; finished rows are not measured again."""
+"""Runs a sweep: one row per measurement; rows that a work folder has are not measured again."""
 
 import dataclasses
 import time
@@ -28,11 +28,12 @@ from lsh_gan.results import labels, report, store
 
 @devices.alone
 def run(config: Any, workdir: str | Path) -> pd.DataFrame:
-    """Measures what is not yet in `workdir`, which is made if missing, and writes the report.
+    """Measures the rows that `workdir` does not have yet, and writes the report.
 
-    A work folder grows: a row that is there, of whatever configuration, is not measured again. Bad
-    input is an error before any heavy work. Returns what `table.csv` has, a line a row; on all
-    processes but the first, which writes the report, an empty frame.
+    `workdir` is made if missing. It keeps all rows: one that is there is not measured again, even
+    if another configuration measured it. Bad input is an error before any heavy work. Returns the
+    content of `table.csv`, a line per row. Only process 0 writes the report; the others return an
+    empty frame.
     """
     config, workdir = settings.resolve(config), Path(workdir)
     store.check_workdir(workdir)
@@ -64,14 +65,15 @@ def run(config: Any, workdir: str | Path) -> pd.DataFrame:
 
 
 def prepare(config: Any, field: str = "reference.num_images") -> Setup:
-    """Loads what a checked configuration names; `field` is what messages call n."""
+    """Loads what a checked configuration names; `field` is the name of n in messages."""
     if config.profile:
         store.check_writable("profile", Path(config.profile))
     generators = [recipes.load(config, name) for name in config.generators]
     opened = reference.open_reference(config, field)
     samples = [reference.open_samples(config, path) for path in config.samples]
     sources = [opened, *samples] if opened else samples
-    devices.check_same({source.path: source.taken for source in sources})  # each reads its share
+    # Each process reads its share of the same files.
+    devices.check_same({source.path: source.taken for source in sources})
     shape = opened.image_shape if opened else None
     settings.check_image_sizes(config, shape, generators, samples)
     network = reference.load_network(config, sources)
@@ -83,7 +85,7 @@ def prepare(config: Any, field: str = "reference.num_images") -> Setup:
 
 
 def measurements(setup: Setup) -> list[Measurement]:
-    """Every measurement that the configuration asks for; two names of one content are refused."""
+    """Returns all measurements of the configuration; refuses two names of the same content."""
     found = [
         make_measurement(setup, generator, spec, seed, layer=layer)
         for generator in setup.generators
@@ -105,7 +107,7 @@ def measurements(setup: Setup) -> list[Measurement]:
 def make_measurement(
     setup: Setup, generator: Generator, spec: GeneratorSpec, seed: int, **options: Any
 ) -> Measurement:
-    """The measurement of one generator, setting and seed; options are `layer` and `keep`."""
+    """Makes the measurement of one generator, setting and seed; options are `layer` and `keep`."""
     config = setup.config
     asked = {"spec": dataclasses.asdict(spec), "seed": seed, "m": config.num_samples}
     asked["truncation_psi"] = config.truncation_psi
@@ -116,7 +118,7 @@ def make_measurement(
 
 
 def _specs(config: Any, generator: Generator) -> Iterator[tuple[str | None, GeneratorSpec]]:
-    """Yields what is done to a generator, with the layer that it is done to if it is one alone."""
+    """Yields each setting of a generator, with the layer if it compresses only one, else None."""
     leaves, _ = flatten(generator.params)
     logged = False
     for spec in settings.generator_specs(config):
@@ -133,7 +135,7 @@ def _specs(config: Any, generator: Generator) -> Iterator[tuple[str | None, Gene
 
 
 def _shared_identity(setup: Setup) -> dict[str, Any]:
-    """What all rows depend on, but for what only rounds: sizes of batches and blocks, devices."""
+    """Returns what all rows depend on, except what only changes rounding: batch sizes, devices."""
     config, network = setup.config, setup.network
     identity = {
         "version": lsh_gan.__version__,
@@ -154,14 +156,14 @@ def _shared_identity(setup: Setup) -> dict[str, Any]:
 
 
 def progress_bars() -> Progress:
-    """Bars with counts and the time that is left; silent where there is no terminal."""
+    """Makes progress bars with counts and the time left; silent without a terminal."""
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
     silent = not (Console().is_terminal and devices.is_first())
     return Progress(*columns, TimeRemainingColumn(), disable=silent)
 
 
 class Session:
-    """An open work folder: measures what it does not have yet."""
+    """An open work folder; measures the rows that it does not have yet."""
 
     def __init__(self, setup: Setup, workdir: Path, progress: Progress):
         generators = {x.name: x.identity for x in setup.generators}
@@ -169,9 +171,9 @@ class Session:
         workdir.mkdir(parents=True, exist_ok=True)
         store.write_config(workdir, setup.config.to_dict())
         rows = devices.from_first(store.read(workdir))
-        self.finished = {row["row_hash"]: row for row in rows}  # all of the folder
-        self.measured: list[store.Row] = []  # those of this run
-        self.seconds: dict[str, float] = {}  # of this run, of what belongs to no row, by stage
+        self.finished = {row["row_hash"]: row for row in rows}  # all rows in the folder
+        self.measured: list[store.Row] = []  # rows of this run
+        self.seconds: dict[str, float] = {}  # by stage, of work in this run outside of rows
         self._setup, self.workdir = setup, workdir
         self._scores: dict[str, evaluators.Score] = {}
         self._progress = progress
@@ -179,7 +181,7 @@ class Session:
         self._advance = partial(progress.advance, self._images)
 
     def measure(self, measurement: Measurement) -> store.Row:
-        """The row of a measurement: from the work folder, or measured and added to it."""
+        """Returns the row of a measurement: from the work folder, or measured and added to it."""
         if measurement.row_hash in self.finished:
             return self.finished[measurement.row_hash]
         config, drawn = self._setup.config, self._setup.reference
@@ -206,7 +208,7 @@ class Session:
 
 
 def time_notes(*sessions: Session) -> list[str]:
-    """Says in one line where the time of a run went; nothing where it has measured nothing."""
+    """Returns one line on where the time of a run went; none if nothing was measured."""
     rows = [row for session in sessions for row in session.measured]
     if not rows:
         return []

@@ -42,5 +42,5 @@ __all__ = [
     "merge", "save",
 ]  # fmt: skip
 
-# Under JAX's usual settings, whatever those of the session are.
+# Each function runs under JAX's default settings, whatever the session has set.
 globals().update({x: devices.alone(f) for x in __all__ if inspect.isfunction(f := globals()[x])})

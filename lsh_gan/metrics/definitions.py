@@ -1,8 +1,8 @@
-"""The three metrics by definition, in NumPy float64: slow and short; all kernels must equal them.
+"""Defines the three metrics in NumPy float64, slow and short; all kernels must equal them.
 
-R is the reference `[n, d]`, G the generated set `[m, d]`. Every function returns who lies on whose
-manifold; precision is the mean of `generated`, recall the mean of `reference`, and the ceiling the
-mean of `left_out`: what a fresh sample of the reference distribution would score.
+R is the reference `[n, d]`, G the generated set `[m, d]`. Each metric returns which rows lie on a
+manifold. Precision is the mean of `generated`, and recall is the mean of `reference`. The mean of
+`left_out` is the ceiling: the score of a fresh sample of the reference distribution.
 
 >>> r = np.array([[0.0], [1.0], [2.0], [4.0]])
 >>> g = np.array([[1.5], [9.0], [1.4], [0.3]])
@@ -25,21 +25,23 @@ from lsh_gan.metrics.inputs import MIN_LEVEL, subset
 
 
 class OnManifold(NamedTuple):
-    """Which rows lie on a manifold, bool."""
+    """Flags of the rows that lie on a manifold."""
 
-    generated: Bool[np.ndarray, " m"]  # rows of G, on the manifold of R
-    reference: Bool[np.ndarray, " n"]  # rows of R, on the manifold of G
-    left_out: Bool[np.ndarray, " n"]  # rows of R, on the manifold of the other rows of R
+    generated: Bool[np.ndarray, " m"]  # rows of G on the manifold of R
+    reference: Bool[np.ndarray, " n"]  # rows of R on the manifold of G
+    left_out: Bool[np.ndarray, " n"]  # rows of R on the manifold of the other rows of R
 
     def __eq__(self, other):
         return all(map(np.array_equal, self, other))
 
 
 def knn(reference, generated, *, k: int = 3, inclusive: bool = True) -> OnManifold:
-    """A point lies on the manifold of S when it lies in the ball of a point of S, whose radius is
-    the distance to its k-th nearest other point of S (Kynkäänniemi et al. 2019, arXiv:1904.06991,
-    equation 1). `inclusive=False` takes `<` in place of `<=`, as PyPI `prdc` does.
-    """  # noqa: D205
+    """Finds the points that lie in the ball of at least one point of the other set, S.
+
+    The radius of a ball is the distance from its centre to the k-th nearest other point of S
+    (Kynkäänniemi et al. 2019, arXiv:1904.06991, equation 1). `inclusive=False` compares by `<` in
+    place of `<=`, as PyPI `prdc` does.
+    """
     one_bucket = np.zeros((1, len(reference))), np.zeros((1, len(generated)))
     return lsh_knn(reference, generated, *one_bucket, k=k, inclusive=inclusive)
 
@@ -55,16 +57,19 @@ def lsh(
     reference_buckets, generated_buckets, *, min_count: int = 1, votes: float = 0.5,
     min_level: float | None = MIN_LEVEL, reference_cells=None, generated_cells=None,
 ) -> OnManifold:  # fmt: skip
-    """A table has a hit for a point when at least `min_count` points of S share its bucket there. A
-    point lies on the manifold of S when the share `votes` of the tables, in (0, 1], has hits and
-    its level is at least `min_level` standard deviations above normal. Its company is the number of
-    points of S in its buckets, summed over tables; its level is log2(1 + company), in whole
-    1024ths. The normal level depends on its cell. A point also needs a quarter of the company that
-    is normal among as many points of R as S has.
-    Buckets are integers, `[t, n]` of R and `[t, m]` of G. Cells, rows of regions and of radius
-    bins, are `[2, n]` and `[2, m]`; None puts all in one cell. If G is larger than R, its manifold
-    is that of n of its rows, since more would find more of R.
-    """  # noqa: D205
+    """Finds the points with enough hits, and with enough company, among the points of a set S.
+
+    A table has a hit for a point if at least `min_count` points of S share its bucket. At least the
+    fraction `votes` of the tables, in (0, 1], must have hits. The company of a point is the number
+    of points of S in its buckets, summed over the tables; its level is log2(1 + company), rounded
+    to 1/1024. The level must be at least `min_level` standard deviations above normal for the
+    point's cell. A point also needs a quarter of the company that is normal among the points of R
+    (or the level of `min_level` there, if this is lower), scaled to the number of points of S.
+
+    Buckets are integers, `[t, n]` of R and `[t, m]` of G. Cells are `[2, n]` and `[2, m]`: a row of
+    regions and a row of radius bins; None means a single cell. If m > n, only n rows of G span its
+    manifold, since more rows would cover more of R.
+    """
     r, g = np.asarray(reference_buckets), np.asarray(generated_buckets)
     few = subset(g.shape[1], min(g.shape[1], r.shape[1]))
     of_r = np.zeros((2, r.shape[1]), int) if reference_cells is None else reference_cells
@@ -99,10 +104,12 @@ def _level(company) -> np.ndarray:
 
 
 def _normal_levels(levels, cells):
-    """Returns a function of region and radius bin, which gives the normal level and its standard
-    deviation in the region. The normal level is a part of the region plus a part of the bin, each
-    in turn the mean of what the other leaves, as if there were one more row of usual level.
-    """  # noqa: D205
+    """Returns a function from region and radius bin to the normal level and the standard deviation.
+
+    The normal level is a term of the region plus a term of the radius bin, by backfitting: each
+    term in turn is the mean of what the other leaves. The standard deviation is that of the region.
+    Each mean counts one more row, with the overall value.
+    """
     (region, radius_bin), of_bin = cells, np.full(1024, levels.mean())
 
     def means(x, at, usual):
@@ -117,10 +124,11 @@ def _normal_levels(levels, cells):
 
 
 def lsh_curve(reference_buckets, generated_buckets, ratios):
-    """For each ratio λ, precision is Σ min(λ·p, q) over buckets, and recall is precision / λ. The
-    share of R in a bucket is p, that of G q (Sajjadi et al. 2018, arXiv:1806.00035, equation 10).
-    Returns the means over tables, two arrays `[ratios]`.
-    """  # noqa: D205
+    """Returns precision Σ min(λ·p, q) over buckets, and recall, the same over λ, for each ratio λ.
+
+    p and q are the shares of R and of G in a bucket (Sajjadi et al. 2018, arXiv:1806.00035,
+    equation 10). Both results are means over tables, `[ratios]`.
+    """
     ratios, precision = np.asarray(ratios), []
     for r, g in zip(np.asarray(reference_buckets), np.asarray(generated_buckets), strict=True):
         p, q = ((x[:, None] == np.union1d(r, g)).mean(axis=0) for x in (r, g))
@@ -133,14 +141,16 @@ def lsh_knn(
     votes: float | None = 0.5, inclusive: bool = True, reference_candidates=None,
     generated_candidates=None,
 ) -> OnManifold:  # fmt: skip
-    """A table has a hit for a point that lies in the ball of a candidate of its bucket. A candidate
-    with fewer than k others in its bucket has no ball there. Its radius is the distance to the k-th
-    nearest of them, in the table where this is least. A row of R that is left out takes no part in
-    the radii of the others. With `votes=None` the candidates are the rows that share a bucket in
-    any table. If G is larger than R, give n of its rows for recall, as for `lsh`.
+    """Finds the points that lie in the ball of a candidate of their bucket, in enough tables.
 
-    Bool arrays `[t, n]` and `[t, m]` say which rows are candidates in each table; None: all.
-    """  # noqa: D205
+    A candidate has no ball in a table where its bucket holds fewer than k other candidates. Its
+    radius is the smallest distance, over the tables, to the k-th nearest of them. For `left_out`,
+    a row takes no part in the radii of the others. With `votes=None` the candidates of a point are
+    the rows that share a bucket with it in any table. If m > n, pass only n rows of G for recall,
+    as `lsh` takes.
+
+    The arguments `..._candidates`, bool `[t, n]` and `[t, m]`, flag candidates: all rows if None.
+    """
     r, g = np.asarray(reference_buckets), np.asarray(generated_buckets)
     in_r = np.ones(r.shape, bool) if reference_candidates is None else reference_candidates
     in_g = np.ones(g.shape, bool) if generated_candidates is None else generated_candidates

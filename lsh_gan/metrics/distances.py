@@ -1,8 +1,8 @@
-"""Squared distances by matrix products, tile by tile, with bounds of their errors.
+"""Computes squared distances by matrix products, tile by tile, with bounds on their errors.
 
-Float32 products find the candidates, float64 products decide. A product of rows x and y has an
-error of at most e·(‖x‖² + ‖y‖²), so a comparison is sure if its sides differ by more. Comparisons
-that are not sure are repeated by the same tiles in float64. Sides still equal within the error tie.
+Products are first computed in float32. A squared distance of rows x and y then has an error of at
+most e·(‖x‖² + ‖y‖²), so that a comparison is certain if its sides differ by more. The same tiles in
+float64 decide the others. Values that are still equal within the error are ties.
 """
 
 import functools
@@ -18,18 +18,18 @@ from jax.typing import DTypeLike
 from lsh_gan import devices
 from lsh_gan.metrics.inputs import Array, join_centred
 
-_BLOCK = 128  # rows that are computed again at once
+_BLOCK = 128  # rows per step of `again`
 
 
 class Tiles(NamedTuple):
-    """A set cut into tiles; rows behind its end are infinitely far from all others."""
+    """A set cut into tiles; padding after its end is infinitely far from all rows."""
 
     rows: jax.Array  # [b, w, d]
-    sq_norms: jax.Array  # float64 [b, w], infinite behind the end
+    sq_norms: jax.Array  # float64 [b, w], infinite for padding
 
     @property
     def inside(self) -> jax.Array:
-        """Which rows are rows of the set, bool `[b · w]`."""
+        """Flags the rows that belong to the set, not to the padding, bool `[b · w]`."""
         return jnp.isfinite(self.sq_norms).ravel()
 
     @property
@@ -39,11 +39,11 @@ class Tiles(NamedTuple):
 
 
 def tile(features: Array, origin: np.ndarray, memory_mb: float) -> Tiles:
-    """Moves a set `[n, d]` by the origin and cuts it into tiles, of few different shapes.
+    """Subtracts the origin from a set `[n, d]` and cuts it into tiles, of few different shapes.
 
-    Tiles are as wide as four of float32 distances fit in `memory_mb`, and a power of two: 1024 on
-    CPU, elsewhere from an eighth to a quarter of a large set. Several, as many on each device, are
-    then made narrower, to a multiple of 128, as far as they still hold the set.
+    The width is a power of two: 1024 on CPU; elsewhere at most an eighth of the set, but 1024 to
+    4096; less for a small set, or if four tiles of float32 distances would not fit in `memory_mb`.
+    Several tiles, the same number on each device, are then narrowed to a multiple of 128.
     """
     n, budget = len(features), (memory_mb * 2**20 / 16) ** 0.5
     width = min(max(1024, n // 8), devices.at_once(1024, 4096), budget)
@@ -66,16 +66,16 @@ def _tile(x, n, width):
 
 
 def relative_error(dtype: DTypeLike, d: int) -> float:
-    """e: a squared distance by products is wrong by at most e·(‖x‖² + ‖y‖²).
+    """Returns e: the error of a squared distance from products is at most e·(‖x‖² + ‖y‖²).
 
-    512 terms are added in order before they join sums of others; 12 more roundings are those of the
-    norms, the origin, the bound and the radius.
+    At most 512 terms are added in sequence before partial sums are combined. 12 more roundings
+    cover the norms, the origin, the bound and the radius.
     """
     return float(jnp.finfo(dtype).eps) / 2 * (min(d, 512) + 12)
 
 
 def products(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Multiplies rows `[n, d]` and `[m, d]` to inner products `[n, m]`, in full precision."""
+    """Computes inner products `[n, m]` of rows `[n, d]` and `[m, d]`, in full precision."""
     return lax.dot_general(x, y, (((1,), (1,)), ((), ())), precision=lax.Precision.HIGHEST)
 
 
@@ -88,7 +88,7 @@ class Pairs(NamedTuple):
 
     @property
     def size(self) -> jax.Array:
-        """‖x‖² + ‖y‖², to which errors are relative."""
+        """‖x‖² + ‖y‖²; errors are relative to it."""
         return self.x_sq[:, None] + self.y_sq
 
     @property
@@ -97,34 +97,35 @@ class Pairs(NamedTuple):
         return self.size - 2 * self.xy
 
     def inside(self, sq_radius: jax.Array, error: float) -> jax.Array:
-        """Which pairs lie in balls: surely, for an error e > 0; or perhaps, for −e.
+        """Flags pairs inside balls: those certainly inside for an error e > 0, possibly for −e.
 
-        See `relative_error`. Squared radii are `[n, 1]` or `[m]`, −inf where is no ball.
+        See `relative_error`. Squared radii are `[n, 1]` or `[m]`, −inf for no ball.
         """
         bound = self.squared + error * self.size
         return bound < sq_radius if error > 0 else bound <= sq_radius
 
 
 def within(squared: jax.Array, sq_radius: Any, slack: Any, inclusive: bool) -> jax.Array:
-    """Whether distances lie within radii; those equal up to the slack are on the sphere."""
+    """Flags distances within radii; a distance equal to the radius up to the slack is a tie."""
     return squared <= sq_radius + slack if inclusive else squared < sq_radius - slack
 
 
 def keep_smallest(
     best: tuple[jax.Array, jax.Array], x: jax.Array, first: jax.Array, axis: int
 ) -> tuple[jax.Array, jax.Array]:
-    """The smallest values so far, joined by those of a tile.
+    """Merges the values of a tile into the k smallest values so far.
 
-    The minima of 128 groups find the few groups that hold the smallest values, by passes over small
-    arrays: 4 times as fast as top_k (k = 8, 2 cores at a width of 1024; k = 9, H200 at 4096).
+    The minima of 128 groups show which few groups hold the smallest values, so that passes go over
+    small arrays: 4 times as fast as top_k (k = 8, 2 cores at a width of 1024; k = 9, H200 at 4096).
 
     `best` holds the k smallest values of each of w rows, ascending, and their numbers, `[k, w]`.
-    The values of a row lie along `axis` of the tile x; the number of the first is `first`.
+    The values of a row lie along `axis` of the tile x; the first has the number `first`.
     """
     k, length = len(best[0]), x.shape[axis]
     if length % 128 or length < 512:
         values, at = lax.top_k(-(x if axis else x.T), min(k, length))
-        # Else XLA for CPUs sorts whole rows; right behind top_k it fails on several devices.
+        # Without this barrier XLA for CPUs sorts whole rows. Directly after top_k, before the
+        # transpose, the barrier fails on several devices.
         found, numbers = lax.optimization_barrier((-values.T, at.T + first))
     elif axis:  # group i holds the values i, i + 128, ...
         groups = x.reshape(len(x), -1, 128)
@@ -132,7 +133,7 @@ def keep_smallest(
         found = jnp.take_along_axis(groups, near.T[:, None, :], axis=2)
         found = jnp.where(jnp.isinf(least.T[:, None, :]), jnp.inf, found).reshape(len(x), -1).T
         numbers = first + near + 128 * jnp.arange(length // 128)[:, None, None]
-    else:  # group i holds values one after another, whose minima need no transposed copy
+    else:  # group i holds consecutive values, whose minima need no transposed copy
         groups = x.reshape(128, length // 128, -1)
         least, near = _smallest(groups.min(axis=1), k)
         found = jnp.take_along_axis(groups, near[:, None, :], axis=0)
@@ -146,9 +147,9 @@ def keep_smallest(
 
 
 def _smallest(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """The k smallest of each column of `[c, w]`, ascending, and their rows: k passes.
+    """Finds the k smallest of each column of `[c, w]`, ascending, and their rows, in k passes.
 
-    Rows of infinite values are any.
+    The rows of infinite values are arbitrary.
     """
     rows = lax.broadcasted_iota(jnp.int32, x.shape, 0)
 
@@ -162,11 +163,10 @@ def _smallest(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
 
 
 def again(flags: jax.Array, run: Callable, values: Any, total: Any) -> Any:
-    """Replaces the values `[n, ...]` of flagged rows, 128 rows at a time, until none is left.
+    """Computes the values `[n, ...]` of flagged rows again, 128 rows at a time.
 
-    `run` takes row numbers, int32 `[128]` (n where there are fewer), and whatever is carried on,
-    the total; it returns the values of these rows and a new total. Returns all values and the last
-    one.
+    `run` takes row numbers, int32 `[128]` (n as padding), and the total so far. It returns the
+    values of these rows and a new total. `again` returns all values and the last total.
     """
     every = jnp.arange(len(flags), dtype=jnp.int32)
 

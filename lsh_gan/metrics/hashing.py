@@ -1,21 +1,21 @@
 """Random-projection hashing, fitted on a reference sample and then frozen.
 
-A table is a row of directions w_j with thresholds; the code of x has one digit for each, in a fixed
+A table has directions w_j with thresholds. The code of x has one digit per direction, in a fixed
 order, so that the first digits of a code are the code of a coarser table:
 
-    pstable     floor((w_j·(x − μ) + u_j) / width) modulo eight; from the 7th digit on the width is
-                a third, for data of few dimensions  Datar et al. 2004, doi:10.1145/997817.997857
+    pstable     floor((w_j·(x − μ) + u_j) / width) modulo 8; from the 7th digit on the width is a
+                third, for data of few dimensions    Datar et al. 2004, doi:10.1145/997817.997857
     affine      w_j·x > w_j·r, r drawn from the reference                                  ours
     hyperplane  w_j·(x − μ) > 0                      Charikar 2002, doi:10.1145/509907.509965
 
-The *bucket* of x in a table is its code together with the quantile bin of ‖x − μ‖: directions alone
-leave buckets unbounded. Directions come from a pool that all tables share. μ, thresholds, width and
-bins see the central 90 % of the reference, so that a few outliers do not move them.
+The *bucket* of x in a table is its code together with the quantile bin of ‖x − μ‖, since directions
+alone leave buckets unbounded. All tables draw their directions from one pool. μ, thresholds, width
+and bins are fitted on the central 90 % of the reference, so that a few outliers do not move them.
 
-The number of digits that count depends on the *region* of x, the nearest of at most 32 centroids
-(k-means of the central rows). `fit_num_bits` gives dense regions more digits, so that their buckets
-are finer. With the same number everywhere, blurred and nearly flat images, which lie in dense
-regions, would share the wide buckets there with real images.
+The number of digits that count depends on the *region* of x: the nearest of at most 32 k-means
+centroids of the central rows. `fit_num_bits` gives dense regions more digits, so that their buckets
+are finer. With the same number everywhere, blurred or nearly flat images, which lie in dense
+regions, would share the wide buckets there with real ones.
 """
 
 import functools
@@ -32,40 +32,40 @@ from lsh_gan import devices
 from lsh_gan.metrics.inputs import DIGIT_BITS, Array, HashSpec, centred, subset
 
 SAMPLE_ROWS = 2048  # rows that a hash is fitted on
-CENTRAL = 0.9  # share of the reference that a fit looks at
-REGIONS = 32  # with digits of their own
-_REGION_ROWS = 64  # rows of the fit for each region
+CENTRAL = 0.9  # share of the reference that a fit uses
+REGIONS = 32  # at most, each with its own number of digits
+_REGION_ROWS = 64  # fitted rows per region, on average, at least
 _LLOYD_STEPS = 6
-_WIDE_DIGITS = 6  # of pstable; those behind are a third as wide
+_WIDE_DIGITS = 6  # of pstable; later digits are a third as wide
 _CHUNK = 1024, 8192  # rows that are projected at once, on a CPU and elsewhere; see `encode`
-_THIN = 10  # spread of norms below which a shell is thin, in units of `_fit`
-_MARGIN = 1e-5  # relative: norms of the reference's first and last row are inside of the bins
+_THIN = 10  # a shell is thin if the spread of norms is below this multiple of `nearer` in `_fit`
+_MARGIN = 1e-5  # relative; keeps the smallest and largest norm of the sample inside the bins
 
 
 class Hasher(NamedTuple):
-    """A fitted hash: arrays, and what they mean."""
+    """A fitted hash."""
 
-    spec: HashSpec  # what was asked for
-    origin: Float64[np.ndarray, " d"]  # what features are moved by before anything else
-    centre: Float32[jax.Array, " d"]  # μ less the origin
-    directions: Float32[jax.Array, "p d"]  # the pool, of unit length
-    members: Int32[jax.Array, "t digits"]  # directions of each table
+    spec: HashSpec  # as requested
+    origin: Float64[np.ndarray, " d"]  # subtracted from all features first
+    centre: Float32[jax.Array, " d"]  # μ minus the origin
+    directions: Float32[jax.Array, "p d"]  # the pool, unit vectors
+    members: Int32[jax.Array, "t digits"]  # the directions of each table, by number in the pool
     thresholds: Float32[jax.Array, "t digits"]  # of each digit
-    width: Float32[jax.Array, ""]  # of a digit of pstable, in units of the features
+    width: Float32[jax.Array, ""]  # of a pstable digit, in units of the features
     radius_edges: Float32[jax.Array, " e"]  # of the radius bins
-    regions: Float32[jax.Array, "q d"]  # centroids, less the origin
-    digits: Int32[jax.Array, "q t"]  # how many of each table's code count in each region
+    regions: Float32[jax.Array, "q d"]  # centroids, minus the origin
+    digits: Int32[jax.Array, "q t"]  # number of digits that count, per region and table
     source: str = ""  # of the features: network, preprocessing, version; "" if unknown
     address_bits: int = 0  # s: tables of counts have 2^s addresses; 0 until their size is known
 
     @property
     def num_bits(self) -> float:
-        """Mean number of digits of a table's code, over regions and tables."""
+        """Mean number of digits that count, over regions and tables."""
         return float(np.asarray(self.digits).mean())
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What a result says of it."""
+        """The fields of the hash that go into a result."""
         spec = self.spec
         return {
             "family": spec.family, "num_tables": spec.num_tables, "num_bits": self.num_bits,
@@ -74,12 +74,12 @@ class Hasher(NamedTuple):
 
     @property
     def arrays(self) -> tuple[Any, ...]:
-        """What encoding needs on the device."""
+        """The arrays that encoding needs on the device."""
         return (self.origin.astype(np.float32), *self[2:9])
 
 
 class Codes(NamedTuple):
-    """Codes of a set, the first digit most significant."""
+    """Codes of a set; the first digit is the most significant."""
 
     digits: UInt32[jax.Array, "t n"]
     radius_bin: Int32[jax.Array, " n"]
@@ -89,10 +89,10 @@ class Codes(NamedTuple):
 def fit(
     key: jax.Array, sample: Array, spec: HashSpec, *, source: str = "", origin: Any = None
 ) -> Hasher:
-    """Fits a hash; all digits that were drawn count, until `fit_num_bits` chooses.
+    """Fits a hash; with 'auto' bits all digits count, until `fit_num_bits` chooses.
 
-    The sample holds checked features of the reference, `[n, d]`; of more than `SAMPLE_ROWS` rows
-    so many are taken. The origin `[d]` is its first row if None. Else as `sketch.fit_hash`.
+    The sample holds checked features of the reference, `[n, d]`; at most `SAMPLE_ROWS` of them are
+    used. The origin `[d]` is its first row if None. Other arguments are as in `sketch.fit_hash`.
     """
     if not isinstance(key, jax.Array) or isinstance(key, jax.core.Tracer):
         raise TypeError(f"key = {key!r}; expected jax.random.key(SEED)")
@@ -130,7 +130,7 @@ def _fit(key, x, relative_width, *, spec: HashSpec):
     uniform = jax.random.uniform(for_thresholds, (tables, digits), jnp.float32)
     width, thresholds = jnp.float32(1), jnp.zeros((tables, digits), jnp.float32)
     if spec.family == "affine":
-        # Midway between two rows, so that no row's digit hangs on the rounding of a product.
+        # Midway between two rows, so that no digit of a row depends on rounding.
         ordered = jnp.sort(jnp.where(central, projections, jnp.inf), axis=1)
         rank = (uniform * central.sum()).astype(jnp.int32)
         after = jnp.minimum(rank + 1, central.sum() - 1)
@@ -147,8 +147,8 @@ def _fit(key, x, relative_width, *, spec: HashSpec):
         row = np.minimum(share * (n - 1), n - 2).astype(np.int32)
         inner = (ordered[row] + ordered[row + 1]) / 2
         first, last = ordered[:1] * (1 - _MARGIN), ordered[-1:] * (1 + _MARGIN)
-        # The rows that μ is the mean of are nearer to it than others, by this much. On a thin shell
-        # bins would tell a reference from other samples of its distribution: there is one.
+        # The rows whose mean is μ are nearer to μ than other rows, by about this much. On a thin
+        # shell, bins would separate them from other samples of their distribution: use one bin.
         nearer = jnp.median(norms) / weights.sum()
         thin = jnp.std(norms, where=central) < _THIN * nearer
         inner = jnp.where(thin, first, inner)
@@ -159,7 +159,7 @@ def _fit(key, x, relative_width, *, spec: HashSpec):
 
 
 def _k_means(key, x, central, k: int) -> jax.Array:
-    """Centroids `[k, d]` of the central rows of x, by a few of Lloyd's steps from random rows."""
+    """Finds centroids `[k, d]` of the central rows of x, by Lloyd's algorithm from random rows."""
     order = jnp.argsort(jax.random.uniform(key, (len(x),), jnp.float32) + ~central)
 
     def step(_, centroids):
@@ -173,18 +173,18 @@ def _k_means(key, x, central, k: int) -> jax.Array:
 
 
 def _nearest(centroids, products):
-    """Number of the nearest centroid of each row, int32 `[n]`, from their products `[k, n]`."""
+    """Finds the nearest centroid of each row, int32 `[n]`, from inner products `[k, n]`."""
     half = jnp.sum(centroids * centroids, axis=1, keepdims=True) / 2
     return jnp.argmin(half - products, axis=0).astype(jnp.int32)
 
 
 def encode(hasher: Hasher, features: Array, *, local: bool = False) -> Codes:
-    """Codes of checked features `[n, d]`; rows are spread over all devices, or this host's.
+    """Encodes checked features `[n, d]`, with rows split over all devices, or those of this host.
 
-    Always as many rows are projected at once, so that codes repeat to the bit.
+    Chunks of a fixed number of rows are projected, so that a row has the same code in any set.
     """
     chunk = devices.at_once(*_CHUNK)
-    if features.dtype == np.float64:  # moved here, and by nothing on the device
+    if features.dtype == np.float64:  # subtracts the origin in float64, before the device
         features = centred(features, hasher.origin)
         hasher = hasher._replace(origin=np.zeros_like(hasher.origin))
     n, whole = len(features), devices.count(local=local) == 1 and len(features) >= chunk
@@ -206,7 +206,7 @@ def _encode_rows(arrays, x, *, bits: int) -> Codes:
     pool, digits = len(directions), members.shape[1]
     offsets = jnp.matmul(directions, centre, precision="highest")[:, None]
     widths = jnp.where(jnp.arange(digits) < _WIDE_DIGITS, width, width / 3)
-    both = jnp.concatenate([directions, regions])  # one pass over the rows
+    both = jnp.concatenate([directions, regions])  # so that one pass over the rows is enough
 
     def chunk(first):
         rows = lax.dynamic_slice_in_dim(x, first, size) - origin
@@ -224,7 +224,7 @@ def _encode_rows(arrays, x, *, bits: int) -> Codes:
         radius_bin = jnp.searchsorted(edges, norms).astype(jnp.int32)
         return Codes(code, radius_bin, _nearest(regions, products[pool:]))
 
-    # The last chunk ends with the set, and begins within the one before it.
+    # The last chunk ends at the last row, and may overlap the chunk before it.
     n = len(x)
     firsts = np.minimum(np.arange(0, n, size), n - size)
     codes = lax.map(chunk, jnp.asarray(firsts, jnp.int32))
@@ -239,7 +239,7 @@ def _encode_rows(arrays, x, *, bits: int) -> Codes:
 
 
 def buckets(hasher: Hasher, codes: Codes) -> UInt32[jax.Array, "t n"]:
-    """Bucket of each row in each table: its digits that count and radius bin, mixed."""
+    """Computes the bucket of each row in each table: a mix of the digits and the radius bin."""
     return _buckets(codes, hasher.digits, spec=hasher.spec.static)
 
 
@@ -251,38 +251,41 @@ def _buckets(codes, kept, *, spec: HashSpec) -> jax.Array:
 
 
 def _bucket(digits, radius_bin, kept, spec: HashSpec) -> jax.Array:
-    """Buckets in one table, uint32 `[n]`, of which the first `kept` digits count, int32 `[n]`."""
+    """Computes buckets in one table, uint32 `[n]`, from the first `kept` digits, int32 `[n]`."""
     unused = DIGIT_BITS[spec.family] * (spec.max_digits - kept)
     beside = (32 * radius_bin + kept + 1).astype(jnp.uint32) * np.uint32(0x9E3779B9)
     return _mix((digits >> unused.astype(jnp.uint32)) + beside)
 
 
 def _mix(x):
-    """The finaliser of MurmurHash3: one to one, and every bit depends on every bit."""
+    """Mixes integers by the finaliser of MurmurHash3, a bijection: every bit affects every bit."""
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         x = (x ^ (x >> shift)) * np.uint32(factor)
     return x ^ (x >> 16)
 
 
 def num_cells(hasher: Hasher) -> tuple[int, int]:
-    """Regions, and radius bins with those outside of all edges: a cell is one of each."""
+    """Returns the numbers of regions and of radius bins, the outer ones included.
+
+    A cell is a pair of a region and a radius bin.
+    """
     return len(hasher.regions), len(hasher.radius_edges) + 1
 
 
 def cells(hasher: Hasher, codes: Codes) -> Int32[jax.Array, " n"]:
-    """The cell of each row, region by region, below the product of `num_cells`."""
+    """Returns the cell of each row as one number: region · number of radius bins + radius bin."""
     return codes.region * num_cells(hasher)[1] + codes.radius_bin
 
 
 def address_bits(rows: int) -> int:
-    """Bits of an address of a table that counts so many rows: at most a sixteenth is taken."""
+    """Returns the bits of an address for a table of `rows` rows: 16 addresses per row or more."""
     return max(16, int(np.ceil(np.log2(rows))) + 4)
 
 
 def addresses(buckets: jax.Array, bits: int) -> jax.Array:
-    """Addresses of buckets in tables of 2^bits, int32, of the same shape.
+    """Returns the addresses of buckets in tables of 2^bits, int32, of the same shape.
 
-    Two buckets may meet at one address, as in a Bloom filter; the load of a table is the chance.
+    Two buckets may share an address, as in a Bloom filter, with a chance equal to the load.
     """
     return (buckets >> np.uint32(32 - bits)).astype(jnp.int32)
 
@@ -290,7 +293,7 @@ def addresses(buckets: jax.Array, bits: int) -> jax.Array:
 @functools.partial(jax.jit, donate_argnums=1)
 def _count(addresses: jax.Array, counts: jax.Array) -> jax.Array:
     def run(addresses, counts):
-        # What was counted before is added once, by the first device.
+        # Only the first device adds the previous counts.
         counts = jnp.where(lax.axis_index("data") == 0, counts, 0) if shared else counts
         return counts.at[jnp.arange(len(addresses))[:, None], addresses].add(1, mode="drop")
 
@@ -300,9 +303,9 @@ def _count(addresses: jax.Array, counts: jax.Array) -> jax.Array:
 
 
 def count(addresses: jax.Array, bits: int, counts: jax.Array | None = None) -> jax.Array:
-    """Rows at each address of each table, int32 `[t, 2^bits]`, of addresses `[t, n]`.
+    """Counts rows with addresses `[t, n]` at each address of each table, int32 `[t, 2^bits]`.
 
-    They are added to `counts`, whose buffer is then the result's.
+    The result is added to `counts`, whose buffer it reuses.
     """
     if counts is None:
         counts = devices.replicate(jnp.zeros((len(addresses), 2**bits), jnp.int32))
@@ -312,20 +315,20 @@ def count(addresses: jax.Array, bits: int, counts: jax.Array | None = None) -> j
 def fit_num_bits(
     hasher: Hasher, codes: Codes, *, min_count: int, votes: float | None, rows: int = 1
 ) -> Hasher:
-    """Returns the hasher with as many digits as let the reference just recognise itself.
+    """Returns the hasher with as many digits as still let the reference recognise itself.
 
-    The share of the reference's central rows that the other rows recognise, by the definition of
-    the metric, falls with the total number of digits of all tables: a bisection finds the most that
-    keep it at `ceiling_target`. A second one finds how many more each region bears, for its own
-    rows, up to two a table.
+    A row is recognised if it is on the manifold of the other rows by votes alone. The recognised
+    share of the central rows falls with the total number of digits of all tables. A bisection finds
+    the largest number that keeps this share at `ceiling_target` or above. A second bisection finds
+    how many more digits each region allows, for its own rows: up to two per table.
 
-    The codes are those of the reference, or of a sample of its `rows` rows: each doubling of the
-    sample adds one bit. `min_count` is the number of others that a bucket must hold, `votes` the
-    share of tables that must say yes, or None for their mean.
+    The codes are those of the reference, or of a sample of its `rows` rows; then each doubling from
+    the sample to `rows` adds one bit. `min_count` is the number of others that a bucket must hold,
+    and `votes` is the share of tables that must have a hit, or None for their mean.
     """
     spec, doublings = hasher.spec, max(0.0, np.log2(rows / codes.digits.shape[1]))
     extra = round(doublings * spec.num_tables / DIGIT_BITS[spec.family])
-    # A share that is exactly met counts.
+    # The tolerance keeps a share that is met exactly.
     needed = None if votes is None else max(1, int(np.ceil(votes * spec.num_tables - 1e-9)))
     kept = _fit_num_bits(
         codes, jnp.int32(min_count), jnp.int32(extra), jnp.float32(spec.ceiling_target), needed,
@@ -341,12 +344,12 @@ def _fit_num_bits(codes, min_count, extra, target, needed, *, spec: HashSpec, re
     central = (codes.radius_bin >= 1) & (codes.radius_bin <= spec.radius_bins)
     central = jnp.where(central.any(), central, True)
 
-    def spread(totals):  # evenly over the tables, the first ones getting the remainder
+    def spread(totals):  # evenly over the tables; the first ones get the remainder
         more = jnp.arange(tables) < totals[:, None] % tables
         return (totals[:, None] // tables + more).astype(jnp.int32)
 
     def recognised(totals, group, some):
-        """Share of some rows of each group, NaN where there are none."""
+        """Returns the recognised share of the `some` rows of each group, NaN without such rows."""
 
         def vote(digits, kept):
             at = addresses(_bucket(digits, codes.radius_bin, kept[group], spec), bits)

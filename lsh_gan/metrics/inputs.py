@@ -1,6 +1,6 @@
-"""Checks feature sets and options, once, before any heavy work.
+"""Checks feature sets and options once, before any heavy work.
 
-All other code trusts its arguments: finite float32 features `[n, d]`, options in range.
+Other code trusts its arguments: finite features `[n, d]`, float32 or float64, and valid options.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ from lsh_gan import devices
 from lsh_gan.errors import choose
 
 Array = np.ndarray | jax.Array
-# Magnitudes of the largest feature: squares and their sums must fit in float32.
+# Limits of the largest absolute feature: squares and their sums must fit in float32.
 SMALLEST, LARGEST = 1e-16, 1e15
-MIN_LEVEL = -0.5  # of LSH
-_BLOCK = 1024  # rows of the host that move to the device at once
+MIN_LEVEL = -0.5  # default of LSH
+_BLOCK = 1024  # rows per transfer from host to device
 DIGIT_BITS = {"affine": 1, "hyperplane": 1, "pstable": 3}
 MAX_DIGITS = {"affine": 24, "hyperplane": 24, "pstable": 10}
 _DTYPES = tuple(np.dtype(t) for t in (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64))
@@ -31,19 +31,19 @@ _DTYPES = tuple(np.dtype(t) for t in (jnp.float16, jnp.bfloat16, jnp.float32, jn
 
 @dataclasses.dataclass(frozen=True)
 class HashSpec:
-    """What kind of hash to fit; ValueError, with name, value and range, for a field out of range.
+    """Options of a hash; a field out of range is a ValueError with its name, value and range.
 
-    With `num_bits='auto'` tables have so many digits that the reference just recognises itself;
-    some tables then have one more than others.
+    With `num_bits='auto'`, tables have as many digits as still let the reference recognise itself
+    (`hashing.fit_num_bits`). Some tables then have one digit more than others.
     """
 
     family: str = "pstable"  # or 'affine' or 'hyperplane'; see `hashing`
     num_tables: int = 32  # T, 1 to 65535
-    num_bits: int | str = "auto"  # digits of a code: 0 to 10 of 3 bits (pstable), to 24 of 1 bit
+    num_bits: int | str = "auto"  # or 0 to 10 digits of 3 bits (pstable), or 0 to 24 of 1 bit
     radius_bins: int = 8  # quantile bins of the distance from the mean, 0 (none) to 1000
-    width: float = 1.5  # of a digit of pstable, in standard deviations of a projection
-    num_directions: int = 128  # of the pool that tables draw from, 1 to 65536
-    ceiling_target: float = 0.85  # share of the reference that 'auto' lets recognise itself
+    width: float = 1.5  # of a pstable digit, in standard deviations of a projection
+    num_directions: int = 128  # in the pool that all tables draw from, 1 to 65536
+    ceiling_target: float = 0.85  # share of the reference that recognises itself under 'auto'
 
     def __post_init__(self):
         most = choose("hash family", self.family, MAX_DIGITS)
@@ -51,22 +51,23 @@ class HashSpec:
             _check_range("num_bits", self.num_bits, 0, most, " (or 'auto')")
         _check_range("num_tables", self.num_tables, 1, 2**16 - 1)
         _check_range("radius_bins", self.radius_bins, 0, 1000)
-        least = 1 if self.num_bits == "auto" else max(1, int(self.num_bits))  # a table draws them
+        # A table draws different directions.
+        least = 1 if self.num_bits == "auto" else max(1, int(self.num_bits))
         _check_range("num_directions", self.num_directions, least, 2**16)
         check_options(width=self.width, ceiling_target=self.ceiling_target)
 
     @property
     def max_digits(self) -> int:
-        """Digits that are drawn for a table; more than count cost nothing."""
+        """Number of digits that are drawn per table, of which the first ones count."""
         return min(MAX_DIGITS[self.family], self.num_directions)
 
     @property
     def static(self) -> "HashSpec":
-        """What shapes and programs depend on: the other fields are alike for all."""
+        """The fields that shapes and compiled programs depend on; others have fixed values."""
         return dataclasses.replace(self, num_bits="auto", width=1.0, ceiling_target=0.5)
 
 
-# What a number may be, and how messages say so; others are whole, from 1 to 1024.
+# The condition on each option, and its text in messages; others are whole, from 1 to 1024.
 _NUMBERS: dict[str, tuple[Callable, str]] = {
     "votes": (lambda x: 0 < x <= 1, "a share in (0, 1]"),
     "min_level": (math.isfinite, "a number, or None"),
@@ -77,9 +78,9 @@ _NUMBERS: dict[str, tuple[Callable, str]] = {
 
 
 def check_options(**options: Any) -> None:
-    """Raises ValueError, with name, value and range, unless all are in range.
+    """Raises ValueError, with name, value and range, for an option out of range.
 
-    Options are k, density_k, min_count, bucket_rows, num_points, and those of `_NUMBERS`, of which
+    Options are k, density_k, min_count, bucket_rows, num_points and those of `_NUMBERS`. Only
     votes and min_level may be None.
     """
     for name, value in options.items():
@@ -102,15 +103,15 @@ def _check_range(name: str, value: Any, low: int, high: int, hint: str = "") -> 
 def as_features(
     features: Any, source: str, *, dim: int = 0, least: int = 2, k: int = 0, first_row: int = 0
 ) -> Array:
-    """Returns features `[n, d]` as one checked NumPy or JAX array, float64 if they are, or float32.
+    """Returns features `[n, d]` as one checked NumPy or JAX array, float64 if given so, or float32.
 
-    Messages call the set `source` ("reference"), and a row by its number from `first_row` on, where
-    it arrives in batches. `dim` is the expected d (0: any), `least` the fewest rows, and balls of k
-    neighbours need k + 2.
+    Messages name the set by `source` ("reference"), and a row by its number; that of the first row
+    of a batch is `first_row`. `dim` is the expected d (0: any), and `least` the required number of
+    rows. Balls of k neighbours need k + 2 rows.
 
     Raises:
         TypeError: Not an array, sparse, or not real floating point.
-        ValueError: Wrong rank or d, too few rows, NaN or Inf (the row is named).
+        ValueError: Wrong rank or d, too few rows, NaN or Inf (the message names the row).
     """
     features = as_array(features, source)
     if features.dtype not in _DTYPES:
@@ -130,13 +131,13 @@ def as_features(
     with np.errstate(over="ignore", invalid="ignore"):
         of_host = isinstance(features, np.ndarray)
         total = float(_total(features, np) if of_host else jax.jit(_total)(features))
-    if not 1e-6 < abs(total) < 1e15:  # NaN and Inf among others, and all that is small
+    if not 1e-6 < abs(total) < 1e15:  # NaN, Inf, or a large or small sum: check each value
         _check_values(np.asarray(features), source, first_row)
     return features
 
 
 def as_references(reference: Any, second: Any, k: int) -> tuple[Array, Array | None]:
-    """Checked features of a reference whose balls have k neighbours, and of a second, or None."""
+    """Returns checked features of a reference, for balls of k neighbours, and of a second one."""
     reference = as_features(reference, "reference", k=k)
     if second is not None:
         second = as_features(second, "second reference", dim=reference.shape[1])
@@ -191,26 +192,26 @@ def _check_values(features: np.ndarray, source: str, first_row: int) -> None:
 
 
 def as_array(features: Any, source: str) -> Array:
-    """A NumPy or JAX array of the same values."""
+    """Converts features to a NumPy or JAX array of the same values."""
     if isinstance(features, np.ma.MaskedArray):
         raise TypeError(f"{source} is a masked array; fill it first.")
-    if isinstance(features, np.ndarray):  # of this machine's byte order, and no matrix
+    if isinstance(features, np.ndarray):  # in native byte order, and not as np.matrix
         return np.asarray(features, features.dtype.newbyteorder("="))
     if isinstance(features, jax.core.Tracer):
         raise TypeError(
             f"{source} is traced, by jax.jit, vmap or grad; expected values: a metric is called "
             "outside of them, and compiles by itself."
         )
-    if isinstance(features, jax.Array):  # of one device of several: through the host
+    if isinstance(features, jax.Array):  # on one of several devices: through the host
         return features if devices.is_free(features) else np.asarray(features)
     kind = type(features).__name__
     if hasattr(features, "toarray") or getattr(features, "is_sparse", False):
         raise TypeError(f"{source} is a sparse {kind}; expected a dense array: call toarray().")
-    if hasattr(features, "detach"):  # torch: an array of its values, wherever they are
+    if hasattr(features, "detach"):  # a torch tensor, which may have a gradient
         features = features.detach()
     for protocol, convert in (("__array__", np.asarray), ("__dlpack__", jnp.from_dlpack)):
         if hasattr(features, protocol):
-            # NumPy has not all types, nor all devices.
+            # NumPy does not know all dtypes, nor all devices.
             with contextlib.suppress(TypeError, ValueError, RuntimeError):
                 return as_array(convert(features), source)
     raise TypeError(
@@ -220,9 +221,10 @@ def as_array(features: Any, source: str) -> Array:
 
 
 def middle_of(features: Array) -> np.ndarray:
-    """Medians of the first rows, float64 `[d]`: an origin near the middle, whatever row 0 is.
+    """Returns medians of the first rows, float64 `[d]`: an origin near the middle of the features.
 
-    Norms from it are small, and with them the errors of products; it is as coarse as features are.
+    Norms from it are small, and so are the errors of products. Its coordinates are values of
+    features, so that they have the same precision.
     """
     columns = np.ascontiguousarray(np.asarray(features[:255]).T)
     middle = columns.shape[1] // 2
@@ -230,17 +232,17 @@ def middle_of(features: Array) -> np.ndarray:
 
 
 def centred(features: Array, origin: np.ndarray) -> jax.Array:
-    """Features less the origin, float32 `[n, d]`, on the device; see `join_centred`."""
+    """Returns features minus the origin, float32 `[n, d]`, on the device; see `join_centred`."""
     return join_centred([features], origin, len(features))
 
 
 def join_centred(sets: Sequence[Array], origin: np.ndarray, rows: int) -> jax.Array:
-    """Sets less the origin, one after another and zeros behind, float32 `[rows, d]`, on the device.
+    """Concatenates sets minus the origin and pads by zeros, float32 `[rows, d]`, on the device.
 
-    The origin, float64 `[d]`, has coordinates of rows of the reference. Differences of features
-    from it are exact where float32 holds the features with room to spare, so that scores do not
-    change when all sets are moved; of float64 features they are taken before. Arrays of the host
-    arrive in blocks: no second copy of a set is held.
+    The coordinates of the origin, float64 `[d]`, are those of rows of the reference. Differences
+    from it are exact if float32 holds the features with bits to spare, so that scores do not change
+    when all sets are shifted. For float64 features they are computed in float64. Host arrays are
+    transferred in blocks, so that no second copy of a set is held.
     """
     joined, at = jnp.zeros((rows, len(origin)), jnp.float32), 0
     for features in sets:
@@ -249,7 +251,7 @@ def join_centred(sets: Sequence[Array], origin: np.ndarray, rows: int) -> jax.Ar
             block, by = features[first : first + step], origin.astype(np.float32)
             if features.dtype == np.float64:
                 block, by = (np.asarray(block) - origin).astype(np.float32), np.zeros_like(by)
-            # Waits, so that blocks do not queue.
+            # Waits for the transfer, so that blocks do not queue up.
             joined, at = _put(joined, block, by, at).block_until_ready(), at + len(block)
     return joined
 
@@ -263,18 +265,18 @@ def batches(features: Any, source: str, *, dim: int = 0, first_row: int = 0) -> 
     """Yields checked batches `[*, d]` of an array, or of an iterable of arrays; see `as_features`.
 
     Raises:
-        TypeError, ValueError: As `as_features`; or there is no row at all.
+        TypeError, ValueError: As `as_features`, or the set has no rows.
     """
     if hasattr(features, "shape") or not isinstance(features, Iterable):
         features = (features,)
     rows = first_row
     for batch in features:
         if isinstance(features, list) and isinstance(batch, (list, tuple, int, float)):
-            as_features(features, source)  # a list of rows: the message of a single array
+            as_features(features, source)  # a list of rows: raises the error for a single array
         if isinstance(batch, (list, tuple)):
             raise TypeError(
-                f"{source}: a batch is a {type(batch).__name__}; expected an array [n, d]: of a "
-                "loader of features with labels (batch[0] for batch in loader)"
+                f"{source}: a batch is a {type(batch).__name__}; expected an array [n, d]. For a "
+                "loader of features with labels pass (batch[0] for batch in loader)."
             )
         batch = as_features(batch, source, dim=dim, least=0, first_row=rows)
         dim, rows = batch.shape[1], rows + len(batch)
@@ -286,5 +288,5 @@ def batches(features: Any, source: str, *, dim: int = 0, first_row: int = 0) -> 
 
 @functools.cache
 def subset(n: int, m: int) -> np.ndarray:
-    """Fixed pseudo-random m rows of n, ascending, int32 `[m]`."""
+    """Returns m pseudo-random rows of n, the same in each call, ascending, int32 `[m]`."""
     return np.sort(np.random.default_rng(0).permutation(n)[:m]).astype(np.int32)

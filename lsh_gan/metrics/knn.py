@@ -1,6 +1,6 @@
 """Precision, recall, density and coverage from k-nearest-neighbour balls, exact and tile by tile.
 
-With R the reference `[n, d]`, G the generated set `[m, d]`, and radius_k(r) the Euclidean distance
+With the reference R `[n, d]`, the generated set G `[m, d]`, and radius_k(r), the Euclidean distance
 from r to its k-th nearest other point of R:
 
     precision = share of g with ‖g − r‖ <= radius_k(r) for at least one r
@@ -8,27 +8,27 @@ from r to its k-th nearest other point of R:
     density   = mean over g of #{r : ‖g − r‖ <= radius_k'(r)} / k',      k' = 5
     coverage  = share of r with ‖r − g‖ <= radius_k'(r) for at least one g
 
-and on demand
+and on request
 
     auth      = share of g whose nearest r has ‖g − r‖ > radius_1(r)
-    clipped density: as density, with radii cut at their median and at most k' balls counted for
-                     each g; divided by that of R itself
-    clipped coverage: rows of G in each ball, at most k', converted to the share of good rows that
-                     is expected to give as many
+    clipped density: as density, with radii cut at their median and at most k' balls per g; divided
+                     by the same number for R itself
+    clipped coverage: rows of G in each ball, at most k', converted to the share of good samples at
+                      which this number is expected
 
 Precision and recall: Kynkäänniemi et al. 2019, arXiv:1904.06991, section 3. Density and coverage:
-Naeem et al. 2020, arXiv:2002.09797, section 3. The others: `PrecisionRecall`. By definition, in ten
-lines: `definitions.knn`.
+Naeem et al. 2020, arXiv:2002.09797, section 3. The others: see `PrecisionRecall`. `definitions.knn`
+defines the metric in ten lines.
 
-Float32 products find the candidates, float64 decides:
+Float32 products find candidates, and float64 decides:
 
-    1. matrix products of each half of R·R and of G·G find the nearest others of every row
-    2. their distances, computed again in float64 from differences and sorted, give the radii
-    3. matrix products R·G say which rows surely or possibly lie in a ball, and in a ball of each
-       eighth of the other set, for the standard error
-    4. rows for which float32 does not decide this, or the neighbours, are computed in float64
+    1. matrix products R·R and G·G, for half of the pairs of tiles, find the nearest others of rows
+    2. their distances, computed again from float64 differences and sorted, give the radii
+    3. matrix products R·G find the rows that are certainly, or possibly, in a ball of the other
+       set, and in a ball of each eighth of it, for the standard error
+    4. rows that float32 leaves uncertain in step 2 or 3 are computed again in float64
 
-So memberships are those of the definition. No array of size n × m is held.
+Memberships are therefore those of the definition. No n × m array is held.
 """
 
 import functools
@@ -47,21 +47,21 @@ from lsh_gan.metrics.distances import Pairs, Tiles, again, keep_smallest, produc
 from lsh_gan.metrics.inputs import Array, as_features, as_references, check_labels, check_options
 from lsh_gan.metrics.scores import GROUPS, PrecisionRecall, by_class, ceilings, result, summarise
 
-_SPARE = 3  # neighbours that are found beyond those that radii need
+_SPARE = 3  # neighbours that are found beyond those that the radii need
 
 
 class Balls(NamedTuple):
-    """The balls of a set; of its tiles, rows behind the end included."""
+    """The balls around the rows of a set, padding included."""
 
     sq_radii: Float64[jax.Array, "n 3"]  # for k, k' of density, and 1 neighbour
-    covered: Bool[jax.Array, " n"]  # which rows lie in the ball of another, each left out in turn
+    covered: Bool[jax.Array, " n"]  # rows in a ball of the other rows (leave-one-out)
 
 
 class KnnReference(NamedTuple):
-    """What the score of a generated set needs of the reference.
+    """A fitted reference for `knn_score`.
 
-    `features` are R as it came, `tiles` and `balls` those of R less the `origin`, float64 `[d]`;
-    the options are those of `knn_precision_recall`.
+    `features` are R as given. `tiles` and `balls` are those of R minus the `origin`, float64 `[d]`.
+    The options are those of `knn_precision_recall`.
     """
 
     features: Float[Array, "n d"]
@@ -72,9 +72,9 @@ class KnnReference(NamedTuple):
     density_k: int
     inclusive: bool
     memory_mb: float
-    ceilings: dict[int, Any] | None  # those known, by rows of G; None if not asked for
+    ceilings: dict[int, Any] | None  # those already computed, by min(m, n); None if not requested
     second: Array | None
-    # Balls of clipped density that hold a row of R, at most k' of them, summed; None if not asked.
+    # Sum over R of the balls of clipped density around a row, at most k'; None if not requested.
     own_density: jax.Array | None = None
 
 
@@ -104,23 +104,24 @@ def knn_precision_recall(
 
     Args:
         reference: Features `[n, d]`, floating point: NumPy, JAX, torch, DLPack.
-        generated: Features `[m, d]`, likewise.
-        k: Neighbours of precision and recall, 1 to n - 2.
-        inclusive: Ball membership by `<=` (as the paper's code); False for `<` (as prdc).
+        generated: Features `[m, d]`, the same.
+        k: Number of neighbours for precision and recall, 1 to 1024; each set needs k + 2 rows.
+        inclusive: Whether a ball holds the points on its surface, by `<=` (as the paper's code);
+            False for `<` (as prdc).
         membership: Whether to return the membership of every sample.
-        ceiling: Whether to score the reference against itself too.
-        second_reference: A second sample of the reference distribution, at least n rows; gives the
-            ceiling instead.
-        density_k: Neighbours of density and coverage.
-        memory_mb: Bound of the tiles of distances, in MiB.
+        ceiling: Whether to compute the ceilings, by default from the reference against itself.
+        second_reference: A second sample of the reference distribution, at least n rows, from which
+            the ceilings are computed instead.
+        density_k: Number of neighbours for density and coverage, 1 to 1024.
+        memory_mb: Memory for tiles of distances, in MiB, at least 1.
         extended: Whether to return `auth`, `clipped_density` and `clipped_coverage` too.
-        labels: Classes of the rows of both sets, integers or strings `[n]` and `[m]`: the result's
-            `by_class` says how the samples of each class fare among those of all.
+        labels: Classes of the rows of both sets, integers or strings `[n]` and `[m]`. The result's
+            `by_class` then has the scores of each class against all samples.
 
     Raises:
-        TypeError: Features that are not floating-point arrays.
-        ValueError: NaN, Inf, wrong shape, too few rows (k + 2; n in the second reference), or an
-            option out of its range.
+        TypeError: Features are not floating-point arrays.
+        ValueError: Features have NaN, Inf, a wrong shape or too few rows (k + 2; n in the second
+            reference), or an option is out of range.
     """
     check_options(k=k, density_k=density_k, memory_mb=memory_mb)
     reference = as_features(reference, "reference", k=k)
@@ -143,7 +144,7 @@ def knn_fit(
     memory_mb: float = 256,
     extended: bool = False,
 ) -> KnnReference:
-    """Computes what depends on the reference alone; arguments as `knn_precision_recall`."""
+    """Computes all that depends only on the reference; arguments as `knn_precision_recall`."""
     check_options(k=k, density_k=density_k, memory_mb=memory_mb)
     reference, second = as_references(reference, second_reference, k)
     if extended and len(reference) <= density_k:
@@ -162,7 +163,7 @@ def knn_fit(
         return fitted
     held: Any = compare(fitted, tiles, balls, extended=True).clipped
     with jax.enable_x64(True):
-        held -= inclusive | (balls.sq_radii[:, 1] > 0)  # a row lies in its own ball
+        held -= inclusive | (balls.sq_radii[:, 1] > 0)  # without the row's own ball
         own_density = jnp.sum(jnp.minimum(held, density_k), where=tiles.inside)
     return fitted._replace(own_density=own_density)
 
@@ -202,7 +203,7 @@ def knn_score(
     )  # fmt: skip
     if labels is None:
         return scores
-    one = 1 if n > fitted.density_k else np.nan  # else no row has so many others
+    one = 1 if n > fitted.density_k else np.nan  # too few rows for balls of density
     of_g = scores.precision_membership, np.asarray(found.density[:m]) / fitted.density_k * one
     of_r = scores.recall_membership, np.asarray(found.covered[:n]) * one
     if not membership:
@@ -212,11 +213,11 @@ def knn_score(
 
 @functools.partial(jax.jit, static_argnames=("n", "m", "k"))
 def _extended(found, inside, own_density, *, n: int, m: int, k: int):
-    """Authenticity, clipped density and clipped coverage, each a sum and its divisor."""
+    """Computes authenticity, clipped density and clipped coverage, each a sum and its divisor."""
     with jax.enable_x64(True):
         clipped = jnp.sum(jnp.minimum(found.clipped, k), where=inside) / m
         clipped = jnp.where(own_density > 0, jnp.minimum(clipped * n / own_density, 1), 0)
-        # Of `good` samples a ball holds a beta-binomial number, its mass being Beta(k, n - k).
+        # The number of `good` samples in a ball is beta-binomial: its mass is Beta(k, n - k).
         good = jnp.arange(m + 1.0)[:, None]
         chances = jax.scipy.stats.betabinom.pmf(jnp.arange(k), good, k, n - k)
         expected = 1 - jnp.cumsum(chances, axis=1).mean(axis=1)
@@ -229,7 +230,7 @@ def _extended(found, inside, own_density, *, n: int, m: int, k: int):
 
 
 def find_balls(tiles: Tiles, k: int, density_k: int, inclusive: bool) -> Balls:
-    """The balls of a set, and which rows lie in those of others."""
+    """Computes the balls of a set, and which rows lie in the balls of other rows."""
     with jax.enable_x64(True):
         tiles = devices.replicate(tiles)
     near = nearest_others(tiles, max(k + 1, density_k) + _SPARE)
@@ -238,12 +239,12 @@ def find_balls(tiles: Tiles, k: int, density_k: int, inclusive: bool) -> Balls:
 
 @functools.partial(jax.jit, static_argnums=1)
 def nearest_others(tiles: Tiles, k: int) -> tuple[jax.Array, jax.Array]:
-    """Step 1: the k others of each row that may be nearest.
+    """Step 1: finds the k others of each row with the smallest lower bounds of their distance.
 
-    Each pair of tiles is multiplied once, for the rows of both; pairs are dealt to the devices.
+    Each pair of tiles is multiplied once, for the rows of both; pairs are split over the devices.
 
-    Returns lower bounds of their squared distances, ascending, float32 `[b · w, k]`, infinite where
-    there are fewer, and their rows, int32: all others are at least as far as the last bound.
+    Returns the bounds of squared distances, ascending, float32 `[b · w, k]`, infinite for too few
+    others, and the rows, int32. All further rows are at least as far as the last bound.
     """
     count, width, d = tiles.rows.shape
     low = tiles.sq_norms.astype(jnp.float32) * (1 - distances.relative_error(jnp.float32, d))
@@ -253,7 +254,7 @@ def nearest_others(tiles: Tiles, k: int) -> tuple[jax.Array, jax.Array]:
     dealt = jnp.asarray(pairs.reshape(-1, devices.count(), 2).swapaxes(0, 1))
 
     def step(best, pair):
-        i, j = pair  # beyond the last tile where a device has a pair less: updates are dropped
+        i, j = pair  # padding has i = j = count: its updates are dropped
         bounds = low[i][:, None] + low[j] - 2 * products(tiles.rows[i], tiles.rows[j])
         bounds = jnp.where((i == j) & jnp.eye(width, dtype=bool), jnp.inf, bounds)
 
@@ -281,7 +282,7 @@ def nearest_others(tiles: Tiles, k: int) -> tuple[jax.Array, jax.Array]:
 
 @functools.partial(jax.jit, static_argnames=("k", "density_k", "inclusive"))
 def _find_balls(tiles: Tiles, bounds, near, *, k, density_k, inclusive) -> Balls:
-    """Step 2: exact radii; rows whose neighbours are open are compared with all others."""
+    """Step 2: computes exact radii; rows with uncertain neighbours are compared with all others."""
     x, needed = tiles.flat, max(k + 1, density_k)
     n, d = x.shape
     with jax.enable_x64(True):
@@ -300,14 +301,14 @@ def _find_balls(tiles: Tiles, bounds, near, *, k, density_k, inclusive) -> Balls
         ordered = jnp.take_along_axis(squared, order, axis=1)
 
         def radii(ordered):
-            """Squared radii `[n, 3]`, and those when a row is left out; −inf for too few others."""
+            """Returns squared radii `[n, 3]`, and those with a row left out; −inf for too few."""
             ordered = jnp.where(jnp.isfinite(ordered), ordered, -jnp.inf)
             left_out = ordered[:, k - 1] if inclusive else ordered[:, k]
             return ordered[:, [k - 1, density_k - 1, 0]], left_out
 
         sq_radii, left_out = radii(ordered)
         hits = within(ordered, left_out[:, None], slack[:, None], inclusive)
-        # Open: another row may be nearer than the last one needed, or lie in the ball as well.
+        # Uncertain: a row not found may be nearer than the last one needed, or lie in the ball.
         is_open = (bounds[:, -1] < ordered[:, needed - 1]) | hits[:, -1]
         hits, row = hits & ~is_open[:, None], jnp.take_along_axis(near, order, axis=1)
         covered = jnp.zeros(n, bool).at[row].max(hits)
@@ -328,24 +329,24 @@ def _find_balls(tiles: Tiles, bounds, near, *, k, density_k, inclusive) -> Balls
 
 
 class Compared(NamedTuple):
-    """How two sets lie to each other; of their tiles, rows behind the ends included."""
+    """The comparison of two sets, padding included."""
 
-    # Of each group of the other set, row i being of group i mod 8:
-    precise: jax.Array  # which rows of G lie in a ball of R, bool [m, 8]
-    recalled: jax.Array  # which rows of R lie in a ball of G, bool [n, 8]
-    # Of the whole set:
-    density: jax.Array  # how many balls of R, those of density, hold each row of G, int32 [m]
-    covered: jax.Array  # which balls of R, those of density, hold a row of G, bool [n]
-    # Of extended scores:
-    clipped: jax.Array | None = None  # as `density`, no ball larger than their median, int32 [m]
-    held: jax.Array | None = None  # how many rows of G each ball of density holds, int32 [n]
-    copied: jax.Array | None = None  # which rows of G are no authentic ones, bool [m]
+    # Per group of the other set; its row i is in group i mod 8:
+    precise: jax.Array  # rows of G in a ball of R, bool [m, 8]
+    recalled: jax.Array  # rows of R in a ball of G, bool [n, 8]
+    # Over the whole set:
+    density: jax.Array  # number of balls of R (for density) around each row of G, int32 [m]
+    covered: jax.Array  # balls of R (for density) that hold a row of G, bool [n]
+    # For extended scores:
+    clipped: jax.Array | None = None  # as `density`, with radii cut at their median, int32 [m]
+    held: jax.Array | None = None  # number of rows of G in each ball (for density), int32 [n]
+    copied: jax.Array | None = None  # rows of G that are not authentic, bool [m]
 
 
 def compare(
     fitted: KnnReference, g: Tiles, balls: Balls | None = None, *, extended: bool = False
 ) -> Compared:
-    """Compares R with G; `balls` are those of G if they are known."""
+    """Compares R with G; `balls` are those of G, if already computed."""
     balls = balls or find_balls(g, fitted.k, fitted.density_k, fitted.inclusive)
     with jax.enable_x64(True):
         sets = devices.replicate((fitted.tiles, g, fitted.balls.sq_radii, balls.sq_radii[:, :1]))
@@ -356,7 +357,7 @@ def compare(
 def _compare(
     r: Tiles, g: Tiles, r_sq_radii, g_sq_radii, *, inclusive: bool, extended: bool
 ) -> Compared:
-    """Steps 3 and 4; the balls of R get a fourth radius, that of clipped density."""
+    """Steps 3 and 4; the balls of R get a fourth radius, for clipped density."""
     with jax.enable_x64(True):
         of_density = jnp.sqrt(jnp.where(r.inside, r_sq_radii[:, 1], jnp.nan))
         clipped = jnp.minimum(r_sq_radii[:, 1], jnp.nanmedian(of_density) ** 2)
@@ -378,15 +379,15 @@ def _compare(
             whole = jax.tree.map(lambda x: x.any(axis=1) if x.ndim > 1 else x, found)
             is_open = jax.tree.reduce(jnp.logical_or, jax.tree.map(jnp.not_equal, *whole))
 
-            def run(rows, _):  # what is open once more is a tie, and for `copied` a copy
+            def run(rows, _):  # still uncertain in float64: a tie, or for `copied` a copy
                 sure, possible = find_again(rows)
                 ties = possible if inclusive else sure
                 return {x: possible[x] if x == "copied" else ties[x] for x in ties}, None
 
-            # Where the rest is sure, a group may still be a tie.
+            # In certain rows, a single group may still be uncertain: it counts as a tie.
             return again(is_open, run, found[int(inclusive)], None)[0]
 
-        def cut(tiles, rows):  # one tile of some rows
+        def cut(tiles, rows):  # makes one tile of some rows
             return [_flat(v)[rows][None] for v in tiles]
 
         found_g = decide(found_g, lambda rows: find(of_r, cut(of_g, rows), jnp.float64)[0])
@@ -397,8 +398,8 @@ def _compare(
 def _find(of_r, of_g, dtype, extended: bool):
     """Compares tiles of R and G: rows, squared norms and squared radii `[b, w, 4]`, `[b, w, 1]`.
 
-    Returns the fields of `Compared` that are of rows of G, and those of rows of R, by name: as they
-    surely are, and as they may be within the error of the type.
+    Returns the fields of `Compared` for rows of G, then those for rows of R. Each is a pair of
+    dicts: what is certain, and what is possible within the error of the dtype.
     """
     error = distances.relative_error(dtype, of_r[0].shape[2])
     of_r, of_g = (
@@ -415,7 +416,7 @@ def _find(of_r, of_g, dtype, extended: bool):
         (x, x_sq, x_radii), (y, y_sq, y_radii) = g, r
         pairs = Pairs(products(x.astype(dtype), y.astype(dtype)), x_sq, y_sq)
 
-        def find(error):  # pairs that surely are inside, or those that may be; see `Pairs.inside`
+        def find(error):  # pairs that are certainly or possibly inside; see `Pairs.inside`
             balls, dense, near, clipped = (pairs.inside(radii, error) for radii in y_radii)
             count = functools.partial(jnp.sum, dtype=jnp.int16)  # a tile has at most 4096 rows
             found_g = {"precise": by_group(balls, 1), "density": count(dense, axis=1)}
@@ -423,7 +424,7 @@ def _find(of_r, of_g, dtype, extended: bool):
             found_r["covered"] = dense.any(axis=0)
             if extended:
                 found_g["clipped"], found_r["held"] = count(clipped, axis=1), count(dense, axis=0)
-                # The nearest row of R that is as far from all others of R, and the nearest other.
+                # The nearest row of R whose ball of 1 neighbour holds g, and the nearest other row.
                 slack, rows = error * jnp.minimum(pairs.size, 1e30), {"axis": 1, "initial": jnp.inf}
                 found_g["inner"] = jnp.min(pairs.squared + slack, where=near, **rows)
                 found_g["outer"] = jnp.min(pairs.squared - slack, where=~near, **rows)
@@ -449,12 +450,12 @@ def _find(of_r, of_g, dtype, extended: bool):
 
 
 def _flat(x: jax.Array) -> jax.Array:
-    """What tiles `[b, w, ...]` say, row after row."""
+    """Joins tiles `[b, w, ...]`, row after row."""
     return x.reshape(-1, *x.shape[2:])
 
 
 def _join(x: jax.Array) -> jax.Array:
-    """What tiles `[b, ...]` say together: the least of floats, the sum of counts, any of flags."""
+    """Reduces over tiles `[b, ...]`: the minimum of floats, the sum of counts, any of flags."""
     if x.dtype == bool:
         return x.any(axis=0)
     if jnp.issubdtype(x.dtype, jnp.floating):

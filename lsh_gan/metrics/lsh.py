@@ -1,27 +1,27 @@
-"""LSH precision and recall by shared buckets and normal company: O(1) per sample, no distances.
+"""LSH precision and recall by shared buckets and normal levels: O(1) per sample, no distances.
 
-Hash, count, vote, and compare with what is normal:
+Hash, count, vote, and compare with the normal level:
 
-    bucket     = digits and radius bin of x in table t        `hashing`
-    yes_t(x)   = counts_t[address_t(x)] >= c                  c = 1; a row of R itself is left out
+    bucket     = digits and radius bin of x in table t        see `hashing`
+    hit_t(x)   = counts_t[address_t(x)] >= c                  c = 1; not counting x itself in R
     company(x) = Σ_t counts_t[address_t(x)]
     level(x)   = log2(1 + company(x))
-    normal     = mean level of the counted rows in the radius bin of x and in its region (`hashing`)
-    std        = standard deviation of these levels in the region
-    x is on the manifold when at least the share `votes` of tables says yes,
+    normal, std: the mean level of the counted rows in the radius bin and the region of x
+                 (`hashing`), and the standard deviation in that region
+    x is on the manifold if at least the share `votes` of the tables have a hit,
     and level(x) >= normal + min_level · std                  min_level = −0.5
 
-Votes alone miss blur. Dimmed or slightly blurred images move to dense and wide buckets, so they
-have company there. But they have less of it than real images at that distance from the mean, which
-is what the level is compared with.
+Votes alone miss blur: dimmed or slightly blurred images move into dense regions, where every bucket
+holds some rows. But their buckets hold fewer rows than those of real images at that distance from
+the mean, which the level shows.
 
-Precision is the share of G on the manifold of R, recall the share of R on the manifold of G, under
-the same hash, fitted on R. If G is larger than R, n of its rows count for recall. Recall leaves out
-what is rare in G: a row of R with less than a quarter of the company that is normal among R, at
-equal numbers of rows. A `Sketch` is what is kept of a set. `definitions.lsh` is the definition,
-with buckets in place of addresses.
+Precision is the share of G on the manifold of R, and recall is the share of R on the manifold of G,
+under the same hash, fitted on R. If m > n, recall uses n rows of G. Recall leaves out what is rare
+in G: rows of R with less than a quarter of the company that is normal among R, scaled to equal
+numbers of rows. A `Sketch` holds what is kept of a set. `definitions.lsh` defines the metric, with
+buckets in place of addresses.
 
-Source: arXiv:2103.11912, whose abstract fixes the idea; hash families, radius bins, votes and
+Source: arXiv:2103.11912, whose abstract gives the idea. Hash families, radius bins, votes and
 levels are ours.
 """
 
@@ -63,8 +63,8 @@ from lsh_gan.metrics.sketch import (
     sum_levels,
 )
 
-_RARE = 2.0  # of levels, in log2: a quarter
-_LOOKED_AT = 2**16  # addresses of each table that say its load
+_RARE = 2.0  # levels below normal, in log2: a quarter of the company
+_LOOKED_AT = 2**16  # addresses per table from which the load is computed
 
 
 def lsh_precision_recall(
@@ -91,17 +91,18 @@ def lsh_precision_recall(
     >>> bool(lsh_precision_recall(key, real, narrow).recall < 0.3)  # diversity is lost
     True
 
-    Arguments and errors as `knn_precision_recall`. Every set may also be an iterable of batches:
-    one batch at a time is held, beside the rows that the hash is fitted on, the first 2048 of an
-    iterable. Tables that are too large for memory are also an error. Its own:
+    Arguments and errors are those of `knn_precision_recall`. Each set may also be an iterable of
+    batches: one batch at a time is held, and the rows that the hash is fitted on, which are the
+    first 2048 of an iterable. Tables that are too large for memory are also an error.
 
     Other Parameters:
         key: `jax.random.key`; draws the hash.
-        spec: Kind of hash; `HashSpec()` if None. `num_bits` of the result says what 'auto' found.
+        spec: Kind of hash; `HashSpec()` if None. The result's `num_bits` is what 'auto' found.
         min_count: c, at least 1. Above 1, a lone outlier makes no manifold.
-        votes: Share of tables that must say yes, in (0, 1], or None for the mean over tables.
-        min_level: How much company a sample needs, in standard deviations above what is normal in
-            its radius bin and region; any number. None: votes alone, and recall keeps what is rare.
+        votes: Share of tables that must have a hit, in (0, 1], or None for the mean over tables.
+        min_level: The level that a sample needs, in standard deviations above the normal level of
+            its radius bin and region; any number. None uses votes alone, and recall then keeps what
+            is rare.
     """
     if hasattr(generated, "shape") and hasattr(reference, "shape") and len(reference.shape) == 2:
         generated = as_features(generated, "generated", dim=reference.shape[1])
@@ -127,9 +128,9 @@ def lsh_fit(
 ) -> LshReference:
     """Fits the hash and counts the reference; arguments as `lsh_precision_recall`, `fit_hash`.
 
-    Each set may also be a `Share`. For a `Share` or an iterable, `sample` gives the rows that the
-    hash is fitted on, in place of the first rows: row 0 of the reference, and then these rows. With
-    the rows `metrics.inputs.subset(n, 2048)` the hash is that of the reference as one array.
+    Each set may also be a `Share`. `sample` holds the rows that the hash is fitted on: row 0 of the
+    reference, then others. A `Share` needs it; for an iterable it replaces the first rows. Row 0
+    and the rows `metrics.inputs.subset(n, 2048)` give the hash of the same n rows as one array.
     """
     options = {"min_count": min_count, "votes": votes}
     inputs.check_options(**options, min_level=min_level)
@@ -152,9 +153,9 @@ def lsh_score(
     membership: bool = False,
     recall: bool = True,
 ) -> PrecisionRecall:
-    """Scores `generated` against a fitted reference, or a sketch of one with default options.
+    """Scores `generated` against a fitted reference, or against a sketch with default options.
 
-    Arguments are as of `lsh_precision_recall`; recall of a sketch of counts alone is a ValueError.
+    Arguments as `lsh_precision_recall`. Recall from a sketch of counts alone is a ValueError.
     """
     inputs.check_type("fitted", fitted, LshReference, Sketch, hint=", of lsh_fit")
     fitted = LshReference(fitted) if isinstance(fitted, Sketch) else fitted
@@ -193,13 +194,13 @@ def lsh_score_streams(
     votes: float | None = 0.5,
     min_level: float | None = MIN_LEVEL,
 ) -> PrecisionRecall:
-    """Scores sets that are larger than memory, and reads each of them three times.
+    """Scores sets that are larger than memory, in three passes over each set.
 
-    The first pass counts, the second finds normal levels, the third votes. Only the counts and one
-    batch are held, whatever the number of rows. Ceilings are leave-one-out. Scores equal those of
-    `lsh_precision_recall` under the same hash, with two exceptions. If G is larger than R, its
-    first n rows count for recall and crowding. If G is smaller, the ceiling of recall is that of m
-    rows that lie evenly in R, which is read twice more for them.
+    The passes count, find normal levels, and vote. Only the counts and one batch are held, whatever
+    the number of rows. Ceilings are leave-one-out. The result equals that of `lsh_precision_recall`
+    under the same hash, with two exceptions. If m > n, recall and crowding use the first n rows of
+    G. If m < n, the ceiling of recall is that of m evenly spaced rows of R, which takes two more
+    passes over R.
 
     >>> from lsh_gan.metrics import fit_hash
     >>> r, g = np.random.default_rng(0).normal(size=(2, 500, 8)).astype(np.float32)
@@ -207,13 +208,13 @@ def lsh_score_streams(
     >>> lsh_score_streams(hasher, lambda: np.split(r, 5), lambda: np.split(g, 5)).m
     500
 
-    Options and errors as `lsh_precision_recall`. Its own:
+    Options and errors are those of `lsh_precision_recall`.
 
     Other Parameters:
-        hasher: From `fit_hash` on a sample of the reference, with `rows` its whole size and
-            `table_bytes` what counts may take.
-        reference: Makes an iterable of batches of features `[*, d]`, anew whenever it is called.
-        generated: Likewise.
+        hasher: From `fit_hash` on a sample of the reference, with `rows` the size of the whole
+            reference and `table_bytes` the memory for the counts of a set.
+        reference: Function that returns a new iterable of batches of features `[*, d]` per call.
+        generated: The same for the generated set.
     """
     inputs.check_options(min_count=min_count, votes=votes, min_level=min_level)
     inputs.check_type("hasher", hasher, Hasher, hint=", of fit_hash")
@@ -235,7 +236,7 @@ def lsh_score_streams(
                 return
 
     def is_in_few(at: int, size: int) -> np.ndarray:
-        """Which of `size` rows of R, from row `at` on, are of m that lie evenly; 0 or 1."""
+        """Marks by 1 those of rows `at` to `at + size` of R that are among m evenly spaced rows."""
         return np.diff(np.arange(at, at + size + 1) * m // n)
 
     def few_of_r() -> Iterable[Any]:
@@ -256,9 +257,10 @@ def lsh_score_streams(
             return found._replace(normal=normal_levels(jnp.asarray(sums)))
 
     def vote(stream: Callable, *sets: tuple[Sketch, Callable], both: tuple = ()) -> list[Any]:
-        """Rows, those that are crowded, and those on the manifold of each set.
+        """Returns the numbers of rows and of crowded rows, and the votes among each set.
 
-        Beside a set is how often it counts a row; `both` are R and G, to count what is crowded.
+        Each set comes with a function that says how often the set counts a row itself. `both` are R
+        and G, which crowding needs.
         """
         sums, rows, crowded = [np.zeros(())] * len(sets), 0, 0
         for batch in stream():
@@ -290,15 +292,15 @@ def lsh_score_streams(
 
 
 def _load(of: Sketch) -> tuple[jax.Array, int]:
-    some = of.counts[:, :_LOOKED_AT]  # say what all do, and cost the same at any n
+    some = of.counts[:, :_LOOKED_AT]  # representative, and as fast at any n
     return jnp.sum(some > 0), some.size
 
 
 @jax.jit
 def _count_crowded(r_counts, g_counts, addresses, n, m):
-    """Rows of G at addresses where G is crowded, summed over tables; see `PrecisionRecall`.
+    """Counts rows of G at crowded addresses, summed over tables; see `PrecisionRecall`.
 
-    The counts are of n rows of R and m of G.
+    The counts are those of n rows of R and m rows of G.
     """
     with jax.enable_x64(True):
         of_r, of_g = (
@@ -309,7 +311,7 @@ def _count_crowded(r_counts, g_counts, addresses, n, m):
 
 
 def _join(fitted: LshReference, of: Sketch, places: Places, own: Any = 0) -> Summary:
-    """Rows at these places on the manifold of a set; `own` as `look_up`."""
+    """Computes which rows at these places are on the manifold of a set; `own` as in `look_up`."""
     reference, own = fitted.sketch, jnp.asarray(own, jnp.int32)
     sets = of.counts, of.normal, reference.normal, places, own, reference.hasher.digits
     options = of.rows / reference.rows, fitted.min_count, fitted.min_level
@@ -323,10 +325,10 @@ def _join_votes(counts, normal, of_r, places, own, digits, share, min_count, min
 
 
 def _find(counts, normal, of_r, places: Places, own, share, min_count, min_level) -> Found:
-    """What tables of a set say of rows at these places, and the level that those need, if any.
+    """Returns the hits and company of rows at these places in a set, and the level that they need.
 
-    `of_r` is what is normal among R, of whose number of rows the set has the `share`. It changes
-    nothing where the set is R itself.
+    `of_r` are the normal levels of R, and `share` is the number of rows of the set over n. If the
+    set is R itself, they change nothing. No level is needed without `min_level`.
     """
     found = look_up(counts, places.addresses, min_count, own)
     if min_level is None or normal is None:
@@ -346,7 +348,7 @@ def _take(places: Places, rows: np.ndarray) -> Places:
 
 
 def _ceilings(fitted: LshReference, m: int) -> tuple[Any, Any]:
-    """What a sample of the reference distribution scores; recall of as many rows as G has."""
+    """Returns both ceilings, each as a sum and its number of rows; recall is by min(m, n) rows."""
     reference, own = fitted.sketch, int(fitted.second is None)
     sample, n = fitted.second or reference, reference.rows
     places = sample.places
@@ -370,14 +372,14 @@ def lsh_precision_recall_curve(
     key: jax.Array, reference: Any, generated: Any, *, spec: HashSpec | None = None,
     num_points: int = 1000,
 ) -> PrecisionRecallCurve:  # fmt: skip
-    """The whole trade of precision against recall, by how densely each set fills each bucket.
+    """Computes the curve of precision against recall, from the share of each set in each bucket.
 
     With p and q the shares of R and G in a bucket, and a ratio λ from 0 to infinity, precision is
-    Σ min(λ·p, q) and recall Σ min(p, q / λ), means over tables (Sajjadi et al. 2018,
-    arXiv:1806.00035, where k-means makes the buckets). At λ = 1 both are 1 less the total variation
-    between the sets; at its ends the curve is the support that `lsh_precision_recall` sees. A
-    generator that crowds onto a part of the reference loses both. By definition:
-    `definitions.lsh_curve`.
+    Σ min(λ·p, q) and recall is Σ min(p, q / λ), as means over tables (Sajjadi et al. 2018,
+    arXiv:1806.00035, where k-means makes the buckets). At λ = 1 both are 1 minus the total
+    variation distance of the sets. The ends of the curve compare the supports, as the votes of
+    `lsh_precision_recall` do. A generator that concentrates on a part of the reference loses both.
+    `definitions.lsh_curve` is the definition.
 
     >>> import jax, numpy as np
     >>> real = np.random.default_rng(0).normal(size=(4000, 8)).astype(np.float32)
@@ -386,11 +388,11 @@ def lsh_precision_recall_curve(
     >>> bool(curve.f_8 < 0.7), bool(curve.f_1_8 > 0.9)
     (True, True)
 
-    Arguments and errors as `lsh_precision_recall`. Its own:
+    Arguments and errors are those of `lsh_precision_recall`.
 
     Other Parameters:
-        spec: Kind of hash; `CURVE`, of few and large buckets, if None.
-        num_points: Ratios, at equal angles; 1 to 2²⁰.
+        spec: Kind of hash; if None, `CURVE`, which has few and large buckets.
+        num_points: Number of ratios, at equal angles; 1 to 2²⁰.
     """
     inputs.check_options(num_points=num_points)
     sketch: Any = lsh_fit(key, reference, spec=spec or CURVE, ceiling=False).sketch
@@ -417,7 +419,7 @@ def lsh_precision_recall_curve(
 
 @jax.jit
 def _count_ratios(r_counts, g_counts, addresses, scale, ratios):
-    """Rows of a set by q / p of their bucket: how many ratios are smaller, int `[p + 1]`."""
+    """Counts the rows of a set by how many ratios are below q / p of their bucket, `[p + 1]`."""
     at = jnp.maximum(addresses, 0)
     of_r, of_g = (jnp.take_along_axis(x, at, axis=1) for x in (r_counts, g_counts))
     smaller = jnp.searchsorted(ratios, of_g * scale / of_r)

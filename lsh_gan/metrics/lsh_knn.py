@@ -1,27 +1,27 @@
-"""Precision and recall from k-nearest-neighbour balls among the rows of a hash bucket: O(log n).
+"""Precision and recall from k-nearest-neighbour balls in hash buckets: O(log n) per sample.
 
-In each table a bucket gives at most c rows of each set as candidates. A candidate with fewer than k
-others of its set in the bucket has no ball there, so lone outliers have none. The radius of its
-ball is the least distance to a k-th nearest other candidate in any table: one bucket rarely holds
-all near neighbours, and a radius from a few of them would hide damage. A table says yes to x when x
-lies in the ball of a candidate of the other set in its bucket. x is on the manifold when at least
-the share `votes` of the tables says yes. If G is larger than R, n of its rows count for recall,
-because buckets are sized for n. A sample costs at most T · 5c products, whatever n is, and its
-bucket is found among the sorted ones in O(log n). `definitions.lsh_knn` is the definition.
+In each table, a bucket gives at most c rows of each set as candidates. A candidate has no ball in a
+table where its bucket holds fewer than k other candidates of its set, so that lone outliers have
+none. The radius of its ball is the smallest distance, over the tables, to its k-th nearest other
+candidate: one bucket rarely holds all near neighbours, and a radius from a few of them would hide
+damage. A table has a hit for x if x lies in the ball of a candidate of the other set in its bucket.
+x is on the manifold if at least the share `votes` of the tables have hits. If m > n, recall uses n
+rows of G, since the buckets are fitted for n rows. A sample costs at most T · 5c products for any
+n, and finding its bucket among the sorted ones costs O(log n). `definitions.lsh_knn` defines it.
 
-    1. sort the rows of both sets by bucket, in random order within it, and give the candidates
-       slots: a bucket has the same slots in both sets
-    2. cut the slots into chunks of c. A bucket has at most c candidates, so those of the other set
-       lie in the same chunk, the previous or the next: three products give all distances
-    3. within a set: a candidate's radius is the k-th smallest of its distances, the least over all
-       tables; the radii of the reference are found once
-    4. between the sets: distances within the radii of either side are hits
+    1. sort the rows of both sets by bucket, in random order within a bucket, and put the candidates
+       into slots; a bucket has the same slots in both sets
+    2. cut the slots into chunks of c; a bucket has at most c candidates, so that those of the other
+       set lie in the same chunk, the one before or the next: three products give all distances
+    3. within a set, the radius of a candidate is the k-th smallest of its distances, the smallest
+       over the tables; radii of the reference are computed once
+    4. between both sets, distances within the radii of either side are hits
     5. rows beyond the cap are compared with the candidates of their bucket
 
-Distances come from float32 products. Distances equal within their error count as equal.
+Distances come from float32 products; those that are equal within their rounding error count as
+equal.
 
-Source: arXiv:2103.11912, whose abstract fixes the idea; votes, the cap and the least radius are
-ours.
+Source: arXiv:2103.11912, whose abstract gives the idea. Votes, cap and radii are ours.
 """
 
 import functools
@@ -44,21 +44,21 @@ from lsh_gan.metrics.scores import GROUPS, PrecisionRecall, Summary
 from lsh_gan.metrics.sketch import fit_and_encode
 
 DEFAULT = HashSpec(num_tables=12)
-# `num_bits='auto'`: other rows in the bucket of a row that is recognised, over log2(n).
+# Under `num_bits='auto'`, the number of other rows that a bucket should hold, over log2(n).
 BUCKET_ROWS_PER_LOG2 = 2 / 3
-_ELEMENTS = 2**19, 2**26  # of the chunks that are multiplied at once, on a CPU and elsewhere
+_ELEMENTS = 2**19, 2**26  # feature values that are multiplied at once, on a CPU and elsewhere
 
 
 class LshKnnReference(NamedTuple):
-    """What the score of a generated set needs of the reference.
+    """A fitted reference for `lsh_knn_score`.
 
-    `features` are R as it came, `buckets` those of R, uint32 `[t, n]`, `sq_radii` those of its
-    balls; `left_out` says which rows of R are on the manifold of the others, where that gives the
-    ceiling. The options are those of `lsh_knn_precision_recall`.
+    `features` are R as given, `buckets` are its buckets, uint32 `[t, n]`, and `sq_radii` are the
+    squared radii of its balls. `left_out` has the votes for each row of R among the others, if the
+    ceiling needs them. The options are those of `lsh_knn_precision_recall`.
     """
 
     hasher: Hasher
-    origin: Float64[np.ndarray, " d"]  # of distances: row 0, that of the hash, may be an outlier
+    origin: Float64[np.ndarray, " d"]  # for distances; row 0, as in the hash, may be an outlier
     features: Float[Array, "n d"]
     buckets: UInt32[jax.Array, "t n"]
     sq_radii: Float[jax.Array, " n"]
@@ -67,7 +67,7 @@ class LshKnnReference(NamedTuple):
     bucket_rows: int
     votes: float
     inclusive: bool
-    ceilings: dict[int, Any] | None  # those known, by rows of G; None if not asked for
+    ceilings: dict[int, Any] | None  # those already computed, by min(m, n); None if not requested
     second: Array | None
 
 
@@ -93,17 +93,17 @@ def lsh_knn_precision_recall(
     >>> bool(scores.recall < 0.2)  # diversity is lost
     True
 
-    Arguments and errors as `knn_precision_recall`. Its own:
+    Arguments and errors are those of `knn_precision_recall`.
 
     Other Parameters:
         key: `jax.random.key`; draws the hash.
-        spec: Kind of hash; `DEFAULT`, of 12 tables, if None. Here 'auto' bits give buckets of
-            O(log n) rows.
-        votes: Share of tables that must say yes, in (0, 1].
-        bucket_rows: c, at least k + 2: candidates of each set in a bucket; `capped` says which
-            share of the rows is beyond.
+        spec: Kind of hash; if None, `DEFAULT`, which has 12 tables. Here 'auto' bits give buckets
+            of O(log n) rows.
+        votes: Share of tables that must have a hit, in (0, 1].
+        bucket_rows: c, the largest number of candidates per set and bucket, k + 2 to 1024. The
+            result's `capped` is the share of rows beyond it.
 
-    With `inclusive=False` and rows beyond the cap, equal distances count as inside for ceilings.
+    With `inclusive=False`, ceilings still count equal distances as inside for rows beyond the cap.
     """
     inputs.check_options(k=k, votes=votes, bucket_rows=bucket_rows)
     reference = as_features(reference, "reference", k=k)
@@ -127,7 +127,7 @@ def lsh_knn_fit(
     second_reference: Float[Any, "n2 d"] | None = None,
     bucket_rows: int = 24,
 ) -> LshKnnReference:
-    """Fits the hash; arguments as `lsh_knn_precision_recall`."""
+    """Fits the hash and the balls of the reference; arguments as `lsh_knn_precision_recall`."""
     if votes is None:
         raise ValueError("votes = None; LSH+KNN expects a share in (0, 1].")
     inputs.check_options(k=k, votes=votes, bucket_rows=bucket_rows)
@@ -152,7 +152,7 @@ def lsh_knn_score(
     generated = as_features(generated, "generated", dim=d, k=k)
     m, found, limits = len(generated), _compare(fitted, generated), (None, None)
     recalled = found.recalled
-    if m > n:  # buckets suit n rows: more would find more of R
+    if m > n:  # buckets are fitted for n rows; more rows would cover more of R
         recalled = _compare(fitted, generated[subset(m, n)]).recalled
     if fitted.ceilings is not None:
 
@@ -172,12 +172,12 @@ def lsh_knn_score(
 
 
 class Compared(NamedTuple):
-    """Memberships of two sets, and the rows beyond the cap."""
+    """Memberships of two sets, and the number of rows beyond the cap."""
 
-    precise: Summary  # G on the manifold of R
-    recalled: Summary  # R on the manifold of G
-    left_out: Summary | None  # each row of G on the manifold of the others
-    beyond: jax.Array  # rows beyond the cap, summed over the tables
+    precise: Summary  # rows of G on the manifold of R
+    recalled: Summary  # rows of R on the manifold of G
+    left_out: Summary | None  # rows of G on the manifold of its other rows
+    beyond: jax.Array  # number of rows beyond the cap, summed over the tables
 
 
 def _compare(fitted: LshKnnReference, generated: Array, *, left_out: bool = False) -> Compared:
@@ -196,7 +196,7 @@ def _compare(fitted: LshKnnReference, generated: Array, *, left_out: bool = Fals
 def _find_balls(
     fitted: LshKnnReference, features: Array, buckets: jax.Array, left_out: bool
 ) -> tuple[jax.Array, Summary | None]:
-    """Squared radii of a set, and each of its rows, left out, on the manifold of the others."""
+    """Computes squared radii of a set and, if `left_out`, the votes for a row among the others."""
     options: dict[str, Any] = {"k": fitted.k, "c": fitted.bucket_rows}
     x, dealt = inputs.centred(features, fitted.origin), _dealt(buckets)
     sq_radii = _find_radii(x, *dealt, **options)
@@ -212,10 +212,10 @@ def _join(fitted: LshKnnReference, hits: jax.Array) -> Summary:
 
 
 def _dealt(buckets: jax.Array, n: int = 0) -> tuple[jax.Array, np.ndarray, jax.Array]:
-    """Buckets of a multiple of the devices of tables, the group of each, and the order of the rows.
+    """Pads tables to a multiple of the devices; returns buckets, groups of tables, order of rows.
 
-    Group 8 counts for none. The n rows of R come before those of G, in the order too; n = 0 is for
-    one set, whose order comes twice.
+    Padding is in group 8, which does not count. The n rows of R come before those of G, also in the
+    order. n = 0 stands for a single set, whose order comes twice.
     """
     tables, behind = len(buckets), -len(buckets) % devices.count()
     number = np.arange(tables + behind)
@@ -228,7 +228,7 @@ def _dealt(buckets: jax.Array, n: int = 0) -> tuple[jax.Array, np.ndarray, jax.A
 
 @functools.partial(jax.jit, static_argnames=("k", "c"))
 def _find_radii(*arrays, k: int, c: int) -> jax.Array:
-    """See `_radii`; tables are dealt to the devices."""
+    """Splits the tables over the devices; see `_radii`."""
     run, join = functools.partial(_radii, k=k, c=c), functools.partial(lax.pmin, axis_name="data")
     specs = P(), P("data"), P("data"), P()
     return devices.share(run, *arrays, in_specs=specs, out_specs=P(), join=join)
@@ -236,7 +236,7 @@ def _find_radii(*arrays, k: int, c: int) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames=("n", "k", "c", "inclusive"))
 def _find_hits(*arrays, n: int, k: int, c: int, inclusive: bool):
-    """See `_count_votes`; tables are dealt to the devices."""
+    """Splits the tables over the devices; see `_count_votes`."""
     run = functools.partial(_count_votes, n=n, k=k, c=c, inclusive=inclusive)
     join = functools.partial(lax.psum, axis_name="data")
     specs = P(), P("data"), P("data"), P(), P()
@@ -246,21 +246,21 @@ def _find_hits(*arrays, n: int, k: int, c: int, inclusive: bool):
 class Table(NamedTuple):
     """The candidates of two sets in one table, in slots, and the rows beyond the cap.
 
-    A bucket has the same slots in both sets, as many as its candidates in the larger one, or none
-    if one of the sets has no rows there. Slots lie in chunks of w, the first and last empty.
+    A bucket has the same slots in both sets: as many as the larger number of candidates, or none if
+    one set has no rows in it. Slots are cut into chunks of w; the first and last chunk are empty.
     """
 
-    rows: jax.Array  # in each slot of each set, [2, chunks, w], n + m for none
-    others: jax.Array  # other candidates of the same set in the bucket, [2, chunks, w]
-    bucket: jax.Array  # [chunks, w]
-    blocks: jax.Array  # how many, of B chunks, hold all slots
-    waiting: jax.Array  # rows beyond the cap, w of a bucket in a window, [windows, w], as `rows`
-    of_window: jax.Array  # its set and the first slot of its bucket, [2, windows]
-    beyond: jax.Array  # rows beyond the cap
+    rows: jax.Array  # row in each slot of each set, [2, chunks, w], n + m for an empty slot
+    others: jax.Array  # number of other candidates of the set in the bucket, [2, chunks, w]
+    bucket: jax.Array  # number of the bucket, [chunks, w]
+    blocks: jax.Array  # number of blocks, of B chunks each, that hold all slots
+    waiting: jax.Array  # rows beyond the cap, in windows of w from one bucket, [windows, w]
+    of_window: jax.Array  # set of each window, and first slot of its bucket, [2, windows]
+    beyond: jax.Array  # number of rows beyond the cap
 
 
 def _layout(total: int, d: int, c: int) -> tuple[int, int, int]:
-    """Width w of a chunk, B chunks in a block, and blocks that hold so many slots."""
+    """Returns the width w of a chunk, the B chunks of a block, and the blocks for `total` slots."""
     width = devices.at_once(c, -(-c // 32) * 32)
     chunks = -(-total // width)
     size = min(chunks, max(1, devices.at_once(*_ELEMENTS) // (width * d)))
@@ -268,24 +268,24 @@ def _layout(total: int, d: int, c: int) -> tuple[int, int, int]:
 
 
 def _arrange(bucket, order, *, n: int, c: int, d: int) -> Table:
-    """Step 1 for the n rows of R and those of G behind them; n = 0 for one set with itself."""
+    """Step 1 for the n rows of R and then those of G; n = 0 for one set with itself."""
     total = len(bucket)
     width, size, blocks = _layout(total, d, c)
     of_r = n or total
     every = jnp.arange(len(order), dtype=jnp.int32)
-    bucket, place = lax.sort((bucket[order], every), num_keys=1)  # in it R is before G
+    bucket, place = lax.sort((bucket[order], every), num_keys=1)  # R before G within a bucket
     row, of_set = order[place], (place >= of_r).astype(jnp.int32)
 
-    def begins(*values):  # which places begin a run of equal values
+    def begins(*values):  # flags the places where a run of equal values begins
         return jnp.any(jnp.stack([v != jnp.roll(v, 1) for v in values]), axis=0).at[0].set(True)
 
     number = jnp.cumsum(begins(bucket), dtype=jnp.int32) - 1  # of the bucket
-    rank = every - lax.cummax(jnp.where(begins(bucket, of_set), every, 0))  # in it, in its set
+    rank = every - lax.cummax(jnp.where(begins(bucket, of_set), every, 0))  # per bucket and set
 
-    def count(flags):  # rows of each set in each bucket
+    def count(flags):  # flagged rows of each set in each bucket
         return jnp.zeros((2, len(every)), jnp.int32).at[of_set, number].add(flags)
 
-    def scatter(values, at, shape, empty):  # what is not placed is at the end
+    def scatter(values, at, shape, empty):  # drops values with an index past the end
         flat = jnp.full(math.prod(shape), empty, jnp.int32).at[at].set(values, mode="drop")
         return flat.reshape(shape)
 
@@ -297,7 +297,7 @@ def _arrange(bucket, order, *, n: int, c: int, d: int) -> Table:
     slot = of_set * math.prod(in_slots[1:]) + start + rank
     slot = jnp.where((rank < c) & shared[number], slot, math.prod(in_slots))
 
-    # Rows beyond the cap fill windows; where both sets are one, those of the first alone.
+    # Rows beyond the cap fill windows; for one set with itself, only those of the first copy.
     windows = jnp.where(shared, -(-waiting // width), 0) * jnp.array([[1], [n > 0]], jnp.int32)
     before = (jnp.cumsum(windows) - windows.ravel()).reshape(windows.shape)
     most = len(every) // width + len(every) // (c + 1) + size + 1  # B more than can be full
@@ -315,24 +315,24 @@ def _arrange(bucket, order, *, n: int, c: int, d: int) -> Table:
 
 @functools.partial(jax.jit, static_argnums=0)
 def random_order(rows: int) -> jax.Array:
-    """The order in which the rows of a set become candidates."""
+    """Returns the order in which the rows of a set become candidates."""
     return jax.random.permutation(jax.random.key(0, impl="threefry2x32"), rows).astype(jnp.int32)
 
 
 class Pairs(NamedTuple):
-    """Some rows of one set, each with rows of the other that may share its bucket; B parts."""
+    """Rows of one set, each with rows of the other that may share its bucket, in B parts."""
 
     rows: jax.Array  # [B, w], n + m for none
-    others: jax.Array  # other candidates of the same set in the bucket, [B, w]
+    others: jax.Array  # number of other candidates of the same set in the bucket, [B, w]
     near: jax.Array  # rows of the other set, [B, v], n + m for none
-    near_others: jax.Array
-    squared: jax.Array  # distances, [B, v, w]
-    size: jax.Array  # what their errors are relative to, [B, v, w]
-    alike: jax.Array  # whether a pair is of one bucket and not of one row, [B, v, w]
+    near_others: jax.Array  # as `others`, [B, v]
+    squared: jax.Array  # squared distances, [B, v, w]
+    size: jax.Array  # the errors of `squared` are relative to it, [B, v, w]
+    alike: jax.Array  # whether two different rows share a bucket, [B, v, w]
 
 
 def _pairs(sq_norms, mine, near, xy) -> Pairs:
-    """Pairs from rows, others and bucket of either side, and their inner products."""
+    """Makes pairs from rows, others and bucket of both sides, and their inner products."""
     (rows, others, bucket), (near_rows, near_others, near_bucket) = mine, near
     size = sq_norms[near_rows][:, :, None] + sq_norms[rows][:, None]
     alike = near_bucket[:, :, None] == bucket[:, None]
@@ -341,9 +341,9 @@ def _pairs(sq_norms, mine, near, xy) -> Pairs:
 
 
 def _for_blocks(x, sq_norms, table: Table, size: int, itself: bool, step, state):
-    """Step 2: steps a state by the pairs of B chunks with those of the other set around them.
+    """Step 2: applies `step` to a state and the pairs of B chunks with the chunks around them.
 
-    If both sets are one, `itself`, what a chunk and the next have in common is multiplied once.
+    For one set with itself, the product of a chunk with the next one is computed once.
     """
 
     def multiply(near, mine):
@@ -371,7 +371,7 @@ def _for_blocks(x, sq_norms, table: Table, size: int, itself: bool, step, state)
 
 
 def _for_waiting(x, sq_norms, table: Table, size: int, step, state):
-    """Step 5: steps a state by pairs of rows beyond the cap, B windows at once, with candidates."""
+    """Step 5: applies `step` to a state and the pairs of rows beyond the cap with candidates."""
     width = table.rows.shape[2]
     rows, others = (v.reshape(2, -1) for v in (table.rows, table.others))
     bucket = table.bucket.ravel()
@@ -394,9 +394,9 @@ def _for_waiting(x, sq_norms, table: Table, size: int, step, state):
 
 
 def _radii(x, buckets, group, order, *, k: int, c: int) -> jax.Array:
-    """Step 3: the squared radius of every row, and the distance that follows, least of all tables.
+    """Step 3: computes the squared radius of each row of a set, and the (k + 1)-th distance.
 
-    Of one set; float32 `[2, m]`, infinite where no table has so many others.
+    Both are the smallest over the tables, float32 `[2, m]`, infinite if all tables have too few.
     """
     sq_norms, size = jnp.sum(x * x, axis=1), _layout(len(x), x.shape[1], c)[1]
 
@@ -415,9 +415,9 @@ def _radii(x, buckets, group, order, *, k: int, c: int) -> jax.Array:
 
 
 def _kth_smallest(x: jax.Array, k: int) -> jax.Array:
-    """The k-th and the next smallest of `[a, b, c]` along b, `[2, a, c]`; infinite for too few.
+    """Finds the k-th and the next smallest of `[a, b, c]` along b, `[2, a, c]`, or infinity.
 
-    By passes over larger and larger values, since k is small and sorting is not.
+    Each of k + 1 passes finds the next larger value: for small k this is cheaper than sorting.
     """
 
     def step(_, state):
@@ -433,11 +433,11 @@ def _kth_smallest(x: jax.Array, k: int) -> jax.Array:
 
 
 def _count_votes(x, buckets, group, order, sq_radii, *, n: int, k: int, c: int, inclusive: bool):
-    """Tables that say yes, by group, int32 `[8, n + m]`, and rows beyond the cap, int32.
+    """Counts tables with a hit, per group, int32 `[8, n + m]`, and rows beyond the cap, int32.
 
-    Of two sets, to rows among the balls of the other, with squared radii `[1, n + m]`; of one,
-    n = 0, to rows that are left out, among the balls of the others, with squared radii and the
-    squared distances that follow these, `[2, m]`.
+    Between two sets, rows are compared with the balls of the other set, of squared radii
+    `[1, n + m]`. Within one set, n = 0, each row is left out and compared with the balls of the
+    others, of squared radii and (k + 1)-th squared distances `[2, m]`.
     """
     total, d = x.shape
     sq_norms, error = jnp.sum(x * x, axis=1), distances.relative_error(x.dtype, d)
@@ -446,12 +446,12 @@ def _count_votes(x, buckets, group, order, sq_radii, *, n: int, k: int, c: int, 
     def inside(squared, size, radii):
         if n:
             return within(squared, radii[0], error * size, inclusive)
-        # Left out, a row lies on the sphere that it set, and is nearer than the next.
+        # A row that sets a radius lies on that sphere; without it the radius is the next distance.
         hits = within(squared, radii[0], error * size, True)
         return hits if inclusive else hits & within(squared, radii[1], error * size, False)
 
     def step(hits, pairs, left_out=0):
-        """Step 4: hits among balls, which rows have that have k others here, not one left out."""
+        """Step 4: finds hits in balls; a row has a ball if k others, not left out, are here."""
         _, _, near, near_others, squared, size, alike = pairs
         radii = jnp.where(near_others >= k + left_out, sq_radii[:, near], -jnp.inf)
         found = (alike & inside(squared, size, radii[..., None])).any(axis=1)

@@ -1,7 +1,7 @@
 """Distances between distributions of features: kernel and Fréchet.
 
-They are FID and KID only if the features are Inception's. Numbers of different feature networks, or
-of different numbers of samples, are not comparable.
+They are the usual KID and FID only if the features are Inception's. Do not compare numbers of
+different feature networks, or of different numbers of samples.
 """
 
 from typing import Any
@@ -23,11 +23,11 @@ def kid(
     """Estimates the kernel distance, and its standard error over both samples.
 
     MMD² with the kernel (x·y/d + 1)³, unbiased, dimensionless: Bińkowski et al. 2018,
-    arXiv:1801.01401. All pairs are used, where the original averages over subsets; the expectation
-    is the same, the variance smaller. Unbiased at any sample size, so it may be slightly negative.
-    Of a set with itself it is below 0 by many errors: the rows of one are no fresh draws beside
-    those of the other. The error is that of the projection on single rows (Hoeffding 1948,
-    doi:10.1214/aoms/1177730196), and up to √2 too large where both sets have one distribution.
+    arXiv:1801.01401. All pairs are used, while the original averages over subsets: the expectation
+    is the same, and the variance is smaller. The estimate is unbiased at any sample size, so it may
+    be slightly negative. Between a set and itself it is below 0 by many standard errors, since the
+    samples are not independent. The error is that of the projection on single rows (Hoeffding 1948,
+    doi:10.1214/aoms/1177730196), and up to √2 too large if both sets have the same distribution.
 
     >>> import numpy as np
     >>> real = np.random.default_rng(0).normal(size=(400, 4)).astype(np.float32)
@@ -35,8 +35,8 @@ def kid(
     >>> bool(0 < error < distance / 5)
     True
 
-    `memory_mb` bounds a tile of kernel values, in MiB. Features and errors as
-    `knn_precision_recall`, of 2 rows or more.
+    `memory_mb` is the memory for a tile of kernel values, in MiB. Features and errors are those of
+    `knn_precision_recall`, but 2 rows are enough.
     """
     check_options(memory_mb=memory_mb)
     sets = _checked(reference, generated)
@@ -55,7 +55,7 @@ def _kid(r: Tiles, g: Tiles) -> tuple[jax.Array, jax.Array]:
     with jax.enable_x64(True):
 
         def sums(x: Tiles, y: Tiles, itself: bool = False):
-            """Sums of the kernel: of each row of x over those of y, or all others, and reversed."""
+            """Sums the kernel of each row of x over y (or its other rows), and of y over x."""
             d = x.rows.shape[2]
 
             def with_tile(i):
@@ -74,7 +74,7 @@ def _kid(r: Tiles, g: Tiles) -> tuple[jax.Array, jax.Array]:
             return of_x.ravel(), of_y.sum(axis=0).ravel()
 
         n, m, (of_r, of_g) = r.inside.sum(), g.inside.sum(), sums(r, g)
-        # What each row adds: the distance is the sum of both means.
+        # The contribution of each row; the distance is the sum of both means.
         added = [
             (sums(r, r, True)[0] / (n - 1) - of_r / m, r.inside),
             (sums(g, g, True)[0] / (m - 1) - of_g / n, g.inside),
@@ -105,7 +105,7 @@ def frechet_distance(reference: Float[Any, "n d"], generated: Float[Any, "m d"])
 
 @jax.jit
 def _frechet(r, g):
-    def root(x):  # of which the covariance is XᵀX
+    def root(x):  # returns X, for which the covariance is XᵀX
         x = (x - x.mean(axis=0)) / jnp.sqrt(len(x) - 1.0)
         return jnp.linalg.qr(x, mode="r") if len(x) > x.shape[1] else x
 

@@ -14,25 +14,25 @@ from jaxtyping import Shaped
 
 from lsh_gan.metrics.inputs import Array, subset
 
-# Ceiling of a hash below which a score says nothing: a little more than the tenth of the rows that
-# lie beyond all radius bins, and recognise one another under any hash.
+# Ceiling below which a score by a hash says nothing. A tenth of the rows lie beyond all radius bins
+# and recognise one another under any hash; this is a little more.
 _FEW = 0.12
 _FULL = 0.5  # load of tables above which votes say nothing
-GROUPS = 8  # groups of tables, or of the rows that span a manifold, for the jackknife
+GROUPS = 8  # jackknife groups, of tables or of the rows that span a manifold
 
 
 class ClassScores(NamedTuple):
-    """How the rows of each class fare among the balls of all; NaN where a class has none."""
+    """Scores of each class against the balls of all classes; NaN for a class without rows."""
 
     classes: np.ndarray  # ascending, [c]
     precision: np.ndarray  # share of the class's generated samples on the reference manifold
     recall: np.ndarray  # share of the class's reference rows on the generated manifold
-    density: np.ndarray  # mean over its generated samples
-    coverage: np.ndarray  # share of its reference balls that hold a generated sample
+    density: np.ndarray  # mean over the class's generated samples
+    coverage: np.ndarray  # share of the class's reference balls that hold a generated sample
 
 
 def by_class(labels: tuple[Any, Any], of_r: tuple, of_g: tuple) -> ClassScores:
-    """Means by class of recall and coverage `[n]`, and of precision and density `[m]`."""
+    """Averages recall and coverage `[n]`, and precision and density `[m]`, per class."""
     classes, at = np.unique(np.concatenate(labels), return_inverse=True)
 
     def means(values, at):
@@ -50,34 +50,36 @@ class PrecisionRecall(NamedTuple):
     """Precision and recall of a generated set against a reference set.
 
     `precision` is the share of generated samples on the reference manifold, `recall` the share of
-    reference samples on the generated manifold, in [0, 1]. The standard errors cover the samples
-    and, by KNN, the rows of the other set, or the hash tables (if a number from 2 to 8 divides
-    their number). Where all N samples agree they are 1 / N, as if about one of them differed.
+    reference samples on the generated manifold, in [0, 1]. The standard errors cover the assessed
+    samples and, by a jackknife, the rows of the other set (KNN) or the hash tables (LSH, LSH+KNN;
+    if their number has a divisor from 2 to 8). Where all N samples agree, the error is 1 / N, as if
+    about one of them differed: five samples that agree are no certainty.
 
-    Two samples of the same distribution do not score 1. The ceilings are what a sample of the
-    reference distribution scores: a second reference sample where there is one, else every row of
-    the reference against all the others (leave-one-out). One half against the other half would
-    estimate the score at n / 2. The ceiling of recall is that of m rows, or of n where m is larger.
-    For recall by hashes, n of the m rows count where m is larger.
+    Two samples of the same distribution do not score 1. The ceilings are the scores of a sample of
+    the reference distribution: a second reference sample if there is one, else each row of the
+    reference against all others (leave-one-out). Scoring one half against the other would estimate
+    the score at n / 2. The ceiling of recall is that of m rows, or of n rows if m is larger; recall
+    by hashes then uses n of the m samples.
 
     `density` is the mean number of reference balls around a generated sample, divided by their k.
     `coverage` is the share of reference balls that hold a generated sample. Memberships are bool
     `[m]` and `[n]`, or float32 shares of tables with `votes=None`. `num_bits` is the mean number of
-    digits of a code. `load` is the share of a table's addresses that the reference takes: the
-    chance of a false hit of one table. `capped` is the share of rows beyond the cap of a bucket.
-    `auth` is the share of generated samples that are authentic: farther from their nearest row of
-    the reference than that row is from its own nearest other one (Alaa et al. 2022,
-    arXiv:2102.08921); 1 - auth is memorised. `clipped_density` and `clipped_coverage` fall in
-    proportion to the share of bad samples (Salvy et al. 2025, arXiv:2507.01761).
+    digits of a code. `load` is the share of addresses per table that the reference takes: the
+    chance of a false hit in one table. `capped` is the share of rows beyond the cap of a bucket.
+    `auth` is the share of generated samples that are farther from their nearest reference row than
+    that row is from its own nearest neighbour (Alaa et al. 2022, arXiv:2102.08921); 1 - auth is the
+    memorised share. `clipped_density` and `clipped_coverage` fall in proportion to the share of bad
+    samples (Salvy et al. 2025, arXiv:2507.01761).
     `crowding` is the mean over tables of the share of generated samples at crowded addresses. An
-    address with r rows of the reference is crowded if it holds more than 2 r·m/n + 6 max(1, m/n)
-    generated samples: r·m/n are expected. With 'auto' bits, chance alone crowds less than .01.
+    address that holds r reference rows is crowded if it holds more than 2 r·m/n + 6 max(1, m/n)
+    generated samples: twice the expected number and six more. With 'auto' bits, chance alone gives
+    less than .01.
     `precision_deviations` and `recall_deviations` are the contributions of g groups to the standard
-    error: groups of hash tables or, by KNN, of the rows of the other set. Their squares sum to the
-    variance that comes from the hash, or from the drawing of the other set. The difference of two
-    scores under one hash, or of generators that share their latents, has the difference of theirs.
+    error: groups of hash tables or, by KNN, of rows of the other set. Their squares sum to the
+    variance from the hash, or from the sampling of the other set. For the difference of two scores
+    under one hash, or of generators that share their latents, subtract the deviations.
 
-    A field that was not requested, or has no meaning for a metric, is None.
+    A field that was not requested, or that a metric does not have, is None.
     """
 
     precision: float
@@ -109,11 +111,11 @@ class PrecisionRecall(NamedTuple):
 
     @property
     def collapsed(self) -> bool:
-        """Whether diversity is lost, so that the precision must not be read as quality.
+        """Whether diversity is lost, so that precision does not measure quality.
 
-        Recall is below half of its ceiling by more than two standard errors. Besides, precision is
-        above its own ceiling by more than two standard errors, or more than half of the samples are
-        crowded. A missing ceiling counts as 1.
+        Recall is below half of its ceiling by more than two standard errors, and one of two
+        conditions holds: precision is above its own ceiling by more than two standard errors, or
+        more than half of the samples are crowded. A missing ceiling counts as 1.
         """
         if self.recall is None or self.recall_stderr is None:
             return False
@@ -147,7 +149,7 @@ class PrecisionRecall(NamedTuple):
     def __repr__(self) -> str:
         return "\n".join(f"{name:<10} {text}" for name, text in self._lines())
 
-    def _repr_html_(self) -> str:  # of notebooks
+    def _repr_html_(self) -> str:  # for notebooks
         rows = (f"<tr><th>{n}</th><td>{html.escape(t)}</td></tr>" for n, t in self._lines())
         return f"<table>{''.join(rows)}</table>"
 
@@ -155,11 +157,11 @@ class PrecisionRecall(NamedTuple):
 class PrecisionRecallCurve(NamedTuple):
     """Precision against recall of whole distributions; see `lsh_precision_recall_curve`."""
 
-    precision: np.ndarray  # share of G that R accounts for, were it `ratios` times as much, [p]
-    recall: np.ndarray  # share of R that G accounts for, were R as much, [p]
+    precision: np.ndarray  # share of G that R, scaled by λ, covers, [p]
+    recall: np.ndarray  # share of R that G, scaled by 1 / λ, covers, [p]
     ratios: np.ndarray  # λ, ascending, [p]
-    f_8: float  # greatest F-score that weighs recall 8 times as much as precision
-    f_1_8: float  # greatest F-score that weighs precision 8 times as much as recall
+    f_8: float  # largest F-score on the curve that weighs recall 8 times as much as precision
+    f_1_8: float  # largest F-score on the curve that weighs precision 8 times as much as recall
     n: int
     m: int
     num_bits: float
@@ -178,10 +180,10 @@ class PrecisionRecallCurve(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Memberships and their sums, on the device; `result` makes the statistics on the host."""
+    """Memberships and their sums, on the device; `result` computes the statistics on the host."""
 
-    # Of the memberships, of their squares, and of the memberships without each of g groups: of the
-    # rows that span the manifold, or of tables. Float64 [2 + g].
+    # Sums of the memberships, of their squares, and of the memberships without each of g groups, of
+    # tables or of the rows that span the manifold. Float64 [2 + g].
     sums: Array
     membership: Array | None = None
     digits: Array | None = None  # of the hash, `[q, t]`
@@ -194,10 +196,10 @@ class Summary(NamedTuple):
 
 @jax.jit
 def summarise(hits: jax.Array, inside: jax.Array) -> Summary:
-    """Memberships of the rows that are `inside`, and their sums.
+    """Computes the memberships of the rows that are `inside`, not padding, and their sums.
 
-    Hits, bool `[n, 8]`, say which groups of rows of the other set put a row on its manifold; balls
-    keep their radii without a group.
+    Hits, bool `[n, 8]`, say which groups of rows of the other set put a row on its manifold. When a
+    group is left out, the balls of the others keep their radii.
     """
     with jax.enable_x64(True):
         groups = hits.sum(axis=1, keepdims=True)
@@ -207,22 +209,23 @@ def summarise(hits: jax.Array, inside: jax.Array) -> Summary:
 
 
 def group_count(tables: int) -> int:
-    """Groups of equally many tables, at most 8, so that what is left asks for the same share."""
+    """Returns the largest number of equal groups of tables, at most 8."""
     return max([g for g in range(1, GROUPS + 1) if tables % g == 0])
 
 
 class Found(NamedTuple):
-    """What the tables of a set say of n rows, by group of tables."""
+    """Hits and company of n rows in the tables of a set, per group of tables."""
 
-    hits: jax.Array  # how many tables have a hit, int32 [8, n]
-    company: jax.Array | None = None  # rows of the set in the buckets, over tables, int32 [8, n]
-    least: jax.Array | None = None  # the level that a member needs, as `levels_of`, [1 + g, n]
+    hits: jax.Array  # number of tables with a hit, int32 [8, n]
+    company: jax.Array | None = None  # rows of the set in the buckets, summed, int32 [8, n]
+    least: jax.Array | None = None  # level that a member needs, in the order of `levels_of`
 
 
 def levels_of(company: jax.Array, tables: int) -> jax.Array:
-    """Levels of rows by company `[8, n]`: of all tables, and without each group, `[1 + g, n]`.
+    """Computes levels from company `[8, n]`: of all tables, then without each group, `[1 + g, n]`.
 
-    log2(1 + company) in whole 1024ths, float32, so that sums do not depend on their order.
+    The level is log2(1 + company), float32, rounded to 1/1024 so that sums do not depend on their
+    order.
     """
     every, left_out = company.sum(axis=0), company[: _left_out(tables)]
     company = jnp.concatenate([every[None], every - left_out]).astype(jnp.float32)
@@ -230,7 +233,7 @@ def levels_of(company: jax.Array, tables: int) -> jax.Array:
 
 
 def _left_out(tables: int) -> int:
-    """How many groups are left out in turn: none if there is only one."""
+    """Returns the number of groups that are left out in turn: 0 if there is only one group."""
     return count if (count := group_count(tables)) > 1 else 0
 
 
@@ -238,14 +241,14 @@ def _left_out(tables: int) -> int:
 def aggregate_votes(
     found: Found, digits: jax.Array, *, tables: int, votes: float | None
 ) -> Summary:
-    """Joins what all tables say to memberships; `digits` `[q, t]` are those of the hash."""
+    """Combines the votes of all tables into memberships; `digits` `[q, t]` come from the hash."""
     membership, sums = sum_votes(found, tables=tables, votes=votes)
     return Summary(sums, membership, digits)
 
 
 @functools.partial(jax.jit, static_argnames=("tables", "votes"))
 def sum_votes(found: Found, *, tables: int, votes: float | None) -> tuple[jax.Array, jax.Array]:
-    """Memberships `[n]`, and their sums, which add up over batches of rows; see `Summary`."""
+    """Returns memberships `[n]` and their sums, which add over batches of rows; see `Summary`."""
     count = group_count(tables)
     with jax.enable_x64(True):
 
@@ -266,12 +269,13 @@ def sum_votes(found: Found, *, tables: int, votes: float | None) -> tuple[jax.Ar
 
 
 def _statistics(found: Summary, rows: int) -> tuple[float, float, tuple[float, ...] | None]:
-    """Mean of the memberships of so many rows, its standard error, and what groups add to that.
+    """Returns the mean of the memberships, its standard error, and the deviation of each group.
 
-    The standard error covers samples and groups, the latter by a jackknife (Efron & Stein 1981,
-    doi:10.1214/aos/1176345462). Of a hash with 'auto' bits some groups have more digits than
-    others. What follows their number, by least squares, would be so with any other directions: it
-    is no error. It is 1 / N where that is 0, as that of a share with a uniform prior (Laplace).
+    The standard error covers the rows and, by a jackknife (Efron & Stein 1981,
+    doi:10.1214/aos/1176345462), the groups. With 'auto' bits some groups of tables have more digits
+    than others. The part of the deviations that is linear in the number of digits would be the same
+    for any directions, so it is no error: a least-squares fit removes it. A standard error of 0
+    becomes 1 / N, as for a share with a uniform prior (Laplace).
     """
     mean, squares, *left_out = found.sums / rows
     variance, count = max(squares - mean**2, 0) / rows, len(left_out)
@@ -291,12 +295,12 @@ def ceilings(
     known: dict[int, Any], reference: Array, second: Array | None, m: int, left_out: Any,
     compare: Any,
 ) -> Any:  # fmt: skip
-    """Ceilings of precision and of recall: each a sum, and the number of rows that it is of.
+    """Returns the ceilings of precision and of recall, each as a sum and its number of rows.
 
-    They depend on the reference and m alone, and are `known` from then on. `left_out` is the sum of
-    the rows of R on the manifold of the others. `compare` is a function of a sample to bool arrays:
-    which of its rows are on the manifold of R, which rows of R on that of the sample, and which of
-    its rows on that of its other rows.
+    They depend only on the reference and on m; `known` caches them. `left_out` is the number of
+    rows of R on the manifold of the other rows. `compare` takes a sample and returns three bool
+    arrays: its rows on the manifold of R, the rows of R on the manifold of the sample, and its rows
+    on the manifold of its other rows.
     """
     n, rows = len(reference), min(m, len(reference))
     if rows in known:
@@ -306,7 +310,7 @@ def ceilings(
         if rows < n:
             drawn = subset(n, rows)
             _, recalled, sample_left_out = compare(reference[drawn])
-            # A row of the sample covers itself: it is compared with the others.
+            # A row of the sample would cover itself, so it is compared with the others only.
             recall = jnp.sum(recalled.at[drawn].set(sample_left_out)), n
     else:
         on_r, recalled, _ = compare(second)
@@ -318,11 +322,11 @@ def ceilings(
 
 
 def result(precision, recall, ceilings, *, membership, rows, extra, **facts) -> PrecisionRecall:
-    """Waits for the device, once, and makes the result; warns of a hash that says nothing.
+    """Makes the result, in one transfer from the device; warns of scores that say nothing.
 
-    `precision` and `recall` are each a `Summary`, or None for a recall that was not asked for. Both
-    ceilings, and the fields `extra`, are each a sum and what it is divided by, or None. The facts
-    are further fields, and `rows` n and m.
+    `precision` and `recall` are each a `Summary`; `recall` is None if it was not requested. Each
+    ceiling, and each field in `extra`, is a sum and its divisor, or None. `rows` are n and m, and
+    `facts` are further fields.
     """
     n, m = rows
     precision, recall, ceilings, extra = jax.device_get((precision, recall, ceilings, extra))
@@ -334,7 +338,7 @@ def result(precision, recall, ceilings, *, membership, rows, extra, **facts) -> 
             continue
         score, stderr, deviations = _statistics(found, count)
         fields |= {name: score, f"{name}_stderr": stderr, f"{name}_deviations": deviations}
-        if membership:  # rows behind the end of a set are no members
+        if membership:  # cuts the padding off
             fields[f"{name}_membership"] = found.membership[:count]
     scores = PrecisionRecall(n=n, m=m, **fields)
     if scores.num_tables:
@@ -367,7 +371,7 @@ def _warn_of_few(scores: PrecisionRecall) -> None:
 
 
 def _levels_to_caller() -> int:
-    """How many frames above the function that asks the first one outside of this package is."""
+    """Counts the frames from the calling function up to the first one outside of this package."""
     frame, level = inspect.currentframe(), 0
     while frame is not None and frame.f_globals["__name__"].startswith("lsh_gan."):
         frame, level = frame.f_back, level + 1

@@ -1,7 +1,7 @@
 """Sketches: a set as counts in the tables of a hash, built in a stream, merged, saved.
 
-The size of the counts does not depend on the set, and counts add up across batches, devices and
-files. Recall, and what company is normal, also need the places of the rows.
+The size of the counts does not depend on the size of the set, and counts add up across batches,
+devices and files. Recall and normal levels also need the places of the rows.
 """
 
 import dataclasses
@@ -29,13 +29,13 @@ from lsh_gan.metrics.hashing import SAMPLE_ROWS, Codes, Hasher
 from lsh_gan.metrics.inputs import MIN_LEVEL, HashSpec, as_features, batches
 from lsh_gan.metrics.scores import GROUPS, Found, group_count, levels_of
 
-VERSION = 9  # of the file; bump it when the codes of equal features change
-MEMORY_BYTES = 2**33  # of the counts of one set
-_STEPS = 8  # of the backfitting of normal levels
+VERSION = 9  # of the file layout; raise it when equal features get other codes
+MEMORY_BYTES = 2**33  # limit for the counts of one set
+_STEPS = 8  # of backfitting the normal levels
 
 
 class Places(NamedTuple):
-    """Where n rows are."""
+    """The places of n rows in the tables."""
 
     addresses: Int32[jax.Array, "t n"]  # in each table
     cells: Int32[jax.Array, " n"]  # see `hashing.cells`
@@ -44,7 +44,7 @@ class Places(NamedTuple):
 class Sketch(NamedTuple):
     """Counts of a set of samples in the tables of a hash.
 
-    A sketch without places holds counts alone, and gives precision only, without `min_level`.
+    A sketch without places holds only counts, which give precision by votes alone.
     """
 
     hasher: Hasher
@@ -55,26 +55,26 @@ class Sketch(NamedTuple):
 
 
 class Share(NamedTuple):
-    """The rows of a set that fall to this process, which gives the others their codes alone.
+    """The rows of a set that this process holds; it sends only their codes to the others.
 
-    The shares of all processes follow one another. Every process scores its share of each set, and
-    all get the same result.
+    The set is the shares in the order of the processes. Each process passes its own share of each
+    set, and all processes get the same result.
 
     >>> real, fake = np.random.default_rng(0).normal(size=(2, 400, 4)).astype(np.float32)
-    >>> sample = jnp.asarray(real)[np.r_[0, :400]]  # of all rows, on every process
+    >>> sample = jnp.asarray(real)[np.r_[0, :400]]  # rows of the whole set, on every process
     >>> from lsh_gan.metrics import lsh_fit, lsh_score
     >>> fitted = lsh_fit(jax.random.key(0), Share([real], 400, 400), sample=sample)
     >>> lsh_score(fitted, Share(np.split(fake, 4), 400, 400)).m
     400
     """
 
-    batches: Iterable[Any]  # features [*, d]; none where others have all rows
-    each: int  # rows of every process, but for the last ones, which may have fewer
-    rows: int  # of all
+    batches: Iterable[Any]  # features [*, d]; empty if the others have all rows
+    each: int  # rows per process; the last processes may have fewer
+    rows: int  # of the whole set
 
 
 class LshReference(NamedTuple):
-    """What the score of a generated set needs of the reference.
+    """A fitted reference for `lsh_score`.
 
     The options are those of `lsh_precision_recall`; `second` is the sketch of a second reference
     sample, or None.
@@ -99,20 +99,20 @@ def fit_hash(
     source: str = "",
     table_bytes: int | None = None,
 ) -> Hasher:
-    """Fits a hash on a sample of the reference; its `num_bits` says what 'auto' found.
+    """Fits a hash on a sample of the reference; its `num_bits` is what 'auto' found.
 
     Args:
         key: `jax.random.key`; draws the directions and thresholds.
         sample: Features `[n, d]`, or an iterable of batches.
-        spec: What to fit; `HashSpec()` if None.
-        rows: Size of the whole reference if it is larger than the sample; with `num_bits='auto'`
-            each doubling adds one bit.
-        min_count: As `lsh_precision_recall`, for `num_bits='auto'`.
-        votes: Likewise.
+        spec: Kind of hash; `HashSpec()` if None.
+        rows: Number of rows of the whole reference, if larger than the sample. With
+            `num_bits='auto'` each doubling adds one bit.
+        min_count: As in `lsh_precision_recall`, for `num_bits='auto'`.
+        votes: As in `lsh_precision_recall`, for `num_bits='auto'`.
         source: Where the features come from: network, preprocessing, version. Sketches of
-            different sources do not mix.
-        table_bytes: What the counts of a set may take, whatever its size: smaller tables, and a
-            higher `load`. None takes 16 addresses a row or more.
+            different sources cannot be merged.
+        table_bytes: Memory for the counts of a set, of any size. Smaller tables have a higher
+            `load`. None gives 16 or more addresses per row.
 
     Raises:
         TypeError, ValueError: As `lsh_precision_recall`.
@@ -137,8 +137,8 @@ def fit_and_encode(
 ) -> tuple[Hasher, Codes]:
     """Fits a hash on a set of at least `least` rows, and encodes it; options as `fit_num_bits`.
 
-    It is fitted on the `sample`, whose row 0 is the origin alone, on rows of an array that
-    `hashing.fit` draws, or on the first rows of an iterable.
+    The hash is fitted on the `sample`, whose row 0 only gives the origin. If it is None, the hash
+    is fitted on rows of an array that `hashing.fit` draws, or on the first rows of an iterable.
     """
     inputs.check_type("spec", spec, HashSpec)
     if sample is None and isinstance(features, Share):
@@ -153,7 +153,7 @@ def fit_and_encode(
         rows = first[0] if len(first) == 1 else np.concatenate([np.asarray(x) for x in first])
         if taken < least:
             as_features(rows, "reference", least=least)
-        if not hasattr(features, "shape"):  # an iterable: whatever the size of its batches
+        if not hasattr(features, "shape"):  # an iterable: the same rows for any size of batches
             rows = rows[:SAMPLE_ROWS]
         hasher = hashing.fit(key, rows, spec, source=source, origin=first[0][0])
         codes = _join([hashing.encode(hasher, x) for x in itertools.chain(first, stream)])
@@ -167,7 +167,7 @@ def fit_and_encode(
 
 
 def encode_all(hasher: Hasher, features: Any, source: str) -> Codes:
-    """Codes of a set, batch by batch; what is codes already stays so."""
+    """Encodes a set, batch by batch; returns `Codes` unchanged."""
     if isinstance(features, Codes):
         return features
     if isinstance(features, Share):
@@ -188,7 +188,7 @@ def encode_all(hasher: Hasher, features: Any, source: str) -> Codes:
 
 
 def _join(parts: Sequence[Any]) -> Any:
-    """The codes, or places, of several sets of rows together."""
+    """Concatenates the codes, or places, of several sets of rows."""
     if len(parts) == 1:
         return parts[0]
     return jax.tree.map(lambda *x: jnp.concatenate(x, axis=-1), *parts)
@@ -210,13 +210,13 @@ def size_tables(hasher: Hasher, rows: int, table_bytes: int | None = None) -> Ha
 
 
 def places_of(hasher: Hasher, codes: Codes) -> Places:
-    """Where rows are in the tables."""
+    """Returns the places of rows in the tables."""
     buckets = hashing.buckets(hasher, codes)
     return Places(hashing.addresses(buckets, hasher.address_bits), hashing.cells(hasher, codes))
 
 
 def sketch_of(hasher: Hasher, places: Places) -> Sketch:
-    """The sketch of rows whose places are known."""
+    """Makes the sketch of rows with these places."""
     shape = hashing.num_cells(hasher)
     counts, normal = _fill(devices.replicate(places), bits=hasher.address_bits, shape=shape)
     return Sketch(hasher, counts, len(places.cells), places, normal)
@@ -224,16 +224,16 @@ def sketch_of(hasher: Hasher, places: Places) -> Sketch:
 
 @functools.partial(jax.jit, static_argnames=("bits", "shape"))
 def _fill(places: Places, *, bits: int, shape: tuple[int, int]) -> tuple[jax.Array, jax.Array]:
-    """Counts and normal levels, in one program."""
+    """Computes counts and normal levels, in one program."""
     counts = hashing.count(places.addresses, bits)
     return counts, normal_levels(sum_levels(counts, places, shape=shape))
 
 
 def look_up(counts: jax.Array, addresses: jax.Array, least: Any, own: Any = 0) -> Found:
-    """Hits and company of rows with addresses `[t, n]` among counts; rows on all devices.
+    """Finds hits and company of rows with addresses `[t, n]` in counts; devices share the rows.
 
-    `least` rows, c, are a hit. `own` is how often each row is counted itself, scalar or `[n]`: it
-    is left out.
+    A count of `least` rows, c, is a hit. `own`, scalar or `[n]`, is how often the counts include
+    the row itself; it is subtracted.
     """
     n = addresses.shape[1]
     own = jnp.broadcast_to(jnp.asarray(own, jnp.int32), n)
@@ -263,10 +263,10 @@ def _look_up(counts, addresses, own, least):
 
 @functools.partial(jax.jit, static_argnames="shape")
 def sum_levels(counts: jax.Array, places: Places, *, shape: tuple[int, int]) -> jax.Array:
-    """Levels of the rows of a set among its own counts, by cell, float64 `[1 + g, 3, *shape]`.
+    """Sums the levels of the rows of a set in its own counts, per cell, `[1 + g, 3, *shape]`.
 
-    Number of rows, sums of their levels (`scores.levels_of`), and of the squares. The shape is that
-    of the cells, `hashing.num_cells`.
+    The second axis holds the number of rows, the sum of their levels (`scores.levels_of`) and the
+    sum of the squares, float64. The shape is that of the cells, `hashing.num_cells`.
     """
     company: Any = look_up(counts, places.addresses, 1, own=1).company
     with jax.enable_x64(True):
@@ -279,18 +279,18 @@ def sum_levels(counts: jax.Array, places: Places, *, shape: tuple[int, int]) -> 
 @jax.jit
 @jax.vmap
 def normal_levels(sums: jax.Array) -> jax.Array:
-    """Mean and standard deviation of levels in each cell, float32 `[1 + g, 2, c]`.
+    """Computes mean and standard deviation of the levels per cell, float32 `[1 + g, 2, c]`.
 
-    A cell holds few rows, so that its own numbers are rough: the mean is a term of its region plus
-    one of its radius bin, fitted by backfitting (each in turn is the mean of what the other
-    leaves), the standard deviation that of the region. Takes what `sum_levels` finds; of all
-    tables first, then without each group.
+    A cell holds few rows, so that its own mean would be noisy. Instead the mean is a term of the
+    region plus a term of the radius bin, by backfitting: each term in turn is the mean of what the
+    other leaves. The standard deviation is that of the region. Takes the sums of `sum_levels`: of
+    all tables first, then without each group.
     """
     with jax.enable_x64(True):
         rows, levels, squares = sums
         mean = levels.sum() / rows.sum()
 
-        def step(_, found):  # as if each region and bin had one row more, which is no exception
+        def step(_, found):  # each region and bin counts one more row, of the overall mean
             of_region, of_bin = found
             of_region = (levels - rows * of_bin).sum(axis=1) / (rows.sum(axis=1) + 1)
             rest = levels - rows * of_region[:, None]
@@ -307,10 +307,10 @@ def normal_levels(sums: jax.Array) -> jax.Array:
 
 
 def build(hasher: Hasher, features: Float[Any, "n d"], *, keep_addresses: bool = True) -> Sketch:
-    """Counts a set `[n, d]`, or an iterable of batches, of which one at a time is held.
+    """Makes the sketch of a set `[n, d]`, or of an iterable of batches, held one at a time.
 
     `keep_addresses` says whether to keep the places of all rows, which recall and `min_level` need.
-    Raises as `lsh_precision_recall`.
+    Errors are those of `lsh_precision_recall`.
     """
     inputs.check_type("hasher", hasher, Hasher, hint=", of fit_hash")
     kept: list[Places] = []
@@ -327,10 +327,10 @@ def build(hasher: Hasher, features: Float[Any, "n d"], *, keep_addresses: bool =
 
 
 def merge(first: Sketch, *others: Sketch) -> Sketch:
-    """The sketch of several sets together: counts add, places follow one another.
+    """Merges the sketches of several sets: adds their counts and concatenates their places.
 
-    Of parts of which one has no places, the whole has none. Parts of different hashers are a
-    ValueError, which says what differs.
+    If one part has no places, the result has none. Parts of different hashers are a ValueError,
+    which says what differs.
     """
     parts = (first, *others)
     for part in parts:
@@ -353,8 +353,8 @@ def save(path: str | os.PathLike, fitted: Sketch | LshReference) -> None:
     """Writes a sketch or an LSH reference as one safetensors file.
 
     Tensors: the fields of the hasher and, for each sketch, `addresses` int32 `[t, n]` and `cells`
-    int32 `[n]`, from which all follows, or `counts` int32 `[t, 2^s]` alone. The metadata hold the
-    spec, the source of the features, the options, and the version of this layout, as JSON.
+    int32 `[n]`, from which `load` computes the rest, or only `counts` int32 `[t, 2^s]`. The
+    metadata hold the spec, the source of the features, the options and the layout version as JSON.
     """
     from safetensors.numpy import save as serialize
 
@@ -371,21 +371,21 @@ def save(path: str | os.PathLike, fitted: Sketch | LshReference) -> None:
             header[prefix + "rows"] = sketch.rows
             arrays = sketch.places._asdict() if sketch.places else {"counts": sketch.counts}
             tensors |= {prefix + name: array for name, array in arrays.items()}
-    # Contiguous and at least one-dimensional, as the format wants them.
+    # Contiguous and at least one-dimensional, as the format requires.
     tensors = {name: np.array(x, order="C", ndmin=1) for name, x in tensors.items()}
     content = serialize(tensors, {"lsh_gan": json.dumps(header, sort_keys=True)})
     try:
-        Path(path).write_bytes(content)  # `save_file` lets its owner alone read it
+        Path(path).write_bytes(content)  # a file of `save_file` is readable by its owner only
     except OSError as error:
         raise OSError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 def load(path: str | os.PathLike, *, source: str | None = None) -> Sketch | LshReference:
-    """Reads what `save` wrote; `source` is what the features must come from, None accepts any.
+    """Reads a file of `save`; `source` is the required source of features, None accepts any.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no sketch, is damaged, is of another version, or of another source.
+        ValueError: The file is no sketch, is damaged, or has another version or source.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -420,6 +420,6 @@ def load(path: str | os.PathLike, *, source: str | None = None) -> Sketch | LshR
 
 
 def file_hash(path: str | os.PathLike) -> str:
-    """SHA-256 (hex) of a file's bytes."""
+    """Returns the SHA-256 (hex) of a file's bytes."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

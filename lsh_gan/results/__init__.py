@@ -1,5 +1,5 @@
-"""What a run leaves: rows, tables, plots and pages.
+"""Results of runs: rows, tables, plots and pages.
 
-A work folder that is missing or damaged raises FileNotFoundError or ValueError, whose message is
-one line for the user of the command line.
+A missing or damaged work folder raises FileNotFoundError or ValueError. The message is one line for
+the user of the command line.
 """

@@ -1,29 +1,29 @@
-"""The answer of a sweep: the smallest width that keeps precision and recall, and what is lost next.
+"""The answer of a sweep: the smallest width that keeps precision and recall, and the next loss.
 
-All rows of a sweep share the latents of a seed and the reference, so rows are compared sample by
-sample. Let a_i and b_i say whether sample i is a hit in a compressed row and at full precision, of
-N samples: generated ones for precision, reference ones for recall. The kept share is the ratio of
-the means, and its standard error that of the mean of the differences a_i − r b_i (Cochran 1977,
-Sampling Techniques, section 6.3: the linearised ratio of paired means):
+All rows of a sweep share the reference and, per seed, the latents, so that rows are compared sample
+by sample. For each of N samples (generated ones for precision, reference ones for recall), a_i and
+b_i say whether sample i is a hit in a compressed row and at full precision. The kept share r is the
+ratio of their means. Its standard error comes from that of the mean of the differences a_i − r b_i
+(Cochran 1977, Sampling Techniques, section 6.3: the linearised ratio of paired means):
 
     r = Σ a_i / Σ b_i        se(r) = sd(a_i − r b_i) / (√N mean(b))
 
 At r = 1 it is the standard error of the difference of two paired shares (McNemar 1947,
-doi:10.1007/BF02295996). Hits that are equal in both rows add nothing, which makes it smaller than
-that of unpaired scores. Rows also share what spans the manifold: the other set, whose row i has the
-same latent in both, or is the same real image; and the hash. Let u_g and v_g be what its group g of
-rows (by KNN) or of tables adds to the error of either score
-(`PrecisionRecall.precision_deviations`); then, squared, this is added to that of the samples, as a
-jackknife of the ratio would give:
+doi:10.1007/BF02295996). Hits that are equal in both rows then add nothing, which makes it smaller
+than the error of unpaired scores. Rows also share what spans the manifold: the hash, and the other
+set, whose row i has the same latent in both rows or is the same real image. Let u_g and v_g be the
+deviations of both scores (`PrecisionRecall.precision_deviations`) for group g, of rows of the other
+set (KNN) or of tables. A jackknife of the ratio gives a second term, which is added to the square
+of the first error:
 
     Σ (u_g − r v_g)² / mean(b)²
 
 For LSH and LSH+KNN this leaves out the drawing of the other set. Their jackknife over tables counts
 the chance of single samples once more, which makes up for it.
 
-Of S seeds, precision has N = S · m samples. Recall has N = n: the same reference is assessed by
-every seed, and a_i and b_i are means over the seeds, as are u_g and v_g. So the second count of
-single samples averages out, but the reference, which seeds share, does not. For precision by LSH
+With S seeds, precision has N = S · m samples. Recall has N = n: every seed assesses the same
+reference, so that a_i and b_i are means over the seeds, as are u_g and v_g. Then the second count
+of single samples averages out, but the reference, which seeds share, does not. For precision by LSH
 and LSH+KNN, (1 − 1/S) var(a_i − r b_i) / (n mean(b)²) is added in place of the second count.
 """
 
@@ -38,7 +38,7 @@ from lsh_gan.metrics import PrecisionRecall
 from lsh_gan.results.labels import SCORES, TITLES, deciding, in_words, shorten
 from lsh_gan.results.store import Row
 
-NOISE = 2  # standard errors: what differs by less is within noise
+NOISE = 2  # standard errors; smaller differences are within noise
 WITHIN_NOISE, COLLAPSED = "≈", "!"
 LEGEND = {
     WITHIN_NOISE: "≈ within noise of full precision (2 paired standard errors)",
@@ -47,16 +47,16 @@ LEGEND = {
 
 
 class Kept(NamedTuple):
-    """The share of a score at full precision that is kept; NaN where that score is 0."""
+    """The kept share of a score at full precision; NaN if that score is 0."""
 
     share: float  # ratio of the means over the seeds that both have
     stderr: float  # its paired standard error; NaN where there are no hits
 
 
 def retention(group: list[Row], full: list[Row], metric: str, score: str) -> Kept:
-    """Compares a setting with full precision, both a row a seed; see above for the formula.
+    """Compares a setting with full precision, each with a row per seed; see above for the formula.
 
-    Rows have their hits, see `store.with_hits`, or the standard error is NaN.
+    The standard error is NaN if rows lack their hits, see `store.with_hits`.
     """
     field = f"{metric}_{score}"
     before = {row["seed"]: row for row in full}
@@ -72,10 +72,10 @@ def retention(group: list[Row], full: list[Row], metric: str, score: str) -> Kep
 def paired_error(
     pairs: list[tuple[Row, Row]], metric: str, score: str, share: float = 1.0
 ) -> float:
-    """Standard error of the mean of a − share · b, a pair of rows a seed; NaN without hits."""
+    """Computes the standard error of mean(a − share · b), from a pair of rows per seed, or NaN."""
 
     def differences(kind: str) -> list[np.ndarray]:
-        """The values of a − share · b, an array a seed; none if they are not known."""
+        """Returns a − share · b, an array per seed; none if rows lack their hits."""
         field = f"{metric}_{score}_{kind}"
         known = [[row.get("hits", {}) for row in pair] for pair in pairs]
         if not all(field in x for pair in known for x in pair):
@@ -94,12 +94,12 @@ def paired_error(
 
 
 def mean_and_error(group: list[Row], field: str) -> tuple[float, float]:
-    """Mean of a score over seeds and its standard error; of one seed that of the score.
+    """Returns the mean of a score over seeds and its standard error; for one seed, that of the row.
 
-    Few seeds may be alike by chance: their spread counts for no less than the error of each. Nor
-    is it less than what hits say, as above at r = 0, where what seeds share does not average out:
-    the reference, and the hash. The variance of a distance is taken to be that of both sets, a row
-    of each alike. A Fréchet distance has no error of its own.
+    A few seeds may agree by chance, so that their spread counts as at least the error of one row.
+    The result is also at least the error from hits, as above with r = 0, since the reference and
+    the hash, which seeds share, do not average out. For a distance, each row of either set is taken
+    to add the same variance. A Fréchet distance has no error of its own.
     """
     values = [row[field] for row in group]
     errors = [row.get(f"{field}_stderr") or 0.0 for row in group]
@@ -113,25 +113,25 @@ def mean_and_error(group: list[Row], field: str) -> tuple[float, float]:
     else:
         whole = paired_error([(row, row) for row in group], metric, score, 0.0)
     of_seeds = max(each, np.std(values, ddof=1)) / len(group) ** 0.5
-    return float(np.mean(values)), float(np.fmax(of_seeds, whole))  # which is NaN without hits
+    return float(np.mean(values)), float(np.fmax(of_seeds, whole))  # `whole` may be NaN
 
 
 def error_of(hits: np.ndarray, deviations: Sequence[float] | np.ndarray) -> float:
-    """Standard error of the mean of differences of hits `[N]`, and of deviations `[g]`, or ()."""
+    """Combines the standard error of the mean of hits `[N]` with deviations `[g]`, () for none."""
     return math.sqrt(hits.var(ddof=1) / len(hits) + np.square(deviations).sum())
 
 
 def mark(line: Mapping[str, Any], metric: str, score: str) -> str:
     """Marks the precision of a collapse, or else a score within noise of full precision.
 
-    A collapse is that of `PrecisionRecall.collapsed`. In a compressed setting, less than half of
-    the recall at full precision, if there was any, must be left too.
+    `PrecisionRecall.collapsed` defines a collapse. A compressed setting must also keep less than
+    half of the recall at full precision, if there was any.
     """
     kept = kept_of(line, metric) if line["setting"] != "" else None
     left, stderr = kept["recall"] if kept else (0, 0)
     if score == "precision" and not left + NOISE * np.nan_to_num(stderr) >= 0.5:
         values = {name: line.get(f"{metric}_{name}") for name in PrecisionRecall._fields}
-        none = {f"{name}_stderr": 0.0 for name in SCORES}  # of a score that all samples have
+        none = {f"{name}_stderr": 0.0 for name in SCORES}  # a line has None for an error of 0
         known: Any = {x: none.get(x) if pd.isna(value) else value for x, value in values.items()}
         if PrecisionRecall(**known).collapsed:
             return COLLAPSED
@@ -141,11 +141,11 @@ def mark(line: Mapping[str, Any], metric: str, score: str) -> str:
 
 
 def answers(lines: pd.DataFrame, metrics: list[str], keep: float) -> list[str]:
-    """One sentence for each generator that was compressed, and for each set of given samples.
+    """Returns one sentence for each compressed generator, and for each set of given samples.
 
-    KNN decides, or the first metric if it was not asked for; the sentence says which, and what the
-    others say. Lines are those of `report.summarise`, metrics those with precision and recall, and
-    `keep` is the share that is to be kept.
+    KNN decides, or the first metric if KNN is not requested; the sentence names it, and what the
+    other metrics find. `lines` are those of `report.summarise`, `metrics` those with precision and
+    recall, and `keep` is the share to keep.
     """
     found: list[str] = []
     if not metrics:
@@ -164,7 +164,7 @@ def answers(lines: pd.DataFrame, metrics: list[str], keep: float) -> list[str]:
 
 
 def _scores(line: pd.Series, metric: str) -> str:
-    """The scores of given samples, which are compared with nothing but the ceiling."""
+    """Formats the scores of given samples, with their ceilings."""
 
     def pair(kind: str) -> str:
         values = [line[f"{metric}_{score}{kind}"] for score in SCORES]
@@ -174,7 +174,7 @@ def _scores(line: pd.Series, metric: str) -> str:
 
 
 def _smallest(swept: pd.DataFrame, metric: str, keep: float) -> pd.Series | None:
-    """The smallest file that keeps the share; of equal ones the one that keeps most."""
+    """Finds the smallest file that keeps the share within its error; of equal ones, the best."""
     shares = swept[[f"{metric}_{score}_kept" for score in SCORES]]
     errors = swept[[f"{metric}_{score}_kept_stderr" for score in SCORES]].fillna(0)
     good = (shares.to_numpy() + errors.to_numpy() >= keep).all(axis=1)
@@ -185,7 +185,7 @@ def _smallest(swept: pd.DataFrame, metric: str, keep: float) -> pd.Series | None
 
 
 def _nothing_to_keep(full: pd.DataFrame, metric: str) -> str:
-    """Why no share can be kept: of lines at full precision, none or with a score of 0; else ""."""
+    """Says why no share can be kept: no line at full precision, or a score of 0 in it; else ""."""
     if full.empty:
         return "there is no row at full precision to compare with."
     none = [score for score in SCORES if (full[f"{metric}_{score}"] == 0).all()]
@@ -212,7 +212,7 @@ def _answer(swept: pd.DataFrame, metric: str, metrics: list[str], keep: float) -
         return f"no width keeps {asked} by {title}; {called(closest)}: {_loss(closest, metric)}."
     narrower = swept[(swept["setting"] == best["setting"]) & (swept["bytes"] < best["bytes"])]
     shares, errors = zip(*kept_of(best, metric).values(), strict=True)
-    if max(np.nan_to_num(errors)) > 1 - keep:  # more than may be lost
+    if max(np.nan_to_num(errors)) > 1 - keep:  # the error exceeds the loss that is allowed
         within = " within the error of too few samples"
     else:
         within = "" if min(shares) >= keep else " within the error"
@@ -237,30 +237,30 @@ def _answer(swept: pd.DataFrame, metric: str, metrics: list[str], keep: float) -
 
 
 def kept_of(line: Mapping[str, Any] | pd.Series, metric: str) -> dict[str, Kept]:
-    """What a line of `report.summarise` keeps of precision and recall."""
+    """Returns the kept shares of precision and recall in a line of `report.summarise`."""
     fields = {score: f"{metric}_{score}_kept" for score in SCORES}
     return {score: Kept(line[field], line[f"{field}_stderr"]) for score, field in fields.items()}
 
 
 def changes(line: Mapping[str, Any] | pd.Series, metric: str) -> str:
-    """By how much precision and recall change, the worse first: "recall −36 ± 2 %, ..."."""
+    """Says how precision and recall change, the worse first: "recall −36 ± 2 %, ..."."""
     parts = []
     for score, (share, e) in sorted(kept_of(line, metric).items(), key=lambda item: item[1].share):
         if math.isnan(share):
             parts.append(f"{score} was 0")
             continue
-        change = f"{np.round(100 * (share - 1)) + 0:+.0f}".replace("-", "−")  # + 0: −0 is 0
+        change = f"{np.round(100 * (share - 1)) + 0:+.0f}".replace("-", "−")  # + 0 turns −0 into 0
         parts.append(f"{score} {change}{'' if math.isnan(e) else f' ± {100 * e:.0f}'} %")
     return ", ".join(parts)
 
 
 def _loss(line: pd.Series, metric: str) -> str:
-    """What a setting loses, and whether that is diversity or quality."""
+    """Says what a setting loses, and whether it is diversity or quality."""
     precision, recall = kept_of(line, metric).values()
     errors = np.nan_to_num([precision.stderr, recall.stderr])
     shares = np.array([precision.share, recall.share])
     falls, apart = shares + NOISE * errors < 1, abs(precision.share - recall.share)
-    if apart > NOISE * math.hypot(*errors) and max(shares) > 0.5:  # else both are gone
+    if apart > NOISE * math.hypot(*errors) and max(shares) > 0.5:  # below that, both are lost
         goes = f"{'diversity' if recall.share < precision.share else 'quality'} goes"
     else:
         goes = "quality and diversity go" if falls.all() else "too few samples to say which goes"

@@ -17,30 +17,30 @@ from rich.table import Table
 
 from lsh_gan.results.store import Row
 
-UNLIMITED = 10_000  # columns of tables where there is no terminal: no cell is wrapped
+UNLIMITED = 10_000  # width of tables without a terminal, so that no cell is wrapped
 TITLES = {"knn": "KNN", "lsh_knn": "LSH+KNN", "lsh": "LSH", "kid": "KID", "fid": "Fréchet"}
 SCORES = ("precision", "recall")
-DISTANCES = ("kid", "fid")  # single numbers
+DISTANCES = ("kid", "fid")  # metrics with a single number
 
 
 def scores_of(metric: str) -> tuple[str, ...]:
-    """Names of the scores of a metric."""
+    """Returns the names of the scores of a metric."""
     return ("distance",) if metric in DISTANCES else SCORES
 
 
 def deciding(metrics: Iterable[str]) -> str:
-    """The metric that decides answers and searches: KNN, or the first one that is no distance."""
+    """Returns the metric for answers and searches: KNN, or the first that is not a distance."""
     pairs = [metric for metric in metrics if metric not in DISTANCES]
     return "knn" if "knn" in pairs else pairs[0]
 
 
 def unique(measured: list[Row], field: str) -> list[Any]:
-    """The values of a field, in the order of their first row."""
+    """Returns the values of a field, in the order of their first row."""
     return list(dict.fromkeys(row[field] for row in measured))
 
 
 def disambiguate(names: list[str], paths: list[str]) -> list[str]:
-    """Makes names unique: equal ones are replaced by as much of their paths as tells them apart."""
+    """Makes names unique: the shortest ends of their paths that differ replace equal names."""
     clashing = [names.count(name) > 1 for name in names]
     parts = [[part for part in Path(path).parts if part != "/"] for path in paths]
     for depth in range(max(map(len, parts), default=0) + 1):
@@ -54,7 +54,7 @@ def disambiguate(names: list[str], paths: list[str]) -> list[str]:
 
 
 def setting_of(row: Row) -> str:
-    """Names what one curve has in common; "" at full precision, where all curves begin."""
+    """Names the setting that the rows of a curve share; "" at full precision, where all begin."""
     if row["bits"] is None:
         return ""
     clipping = "no" if row["clipping"] == "none" else row["clipping"]
@@ -65,18 +65,18 @@ def setting_of(row: Row) -> str:
 
 
 def grid_label(row: Row) -> str:
-    """Granularity, scheme and corrections; "" at full precision."""
+    """Names granularity, scheme and corrections; "" at full precision."""
     return ", ".join([row["granularity"], row["scheme"], *extras(row)]) if row["bits"] else ""
 
 
 def extras(row: Row) -> list[str]:
-    """Names of the corrections that were made."""
+    """Returns the names of the corrections that were made."""
     names = {"correct_biases": "biases corrected", "reestimate_batch_norms": "batch norms anew"}
     return [name for field, name in names.items() if row.get(field)]
 
 
 def shorten(setting: str, curves: Iterable[str]) -> str:
-    """Leaves out what all curves have in common, but for the clipping."""
+    """Leaves out the parts that all curves share, except the clipping."""
     others = [curve.split(", ") for curve in curves]
     clipping, *parts = setting.split(", ")
     own = [part for part in parts if not all(part in other for other in others)]
@@ -84,7 +84,7 @@ def shorten(setting: str, curves: Iterable[str]) -> str:
 
 
 def width_label(row: Row) -> str:
-    """The width of weights: "4", "full", "packed" as a packed file has them, "–" of samples."""
+    """Names the width of weights: "4", "full", "packed" for a packed file, "–" for samples."""
     if "samples" in row:
         return "–"
     if row["bits"] is None:
@@ -93,24 +93,24 @@ def width_label(row: Row) -> str:
 
 
 def bits_label(row: Row) -> str:
-    """The width: "4", "W4A8" with quantized activations, else as `width_label`."""
+    """Names the width: "W4A8" with quantized activations, else as `width_label`."""
     activations = row.get("activation_bits")
     return f"W{row['bits']}A{activations}" if activations else width_label(row)
 
 
 def widths_of(row: Row) -> str:
-    """The widths of all tensors of a row, or of a line of `report.summarise`: "6, 4, 3"."""
+    """Lists the widths of all tensors of a row, or of a line of `report.summarise`: "6, 4, 3"."""
     widths = sorted({tensor["bits"] for tensor in row["tensors"]}, reverse=True)
     return ", ".join(map(str, widths)) or width_label(row)
 
 
 def in_words(bits: str) -> str:
-    """A width of `bits_label` in a sentence: "4 bits", "W4A8", "full"."""
+    """Writes a width of `bits_label` for a sentence: "4 bits", "W4A8", "full"."""
     return f"{bits} bit{'s' * (bits != '1')}" if bits.isdigit() else bits
 
 
 def percent(share: float | None, stderr: float | None = None) -> str:
-    """A share in per cent with its standard error, with the digits that this leaves.
+    """Formats a share in per cent with its standard error, to the digits that the error allows.
 
     >>> percent(0.7441, 0.0062), percent(0.7441, 0.012), percent(0.744, 0.03), percent(None)
     ('74.4±.6', '74.4±1', '74±3', '–')
@@ -119,22 +119,22 @@ def percent(share: float | None, stderr: float | None = None) -> str:
         return "–"
     if stderr is None or math.isnan(stderr):
         return f"{100 * share:.1f}"
-    error = round(100 * stderr, 1)  # that of differences of rows is smaller: hence a tenth
+    error = round(100 * stderr, 1)  # to a tenth, since differences of rows have smaller errors
     return f"{100 * share:.{int(error < 2)}f}±{error:.{int(error < 1)}f}".replace("±0.", "±.")
 
 
 def scores_line(row: Row, metrics: Iterable[str]) -> str:
-    """One line on a finished row: what it is, and its scores."""
+    """Makes a line about a finished row: its name and its scores."""
     parts = [in_words(bits_label(row)), setting_of(row), row.get("layer"), f"seed {row['seed']}"]
     scores = ", ".join(f"{TITLES[metric]} {scores_label(row, metric)}" for metric in metrics)
-    parts = [] if "samples" in row else parts  # those that are given have neither
+    parts = [] if "samples" in row else parts  # given samples have no setting and no seed
     name = ", ".join(filter(None, (row["generator"], *parts)))
     speed = f", {row['images_per_second']:.0f} images/s" if "images_per_second" in row else ""
     return f"{name}: {scores} in {duration(sum(row['seconds'].values()))}{speed}"
 
 
 def scores_label(line: Mapping[str, Any], metric: str, marks: Iterable[str] = ("", "")) -> str:
-    """Scores in %, "74.4±.6/46.0±.7", each before its mark; of a distance "0.01234±0.0004"."""
+    """Formats scores in %, "74.4±.6/46.0±.7", with their marks; a distance "0.01234±0.0004"."""
     fields = [f"{metric}_{score}" for score in scores_of(metric)]
     scores = [(line.get(field), line.get(f"{field}_stderr")) for field in fields]
     if metric not in DISTANCES:
@@ -144,7 +144,7 @@ def scores_label(line: Mapping[str, Any], metric: str, marks: Iterable[str] = ("
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it: "12 s", "3 min 5 s", "2 h 10 min"."""
+    """Formats a time: "12 s", "3 min 5 s", "2 h 10 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
@@ -172,14 +172,14 @@ def make_rich(cells: pd.DataFrame, *, text: int, title: str = "", caption: str =
 
 @contextlib.contextmanager
 def _printing() -> Iterator[None]:
-    """What standard output cannot take is lost, and nothing else: `| head`, or "±" in ASCII."""
+    """Drops output that standard output cannot take, after `| head` or of "±" in ASCII."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     try:
         yield
         sys.stdout.flush()
-    except (BrokenPipeError, SystemExit):  # the latter is what rich makes of it
-        # Python would flush it again, and complain, when it ends.
+    except (BrokenPipeError, SystemExit):  # rich raises the latter for a closed pipe
+        # Without this, Python would flush it again at exit, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -193,7 +193,7 @@ def say(line: str) -> None:
 
 
 def print_table(table: Table) -> None:
-    """Prints a table as wide as the terminal, no narrower than its words; without one unwrapped."""
+    """Prints a table as wide as the terminal or its longest words; unwrapped without a terminal."""
     console = Console()
     wide = console.options.update(max_width=UNLIMITED)
     least = Measurement.get(console, wide, table).minimum
@@ -217,7 +217,7 @@ def print_and_save(path: Path, *tables: Table, notes: Sequence[str] = ()) -> Non
 
 
 def _markdown(table: Table) -> str:
-    """A table as Markdown, a row a line, between title and caption; blank lines part them."""
+    """Formats a table as Markdown, between title and caption, with blank lines in between."""
     columns = []
     for column in table.columns:
         cells = [str(column.header), *map(str, column.cells)]

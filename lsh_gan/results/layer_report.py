@@ -21,11 +21,11 @@ TITLE = "one layer compressed, the others at full precision (drops ± paired sta
 def write(
     workdir: Path, measured: list[Row], metrics: list[str], whole: Table
 ) -> tuple[dict[str, Figure], list[str]]:
-    """Writes `layers.md` and `layers_GENERATOR.png`, prints the tables.
+    """Writes `layers.md` and `layers_GENERATOR.png`, and prints the tables.
 
-    Returns the plots by name, and a sentence a generator: which layer suffers most. Rows are of
-    single layers, and of full precision with the same seeds; `whole` is the table of what is no
-    single layer. The plot shows the metric that decides.
+    Returns the plots by name, and a sentence per generator on the layer that loses most. Rows are
+    those of single layers, and of full precision with the same seeds. `whole` is the table of rows
+    that are not of single layers. The plot shows the deciding metric.
     """
     found = layer_sensitivity(measured, metrics)
     by_generator = dict(list(found.groupby("generator", sort=False)))
@@ -41,7 +41,7 @@ def write(
 
 
 def write_csv(path: Path, measured: list[Row]) -> None:
-    """Writes what happened to each compressed tensor, a line a tensor and row."""
+    """Writes the report on each compressed tensor, a line per tensor and row."""
     lines = [
         {"row_hash": row["row_hash"], "generator": row["generator"], **tensor}
         for row in measured
@@ -54,9 +54,9 @@ def write_csv(path: Path, measured: list[Row]) -> None:
 def layer_sensitivity(measured: list[Row], metrics: list[str]) -> pd.DataFrame:
     """Compares every row of a single layer with full precision at the same seed.
 
-    A line a generator, layer and setting, in the order of the network, says what happened to the
-    tensor, and in "METRIC_SCORE" by how much the score falls: a mean over the seeds. With hits in
-    the rows "METRIC_SCORE_stderr" is its paired standard error, else NaN.
+    Returns a line per generator, layer and setting, in the order of the network. It has the report
+    on the tensor and, in "METRIC_SCORE", the drop of the score as a mean over the seeds.
+    "METRIC_SCORE_stderr" is its paired standard error, or NaN if rows lack their hits.
     """
     full = {(row["generator"], row["seed"]): row for row in measured if row["bits"] is None}
     isolated = [row for row in measured if "layer" in row]
@@ -82,8 +82,8 @@ def layer_sensitivity(measured: list[Row], metrics: list[str]) -> pd.DataFrame:
 
 
 def _in_order(isolated: list[Row], name: str) -> list[Row]:
-    """Rows of a generator, sorted from latents to images; as measured of a function."""
-    # JAX, which other reports do not need
+    """Sorts the rows of a generator from latents to images; rows of a function keep their order."""
+    # Imports JAX, which other reports do not need.
     from lsh_gan.generators.generator import FAMILIES, build, network_order
 
     mine = [row for row in isolated if row["generator"] == name]
@@ -94,14 +94,14 @@ def _in_order(isolated: list[Row], name: str) -> list[Row]:
 
 
 def drop(line: Mapping[str, Any], field: str) -> str:
-    """By how much a score falls, with its standard error if that is known: "+0.095±.011"."""
+    """Formats the drop of a score, with its standard error if known: "+0.095±.011"."""
     error = line[f"{field}_stderr"]
     known = "" if pd.isna(error) else f"±{error:.3f}".replace("±0", "±")
     return f"{line[field]:+.3f}{known}"
 
 
 def make_table(found: pd.DataFrame, metrics: list[str]) -> Table:
-    """One line a layer and setting: its tensor, and the drops of precision / recall."""
+    """Makes a table with a line per layer and setting: the tensor, drops of precision / recall."""
     cells = found[["generator", "layer"]].copy()
     cells["shape"] = ["×".join(map(str, shape)) for shape in found["shape"]]
     if found["grid"].nunique() > 1:
@@ -122,7 +122,7 @@ def make_table(found: pd.DataFrame, metrics: list[str]) -> Table:
 
 
 def worst_layer(name: str, found: pd.DataFrame, metric: str) -> str:
-    """Which layer of a generator suffers most at the narrowest width, and whether that is noise."""
+    """Says which layer loses most at the narrowest width, and whether this is within noise."""
     narrow = found[found["setting"] == found.loc[found["bits"].astype(int).idxmin(), "setting"]]
     fields = {score: f"{metric}_{score}" for score in SCORES}
     worst = narrow.loc[narrow[list(fields.values())].max(axis=1).idxmax()]
@@ -136,7 +136,7 @@ def worst_layer(name: str, found: pd.DataFrame, metric: str) -> str:
 
 
 def plot(found: pd.DataFrame, metric: str) -> Figure:
-    """SQNR of each layer, and drops of precision and recall to one scale, a colour a setting."""
+    """Plots SQNR per layer, and drops of both scores on one scale, with a colour per setting."""
     layers = list(found["layer"].unique())
     figure = Figure(figsize=(11, 1.2 + 0.3 * len(layers)), layout="constrained")
     axes = figure.subplots(1, 3, sharey=True)

@@ -20,10 +20,10 @@ from lsh_gan.results.store import Row
 
 FILE = "report.html"
 TEMPLATE = "report.html.jinja"
-# Of widths that are no number, see `width_label`.
+# Names of widths that are no number; see `labels.width_label`.
 WIDTHS = {"full": "full precision", "packed": "as packed", "–": "as given"}
-VARYING = ("grid", "layer", "role", "seed", "m")  # columns that are shown where they differ
-PIXELS = 1280  # width of a strip; wider ones are made smaller
+VARYING = ("grid", "layer", "role", "seed", "m")  # columns that are shown if their values differ
+PIXELS = 1280  # largest width of a strip; wider ones are scaled down
 
 
 def write(
@@ -39,8 +39,8 @@ def write(
 ) -> None:
     """Writes the page of a run to `output`, with the strips of images of its work folder.
 
-    Rows are in the order of the table; `answers` stand first, `config` last. `marks` are those of
-    `answer.mark`, by the hash of a row, metric and score.
+    Rows are in the order of the table. The page begins with `answers` and ends with `config`.
+    `marks` are those of `answer.mark`, by row hash, metric and score.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined,
@@ -75,7 +75,7 @@ def write(
 def _explorers(
     workdir: Path, measured: list[Row], metrics: list[str], *folders: str
 ) -> Iterator[dict[str, Any]]:
-    """Yields what the slider of each generator goes through: a state a setting and width.
+    """Yields the slider of each generator, with a state per setting and width.
 
     States without images are left out. Full precision belongs to every setting: its setting is "".
     """
@@ -115,7 +115,7 @@ def _explorers(
 
 
 def read_strip(file: Path) -> dict[str, Any] | None:
-    """A strip as a data URI, with its width in pixels and what it says of itself."""
+    """Reads a strip as a data URI, with its width in pixels and its description."""
     if not file.is_file():
         return None
     content = file.read_bytes()
@@ -130,7 +130,7 @@ def read_strip(file: Path) -> dict[str, Any] | None:
 
 
 def _score(group: list[Row], metric: str, score: str) -> tuple[float, str]:
-    """One number of a table: its value and its text, with the standard error where it has one."""
+    """Returns the value of a score, and its text with the standard error if there is one."""
     mean, error = mean_and_error(group, f"{metric}_{score}")
     of_mean, of_error = (".4g", ".2g") if score == "distance" else (".3f", ".3f")
     return mean, f"{mean:{of_mean}}" + (f" ± {error:{of_error}}" if error else "")
@@ -139,7 +139,7 @@ def _score(group: list[Row], metric: str, score: str) -> tuple[float, str]:
 def _table(
     measured: list[Row], metrics: list[str], marks: Mapping[tuple[str, str, str], str]
 ) -> tuple[list[str], list[dict[str, Any]]]:
-    """Names of columns, and a line a row: its hash and cells of value (to sort by) and text."""
+    """Returns names of columns, and a line per row: its hash, and values to sort by with texts."""
     lines = []
     for row in measured:
         bits = 99 if row["bits"] is None else row["bits"]
@@ -170,7 +170,7 @@ def _table(
 
 
 def _ceilings(measured: list[Row], metrics: list[str]) -> list[str]:
-    """The ceilings of the metrics in words, for each m."""
+    """Formats the ceilings of the metrics, for each m."""
     fields = {m: [f"{m}_{score}_ceiling" for score in scores_of(m)] for m in metrics}
     rows = {row["m"]: row for row in reversed(measured)}
     return [
@@ -183,7 +183,7 @@ def _ceilings(measured: list[Row], metrics: list[str]) -> list[str]:
 
 
 def to_svg(figure: Figure, name: str) -> str:
-    """A figure as inline SVG: black becomes the colour of the text, ids are those that are used."""
+    """Converts a figure to inline SVG: black becomes the text colour, unused ids are dropped."""
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
@@ -195,7 +195,7 @@ def to_svg(figure: Figure, name: str) -> str:
 
 
 def _details(measured: list[Row]) -> list[tuple[str, str]]:
-    """Under which conditions the rows were measured, as terms and texts."""
+    """Returns the conditions under which rows were measured, as terms and texts."""
     first = measured[0]
     seconds = sum(sum(row["seconds"].values()) for row in measured)
     found = {

@@ -19,7 +19,7 @@ from lsh_gan.results.labels import TITLES, setting_of, shorten, unique, width_la
 from lsh_gan.results.store import Row
 
 COLORS, MARKERS = mpl.color_sequences["petroff10"], "osD^vP*"
-# What is drawn and saved stands inside `mpl.rc_context(STYLE)`.
+# Figures are drawn and saved inside `mpl.rc_context(STYLE)`.
 STYLE: Any = {
     "font.size": 9,
     "figure.dpi": 150,
@@ -28,18 +28,18 @@ STYLE: Any = {
     "legend.title_fontsize": "small",
     "axes.prop_cycle": cycler(color=COLORS),
 }
-# Every font of a PDF is a page of log, every axis of widths a line.
+# Otherwise each font of a PDF logs a page, and each axis of widths a line.
 for _library in ("fontTools", "matplotlib.category"):
     logging.getLogger(_library).setLevel(logging.WARNING)
 LINES = {"precision": "-", "recall": "--"}
-FILLS = {"precision": "full", "recall": "none"}  # of markers, which stand alone at a single width
+FILLS = {"precision": "full", "recall": "none"}  # of markers; a single width has no lines
 
 
 class View(NamedTuple):
     """What a figure shows."""
 
     title: str
-    x: str  # a field of rows, in which "{}" stands for the metric; "" for the width
+    x: str  # a field of rows, with "{}" for the metric; "" means the width
     scores: tuple[str, ...]
     x_label: str
     y_label: str
@@ -64,12 +64,12 @@ VIEWS = {
 def write(output: Path, measured: list[Row], metrics: list[str]) -> dict[str, Figure]:
     """Writes the plots of a sweep to `output`, as PNG and PDF; returns them by name.
 
-    Rows are of whole generators; those of given samples are no curves. Metrics have precision and
-    recall.
+    Rows are those of whole generators; given samples have no curves and are left out. All metrics
+    have precision and recall.
     """
     swept = [row for row in measured if "bytes" in row]
     names = list(VIEWS) if swept and metrics else []
-    if not any(row["bits"] for row in swept):  # it is one point each
+    if not any(row["bits"] for row in swept):  # each curve is one point
         names = names[:2]
     figures = {name: plot(name, swept, metrics) for name in names}
     for name, figure in figures.items():
@@ -78,14 +78,14 @@ def write(output: Path, measured: list[Row], metrics: list[str]) -> dict[str, Fi
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Saves a figure as PNG and, beside it, as PDF; `path` has no ending."""
+    """Saves a figure as PNG and as PDF; `path` is without the ending."""
     figure.savefig(path.with_name(f"{path.name}.png"))
-    figure.set_layout_engine("none")  # it is laid out
+    figure.set_layout_engine("none")  # keeps the layout of the PNG
     figure.savefig(path.with_name(f"{path.name}.pdf"), metadata={"CreationDate": None})
 
 
 def curves_of(measured: list[Row]) -> dict[str, dict[str, list[Row]]]:
-    """The rows of one generator: by setting, then by width, which begins at full precision."""
+    """Groups the rows of one generator by setting, then by width, full precision first."""
     full = [row for row in measured if row["bits"] is None]
     settings = list(dict.fromkeys(setting_of(row) for row in measured if row["bits"] is not None))
     curves = {s: full + [row for row in measured if setting_of(row) == s] for s in settings}
@@ -102,7 +102,7 @@ def curves_of(measured: list[Row]) -> dict[str, dict[str, list[Row]]]:
 
 
 def conditions(measured: list[Row]) -> str:
-    """The conditions of rows in a line: n, m, k, reference and features."""
+    """Describes the conditions of rows: n, m, k, reference and features."""
     first = measured[0]
     name, features = first.get("reference_name"), first["features"]
     side = f" at {features['side']} px" if features.get("side") else ""
@@ -111,11 +111,11 @@ def conditions(measured: list[Row]) -> str:
     said += (f"reference: {name}, " if name else "") + f"features: {features['name']}{side}"
     if any(row.get("packed") for row in measured) and any(row["bits"] for row in measured):
         said += "; full precision is the packed file as it is"
-    return said.replace(" = ", "\u00a0=\u00a0")  # no line ends there
+    return said.replace(" = ", "\u00a0=\u00a0")  # no line break there
 
 
 def _bars(measured: list[Row]) -> str:
-    """What error bars are; "" where there are none."""
+    """Says what the error bars are; "" if there are none."""
     seeds = len(unique(measured, "seed"))
     if seeds > 1:
         return f"; means of {seeds} seeds, bars: their standard error"
@@ -123,21 +123,21 @@ def _bars(measured: list[Row]) -> str:
 
 
 def plot(name: str, measured: list[Row], metrics: list[str]) -> Figure:
-    """Draws a view: a line of panels a generator, a column a metric, a colour a setting."""
+    """Draws a view: a line of panels per generator, a column per metric, a colour per setting."""
     _, x, scores, x_label, y_label = VIEWS[name]
     names = unique(measured, "generator")
     figure = Figure(figsize=(3.4 * len(metrics), 2.9 * len(names)), layout="constrained")
     axes = figure.subplots(len(names), len(metrics), squeeze=False)
     curves = {name: curves_of([r for r in measured if r["generator"] == name]) for name in names}
     settings = dict.fromkeys(setting for found in curves.values() for setting in found)
-    looks: dict[str, dict[str, Any]] = {  # no two are alike up to 70
+    looks: dict[str, dict[str, Any]] = {  # up to 70 different ones
         setting: {"color": color, "marker": marker, "markersize": 4}
         for setting, color, marker in zip(settings, cycle(COLORS), cycle(MARKERS), strict=False)
     }
     styles = {score: {"linestyle": LINES[score], "fillstyle": FILLS[score]} for score in LINES}
     for line, name in zip(axes, names, strict=True):
         for axis, metric in zip(line, metrics, strict=True):
-            title = f"{name.replace('_', '_ ')}: {TITLES[metric]}"  # lines may end there
+            title = f"{name.replace('_', '_ ')}: {TITLES[metric]}"  # allows a line break there
             axis.set_title(textwrap.fill(title, 34).replace("_ ", "_"))
             axis.grid(alpha=0.3)
             for setting, widths in curves[name].items():
@@ -160,7 +160,7 @@ def plot(name: str, measured: list[Row], metrics: list[str]) -> Figure:
                 axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
                 axis.xaxis.set_major_formatter(EngFormatter("B"))
             axis.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-            axis.margins(0.13, 0.1)  # the former for labels of widths
+            axis.margins(0.13, 0.1)  # the first one is room for labels of widths
             axis.set_ylim(_of_shares(*axis.get_ylim()))
             if x.endswith("recall"):
                 axis.set_xlim(_of_shares(*axis.get_xlim()))
@@ -173,7 +173,7 @@ def plot(name: str, measured: list[Row], metrics: list[str]) -> Figure:
     scored = {} if x else {score: gray | styles[score] for score in scores}
     _legend(figure, scored | named, conditions(measured) + _bars(measured))
     if x:
-        figure.draw_without_rendering()  # settles where points lie
+        figure.draw_without_rendering()  # fixes the positions of points
         for line, name in zip(axes, names, strict=True):
             for axis in line:
                 _label_widths(axis, [list(widths) for widths in curves[name].values()])
@@ -181,19 +181,19 @@ def plot(name: str, measured: list[Row], metrics: list[str]) -> Figure:
 
 
 def _of_shares(low: float, high: float) -> tuple[float, float]:
-    """Limits of an axis of shares: about 0 to 1 at most, where bars end too; 0.01 at least."""
+    """Limits an axis of shares to 0 to 1, with room for bars, and to a range of at least 0.01."""
     middle, half = (low + high) / 2, max((high - low) / 2, 0.005)
     return max(middle - half, -0.1), min(middle + half, 1.1)
 
 
 def _along(widths: dict[str, list[Row]], field: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Means and standard errors of a field along a curve; None for errors that are all 0."""
+    """Returns means and standard errors of a field along a curve; None if all errors are 0."""
     means, errors = np.array([mean_and_error(group, field) for group in widths.values()]).T
     return means, errors if errors.any() else None
 
 
 def _legend(figure: Figure, looks: dict[str, dict[str, Any]], title: str) -> None:
-    """Adds a legend below the axes, which keep their size: the figure grows by its lines."""
+    """Adds a legend below the axes, and makes the figure higher so that they keep their size."""
     width, height = figure.get_size_inches()
     columns = max(1, int(width / (0.6 + 0.07 * max(map(len, looks)))))
     title = textwrap.fill(title, int(16 * width))
@@ -204,7 +204,7 @@ def _legend(figure: Figure, looks: dict[str, dict[str, Any]], title: str) -> Non
 
 
 def _label_widths(axis: Axes, labels: list[list[str]]) -> None:
-    """Labels points beside their path, its ends first, where no path, bar or label is near."""
+    """Labels points beside their path, the ends first, where no path, bar or label is near."""
     compass = np.array([(x, y) for x in (1, 0, -1) for y in (1, 0, -1) if x or y])
     containers: list[Any] = axis.containers
     dpi, transform = axis.figure.dpi, axis.transData.transform

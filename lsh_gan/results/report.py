@@ -22,7 +22,7 @@ from lsh_gan.results.answer import mean_and_error, retention
 from lsh_gan.results.labels import SCORES, TITLES, setting_of, unique
 from lsh_gan.results.store import Row
 
-# What some reports write and others do not.
+# Files that only some reports write.
 OWN = (
     *(f"{name}.p[nd][gf]" for name in plots.VIEWS), "layers_*.p[nd][gf]", "samples_*.png",
     "outside.png", "uncovered.png", "tensors.csv", "table.md", "layers.md", "search.md",
@@ -33,10 +33,10 @@ OWN = (
 def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) -> pd.DataFrame:
     """Writes the tables and pictures of `workdir`, and prints tables, the answer and `notes`.
 
-    Every work folder gets `table.csv` and `tensors.csv` (what happened to each compressed tensor);
-    a sweep over widths `table.md` and its pictures, a sweep over layers those of `layer_report`, a
-    search those of `search_report`. They go to `output`, which is made if missing, or into the work
-    folder itself. Returns what `table.csv` has: one line a row that the last run requested.
+    All runs get `table.csv` and `tensors.csv` (the report on each compressed tensor). A sweep over
+    widths also gets `table.md` and pictures, a sweep over layers the files of `layer_report`, and a
+    search those of `search_report`. They go to `output`, which is made if missing, or to the work
+    folder. Returns the content of `table.csv`: one line per row that the last run requested.
 
     Raises:
         ValueError: There are no rows, or they are damaged.
@@ -54,7 +54,7 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
     pairs = [metric for metric in metrics if metric not in labels.DISTANCES]
     output = output or workdir
     output.mkdir(parents=True, exist_ok=True)
-    if output == workdir:  # a sweep leaves no layers of an earlier run, nor a search its plots
+    if output == workdir:  # deletes files of another kind of report
         for file in itertools.chain(*map(workdir.glob, OWN)):
             file.unlink()
     frame = to_frame(measured, pairs)
@@ -93,7 +93,7 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
 
 
 def _caption(workdir: Path, measured: list[Row], config: dict[str, Any]) -> str:
-    """The conditions of all rows, and how many are there if a run was interrupted."""
+    """Describes the conditions of all rows, and how many are finished if a run was interrupted."""
     rules = "; ".join(config.get("compression", {}).get("rules", ()))
     first, done = measured[0], store.read_progress(workdir) or (0, 0)
     seeds = ", ".join(map(str, unique(measured, "seed")))
@@ -108,10 +108,10 @@ def _caption(workdir: Path, measured: list[Row], config: dict[str, Any]) -> str:
 
 
 def to_frame(measured: list[Row], metrics: list[str]) -> pd.DataFrame:
-    """One line a row, with all of it but its tensors and hits.
+    """Makes a frame with a line per row, without tensors and hits.
 
-    Fields within fields are joined by "_". Scores come with their share of the ceiling
-    (`_relative`), and with the paired share of full precision and its standard error (`_kept`).
+    Names of nested fields are joined by "_". Each score also has its share of the ceiling
+    (`_relative`), and the kept share of full precision with a paired standard error (`_kept`).
     """
     inner = ("tensors", "hits")
     plain = [{x: value for x, value in row.items() if x not in inner} for row in measured]
@@ -129,15 +129,15 @@ def to_frame(measured: list[Row], metrics: list[str]) -> pd.DataFrame:
 
 
 def _full(measured: list[Row], row: Row) -> list[Row]:
-    """The rows of a row's generator at full precision."""
+    """Returns the rows at full precision of the row's generator."""
     name = row["generator"]
     return [other for other in measured if other["generator"] == name and other["bits"] is None]
 
 
 def summarise(measured: list[Row], metrics: list[str]) -> pd.DataFrame:
-    """One line a generator and setting, means over its seeds, from which table and answer are made.
+    """Averages rows over seeds: a line per generator and setting, for the table and the answer.
 
-    Scores have a standard error: of several seeds that of their mean, of one that of the metric.
+    Scores have the standard error of `answer.mean_and_error`.
     """
     groups: dict[tuple, list[Row]] = {}
     for row in measured:
@@ -165,8 +165,8 @@ def summarise(measured: list[Row], metrics: list[str]) -> pd.DataFrame:
 def make_table(lines: pd.DataFrame, metrics: list[str], caption: str) -> Table:
     """Lays out lines of `summarise`: scores by metric, each generator under its ceiling.
 
-    Clipping, grid and m are columns where they differ; a clipping or grid of all rows stands in the
-    caption.
+    Clipping, grid and m are columns if they differ. A clipping or grid that all rows share is in
+    the caption.
     """
     cells = pd.DataFrame({"name": lines["generator"], "bits": lines["bits"]})
     notes = [caption]
@@ -209,7 +209,7 @@ def make_table(lines: pd.DataFrame, metrics: list[str], caption: str) -> Table:
 
 
 def ordered(measured: list[Row]) -> list[Row]:
-    """Sorts rows by generator, falling bits, setting (both as first measured) and seed."""
+    """Sorts rows by generator, descending bits, setting and seed; names in their first order."""
     names = unique(measured, "generator")
     settings = list(dict.fromkeys(map(setting_of, measured)))
 
@@ -221,7 +221,7 @@ def ordered(measured: list[Row]) -> list[Row]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line; what is wrong ends it with one line."""
+    """Runs the command line; bad input ends it with one line."""
     parser = argparse.ArgumentParser(description="Writes the tables and pictures of a work folder.")
     parser.add_argument("workdir", type=Path, help="The --workdir of a run.")
     text = "Where they go; the work folder if not given."

@@ -1,4 +1,4 @@
-"""What a search found: the chosen widths, and how they compare with uniform ones."""
+"""Reports on a search: the chosen widths, and how they compare with uniform ones."""
 
 import math
 from pathlib import Path
@@ -24,10 +24,10 @@ Roles = dict[str, Any]  # a line of `report.summarise`, or None, by role
 def write(
     workdir: Path, lines: pd.DataFrame, metrics: list[str], share: float, caption: str = ""
 ) -> list[str]:
-    """Writes `search.md` and `widths.md`, prints both and the verdict, and returns the latter.
+    """Writes and prints `search.md` and `widths.md`; returns a verdict per generator.
 
-    `share` of the scores at full precision was to be kept; lines are those of `report.summarise`.
-    The caption says under which conditions they were measured.
+    `share` is the share of the scores at full precision to keep. `lines` are those of
+    `report.summarise`. The caption describes the conditions of the measurements.
     """
     found: dict[str, Roles] = {}
     for line in lines.to_dict("records"):
@@ -40,7 +40,7 @@ def write(
 
 
 def make_width_table(found: dict[str, Roles]) -> Table:
-    """The chosen width of each tensor."""
+    """Makes a table of the chosen width of each tensor."""
     lines = [
         {
             "generator": name,
@@ -58,7 +58,7 @@ def make_width_table(found: dict[str, Roles]) -> Table:
 
 
 def make_table(found: dict[str, Roles], metrics: list[str], caption: str) -> Table:
-    """Size, precision/recall and the kept shares of both, a line a role."""
+    """Makes a table of size, precision/recall and their kept shares, a line per role."""
     cells = []
     for name, roles in found.items():
         for role, line in roles.items():
@@ -86,7 +86,7 @@ def _keeps(line: dict[str, Any], metric: str, share: float) -> bool:
 
 
 def verdict(name: str, roles: Roles, metrics: list[str], share: float) -> str:
-    """What the final samples say of one generator, whichever way it turned out."""
+    """Says what the search achieved for one generator, by the scores of the final samples."""
     mixed, metric = roles[MIXED], deciding(metrics)
     asked = f"{100 * share:g}% of precision and recall by {TITLES[metric]}"
     if mixed is None:
@@ -105,7 +105,7 @@ def verdict(name: str, roles: Roles, metrics: list[str], share: float) -> str:
             text += f" There is no {role}."
         else:
             size = f"{widths_of(other)} bits, {other['bytes']:,} bytes"
-            less = role == WITHIN and not _keeps(other, metric, share)  # the search saw others
+            less = role == WITHIN and not _keeps(other, metric, share)  # the search had others
             said = f", which keep less than {100 * share:g}% on these samples" if less else ""
             text += f" The {role}: {size} ({changes(other, metric)}){said}."
     return text + "".join(f" By {TITLES[m]}: {changes(mixed, m)}." for m in metrics if m != metric)

@@ -23,12 +23,12 @@ ROWS_FILE = "rows.jsonl"
 REQUESTED_FILE = "requested.json"  # the rows that the last run requested
 LOCK_FILE = "lock"
 HITS_FOLDER = "hits"
-# A measurement as JSON; `measurement.measure` says what is in it.
+# A measurement as JSON; see `measurement.measure`.
 Row = dict[str, Any]
 
 
 def hash_of(value: Any) -> str:
-    """Sha256 (first 16 hex digits) of a JSON value, whatever the order of its keys."""
+    """Returns the sha256 (first 16 hex digits) of a JSON value, for any order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -60,12 +60,12 @@ def check_workdir(workdir: Path) -> None:
 
 
 def check_writable(name: str, folder: Path) -> None:
-    """Refuses a folder that cannot be written, or made; `name` is what messages call it."""
+    """Refuses a folder that cannot be written or made; `name` is its name in messages."""
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise ValueError(f"{name} {folder}: {there} is a file; expected a folder")
     try:
-        tempfile.TemporaryFile(dir=there).close()  # permissions say not all
+        tempfile.TemporaryFile(dir=there).close()  # tries it: permissions do not tell all
     except OSError as error:
         raise ValueError(
             f"{name} {folder}: {there} cannot be written ({error.strerror})"
@@ -73,7 +73,7 @@ def check_writable(name: str, folder: Path) -> None:
 
 
 def write_config(workdir: Path, config: dict[str, Any]) -> None:
-    """Notes the configuration of the run, which replaces that of the last one."""
+    """Writes the configuration of the run, which replaces that of the last one."""
     _write_whole(workdir / CONFIG_FILE, json.dumps(config, indent=1) + "\n")
 
 
@@ -94,8 +94,8 @@ def _write_whole(file: Path, text: str) -> None:
 def read(workdir: Path) -> list[Row]:
     """Reads the finished rows, in the order in which they were measured.
 
-    A last line without its end is what a killed run left; it is ignored. Of rows with the same hash
-    the first counts. A line that is no row is a ValueError with its number.
+    A last line without a line break comes from a killed run and is ignored. Of rows with the same
+    hash the first counts. A line that is no row is a ValueError with its number.
     """
     file = workdir / ROWS_FILE
     if not file.exists():
@@ -111,16 +111,15 @@ def read(workdir: Path) -> list[Row]:
 
 
 def set_requested(workdir: Path, rows: Mapping[str, dict[str, Any]]) -> None:
-    """Notes which rows the run requests, by hash, and what it calls them.
+    """Writes which rows the run requests: by hash, the fields that depend on the run.
 
-    The values are fields that depend on the run, not on the measurement: the name of the generator,
-    and its roles in a search. They take the place of those in the row.
+    These are the name of the generator, and its roles in a search. They replace those in the row.
     """
     _write_whole(workdir / REQUESTED_FILE, json.dumps(rows) + "\n")
 
 
 def read_requested(workdir: Path) -> list[Row]:
-    """Reads the finished rows that the last run requested; all, if no run has noted which."""
+    """Reads the finished rows that the last run requested; all rows if there is no such file."""
     measured, requested = read(workdir), _requested(workdir)
     if requested is None:
         return measured
@@ -133,7 +132,7 @@ def _requested(workdir: Path) -> dict[str, dict[str, Any]] | None:
 
 
 def read_progress(workdir: Path) -> tuple[int, int] | None:
-    """How many rows that the last run requested are done; None where no run has requested."""
+    """Returns how many rows of the last run are finished and requested; None without requests."""
     requested = _requested(workdir)
     return None if requested is None else (len(read_requested(workdir)), len(requested))
 
@@ -143,7 +142,7 @@ def append(workdir: Path, row: Row) -> None:
     line = (json.dumps(row, allow_nan=False) + "\n").encode()
     with (workdir / ROWS_FILE).open("ab+") as file:
         file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)  # what a killed run left of its last line
+        file.truncate(file.read().rfind(b"\n") + 1)  # drops the last line of a killed run
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
@@ -157,7 +156,7 @@ def write_hits(workdir: Path, row_hash: str, hits: Mapping[str, np.ndarray]) -> 
 
 
 def read_hits(workdir: Path, row_hash: str) -> dict[str, np.ndarray]:
-    """Reads the hits of a row; none where there is no file, as in folders of older versions."""
+    """Reads the hits of a row; none if there is no file, as in folders of older versions."""
     file = workdir / HITS_FOLDER / f"{row_hash}.npz"
     if not file.is_file():
         return {}
@@ -166,8 +165,8 @@ def read_hits(workdir: Path, row_hash: str) -> dict[str, np.ndarray]:
 
 
 def with_hits(workdir: Path, rows: Iterable[Row]) -> list[Row]:
-    """Rows with their field "hits", which is read from the work folder.
+    """Adds the field "hits" to rows, from the work folder.
 
-    It holds "METRIC_SCORE_hits", `[m]` or `[n]`, and of a hash "METRIC_SCORE_deviations", `[g]`.
+    It holds "METRIC_SCORE_hits", `[m]` or `[n]`, and "METRIC_SCORE_deviations", `[g]`.
     """
     return [row | {"hits": read_hits(workdir, row["row_hash"])} for row in rows]

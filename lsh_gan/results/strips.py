@@ -28,7 +28,7 @@ CAPTIONS = {
 def save(file: Path, lines: list[np.ndarray], description: str = "") -> None:
     """Saves lines of images, each uint8 `[b, h, w, c]` of equal shapes, as one PNG.
 
-    The folder is made if missing; `description` says in the file what the images show.
+    The folder is made if missing. The file holds the `description`, which says what images show.
     """
     pixels = np.concatenate([np.concatenate(list(line), axis=1) for line in lines])
     said = PngInfo()
@@ -57,10 +57,10 @@ def write(workdir: Path, output: Path, measured: list[Row]) -> None:
 
 
 def plot(folder: Path, measured: list[Row]) -> Figure | None:
-    """Draws the strips of a folder: a column a setting, a line a generator and width.
+    """Draws the strips of a folder: a column per setting, a line per generator and width.
 
-    Strips that are not in the folder, whose name is that of `CAPTIONS`, are left out; None where
-    there is none. What a strip says of itself stands above it.
+    The name of the folder is a key of `CAPTIONS`. Missing strips are left out; returns None if all
+    are missing. The description of a strip is its title.
     """
     seed = measured[0]["seed"]
     strips: dict[tuple[str, str], dict[str, Image.Image]] = {}
@@ -83,11 +83,11 @@ def plot(folder: Path, measured: list[Row]) -> Figure | None:
         if (said := image.info.get("Description"))
     }
     above = max((0.1 + 0.11 * (x.count("\n") + 1) for x in titles.values()), default=0.08)
-    inches = max(5.0, width / min(heights) / 4)  # a quarter of an inch a line, at the least
+    inches = max(5.0, width / min(heights) / 4)  # at least a quarter of an inch per line
     caption = "the first images" if "samples" in measured[0] else CAPTIONS[folder.name]
     said = f"{caption}; {plots.conditions(measured)}"
     said = textwrap.fill(said, int(16 * inches * len(columns)))
-    below = 0.5 + 0.15 * said.count("\n")  # and above: the names of the columns
+    below = 0.5 + 0.15 * said.count("\n")  # and the names of the columns above
     size = len(columns) * inches + 0.5, sum(above + inches * y / width for y in heights) + below
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(len(strips), len(columns), squeeze=False, height_ratios=heights)

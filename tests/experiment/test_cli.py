@@ -103,8 +103,8 @@ def test_lists_and_mistakes(monkeypatch, capsys):
 
 
 HELP = {
-    "run": ["--workdir: ", "config.num_samples = 5_000  # m: images a generator and setting"],
-    "compress": ["lsh-gan compress FILE: The smallest width", "--keep: ", "config.hash.seed = 0"],
+    "run": ["--workdir: ", "config.num_samples = 5_000  # m: images per generator and setting"],
+    "compress": ["lsh-gan compress FILE: Finds the smallest", "--keep: ", "config.hash.seed = 0"],
     "evaluate": ["REAL GENERATED", "config.features.name = ", "of any d"],
     "report": ["usage: lsh-gan report", "workdir"],
     "convert": ["usage: lsh-gan convert", "--part PART", "stylegan2_rosinality"],

@@ -139,13 +139,14 @@ def test_a_device_without_memory_gets_smaller_batches(kind, monkeypatch, caplog)
     np.testing.assert_allclose(found, expected, atol=0.05)
     said = [record.getMessage() for record in caplog.records]
     assert said == [
-        f"dcgan: out of memory on the device; on with {size} images a step" for size in (8, 4, 2)
+        f"dcgan: out of memory on the device; continuing with {size} images per step"
+        for size in (8, 4, 2)
     ]
     monkeypatch.setattr(step.devices, "process_share", lambda steps: range(3))  # of two processes
     first = dataclasses.replace(samples, batch_size=5)  # of which steps of 2 would pass the end
     np.testing.assert_allclose(first.embed(NETWORK), expected[:15], atol=0.05)
     most = 0
-    with pytest.raises(MemoryError, match="dcgan: no memory for one image a device"):
+    with pytest.raises(MemoryError, match="dcgan: no memory for one image per device"):
         dataclasses.replace(samples, batch_size=2).embed(NETWORK)
 
 
