@@ -261,7 +261,9 @@ def _loss(line: pd.Series, metric: str) -> str:
     shares = np.array([precision.share, recall.share])
     falls, apart = shares + NOISE * errors < 1, abs(precision.share - recall.share)
     if apart > NOISE * math.hypot(*errors) and max(shares) > 0.5:  # below that, both are lost
-        goes = f"{'diversity' if recall.share < precision.share else 'quality'} goes"
+        lost = f"{'diversity' if recall.share < precision.share else 'quality'} is lost"
+    elif falls.all():
+        lost = "quality and diversity are lost"
     else:
-        goes = "quality and diversity go" if falls.all() else "too few samples to say which goes"
-    return f"{changes(line, metric)}: {goes}"
+        lost = "too few samples to say which is lost"
+    return f"{changes(line, metric)}: {lost}"

@@ -131,7 +131,7 @@ def test_the_answer_is_the_smallest_width_within_the_error_and_what_is_lost_next
     assert text == (
         "known: 4 bits keeps 95% of precision and recall within the error by KNN (recall −6 ± 1 %, "
         "precision −3 ± 1 %): packed/4.packed, 4,000 bytes, 8.0× smaller. 3 bits: 10.7× smaller, "
-        "recall −36 ± 1 %, precision −9 ± 1 %: diversity goes."
+        "recall −36 ± 1 %, precision −9 ± 1 %: diversity is lost."
     )
 
 
@@ -144,13 +144,13 @@ def test_the_next_width_is_lost_under_the_best_of_its_settings():
 @pytest.mark.parametrize(
     ("precision", "recall", "stderr", "goes"),
     [
-        (0.6, 0.9, 0.01, "quality goes"),
-        (0.02, 0.1, 0.01, "quality and diversity go"),
-        (0.6, 0.61, 0.01, "quality and diversity go"),
-        (0.96, 0.77, 0.1, "too few samples to say which goes"),  # precision is within noise of 1
+        (0.6, 0.9, 0.01, "quality is lost"),
+        (0.02, 0.1, 0.01, "quality and diversity are lost"),
+        (0.6, 0.61, 0.01, "quality and diversity are lost"),
+        (0.96, 0.77, 0.1, "too few samples to say which is lost"),  # precision is within noise of 1
     ],
 )
-def test_the_answer_says_what_goes(precision, recall, stderr, goes):
+def test_the_answer_says_what_is_lost(precision, recall, stderr, goes):
     narrow = line(3, precision, recall, stderr=stderr)
     (text,) = answers(pd.DataFrame([*SWEEP[:2], narrow]), ["knn"], 0.95)
     assert "8 bits keeps 95% of precision and recall by KNN (" in text
