@@ -55,6 +55,7 @@ def parse(
     """
     if any(re.fullmatch("-h|--?help(short|full)?", argument) for argument in arguments):
         text = (shipped_folder() / source).read_text("utf-8")
+        text = re.sub(r"config_dict\.FieldReference\((.*), field_type=object\)", r"\1", text)
         own = flags.FLAGS.flags_by_module_dict()
         ours = [module for module in own if module == sys.argv[0] or module.startswith("lsh_gan.")]
         hint = f"; configs/{default.name} if not given" if default else ""
@@ -103,11 +104,14 @@ def _find_file(name: str) -> Path:
         if file.is_file():
             return file
     folder = path if path.is_dir() else path.parent
-    bases = Path(), shipped_folder()
-    inside = [str(folder / x.name) for base in bases for x in (base / folder).glob("[!_]*.py")]
-    hint = f"; did you mean {nearest(name, inside)!r}?" if inside else ""
+    parts, bases = (Path("configs"), folder), (Path(), shipped_folder())
+    files = [
+        part / x.name for part in parts for base in bases for x in (base / part).glob("[!_]*.py")
+    ]
+    inside = {file.stem: str(file) for file in files}
+    close = inside[nearest(path.stem, inside)]
     reason = "is a folder; expected a file" if path.is_dir() else "no such file"
-    raise ValueError(f"--config={name}: {reason}{hint}")
+    raise ValueError(f"--config={name}: {reason}; did you mean {close!r}?")
 
 
 def _load(file: Path, *option: str) -> ConfigDict:
