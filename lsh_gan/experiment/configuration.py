@@ -82,7 +82,7 @@ def parse(
                 "entries with commas between them"
             )
     name, *option = str(given.config or "").split(":", 1)
-    file = _find_file(name)
+    file = _find_file(name, source)
     try:
         made = _load(file, *option)
         check_fields(made, config, source)
@@ -95,10 +95,10 @@ def parse(
         raise ValueError(_unread(str(error), known)) from error
 
 
-def _find_file(name: str) -> Path:
+def _find_file(name: str, source: str) -> Path:
     """A configuration file, here or as we ship it."""
     if not name:
-        raise ValueError("--config is missing; expected a file, such as configs/fashion_mnist.py")
+        raise ValueError(f"--config is missing; expected a file, such as {source}")
     path = Path(name)
     for file in (path, shipped_folder() / path):
         if file.is_file():
