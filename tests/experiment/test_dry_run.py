@@ -13,8 +13,17 @@ from PIL import Image
 from tiny_generators import TINY
 
 from configs import (
-    celeba_hq, cifar10, default, eye_dcgan, face_dcgan, ffhq, imagenet, lsun, search, study,
-)  # fmt: skip
+    celeba_hq,
+    cifar10,
+    default,
+    eye_dcgan,
+    face_dcgan,
+    ffhq,
+    imagenet,
+    lsun,
+    search,
+    study,
+)
 from lsh_gan import compression, generators
 from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
 from lsh_gan.compression.pipeline import packed_size
@@ -200,9 +209,9 @@ def test_a_real_run_names_the_missing_file_and_the_commands(tmp_path):
 
 
 def test_checkpoints_of_the_study_say_how_to_get_them():
-    for name, generators in study.GENERATORS.items():
+    for name, paths in study.GENERATORS.items():
         described = study.get_config(name).expected
-        files = [Path(path).name for path in generators if path.startswith("checkpoints/")]
+        files = [Path(path).name for path in paths if path.startswith("checkpoints/")]
         assert sorted(described) == files
 
 
