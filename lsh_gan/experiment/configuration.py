@@ -55,6 +55,7 @@ def parse(
     """
     if any(re.fullmatch("-h|--?help(short|full)?", argument) for argument in arguments):
         text = (shipped_folder() / source).read_text("utf-8")
+        text = re.sub(r"config_dict\.FieldReference\((.*), field_type=object\)", r"\1", text)
         own = flags.FLAGS.flags_by_module_dict()
         ours = [module for module in own if module == sys.argv[0] or module.startswith("lsh_gan.")]
         hint = f"; configs/{default.name} if not given" if default else ""
@@ -81,7 +82,7 @@ def parse(
                 "entries with commas between them"
             )
     name, *option = str(given.config or "").split(":", 1)
-    file = _find_file(name)
+    file = _find_file(name, source)
     try:
         made = _load(file, *option)
         check_fields(made, config, source)
@@ -94,20 +95,23 @@ def parse(
         raise ValueError(_unread(str(error), known)) from error
 
 
-def _find_file(name: str) -> Path:
+def _find_file(name: str, source: str) -> Path:
     """Finds a configuration file in the current folder, or in the shipped one."""
     if not name:
-        raise ValueError("--config is missing; expected a file, such as configs/fashion_mnist.py")
+        raise ValueError(f"--config is missing; expected a file, such as {source}")
     path = Path(name)
     for file in (path, shipped_folder() / path):
         if file.is_file():
             return file
     folder = path if path.is_dir() else path.parent
-    bases = Path(), shipped_folder()
-    inside = [str(folder / x.name) for base in bases for x in (base / folder).glob("[!_]*.py")]
-    hint = f"; did you mean {nearest(name, inside)!r}?" if inside else ""
+    parts, bases = (Path("configs"), folder), (Path(), shipped_folder())
+    files = [
+        part / x.name for part in parts for base in bases for x in (base / part).glob("[!_]*.py")
+    ]
+    inside = {file.stem: str(file) for file in files}
+    close = inside[nearest(path.stem, inside)]
     reason = "is a folder; expected a file" if path.is_dir() else "no such file"
-    raise ValueError(f"--config={name}: {reason}{hint}")
+    raise ValueError(f"--config={name}: {reason}; did you mean {close!r}?")
 
 
 def _load(file: Path, *option: str) -> ConfigDict:

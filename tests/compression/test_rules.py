@@ -152,8 +152,8 @@ def _with(leaf):
         (_with(jnp.ones((0, 2))), ValueError, "params/a/kernel.*empty"),
         (_with([jnp.ones(2), 1]), TypeError, "params/a/kernel/1: .*int"),
         (jnp.ones((2, 2)), TypeError, "one array or object; expected a tree"),
-        ({}, ValueError, "no arrays"),
-        ({"params": {}}, ValueError, "no arrays"),
+        ({}, ValueError, "no floating arrays"),
+        ({"params": {}}, ValueError, "no floating arrays"),
         ({"weight": jnp.ones(2)}, ValueError, "bits = 4 but no tensor.*'weight'"),
     ],
 )

@@ -105,7 +105,7 @@ def test_lists_and_mistakes(monkeypatch, capsys):
 HELP = {
     "run": ["--workdir: ", "config.num_samples = 5_000  # m: images per generator and setting"],
     "compress": ["lsh-gan compress FILE: Finds the smallest", "--keep: ", "config.hash.seed = 0"],
-    "evaluate": ["REAL GENERATED", "config.features.name = ", "of any d"],
+    "evaluate": ["REAL GENERATED", "of any d", 'config.hash.num_bits = "auto"\n'],
     "report": ["usage: lsh-gan report", "workdir"],
     "convert": ["usage: lsh-gan convert", "--part PART", "stylegan2_rosinality"],
     "inspect": ["usage: lsh-gan inspect", "runs nothing in it"],

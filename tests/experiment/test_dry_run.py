@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,18 @@ from configured import changed
 from PIL import Image
 from tiny_generators import TINY
 
-from configs import celeba_hq, cifar10, default, eye_dcgan, face_dcgan, ffhq, imagenet, lsun, search
+from configs import (
+    celeba_hq,
+    cifar10,
+    default,
+    eye_dcgan,
+    face_dcgan,
+    ffhq,
+    imagenet,
+    lsun,
+    search,
+    study,
+)
 from lsh_gan import compression, generators
 from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
 from lsh_gan.compression.pipeline import packed_size
@@ -194,6 +206,13 @@ def test_a_real_run_names_the_missing_file_and_the_commands(tmp_path):
         sweep.run(config, tmp_path / "run")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_checkpoints_of_the_study_say_how_to_get_them():
+    for name, paths in study.GENERATORS.items():
+        described = study.get_config(name).expected
+        files = [Path(path).name for path in paths if path.startswith("checkpoints/")]
+        assert sorted(described) == files
 
 
 def test_an_incomplete_description_names_the_field():

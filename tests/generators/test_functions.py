@@ -102,7 +102,7 @@ def test_classes_latents_and_channel_axes_of_a_function():
         ({"f": lambda p, z: to_images(z @ p["w"]).astype(int)}, r"bad: makes int32"),
         ({"params": {"w": W.at[1, 2].set(jnp.nan)}}, r"bad: w: NaN or Inf at \(1, 2\)"),
         ({"f": lambda p, z: to_images(jnp.ones_like(z) @ p["w"])}, "bad: f does not use z"),
-        ({"params": {"w": 3}}, "bad: the parameter tree holds no arrays"),
+        ({"params": {"w": 3}}, "bad: the parameter tree holds no floating arrays"),
         ({"channel_axes": {"v": 0}}, "bad: channel_axes: 'v' matches no path; the nearest is 'w'"),
         ({"latent": lambda key: jax.random.normal(key, (2, 2))}, r"latent draws shape"),
         ({"latent": 5}, r"bad: f\(params, z\) with z float32 \[2, 5\]: TypeError: dot_general"),
