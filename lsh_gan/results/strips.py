@@ -16,12 +16,12 @@ from lsh_gan.results.store import Row
 SAMPLES, OUTSIDE, UNCOVERED = "samples", "outside", "uncovered"
 CAPTIONS = {
     SAMPLES: "the same latents at every width",
-    OUTSIDE: "samples on the manifold at full precision (upper lines) that left it at a width "
-    "(lower lines), those first that most metrics agree on; inside: how many at full precision, "
-    "− those that left, + others that came",
-    UNCOVERED: "reference images that samples cover at full precision and not at a width, those "
-    "first that most metrics agree on; covered: how many at full precision, − these, + others at "
-    "the width",
+    OUTSIDE: "samples that left the manifold: at full precision (upper lines) and at the width "
+    "(lower lines), first those on which most metrics agree; inside: number of samples on the "
+    "manifold at full precision, − lost, + gained at the width",
+    UNCOVERED: "reference images that are covered at full precision but not at the width, first "
+    "those on which most metrics agree; covered: number at full precision, − lost, + gained at the "
+    "width",
 }
 
 
