@@ -128,7 +128,7 @@ def mark(line: Mapping[str, Any], metric: str, score: str) -> str:
     half of the recall at full precision, if there was any.
     """
     kept = kept_of(line, metric) if line["setting"] != "" else None
-    left, stderr = kept["recall"] if kept else (0, 0)
+    left, stderr = kept["recall"] if kept else (0, 0)  # NaN if there was none to keep
     if score == "precision" and not left + NOISE * np.nan_to_num(stderr) >= 0.5:
         values = {name: line.get(f"{metric}_{name}") for name in PrecisionRecall._fields}
         none = {f"{name}_stderr": 0.0 for name in SCORES}  # a line has None for an error of 0

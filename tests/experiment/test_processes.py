@@ -102,11 +102,9 @@ def test_a_lost_process_ends_the_run_which_can_be_continued(tmp_path):
     started = time.monotonic()
     while not (rows.exists() and rows.stat().st_size) and time.monotonic() < started + 300:
         time.sleep(0.05)
-    second.process.terminate()
+    second.process.kill()
     result = first.end(timeout=120)
-    stopped = second.end()
-    if stopped.returncode:  # else it was done before
-        assert stopped.stderr.splitlines()[-1].startswith("stopped; run the same command again")
+    second.end()
     assert result.returncode is not None
     if result.returncode:  # else it was done before the other was missed
         assert "lost" in result.stderr.splitlines()[-1] or "heartbeat" in result.stderr

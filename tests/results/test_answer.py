@@ -142,7 +142,7 @@ def test_the_next_width_is_lost_under_the_best_of_its_settings():
 
 
 @pytest.mark.parametrize(
-    ("precision", "recall", "stderr", "goes"),
+    ("precision", "recall", "stderr", "lost"),
     [
         (0.6, 0.9, 0.01, "quality is lost"),
         (0.02, 0.1, 0.01, "quality and diversity are lost"),
@@ -150,11 +150,11 @@ def test_the_next_width_is_lost_under_the_best_of_its_settings():
         (0.96, 0.77, 0.1, "too few samples to say which is lost"),  # precision is within noise of 1
     ],
 )
-def test_the_answer_says_what_is_lost(precision, recall, stderr, goes):
+def test_the_answer_says_what_is_lost(precision, recall, stderr, lost):
     narrow = line(3, precision, recall, stderr=stderr)
     (text,) = answers(pd.DataFrame([*SWEEP[:2], narrow]), ["knn"], 0.95)
     assert "8 bits keeps 95% of precision and recall by KNN (" in text
-    assert text.endswith(f" %: {goes}.")
+    assert text.endswith(f" %: {lost}.")
 
 
 def test_an_error_larger_than_what_may_be_lost_is_of_too_few_samples():
