@@ -172,8 +172,8 @@ def again(flags: jax.Array, run: Callable, values: Any, total: Any) -> Any:
 
     def step(state):
         flags, values, total = state
-        place = jnp.where(flags, jnp.cumsum(flags, dtype=jnp.int32) - 1, _BLOCK)
-        rows = jnp.full(_BLOCK, len(flags), jnp.int32).at[place].set(every, mode="drop")
+        first, _ = lax.top_k(jnp.where(flags, len(flags) - every, 0), _BLOCK)  # quick to compile
+        rows = len(flags) - first
         new, total = run(rows, total)
         values = jax.tree.map(lambda v, w: v.at[rows].set(w, mode="drop"), values, new)
         return flags.at[rows].set(False, mode="drop"), values, total

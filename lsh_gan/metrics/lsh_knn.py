@@ -276,30 +276,28 @@ def _arrange(bucket, order, *, n: int, c: int, d: int) -> Table:
     bucket, place = lax.sort((bucket[order], every), num_keys=1)  # R before G within a bucket
     row, of_set = order[place], (place >= of_r).astype(jnp.int32)
 
-    def begins(*values):  # flags the places where a run of equal values begins
-        return jnp.any(jnp.stack([v != jnp.roll(v, 1) for v in values]), axis=0).at[0].set(True)
-
-    number = jnp.cumsum(begins(bucket), dtype=jnp.int32) - 1  # of the bucket
-    rank = every - lax.cummax(jnp.where(begins(bucket, of_set), every, 0))  # per bucket and set
-
-    def count(flags):  # flagged rows of each set in each bucket
-        return jnp.zeros((2, len(every)), jnp.int32).at[of_set, number].add(flags)
+    # A scan takes long to compile: there are two.
+    number = jnp.cumsum((bucket != jnp.roll(bucket, 1)).at[0].set(False), dtype=jnp.int32)
+    first = jnp.full((2, len(every)), len(every)).at[of_set, number].min(every)
+    rank = every - first[of_set, number]  # in the bucket, among the rows of the set
 
     def scatter(values, at, shape, empty):  # drops values with an index past the end
         flat = jnp.full(math.prod(shape), empty, jnp.int32).at[at].set(values, mode="drop")
         return flat.reshape(shape)
 
-    candidates, waiting = count(rank < c), count(rank >= c)
+    rows = jnp.zeros((2, len(every)), jnp.int32).at[of_set, number].add(1)
+    candidates, waiting = jnp.minimum(rows, c), jnp.maximum(rows - c, 0)
     shared = candidates.min(axis=0) > 0
     slots = jnp.where(shared, candidates.max(axis=0), 0)
-    start = (width + jnp.cumsum(slots) - slots)[number]
+    # Rows beyond the cap fill windows; for one set with itself, only those of the first copy.
+    windows = jnp.where(shared, -(-waiting // width), 0) * jnp.array([[1], [n > 0]], jnp.int32)
+    sums = jnp.cumsum(jnp.concatenate([slots[None], windows]), axis=1)
+    start = (width + sums[0] - slots)[number]
     in_slots = 2, blocks * size + 2, width
     slot = of_set * math.prod(in_slots[1:]) + start + rank
     slot = jnp.where((rank < c) & shared[number], slot, math.prod(in_slots))
 
-    # Rows beyond the cap fill windows; for one set with itself, only those of the first copy.
-    windows = jnp.where(shared, -(-waiting // width), 0) * jnp.array([[1], [n > 0]], jnp.int32)
-    before = (jnp.cumsum(windows) - windows.ravel()).reshape(windows.shape)
+    before = sums[1:] - windows + jnp.array([[0], [1]]) * sums[1, -1]
     most = len(every) // width + len(every) // (c + 1) + size + 1  # B more than can be full
     waits = (rank >= c) & (windows[of_set, number] > 0)
     window = jnp.where(waits, before[of_set, number] + (rank - c) // width, most)
@@ -307,7 +305,7 @@ def _arrange(bucket, order, *, n: int, c: int, d: int) -> Table:
         rows=scatter(row, slot, in_slots, total),
         others=scatter(candidates[of_set, number] - 1, slot, in_slots, 0),
         bucket=scatter(number, slot, in_slots, -1).max(axis=0),
-        blocks=-(-jnp.sum(slots) // (size * width)), beyond=jnp.sum(waiting, dtype=jnp.int32),
+        blocks=-(-sums[0, -1] // (size * width)), beyond=jnp.sum(waiting, dtype=jnp.int32),
         waiting=scatter(row, width * window + (rank - c) % width, (most, width), total),
         of_window=jnp.stack([scatter(x, window, (most,), 0) for x in (of_set, start)]),
     )  # fmt: skip
