@@ -276,7 +276,7 @@ def _arrange(bucket, order, *, n: int, c: int, d: int) -> Table:
     bucket, place = lax.sort((bucket[order], every), num_keys=1)  # R before G within a bucket
     row, of_set = order[place], (place >= of_r).astype(jnp.int32)
 
-    # A scan takes long to compile: there are two.
+    # Scans take long to compile, so there are only two, here and in `sums`.
     number = jnp.cumsum((bucket != jnp.roll(bucket, 1)).at[0].set(False), dtype=jnp.int32)
     first = jnp.full((2, len(every)), len(every)).at[of_set, number].min(every)
     rank = every - first[of_set, number]  # in the bucket, among the rows of the set
@@ -296,7 +296,6 @@ def _arrange(bucket, order, *, n: int, c: int, d: int) -> Table:
     in_slots = 2, blocks * size + 2, width
     slot = of_set * math.prod(in_slots[1:]) + start + rank
     slot = jnp.where((rank < c) & shared[number], slot, math.prod(in_slots))
-
     before = sums[1:] - windows + jnp.array([[0], [1]]) * sums[1, -1]
     most = len(every) // width + len(every) // (c + 1) + size + 1  # B more than can be full
     waits = (rank >= c) & (windows[of_set, number] > 0)
