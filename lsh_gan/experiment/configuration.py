@@ -103,15 +103,15 @@ def _find_file(name: str, source: str) -> Path:
     for file in (path, shipped_folder() / path):
         if file.is_file():
             return file
-    folder = path if path.is_dir() else path.parent
-    parts, bases = (Path("configs"), folder), (Path(), shipped_folder())
+    if path.is_dir():
+        raise ValueError(f"--config={name}: is a folder; expected a file, such as {source}")
+    parts, bases = (Path("configs"), path.parent), (Path(), shipped_folder())
     files = [
         part / x.name for part in parts for base in bases for x in (base / part).glob("[!_]*.py")
     ]
     inside = {file.stem: str(file) for file in files}
     close = inside[nearest(path.stem, inside)]
-    reason = "is a folder; expected a file" if path.is_dir() else "no such file"
-    raise ValueError(f"--config={name}: {reason}; did you mean {close!r}?")
+    raise ValueError(f"--config={name}: no such file; did you mean {close!r}?")
 
 
 def _load(file: Path, *option: str) -> ConfigDict:

@@ -63,7 +63,7 @@ def test_mistakes_are_one_line(parse):
         "--config": "--config is missing; expected a file, such as configs/default.py",
         "--config=configs/nope.py": "--config=configs/nope.py: no such file",
         "--config=smoke": "--config=smoke: no such file; did you mean 'configs/smoke.py'?",
-        f"--config={ROOT}/configs": "configs: is a folder; expected a file; did you mean '",
+        f"--config={ROOT}/configs": "configs: is a folder; expected a file, such as configs/",
         f"--config={ROOT}/configs/smok.py": "smok.py: no such file; did you mean '",
         "--config=configs/train.py:dcgan": "lacks the field 'compression.activation_bits' and",
         "--config=configs/smoke.py:abc": "smoke.py: TypeError: get_config() takes 0 positional ",
