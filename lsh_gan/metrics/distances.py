@@ -168,10 +168,13 @@ def again(flags: jax.Array, run: Callable, values: Any, total: Any) -> Any:
     `run` takes row numbers, int32 `[128]` (n as padding), and the total so far. It returns the
     values of these rows and a new total. `again` returns all values and the last total.
     """
+    every = jnp.arange(len(flags), dtype=jnp.int32)
 
     def step(state):
         flags, values, total = state
-        rows = jnp.nonzero(flags, size=_BLOCK, fill_value=len(flags))[0].astype(jnp.int32)
+        # Not jnp.nonzero: traced in float64, JAX 0.12 lowers it in float32, and warns.
+        first, _ = lax.top_k(jnp.where(flags, len(flags) - every, 0), _BLOCK)
+        rows = len(flags) - first
         new, total = run(rows, total)
         values = jax.tree.map(lambda v, w: v.at[rows].set(w, mode="drop"), values, new)
         return flags.at[rows].set(False, mode="drop"), values, total
