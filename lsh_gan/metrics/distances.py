@@ -172,7 +172,7 @@ def again(flags: jax.Array, run: Callable, values: Any, total: Any) -> Any:
 
     def step(state):
         flags, values, total = state
-        # Not jnp.nonzero: traced in float64, JAX 0.12 lowers it in float32, and warns.
+        # Not jnp.nonzero: JAX 0.12 lowers it after `enable_x64` has ended, and warns.
         first, _ = lax.top_k(jnp.where(flags, len(flags) - every, 0), _BLOCK)
         rows = len(flags) - first
         new, total = run(rows, total)
