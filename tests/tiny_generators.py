@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.generators import Generator, build
-from lsh_gan.generators.generator import abstract_params
+from lsh_gan.generators.generator import trace
 
 TINY = {
     "biggan": {
@@ -61,7 +61,7 @@ def make(family):
     rng = np.random.default_rng(0)
     variables = jax.tree.map(
         lambda leaf: jnp.asarray(rng.normal(0.1, 0.5, leaf.shape), jnp.float32),
-        abstract_params(module),
+        trace(module)[1],
     )
     if "batch_stats" in variables:
         variables["batch_stats"] = jax.tree.map(jnp.abs, variables["batch_stats"])

@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from checkpoints_tools.converters.origin import Origin, Plan, Source, is_counter
 from lsh_gan.compression.rules import join, path_of
 from lsh_gan.errors import few, nearest
 from lsh_gan.generators import build
-from lsh_gan.generators.generator import abstract_params
+from lsh_gan.generators.generator import trace
 
 _MOST_LISTED = 50
 _TRACKED = "num_batches_tracked"
@@ -53,7 +52,7 @@ def convert_state(
         _check_settings(source, given, assumed)
         plan = source.plan(state, {**assumed, **given})
         module = build(plan.family, plan.options)
-        abstract = abstract_params(module)
+        images, abstract = trace(module)
         leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract)
         paths = [join(path_of(keys)) for keys, _ in leaves]
         origins = {path: plan.origin(path) for path in paths}
@@ -65,7 +64,7 @@ def convert_state(
         raise ValueError(
             f"no {source.name} generator has tensors of such shapes and such settings ({error})"
         ) from error
-    _check_images(module, abstract)
+    _check_images(images.shape)
     _check_names(state, plan, origins)
     arrays, problems = [], []
     for path, (_, leaf) in zip(paths, leaves, strict=True):
@@ -93,9 +92,7 @@ def _check_settings(source: Source, given: dict[str, Any], usual: dict[str, Any]
             raise ValueError(f"{name} is {value!r}; only {usual[name]!r} is supported")
 
 
-def _check_images(module: Any, abstract: Any) -> None:
-    z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
-    shape = jax.eval_shape(module.apply, abstract, z).shape
+def _check_images(shape: tuple[int, ...]) -> None:
     if len(shape) != 4 or shape[1] != shape[2]:
         sides = "×".join(map(str, shape[1:3]))
         raise ValueError(f"images of {sides} pixels; only square ones are supported")

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +129,15 @@ def weight_file(spec: FeatureSpec, weights: str | os.PathLike | None) -> Path | 
     return Path(weights) if weights is not None else spec.default_file and spec.default_file()
 
 
-def _read_variables(spec: FeatureSpec, path: Path) -> Any:
-    state, images = spec.read(path), jax.ShapeDtypeStruct((1, spec.side, spec.side, 3), jnp.float32)
+@cache
+def _shapes(spec: FeatureSpec) -> Any:
+    images = jax.ShapeDtypeStruct((1, spec.side, spec.side, 3), jnp.float32)
     with jax.enable_x64(False):  # with x64, initialisers would make float64
-        expected = jax.eval_shape(spec.module.init, jax.random.key(0), images)["params"]
+        return jax.eval_shape(spec.module.init, jax.random.key(0), images)["params"]
+
+
+def _read_variables(spec: FeatureSpec, path: Path) -> Any:
+    state, expected = spec.read(path), _shapes(spec)
     layers = dict.fromkeys(tuple(layer) for *layer, _ in traverse_util.flatten_dict(expected))
     try:
         params = {layer: spec.convert(state, layer) for layer in layers}

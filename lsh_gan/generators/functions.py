@@ -52,10 +52,11 @@ class Function:
 
 def wrap(
     f: Callable, params: Any, latent: Latent, num_classes: int, axes: Mapping[str, int], name: str
-) -> tuple[Function, Any]:
+) -> tuple[Function, jax.ShapeDtypeStruct, Any]:
     """Checks the arguments of `Generator.from_function`.
 
-    Returns the function and its parameters: floating arrays as float32, and None for other leaves.
+    Returns the function, the shape of two images, and the parameters: floating arrays as float32,
+    and None for other leaves.
     """
     name = name or re.sub(r"\W", "", getattr(f, "__name__", "")).replace("lambda", "") or FAMILY
     if callable(latent):
@@ -116,7 +117,7 @@ def wrap(
         )  # fmt: skip
     said = [f"{path} {declared_axis(path, axes)}" for path, x in arrays.items() if x.ndim > 1]
     logging.info("%s: output channels by axis: %s", name, ", ".join(said))
-    return module, parameters
+    return module, images, parameters
 
 
 def _floats(x: Any) -> bool:

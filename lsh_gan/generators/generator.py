@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +104,11 @@ class Generator:
             >>> lsh_gan.Generator.from_function(tiny, {"w": w}, latent=8).image_shape
             (4, 4, 1)
         """
-        module, params = functions.wrap(f, params, latent, num_classes, channel_axes or {}, name)
+        axes = channel_axes or {}
+        module, images, params = functions.wrap(f, params, latent, num_classes, axes, name)
         options = module.options
         metadata = {"name": options["name"], "family": functions.FAMILY, "options": options}
-        return _generator(module, params, metadata)
+        return _generator(module, images, params, metadata)
 
     @property
     def channel_axes(self) -> dict[str, int]:
@@ -286,11 +287,12 @@ def _hashable(value: Any) -> Any:
     return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
 
 
-def abstract_params(module: nn.Module) -> Any:
-    """Returns the shapes and dtypes of the variables of `module`."""
+@cache
+def trace(module: nn.Module) -> tuple[Any, Any]:
+    """Returns the shapes and dtypes of images `[1, h, w, c]` and of the variables."""
     z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
     with jax.enable_x64(False):  # with x64, initialisers would make float64
-        return jax.eval_shape(module.init, jax.random.key(0), z)
+        return jax.eval_shape(module.init_with_output, jax.random.key(0), z)
 
 
 def network_order(module: nn.Module) -> list[str]:
@@ -313,13 +315,13 @@ def abstract(name: str, family: str, options: dict[str, Any]) -> Generator:
         ValueError: Unknown family or option.
     """
     module = build(family, options)
-    metadata = {"name": name, "family": family, "options": options}
-    return _generator(module, abstract_params(module), metadata)
+    return _generator(module, *trace(module), {"name": name, "family": family, "options": options})
 
 
-def _generator(module: nn.Module | Function, params: Any, metadata: dict[str, Any]) -> Generator:
-    z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
-    _, height, _, channels = jax.eval_shape(module.apply, params, z).shape
+def _generator(
+    module: nn.Module | Function, images: Any, params: Any, metadata: dict[str, Any]
+) -> Generator:
+    _, height, _, channels = images.shape
     name, family = metadata["name"], metadata["family"]
     if not isinstance(name, str) or not name or name != Path(name).name:  # part of file names
         raise ValueError(
@@ -333,7 +335,7 @@ def _described(metadata: dict[str, Any], path: Path) -> Generator:
     """Makes the generator that the metadata of a file describe, without weights."""
     try:
         module = build(metadata["family"], metadata["options"])
-        return _generator(module, abstract_params(module), {"name": path.stem, **metadata})
+        return _generator(module, *trace(module), {"name": path.stem, **metadata})
     except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, FlaxError) as e:
         raise ValueError(f"{path}: {e}") from e
 

@@ -20,7 +20,7 @@ from lsh_gan.compression import (
     unpack,
 )
 from lsh_gan.generators import FAMILIES, Generator, build, layers, sampling, stylegan2, stylegan3
-from lsh_gan.generators.generator import abstract_params
+from lsh_gan.generators.generator import trace
 
 
 def _conv(x, kernel):
@@ -55,7 +55,7 @@ def test_every_layer_with_a_kernel_is_of_a_kind_in_the_list():
         module = build(family, TINY[family])
         z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
         with nn.intercept_methods(visit):
-            jax.eval_shape(module.apply, abstract_params(module), z)
+            jax.eval_shape(module.apply, trace(module)[1], z)
     assert found == {type(layer) for layer, _ in LAYERS}
 
 
