@@ -19,6 +19,7 @@ regions, would share the wide buckets there with real ones.
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -112,64 +113,77 @@ def fit(
 def _fit(key, x, relative_width, *, spec: HashSpec):
     n, d = x.shape
     tables, digits, pool = spec.num_tables, spec.max_digits, spec.num_directions
-    for_directions, for_members, for_thresholds = jax.random.split(key, 3)
-    directions = jax.random.normal(for_directions, (pool, d), jnp.float32)
+    keys = jnp.concatenate([jax.random.split(key, 3), jax.random.fold_in(key, 3)[None]])
+    # One draw of all is compiled in a quarter of the time.
+    most = max(pool * d, tables * pool, n)
+    drawn = jax.vmap(lambda key: jax.random.uniform(key, (most,), jnp.float32))(keys)
+
+    def uniform(number, *shape):
+        return drawn[number, : math.prod(shape)].reshape(shape)
+
+    directions = _normal(uniform(0, pool, d))
     directions /= jnp.linalg.norm(directions, axis=1, keepdims=True)
-    order = jnp.argsort(jax.random.uniform(for_members, (tables, pool), jnp.float32), axis=1)
+    order = jnp.argsort(uniform(1, tables, pool), axis=1)
     members = order[:, :digits].astype(jnp.int32)
+
+    last = int(CENTRAL * (n - 1))
 
     def central_about(centre):
         norms = jnp.linalg.norm(x - centre, axis=1)
-        return norms <= jnp.quantile(norms, CENTRAL), norms
+        ordered = jnp.sort(norms)
+        return norms <= ordered[last], ordered
 
     weights, _ = central_about(x.mean(axis=0))
     centre = jnp.matmul(weights.astype(x.dtype), x, precision="highest") / weights.sum()
     central, norms = central_about(centre)
     projections = jnp.matmul(directions, (x - centre).T, precision="highest")
 
-    uniform = jax.random.uniform(for_thresholds, (tables, digits), jnp.float32)
     width, thresholds = jnp.float32(1), jnp.zeros((tables, digits), jnp.float32)
     if spec.family == "affine":
         # Midway between two rows, so that no digit of a row depends on rounding.
         ordered = jnp.sort(jnp.where(central, projections, jnp.inf), axis=1)
-        rank = (uniform * central.sum()).astype(jnp.int32)
+        rank = (uniform(2, tables, digits) * central.sum()).astype(jnp.int32)
         after = jnp.minimum(rank + 1, central.sum() - 1)
         thresholds = (ordered[members, rank] + ordered[members, after]) / 2
     elif spec.family == "pstable":
         width = relative_width * jnp.std(projections, where=central)
         width = jnp.where(width > 0, width, 1.0)
-        thresholds = -uniform * width
+        thresholds = -uniform(2, tables, digits) * width
 
     edges = jnp.zeros(0, jnp.float32)
     if spec.radius_bins:
-        ordered = jnp.sort(norms)
         share = CENTRAL * np.arange(1, spec.radius_bins + 1) / spec.radius_bins
         row = np.minimum(share * (n - 1), n - 2).astype(np.int32)
-        inner = (ordered[row] + ordered[row + 1]) / 2
-        first, last = ordered[:1] * (1 - _MARGIN), ordered[-1:] * (1 + _MARGIN)
+        inner = (norms[row] + norms[row + 1]) / 2
+        first, end = norms[:1] * (1 - _MARGIN), norms[-1:] * (1 + _MARGIN)
         # The rows whose mean is μ are nearer to μ than other rows, by about this much. On a thin
         # shell, bins would separate them from other samples of their distribution: use one bin.
-        nearer = jnp.median(norms) / weights.sum()
-        thin = jnp.std(norms, where=central) < _THIN * nearer
-        inner = jnp.where(thin, first, inner)
-        edges = jnp.concatenate([first, inner, last])
+        nearer = norms[n // 2] / weights.sum()
+        thin = jnp.std(norms[: last + 1]) < _THIN * nearer
+        edges = jnp.concatenate([first, jnp.where(thin, first, inner), end])
     count = max(1, min(REGIONS, n // _REGION_ROWS))
-    regions = _k_means(jax.random.fold_in(key, 3), x, central, count)
+    regions = _k_means(x[jnp.argsort(uniform(3, n) + ~central)[:count]], x, central)
     return centre, directions, members, thresholds, width, edges, regions
 
 
-def _k_means(key, x, central, k: int) -> jax.Array:
-    """Finds centroids `[k, d]` of the central rows of x, by Lloyd's algorithm from random rows."""
-    order = jnp.argsort(jax.random.uniform(key, (len(x),), jnp.float32) + ~central)
+def _normal(uniform):
+    """Makes standard normal numbers, as `jax.random.normal`, of uniform ones in [0, 1)."""
+    least = np.nextafter(np.float32(-1), np.float32(0))
+    return np.float32(np.sqrt(2)) * lax.erf_inv(jnp.maximum(least, uniform * (1 - least) + least))
+
+
+def _k_means(start, x, central) -> jax.Array:
+    """Finds centroids of the central rows of x by Lloyd's algorithm, from `start` `[k, d]`."""
 
     def step(_, centroids):
         products = jnp.matmul(centroids, x.T, precision="highest")
-        own = jax.nn.one_hot(_nearest(centroids, products), k, dtype=x.dtype, axis=0) * central
+        nearest = _nearest(centroids, products)
+        own = jax.nn.one_hot(nearest, len(start), dtype=x.dtype, axis=0) * central
         rows = own.sum(axis=1, keepdims=True)
         means = jnp.matmul(own, x, precision="highest") / jnp.maximum(rows, 1)
         return jnp.where(rows > 0, means, centroids)
 
-    return lax.fori_loop(0, _LLOYD_STEPS, step, x[order[:k]])
+    return lax.fori_loop(0, _LLOYD_STEPS, step, start)
 
 
 def _nearest(centroids, products):
