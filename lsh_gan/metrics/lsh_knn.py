@@ -273,7 +273,7 @@ def _arrange(bucket, order, *, n: int, c: int, d: int) -> Table:
     width, size, blocks = _layout(total, d, c)
     of_r = n or total
     every = jnp.arange(len(order), dtype=jnp.int32)
-    bucket, place = lax.sort((bucket[order], every), num_keys=1)  # R before G within a bucket
+    bucket, place = _sort(bucket[order], every)  # R before G within a bucket
     row, of_set = order[place], (place >= of_r).astype(jnp.int32)
 
     # Scans take long to compile, so there are only two, here and in `sums`.
@@ -308,6 +308,13 @@ def _arrange(bucket, order, *, n: int, c: int, d: int) -> Table:
         waiting=scatter(row, width * window + (rank - c) % width, (most, width), total),
         of_window=jnp.stack([scatter(x, window, (most,), 0) for x in (of_set, start)]),
     )  # fmt: skip
+
+
+def _sort(high, low) -> tuple[jax.Array, jax.Array]:
+    """Sorts pairs of integers, uint32 and int32 from 0, as one: on a CPU in a fifth of the time."""
+    with jax.enable_x64(True):
+        both = lax.sort(high.astype(jnp.uint64) << np.uint64(32) | low.astype(jnp.uint64))
+        return (both >> np.uint64(32)).astype(jnp.uint32), both.astype(jnp.int32)
 
 
 @functools.partial(jax.jit, static_argnums=0)
