@@ -75,8 +75,10 @@ def percentile(values: Values, spec) -> Array:
     Equals `numpy.quantile(abs(w), percentile / 100)`. The rank is computed in float64, because
     float32 cannot index large tensors.
     """
-    x = jnp.abs(values.x)
-    ordered = jnp.sort(x if values.axes == (1,) else x.reshape(1, -1, 1), axis=1)
+    x = jnp.abs(values.x if values.axes == (1,) else values.x.reshape(1, -1, 1))
+    # As integers, non-negative floats have the same order, and are sorted 4 times as fast on a CPU.
+    bits = jnp.sort(jax.lax.bitcast_convert_type(x, jnp.uint32), axis=1)
+    ordered = jax.lax.bitcast_convert_type(bits, jnp.float32)
     last = ordered.shape[1] - 1
     rank = spec.percentile / 100 * last
     whole = max(min(math.floor(rank), last - 1), 0)

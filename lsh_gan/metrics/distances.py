@@ -129,24 +129,24 @@ def keep_smallest(
         found, numbers = lax.optimization_barrier((-values.T, at.T + first))
     elif axis:  # group i holds the values i, i + 128, ...
         groups = x.reshape(len(x), -1, 128)
-        least, near = _smallest(groups.min(axis=1).T, k)
+        least, near = smallest(groups.min(axis=1).T, k)
         found = jnp.take_along_axis(groups, near.T[:, None, :], axis=2)
         found = jnp.where(jnp.isinf(least.T[:, None, :]), jnp.inf, found).reshape(len(x), -1).T
         numbers = first + near + 128 * jnp.arange(length // 128)[:, None, None]
     else:  # group i holds consecutive values, whose minima need no transposed copy
         groups = x.reshape(128, length // 128, -1)
-        least, near = _smallest(groups.min(axis=1), k)
+        least, near = smallest(groups.min(axis=1), k)
         found = jnp.take_along_axis(groups, near[:, None, :], axis=0)
         found = jnp.where(jnp.isinf(least[:, None, :]), jnp.inf, found).reshape(-1, x.shape[1])
         numbers = first + near[:, None] * groups.shape[1] + jnp.arange(groups.shape[1])[:, None]
     values = jnp.concatenate([best[0], found])
     numbers = numbers.astype(jnp.int32).reshape(found.shape)
     numbers = jnp.concatenate([best[1], numbers])
-    values, at = _smallest(values, k)
+    values, at = smallest(values, k)
     return values, jnp.take_along_axis(numbers, at, axis=0)
 
 
-def _smallest(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+def smallest(x: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """Finds the k smallest of each column of `[c, w]`, ascending, and their rows, in k passes.
 
     The rows of infinite values are arbitrary.
@@ -168,15 +168,16 @@ def again(flags: jax.Array, run: Callable, values: Any, total: Any) -> Any:
     `run` takes row numbers, int32 `[128]` (n as padding), and the total so far. It returns the
     values of these rows and a new total. `again` returns all values and the last total.
     """
-    every = jnp.arange(len(flags), dtype=jnp.int32)
+    n = len(flags)
+    # Not jnp.nonzero: JAX 0.12 lowers it after `enable_x64` has ended, and warns.
+    flagged = lax.sort(jnp.where(flags, jnp.arange(n, dtype=jnp.int32), n))
+    flagged = jnp.pad(flagged, (0, _BLOCK), constant_values=n)
 
     def step(state):
-        flags, values, total = state
-        # Not jnp.nonzero: JAX 0.12 lowers it after `enable_x64` has ended, and warns.
-        first, _ = lax.top_k(jnp.where(flags, len(flags) - every, 0), _BLOCK)
-        rows = len(flags) - first
+        at, values, total = state
+        rows = lax.dynamic_slice_in_dim(flagged, at, _BLOCK)
         new, total = run(rows, total)
         values = jax.tree.map(lambda v, w: v.at[rows].set(w, mode="drop"), values, new)
-        return flags.at[rows].set(False, mode="drop"), values, total
+        return at + _BLOCK, values, total
 
-    return lax.while_loop(lambda state: state[0].any(), step, (flags, values, total))[1:]
+    return lax.while_loop(lambda state: flagged[state[0]] < n, step, (0, values, total))[1:]
