@@ -280,16 +280,20 @@ def layer_sensitivity(evaluator: WidthEvaluator, share: float) -> Sensitivity:
 def _steps(
     evaluator: WidthEvaluator, widths: Widths, sensitivity: Sensitivity
 ) -> list[tuple[str, int]]:
-    """Returns layers with their next narrower width, by the expected loss per byte saved."""
+    """Returns layers with their next width of fewer bytes, by the expected loss per byte saved."""
     steps = []
     for number, layer in enumerate(evaluator.layers):
         bits = widths[layer]
-        narrower = max((b for b in sensitivity[layer] if b < bits), default=None)
+        saved = {
+            b: evaluator.bytes_of(layer, bits) - evaluator.bytes_of(layer, b)
+            for b in sensitivity[layer]
+        }
+        # A tensor of few values may take as many bytes at two widths.
+        narrower = max((b for b in saved if saved[b] > 0), default=None)
         if narrower is not None:
-            before = sensitivity[layer].get(bits, 0.0)
-            saved = evaluator.bytes_of(layer, bits) - evaluator.bytes_of(layer, narrower)
-            price = (sensitivity[layer][narrower] - before) / saved
-            steps.append((price, -saved, number, (layer, narrower)))
+            lost = sensitivity[layer][narrower] - sensitivity[layer].get(bits, 0.0)
+            price = lost / saved[narrower]
+            steps.append((price, -saved[narrower], number, (layer, narrower)))
     return [step for *_, step in sorted(steps)]
 
 

@@ -87,6 +87,15 @@ def test_it_judges_far_fewer_settings_than_there_are():
     assert len(set(confirmed)) < 12
 
 
+def test_a_tensor_of_few_values_takes_the_same_bytes_at_several_widths(monkeypatch):
+    monkeypatch.setitem(SIZES, "c", 2)  # one byte at 4 to 7 bits
+    monkeypatch.setitem(COSTS, "c", 2.5)  # 4 bits lose more than its part of the budget
+    evaluator = make_width_evaluator([])
+    found = find(evaluator, evaluator, 0.95)[MIXED]
+    assert evaluator.kept(found).share >= 0.95
+    assert evaluator.bytes_of("c", found["c"]) == 1
+
+
 def test_nothing_keeps_an_impossible_share():
     evaluator = make_width_evaluator([])
     assert set(find(evaluator, evaluator, 1.0).values()) == {None}
