@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 BATCH = 32
@@ -70,4 +71,4 @@ def cut(rows: np.ndarray) -> list[np.ndarray]:
 
 def progress(parts: Iterable, total: int, description: str) -> Iterable:
     """Iterates over `total` parts with a progress bar; without a terminal, shows none."""
-    return track(parts, description, total, transient=True, disable=not Console().is_terminal)
+    return track(parts, escape(description), total, transient=True, disable=not Console().is_terminal)

@@ -157,7 +157,7 @@ def _shared_identity(setup: Setup) -> dict[str, Any]:
 
 def progress_bars() -> Progress:
     """Makes progress bars with counts and the time left; silent without a terminal."""
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    columns = [TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()]
     silent = not (Console().is_terminal and devices.is_first())
     return Progress(*columns, TimeRemainingColumn(), disable=silent)
 

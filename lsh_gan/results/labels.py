@@ -194,7 +194,7 @@ def say(line: str) -> None:
 
 def print_table(table: Table) -> None:
     """Prints a table as wide as the terminal or its longest words; unwrapped without a terminal."""
-    console = Console()
+    console = Console(markup=False, emoji=False)  # "[ema]" is part of a name
     wide = console.options.update(max_width=UNLIMITED)
     least = Measurement.get(console, wide, table).minimum
     console.width = max(console.width, least) if sys.stdout.isatty() else UNLIMITED

@@ -50,6 +50,14 @@ def test_a_table_that_goes_to_a_file_has_one_line_a_row(tmp_path, capsys):
     assert capsys.readouterr().out.count("per_channel, symmetric") == 9
 
 
+def test_brackets_and_colons_are_part_of_a_name(capsys):
+    names = ["model[ema]", "[bold]", "a[/b]", ":warning:"]
+    cells = pd.DataFrame({"generator": names, "bits": ["4"] * len(names)})
+    print_table(make_rich(cells, text=1, title="[a title]"))
+    shown = capsys.readouterr().out
+    assert [name for name in [*names, "[a title]"] if name not in shown] == []
+
+
 def test_what_standard_output_cannot_take_is_lost_and_nothing_else(tmp_path, monkeypatch):
     reader, writer = os.pipe()
     os.close(reader)  # as `| head` does
