@@ -71,4 +71,5 @@ def cut(rows: np.ndarray) -> list[np.ndarray]:
 
 def progress(parts: Iterable, total: int, description: str) -> Iterable:
     """Iterates over `total` parts with a progress bar; without a terminal, shows none."""
-    return track(parts, escape(description), total, transient=True, disable=not Console().is_terminal)
+    silent = not Console().is_terminal
+    return track(parts, escape(description), total, transient=True, disable=silent)
