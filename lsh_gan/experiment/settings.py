@@ -194,11 +194,6 @@ def generator_specs(config: Any) -> list[GeneratorSpec]:
         )
     choose("compression.activation_clipping", fields.activation_clipping, METHODS)
     options = {"percentile": fields.percentile, "num_stds": fields.num_stds}
-    ranges = {"clipping": fields.activation_clipping, "granularity": "per_tensor", **options}
-    activations = [
-        CompressionSpec(bits=bits, scheme="affine", **ranges) if bits else None
-        for bits in fields.activation_bits
-    ]
     corrections = {name: fields[name] for name in ("correct_biases", "reestimate_batch_norms")}
     rules = tuple(_rule(rule) for rule in fields.rules if rule)
     widths = (None, *fields.bits)  # None, so that names are checked without widths, too
@@ -210,14 +205,18 @@ def generator_specs(config: Any) -> list[GeneratorSpec]:
                 granularity=granularity,
                 scheme=scheme,
                 group_size=fields.group_size or None if granularity == "per_group" else None,
-                percentile=fields.percentile,
-                num_stds=fields.num_stds,
                 rules=rules,
+                **options,
             )
             for granularity, scheme, clipping, bits in itertools.product(
                 fields.granularity, fields.scheme, fields.clipping, widths
             )
         ]
+    ranges = {"clipping": fields.activation_clipping, "granularity": "per_tensor", **options}
+    activations = [
+        CompressionSpec(bits=bits, scheme="affine", **ranges) if bits else None
+        for bits in fields.activation_bits
+    ]
     full = [UNCOMPRESSED] if fields.full_precision else []
     return full + [
         GeneratorSpec(weights=spec, activations=inputs, **corrections)
