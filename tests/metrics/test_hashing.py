@@ -133,6 +133,12 @@ def test_a_fit_does_not_see_few_outliers(family):
     assert np.abs(near.thresholds - hasher.thresholds).mean() < 0.15
 
 
+def test_regions_begin_and_stay_among_the_central_rows():
+    r = draw(400, 6)
+    r[1:39] += 1000
+    assert np.abs(fit_hash(KEY, r).regions + r[0]).max() < 10
+
+
 def test_fit_follows_its_description():
     r = draw(400, 6) + np.float32(3)
     spec = HashSpec(num_tables=20, num_directions=40, radius_bins=4)

@@ -115,6 +115,18 @@ def test_neighbours_that_are_nearly_equally_far():
     check(x.astype(np.float32), np.roll(x, 1, axis=1)[:M].astype(np.float32))
 
 
+@pytest.mark.parametrize("flagged", [0, 1, 128, 300])
+def test_flagged_rows_are_computed_again_once_each(flagged):
+    flags = np.random.default_rng(0).permutation(400) < flagged  # 128 at a time
+
+    def run(rows, total):
+        return 2.0 * rows, total.at[rows].add(1, mode="drop")
+
+    values, total = distances.again(flags, run, -jnp.ones(400), jnp.zeros(400, jnp.int32))
+    np.testing.assert_array_equal(values, np.where(flags, 2 * np.arange(400), -1))
+    np.testing.assert_array_equal(total, flags)
+
+
 def test_far_outliers_move_no_other_membership():
     r, g = draw_pair("normal", N, M, 3)
     r[5], g[7], g[8] = 1e4, -1e4, 1e4
