@@ -289,7 +289,7 @@ def _hashable(value: Any) -> Any:
 
 @cache
 def trace(module: nn.Module) -> tuple[Any, Any]:
-    """Returns the shapes and dtypes of images `[1, h, w, c]` and of the variables."""
+    """Returns the shapes and dtypes of an image `[1, h, w, c]` and of the variables of `module`."""
     z = jax.ShapeDtypeStruct((1, module.latent_size), jnp.float32)
     with jax.enable_x64(False):  # with x64, initialisers would make float64
         return jax.eval_shape(module.init_with_output, jax.random.key(0), z)

@@ -19,7 +19,6 @@ regions, would share the wide buckets there with real ones.
 """
 
 import functools
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -113,22 +112,18 @@ def fit(
 def _fit(key, x, relative_width, *, spec: HashSpec):
     n, d = x.shape
     tables, digits, pool = spec.num_tables, spec.max_digits, spec.num_directions
-    keys = jnp.concatenate([jax.random.split(key, 3), jax.random.fold_in(key, 3)[None]])
-    # One draw of all is compiled in a quarter of the time.
-    most = max(pool * d, tables * pool, n)
-    drawn = jax.vmap(lambda key: jax.random.uniform(key, (most,), jnp.float32))(keys)
-
-    def uniform(number, *shape):
-        return drawn[number, : math.prod(shape)].reshape(shape)
-
-    directions = _normal(uniform(0, pool, d))
+    for_directions, *others = jax.random.split(key, 3)
+    directions = jax.random.normal(for_directions, (pool, d), jnp.float32)
     directions /= jnp.linalg.norm(directions, axis=1, keepdims=True)
-    order = jnp.argsort(uniform(1, tables, pool), axis=1)
-    members = order[:, :digits].astype(jnp.int32)
+    # Each draw takes long to compile, so there is one for all else.
+    keys, most = jnp.stack([*others, jax.random.fold_in(key, 3)]), max(tables * pool, n)
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (most,), jnp.float32))(keys)
+    for_members = uniform[0, : tables * pool].reshape(tables, pool)
+    for_thresholds = uniform[1, : tables * digits].reshape(tables, digits)
+    members = jnp.argsort(for_members, axis=1)[:, :digits].astype(jnp.int32)
+    last = int(CENTRAL * (n - 1))  # of the central rows, by norm
 
-    last = int(CENTRAL * (n - 1))
-
-    def central_about(centre):
+    def central_about(centre):  # which rows are central, and all norms, ascending
         norms = jnp.linalg.norm(x - centre, axis=1)
         ordered = jnp.sort(norms)
         return norms <= ordered[last], ordered
@@ -142,13 +137,13 @@ def _fit(key, x, relative_width, *, spec: HashSpec):
     if spec.family == "affine":
         # Midway between two rows, so that no digit of a row depends on rounding.
         ordered = jnp.sort(jnp.where(central, projections, jnp.inf), axis=1)
-        rank = (uniform(2, tables, digits) * central.sum()).astype(jnp.int32)
+        rank = (for_thresholds * central.sum()).astype(jnp.int32)
         after = jnp.minimum(rank + 1, central.sum() - 1)
         thresholds = (ordered[members, rank] + ordered[members, after]) / 2
     elif spec.family == "pstable":
         width = relative_width * jnp.std(projections, where=central)
         width = jnp.where(width > 0, width, 1.0)
-        thresholds = -uniform(2, tables, digits) * width
+        thresholds = -for_thresholds * width
 
     edges = jnp.zeros(0, jnp.float32)
     if spec.radius_bins:
@@ -162,14 +157,9 @@ def _fit(key, x, relative_width, *, spec: HashSpec):
         thin = jnp.std(norms[: last + 1]) < _THIN * nearer
         edges = jnp.concatenate([first, jnp.where(thin, first, inner), end])
     count = max(1, min(REGIONS, n // _REGION_ROWS))
-    regions = _k_means(x[jnp.argsort(uniform(3, n) + ~central)[:count]], x, central)
+    order = jnp.argsort(uniform[2, :n] + ~central)  # central rows first
+    regions = _k_means(x[order[:count]], x, central)
     return centre, directions, members, thresholds, width, edges, regions
-
-
-def _normal(uniform):
-    """Makes standard normal numbers, as `jax.random.normal`, of uniform ones in [0, 1)."""
-    least = np.nextafter(np.float32(-1), np.float32(0))
-    return np.float32(np.sqrt(2)) * lax.erf_inv(jnp.maximum(least, uniform * (1 - least) + least))
 
 
 def _k_means(start, x, central) -> jax.Array:

@@ -273,7 +273,7 @@ def _arrange(bucket, order, *, n: int, c: int, d: int) -> Table:
     width, size, blocks = _layout(total, d, c)
     of_r = n or total
     every = jnp.arange(len(order), dtype=jnp.int32)
-    bucket, place = _sort(bucket[order], every)  # R before G within a bucket
+    bucket, place = _sort_pairs(bucket[order], every)  # R before G within a bucket
     row, of_set = order[place], (place >= of_r).astype(jnp.int32)
 
     # Scans take long to compile, so there are only two, here and in `sums`.
@@ -310,7 +310,7 @@ def _arrange(bucket, order, *, n: int, c: int, d: int) -> Table:
     )  # fmt: skip
 
 
-def _sort(high, low) -> tuple[jax.Array, jax.Array]:
+def _sort_pairs(high, low) -> tuple[jax.Array, jax.Array]:
     """Sorts pairs of integers, uint32 and int32 from 0, as one: on a CPU in a fifth of the time."""
     with jax.enable_x64(True):
         both = lax.sort(high.astype(jnp.uint64) << np.uint64(32) | low.astype(jnp.uint64))

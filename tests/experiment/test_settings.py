@@ -108,6 +108,10 @@ SEARCH = {"search__share": 0.9, "compression__clipping": ("mse",), "search__seed
 BAD_PAIRS = [
     ({"compression__bits": (), "compression__full_precision": False}, "bits is empty and compr"),
     (LAYERWISE | {"compression__activation_bits": (8,)}, "activation_bits = .* all layers"),
+    (
+        {"compression__percentile": 0.0, "compression__activation_bits": (8,)},
+        r"^compression.percentile = 0.0 is outside",
+    ),
     ({"compression__bits": (), "compression__activation_bits": (8,)}, "without compression.bits"),
     (LAYERWISE | {"metrics": ("kid", "fid")}, "metrics = kid,fid: .* expected knn, lsh_knn or lsh"),
     (LAYERWISE | {"compression__correct_biases": True}, "correct_biases = .* all layers"),
