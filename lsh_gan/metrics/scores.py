@@ -242,13 +242,6 @@ def aggregate_votes(
     found: Found, digits: jax.Array, *, tables: int, votes: float | None
 ) -> Summary:
     """Combines the votes of all tables into memberships; `digits` `[q, t]` come from the hash."""
-    membership, sums = sum_votes(found, tables=tables, votes=votes)
-    return Summary(sums, membership, digits)
-
-
-@functools.partial(jax.jit, static_argnames=("tables", "votes"))
-def sum_votes(found: Found, *, tables: int, votes: float | None) -> tuple[jax.Array, jax.Array]:
-    """Returns memberships `[n]` and their sums, which add over batches of rows; see `Summary`."""
     count = group_count(tables)
     with jax.enable_x64(True):
 
@@ -265,7 +258,7 @@ def sum_votes(found: Found, *, tables: int, votes: float | None) -> tuple[jax.Ar
             members *= levels_of(found.company, tables) >= found.least
         parts = [members[:1], jnp.square(members[:1].astype(jnp.float64)), members[1:]]
         sums = [jnp.sum(x, axis=1, dtype=jnp.float64) for x in parts]
-        return members[0], jnp.concatenate(sums)
+        return Summary(jnp.concatenate(sums), members[0], digits)
 
 
 def _statistics(found: Summary, rows: int) -> tuple[float, float, tuple[float, ...] | None]:
@@ -367,12 +360,7 @@ def _warn_of_few(scores: PrecisionRecall) -> None:
             f"recall says little: generate more samples, or take fewer than n = {scores.n} rows."
         )
     if said:
-        warnings.warn(f"{name}: only {said}", stacklevel=_levels_to_caller())
-
-
-def _levels_to_caller() -> int:
-    """Counts the frames from the calling function up to the first one outside of this package."""
-    frame, level = inspect.currentframe(), 0
-    while frame is not None and frame.f_globals["__name__"].startswith("lsh_gan."):
-        frame, level = frame.f_back, level + 1
-    return level
+        frame, level = inspect.currentframe(), 1
+        while frame is not None and frame.f_globals["__name__"].startswith("lsh_gan."):
+            frame, level = frame.f_back, level + 1
+        warnings.warn(f"{name}: only {said}", stacklevel=level)  # of the line outside of lsh_gan
