@@ -281,10 +281,8 @@ def sum_levels(counts: jax.Array, places: Places, *, shape: tuple[int, int]) -> 
 def normal_levels(sums: jax.Array) -> jax.Array:
     """Computes mean and standard deviation of the levels per cell, float32 `[1 + g, 2, c]`.
 
-    A cell holds few rows, so that its own mean would be noisy. Instead the mean is a term of the
-    region plus a term of the radius bin, by backfitting: each term in turn is the mean of what the
-    other leaves. The standard deviation is that of the region. Takes the sums of `sum_levels`: of
-    all tables first, then without each group.
+    A cell holds few rows, so that its own mean would be noisy: see `definitions._normal_levels`.
+    Takes the sums of `sum_levels`: of all tables first, then without each group.
     """
     with jax.enable_x64(True):
         rows, levels, squares = sums
