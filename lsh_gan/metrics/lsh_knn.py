@@ -219,7 +219,7 @@ def _dealt(buckets: jax.Array, n: int = 0) -> tuple[jax.Array, np.ndarray, jax.A
     """
     tables, behind = len(buckets), -len(buckets) % devices.count()
     number = np.arange(tables + behind)
-    group = np.where(number < tables, number % scores.group_count(tables), GROUPS)
+    group = np.where(number < tables, number % devices.largest_divisor(tables, GROUPS), GROUPS)
     total = buckets.shape[1]
     order = random_order(n or total)
     order = jnp.concatenate([order, n + random_order(total - n) if n else order])

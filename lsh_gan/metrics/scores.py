@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
+from lsh_gan import devices
 from lsh_gan.metrics.inputs import Array, subset
 
 # Ceiling below which a score by a hash says nothing. A tenth of the rows lie beyond all radius bins
 # and recognise one another under any hash; this is a little more.
 _FEW = 0.12
 _FULL = 0.5  # load of tables above which votes say nothing
-GROUPS = 8  # jackknife groups, of tables or of the rows that span a manifold
+GROUPS = 8  # jackknife groups at most, of equal numbers of tables or of rows that span a manifold
 
 
 class ClassScores(NamedTuple):
@@ -208,11 +209,6 @@ def summarise(hits: jax.Array, inside: jax.Array) -> Summary:
         return Summary(sums, members[:, 0])
 
 
-def group_count(tables: int) -> int:
-    """Returns the largest number of equal groups of tables, at most 8."""
-    return max([g for g in range(1, GROUPS + 1) if tables % g == 0])
-
-
 class Found(NamedTuple):
     """Hits and company of n rows in the tables of a set, per group of tables."""
 
@@ -234,7 +230,7 @@ def levels_of(company: jax.Array, tables: int) -> jax.Array:
 
 def _left_out(tables: int) -> int:
     """Returns the number of groups that are left out in turn: 0 if there is only one group."""
-    return count if (count := group_count(tables)) > 1 else 0
+    return count if (count := devices.largest_divisor(tables, GROUPS)) > 1 else 0
 
 
 @functools.partial(jax.jit, static_argnames=("tables", "votes"))
@@ -242,7 +238,7 @@ def aggregate_votes(
     found: Found, digits: jax.Array, *, tables: int, votes: float | None
 ) -> Summary:
     """Combines the votes of all tables into memberships; `digits` `[q, t]` come from the hash."""
-    count = group_count(tables)
+    count = devices.largest_divisor(tables, GROUPS)
     with jax.enable_x64(True):
 
         def member(hits, size):

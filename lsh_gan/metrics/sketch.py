@@ -27,7 +27,7 @@ from lsh_gan.errors import check_int
 from lsh_gan.metrics import hashing, inputs
 from lsh_gan.metrics.hashing import SAMPLE_ROWS, Codes, Hasher
 from lsh_gan.metrics.inputs import MIN_LEVEL, HashSpec, as_features, batches
-from lsh_gan.metrics.scores import GROUPS, Found, group_count, levels_of
+from lsh_gan.metrics.scores import GROUPS, Found, levels_of
 
 VERSION = 9  # of the file layout; raise it when equal features get other codes
 MEMORY_BYTES = 2**33  # limit for the counts of one set
@@ -246,7 +246,7 @@ def look_up(counts: jax.Array, addresses: jax.Array, least: Any, own: Any = 0) -
 def _look_up(counts, addresses, own, least):
     def run(counts, addresses, own, least):
         company = jnp.take_along_axis(counts, addresses, axis=1) - own
-        group = jnp.arange(len(counts)) % group_count(len(counts))
+        group = jnp.arange(len(counts)) % devices.largest_divisor(len(counts), GROUPS)
         in_group = jax.nn.one_hot(group, GROUPS, axis=0)
 
         def by_group(x):
