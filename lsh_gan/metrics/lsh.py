@@ -38,7 +38,7 @@ from lsh_gan import devices
 from lsh_gan.metrics import hashing, inputs, scores, sketch
 from lsh_gan.metrics.hashing import Hasher
 from lsh_gan.metrics.inputs import MIN_LEVEL, HashSpec, as_features, batches, subset
-from lsh_gan.metrics.scores import Found, PrecisionRecall, PrecisionRecallCurve, Summary
+from lsh_gan.metrics.scores import PrecisionRecall, PrecisionRecallCurve, Summary
 from lsh_gan.metrics.sketch import LshReference, Places, Share, Sketch, sketch_of
 
 _RARE = 2.0  # levels below normal, in log2: a quarter of the company
@@ -244,10 +244,9 @@ def lsh_score_streams(
         for batch in stream():
             places = sketch.places_of(hasher, hashing.encode(hasher, batch))
             for i, (of, own) in enumerate(sets):
-                options = own(rows, len(batch)), of.rows / n, min_count, min_level
-                found = _find(of.counts, of.normal, of_r.normal, places, *options)
-                voted = scores.aggregate_votes(found, hasher.digits, tables=tables, votes=votes)
-                sums[i] = sums[i] + np.asarray(voted.sums)
+                sums[i] = sums[i] + np.asarray(
+                    _join(fitted, of, places, own(rows, len(batch))).sums
+                )
             if both:
                 counts, sizes = [x.counts for x in both], [x.rows for x in both]
                 crowded += int(_count_crowded(*counts, places.addresses, *sizes))
@@ -256,7 +255,7 @@ def lsh_score_streams(
 
     all_of_r, all_of_g = stream_of(reference, "reference"), stream_of(generated, "generated")
     of_r = count(all_of_r)
-    n = of_r.rows
+    fitted, n = LshReference(of_r, min_count, votes, min_level), of_r.rows
     of_g = count(first_of_g)
     m, crowded, precise = vote(all_of_g, (of_r, lambda *_: 0), both=(of_r, of_g))
     sets: list[tuple[Sketch, Callable]] = [(of_g, lambda *_: 0), (of_r, lambda *_: 1)]
@@ -299,27 +298,18 @@ def _join(fitted: LshReference, of: Sketch, places: Places, own: Any = 0) -> Sum
 
 @functools.partial(jax.jit, static_argnames="votes")
 def _join_votes(counts, normal, of_r, places, own, digits, share, min_count, min_level, *, votes):
-    found = _find(counts, normal, of_r, places, own, share, min_count, min_level)
-    return scores.aggregate_votes(found, digits, tables=len(counts), votes=votes)
-
-
-def _find(counts, normal, of_r, places: Places, own, share, min_count, min_level) -> Found:
-    """Returns the hits and company of rows at these places in a set, and the level that they need.
-
-    `of_r` are the normal levels of R, and `share` is the number of rows of the set over n. If the
-    set is R itself, they change nothing. No level is needed without `min_level`.
-    """
+    """Votes in a set of n · share rows; `of_r` are the normal levels of R, perhaps this set."""
     found = sketch.look_up(counts, places.addresses, min_count, own)
-    if min_level is None or normal is None:
-        return found
+    if min_level is not None and normal is not None:
 
-    def normal_and_least(levels):
-        normal, std = jnp.moveaxis(levels[..., places.cells], 1, 0)
-        return normal, normal + min_level * std
+        def normal_and_least(levels):
+            normal, std = jnp.moveaxis(levels[..., places.cells], 1, 0)
+            return normal, normal + min_level * std
 
-    normal_of_r, least_of_r = normal_and_least(of_r)
-    rare = jnp.minimum(normal_of_r - _RARE, least_of_r) + jnp.log2(share)
-    return found._replace(least=jnp.maximum(normal_and_least(normal)[1], rare))
+        normal_of_r, least_of_r = normal_and_least(of_r)
+        rare = jnp.minimum(normal_of_r - _RARE, least_of_r) + jnp.log2(share)
+        found = found._replace(least=jnp.maximum(normal_and_least(normal)[1], rare))
+    return scores.aggregate_votes(found, digits, tables=len(counts), votes=votes)
 
 
 def _take(places: Places, rows: np.ndarray) -> Places:

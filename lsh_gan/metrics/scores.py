@@ -19,7 +19,7 @@ from lsh_gan.metrics.inputs import Array, subset
 # and recognise one another under any hash; this is a little more.
 _FEW = 0.12
 _FULL = 0.5  # load of tables above which votes say nothing
-GROUPS = 8  # jackknife groups at most, of equal numbers of tables or of rows that span a manifold
+GROUPS = 8  # jackknife groups of the rows that span a manifold; of tables, at most
 
 
 class ClassScores(NamedTuple):
