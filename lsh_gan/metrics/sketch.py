@@ -229,6 +229,7 @@ def _fill(places: Places, *, bits: int, shape: tuple[int, int]) -> tuple[jax.Arr
     return counts, normal_levels(sum_levels(counts, places, shape=shape))
 
 
+@jax.jit
 def look_up(counts: jax.Array, addresses: jax.Array, least: Any, own: Any = 0) -> Found:
     """Finds hits and company of rows with addresses `[t, n]` in counts; devices share the rows.
 
@@ -237,13 +238,7 @@ def look_up(counts: jax.Array, addresses: jax.Array, least: Any, own: Any = 0) -
     """
     n = addresses.shape[1]
     own = jnp.broadcast_to(jnp.asarray(own, jnp.int32), n)
-    rows = devices.pad_rows(addresses, axis=1), devices.pad_rows(own)
-    found = _look_up(devices.replicate(counts), *rows, jnp.int32(least))
-    return Found(*(x[:, :n] for x in found))
 
-
-@jax.jit
-def _look_up(counts, addresses, own, least):
     def run(counts, addresses, own, least):
         company = jnp.take_along_axis(counts, addresses, axis=1) - own
         group = jnp.arange(len(counts)) % devices.largest_divisor(len(counts), GROUPS)
@@ -255,10 +250,12 @@ def _look_up(counts, addresses, own, least):
 
         return by_group(company >= least), by_group(company)
 
-    return devices.share(
-        run, counts, addresses, own, least, in_specs=(P(), P(None, "data"), P("data"), P()),
+    arrays = devices.replicate(counts), devices.pad_rows(addresses, axis=1), devices.pad_rows(own)
+    found = devices.share(
+        run, *arrays, jnp.int32(least), in_specs=(P(), P(None, "data"), P("data"), P()),
         out_specs=P(), join=lambda x: lax.all_gather(x, "data", axis=1, tiled=True),
     )  # fmt: skip
+    return Found(*(x[:, :n] for x in found))
 
 
 @functools.partial(jax.jit, static_argnames="shape")
