@@ -244,9 +244,8 @@ def lsh_score_streams(
         for batch in stream():
             places = sketch.places_of(hasher, hashing.encode(hasher, batch))
             for i, (of, own) in enumerate(sets):
-                sums[i] = sums[i] + np.asarray(
-                    _join(fitted, of, places, own(rows, len(batch))).sums
-                )
+                voted = _join(fitted, of, places, own(rows, len(batch)))
+                sums[i] = sums[i] + np.asarray(voted.sums)
             if both:
                 counts, sizes = [x.counts for x in both], [x.rows for x in both]
                 crowded += int(_count_crowded(*counts, places.addresses, *sizes))
