@@ -98,14 +98,10 @@ def _root_mean_square(values: Values, x: Array, mean: Callable[[Array], Array]) 
     return max_abs * jnp.sqrt(mean((x / jnp.where(max_abs > 0, max_abs, 1)) ** 2))
 
 
-def standard_deviation(values: Values) -> Array:
-    """Returns the population standard deviation of the values that share a threshold."""
-    return _root_mean_square(values, values.x - values.mean(values.x), values.mean)
-
-
 def std(values: Values, spec) -> Array:
-    """Returns `spec.num_stds` standard deviations; max `|w|` where all values are equal."""
-    return _unless_constant(values, spec.num_stds * standard_deviation(values))
+    """Returns `spec.num_stds` population standard deviations; max `|w|` of equal values."""
+    deviation = _root_mean_square(values, values.x - values.mean(values.x), values.mean)
+    return _unless_constant(values, spec.num_stds * deviation)
 
 
 def mse(values: Values, spec) -> Array:

@@ -249,20 +249,15 @@ def buckets(hasher: Hasher, codes: Codes) -> UInt32[jax.Array, "t n"]:
 
 @functools.partial(jax.jit, static_argnames="spec")
 def _buckets(codes, kept, *, spec: HashSpec) -> jax.Array:
-    bucket = functools.partial(_bucket, spec=spec)
-    kept = kept[codes.region]
-    return jax.vmap(bucket, in_axes=(0, None, 1))(codes.digits, codes.radius_bin, kept)
+    return _bucket(codes.digits, codes.radius_bin, kept[codes.region].T, spec)
 
 
 def _bucket(digits, radius_bin, kept, spec: HashSpec) -> jax.Array:
-    """Computes buckets in one table, uint32 `[n]`, from the first `kept` digits, int32 `[n]`."""
+    """Computes buckets, uint32 `[..., n]`, from the first `kept` digits, int32 `[..., n]`."""
     unused = DIGIT_BITS[spec.family] * (spec.max_digits - kept)
     beside = (32 * radius_bin + kept + 1).astype(jnp.uint32) * np.uint32(0x9E3779B9)
-    return _mix((digits >> unused.astype(jnp.uint32)) + beside)
-
-
-def _mix(x):
-    """Mixes integers by the finaliser of MurmurHash3, a bijection: every bit affects every bit."""
+    x = (digits >> unused.astype(jnp.uint32)) + beside
+    # The finaliser of MurmurHash3, a bijection: every bit affects every bit.
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         x = (x ^ (x >> shift)) * np.uint32(factor)
     return x ^ (x >> 16)

@@ -226,9 +226,8 @@ def middle_of(features: Array) -> np.ndarray:
     Norms from it are small, and so are the errors of products. Its coordinates are values of
     features, so that they have the same precision.
     """
-    columns = np.ascontiguousarray(np.asarray(features[:255]).T)
-    middle = columns.shape[1] // 2
-    return np.partition(columns, middle, axis=1)[:, middle].astype(np.float64)
+    rows = np.asarray(features[:255])
+    return np.sort(rows, axis=0)[len(rows) // 2].astype(np.float64)
 
 
 def centred(features: Array, origin: np.ndarray) -> jax.Array:

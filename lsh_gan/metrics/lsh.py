@@ -35,33 +35,11 @@ import numpy as np
 from jaxtyping import Float
 
 from lsh_gan import devices
-from lsh_gan.metrics import hashing, inputs
+from lsh_gan.metrics import hashing, inputs, scores, sketch
 from lsh_gan.metrics.hashing import Hasher
 from lsh_gan.metrics.inputs import MIN_LEVEL, HashSpec, as_features, batches, subset
-from lsh_gan.metrics.scores import (
-    Found,
-    PrecisionRecall,
-    PrecisionRecallCurve,
-    Summary,
-    aggregate_votes,
-    result,
-    sum_votes,
-)
-from lsh_gan.metrics.sketch import (
-    LshReference,
-    Places,
-    Share,
-    Sketch,
-    build,
-    encode_all,
-    fit_and_encode,
-    look_up,
-    normal_levels,
-    places_of,
-    size_tables,
-    sketch_of,
-    sum_levels,
-)
+from lsh_gan.metrics.scores import PrecisionRecall, PrecisionRecallCurve, Summary
+from lsh_gan.metrics.sketch import LshReference, Places, Share, Sketch, sketch_of
 
 _RARE = 2.0  # levels below normal, in log2: a quarter of the company
 _LOOKED_AT = 2**16  # addresses per table from which the load is computed
@@ -134,16 +112,16 @@ def lsh_fit(
     """
     options = {"min_count": min_count, "votes": votes}
     inputs.check_options(**options, min_level=min_level)
-    hasher, codes = fit_and_encode(
+    hasher, codes = sketch.fit_and_encode(
         key, reference, spec or HashSpec(), source, sample, least=min_count + 2, **options
     )
-    hasher, second = size_tables(hasher, codes.digits.shape[1]), None
-    sketch = sketch_of(hasher, places_of(hasher, codes))
+    hasher, second = sketch.size_tables(hasher, codes.digits.shape[1]), None
+    counted = sketch_of(hasher, sketch.places_of(hasher, codes))
     if ceiling and second_reference is not None:
-        others = encode_all(hasher, second_reference, "second reference")
-        second = sketch_of(hasher, places_of(hasher, others))
-        inputs.check_second(sketch.rows, second.rows)
-    return LshReference(sketch, min_count, votes, min_level, ceiling, second)
+        others = sketch.encode_all(hasher, second_reference, "second reference")
+        second = sketch_of(hasher, sketch.places_of(hasher, others))
+        inputs.check_second(counted.rows, second.rows)
+    return LshReference(counted, min_count, votes, min_level, ceiling, second)
 
 
 def lsh_score(
@@ -168,7 +146,7 @@ def lsh_score(
             "LshReference(sketch, min_level=None) with recall=False."
         )
     hasher, tables = reference.hasher, reference.hasher.spec.num_tables
-    found = places_of(hasher, encode_all(hasher, generated, "generated"))
+    found = sketch.places_of(hasher, sketch.encode_all(hasher, generated, "generated"))
     m = len(found.cells)
     precise, recalled, crowded = _join(fitted, reference, found), None, None
     if recall and own is not None:  # tables of G take time that grows with n
@@ -178,11 +156,11 @@ def lsh_score(
         counts = hashing.count(found.addresses, hasher.address_bits) if more else of_g.counts
         crowded = _count_crowded(reference.counts, counts, found.addresses, reference.rows, m)
         crowded = crowded, m * tables
-    scores = result(
+    result = scores.result(
         precise, recalled, _ceilings(fitted, m), membership=membership, rows=(reference.rows, m),
         extra={"load": _load(reference), "crowding": crowded}, **hasher.facts,
     )  # fmt: skip
-    return scores if recall else scores._replace(recall_ceiling=None)
+    return result if recall else result._replace(recall_ceiling=None)
 
 
 def lsh_score_streams(
@@ -247,14 +225,14 @@ def lsh_score_streams(
             at += len(batch)
 
     def count(stream: Callable) -> Sketch:
-        found, sums = build(hasher, stream(), keep_addresses=False), np.zeros(())
+        found, sums = sketch.build(hasher, stream(), keep_addresses=False), np.zeros(())
         if min_level is None:
             return found
         for batch in stream():
-            places = places_of(hasher, hashing.encode(hasher, batch))
-            sums = sums + np.asarray(sum_levels(found.counts, places, shape=shape))
+            places = sketch.places_of(hasher, hashing.encode(hasher, batch))
+            sums = sums + np.asarray(sketch.sum_levels(found.counts, places, shape=shape))
         with jax.enable_x64(True):
-            return found._replace(normal=normal_levels(jnp.asarray(sums)))
+            return found._replace(normal=sketch.normal_levels(jnp.asarray(sums)))
 
     def vote(stream: Callable, *sets: tuple[Sketch, Callable], both: tuple = ()) -> list[Any]:
         """Returns the numbers of rows and of crowded rows, and the votes among each set.
@@ -264,11 +242,10 @@ def lsh_score_streams(
         """
         sums, rows, crowded = [np.zeros(())] * len(sets), 0, 0
         for batch in stream():
-            places = places_of(hasher, hashing.encode(hasher, batch))
+            places = sketch.places_of(hasher, hashing.encode(hasher, batch))
             for i, (of, own) in enumerate(sets):
-                options = own(rows, len(batch)), of.rows / n, min_count, min_level
-                found = _find(of.counts, of.normal, of_r.normal, places, *options)
-                sums[i] = sums[i] + np.asarray(sum_votes(found, tables=tables, votes=votes)[1])
+                voted = _join(fitted, of, places, own(rows, len(batch)))
+                sums[i] = sums[i] + np.asarray(voted.sums)
             if both:
                 counts, sizes = [x.counts for x in both], [x.rows for x in both]
                 crowded += int(_count_crowded(*counts, places.addresses, *sizes))
@@ -277,7 +254,7 @@ def lsh_score_streams(
 
     all_of_r, all_of_g = stream_of(reference, "reference"), stream_of(generated, "generated")
     of_r = count(all_of_r)
-    n = of_r.rows
+    fitted, n = LshReference(of_r, min_count, votes, min_level), of_r.rows
     of_g = count(first_of_g)
     m, crowded, precise = vote(all_of_g, (of_r, lambda *_: 0), both=(of_r, of_g))
     sets: list[tuple[Sketch, Callable]] = [(of_g, lambda *_: 0), (of_r, lambda *_: 1)]
@@ -285,7 +262,7 @@ def lsh_score_streams(
         sets.append((count(few_of_r), is_in_few))
     _, _, recalled, left_out, *of_few = vote(all_of_r, *sets)
     limits = (left_out.total, n), ((of_few or [left_out])[0].total, n)
-    return result(
+    return scores.result(
         precise, recalled, limits, membership=False, rows=(n, m),
         extra={"load": _load(of_r), "crowding": (crowded, m * tables)}, **hasher.facts,
     )  # fmt: skip
@@ -320,27 +297,18 @@ def _join(fitted: LshReference, of: Sketch, places: Places, own: Any = 0) -> Sum
 
 @functools.partial(jax.jit, static_argnames="votes")
 def _join_votes(counts, normal, of_r, places, own, digits, share, min_count, min_level, *, votes):
-    found = _find(counts, normal, of_r, places, own, share, min_count, min_level)
-    return aggregate_votes(found, digits, tables=len(counts), votes=votes)
+    """Votes in a set of n · share rows; `of_r` are the normal levels of R, perhaps this set."""
+    found = sketch.look_up(counts, places.addresses, min_count, own)
+    if min_level is not None and normal is not None:
 
+        def normal_and_least(levels):
+            normal, std = jnp.moveaxis(levels[..., places.cells], 1, 0)
+            return normal, normal + min_level * std
 
-def _find(counts, normal, of_r, places: Places, own, share, min_count, min_level) -> Found:
-    """Returns the hits and company of rows at these places in a set, and the level that they need.
-
-    `of_r` are the normal levels of R, and `share` is the number of rows of the set over n. If the
-    set is R itself, they change nothing. No level is needed without `min_level`.
-    """
-    found = look_up(counts, places.addresses, min_count, own)
-    if min_level is None or normal is None:
-        return found
-
-    def normal_and_least(levels):
-        normal, std = jnp.moveaxis(levels[..., places.cells], 1, 0)
-        return normal, normal + min_level * std
-
-    normal_of_r, least_of_r = normal_and_least(of_r)
-    rare = jnp.minimum(normal_of_r - _RARE, least_of_r) + jnp.log2(share)
-    return found._replace(least=jnp.maximum(normal_and_least(normal)[1], rare))
+        normal_of_r, least_of_r = normal_and_least(of_r)
+        rare = jnp.minimum(normal_of_r - _RARE, least_of_r) + jnp.log2(share)
+        found = found._replace(least=jnp.maximum(normal_and_least(normal)[1], rare))
+    return scores.aggregate_votes(found, digits, tables=len(counts), votes=votes)
 
 
 def _take(places: Places, rows: np.ndarray) -> Places:
@@ -395,12 +363,12 @@ def lsh_precision_recall_curve(
         num_points: Number of ratios, at equal angles; 1 to 2²⁰.
     """
     inputs.check_options(num_points=num_points)
-    sketch: Any = lsh_fit(key, reference, spec=spec or CURVE, ceiling=False).sketch
-    hasher, n, own = sketch.hasher, sketch.rows, sketch.places.addresses
-    found = places_of(hasher, encode_all(hasher, generated, "generated")).addresses
+    counted: Any = lsh_fit(key, reference, spec=spec or CURVE, ceiling=False).sketch
+    hasher, n, own = counted.hasher, counted.rows, counted.places.addresses
+    found = sketch.places_of(hasher, sketch.encode_all(hasher, generated, "generated")).addresses
     m, tables = found.shape[1], hasher.spec.num_tables
     ratios = np.tan((np.arange(num_points) + 0.5) / num_points * np.pi / 2)
-    counts = sketch.counts, hashing.count(found, hasher.address_bits)
+    counts = counted.counts, hashing.count(found, hasher.address_bits)
     with jax.enable_x64(True):
         sets = (devices.pad_rows(x, axis=1, fill=-1) for x in (own, found))
         below = jax.device_get([_count_ratios(*counts, x, n / m, ratios) for x in sets])

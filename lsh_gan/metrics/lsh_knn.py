@@ -219,7 +219,7 @@ def _dealt(buckets: jax.Array, n: int = 0) -> tuple[jax.Array, np.ndarray, jax.A
     """
     tables, behind = len(buckets), -len(buckets) % devices.count()
     number = np.arange(tables + behind)
-    group = np.where(number < tables, number % scores.group_count(tables), GROUPS)
+    group = np.where(number < tables, number % devices.largest_divisor(tables, GROUPS), GROUPS)
     total = buckets.shape[1]
     order = random_order(n or total)
     order = jnp.concatenate([order, n + random_order(total - n) if n else order])
@@ -273,7 +273,10 @@ def _arrange(bucket, order, *, n: int, c: int, d: int) -> Table:
     width, size, blocks = _layout(total, d, c)
     of_r = n or total
     every = jnp.arange(len(order), dtype=jnp.int32)
-    bucket, place = _sort_pairs(bucket[order], every)  # R before G within a bucket
+    with jax.enable_x64(True):  # sorts pairs as one integer: on a CPU in a fifth of the time
+        pairs = bucket[order].astype(jnp.uint64) << np.uint64(32) | every.astype(jnp.uint64)
+        pairs = lax.sort(pairs)  # R before G within a bucket
+        bucket, place = (pairs >> np.uint64(32)).astype(jnp.uint32), pairs.astype(jnp.int32)
     row, of_set = order[place], (place >= of_r).astype(jnp.int32)
 
     # Scans take long to compile, so there are only two, here and in `sums`.
@@ -308,13 +311,6 @@ def _arrange(bucket, order, *, n: int, c: int, d: int) -> Table:
         waiting=scatter(row, width * window + (rank - c) % width, (most, width), total),
         of_window=jnp.stack([scatter(x, window, (most,), 0) for x in (of_set, start)]),
     )  # fmt: skip
-
-
-def _sort_pairs(high, low) -> tuple[jax.Array, jax.Array]:
-    """Sorts pairs of integers, uint32 and int32 from 0, as one: on a CPU in a fifth of the time."""
-    with jax.enable_x64(True):
-        both = lax.sort(high.astype(jnp.uint64) << np.uint64(32) | low.astype(jnp.uint64))
-        return (both >> np.uint64(32)).astype(jnp.uint32), both.astype(jnp.int32)
 
 
 @functools.partial(jax.jit, static_argnums=0)

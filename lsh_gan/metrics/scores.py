@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
+from lsh_gan import devices
 from lsh_gan.metrics.inputs import Array, subset
 
 # Ceiling below which a score by a hash says nothing. A tenth of the rows lie beyond all radius bins
 # and recognise one another under any hash; this is a little more.
 _FEW = 0.12
 _FULL = 0.5  # load of tables above which votes say nothing
-GROUPS = 8  # jackknife groups, of tables or of the rows that span a manifold
+GROUPS = 8  # jackknife groups of the rows that span a manifold; of tables, at most
 
 
 class ClassScores(NamedTuple):
@@ -208,11 +209,6 @@ def summarise(hits: jax.Array, inside: jax.Array) -> Summary:
         return Summary(sums, members[:, 0])
 
 
-def group_count(tables: int) -> int:
-    """Returns the largest number of equal groups of tables, at most 8."""
-    return max([g for g in range(1, GROUPS + 1) if tables % g == 0])
-
-
 class Found(NamedTuple):
     """Hits and company of n rows in the tables of a set, per group of tables."""
 
@@ -234,7 +230,7 @@ def levels_of(company: jax.Array, tables: int) -> jax.Array:
 
 def _left_out(tables: int) -> int:
     """Returns the number of groups that are left out in turn: 0 if there is only one group."""
-    return count if (count := group_count(tables)) > 1 else 0
+    return count if (count := devices.largest_divisor(tables, GROUPS)) > 1 else 0
 
 
 @functools.partial(jax.jit, static_argnames=("tables", "votes"))
@@ -242,14 +238,7 @@ def aggregate_votes(
     found: Found, digits: jax.Array, *, tables: int, votes: float | None
 ) -> Summary:
     """Combines the votes of all tables into memberships; `digits` `[q, t]` come from the hash."""
-    membership, sums = sum_votes(found, tables=tables, votes=votes)
-    return Summary(sums, membership, digits)
-
-
-@functools.partial(jax.jit, static_argnames=("tables", "votes"))
-def sum_votes(found: Found, *, tables: int, votes: float | None) -> tuple[jax.Array, jax.Array]:
-    """Returns memberships `[n]` and their sums, which add over batches of rows; see `Summary`."""
-    count = group_count(tables)
+    count = devices.largest_divisor(tables, GROUPS)
     with jax.enable_x64(True):
 
         def member(hits, size):
@@ -265,7 +254,7 @@ def sum_votes(found: Found, *, tables: int, votes: float | None) -> tuple[jax.Ar
             members *= levels_of(found.company, tables) >= found.least
         parts = [members[:1], jnp.square(members[:1].astype(jnp.float64)), members[1:]]
         sums = [jnp.sum(x, axis=1, dtype=jnp.float64) for x in parts]
-        return members[0], jnp.concatenate(sums)
+        return Summary(jnp.concatenate(sums), members[0], digits)
 
 
 def _statistics(found: Summary, rows: int) -> tuple[float, float, tuple[float, ...] | None]:
@@ -367,12 +356,7 @@ def _warn_of_few(scores: PrecisionRecall) -> None:
             f"recall says little: generate more samples, or take fewer than n = {scores.n} rows."
         )
     if said:
-        warnings.warn(f"{name}: only {said}", stacklevel=_levels_to_caller())
-
-
-def _levels_to_caller() -> int:
-    """Counts the frames from the calling function up to the first one outside of this package."""
-    frame, level = inspect.currentframe(), 0
-    while frame is not None and frame.f_globals["__name__"].startswith("lsh_gan."):
-        frame, level = frame.f_back, level + 1
-    return level
+        frame, level = inspect.currentframe(), 1
+        while frame is not None and frame.f_globals["__name__"].startswith("lsh_gan."):
+            frame, level = frame.f_back, level + 1
+        warnings.warn(f"{name}: only {said}", stacklevel=level)  # of the line outside of lsh_gan

@@ -27,7 +27,7 @@ from lsh_gan.errors import check_int
 from lsh_gan.metrics import hashing, inputs
 from lsh_gan.metrics.hashing import SAMPLE_ROWS, Codes, Hasher
 from lsh_gan.metrics.inputs import MIN_LEVEL, HashSpec, as_features, batches
-from lsh_gan.metrics.scores import GROUPS, Found, group_count, levels_of
+from lsh_gan.metrics.scores import GROUPS, Found, levels_of
 
 VERSION = 9  # of the file layout; raise it when equal features get other codes
 MEMORY_BYTES = 2**33  # limit for the counts of one set
@@ -229,6 +229,7 @@ def _fill(places: Places, *, bits: int, shape: tuple[int, int]) -> tuple[jax.Arr
     return counts, normal_levels(sum_levels(counts, places, shape=shape))
 
 
+@jax.jit
 def look_up(counts: jax.Array, addresses: jax.Array, least: Any, own: Any = 0) -> Found:
     """Finds hits and company of rows with addresses `[t, n]` in counts; devices share the rows.
 
@@ -237,16 +238,10 @@ def look_up(counts: jax.Array, addresses: jax.Array, least: Any, own: Any = 0) -
     """
     n = addresses.shape[1]
     own = jnp.broadcast_to(jnp.asarray(own, jnp.int32), n)
-    rows = devices.pad_rows(addresses, axis=1), devices.pad_rows(own)
-    found = _look_up(devices.replicate(counts), *rows, jnp.int32(least))
-    return Found(*(x[:, :n] for x in found))
 
-
-@jax.jit
-def _look_up(counts, addresses, own, least):
     def run(counts, addresses, own, least):
         company = jnp.take_along_axis(counts, addresses, axis=1) - own
-        group = jnp.arange(len(counts)) % group_count(len(counts))
+        group = jnp.arange(len(counts)) % devices.largest_divisor(len(counts), GROUPS)
         in_group = jax.nn.one_hot(group, GROUPS, axis=0)
 
         def by_group(x):
@@ -255,10 +250,12 @@ def _look_up(counts, addresses, own, least):
 
         return by_group(company >= least), by_group(company)
 
-    return devices.share(
-        run, counts, addresses, own, least, in_specs=(P(), P(None, "data"), P("data"), P()),
+    arrays = devices.replicate(counts), devices.pad_rows(addresses, axis=1), devices.pad_rows(own)
+    found = devices.share(
+        run, *arrays, jnp.int32(least), in_specs=(P(), P(None, "data"), P("data"), P()),
         out_specs=P(), join=lambda x: lax.all_gather(x, "data", axis=1, tiled=True),
     )  # fmt: skip
+    return Found(*(x[:, :n] for x in found))
 
 
 @functools.partial(jax.jit, static_argnames="shape")
@@ -281,10 +278,8 @@ def sum_levels(counts: jax.Array, places: Places, *, shape: tuple[int, int]) -> 
 def normal_levels(sums: jax.Array) -> jax.Array:
     """Computes mean and standard deviation of the levels per cell, float32 `[1 + g, 2, c]`.
 
-    A cell holds few rows, so that its own mean would be noisy. Instead the mean is a term of the
-    region plus a term of the radius bin, by backfitting: each term in turn is the mean of what the
-    other leaves. The standard deviation is that of the region. Takes the sums of `sum_levels`: of
-    all tables first, then without each group.
+    A cell holds few rows, so that its own mean would be noisy: see `definitions._normal_levels`.
+    Takes the sums of `sum_levels`: of all tables first, then without each group.
     """
     with jax.enable_x64(True):
         rows, levels, squares = sums

@@ -114,14 +114,6 @@ def conditions(measured: list[Row]) -> str:
     return said.replace(" = ", "\u00a0=\u00a0")  # no line break there
 
 
-def _bars(measured: list[Row]) -> str:
-    """Says what the error bars are; "" if there are none."""
-    seeds = len(unique(measured, "seed"))
-    if seeds > 1:
-        return f"; means of {seeds} seeds, bars: their standard error"
-    return "; bars: standard error" if any(f.endswith("_stderr") for f in measured[0]) else ""
-
-
 def plot(name: str, measured: list[Row], metrics: list[str]) -> Figure:
     """Draws a view: a line of panels per generator, a column per metric, a colour per setting."""
     _, x, scores, x_label, y_label = VIEWS[name]
@@ -171,7 +163,10 @@ def plot(name: str, measured: list[Row], metrics: list[str]) -> Figure:
     named = {shorten(setting, looks): look for setting, look in looks.items()}
     gray = {"color": "gray", "marker": "o", "markersize": 4}
     scored = {} if x else {score: gray | styles[score] for score in scores}
-    _legend(figure, scored | named, conditions(measured) + _bars(measured))
+    bars = "; bars: standard error" if any(f.endswith("_stderr") for f in measured[0]) else ""
+    if (seeds := len(unique(measured, "seed"))) > 1:
+        bars = f"; means of {seeds} seeds, bars: their standard error"
+    _legend(figure, scored | named, conditions(measured) + bars)
     if x:
         figure.draw_without_rendering()  # fixes the positions of points
         for line, name in zip(axes, names, strict=True):

@@ -69,7 +69,7 @@ def kernels(width):
             array(), one,
         ),
         "count": (hashing._count, integers(6, n), integers(6, 2**12)),
-        "look up": (sketch._look_up, integers(6, 2**12), integers(6, n), integers(n), one),
+        "look up": (sketch.look_up, integers(6, 2**12), integers(6, n), one, integers(n)),
         "counts and levels": (
             functools.partial(sketch._fill, bits=12, shape=(5, 12)),
             sketch.Places(integers(6, n), integers(n)),
