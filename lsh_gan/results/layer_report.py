@@ -150,7 +150,7 @@ def plot(found: pd.DataFrame, metric: str) -> Figure:
         for axis, field in zip(axes, titles, strict=True):
             errors = mine.get(f"{field}_stderr")
             errors = None if errors is None or errors.isna().all() else errors.to_numpy()
-            lengths = mine[field].fillna(0).astype(float)
+            lengths = mine[field].astype(float).fillna(0)
             axis.barh(places, lengths, xerr=errors, ecolor="grey", height=height, label=setting)
     names = [layer.removeprefix("params/").removesuffix("/kernel") for layer in layers]
     axes[0].set_yticks(range(len(layers)), names)
