@@ -148,12 +148,16 @@ def find(
             raise ValueError(f"{file}: has no part {part!r}; did you mean {hint!r}?")
         parts = [(part, dict(parts)[part])]
 
-    def fits(kinds: list[Source]) -> list[tuple[str, Source, Part]]:
+    def fits(kinds: list[Source], parts: list) -> list[tuple[str, Source, Part]]:
         return [(k, kind, part) for k, part in parts for kind in kinds if kind.matches(part)]
 
     # Kinds known by names are first: the kind known by shapes alone may match an outer part.
     by_shape = [kind for kind in wanted.values() if kind.name == "dcgan"]
-    taken = fits([kind for kind in wanted.values() if kind not in by_shape]) or fits(by_shape)
+    by_name = [kind for kind in wanted.values() if kind not in by_shape]
+    taken = fits(by_name, parts) or fits(by_shape, parts)
+    if not taken and not sorts:  # norms may be listed after all other layers
+        numbered = [(k, p) for k, p in _parts(_in_order(state), value) if part in (None, k)]
+        taken = fits(by_shape, numbered)
     if not taken:
         said = _why_not(state if part is None else parts[0][1], parts, sources, source)
         order = ". Safetensors files lose the order of layers, torch.save keeps it" if sorts else ""

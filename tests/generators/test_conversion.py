@@ -309,6 +309,10 @@ def test_safetensors_are_in_the_order_of_their_numbers_dense_layers_first(dcgan,
         ours = convert_state(found.state, found.source).variables
         expected = convert_state(state, SOURCES["dcgan"]).variables
         jax.tree.map(np.testing.assert_array_equal, ours, expected)
+    grouped = {name: named[name] for name in sorted(named, key=lambda name: name[:2] == "bn")}
+    found = find(save(tmp_path / "norms_last.npz", grouped), SOURCES)
+    ours = convert_state(found.state, found.source).variables
+    jax.tree.map(np.testing.assert_array_equal, ours, expected)  # of `named`
     state = chain("first", "first_bn", "second", "second_bn", "up", "up_bn", "last")
     with pytest.raises(ValueError, match="Safetensors files lose the order of layers"):
         find(write_state(tmp_path / "dcgan.safetensors", state), SOURCES)
