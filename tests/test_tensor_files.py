@@ -113,8 +113,11 @@ def test_state_dict_leaves_out_buffers_that_torch_does_not_save():
         "_modules": {"0": inner},
         "other": one,
     }
-    flat = tensor_files.state_dict({"net": Standin("M", state=state), "list": [one, "text"]})
-    assert list(flat) == ["net.bias", "net.kept", "net.0.w", "list.0"]
+    average = Standin("EMA", state={"shadow": {"w": one}})
+    average.state["trainer"] = average  # objects may refer to each other
+    value = {"net": Standin("M", state=state), "list": [one, "text"], "ema": average}
+    flat = tensor_files.state_dict(value)
+    assert list(flat) == ["net.bias", "net.kept", "net.0.w", "list.0", "ema.shadow.w"]
 
 
 @pytest.mark.parametrize("byte_order", ["big", "little", None])
@@ -133,6 +136,14 @@ def test_other_metadata_of_a_tensor_is_ignored(tmp_path):
     path = write_zip(tmp_path / "a.pth", operations, {"0": np.arange(6, dtype=np.float32)})
     for array in tensor_files.read(path):
         np.testing.assert_array_equal(array, np.arange(6).reshape(2, 3))
+
+
+def test_tensors_as_keys_are_numbered(tmp_path):
+    """As in an optimizer that was saved whole."""
+    for form in (b"}%s%ss", b"}(%s%su"):
+        operations = form % (tensor(), raw("moments"))
+        path = write_zip(tmp_path / "a.pth", operations, {"0": np.arange(6, dtype=np.float32)})
+        assert tensor_files.read(path) == {"0": "moments"}
 
 
 @pytest.mark.parametrize("protocol", [2, 5])

@@ -132,6 +132,7 @@ def test_other_files_are_refused(tmp_path):
     for members, message in [
         (["readme.txt"], "is a zip file of readme.txt, not of torch"),
         (["config.json", "model.weights.h5"], "is a Keras model"),
+        (["a/archive_format", "a/.data/version"], "is a program of torch.export: save its tens"),
         (["a/data.pkl", "a/code/b.py", "a/constants.pkl"], r"is a TorchScript program.*state_dict"),
     ]:
         with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
@@ -140,7 +141,9 @@ def test_other_files_are_refused(tmp_path):
         with pytest.raises(FormatError, match=message):
             tensor_files.read(tmp_path / "b.zip")
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
-    with pytest.raises(FormatError, match="Object arrays cannot be loaded"):
+    with pytest.raises(
+        FormatError, match=r"holds Python objects.* \(Object arrays cannot be loaded"
+    ):
         tensor_files.read(tmp_path / "objects.npy")
     zeros = {"0": np.zeros(6, np.float32)}
     path = write_zip(tmp_path / "d.pth", tensor(), zeros, byte_order="middle")

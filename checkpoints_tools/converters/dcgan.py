@@ -161,10 +161,15 @@ def _settings(state) -> dict[str, Any]:
         if may_have_shortcuts(layers):
             usual["shortcuts"] = None
         larger = of(layers, ("conv_transpose", "upsample"))
-        if all(layer is of(layers, PARAMETRIC)[0] for layer in larger):
-            usual |= {"upsample": None, "upsample_mode": "nearest"}
+        alone = all(layer is of(layers, PARAMETRIC)[0] for layer in larger)
+        plain = [layer for layer in layers if layer["kind"] == "conv" or layer.get("unsure")]
+        if alone or (plain and not of(layers, ("upsample",))):
+            usual |= {"upsample": None if alone else 1, "upsample_mode": "nearest"}
     if hidden and hidden["kind"] in ("relu", "leaky_relu"):
         usual["slope"] = hidden.get("slope", 0.0)
+    if hidden and hidden.get("slope") != 1 and of(layers, _NORMS):
+        before = _before_norms(layers)
+        usual["activation_first"] = before if any(before) else False
     if around and not of(_segments(layers)[-1], ACTIVATIONS):
         usual["output"] = "tanh"
     if not _module(state):
@@ -251,6 +256,15 @@ def _insert_upsampling(layers: list[Layer], settings: dict) -> None:
             layers.insert(layers.index(layer), upsample)
 
 
+def _before_norms(layers: list[Layer]) -> list[bool]:
+    """Whether numbers in names put the activation of each inner layer before its norm."""
+    _, *inner, last = _segments(layers)
+    return [
+        any(acts_before_norm(segment[0], norm, following[0]) for norm in of(segment, _NORMS)[:1])
+        for segment, following in zip(inner, [*inner[1:], last], strict=True)
+    ]
+
+
 def _with_activations(layers: list[Layer], hidden: Layer | None, settings: dict) -> list[Layer]:
     """Inserts an activation after each inner layer and its norms."""
     head, *inner, last = _segments(layers)
@@ -258,11 +272,10 @@ def _with_activations(layers: list[Layer], hidden: Layer | None, settings: dict)
     if "slope" in settings:
         slopes = _as_list("slope", settings["slope"], len(inner))
         fills = [{"kind": "leaky_relu", "slope": s} if s else {"kind": "relu"} for s in slopes]
-    for segment, fill, following in zip(inner, fills, [*inner[1:], last], strict=True):
+    before = _as_list("activation_first", settings.get("activation_first", False), len(inner))
+    for segment, fill, first in zip(inner, fills, before, strict=True):
         if fill and not of(segment, ACTIVATIONS):
-            norms = [i for i, layer in enumerate(segment) if layer["kind"] in _NORMS]
-            if norms and acts_before_norm(segment[0], segment[norms[0]], following[0]):
-                norms = []
+            norms = [i for i, layer in enumerate(segment) if layer["kind"] in _NORMS and not first]
             segment.insert(1 + max(norms, default=0), fill)
     output = [{"kind": settings["output"]}] if "output" in settings else []
     return [*head, *itertools.chain(*inner), *last, *output]

@@ -148,15 +148,20 @@ def find(
             raise ValueError(f"{file}: has no part {part!r}; did you mean {hint!r}?")
         parts = [(part, dict(parts)[part])]
 
-    def fits(kinds: list[Source]) -> list[tuple[str, Source, Part]]:
+    def fits(kinds: list[Source], parts: list) -> list[tuple[str, Source, Part]]:
         return [(k, kind, part) for k, part in parts for kind in kinds if kind.matches(part)]
 
     # Kinds known by names are first: the kind known by shapes alone may match an outer part.
     by_shape = [kind for kind in wanted.values() if kind.name == "dcgan"]
-    taken = fits([kind for kind in wanted.values() if kind not in by_shape]) or fits(by_shape)
+    by_name = [kind for kind in wanted.values() if kind not in by_shape]
+    taken = fits(by_name, parts) or fits(by_shape, parts)
+    if not taken and not sorts:  # norms may be listed after all other layers
+        numbered = [(k, p) for k, p in _parts(_in_order(state), value) if part in (None, k)]
+        taken = fits(by_shape, numbered)
     if not taken:
         said = _why_not(state if part is None else parts[0][1], parts, sources, source)
-        raise ValueError(f"{file}: {said}")
+        order = ". Safetensors files lose the order of layers, torch.save keeps it" if sorts else ""
+        raise ValueError(f"{file}: {said}{order}")
     prefix, kind, found = taken[0]
     try:
         others = _outermost([other for other, _, _ in taken])[1:]
@@ -242,7 +247,10 @@ def _is_another_network(name: str, tensors: dict[str, np.ndarray], one_network: 
 
 
 def _in_order(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Orders tensors of a file without order by the numbers in names, dense layers first."""
+    """Orders tensors of a file without order by the numbers in names, dense layers first.
+
+    A norm follows the layer of its number (bn1 follows conv1) if only one layer has it.
+    """
 
     def prefixes(name: str) -> list[str]:
         return ["", *accumulate(name.split("."), "{}.{}".format)]
@@ -252,12 +260,27 @@ def _in_order(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         for prefix in prefixes(name):
             ranks.setdefault(prefix, set()).add(array.ndim)
 
+    def split(prefix: str) -> list[Any]:
+        parts = re.split(r"(\d+)", prefix.rpartition(".")[2])
+        return [int(part) if part.isdecimal() else part for part in parts]
+
+    def number(prefix: str) -> tuple:
+        return prefix.rpartition(".")[0], *split(prefix)[1::2]
+
+    weighted: dict[tuple, list[str]] = {}
+    for prefix, found in ranks.items():
+        if found & {2, 4}:
+            weighted.setdefault(number(prefix), []).append(prefix)
+
     def place(name: str) -> list[tuple]:
         found = []
         for outer, prefix in pairwise(prefixes(name)):
-            dense_of_both = 4 in ranks[outer] and ranks[prefix] & {2, 4} == {2}
-            parts = re.split(r"(\d+)", prefix.rpartition(".")[2])
-            found.append((not dense_of_both, [int(p) if p.isdecimal() else p for p in parts]))
+            norm = ranks[prefix] - {0} == {1} and prefix != name
+            layers = weighted.get(number(prefix), []) if norm else []
+            layer = layers[0] if len(layers) == 1 else prefix
+            listed = layer.rpartition(".")[2].isdecimal()  # in a Sequential, whose order is known
+            dense_of_both = not listed and 4 in ranks[outer] and ranks[layer] & {2, 4} == {2}
+            found.append((not dense_of_both, split(layer) + ["norm"] * (layer != prefix)))
         return found
 
     return {name: state[name] for name in sorted(state, key=place)}

@@ -37,7 +37,7 @@ def part(value: Any, prefix: str) -> Any:
     for word in filter(None, prefix.split(".")):
         if isinstance(value, Standin):
             inner = value.attributes.get("_modules")
-            value = inner if isinstance(inner, dict) else value.entries
+            value = inner if isinstance(inner, dict) else value.attributes | value.entries
         elif isinstance(value, list | tuple):
             value = {str(i): item for i, item in enumerate(value)}
         value = value.get(word) if isinstance(value, dict) else None

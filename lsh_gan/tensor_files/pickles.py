@@ -94,6 +94,19 @@ class _Unpickler(pickle._Unpickler):
         elif not isinstance(target, dict):  # attributes of an OrderedDict, such as _metadata
             raise FormatError(f"sets the state of a {type(target).__name__}.")
 
+    def set_items(self):
+        self._set(self.pop_mark())
+
+    def set_item(self):
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set([key, value])
+
+    def _set(self, items):
+        target = self.stack[-1]
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            # An optimizer that was saved whole has its parameters as keys.
+            target[str(len(target)) if isinstance(key, np.ndarray) else key] = value
+
     def registered(self):
         raise FormatError("refers to the registry of extensions, which is not read.")
 
@@ -108,4 +121,6 @@ class _Unpickler(pickle._Unpickler):
         **dict.fromkeys((pickle.EXT1[0], pickle.EXT2[0], pickle.EXT4[0]), registered),
         pickle.NEWOBJ_EX[0]: new_with_keywords,
         pickle.BUILD[0]: build,
+        pickle.SETITEM[0]: set_item,
+        pickle.SETITEMS[0]: set_items,
     }

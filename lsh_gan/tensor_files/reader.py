@@ -121,6 +121,11 @@ def _read_zip(stream: BinaryIO) -> Any:
             )
         if "model.weights.h5" in ends:
             raise FormatError(f"is a Keras model: {_ARRAYS}.")
+        if "archive_format" in ends:
+            raise FormatError(
+                "is a program of torch.export: save its tensors, "
+                "torch.save(program.state_dict, 'model.pth')."
+            )
         if "data.pkl" not in ends and "version" in ends:
             raise FormatError("is incomplete: torch.save did not end; save it again.")
         if "data.pkl" not in ends:
@@ -134,7 +139,12 @@ def _npy(content: bytes) -> np.ndarray | list[np.ndarray]:
     stream = io.BytesIO(content)
     arrays: list[np.ndarray] = []
     while stream.tell() < len(content) or not arrays:
-        array = np.lib.format.read_array(stream, allow_pickle=False)
+        try:
+            array = np.lib.format.read_array(stream, allow_pickle=False)
+        except ValueError as error:
+            if "Object arrays" not in str(error):
+                raise
+            raise FormatError(f"holds Python objects (a dict?): {_ARRAYS} ({error}).") from None
         arrays.append(array.astype(array.dtype.newbyteorder("="), copy=False))
     return arrays if len(arrays) > 1 else arrays[0]
 

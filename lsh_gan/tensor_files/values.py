@@ -63,11 +63,12 @@ def state_dict(value: Any) -> dict[str, np.ndarray]:
     """Flattens the result of `read`, or a part of it, to `{dotted name: array}`.
 
     Names are those of torch's `state_dict()`: a stand-in for a torch module gives its parameters,
-    then its persistent buffers, then its submodules. Keys and indices of containers are joined by
-    dots. Other values are left out. Raises FormatError for a container that contains itself, or
-    millions of values.
+    then its persistent buffers, then its submodules. One for another object gives what it contains
+    and its attributes, once. Keys and indices of containers are joined by dots. Other values are
+    left out. Raises FormatError for a container that contains itself, or millions of values.
     """
     flat: dict[str, np.ndarray] = {}
+    objects: set[int] = set()
     visited = 0
 
     def visit(node: Any, path: tuple[str, ...]) -> None:
@@ -77,16 +78,18 @@ def state_dict(value: Any) -> dict[str, np.ndarray]:
             raise FormatError(f"holds more than {_MOST_VALUES} values or {_DEEPEST} levels.")
         if isinstance(node, np.ndarray):
             flat[".".join(path)] = node
-        for name, part in _module_parts(node) if isinstance(node, Standin) else children(node):
+        parts = _module_parts(node, objects) if isinstance(node, Standin) else children(node)
+        for name, part in parts:
             visit(part, (*path, name))
 
     visit(value, ())
     return flat
 
 
-def _module_parts(module: Standin) -> Iterator[tuple[str, Any]]:
+def _module_parts(module: Standin, objects: set[int]) -> Iterator[tuple[str, Any]]:
     """Yields parameters, persistent buffers and submodules of a torch module, or stored values.
 
+    Other objects may refer to each other: those in `objects` give no attributes again.
     A network of NVIDIA's TensorFlow code has (name, array) pairs, and networks as components.
     """
     get = module.attributes.get
@@ -100,7 +103,9 @@ def _module_parts(module: Standin) -> Iterator[tuple[str, Any]]:
         )
         return chain(named, children(components))
     if not isinstance(get("_parameters"), dict):
-        return chain(children(module.entries), children(module.elements))
+        attributes = {} if id(module) in objects else module.attributes
+        objects.add(id(module))
+        return chain(*map(children, (module.entries, module.elements, attributes)))
     hidden = get("_non_persistent_buffers_set")
     hidden = hidden if isinstance(hidden, set | frozenset) else ()
     buffers = (pair for pair in children(get("_buffers")) if pair[0] not in hidden)

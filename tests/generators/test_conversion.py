@@ -302,11 +302,35 @@ def test_the_command_says_what_it_took(dcgan, tmp_path, monkeypatch, capsys):
 
 def test_safetensors_are_in_the_order_of_their_numbers_dense_layers_first(dcgan, tmp_path):
     dense_first = tensor_files.state_dict(tensor_files.read(FILES / "dcgan_ptgan.pth"))
-    for state in (dcgan, dense_first):
+    numbered = chain("main.0", "main.1", "main.3", "main.4", "main.7", "main.8", "main.10")
+    named = chain("fc1", "bn1", "fc2", "bn2", "deconv3", "bn3", "deconv4")
+    for state in (dcgan, dense_first, numbered, named):
         found = find(write_state(tmp_path / "dcgan.safetensors", state), SOURCES)
         ours = convert_state(found.state, found.source).variables
         expected = convert_state(state, SOURCES["dcgan"]).variables
         jax.tree.map(np.testing.assert_array_equal, ours, expected)
+    grouped = {name: named[name] for name in sorted(named, key=lambda name: name[:2] == "bn")}
+    found = find(save(tmp_path / "norms_last.npz", grouped), SOURCES)
+    ours = convert_state(found.state, found.source).variables
+    jax.tree.map(np.testing.assert_array_equal, ours, expected)  # of `named`
+    state = chain("first", "first_bn", "second", "second_bn", "up", "up_bn", "last")
+    with pytest.raises(ValueError, match="Safetensors files lose the order of layers"):
+        find(write_state(tmp_path / "dcgan.safetensors", state), SOURCES)
+
+
+def chain(*names):
+    """A generator of two dense layers and two convolutions, with norms between them."""
+    rng = np.random.default_rng(0)
+    shapes = ((16, 8), (16, 16), (4, 4, 4, 4), (4, 1, 4, 4))
+    state = {}
+    for i, name in enumerate(names):
+        if i % 2:
+            size = shapes[i // 2][0]
+            leaves = ("weight", "bias", "running_mean", "running_var")
+            state |= {f"{name}.{leaf}": rng.random(size, np.float32) for leaf in leaves}
+        else:
+            state[f"{name}.weight"] = rng.random(shapes[i // 2], np.float32)
+    return state
 
 
 def test_averages_without_dots_have_the_names_of_their_network(dcgan, tmp_path):

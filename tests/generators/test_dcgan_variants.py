@@ -26,8 +26,10 @@ WHOLE = {
     "dp": {},  # in DataParallel
     # Dense without activation, nearest upsampling, epsilon 0.8.
     "ptgan": {"order": "as listed", "slope": 1.0},
-    "func": {"order": "as listed", "slope": 0.0, "output": "tanh"},  # activations in its code
-    "shared": {"order": "as listed", "slope": 0.1},  # one LeakyReLU for all layers
+    # Activations in its code.
+    "func": {"order": "as listed", "slope": 0.0, "activation_first": False, "output": "tanh"},
+    # One LeakyReLU for all layers.
+    "shared": {"order": "as listed", "slope": 0.1, "activation_first": False},
 }
 
 
@@ -81,6 +83,7 @@ def test_what_a_state_dict_assumes_is_listed():
     assert convert_state(state, SOURCES["dcgan"]).assumed == {
         "strides": [1, 2, 2], "paddings": [0, 1, 1], "output_paddings": [0, 0, 0],
         "num_classes": 0, "epsilon": 1e-5, "order": "as listed", "slope": 0.0, "output": "tanh",
+        "activation_first": False,
     }  # fmt: skip
 
 
@@ -127,8 +130,11 @@ def test_a_3x3_layer_between_larger_ones_that_double_the_side_does_not():
     state = {name: state[name] for name in before} | extra | {last: state[last]}
     converted = convert_state(state, SOURCES["dcgan"])  # as of WassersteinGAN
     assert converted.assumed["transposed"] == [True, True, True, True, False, True]
-    images = images_of(converted, np.ones((1, len(state[before[0]])), np.float32))
-    assert images.shape == (1, 3, 64, 64)
+    z = np.ones((1, len(state[before[0]])), np.float32)
+    assert images_of(converted, z).shape == (1, 3, 64, 64)
+    assert converted.assumed["upsample"] == 1  # its code may do that before plain convolutions
+    converted = convert_state(state, SOURCES["dcgan"], {"upsample": [1, 1, 1, 1, 2, 1]})
+    assert images_of(converted, z).shape == (1, 3, 128, 128)
 
 
 def test_a_last_3x3_layer_after_4x4_ones_keeps_the_side():
@@ -255,8 +261,12 @@ def test_numbers_tell_activations_before_norms():
         shapes |= {f"{norm}.{leaf}": (4,) for leaf in ("running_mean", "running_var")}
         shapes |= {f"{last}.weight": (4, 4, 4, 4), "net.9.weight": (4, 3, 4, 4)}
         state = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
-        layers = convert_state(state, SOURCES["dcgan"]).options["layers"]
-        assert [layer["kind"] for layer in layers[1:3]] == expected
+        converted = convert_state(state, SOURCES["dcgan"])
+        assert [layer["kind"] for layer in converted.options["layers"][1:3]] == expected
+        first = expected[0] == "relu"
+        assert converted.assumed["activation_first"] == ([True, False] if first else False)
+        other = convert_state(state, SOURCES["dcgan"], {"activation_first": not first})
+        assert [layer["kind"] for layer in other.options["layers"][1:3]] == expected[::-1]
 
 
 def test_settings_of_networks_whose_layers_are_known():
