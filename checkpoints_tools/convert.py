@@ -9,6 +9,7 @@ map of names, and the sha256 of the input.
 import argparse
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -109,9 +110,9 @@ def parse_setting(setting: str) -> tuple[str, Any]:
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    add = parser.add_argument
-    add("--input", required=True, help="The file, or a folder with one.")
-    add("--output", required=True, help="Folder for the converted generator.")
+    add, home = parser.add_argument, os.path.expanduser  # shells leave --input=~/x as it is
+    add("--input", type=home, required=True, help="The file, or a folder with one.")
+    add("--output", type=home, required=True, help="Folder for the converted generator.")
     add("--source", default="auto", help=f"Kind of checkpoint: auto, or {', '.join(SOURCES)}.")
     add("--part", help="Where in the file the generator is (G_ema), whatever lies beside it.")
     add(

@@ -51,8 +51,10 @@ def parse(
 
     `config` has every field, as the file `source` makes it. `default` is the configuration file to
     read if the command line names none. A mistake is a ValueError. --help prints `usage` (or the
-    docstring of the program) with all flags and fields, and ends the program.
+    docstring of the program) with all flags and fields, and ends the program. After "=" or a
+    comma, where shells leave it as it is, `~/` is the home folder.
     """
+    arguments = [re.sub(r"(?<=[=,])~(?=/)", lambda _: str(Path.home()), x) for x in arguments]
     if any(re.fullmatch("-h|--?help(short|full)?", argument) for argument in arguments):
         text = (shipped_folder() / source).read_text("utf-8")
         text = re.sub(r"config_dict\.FieldReference\((.*), field_type=object\)", r"\1", text)

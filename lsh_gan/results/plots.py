@@ -156,6 +156,7 @@ def plot(name: str, measured: list[Row], metrics: list[str]) -> Figure:
             axis.set_ylim(_of_shares(*axis.get_ylim()))
             if x.endswith("recall"):
                 axis.set_xlim(_of_shares(*axis.get_xlim()))
+                axis.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     for axis in axes[-1]:
         axis.set_xlabel(x_label)
     for axis in axes[:, 0]:

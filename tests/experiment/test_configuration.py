@@ -39,6 +39,8 @@ def test_what_is_right_is_read(parse):
     config = parse("--config.k=5", "--config", "configs/ffhq.py:1024")
     assert (config.generators, config.k) == (("checkpoints/ffhq1024",), 5)
     assert not parse("--noconfig.inclusive").inclusive
+    samples = parse("--config.samples=~/a b,c~/d,~/e").samples
+    assert samples == (str(Path.home() / "a b"), "c~/d", str(Path.home() / "e"))
 
 
 def test_mistakes_are_one_line(parse):
