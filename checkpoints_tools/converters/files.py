@@ -247,9 +247,10 @@ def _is_another_network(name: str, tensors: dict[str, np.ndarray], one_network: 
 
 
 def _in_order(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Orders tensors of a file without order by the numbers in names, dense layers first.
+    """Orders tensors by the numbers in names, for files without order or with norms listed last.
 
-    A norm follows the layer of its number (bn1 follows conv1) if only one layer has it.
+    At each level of names, dense layers come before convolutions, except in a `Sequential`, whose
+    numbers tell. A norm follows the layer of its number (bn1 follows conv1) if only one has it.
     """
 
     def prefixes(name: str) -> list[str]:
@@ -267,7 +268,7 @@ def _in_order(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     def number(prefix: str) -> tuple:
         return prefix.rpartition(".")[0], *split(prefix)[1::2]
 
-    weighted: dict[tuple, list[str]] = {}
+    weighted: dict[tuple, list[str]] = {}  # layers with weights, by the numbers in their names
     for prefix, found in ranks.items():
         if found & {2, 4}:
             weighted.setdefault(number(prefix), []).append(prefix)
@@ -275,7 +276,7 @@ def _in_order(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     def place(name: str) -> list[tuple]:
         found = []
         for outer, prefix in pairwise(prefixes(name)):
-            norm = ranks[prefix] - {0} == {1} and prefix != name
+            norm = ranks[prefix] - {0} == {1} and prefix != name  # vectors, and perhaps a counter
             layers = weighted.get(number(prefix), []) if norm else []
             layer = layers[0] if len(layers) == 1 else prefix
             listed = layer.rpartition(".")[2].isdecimal()  # in a Sequential, whose order is known
