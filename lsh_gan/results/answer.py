@@ -18,9 +18,6 @@ of the first error:
 
     Σ (u_g − r v_g)² / mean(b)²
 
-Where all N values agree, the error of their mean is 1 / N (`PrecisionRecall`): a compressed row
-without a hit, after 3 of 200 at full precision, has lost −100 ± 33 %.
-
 For LSH and LSH+KNN this leaves out the drawing of the other set. Their jackknife over tables counts
 the chance of single samples once more, which makes up for it.
 
@@ -28,6 +25,9 @@ With S seeds, precision has N = S · m samples. Recall has N = n: every seed ass
 reference, so that a_i and b_i are means over the seeds, as are u_g and v_g. Then the second count
 of single samples averages out, but the reference, which seeds share, does not. For precision by LSH
 and LSH+KNN, (1 − 1/S) var(a_i − r b_i) / (n mean(b)²) is added in place of the second count.
+
+Where the error of the mean of a_i − r b_i is 0, it becomes 1 / N, as for scores
+(`PrecisionRecall`): no hit, after 3 of 200 at full precision, is a change of −100 ± 33 %.
 """
 
 import math
