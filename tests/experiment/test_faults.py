@@ -21,7 +21,7 @@ from children import CONTEXT, draw_nothing
 from configured import save_images, tiny
 from tiny_network import NETWORK
 
-from lsh_gan import generators
+from lsh_gan import devices, generators
 from lsh_gan.experiment import evaluators, reference, step, sweep
 from lsh_gan.generators import checkpoints, sampling
 from lsh_gan.results import store
@@ -42,6 +42,7 @@ def run(workdir, images, most=None, said=None, **changes):
     """A run with a feature network of one product; `most` is the largest file, in bytes."""
     reference.load_network = lambda *_: NETWORK
     draw_nothing()
+    devices.keep_programs(images.parent / "programs")
     if most is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, resource.RLIM_INFINITY))
     try:

@@ -97,7 +97,8 @@ def test_an_error_of_one_process_ends_the_others_at_once(tmp_path):
 
 
 def test_a_lost_process_ends_the_run_which_can_be_continued(tmp_path):
-    first, second = start_two(tmp_path / "run", **{"compression.bits": "4,3,2"})
+    changes = {"metrics": "knn", "compression.bits": "4,3,2"}
+    first, second = start_two(tmp_path / "run", **changes)
     rows = tmp_path / "run" / store.ROWS_FILE
     started = time.monotonic()
     while not (rows.exists() and rows.stat().st_size) and time.monotonic() < started + 300:
@@ -110,5 +111,5 @@ def test_a_lost_process_ends_the_run_which_can_be_continued(tmp_path):
         assert "lost" in result.stderr.splitlines()[-1] or "heartbeat" in result.stderr
     kept = store.read(tmp_path / "run")
     assert kept
-    finish(start(tmp_path / "run"))
+    finish(start(tmp_path / "run", metrics="knn"))
     assert store.read(tmp_path / "run")[: len(kept)] == kept

@@ -191,7 +191,7 @@ def test_features_are_kept_and_computed_again_where_they_are_damaged(tmp_path, m
 
 @pytest.mark.parametrize(
     "change",
-    [{"inclusive": False, "hash__votes": 0.9}, {"hash__votes": None}, {"k": 2, "extended": True}],
+    [{"inclusive": False, "k": 2, "extended": True, "hash__votes": 0.9}, {"hash__votes": None}],
     ids=str,
 )
 def test_every_metric_does_what_the_configuration_says(change):

@@ -25,7 +25,9 @@ from lsh_gan.metrics import (  # noqa: E402
     lsh_precision_recall_curve,
 )
 
-N, M, D = 501, 403, 6  # divisible by no number of devices
+# Rows and tables are divisible by no number of devices.
+N, M, D = 501, 403, 6
+SPEC = HashSpec(num_tables=13)
 
 
 def record(name, scores):
@@ -40,23 +42,22 @@ def main():
         r, g = draw_pair(kind, N, M, D)
         if kind == "grid" and alone:  # features that are bound to one of the devices
             r, g = jax.device_put(r, jax.devices()[-1]), jax.numpy.asarray(g)
-        hasher = fit_hash(key, r, HashSpec(num_tables=13))
+        hasher = fit_hash(key, r, SPEC)
         sketch = build(hasher, [g[:200], g[200:]])
         found[f"{kind}.digits"] = np.asarray(hasher.digits)
         found[f"{kind}.counts"] = np.asarray(sketch.counts)
         found[f"{kind}.addresses"] = np.asarray(sketch.places.addresses)
-        options = {"membership": True}
-        scores = knn_precision_recall(r, g, memory_mb=1, extended=True, **options)
+        scores = knn_precision_recall(r, g, memory_mb=1, extended=True, membership=True)
         found |= record(f"{kind}.knn", scores)
+        options = {"spec": SPEC, "membership": True}
         found |= record(f"{kind}.lsh", lsh_precision_recall(key, r, g, **options))
-        found |= record(f"{kind}.curve", lsh_precision_recall_curve(key, r, g))
-        # 13 tables are divisible by no number of devices; a cap of 5 is met.
-        options |= {"spec": HashSpec(num_tables=13), "bucket_rows": 5}
+        found |= record(f"{kind}.curve", lsh_precision_recall_curve(key, r, g, spec=SPEC))
+        options["bucket_rows"] = 5  # a cap that is met
         found |= record(f"{kind}.lsh_knn", lsh_knn_precision_recall(key, r, g, **options))
     if alone:  # a session of its own mesh, whose axes are explicit
         jax.set_mesh(jax.make_mesh((jax.device_count(),), ("x",)))
         key, r, g = jax.random.key(0), *(jax.numpy.asarray(np.asarray(x)) for x in (r, g))
-        found |= record("grid.lsh", lsh_precision_recall(key, r, g, membership=True))
+        found |= record("grid.lsh", lsh_precision_recall(key, r, g, spec=SPEC, membership=True))
     if jax.process_index() == 0:
         np.savez(out, devices=jax.device_count(), **found)
 

@@ -147,6 +147,7 @@ def test_settings_of_the_session_change_no_score():
     with (
         jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"),
         jax.debug_infs(True), jax.debug_nans(True), jax.threefry_partitionable(False),
+        jax.enable_x64(True),
     ):  # fmt: skip
         assert scores() == usual
 
