@@ -47,6 +47,7 @@ TINY = {
     },
     "sngan": {"latent_size": 4, "base_channels": 4, "channels": [4], "num_classes": 3},
     "stylegan2": {"latent_size": 4, "w_size": 4, "channels": [4, 4], "mapping_layers": 1},
+    "stylegan2_lucidrains": {"latent_size": 4, "channels": [4, 4], "mapping_layers": 1},
     "stylegan3": {
         "latent_size": 4, "w_size": 4, "input_channels": 4, "channels": [4, 4, 3],
         "num_classes": 3,

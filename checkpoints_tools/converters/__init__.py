@@ -12,6 +12,7 @@ from checkpoints_tools.converters import (
     studiogan,
     stylegan2,
     stylegan2_layouts,
+    stylegan2_lucidrains,
     stylegan3,
 )
 from checkpoints_tools.converters.conversion import Converted, convert_state
@@ -22,9 +23,10 @@ SOURCES: dict[str, Source] = {
     for source in (
         stylegan2.SOURCE, stylegan2_layouts.ROSINALITY, stylegan2_layouts.BASICSR,
         stylegan2_layouts.MMGENERATION, stylegan2_layouts.GENFORCE, stylegan2_layouts.TENSORFLOW,
-        stylegan3.SOURCE, stylegan3.XL, biggan.SOURCE, biggan.SOURCE_DEEP, biggan_hf.SOURCE,
-        studiogan.BIGGAN, studiogan.SNGAN, mimicry.SOURCE, progan.SOURCE, r3gan.SOURCE,
-        fastgan.SOURCE, galaxygrad.SOURCE, dcgan.SOURCE,  # last: it looks at shapes alone
+        stylegan2_lucidrains.SOURCE, stylegan3.SOURCE, stylegan3.XL, biggan.SOURCE,
+        biggan.SOURCE_DEEP, biggan_hf.SOURCE, studiogan.BIGGAN, studiogan.SNGAN, mimicry.SOURCE,
+        progan.SOURCE, r3gan.SOURCE, fastgan.SOURCE, galaxygrad.SOURCE,
+        dcgan.SOURCE,  # last: it looks at shapes alone
     )
 }  # fmt: skip
 

@@ -49,7 +49,9 @@ _SCALARS = {
 }  # fmt: skip
 # Known generators that are not supported -> patterns of names that only their files have.
 NOT_BUILT: dict[str, tuple[str, ...]] = {
-    "lucidrains/stylegan2-pytorch": (r"G?\.?initial_block", r"S\.net\.0\.weight"),
+    "a part of lucidrains/stylegan2-pytorch without its mapping network S": (
+        r"(.*\.)?blocks\.0\.to_noise1\.weight",
+    ),
     "lucidrains/lightweight-gan": (r"G?\.?initial_conv\.0\.weight", r"G?\.?out_conv\.weight"),
     "a StyleGAN of genforce": (r"truncation\.w_avg",),  # the first, and those with classes
     "pytorch.sngan_projection": (r"block2\.c_sc\.weight(_orig)?", r"conv\d\.weight(_orig)?"),

@@ -27,6 +27,7 @@ from lsh_gan.generators.mixer_diffusion import MixerDiffusion
 from lsh_gan.generators.r3gan import R3GAN
 from lsh_gan.generators.residual import SNGAN, BigGAN, BigGANDeep
 from lsh_gan.generators.stylegan2 import StyleGAN2
+from lsh_gan.generators.stylegan2_lucidrains import LucidrainsStyleGAN2
 from lsh_gan.generators.stylegan3 import StyleGAN3
 
 FAMILIES: dict[str, type[nn.Module]] = {
@@ -40,6 +41,7 @@ FAMILIES: dict[str, type[nn.Module]] = {
     "sequential": Sequential,
     "sngan": SNGAN,
     "stylegan2": StyleGAN2,
+    "stylegan2_lucidrains": LucidrainsStyleGAN2,
     "stylegan3": StyleGAN3,
 }
 

@@ -98,6 +98,8 @@ class StyledConv(nn.Module):
     up: bool = False  # whether the side is doubled
     gain: float = 1.0  # of the activation
     clamp: float | None = None  # bound of the activation, None for none
+    # Whether upsampling is bilinear, and noise has a strength per channel (lucidrains).
+    bilinear: bool = False
     bias_is_last = False  # a class constant, not a field: the activation comes after the bias
 
     @nn.compact
@@ -106,12 +108,14 @@ class StyledConv(nn.Module):
         kernel = self.param("kernel", _INIT, (3, 3, x.shape[-1], self.features))
         styles = nn.Dense(x.shape[-1], name="affine")(w)
         x = x * styles[:, None, None]
-        x = upsample_conv(x, kernel) if self.up else layers.conv(x, kernel, 1)
+        up = layers.upsample_bilinear_conv_3x3 if self.bilinear else upsample_conv
+        x = up(x, kernel) if self.up else layers.conv(x, kernel, 1)
         norms = jnp.matmul(styles**2, jnp.sum(kernel**2, axis=(0, 1)))
         x = x * jax.lax.rsqrt(norms + 1e-8)[:, None, None]
         side = x.shape[1]
         stored = self.variable("buffers", "noise", jnp.zeros, (side, side)).value
-        strength = self.param("noise_strength", nn.initializers.zeros, ())
+        shape = (self.features,) if self.bilinear else ()
+        strength = self.param("noise_strength", nn.initializers.zeros, shape)
         x = x + strength * stored[..., None]
         x = x + self.param("bias", nn.initializers.zeros, (self.features,))
         return activate(x, gain=self.gain, clamp=self.clamp)

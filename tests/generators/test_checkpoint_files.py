@@ -364,10 +364,34 @@ def test_networks_of_tensorflow_are_read_without_their_code(tmp_path, monkeypatc
     assert "differ from" in verify(tmp_path / "out", images)
 
 
+def test_lucidrains_files(tmp_path):
+    golden = load_golden("lucidrains_stylegan2_32")
+    state, images = golden.state(), tmp_path / "images.npz"
+    np.savez(images, z=golden.inputs["z"], images=golden.outputs["image"])
+    other = {f"{net}.blocks.0.conv_res.weight": np.ones((4, 3, 1, 1)) for net in ("D", "D_aug.D")}
+    file = write(tmp_path / "model_7.pt", {"GAN": state | other, "version": "1.9.0"})
+    assert convert(file, tmp_path / "out")["input_prefix"] == "GAN"
+    verify(tmp_path / "out", images)
+    network = {name: array for name, array in state.items() if name[1] == "."}  # no averages
+    averages = {f"{n[0]}.{n[3:]}": array for n, array in state.items() if n[1] == "E"}
+    convert(write(tmp_path / "a.pt", network | averages), tmp_path / "last")
+    verify(tmp_path / "last", images)
+    for name, message in {
+        "GE.attns.1.0.fn.fn.to_q.weight": "attention",
+        "GE.to_initial_block.weight": "no_const",
+        "GE.blocks.0.to_rgb.upsample.1.f": r"is not the filter \[1, 2, 1\]",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            convert_state({**state, name: np.ones(3)}, SOURCES["stylegan2_lucidrains"])
+    alone = {name[3:]: array for name, array in state.items() if name.startswith("GE.")}
+    with pytest.raises(ValueError, match="without its mapping network S is not supported"):
+        find(write(tmp_path / "alone.pt", alone), SOURCES)
+
+
 def test_known_kinds_that_are_not_built_are_named(tmp_path):
-    state = {"S.net.0.weight": np.ones((4, 4)), "G.initial_block": np.ones((4, 4, 4))}
+    state = {"G.initial_conv.0.weight": np.ones((4, 4)), "G.out_conv.weight": np.ones((4, 4))}
     file = write(tmp_path / "model_7.pt", {"GAN": state})
-    with pytest.raises(ValueError, match=r"lucidrains/stylegan2-pytorch is not supported"):
+    with pytest.raises(ValueError, match=r"lucidrains/lightweight-gan is not supported"):
         find(file, SOURCES)
 
 

@@ -77,6 +77,12 @@ def without_inner(module, variables, inputs):
     return {name: images[name] for name in ("image", "w", "image_psi0.7", "image_noise_none")}
 
 
+def truncated(module, variables, inputs):
+    images, tensor = call(module, variables, inputs)
+    moved = call(module, variables, inputs, truncation_psi=0.7)[0]
+    return {"image": images, "w": tensor("mapping"), "image_psi0.7": moved}
+
+
 def with_noise(module, variables, inputs):
     one = {"z": inputs["z"][:1]}
     return {
@@ -163,6 +169,7 @@ CASES = [
     Case("stylegan2_uncond_resnet", "stylegan2", stylegan2, only("conv_clamp")),
     Case("stylegan2_clamp1", "stylegan2", stylegan2, only("conv_clamp")),
     Case("rosinality_stylegan2_16", "stylegan2_rosinality", without_inner),
+    Case("lucidrains_stylegan2_32", "stylegan2_lucidrains", truncated),
     Case("stylegan2_tf_16", "stylegan2_tf", without_inner),
     Case("stylegan2_tf_16_cond", "stylegan2_tf", without_inner),
     Case("stylegan3_t", "stylegan3", stylegan3),
