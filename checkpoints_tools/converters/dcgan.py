@@ -52,6 +52,10 @@ _KNOWN: tuple[tuple[dict[str, int], dict[str, Any]], ...] = (
         {"l1.0": 0, "conv_blocks.1": 3, "conv_blocks.5": 3, "conv_blocks.8": 3},
         {"upsample": [2, 2, 1], "epsilon": 0.8, "slope": [1.0, 0.2, 0.2]},
     ),
+    (  # PyTorch-GAN, its networks of dense layers
+        {"model.0": 0, "model.2": 0, "model.5": 0, "model.8": 0, "model.11": 0},
+        {"epsilon": 0.8, "slope": 0.2},
+    ),
     (  # the course "Generative Adversarial Networks" of deeplearning.ai: digits, then faces
         {"gen.0.0": 3, "gen.1.0": 4, "gen.2.0": 3, "gen.3.0": 4},
         {"strides": [2, 1, 2, 2], "paddings": 0, "output_paddings": 0},
@@ -91,6 +95,8 @@ def _matches(state) -> bool:
     # Unsupported layers are skipped here, and reported by the conversion.
     layers = modules.readable_layers(module) if module else state_layers(state)
     weighted, convs = of(layers, PARAMETRIC), of(layers, CONVOLUTIONS)
+    if len(weighted) >= 3 and not convs:
+        return _widens(weighted)
     if len(weighted) < 3 or len(convs) < 2 or weighted[0]["kind"] == "conv":
         return False
     for one, other in itertools.pairwise(weighted):
@@ -98,6 +104,18 @@ def _matches(state) -> bool:
             return False  # an image, which is the input of another network
     shrinks = any(c["kind"] == "conv" and max(c.get("stride", [1])) > 1 for c in convs)
     return not shrinks and weighted[-1] is convs[-1] and convs[-1]["features"] <= 4
+
+
+def _widens(dense: list[Layer]) -> bool:
+    """Whether dense layers lead to an image, and inner ones are no narrower than those before."""
+    *sizes, last = dense[0]["inputs"], *(layer["features"] for layer in dense)
+    fits = sizes[1:] == [layer["inputs"] for layer in dense[1:]]
+    return fits and sizes == sorted(sizes) and sizes[0] < last and bool(_image(last))
+
+
+def _image(values: int) -> list[int]:
+    """Returns the shape of a square image of so many values, from 28×28 up; [] for none."""
+    return next(([c, side, side] for c in (1, 3) if (side := grid_side(values, c)) >= 28), [])
 
 
 def _first_word(layer: Layer) -> str:
@@ -148,7 +166,8 @@ def _settings(state) -> dict[str, Any]:
     layers, hidden, around, between = _read(state)
     usual: dict[str, Any] = {"num_classes": 0}
     if not _module(state):
-        usual |= _usual_geometry(layers)
+        if of(layers, CONVOLUTIONS):
+            usual |= _usual_geometry(layers)
         if of(layers, _NORMS):
             usual["epsilon"] = 1e-5
         if of(layers, ("group_norm",)):
@@ -163,7 +182,7 @@ def _settings(state) -> dict[str, Any]:
         larger = of(layers, ("conv_transpose", "upsample"))
         alone = all(layer is of(layers, PARAMETRIC)[0] for layer in larger)
         plain = [layer for layer in layers if layer["kind"] == "conv" or layer.get("unsure")]
-        if alone or (plain and not of(layers, ("upsample",))):
+        if (alone and of(layers, CONVOLUTIONS)) or (plain and not of(layers, ("upsample",))):
             usual |= {"upsample": None if alone else 1, "upsample_mode": "nearest"}
     if hidden and hidden["kind"] in ("relu", "leaky_relu"):
         usual["slope"] = hidden.get("slope", 0.0)
@@ -221,7 +240,7 @@ def _complete(layers: list[Layer], settings: dict) -> None:
     convs, norms = of(layers, CONVOLUTIONS), of(layers, _NORMS)
     for layer, transposed in zip(convs, settings.get("transposed", ()), strict=False):
         set_kind(layer, transposed)
-    geometry = [map(_pair, _as_list(name, settings[name], len(convs))) for name in _GEOMETRY]
+    geometry = [map(_pair, _as_list(name, settings.get(name), len(convs))) for name in _GEOMETRY]
     for layer, stride, padding, end in zip(convs, *geometry, strict=True):
         layer |= {"stride": stride, "dilation": [1, 1], "groups": 1}
         if layer["kind"] == "conv":
@@ -309,7 +328,7 @@ def _with_reshapes(layers: list[Layer]) -> list[Layer]:
         found.append(layer)
         if kind in PARAMETRIC:
             features, flat, last = layer["features"], kind == "dense", layer["name"]
-    return found
+    return [*found, {"kind": "reshape", "shape": _image(features)}] if flat else found
 
 
 def _options(layers: list[Layer]) -> list[Layer]:

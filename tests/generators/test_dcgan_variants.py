@@ -101,6 +101,31 @@ def test_other_strides_and_paddings_give_other_sides():
         convert_state(state, SOURCES["dcgan"], {"order": "b"})
 
 
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
+def test_layers_may_all_be_dense(shape):
+    """As in PyTorch-GAN, whose norms have epsilon 0.8, which its names say."""
+    rng, state = np.random.default_rng(0), {}
+    sizes = {0: (6, 8), 2: (8, 8), 5: (8, 16), 8: (16, 24), 11: (24, np.prod(shape))}
+    x = z = rng.normal(size=(3, 6)).astype(np.float32)
+    for number, (inputs, outputs) in sizes.items():
+        dense, norm = f"model.{number}", f"model.{number + 1}"
+        state[f"{dense}.weight"] = rng.normal(size=(outputs, inputs)).astype("f") / inputs**0.5
+        state[f"{dense}.bias"] = rng.normal(size=outputs).astype("f")
+        x = x @ state[f"{dense}.weight"].T + state[f"{dense}.bias"]
+        if 0 < number < 11:
+            mean, var, scale, bias = rng.uniform(0.5, 1.5, (4, outputs)).astype("f")
+            leaves = "weight", "bias", "running_mean", "running_var"
+            for leaf, array in zip(leaves, (scale, bias, mean, var), strict=True):
+                state[f"{norm}.{leaf}"] = array
+            x = (x - mean) / np.sqrt(var + 0.8) * scale + bias
+        x = np.where(x > 0, x, 0.2 * x) if number < 11 else np.tanh(x)
+    assert SOURCES["dcgan"].matches(state)
+    converted = convert_state(state, SOURCES["dcgan"])
+    assert_close(images_of(converted, z), x.reshape(3, *shape), TOLERANCE)
+    encoder = {"e.0.weight": np.ones((5, np.prod(shape)), "f"), "e.1.weight": np.ones((6, 5), "f")}
+    assert not SOURCES["dcgan"].matches(encoder | state)
+
+
 def test_classes_follow_the_latent():
     state = load_golden("dcgan_tutorial_64").state()
     z = np.random.default_rng(0).standard_normal((3, state["main.0.weight"].shape[0]))
@@ -230,22 +255,24 @@ def test_a_module_whose_code_upsamples_says_so():
 
 def test_activations_are_in_their_place_unless_code_runs_them():
     linear = layer("linear.Linear", in_features=4, out_features=4)
+    last = layer("linear.Linear", in_features=4, out_features=784)
     relu, tanh = layer("activation.ReLU"), layer("activation.Tanh")
 
     def kinds(settings=None, **children):
         state = Part()
         state.module = holder(**children)
         usual = SOURCES["dcgan"].settings(state)
-        del usual["upsample"]
         plan = SOURCES["dcgan"].plan(state, usual | (settings or {}))
-        return [layer.get("slope", layer["kind"]) for layer in plan.options["layers"]]
+        *layers, image = plan.options["layers"]
+        assert image == {"kind": "reshape", "shape": [1, 28, 28]}
+        return [layer.get("slope", layer["kind"]) for layer in layers]
 
     block = holder("models.Block", linear=linear, relu=relu)
-    placed = kinds(first=linear, block=block, last=linear, tanh=tanh)
+    placed = kinds(first=linear, block=block, last=last, tanh=tanh)
     assert placed == ["dense", 1.0, "dense", "relu", "dense", "tanh"]
-    said = kinds({"slope": 0.2}, first=linear, block=block, last=linear, tanh=tanh)
+    said = kinds({"slope": 0.2}, first=linear, block=block, last=last, tanh=tanh)
     assert said == ["dense", 0.2, "dense", "relu", "dense", "tanh"]
-    main = holder("torch.nn.modules.container.Sequential", relu=relu, last=linear)
+    main = holder("torch.nn.modules.container.Sequential", relu=relu, last=last)
     assert kinds(first=linear, tanh=tanh, main=main) == ["dense", "relu", "dense", "tanh"]
 
 
