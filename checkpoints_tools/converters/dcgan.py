@@ -95,9 +95,11 @@ def _matches(state) -> bool:
     # Unsupported layers are skipped here, and reported by the conversion.
     layers = modules.readable_layers(module) if module else state_layers(state)
     weighted, convs = of(layers, PARAMETRIC), of(layers, CONVOLUTIONS)
-    if len(weighted) >= 3 and not convs:
+    if len(weighted) < 3:
+        return False
+    if not convs:
         return _widens(weighted)
-    if len(weighted) < 3 or len(convs) < 2 or weighted[0]["kind"] == "conv":
+    if len(convs) < 2 or weighted[0]["kind"] == "conv":
         return False
     for one, other in itertools.pairwise(weighted):
         if one["features"] in (1, 3) and _first_word(one) != _first_word(other):
@@ -164,25 +166,25 @@ def _read(state) -> _Network:
 def _settings(state) -> dict[str, Any]:
     """Returns the usual values of settings that the file does not record."""
     layers, hidden, around, between = _read(state)
+    convs = of(layers, CONVOLUTIONS)
     usual: dict[str, Any] = {"num_classes": 0}
     if not _module(state):
-        if of(layers, CONVOLUTIONS):
+        if convs:
             usual |= _usual_geometry(layers)
         if of(layers, _NORMS):
             usual["epsilon"] = 1e-5
         if of(layers, ("group_norm",)):
             usual["norm"] = None
         if any(layer.get("unsure") for layer in layers):
-            kinds = [layer["kind"] for layer in of(layers, CONVOLUTIONS)]
-            usual["transposed"] = [kind == "conv_transpose" for kind in kinds]
+            usual["transposed"] = [layer["kind"] == "conv_transpose" for layer in convs]
     if between:
         usual["order"] = "as listed"
         if may_have_shortcuts(layers):
             usual["shortcuts"] = None
         larger = of(layers, ("conv_transpose", "upsample"))
-        alone = all(layer is of(layers, PARAMETRIC)[0] for layer in larger)
+        alone = convs and all(layer is of(layers, PARAMETRIC)[0] for layer in larger)
         plain = [layer for layer in layers if layer["kind"] == "conv" or layer.get("unsure")]
-        if (alone and of(layers, CONVOLUTIONS)) or (plain and not of(layers, ("upsample",))):
+        if alone or (plain and not of(layers, ("upsample",))):
             usual |= {"upsample": None if alone else 1, "upsample_mode": "nearest"}
     if hidden and hidden["kind"] in ("relu", "leaky_relu"):
         usual["slope"] = hidden.get("slope", 0.0)

@@ -18,12 +18,6 @@ from checkpoints_tools.converters.origin import (
 _ROOT_2 = 2**0.5
 
 
-def _names(state) -> tuple[str, str]:
-    """Returns the names of synthesis and mapping network, of their averages if the file has any."""
-    averaged = any(name.startswith("GE.") for name in state)
-    return ("GE", "SE") if averaged else ("G", "S")
-
-
 def _mean_of_w(count: int, rate: float, *layers: np.ndarray) -> np.ndarray:
     """Computes the mean of w over `count` latents."""
     x = np.random.default_rng(0).normal(size=(count, layers[0].shape[1]))
@@ -42,7 +36,8 @@ def _constant(first: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.nda
 
 
 def _plan(state, settings) -> Plan:
-    network, mapping = _names(state)
+    averaged = any(name.startswith("GE.") for name in state)
+    network, mapping = ("GE", "SE") if averaged else ("G", "S")
     if any(name.startswith(f"{network}.attns.") for name in state):
         raise ValueError("a network with attention (attn_layers), which is not supported")
     if f"{network}.to_initial_block.weight" in state:

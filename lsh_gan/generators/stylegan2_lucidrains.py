@@ -17,7 +17,7 @@ from lsh_gan.generators.layers import UPSAMPLINGS
 from lsh_gan.generators.stylegan2 import Mapping, StyledConv, ToImage, truncate
 
 
-def blur(x: jax.Array) -> jax.Array:
+def _blur(x: jax.Array) -> jax.Array:
     """Filters rows and columns of `x [n, h, w, c]` with [1, 2, 1] / 4, reflected at the border."""
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), "reflect")
     rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
@@ -51,5 +51,5 @@ class LucidrainsStyleGAN2(nn.Module):
             x = styled(name=f"conv_{i}_1")(x, w)
             self.sow("intermediates", f"block_{i}", x)
             rgb = ToImage(self.image_channels, name=f"to_image_{i}")(x, w)
-            image = rgb if image is None else blur(upsample(image)) + rgb
+            image = rgb if image is None else _blur(upsample(image)) + rgb
         return image
