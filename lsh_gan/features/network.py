@@ -26,16 +26,16 @@ _CPU_BATCH = 80  # large enough to hide the cost of a dispatch, small enough to 
 _DEVICE_BATCH = 256
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class FeatureNetwork:
-    """A loaded network that maps images to features."""
+    """A loaded network that maps images to features. Equal ones share compiled programs."""
 
     name: str  #: its key in `FEATURES`
     dim: int  #: d, the number of features
     side: int  #: input side in pixels, to which images are resized
     content_hash: str  #: sha256 (hex) over name, preprocessing version, side and weight file
     apply: Any = field(repr=False)  #: jitted, of (variables, images); None for `given` features
-    variables: Any = field(repr=False)  #: the weights
+    variables: Any = field(repr=False, compare=False)  #: the weights
 
     def __call__(self, images: Any) -> jax.Array:
         """Embeds one batch, uint8 `[n, h, w, c]`, to float32 `[n, d]`; raises as `check_images`."""
@@ -97,11 +97,15 @@ def load(
     variables = devices.replicate(_read_variables(spec, path), local=True)
     identity = json.dumps([spec.name, spec.version, side, found])
     content_hash = hashlib.sha256(identity.encode()).hexdigest()
-    apply = partial(_features, spec, side)
-    return FeatureNetwork(name, spec.dim, side, content_hash, apply, variables)
+    return FeatureNetwork(name, spec.dim, side, content_hash, _apply(spec, side), variables)
 
 
-@partial(jax.jit, static_argnums=(0, 1))  # compiled once, however often the network is loaded
+@cache
+def _apply(spec: FeatureSpec, side: int) -> Callable[[Any, jax.Array], jax.Array]:
+    return partial(_features, spec, side)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
 def _features(spec: FeatureSpec, side: int, variables: Any, images: jax.Array) -> jax.Array:
     def run(images):
         x = resize(images.astype(jnp.float32), side, rule=spec.resize_rule)

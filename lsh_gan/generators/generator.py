@@ -46,21 +46,24 @@ FAMILIES: dict[str, type[nn.Module]] = {
 }
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Generator:
-    """A generator and its parameters, from a checkpoint (`load`) or from any function."""
+    """A generator and its parameters, from a checkpoint (`load`) or from any function.
+
+    Generators are equal if they differ in nothing but parameters: they share compiled programs.
+    """
 
     name: str  #: the checkpoint's name, for tables
     family: str  #: key of `FAMILIES`, or "function"
     module: nn.Module | Function  #: the Flax module, or the function in its place
     #: Variables of the module: parameters and statistics; only their shapes if from `abstract`.
-    params: Any = dataclasses.field(repr=False)
+    params: Any = dataclasses.field(repr=False, compare=False)
     resolution: int  #: height and width of an image, pixels
     image_channels: int  #: 1 (grey) or 3 (RGB)
     #: Description of its origin (`generator.json`).
-    provenance: dict[str, Any] = dataclasses.field(repr=False)
+    provenance: dict[str, Any] = dataclasses.field(repr=False, compare=False)
     #: The packed file from which it was read; None for a checkpoint in float32.
-    packed_file: Path | None = None
+    packed_file: Path | None = dataclasses.field(default=None, compare=False)
 
     @classmethod
     def from_function(

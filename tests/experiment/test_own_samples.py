@@ -17,7 +17,7 @@ def config(**changes):
     return tiny(16, **own | changes)
 
 
-@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.usefixtures("without_pictures", "projected")
 def test_rows_name_the_reference_and_the_table_does_too(tmp_path):
     sweep.run(config(), tmp_path / "run")
     (row,) = store.read(tmp_path / "run")

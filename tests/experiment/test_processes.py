@@ -15,7 +15,7 @@ from lsh_gan.results import store
 FIELDS = [f"{m}_{s}" for m in ("knn", "lsh_knn", "lsh") for s in ("precision", "recall")]
 
 
-def start(workdir, *flags, projected=True, **changes):
+def start(workdir, *flags, **changes):
     """Starts `main.py` on few samples, which are no multiple of anything."""
     config = {
         "generators": "dcgan", "num_samples": 75, "batch_size": 16, "reference.num_images": 75,
@@ -25,7 +25,7 @@ def start(workdir, *flags, projected=True, **changes):
     command += [f"--config.{name}={value}" for name, value in config.items()]
     environment = {"LSH_GAN_CACHE": f"{workdir}.cache"}
     said = workdir.with_name("said")
-    return Child(command, said, environment=environment, projected=projected)
+    return Child(command, said, environment=environment, projected=True)
 
 
 def start_two(workdir, **changes):
@@ -42,12 +42,12 @@ def finish(*processes):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    finish(start(workdir, projected=False))
+    finish(start(workdir))
     return store.read(workdir)
 
 
 def test_two_processes_give_the_rows_of_one(tmp_path, alone):
-    outputs = finish(*start_two(tmp_path / "run", projected=False))
+    outputs = finish(*start_two(tmp_path / "run"))
     assert "files: " in outputs[0]
     assert "files: " not in outputs[1]
     compare(store.read(tmp_path / "run"), alone)

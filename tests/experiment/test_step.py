@@ -3,20 +3,17 @@
 import jax
 import numpy as np
 import pytest
+from tiny_network import NETWORK
 
 from lsh_gan import features, generators
 from lsh_gan.experiment.step import GeneratedSamples
 from lsh_gan.generators import sampling
 
 
-@pytest.fixture(scope="module")
-def parts():
-    return generators.load("dcgan"), features.load("efficientnet_lite0", side=32)
-
-
 @pytest.mark.parametrize("batch_size", [8, 21])
-def test_features_are_those_of_the_images(parts, batch_size):
-    generator, network = parts
+def test_features_are_those_of_the_images(batch_size):
+    generator = generators.load("dcgan")
+    network = features.load("efficientnet_lite0", side=32) if batch_size == 21 else NETWORK
     images, done = [], []
     samples = GeneratedSamples(generator, generator.params, 3, 21, batch_size=batch_size, start=5)
     found = samples.embed(network, keep=21, images=images, progress=done.append)
@@ -28,9 +25,21 @@ def test_features_are_those_of_the_images(parts, batch_size):
     assert sum(done) == 21
 
 
-def test_what_is_not_finite_is_named(parts):
-    generator, network = parts
+def test_what_is_loaded_again_compiles_nothing(compilations):
+    counts = []
+    for _ in range(2):
+        network = features.load("efficientnet_lite0", side=32)
+        samples = GeneratedSamples(
+            generator := generators.load("dcgan"), generator.params, 3, 21, 21
+        )
+        samples.embed(network)
+        counts.append(len(compilations))
+    assert counts[0] == counts[1]
+
+
+def test_what_is_not_finite_is_named():
+    generator = generators.load("dcgan")
     bad = jax.tree.map(lambda x: x, generator.params)
     bad["batch_stats"]["norm_0"]["mean"] = bad["batch_stats"]["norm_0"]["mean"] * np.nan
     with pytest.raises(ValueError, match="dcgan: image 2 holds NaN or Inf"):
-        GeneratedSamples(generator, bad, 0, 3, batch_size=4, start=2).embed(network)
+        GeneratedSamples(generator, bad, 0, 3, batch_size=4, start=2).embed(NETWORK)

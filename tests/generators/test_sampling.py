@@ -2,14 +2,12 @@
 
 import dataclasses
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from children import CONTEXT
 
 from lsh_gan import generators
 from lsh_gan.generators import sampling
@@ -137,8 +135,9 @@ def test_nan_names_the_image(generator):
         list(sampling.sample(generator, bad, jax.random.key(0), 4, batch_size=4))
 
 
-def sample_and_embed(file):
+def sample_and_embed(file, flags=""):
     """Saves samples and their features, and features at the batch size that the backend chooses."""
+    os.environ["XLA_FLAGS"] += flags
     from lsh_gan import features
 
     network = features.load("efficientnet_lite0", side=32)
@@ -149,13 +148,11 @@ def sample_and_embed(file):
 
 def test_three_devices_give_what_one_gives(tmp_path):
     """Their number divides neither the images nor the batch size that suits one."""
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=3"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    program = "import sys, test_sampling; test_sampling.sample_and_embed(sys.argv[1])"
-    command = [sys.executable, "-c", program, tmp_path / "three.npz"]
-    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.getcwd()])
-    subprocess.run(command, env=environment, check=True)
+    flags = " --xla_force_host_platform_device_count=3"
+    child = CONTEXT.Process(target=sample_and_embed, args=(tmp_path / "three.npz", flags))
+    child.start()
     sample_and_embed(tmp_path / "one.npz")
+    child.join()
     one, three = (np.load(tmp_path / f"{name}.npz") for name in ("one", "three"))
     assert (one["count"], three["count"]) == (1, 3)
     np.testing.assert_allclose(three["images"].astype(int), one["images"], rtol=0, atol=1)

@@ -191,15 +191,14 @@ def test_authenticity_equals_its_definition(kind, inclusive):
     assert scores.auth == pytest.approx(authentic.mean(), rel=1e-12)
 
 
-@pytest.mark.parametrize("d", [1, 16])
-def test_clipped_scores_equal_their_definition(d):
+def test_clipped_scores_equal_their_definition():
     for inclusive in (True, False):
-        r, g = draw_pair("normal", N, M, d)
+        r, g = draw_pair("normal", N, M, 3)
         scores = knn_precision_recall(r, g, extended=True, inclusive=inclusive)
         expected = clipped(None, *(x.astype(np.float64) for x in (r, g)))
         found = scores.clipped_density, scores.clipped_coverage
         assert found == pytest.approx(expected[:2], rel=1e-9)
-    fewer, more = draw_pair("constant", N, M, d)
+    fewer, more = draw_pair("constant", N, M, 3)
     assert knn_precision_recall(fewer, more, extended=True).clipped_density == 1
 
 
@@ -251,12 +250,11 @@ def test_deviations_are_a_jackknife_over_every_eighth_row_of_the_other_set(kind)
         assert getattr(scores, f"{name}_stderr") == pytest.approx(error)
 
 
-@pytest.mark.parametrize("m", [300, 60])
-def test_standard_errors_are_the_spread_of_fresh_draws_of_both_sets(m):
+def test_standard_errors_are_the_spread_of_fresh_draws_of_both_sets():
     """Of scores, and of the losses of a damaged set; that of the assessed set alone is smaller."""
     found = []
     for i in range(40):
-        r, g = draw(300, 16, 2 * i), draw(m, 16, 2 * i + 1)
+        r, g = draw(300, 16, 2 * i), draw(60, 16, 2 * i + 1)
         options = {"ceiling": False, "membership": True}
         full, damaged = (knn_precision_recall(r, x, **options) for x in (g, 0.8 * g))
         for name in ("precision", "recall"):

@@ -254,8 +254,9 @@ def test_recall_leaves_out_modes_that_are_rare(m):
 
 def test_a_hash_that_recognises_nothing_warns():
     r, g = draw_pair("normal", N, M, D)
-    options = {"num_bits": 10, "width": 0.3}, {"radius_bins": 1000}
-    for metric, few in ((lsh_precision_recall, 3), (lsh_knn_precision_recall, 2)):
+    narrow, thin = {"num_bits": 10, "width": 0.3}, {"radius_bins": 1000}
+    of_metrics = (lsh_precision_recall, 3, narrow, thin), (lsh_knn_precision_recall, 2, narrow)
+    for metric, few, *options in of_metrics:
         for spec in (spec_of(**x) for x in options):
             with pytest.warns(UserWarning, match=r"LSH.*only .*% of the ref.*num_bits") as warned:
                 metric(KEY, r, g, spec=spec)
