@@ -39,7 +39,7 @@ def few_programs():
     """Drops compiled programs when there are many: Linux lets a process map 65,530 pieces."""
     yield
     maps = Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > 15_000:
+    if maps.exists() and maps.read_bytes().count(b"\n") > 30_000:
         jax.clear_caches()
 
 
