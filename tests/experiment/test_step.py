@@ -28,11 +28,8 @@ def test_features_are_those_of_the_images(batch_size):
 def test_what_is_loaded_again_compiles_nothing(compilations):
     counts = []
     for _ in range(2):
-        network = features.load("efficientnet_lite0", side=32)
-        samples = GeneratedSamples(
-            generator := generators.load("dcgan"), generator.params, 3, 21, 21
-        )
-        samples.embed(network)
+        generator, network = generators.load("dcgan"), features.load("efficientnet_lite0", side=32)
+        GeneratedSamples(generator, generator.params, 3, 21, 21).embed(network)
         counts.append(len(compilations))
     assert counts[0] == counts[1]
 

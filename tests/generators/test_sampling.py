@@ -135,10 +135,16 @@ def test_nan_names_the_image(generator):
         list(sampling.sample(generator, bad, jax.random.key(0), 4, batch_size=4))
 
 
-def sample_and_embed(file, flags=""):
-    """Saves samples and their features, and features at the batch size that the backend chooses."""
-    os.environ["XLA_FLAGS"] += flags
+def sample_and_embed(file, devices=0):
+    """Saves samples and their features, and features at the batch size that the backend chooses.
+
+    In a process without a backend, `devices` is the number of devices of its CPU.
+    """
     from lsh_gan import features
+
+    if devices:
+        os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
+        jax.config.update("jax_platforms", "cpu")
 
     network = features.load("efficientnet_lite0", side=32)
     images = sample(generators.load("dcgan"), 21, 6).astype(np.uint8)
@@ -148,8 +154,7 @@ def sample_and_embed(file, flags=""):
 
 def test_three_devices_give_what_one_gives(tmp_path):
     """Their number divides neither the images nor the batch size that suits one."""
-    flags = " --xla_force_host_platform_device_count=3"
-    child = CONTEXT.Process(target=sample_and_embed, args=(tmp_path / "three.npz", flags))
+    child = CONTEXT.Process(target=sample_and_embed, args=(tmp_path / "three.npz", 3))
     child.start()
     sample_and_embed(tmp_path / "one.npz")
     child.join()
