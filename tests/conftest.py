@@ -11,7 +11,7 @@ import pytest
 from lsh_gan import datasets
 
 sys.path.insert(0, str(Path(__file__).parent))
-from children import draw_nothing
+from children import draw_nothing, project
 
 # Most of the time goes into compiling small programs: without LLVM's optimizations it is a third.
 # XLA reads this once, before its first program, and so do the processes that tests start.
@@ -47,6 +47,12 @@ def few_programs():
 def without_pictures(monkeypatch):
     """Runs draw no pictures, which takes seconds, where no test looks at them."""
     draw_nothing(monkeypatch.setattr)
+
+
+@pytest.fixture
+def projected(monkeypatch):
+    """Runs embed images by one product of their pixels, where no test looks at the features."""
+    project(monkeypatch.setattr)
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def load(
     return FeatureNetwork(name, spec.dim, side, content_hash, _apply(spec, side), variables)
 
 
-@cache
+@cache  # one object, so that networks that are loaded again are equal
 def _apply(spec: FeatureSpec, side: int) -> Callable[[Any, jax.Array], jax.Array]:
     return partial(_features, spec, side)
 

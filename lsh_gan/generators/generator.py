@@ -50,7 +50,7 @@ FAMILIES: dict[str, type[nn.Module]] = {
 class Generator:
     """A generator and its parameters, from a checkpoint (`load`) or from any function.
 
-    Generators are equal if they differ in nothing but parameters: they share compiled programs.
+    Equal ones share compiled programs: what differs is at most their parameters and origin.
     """
 
     name: str  #: the checkpoint's name, for tables

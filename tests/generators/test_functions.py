@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from children import project
 from configured import tiny
 
 from lsh_gan import Generator, compression, generators
@@ -168,9 +167,8 @@ generator, number = make(), 3
 """
 
 
-@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.usefixtures("without_pictures", "projected")
 def test_a_function_named_in_a_configuration_goes_through_a_sweep(tmp_path, monkeypatch, caplog):
-    project(monkeypatch.setattr)
     (tmp_path / "my_own_gan.py").write_text(MODULE)
     elsewhere = tmp_path / "else-where" / "my_own_gan.py"
     elsewhere.parent.mkdir()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from children import CONTEXT
 
-from lsh_gan import generators
+from lsh_gan import features, generators
 from lsh_gan.generators import sampling
 
 
@@ -140,12 +140,9 @@ def sample_and_embed(file, devices=0):
 
     In a process without a backend, `devices` is the number of devices of its CPU.
     """
-    from lsh_gan import features
-
     if devices:
         os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
         jax.config.update("jax_platforms", "cpu")
-
     network = features.load("efficientnet_lite0", side=32)
     images = sample(generators.load("dcgan"), 21, 6).astype(np.uint8)
     embedded = [features.embed(network, images, batch_size=size) for size in (6, None)]

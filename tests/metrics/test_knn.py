@@ -250,11 +250,12 @@ def test_deviations_are_a_jackknife_over_every_eighth_row_of_the_other_set(kind)
         assert getattr(scores, f"{name}_stderr") == pytest.approx(error)
 
 
-def test_standard_errors_are_the_spread_of_fresh_draws_of_both_sets():
+@pytest.mark.parametrize("m", [300, 60])
+def test_standard_errors_are_the_spread_of_fresh_draws_of_both_sets(m):
     """Of scores, and of the losses of a damaged set; that of the assessed set alone is smaller."""
     found = []
     for i in range(40):
-        r, g = draw(300, 16, 2 * i), draw(60, 16, 2 * i + 1)
+        r, g = draw(300, 16, 2 * i), draw(m, 16, 2 * i + 1)
         options = {"ceiling": False, "membership": True}
         full, damaged = (knn_precision_recall(r, x, **options) for x in (g, 0.8 * g))
         for name in ("precision", "recall"):
