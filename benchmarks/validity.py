@@ -24,8 +24,8 @@ steps of shrink, spread, shift, repeat and truncate tied at 0 for LSH, and its c
 chosen on the DCGAN of faces.
 
 One line per (data set, metric, seed) goes to OUT.jsonl, and existing lines are not measured again;
-delete the file to start anew. OUT.md, OUT.csv and OUT.png are made from it. Takes about 20 minutes
-on one core.
+delete the file to start anew. OUT.md, OUT.csv and OUT.png are made from it. The rows of seed 0 of
+all metrics took 57 minutes on two cores.
 """
 
 import sys
