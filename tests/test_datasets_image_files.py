@@ -136,13 +136,17 @@ def test_unreadable_and_truncated_images(tmp_path):
         datasets.load_images(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.pgm", "a.tiff"])
+@pytest.mark.parametrize("name", ["a.png", "a.pgm", "a.tiff", "white_is_zero.tiff"])
 def test_16_bit_grey_is_scaled_not_clipped(name, tmp_path):
     values = np.array([[0, 128, 129, 257, 32896, 65535]], np.uint16)
     if name == "a.pgm":
         (tmp_path / name).write_bytes(b"P5 6 1 65535\n" + values.astype(">u2").tobytes())
     elif name == "a.tiff":  # of big-endian values
         Image.frombytes("I;16B", (6, 1), values.astype(">u2").tobytes()).save(tmp_path / name)
+    elif name == "white_is_zero.tiff":
+        Image.fromarray(65535 - values).save(tmp_path / name)
+        photometric = (struct.pack("<HHIH", 262, 3, 1, kind) for kind in (1, 0))  # tag and value
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes().replace(*photometric))
     else:
         Image.fromarray(values).save(tmp_path / name)
     loaded = datasets.load_images(tmp_path)
