@@ -137,6 +137,8 @@ def main() -> None:
         print(f"left out: {', '.join(metadata['left_out'])}")
     for name, value in metadata["assumed"].items():
         text = json.dumps(value)
+        if (name, value) == ("slope", 1.0):
+            text += ", no activation where none is among the modules; 0 is ReLU"
         print(f"not in the file, taken as usual: {name} = {text} (--set={name}=...)")
     made = generators.abstract(*(metadata[name] for name in ("name", "family", "options")))
     size = "×".join(map(str, made.image_shape))

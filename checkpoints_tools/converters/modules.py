@@ -131,7 +131,9 @@ def read_layer(name: str, leaf: Standin) -> Layer | None:
     except KeyError as error:
         raise ValueError(f"{name} is a {leaf.name} that lacks {error}") from error
     if layer is None:
-        raise ValueError(f"{name} is a {leaf.name}, which is not supported")
+        raise ValueError(
+            f"{name} is a {leaf.name}, which is not supported; see docs/any-generator.md"
+        )
     return {"name": name, **layer}
 
 

@@ -12,9 +12,10 @@ tensor is its path: keys joined by "/" ("params/conv/kernel"; in a key "/" is %2
 
 `value = (code - zero_point) * scale`. Codes are in the order `[groups, group, channels]` of
 `quantization.to_groups`. Zero points that are not stored are the middle of the grid. The metadata
-have one entry, `lsh_gan`, in JSON: `version` of the layout; `quantized`, which has shape, bits and
-channel axis of each quantized tensor, in the order of names; `empty`, the paths of empty sub-trees;
-`metadata` of the caller; and the first 32 digits of the `sha256` of all this and the tensors.
+have one entry, `lsh_gan`, in JSON: `version` of the layout; `quantized`, which has `[*shape, bits,
+channel axis]` of each quantized tensor (both PATH and PATH/scale exist), in the order of names;
+`empty`, the paths of empty sub-trees; `metadata` of the caller; and the first 32 digits of the
+`sha256` of all this and the tensors. docs/compression.md decodes a file without this package.
 """
 
 import hashlib

@@ -13,6 +13,7 @@ lsh-gan COMMAND --help lists the options of a command.
 import itertools
 import re
 import runpy
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -41,7 +42,8 @@ def main() -> None:
     except (ValueError, TypeError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("stopped")
+        sys.stderr.write("stopped\n")
+        sys.exit(128 + signal.SIGINT)
 
 
 # Patterns of fields that a command sets itself or does not use, and the end of the error message.

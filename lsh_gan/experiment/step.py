@@ -120,11 +120,8 @@ class GeneratedSamples(Embedded):
 
         def run(first: int) -> tuple[jax.Array, ...]:
             numbers = np.arange(self.start + first, self.start + first + size)
-            index = devices.split(numbers.astype(np.uint32), local=True)
-            part = sampling.part_size(self.generator, size // here)
-            drawn, largest = sampling.draw(
-                self.generator, part, self.truncation_psi, params, key, index
-            )
+            given = (self.generator, self.truncation_psi, params, key, numbers)
+            drawn, largest = sampling.draw_batch(*given)
             features, embedded = _embed(network, variables, drawn)
             return jax.block_until_ready((features, drawn, jnp.isfinite(largest), embedded))
 

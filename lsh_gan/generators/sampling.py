@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from lsh_gan import devices
 from lsh_gan.generators import Generator
+from lsh_gan.generators.functions import FAMILY
 
 _CPU_PIXELS = 2**15  # pixels per part of a batch: 2 MiB in a layer of 16 channels fit the caches
 _CPU_IMAGES = 4  # images per part at least, so that weights are not read again for every image
@@ -51,6 +52,24 @@ def draw(generator, part, truncation_psi, params, key, index):
     return devices.share(run, params, key, index, **specs, local=True)
 
 
+def draw_batch(
+    generator: Generator, truncation_psi: float, params: Any, key: jax.Array, numbers: np.ndarray
+) -> tuple[jax.Array, jax.Array]:
+    """Computes `images_of` on all devices of this host; parameters are on each.
+
+    On a CPU, XLA lays out the axes of a convolution anew, so that it is fast, but not within a
+    loop. Functions, which may have channels first, therefore get one call for each part.
+    """
+    index = devices.split(numbers.astype(np.uint32), local=True)
+    here = jax.local_device_count()
+    part = part_size(generator, len(index) // here)
+    given = generator, part, truncation_psi, params, key
+    if generator.family != FAMILY or part * here == len(index):
+        return draw(*given, index)
+    parts = [draw(*given, x) for x in index.reshape(-1, part * here)]
+    return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+
+
 def sample(
     generator: Generator,
     params: Any,
@@ -69,10 +88,9 @@ def sample(
     Yields uint8 `[<= batch_size, h, w, c]`. Raises ValueError for an image with NaN or Inf.
     """
     params = devices.replicate(params, local=True)
-    part = part_size(generator, batch_size // jax.local_device_count())
     for first in range(0, count, batch_size):
-        index = devices.split(np.arange(first, first + batch_size, dtype=np.uint32), local=True)
-        drawn = draw(generator, part, truncation_psi, params, key, index)
+        numbers = np.arange(first, first + batch_size)
+        drawn = draw_batch(generator, truncation_psi, params, key, numbers)
         images, largest = (np.asarray(x)[: count - first] for x in drawn)
         if not np.isfinite(largest).all():
             bad = first + int(np.argmin(np.isfinite(largest)))

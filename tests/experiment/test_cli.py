@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
@@ -100,6 +101,10 @@ def test_lists_and_mistakes(monkeypatch, capsys):
     assert "configs/smoke.py" in printed
     with pytest.raises(SystemExit, match="command 'compres' is unknown; did you mean 'compress'"):
         call(monkeypatch, "compres")
+    monkeypatch.setitem(cli.COMMANDS, "list", lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(SystemExit) as ended:
+        call(monkeypatch, "list")
+    assert (ended.value.code, capsys.readouterr().err) == (130, "stopped\n")
 
 
 HELP = {

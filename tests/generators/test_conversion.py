@@ -306,6 +306,10 @@ def test_the_command_says_what_it_took(dcgan, tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "taken: 'G_ema'; the file has other generators: 'G'" in said
     assert said.endswith("out: dcgan from dcgan checkpoint, images 64×64×3\n")
+    monkeypatch.setattr(sys, "argv", [*command, f"--input={FILES / 'dcgan_ptgan.pth'}"])
+    main()
+    said = capsys.readouterr().out
+    assert "slope = 1.0, no activation where none is among the modules; 0 is ReLU (--set=" in said
 
 
 def test_safetensors_are_in_the_order_of_their_numbers_dense_layers_first(dcgan, tmp_path):

@@ -71,7 +71,7 @@ def test_any_tree_is_compressed_as_nested_dicts_are_also_under_jit():
     np.testing.assert_allclose(generator(found, z), to_images(z @ expected["w"] * 7), rtol=1e-5)
 
 
-def test_classes_latents_and_channel_axes_of_a_function():
+def test_classes_latents_and_channel_axes_of_a_function(monkeypatch):
     generator = Generator.from_function(
         lambda p, z, labels: to_images(z @ p["a"]["weight"].T + p["b"]["weight"][labels]),
         {"a": {"weight": W.T}, "b": {"weight": W}},
@@ -89,8 +89,17 @@ def test_classes_latents_and_channel_axes_of_a_function():
         "a/weight": 0,
         "b/weight": 1,
     }
-    batch = next(sampling.sample(generator, generator.params, jax.random.key(0), 4, batch_size=4))
-    assert batch.shape == (4, 4, 4, 3)
+    # No loop within a program: it would make convolutions with channels first slow on a CPU.
+    monkeypatch.setattr(sampling, "_CPU_PIXELS", 64)
+    draw, calls = sampling.draw, []
+    monkeypatch.setattr(sampling, "draw", lambda *given: calls.append(given) or draw(*given))
+    given = generator, generator.params, jax.random.key(0)
+    batch = next(sampling.sample(*given, 23, batch_size=24))
+    assert batch.shape == (23, 4, 4, 3)
+    assert all(part * jax.local_device_count() == len(index) for _, part, *_, index in calls)
+    np.testing.assert_allclose(
+        batch.astype(int), sampling.sample_at(*given, np.arange(23)), rtol=0, atol=1
+    )
     with pytest.raises(ValueError, match="classes: conditional on 3 classes"):
         generator(generator.params, z)
 
