@@ -121,7 +121,7 @@ class GeneratedSamples(Embedded):
         def run(first: int) -> tuple[jax.Array, ...]:
             numbers = np.arange(self.start + first, self.start + first + size)
             given = (self.generator, self.truncation_psi, params, key, numbers)
-            drawn, largest = sampling.draw_batch(*given)
+            drawn, largest = sampling.draw(*given)
             features, embedded = _embed(network, variables, drawn)
             return jax.block_until_ready((features, drawn, jnp.isfinite(largest), embedded))
 

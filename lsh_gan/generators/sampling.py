@@ -11,7 +11,6 @@ from jax.sharding import PartitionSpec as P
 
 from lsh_gan import devices
 from lsh_gan.generators import Generator
-from lsh_gan.generators.functions import FAMILY
 
 _CPU_PIXELS = 2**15  # pixels per part of a batch: 2 MiB in a layer of 16 channels fit the caches
 _CPU_IMAGES = 4  # images per part at least, so that weights are not read again for every image
@@ -38,36 +37,30 @@ def images_of(
 images_at = jax.jit(images_of, static_argnums=(0, 4))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=devices.COMPILE_LONGER)
-def draw(generator, part, truncation_psi, params, key, index):
-    """Computes `images_of` on all devices of this host, `part` images at a time on each."""
-
+@partial(jax.jit, static_argnums=(0, 1), compiler_options=devices.COMPILE_LONGER)
+def _draw(generator, truncation_psi, params, key, index):
     def run(params, key, index):
-        def images(index):
-            return images_of(generator, params, key, index, truncation_psi)
-
-        return devices.in_parts(images, index, part)
+        return images_of(generator, params, key, index, truncation_psi)
 
     specs = {"in_specs": (P(), P(), P("data")), "out_specs": P("data")}
     return devices.share(run, params, key, index, **specs, local=True)
 
 
-def draw_batch(
+def draw(
     generator: Generator, truncation_psi: float, params: Any, key: jax.Array, numbers: np.ndarray
 ) -> tuple[jax.Array, jax.Array]:
     """Computes `images_of` on all devices of this host; parameters are on each.
 
-    On a CPU, XLA lays out the axes of a convolution anew, so that it is fast, but not within a
-    loop. Functions, which may have channels first, therefore get one call for each part.
+    On a CPU there is a call for each part of the batch. A loop within the program would be slow for
+    functions with channels first: XLA lays out the axes of a convolution anew, but not in loops.
     """
-    index = devices.split(numbers.astype(np.uint32), local=True)
     here = jax.local_device_count()
-    part = part_size(generator, len(index) // here)
-    given = generator, part, truncation_psi, params, key
-    if generator.family != FAMILY or part * here == len(index):
-        return draw(*given, index)
-    parts = [draw(*given, x) for x in index.reshape(-1, part * here)]
-    return jax.tree.map(lambda *x: jnp.concatenate(x), *parts)
+    parts = numbers.astype(np.uint32).reshape(-1, here * part_size(generator, len(numbers) // here))
+    drawn = [
+        _draw(generator, truncation_psi, params, key, devices.split(part, local=True))
+        for part in parts
+    ]
+    return drawn[0] if len(drawn) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x), *drawn)
 
 
 def sample(
@@ -90,7 +83,7 @@ def sample(
     params = devices.replicate(params, local=True)
     for first in range(0, count, batch_size):
         numbers = np.arange(first, first + batch_size)
-        drawn = draw_batch(generator, truncation_psi, params, key, numbers)
+        drawn = draw(generator, truncation_psi, params, key, numbers)
         images, largest = (np.asarray(x)[: count - first] for x in drawn)
         if not np.isfinite(largest).all():
             bad = first + int(np.argmin(np.isfinite(largest)))

@@ -207,13 +207,13 @@ def test_a_sweep_over_widths_compiles_once(compilations):
     z, _ = generator.draw(jax.random.key(5), jnp.arange(8))
 
     def sweep(widths):
-        before = len(compilations), sampling.draw._cache_size()
+        before = len(compilations), sampling._draw._cache_size()
         for bits in widths:
             for activation_bits in (0, bits):
                 spec = everything(bits, activation_bits)
                 packed, _ = pack_generator(module, variables, spec, latents=z)
                 images(generator, unpack(packed))
-        return len(compilations) - before[0], sampling.draw._cache_size() - before[1]
+        return len(compilations) - before[0], sampling._draw._cache_size() - before[1]
 
     first, generator_programs = sweep([16])
     assert first > 0
