@@ -101,7 +101,7 @@ def test_lists_and_mistakes(monkeypatch, capsys):
     assert "configs/smoke.py" in printed
     with pytest.raises(SystemExit, match="command 'compres' is unknown; did you mean 'compress'"):
         call(monkeypatch, "compres")
-    monkeypatch.setitem(cli.COMMANDS, "list", lambda: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setitem(cli.COMMANDS, "list", lambda: signal.default_int_handler(2, None))
     with pytest.raises(SystemExit) as ended:
         call(monkeypatch, "list")
     assert (ended.value.code, capsys.readouterr().err) == (130, "stopped\n")
