@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from absl import logging
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
 from lsh_gan.datasets.source import Decoding, Source, cut, progress
 from lsh_gan.errors import few
@@ -23,7 +24,6 @@ _SYSTEM = ("__macosx", "@eadir", "$recycle.bin", "thumbs.db", "desktop.ini")
 # Formats of endings that are left out: unknown to Pillow, no images, or drawn by other programs.
 _NO_IMAGES = (None, "PDF", "EPS", "WMF", "HDF5", "GRIB", "BUFR", "MPEG")
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes
-_PHOTOMETRIC = 262  # tag of TIFF files
 _GREY = ("1", "L", "LA", "La", "I", *_SIXTEEN_BIT)
 UNREADABLE = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError, struct.error, zlib.error,
@@ -225,8 +225,8 @@ def decode(image: Image.Image, decoding: Decoding) -> tuple[np.ndarray, int]:
         values = np.asarray(image).astype(np.int64)
         peak = 65535 if image.mode == "I" else int(values.max())
         scaled = ((values * 255 + white // 2) // white).clip(0, 255)
-        if getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:  # TIFF files where 0 is white
-            scaled = 255 - scaled  # Pillow inverts them itself up to 8 bits
+        if getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == 0:
+            scaled = 255 - scaled  # TIFF files where 0 is white; Pillow inverts those of 8 bits
         scaled[values == image.info.get("transparency", -1)] = background
         image = Image.fromarray(scaled.astype(np.uint8))
     elif image.has_transparency_data:

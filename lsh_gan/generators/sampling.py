@@ -49,16 +49,22 @@ def _draw(generator, truncation_psi, params, key, index):
 def draw(
     generator: Generator, truncation_psi: float, params: Any, key: jax.Array, numbers: np.ndarray
 ) -> tuple[jax.Array, jax.Array]:
-    """Computes `images_of` on all devices of this host; parameters are on each.
+    """Computes images on all devices of this host, each of which has the parameters.
 
-    On a CPU there is a call for each part of the batch. A loop within the program would be slow for
-    functions with channels first: XLA lays out the axes of a convolution anew, but not in loops.
+    `numbers`, int `[n]`, are the indices of the images; n is a multiple of the number of devices.
+    Returns uint8 images `[n, h, w, c]` and largest values, float32 `[n]`, as `images_of`.
+
+    On a CPU there is a call for each part of the batch that fits its caches. A loop within the
+    program would be slow for functions with channels first: XLA lays out the axes of a convolution
+    anew, but not in loops.
     """
     here = jax.local_device_count()
-    parts = numbers.astype(np.uint32).reshape(-1, here * part_size(generator, len(numbers) // here))
+    each = len(numbers) // here
+    fit = max(_CPU_PIXELS // generator.resolution**2, _CPU_IMAGES)
+    size = here * devices.largest_divisor(each, devices.at_once(fit, each))
     drawn = [
         _draw(generator, truncation_psi, params, key, devices.split(part, local=True))
-        for part in parts
+        for part in numbers.astype(np.uint32).reshape(-1, size)
     ]
     return drawn[0] if len(drawn) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x), *drawn)
 
@@ -102,9 +108,3 @@ def sample_at(
     """Generates images of `sample` by `indices [b]`, uint8 `[b, h, w, c]`; equal up to 1 of 255."""
     index = jnp.asarray(indices, jnp.uint32)
     return np.asarray(images_at(generator, params, key, index, truncation_psi)[0])
-
-
-def part_size(generator: Generator, batch_size: int) -> int:
-    """Returns how many images a device computes at once: all; on a CPU, what fits its caches."""
-    wanted = max(_CPU_PIXELS // generator.resolution**2, _CPU_IMAGES)
-    return devices.largest_divisor(batch_size, devices.at_once(wanted, batch_size))
