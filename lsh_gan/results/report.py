@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from rich.table import Table
@@ -157,6 +158,8 @@ def summarise(measured: list[Row], metrics: list[str]) -> pd.DataFrame:
             line.setdefault(f"{field}_ceiling", None)
             kept = retention(group, _full(measured, group[0]), metric, score)
             line |= {f"{field}_kept": kept.share, f"{field}_kept_stderr": kept.stderr}
+        for field in (name for name in line if name.endswith("_crowding")):
+            line[field] = np.mean([row[field] for row in group])
         line["clipping"] = line["clipping"] or ""
         lines.append(line)
     return pd.DataFrame(lines)

@@ -66,6 +66,11 @@ def test_distances_alone_have_no_ceiling():
     assert table.title is None
 
 
+def test_crowding_is_the_mean_over_seeds():
+    measured = [row(seed=seed, lsh_crowding=x) for seed, x in enumerate((0.9, 0.4, 0.5))]
+    assert report.summarise(measured, ["lsh"])["lsh_crowding"].tolist() == pytest.approx([0.6])
+
+
 def test_what_differs_is_a_column():
     other = row(bits=4, m=100, clipping="none", scheme="affine")
     lines, caption = table_of([row(), row(bits=4), other], ["lsh"])
