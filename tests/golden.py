@@ -6,6 +6,12 @@ stored: each tensor is drawn from a NumPy stream seeded by its name (`draw`). Us
     golden = load_golden("dcgan_tutorial_64")
     state = golden.state()          # {state-dict name: array}, PyTorch layouts, listing order
     assert_close(ours, golden.outputs["img"], golden.tolerance)
+
+To make one, give the original network the weights that `draw` makes, and run it. The JSON needs
+`golden` (its name), `config` (settings that tensors do not show), `inputs` ({name: {"kind":
+"stored"}}, or a kind and a shape to draw), `state` ([name, shape, kind] of each tensor) and
+`suggested_tolerance` ({"max_diff_over_max_abs": 1e-5}). The npz holds `in/NAME` of each stored
+input, `out/NAME` of each output, and `literal/NAME` of each tensor whose kind is `literal`.
 """
 
 import json

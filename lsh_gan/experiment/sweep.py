@@ -144,12 +144,9 @@ def _shared_identity(setup: Setup) -> dict[str, Any]:
         "features": {x: getattr(network, x) for x in ("name", "side", "content_hash")},
         "metrics": sorted(config.metrics),
     }
-    if {"knn", "lsh_knn"} & set(config.metrics):
-        identity |= {"k": config.k, "inclusive": config.inclusive}
-    if {"lsh", "lsh_knn"} & set(config.metrics):
-        identity["hash"] = config.hash.to_dict()
-    if "lsh_knn" in config.metrics:
-        identity["lsh_knn"] = config.lsh_knn.to_dict()
+    fields = config.to_dict()
+    for metric in config.metrics:
+        identity |= {name: fields[name] for name in evaluators.EVALUATORS[metric].fields}
     if config.extended and "knn" in config.metrics:
         identity["extended"] = True
     return identity

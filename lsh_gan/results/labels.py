@@ -18,9 +18,9 @@ from rich.table import Table
 from lsh_gan.results.store import Row
 
 UNLIMITED = 10_000  # width of tables without a terminal, so that no cell is wrapped
-TITLES = {"knn": "KNN", "lsh_knn": "LSH+KNN", "lsh": "LSH", "kid": "KID", "fid": "Fréchet"}
+DISTANCES = {"kid": "KID", "fid": "Fréchet"}  # metrics with a single number
+TITLES = {"knn": "KNN", "lsh_knn": "LSH+KNN", "lsh": "LSH", **DISTANCES}
 SCORES = ("precision", "recall")
-DISTANCES = ("kid", "fid")  # metrics with a single number
 
 
 def scores_of(metric: str) -> tuple[str, ...]:

@@ -15,7 +15,9 @@ from absl import flags
 from configs import compress
 from lsh_gan import generators
 from lsh_gan.experiment import cli, search
+from lsh_gan.experiment.evaluators import EVALUATORS
 from lsh_gan.results import report
+from lsh_gan.results.labels import TITLES
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,6 +100,7 @@ def test_lists_and_mistakes(monkeypatch, capsys):
     ):
         assert line in printed
     assert "efficientnet_lite0" in printed
+    assert EVALUATORS.keys() == TITLES.keys()
     assert "configs/smoke.py" in printed
     with pytest.raises(SystemExit, match="command 'compres' is unknown; did you mean 'compress'"):
         call(monkeypatch, "compres")

@@ -27,7 +27,7 @@ def test_images_are_n_h_w_c(family):
     generator = make(family)
     labels = {"labels": jnp.array([0, 2, 1])} if generator.num_classes else {}
     n, height, width, channels = shape(family, 3, **labels)
-    assert (n, channels) == (3, 1 if family in ("dcgan", "sngan") else 3)
+    assert (n, channels) == (3, getattr(generator.module, "image_channels", 3))
     assert height == width
     # Without labels a module still gives shapes, which loading a checkpoint relies on.
     z = jax.ShapeDtypeStruct((1, generator.latent_size), jnp.float32)
