@@ -237,9 +237,9 @@ def conv_transpose(
         return jnp.einsum("ni,hwio->nhwo", x[:, 0, 0], kernel)
     reach = [d * (k - 1) for d, k in zip(dilation, kernel.shape, strict=False)]
     pads = [(r - p, r - p + o) for r, p, o in zip(reach, padding, output_padding, strict=True)]
-    return conv_by_groups(
+    return lax.conv_general_dilated(
         x, kernel[::-1, ::-1], (1, 1), pads, lhs_dilation=stride, rhs_dilation=dilation,
-        feature_group_count=groups,
+        dimension_numbers=DIMENSIONS, feature_group_count=groups,
     )  # fmt: skip
 
 
