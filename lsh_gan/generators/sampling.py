@@ -112,5 +112,8 @@ def sample_at(
     truncation_psi: float = 1.0,
 ) -> np.ndarray:
     """Generates images of `sample` by `indices [b]`, uint8 `[b, h, w, c]`; equal up to 1 of 255."""
-    index = jnp.asarray(indices, jnp.uint32)
-    return np.asarray(images_at(generator, params, key, index, truncation_psi)[0])
+    index = np.asarray(indices, np.uint32)
+    parts = index.reshape(-1, part_size(generator, len(index)))
+    return np.concatenate(
+        [images_at(generator, params, key, part, truncation_psi)[0] for part in parts]
+    )
