@@ -109,7 +109,7 @@ def _conv(
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)), padding_mode)
     return nn.Conv(
         features, kernel, stride, "VALID", kernel_dilation=dilation, feature_group_count=groups,
-        use_bias=bias, name=name,
+        use_bias=bias, conv_general_dilated=layers.conv_by_groups, name=name,
     )(x)  # fmt: skip
 
 

@@ -19,8 +19,9 @@ class GroupedBlock(nn.Module):
         """Maps `x [n, h, w, c]` to the same shape."""
         y = layers.Convolution1x1(self.width, name="conv_1")(x)
         grouped = nn.Conv(
-            self.width, (3, 3), padding=1, feature_group_count=self.groups, name="conv_2"
-        )
+            self.width, (3, 3), padding=1, feature_group_count=self.groups,
+            conv_general_dilated=layers.conv_by_groups, name="conv_2",
+        )  # fmt: skip
         y = nn.leaky_relu(grouped(nn.leaky_relu(y, 0.2)), 0.2)
         return x + layers.Convolution1x1(x.shape[-1], use_bias=False, name="conv_3")(y)
 

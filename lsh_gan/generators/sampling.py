@@ -14,6 +14,7 @@ from lsh_gan.generators import Generator
 
 _CPU_PIXELS = 2**15  # pixels per part of a batch: 2 MiB in a layer of 16 channels fit the caches
 _CPU_IMAGES = 4  # images per part at least, so that weights are not read again for every image
+_CPU_MOST = 2**18  # pixels per part at most, but for one image: layers of 512 pixels take gigabytes
 
 
 def to_uint8(images: jax.Array) -> jax.Array:
@@ -59,14 +60,19 @@ def draw(
     anew, but not in loops.
     """
     here = jax.local_device_count()
-    each = len(numbers) // here
-    fit = max(_CPU_PIXELS // generator.resolution**2, _CPU_IMAGES)
-    size = here * devices.largest_divisor(each, devices.at_once(fit, each))
+    size = here * part_size(generator, len(numbers) // here)
     drawn = [
         _draw(generator, truncation_psi, params, key, devices.split(part, local=True))
         for part in numbers.astype(np.uint32).reshape(-1, size)
     ]
     return drawn[0] if len(drawn) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x), *drawn)
+
+
+def part_size(generator: Generator, each: int) -> int:
+    """Returns how many images of `each` a device computes at once: on a CPU, what fits caches."""
+    pixels = generator.resolution**2
+    fit = max(_CPU_PIXELS // pixels, min(_CPU_IMAGES, _CPU_MOST // pixels), 1)
+    return devices.largest_divisor(each, devices.at_once(fit, each))
 
 
 def sample(
@@ -106,5 +112,8 @@ def sample_at(
     truncation_psi: float = 1.0,
 ) -> np.ndarray:
     """Generates images of `sample` by `indices [b]`, uint8 `[b, h, w, c]`; equal up to 1 of 255."""
-    index = jnp.asarray(indices, jnp.uint32)
-    return np.asarray(images_at(generator, params, key, index, truncation_psi)[0])
+    index = np.asarray(indices, np.uint32)
+    parts = index.reshape(-1, part_size(generator, len(index)))
+    return np.concatenate(
+        [images_at(generator, params, key, part, truncation_psi)[0] for part in parts]
+    )

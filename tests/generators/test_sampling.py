@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from children import CONTEXT
 
-from lsh_gan import features, generators
+from lsh_gan import devices, features, generators
 from lsh_gan.generators import sampling
 
 
@@ -31,6 +31,13 @@ def test_batch_size_does_not_matter(generator, batch_size):
     assert images.shape == (21, 32, 32, 1)
     # Rounding to 255 steps may fall either way where float32 sums differ in their last bit.
     np.testing.assert_allclose(images, sample(generator, 21, 16), rtol=0, atol=1)
+
+
+def test_a_cpu_computes_large_images_in_small_parts(generator, monkeypatch):
+    monkeypatch.setattr(devices, "on_cpu", lambda: True)
+    sizes = {32: 32, 64: 8, 256: 4, 512: 1, 1024: 1}  # a layer of 512 pixels can take a gigabyte
+    for side, size in sizes.items():
+        assert sampling.part_size(dataclasses.replace(generator, resolution=side), 64) == size
 
 
 def test_latents_are_standard_normal_and_do_not_depend_on_the_start():
