@@ -369,8 +369,8 @@ def plot(data: str, found: Found, truth: dict, path: Path) -> None:
 
 def show(sets: Sets, data: str, found: Found, path: Path) -> None:
     """Draws images of some sets beside their precision over its ceiling."""
-    few, known = sets.images[:10], ("KNN", "LSH+KNN", "LSH")
-    known = {name: name + RELATIVE for name in known if name + RELATIVE in found["undamaged"]}
+    few, names = sets.images[:10], ("KNN", "LSH+KNN", "LSH")
+    known = {name: name + RELATIVE for name in names if name + RELATIVE in found["undamaged"]}
     makers = {"undamaged": lambda: few, **_images(data, few)}
     labels = [label for label in ("undamaged", *SHOWN) if label in makers]
     figure = Figure(figsize=(9, 0.5 * len(labels) + 0.3))

@@ -256,7 +256,7 @@ def _rounded(rng, n, *, round_reference):
             yield scale, reference, np.round(generated)
 
 
-def _by_dim(line: Callable, **options) -> dict[str, Line]:
+def _by_dim(line: Callable, **options) -> dict[str, partial]:
     """Makes a line for each of the dimensions 1, 8 and 64; options have one value for each."""
     values = zip((1, 8, 64), *options.values(), strict=True)
     named = (dict(zip(("dim", *options), chosen, strict=True)) for chosen in values)

@@ -7,6 +7,7 @@ torch does no work per image that ours does not.
 
 import copy
 import itertools
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -261,4 +262,9 @@ class _StyleGAN2(nn.Module):
         return image
 
 
-NETWORKS = {"dcgan": _DCGAN, "sngan": _SNGAN, "biggan": _BigGAN, "stylegan2": _StyleGAN2}
+NETWORKS: dict[str, Callable] = {
+    "dcgan": _DCGAN,
+    "sngan": _SNGAN,
+    "biggan": _BigGAN,
+    "stylegan2": _StyleGAN2,
+}

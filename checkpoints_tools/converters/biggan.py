@@ -99,7 +99,7 @@ def _plan(state, settings, *, deep: bool) -> Plan:
 
     def weights(base: str, function) -> Origin:
         def lay_out(weight: np.ndarray, *u: np.ndarray) -> np.ndarray:
-            divided = _divide_by_iterated_norm(weight, *u, settings["SN_eps"]) if u else weight
+            divided = _divide_by_iterated_norm(weight, u[0], settings["SN_eps"]) if u else weight
             laid = function(divided)
             # Dense layers of BigGAN-deep take the class before the latent, ours after it.
             turn = weight.ndim == 2 and deep and hierarchical
