@@ -164,7 +164,7 @@ def _check_images(generator: Generator, samples: Any, strip: np.ndarray) -> None
         )  # fmt: skip
     if generator.family != FAMILY:
         return
-    beside = np.append(np.arange(15) + len(samples), 0)  # 16, as in `outside`, for one program
+    beside = np.append(np.arange(15) + len(samples), 0)  # image 0 beside others
     key, index = jax.random.key(samples.seed), jnp.asarray(beside, jnp.uint32)
     drawn = sampling.images_at(generator, samples.params, key, index, samples.truncation_psi)
     images, largest = map(np.asarray, drawn)
