@@ -107,8 +107,9 @@ def time_conversion():
         process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         _, status, used = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
-        if status:
-            sys.exit(f"{' '.join(command)}: ended with {os.waitstatus_to_exitcode(status)}")
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            sys.exit(f"{' '.join(command)}: ended with {process.returncode}")
         size, processor = file.stat().st_size, used.ru_utime + used.ru_stime
         return count, size, seconds, processor, 1024 * used.ru_maxrss
 

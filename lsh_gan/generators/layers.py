@@ -64,6 +64,7 @@ def conv_by_groups(
 ) -> jax.Array:  # fmt: skip
     """Applies `lax.conv_general_dilated` with `DIMENSIONS`; on a CPU, to one group after another.
 
+    Maps `x [n, h, w, c]` by `kernel [kh, kw, c / groups, features]` to `[n, h', w', features]`.
     XLA's convolution with groups is 2 to 5 times as slow on a CPU, and takes gigabytes.
     """
     groups, inputs = feature_group_count, kernel.shape[2]
