@@ -65,6 +65,7 @@ class Trainer:
         self.generator_optimizer = self._adam(config.generator_learning_rate)
         self.discriminator_optimizer = self._adam(config.discriminator_learning_rate)
         self.key = jax.random.key(check_int("seed", config.seed, 0, LAST_SEED))
+        self.first = jax.jit(self._first)
         self.step = jax.jit(self._step, donate_argnums=0)
 
     def _adam(self, rate: float) -> optax.GradientTransformation:
@@ -74,6 +75,19 @@ class Trainer:
 
     def init(self) -> TrainState:
         """Returns the state before the first step; raises as `_last_state`."""
+        state = self.first()
+        config = self.config
+        if config.first_generator:
+            generator = _last_state(config.first_generator, "generator", state.generator)
+            average = jax.tree.map(jnp.copy, generator["params"])
+            state = state._replace(generator=generator, average=average)
+        if config.first_discriminator:
+            network = _last_state(config.first_discriminator, "discriminator", state.discriminator)
+            state = state._replace(discriminator=network)
+        return state
+
+    def _first(self) -> TrainState:
+        """Draws both networks."""
         keys = jax.random.split(jax.random.fold_in(self.key, 2**31 - 1), 2)
         inputs = self._draw(keys[0])
         generator = self.generator.init(keys[0], **inputs, train=True)
@@ -81,12 +95,6 @@ class Trainer:
         discriminator = self.discriminator.init(
             keys[1], jnp.zeros(shape), update=True, **self._classes(inputs)
         )
-        if self.config.first_generator:
-            generator = _last_state(self.config.first_generator, "generator", generator)
-        if self.config.first_discriminator:
-            discriminator = _last_state(
-                self.config.first_discriminator, "discriminator", discriminator
-            )
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             generator=generator,

@@ -3,6 +3,7 @@
 `python -m tests.generators.test_goldens` prints the table of differences instead.
 """
 
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,12 +30,18 @@ class Case(NamedTuple):
     settings: Callable[[dict], dict] = lambda config: {}
 
 
+@functools.partial(jax.jit, static_argnames=("module", "truncation_psi"))
+def apply(module, variables, names, **options):
+    """Images, and the inner tensors of the module."""
+    return module.apply(
+        variables, **names, **options, capture_intermediates=True, mutable=["intermediates"]
+    )
+
+
 def call(module, variables, inputs, **options):
     """Images, and a function that looks an inner tensor up by the name of its layer."""
     names = {name: inputs[name] for name in ("z", "labels") if name in inputs}
-    images, state = module.apply(
-        variables, **names, **options, capture_intermediates=True, mutable=["intermediates"]
-    )
+    images, state = apply(module, variables, names, **options)
 
     def tensor(name):
         node = state["intermediates"][name]
@@ -55,13 +62,12 @@ def plain(image="image", **layers):
 
 def stylegan2(module, variables, inputs):
     images, tensor = call(module, variables, inputs)
-    one = {name: array[:1] for name, array in inputs.items()}
     return {
         "image": images,
         "w": tensor("mapping"),
         "mid_b8_x": tensor("block_1"),
         "image_psi0.7": call(module, variables, inputs, truncation_psi=0.7)[0],
-        "image_noise_none": call(module, silent(variables), one)[0],
+        "image_noise_none": call(module, silent(variables), inputs)[0][:1],
     }
 
 
@@ -84,10 +90,9 @@ def truncated(module, variables, inputs):
 
 
 def with_noise(module, variables, inputs):
-    one = {"z": inputs["z"][:1]}
     return {
         "every_4th_pixel": call(module, variables, inputs)[0][:, ::4, ::4],
-        "every_4th_noise_none": call(module, silent(variables), one)[0][:, ::4, ::4],
+        "every_4th_noise_none": call(module, silent(variables), inputs)[0][:1, ::4, ::4],
     }
 
 
@@ -116,6 +121,7 @@ def stylegan_xl(module, variables, inputs):
     }
 
 
+@functools.partial(jax.jit, static_argnames="module")  # one program for all truncations
 def truncations(module, variables, inputs):
     images, tensor = call(module, variables, inputs, truncation_psi=0.4)
     others = {
@@ -189,7 +195,7 @@ def run(case):
     inputs = {**golden.inputs, "z": golden.inputs["z"].reshape(len(golden.inputs["z"]), -1)}
     labels = inputs.get("y", inputs.get("c"))
     inputs |= {} if labels is None else {"labels": labels}
-    ours = jax.jit(lambda v, i: case.outputs(module, v, i))(converted.variables, inputs)
+    ours = case.outputs(module, converted.variables, inputs)
     expected = {
         name: array.transpose(0, 2, 3, 1) if array.ndim == 4 else array
         for name, array in golden.outputs.items()

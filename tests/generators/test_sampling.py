@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from children import CONTEXT
+from tiny_network import NETWORK
 
 from lsh_gan import devices, features, generators
 from lsh_gan.generators import sampling
@@ -97,16 +98,16 @@ def test_truncation_reaches_the_generator(generator):
 
 def test_conditional_generators_get_uniform_classes():
     key = jax.random.key(0)
-    options = {"latent_size": 8, "base_channels": 8, "channels": [8, 4, 4], "num_classes": 10}
+    options = {"latent_size": 4, "base_channels": 4, "channels": [4], "num_classes": 10}
     module = generators.build("sngan", options)
-    params = jax.jit(module.init)(key, jnp.zeros((1, 8)), labels=jnp.zeros(1, jnp.int32))
-    conditional = generators.Generator("tiny", "sngan", module, params, 32, 1, {})
+    params = jax.jit(module.init)(key, jnp.zeros((1, 4)), labels=jnp.zeros(1, jnp.int32))
+    conditional = generators.Generator("tiny", "sngan", module, params, 8, 1, {})
     drawn = np.asarray(conditional.draw(key, jnp.arange(4_000))[1])
     np.testing.assert_array_equal(drawn[50:60], conditional.draw(key, jnp.arange(50, 60))[1])
     # Pearson's statistic of 10 equal classes: below 33.7 but for one draw in 10,000.
     assert ((np.bincount(drawn, minlength=10) - 400) ** 2 / 400).sum() < 33.7
     images = np.concatenate(list(sampling.sample(conditional, params, key, 6, batch_size=4)))
-    assert images.shape == (6, 32, 32, 1)
+    assert images.shape == (6, 8, 8, 1)
 
 
 def test_rounding_to_uint8():
@@ -124,7 +125,7 @@ def test_images_of_a_sigmoid_are_black_at_zero():
         layers = [*options["layers"][:-1], {"kind": last}]
         plain = generators.abstract(last, "sequential", {**options, "layers": layers})
         z = jnp.zeros((1, plain.latent_size))
-        made = dataclasses.replace(plain, params=plain.module.init(jax.random.key(0), z))
+        made = dataclasses.replace(plain, params=jax.jit(plain.module.init)(jax.random.key(0), z))
         module[last], images[last] = made, sample(made, 5, 5)
     z, _ = module["none"].draw(jax.random.key(0), jnp.arange(5))
     values = module["none"](module["none"].params, z)
@@ -150,9 +151,8 @@ def sample_and_embed(file, devices=0):
     if devices:
         os.environ["XLA_FLAGS"] += f" --xla_force_host_platform_device_count={devices}"
         jax.config.update("jax_platforms", "cpu")
-    network = features.load("efficientnet_lite0", side=32)
     images = sample(generators.load("dcgan"), 21, 6).astype(np.uint8)
-    embedded = [features.embed(network, images, batch_size=size) for size in (6, None)]
+    embedded = [features.embed(NETWORK, images, batch_size=size) for size in (6, None)]
     np.savez(file, count=jax.device_count(), images=images, fixed=embedded[0], chosen=embedded[1])
 
 
