@@ -30,8 +30,8 @@ from lsh_gan.metrics import (
 )
 
 KEY = jax.random.key(0)
-N, M, D = 120, 90, 4
-R, G = draw(N, D), draw(M, D, 1)
+N, M, D = 120, 90, 4  # sets of as many rows need fewer programs
+R, G = draw(N, D), draw(N, D, 1)
 SPEC = HashSpec(num_tables=6)
 METRICS = {
     "knn": knn_precision_recall,
@@ -43,7 +43,7 @@ DOORS = {
     "knn": (lambda x: knn_precision_recall(R, x), "generated"),
     "knn_fit": (knn_fit, "reference"),
     "knn second": (lambda x: knn_fit(R, second_reference=x), "second reference"),
-    "lsh": (lambda x: lsh_precision_recall(KEY, R, x), "generated"),
+    "lsh": (lambda x: lsh_precision_recall(KEY, R, x, spec=SPEC), "generated"),
     "lsh_fit": (lambda x: lsh_fit(KEY, x), "reference"),
     "lsh_knn": (lambda x: lsh_knn_precision_recall(KEY, R, x), "generated"),
     "lsh_knn_fit": (lambda x: lsh_knn_fit(KEY, x), "reference"),
@@ -123,7 +123,7 @@ def test_too_few_rows(name):
 @pytest.mark.parametrize("name", METRICS)
 def test_second_reference_of_fewer_rows(name):
     with pytest.raises(ValueError, match=r"second reference has 90 rows; the reference has"):
-        METRICS[name](R, G, second_reference=G)
+        METRICS[name](R, G, second_reference=G[:M])
 
 
 def test_what_is_not_of_the_type_that_is_asked_for():
@@ -141,7 +141,7 @@ def test_what_is_not_of_the_type_that_is_asked_for():
 
 def test_settings_of_the_session_change_no_score():
     def scores():
-        return [str(METRICS[name](R, G)) for name in METRICS] + [kid(R, G)]
+        return [str(METRICS[name](R, G, ceiling=False)) for name in METRICS] + [kid(R, G)]
 
     usual = scores()
     with (
@@ -211,7 +211,7 @@ def test_rows_of_batches_are_numbered_through():
     with pytest.raises(
         TypeError, match=r"^generated: a batch is a tuple; .*\(batch\[0\] for batch"
     ):
-        METRICS["lsh"](R, iter([(G, np.zeros(M))]))
+        METRICS["lsh"](R, iter([(G, np.zeros(N))]))
     with pytest.raises(ValueError, match="generated has d = 3; the other set has d = 4"):
         METRICS["lsh"](R, [G[:40], G[40:, :3]])
 
@@ -270,6 +270,6 @@ def test_results_print_in_a_few_lines(name):
     assert 3 <= len(lines) <= 4
     assert lines[0].startswith(f"precision  {scores.precision:.3f} ± ")
     assert f"(ceiling {scores.precision_ceiling:.3f})" in lines[0]
-    assert "n = 120, m = 90" in lines[-1]
-    assert "n = 123456, m = 90" in repr(scores._replace(n=123_456))
+    assert "n = 120, m = 120" in lines[-1]
+    assert "n = 123456, m = 120" in repr(scores._replace(n=123_456))
     assert scores._repr_html_().startswith("<table><tr><th>precision</th>")

@@ -1,7 +1,5 @@
 """KNN scores equal the definition, point for point; what must and must not change them."""
 
-import functools
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -51,10 +49,10 @@ def test_equals_the_definition(kind, d, inclusive):
     check(*draw_pair(kind, N, N if kind == "identical" else M, d), inclusive=inclusive)
 
 
-@pytest.mark.parametrize(("k", "inclusive"), [(1, True), (2, False), (20, True)])
-def test_other_k(k, inclusive):
+@pytest.mark.parametrize("k", [1, 7])
+def test_other_k(k):
     for kind in ("grid", "copies"):
-        check(*draw_pair(kind, N, M, 3), k=k, inclusive=inclusive)
+        check(*draw_pair(kind, N, M, 3), k=k)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, np.float64])
@@ -82,22 +80,35 @@ def test_rows_of_one_grey_level(seed, inclusive):
     check(r, g, inclusive=inclusive)
 
 
+# Tiles of 512 rows, whose neighbours are found in groups, and of 256.
 @pytest.mark.parametrize(
-    ("kind", "k", "n", "memory_mb"),
-    [("normal", 3, 772, 1), ("grid", 3, 772, 1), ("normal", 150, 515, 1)],
+    ("kind", "n", "memory_mb", "extended"), [("normal", 1541, 4, True), ("grid", 515, 1, False)]
 )
-def test_several_tiles(kind, k, n, memory_mb):
-    """The last of four tiles have few rows: that of R fewer than neighbours are looked for."""
+def test_several_tiles(kind, n, memory_mb, extended):
+    """The last tiles have few rows: that of R fewer than neighbours are looked for."""
     r, g = draw_pair(kind, n, n + 3, 3)
-    options = {"k": k, "density_k": k, "ceiling": False, "membership": True}
+    options = {"extended": extended, "ceiling": False, "membership": True}
     scores = knn_precision_recall(r, g, memory_mb=memory_mb, **options)
     # Without the ceilings of the definition, which take long.
     own, cross = definitions._distances(r, r), definitions._distances(g, r)
-    inside = cross <= definitions._radii(own, k)
+    inside = cross <= definitions._radii(own, 3)
     np.testing.assert_array_equal(scores.precision_membership, inside.any(axis=1))
-    assert scores.density == pytest.approx(inside.sum() / len(g) / k, rel=1e-12)
-    inside = cross <= definitions._radii(definitions._distances(g, g), k)[:, None]
+    inside = cross <= definitions._radii(definitions._distances(g, g), 3)[:, None]
     np.testing.assert_array_equal(scores.recall_membership, inside.any(axis=0))
+    inside = cross <= definitions._radii(own, 5)
+    assert scores.density == pytest.approx(inside.sum() / len(g) / 5, rel=1e-12)
+    assert scores.coverage == pytest.approx(inside.any(axis=0).mean(), rel=1e-12)
+    if extended:
+        assert scores.auth == pytest.approx(authenticity(own, cross), rel=1e-12)
+        expected = clipped(None, *(x.astype(np.float64) for x in (r, g)))[:2]
+        found = scores.clipped_density, scores.clipped_coverage
+        assert found == pytest.approx(expected, rel=1e-9)
+
+
+def authenticity(own, cross):
+    """A memorised sample has a nearest row of R that is as far from all others, or farther."""
+    copied = cross <= definitions._radii(own, 1)
+    return 1 - (copied & (cross == cross.min(axis=1, keepdims=True))).any(axis=1).mean()
 
 
 @pytest.mark.parametrize("n", [1_030, 50_000])
@@ -112,7 +123,8 @@ def test_neighbours_that_are_nearly_equally_far():
     x = rng.standard_normal((N, 64))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     x[1::2] += 300  # far from the middle, by which sets are moved
-    check(x.astype(np.float32), np.roll(x, 1, axis=1)[:M].astype(np.float32))
+    r, g = x.astype(np.float32), np.roll(x, 1, axis=1)[:M].astype(np.float32)
+    check(r, g, inclusive=False)
 
 
 @pytest.mark.parametrize("flagged", [0, 1, 128, 300])
@@ -179,16 +191,13 @@ def test_few_rows_have_no_density():
 
 
 @pytest.mark.parametrize("inclusive", [True, False])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["normal", "grid", "duplicates", "copies", "constant"])
 def test_authenticity_equals_its_definition(kind, inclusive):
-    """A memorised sample has a nearest row of R that is as far from all others, or farther."""
-    r, g = draw_pair(kind, N, N if kind == "identical" else M, 3)
+    r, g = draw_pair(kind, N, M, 3)
     scores = knn_precision_recall(r, g, extended=True, inclusive=inclusive, membership=True)
     check(r, g, inclusive=inclusive, scores=scores)  # and all else is as it was
-    own, across = definitions._distances(r, r), definitions._distances(g, r)
-    copied = across <= definitions._radii(own, 1)
-    authentic = ~(copied & (across == across.min(axis=1, keepdims=True))).any(axis=1)
-    assert scores.auth == pytest.approx(authentic.mean(), rel=1e-12)
+    expected = authenticity(definitions._distances(r, r), definitions._distances(g, r))
+    assert scores.auth == pytest.approx(expected, rel=1e-12)
 
 
 def test_clipped_scores_equal_their_definition():
@@ -200,12 +209,6 @@ def test_clipped_scores_equal_their_definition():
         assert found == pytest.approx(expected[:2], rel=1e-9)
     fewer, more = draw_pair("constant", N, M, 3)
     assert knn_precision_recall(fewer, more, extended=True).clipped_density == 1
-
-
-def test_extended_scores_of_several_tiles():
-    r, g = draw_pair("grid", 517, 520, 3)
-    score = functools.partial(knn_precision_recall, r, g, extended=True, ceiling=False)
-    assert score(memory_mb=4) == score()
 
 
 def test_scores_by_class():
@@ -226,9 +229,9 @@ def test_scores_by_class():
         scores.density
     )
     assert scores.precision_membership is None
-    few = knn_precision_recall(r, g, labels=labels, density_k=N).by_class
+    few = knn_precision_recall(r[:5], g[:6], labels=(labels[0][:5], labels[1][:6])).by_class
     assert np.isnan([few.density, few.coverage]).all()
-    np.testing.assert_array_equal(few.recall, of.recall)
+    assert np.isfinite(few.recall).tolist() == [True, False, True]
     with pytest.raises(ValueError, match=r"labels have shapes .* expected"):
         knn_precision_recall(r, g[:M], labels=labels[::-1])
 
@@ -250,12 +253,11 @@ def test_deviations_are_a_jackknife_over_every_eighth_row_of_the_other_set(kind)
         assert getattr(scores, f"{name}_stderr") == pytest.approx(error)
 
 
-@pytest.mark.parametrize("m", [300, 60])
-def test_standard_errors_are_the_spread_of_fresh_draws_of_both_sets(m):
+def test_standard_errors_are_the_spread_of_fresh_draws_of_both_sets():
     """Of scores, and of the losses of a damaged set; that of the assessed set alone is smaller."""
     found = []
     for i in range(40):
-        r, g = draw(300, 16, 2 * i), draw(m, 16, 2 * i + 1)
+        r, g = draw(N, 16, 2 * i), draw(60, 16, 2 * i + 1)
         options = {"ceiling": False, "membership": True}
         full, damaged = (knn_precision_recall(r, x, **options) for x in (g, 0.8 * g))
         for name in ("precision", "recall"):

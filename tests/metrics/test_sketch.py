@@ -1,5 +1,6 @@
 """Sketches: counts, streams, merging, files, and scores from counts alone."""
 
+import dataclasses
 import json
 
 import jax
@@ -68,7 +69,7 @@ def test_merging_with_counts_alone_leaves_counts(hasher):
         ({"key": jax.random.key(1)}, "directions differs"),
         ({"source": "network 2"}, r"source differs \('network 1' and 'network 2'\)"),
         ({"sample": 2 * draw(N, D) + 1}, "origin differs"),
-        ({"spec": HashSpec(num_tables=3)}, "spec differs"),
+        ({"spec": dataclasses.replace(SPEC, num_bits=3)}, "spec differs"),
         ({"rows": 10**6}, "address_bits differs"),
     ],
 )
@@ -153,22 +154,22 @@ def test_files_that_are_refused(tmp_path, hasher):
 
 
 def test_tables_that_do_not_fit():
-    with pytest.raises(ValueError, match=r"num_tables = 400: .*2\^34.* take 27487790694400 b"):
-        fit_hash(KEY, draw(N, D), HashSpec(num_tables=400, num_bits=1), rows=10**9)
+    with pytest.raises(ValueError, match=r"num_tables = 6: .*2\^34.* take 412316860416 b"):
+        fit_hash(KEY, draw(N, D), SPEC, rows=10**9)
 
 
 def test_streams_score_as_sets_do():
-    r, g = draw(3_001, D), 1.2 * draw(2_500, D, 1)
+    r, g = draw(4 * N, D), 1.2 * draw(N + M, D, 1)
     hasher = fit_hash(KEY, r, SPEC)
     fitted = LshReference(build(hasher, r))
-    streams = (lambda x=x: np.split(x, range(500, len(x), 500)) for x in (r, g))
+    streams = (lambda x=x: np.split(x, range(N, len(x), N)) for x in (r, g))
     whole, parts = lsh_score(fitted, g), lsh_score_streams(hasher, *streams)
     stderrs, facts = ("precision_stderr", "recall_stderr"), ("crowding", "load", "n", "m")
     for field in ("precision", "recall", *stderrs, *facts):
         assert getattr(parts, field) == pytest.approx(getattr(whole, field), rel=1e-12), field
     assert parts.precision_ceiling == whole.precision_ceiling
     assert repr(lsh_score_streams(hasher, lambda: r, lambda: g)) == repr(parts)
-    bad = np.where(np.arange(2_500)[:, None] == 61, np.nan, g)
+    bad = np.where(np.arange(N + M)[:, None] == 61, np.nan, g)
     with pytest.raises(ValueError, match="generated has NaN or Inf in row 61"):
         lsh_score_streams(hasher, lambda: r, lambda: [bad[:40], bad[40:]])
 
@@ -191,13 +192,15 @@ def test_shares_are_checked():
 
 
 def test_streams_have_the_ceiling_of_as_many_rows_as_are_generated():
-    r, g = draw(600, D), draw(150, D, 1)
-    hasher = fit_hash(KEY, r)
+    r, g = draw(4 * N, D), draw(N, D, 1)
+    hasher = fit_hash(KEY, r, dataclasses.replace(SPEC, num_bits=3))
     whole = lsh_score(LshReference(build(hasher, r)), g)
     parts = lsh_score_streams(hasher, lambda: np.split(r, 4), lambda: [g])
     assert whole.recall_ceiling < whole.precision_ceiling - 0.1
-    # Of 150 other rows of R: four standard errors of a share of 600.
-    assert parts.recall_ceiling == pytest.approx(whole.recall_ceiling, abs=4 * (0.25 / 600) ** 0.5)
+    # Of N other rows of R: four standard errors of a share.
+    assert parts.recall_ceiling == pytest.approx(
+        whole.recall_ceiling, abs=4 * (0.25 / len(r)) ** 0.5
+    )
 
 
 def test_tables_of_a_given_size():

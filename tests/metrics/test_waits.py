@@ -83,7 +83,7 @@ def test_a_second_set_of_the_same_shape_compiles_nothing(name, compilations):
 def test_sets_of_as_many_tiles_share_their_kernels():
     kernels = knn.nearest_others, knn._find_balls, knn._compare
     found = []
-    for n, m in ((120, 100), (125, 98)):
-        knn_score(knn_fit(draw(n, 5)), draw(m, 5, 1))
+    for n, m in ((N, M), (125, 98)):
+        knn_score(knn_fit(draw(n, D)), draw(m, D, 1))
         found.append([kernel._cache_size() for kernel in kernels])
     assert found[0] == found[1]
