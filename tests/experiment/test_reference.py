@@ -250,8 +250,8 @@ def test_every_metric_does_what_the_configuration_says(change):
 def given(folder, d=24, fake_d=None, n=60, **changes):
     """Features of no network known here, on both sides."""
     rng = np.random.default_rng(0)
-    for name, n, width in (("real", n, d), ("fake", N, fake_d or d)):
-        np.save(folder / f"{name}.npy", rng.standard_normal((n, width)).astype(np.float32))
+    for name, shape in (("real", (n, d)), ("fake", (N, fake_d or d))):
+        np.save(folder / f"{name}.npy", rng.standard_normal(shape).astype(np.float32))
     changes = {"features__name": "given", "metrics": ("knn",), **changes}
     return tiny(
         generators=(), samples=(str(folder / "fake.npy"),), reference__images="",

@@ -23,7 +23,6 @@ from lsh_gan.results import plots, report, store
 from lsh_gan.results.answer import mean_and_error
 from lsh_gan.results.labels import percent
 
-
 # Two generators of one architecture, which share programs.
 SMALL = {"generators": ("dcgan", "dcgan_mnist"), "num_samples": 100, "batch_size": 8}
 SMALL["reference.num_images"] = 100
