@@ -197,14 +197,15 @@ def interrupted(request, tmp_path_factory):
     options |= {"compression.layerwise": True}
     options["reference.images"] = save_images(folder / "images", rows)
     cluster = ["--processes=1", "--process=0", f"--coordinator={free_address()}"] * in_a_cluster
-    environment = {"LSH_GAN_CACHE": str(folder / "cache")}
+    cache = tmp_path_factory.getbasetemp() / "cache_of_interrupted"  # of both
+    environment = {"LSH_GAN_CACHE": str(cache)}
     run = run_command(folder / "run", options, *cluster, environment=environment)
     while run.process.is_alive() and len(store.read(folder / "run")) < 2:  # the line of one is out
         time.sleep(0.1)
     os.kill(run.process.pid, signal_sent)
     result = run.end()
     assert result.returncode == code
-    assert any((folder / "cache" / "programs").iterdir())  # for the next run
+    assert any((cache / "programs").iterdir())  # for the next run
     return result, store.read(folder / "run")
 
 
