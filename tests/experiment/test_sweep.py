@@ -203,7 +203,7 @@ def interrupted(request, tmp_path_factory):
     while run.process.is_alive() and len(store.read(folder / "run")) < 2:  # the line of one is out
         time.sleep(0.1)
     os.kill(run.process.pid, signal_sent)
-    result = run.end()
+    result = run.end(timeout=100)
     assert result.returncode == code
     assert any((cache / "programs").iterdir())  # for the next run
     return result, store.read(folder / "run")
