@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from tiny_network import NETWORK
+from tiny_network import projection
 
 from lsh_gan.experiment import reference
 from lsh_gan.results import plots, strips
@@ -33,10 +33,13 @@ class Ended(NamedTuple):
 
 
 class Child:
-    """A run of a script in the folder `cwd`; what it writes goes to two files in `folder`."""
+    """A run of a script in the folder `cwd`; what it writes goes to two files in `folder`.
+
+    `projected` is the d of features that are one product of the pixels; 0 is the real network.
+    """
 
     def __init__(
-        self, arguments, folder, cwd=ROOT, environment=(), pictures=False, projected=False,
+        self, arguments, folder, cwd=ROOT, environment=(), pictures=False, projected=0,
         script=ROOT / "main.py",
     ):  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,9 +70,9 @@ def draw_nothing(setattr=setattr):
     setattr(strips, "write", lambda workdir, output, measured: None)
 
 
-def project(setattr=setattr):
-    """Lets runs embed images by one product of their pixels."""
-    setattr(reference, "load_network", lambda *_: NETWORK)
+def project(setattr=setattr, dim=8):
+    """Lets runs embed images by one product of their pixels, to d = `dim`."""
+    setattr(reference, "load_network", lambda *_: projection(dim))
 
 
 def _main(arguments, cwd, environment, files, pictures, projected):
@@ -81,6 +84,6 @@ def _main(arguments, cwd, environment, files, pictures, projected):
     if not pictures:
         draw_nothing()
     if projected:
-        project()
+        project(dim=projected)
     sys.argv = arguments
     runpy.run_path(arguments[0], run_name="__main__")

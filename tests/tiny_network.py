@@ -1,12 +1,12 @@
-"""A feature network that compiles in no time: one product of at most 1024 pixels."""
+"""Feature networks that compile in no time: one product of at most 1024 pixels."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lsh_gan.features import FeatureNetwork
-
-PROJECTION = np.random.default_rng(0).normal(size=(1024, 8)).astype(np.float32)
 
 
 @jax.jit
@@ -15,4 +15,16 @@ def project(variables, images):
     return jnp.matmul(pixels, variables[: pixels.shape[1]])
 
 
-NETWORK = FeatureNetwork("projection", 8, 32, "0", project, PROJECTION)
+def projection(dim):
+    """A network of `dim` features."""
+    variables = np.random.default_rng(0).normal(size=(1024, dim)).astype(np.float32)
+    return FeatureNetwork("projection", dim, 32, "0", project, variables)
+
+
+def projected(network):
+    """A network that is called as another one, with as many features."""
+    ours = projection(network.dim)
+    return dataclasses.replace(network, apply=ours.apply, variables=ours.variables)
+
+
+NETWORK = projection(8)

@@ -76,7 +76,9 @@ def test_an_installed_run_from_another_folder(installed, tmp_path):
     done = run(installed, "run", "--config=own.py", "--dry_run", "--config.seeds=1,2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "rows: 6 = (3) settings × 2 seeds" in done.stdout
-    done = run(installed, "run", "--config=configs/search.py", "--config.k=x", cwd=tmp_path)
+    # A mistake is found before JAX is imported, which takes seconds.
+    arguments = ["compress", "dcgan", "--config=configs/search.py", "--config.k=x"]
+    done = run(installed, *arguments, cwd=tmp_path)
     assert done.stderr == "error: k = 'x'; expected a whole number, such as 3\n"
 
 

@@ -35,6 +35,7 @@ def test_folders_arrays_and_iterables_score_as_a_run_does(tmp_path):
     streams = evaluate(batches(REAL), batches(MADE), **options)
     for result in (folders, arrays, streams):
         assert (result.n, result.m, result.d) == (12, 12, 1280)
+        assert row["features"]["name"] == "efficientnet_lite0"
         for part in ("precision", "recall", "precision_stderr", "recall_ceiling"):
             assert getattr(result["knn"], part) == pytest.approx(row[f"knn_{part}"])
         assert result["kid"].distance == pytest.approx(row["kid_distance"], rel=1e-3)
@@ -50,13 +51,13 @@ def test_features_of_any_d_are_taken_as_they_are(tmp_path):
     assert (result.features, result.n, result.m, result.d) == ("given", 20, 20, 6)
     assert result["lsh"].precision_ceiling is not None
     assert "collapsed" not in repr(result)
-    everything = evaluate(X, jnp.asarray(Y, jnp.bfloat16), metrics="knn", num_images=40)
-    assert everything.n == 40
     config = smoke.get_config()
-    config.k, config.metrics = 5, ("knn",)
-    assert evaluate(X, Y, config=config)["knn"].k == 5
-    assert config.k == 5
-    assert evaluate(X, Y, config={"k": 4}, metrics="knn", seed=np.int64(1))["knn"].k == 4
+    config.k, config.metrics = 4, ("knn",)
+    everything = evaluate(X, jnp.asarray(Y, jnp.bfloat16), config=config, num_images=40)
+    assert everything.n == 40
+    assert everything["knn"].k == config.k == 4
+    options = {"config": {"k": 4}, "metrics": "knn", "num_images": 40, "seed": np.int64(1)}
+    assert evaluate(X, Y, **options)["knn"].k == 4
     assert [*evaluate(X, Y, config=config, metrics=("kid",)).scores] == ["kid"]
     real, made = np.random.default_rng(0).normal(size=(2, 100, 16))
     middle = repr(evaluate(real, made / 9, metrics="knn"))

@@ -1,62 +1,108 @@
 """Several processes give the rows of one; one that is lost ends the run, and nothing is lost."""
 
+import threading
 import time
 
 import numpy as np
 import pytest
-from children import Child, free_address
-from configured import save_images, tiny
+from children import Child, free_address, project
+from configured import changed, save_images, tiny
 from PIL import Image
 
+from configs import smoke
 from lsh_gan import devices
-from lsh_gan.experiment import settings, sweep
+from lsh_gan.experiment import evaluators, settings, sweep
 from lsh_gan.results import store
 
-FIELDS = [f"{m}_{s}" for m in ("knn", "lsh_knn", "lsh") for s in ("precision", "recall")]
+pytestmark = pytest.mark.usefixtures("without_pictures", "projected")
+# Few samples, which are no multiple of anything.
+CHANGES = {
+    "generators": ("dcgan",), "num_samples": 75, "batch_size": 16, "reference.num_images": 75,
+    "compression.bits": (4, 3, 2), "compression.clipping": ("none",), "metrics": ("knn",),
+}  # fmt: skip
+WIDE = 1280  # features of which few rows are more than a MiB
 
 
-def start(workdir, *flags, **changes):
-    """Starts `main.py` on few samples, which are no multiple of anything."""
-    config = {
-        "generators": "dcgan", "num_samples": 75, "batch_size": 16, "reference.num_images": 75,
-        "compression.bits": "4", "compression.clipping": "none", "features.side": 32,
-    } | changes  # fmt: skip
-    command = ["--config=configs/smoke.py", f"--workdir={workdir}", *flags]
-    command += [f"--config.{name}={value}" for name, value in config.items()]
-    environment = {"LSH_GAN_CACHE": f"{workdir}.cache"}
-    said = workdir.with_name("said")
-    return Child(command, said, environment=environment, projected=True)
+def start_two(folder, second=(), dim=8, **changes):
+    """Starts `main.py` in two processes, whose work folder is `run`."""
+    flags = ["--config=configs/smoke.py", f"--workdir={folder / 'run'}", "--processes=2"]
+    flags += [f"--coordinator={free_address()}"]
+    flags += [f"--config.{name}={value}" for name, value in (CHANGES | changes).items()]
+    return [
+        Child([*flags, f"--process={i}", *more], folder / "said", projected=dim)
+        for i, more in enumerate(((), second))
+    ]
 
 
-def start_two(workdir, **changes):
-    two = ("--processes=2", f"--coordinator={free_address()}")
-    return [start(workdir, *two, f"--process={i}", **changes) for i in (0, 1)]
-
-
-def finish(*processes):
-    results = [process.end() for process in processes]
-    assert [result.returncode for result in results] == [0] * len(processes), results
-    return [result.stdout for result in results]
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("alone") / "run"
-    finish(start(workdir))
+def run_alone(workdir, **changes):
+    sweep.run(changed(smoke.get_config(), **CHANGES | changes), workdir)
     return store.read(workdir)
 
 
-def test_two_processes_give_the_rows_of_one(tmp_path, alone):
-    outputs = finish(*start_two(tmp_path / "run"))
-    assert "files: " in outputs[0]
-    assert "files: " not in outputs[1]
-    compare(store.read(tmp_path / "run"), alone)
+@pytest.fixture(scope="module")
+def lost(tmp_path_factory):
+    """A run whose second process is killed after two rows: its folder, and how the first ended."""
+    folder = tmp_path_factory.mktemp("lost")
+    first, second = start_two(folder)
+    started = time.monotonic()
+    while len(store.read(folder / "run")) < 2 and time.monotonic() < started + 300:
+        time.sleep(0.05)
+    second.process.kill()
+    ended = first.end(timeout=120)
+    second.end()
+    return folder / "run", ended
+
+
+def compare(found, expected, metric):
+    assert [row["row_hash"] for row in found] == [row["row_hash"] for row in expected]
+    for ours, theirs in zip(found, expected, strict=True):
+        for field in (f"{metric}_precision", f"{metric}_recall"):
+            # A pixel may move by 1 of 255, and a sample over an edge.
+            np.testing.assert_allclose(ours[field], theirs[field], atol=2.1 / theirs["n"])
+
+
+def test_two_processes_give_the_rows_of_one(lost, tmp_path):
+    found, alone = store.read(lost[0]), run_alone(tmp_path / "run")
+    assert len(found) >= 2
+    compare(found, alone[: len(found)], "knn")
+
+
+def test_a_lost_process_ends_the_run_which_can_be_continued(lost):
+    workdir, ended = lost
+    assert ended.returncode is not None
+    if ended.returncode:  # else it was done before the other was missed
+        assert "lost" in ended.stderr.splitlines()[-1] or "heartbeat" in ended.stderr
+    kept = store.read(workdir)
+    rows = run_alone(workdir)
+    assert rows[: len(kept)] == kept
+    assert [row["bits"] for row in rows] == [None, 4, 3, 2]
+
+
+def test_processes_that_do_not_hold_features_give_the_rows_of_one(tmp_path, monkeypatch):
+    changes = {"metrics": ("lsh",), "num_samples": 220, "reference.num_images": 210}
+    changes |= {"memory_mb": 1, "compression.bits": ()}
+    results = [process.end() for process in start_two(tmp_path, dim=WIDE, **changes)]
+    assert [result.returncode for result in results] == [0, 0], results
+    assert ["files: " in result.stdout for result in results] == [True, False]
+    streams, asked = evaluators.streams, []
+    monkeypatch.setattr(
+        evaluators, "streams", lambda *given: asked.append(streams(*given)) and False
+    )
+    project(monkeypatch.setattr, WIDE)
+    expected = run_alone(tmp_path / "alone", **changes)
+    assert asked == [True, True]  # the reference, and the row
+    compare(store.read(tmp_path / "run"), expected, "lsh")
+
+
+def test_metrics_of_several_devices_run_in_one_order(monkeypatch):
+    """Else a collective of one metric would meet that of another."""
+    monkeypatch.setattr(devices, "count", lambda: 2)
+    threads = evaluators.side_by_side(lambda name: threading.get_ident(), ("knn", "lsh"))
+    assert threads == dict.fromkeys(("knn", "lsh"), threading.get_ident())
 
 
 def test_processes_with_other_flags_end_before_they_measure(tmp_path):
-    two = ("--processes=2", f"--coordinator={free_address()}")
-    first = start(tmp_path / "run", *two, "--process=0")
-    second = start(tmp_path / "run", *two, "--process=1", seeds="7")
+    first, second = start_two(tmp_path, second=["--config.seeds=7"])
     assert "process 1 differs from process 0 in seeds; expected" in second.end(timeout=100).stderr
     assert "process 1 differs from process 0; expected" in first.end(timeout=100).stderr
     assert not (tmp_path / "run" / store.ROWS_FILE).exists()
@@ -69,47 +115,13 @@ def test_a_process_with_fewer_images_is_named(tmp_path, monkeypatch):
         sweep.prepare(settings.resolve(tiny(generators=(), samples=(folder,))))
 
 
-def compare(found, expected):
-    assert [row["row_hash"] for row in found] == [row["row_hash"] for row in expected]
-    for ours, theirs in zip(found, expected, strict=True):
-        for field in set(FIELDS) & set(theirs):
-            # A pixel may move by 1 of 255, and a sample over an edge.
-            np.testing.assert_allclose(ours[field], theirs[field], atol=2.1 / theirs["n"])
-
-
-def test_processes_that_do_not_hold_features_give_the_rows_of_one(tmp_path):
-    changes = {"metrics": "lsh", "num_samples": 220, "reference.num_images": 210}
-    finish(start(tmp_path / "alone", **changes, memory_mb=256))
-    finish(*start_two(tmp_path / "run", **changes, memory_mb=1))  # 205 rows of 1280
-    compare(store.read(tmp_path / "run"), store.read(tmp_path / "alone"))
-
-
 def test_an_error_of_one_process_ends_the_others_at_once(tmp_path):
     for number in range(75):  # of which the second process decodes the last
         image = Image.new("RGB", (32, 32), (3 * number, 0, 0))
         image.save(tmp_path / f"{number:02}.png")
     image = tmp_path / "74.png"
     image.write_bytes(image.read_bytes()[:60])
-    changes = {"reference.images": tmp_path, "generators": "", "samples": tmp_path}
-    first, second = start_two(tmp_path / "run", **changes)
+    changes = {"reference.images": tmp_path, "generators": (), "samples": tmp_path}
+    first, second = start_two(tmp_path, **changes)
     assert f"error: {image}: not a readable image" in second.end(timeout=100).stderr
     assert "another process is lost" in first.end(timeout=100).stderr.splitlines()[-1]
-
-
-def test_a_lost_process_ends_the_run_which_can_be_continued(tmp_path):
-    changes = {"metrics": "knn", "compression.bits": "4,3,2"}
-    first, second = start_two(tmp_path / "run", **changes)
-    rows = tmp_path / "run" / store.ROWS_FILE
-    started = time.monotonic()
-    while not (rows.exists() and rows.stat().st_size) and time.monotonic() < started + 300:
-        time.sleep(0.05)
-    second.process.kill()
-    result = first.end(timeout=120)
-    second.end()
-    assert result.returncode is not None
-    if result.returncode:  # else it was done before the other was missed
-        assert "lost" in result.stderr.splitlines()[-1] or "heartbeat" in result.stderr
-    kept = store.read(tmp_path / "run")
-    assert kept
-    finish(start(tmp_path / "run", metrics="knn"))
-    assert store.read(tmp_path / "run")[: len(kept)] == kept

@@ -12,23 +12,43 @@ from children import draw_nothing
 from configured import changed, save_images
 from PIL import Image
 from safetensors.numpy import load_file, save_file
+from tiny_network import projected
 
 from lsh_gan import datasets, features, metrics
 from lsh_gan.experiment import evaluators, reference, settings, sweep
 from lsh_gan.results import store
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
+N = 40  # rows of most sets, also of made features: all share their programs
 SCORES = metrics.PrecisionRecall._fields
 
 
 def tiny(**changes):
     """Two rows that embed little, by all metrics."""
     metrics = ("knn", "lsh_knn", "lsh")
-    return configured.tiny(40, **{"compression__bits": (4,), "metrics": metrics} | changes)
+    return configured.tiny(N, **{"compression__bits": (4,), "metrics": metrics} | changes)
+
+
+def load_network(side=32):
+    return projected(features.load("efficientnet_lite0", side=side))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def projecting():
+    """Networks keep their names and d, and compile in no time."""
+    load = reference.load_network
+
+    def load_projected(*given):
+        network = load(*given)
+        return network if network.name == features.GIVEN else projected(network)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reference, "load_network", load_projected)
+        yield
 
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
+def workdir(tmp_path_factory, projecting):
     """The work folder of a finished run by LSH."""
     folder = tmp_path_factory.mktemp("reference") / "run"
     with pytest.MonkeyPatch.context() as patch:
@@ -65,7 +85,7 @@ def test_rows_know_the_content_of_the_sketch(workdir, tmp_path):
     file = tmp_path / "reference.sketch"
     fitted = metrics.load(workdir / "reference.sketch")
     metrics.save(file, fitted)
-    fake = np.random.default_rng(0).standard_normal((30, 1280)).astype(np.float32)
+    fake = np.random.default_rng(0).standard_normal((N, 1280)).astype(np.float32)
     np.save(tmp_path / "fake.npy", fake)
     config = sketched(tmp_path, generators=(), samples=(str(tmp_path / "fake.npy"),))
     sweep.run(config, tmp_path / "run")
@@ -107,7 +127,7 @@ def test_a_sketch_of_images_of_another_size_is_refused(workdir, tmp_path, caplog
     with pytest.raises(ValueError, match=message):
         sweep.run(config, tmp_path / "run")
     # Sketches of former versions name no size: they are taken, and the log says what is unknown.
-    network = features.load("efficientnet_lite0", side=32)
+    network = load_network()
     fitted = metrics.load(workdir / "reference.sketch")
     source = evaluators.feature_source(config, network)
     assert fitted.sketch.hasher.source == evaluators.feature_source(config, network, (32, 32, 1))
@@ -143,14 +163,14 @@ def test_files_that_are_no_sketch(workdir, tmp_path):
 def test_own_sketches_score_too(workdir, tmp_path):
     """Made with the library: no second sample, and other rows."""
     config = settings.resolve(tiny())
-    network = features.load("efficientnet_lite0", side=32)
+    network = load_network()
     source = evaluators.feature_source(config, network)
-    x = np.random.default_rng(0).standard_normal((50, network.dim)).astype(np.float32)
+    x = np.random.default_rng(0).standard_normal((N, network.dim)).astype(np.float32)
     hasher = metrics.fit_hash(jax.random.key(0), x, evaluators.hash_spec(config), source=source)
     file = tmp_path / "reference.sketch"
     metrics.save(file, metrics.build(hasher, x))
     fitted, shape = evaluators.load_sketch(settings.resolve(sketched(tmp_path)), network)
-    assert fitted.sketch.rows == 50
+    assert fitted.sketch.rows == N
     assert shape is None  # the text that it was given names no size
     assert (fitted.min_count, fitted.votes, fitted.second) == (1, 0.5, None)
     metrics.save(file, metrics.build(hasher, x, keep_addresses=False))
@@ -164,10 +184,10 @@ def warnings_of(caplog):
 
 def test_features_are_kept_and_computed_again_where_they_are_damaged(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv(datasets.FOLDER_VARIABLE, str(tmp_path / "cache"))
-    network = features.load("efficientnet_lite0", side=32)
+    network = load_network()
     config = settings.resolve(tiny(metrics=("knn",)))
     held = reference.load_reference(config, network, reference.open_reference(config))
-    fake = np.random.default_rng(0).standard_normal((20, 1280)).astype(np.float32)
+    fake = np.random.default_rng(0).standard_normal((N, 1280)).astype(np.float32)
 
     def scored():
         return held.fit(config, network, lambda count: None)["knn"](fake)[:2]
@@ -227,15 +247,16 @@ def test_every_metric_does_what_the_configuration_says(change):
             np.testing.assert_array_equal(found, value, name)
 
 
-def given(folder, d=24, fake_d=None, **changes):
+def given(folder, d=24, fake_d=None, n=60, **changes):
     """Features of no network known here, on both sides."""
     rng = np.random.default_rng(0)
-    for name, n, width in (("real", 60, d), ("fake", 40, fake_d or d)):
-        np.save(folder / f"{name}.npy", rng.standard_normal((n, width)).astype(np.float32))
+    for name, shape in (("real", (n, d)), ("fake", (N, fake_d or d))):
+        np.save(folder / f"{name}.npy", rng.standard_normal(shape).astype(np.float32))
     changes = {"features__name": "given", "metrics": ("knn",), **changes}
     return tiny(
         generators=(), samples=(str(folder / "fake.npy"),), reference__images="",
-        reference__features=str(folder / "real.npy"), reference__num_images=0, **changes,
+        reference__features=str(folder / "real.npy"),
+        **{"reference__num_images": 0, **changes},
     )  # fmt: skip
 
 
@@ -259,14 +280,14 @@ def test_features_of_any_d_on_both_sides(name, tmp_path):
 
 
 def test_a_sketch_of_given_features_takes_given_features(tmp_path):
-    config = given(tmp_path, metrics=("lsh",))
+    config = given(tmp_path, 1280, n=2 * N, metrics=("lsh",), reference__num_images=N)
     sweep.run(config, tmp_path / "run")
     config.reference.features, config.reference.sketch = "", str(tmp_path / "run/reference.sketch")
     sweep.run(config, tmp_path / "again")
     (a,), (b,) = store.read(tmp_path / "run"), store.read(tmp_path / "again")
     assert scores(a, "lsh") == scores(b, "lsh")
     np.save(tmp_path / "fake.npy", np.zeros((40, 12), np.float32))
-    with pytest.raises(ValueError, match=r"d = 24.*d = 12"):
+    with pytest.raises(ValueError, match=r"d = 1280.*d = 12"):
         sweep.run(config, tmp_path / "third")
 
 
@@ -298,7 +319,7 @@ def test_n_images_are_drawn_before_they_are_decoded(held, tmp_path, monkeypatch)
     save_images(tmp_path, pixels)
     config = settings.resolve(tiny(reference__images=str(tmp_path), reference__seed=3))
     opened = reference.open_reference(config)
-    network = features.load("efficientnet_lite0", side=32)
+    network = load_network()
     decoded = []
     monkeypatch.setattr(Image.Image, "convert", lambda image, mode: decoded.append(1) or image)
     found = reference.load_reference(config, network, opened)

@@ -11,33 +11,30 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from children import Child, free_address
-from configured import save_images, tiny
+from children import Child, free_address, project
+from configured import changed, save_images, tiny
 from PIL import Image
 
 from configs import smoke
 from lsh_gan import compression, generators
 from lsh_gan.experiment import settings, sweep
 from lsh_gan.generators import checkpoints
-from lsh_gan.results import report, store
+from lsh_gan.results import plots, report, store
 from lsh_gan.results.answer import mean_and_error
 from lsh_gan.results.labels import percent
 
+# Two generators of one architecture, which share programs.
+SMALL = {"generators": ("dcgan", "dcgan_mnist"), "num_samples": 100, "batch_size": 8}
+SMALL["reference.num_images"] = 100
+
 
 @pytest.fixture(scope="module")
-def workdir(tmp_path_factory, cache_folder):
-    """The work folder of one run of the smoke configuration from the command line."""
+def workdir(tmp_path_factory):
+    """The work folder of one small run of the smoke configuration, pictures included."""
     folder = tmp_path_factory.mktemp("run") / "smoke"
-    command = ["--config=configs/smoke.py", f"--workdir={folder}"]
-    result = Child(command, folder.parent / "said", pictures=True).end()
-    assert result.returncode == 0, result.stderr
-    for name in ("dcgan", "sngan"):
-        assert re.search(rf"^{name}: .* 95% of precision and recall", result.stdout, re.M)
-    time_went, files = result.stdout.splitlines()[-2:]
-    assert re.search(r"^time: .* 6 new rows: .*sampling and features \d+%.* images/s$", time_went)
-    assert files.startswith(f"files: {folder}: ")
-    assert "table.md" in files
-    assert any((cache_folder / "programs").iterdir())
+    with pytest.MonkeyPatch.context() as patch:
+        project(patch.setattr)
+        sweep.run(changed(smoke.get_config(), **SMALL), folder)
     return folder
 
 
@@ -45,13 +42,13 @@ def test_one_row_a_measurement_with_all_that_repeats_it(workdir):
     measured = store.read(workdir)
     settings = {(row["generator"], row["bits"], row["clipping"]) for row in measured}
     expected = {(None, None), (4, "mse"), (2, "mse")}
-    assert settings == {(name, *pair) for name in ("dcgan", "sngan") for pair in expected}
+    assert settings == {(name, *pair) for name in SMALL["generators"] for pair in expected}
     for row in measured:
         for metric in ("knn", "lsh_knn", "lsh"):
             for field in ("precision", "recall", "precision_ceiling", "recall_ceiling"):
                 assert 0 <= row[f"{metric}_{field}"] <= 1
-        assert (row["n"], row["m"], row["d"], row["k"], row["seed"]) == (250, 250, 1280, 3, 0)
-        assert row["features"]["name"] == "efficientnet_lite0"
+        assert (row["n"], row["m"], row["d"], row["k"], row["seed"]) == (100, 100, 8, 3, 0)
+        assert row["features"]["name"] == "projection"
         assert row["hash"]["num_tables"] == 32
         assert {"jax", "flax", "numpy", "lsh_gan", "python"} <= row["versions"].keys()
         assert row["seconds"]["knn"] > 0
@@ -60,7 +57,7 @@ def test_one_row_a_measurement_with_all_that_repeats_it(workdir):
         for metric in ("knn", "lsh_knn", "lsh"):
             for score in ("precision", "recall"):
                 shares = hits[f"{metric}_{score}_hits"]
-                assert (shares.dtype, shares.shape) == (bool, (250,))
+                assert (shares.dtype, shares.shape) == (bool, (100,))
                 assert shares.mean() == pytest.approx(row[f"{metric}_{score}"])
 
 
@@ -74,13 +71,13 @@ def test_size_in_the_table_is_the_size_on_disk(workdir):
 
 
 def test_packed_file_is_the_compressed_generator(workdir):
-    row = next(r for r in store.read(workdir) if r["generator"] == "sngan" and r["bits"] == 4)
+    row = next(r for r in store.read(workdir) if r["generator"] == "dcgan" and r["bits"] == 4)
     packed = generators.load(workdir / "packed" / f"{row['row_hash']}.packed")
     spec = compression.CompressionSpec(bits=4, clipping="mse")
-    expected, _ = compression.compress(generators.load("sngan").params, spec)
-    for path in ("conv_1", "shortcut"):
-        ours = packed.params["params"]["block_1"][path]["kernel"]
-        np.testing.assert_array_equal(ours, expected["params"]["block_1"][path]["kernel"])
+    expected, _ = compression.compress(generators.load("dcgan").params, spec)
+    for layer in ("project", "up_1", "to_image"):
+        ours = packed.params["params"][layer]["kernel"]
+        np.testing.assert_array_equal(ours, expected["params"][layer]["kernel"])
 
 
 def test_tables_and_pictures_are_there(workdir):
@@ -91,10 +88,10 @@ def test_tables_and_pictures_are_there(workdir):
     relative = float(first["knn_precision"]) / float(first["knn_precision_ceiling"])
     assert float(first["knn_precision_relative"]) == pytest.approx(relative)
     assert (workdir / "table.md").read_text().count("\n") >= 10
-    plots = ["precision_recall", "tradeoff", "size_recall"]
-    for name in plots:
+    views = ["precision_recall", "tradeoff", "size_recall"]
+    for name in views:
         assert (workdir / f"{name}.pdf").read_bytes().startswith(b"%PDF")
-    for name in (*plots, "samples_dcgan", "samples_sngan", "outside", "uncovered"):
+    for name in (*views, "samples_dcgan", "samples_dcgan_mnist", "outside", "uncovered"):
         with Image.open(workdir / f"{name}.png") as image:
             pixels = np.asarray(image.convert("L"))
         assert pixels.shape[0] > 200
@@ -117,15 +114,26 @@ def test_strips_show_the_same_latents(workdir):
         assert 0 < changed < np.abs(strips[bits] - shuffled).mean() / 2
 
 
-@pytest.mark.usefixtures("without_pictures")
+def run_command(folder, options, *flags, **given):
+    command = ["--config=configs/smoke.py", f"--workdir={folder}", *flags]
+    command += [f"--config.{name}={value}" for name, value in options.items()]
+    return Child(command, folder.parent / "said", projected=8, **given)
+
+
 def test_repeating_the_command_computes_nothing(workdir):
     before = (workdir / "rows.jsonl").read_bytes()
     started = time.time()
-    sweep.run(smoke.get_config(), workdir)
+    result = run_command(workdir, SMALL).end()
+    assert result.returncode == 0, result.stderr
     assert (workdir / "rows.jsonl").read_bytes() == before
     assert (workdir / "table.md").stat().st_mtime >= started
     for file in (workdir / "packed").iterdir():
         assert file.stat().st_mtime < started
+    for name in SMALL["generators"]:
+        assert re.search(rf"^{name}: .* 95% of precision and recall", result.stdout, re.M)
+    last = result.stdout.splitlines()[-1]
+    assert last.startswith(f"files: {workdir}: ")
+    assert "table.md" in last
 
 
 def test_reports_that_cannot_be_made(workdir, tmp_path):
@@ -142,7 +150,7 @@ def test_a_work_folder_grows_and_measures_nothing_twice(tmp_path):
     folder = tmp_path / "run"
     first = sweep.run(tiny(), str(folder))
     assert list(first["row_hash"]) == [row["row_hash"] for row in store.read(folder)]
-    same = {"batch_size": 64, "memory_mb": 128, "num_columns": 3, "keep": 0.9}
+    same = {"batch_size": 3, "memory_mb": 128, "num_columns": 3, "keep": 0.9}
     same |= {"hash__num_tables": 16, "features__batch_size": 16, "lsh_knn__num_tables": 6}
     wider = sweep.run(tiny(compression__bits=(4,), seeds=(0, 1), **same), folder)
     assert (len(wider), len(store.read(folder))) == (4, 4)
@@ -173,35 +181,53 @@ def test_another_run_in_the_folder_is_found_before_anything_is_read(tmp_path):
         sweep.run(config, tmp_path / "file" / "x")
 
 
-@pytest.mark.parametrize(
-    ("signal_sent", "code", "cluster"),
+@pytest.fixture(
+    scope="module",
     # A scheduler sends SIGTERM, which JAX takes for itself in a cluster.
-    [(signal.SIGINT, 130, 0), (signal.SIGTERM, 143, 1)],
+    params=[(signal.SIGINT, 130, 0), (signal.SIGTERM, 143, 1)],
+    ids=["in_a_shell", "in_a_cluster"],
 )
-def test_an_interrupted_run_says_how_far_it_came(tmp_path, signal_sent, code, cluster):
-    workdir = tmp_path / "run"
-    seeds = ",".join(map(str, range(500)))
-    options = ["num_samples=8", "reference.num_images=8", "metrics=knn", "compression.bits=()"]
-    options += ["generators=dcgan", f"seeds={seeds}", "batch_size=8", "hash.num_tables=1"]
-    command = ["--config=configs/smoke.py", f"--workdir={workdir}"]
-    if cluster:
-        command += ["--processes=1", "--process=0", f"--coordinator={free_address()}"]
-    command += [f"--config.{option}" for option in options]
-    run = Child(command, tmp_path / "said", projected=True)
-    while run.process.is_alive() and len(store.read(workdir)) < 2:  # the line of one is out
+def interrupted(request, tmp_path_factory):
+    """A run of thousands of rows that a signal has ended: what it said, and the rows."""
+    signal_sent, code, in_a_cluster = request.param
+    folder = tmp_path_factory.mktemp("interrupted")
+    rows = np.arange(8, dtype=np.uint8)[:, None, None].repeat(32, 1).repeat(32, 2)
+    options = {"num_samples": 8, "batch_size": 8, "reference.num_images": 8, "metrics": ("knn",)}
+    options |= {"generators": ("dcgan",), "seeds": tuple(range(500)), "compression.bits": (4,)}
+    options |= {"compression.layerwise": True}
+    options["reference.images"] = save_images(folder / "images", rows)
+    cluster = ["--processes=1", "--process=0", f"--coordinator={free_address()}"] * in_a_cluster
+    cache = tmp_path_factory.getbasetemp() / "cache_of_interrupted"  # of both
+    environment = {"LSH_GAN_CACHE": str(cache)}
+    run = run_command(folder / "run", options, *cluster, environment=environment)
+    while run.process.is_alive() and len(store.read(folder / "run")) < 2:  # the line of one is out
         time.sleep(0.1)
     os.kill(run.process.pid, signal_sent)
-    result = run.end()
-    said = result.stderr
+    result = run.end(timeout=100)
     assert result.returncode == code
-    assert "Traceback" not in said
-    done = len(store.read(workdir))
+    assert any((cache / "programs").iterdir())  # for the next run
+    return result, store.read(folder / "run")
+
+
+def test_an_interrupted_run_says_how_far_it_came(interrupted):
+    result, rows = interrupted
+    total, done = 500 * (1 + 4), len(rows)  # seeds × full precision and 4 layers
+    assert "Traceback" not in result.stderr
     assert 0 < done < 500
-    lines = [line for line in said.splitlines() if " of 500: dcgan, full, seed " in line]
+    said = result.stderr.splitlines()
+    lines = [line for line in said if f" of {total}: dcgan, full, seed " in line]
     assert len(lines) in (done, done - 1)  # the last row may end before its line
-    assert re.search(r" 1 of 500: .*: KNN [\d.±]+/[\d.±]+ in .* images/s; .* left$", lines[0])
-    last = said.splitlines()[-1]
-    assert last.startswith(f"stopped: {done} of 500 measurements are done; run the same command ag")
+    assert re.search(rf" 1 of {total}: .*: KNN [\d.±]+/[\d.±]+ in .* images/s; .* left$", lines[0])
+    start = f"stopped: {done} of {total} measurements are done; run the same command ag"
+    assert said[-1].startswith(start)
+
+
+def test_log_and_bars_are_silent_where_there_is_no_terminal(interrupted):
+    result, _ = interrupted
+    for word in ("Unable to initialize backend", "Rule(", "applies to"):
+        assert word not in result.stderr
+    for word in ("measurements", "reading", "8/8"):
+        assert word not in result.stdout
 
 
 @pytest.mark.usefixtures("without_pictures", "projected")
@@ -218,26 +244,14 @@ def test_a_strip_is_taken_from_as_many_batches_as_it_needs(tmp_path, caplog):
     assert [text for text in said if "applies to" in text] == [rule]
 
 
-def test_log_and_bars_are_silent_where_there_is_no_terminal(tmp_path):
-    save_images(tmp_path, np.arange(8, dtype=np.uint8)[:, None, None].repeat(32, 1).repeat(32, 2))
-    options = ["num_samples=8", "reference.num_images=8", "metrics=knn", "compression.bits=4"]
-    options += ["generators=dcgan", f"reference.images={tmp_path}", "compression.layerwise=True"]
-    command = ["--config=configs/smoke.py", f"--workdir={tmp_path / 'run'}"]
-    command += [f"--config.{option}" for option in options]
-    result = Child(command, tmp_path / "said", projected=True).end()
-    assert result.returncode == 0, result.stderr
-    for word in ("Unable to initialize backend", "Rule(", "applies to"):
-        assert word not in result.stderr
-    for word in ("measurements", "reading", "8/8"):
-        assert word not in result.stdout
-
-
-def test_own_images_and_features(tmp_path):
+@pytest.mark.usefixtures("projected")
+def test_own_images_and_features(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "write", lambda *_: {})  # strips alone are looked at
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (8, 32, 32, 3), np.uint8)
+    images = rng.integers(0, 256, (8, 16, 16, 3), np.uint8)
     save_images(tmp_path / "psi_0.5", images)
-    np.save(tmp_path / "real.npy", rng.standard_normal((12, 1280), np.float32))
-    np.save(tmp_path / "fake.npy", rng.standard_normal((9, 1280), np.float32))
+    np.save(tmp_path / "real.npy", rng.standard_normal((12, 8), np.float32))
+    np.save(tmp_path / "fake.npy", rng.standard_normal((9, 8), np.float32))
     config = tiny(
         generators=(),
         samples=(str(tmp_path / "psi_0.5"), str(tmp_path / "fake.npy")),
@@ -290,8 +304,11 @@ def test_a_report_has_what_the_last_run_asked_for(tmp_path):
 
 @pytest.mark.usefixtures("without_pictures", "projected")
 def test_several_seeds_are_one_line(tmp_path, capsys):
-    sweep.run(tiny(seeds=(0, 1, 2), num_samples=40, reference__num_images=40), tmp_path / "run")
-    assert "means ± standard errors of seeds 0, 1, 2" in capsys.readouterr().out
+    sweep.run(tiny(40, batch_size=8, seeds=(0, 1, 2)), tmp_path / "run")
+    printed = capsys.readouterr().out
+    assert "means ± standard errors of seeds 0, 1, 2" in printed
+    time_went = printed.splitlines()[-2]
+    assert re.search(r"^time: .* 3 new rows: .*sampling and features \d+%.* images/s$", time_went)
     rows = store.read(tmp_path / "run")
     assert np.std([row["knn_recall"] for row in rows]) > 0
     rows = store.with_hits(tmp_path / "run", rows)
