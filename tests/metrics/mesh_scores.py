@@ -47,9 +47,7 @@ def main():
         found[f"{kind}.digits"] = np.asarray(hasher.digits)
         found[f"{kind}.counts"] = np.asarray(sketch.counts)
         found[f"{kind}.addresses"] = np.asarray(sketch.places.addresses)
-        # Without the ceilings, which take another program: LSH+KNN has them.
-        of_knn = {"extended": True, "ceiling": False, "membership": True, "memory_mb": 1}
-        scores = knn_precision_recall(r, g, **of_knn)
+        scores = knn_precision_recall(r, g, memory_mb=1, extended=True, membership=True)
         found |= record(f"{kind}.knn", scores)
         options = {"spec": SPEC, "membership": True}
         found |= record(f"{kind}.lsh", lsh_precision_recall(key, r, g, **options))
