@@ -11,14 +11,9 @@ import pytest
 from lsh_gan import datasets
 
 sys.path.insert(0, str(Path(__file__).parent))
+import fast_programs  # noqa: F401 (first)
 from children import draw_nothing, project
 
-# Most of the time goes into compiling small programs: without LLVM's optimizations it is a third.
-# XLA reads this once, before its first program, and so do the processes that tests start.
-FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
-if jax.__version_info__ < (0, 11):
-    FLAGS += " --xla_cpu_use_fusion_emitters=false"
-os.environ.setdefault("XLA_FLAGS", FLAGS)
 gc.set_threshold(100_000, 20, 100)  # objects of traces are many, and hardly one is garbage
 # For tests that call modules themselves: a GPU would take 10 bits of each factor.
 jax.config.update("jax_default_matmul_precision", "float32")
