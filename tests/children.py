@@ -20,7 +20,9 @@ from lsh_gan.results import plots, strips
 
 ROOT = Path(__file__).parents[1]
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["fast_programs", "lsh_gan.experiment.search", "configs.default"])
+CONTEXT.set_forkserver_preload(
+    ["tests.fast_programs", "lsh_gan.experiment.search", "configs.default"]
+)
 
 
 NUMBERS = itertools.count()
