@@ -65,7 +65,7 @@ class Trainer:
         self.generator_optimizer = self._adam(config.generator_learning_rate)
         self.discriminator_optimizer = self._adam(config.discriminator_learning_rate)
         self.key = jax.random.key(check_int("seed", config.seed, 0, LAST_SEED))
-        self.first = jax.jit(self._first)
+        self.draw_networks = jax.jit(self._draw_networks)
         self.step = jax.jit(self._step, donate_argnums=0)
 
     def _adam(self, rate: float) -> optax.GradientTransformation:
@@ -75,26 +75,12 @@ class Trainer:
 
     def init(self) -> TrainState:
         """Returns the state before the first step; raises as `_last_state`."""
-        state = self.first()
         config = self.config
+        generator, discriminator = self.draw_networks()
         if config.first_generator:
-            generator = _last_state(config.first_generator, "generator", state.generator)
-            average = jax.tree.map(jnp.copy, generator["params"])
-            state = state._replace(generator=generator, average=average)
+            generator = _last_state(config.first_generator, "generator", generator)
         if config.first_discriminator:
-            network = _last_state(config.first_discriminator, "discriminator", state.discriminator)
-            state = state._replace(discriminator=network)
-        return state
-
-    def _first(self) -> TrainState:
-        """Draws both networks."""
-        keys = jax.random.split(jax.random.fold_in(self.key, 2**31 - 1), 2)
-        inputs = self._draw(keys[0])
-        generator = self.generator.init(keys[0], **inputs, train=True)
-        shape = (self.config.batch_size, 32, 32, self.generator.image_channels)
-        discriminator = self.discriminator.init(
-            keys[1], jnp.zeros(shape), update=True, **self._classes(inputs)
-        )
+            discriminator = _last_state(config.first_discriminator, "discriminator", discriminator)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             generator=generator,
@@ -103,6 +89,17 @@ class Trainer:
             generator_moments=self.generator_optimizer.init(generator["params"]),
             discriminator_moments=self.discriminator_optimizer.init(discriminator["params"]),
         )
+
+    def _draw_networks(self) -> tuple[dict, dict]:
+        """Returns fresh variables of the generator and of the discriminator."""
+        keys = jax.random.split(jax.random.fold_in(self.key, 2**31 - 1), 2)
+        inputs = self._draw(keys[0])
+        generator = self.generator.init(keys[0], **inputs, train=True)
+        shape = (self.config.batch_size, 32, 32, self.generator.image_channels)
+        discriminator = self.discriminator.init(
+            keys[1], jnp.zeros(shape), update=True, **self._classes(inputs)
+        )
+        return generator, discriminator
 
     @property
     def num_classes(self) -> int:

@@ -23,8 +23,6 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     ["tests.fast_programs", "lsh_gan.experiment.search", "configs.default"]
 )
-
-
 NUMBERS = itertools.count()
 
 
@@ -37,18 +35,19 @@ class Ended(NamedTuple):
 class Child:
     """A run of a script in the folder `cwd`; what it writes goes to two files in `folder`.
 
-    `projected` is the d of features that are one product of the pixels; 0 is the real network.
+    It draws no pictures. `projected` is the d of features that are one product of the pixels; 0 is
+    the real network.
     """
 
     def __init__(
-        self, arguments, folder, cwd=ROOT, environment=(), pictures=False, projected=0,
+        self, arguments, folder, cwd=ROOT, environment=(), projected=0,
         script=ROOT / "main.py",
     ):  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         number = next(NUMBERS)
         self.files = [folder / f"{number}.{name}" for name in ("out", "err")]
         arguments = list(map(str, (script, *arguments)))
-        given = (arguments, cwd, dict(environment), self.files, pictures, projected)
+        given = (arguments, cwd, dict(environment), self.files, projected)
         self.process = CONTEXT.Process(target=_main, args=given)
         self.process.start()
 
@@ -77,14 +76,13 @@ def project(setattr=setattr, dim=8):
     setattr(reference, "load_network", lambda *_: projection(dim))
 
 
-def _main(arguments, cwd, environment, files, pictures, projected):
+def _main(arguments, cwd, environment, files, projected):
     for number, file in enumerate(files, 1):
         os.dup2(os.open(file, os.O_CREAT | os.O_WRONLY), number)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # deaf in background jobs of a shell
     os.chdir(cwd)
     os.environ.update(environment)
-    if not pictures:
-        draw_nothing()
+    draw_nothing()
     if projected:
         project(dim=projected)
     sys.argv = arguments

@@ -31,6 +31,7 @@ def up_filter(x: jax.Array, taps: jax.Array, up: int, low: int, high: int) -> ja
 
 
 def _filter(x: jax.Array, taps: jax.Array, stride: int, axis: int) -> jax.Array:
+    """Correlates along an axis with `taps [k]`."""
     size = x.shape[axis] - len(taps) + 1
     shifts = (lax.slice_in_dim(x, i, i + size, stride, axis) for i in range(len(taps)))
     return sum((taps[i] * part for i, part in enumerate(shifts)), jnp.float32(0))

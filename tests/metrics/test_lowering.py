@@ -30,8 +30,9 @@ def array(*shape, dtype=jnp.float32):
         return jax.ShapeDtypeStruct(shape, dtype)
 
 
-def kernels(width):
+def kernels():
     """Function and abstract arguments of every jitted kernel."""
+    width = 1024  # of no other test: what was traced for this CPU would be found again
     integers = functools.partial(array, dtype=jnp.int32)
     unsigned = functools.partial(array, dtype=jnp.uint32)
     tiles = distances.Tiles(array(2, width, D), array(2, width))
@@ -108,10 +109,10 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 # Newer JAX warns of abstract float64 arguments outside of the context, of which arrays may be.
 @pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")
-@pytest.mark.parametrize("name", kernels(1024))
+@pytest.mark.parametrize("name", kernels())
 def test_lowers(name, monkeypatch):
     monkeypatch.setattr(devices, "on_cpu", lambda: False)
-    kernel, *arguments = kernels(1024)[name]
+    kernel, *arguments = kernels()[name]
     dynamic = [x for x in arguments if not isinstance(x, int)]
     static = [x for x in arguments if isinstance(x, int)]
     run = jax.jit(lambda *x: kernel(*x, *static))
