@@ -142,6 +142,7 @@ def main() -> None:
         print(f"not in the file, taken as usual: {name} = {text} (--set={name}=...)")
     made = generators.abstract(*(metadata[name] for name in ("name", "family", "options")))
     size = "×".join(map(str, made.image_shape))
+    size += f" of {made.num_classes} classes" if made.num_classes else ""
     print(f"{given.output}: {made.family} from {metadata['source']} checkpoint, images {size}")
 
 

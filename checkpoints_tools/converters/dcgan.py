@@ -6,6 +6,7 @@ convolution changes the side of its image, and what code does between layers.
 """
 
 import itertools
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from checkpoints_tools.converters.origin import (
 )
 from checkpoints_tools.converters.shapes import (
     acts_before_norm,
+    class_table,
     grid_side,
     may_have_shortcuts,
     set_kind,
@@ -95,7 +97,8 @@ def _matches(state) -> bool:
     # Unsupported layers are skipped here, and reported by the conversion.
     layers = modules.readable_layers(module) if module else state_layers(state)
     weighted, convs = of(layers, PARAMETRIC), of(layers, CONVOLUTIONS)
-    if len(weighted) < 3:
+    table = class_table(state)
+    if len(weighted) < 3 or (table and state[f"{table}.weight"].shape[1] > weighted[0]["inputs"]):
         return False
     if not convs:
         return _widens(weighted)
@@ -167,7 +170,7 @@ def _settings(state) -> dict[str, Any]:
     """Returns the usual values of settings that the file does not record."""
     layers, hidden, around, between = _read(state)
     convs = of(layers, CONVOLUTIONS)
-    usual: dict[str, Any] = {"num_classes": 0}
+    usual: dict[str, Any] = {"class_vector": None} if class_table(state) else {"num_classes": 0}
     if not _module(state):
         if convs:
             usual |= _usual_geometry(layers)
@@ -357,20 +360,40 @@ def _plan(state, settings) -> Plan:
             f"{layers[0].get('name', layers[0]['kind'])} comes first, a layer of images; "
             "expected a layer that takes the latent"
         )
-    options = {"latent_size": first["inputs"], "layers": _options(layers)}
-    tutorial, names = _tutorial(options, settings["num_classes"])
-    if settings["num_classes"] and not tutorial:
-        raise ValueError("num_classes is for DCGANs as in the tutorial; its layers are others")
+    classes = _classes(state, settings, first["inputs"])
+    options = {**classes, "layers": _options(layers)}
+    tutorial, names = _tutorial(options)
 
     def origin(path: str) -> Origin:
         _, name, leaf = path.split("/")
+        if name == "embedding":
+            return take(f"{class_table(state)}.weight")
         layer = layers[names[name] if tutorial else int(name.rpartition("_")[2])]
         if leaf != "kernel":
             return take(f"{layer['name']}.{BATCH_NORM[leaf]}".removeprefix("."))
         axis = int(layer["kind"] == "conv_transpose")
         return weight_of(state, layer["name"], _layout(layer, name == "project"), axis)
 
-    return Plan("dcgan" if tutorial else "sequential", tutorial or options, origin)
+    table = re.escape(f"{class_table(state)}.weight")  # perhaps unused
+    return Plan("dcgan" if tutorial else "sequential", tutorial or options, origin, ignored=table)
+
+
+def _classes(state, settings: dict, inputs: int) -> dict[str, Any]:
+    """Returns the size of the latent, and options for the vectors of classes if there are any."""
+    joined, classes = settings.get("class_vector", "after"), settings.get("num_classes", 0)
+    options, size = {"num_classes": classes} if classes else {}, classes
+    if table := class_table(state):
+        classes, size = state[f"{table}.weight"].shape
+        if joined not in ("before", "after", "multiply", "unused"):
+            raise ValueError(
+                f"how its code uses {table}, a table of {classes} vectors of {size} values, is not "
+                "in the file: --set=class_vector='\"multiply\"' (the latent by the vector of the "
+                'class), "before" or "after" (the latent), or "unused"'
+            )
+        if joined != "unused":
+            options = {"num_classes": classes, "embedding_size": size, "class_vector": joined}
+    latent = inputs if joined in ("multiply", "unused") else inputs - size
+    return {"latent_size": check_int("latent_size", latent, 1), **options}
 
 
 def _layout(layer: Layer, to_grid: bool) -> Callable[[np.ndarray], np.ndarray]:
@@ -385,7 +408,7 @@ def _layout(layer: Layer, to_grid: bool) -> Callable[[np.ndarray], np.ndarray]:
     return lay_out if layer["kind"] == "conv_transpose" else kernel
 
 
-def _tutorial(options: dict, num_classes: int) -> tuple[dict, dict[str, int]]:
+def _tutorial(options: dict) -> tuple[dict, dict[str, int]]:
     """Returns options of the family `dcgan` and layers by its names; {} for other networks."""
     features = [layer["features"] for layer in of(options["layers"], PARAMETRIC)]
     expected: list[Layer] = []
@@ -399,11 +422,11 @@ def _tutorial(options: dict, num_classes: int) -> tuple[dict, dict[str, int]]:
             {"kind": "batch_norm", "epsilon": 1e-5, "affine": True},
             {"kind": "relu"},
         ]  # fmt: skip
-    if options["layers"] != [*expected[:-2], {"kind": "tanh"}]:
+    others = {name: value for name, value in options.items() if name != "layers"}
+    tutorial = options["layers"] == [*expected[:-2], {"kind": "tanh"}]
+    if not tutorial or "class_vector" in options:
         return {}, {}
-    size = check_int("latent_size", options["latent_size"] - num_classes, 1)
-    found = {"latent_size": size, "channels": features[:-1], "image_channels": features[-1]}
-    found |= {"num_classes": num_classes} if num_classes else {}
+    found = {**others, "channels": features[:-1], "image_channels": features[-1]}
     last = len(features) - 1
     names = {"project": 0, "to_image": 3 * last}
     for i in range(last):

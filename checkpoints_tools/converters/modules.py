@@ -18,7 +18,8 @@ PARAMETRIC = (*CONVOLUTIONS, "dense")
 ACTIVATIONS = (
     "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "tanh", "sigmoid", "none"
 )  # fmt: skip
-_SKIPPED = re.compile(r"(Alpha|Feature)?Dropout\w*|Identity|Flatten")  # no effect in eval mode
+# They have no effect in eval mode; a table of classes is not in the chain of layers.
+_SKIPPED = re.compile(r"(Alpha|Feature)?Dropout\w*|Identity|Flatten|Embedding")
 _RESHAPES = re.compile(r"(?i).*(view|reshape|unflatten|squeeze).*")
 _PAD_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 _PADS = {
@@ -117,7 +118,7 @@ def _refuse_unknown_blocks(module: Standin, name: str) -> None:
 
 
 def read_layer(name: str, leaf: Standin) -> Layer | None:
-    """Reads one layer with its settings; None if it has no effect in eval mode.
+    """Reads one layer with its settings; None for those of `_SKIPPED`.
 
     Raises:
         ValueError: A class or a setting that is not supported.

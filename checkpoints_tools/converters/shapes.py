@@ -9,13 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from checkpoints_tools.converters.modules import CONVOLUTIONS, Layer, of
+from checkpoints_tools.converters.modules import CONVOLUTIONS, Layer, is_module, leaves, of
 from checkpoints_tools.converters.origin import State, is_counter, weight_names
 
 _LEAVES = re.compile(
     r"(?:(.*)\.)?(weight(?:_orig|_[uvg])?|bias|running_mean|running_var|num_batches_tracked)"
 )
 _SHORTCUTS = re.compile(r"(?i)(^|[._])(res\w*|skip|shortcut|attn|attention|emb\w*)([._\d]|$)")
+_TABLE = re.compile(r"(?i)((?:.*[._])?emb\w*)\.weight")
+
+
+def class_table(state: State) -> str:
+    """Names the layer whose weight is the only table of class vectors; "" if there is none."""
+    if is_module(module := getattr(state, "module", None)):
+        names = [name for name, leaf in leaves(module) if leaf.name.endswith(".Embedding")]
+    else:
+        found = {m[1]: array for name, array in state.items() if (m := _TABLE.fullmatch(name))}
+        names = [name for name, a in found.items() if a.ndim == 2 and f"{name}.bias" not in state]
+    return names[0] if len(names) == 1 else ""
 
 
 def state_layers(state: State) -> list[Layer]:
@@ -29,6 +40,7 @@ def state_layers(state: State) -> list[Layer]:
             groups.setdefault(match[1] or "", {})[match[2]] = array
         elif not is_counter(array):
             return []
+    groups.pop(class_table(state), None)
     layers = [_layer(name, tensors) for name, tensors in groups.items()]
     if {} in layers or any(map(_SHORTCUTS.search, groups)) or not _tell_convolutions_apart(layers):
         return []

@@ -84,17 +84,32 @@ class Sequential(nn.Module):
 
     latent_size: int = 100  # size of the latent vector
     layers: tuple[Mapping[str, Any], ...] = ()  # each: `kind`, and the settings of that kind
+    num_classes: int = 0  # 0: unconditional
+    embedding_size: int = 0  # size of the learnt vector of a class; 0: its one-hot vector
+    class_vector: str = "after"  # its place: "before" or "after" the latent, or "multiply" by it
 
     @nn.compact
-    def __call__(self, z: jax.Array) -> jax.Array:
-        """Makes images `[n, h, w, c]`, in the range of the last activation."""
+    def __call__(self, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
+        """Makes images `[n, h, w, c]`, in the range of the last activation; see `Generator`."""
         x = z
+        if self.num_classes:
+            vector = one_hot(labels, len(z), self.num_classes)
+            if self.embedding_size:
+                vector = layers.ClassEmbedding(self.embedding_size, name="embedding")(vector)
+            x = choose("class_vector", self.class_vector, _JOINED)(z, vector)
         for i, options in enumerate(self.layers):
             kind = options["kind"]
             settings = {name: value for name, value in options.items() if name != "kind"}
             layer = choose("layer", kind, {**_ACTIVATIONS, **_LAYERS})
             x = layer(x, f"{kind}_{i}", **settings) if kind in _LAYERS else layer(x, **settings)
         return x
+
+
+_JOINED: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "before": lambda z, vector: jnp.concatenate([vector, z], axis=1),
+    "after": lambda z, vector: jnp.concatenate([z, vector], axis=1),
+    "multiply": lambda z, vector: z * vector,
+}
 
 
 def _conv_transpose(x, name, *, features, kernel, bias, groups, **geometry):

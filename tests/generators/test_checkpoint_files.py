@@ -75,7 +75,7 @@ def test_the_counter_of_an_averaged_model_is_left_out(dcgan, tmp_path):
     ("beside", "named"),
     [
         ({"encoder.0.weight": (8, 3, 4, 4), "project.weight": (100, 10)}, "encoder, project lie "),
-        ({"label_emb.weight": (10, 50)}, "label_emb lies beside it"),
+        ({"label_emb.weight": (10, 150)}, "label_emb lies beside it"),  # larger than the latent
         ({"scale": (1,)}, "scale lies beside it"),
     ],
 )

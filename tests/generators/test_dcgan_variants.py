@@ -137,14 +137,47 @@ def test_classes_follow_the_latent():
     assert module.latent_size == z.shape[1] - 3
     images = jax.jit(module.apply)(conditional.variables, z[:, :-3], labels=np.arange(3))
     assert_close(images.transpose(0, 3, 1, 2), images_of(plain, z), TOLERANCE)
-    with pytest.raises(ValueError, match="num_classes is for DCGANs as in the tutorial"):
-        convert(file("mixed"), "unused", settings={"num_classes": 3})
+    state["main.0.weight"] = state["main.0.weight"][:, :, :3, :3]  # of the family `sequential`
+    plain, conditional = (
+        convert_state(state, SOURCES["dcgan"], {"num_classes": classes}) for classes in (0, 3)
+    )
+    module = generators.build("sequential", conditional.options)
+    images = jax.jit(module.apply)(conditional.variables, z[:, :-3], labels=np.arange(3))
+    assert_close(images.transpose(0, 3, 1, 2), images_of(plain, z), TOLERANCE)
 
 
-def test_a_table_of_classes_is_no_dense_layer():
-    state = load_golden("dcgan_tutorial_64").state()
-    size = len(state["main.0.weight"])  # as many classes as latents
-    assert not SOURCES["dcgan"].matches({"label_emb.weight": np.ones((size, size)), **state})
+@pytest.mark.parametrize("joined", ["multiply", "before", "after", "unused"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_how_code_uses_a_table_of_classes_must_be_said(joined, whole, variants):
+    """As in conditional networks of PyTorch-GAN."""
+    value = tensor_files.read(file("ptgan"))
+    state = Part(older_names(tensor_files.state_dict(value)))
+    plain, z = convert_state(state, SOURCES["dcgan"]), variants["ptgan/z"]
+    size = 3 if joined in ("before", "after") else z.shape[1]
+    table = np.random.default_rng(0).normal(size=(len(z), size)).astype(np.float32)
+    state["label_emb.weight"] = table
+    if whole:
+        state.module = value
+        state.module.attributes["_modules"]["label_emb"] = layer("sparse.Embedding")
+    with pytest.raises(
+        ValueError, match=r"label_emb, a table .* --set=class_vector='\"multiply\"'"
+    ):
+        convert_state(state, SOURCES["dcgan"])
+    settings = {"class_vector": joined} | ({"slope": 1.0} if whole else {})
+    converted = convert_state(state, SOURCES["dcgan"], settings)
+    module = generators.build(converted.family, converted.options)
+    assert getattr(module, "num_classes", 0) == (0 if joined == "unused" else len(table))
+    if joined == "unused":
+        assert_close(images_of(converted, z), images_of(plain, z), TOLERANCE)
+        return
+    rest = {"multiply": z, "before": z[:, size:], "after": z[:, :-size]}[joined]
+    expected = {
+        "multiply": lambda: z * table,
+        "before": lambda: np.concatenate([table, rest], 1),
+        "after": lambda: np.concatenate([rest, table], 1),
+    }[joined]()
+    images = jax.jit(module.apply)(converted.variables, rest, labels=np.arange(len(z)))
+    assert_close(images.transpose(0, 3, 1, 2), images_of(plain, expected), TOLERANCE)
 
 
 def test_a_3x3_layer_between_larger_ones_that_double_the_side_does_not():
