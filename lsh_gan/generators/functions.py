@@ -1,4 +1,4 @@
-"""Any function of parameters and latents as a generator, with parameters of any library."""
+"""Any function of parameters and latents as a generator; torch modules as such functions."""
 
 import dataclasses
 import importlib
@@ -48,6 +48,11 @@ class Function:
         return self.f(params, z, jnp.zeros(len(z), jnp.int32) if labels is None else labels)
 
     apply = __call__  # the interface of a Flax module
+
+    @property
+    def on_host(self) -> bool:
+        """Whether it is to be called outside of programs; see `of_torch`."""
+        return getattr(self.f, "on_host", False)
 
 
 def wrap(
@@ -132,6 +137,63 @@ def _hash(constants: Any) -> str:
         if hasattr(x, "dtype")
     ]
     return content_hash(arrays) if arrays else ""
+
+
+_UNDER_NORM = re.compile(r"(.*\.)?(weight_(orig|g)|parametrizations\.\w+\.original\d?)")
+
+
+def of_torch(
+    module: Any, call: Callable, latent: int, name: str
+) -> tuple[Callable, dict[str, np.ndarray], dict[str, int]]:
+    """Makes a function of (state, z) or (state, z, labels) that calls a torch module on the host.
+
+    Returns the function, the state dict, and the axes of output channels; see
+    `Generator.from_torch`.
+    """
+    import torch
+
+    class Called(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = module
+
+        def forward(self, *given):
+            return call(module, *given)
+
+    def to_torch(x: Any) -> Any:
+        return torch.from_numpy(np.array(x)).to(place)
+
+    def run(state: Mapping[str, Any], z: Any, *labels: Any) -> np.ndarray:
+        tensors = {f"module.{path}": to_torch(x) for path, x in state.items()}
+        inputs = to_torch(z), *(to_torch(x).long() for x in labels)
+        with torch.no_grad():
+            images = torch.func.functional_call(called, tensors, inputs)
+        return images.permute(0, 2, 3, 1).float().cpu().numpy()
+
+    def f(state: Mapping[str, Any], *given: jax.Array) -> jax.Array:
+        if not isinstance(given[0], jax.core.Tracer):
+            return jnp.asarray(run(state, *given))
+        # For shapes: on a CPU, programs that call back can block each other.
+        inputs = np.zeros((2, latent), np.float32), np.zeros(2, np.int32)
+        size = run(arrays, *inputs[: len(given)]).shape[1:]
+        shape = jax.ShapeDtypeStruct((len(given[0]), *size), jnp.float32)
+        return jax.pure_callback(run, shape, state, *given)
+
+    f.on_host = True  # type: ignore[attr-defined]
+    called, place = Called().eval(), next(module.parameters()).device
+    tensors = {path: x.detach().cpu() for path, x in module.state_dict().items()}
+    arrays = {
+        path: (x.float() if x.is_floating_point() else x).numpy() for path, x in tensors.items()
+    }
+    if under := next(filter(_UNDER_NORM.fullmatch, arrays), ""):
+        raise ValueError(
+            f"{name}: {under} is a weight under a norm, which the layer does not use as it is; for "
+            "each such layer call torch.nn.utils.parametrize.remove_parametrizations(layer, "
+            "'weight') (older norms: .eval(), then remove_spectral_norm or remove_weight_norm)"
+        )
+    transposed = tuple(getattr(torch.nn, f"ConvTranspose{i}d") for i in (1, 2, 3))
+    layers = [path for path, x in module.named_modules() if isinstance(x, transposed)]
+    return f, arrays, {re.escape(f"{path}.weight".lstrip(".")): 1 for path in layers}
 
 
 def find(name: str) -> Callable | None:

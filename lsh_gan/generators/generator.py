@@ -115,6 +115,44 @@ class Generator:
         metadata = {"name": options["name"], "family": functions.FAMILY, "options": options}
         return _generator(module, images, params, metadata)
 
+    @classmethod
+    def from_torch(
+        cls,
+        module: Any,
+        *,
+        latent: int,
+        call: Callable[..., Any] = lambda module, *given: module(*given),
+        num_classes: int = 0,
+        name: str = "",
+    ) -> "Generator":
+        """Makes a generator of a torch module, which runs as it is, in eval mode, on its device.
+
+        Weights are compressed in JAX. Each batch of latents, and the weights with it, pass through
+        the host, so that a network written in JAX is faster (`from_function`).
+
+        Args:
+            module: A `torch.nn.Module` without spectral or weight norms, see the error message.
+            latent: Size d of standard normal latents.
+            call: Function of (module, z), or of (module, z, labels) with classes, if the module is
+                not called so. It gets tensors: z float32 `[n, d]`, labels int64 `[n]`. Returns
+                images in [-1, 1], `[n, 1 or 3, h, h]`; image i depends on row i alone.
+            num_classes: Number of classes; 0 for none.
+            name: As in `from_function`; "" takes the name of the class.
+
+        Raises:
+            ValueError, TypeError: As `from_function`; or a weight is under a norm.
+
+        Example::
+
+            generator = Generator.from_torch(
+                net, latent=100, call=lambda net, z: net(z[:, :, None, None])
+            )
+        """
+        name = name or type(module).__name__
+        f, state, axes = functions.of_torch(module, call, latent, name)
+        options: Any = {"latent": latent, "num_classes": num_classes, "channel_axes": axes}
+        return cls.from_function(f, state, name=name, **options)
+
     @property
     def channel_axes(self) -> dict[str, int]:
         """Patterns of kernel paths -> axis of the output channels; the first match counts.

@@ -35,7 +35,13 @@ def images_of(
     return pixels, jnp.abs(images).max(axis=(1, 2, 3))
 
 
-images_at = jax.jit(images_of, static_argnums=(0, 4))
+_images_at = jax.jit(images_of, static_argnums=(0, 4))
+
+
+def images_at(generator: Generator, *given: Any) -> tuple[jax.Array, jax.Array]:
+    """Computes `images_of` by one program, unless the generator runs on the host."""
+    on_host = getattr(generator.module, "on_host", False)
+    return (images_of if on_host else _images_at)(generator, *given)
 
 
 @partial(jax.jit, static_argnums=(0, 1), compiler_options=devices.COMPILE_LONGER)
@@ -61,10 +67,13 @@ def draw(
     """
     here = jax.local_device_count()
     size = here * part_size(generator, len(numbers) // here)
-    drawn = [
-        _draw(generator, truncation_psi, params, key, devices.split(part, local=True))
-        for part in numbers.astype(np.uint32).reshape(-1, size)
-    ]
+    parts = numbers.astype(np.uint32).reshape(-1, size)
+    if getattr(generator.module, "on_host", False):
+        given = generator, params, key
+        drawn = [images_of(*given, jnp.asarray(part), truncation_psi) for part in parts]
+    else:
+        split = partial(devices.split, local=True)
+        drawn = [_draw(generator, truncation_psi, params, key, split(part)) for part in parts]
     return drawn[0] if len(drawn) == 1 else jax.tree.map(lambda *x: jnp.concatenate(x), *drawn)
 
 

@@ -47,6 +47,61 @@ def test_examples_of_the_documentation_are_compressed_and_packed(library, tmp_pa
     jax.tree.map(np.testing.assert_array_equal, restored, names["params"])
 
 
+def torch_module(torch, **layers):
+    """A network of 8×8 grey images, with statistics that are not those of a new network."""
+    module = torch.nn.Sequential()
+    layers = {
+        "dense": torch.nn.Linear(6, 4 * 4 * 4), "grid": torch.nn.Unflatten(1, (4, 4, 4)),
+        "norm": torch.nn.BatchNorm2d(4), "up": torch.nn.ConvTranspose2d(4, 1, 4, 2, 1),
+        "tanh": torch.nn.Tanh(), **layers,
+    }  # fmt: skip
+    for name, layer in layers.items():
+        module.add_module(name, layer)
+    torch.nn.init.uniform_(module.norm.running_var, 0.5, 1.5)
+    return module
+
+
+def test_a_torch_module_runs_as_it_is(tmp_path):
+    torch = pytest.importorskip("torch")
+    module = torch_module(torch)
+    table = torch.randn(3, 6)
+    generator = Generator.from_torch(
+        module, latent=6, num_classes=3, call=lambda net, z, labels: net(z * table[labels])
+    )
+    assert generator.image_shape == (8, 8, 1)
+    drawn = generator.draw(jax.random.key(1), jnp.arange(5))
+
+    def images():
+        z, labels = (torch.from_numpy(np.array(x)) for x in drawn)
+        with torch.no_grad():
+            return module(z * table[labels]).permute(0, 2, 3, 1).numpy()
+
+    z, labels = drawn
+    assert not module.training
+    np.testing.assert_allclose(generator(generator.params, z, labels=labels), images(), atol=1e-6)
+    spec = CompressionSpec(bits=3, clipping="mse")
+    params, report = compression.compress(
+        generator.params, spec, channel_axes=generator.channel_axes
+    )
+    axes = {t.path: t.channel_axis for t in report.tensors if t.bits}
+    assert axes == {"dense.weight": 0, "up.weight": 1}
+    pixels, _ = sampling.draw(generator, 1.0, params, jax.random.key(1), np.arange(5))
+    state = {name: torch.from_numpy(np.array(x)) for name, x in params.items() if x is not None}
+    module.load_state_dict(state, strict=False)
+    expected = np.asarray(sampling.to_uint8(images()))
+    assert np.abs(pixels.astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_what_a_torch_module_must_be():
+    torch = pytest.importorskip("torch")
+    norm = torch.nn.utils.parametrizations.spectral_norm
+    module = torch_module(torch, up=norm(torch.nn.ConvTranspose2d(4, 1, 4, 2, 1)))
+    with pytest.raises(ValueError, match=r"up\.parametrizations.*remove_parametrizations\(layer"):
+        Generator.from_torch(module, latent=6)
+    with pytest.raises(TypeError, match=r"Sequential: f\(params, z\) with z float32 \[2, 5\]: Run"):
+        Generator.from_torch(torch_module(torch), latent=5)
+
+
 class Named(NamedTuple):
     layers: list
     steps: int
