@@ -292,7 +292,7 @@ def check_ahead(features: Any, source: str, other: Any) -> None:
     none. The d is that of the other set, if this is an array.
     """
     if hasattr(features, "shape") or isinstance(features, Sequence) or not np.iterable(features):
-        shape = getattr(other, "shape", ())
+        shape: Any = getattr(other, "shape", ())
         next(batches(features, source, dim=shape[1] if len(shape) == 2 else 0))
 
 

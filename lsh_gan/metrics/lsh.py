@@ -109,7 +109,7 @@ def lsh_fit(
     reference, then others. A `Share` needs it; for an iterable it replaces the first rows. Row 0
     and the rows `metrics.inputs.subset(n, 2048)` give the hash of the same n rows as one array.
     """
-    options = {"min_count": min_count, "votes": votes}
+    options: dict[str, Any] = {"min_count": min_count, "votes": votes}
     inputs.check_options(**options, min_level=min_level)
     hasher, codes = sketch.fit_tables(
         key, reference, spec or HashSpec(), source, sample, least=min_count + 2, **options
