@@ -10,6 +10,7 @@ import runpy
 import signal
 import socket
 import sys
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,6 +81,7 @@ def _main(arguments, cwd, environment, files, projected):
     for number, file in enumerate(files, 1):
         os.dup2(os.open(file, os.O_CREAT | os.O_WRONLY), number)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # deaf in background jobs of a shell
+    tempfile.tempdir = str(files[0].parent)  # such a process ends without removing its folders
     os.chdir(cwd)
     os.environ.update(environment)
     draw_nothing()

@@ -133,7 +133,7 @@ def measure(
                 # For paired comparisons of rows that share latents, reference and hash.
                 hits[f"{name}_{field.replace('membership', 'hits')}"] = np.asarray(value)
             elif value is not None and np.ndim(value) == 0 and field not in ("n", "m", "k"):
-                row[f"{name}_{field}"] = value
+                row[f"{name}_{field}"] = np.asarray(value).item()  # for JSON
     book(seconds, start, **{name: spent for name, (_, spent) in scored.items()})
     store.write_hits(workdir, row_hash, hits)
     if samples.features is None:

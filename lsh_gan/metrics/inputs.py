@@ -285,6 +285,17 @@ def batches(features: Any, source: str, *, dim: int = 0, first_row: int = 0) -> 
         raise ValueError(f"{source} has no rows (an iterator yields its batches once).")
 
 
+def check_ahead(features: Any, source: str, other: Any) -> None:
+    """Checks a set before the other one is fitted; raises as `batches`.
+
+    Of a sequence it checks the first batch, and of other iterables, which may be read only once,
+    none. The d is that of the other set, if this is an array.
+    """
+    if hasattr(features, "shape") or isinstance(features, Sequence) or not np.iterable(features):
+        shape: Any = getattr(other, "shape", ())
+        next(batches(features, source, dim=shape[1] if len(shape) == 2 else 0))
+
+
 @functools.cache
 def subset(n: int, m: int) -> np.ndarray:
     """Returns m pseudo-random rows of n, the same in each call, ascending, int32 `[m]`."""

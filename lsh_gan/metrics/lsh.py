@@ -37,7 +37,7 @@ from jaxtyping import Float
 from lsh_gan import devices
 from lsh_gan.metrics import hashing, inputs, scores, sketch
 from lsh_gan.metrics.hashing import Hasher
-from lsh_gan.metrics.inputs import MIN_LEVEL, HashSpec, as_features, batches, subset
+from lsh_gan.metrics.inputs import MIN_LEVEL, HashSpec, batches, subset
 from lsh_gan.metrics.scores import PrecisionRecall, PrecisionRecallCurve, Summary
 from lsh_gan.metrics.sketch import LshReference, Places, Share, Sketch, sketch_of
 
@@ -82,8 +82,7 @@ def lsh_precision_recall(
             its radius bin and region; any number. None uses votes alone, and recall then keeps what
             is rare.
     """
-    if hasattr(generated, "shape") and hasattr(reference, "shape") and len(reference.shape) == 2:
-        generated = as_features(generated, "generated", dim=reference.shape[1])
+    inputs.check_ahead(generated, "generated", reference)
     fitted = lsh_fit(
         key, reference, spec=spec, min_count=min_count, votes=votes, min_level=min_level,
         ceiling=ceiling, second_reference=second_reference,
@@ -110,13 +109,12 @@ def lsh_fit(
     reference, then others. A `Share` needs it; for an iterable it replaces the first rows. Row 0
     and the rows `metrics.inputs.subset(n, 2048)` give the hash of the same n rows as one array.
     """
-    options = {"min_count": min_count, "votes": votes}
+    options: dict[str, Any] = {"min_count": min_count, "votes": votes}
     inputs.check_options(**options, min_level=min_level)
-    hasher, codes = sketch.fit_and_encode(
+    hasher, codes = sketch.fit_tables(
         key, reference, spec or HashSpec(), source, sample, least=min_count + 2, **options
     )
-    hasher, second = sketch.size_tables(hasher, codes.digits.shape[1]), None
-    counted = sketch_of(hasher, sketch.places_of(hasher, codes))
+    counted, second = sketch_of(hasher, sketch.places_of(hasher, codes)), None
     if ceiling and second_reference is not None:
         others = sketch.encode_all(hasher, second_reference, "second reference")
         second = sketch_of(hasher, sketch.places_of(hasher, others))
@@ -363,6 +361,7 @@ def lsh_precision_recall_curve(
         num_points: Number of ratios, at equal angles; 1 to 2²⁰.
     """
     inputs.check_options(num_points=num_points)
+    inputs.check_ahead(generated, "generated", reference)
     counted: Any = lsh_fit(key, reference, spec=spec or CURVE, ceiling=False).sketch
     hasher, n, own = counted.hasher, counted.rows, counted.places.addresses
     found = sketch.places_of(hasher, sketch.encode_all(hasher, generated, "generated")).addresses

@@ -120,9 +120,29 @@ def fit_hash(
     options: dict[str, Any] = {"min_count": min_count, "votes": votes}
     inputs.check_options(**options)
     check_int("rows", rows or 1, 1)
-    options |= {"least": min_count + 2, "rows": rows or 1}
-    hasher, codes = fit_and_encode(key, sample, spec or HashSpec(), source, **options)
-    return size_tables(hasher, max(rows or 0, codes.digits.shape[1]), table_bytes)
+    options |= {"least": min_count + 2, "rows": rows or 1, "table_bytes": table_bytes}
+    return fit_tables(key, sample, spec or HashSpec(), source, **options)[0]
+
+
+def fit_tables(
+    key: jax.Array,
+    features: Any,
+    spec: HashSpec,
+    *given: Any,
+    rows: int = 1,
+    table_bytes: int | None = None,
+    **options: Any,
+) -> tuple[Hasher, Codes]:
+    """Fits and encodes as `fit_and_encode`, with tables for at least `rows` rows.
+
+    Tables that are too large are refused before the fit if the number of rows is known.
+    """
+    inputs.check_type("spec", spec, HashSpec)
+    known = getattr(features, "rows", 0) or (*getattr(features, "shape", ()), 0)[0]
+    _address_bits(spec, max(rows, known), table_bytes)
+    hasher, codes = fit_and_encode(key, features, spec, *given, rows=rows, **options)
+    bits = _address_bits(spec, max(rows, codes.digits.shape[1]), table_bytes)
+    return hasher._replace(address_bits=bits), codes
 
 
 def fit_and_encode(
@@ -194,19 +214,19 @@ def _join(parts: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *x: jnp.concatenate(x, axis=-1), *parts)
 
 
-def size_tables(hasher: Hasher, rows: int, table_bytes: int | None = None) -> Hasher:
-    """Sets the bits of an address; ValueError if the counts would not fit in memory."""
-    bits, tables = hashing.address_bits(rows), hasher.spec.num_tables
+def _address_bits(spec: HashSpec, rows: int, table_bytes: int | None) -> int:
+    """Returns the bits of an address; ValueError if the counts would not fit in memory."""
+    bits, tables = hashing.address_bits(rows), spec.num_tables
     if table_bytes is not None:
         check_int("table_bytes", table_bytes, 8 * tables)
-        return hasher._replace(address_bits=min(bits, int(np.log2(table_bytes / (4 * tables)))))
+        return min(bits, int(np.log2(table_bytes / (4 * tables))))
     size = 4 * tables * 2**bits
     if size > MEMORY_BYTES:
         raise ValueError(
             f"num_tables = {tables}: tables of 2^{bits} addresses for {rows} rows take {size} "
-            f"bytes, more than {MEMORY_BYTES}; use fewer tables."
+            f"bytes, more than {MEMORY_BYTES}; use fewer tables, or table_bytes of fit_hash."
         )
-    return hasher._replace(address_bits=bits)
+    return bits
 
 
 def places_of(hasher: Hasher, codes: Codes) -> Places:

@@ -18,6 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from rich.table import Table
 
+from lsh_gan.errors import choose
 from lsh_gan.results import answer, labels, layer_report, page, plots, search_report, store, strips
 from lsh_gan.results.answer import mean_and_error, retention
 from lsh_gan.results.labels import SCORES, TITLES, setting_of, unique
@@ -52,6 +53,8 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
     if share and not all("roles" in row for row in measured):
         raise ValueError(f"{workdir}: is the inside of a search; report {workdir.parent} instead")
     metrics, measured = config["metrics"], store.with_hits(workdir, ordered(measured))
+    for metric in metrics:  # some may be known to the configuration file alone
+        choose("metric", metric, TITLES)
     pairs = [metric for metric in metrics if metric not in labels.DISTANCES]
     output = output or workdir
     output.mkdir(parents=True, exist_ok=True)
@@ -126,7 +129,8 @@ def to_frame(measured: list[Row], metrics: list[str]) -> pd.DataFrame:
             kept = [retention([r], _full(measured, r), metric, score) for r in measured]
             frame[[f"{field}_kept", f"{field}_kept_stderr"]] = kept
     whole = [c for c in ("bits", "activation_bits", "bytes") if c in frame]
-    return frame.astype(dict.fromkeys(whole, "Int64"))
+    # A copy is in few blocks, so that pandas does not warn where columns are added.
+    return frame.astype(dict.fromkeys(whole, "Int64")).copy()
 
 
 def _full(measured: list[Row], row: Row) -> list[Row]:
