@@ -177,7 +177,7 @@ def _check_images(generator: Generator, samples: Any, strip: np.ndarray) -> None
     if change > _ROUNDING:
         logging.warning(
             "%s: image 0 changes by %d of 255 with the images beside it in a batch; expected image "
-            "i from row i alone: are batch norms or dropout in training mode?",
+            "i from row i alone: is noise drawn anew, or are norms or dropout in training mode?",
             generator.name, change,
         )  # fmt: skip
 

@@ -152,6 +152,10 @@ def of_torch(
     """
     import torch
 
+    if not isinstance(module, torch.nn.Module):
+        kind = type(module).__name__
+        raise TypeError(f"module is a {kind}; expected a torch.nn.Module, not its state dict")
+
     class Called(torch.nn.Module):
         def __init__(self):
             super().__init__()

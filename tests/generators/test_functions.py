@@ -100,6 +100,8 @@ def test_what_a_torch_module_must_be():
         Generator.from_torch(module, latent=6)
     with pytest.raises(TypeError, match=r"Sequential: f\(params, z\) with z float32 \[2, 5\]: Run"):
         Generator.from_torch(torch_module(torch), latent=5)
+    with pytest.raises(TypeError, match=r"module is a OrderedDict; expected a torch\.nn\.Module"):
+        Generator.from_torch(module.state_dict(), latent=6)
 
 
 class Named(NamedTuple):
