@@ -332,7 +332,8 @@ def narrow(
         layer, bits = steps[0]
         narrowed = {**taken[-1], layer: bits}
         kept = evaluator.kept(narrowed).share
-        logging.info("{%s}: %.4f kept, %s", steps[0], kept, "taken" if kept >= share else "refused")
+        done = "taken" if kept >= share else "refused"
+        logging.info("%s, %d bits: %.4f kept, %s", layer, bits, kept, done)
         if kept >= share:
             taken.append(narrowed)
         else:
