@@ -145,8 +145,9 @@ def _summary(config: Any, sized: list[Sized]) -> Iterator[str]:
         )
         for item in sized:
             yield (
-                f"search of {item.generator.name}: full precision, {len(bits)} uniform widths, at "
-                f"most {len(bits)} of each of {item.sizes[-1][2]} tensors alone, then mixed widths"
+                f"search of {item.generator.name}: full precision, at most {len(bits)} uniform "
+                f"widths and {len(bits)} of each of {item.sizes[-1][2]} tensors alone, then mixed "
+                "widths"
             )
         yield (
             f"rows: at most 4 a generator × {seeds}, by {', '.join(config.metrics)}, and those of "

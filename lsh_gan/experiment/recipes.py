@@ -48,9 +48,9 @@ def load_or_abstract(config: Any, name: str) -> tuple[Generator, str]:
             f"get {expected.file} ({expected.origin}), then: python -m checkpoints_tools.convert "
             f"--source={expected.source} --input={expected.file} --output={name}"
         )
-    draw = partial(sampling.images_of, generator, truncation_psi=config.truncation_psi)
-    # Raises if the generator does not take `truncation_psi`.
-    jax.eval_shape(draw, generator.params, jax.random.key(0), jnp.arange(1))
+    if config.truncation_psi != 1:  # raises if the generator does not take it
+        draw = partial(sampling.images_of, generator, truncation_psi=config.truncation_psi)
+        jax.eval_shape(draw, generator.params, jax.random.key(0), jnp.arange(1))
     return generator, instructions
 
 

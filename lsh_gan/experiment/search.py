@@ -23,6 +23,7 @@ from absl import logging
 from lsh_gan import devices
 from lsh_gan.compression import GeneratorSpec, Rule
 from lsh_gan.compression.rules import flatten, join, plan_tensors
+from lsh_gan.compression.tree import layout_of
 from lsh_gan.experiment import settings, sweep
 from lsh_gan.experiment.measurement import PACKED_FOLDER
 from lsh_gan.experiment.reference import load_reference, open_reference
@@ -49,6 +50,7 @@ class WidthEvaluator:
     # Paths of the tensors with a free width, and the other fields that rules set for them.
     layers: Mapping[str, Mapping[str, Any]]
     fixed: tuple[Rule, ...]  # rules of the tensors whose width is not free
+    sizes: Mapping[int, Mapping[str, int]]  # bytes in the packed file, by width and path
     measure: Callable[[GeneratorSpec], Row]  # returns the row of a setting
     workdir: Path  # holds the hits of rows
     # The rule that keeps all tensors not matched before; none if there is a single tensor.
@@ -92,12 +94,7 @@ class WidthEvaluator:
 
     def size(self, widths: Widths) -> int:
         """Counts the bytes of the free tensors in the packed file; the others do not change."""
-        return sum(self.bytes_of(layer, bits) for layer, bits in widths.items())
-
-    def bytes_of(self, layer: str, bits: int) -> int:
-        """Returns the bytes of one tensor in the packed file."""
-        tensors = self.measure(self.spec(self.uniform(bits)))["tensors"]
-        return next(tensor["bytes"] for tensor in tensors if tensor["path"] == layer)
+        return sum(self.sizes[bits][layer] for layer, bits in widths.items())
 
 
 def make_width_evaluator(
@@ -108,11 +105,16 @@ def make_width_evaluator(
     base = next(spec for spec in specs if spec.weights.bits is not None)
     rules = {rule.pattern: rule for rule in base.weights.rules}
     fixed = {pattern: rule for pattern, rule in rules.items() if rule.bits or rule.skip}
-    plans = plan_tensors(flatten(generator.params)[0], base.weights, generator.channel_axes)
+    leaves = flatten(generator.params)[0]
+    plans = plan_tensors(leaves, base.weights, generator.channel_axes)
+    free = [
+        (plan, layout_of(plan, leaf.shape))
+        for plan, (_, leaf) in zip(plans, leaves, strict=True)
+        if plan.spec.bits is not None and plan.rule not in fixed
+    ]
     layers = {
         join(plan.path): rules[plan.rule].overrides() if plan.rule in rules else {}
-        for plan in plans
-        if plan.spec.bits is not None and plan.rule not in fixed
+        for plan, _ in free
     }
     if not layers:
         raise ValueError(f"{generator.name}: compression.rules leave no tensor for the search")
@@ -121,8 +123,12 @@ def make_width_evaluator(
         return session.measure(sweep.make_measurement(setup, generator, spec, seed, keep=keep))
 
     options = tuple(sorted(setup.config.compression.bits))
+    sizes = {
+        bits: {join(plan.path): layout._replace(bits=bits).num_bytes() for plan, layout in free}
+        for bits in options
+    }
     metric = deciding(setup.config.metrics)
-    parts = base, options, layers, tuple(fixed.values())
+    parts = base, options, layers, tuple(fixed.values()), sizes
     found = WidthEvaluator(metric, *parts, measure, session.workdir)
     return found if len(plans) > 1 else dataclasses.replace(found, others=())
 
@@ -285,8 +291,7 @@ def _steps(
     for number, layer in enumerate(evaluator.layers):
         bits = widths[layer]
         saved = {
-            b: evaluator.bytes_of(layer, bits) - evaluator.bytes_of(layer, b)
-            for b in sensitivity[layer]
+            b: evaluator.sizes[bits][layer] - evaluator.sizes[b][layer] for b in sensitivity[layer]
         }
         # A tensor of few values may take as many bytes at two widths.
         narrower = max((b for b in saved if saved[b] > 0), default=None)
@@ -327,7 +332,8 @@ def narrow(
         layer, bits = steps[0]
         narrowed = {**taken[-1], layer: bits}
         kept = evaluator.kept(narrowed).share
-        logging.info("{%s}: %.4f kept, %s", steps[0], kept, "taken" if kept >= share else "refused")
+        done = "taken" if kept >= share else "refused"
+        logging.info("%s, %d bits: %.4f kept, %s", layer, bits, kept, done)
         if kept >= share:
             taken.append(narrowed)
         else:

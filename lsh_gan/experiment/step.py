@@ -114,9 +114,11 @@ class GeneratedSamples(Embedded):
         """
         params = devices.replicate(self.params, local=True)
         variables = devices.replicate(network.variables, local=True)
-        here, size = jax.local_device_count(), self.batch_size
-        share = share_of(self.count, size)
-        at, end, key = share.start, min(share.stop, self.count), jax.random.key(self.seed)
+        here, key = jax.local_device_count(), jax.random.key(self.seed)
+        share = share_of(self.count, self.batch_size)
+        at, end = share.start, min(share.stop, self.count)
+        eights = -(-(end - at) // (8 * here))  # a multiple of 8 splits into equal parts
+        size = min(self.batch_size, eights * 8 * here)
 
         def run(first: int) -> tuple[jax.Array, ...]:
             numbers = np.arange(self.start + first, self.start + first + size)

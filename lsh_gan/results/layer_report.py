@@ -154,7 +154,7 @@ def plot(found: pd.DataFrame, metric: str) -> Figure:
             axis.barh(places, lengths, xerr=errors, ecolor="grey", height=height, label=setting)
     names = [layer.removeprefix("params/").removesuffix("/kernel") for layer in layers]
     axes[0].set_yticks(range(len(layers)), names)
-    axes[0].invert_yaxis()
+    axes[0].set_ylim(len(layers) - 0.5, -0.5)  # from top to bottom, without margins
     for axis, title in zip(axes, titles.values(), strict=True):
         axis.set_title(title)
         axis.locator_params(axis="x", nbins=5)

@@ -102,7 +102,7 @@ def test_a_search_says_what_it_will_do(capsys):
     printed = capsys.readouterr().out
     assert "smallest widths out of 8, 7, 6, 5, 4, 3, 2 bits" in printed
     assert "keep 95% of precision and of recall by KNN; n = m = 2,000, seed 1000" in printed
-    assert "search of dcgan: full precision, 7 uniform widths" in printed
+    assert "search of dcgan: full precision, at most 7 uniform widths" in printed
     assert "rows: at most 4 a generator" in printed
     assert "rows: 30" not in printed
 
