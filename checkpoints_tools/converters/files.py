@@ -14,6 +14,7 @@ from checkpoints_tools.converters import modules
 from checkpoints_tools.converters.origin import Part, Source, has, is_counter
 from lsh_gan import tensor_files
 from lsh_gan.errors import choose, few, nearest
+from lsh_gan.generators.checkpoints import METADATA_FILE
 from lsh_gan.tensor_files import Standin
 
 _DEEPEST = 4
@@ -107,6 +108,10 @@ def tensor_file(path: str | Path) -> Path:
         raise FileNotFoundError(
             f"{path}: a folder with {len(others)} tensor files ({', '.join(others[:9])}); give one "
             "of them"
+        )
+    if METADATA_FILE in names:
+        raise FileNotFoundError(
+            f"{path}: a converted generator; checkpoints_tools.verify checks it"
         )
     what = "a TensorFlow SavedModel; " if "saved_model.pb" in names else "a folder "
     raise FileNotFoundError(

@@ -153,10 +153,12 @@ def measure(
 
 
 def _check_images(generator: Generator, samples: Any, strip: np.ndarray) -> None:
-    """Warns of images in [0, 1], and of a function whose image 0 depends on the rest of its batch.
+    """Warns of equal images, of images in [0, 1], and of a function that mixes images of a batch.
 
     Images of a function that are far outside of [-1, 1] are a ValueError.
     """
+    if len(strip) > 1 and (strip == strip[0]).all():
+        logging.warning("%s: its first %d images are equal", generator.name, len(strip))
     if strip.min() >= 127:
         logging.warning(
             "%s: no pixel of its first images is darker than mid-grey; expected images in "

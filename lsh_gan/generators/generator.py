@@ -276,7 +276,7 @@ class Generator:
                 f"{self.name}: latents of shape {z.shape}; expected [n, {self.latent_size}]"
             )
         labels = np.asarray(labels) if isinstance(labels, list | tuple) else labels
-        self._check_labels(labels, len(z))
+        self.check_labels(labels, len(z))
         if not 0 <= truncation_psi <= 1:
             raise ValueError(f"{self.name}: truncation_psi is {truncation_psi}; expected 0 to 1")
         given: dict[str, Any] = {} if labels is None else {"labels": labels}
@@ -286,7 +286,8 @@ class Generator:
             given["truncation_psi"] = truncation_psi
         return activations.apply(self.module, params, z, **given).astype(jnp.float32)
 
-    def _check_labels(self, labels: jax.Array | None, n: int) -> None:
+    def check_labels(self, labels: jax.Array | None, n: int) -> None:
+        """Raises ValueError unless these are labels of n images of this generator."""
         classes = self.num_classes
         if labels is None and classes:
             raise ValueError(

@@ -45,11 +45,11 @@ def write(workdir: Path, output: Path | None = None, notes: Iterable[str] = ()) 
         FileNotFoundError: `workdir` is not a work folder.
         OSError: `output` cannot be written.
     """
-    config = store.read_config(workdir)
-    measured = store.read_requested(workdir)
-    if not measured:
-        raise ValueError(f"{workdir / store.ROWS_FILE}: there are no rows to report")
+    config, measured = store.read_config(workdir), store.read_requested(workdir)
     share, keep = config.get("search", {}).get("share"), config.get("keep", 0.95)
+    if not measured:
+        why = " until its search has ended: repeat its command" if share else ""
+        raise ValueError(f"{workdir / store.ROWS_FILE}: there are no rows to report{why}")
     if share and not all("roles" in row for row in measured):
         raise ValueError(f"{workdir}: is the inside of a search; report {workdir.parent} instead")
     metrics, measured = config["metrics"], store.with_hits(workdir, ordered(measured))

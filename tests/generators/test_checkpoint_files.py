@@ -105,6 +105,11 @@ def test_folders(dcgan, tmp_path):
     (folder / "config.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match=r"repository: a folder without a tensor file"):
         find(folder, SOURCES)
+    metadata = folder / "generator.json"
+    metadata.write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"repository: a converted generator; .*\.verify"):
+        find(folder, SOURCES)
+    metadata.unlink()
     np.savez(folder / "a.npz", **dcgan)
     assert find(folder, SOURCES).source.name == "dcgan"
     np.savez(folder / "b.npz", **dcgan)

@@ -217,6 +217,11 @@ def train():  # a batch norm in training mode
         return jax.numpy.tanh((x - x.mean(0)) / x.std(0)).reshape(-1, 16, 16, 1)
     return lsh_gan.Generator.from_function(f, [w], latent=4, name="train")
 
+def same():
+    f = lambda params, z: params["w"] + 0 * z[:, :1, None, None]
+    w = jax.random.normal(jax.random.key(0), (16, 16, 1))
+    return lsh_gan.Generator.from_function(f, {"w": w}, latent=4, name="same")
+
 def bright():
     w = jax.random.normal(jax.random.key(0), (4, 16 * 16))
     def f(params, z):
@@ -246,7 +251,8 @@ def test_a_function_named_in_a_configuration_goes_through_a_sweep(tmp_path, monk
     config = tiny(6, generators=("my_own_gan:make",), compression__bits=(4,))
     config.reference.images = str(tmp_path / "real.npy")
     sweep.run(config, tmp_path / "run")
-    assert "beside it" not in caplog.text
+    assert "beside" not in caplog.text
+    assert "are equal" not in caplog.text
     rows = store.read(tmp_path / "run")
     assert len({row["row_hash"] for row in rows}) == len(rows) == 2
     assert generators.load("my_own_gan:make").identity.items() <= rows[0].items()
@@ -257,8 +263,9 @@ def test_a_function_named_in_a_configuration_goes_through_a_sweep(tmp_path, monk
     packed = tmp_path / "run" / "packed" / f"{rows[0]['row_hash']}.packed"
     with pytest.raises(ValueError, match=r"parameters of a function, .*generator\.unpack"):
         generators.load(packed)
-    config.generators = ("my_own_gan:train",)
+    config.generators = ("my_own_gan:train", "my_own_gan:same")
     sweep.run(config, tmp_path / "train")
+    assert re.search(r"same: its first \d+ images are equal", caplog.text)
     assert re.search(r"train: image 0 changes by \d+ of 255 with the images beside", caplog.text)
     config.generators = ("my_own_gan:bright",)
     with pytest.raises(
