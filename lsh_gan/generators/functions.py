@@ -165,7 +165,8 @@ def of_torch(
             return call(module, *given)
 
     def to_torch(x: Any) -> Any:
-        return torch.from_numpy(np.array(x)).to(place)
+        shares_memory = isinstance(x, jax.Array) and len(x.devices()) == 1
+        return (torch.from_dlpack(x) if shares_memory else torch.from_numpy(np.array(x))).to(place)
 
     def run(state: Mapping[str, Any], z: Any, *labels: Any) -> np.ndarray:
         tensors = {f"module.{path}": to_torch(x) for path, x in state.items()}

@@ -162,6 +162,11 @@ class Generator:
         """
         return getattr(self.module, "channel_axes", {})
 
+    @property
+    def on_host(self) -> bool:
+        """Whether it runs outside of JAX's programs; see `from_torch`."""
+        return getattr(self.module, "on_host", False)
+
     def unpack(self, packed: compression.PackedTree) -> Any:
         """Unpacks parameters of this generator, with activation ranges if there are any."""
         like = self.params if isinstance(self.module, Function) else None

@@ -40,8 +40,7 @@ _images_at = jax.jit(images_of, static_argnums=(0, 4))
 
 def images_at(generator: Generator, *given: Any) -> tuple[jax.Array, jax.Array]:
     """Computes `images_of` by one program, unless the generator runs on the host."""
-    on_host = getattr(generator.module, "on_host", False)
-    return (images_of if on_host else _images_at)(generator, *given)
+    return (images_of if generator.on_host else _images_at)(generator, *given)
 
 
 @partial(jax.jit, static_argnums=(0, 1), compiler_options=devices.COMPILE_LONGER)
@@ -68,7 +67,7 @@ def draw(
     here = jax.local_device_count()
     size = here * part_size(generator, len(numbers) // here)
     parts = numbers.astype(np.uint32).reshape(-1, size)
-    if getattr(generator.module, "on_host", False):
+    if generator.on_host:
         given = generator, params, key
         drawn = [images_of(*given, jnp.asarray(part), truncation_psi) for part in parts]
     else:
@@ -79,8 +78,8 @@ def draw(
 
 def part_size(generator: Generator, each: int) -> int:
     """Returns how many images of `each` a device computes at once: on a CPU, what fits caches."""
-    pixels = generator.resolution**2
-    fit = max(_CPU_PIXELS // pixels, min(_CPU_IMAGES, _CPU_MOST // pixels), 1)
+    pixels, of_part = generator.resolution**2, _CPU_MOST if generator.on_host else _CPU_PIXELS
+    fit = max(of_part // pixels, min(_CPU_IMAGES, _CPU_MOST // pixels), 1)
     return devices.largest_divisor(each, devices.at_once(fit, each))
 
 
