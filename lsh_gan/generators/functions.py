@@ -37,26 +37,47 @@ class Function:
     # A tree like the parameters: leaves that are not floating arrays, None in place of the others.
     constants: Any = dataclasses.field(repr=False)
     channel_axes: dict[str, int]  # patterns of paths -> the axis of output channels
+    on_host: bool  # whether it runs outside of JAX's programs
     options: dict[str, Any]  # description of the function, as a JSON object
 
     def __call__(self, params: Any, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         """Makes images of latents `[n, d]`; labels None means class 0, to infer shapes."""
         missing = {"is_leaf": lambda x: x is None}
         params = jax.tree.map(lambda x, y: y if x is None else x, params, self.constants, **missing)
-        if not self.num_classes:
-            return self.f(params, z)
-        return self.f(params, z, jnp.zeros(len(z), jnp.int32) if labels is None else labels)
+        given: tuple[Any, ...] = (params, z)
+        if self.num_classes:
+            given += (jnp.zeros(len(z), jnp.int32) if labels is None else labels,)
+        return _call_on_host(self.f, given) if self.on_host else self.f(*given)
 
     apply = __call__  # the interface of a Flax module
 
-    @property
-    def on_host(self) -> bool:
-        """Whether it is to be called outside of programs; see `of_torch`."""
-        return getattr(self.f, "on_host", False)
+
+def _call_on_host(f: Callable, given: tuple[Any, ...]) -> jax.Array:
+    """Calls a function of arrays with values; inside a program it calls back to the host."""
+    leaves, treedef = jax.tree.flatten(given)
+    traced = [i for i, x in enumerate(leaves) if isinstance(x, jax.core.Tracer)]
+
+    def run(*values: Any) -> np.ndarray:
+        known = {**dict(enumerate(leaves)), **dict(zip(traced, values, strict=True))}
+        made = np.asarray(f(*jax.tree.unflatten(treedef, known.values())))
+        return made.astype(np.float32) if np.issubdtype(made.dtype, np.floating) else made
+
+    if not traced:
+        return jnp.asarray(run())
+    # Sampling traces for shapes alone: on a CPU, programs that call back can block each other.
+    inside = [leaves[i] for i in traced]
+    made = run(*(np.zeros(x.shape, x.dtype) for x in inside))
+    return jax.pure_callback(run, jax.ShapeDtypeStruct(made.shape, made.dtype), *inside)
 
 
 def wrap(
-    f: Callable, params: Any, latent: Latent, num_classes: int, axes: Mapping[str, int], name: str
+    f: Callable,
+    params: Any,
+    latent: Latent,
+    num_classes: int,
+    axes: Mapping[str, int],
+    name: str,
+    on_host: bool,
 ) -> tuple[Function, jax.ShapeDtypeStruct, Any]:
     """Checks the arguments of `Generator.from_function`.
 
@@ -89,7 +110,7 @@ def wrap(
         "name": name, "latent": size, "classes": num_classes, "constants": _hash(constants),
         "channel_axes": dict(axes),
     }  # fmt: skip
-    module = Function(f, size, num_classes, draw, constants, dict(axes), options)
+    module = Function(f, size, num_classes, draw, constants, dict(axes), on_host, options)
     z = jax.ShapeDtypeStruct((2, size), jnp.float32)
     try:
         traced, images = jax.make_jaxpr(module, return_shape=True)(parameters, z)
@@ -143,9 +164,9 @@ _UNDER_NORM = re.compile(r"(.*\.)?(weight_(orig|g)|parametrizations\.\w+\.origin
 
 
 def of_torch(
-    module: Any, call: Callable, latent: int, name: str
+    module: Any, call: Callable, name: str
 ) -> tuple[Callable, dict[str, np.ndarray], dict[str, int]]:
-    """Makes a function of (state, z) or (state, z, labels) that calls a torch module on the host.
+    """Makes a function of (state, z) or (state, z, labels) that calls a torch module.
 
     Returns the function, the state dict, and the axes of output channels; see
     `Generator.from_torch`.
@@ -164,27 +185,17 @@ def of_torch(
         def forward(self, *given):
             return call(module, *given)
 
-    def to_torch(x: Any) -> Any:
+    def to_torch(x: np.ndarray | jax.Array) -> Any:
         shares_memory = isinstance(x, jax.Array) and len(x.devices()) == 1
         return (torch.from_dlpack(x) if shares_memory else torch.from_numpy(np.array(x))).to(place)
 
-    def run(state: Mapping[str, Any], z: Any, *labels: Any) -> np.ndarray:
+    def f(state: Mapping[str, Any], z: Any, *labels: Any) -> np.ndarray:
         tensors = {f"module.{path}": to_torch(x) for path, x in state.items()}
         inputs = to_torch(z), *(to_torch(x).long() for x in labels)
         with torch.no_grad():
             images = torch.func.functional_call(called, tensors, inputs)
         return images.permute(0, 2, 3, 1).float().cpu().numpy()
 
-    def f(state: Mapping[str, Any], *given: jax.Array) -> jax.Array:
-        if not isinstance(given[0], jax.core.Tracer):
-            return jnp.asarray(run(state, *given))
-        # For shapes: on a CPU, programs that call back can block each other.
-        inputs = np.zeros((2, latent), np.float32), np.zeros(2, np.int32)
-        size = run(arrays, *inputs[: len(given)]).shape[1:]
-        shape = jax.ShapeDtypeStruct((len(given[0]), *size), jnp.float32)
-        return jax.pure_callback(run, shape, state, *given)
-
-    f.on_host = True  # type: ignore[attr-defined]
     called, place = Called().eval(), next(module.parameters()).device
     tensors = {path: x.detach().cpu() for path, x in module.state_dict().items()}
     arrays = {

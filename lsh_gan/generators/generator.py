@@ -75,6 +75,7 @@ class Generator:
         num_classes: int = 0,
         name: str = "",
         channel_axes: Mapping[str, int] | None = None,
+        on_host: bool = False,
     ) -> "Generator":
         """Makes a generator of any function of parameters and latents.
 
@@ -94,6 +95,8 @@ class Generator:
                 of `params` identify the rows of a table: give another `f` another name.
             channel_axes: Patterns of paths -> axis of output channels. The default is the first
                 axis of arrays named "weight", as in Equinox and torch, and the last of others.
+            on_host: Whether `f` runs outside of JAX's programs, by any library: it gets arrays with
+                values, returns a NumPy array, and is not jitted.
 
         Raises:
             ValueError, TypeError: `f` fails, or its images have another shape or type; `params`
@@ -110,7 +113,7 @@ class Generator:
             (4, 4, 1)
         """
         axes = channel_axes or {}
-        module, images, params = functions.wrap(f, params, latent, num_classes, axes, name)
+        module, images, params = functions.wrap(f, params, latent, num_classes, axes, name, on_host)
         options = module.options
         metadata = {"name": options["name"], "family": functions.FAMILY, "options": options}
         return _generator(module, images, params, metadata)
@@ -120,7 +123,7 @@ class Generator:
         cls,
         module: Any,
         *,
-        latent: int,
+        latent: Latent,
         call: Callable[..., Any] = lambda module, *given: module(*given),
         num_classes: int = 0,
         name: str = "",
@@ -132,7 +135,7 @@ class Generator:
 
         Args:
             module: A `torch.nn.Module` without spectral or weight norms, see the error message.
-            latent: Size d of standard normal latents.
+            latent: As in `from_function`.
             call: Function of (module, z), or of (module, z, labels) with classes, if the module is
                 not called so. It gets tensors: z float32 `[n, d]`, labels int64 `[n]`. Returns
                 images in [-1, 1], `[n, 1 or 3, h, h]`; image i depends on row i alone.
@@ -149,9 +152,9 @@ class Generator:
             )
         """
         name = name or type(module).__name__
-        f, state, axes = functions.of_torch(module, call, latent, name)
-        options: Any = {"latent": latent, "num_classes": num_classes, "channel_axes": axes}
-        return cls.from_function(f, state, name=name, **options)
+        f, state, axes = functions.of_torch(module, call, name)
+        options: Any = {"num_classes": num_classes, "channel_axes": axes, "on_host": True}
+        return cls.from_function(f, state, latent=latent, name=name, **options)
 
     @property
     def channel_axes(self) -> dict[str, int]:
@@ -164,7 +167,7 @@ class Generator:
 
     @property
     def on_host(self) -> bool:
-        """Whether it runs outside of JAX's programs; see `from_torch`."""
+        """Whether it runs outside of JAX's programs; see `from_function`."""
         return getattr(self.module, "on_host", False)
 
     def unpack(self, packed: compression.PackedTree) -> Any:

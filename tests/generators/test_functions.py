@@ -1,6 +1,7 @@
 """Any function as a generator: trees of any library, classes, names on the command line."""
 
 import re
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -45,6 +46,34 @@ def test_examples_of_the_documentation_are_compressed_and_packed(library, tmp_pa
     restored = generator.unpack(compression.load_packed(tmp_path / "a"))
     assert size == report.bytes
     jax.tree.map(np.testing.assert_array_equal, restored, names["params"])
+
+
+def test_a_function_of_another_library_runs_on_the_host():
+    calls = []
+
+    def f(p, z, labels):
+        calls.append(len(z))
+        return np.tanh(np.asarray(z) @ np.asarray(p["w"]) + np.asarray(labels)[:, None]).reshape(
+            -1, 4, 4, 3
+        )
+
+    options = {"latent": 4, "num_classes": 2, "name": "same"}
+    host = Generator.from_function(f, {"w": W}, on_host=True, **options)
+    own = Generator.from_function(
+        lambda p, z, labels: to_images(z @ p["w"] + labels[:, None]), {"w": W}, **options
+    )
+    assert host.image_shape == (4, 4, 3)
+    assert host.identity == own.identity
+    calls.clear()
+    drawn = [sampling.draw(x, 1.0, x.params, jax.random.key(1), np.arange(8)) for x in (host, own)]
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1, rtol=1e-5), *drawn)
+    assert calls == [8]
+    np.testing.assert_array_equal(
+        sampling.sample_at(host, host.params, jax.random.key(1), np.arange(8)), drawn[0][0]
+    )
+    z, labels = host.draw(jax.random.key(1), jnp.arange(2))
+    images = jax.jit(lambda p, z: host(p, z, labels=labels))(host.params, z)
+    np.testing.assert_allclose(images, own(own.params, z, labels=labels), rtol=1e-5)
 
 
 def torch_module(torch, **layers):
