@@ -25,7 +25,7 @@ from checkpoints_tools.converters.origin import (
 )
 from checkpoints_tools.converters.shapes import (
     acts_before_norm,
-    class_table,
+    class_tables,
     grid_side,
     may_have_shortcuts,
     set_kind,
@@ -97,8 +97,8 @@ def _matches(state) -> bool:
     # Unsupported layers are skipped here, and reported by the conversion.
     layers = modules.readable_layers(module) if module else state_layers(state)
     weighted, convs = of(layers, PARAMETRIC), of(layers, CONVOLUTIONS)
-    table = class_table(state)
-    if len(weighted) < 3 or (table and state[f"{table}.weight"].shape[1] > weighted[0]["inputs"]):
+    sizes = [state[name].shape[1] for x in class_tables(state) if (name := f"{x}.weight") in state]
+    if len(weighted) < 3 or max(sizes, default=0) > weighted[0]["inputs"]:
         return False
     if not convs:
         return _widens(weighted)
@@ -170,7 +170,7 @@ def _settings(state) -> dict[str, Any]:
     """Returns the usual values of settings that the file does not record."""
     layers, hidden, around, between = _read(state)
     convs = of(layers, CONVOLUTIONS)
-    usual: dict[str, Any] = {"class_vector": None} if class_table(state) else {"num_classes": 0}
+    usual: dict[str, Any] = {"class_vector": None} if class_tables(state) else {"num_classes": 0}
     if not _module(state):
         if convs:
             usual |= _usual_geometry(layers)
@@ -367,22 +367,28 @@ def _plan(state, settings) -> Plan:
     def origin(path: str) -> Origin:
         _, name, leaf = path.split("/")
         if name == "embedding":
-            return take(f"{class_table(state)}.weight")
+            return take(f"{class_tables(state)[0]}.weight")
         layer = layers[names[name] if tutorial else int(name.rpartition("_")[2])]
         if leaf != "kernel":
             return take(f"{layer['name']}.{BATCH_NORM[leaf]}".removeprefix("."))
         axis = int(layer["kind"] == "conv_transpose")
         return weight_of(state, layer["name"], _layout(layer, name == "project"), axis)
 
-    table = re.escape(f"{class_table(state)}.weight")  # perhaps unused
-    return Plan("dcgan" if tutorial else "sequential", tutorial or options, origin, ignored=table)
+    tables = "|".join(re.escape(f"{table}.weight") for table in class_tables(state))  # if unused
+    return Plan("dcgan" if tutorial else "sequential", tutorial or options, origin, ignored=tables)
 
 
 def _classes(state, settings: dict, inputs: int) -> dict[str, Any]:
     """Returns the size of the latent, and options for the vectors of classes if there are any."""
     joined, classes = settings.get("class_vector", "after"), settings.get("num_classes", 0)
     options, size = {"num_classes": classes} if classes else {}, classes
-    if table := class_table(state):
+    if tables := class_tables(state):
+        table, *others = tables
+        if others:
+            raise ValueError(
+                f"how its code uses {', '.join(tables)}, tables of class vectors, is not in the "
+                "file, and only one is supported; see docs/any-generator.md"
+            )
         classes, size = state[f"{table}.weight"].shape
         if joined not in ("before", "after", "multiply", "unused"):
             raise ValueError(

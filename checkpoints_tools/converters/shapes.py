@@ -19,14 +19,12 @@ _SHORTCUTS = re.compile(r"(?i)(^|[._])(res\w*|skip|shortcut|attn|attention|emb\w
 _TABLE = re.compile(r"(?i)((?:.*[._])?emb\w*)\.weight")
 
 
-def class_table(state: State) -> str:
-    """Names the layer whose weight is the only table of class vectors; "" if there is none."""
+def class_tables(state: State) -> list[str]:
+    """Names the layers with tables of class vectors, `[classes, size]`."""
     if is_module(module := getattr(state, "module", None)):
-        names = [name for name, leaf in leaves(module) if leaf.name.endswith(".Embedding")]
-    else:
-        found = {m[1]: array for name, array in state.items() if (m := _TABLE.fullmatch(name))}
-        names = [name for name, a in found.items() if a.ndim == 2 and f"{name}.bias" not in state]
-    return names[0] if len(names) == 1 else ""
+        return [name for name, leaf in leaves(module) if leaf.name.endswith(".Embedding")]
+    found = {match[1]: a for name, a in state.items() if (match := _TABLE.fullmatch(name))}
+    return [name for name, a in found.items() if a.ndim == 2 and f"{name}.bias" not in state]
 
 
 def state_layers(state: State) -> list[Layer]:
@@ -40,7 +38,8 @@ def state_layers(state: State) -> list[Layer]:
             groups.setdefault(match[1] or "", {})[match[2]] = array
         elif not is_counter(array):
             return []
-    groups.pop(class_table(state), None)
+    for table in class_tables(state):
+        groups.pop(table)
     layers = [_layer(name, tensors) for name, tensors in groups.items()]
     if {} in layers or any(map(_SHORTCUTS.search, groups)) or not _tell_convolutions_apart(layers):
         return []

@@ -22,6 +22,8 @@ from lsh_gan.generators.checkpoints import content_hash
 
 FAMILY = "function"
 Latent = int | Callable[[jax.Array], jax.Array]
+# Names of weights under spectral or weight norms of torch.
+_UNDER_NORM = re.compile(r"(.*\.)?(weight_(orig|g)|parametrizations\.\w+\.original\d?)")
 _NAMED = re.compile(r"(.+\.py|[A-Za-z_]\w*(?:\.\w+)*):([A-Za-z_]\w*)")
 
 
@@ -158,9 +160,6 @@ def _hash(constants: Any) -> str:
         if hasattr(x, "dtype")
     ]
     return content_hash(arrays) if arrays else ""
-
-
-_UNDER_NORM = re.compile(r"(.*\.)?(weight_(orig|g)|parametrizations\.\w+\.original\d?)")
 
 
 def of_torch(

@@ -178,6 +178,12 @@ def test_how_code_uses_a_table_of_classes_must_be_said(joined, whole, variants):
     }[joined]()
     images = jax.jit(module.apply)(converted.variables, rest, labels=np.arange(len(z)))
     assert_close(images.transpose(0, 3, 1, 2), images_of(plain, expected), TOLERANCE)
+    if whole:
+        state.module.attributes["_modules"]["more"] = layer("sparse.Embedding")
+        with pytest.raises(
+            ValueError, match=r"uses label_emb, more, tables .*only one is supported"
+        ):
+            convert_state(state, SOURCES["dcgan"])
 
 
 def test_a_3x3_layer_between_larger_ones_that_double_the_side_does_not():
