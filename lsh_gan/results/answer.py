@@ -18,13 +18,13 @@ of the first error:
 
     Σ (u_g − r v_g)² / mean(b)²
 
-For LSH and LSH+KNN this leaves out the drawing of the other set. Their jackknife over tables counts
-the chance of single samples once more, which makes up for it.
+For metrics by a hash, this leaves out the drawing of the other set. Their jackknife over tables
+counts the chance of single samples once more, which makes up for it.
 
 With S seeds, precision has N = S · m samples. Recall has N = n: every seed assesses the same
 reference, so that a_i and b_i are means over the seeds, as are u_g and v_g. Then the second count
-of single samples averages out, but the reference, which seeds share, does not. For precision by LSH
-and LSH+KNN, (1 − 1/S) var(a_i − r b_i) / (n mean(b)²) is added in place of the second count.
+of single samples averages out, but the reference, which seeds share, does not. For precision by
+a hash, (1 − 1/S) var(a_i − r b_i) / (n mean(b)²) is added in place of the second count.
 
 Where the error of the mean of a_i − r b_i is 0, it becomes 1 / N, as for scores
 (`PrecisionRecall`): no hit, after 3 of 200 at full precision, is a change of −100 ± 33 %.
@@ -90,7 +90,7 @@ def paired_error(
         return math.nan
     joined = np.concatenate(of_samples) if score == "precision" else np.mean(of_samples, axis=0)
     deviations = [*np.mean(of_groups, axis=0)] if of_groups else []
-    if score == "precision" and metric != "knn":
+    if score == "precision" and f"{metric}_num_tables" in pairs[0][0]:  # by a hash
         n = pairs[0][0]["n"]
         deviations.append(math.sqrt((1 - 1 / len(pairs)) * joined.var() / n))
     return error_of(joined, deviations)

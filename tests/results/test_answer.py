@@ -68,7 +68,8 @@ def test_errors_of_means_over_seeds_cover_what_seeds_share():
 def test_the_reference_that_seeds_share_does_not_average_out_of_precision_by_hashes():
     """As many reference rows as samples: several seeds have the samples' error of one."""
     hits = {"lsh_precision_hits": np.arange(400) % 5 > 0}  # 80 %: 2 % of error
-    group = [{"seed": i, "n": 400, "lsh_precision": 0.8, "hits": hits} for i in range(4)]
+    row = {"n": 400, "lsh_num_tables": 32, "lsh_precision": 0.8, "hits": hits}
+    group = [{"seed": i, **row} for i in range(4)]
     assert mean_and_error(group, "lsh_precision") == pytest.approx((0.8, 0.02), rel=2e-3)
     full = [row | {"lsh_precision": 1.0, "hits": {"lsh_precision_hits": np.ones(400)}}
             for row in group]  # fmt: skip
