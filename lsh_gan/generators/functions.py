@@ -196,7 +196,9 @@ def of_torch(
         return images.permute(0, 2, 3, 1).float().cpu().numpy()
 
     called, place = Called().eval(), next(module.parameters()).device
-    tensors = {path: x.detach().cpu() for path, x in module.state_dict().items()}
+    # Without names of tied weights: torch ties them again.
+    once = {path for path, _ in (*module.named_parameters(), *module.named_buffers())}
+    tensors = {path: x.cpu() for path, x in module.state_dict().items() if path in once}
     arrays = {
         path: (x.float() if x.is_floating_point() else x).numpy() for path, x in tensors.items()
     }
@@ -206,9 +208,12 @@ def of_torch(
             "each such layer call torch.nn.utils.parametrize.remove_parametrizations(layer, "
             "'weight') (older norms: .eval(), then remove_spectral_norm or remove_weight_norm)"
         )
-    transposed = tuple(getattr(torch.nn, f"ConvTranspose{i}d") for i in (1, 2, 3))
-    layers = [path for path, x in module.named_modules() if isinstance(x, transposed)]
-    return f, arrays, {re.escape(f"{path}.weight".lstrip(".")): 1 for path in layers}
+    classes = tuple(getattr(torch.nn, f"ConvTranspose{i}d") for i in (1, 2, 3))
+    transposed = [
+        path for path, x in module.named_modules()
+        if isinstance(x, classes) or getattr(x, "original_name", "").startswith("ConvTranspose")
+    ]  # fmt: skip
+    return f, arrays, {re.escape(f"{path}.weight".lstrip(".")): 1 for path in transposed}
 
 
 def find(name: str) -> Callable | None:

@@ -108,6 +108,8 @@ def test_a_torch_module_runs_as_it_is(tmp_path):
     z, labels = drawn
     assert not module.training
     np.testing.assert_allclose(generator(generator.params, z, labels=labels), images(), atol=1e-6)
+    scripted = Generator.from_torch(torch.jit.script(module), latent=6)
+    assert scripted.channel_axes == generator.channel_axes
     spec = CompressionSpec(bits=3, clipping="mse")
     params, report = compression.compress(
         generator.params, spec, channel_axes=generator.channel_axes
@@ -129,6 +131,9 @@ def test_what_a_torch_module_must_be():
         Generator.from_torch(module, latent=6)
     with pytest.raises(TypeError, match=r"Sequential: f\(params, z\) with z float32 \[2, 5\]: Run"):
         Generator.from_torch(torch_module(torch), latent=5)
+    tied = torch_module(torch, more=torch.nn.Identity())
+    tied.more.same = tied.dense
+    assert len(jax.tree.leaves(Generator.from_torch(tied, latent=6).params)) == 8
     with pytest.raises(TypeError, match=r"module is a OrderedDict; expected a torch\.nn\.Module"):
         Generator.from_torch(module.state_dict(), latent=6)
 
