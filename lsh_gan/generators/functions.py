@@ -172,9 +172,11 @@ def of_torch(
     """
     import torch
 
-    if not isinstance(module, torch.nn.Module):
-        kind = type(module).__name__
-        raise TypeError(f"module is a {kind}; expected a torch.nn.Module, not its state dict")
+    if isinstance(module, torch.fx.GraphModule) or not isinstance(module, torch.nn.Module):
+        raise TypeError(
+            f"module is a {type(module).__name__}; expected a torch.nn.Module as it was written, "
+            "not its state dict or export"
+        )
 
     class Called(torch.nn.Module):
         def __init__(self):

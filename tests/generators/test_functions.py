@@ -90,7 +90,8 @@ def torch_module(torch, **layers):
     return module
 
 
-def test_a_torch_module_runs_as_it_is(tmp_path):
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_a_torch_module_runs_as_it_is():
     torch = pytest.importorskip("torch")
     module = torch_module(torch)
     table = torch.randn(3, 6)
@@ -134,8 +135,9 @@ def test_what_a_torch_module_must_be():
     tied = torch_module(torch, more=torch.nn.Identity())
     tied.more.same = tied.dense
     assert len(jax.tree.leaves(Generator.from_torch(tied, latent=6).params)) == 8
-    with pytest.raises(TypeError, match=r"module is a OrderedDict; expected a torch\.nn\.Module"):
-        Generator.from_torch(module.state_dict(), latent=6)
+    for other in (module.state_dict(), torch.fx.symbolic_trace(torch_module(torch))):
+        with pytest.raises(TypeError, match=r"module is a \w+; expected a torch\.nn\.Module as it"):
+            Generator.from_torch(other, latent=6)
 
 
 class Named(NamedTuple):
