@@ -10,14 +10,15 @@ from lsh_gan.experiment.step import GeneratedSamples
 from lsh_gan.generators import sampling
 
 
-@pytest.mark.parametrize("batch_size", [8, 21])
+@pytest.mark.parametrize("batch_size", [8, 64])
 def test_features_are_those_of_the_images(batch_size):
     generator, network = generators.load("dcgan"), NETWORK
-    if batch_size == 21:
+    if batch_size == 64:
         network = features.load("efficientnet_lite0", side=32)
     images, done = [], []
     samples = GeneratedSamples(generator, generator.params, 3, 21, batch_size=batch_size, start=5)
     found = samples.embed(network, keep=21, images=images, progress=done.append)
+    assert sum(map(len, images)) == 24  # no whole batch of 64
     drawn = np.concatenate(images)[:21]
     alone = sampling.sample_at(generator, generator.params, jax.random.key(3), np.arange(5, 26))
     np.testing.assert_allclose(drawn.astype(int), alone.astype(int), rtol=0, atol=1)

@@ -15,6 +15,7 @@ from lsh_gan.metrics import (
     build,
     file_hash,
     fit_hash,
+    hashing,
     load,
     lsh_fit,
     lsh_score,
@@ -153,7 +154,8 @@ def test_files_that_are_refused(tmp_path, hasher):
         load(path)
 
 
-def test_tables_that_do_not_fit():
+def test_tables_that_do_not_fit_are_refused_before_the_hash_is_fitted(monkeypatch):
+    monkeypatch.setattr(hashing, "fit", None)
     with pytest.raises(ValueError, match=r"num_tables = 6: .*2\^34.* take 412316860416 b"):
         fit_hash(KEY, draw(N, D), SPEC, rows=10**9)
 
