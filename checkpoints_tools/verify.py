@@ -48,10 +48,12 @@ def verify(path: str | Path, golden: str | Path | None = None) -> str:
     z = jnp.asarray(arrays["z"], jnp.float32)
     generator.check_labels(labels, len(z))  # in a program their values are not known
     generate = jax.jit(partial(generator, truncation_psi=psi))
-    rows = [slice(i, i + 1) for i in range(len(z))]  # one at a time, since layers may be large
-    given = ({} if labels is None else {"labels": labels[row]} for row in rows)
-    drawn = [generate(generator.params, z[row], **x) for row, x in zip(rows, given, strict=True)]
-    images = np.concatenate(drawn)
+
+    def image(i: int) -> jax.Array:  # one at a time, since layers may be large
+        given = {} if labels is None else {"labels": labels[i : i + 1]}
+        return generate(generator.params, z[i : i + 1], **given)
+
+    images = np.concatenate([image(i) for i in range(len(z))])
     if not np.isfinite(images).all():
         raise ValueError(f"{path}: an image holds NaN or Inf")
     done = f"{path}: {generator.family}, sha256 as recorded, images {images.shape} finite"

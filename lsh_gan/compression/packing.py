@@ -33,7 +33,6 @@ from safetensors.numpy import save
 
 VERSION = 3  # in 2, names could collide with those of other tensors; 1 was not safetensors
 _ENTRY = "lsh_gan"  # the only entry, because safetensors writes several in any order
-_SIZES = {"F32": 4, "U8": 1}  # bytes of a value; safetensors writes wider types first
 _COMPACT: dict[str, Any] = {"separators": (",", ":"), "allow_nan": False}
 
 
@@ -50,17 +49,17 @@ class Layout(NamedTuple):
     def parts(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """Lists the arrays of the tensor in the file: ending of the name, type, shape."""
         if self.bits is None:
-            return [("", "F32", self.shape)]
+            return [("", "f4", self.shape)]
         codes = packed_bytes(math.prod(self.shape), self.bits)
-        parts = [("", "U8", (codes,)), ("/scale", "F32", self.grid_shape)]
+        parts = [("", "u1", (codes,)), ("/scale", "f4", self.grid_shape)]
         if self.scheme == "affine" and self.bits > 1:  # else it is the middle of the grid
             zero_points = packed_bytes(math.prod(self.grid_shape), self.bits)
-            parts.append(("/zero_point", "U8", (zero_points,)))
+            parts.append(("/zero_point", "u1", (zero_points,)))
         return parts
 
     def num_bytes(self) -> int:
         """Returns the bytes of the tensor in the payload."""
-        return sum(_SIZES[dtype] * math.prod(shape) for _, dtype, shape in self.parts())
+        return sum(math.prod(shape) * np.dtype(dtype).itemsize for _, dtype, shape in self.parts())
 
 
 class PackedTensor(NamedTuple):
@@ -136,15 +135,13 @@ def _header(layouts: Sequence[Layout], empty: Sequence, metadata: dict[str, Any]
 
 def file_bytes(layouts: Sequence[Layout], empty: Sequence, metadata: dict[str, Any]) -> int:
     """Computes the size in bytes of the file that `save_packed` would write."""
-    header = _header(layouts, empty, metadata) | {"sha256": "0" * 32}
-    entries: dict[str, Any] = {"__metadata__": {_ENTRY: json.dumps(header, **_COMPACT)}}
-    named = [(kind, _name(x.path) + end, shape) for x in layouts for end, kind, shape in x.parts()]
-    stop = 0
-    for kind, name, shape in sorted(named):  # by type, then by name
-        start, stop = stop, stop + math.prod(shape) * _SIZES[kind]
-        entries[name] = {"dtype": kind, "shape": shape, "data_offsets": [start, stop]}
-    text = json.dumps(entries, ensure_ascii=False, **_COMPACT).encode()
-    return 8 + -(-len(text) // 8) * 8 + stop
+    arrays = {
+        _name(layout.path) + ending: np.zeros(shape, dtype)
+        for layout in layouts
+        for ending, dtype, shape in layout.parts()
+    }
+    header = _header(layouts, empty, metadata)
+    return len(save(arrays, {_ENTRY: json.dumps(header | {"sha256": "0" * 32}, **_COMPACT)}))
 
 
 def _digest(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:

@@ -45,42 +45,39 @@ class Function:
     def __call__(self, params: Any, z: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         """Makes images of latents `[n, d]`; labels None means class 0, to infer shapes."""
         missing = {"is_leaf": lambda x: x is None}
-        params = jax.tree.map(lambda x, y: y if x is None else x, params, self.constants, **missing)
+
+        def call(params: Any, *given: Any) -> Any:
+            whole = jax.tree.map(
+                lambda x, y: y if x is None else x, params, self.constants, **missing
+            )
+            return self.f(whole, *given)
+
         given: tuple[Any, ...] = (params, z)
         if self.num_classes:
             given += (jnp.zeros(len(z), jnp.int32) if labels is None else labels,)
-        return _call_on_host(self.f, given) if self.on_host else self.f(*given)
+        return _call_on_host(call, *given) if self.on_host else call(*given)
 
     apply = __call__  # the interface of a Flax module
 
 
-def _call_on_host(f: Callable, given: tuple[Any, ...]) -> jax.Array:
-    """Calls a function of arrays with values; inside a program it calls back to the host."""
-    leaves, treedef = jax.tree.flatten(given)
-    traced = [i for i, x in enumerate(leaves) if isinstance(x, jax.core.Tracer)]
+def _call_on_host(f: Callable, *given: Any) -> jax.Array:
+    """Calls a function of trees of arrays with values; inside a program it calls back."""
 
-    def run(*values: Any) -> np.ndarray:
-        known = {**dict(enumerate(leaves)), **dict(zip(traced, values, strict=True))}
-        made = np.asarray(f(*jax.tree.unflatten(treedef, known.values())))
+    def run(*given: Any) -> np.ndarray:
+        made = np.asarray(f(*given))
         return made.astype(np.float32) if np.issubdtype(made.dtype, np.floating) else made
 
-    if not traced:
-        return jnp.asarray(run())
+    if not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(given)):
+        return jnp.asarray(run(*given))
     # Sampling traces for shapes alone: on a CPU, programs that call back can block each other.
-    inside = [leaves[i] for i in traced]
-    made = run(*(np.zeros(x.shape, x.dtype) for x in inside))
-    return jax.pure_callback(run, jax.ShapeDtypeStruct(made.shape, made.dtype), *inside)
+    made = run(*jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), given))
+    return jax.pure_callback(run, jax.ShapeDtypeStruct(made.shape, made.dtype), *given)
 
 
 def wrap(
-    f: Callable,
-    params: Any,
-    latent: Latent,
-    num_classes: int,
-    axes: Mapping[str, int],
-    name: str,
+    f: Callable, params: Any, latent: Latent, num_classes: int, axes: Mapping[str, int], name: str,
     on_host: bool,
-) -> tuple[Function, jax.ShapeDtypeStruct, Any]:
+) -> tuple[Function, jax.ShapeDtypeStruct, Any]:  # fmt: skip
     """Checks the arguments of `Generator.from_function`.
 
     Returns the function, the shape of two images, and the parameters: floating arrays as float32,
@@ -187,8 +184,7 @@ def of_torch(
             return call(module, *given)
 
     def to_torch(x: np.ndarray | jax.Array) -> Any:
-        shares_memory = isinstance(x, jax.Array) and len(x.devices()) == 1
-        return (torch.from_dlpack(x) if shares_memory else torch.from_numpy(np.array(x))).to(place)
+        return torch.from_numpy(np.array(x)).to(place)
 
     def f(state: Mapping[str, Any], z: Any, *labels: Any) -> np.ndarray:
         tensors = {f"module.{path}": to_torch(x) for path, x in state.items()}

@@ -77,7 +77,10 @@ def draw(
 
 
 def part_size(generator: Generator, each: int) -> int:
-    """Returns how many images of `each` a device computes at once: on a CPU, what fits caches."""
+    """Returns how many images of `each` a device computes at once.
+
+    On a CPU that is what fits its caches, or more if another library computes them (`on_host`).
+    """
     pixels, of_part = generator.resolution**2, _CPU_MOST if generator.on_host else _CPU_PIXELS
     fit = max(of_part // pixels, min(_CPU_IMAGES, _CPU_MOST // pixels), 1)
     return devices.largest_divisor(each, devices.at_once(fit, each))

@@ -138,8 +138,8 @@ def fit_tables(
     Tables that are too large are refused before the fit if the number of rows is known.
     """
     inputs.check_type("spec", spec, HashSpec)
-    known = getattr(features, "rows", 0) or (*getattr(features, "shape", ()), 0)[0]
-    _address_bits(spec, max(rows, known), table_bytes)
+    known = getattr(features, "shape", None) or (getattr(features, "rows", 0),)  # of a `Share`
+    _address_bits(spec, max(rows, known[0]), table_bytes)
     hasher, codes = fit_and_encode(key, features, spec, *given, rows=rows, **options)
     bits = _address_bits(spec, max(rows, codes.digits.shape[1]), table_bytes)
     return hasher._replace(address_bits=bits), codes

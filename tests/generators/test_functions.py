@@ -93,8 +93,8 @@ def torch_module(torch, **layers):
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 def test_a_torch_module_runs_as_it_is():
     torch = pytest.importorskip("torch")
-    module = torch_module(torch)
-    table = torch.randn(3, 6)
+    torch.manual_seed(0)
+    module, table = torch_module(torch), torch.randn(3, 6)
     generator = Generator.from_torch(
         module, latent=6, num_classes=3, call=lambda net, z, labels: net(z * table[labels])
     )
