@@ -48,7 +48,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     # The feature space in which images are compared.
     config.features = ml_collections.ConfigDict()
-    config.features.name = "efficientnet_lite0"  # or "given": both sides are features, of any d
+    config.features.name = "efficientnet_lite0"  # or MODULE:FUNCTION, or "given": features of any d
     config.features.side = 64  # input side of the network, pixels
     config.features.weights = ""  # weight file; "" takes the one of the installed package
     config.features.batch_size = 0  # images per step; 0 lets the backend choose

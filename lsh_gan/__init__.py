@@ -4,9 +4,13 @@ from importlib import import_module
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["Generator", "evaluate"]
+__all__ = ["FeatureNetwork", "Generator", "evaluate"]
 
-_HOMES = {"Generator": "lsh_gan.generators", "evaluate": "lsh_gan.experiment.evaluate"}
+_HOMES = {
+    "FeatureNetwork": "lsh_gan.features",
+    "Generator": "lsh_gan.generators",
+    "evaluate": "lsh_gan.experiment.evaluate",
+}
 
 
 def __getattr__(name: str) -> Any:  # lazy, so that one part can be imported without the others

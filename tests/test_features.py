@@ -10,7 +10,7 @@ import pytest
 from golden import assert_close, load_golden
 
 from lsh_gan import features, tensor_files
-from lsh_gan.features.registry import FEATURES
+from lsh_gan.features import FEATURES, FeatureNetwork
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,49 @@ def test_content_hash_names_what_defines_the_features(network, weight_file, tmp_
     assert again.content_hash == network.content_hash
     assert len({n.content_hash for n in (network, other_side, other_file)}) == 3
     assert (network.name, network.dim, network.side) == ("efficientnet_lite0", 1280, 64)
+
+
+def brightness(params, x):
+    return x.mean(axis=(1, 2)) * params["gain"]
+
+
+def own_network(f=brightness, side=4, gain=2.0, **options):
+    return FeatureNetwork.from_function(f, {"gain": np.float32(gain)}, side=side, **options)
+
+
+def test_a_function_is_a_network():
+    images = random_images(3, side=4, channels=1)
+    network, expected = own_network(), images.mean(axis=(1, 2)) / 255 * 2
+    assert (network.name, network.dim, network.side) == ("brightness", 3, 4)
+    for found in (network, own_network(on_host=True)):
+        assert_close(found(images), np.repeat(expected, 3, axis=1), 1e-6)
+    others = [{"side": 8}, {"gain": 3.0}, {"name": "other"}, {"f": lambda p, x: x.mean((1, 2))}]
+    hashes = {own_network(**other).content_hash for other in [{}, {"on_host": True}, *others]}
+    assert len(hashes) == 5
+
+
+def test_bad_functions_are_refused():
+    good = {"f": brightness, "params": {"gain": np.ones(3)}, "side": 4, "name": "bad"}
+    for options, message in [
+        ({"f": lambda p, x: x * p["gain"]}, r"makes float32 \(2, 4, 4, 3\) of 2 images; expected"),
+        ({"f": lambda p, x: x @ p["w"]}, r"f\(params, images\) with images .*: KeyError: 'w'"),
+        ({"params": {"w": ["a"]}}, "bad: w/0 is a str; expected NumPy or JAX arrays"),
+        ({"side": 0}, "bad: side = 0 is not a whole number from 1 up"),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=message):
+            FeatureNetwork.from_function(**good | options)
+
+
+def test_a_torch_module_is_a_network():
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 4), torch.nn.Dropout(), torch.nn.Flatten())
+    images = random_images(6, side=4)
+    network = FeatureNetwork.from_torch(module, side=4, call=lambda net, x: net(x - 0.5))
+    x = torch.tensor(np.moveaxis(images, 3, 1) / np.float32(255) - 0.5)
+    assert_close(network(images), module.eval()(x).detach().numpy(), 1e-6)
+    before = network.content_hash
+    module[0].bias.data += 1
+    assert FeatureNetwork.from_torch(module, side=4).content_hash != before
 
 
 def test_unknown_network_names_the_nearest():

@@ -86,7 +86,7 @@ def _generator_line(config: Any, item: Sized) -> dict[str, str]:
         "images": "×".join(map(str, generator.image_shape)),
         "latent": str(generator.latent_size),
         "classes": str(generator.num_classes or "–"),
-        "features": str(features.FEATURES[config.features.name].dim),
+        "features": str(features.dim_of(config.features.name)),
         "float32 bytes": f"{4 * _num_values(generator.params):,}",
     }
 
@@ -117,7 +117,9 @@ def _found(source: str) -> str:
 def _summary(config: Any, sized: list[Sized]) -> Iterator[str]:
     """Yields lines about the features, both sides and the rows."""
     fields, network = config.reference, features.FEATURES.get(config.features.name)
-    if network is None:
+    if own := features.own(config.features.name):
+        yield f"features: {own.name}, d = {own.dim}, at {own.side} pixels; {config.features.name}"
+    elif network is None:
         yield "features: as given"
     else:
         weights = features.weight_file(network, config.features.weights or None)

@@ -15,7 +15,7 @@ import pandas as pd
 from lsh_gan import datasets, devices, features
 from lsh_gan.datasets import Source
 from lsh_gan.experiment import configuration, default_config, reference, settings
-from lsh_gan.features import FEATURES
+from lsh_gan.features import FEATURES, FeatureNetwork
 from lsh_gan.metrics.inputs import as_array
 from lsh_gan.results.answer import COLLAPSED, LEGEND
 from lsh_gan.results.labels import DISTANCES, TITLES
@@ -82,7 +82,7 @@ def evaluate(
     generated: Any,
     *,
     metrics: str | Sequence[str] | None = None,
-    features: str | None = None,
+    features: str | FeatureNetwork | None = None,
     features_side: int | None = None,
     weights: str | None = None,
     k: int | None = None,
@@ -103,7 +103,8 @@ def evaluate(
         real: The reference.
         generated: The samples to score; all of them are scored.
         metrics: Some of knn, lsh_knn, lsh, kid, fid; by default the first three.
-        features: Name of the feature network, a key of `lsh_gan.features.FEATURES`.
+        features: The feature network: a key of `lsh_gan.features.FEATURES`, a `FeatureNetwork` of
+            your own, or MODULE:FUNCTION that returns one.
         features_side: Its input side in pixels; by default the side of the network in `features`.
         weights: Its weight file; "" takes the one of the installed package.
         k: Number of neighbours that define a radius; by default 3.

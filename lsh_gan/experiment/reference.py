@@ -187,10 +187,10 @@ def choose_network(config: Any, sources: Iterable[Source]) -> tuple[str, int]:
     dims = {source.path: source.shape[1] for source in sources if source.kind == "features"}
     d = next(iter(dims.values()), 0)
     embeds = config.generators or len(dims) < len(sources) or not config.reference.features
-    if name == features.GIVEN or not (embeds or d == features.FEATURES[name].dim):
+    if name == features.GIVEN or not (embeds or d == features.dim_of(name)):
         name = features.GIVEN
     else:
-        d = features.FEATURES[name].dim
+        d = features.dim_of(name)
     for path, dim in dims.items():
         if dim != d:
             other = "the other side" if name == features.GIVEN else "the feature network"

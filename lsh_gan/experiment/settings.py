@@ -38,10 +38,12 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
         fields.batch_size = -(-fields.batch_size // here) * here
     for metric in config.metrics:
         choose("metrics: metric", metric, EVALUATORS)
-    choose("features.name: feature network", network, {**features.FEATURES, features.GIVEN: None})
-    if network != features.GIVEN:
-        with _named("features."):
-            features.check_side(network, config.features.side)
+    if features.own(network) is None:
+        known = {**features.FEATURES, features.GIVEN: None}
+        choose("features.name: feature network", network, known)
+        if network != features.GIVEN:
+            with _named("features."):
+                features.check_side(network, config.features.side)
     for check in (_subjects, _references, _compressions, _searches):
         for message in check(config):
             raise ValueError(message)

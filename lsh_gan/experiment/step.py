@@ -156,7 +156,7 @@ class GeneratedSamples(Embedded):
 
 # A function of its own, so that all generators share one program.
 @partial(jax.jit, static_argnums=0, compiler_options=devices.COMPILE_LONGER)
-def _embed(network, variables, images):
+def _embed_in_program(network, variables, images):
     """Computes features [b, d] of images, and whether they are finite [b]."""
 
     def run(variables, images):
@@ -165,3 +165,10 @@ def _embed(network, variables, images):
 
     specs = {"in_specs": (P(), P("data")), "out_specs": P("data")}
     return devices.share(run, variables, images, **specs, local=True)
+
+
+def _embed(network, variables, images):
+    if not network.on_host:
+        return _embed_in_program(network, variables, images)
+    features = network.apply(variables, images)
+    return features, jnp.isfinite(features).all(axis=1)

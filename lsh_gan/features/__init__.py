@@ -4,15 +4,17 @@ from lsh_gan.features.network import (
     GIVEN,
     FeatureNetwork,
     check_side,
+    dim_of,
     embed,
     given,
     load,
+    own,
     stream,
     weight_file,
 )
 from lsh_gan.features.registry import FEATURES, FeatureSpec
 
 __all__ = [
-    "FEATURES", "GIVEN", "FeatureNetwork", "FeatureSpec", "check_side", "embed", "given", "load",
-    "stream", "weight_file",
+    "FEATURES", "GIVEN", "FeatureNetwork", "FeatureSpec", "check_side", "dim_of", "embed", "given",
+    "load", "own", "stream", "weight_file",
 ]  # fmt: skip

@@ -1,11 +1,11 @@
-"""Loads a feature network and embeds images with it."""
+"""Loads a feature network, or takes the user's own, and embeds images with it."""
 
 import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import cache, partial
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from lsh_gan import devices
-from lsh_gan.errors import choose
+from lsh_gan import devices, user_code
+from lsh_gan.errors import check_int, choose
 from lsh_gan.features.registry import FEATURES, FeatureSpec
 from lsh_gan.features.resizing import resize
 
@@ -28,19 +28,165 @@ _DEVICE_BATCH = 256
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """A loaded network that maps images to features. Equal ones share compiled programs."""
+    """A loaded network that maps images to features. Equal ones share compiled programs.
 
-    name: str  #: its key in `FEATURES`
+    It comes from `load`, or is the user's own, by `from_function` or `from_torch`.
+    """
+
+    name: str  #: its key in `FEATURES`, or the name of the user's own
     dim: int  #: d, the number of features
     side: int  #: input side in pixels, to which images are resized
-    content_hash: str  #: sha256 (hex) over name, preprocessing version, side and weight file
-    apply: Any = field(repr=False)  #: jitted, of (variables, images); None for `given` features
+    content_hash: str  #: sha256 (hex) over all that features depend on besides the images
+    apply: Any = field(repr=False)  #: function of (variables, images); None for `given` features
     variables: Any = field(repr=False, compare=False)  #: the weights
+    on_host: bool = False  #: whether `apply` runs outside of JAX's programs
 
     def __call__(self, images: Any) -> jax.Array:
         """Embeds one batch, uint8 `[n, h, w, c]`, to float32 `[n, d]`; raises as `check_images`."""
         check_images(images)
         return self.apply(self.variables, images)
+
+    @classmethod
+    def from_function(
+        cls,
+        f: Callable[[Any, Any], Any],
+        params: Any,
+        *,
+        side: int,
+        name: str = "",
+        on_host: bool = False,
+    ) -> "FeatureNetwork":
+        """Makes a feature network of any function of parameters and images.
+
+        Args:
+            f: Function of `(params, images)` that can be jitted: images are float32
+                `[n, side, side, 3]` in [0, 1], and grey ones have three equal channels. Returns
+                features, floating `[n, d]`; row i depends on image i alone.
+            params: Any tree of arrays, passed to `f` unchanged.
+            side: Input side in pixels, to which images are resized as Pillow does: bilinear,
+                antialiased.
+            name: Name in tables; "" takes the name of `f`. Features are identified by it, by the
+                content of `params`, and by the code of `f` itself, but not by that of functions
+                that `f` calls.
+            on_host: Whether `f` runs outside of JAX's programs, by any library: it gets arrays with
+                values, returns a NumPy array, and is not jitted.
+
+        Raises:
+            ValueError, TypeError: `f` fails, or returns another shape or type; `side` is no whole
+                number of at least 1; or `params` hold something else than arrays (its path).
+
+        Example::
+
+            >>> import lsh_gan, numpy as np
+            >>> def edges(params, x):
+            ...     return (x[:, 1:] - x[:, :-1]).reshape(len(x), -1) * params["gain"]
+            >>> params = {"gain": np.float32(2)}
+            >>> network = lsh_gan.FeatureNetwork.from_function(edges, params, side=8)
+            >>> network(np.zeros((5, 32, 32, 1), np.uint8)).shape
+            (5, 168)
+        """
+        name = name or getattr(f, "__name__", "").strip("<>") or "own"
+        check_int(f"{name}: side", side, 1)
+        for keys, x in jax.tree_util.tree_leaves_with_path(params):
+            if not hasattr(x, "__array__") or hasattr(x, "detach"):
+                path = jax.tree_util.keystr(keys, simple=True, separator="/")
+                kind = type(x).__name__
+                raise TypeError(f"{name}: {path} is a {kind}; expected NumPy or JAX arrays")
+        apply = _of_function(f, side, on_host)
+        try:
+            made = apply(params, np.zeros((2, side, side, 3), np.uint8))
+        except Exception as error:  # a user's function may raise anything
+            why = (str(error).splitlines() or [""])[0]
+            called = f"f(params, images) with images float32 [2, {side}, {side}, 3] in [0, 1]"
+            raise TypeError(f"{name}: {called}: {type(error).__name__}: {why}") from error
+        if made.ndim != 2 or len(made) != 2 or not jnp.issubdtype(made.dtype, jnp.floating):
+            raise ValueError(
+                f"{name}: makes {made.dtype} {made.shape} of 2 images; expected floating features, "
+                "[2, d]"
+            )
+        identity = json.dumps([name, side, user_code.code_hash(f), _hash_of(params)])
+        content_hash = hashlib.sha256(identity.encode()).hexdigest()
+        return cls(name, made.shape[1], side, content_hash, apply, params, on_host)
+
+    @classmethod
+    def from_torch(
+        cls,
+        module: Any,
+        *,
+        side: int,
+        call: Callable[[Any, Any], Any] = lambda module, images: module(images),
+        name: str = "",
+    ) -> "FeatureNetwork":
+        """Makes a feature network of a torch module, which runs as it is, in eval mode.
+
+        Args:
+            module: A `torch.nn.Module`, on any device.
+            side: As in `from_function`.
+            call: Function of (module, images), if the module is not called so: images are a tensor,
+                float32 `[n, 3, side, side]` in [0, 1], from which usually a mean is subtracted.
+                Returns features, `[n, d]`; row i depends on image i alone.
+            name: As in `from_function`; "" takes the name of the class.
+
+        Raises:
+            ValueError, TypeError: As `from_function`.
+
+        Example::
+
+            network = FeatureNetwork.from_torch(
+                clip, side=224, call=lambda net, x: net.encode_image((x - mean) / std)
+            )
+        """
+        import torch
+
+        name = name or type(module).__name__
+        if not isinstance(module, torch.nn.Module):
+            raise TypeError(f"module is a {name}; expected a torch.nn.Module")
+        module.eval()
+        state = {path: x.cpu().float() for path, x in module.state_dict().items()}
+        place = next(iter(module.state_dict().values()), torch.zeros(0)).device
+
+        def f(_: Any, images: Any) -> np.ndarray:
+            x = torch.from_numpy(np.moveaxis(images, 3, 1).copy()).to(place)
+            with torch.no_grad():
+                return call(module, x).float().cpu().numpy()
+
+        f.__wrapped__ = call  # type: ignore[attr-defined]  # for `code_hash`
+        made = cls.from_function(f, {}, side=side, name=name, on_host=True)
+        weights = _hash_of({path: x.numpy() for path, x in state.items()})
+        content_hash = hashlib.sha256((made.content_hash + weights).encode()).hexdigest()
+        return replace(made, content_hash=content_hash)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _resized(images: jax.Array, side: int, rule: str) -> jax.Array:
+    """Resizes images, uint8 `[n, h, w, 1 or 3]`, to float32 `[n, side, side, 3]` in [0, 255]."""
+    x = resize(images.astype(jnp.float32), side, rule=rule)
+    return jnp.broadcast_to(x, (*x.shape[:3], 3))
+
+
+def _of_function(f: Callable, side: int, on_host: bool) -> Callable[[Any, Any], jax.Array]:
+    """Makes a function of (variables, uint8 images) of a user's function."""
+
+    def prepare(images: Any) -> jax.Array:
+        return _resized(images, side, "antialiased") / 255
+
+    def run(variables: Any, images: jax.Array) -> jax.Array:
+        part = devices.at_once(_CPU_PART, len(images))
+        return devices.in_parts(lambda x: f(variables, prepare(x)), images, part)
+
+    if on_host:
+        return lambda variables, images: jnp.asarray(f(variables, np.asarray(prepare(images))))
+    return jax.jit(run)
+
+
+def _hash_of(tree: Any) -> str:
+    """Computes the sha256 (hex) of the paths, shapes, dtypes and values of a tree of arrays."""
+    digest = hashlib.sha256()
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(keys)}:{array.shape}:{array.dtype};".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def check_images(images: Any) -> None:
@@ -51,6 +197,23 @@ def check_images(images: Any) -> None:
         raise TypeError(f"images are {found}; expected uint8 with values 0 to 255.")
     if len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape[1:]:
         raise ValueError(f"images have shape {shape}; expected [n, h, w, 1 or 3].")
+
+
+def own(name: Any) -> FeatureNetwork | None:
+    """Returns the user's own network, given itself or as MODULE:FUNCTION; None for other names.
+
+    MODULE:FUNCTION is a `FeatureNetwork`, or a function that returns one; see `user_code.load`.
+    """
+    if isinstance(name, FeatureNetwork):
+        return name
+    if name in FEATURES:
+        return None
+    return user_code.load(name, "feature network", FeatureNetwork, _called)
+
+
+@lru_cache(maxsize=1)  # a run asks several times
+def _called(function: Callable) -> Any:
+    return function()
 
 
 def given(dim: int) -> FeatureNetwork:
@@ -68,7 +231,7 @@ def load(
     """Loads a feature network; checks everything before it computes anything.
 
     Args:
-        name: A key of `FEATURES`.
+        name: A key of `FEATURES`; or MODULE:FUNCTION, see `own`, without other arguments.
         side: Input side in pixels; None takes the default of the network.
         weights: The weight file; None takes that of the installed package, if there is one.
         sha256: Expected hash of the weight file, or its first digits. None expects the published
@@ -79,6 +242,8 @@ def load(
         ValueError: Unknown name, invalid side, wrong hash, damaged file, or weights of another
             network.
     """
+    if (network := own(name)) is not None:
+        return network
     spec = choose("feature network", name, FEATURES)
     side = spec.side if side is None else side
     check_side(name, side)
@@ -108,8 +273,7 @@ def _apply(spec: FeatureSpec, side: int) -> Callable[[Any, jax.Array], jax.Array
 @partial(jax.jit, static_argnums=(0, 1))
 def _features(spec: FeatureSpec, side: int, variables: Any, images: jax.Array) -> jax.Array:
     def run(images):
-        x = resize(images.astype(jnp.float32), side, rule=spec.resize_rule)
-        x = jnp.broadcast_to(x, (*x.shape[:3], 3))
+        x = _resized(images, side, spec.resize_rule)
         x = (x - jnp.asarray(spec.shift, jnp.float32)) / jnp.asarray(spec.scale, jnp.float32)
         return jnp.asarray(spec.module.apply(variables, x))
 
@@ -117,7 +281,7 @@ def _features(spec: FeatureSpec, side: int, variables: Any, images: jax.Array) -
 
 
 def check_side(name: str, side: int) -> None:
-    """Checks the input side of a network without loading it; raises ValueError if invalid."""
+    """Checks the input side of a network of `FEATURES`; raises ValueError if invalid."""
     spec = choose("feature network", name, FEATURES)
     if spec.fixed_side and side != spec.side:
         raise ValueError(
@@ -126,6 +290,11 @@ def check_side(name: str, side: int) -> None:
         )
     if side < _SMALLEST_SIDE:
         raise ValueError(f"side of {spec.name} is {side}; expected at least {_SMALLEST_SIDE}.")
+
+
+def dim_of(name: Any) -> int:
+    """Returns d, the number of features of a network of `FEATURES` or of the user's own."""
+    return (own(name) or FEATURES[name]).dim
 
 
 def weight_file(spec: FeatureSpec, weights: str | os.PathLike | None) -> Path | None:

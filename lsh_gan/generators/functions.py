@@ -1,14 +1,10 @@
 """Any function of parameters and latents as a generator; torch modules as such functions."""
 
 import dataclasses
-import importlib
 import math
-import os
 import re
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,14 +13,14 @@ import numpy as np
 from absl import logging
 
 from lsh_gan.compression.rules import check_axes, declared_axis, flatten, join, path_of
-from lsh_gan.errors import check_int, few, nearest
+from lsh_gan.errors import check_int, few
 from lsh_gan.generators.checkpoints import content_hash
+from lsh_gan.user_code import code_hash
 
 FAMILY = "function"
 Latent = int | Callable[[jax.Array], jax.Array]
 # Names of weights under spectral or weight norms of torch.
 _UNDER_NORM = re.compile(r"(.*\.)?(weight_(orig|g)|parametrizations\.\w+\.original\d?)")
-_NAMED = re.compile(r"(.+\.py|[A-Za-z_]\w*(?:\.\w+)*):([A-Za-z_]\w*)")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -107,7 +103,7 @@ def wrap(
         raise type(error)(f"{name}: {error}") from None
     options = {
         "name": name, "latent": size, "classes": num_classes, "constants": _hash(constants),
-        "channel_axes": dict(axes),
+        "channel_axes": dict(axes), "code": code_hash(f),
     }  # fmt: skip
     module = Function(f, size, num_classes, draw, constants, dict(axes), on_host, options)
     z = jax.ShapeDtypeStruct((2, size), jnp.float32)
@@ -193,6 +189,7 @@ def of_torch(
             images = torch.func.functional_call(called, tensors, inputs)
         return images.permute(0, 2, 3, 1).float().cpu().numpy()
 
+    f.__wrapped__ = call  # type: ignore[attr-defined]  # for `code_hash`
     called, place = Called().eval(), next(module.parameters()).device
     # Without names of tied weights: torch ties them again.
     once = {path for path, _ in (*module.named_parameters(), *module.named_buffers())}
@@ -212,44 +209,3 @@ def of_torch(
         if isinstance(x, classes) or getattr(x, "original_name", "").startswith("ConvTranspose")
     ]  # fmt: skip
     return f, arrays, {re.escape(f"{path}.weight".lstrip(".")): 1 for path in transposed}
-
-
-def find(name: str) -> Callable | None:
-    """Imports the object named MODULE:FUNCTION or FILE.py:FUNCTION; None for any other name."""
-    file = Path(name)
-    if file.suffix == ".py" and file.is_file():
-        has = few(re.findall(r"^def (\w+)", file.read_text(errors="replace"), re.MULTILINE))
-        raise ValueError(
-            f"generator {name!r} is a Python file; expected one of its functions, {name}:FUNCTION; "
-            f"it has {has or 'none'}"
-        )
-    found = _NAMED.fullmatch(name)
-    if found is None or file.exists():
-        return None
-    source, function = found.groups()
-    folder, module_name = os.getcwd(), source
-    if source.endswith(".py"):
-        folder, module_name = os.path.split(os.path.realpath(source)[:-3])
-    if folder not in sys.path:
-        sys.path.insert(0, folder)  # as `python` and `python -m` do
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # an import inside the module failed
-        raise FileNotFoundError(
-            f"generator {name!r}: no module {module_name!r} in {folder} or installed"
-        ) from None
-    imported = getattr(module, "__file__", None) or ""  # "" in a notebook
-    if module_name != source and os.path.realpath(imported) != os.path.realpath(source):
-        raise ValueError(
-            f"generator {name!r}: another module is called {module_name}, {imported}; rename it"
-        )
-    if not callable(getattr(module, function, None)):
-        functions = [name for name, x in vars(module).items() if callable(x)]
-        close = nearest(function, functions or vars(module))
-        raise FileNotFoundError(
-            f"generator {name!r}: {module_name} has no function {function!r}; did you mean "
-            f"{close!r}?"
-        )
-    return getattr(module, function)

@@ -15,7 +15,7 @@ from flax import traverse_util
 from flax.core import FrozenDict
 from flax.errors import FlaxError
 
-from lsh_gan import compression, devices
+from lsh_gan import compression, devices, user_code
 from lsh_gan.compression import activations
 from lsh_gan.compression.rules import compare_shapes
 from lsh_gan.errors import check_names, choose
@@ -91,8 +91,9 @@ class Generator:
             latent: Size d of standard normal latents, or a function of a key that draws one latent
                 `[d]`.
             num_classes: Number of classes; 0 for none.
-            name: Name in tables and file names; "" takes the name of `f`. The name and the content
-                of `params` identify the rows of a table: give another `f` another name.
+            name: Name in tables and file names; "" takes the name of `f`. Rows of a table are
+                identified by it, by the content of `params`, and by the code of `f` itself, but
+                not by that of functions that `f` calls.
             channel_axes: Patterns of paths -> axis of output channels. The default is the first
                 axis of arrays named "weight", as in Equinox and torch, and the last of others.
             on_host: Whether `f` runs outside of JAX's programs, by any library: it gets arrays with
@@ -396,9 +397,7 @@ def _described(metadata: dict[str, Any], path: Path) -> Generator:
 def load(path: str | Path) -> Generator:
     """Loads a generator: a folder, a packed file, the name of a shipped one, or MODULE:FUNCTION.
 
-    MODULE:FUNCTION is the user's own code: a `Generator`, or a function without arguments that
-    returns one. MODULE is a module of the current folder, an installed one, "__main__" (in a
-    notebook), or FILE.py.
+    MODULE:FUNCTION is the user's own code, see `user_code.load`.
 
     Raises:
         FileNotFoundError: No such checkpoint, module or function.
@@ -406,17 +405,8 @@ def load(path: str | Path) -> Generator:
         ValueError: Unknown family; parameters that do not fit it (the message has path and shapes
             of the first such tensor); damaged files; or a hash that differs from the recorded one.
     """
-    if named := functions.find(str(path)):
-        if isinstance(named, Generator):
-            return named
-        try:
-            inspect.signature(named).bind()
-        except TypeError as error:
-            expected = "a function without arguments that returns a Generator"
-            raise TypeError(f"{path}: {error}; expected {expected}") from None
-        if not isinstance(generator := named(), Generator):
-            raise TypeError(f"{path}: returned {type(generator).__name__}; expected a Generator")
-        return generator
+    if (own := user_code.load(str(path), "generator", Generator)) is not None:
+        return own
     path = checkpoints.locate(path)
     if path.is_dir():
         metadata = checkpoints.read_metadata(path)

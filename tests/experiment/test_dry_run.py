@@ -88,13 +88,18 @@ def test_a_function_has_sizes_too(capsys, monkeypatch, tmp_path):
         "import jax.numpy as jnp\nimport lsh_gan\n\n\ndef make():\n"
         "    f = lambda p, z: jnp.tanh(z @ p['w']).reshape(-1, 32, 32, 1)\n"
         "    params = {'w': jnp.ones((8, 1024))}\n"
-        "    return lsh_gan.Generator.from_function(f, params, latent=8, name='own')\n"
+        "    return lsh_gan.Generator.from_function(f, params, latent=8, name='own')\n\n\n"
+        "def network():\n"
+        "    f = lambda p, x: x.mean(axis=(1, 2))\n"
+        "    return lsh_gan.FeatureNetwork.from_function(f, {}, side=4, name='means')\n"
     )
     monkeypatch.chdir(tmp_path)
     config = default.get_config()
-    config.generators = ("own_function:make",)
+    config.generators, config.features.name = ("own_function:make",), "own_function:network"
     dry_run.run(config)
-    assert re.search(r"own +own_function:make: found +function +8,192 ", capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert re.search(r"own +own_function:make: found +function +8,192 ", printed)
+    assert "features: means, d = 3, at 4 pixels; own_function:network" in printed
 
 
 def test_a_search_says_what_it_will_do(capsys):

@@ -6,7 +6,7 @@ import pytest
 from configured import save_images, tiny
 
 from configs import smoke
-from lsh_gan import evaluate
+from lsh_gan import FeatureNetwork, evaluate, features
 from lsh_gan.experiment import sweep
 from lsh_gan.results import store
 
@@ -43,6 +43,19 @@ def test_folders_arrays_and_iterables_score_as_a_run_does(tmp_path):
     assert f"{row['knn_precision']:.3f} ± {row['knn_precision_stderr']:.3f}" in text
     assert "n = 12 real (24 image files), m = 12 generated (12 image files)" in text
     assert "<caption>n = 12 real" in page
+
+
+def test_a_network_of_the_users_own():
+    def f(params, x):
+        return x.reshape(len(x), -1) - params["mean"]
+
+    network = FeatureNetwork.from_function(f, {"mean": np.ones(768) / 2}, side=16, on_host=True)
+    given = (np.asarray(features.embed(network, x)) for x in (REAL, MADE))
+    options = {"metrics": "knn", "num_images": 12}
+    by_name = evaluate(REAL, MADE, features=network, **options)
+    by_features = evaluate(*given, **options)
+    assert by_name.features == "f at 16 px"
+    assert repr(by_name["knn"]) == repr(by_features["knn"])
 
 
 def test_features_of_any_d_are_taken_as_they_are(tmp_path):
