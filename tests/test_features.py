@@ -108,7 +108,7 @@ def test_bad_functions_are_refused():
     good = {"f": brightness, "params": {"gain": np.ones(3)}, "side": 4, "name": "bad"}
     for options, message in [
         ({"f": lambda p, x: x * p["gain"]}, r"makes float32 \(2, 4, 4, 3\) of 2 images; expected"),
-        ({"f": lambda p, x: x @ p["w"]}, r"f\(params, images\) with images .*: KeyError: 'w'"),
+        ({"f": lambda p, x: x @ p["w"]}, "bad: on 2 images of 4×4: KeyError: 'w'"),
         ({"params": {"w": ["a"]}}, "bad: w/0 is a str; expected NumPy or JAX arrays"),
         ({"side": 0}, "bad: side = 0 is not a whole number from 1 up"),
     ]:

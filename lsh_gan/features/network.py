@@ -97,8 +97,9 @@ class FeatureNetwork:
             made = apply(params, np.zeros((2, side, side, 3), np.uint8))
         except Exception as error:  # a user's function may raise anything
             why = (str(error).splitlines() or [""])[0]
-            called = f"f(params, images) with images float32 [2, {side}, {side}, 3] in [0, 1]"
-            raise TypeError(f"{name}: {called}: {type(error).__name__}: {why}") from error
+            raise TypeError(
+                f"{name}: on 2 images of {side}×{side}: {type(error).__name__}: {why}"
+            ) from error
         if made.ndim != 2 or len(made) != 2 or not jnp.issubdtype(made.dtype, jnp.floating):
             raise ValueError(
                 f"{name}: makes {made.dtype} {made.shape} of 2 images; expected floating features, "
