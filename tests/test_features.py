@@ -97,6 +97,8 @@ def test_a_function_is_a_network():
     images = random_images(3, side=4, channels=1)
     network, expected = own_network(), images.mean(axis=(1, 2)) / 255 * 2
     assert (network.name, network.dim, network.side) == ("brightness", 3, 4)
+    halves = own_network(lambda p, x: brightness(p, x).astype("bfloat16"))(images)
+    assert halves.dtype == np.float32
     for found in (network, own_network(on_host=True)):
         assert_close(found(images), np.repeat(expected, 3, axis=1), 1e-6)
     others = [{"side": 8}, {"gain": 3.0}, {"name": "other"}, {"f": lambda p, x: x.mean((1, 2))}]
@@ -107,7 +109,7 @@ def test_a_function_is_a_network():
 def test_bad_functions_are_refused():
     good = {"f": brightness, "params": {"gain": np.ones(3)}, "side": 4, "name": "bad"}
     for options, message in [
-        ({"f": lambda p, x: x * p["gain"]}, r"makes float32 \(2, 4, 4, 3\) of 2 images; expected"),
+        ({"f": lambda p, x: x * p["gain"]}, r"bad: makes \(2, 4, 4, 3\) of 2 images; expected"),
         ({"f": lambda p, x: x @ p["w"]}, "bad: on 2 images of 4×4: KeyError: 'w'"),
         ({"params": {"w": ["a"]}}, "bad: w/0 is a str; expected NumPy or JAX arrays"),
         ({"side": 0}, "bad: side = 0 is not a whole number from 1 up"),

@@ -61,7 +61,7 @@ class FeatureNetwork:
         Args:
             f: Function of `(params, images)` that can be jitted: images are float32
                 `[n, side, side, 3]` in [0, 1], and grey ones have three equal channels. Returns
-                features, floating `[n, d]`; row i depends on image i alone.
+                features `[n, d]`, which become float32; row i depends on image i alone.
             params: Any tree of arrays, passed to `f` unchanged.
             side: Input side in pixels, to which images are resized as Pillow does: bilinear,
                 antialiased.
@@ -100,11 +100,8 @@ class FeatureNetwork:
             raise TypeError(
                 f"{name}: on 2 images of {side}×{side}: {type(error).__name__}: {why}"
             ) from error
-        if made.ndim != 2 or len(made) != 2 or not jnp.issubdtype(made.dtype, jnp.floating):
-            raise ValueError(
-                f"{name}: makes {made.dtype} {made.shape} of 2 images; expected floating features, "
-                "[2, d]"
-            )
+        if made.ndim != 2 or len(made) != 2:
+            raise ValueError(f"{name}: makes {made.shape} of 2 images; expected features [2, d]")
         identity = json.dumps([name, side, user_code.code_hash(f), _hash_of(params)])
         content_hash = hashlib.sha256(identity.encode()).hexdigest()
         return cls(name, made.shape[1], side, content_hash, apply, params, on_host)
@@ -173,10 +170,11 @@ def _of_function(f: Callable, side: int, on_host: bool) -> Callable[[Any, Any], 
 
     def run(variables: Any, images: jax.Array) -> jax.Array:
         part = devices.at_once(_CPU_PART, len(images))
-        return devices.in_parts(lambda x: f(variables, prepare(x)), images, part)
+        return devices.in_parts(lambda x: as_features(f(variables, prepare(x))), images, part)
 
+    as_features = partial(jnp.asarray, dtype=jnp.float32)
     if on_host:
-        return lambda variables, images: jnp.asarray(f(variables, np.asarray(prepare(images))))
+        return lambda variables, images: as_features(f(variables, np.asarray(prepare(images))))
     return jax.jit(run)
 
 
