@@ -4,10 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from configured import save_images, tiny
+from tiny_network import projected
 
 from configs import smoke
 from lsh_gan import evaluate
-from lsh_gan.experiment import sweep
+from lsh_gan.experiment import reference, sweep
 from lsh_gan.results import store
 
 RNG = np.random.default_rng(0)
@@ -20,7 +21,9 @@ def batches(array):
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_folders_arrays_and_iterables_score_as_a_run_does(tmp_path):
+def test_folders_arrays_and_iterables_score_as_a_run_does(tmp_path, monkeypatch):
+    load = reference.load_network  # the name and d of the network, which compiles in no time
+    monkeypatch.setattr(reference, "load_network", lambda *given: projected(load(*given)))
     for name, images in (("real", REAL), ("made", MADE)):
         save_images(tmp_path / name, images[..., 0])
     config = tiny(
@@ -59,7 +62,7 @@ def test_features_of_any_d_are_taken_as_they_are(tmp_path):
     options = {"config": {"k": 4}, "metrics": "knn", "num_images": 40, "seed": np.int64(1)}
     assert evaluate(X, Y, **options)["knn"].k == 4
     assert [*evaluate(X, Y, config=config, metrics=("kid",)).scores] == ["kid"]
-    real, made = np.random.default_rng(0).normal(size=(2, 100, 16))
+    real, made = np.random.default_rng(0).normal(size=(2, 100, 6))
     middle = repr(evaluate(real, made / 9, metrics="knn"))
     assert "1.000 ± 0.010!" in middle  # of 100 that agree
     assert "; ! collapsed: diversity is lost" in middle
