@@ -27,22 +27,22 @@ def features(n, m, d=16):
 
 
 def test_growth_assesses_as_the_metrics_do():
-    r, g = features(300, 20)
+    r, g = features(300, 60)  # as many as where errors are compared
     key = jax.random.key(0)
-    by_lsh = metric_growth.assess_lsh(300, 16, m=20)
-    assert by_lsh.rows == 20
+    by_lsh = metric_growth.assess_lsh(300, 16, m=60)
+    assert by_lsh.rows == 60
     expected = metrics.lsh_precision_recall(key, r, g, ceiling=False).precision
     assert by_lsh.run().precision == expected
     by_lsh_knn = metric_growth.assess_lsh_knn(300, 16)
     assert by_lsh_knn.rows == 600
     expected = metrics.lsh_knn_precision_recall(key, *features(300, 300), ceiling=False)
     assert by_lsh_knn.run() == expected
-    by_knn = metric_growth.assess_knn(300, 16, m=20)
+    by_knn = metric_growth.assess_knn(300, 16, m=60)
     sq = np.square(r[:, None] - np.concatenate([r, g])).sum(axis=-1)
     sq_radius = np.median(np.sort(sq[:31, :300])[:, 3])  # of all balls that KNN is measured with
     expected = (sq[:, 300:] <= sq_radius).any(axis=0)
     assert by_knn.run().tolist() == expected.tolist()
-    assert 0 < expected.sum() < by_knn.rows == 20
+    assert 0 < expected.sum() < by_knn.rows == 60
 
 
 def test_slopes_begin_at_1e4():
@@ -54,10 +54,10 @@ def test_slopes_begin_at_1e4():
 
 
 def test_errors_are_compared_with_the_spread_of_draws():
-    r, g = features(300, 180)
-    table = errors.compare(r, {None: g, 4: 0.9 * g}, 100, 60)
+    r, g = features(900, 180)
+    table = errors.compare(r, {None: g, 4: 0.9 * g}, 300, 60)
     assert [line[:2] for line in table[:2]] == [["KNN", "precision"], ["KNN", "recall"]]
-    drawn = [(r[i * 100 :][:100], g[i * 60 :][:60]) for i in range(3)]
+    drawn = [(r[i * 300 :][:300], g[i * 60 :][:60]) for i in range(3)]
     scores = [metrics.knn_precision_recall(*sets) for sets in drawn]
     spread = np.std([x.recall for x in scores], ddof=1)
     stated = np.mean([x.recall_stderr**2 for x in scores]) ** 0.5
