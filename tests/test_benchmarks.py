@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import errors, gpu, measuring, metric_growth, metric_peers, modes
+from benchmarks import errors, gpu, measuring, metric_growth, metric_peers, modes, study_outliers
 from benchmarks import metrics as benchmark
+from configs import smoke
 from lsh_gan import metrics
 
 BENCHMARKS = Path(benchmark.__file__).parent.glob("*.py")
@@ -63,6 +64,22 @@ def test_errors_are_compared_with_the_spread_of_draws():
     stated = np.mean([x.recall_stderr**2 for x in scores]) ** 0.5
     assert float(table[1][2]) == pytest.approx(stated / spread, abs=0.006)
     assert all(float(x) > 0 for line in table for x in line[2:])
+
+
+def test_few_wide_balls_carry_recall_by_knn_alone():
+    rng = np.random.default_rng(0)
+    modes = rng.normal(size=(300, 16)) + np.repeat([[0], [20]], 150, axis=0)
+    generated = rng.normal(size=(300, 16))
+    generated[:8] = 20 + 30 * rng.normal(size=(8, 16))  # around the mode that is not covered
+    config = smoke.get_config()
+    lines = study_outliers.compare(config, modes.astype("f"), {4: generated.astype("f")})
+    knn, lsh_knn, lsh = lines
+    assert (knn["metric"], knn["name"]) == ("knn", 4)
+    assert knn["outliers"] == 8 / 300
+    assert knn["recall_change"] < -0.3
+    assert knn["recall_change"] < -6 * knn["recall_stderr"]
+    assert abs(lsh_knn["recall_change"]) < 0.1
+    assert abs(lsh["recall_change"]) < 0.1
 
 
 def test_modes_are_counted_by_channel_and_compared_with_the_data():
