@@ -84,7 +84,7 @@ def test_few_wide_balls_carry_recall_by_knn_alone():
 
 def test_modes_are_counted_by_channel_and_compared_with_the_data():
     images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3)).astype(np.uint8)
-    params = modes.Reader().init(jax.random.key(0), images[..., :1])
+    params = jax.jit(modes.Reader().init)(jax.random.key(0), images[..., :1])
     found, sure = modes.describe(params, [images[:4], images[4:]])
     digits = [np.asarray(modes.read(params, images[..., c, None])[0]) for c in range(3)]
     expected = np.bincount(np.array([100, 10, 1]) @ digits, minlength=1_000)
