@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import errors, gpu, measuring, metric_growth, metric_peers, modes
+from benchmarks import errors, gpu, measuring, metric_growth, metric_peers, modes, study_outliers
 from benchmarks import metrics as benchmark
+from configs import smoke
 from lsh_gan import metrics
 
 BENCHMARKS = Path(benchmark.__file__).parent.glob("*.py")
@@ -27,22 +28,22 @@ def features(n, m, d=16):
 
 
 def test_growth_assesses_as_the_metrics_do():
-    r, g = features(300, 20)
+    r, g = features(300, 60)  # as many as where errors are compared
     key = jax.random.key(0)
-    by_lsh = metric_growth.assess_lsh(300, 16, m=20)
-    assert by_lsh.rows == 20
+    by_lsh = metric_growth.assess_lsh(300, 16, m=60)
+    assert by_lsh.rows == 60
     expected = metrics.lsh_precision_recall(key, r, g, ceiling=False).precision
     assert by_lsh.run().precision == expected
     by_lsh_knn = metric_growth.assess_lsh_knn(300, 16)
     assert by_lsh_knn.rows == 600
     expected = metrics.lsh_knn_precision_recall(key, *features(300, 300), ceiling=False)
     assert by_lsh_knn.run() == expected
-    by_knn = metric_growth.assess_knn(300, 16, m=20)
+    by_knn = metric_growth.assess_knn(300, 16, m=60)
     sq = np.square(r[:, None] - np.concatenate([r, g])).sum(axis=-1)
     sq_radius = np.median(np.sort(sq[:31, :300])[:, 3])  # of all balls that KNN is measured with
     expected = (sq[:, 300:] <= sq_radius).any(axis=0)
     assert by_knn.run().tolist() == expected.tolist()
-    assert 0 < expected.sum() < by_knn.rows == 20
+    assert 0 < expected.sum() < by_knn.rows == 60
 
 
 def test_slopes_begin_at_1e4():
@@ -54,10 +55,10 @@ def test_slopes_begin_at_1e4():
 
 
 def test_errors_are_compared_with_the_spread_of_draws():
-    r, g = features(300, 180)
-    table = errors.compare(r, {None: g, 4: 0.9 * g}, 100, 60)
+    r, g = features(900, 180)
+    table = errors.compare(r, {None: g, 4: 0.9 * g}, 300, 60)
     assert [line[:2] for line in table[:2]] == [["KNN", "precision"], ["KNN", "recall"]]
-    drawn = [(r[i * 100 :][:100], g[i * 60 :][:60]) for i in range(3)]
+    drawn = [(r[i * 300 :][:300], g[i * 60 :][:60]) for i in range(3)]
     scores = [metrics.knn_precision_recall(*sets) for sets in drawn]
     spread = np.std([x.recall for x in scores], ddof=1)
     stated = np.mean([x.recall_stderr**2 for x in scores]) ** 0.5
@@ -65,9 +66,25 @@ def test_errors_are_compared_with_the_spread_of_draws():
     assert all(float(x) > 0 for line in table for x in line[2:])
 
 
+def test_few_wide_balls_carry_recall_by_knn_alone():
+    rng = np.random.default_rng(0)
+    modes = rng.normal(size=(300, 16)) + np.repeat([[0], [20]], 150, axis=0)
+    generated = rng.normal(size=(300, 16))
+    generated[:8] = 20 + 30 * rng.normal(size=(8, 16))  # around the mode that is not covered
+    config = smoke.get_config()
+    lines = study_outliers.compare(config, modes.astype("f"), {4: generated.astype("f")})
+    knn, lsh_knn, lsh = lines
+    assert (knn["metric"], knn["name"]) == ("knn", 4)
+    assert knn["outliers"] == 8 / 300
+    assert knn["recall_change"] < -0.3
+    assert knn["recall_change"] < -6 * knn["recall_stderr"]
+    assert abs(lsh_knn["recall_change"]) < 0.1
+    assert abs(lsh["recall_change"]) < 0.1
+
+
 def test_modes_are_counted_by_channel_and_compared_with_the_data():
     images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3)).astype(np.uint8)
-    params = modes.Reader().init(jax.random.key(0), images[..., :1])
+    params = jax.jit(modes.Reader().init)(jax.random.key(0), images[..., :1])
     found, sure = modes.describe(params, [images[:4], images[4:]])
     digits = [np.asarray(modes.read(params, images[..., c, None])[0]) for c in range(3)]
     expected = np.bincount(np.array([100, 10, 1]) @ digits, minlength=1_000)

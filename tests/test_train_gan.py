@@ -46,13 +46,18 @@ def tiny_config(images, **options):
 
 @pytest.fixture(scope="module", autouse=True)
 def _trainers_of_one_configuration_share_their_programs():
-    """One object a configuration: beginning and step are compiled once."""
+    """One object a configuration: beginning and step are compiled once.
+
+    States are bound to the device, as those of a checkpoint are.
+    """
     made, whole = {}, train_gan.Trainer
 
     def trainer(config):
         key = config.to_json()
         if key not in made:
-            made[key] = whole(config)
+            made[key] = found = whole(config)
+            init = found.init
+            found.init = lambda: jax.device_put(init(), jax.devices()[0])
         return made[key]
 
     with pytest.MonkeyPatch.context() as patch:
@@ -104,9 +109,9 @@ def test_factors_of_latents_and_images_are_in_the_kernels(trained):
     )
     z, labels = jax.random.normal(jax.random.key(0), (3, 128)), np.array([0, 1, 1])
     wide = train_gan.widen(trained[1], 128, 1.5, 2.0)
-    expected = module.apply(trained[1], 1.5 * z, labels=labels)
-    expected = np.tanh(2 * np.arctanh(expected))
-    np.testing.assert_allclose(module.apply(wide, z, labels=labels), expected, atol=1e-5)
+    apply = jax.jit(module.apply)
+    expected = np.tanh(2 * np.arctanh(apply(trained[1], 1.5 * z, labels=labels)))
+    np.testing.assert_allclose(apply(wide, z, labels=labels), expected, atol=1e-5)
 
 
 def test_a_run_begins_with_the_networks_of_another(config, trained):
@@ -128,7 +133,7 @@ def test_a_run_to_begin_with_is_missing(config, tmp_path):
     follower = config.copy_and_resolve_references()
     follower.first_generator = str(tmp_path / "gone")
     with pytest.raises(FileNotFoundError, match="gone: no checkpoints of a finished run"):
-        train_gan.Trainer(follower).init()
+        jax.eval_shape(train_gan.Trainer(follower).init)
 
 
 def test_unconditional_and_grey(tmp_path):
@@ -165,8 +170,10 @@ def test_images_move_as_a_whole_and_black_moves_in():
 
 @pytest.mark.parametrize("name", train_gan.DISCRIMINATORS)
 def test_gain_multiplies_the_scores(name):
-    images = jax.random.uniform(jax.random.key(0), (8, 32, 32, 1))
-    plain, amplified = (train_gan.DISCRIMINATORS[name](gain=gain) for gain in (1.0, 8.0))
+    images = jax.random.uniform(jax.random.key(0), (8, 8, 8, 1))
+    plain, amplified = (
+        train_gan.DISCRIMINATORS[name](channels=(4,), gain=gain) for gain in (1.0, 8.0)
+    )
     scores = [
         jax.jit(functools.partial(module.init_with_output, update=True))(jax.random.key(1), images)
         for module in (plain, amplified)

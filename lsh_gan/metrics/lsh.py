@@ -179,10 +179,10 @@ def lsh_score_streams(
     passes over R.
 
     >>> from lsh_gan.metrics import fit_hash
-    >>> r, g = np.random.default_rng(0).normal(size=(2, 500, 8)).astype(np.float32)
+    >>> r, g = np.random.default_rng(0).normal(size=(2, 2000, 8)).astype(np.float32)
     >>> hasher = fit_hash(jax.random.key(0), r)
     >>> lsh_score_streams(hasher, lambda: np.split(r, 5), lambda: np.split(g, 5)).m
-    500
+    2000
 
     Options and errors are those of `lsh_precision_recall`.
 

@@ -60,12 +60,12 @@ class Share(NamedTuple):
     The set is the shares in the order of the processes. Each process passes its own share of each
     set, and all processes get the same result.
 
-    >>> real, fake = np.random.default_rng(0).normal(size=(2, 400, 4)).astype(np.float32)
-    >>> sample = jnp.asarray(real)[np.r_[0, :400]]  # rows of the whole set, on every process
+    >>> real, fake = np.random.default_rng(0).normal(size=(2, 2000, 8)).astype(np.float32)
+    >>> sample = jnp.asarray(real)[np.r_[0, :2000]]  # rows of the whole set, on every process
     >>> from lsh_gan.metrics import lsh_fit, lsh_score
-    >>> fitted = lsh_fit(jax.random.key(0), Share([real], 400, 400), sample=sample)
-    >>> lsh_score(fitted, Share(np.split(fake, 4), 400, 400)).m
-    400
+    >>> fitted = lsh_fit(jax.random.key(0), Share([real], 2000, 2000), sample=sample)
+    >>> lsh_score(fitted, Share(np.split(fake, 4), 2000, 2000)).m
+    2000
     """
 
     batches: Iterable[Any]  # features [*, d]; empty if the others have all rows

@@ -30,7 +30,7 @@ def _spec(bits=4, clipping="none", scheme="affine", **options):
 @pytest.fixture(scope="module")
 def net():
     z = jax.random.normal(jax.random.key(1), (40, 5))
-    return Net(), Net().init(jax.random.key(0), z), z
+    return Net(), jax.jit(Net().init)(jax.random.key(0), z), z
 
 
 def _round_by_hand(x, bits):

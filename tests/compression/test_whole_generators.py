@@ -61,14 +61,14 @@ def test_every_layer_with_a_kernel_is_of_a_kind_in_the_list():
 
 @pytest.mark.parametrize(("layer", "inputs"), LAYERS)
 def test_a_slice_along_the_last_axis_feeds_one_output_channel(layer, inputs):
-    variables = layer.init(jax.random.key(0), *inputs)
+    variables, apply = jax.jit(layer.init)(jax.random.key(0), *inputs), jax.jit(layer.apply)
     kernel = np.array(variables["params"]["kernel"])
     slices = np.moveaxis(kernel, -1, 0)
     # Not a multiple of what it was: demodulation would undo that.
     slices[1] = np.random.default_rng(0).normal(size=slices[1].shape)
     changed = {**variables["params"], "kernel": jnp.asarray(kernel)}
     before, after = (
-        np.asarray(layer.apply({**variables, "params": p}, *inputs))
+        np.asarray(apply({**variables, "params": p}, *inputs))
         for p in (variables["params"], changed)
     )
     moved = np.abs(after - before).reshape(-1, 4).max(axis=0)

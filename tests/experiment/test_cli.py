@@ -143,7 +143,7 @@ def test_fields_without_effect_are_refused(monkeypatch):
             call(monkeypatch, *arguments.split())
 
 
-@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.usefixtures("without_pictures", "projected")
 def test_compress_writes_the_smallest_width_that_keeps_the_share(tmp_path, capsys):
     config = compress.get_config("dcgan")
     config.search.num_samples, config.batch_size, config.search.share = 64, 64, 0.9

@@ -4,15 +4,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from configured import save_images, tiny
+from tiny_network import projected
 
 from configs import smoke
 from lsh_gan import FeatureNetwork, evaluate, features
-from lsh_gan.experiment import sweep
+from lsh_gan.experiment import reference, sweep
 from lsh_gan.results import store
 
 RNG = np.random.default_rng(0)
 REAL, MADE = (RNG.integers(0, 256, (n, 32, 32, 1), np.uint8) for n in (24, 12))
-X, Y = (RNG.normal(size=(n, 6)).astype(np.float32) for n in (40, 20))
+X, Y = (RNG.normal(size=(n, 8)).astype(np.float32) for n in (40, 20))
 
 
 def batches(array):
@@ -20,7 +21,9 @@ def batches(array):
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_folders_arrays_and_iterables_score_as_a_run_does(tmp_path):
+def test_folders_arrays_and_iterables_score_as_a_run_does(tmp_path, monkeypatch):
+    load = reference.load_network  # the name and d of the network, which compiles in no time
+    monkeypatch.setattr(reference, "load_network", lambda *given: projected(load(*given)))
     for name, images in (("real", REAL), ("made", MADE)):
         save_images(tmp_path / name, images[..., 0])
     config = tiny(
@@ -61,7 +64,7 @@ def test_a_network_of_the_users_own():
 def test_features_of_any_d_are_taken_as_they_are(tmp_path):
     np.save(tmp_path / "real.npy", X)
     result = evaluate(tmp_path / "real.npy", batches(Y), metrics=("lsh",))
-    assert (result.features, result.n, result.m, result.d) == ("given", 20, 20, 6)
+    assert (result.features, result.n, result.m, result.d) == ("given", 20, 20, 8)
     assert result["lsh"].precision_ceiling is not None
     assert "collapsed" not in repr(result)
     config = smoke.get_config()
@@ -72,7 +75,7 @@ def test_features_of_any_d_are_taken_as_they_are(tmp_path):
     options = {"config": {"k": 4}, "metrics": "knn", "num_images": 40, "seed": np.int64(1)}
     assert evaluate(X, Y, **options)["knn"].k == 4
     assert [*evaluate(X, Y, config=config, metrics=("kid",)).scores] == ["kid"]
-    real, made = np.random.default_rng(0).normal(size=(2, 100, 16))
+    real, made = np.random.default_rng(0).normal(size=(2, 100, 8))
     middle = repr(evaluate(real, made / 9, metrics="knn"))
     assert "1.000 ± 0.010!" in middle  # of 100 that agree
     assert "; ! collapsed: diversity is lost" in middle
@@ -83,8 +86,8 @@ def test_features_of_any_d_are_taken_as_they_are(tmp_path):
     [
         (REAL, MADE[:, :16, :16], {}, ValueError, "have 16×16 pixels, but the reference real has"),
         (REAL, MADE / 255.0, {}, ValueError, r"generated: images are float64 .*: save np"),
-        (X, np.full((20, 6), np.nan), {}, ValueError, "generated: row 0 holds NaN or Inf"),
-        (X, Y[:, :5], {}, ValueError, "generated: d = 5; the other side has d = 6"),
+        (X, np.full((20, 8), np.nan), {}, ValueError, "generated: row 0 holds NaN or Inf"),
+        (X, Y[:, :5], {}, ValueError, "generated: d = 5; the other side has d = 8"),
         (X, Y[:4], {}, ValueError, "generated: 4 samples; k = 3 needs at least 5"),
         (X, Y, {"num_images": 50}, ValueError, "num_images = 50: real has 40"),
         (X, Y, {"metrics": "kn"}, ValueError, "did you mean 'knn'"),
@@ -96,7 +99,7 @@ def test_features_of_any_d_are_taken_as_they_are(tmp_path):
         (X, Y, {"config": {"hash": {"bits": 3}}}, ValueError, "no field 'hash.bits'; did you mean"),
         (X, None, {}, TypeError, "generated is a NoneType; expected a path"),
         (X, [[Y, 0]], {}, TypeError, r"generated: a batch is a list; .* \(batch\[0\] for"),
-        (X, [Y, Y[:, :3]], {}, ValueError, r"generated: a batch of \[3\] after one of \[6\]"),
+        (X, [Y, Y[:, :3]], {}, ValueError, r"generated: a batch of \[3\] after one of \[8\]"),
         (REAL * np.uint8([1, 2, 3]), MADE, {}, ValueError, "samples generated are grey images"),
         (X, Y, {"k": 30}, ValueError, "bucket_rows = 24; expected a .* from 32 to 1024, as k = 30"),
         (X, Y, {"k": 30, "metrics": "knn"}, ValueError, "k = 30 needs at least 32"),

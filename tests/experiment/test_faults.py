@@ -59,7 +59,8 @@ def images(tmp_path_factory):
     file = tmp_path_factory.mktemp("faults") / "real.npy"
     np.save(file, RNG.integers(0, 256, (40, 32, 32), np.uint8))
     options = {"latent_size": 2, "channels": [2, 2, 2]}
-    params = generators.build("dcgan", options).init(jax.random.key(0), jnp.zeros((1, 2)))
+    module = generators.build("dcgan", options)
+    params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 2)))
     metadata = {"name": "tiny", "family": "dcgan", "options": options}
     checkpoints.save(file.parent / "tiny", metadata, params)
     return file

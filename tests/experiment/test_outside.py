@@ -35,7 +35,8 @@ def images_of(file):
 def generator():
     """A conditional generator: an image depends on a latent and on a class."""
     module = build("sngan", TINY["sngan"])
-    params = module.init(jax.random.key(0), np.zeros((1, module.latent_size), np.float32))
+    z = np.zeros((1, module.latent_size), np.float32)
+    params = jax.jit(module.init)(jax.random.key(0), z)
     return Generator("tiny", "sngan", module, params, 8, 1, {"options": TINY["sngan"]})
 
 

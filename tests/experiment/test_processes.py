@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from children import Child, free_address, project
 from configured import changed, save_images, tiny
-from PIL import Image
 
 from configs import smoke
 from lsh_gan import devices
@@ -41,16 +40,19 @@ def run_alone(workdir, **changes):
 
 @pytest.fixture(scope="module")
 def lost(tmp_path_factory):
-    """A run whose second process is killed after two rows: its folder, and how the first ended."""
+    """A run whose second process is killed after two rows: its folder, and the first process.
+
+    That one waits a few seconds for what others say before it ends, as in all such runs: tests do
+    something else then.
+    """
     folder = tmp_path_factory.mktemp("lost")
     first, second = start_two(folder)
     started = time.monotonic()
     while len(store.read(folder / "run")) < 2 and time.monotonic() < started + 300:
         time.sleep(0.05)
     second.process.kill()
-    ended = first.end(timeout=120)
     second.end()
-    return folder / "run", ended
+    return folder / "run", first
 
 
 def compare(found, expected, metric):
@@ -62,13 +64,15 @@ def compare(found, expected, metric):
 
 
 def test_two_processes_give_the_rows_of_one(lost, tmp_path):
-    found, alone = store.read(lost[0]), run_alone(tmp_path / "run")
+    alone = run_alone(tmp_path / "run")
+    lost[1].end(timeout=120)
+    found = store.read(lost[0])
     assert len(found) >= 2
     compare(found, alone[: len(found)], "knn")
 
 
 def test_a_lost_process_ends_the_run_which_can_be_continued(lost):
-    workdir, ended = lost
+    workdir, ended = lost[0], lost[1].end(timeout=120)
     assert ended.returncode is not None
     if ended.returncode:  # else it was done before the other was missed
         assert "lost" in ended.stderr.splitlines()[-1] or "heartbeat" in ended.stderr
@@ -101,11 +105,24 @@ def test_metrics_of_several_devices_run_in_one_order(monkeypatch):
     assert threads == dict.fromkeys(("knn", "lsh"), threading.get_ident())
 
 
-def test_processes_with_other_flags_end_before_they_measure(tmp_path):
-    first, second = start_two(tmp_path, second=["--config.seeds=7"])
+@pytest.fixture(scope="module")
+def ending(tmp_path_factory):
+    """Two runs that end early, at once: of other flags, and of an image that cannot be read."""
+    folder = tmp_path_factory.mktemp("ending")
+    flags = start_two(folder / "flags", second=["--config.seeds=7"])
+    grey = np.arange(75, dtype=np.uint8)[:, None, None].repeat(32, 1).repeat(32, 2)
+    images = save_images(folder / "images", grey)
+    image = images / "74.png"  # which the second process decodes
+    image.write_bytes(image.read_bytes()[:60])
+    changes = {"reference.images": images, "generators": (), "samples": images}
+    return folder, flags, start_two(folder / "image", **changes)
+
+
+def test_processes_with_other_flags_end_before_they_measure(ending):
+    folder, (first, second), _ = ending
     assert "process 1 differs from process 0 in seeds; expected" in second.end(timeout=100).stderr
     assert "process 1 differs from process 0; expected" in first.end(timeout=100).stderr
-    assert not (tmp_path / "run" / store.ROWS_FILE).exists()
+    assert not (folder / "flags" / "run" / store.ROWS_FILE).exists()
 
 
 def test_a_process_with_fewer_images_is_named(tmp_path, monkeypatch):
@@ -115,13 +132,8 @@ def test_a_process_with_fewer_images_is_named(tmp_path, monkeypatch):
         sweep.prepare(settings.resolve(tiny(generators=(), samples=(folder,))))
 
 
-def test_an_error_of_one_process_ends_the_others_at_once(tmp_path):
-    for number in range(75):  # of which the second process decodes the last
-        image = Image.new("RGB", (32, 32), (3 * number, 0, 0))
-        image.save(tmp_path / f"{number:02}.png")
-    image = tmp_path / "74.png"
-    image.write_bytes(image.read_bytes()[:60])
-    changes = {"reference.images": tmp_path, "generators": (), "samples": tmp_path}
-    first, second = start_two(tmp_path, **changes)
+def test_an_error_of_one_process_ends_the_others_at_once(ending):
+    folder, _, (first, second) = ending
+    image = folder / "images" / "74.png"
     assert f"error: {image}: not a readable image" in second.end(timeout=100).stderr
     assert "another process is lost" in first.end(timeout=100).stderr.splitlines()[-1]

@@ -33,7 +33,7 @@ def test_what_is_loaded_again_compiles_nothing(compilations):
     counts = []
     for _ in range(2):
         generator, network = generators.load("dcgan"), features.load("efficientnet_lite0", side=32)
-        GeneratedSamples(generator, generator.params, 3, 21, 21).embed(network)
+        GeneratedSamples(generator, generator.params, 3, 21, 64).embed(network)
         counts.append(len(compilations))
     assert counts[0] == counts[1]
 

@@ -181,36 +181,41 @@ def test_another_run_in_the_folder_is_found_before_anything_is_read(tmp_path):
         sweep.run(config, tmp_path / "file" / "x")
 
 
-@pytest.fixture(
-    scope="module",
-    # A scheduler sends SIGTERM, which JAX takes for itself in a cluster.
-    params=[(signal.SIGINT, 130, 0), (signal.SIGTERM, 143, 1)],
-    ids=["in_a_shell", "in_a_cluster"],
-)
-def interrupted(request, tmp_path_factory):
-    """A run of thousands of rows that a signal has ended: what it said, and the rows."""
-    signal_sent, code, in_a_cluster = request.param
-    folder = tmp_path_factory.mktemp("interrupted")
+# A scheduler sends SIGTERM, which JAX takes for itself in a cluster.
+SIGNALS = {"in_a_cluster": (signal.SIGTERM, 143), "in_a_shell": (signal.SIGINT, 130)}
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """Runs of thousands of rows, and their folders; a signal has ended each.
+
+    One in a cluster waits before it ends: the other one runs then.
+    """
+    runs, cache = {}, tmp_path_factory.getbasetemp() / "cache_of_interrupted"  # of both
     rows = np.arange(8, dtype=np.uint8)[:, None, None].repeat(32, 1).repeat(32, 2)
     options = {"num_samples": 8, "batch_size": 8, "reference.num_images": 8, "metrics": ("knn",)}
     options |= {"generators": ("dcgan",), "seeds": tuple(range(500)), "compression.bits": (4,)}
     options |= {"compression.layerwise": True}
-    options["reference.images"] = save_images(folder / "images", rows)
-    cluster = ["--processes=1", "--process=0", f"--coordinator={free_address()}"] * in_a_cluster
-    cache = tmp_path_factory.getbasetemp() / "cache_of_interrupted"  # of both
-    environment = {"LSH_GAN_CACHE": str(cache)}
-    run = run_command(folder / "run", options, *cluster, environment=environment)
-    while run.process.is_alive() and len(store.read(folder / "run")) < 2:  # the line of one is out
-        time.sleep(0.1)
-    os.kill(run.process.pid, signal_sent)
-    result = run.end(timeout=100)
-    assert result.returncode == code
+    for where, (signal_sent, _) in SIGNALS.items():
+        folder = tmp_path_factory.mktemp("interrupted")
+        options["reference.images"] = save_images(folder / "images", rows)
+        cluster = ["--processes=1", "--process=0", f"--coordinator={free_address()}"]
+        cluster *= where == "in_a_cluster"
+        environment = {"LSH_GAN_CACHE": str(cache)}
+        run = run_command(folder / "run", options, *cluster, environment=environment)
+        while run.process.is_alive() and len(store.read(folder / "run")) < 2:  # the line of one
+            time.sleep(0.1)
+        os.kill(run.process.pid, signal_sent)
+        runs[where] = run, folder / "run"
+    ended = {where: run.end(timeout=100) for where, (run, _) in runs.items()}
     assert any((cache / "programs").iterdir())  # for the next run
-    return result, store.read(folder / "run")
+    return {where: (ended[where], store.read(folder)) for where, (_, folder) in runs.items()}
 
 
-def test_an_interrupted_run_says_how_far_it_came(interrupted):
-    result, rows = interrupted
+@pytest.mark.parametrize("where", SIGNALS)
+def test_an_interrupted_run_says_how_far_it_came(interrupted, where):
+    result, rows = interrupted[where]
+    assert result.returncode == SIGNALS[where][1]
     total, done = 500 * (1 + 4), len(rows)  # seeds × full precision and 4 layers
     assert "Traceback" not in result.stderr
     assert 0 < done < 500
@@ -222,8 +227,9 @@ def test_an_interrupted_run_says_how_far_it_came(interrupted):
     assert said[-1].startswith(start)
 
 
-def test_log_and_bars_are_silent_where_there_is_no_terminal(interrupted):
-    result, _ = interrupted
+@pytest.mark.parametrize("where", SIGNALS)
+def test_log_and_bars_are_silent_where_there_is_no_terminal(interrupted, where):
+    result, _ = interrupted[where]
     for word in ("Unable to initialize backend", "Rule(", "applies to"):
         assert word not in result.stderr
     for word in ("measurements", "reading", "8/8"):

@@ -30,9 +30,19 @@ class Case(NamedTuple):
     settings: Callable[[dict], dict] = lambda config: {}
 
 
+class Psi(NamedTuple):
+    """A truncation that is traced: one program does for all, also for 1."""
+
+    value: jax.Array
+
+    def __mul__(self, moved):
+        return self.value * moved
+
+
 @functools.partial(jax.jit, static_argnames=("module", "truncation_psi"))
-def apply(module, variables, names, **options):
+def apply(module, variables, names, psi=None, **options):
     """Images, and the inner tensors of the module."""
+    options |= {} if psi is None else {"truncation_psi": Psi(psi)}
     return module.apply(
         variables, **names, **options, capture_intermediates=True, mutable=["intermediates"]
     )
@@ -61,13 +71,13 @@ def plain(image="image", **layers):
 
 
 def stylegan2(module, variables, inputs):
-    images, tensor = call(module, variables, inputs)
+    images, tensor = call(module, variables, inputs, psi=1.0)
     return {
         "image": images,
         "w": tensor("mapping"),
         "mid_b8_x": tensor("block_1"),
-        "image_psi0.7": call(module, variables, inputs, truncation_psi=0.7)[0],
-        "image_noise_none": call(module, silent(variables), inputs)[0][:1],
+        "image_psi0.7": call(module, variables, inputs, psi=0.7)[0],
+        "image_noise_none": call(module, silent(variables), inputs, psi=1.0)[0][:1],
     }
 
 
@@ -84,8 +94,8 @@ def without_inner(module, variables, inputs):
 
 
 def truncated(module, variables, inputs):
-    images, tensor = call(module, variables, inputs)
-    moved = call(module, variables, inputs, truncation_psi=0.7)[0]
+    images, tensor = call(module, variables, inputs, psi=1.0)
+    moved = call(module, variables, inputs, psi=0.7)[0]
     return {"image": images, "w": tensor("mapping"), "image_psi0.7": moved}
 
 
@@ -97,7 +107,7 @@ def with_noise(module, variables, inputs):
 
 
 def stylegan3(module, variables, inputs):
-    images, tensor = call(module, variables, inputs)
+    images, tensor = call(module, variables, inputs, psi=1.0)
     moved = {**variables["buffers"]["input"], "transform": inputs["transform"]}
     moved = {**variables, "buffers": {**variables["buffers"], "input": moved}}
     return {
@@ -106,18 +116,18 @@ def stylegan3(module, variables, inputs):
         "w": tensor("mapping"),
         "mid_input": tensor("input")[:1],
         "mid_L2_52_16": tensor("layer_2")[:1],
-        "image_psi0.7": call(module, variables, inputs, truncation_psi=0.7)[0],
-        "image_transform": call(module, moved, inputs)[0],
+        "image_psi0.7": call(module, variables, inputs, psi=0.7)[0],
+        "image_transform": call(module, moved, inputs, psi=1.0)[0],
     }
 
 
 def stylegan_xl(module, variables, inputs):
-    images, tensor = call(module, variables, inputs)
+    images, tensor = call(module, variables, inputs, psi=1.0)
     return {
         "image": images,
         "image_sample0_alone": images[:1],
         "w": tensor("mapping"),
-        "image_psi0.7": call(module, variables, inputs, truncation_psi=0.7)[0],
+        "image_psi0.7": call(module, variables, inputs, psi=0.7)[0],
     }
 
 

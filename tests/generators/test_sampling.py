@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from children import CONTEXT
+from tiny_generators import TINY, make
 from tiny_network import NETWORK
 
 from lsh_gan import devices, features, generators
@@ -79,14 +80,10 @@ def test_later_numbers_give_the_later_images(generator):
 
 
 def test_truncation_reaches_the_generator(generator):
-    options = {"latent_size": 4, "w_size": 4, "channels": [4, 4], "mapping_layers": 1}
-    module = generators.build("stylegan2", options)
-    key = jax.random.key(0)
-    params = jax.jit(module.init)(key, jnp.zeros((1, 4)))
-    style = generators.Generator("tiny", "stylegan2", module, params, 8, 3, {})
+    style, key = make("stylegan2"), jax.random.key(0)
 
     def images(psi):
-        batches = sampling.sample(style, params, key, 2, batch_size=2, truncation_psi=psi)
+        batches = sampling.sample(style, style.params, key, 2, batch_size=2, truncation_psi=psi)
         return next(batches).astype(int)
 
     # At 0 every image is that of the mean w.
@@ -97,17 +94,13 @@ def test_truncation_reaches_the_generator(generator):
 
 
 def test_conditional_generators_get_uniform_classes():
-    key = jax.random.key(0)
-    options = {"latent_size": 4, "base_channels": 4, "channels": [4], "num_classes": 10}
-    module = generators.build("sngan", options)
-    params = jax.jit(module.init)(key, jnp.zeros((1, 4)), labels=jnp.zeros(1, jnp.int32))
-    conditional = generators.Generator("tiny", "sngan", module, params, 8, 1, {})
+    key, conditional = jax.random.key(0), make("sngan")  # of 3 classes
     drawn = np.asarray(conditional.draw(key, jnp.arange(4_000))[1])
     np.testing.assert_array_equal(drawn[50:60], conditional.draw(key, jnp.arange(50, 60))[1])
-    # Pearson's statistic of 10 equal classes: below 33.7 but for one draw in 10,000.
-    assert ((np.bincount(drawn, minlength=10) - 400) ** 2 / 400).sum() < 33.7
-    images = np.concatenate(list(sampling.sample(conditional, params, key, 6, batch_size=4)))
-    assert images.shape == (6, 8, 8, 1)
+    # Pearson's statistic of 3 equal classes: below 18.4 but for one draw in 10,000.
+    assert ((np.bincount(drawn, minlength=3) - 4_000 / 3) ** 2 / (4_000 / 3)).sum() < 18.4
+    batches = sampling.sample(conditional, conditional.params, key, 6, batch_size=4)
+    assert np.concatenate(list(batches)).shape == (6, 8, 8, 1)
 
 
 def test_rounding_to_uint8():
@@ -117,8 +110,6 @@ def test_rounding_to_uint8():
 
 def test_images_of_a_sigmoid_are_black_at_zero():
     """As those of networks that were trained on images in [0, 1]."""
-    from tiny_generators import TINY
-
     options = TINY["sequential"]
     module, images = {}, {}
     for last in ("none", "sigmoid"):
@@ -128,7 +119,7 @@ def test_images_of_a_sigmoid_are_black_at_zero():
         made = dataclasses.replace(plain, params=jax.jit(plain.module.init)(jax.random.key(0), z))
         module[last], images[last] = made, sample(made, 5, 5)
     z, _ = module["none"].draw(jax.random.key(0), jnp.arange(5))
-    values = module["none"](module["none"].params, z)
+    values = jax.jit(module["none"])(module["none"].params, z)
     expected = np.round(255 / (1 + np.exp(-np.asarray(values, float))))
     np.testing.assert_allclose(images["sigmoid"], expected, rtol=0, atol=1)
     assert images["sigmoid"].min() < 120

@@ -43,7 +43,7 @@ def thinned(r, m, k, inclusive):
 KINDS = ["normal", "grid", "duplicates", "copies", "identical", "offset", "constant"]
 
 
-@pytest.mark.parametrize(("d", "inclusive"), [(1, False), (3, True), (64, False)])
+@pytest.mark.parametrize(("d", "inclusive"), [(1, False), (4, True), (64, False)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_equals_the_definition(kind, d, inclusive):
     check(*draw_pair(kind, N, N if kind == "identical" else M, d), inclusive=inclusive)
@@ -52,18 +52,18 @@ def test_equals_the_definition(kind, d, inclusive):
 @pytest.mark.parametrize("k", [1, 20])
 def test_other_k(k):
     for kind in ("grid", "copies"):
-        check(*draw_pair(kind, N, M, 3), k=k)
+        check(*draw_pair(kind, N, M, 4), k=k)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, np.float64])
 def test_other_types_are_read_exactly(dtype):
-    r, g = (np.asarray(1.5 * x, dtype) for x in draw_pair("grid", N, M, 3))
+    r, g = (np.asarray(1.5 * x, dtype) for x in draw_pair("grid", N, M, 4))
     scores = knn_precision_recall(r, g, membership=True)
     check(*(np.asarray(x, np.float64) for x in (r, g)), scores=scores)
 
 
 def test_float64_far_from_the_origin():
-    r, g = draw_pair("normal", N, M, 3)
+    r, g = draw_pair("normal", N, M, 4)
     check(r + 1e6, g + 1e6)
 
 
@@ -140,7 +140,7 @@ def test_flagged_rows_are_computed_again_once_each(flagged):
 
 
 def test_far_outliers_move_no_other_membership():
-    r, g = draw_pair("normal", N, M, 3)
+    r, g = draw_pair("normal", N, M, 4)
     r[5], g[7], g[8] = 1e4, -1e4, 1e4
     r[0] = 1e8  # float32 could not hold the others beside it
     scores = check(r, g)
@@ -149,8 +149,8 @@ def test_far_outliers_move_no_other_membership():
 
 
 def test_second_reference_gives_the_ceilings():
-    r, g = draw_pair("normal", N, M, 3)
-    second = draw(127, 3, 5)
+    r, g = draw_pair("normal", N, M, 4)
+    second = draw(127, 4, 5)
     scores = knn_precision_recall(r, g, second_reference=second)
     rows = subset(127, M)
     assert scores.precision_ceiling == pytest.approx(definitions.knn(r, second).generated.mean())
@@ -159,32 +159,32 @@ def test_second_reference_gives_the_ceilings():
 
 
 def test_ceilings_that_are_not_asked_for():
-    r, g = draw_pair("normal", N, M, 3)
+    r, g = draw_pair("normal", N, M, 4)
     scores = knn_precision_recall(r, g, ceiling=False)
     assert scores.precision_ceiling is scores.recall_ceiling is scores.precision_membership is None
 
 
 def test_one_fit_scores_many_sets():
-    r, g = draw_pair("normal", N, M, 3)
+    r, g = draw_pair("normal", N, M, 4)
     fitted = knn_fit(r)
     for x in (g, g + 1):
         check(r, x, scores=knn_score(fitted, x, membership=True))
 
 
 def test_translation_changes_nothing():
-    r, g = draw_pair("grid", N, M, 3)
+    r, g = draw_pair("grid", N, M, 4)
     one, other = (knn_precision_recall(r + x, g + x) for x in (0, np.float32(4096)))
     assert one == other
 
 
 def test_recall_is_precision_with_the_sets_exchanged():
-    r, g = draw_pair("normal", N, M, 3)
+    r, g = draw_pair("normal", N, M, 4)
     one, other = knn_precision_recall(r, g), knn_precision_recall(g, r)
     assert (one.precision, one.recall) == (other.recall, other.precision)
 
 
 def test_few_rows_have_no_density():
-    r, g = draw_pair("normal", 5, 6, 3)
+    r, g = draw_pair("normal", 5, 6, 4)
     scores = knn_precision_recall(r, g, membership=True)
     assert scores.density is scores.coverage is None
     np.testing.assert_array_equal(scores.precision_membership, definitions.knn(r, g).generated)
@@ -193,7 +193,7 @@ def test_few_rows_have_no_density():
 @pytest.mark.parametrize("inclusive", [True, False])
 @pytest.mark.parametrize("kind", ["normal", "grid", "duplicates", "copies", "constant"])
 def test_authenticity_equals_its_definition(kind, inclusive):
-    r, g = draw_pair(kind, N, M, 3)
+    r, g = draw_pair(kind, N, M, 4)
     scores = knn_precision_recall(r, g, extended=True, inclusive=inclusive, membership=True)
     check(r, g, inclusive=inclusive, scores=scores)  # and all else is as it was
     expected = authenticity(definitions._distances(r, r), definitions._distances(g, r))
@@ -202,17 +202,17 @@ def test_authenticity_equals_its_definition(kind, inclusive):
 
 def test_clipped_scores_equal_their_definition():
     for inclusive in (True, False):
-        r, g = draw_pair("normal", N, M, 3)
+        r, g = draw_pair("normal", N, M, 4)
         scores = knn_precision_recall(r, g, extended=True, inclusive=inclusive)
         expected = clipped(None, *(x.astype(np.float64) for x in (r, g)))
         found = scores.clipped_density, scores.clipped_coverage
         assert found == pytest.approx(expected[:2], rel=1e-9)
-    fewer, more = draw_pair("constant", N, M, 3)
+    fewer, more = draw_pair("constant", N, M, 4)
     assert knn_precision_recall(fewer, more, extended=True).clipped_density == 1
 
 
 def test_scores_by_class():
-    r, g = draw_pair("normal", N, M, 3)
+    r, g = draw_pair("normal", N, M, 4)
     labels = np.where(np.arange(N) % 3, "shoe", "bag"), np.where(np.arange(M) < 9, "hat", "bag")
     scores = knn_precision_recall(r, g, labels=labels)
     of, on = scores.by_class, definitions.knn(r, g)
@@ -238,7 +238,7 @@ def test_scores_by_class():
 
 @pytest.mark.parametrize("kind", ["normal", "grid"])
 def test_deviations_are_a_jackknife_over_every_eighth_row_of_the_other_set(kind):
-    r, g = draw_pair(kind, N, M, 3)
+    r, g = draw_pair(kind, N, M, 4)
     scores = knn_precision_recall(r, g)
     for name, x, y in (("precision", g, r), ("recall", r, g)):
         x, y = x.astype(float), y.astype(float)

@@ -30,7 +30,7 @@ spec_of = functools.partial(HashSpec, num_tables=TABLES)
 # Rows, dimensions and hash of each: LSH+KNN needs more tables for a standard error.
 METRICS = {
     lsh_precision_recall: (N, M, D, spec_of()),
-    lsh_knn_precision_recall: (300, 300, 16, HashSpec(num_tables=12)),
+    lsh_knn_precision_recall: (150, 150, 16, HashSpec(num_tables=12)),
 }
 FIT_AND_SCORE = {
     lsh_precision_recall: (lsh_fit, lsh_score),
