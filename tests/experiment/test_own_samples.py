@@ -34,7 +34,7 @@ def own_samples(**changes):
 class Pixels:
     """A feature network whose features are the pixels."""
 
-    variables = ()
+    variables, on_host = (), False
 
     @staticmethod
     def apply(variables, images):
