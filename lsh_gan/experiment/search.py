@@ -270,14 +270,15 @@ def layer_sensitivity(evaluator: WidthEvaluator, share: float) -> Sensitivity:
     """
     tolerable = (1 - share) / len(evaluator.layers)
     sensitivity: Sensitivity = {}
-    for layer in evaluator.layers:
+    for number, layer in enumerate(evaluator.layers, 1):
         measured: dict[int, float] = {}
         for bits in evaluator.options:
             loss = 1 - evaluator.kept(evaluator.isolated(layer, bits)).share
             measured[bits] = min([max(0.0, loss), *measured.values()])
             if measured[bits] <= tolerable:
                 break
-        logging.info("%s alone: %s", layer, {b: round(d, 4) for b, d in measured.items()})
+        losses = {b: round(d, 4) for b, d in measured.items()}
+        logging.info("%s alone (%d of %d): %s", layer, number, len(evaluator.layers), losses)
         widest = max(measured)
         sensitivity[layer] = {b: d for b, d in measured.items() if d <= 1 - share or b == widest}
     return sensitivity

@@ -38,7 +38,7 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDic
         fields.batch_size = -(-fields.batch_size // here) * here
     for metric in config.metrics:
         choose("metrics: metric", metric, EVALUATORS)
-    if features.own(network) is None:
+    if features.own(network, again=True) is None:
         known = {**features.FEATURES, features.GIVEN: None}
         choose("features.name: feature network", network, known)
         if network != features.GIVEN:

@@ -198,11 +198,14 @@ def check_images(images: Any) -> None:
         raise ValueError(f"images have shape {shape}; expected [n, h, w, 1 or 3].")
 
 
-def own(name: Any) -> FeatureNetwork | None:
+def own(name: Any, *, again: bool = False) -> FeatureNetwork | None:
     """Returns the user's own network, given itself or as MODULE:FUNCTION; None for other names.
 
-    MODULE:FUNCTION is a `FeatureNetwork`, or a function that returns one; see `user_code.load`.
+    MODULE:FUNCTION is a `FeatureNetwork`, or a function that returns one; see `user_code.load`. The
+    function is not called again, as long as no other one is, unless `again` says so.
     """
+    if again:
+        _called.cache_clear()
     if isinstance(name, FeatureNetwork):
         return name
     if name in FEATURES:
@@ -210,7 +213,7 @@ def own(name: Any) -> FeatureNetwork | None:
     return user_code.load(name, "feature network", FeatureNetwork, _called)
 
 
-@lru_cache(maxsize=1)  # a run asks several times
+@lru_cache(maxsize=1)
 def _called(function: Callable) -> Any:
     return function()
 

@@ -136,8 +136,12 @@ def wrap(
             "%s: f does not use %s: %d of %d parameters, which count in every size; leave them out",
             name, few(unused), count, total,
         )  # fmt: skip
-    said = [f"{path} {declared_axis(path, axes)}" for path, x in arrays.items() if x.ndim > 1]
-    logging.info("%s: output channels by axis: %s", name, ", ".join(said))
+    along: dict[int, list[str]] = {}
+    for path, x in arrays.items():
+        if x.ndim > 1:
+            along.setdefault(declared_axis(path, axes) % x.ndim, []).append(path)
+    said = [f"axis {axis} of {few(paths)}" for axis, paths in sorted(along.items())]
+    logging.info("%s: output channels are %s", name, ", ".join(said))
     return module, images, parameters
 
 
