@@ -1,4 +1,4 @@
-"""The user's own code: objects named MODULE:FUNCTION, and what identifies a function."""
+"""The user's own code: objects named MODULE:FUNCTION."""
 
 import importlib
 import inspect
@@ -7,9 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
-from types import CodeType
 from typing import Any, TypeVar
 
 from lsh_gan.errors import few, nearest
@@ -82,23 +80,3 @@ def _find(name: str, kind: str) -> Callable | None:
             f"{kind} {name!r}: {module_name} has no function {function!r}; did you mean {close!r}?"
         )
     return getattr(module, function)
-
-
-def code_hash(*functions: Callable) -> str:
-    """Computes a sha256 (hex) of the functions' own code, without that of what they call.
-
-    An edited function counts as another one, wherever it stands.
-
-    >>> code_hash(lambda x: x + 1) == code_hash(lambda x: x + 1)
-    True
-    >>> code_hash(lambda x: x + 1) == code_hash(lambda x: x + 2)
-    False
-    """
-
-    def describe(x: Any) -> Any:
-        if isinstance(x, CodeType):
-            return x.co_code, x.co_names, *map(describe, x.co_consts)
-        return sorted(map(repr, x)) if isinstance(x, frozenset) else x
-
-    codes = [describe(getattr(inspect.unwrap(f), "__code__", None)) for f in functions]
-    return sha256(repr(codes).encode()).hexdigest()

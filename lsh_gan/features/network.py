@@ -18,6 +18,7 @@ from lsh_gan import devices, user_code
 from lsh_gan.errors import check_int, choose
 from lsh_gan.features.registry import FEATURES, FeatureSpec
 from lsh_gan.features.resizing import resize
+from lsh_gan.identity import code_hash, content_hash
 
 GIVEN = "given"  # name of the unknown network whose features the user gives
 _SMALLEST_SIDE = 32
@@ -102,9 +103,8 @@ class FeatureNetwork:
             ) from error
         if made.ndim != 2 or len(made) != 2:
             raise ValueError(f"{name}: makes {made.shape} of 2 images; expected features [2, d]")
-        identity = json.dumps([name, side, user_code.code_hash(f), _hash_of(params)])
-        content_hash = hashlib.sha256(identity.encode()).hexdigest()
-        return cls(name, made.shape[1], side, content_hash, apply, params, on_host)
+        identity = _hash_of(name, side, code_hash(f), content_hash(params))
+        return cls(name, made.shape[1], side, identity, apply, params, on_host)
 
     @classmethod
     def from_torch(
@@ -150,9 +150,12 @@ class FeatureNetwork:
 
         f.__wrapped__ = call  # type: ignore[attr-defined]  # for `code_hash`
         made = cls.from_function(f, {}, side=side, name=name, on_host=True)
-        weights = _hash_of({path: x.numpy() for path, x in state.items()})
-        content_hash = hashlib.sha256((made.content_hash + weights).encode()).hexdigest()
-        return replace(made, content_hash=content_hash)
+        weights = content_hash({path: x.numpy() for path, x in state.items()})
+        return replace(made, content_hash=_hash_of(made.content_hash, weights))
+
+
+def _hash_of(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 @partial(jax.jit, static_argnums=(1, 2))
@@ -178,16 +181,6 @@ def _of_function(f: Callable, side: int, on_host: bool) -> Callable[[Any, Any], 
     return jax.jit(run)
 
 
-def _hash_of(tree: Any) -> str:
-    """Computes the sha256 (hex) of the paths, shapes, dtypes and values of a tree of arrays."""
-    digest = hashlib.sha256()
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(keys)}:{array.shape}:{array.dtype};".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
-
-
 def check_images(images: Any) -> None:
     """Raises TypeError unless images are uint8, ValueError unless `[n, h, w, 1 or 3]`."""
     dtype, shape = getattr(images, "dtype", None), tuple(getattr(images, "shape", ()))
@@ -202,7 +195,7 @@ def own(name: Any, *, again: bool = False) -> FeatureNetwork | None:
     """Returns the user's own network, given itself or as MODULE:FUNCTION; None for other names.
 
     MODULE:FUNCTION is a `FeatureNetwork`, or a function that returns one; see `user_code.load`. The
-    function is not called again, as long as no other one is, unless `again` says so.
+    network of the last function is kept; `again` calls the function again.
     """
     if again:
         _called.cache_clear()
@@ -262,9 +255,8 @@ def load(
     if not found.startswith(expected):
         raise ValueError(f"{path}: sha256 is {found}; expected {expected} for {name}.")
     variables = devices.replicate(_read_variables(spec, path), local=True)
-    identity = json.dumps([spec.name, spec.version, side, found])
-    content_hash = hashlib.sha256(identity.encode()).hexdigest()
-    return FeatureNetwork(name, spec.dim, side, content_hash, _apply(spec, side), variables)
+    identity = _hash_of(spec.name, spec.version, side, found)
+    return FeatureNetwork(name, spec.dim, side, identity, _apply(spec, side), variables)
 
 
 @cache  # one object, so that networks that are loaded again are equal

@@ -1,6 +1,5 @@
 """Generator checkpoints: a folder with `generator.json` (metadata) and `params/` (Orbax)."""
 
-import hashlib
 import json
 from logging import WARNING, getLogger
 from pathlib import Path
@@ -11,9 +10,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from lsh_gan.compression.rules import compare_shapes, join, path_of
+from lsh_gan.compression.rules import compare_shapes
 from lsh_gan.datasets.named import PACKAGED
 from lsh_gan.errors import parse_object
+from lsh_gan.identity import content_hash
 
 METADATA_FILE = "generator.json"
 PARAMS_FOLDER = "params"
@@ -49,16 +49,6 @@ def locate(name: str | Path) -> Path:
         f"generator {str(name)!r}: no such checkpoint; expected a folder with {METADATA_FILE}, a "
         f"packed file, MODULE:FUNCTION, or one of the shipped generators: {', '.join(shipped)}"
     )
-
-
-def content_hash(params: Any) -> str:
-    """Computes the sha256 (hex) of the paths, shapes, dtypes and values of a tree of arrays."""
-    digest = hashlib.sha256()
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
-        array = np.asarray(leaf)
-        digest.update(f"{join(path_of(keys))}:{array.shape}:{array.dtype};".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def save(path: str | Path, metadata: dict[str, Any], params: Any) -> None:

@@ -14,8 +14,7 @@ from absl import logging
 
 from lsh_gan.compression.rules import check_axes, declared_axis, flatten, join, path_of
 from lsh_gan.errors import check_int, few
-from lsh_gan.generators.checkpoints import content_hash
-from lsh_gan.user_code import code_hash
+from lsh_gan.identity import code_hash, content_hash
 
 FAMILY = "function"
 Latent = int | Callable[[jax.Array], jax.Array]

@@ -29,6 +29,7 @@ from lsh_gan.generators.residual import SNGAN, BigGAN, BigGANDeep
 from lsh_gan.generators.stylegan2 import StyleGAN2
 from lsh_gan.generators.stylegan2_lucidrains import LucidrainsStyleGAN2
 from lsh_gan.generators.stylegan3 import StyleGAN3
+from lsh_gan.identity import content_hash
 
 FAMILIES: dict[str, type[nn.Module]] = {
     "biggan": BigGAN,
@@ -201,7 +202,7 @@ class Generator:
         It includes the options: some, such as `upsample`, change the images but no parameter.
         """
         options = self.provenance["options"]
-        params = checkpoints.content_hash(self.params)
+        params = content_hash(self.params)
         return {"params": params, "family": self.family, "options": options}
 
     @property
@@ -412,7 +413,7 @@ def load(path: str | Path) -> Generator:
         metadata = checkpoints.read_metadata(path)
         plain = _described(metadata, path)
         params = checkpoints.restore(path, plain.params)
-        found, recorded = checkpoints.content_hash(params), metadata["sha256"]
+        found, recorded = content_hash(params), metadata["sha256"]
         if found != recorded:
             raise ValueError(f"{path}: sha256 of the parameters is {found}; recorded is {recorded}")
         return dataclasses.replace(plain, params=params)

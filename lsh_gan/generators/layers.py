@@ -187,7 +187,7 @@ def _nearest_phases(taps: list[jax.Array], axis: int) -> tuple[jax.Array, jax.Ar
 
 
 def _bilinear_phases(taps: list[jax.Array], axis: int) -> tuple[jax.Array, jax.Array]:
-    """Combines taps as if each were upsampled: 25 % faster, since fewer arrays are made.
+    """Combines taps as if each were upsampled, with fewer arrays, which is faster on a CPU.
 
     Upsampling repeats the border, and the convolution after it sees zeros beyond.
     """

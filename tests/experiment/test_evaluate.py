@@ -1,5 +1,8 @@
 """`lsh_gan.evaluate`: folders, arrays and iterables score as a run of the same samples does."""
 
+import sys
+import types
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -48,7 +51,7 @@ def test_folders_arrays_and_iterables_score_as_a_run_does(tmp_path, monkeypatch)
     assert "<caption>n = 12 real" in page
 
 
-def test_a_network_of_the_users_own():
+def test_a_network_of_the_users_own(monkeypatch):
     def f(params, x):
         return x.reshape(len(x), -1) - params["mean"]
 
@@ -59,6 +62,13 @@ def test_a_network_of_the_users_own():
     by_features = evaluate(*given, **options)
     assert by_name.features == "f at 16 px"
     assert repr(by_name["knn"]) == repr(by_features["knn"])
+    networks = [network, FeatureNetwork.from_function(f, {"mean": np.ones(768)}, side=16, name="g")]
+    module = types.SimpleNamespace(make=lambda: networks[0])  # may change between two runs
+    monkeypatch.setitem(sys.modules, "own_networks", module)
+    for name in ("f", "g"):
+        found = evaluate(REAL, MADE, features="own_networks:make", **options)
+        assert found.features == f"{name} at 16 px"
+        networks.pop(0)
 
 
 def test_features_of_any_d_are_taken_as_they_are(tmp_path):
