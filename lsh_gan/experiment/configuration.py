@@ -134,7 +134,9 @@ def _load(file: Path, *option: str) -> ConfigDict:
 def _unread(error: str, known: dict[str, Any]) -> str:
     """Makes the message for a bad value on the command line; other errors keep their first line."""
     if unknown := re.match(r"Unknown command line flag '([\w-]+)'$", error):
+        # --features means its name; of equal last parts, the first field counts.
         last = {field.rpartition(".")[2]: field for field in reversed(known)}
+        last["features"] = "features.name"
         if close := difflib.get_close_matches(unknown[1], last, n=1, cutoff=0.7):
             return f"{error}; did you mean --config.{last[close[0]]}?"
     found = re.match(r"flag --config\.([^=]*)=(.*?): ", error, re.DOTALL)

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -214,8 +214,16 @@ def load_network(config: Any, sources: Iterable[Source]) -> FeatureNetwork:
         raise FileNotFoundError(f"{error} {say}") from error
 
 
-def load_reference(config: Any, network: FeatureNetwork, source: Source | None) -> Reference:
-    """Draws and decodes the reference of `config`; `source` comes from `open_reference`."""
+def load_reference(
+    config: Any,
+    network: FeatureNetwork,
+    source: Source | None,
+    loaded: Mapping[str, Generator] | None = None,
+) -> Reference:
+    """Draws and decodes the reference of `config`; `source` comes from `open_reference`.
+
+    `loaded` has generators by their names in `config.generators`, and saves loading them again.
+    """
     fields = config.reference
     if fields.sketch:
         sketch, shape = evaluators.load_sketch(config, network)
@@ -225,7 +233,8 @@ def load_reference(config: Any, network: FeatureNetwork, source: Source | None) 
     second: Samples | GeneratedSamples | None
     n, psi = fields.num_images, config.truncation_psi
     if source is None:
-        generator = recipes.load(config, fields.samples_of)
+        own = fields.samples_of
+        generator = (loaded or {}).get(own) or recipes.load(config, own)
         given = (generator, generator.params, fields.seed, n, config.batch_size, psi)
         first, second = (GeneratedSamples(*given, start=start) for start in (0, n))
         kind = "packed" if generator.packed_file else "uncompressed"

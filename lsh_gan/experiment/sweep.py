@@ -77,8 +77,9 @@ def prepare(config: Any, field: str = "reference.num_images") -> Setup:
     shape = opened.image_shape if opened else None
     settings.check_image_sizes(config, shape, generators, samples)
     network = reference.load_network(config, sources)
+    loaded = dict(zip(config.generators, generators, strict=True))
+    drawn = reference.load_reference(config, network, opened, loaded)
     generators, names = recipes.rename(config, generators)
-    drawn = reference.load_reference(config, network, opened)
     settings.check_image_sizes(config, drawn.image_shape, generators, samples)
     reference.check_grey(drawn, generators, samples)
     return Setup(config, network, generators, drawn, dict(zip(names, samples, strict=True)))

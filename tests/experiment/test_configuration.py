@@ -47,6 +47,7 @@ def test_mistakes_are_one_line(parse):
     for arguments, message in {
         "--config.metric=knn": "config has no field 'metric'; did you mean 'metrics'?",
         "--bits=4": "'bits'; did you mean --config.compression.bits?",
+        "--features=vgg16": "'features'; did you mean --config.features.name?",
         "--num_samples=9": "'num_samples'; did you mean --config.num_samples?",
         "--config.metric": "config has no field 'metric'; did you mean 'metrics'?",
         "--noconfig.inclusiv": "config has no field 'inclusiv'; did you mean 'inclusive'?",

@@ -1,5 +1,7 @@
 """A generator's own uncompressed samples as the reference."""
 
+from unittest import mock
+
 import jax
 import numpy as np
 import pytest
@@ -18,8 +20,11 @@ def config(**changes):
 
 
 @pytest.mark.usefixtures("without_pictures", "projected")
-def test_rows_name_the_reference_and_the_table_does_too(tmp_path):
+def test_rows_name_the_reference_and_the_table_does_too(tmp_path, monkeypatch):
+    load = mock.Mock(wraps=generators.load)
+    monkeypatch.setattr(generators, "load", load)
     sweep.run(config(), tmp_path / "run")
+    load.assert_called_once_with("dcgan")  # generator and reference
     (row,) = store.read(tmp_path / "run")
     assert row["reference_name"] == "uncompressed samples of dcgan itself, not real images"
     assert row["reference_name"] in (tmp_path / "run" / "table.md").read_text()
