@@ -202,7 +202,14 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
             return f"{100 * share:.1f} ± {100 * error:.1f} %"
 
         path = [evaluator.uniform(bits) for bits in reversed(evaluator.options)]
+        specs, seed = [UNCOMPRESSED, *map(evaluator.spec, path)], config.search.seed
+        every = [sweep.make_measurement(setup, generator, spec, seed).row_hash for spec in specs]
+        requested = {row_hash: {"generator": generator.name} for row_hash in every}
+        store.set_requested(workdir, requested)
         widths = last_kept(evaluator, path, config.search.share)
+        # A bisection leaves out some widths.
+        requested = {x: names for x, names in requested.items() if x in session.finished}
+        store.set_requested(workdir, requested)
         if widths is None:
             raise ValueError(
                 f"{generator.name}: {evaluator.options[-1]} bits keep {kept(path[0])} of precision "
@@ -216,8 +223,10 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
     output = output or f"{generator.name}_{row['bits']}bits.safetensors"
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(workdir / PACKED_FOLDER / f"{row['row_hash']}.packed", output)
+    whole = "; full precision is the packed file as it is" if generator.packed_file else ""
     return (
         f"{generator.name}: {text}; {output}: {row['bytes']:,} bytes, {row['ratio']:.1f}× smaller"
+        f"{whole}"
     )
 
 
@@ -227,6 +236,7 @@ def _inside(config: Any, share: float) -> Any:
     inside.num_samples = inside.reference.num_images = config.search.num_samples
     inside.metrics = (deciding(config.metrics),)
     inside.seeds = (config.search.seed,)
+    inside.keep = config.search.share
     inside.search.share = share
     return ml_collections.FrozenConfigDict(inside)
 

@@ -270,6 +270,9 @@ def _loss(line: pd.Series, metric: str) -> str:
         lost = f"{'diversity' if recall.share < precision.share else 'quality'} is lost"
     elif falls.all():
         lost = "quality and diversity are lost"
+    elif falls.any():
+        first, other = ("quality", "diversity") if falls[0] else ("diversity", "quality")
+        lost = f"{first} is lost, too few samples to say if {other} is"
     else:
         lost = "too few samples to say which is lost"
     return f"{changes(line, metric)}: {lost}"

@@ -48,10 +48,10 @@ def locked(workdir: Path) -> Iterator[None]:
 
 def check_workdir(workdir: Path) -> None:
     """Refuses a work folder that a run could not use, before anything is read; changes nothing."""
+    check_writable("workdir", workdir)
     if (workdir / LOCK_FILE).exists():
         with locked(workdir):
             pass
-    check_writable("workdir", workdir)
     if (workdir / CONFIG_FILE).exists() and "metrics" not in read_config(workdir):
         raise ValueError(
             f"workdir {workdir}: its {CONFIG_FILE} is not of a run, which would replace it; give "

@@ -16,7 +16,7 @@ from configs import compress
 from lsh_gan import generators
 from lsh_gan.experiment import cli, search
 from lsh_gan.experiment.evaluators import EVALUATORS
-from lsh_gan.results import report
+from lsh_gan.results import report, store
 from lsh_gan.results.labels import TITLES
 
 ROOT = Path(__file__).parents[2]
@@ -147,15 +147,22 @@ def test_fields_without_effect_are_refused(monkeypatch):
 def test_compress_writes_the_smallest_width_that_keeps_the_share(tmp_path, capsys):
     config = compress.get_config("dcgan")
     config.search.num_samples, config.batch_size, config.search.share = 64, 64, 0.9
-    config.compression.bits = (8, 1)
+    config.compression.bits = (8, 7, 6, 1)
     config.features.side, config.hash.num_bits, config.hash.num_tables = 32, 2, 4
     output = tmp_path / "made" / "small.safetensors"
     with pytest.raises(ValueError, match="is a folder; expected a file"):
         search.compress(config, tmp_path / "run", tmp_path)
+    (tmp_path / "run").mkdir()
+    store.append(tmp_path / "run", {"row_hash": "of another command"})  # is not reported
     said = search.compress(config, tmp_path / "run", output)
     assert re.match(
-        r"dcgan: 8 bits keep .* ± .* %.* by KNN; 1 bits would keep .*; .*, 4.0× smaller", said
+        r"dcgan: 6 bits keep .* ± .* %.* by KNN; 1 bits would keep .*; .*, 5.3× smaller$", said
     )
     assert generators.load(output).packed_file == output
     report.write(tmp_path / "run")
-    assert "\ndcgan: 8 bits keeps 95% of precision and recall" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "\ndcgan: 6 bits keeps 90% of precision and recall" in shown
+    assert "measurements" not in shown  # 7 bits were not needed
+    config.generators, config.compression.bits = (str(output),), (8, 6)
+    again = search.compress(config, tmp_path / "run", tmp_path / "again.safetensors")
+    assert again.endswith("5.3× smaller; full precision is the packed file as it is")

@@ -1,6 +1,8 @@
 """The work folder keeps what is finished and nothing else."""
 
+import errno
 import json
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -99,12 +101,17 @@ def test_hits_come_back_and_are_small(tmp_path):
     assert store.read_hits(tmp_path, "b") == {}
 
 
-def test_a_folder_of_another_program_is_left_alone(tmp_path):
+def test_a_folder_of_another_program_is_left_alone_and_one_to_read_refused(tmp_path, monkeypatch):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match=r"its config\.json is not of a run"):
         store.check_workdir(tmp_path)
     store.write_config(tmp_path, {"metrics": ["knn"]})
     store.check_workdir(tmp_path)
+    (tmp_path / "lock").mkdir()  # cannot be opened, as on a read-only disk
+    read_only = OSError(errno.EROFS, "Read-only file system")
+    monkeypatch.setattr("tempfile.TemporaryFile", mock.Mock(side_effect=read_only))
+    with pytest.raises(ValueError, match=r"cannot be written \(Read-only file system\)"):
+        store.check_workdir(tmp_path)
 
 
 def test_hash_does_not_depend_on_the_order_of_keys():
