@@ -64,6 +64,7 @@ def main() -> None:
     results = Path("benchmarks/results")
     args = options.parse(__doc__, generator="checkpoints/galaxies", out=results)
     generator = generators.load(args.generator)
+    args.out.mkdir(parents=True, exist_ok=True)
     z, _ = generator.draw(jax.random.key(0), jnp.arange(256, dtype=jnp.uint32))
     steps = np.unique(np.linspace(1, generator.module.num_steps, 6).astype(int))
     lines = []

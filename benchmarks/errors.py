@@ -100,6 +100,7 @@ def main() -> None:
     config.metrics, config.reference.num_images = ("knn",), IMAGES // 2
     config.num_samples = args.generated * (IMAGES // args.rows)
     setup = sweep.prepare(settings.resolve(config))
+    args.out.mkdir(parents=True, exist_ok=True)
     network, rest = setup.network, (setup.config.batch_size, setup.config.truncation_psi)
     parts = setup.reference.first, setup.reference.second
     reference = np.concatenate([np.asarray(x.embed(network)) for x in parts])

@@ -93,6 +93,7 @@ def main():
     results = Path("benchmarks/results")
     args = options.parse(__doc__, clipping="mse", samples=25_600, out=results)
     digits, labels = datasets.load_named("mnist:train")
+    args.out.mkdir(parents=True, exist_ok=True)
     params = train(datasets.pad_to(digits, 32), labels)
     digits, labels = datasets.load_named("mnist")
     right = np.mean(read(params, datasets.pad_to(digits, 32))[0] == labels)

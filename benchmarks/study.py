@@ -1,6 +1,6 @@
 """Tests the paper's claims on every generator of `configs/study.py`, with paired intervals.
 
-    python -m benchmarks.study [--data=fashion_mnist,mnist] [--num_images=10000] [--seeds=0,1,2]
+    python -m benchmarks.study [--data=fashion_mnist,mnist,...] [--num_images=10000] [--seeds=0,1,2]
         [--distances=kid,fid] [--runs=runs/study] [--network] [--out=benchmarks/results]
 
 Runs the missing rows of each data set (a stopped run continues), and writes study.md, study.csv and

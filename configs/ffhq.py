@@ -3,7 +3,7 @@ r"""FFHQ, faces: StyleGAN2 at 1024 pixels, or at 256 with `--config=configs/ffhq
 - `1024`: ffhq.pkl, 364 MB, from the pretrained networks of NVlabs/stylegan2-ada-pytorch; 30.4
   million parameters, 133 MB at full precision, 26.6 MB at 4 bits (11 MB are constant noise).
 - `256`: ffhq-res256-mirror-paper256-noaug.pkl, 280 MB, from its transfer-learning-source-nets; 24.8
-  million parameters, 100 MB at full precision, 13.2 MB at 4 bits.
+  million parameters, 100 MB at full precision, 13.3 MB at 4 bits.
 
 The pickles hold G, D and G_ema; only G_ema is used, and no code in the pickles is run.
 

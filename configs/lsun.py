@@ -1,7 +1,7 @@
 r"""LSUN: StyleGAN2 of dogs at 256 pixels, or SNGAN of bedrooms at 128 with `:bedroom`.
 
 - `dog`: lsundog-res256-paper256-kimg100000-noaug.pkl, 282 MB, transfer-learning-source-nets of
-  NVlabs/stylegan2-ada-pytorch: 24.8 million parameters, 100 MB at full precision, 13.2 MB at 4
+  NVlabs/stylegan2-ada-pytorch: 24.8 million parameters, 100 MB at full precision, 13.3 MB at 4
   bits. The pickle holds G, D and G_ema; only G_ema is used, and no code in the pickle is run.
 - `bedroom`: netG_100000_steps.pth of kwotsin/mimicry (model zoo, LSUN-Bedroom, SNGAN 128×128): 32.2
   million parameters, 129 MB at full precision, 16.3 MB at 4 bits.

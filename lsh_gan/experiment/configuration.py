@@ -65,8 +65,8 @@ def parse(
             (usage or sys.modules["__main__"].__doc__ or "").strip() + "\n",
             *(f"  --{flag.name}: {flag.help}" for module in ours for flag in own[module]),
             f"  --config: The file of the configuration{hint}.",
-            "  --config.FIELD=VALUE, such as --config.metrics=knn,lsh, for each of:\n",
-            *re.findall(r"^ +(?:#|config\.).*", text, re.MULTILINE),
+            "  --config.FIELD=VALUE, or VALUE,VALUE for several, for each of:\n",
+            *re.findall(r"^ +(?:#|config[.\w]+ =).*", text, re.MULTILINE),
         ]
         sys.exit(print("\n".join(lines)))  # noqa: T201
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from configs import compress
+from configs import compress, train
 from lsh_gan import generators
-from lsh_gan.experiment import cli, search
+from lsh_gan.experiment import cli, configuration, search
 from lsh_gan.experiment.evaluators import EVALUATORS
 from lsh_gan.results import report, store
 from lsh_gan.results.labels import TITLES
@@ -131,6 +131,11 @@ def test_help_says_the_fields_and_succeeds(monkeypatch, capsys):
         printed = capsys.readouterr().out
         for text in says:
             assert text in printed
+    config = train.get_config()
+    with pytest.raises(SystemExit):
+        configuration.parse(["train_gan", "--help"], config, source="configs/train.py", usage="-")
+    named = re.findall(r"config\.([a-z]\w*)", capsys.readouterr().out)
+    assert set(named) == {*config}
 
 
 def test_fields_without_effect_are_refused(monkeypatch):

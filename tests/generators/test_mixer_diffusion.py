@@ -54,9 +54,9 @@ def test_it_is_sampled_in_parts(generator):
 def test_errors_of_fewer_bits_are_larger(generator, tmp_path, monkeypatch):
     few = dataclasses.replace(generator, module=generator.module.clone(num_steps=3))
     monkeypatch.setattr(diffusion.generators, "load", {"few": few}.get)
-    monkeypatch.setattr("sys.argv", ["diffusion", "--generator=few", f"--out={tmp_path}"])
+    monkeypatch.setattr("sys.argv", ["diffusion", "--generator=few", f"--out={tmp_path / 'new'}"])
     diffusion.main()
-    table = (tmp_path / "diffusion.md").read_text().splitlines()[5:]
+    table = (tmp_path / "new" / "diffusion.md").read_text().splitlines()[5:]
     errors = [[float(x.split()[0]) for x in line.split("|")[3:-1]] for line in table]
     assert (np.array(errors[0]) < errors[-1]).all()  # of 8 and 2 bits, after each step
 
