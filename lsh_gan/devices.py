@@ -41,13 +41,14 @@ def fix_numbers() -> None:
 
 
 def usual(function: F) -> F:
-    """Makes a function use JAX's default type promotion, NaN checks and random bits."""
+    """Makes a function use JAX's default type promotion, NaN checks, transfers and random bits."""
 
     @functools.wraps(function)
     def run(*given, **options):
         with (
             jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"),
             jax.debug_infs(False), jax.debug_nans(False), jax.threefry_partitionable(True),
+            jax.transfer_guard("allow"),
         ):  # fmt: skip
             return function(*given, **options)
 
@@ -190,10 +191,28 @@ def is_free(array: jax.Array) -> bool:
 
     An array with explicit mesh axes is not free, because programs would have to follow these axes.
     """
-    axes = getattr(getattr(array.sharding, "mesh", None), "axis_types", None) or ()
     found, every = array.devices(), set(jax.devices())
     bound = array.committed and found != set(jax.local_devices())
-    return AxisType.Explicit not in axes and (found == every or (found <= every and not bound))
+    return not _is_explicit(array) and (found == every or (found <= every and not bound))
+
+
+def _is_explicit(array: jax.Array) -> bool:
+    return AxisType.Explicit in jax.typeof(array).sharding.mesh.axis_types
+
+
+def gathered(array: jax.Array) -> jax.Array:
+    """Copies an array with explicit mesh axes to each device; returns other arrays unchanged.
+
+    Not every operation can follow explicit axes. Undone by `laid_out_as`.
+    """
+    if not _is_explicit(array):
+        return array
+    return jax.reshard(array, NamedSharding(jax.typeof(array).sharding.mesh, PartitionSpec()))
+
+
+def laid_out_as(array: jax.Array, other: jax.Array) -> jax.Array:
+    """Lays an array out as another one of the same shape, if that has explicit mesh axes."""
+    return jax.reshard(array, jax.typeof(other).sharding) if _is_explicit(other) else array
 
 
 def largest_divisor(number: int, most: int) -> int:

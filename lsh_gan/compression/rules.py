@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from lsh_gan import devices
 from lsh_gan.compression.clipping import METHODS
 from lsh_gan.compression.quantization import fan_in
 from lsh_gan.errors import check_int, choose, few, nearest
@@ -163,7 +164,7 @@ def _leaf(name: str, leaf: Any) -> jax.Array:
         raise TypeError(f"{name}: expected a floating-point array of NumPy or JAX, got {found}.")
     if leaf.size == 0:
         raise ValueError(f"{name}: the array of shape {tuple(leaf.shape)} is empty.")
-    leaf = jnp.asarray(leaf, jnp.float32)
+    leaf = devices.gathered(jnp.asarray(leaf, jnp.float32))
     if isinstance(leaf, jax.core.Tracer):
         return leaf
     finite = np.isfinite(np.asarray(leaf))

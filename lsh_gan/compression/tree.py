@@ -145,6 +145,7 @@ def empty_subtrees(params: Params) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(map(str, path)) for path in empty)
 
 
+@devices.usual
 def pack(
     params: Params,
     spec: CompressionSpec,
@@ -182,6 +183,7 @@ def _unpack_tensor(tensor: PackedTensor) -> jax.Array:
     return _decode(codes, Grid(*grid), layout.shape, layout.channel_axis)
 
 
+@devices.usual
 def unpack(packed: PackedTree, *, like: Any = None) -> Any:
     """Decodes a packed tree to float32 arrays, in nested dicts or in a tree like `like`.
 
@@ -273,6 +275,7 @@ def _tensor_report(
     )
 
 
+@devices.usual
 def compress(
     params: Params, spec: CompressionSpec, *, channel_axes: Mapping[str, int] | None = None
 ) -> tuple[Any, CompressionReport]:
@@ -304,6 +307,7 @@ def compress(
         _decode(found.codes, found.grid, leaf.shape, plan.channel_axis) if found else leaf
         for plan, leaf, found in quantized.tensors
     ]
+    leaves = list(map(devices.laid_out_as, leaves, jax.tree.leaves(params)))
     return jax.tree_util.tree_unflatten(quantized.treedef, leaves), report_quantized(quantized)
 
 

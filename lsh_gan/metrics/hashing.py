@@ -94,8 +94,11 @@ def fit(
     The sample holds checked features of the reference, `[n, d]`; at most `SAMPLE_ROWS` of them are
     used. The origin `[d]` is its first row if None. Other arguments are as in `sketch.fit_hash`.
     """
-    if not isinstance(key, jax.Array) or isinstance(key, jax.core.Tracer):
-        raise TypeError(f"key = {key!r}; expected jax.random.key(SEED)")
+    traced = isinstance(key, jax.core.Tracer)
+    if traced or not isinstance(key, jax.Array) or jnp.issubdtype(key.dtype, jnp.floating):
+        shape = getattr(key, "shape", ())
+        found = f"an array {shape}" if shape and not traced else repr(key)  # perhaps features
+        raise TypeError(f"key = {found}; expected jax.random.key(SEED)")
     if not devices.is_free(key):
         data = jnp.asarray(np.asarray(jax.random.key_data(key)))
         key = jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))

@@ -64,7 +64,7 @@ class PrecisionRecall(NamedTuple):
 
     `density` is the mean number of reference balls around a generated sample, divided by their k.
     `coverage` is the share of reference balls that hold a generated sample. Memberships are bool
-    `[m]` and `[n]`, or float32 shares of tables with `votes=None`. `num_bits` is the mean number of
+    `[m]` and `[n]`, or shares of tables with `votes=None`. `num_bits` is the mean number of
     digits of a code. `load` is the share of addresses per table that the reference takes: the
     chance of a false hit in one table. `capped` is the share of rows beyond the cap of a bucket.
     `auth` is the share of generated samples that are farther from their nearest reference row than

@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.core import freeze
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from lsh_gan.compression import CompressionSpec, Rule, compress
+from lsh_gan.compression import CompressionSpec, Rule, compress, pack, unpack
 
 
 def _params():
@@ -162,8 +164,19 @@ def test_trees_that_cannot_be_compressed_are_refused(params, error, message):
         compress(params, CompressionSpec(bits=4))
 
 
-def test_frozen_dicts_and_half_precision_are_accepted():
+def test_frozen_dicts_half_precision_and_sharded_arrays_are_accepted():
     params = freeze({"params": {"a": {"kernel": jnp.ones((4, 4), jnp.bfloat16)}}})
     compressed, _ = compress(params, CompressionSpec(bits=4))
     assert jax.tree.structure(compressed) == jax.tree.structure(params)
     assert compressed["params"]["a"]["kernel"].dtype == jnp.float32
+
+    spec = CompressionSpec(bits=4, clipping="mse")
+    params = {"kernel": np.random.default_rng(0).normal(size=(16, 8)), "bias": np.ones((1, 8))}
+    expected, _ = compress(params, spec)
+    axes = NamedSharding(jax.make_mesh((1,), ("x",), (AxisType.Explicit,)), P(None, "x"))
+    with jax.transfer_guard("disallow"):
+        found, _ = compress(jax.device_put(params, axes), spec)
+        unpacked = unpack(pack(params, spec))
+    for tree in (found, unpacked):
+        jax.tree.map(np.testing.assert_array_equal, tree, expected)
+    assert {x.sharding.spec for x in found.values()} == {P(None, "x")}

@@ -143,7 +143,7 @@ def test_settings_of_the_session_change_no_score():
     with (
         jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"),
         jax.debug_infs(True), jax.debug_nans(True), jax.threefry_partitionable(False),
-        jax.enable_x64(True),
+        jax.enable_x64(True), jax.transfer_guard("disallow"),
     ):  # fmt: skip
         assert scores() == usual
 
@@ -249,6 +249,9 @@ def test_torch_tensors_score_as_numpy(name):
 def test_a_seed_is_no_key():
     with pytest.raises(TypeError, match=r"^key = 0; expected jax\.random\.key\(SEED\)$"):
         lsh.lsh_precision_recall(0, R, G)
+    for features in (R, jnp.asarray(R)):
+        with pytest.raises(TypeError, match=r"^key = an array \(\d+, \d+\); expected jax\."):
+            lsh.lsh_precision_recall(features, R, G)
     with pytest.raises(TypeError, match=r"^key = .*Tracer.*; expected jax\.random\.key\(SEED\)"):
         jax.vmap(lambda key: lsh.lsh_precision_recall(key, R, G).recall)(jax.random.split(KEY))
 
