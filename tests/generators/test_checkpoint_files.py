@@ -60,6 +60,12 @@ def test_a_training_module_with_all_of_its_networks(dcgan, tmp_path):
     beside = ("discriminator.0.weight", "validation_z", "loss_fn.vgg.0.weight", "fid.")
     assert found.left_out == tuple(f"state_dict.{name.partition('.')[0]}" for name in beside)
 
+    shapes = {"generator.0": (20, 5), "generator.2": (30, 20), "generator.4": (3072, 30)}
+    shapes |= {"discriminator.0": (8, 3, 4, 4), "discriminator.2": (1, 8, 4, 4)}  # of its images
+    state = {f"{name}.weight": np.ones(shape) for name, shape in shapes.items()}
+    found = find(write(tmp_path / "dense.ckpt", {"state_dict": state}), SOURCES)
+    assert found.prefix == "state_dict.generator"
+
 
 def test_the_counter_of_an_averaged_model_is_left_out(dcgan, tmp_path):
     averaged = {"n_averaged": np.array(500)} | {f"module.{n}": a for n, a in dcgan.items()}
