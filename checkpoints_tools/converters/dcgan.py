@@ -356,8 +356,8 @@ def _plan(state, settings) -> Plan:
     if settings.get("shortcuts", False) is not False:
         raise ValueError(
             f"whether code adds a shortcut around {may_have_shortcuts(layers)[0]}, which gives as "
-            "many channels as it takes, is not in the file: --set=shortcuts=false says that it adds "
-            "none; with shortcuts it is not supported"
+            "many channels as it takes, is not in the file: --set=shortcuts=false says that it "
+            "adds none; with shortcuts it is not supported"
         )
     if not _module(state):
         _complete(layers, settings)

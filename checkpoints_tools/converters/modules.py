@@ -133,8 +133,8 @@ def read_layer(name: str, leaf: Standin) -> Layer | None:
         raise ValueError(f"{name} is a {leaf.name} that lacks {error}") from error
     if layer is None:
         raise ValueError(
-            f"{name} is a {leaf.name}, which is not supported; Generator.from_torch takes the module "
-            "as it is (docs/any-generator.md)"
+            f"{name} is a {leaf.name}, which is not supported; Generator.from_torch takes "
+            "the module as it is (docs/any-generator.md)"
         )
     return {"name": name, **layer}
 

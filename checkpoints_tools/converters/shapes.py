@@ -97,7 +97,7 @@ def _tell_convolutions_apart(layers: list[Layer]) -> bool:
 def may_have_shortcuts(layers: list[Layer]) -> list[str]:
     """Lists what keeps the shape of its input: modules of several plain convolutions.
 
-    In a network of dense layers alone: layers outside of a `Sequential`, in which they have numbers.
+    In a network of dense layers alone: layers outside of a `Sequential`, which numbers them.
     """
     blocks: dict[str, list[Layer]] = {}
     every = of(layers, CONVOLUTIONS)

@@ -73,6 +73,15 @@ def test_a_function_of_another_library_runs_on_the_host():
         sampling.sample_at(host, host.params, jax.random.key(1), np.arange(8)), drawn[0][0]
     )
     z, labels = host.draw(jax.random.key(1), jnp.arange(2))
+    noise = np.random.default_rng(0).normal
+    for changed in (lambda x: x + noise(size=x.shape), lambda x: x - x.mean(axis=0)):
+        with pytest.raises(ValueError, match=r"same: a latent gives another image in another"):
+            Generator.from_function(
+                lambda *given, changed=changed: changed(f(*given)),
+                {"w": W},
+                on_host=True,
+                **options,
+            )
     images = jax.jit(lambda p, z: host(p, z, labels=labels))(host.params, z)
     np.testing.assert_allclose(images, own(own.params, z, labels=labels), rtol=1e-5)
 
@@ -134,8 +143,16 @@ def test_what_a_torch_module_must_be():
     with pytest.raises(TypeError, match=r"Sequential: f\(params, z\) with z float32 \[2, 5\]: Run"):
         Generator.from_torch(torch_module(torch), latent=5)
     tied = torch_module(torch, more=torch.nn.Identity())
-    tied.more.same = tied.dense
-    assert len(jax.tree.leaves(Generator.from_torch(tied, latent=6).params)) == 8
+    tied.more.same, tied.more.weight = tied.dense, tied.dense.weight
+    before = {name: x.numpy().copy() for name, x in tied.state_dict().items()}
+    generator = Generator.from_torch(
+        tied, latent=6, call=lambda net, z: net(z @ net.more.weight.T[:, :6])
+    )
+    assert len(jax.tree.leaves(generator.params)) == 8
+    for name, x in tied.state_dict().items():
+        np.testing.assert_array_equal(x.numpy(), before[name])
+    zeros = jax.tree.map(jnp.zeros_like, generator.params)
+    assert not np.ptp(generator(zeros, jnp.ones((2, 6))))  # in all of their places
     for other in (module.state_dict(), torch.fx.symbolic_trace(torch_module(torch))):
         with pytest.raises(TypeError, match=r"module is a \w+; expected a torch\.nn\.Module as it"):
             Generator.from_torch(other, latent=6)
