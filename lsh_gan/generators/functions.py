@@ -204,6 +204,13 @@ def of_torch(
         inputs = to_torch(z), *(to_torch(x).long() for x in labels)
         with torch.no_grad():
             images = torch.func.functional_call(called, tensors, inputs, tie_weights=False)
+        shape: tuple[int, ...] = images.shape if isinstance(images, torch.Tensor) else ()
+        square = len(shape) == 4 and shape[1] in (1, 3) and shape[2] == shape[3]
+        if not square or not images.is_floating_point():
+            made = f"{images.dtype} {tuple(shape)}" if shape else f"a {type(images).__name__}"
+            raise ValueError(
+                f"call returns {made}; expected a floating tensor [n, 1 or 3, h, h] in [-1, 1]"
+            )
         return images.permute(0, 2, 3, 1).float().cpu().numpy()
 
     f.__wrapped__ = call  # type: ignore[attr-defined]  # for `code_hash`

@@ -406,9 +406,20 @@ def test_known_kinds_that_are_not_built_are_named(tmp_path):
         find(file, SOURCES)
 
 
-def test_config_beside_safetensors_is_read(tmp_path):
+def test_config_beside_safetensors_or_in_a_module_is_read(tmp_path, monkeypatch):
     golden = load_golden("biggan_deep_hf_small32")
     write_state(tmp_path / "model.safetensors", golden.state())
     config = {"layers": golden.config["layers"], "eps": golden.config["eps"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert find(tmp_path, SOURCES).settings == {"layers": config["layers"], "eps": config["eps"]}
+    assert find(tmp_path, SOURCES).settings == config
+
+    package = types.ModuleType("biggan")
+    monkeypatch.setitem(sys.modules, "biggan", package)
+    for name in ("BigGAN", "BigGANConfig"):
+        setattr(package, name, type(name, (), {"__module__": "biggan"}))
+    module, module_config = package.BigGAN(), package.BigGANConfig()
+    module_config.__dict__.update(config)
+    module.__dict__.update(
+        _parameters=golden.state(), _buffers={}, _modules={}, config=module_config
+    )
+    assert find(write(tmp_path / "net.pkl", module), SOURCES).settings == config

@@ -142,6 +142,16 @@ def test_what_a_torch_module_must_be():
         Generator.from_torch(module, latent=6)
     with pytest.raises(TypeError, match=r"Sequential: f\(params, z\) with z float32 \[2, 5\]: Run"):
         Generator.from_torch(torch_module(torch), latent=5)
+    for changed, made in (
+        (lambda x: {"image": x}, "a dict"), (torch.flatten, r"torch.float32 \(128,\)"),
+        (lambda x: x.byte(), r"torch.uint8 \(2, 1, 8, 8\)"),
+    ):  # fmt: skip
+        with pytest.raises(
+            TypeError, match=f"call returns {made}; expected a floating tensor .n, 1 or"
+        ):
+            Generator.from_torch(
+                torch_module(torch), latent=6, call=lambda net, z, changed=changed: changed(net(z))
+            )
     tied = torch_module(torch, more=torch.nn.Identity())
     tied.more.same, tied.more.weight = tied.dense, tied.dense.weight
     before = {name: x.numpy().copy() for name, x in tied.state_dict().items()}
