@@ -235,7 +235,7 @@ def of_torch(
         )
     classes = tuple(getattr(torch.nn, f"ConvTranspose{i}d") for i in (1, 2, 3))
     transposed = [
-        path for path, x in module.named_modules()
+        f"{path}.weight".lstrip(".") for path, x in module.named_modules()
         if isinstance(x, classes) or getattr(x, "original_name", "").startswith("ConvTranspose")
     ]  # fmt: skip
-    return f, arrays, {re.escape(f"{path}.weight".lstrip(".")): 1 for path in transposed}
+    return f, arrays, {re.escape(path): 1 for path in transposed if path in arrays}

@@ -121,6 +121,9 @@ def test_a_torch_module_runs_as_it_is():
     np.testing.assert_allclose(generator(generator.params, z, labels=labels), images(), atol=1e-6)
     scripted = Generator.from_torch(torch.jit.script(module), latent=6)
     assert scripted.channel_axes == generator.channel_axes
+    up, last = torch.nn.ConvTranspose2d(6, 6, 4, 2, 1), torch.nn.Conv2d(6, 1, 1)
+    twice = torch.jit.script(torch.nn.Sequential(torch.nn.Unflatten(1, (6, 1, 1)), up, up, last))
+    assert Generator.from_torch(twice, latent=6).channel_axes == {r"1\.weight": 1}
     spec = CompressionSpec(bits=3, clipping="mse")
     params, report = compression.compress(
         generator.params, spec, channel_axes=generator.channel_axes
