@@ -66,9 +66,9 @@ _KNOWN: tuple[tuple[dict[str, int], dict[str, Any]], ...] = (
         {"gen.0.0": 3, "gen.1.0": 3, "gen.2.0": 3, "gen.3.0": 3, "gen.4.0": 4},
         {"strides": 2, "paddings": 0, "output_paddings": 0},
     ),
-    (  # Lightning Bolts
-        {"gen.0.0": 4, "gen.1.0": 4, "gen.2.0": 4, "gen.3.0": 4, "gen.4.0": 4},
-        {"output": "sigmoid"},
+    (  # Lightning Bolts, its network of dense layers
+        {"fc1": 0, "fc2": 0, "fc3": 0, "fc4": 0},
+        {"slope": 0.2},
     ),
 )
 _NORMS = ("batch_norm", "group_norm")
@@ -105,7 +105,8 @@ def _matches(state) -> bool:
     if len(convs) < 2 or weighted[0]["kind"] == "conv":
         return False
     for one, other in itertools.pairwise(weighted):
-        if one["features"] in (1, 3) and _first_word(one) != _first_word(other):
+        of_images = other["inputs"] if other["kind"] in CONVOLUTIONS else one["features"]
+        if of_images in (1, 3) and _first_word(one) != _first_word(other):
             return False  # an image, which is the input of another network
     shrinks = any(c["kind"] == "conv" and max(c.get("stride", [1])) > 1 for c in convs)
     return not shrinks and weighted[-1] is convs[-1] and convs[-1]["features"] <= 4
@@ -199,9 +200,18 @@ def _settings(state) -> dict[str, Any]:
     if not _module(state):
         kernels = {layer["name"]: layer.get("kernel", [0])[0] for layer in layers}
         for known, values in _KNOWN:
-            if known.items() <= kernels.items():
+            if _has_part(kernels, known):
                 usual |= values
     return usual
+
+
+def _has_part(kernels: dict[str, int], known: dict[str, int]) -> bool:
+    """Whether the layers of a known network are among the layers, under any prefix (module.)."""
+    first = next(iter(known))
+    prefixes = [name.removesuffix(first) for name in kernels if f".{name}".endswith(f".{first}")]
+    return any(
+        {f"{p}{k}": v for k, v in known.items()}.items() <= kernels.items() for p in prefixes
+    )
 
 
 def _usual_geometry(layers: list[Layer]) -> dict[str, list[int]]:
@@ -345,9 +355,9 @@ def _plan(state, settings) -> Plan:
     layers, hidden, _, _ = _read(state)
     if settings.get("shortcuts", False) is not False:
         raise ValueError(
-            f"whether code adds a shortcut around {may_have_shortcuts(layers)[0]}, whose "
-            "convolutions give as many channels as they take, is not in the file: "
-            "--set=shortcuts=false says that it adds none; with shortcuts it is not supported"
+            f"whether code adds a shortcut around {may_have_shortcuts(layers)[0]}, which gives as "
+            "many channels as it takes, is not in the file: --set=shortcuts=false says that it "
+            "adds none; with shortcuts it is not supported"
         )
     if not _module(state):
         _complete(layers, settings)
@@ -387,7 +397,8 @@ def _classes(state, settings: dict, inputs: int) -> dict[str, Any]:
         if others:
             raise ValueError(
                 f"how its code uses {', '.join(tables)}, tables of class vectors, is not in the "
-                "file, and only one is supported; see docs/any-generator.md"
+                "file, and only one is supported; Generator.from_torch takes the module as "
+                "it is (docs/any-generator.md)"
             )
         classes, size = state[f"{table}.weight"].shape
         if joined not in ("before", "after", "multiply", "unused"):

@@ -447,8 +447,8 @@ def _nested(value: Any, depth: int = 0) -> list[dict]:
         return []
     attributes = value.attributes
     places = [attributes, value.init_kwargs, value.kwargs, value.entries]
-    places += _nested(attributes.get("static_kwargs"), depth + 1)
-    for kwargs in value.init_kwargs.values():
+    inner = (attributes.get("static_kwargs"), attributes.get("config"), *value.init_kwargs.values())
+    for kwargs in inner:
         places += _nested(kwargs, depth + 1)
     modules = attributes.get("_modules")
     for part in modules.values() if isinstance(modules, dict) else ():
@@ -460,15 +460,16 @@ def _why_not(state: dict, parts: list, sources: Mapping[str, Source], source: st
     if not state:
         return "holds no tensors"
     what = f"its {len(state)} tensors ({few(state)}) are of no known generator"
-    known = f"Known sources: {', '.join(sources)}; others come in by docs/any-generator.md"
+    others = "any torch module comes in by Generator.from_torch (docs/any-generator.md)"
+    known = f"Known sources: {', '.join(sources)}; {others}"
     if source != "auto":
-        others = [k for k in sources if any(sources[k].matches(part) for _, part in parts)]
-        hint = f"; it looks like {others[0]!r}" if others else ""
+        fitting = [k for k in sources if any(sources[k].matches(part) for _, part in parts)]
+        hint = f"; it looks like {fitting[0]!r}" if fitting else ""
         return f"not a generator of source {source!r}{hint}: {what}"
     for title, patterns in NOT_BUILT.items():
         if any(has(*patterns)(part) for _, part in parts):
             return f"{title} is not supported: {what}. {known}"
-    if _looks_like_optimizer(state):
+    if _looks_like_optimizer(state) and not any(map(_LAYER_TENSORS.fullmatch, state)):
         what += "; it looks like an optimizer's state"
     elif _ends(state)[0]:
         what += "; its first layer takes images, not a latent (a discriminator, an encoder?)"

@@ -133,7 +133,8 @@ def read_layer(name: str, leaf: Standin) -> Layer | None:
         raise ValueError(f"{name} is a {leaf.name} that lacks {error}") from error
     if layer is None:
         raise ValueError(
-            f"{name} is a {leaf.name}, which is not supported; see docs/any-generator.md"
+            f"{name} is a {leaf.name}, which is not supported; Generator.from_torch takes "
+            "the module as it is (docs/any-generator.md)"
         )
     return {"name": name, **layer}
 
@@ -255,11 +256,11 @@ def common_settings(module: Standin, names: Container[str]) -> dict[str, Any]:
     for name, leaf in leaves(module):
         settings = leaf.attributes
         short = leaf.name.rpartition(".")[2]
-        if "kernel_size" in settings and "stride" in settings:
+        if "kernel_size" in settings and "padding_mode" in settings:
             _only(name, settings, stride=(1, 1), dilation=(1, 1), padding_mode="zeros")
         elif short.startswith("BatchNorm") and not _own_class(leaf):
             note("epsilon", settings["eps"], name)
-        elif leaf.name.startswith("torch.nn.modules.activation."):
+        elif leaf.name.startswith("torch.nn.modules.activation.") and short != "Softmax":
             layer = _activation(name, short, settings) or {"kind": short}
             if layer["kind"] in ("tanh", "sigmoid"):
                 note("output", layer["kind"], name)

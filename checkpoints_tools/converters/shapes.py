@@ -95,13 +95,19 @@ def _tell_convolutions_apart(layers: list[Layer]) -> bool:
 
 
 def may_have_shortcuts(layers: list[Layer]) -> list[str]:
-    """Lists modules of several plain convolutions that keep the number of channels and the side."""
+    """Lists what keeps the shape of its input: modules of several plain convolutions.
+
+    In a network of dense layers alone: layers outside of a `Sequential`, which numbers them.
+    """
     blocks: dict[str, list[Layer]] = {}
     every = of(layers, CONVOLUTIONS)
     for layer in every:
         if block := layer["name"].rpartition(".")[0]:
             blocks.setdefault(block, []).append(layer)
     larger = {layer["name"].rpartition(".")[0] for layer in of(layers, ("upsample", "dense"))}
+    if not every:
+        dense = [d["name"] for d in of(layers, ("dense",))[1:] if d["inputs"] == d["features"]]
+        return [name for name in dense if not name.rpartition(".")[2].isdecimal()]
     return [
         name
         for name, convs in blocks.items()

@@ -123,6 +123,8 @@ def wrap(
             f"{name}: makes {made} of 2 latents; expected floating images in [-1, 1], "
             "[2, h, h, 1 or 3]: channels are last, and height and width equal"
         )
+    if on_host:
+        _check_rows(module, parameters)
     used = {id(x) for equation in traced.eqns for x in equation.invars}
     if id(traced.jaxpr.invars[-1]) not in used:
         raise ValueError(f"{name}: f does not use z; expected another image of each latent")
@@ -142,6 +144,17 @@ def wrap(
     said = [f"axis {axis} of {few(paths)}" for axis, paths in sorted(along.items())]
     logging.info("%s: output channels are %s", name, ", ".join(said))
     return module, images, parameters
+
+
+def _check_rows(module: Function, params: Any) -> None:
+    """Raises ValueError if the image of a latent is not the same in two batches."""
+    z = jax.vmap(module.draw)(jax.random.split(jax.random.key(0), 3))
+    one, other = (np.asarray(module(params, z[jnp.asarray(rows)]))[0] for rows in ([0, 1], [0, 2]))
+    if np.abs(one - other).max() > 1e-4 * np.abs(one).max():
+        raise ValueError(
+            f"{module.options['name']}: a latent gives another image in another batch; expected "
+            "constant noise (torch.manual_seed(0) within call), and norms with stored statistics"
+        )
 
 
 def _floats(x: Any) -> bool:
@@ -186,17 +199,31 @@ def of_torch(
         return torch.from_numpy(np.array(x)).to(place)
 
     def f(state: Mapping[str, Any], z: Any, *labels: Any) -> np.ndarray:
-        tensors = {f"module.{path}": to_torch(x) for path, x in state.items()}
+        tensors = {path: to_torch(x) for path, x in state.items()}
+        tensors = {name: tensors[path] for name, path in places.items() if path in tensors}
         inputs = to_torch(z), *(to_torch(x).long() for x in labels)
         with torch.no_grad():
-            images = torch.func.functional_call(called, tensors, inputs)
+            images = torch.func.functional_call(called, tensors, inputs, tie_weights=False)
+        shape: tuple[int, ...] = images.shape if isinstance(images, torch.Tensor) else ()
+        square = len(shape) == 4 and shape[1] in (1, 3) and shape[2] == shape[3]
+        if not square or not images.is_floating_point():
+            made = f"{images.dtype} {tuple(shape)}" if shape else f"a {type(images).__name__}"
+            raise ValueError(
+                f"call returns {made}; expected a floating tensor [n, 1 or 3, h, h] in [-1, 1]"
+            )
         return images.permute(0, 2, 3, 1).float().cpu().numpy()
 
     f.__wrapped__ = call  # type: ignore[attr-defined]  # for `code_hash`
     called, place = Called().eval(), next(module.parameters()).device
-    # Without names of tied weights: torch ties them again.
-    once = {path for path, _ in (*module.named_parameters(), *module.named_buffers())}
-    tensors = {path: x.cpu() for path, x in module.state_dict().items() if path in once}
+    # Each tensor once, and all its places: tied weights. Torch does not restore layers given twice.
+    once = {id(x): path for path, x in (*module.named_parameters(), *module.named_buffers())}
+    places = {
+        f"module.{name}": once[id(x)]
+        for prefix, part in module.named_modules()
+        for named in (part.named_parameters, part.named_buffers)
+        for name, x in named(prefix, recurse=False, remove_duplicate=False)
+    }
+    tensors = {path: x.cpu() for path, x in module.state_dict().items() if path in places.values()}
     arrays = {
         path: (x.float() if x.is_floating_point() else x).numpy() for path, x in tensors.items()
     }
@@ -208,7 +235,7 @@ def of_torch(
         )
     classes = tuple(getattr(torch.nn, f"ConvTranspose{i}d") for i in (1, 2, 3))
     transposed = [
-        path for path, x in module.named_modules()
+        f"{path}.weight".lstrip(".") for path, x in module.named_modules()
         if isinstance(x, classes) or getattr(x, "original_name", "").startswith("ConvTranspose")
     ]  # fmt: skip
-    return f, arrays, {re.escape(f"{path}.weight".lstrip(".")): 1 for path in transposed}
+    return f, arrays, {re.escape(path): 1 for path in transposed if path in arrays}

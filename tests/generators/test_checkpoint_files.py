@@ -60,6 +60,12 @@ def test_a_training_module_with_all_of_its_networks(dcgan, tmp_path):
     beside = ("discriminator.0.weight", "validation_z", "loss_fn.vgg.0.weight", "fid.")
     assert found.left_out == tuple(f"state_dict.{name.partition('.')[0]}" for name in beside)
 
+    shapes = {"generator.0": (20, 5), "generator.2": (30, 20), "generator.4": (3072, 30)}
+    shapes |= {"discriminator.0": (8, 3, 4, 4), "discriminator.2": (1, 8, 4, 4)}  # of its images
+    state = {f"{name}.weight": np.ones(shape) for name, shape in shapes.items()}
+    found = find(write(tmp_path / "dense.ckpt", {"state_dict": state}), SOURCES)
+    assert found.prefix == "state_dict.generator"
+
 
 def test_the_counter_of_an_averaged_model_is_left_out(dcgan, tmp_path):
     averaged = {"n_averaged": np.array(500)} | {f"module.{n}": a for n, a in dcgan.items()}
@@ -400,9 +406,20 @@ def test_known_kinds_that_are_not_built_are_named(tmp_path):
         find(file, SOURCES)
 
 
-def test_config_beside_safetensors_is_read(tmp_path):
+def test_config_beside_safetensors_or_in_a_module_is_read(tmp_path, monkeypatch):
     golden = load_golden("biggan_deep_hf_small32")
     write_state(tmp_path / "model.safetensors", golden.state())
     config = {"layers": golden.config["layers"], "eps": golden.config["eps"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert find(tmp_path, SOURCES).settings == {"layers": config["layers"], "eps": config["eps"]}
+    assert find(tmp_path, SOURCES).settings == config
+
+    package = types.ModuleType("biggan")
+    monkeypatch.setitem(sys.modules, "biggan", package)
+    for name in ("BigGAN", "BigGANConfig"):
+        setattr(package, name, type(name, (), {"__module__": "biggan"}))
+    module, module_config = package.BigGAN(), package.BigGANConfig()
+    module_config.__dict__.update(config)
+    module.__dict__.update(
+        _parameters=golden.state(), _buffers={}, _modules={}, config=module_config
+    )
+    assert find(write(tmp_path / "net.pkl", module), SOURCES).settings == config

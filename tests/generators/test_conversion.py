@@ -162,6 +162,8 @@ def test_files_that_are_no_generator(tmp_path):
     optimizer = {"state.0.exp_avg": np.ones(3), "state.0.exp_avg_sq": np.ones(3)}
     with pytest.raises(ValueError, match="looks like an optimizer"):
         find(save(tmp_path / "o.npz", optimizer), SOURCES)
+    with pytest.raises(ValueError, match=r"no known generator\. Known .* Generator\.from_torch"):
+        find(save(tmp_path / "run.npz", optimizer | {"net.f.weight": np.ones((9, 5))}), SOURCES)
     with pytest.raises(FileNotFoundError, match="no such file"):
         find(tmp_path / "none.pth", SOURCES)
 

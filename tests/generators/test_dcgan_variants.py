@@ -220,12 +220,17 @@ def test_layers_of_one_pixel_do_not_double_it():
         assert images_of(converted, np.ones((1, 20))).shape == (1, 3, 14, 14)
 
 
-def test_the_dense_layer_of_studiogan_has_no_activation():
+def test_known_networks_need_no_settings():
     blocks = {f"blocks.{i}.0.deconv0": (8, 8, 4, 4) for i in range(3)}
     shapes = {"linear0": (128, 5), **blocks, "conv4": (3, 8, 3, 3)}
     state = {f"{name}.weight": np.ones(shape, np.float32) for name, shape in shapes.items()}
-    assumed = convert_state(state, SOURCES["dcgan"]).assumed
-    assert (assumed["slope"], assumed["epsilon"]) == ([1.0, 0.0, 0.0, 0.0], 1e-4)
+    for prefix in ("", "module."):  # of DataParallel
+        prefixed = {prefix + name: array for name, array in state.items()}
+        assumed = convert_state(prefixed, SOURCES["dcgan"]).assumed
+        assert (assumed["slope"], assumed["epsilon"]) == ([1.0, 0.0, 0.0, 0.0], 1e-4)
+    shapes = {"fc1": (8, 5), "fc2": (16, 8), "fc3": (32, 16), "fc4": (784, 32)}
+    state = {f"{name}.weight": np.ones(shape, np.float32) for name, shape in shapes.items()}
+    assert convert_state(state, SOURCES["dcgan"]).assumed["slope"] == 0.2  # Lightning Bolts
 
 
 def test_whether_blocks_have_shortcuts_must_be_said():
@@ -237,6 +242,12 @@ def test_whether_blocks_have_shortcuts_must_be_said():
         convert_state(state, SOURCES["dcgan"])
     converted = convert_state(state, SOURCES["dcgan"], {"shortcuts": False})
     assert images_of(converted, np.ones((1, 5))).shape == (1, 3, 8, 8)
+
+    shapes = ((8, 5), (8, 8), (784, 8))
+    dense = {f"{i}.weight": np.ones(shape, np.float32) for i, shape in enumerate(shapes)}
+    assert "shortcuts" not in convert_state(dense, SOURCES["dcgan"]).assumed  # a Sequential
+    with pytest.raises(ValueError, match=r"a shortcut around l1, .* --set=shortcuts=false"):
+        convert_state({f"l{name}": array for name, array in dense.items()}, SOURCES["dcgan"])
 
 
 def test_where_it_upsamples_must_be_said():
@@ -294,7 +305,6 @@ def test_a_module_whose_code_upsamples_says_so():
 
 def test_activations_are_in_their_place_unless_code_runs_them():
     linear = layer("linear.Linear", in_features=4, out_features=4)
-    last = layer("linear.Linear", in_features=4, out_features=784)
     relu, tanh = layer("activation.ReLU"), layer("activation.Tanh")
 
     def kinds(settings=None, **children):
@@ -306,13 +316,15 @@ def test_activations_are_in_their_place_unless_code_runs_them():
         assert image == {"kind": "reshape", "shape": [1, 28, 28]}
         return [layer.get("slope", layer["kind"]) for layer in layers]
 
-    block = holder("models.Block", linear=linear, relu=relu)
+    wider = layer("linear.Linear", in_features=4, out_features=8)
+    last = layer("linear.Linear", in_features=8, out_features=784)
+    block = holder("models.Block", linear=wider, relu=relu)
     placed = kinds(first=linear, block=block, last=last, tanh=tanh)
     assert placed == ["dense", 1.0, "dense", "relu", "dense", "tanh"]
     said = kinds({"slope": 0.2}, first=linear, block=block, last=last, tanh=tanh)
     assert said == ["dense", 0.2, "dense", "relu", "dense", "tanh"]
     main = holder("torch.nn.modules.container.Sequential", relu=relu, last=last)
-    assert kinds(first=linear, tanh=tanh, main=main) == ["dense", "relu", "dense", "tanh"]
+    assert kinds(first=wider, tanh=tanh, main=main) == ["dense", "relu", "dense", "tanh"]
 
 
 def test_numbers_tell_activations_before_norms():
@@ -348,6 +360,9 @@ def test_settings_of_networks_whose_layers_are_known():
         return modules.common_settings(holder(**parts), names)
 
     assert settings() == {"epsilon": 1e-3, "slope": 0.1}
+    pool = layer("pooling.MaxPool2d", kernel_size=2, stride=2)  # of attention, as is the softmax
+    attention = holder(pool=pool, softmax=layer("activation.Softmax", dim=-1))
+    assert settings(attention=attention) == settings()
     with pytest.raises(ValueError, match=r"c1 has stride = \(2, 2\); only \(1, 1\) is supported"):
         settings(c1=layer("conv.Conv2d", **{**conv, "stride": (2, 2)}))
     with pytest.raises(ValueError, match=r"b2 has epsilon 1e-05, another layer 0.001"):

@@ -73,6 +73,15 @@ def test_a_function_of_another_library_runs_on_the_host():
         sampling.sample_at(host, host.params, jax.random.key(1), np.arange(8)), drawn[0][0]
     )
     z, labels = host.draw(jax.random.key(1), jnp.arange(2))
+    noise = np.random.default_rng(0).normal
+    for changed in (lambda x: x + noise(size=x.shape), lambda x: x - x.mean(axis=0)):
+        with pytest.raises(ValueError, match=r"same: a latent gives another image in another"):
+            Generator.from_function(
+                lambda *given, changed=changed: changed(f(*given)),
+                {"w": W},
+                on_host=True,
+                **options,
+            )
     images = jax.jit(lambda p, z: host(p, z, labels=labels))(host.params, z)
     np.testing.assert_allclose(images, own(own.params, z, labels=labels), rtol=1e-5)
 
@@ -112,6 +121,9 @@ def test_a_torch_module_runs_as_it_is():
     np.testing.assert_allclose(generator(generator.params, z, labels=labels), images(), atol=1e-6)
     scripted = Generator.from_torch(torch.jit.script(module), latent=6)
     assert scripted.channel_axes == generator.channel_axes
+    up, last = torch.nn.ConvTranspose2d(6, 6, 4, 2, 1), torch.nn.Conv2d(6, 1, 1)
+    twice = torch.jit.script(torch.nn.Sequential(torch.nn.Unflatten(1, (6, 1, 1)), up, up, last))
+    assert Generator.from_torch(twice, latent=6).channel_axes == {r"1\.weight": 1}
     spec = CompressionSpec(bits=3, clipping="mse")
     params, report = compression.compress(
         generator.params, spec, channel_axes=generator.channel_axes
@@ -133,9 +145,27 @@ def test_what_a_torch_module_must_be():
         Generator.from_torch(module, latent=6)
     with pytest.raises(TypeError, match=r"Sequential: f\(params, z\) with z float32 \[2, 5\]: Run"):
         Generator.from_torch(torch_module(torch), latent=5)
+    for changed, made in (
+        (lambda x: {"image": x}, "a dict"), (torch.flatten, r"torch.float32 \(128,\)"),
+        (lambda x: x.byte(), r"torch.uint8 \(2, 1, 8, 8\)"),
+    ):  # fmt: skip
+        with pytest.raises(
+            TypeError, match=f"call returns {made}; expected a floating tensor .n, 1 or"
+        ):
+            Generator.from_torch(
+                torch_module(torch), latent=6, call=lambda net, z, changed=changed: changed(net(z))
+            )
     tied = torch_module(torch, more=torch.nn.Identity())
-    tied.more.same = tied.dense
-    assert len(jax.tree.leaves(Generator.from_torch(tied, latent=6).params)) == 8
+    tied.more.same, tied.more.weight = tied.dense, tied.dense.weight
+    before = {name: x.numpy().copy() for name, x in tied.state_dict().items()}
+    generator = Generator.from_torch(
+        tied, latent=6, call=lambda net, z: net(z @ net.more.weight.T[:, :6])
+    )
+    assert len(jax.tree.leaves(generator.params)) == 8
+    for name, x in tied.state_dict().items():
+        np.testing.assert_array_equal(x.numpy(), before[name])
+    zeros = jax.tree.map(jnp.zeros_like, generator.params)
+    assert not np.ptp(generator(zeros, jnp.ones((2, 6))))  # in all of their places
     for other in (module.state_dict(), torch.fx.symbolic_trace(torch_module(torch))):
         with pytest.raises(TypeError, match=r"module is a \w+; expected a torch\.nn\.Module as it"):
             Generator.from_torch(other, latent=6)
