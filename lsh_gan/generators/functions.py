@@ -20,6 +20,7 @@ FAMILY = "function"
 Latent = int | Callable[[jax.Array], jax.Array]
 # Names of weights under spectral or weight norms of torch.
 _UNDER_NORM = re.compile(r"(.*\.)?(weight_(orig|g)|parametrizations\.\w+\.original\d?)")
+_ROUNDING = 0.01  # of the largest value; bfloat16 changes images by less
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -147,13 +148,14 @@ def wrap(
 
 
 def _check_rows(module: Function, params: Any) -> None:
-    """Raises ValueError if the image of a latent is not the same in two batches."""
+    """Raises ValueError if a latent gives another image beside another, in another place."""
     z = jax.vmap(module.draw)(jax.random.split(jax.random.key(0), 3))
-    one, other = (np.asarray(module(params, z[jnp.asarray(rows)]))[0] for rows in ([0, 1], [0, 2]))
-    if np.abs(one - other).max() > 1e-4 * np.abs(one).max():
+    one = np.asarray(module(params, z[jnp.array([0, 1])]))[0]
+    other = np.asarray(module(params, z[jnp.array([2, 0])]))[1]
+    if np.abs(one - other).max() > _ROUNDING * np.abs(one).max():
         raise ValueError(
             f"{module.options['name']}: a latent gives another image in another batch; expected "
-            "constant noise (torch.manual_seed(0) within call), and norms with stored statistics"
+            "constant noise, and norms with stored statistics (docs/any-generator.md)"
         )
 
 
