@@ -101,7 +101,8 @@ class CompressionSpec:
         if self.bits is not None:
             object.__setattr__(self, "bits", check_int("bits", self.bits, 1, MAX_BITS))
         if self.group_size is not None:
-            check_int("group_size", self.group_size, 1, math.inf)
+            group_size = check_int("group_size", self.group_size, 1, math.inf)
+            object.__setattr__(self, "group_size", group_size)
         choose("clipping method", self.clipping, METHODS)
         choose("granularity", self.granularity, GRANULARITIES)
         choose("scheme", self.scheme, SCHEMES)

@@ -11,10 +11,10 @@ from lsh_gan.datasets.named import (
     named_file,
 )
 from lsh_gan.datasets.paths import load_images, of_array, open_source, pad_to
-from lsh_gan.datasets.source import BATCH, Decoding, Source, cut, progress
+from lsh_gan.datasets.source import BATCH, Decoding, Source, cut, has_bars, progress
 
 __all__ = [
     "BATCH", "FOLDER_VARIABLE", "NAMED", "Decoding", "NamedDataset", "Source", "cache_folder",
-    "cut", "find_named", "is_named", "load_images", "load_named", "named_file", "of_array",
-    "open_source", "pad_to", "progress",
+    "cut", "find_named", "has_bars", "is_named", "load_images", "load_named", "named_file",
+    "of_array", "open_source", "pad_to", "progress",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """What all sources have in common: images or features that are read a batch at a time."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -69,7 +70,11 @@ def cut(rows: np.ndarray) -> list[np.ndarray]:
     return [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
 
 
+def has_bars() -> bool:
+    """Returns whether progress bars can be drawn; they cannot below a "!" of a notebook."""
+    return Console().is_terminal and "JPY_PARENT_PID" not in os.environ  # where no cursor goes up
+
+
 def progress(parts: Iterable, total: int, description: str) -> Iterable:
     """Iterates over `total` parts with a progress bar; without a terminal, shows none."""
-    silent = not Console().is_terminal
-    return track(parts, escape(description), total, transient=True, disable=silent)
+    return track(parts, escape(description), total, transient=True, disable=not has_bars())

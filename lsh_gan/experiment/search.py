@@ -140,7 +140,9 @@ def run(config: Any, workdir: str | Path) -> pd.DataFrame:
     The result is `GENERATOR.packed` in the work folder. Bad input is an error before any heavy
     work. Returns the frame of `report.write`.
     """
-    config, workdir = settings.resolve(config), Path(workdir)
+    config, workdir = settings.resolve(config), Path(workdir).expanduser()
+    if not config.search.share:
+        raise ValueError("search.share = 0; expected the share to keep, such as 0.95")
     inside = _inside(config, config.search.share)
     store.check_workdir(workdir)
     store.check_workdir(workdir / FOLDER)

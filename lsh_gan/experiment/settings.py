@@ -289,6 +289,12 @@ def _split_lists(config: Any) -> None:
     for field in (*_NAMES, *_LISTS):
         entries = attrgetter(field)(config)
         if field in _NAMES:
+            for entry in entries:
+                if not isinstance(entry, str | Path):
+                    raise TypeError(
+                        f"{field}: an entry is a {type(entry).__name__}; expected a name or a path "
+                        "('__main__:make' names a function of a notebook)"
+                    )
             entries = tuple(name.strip() for text in entries for name in str(text).split(","))
         entries = tuple(entry for entry in entries if entry != "")
         if not entries and field not in _MAY_BE_EMPTY:
@@ -300,11 +306,14 @@ def _split_lists(config: Any) -> None:
 
 
 def _check_numbers(config: Any) -> None:
-    """Checks the range of every whole number."""
+    """Checks the range of every whole number; those of NumPy become ints, in place."""
     for field, (low, high) in (_RANGES | _LISTS).items():
         value = attrgetter(field)(config)
-        for number in value if field in _LISTS else [value]:
-            check_int(field, number, low, high)
+        if field in _LISTS:
+            checked: Any = tuple(check_int(field, number, low, high) for number in value)
+        else:
+            checked = check_int(field, value, low, high)
+        config.update_from_flattened_dict({field: checked})
     search, n, k = config.search, config.reference.num_images, config.k
     sizes = {"num_samples": config.num_samples, "reference.num_images": n or math.inf}
     sizes["search.num_samples"] = search.num_samples if search.share else math.inf

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import lsh_gan
-from lsh_gan import devices, metrics
+from lsh_gan import datasets, devices, metrics
 from lsh_gan.compression import GeneratorSpec
 from lsh_gan.compression.pipeline import check_corrections
 from lsh_gan.compression.rules import flatten, isolate, log_rules, plan_tensors
@@ -35,7 +35,11 @@ def run(config: Any, workdir: str | Path) -> pd.DataFrame:
     content of `table.csv`, a line per row. Only process 0 writes the report; the others return an
     empty frame.
     """
-    config, workdir = settings.resolve(config), Path(workdir)
+    config, workdir = settings.resolve(config), Path(workdir).expanduser()
+    if config.search.share:
+        raise ValueError(
+            f"search.share = {config.search.share} is for search.run; expected 0 in a sweep"
+        )
     store.check_workdir(workdir)
     setup = prepare(config)
     requested = measurements(setup)
@@ -156,7 +160,7 @@ def _shared_identity(setup: Setup) -> dict[str, Any]:
 def progress_bars() -> Progress:
     """Makes progress bars with counts and the time left; silent without a terminal."""
     columns = [TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()]
-    silent = not (Console().is_terminal and devices.is_first())
+    silent = not (datasets.has_bars() and devices.is_first())
     return Progress(*columns, TimeRemainingColumn(), disable=silent)
 
 

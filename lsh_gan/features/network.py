@@ -201,6 +201,11 @@ def own(name: Any, *, again: bool = False) -> FeatureNetwork | None:
         _called.cache_clear()
     if isinstance(name, FeatureNetwork):
         return name
+    if not isinstance(name, str):
+        raise TypeError(
+            f"features.name is a {type(name).__name__}; expected a name or a FeatureNetwork, "
+            "which FeatureNetwork.from_function and from_torch make"
+        )
     if name in FEATURES:
         return None
     return user_code.load(name, "feature network", FeatureNetwork, _called)

@@ -46,6 +46,9 @@ class HashSpec:
     ceiling_target: float = 0.85  # share of the reference that recognises itself under 'auto'
 
     def __post_init__(self):
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic):  # from a NumPy range, say
+                object.__setattr__(self, name, value.item())
         most = choose("hash family", self.family, MAX_DIGITS)
         if self.num_bits != "auto":
             _check_range("num_bits", self.num_bits, 0, most, " (or 'auto')")

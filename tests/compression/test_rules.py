@@ -133,6 +133,8 @@ def test_impossible_specifications_are_refused():
     for fields, message in cases:
         with pytest.raises(ValueError, match=message):
             CompressionSpec(**{"bits": 4, **fields})
+    spec = CompressionSpec(bits=np.int64(4), group_size=np.int64(8))
+    assert (type(spec.bits), type(spec.group_size)) == (int, int)
     with pytest.raises(TypeError, match="Rule"):
         CompressionSpec(bits=4, rules=[{"pattern": "a"}])
     with pytest.raises(ValueError, match=r"rule '\['"):

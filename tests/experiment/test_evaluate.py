@@ -61,6 +61,8 @@ def test_a_network_of_the_users_own(monkeypatch):
     by_name = evaluate(REAL, MADE, features=network, **options)
     by_features = evaluate(*given, **options)
     assert by_name.features == "f at 16 px"
+    with pytest.raises(TypeError, match="name is a function; expected a name or a FeatureNetwork"):
+        evaluate(REAL, MADE, features=f, **options)
     assert repr(by_name["knn"]) == repr(by_features["knn"])
     networks = [network, FeatureNetwork.from_function(f, {"mean": np.ones(768)}, side=16, name="g")]
     module = types.SimpleNamespace(make=lambda: networks[0])  # may change between two runs

@@ -1,8 +1,10 @@
 """Bad configurations: one line that names the field, the value and the nearest valid choice."""
 
 import dataclasses
+import json
 
 import jax
+import numpy as np
 import pytest
 from configured import changed
 
@@ -135,6 +137,8 @@ def test_bad_values():
     for changes, message in [*BAD_PAIRS, *(({field: x}, said) for field, x, said in BAD_VALUES)]:
         with pytest.raises(ValueError, match=message):
             resolve(**changes)
+    with pytest.raises(TypeError, match=r"^generators: an entry is a function; .*'__main__:make'"):
+        resolve(generators=(resolve,))
 
 
 @pytest.mark.parametrize("name", ["features", "samples_of"])
@@ -171,9 +175,13 @@ def test_the_default_hash_is_that_of_the_library():
 
 
 def test_w4a8_is_one_field():
-    specs = settings.generator_specs(
-        resolve(compression__bits=(4,), compression__activation_bits=(0, 8))
-    )
+    widths = {
+        "compression__bits": np.arange(4, 5),
+        "compression__activation_bits": np.int32([0, 8]),
+    }
+    config = resolve(**{name: tuple(numbers) for name, numbers in widths.items()})
+    assert json.dumps(config.to_dict())  # for which numbers of NumPy become Python's
+    specs = settings.generator_specs(config)
     full, first, second, third, fourth = specs
     assert not full.needs_latents
     assert (first.activations, second.activations) == (None, None)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from configs import smoke
 from lsh_gan import compression, generators
-from lsh_gan.experiment import settings, sweep
+from lsh_gan.experiment import search, settings, sweep
 from lsh_gan.generators import checkpoints
 from lsh_gan.results import plots, report, store
 from lsh_gan.results.answer import mean_and_error
@@ -170,10 +170,18 @@ def test_a_work_folder_grows_and_measures_nothing_twice(tmp_path):
 
 
 @pytest.mark.usefixtures("projected")
-def test_another_run_in_the_folder_is_found_before_anything_is_read(tmp_path):
+def test_another_run_in_the_folder_is_found_before_anything_is_read(tmp_path, monkeypatch):
     config = tiny(generators=("gone",))
-    with store.locked(tmp_path), pytest.raises(ValueError, match="another run is measuring there"):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = {"search__share": 0.9, "compression__bits": (4, 2)}
+    for run, changes in ((sweep.run, {}), (search.run, options)):
+        with store.locked(tmp_path), pytest.raises(ValueError, match="another run is measuring th"):
+            run(changed(config, **changes), "~")
+    with pytest.raises(ValueError, match=r"search.share = 0.9 is for search.run; expected 0 in a"):
         sweep.run(config, tmp_path)
+    config.search.share = 0.0
+    with pytest.raises(ValueError, match=r"share = 0; expected the share to keep, such as"):
+        search.run(config, tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(
         ValueError, match=r"workdir .*/file/x: .*/file is a file; expected a folder"
@@ -228,12 +236,17 @@ def test_an_interrupted_run_says_how_far_it_came(interrupted, where):
 
 
 @pytest.mark.parametrize("where", SIGNALS)
-def test_log_and_bars_are_silent_where_there_is_no_terminal(interrupted, where):
+def test_log_and_bars_are_silent_where_there_is_no_terminal(interrupted, where, monkeypatch):
     result, _ = interrupted[where]
     for word in ("Unable to initialize backend", "Rule(", "applies to"):
         assert word not in result.stderr
     for word in ("measurements", "reading", "8/8"):
         assert word not in result.stdout
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal to rich, as "!" in a notebook
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
+    assert not sweep.progress_bars().disable
+    monkeypatch.setenv("JPY_PARENT_PID", "1")
+    assert sweep.progress_bars().disable
 
 
 @pytest.mark.usefixtures("without_pictures", "projected")

@@ -177,7 +177,7 @@ def test_options_out_of_range():
             METRICS[name](R, G, **{option: value})
 
 
-def test_hashes_that_are_refused():
+def test_hashes_that_are_refused_and_numbers_of_numpy():
     cases = [
         ({"family": "afine"}, "hash family 'afine' is unknown; did you mean 'affine'"),
         ({"num_bits": "atuo"}, r"num_bits = 'atuo'; expected .* 0 to 10 \(or 'auto'\)"),
@@ -192,6 +192,8 @@ def test_hashes_that_are_refused():
     for options, expected in cases:
         with pytest.raises(ValueError, match=expected):
             HashSpec(**options)
+    spec = HashSpec(num_tables=np.int64(4), num_directions=np.int32(8), width=np.float32(2))
+    assert (type(spec.num_tables), type(spec.num_directions), type(spec.width)) == (int, int, float)
 
 
 def test_rows_of_batches_are_numbered_through():
