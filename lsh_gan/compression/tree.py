@@ -293,8 +293,8 @@ def compress(
             (every Flax kernel). The report has the axis of each tensor.
 
     Returns:
-        The same tree with float32 arrays, where quantized tensors are on their grids; and the
-        report.
+        The same tree with float32 arrays, where quantized tensors are on their grids, sharded as
+        the parameters if these have explicit mesh axes; and the report.
 
     Raises:
         TypeError: A leaf is not a floating array, or `params` is one array and not a tree.

@@ -198,7 +198,7 @@ def of_torch(
             return call(module, *given)
 
     def to_torch(x: np.ndarray | jax.Array) -> Any:
-        return torch.from_numpy(np.array(x)).to(place)
+        return torch.from_numpy(np.array(x)).to(device)
 
     def f(state: Mapping[str, Any], z: Any, *labels: Any) -> np.ndarray:
         tensors = {path: to_torch(x) for path, x in state.items()}
@@ -216,7 +216,7 @@ def of_torch(
         return images.permute(0, 2, 3, 1).float().cpu().numpy()
 
     f.__wrapped__ = call  # type: ignore[attr-defined]  # for `code_hash`
-    called, place = Called().eval(), next(module.parameters()).device
+    called, device = Called().eval(), next(module.parameters()).device
     # Each tensor once, and all its places: tied weights. Torch does not restore layers given twice.
     once = {id(x): path for path, x in (*module.named_parameters(), *module.named_buffers())}
     places = {

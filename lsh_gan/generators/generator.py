@@ -101,9 +101,10 @@ class Generator:
                 values, returns a NumPy array, and is not jitted.
 
         Raises:
-            ValueError, TypeError: `f` fails, or its images have another shape or type; `params`
-                hold no floating array, a torch tensor, or NaN or Inf (the message has the path);
-                or a pattern matches no array.
+            ValueError, TypeError: `f` fails, or its images have another shape or type; with
+                `on_host`, an image depends on others of its batch; `params` hold no floating array,
+                a torch tensor, or NaN or Inf (the message has the path); or a pattern matches no
+                array.
 
         Example::
 
