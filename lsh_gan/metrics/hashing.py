@@ -274,9 +274,19 @@ def num_cells(hasher: Hasher) -> tuple[int, int]:
     return len(hasher.regions), len(hasher.radius_edges) + 1
 
 
-def cells(hasher: Hasher, codes: Codes) -> Int32[jax.Array, " n"]:
-    """Returns the cell of each row as one number: region · number of radius bins + radius bin."""
-    return codes.region * num_cells(hasher)[1] + codes.radius_bin
+def places(hasher: Hasher, codes: Codes) -> tuple[jax.Array, jax.Array]:
+    """Returns the address of each row in each table, int32 `[t, n]`, and its cell, int32 `[n]`.
+
+    The number of a cell is region · number of radius bins + radius bin.
+    """
+    bits, bins = hasher.address_bits, num_cells(hasher)[1]
+    return _places(codes, hasher.digits, spec=hasher.spec.static, bits=bits, bins=bins)
+
+
+@functools.partial(jax.jit, static_argnames=("spec", "bits", "bins"))
+def _places(codes, kept, *, spec: HashSpec, bits: int, bins: int):
+    found = addresses(_buckets(codes, kept, spec=spec), bits)
+    return found, codes.region * bins + codes.radius_bin
 
 
 def address_bits(rows: int) -> int:

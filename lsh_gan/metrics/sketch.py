@@ -38,7 +38,7 @@ class Places(NamedTuple):
     """The places of n rows in the tables."""
 
     addresses: Int32[jax.Array, "t n"]  # in each table
-    cells: Int32[jax.Array, " n"]  # see `hashing.cells`
+    cells: Int32[jax.Array, " n"]  # see `hashing.places`
 
 
 class Sketch(NamedTuple):
@@ -231,8 +231,7 @@ def _address_bits(spec: HashSpec, rows: int, table_bytes: int | None) -> int:
 
 def places_of(hasher: Hasher, codes: Codes) -> Places:
     """Returns the places of rows in the tables."""
-    buckets = hashing.buckets(hasher, codes)
-    return Places(hashing.addresses(buckets, hasher.address_bits), hashing.cells(hasher, codes))
+    return Places(*hashing.places(hasher, codes))
 
 
 def sketch_of(hasher: Hasher, places: Places) -> Sketch:
