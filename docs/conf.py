@@ -24,10 +24,12 @@ default_role = "code"  # `x` in docstrings is code, as in Markdown
 
 
 def setup(app):
-    """Says nothing of a NamedTuple's field where nothing is written, in place of its number."""
+    """Corrects descriptions of fields before napoleon reads them."""
 
-    def clear(_app, _what, _name, _obj, _options, lines):
+    def correct(_app, what, _name, _obj, _options, lines):
         if lines and lines[0].startswith("Alias for field number"):
-            lines.clear()
+            lines.clear()  # of a NamedTuple's field where nothing is written
+        elif what in ("attribute", "property"):
+            lines[:0] = ["..", ""]  # else it takes words before a colon for a type
 
-    app.connect("autodoc-process-docstring", clear)
+    app.connect("autodoc-process-docstring", correct, priority=0)

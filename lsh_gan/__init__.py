@@ -17,3 +17,7 @@ def __getattr__(name: str) -> Any:  # lazy, so that one part can be imported wit
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:  # for completion in notebooks
+    return [*globals(), *__all__]

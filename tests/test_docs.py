@@ -3,6 +3,7 @@
 import doctest
 import functools
 import importlib
+import inspect
 import operator
 import re
 from pathlib import Path
@@ -40,6 +41,12 @@ def test_a_page_says_what_is_so(page, tmp_path, monkeypatch):
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
     missing += [link for link in links if not (page.parent / link).exists()]
     missing += [name for name in re.findall(r"-m ([\w.]+)", text) if not _is_module(name)]
+    for name in re.findall(
+        r"automodule:: ([\w.]+)", text
+    ):  # fields whose comment it would not show
+        module = importlib.import_module(name)
+        classes = filter(inspect.isclass, map(vars(module).get, getattr(module, "__all__", ())))
+        missing += [c for c in classes if re.search(r"\n    \w+: .*  # ", inspect.getsource(c))]
     assert not missing
     monkeypatch.chdir(tmp_path)
     shared: dict = {}

@@ -27,9 +27,9 @@ from lsh_gan.metrics.inputs import MIN_LEVEL, subset
 class OnManifold(NamedTuple):
     """Flags of the rows that lie on a manifold."""
 
-    generated: Bool[np.ndarray, " m"]  # rows of G on the manifold of R
-    reference: Bool[np.ndarray, " n"]  # rows of R on the manifold of G
-    left_out: Bool[np.ndarray, " n"]  # rows of R on the manifold of the other rows of R
+    generated: Bool[np.ndarray, " m"]  #: rows of G on the manifold of R
+    reference: Bool[np.ndarray, " n"]  #: rows of R on the manifold of G
+    left_out: Bool[np.ndarray, " n"]  #: rows of R on the manifold of the other rows of R
 
     def __eq__(self, other):
         return all(map(np.array_equal, self, other))

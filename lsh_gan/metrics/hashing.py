@@ -45,18 +45,18 @@ _MARGIN = 1e-5  # relative; keeps the smallest and largest norm of the sample in
 class Hasher(NamedTuple):
     """A fitted hash."""
 
-    spec: HashSpec  # as requested
-    origin: Float64[np.ndarray, " d"]  # subtracted from all features first
-    centre: Float32[jax.Array, " d"]  # μ minus the origin
-    directions: Float32[jax.Array, "p d"]  # the pool, unit vectors
-    members: Int32[jax.Array, "t digits"]  # the directions of each table, by number in the pool
-    thresholds: Float32[jax.Array, "t digits"]  # of each digit
-    width: Float32[jax.Array, ""]  # of a pstable digit, in units of the features
-    radius_edges: Float32[jax.Array, " e"]  # of the radius bins
-    regions: Float32[jax.Array, "q d"]  # centroids, minus the origin
-    digits: Int32[jax.Array, "q t"]  # number of digits that count, per region and table
-    source: str = ""  # of the features: network, preprocessing, version; "" if unknown
-    address_bits: int = 0  # s: tables of counts have 2^s addresses; 0 until their size is known
+    spec: HashSpec  #: as requested
+    origin: Float64[np.ndarray, " d"]  #: subtracted from all features first
+    centre: Float32[jax.Array, " d"]  #: μ minus the origin
+    directions: Float32[jax.Array, "p d"]  #: the pool, unit vectors
+    members: Int32[jax.Array, "t digits"]  #: the directions of each table, by number in the pool
+    thresholds: Float32[jax.Array, "t digits"]  #: of each digit
+    width: Float32[jax.Array, ""]  #: of a pstable digit, in units of the features
+    radius_edges: Float32[jax.Array, " e"]  #: of the radius bins
+    regions: Float32[jax.Array, "q d"]  #: centroids, minus the origin
+    digits: Int32[jax.Array, "q t"]  #: number of digits that count, per region and table
+    source: str = ""  #: of the features: network, preprocessing, version; "" if unknown
+    address_bits: int = 0  #: s: tables of counts have 2^s addresses; 0 until their size is known
 
     @property
     def num_bits(self) -> float:

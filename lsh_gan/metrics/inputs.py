@@ -37,13 +37,13 @@ class HashSpec:
     (`hashing.fit_num_bits`). Some tables then have one digit more than others.
     """
 
-    family: str = "pstable"  # or 'affine' or 'hyperplane'; see `hashing`
-    num_tables: int = 32  # T, 1 to 65535
-    num_bits: int | str = "auto"  # or 0 to 10 digits of 3 bits (pstable), or 0 to 24 of 1 bit
-    radius_bins: int = 8  # quantile bins of the distance from the mean, 0 (none) to 1000
-    width: float = 1.5  # of a pstable digit, in standard deviations of a projection
-    num_directions: int = 128  # in the pool that all tables draw from, 1 to 65536
-    ceiling_target: float = 0.85  # share of the reference that recognises itself under 'auto'
+    family: str = "pstable"  #: or 'affine' or 'hyperplane'; see `hashing`
+    num_tables: int = 32  #: T, 1 to 65535
+    num_bits: int | str = "auto"  #: or 0 to 10 digits of 3 bits (pstable), or 0 to 24 of 1 bit
+    radius_bins: int = 8  #: quantile bins of the distance from the mean, 0 (none) to 1000
+    width: float = 1.5  #: of a pstable digit, in standard deviations of a projection
+    num_directions: int = 128  #: in the pool that all tables draw from, 1 to 65536
+    ceiling_target: float = 0.85  #: share of the reference that recognises itself under 'auto'
 
     def __post_init__(self):
         for name, value in vars(self).items():

@@ -72,9 +72,9 @@ class KnnReference(NamedTuple):
     density_k: int
     inclusive: bool
     memory_mb: float
-    ceilings: dict[int, Any] | None  # those already computed, by min(m, n); None if not requested
+    ceilings: dict[int, Any] | None  #: those already computed, by min(m, n); None if not requested
     second: Array | None
-    # Sum over R of the balls of clipped density around a row, at most k'; None if not requested.
+    #: Sum over R of the balls of clipped density around a row, at most k'; None if not requested.
     own_density: jax.Array | None = None
 
 

@@ -79,8 +79,8 @@ def lsh_precision_recall(
         min_count: c, at least 1. Above 1, a lone outlier makes no manifold.
         votes: Share of tables that must have a hit, in (0, 1], or None for the mean over tables.
         min_level: The level that a sample needs, in standard deviations above the normal level of
-            its radius bin and region; any number. None uses votes alone, and recall then keeps what
-            is rare.
+            its radius bin and region; any number, by default -0.5. None uses votes alone, and
+            recall then keeps what is rare.
     """
     inputs.check_ahead(generated, "generated", reference)
     fitted = lsh_fit(
@@ -357,7 +357,7 @@ def lsh_precision_recall_curve(
     Arguments and errors are those of `lsh_precision_recall`.
 
     Other Parameters:
-        spec: Kind of hash; if None, `CURVE`, which has few and large buckets.
+        spec: Kind of hash; `HashSpec(num_bits=2)` if None, whose buckets are few and large.
         num_points: Number of ratios, at equal angles; 1 to 2²⁰.
     """
     inputs.check_options(num_points=num_points)

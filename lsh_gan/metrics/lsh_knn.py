@@ -58,7 +58,7 @@ class LshKnnReference(NamedTuple):
     """
 
     hasher: Hasher
-    origin: Float64[np.ndarray, " d"]  # for distances; row 0, as in the hash, may be an outlier
+    origin: Float64[np.ndarray, " d"]  #: for distances; row 0, as in the hash, may be an outlier
     features: Float[Array, "n d"]
     buckets: UInt32[jax.Array, "t n"]
     sq_radii: Float[jax.Array, " n"]
@@ -67,7 +67,7 @@ class LshKnnReference(NamedTuple):
     bucket_rows: int
     votes: float
     inclusive: bool
-    ceilings: dict[int, Any] | None  # those already computed, by min(m, n); None if not requested
+    ceilings: dict[int, Any] | None  #: those already computed, by min(m, n); None if not requested
     second: Array | None
 
 
@@ -97,8 +97,8 @@ def lsh_knn_precision_recall(
 
     Other Parameters:
         key: `jax.random.key`; draws the hash.
-        spec: Kind of hash; if None, `DEFAULT`, which has 12 tables. Here 'auto' bits give buckets
-            of O(log n) rows.
+        spec: Kind of hash; `HashSpec(num_tables=12)` if None. Here 'auto' bits give buckets of
+            O(log n) rows.
         votes: Share of tables that must have a hit, in (0, 1].
         bucket_rows: c, the largest number of candidates per set and bucket, k + 2 to 1024. The
             result's `capped` is the share of rows beyond it.

@@ -25,11 +25,11 @@ GROUPS = 8  # jackknife groups of the rows that span a manifold; of tables, at m
 class ClassScores(NamedTuple):
     """Scores of each class against the balls of all classes; NaN for a class without rows."""
 
-    classes: np.ndarray  # ascending, [c]
-    precision: np.ndarray  # share of the class's generated samples on the reference manifold
-    recall: np.ndarray  # share of the class's reference rows on the generated manifold
-    density: np.ndarray  # mean over the class's generated samples
-    coverage: np.ndarray  # share of the class's reference balls that hold a generated sample
+    classes: np.ndarray  #: ascending, [c]
+    precision: np.ndarray  #: share of the class's generated samples on the reference manifold
+    recall: np.ndarray  #: share of the class's reference rows on the generated manifold
+    density: np.ndarray  #: mean over the class's generated samples
+    coverage: np.ndarray  #: share of the class's reference balls that hold a generated sample
 
 
 def by_class(labels: tuple[Any, Any], of_r: tuple, of_g: tuple) -> ClassScores:
@@ -158,11 +158,11 @@ class PrecisionRecall(NamedTuple):
 class PrecisionRecallCurve(NamedTuple):
     """Precision against recall of whole distributions; see `lsh_precision_recall_curve`."""
 
-    precision: np.ndarray  # share of G that R, scaled by λ, covers, [p]
-    recall: np.ndarray  # share of R that G, scaled by 1 / λ, covers, [p]
-    ratios: np.ndarray  # λ, ascending, [p]
-    f_8: float  # largest F-score on the curve that weighs recall 8 times as much as precision
-    f_1_8: float  # largest F-score on the curve that weighs precision 8 times as much as recall
+    precision: np.ndarray  #: share of G that R, scaled by λ, covers, [p]
+    recall: np.ndarray  #: share of R that G, scaled by 1 / λ, covers, [p]
+    ratios: np.ndarray  #: λ, ascending, [p]
+    f_8: float  #: largest F-score on the curve that weighs recall 8 times as much as precision
+    f_1_8: float  #: largest F-score on the curve that weighs precision 8 times as much as recall
     n: int
     m: int
     num_bits: float

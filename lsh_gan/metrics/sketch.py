@@ -48,10 +48,10 @@ class Sketch(NamedTuple):
     """
 
     hasher: Hasher
-    counts: Int32[jax.Array, "t 2**s"]  # rows at each address of each table
-    rows: int  # n
-    places: Places | None = None  # of the rows
-    normal: Float[jax.Array, "1+g 2 c"] | None = None  # see `normal_levels`
+    counts: Int32[jax.Array, "t 2**s"]  #: rows at each address of each table
+    rows: int  #: n
+    places: Places | None = None  #: of the rows
+    normal: Float[jax.Array, "1+g 2 c"] | None = None  #: see `normal_levels`
 
 
 class Share(NamedTuple):
@@ -68,9 +68,9 @@ class Share(NamedTuple):
     2000
     """
 
-    batches: Iterable[Any]  # features [*, d]; empty if the others have all rows
-    each: int  # rows per process; the last processes may have fewer
-    rows: int  # of the whole set
+    batches: Iterable[Any]  #: features `[*, d]`; empty if the others have all rows
+    each: int  #: rows per process; the last processes may have fewer
+    rows: int  #: of the whole set
 
 
 class LshReference(NamedTuple):

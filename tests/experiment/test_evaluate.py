@@ -9,6 +9,7 @@ import pytest
 from configured import save_images, tiny
 from tiny_network import projected
 
+import lsh_gan
 from configs import smoke
 from lsh_gan import FeatureNetwork, evaluate, features
 from lsh_gan.experiment import reference, sweep
@@ -78,6 +79,7 @@ def test_features_of_any_d_are_taken_as_they_are(tmp_path):
     result = evaluate(tmp_path / "real.npy", batches(Y), metrics=("lsh",))
     assert (result.features, result.n, result.m, result.d) == ("given", 20, 20, 8)
     assert result["lsh"].precision_ceiling is not None
+    assert set(lsh_gan.__all__) <= set(dir(lsh_gan))  # a notebook completes the names
     assert "collapsed" not in repr(result)
     config = smoke.get_config()
     config.k, config.metrics = 4, ("knn",)
