@@ -138,7 +138,7 @@ def run(config: Any, workdir: str | Path) -> pd.DataFrame:
     """Searches for every generator of `config`, as `config.search` says, and writes the report.
 
     The result is `GENERATOR.packed` in the work folder. Bad input is an error before any heavy
-    work. Returns the frame of `report.write`.
+    work. Returns the content of `table.csv`, as `sweep.run` does.
     """
     config, workdir = settings.resolve(config), Path(workdir).expanduser()
     if not config.search.share:
