@@ -41,7 +41,7 @@ def test_a_page_says_what_is_so(page, tmp_path, monkeypatch):
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
     missing += [link for link in links if not (page.parent / link).exists()]
     missing += [name for name in re.findall(r"-m ([\w.]+)", text) if not _is_module(name)]
-    for name in re.findall(r"automodule:: ([\w.]+)", text):  # it shows no field of a plain comment
+    for name in re.findall(r"automodule:: ([\w.]+)", text):  # it shows fields by `#:` alone
         module = importlib.import_module(name)
         classes = filter(inspect.isclass, map(vars(module).get, getattr(module, "__all__", ())))
         missing += [c for c in classes if re.search(r"\n    \w+: .*  # ", inspect.getsource(c))]

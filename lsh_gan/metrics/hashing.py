@@ -86,6 +86,13 @@ class Codes(NamedTuple):
     region: Int32[jax.Array, " n"]
 
 
+class Places(NamedTuple):
+    """The places of n rows in the tables."""
+
+    addresses: Int32[jax.Array, "t n"]  # in each table
+    cells: Int32[jax.Array, " n"]  # region · number of radius bins + radius bin
+
+
 def fit(
     key: jax.Array, sample: Array, spec: HashSpec, *, source: str = "", origin: Any = None
 ) -> Hasher:
@@ -274,19 +281,16 @@ def num_cells(hasher: Hasher) -> tuple[int, int]:
     return len(hasher.regions), len(hasher.radius_edges) + 1
 
 
-def places(hasher: Hasher, codes: Codes) -> tuple[jax.Array, jax.Array]:
-    """Returns the address of each row in each table, int32 `[t, n]`, and its cell, int32 `[n]`.
-
-    The number of a cell is region · number of radius bins + radius bin.
-    """
+def find_places(hasher: Hasher, codes: Codes) -> Places:
+    """Finds the places of rows in the tables."""
     bits, bins = hasher.address_bits, num_cells(hasher)[1]
-    return _places(codes, hasher.digits, spec=hasher.spec.static, bits=bits, bins=bins)
+    return _find_places(codes, hasher.digits, spec=hasher.spec.static, bits=bits, bins=bins)
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "bits", "bins"))
-def _places(codes, kept, *, spec: HashSpec, bits: int, bins: int):
+def _find_places(codes, kept, *, spec: HashSpec, bits: int, bins: int) -> Places:
     found = addresses(_buckets(codes, kept, spec=spec), bits)
-    return found, codes.region * bins + codes.radius_bin
+    return Places(found, codes.region * bins + codes.radius_bin)
 
 
 def address_bits(rows: int) -> int:

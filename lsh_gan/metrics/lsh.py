@@ -36,10 +36,10 @@ from jaxtyping import Float
 
 from lsh_gan import devices
 from lsh_gan.metrics import hashing, inputs, scores, sketch
-from lsh_gan.metrics.hashing import Hasher
+from lsh_gan.metrics.hashing import Hasher, Places
 from lsh_gan.metrics.inputs import MIN_LEVEL, HashSpec, batches, subset
 from lsh_gan.metrics.scores import PrecisionRecall, PrecisionRecallCurve, Summary
-from lsh_gan.metrics.sketch import LshReference, Places, Share, Sketch, sketch_of
+from lsh_gan.metrics.sketch import LshReference, Share, Sketch, sketch_of
 
 _RARE = 2.0  # levels below normal, in log2: a quarter of the company
 _LOOKED_AT = 2**16  # addresses per table from which the load is computed
@@ -114,10 +114,10 @@ def lsh_fit(
     hasher, codes = sketch.fit_tables(
         key, reference, spec or HashSpec(), source, sample, least=min_count + 2, **options
     )
-    counted, second = sketch_of(hasher, sketch.places_of(hasher, codes)), None
+    counted, second = sketch_of(hasher, hashing.find_places(hasher, codes)), None
     if ceiling and second_reference is not None:
         others = sketch.encode_all(hasher, second_reference, "second reference")
-        second = sketch_of(hasher, sketch.places_of(hasher, others))
+        second = sketch_of(hasher, hashing.find_places(hasher, others))
         inputs.check_second(counted.rows, second.rows)
     return LshReference(counted, min_count, votes, min_level, ceiling, second)
 
@@ -144,7 +144,7 @@ def lsh_score(
             "LshReference(sketch, min_level=None) with recall=False."
         )
     hasher, tables = reference.hasher, reference.hasher.spec.num_tables
-    found = sketch.places_of(hasher, sketch.encode_all(hasher, generated, "generated"))
+    found = hashing.find_places(hasher, sketch.encode_all(hasher, generated, "generated"))
     m = len(found.cells)
     precise, recalled, crowded = _join(fitted, reference, found), None, None
     if recall and own is not None:  # tables of G take time that grows with n
@@ -227,7 +227,7 @@ def lsh_score_streams(
         if min_level is None:
             return found
         for batch in stream():
-            places = sketch.places_of(hasher, hashing.encode(hasher, batch))
+            places = hashing.find_places(hasher, hashing.encode(hasher, batch))
             sums = sums + np.asarray(sketch.sum_levels(found.counts, places, shape=shape))
         with jax.enable_x64(True):
             return found._replace(normal=sketch.normal_levels(jnp.asarray(sums)))
@@ -240,7 +240,7 @@ def lsh_score_streams(
         """
         sums, rows, crowded = [np.zeros(())] * len(sets), 0, 0
         for batch in stream():
-            places = sketch.places_of(hasher, hashing.encode(hasher, batch))
+            places = hashing.find_places(hasher, hashing.encode(hasher, batch))
             for i, (of, own) in enumerate(sets):
                 voted = _join(fitted, of, places, own(rows, len(batch)))
                 sums[i] = sums[i] + np.asarray(voted.sums)
@@ -364,7 +364,7 @@ def lsh_precision_recall_curve(
     inputs.check_ahead(generated, "generated", reference)
     counted: Any = lsh_fit(key, reference, spec=spec or CURVE, ceiling=False).sketch
     hasher, n, own = counted.hasher, counted.rows, counted.places.addresses
-    found = sketch.places_of(hasher, sketch.encode_all(hasher, generated, "generated")).addresses
+    found = hashing.find_places(hasher, sketch.encode_all(hasher, generated, "generated")).addresses
     m, tables = found.shape[1], hasher.spec.num_tables
     ratios = np.tan((np.arange(num_points) + 0.5) / num_points * np.pi / 2)
     counts = counted.counts, hashing.count(found, hasher.address_bits)

@@ -25,20 +25,13 @@ from jaxtyping import Float, Int32
 from lsh_gan import devices
 from lsh_gan.errors import check_int
 from lsh_gan.metrics import hashing, inputs
-from lsh_gan.metrics.hashing import SAMPLE_ROWS, Codes, Hasher
+from lsh_gan.metrics.hashing import SAMPLE_ROWS, Codes, Hasher, Places
 from lsh_gan.metrics.inputs import MIN_LEVEL, HashSpec, as_features, batches
 from lsh_gan.metrics.scores import GROUPS, Found, levels_of
 
 VERSION = 9  # of the file layout; raise it when equal features get other codes
 MEMORY_BYTES = 2**33  # limit for the counts of one set
 _STEPS = 8  # of backfitting the normal levels
-
-
-class Places(NamedTuple):
-    """The places of n rows in the tables."""
-
-    addresses: Int32[jax.Array, "t n"]  # in each table
-    cells: Int32[jax.Array, " n"]  # see `hashing.places`
 
 
 class Sketch(NamedTuple):
@@ -229,11 +222,6 @@ def _address_bits(spec: HashSpec, rows: int, table_bytes: int | None) -> int:
     return bits
 
 
-def places_of(hasher: Hasher, codes: Codes) -> Places:
-    """Returns the places of rows in the tables."""
-    return Places(*hashing.places(hasher, codes))
-
-
 def sketch_of(hasher: Hasher, places: Places) -> Sketch:
     """Makes the sketch of rows with these places."""
     shape = hashing.num_cells(hasher)
@@ -331,7 +319,7 @@ def build(hasher: Hasher, features: Float[Any, "n d"], *, keep_addresses: bool =
     counts: Any = None
     rows = 0
     for batch in batches(features, "features", dim=len(hasher.origin)):
-        places = places_of(hasher, hashing.encode(hasher, batch))
+        places = hashing.find_places(hasher, hashing.encode(hasher, batch))
         rows += len(places.cells)
         if keep_addresses:
             kept.append(places)

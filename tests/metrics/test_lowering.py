@@ -65,6 +65,10 @@ def kernels():
         "fit": (functools.partial(hashing._fit, spec=SPEC), key, array(n, D), array()),
         "encode": (functools.partial(hashing._encode, bits=3), hash_arrays, array(1024, D)),
         "buckets": (functools.partial(hashing._buckets, spec=SPEC), codes, integers(5, 6)),
+        "places": (
+            functools.partial(hashing._find_places, spec=SPEC, bits=12, bins=9), codes,
+            integers(5, 6),
+        ),
         "bits": (
             functools.partial(hashing._fit_num_bits, spec=SPEC, regions=5), codes, one, one,
             array(), one,
@@ -73,11 +77,11 @@ def kernels():
         "look up": (sketch.look_up, integers(6, 2**12), integers(6, n), one, integers(n)),
         "counts and levels": (
             functools.partial(sketch._fill, bits=12, shape=(5, 12)),
-            sketch.Places(integers(6, n), integers(n)),
+            hashing.Places(integers(6, n), integers(n)),
         ),
         "joined votes": (
             functools.partial(lsh._join_votes, votes=0.5), integers(6, 2**12),
-            *(array(7, 2, 60),) * 2, sketch.Places(integers(6, n), integers(n)), integers(n),
+            *(array(7, 2, 60),) * 2, hashing.Places(integers(6, n), integers(n)), integers(n),
             integers(5, 6), array(), one, array(),
         ),
         "crowding": (lsh._count_crowded, *(integers(6, 2**12),) * 2, integers(6, n), one, one),
