@@ -44,6 +44,8 @@ def upsample_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _taps_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolves with all overlaps: one tap keeps the size of an axis, two taps add one."""
+    if kernel.shape[:2] == (1, 1):
+        return layers.conv_1x1(x, kernel)
     pad = [(size - 1, size - 1) for size in kernel.shape[:2]]
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), pad, dimension_numbers=layers.DIMENSIONS)
 
@@ -91,6 +93,16 @@ def truncate(w: jax.Array, mean: jax.Array, psi: float) -> jax.Array:
     return mean + psi * (w - mean) if psi != 1 else w
 
 
+def demodulation(styles: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Returns factors `[n, o]` that keep the variance of a modulated convolution (equation 3).
+
+    `styles [n, i]` modulate the inputs of `kernel [k, k, i, o]`.
+    """
+    # Tap by tap: on a CPU, XLA's sum over leading axes is 25 times slower.
+    squares = sum(tap**2 for tap in jax.lax.collapse(kernel, 0, 2))
+    return jax.lax.rsqrt(jnp.matmul(styles**2, squares) + 1e-8)
+
+
 class StyledConv(nn.Module):
     """Modulated and demodulated 3×3 convolution, then noise, bias and leaky ReLU."""
 
@@ -110,8 +122,7 @@ class StyledConv(nn.Module):
         x = x * styles[:, None, None]
         up = layers.upsample_bilinear_conv_3x3 if self.bilinear else upsample_conv
         x = up(x, kernel) if self.up else layers.conv(x, kernel, 1)
-        norms = jnp.matmul(styles**2, jnp.sum(kernel**2, axis=(0, 1)))
-        x = x * jax.lax.rsqrt(norms + 1e-8)[:, None, None]
+        x = x * demodulation(styles, kernel)[:, None, None]
         side = x.shape[1]
         stored = self.variable("buffers", "noise", jnp.zeros, (side, side)).value
         shape = (self.features,) if self.bilinear else ()
@@ -133,7 +144,7 @@ class ToImage(nn.Module):
         """Maps `x [n, h, w, i]` and `w [n, d]` to `[n, h, w, features]`."""
         kernel = self.param("kernel", _INIT, (1, 1, x.shape[-1], self.features))
         styles = nn.Dense(x.shape[-1], name="affine")(w)
-        y = layers.conv(x * styles[:, None, None], kernel, 0)
+        y = jnp.einsum("nhwi,nio->nhwo", x, styles[..., None] * kernel[0, 0])
         if self.scaled:
             y = y * jax.lax.rsqrt(self.variable("buffers", "magnitude", jnp.ones, ()).value)
         y = y + self.param("bias", nn.initializers.zeros, (self.features,))

@@ -13,7 +13,7 @@ from jax import lax
 
 from lsh_gan.generators import layers
 from lsh_gan.generators.layers import one_hot
-from lsh_gan.generators.stylegan2 import Mapping, ToImage, activate, truncate
+from lsh_gan.generators.stylegan2 import Mapping, ToImage, activate, demodulation, truncate
 
 _INIT = nn.initializers.normal(1.0)
 
@@ -109,8 +109,7 @@ class FilteredConv(nn.Module):
         styles = styles * lax.rsqrt(jnp.mean(styles**2, axis=1, keepdims=True))
         magnitude = self.variable("buffers", "magnitude", jnp.ones, ()).value
         x = layers.conv(x * styles[:, None, None], kernel, k - 1)
-        norms = jnp.matmul(styles**2, jnp.sum(kernel**2, axis=(0, 1)))
-        x = x * (lax.rsqrt(norms + 1e-8) * lax.rsqrt(magnitude))[:, None, None]
+        x = x * (demodulation(styles, kernel) * lax.rsqrt(magnitude))[:, None, None]
         x = x + self.param("bias", nn.initializers.zeros, (self.features,))
         shape = (down_taps, down_taps) if self.radial else (down_taps,)
         filter_up = self.variable("buffers", "up_filter", jnp.ones, (up_taps,)).value
