@@ -219,7 +219,8 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
                 f"and recall by {title}; expected wider compression.bits, or less to keep"
             )
         row = evaluator.measure(evaluator.spec(widths))
-        text = f"{row['bits']} bits keep {kept(widths)} of precision and recall by {title}"
+        text = f"{row['bits']} bits keep {kept(widths)} (standard error) of "
+        text += f"precision and recall by {title}"
         for narrower in path[path.index(widths) + 1 :][:1]:
             bits = evaluator.measure(evaluator.spec(narrower))["bits"]
             text += f"; {bits} bits would keep {kept(narrower)}"
