@@ -45,6 +45,7 @@ def kept(after: Any, before: Any, metric: str, score: str) -> Kept:
             "seed": 0,
             "n": scores.n,
             field: getattr(scores, score),
+            **({f"{metric}_num_tables": scores.num_tables} if scores.num_tables else {}),
             "hits": {
                 f"{field}_hits": getattr(scores, f"{score}_membership"),
                 f"{field}_deviations": np.array(getattr(scores, f"{score}_deviations")),

@@ -4,7 +4,8 @@ KNN decides, or the first metric if KNN is not requested. Among many settings, a
 that its samples overrate. It therefore goes back to the smallest setting that also keeps the share
 on more samples. Each setting that it scores is a row, in the folder `search` of the work folder or
 in the work folder itself, so that a stopped search repeats its decisions without measuring anything
-twice. All metrics score the result on samples that the search has not seen.
+twice. All metrics score the result on generated samples that the search has not seen, against the
+same reference.
 """
 
 import dataclasses
@@ -218,7 +219,8 @@ def compress(config: Any, workdir: Path, output: str | Path | None = None) -> st
                 f"and recall by {title}; expected wider compression.bits, or less to keep"
             )
         row = evaluator.measure(evaluator.spec(widths))
-        text = f"{row['bits']} bits keep {kept(widths)} of precision and recall by {title}"
+        text = f"{row['bits']} bits keep {kept(widths)} (standard error) of "
+        text += f"precision and recall by {title}"
         for narrower in path[path.index(widths) + 1 :][:1]:
             bits = evaluator.measure(evaluator.spec(narrower))["bits"]
             text += f"; {bits} bits would keep {kept(narrower)}"

@@ -332,7 +332,8 @@ def _find_balls(tiles: Tiles, bounds, near, *, k, density_k, inclusive) -> Balls
 class Compared(NamedTuple):
     """The comparison of two sets, padding included."""
 
-    # Per group of the other set; its row i is in group i mod 8:
+    # Per group of the other set. Its row i is in group (i + i // 16) mod 8, so that the groups of
+    # rows whose classes take turns have all classes:
     precise: jax.Array  # rows of G in a ball of R, bool [m, 8]
     recalled: jax.Array  # rows of R in a ball of G, bool [n, 8]
     # Over the whole set:
@@ -410,8 +411,11 @@ def _find(of_r, of_g, dtype, extended: bool):
 
     def by_group(inside, axis):  # any along an axis in each group, `[w, 8]`
         if axis:
-            return inside.reshape(len(inside), -1, GROUPS).any(axis=1)
-        return inside.reshape(-1, GROUPS, inside.shape[1]).any(axis=0).T
+            found = inside.reshape(len(inside), -1, GROUPS, 16).any(axis=1)
+        else:
+            found = inside.reshape(-1, 128, inside.shape[1]).any(axis=0).T.reshape(-1, GROUPS, 16)
+        found = jnp.stack([jnp.roll(found[:, i], i, axis=1) for i in range(GROUPS)]).any(axis=0)
+        return found[:, :GROUPS] | found[:, GROUPS:]
 
     def compare_tiles(g, r):
         (x, x_sq, x_radii), (y, y_sq, y_radii) = g, r

@@ -53,7 +53,8 @@ class PrecisionRecall(NamedTuple):
     `precision` is the share of generated samples on the reference manifold, `recall` the share of
     reference samples on the generated manifold, in [0, 1]. The standard errors cover the assessed
     samples and, by a jackknife, the rows of the other set (KNN) or the hash tables (LSH, LSH+KNN;
-    if their number has a divisor from 2 to 8). Where all N samples agree, the error is 1 / N, as if
+    if their number has a divisor from 2 to 8). By a hash, the first part is that of as many samples
+    as the smaller set has. Where all N samples agree, the error is 1 / N, as if
     about one of them differed: five samples that agree are no certainty.
 
     Two samples of the same distribution do not score 1. The ceilings are the scores of a sample of
@@ -257,17 +258,19 @@ def aggregate_votes(
         return Summary(jnp.concatenate(sums), members[0], digits)
 
 
-def _statistics(found: Summary, rows: int) -> tuple[float, float, tuple[float, ...] | None]:
+def _statistics(
+    found: Summary, rows: int, drawn: int
+) -> tuple[float, float, tuple[float, ...] | None]:
     """Returns the mean of the memberships, its standard error, and the deviation of each group.
 
-    The standard error covers the rows and, by a jackknife (Efron & Stein 1981,
-    doi:10.1214/aos/1176345462), the groups. With 'auto' bits some groups of tables have more digits
-    than others. The part of the deviations that is linear in the number of digits would be the same
-    for any directions, so it is no error: a least-squares fit removes it. A standard error of 0
-    becomes 1 / N, as for a share with a uniform prior (Laplace).
+    The standard error covers the rows (`drawn` rows if these are fewer) and, by a jackknife (Efron
+    & Stein 1981, doi:10.1214/aos/1176345462), the groups. With 'auto' bits some groups of tables
+    have more digits than others. The part of the deviations that is linear in the number of digits
+    would be the same for any directions, so it is no error: a least-squares fit removes it. A
+    standard error of 0 becomes 1 / N, as for a share with a uniform prior (Laplace).
     """
     mean, squares, *left_out = found.sums / rows
-    variance, count = max(squares - mean**2, 0) / rows, len(left_out)
+    variance, count = max(squares - mean**2, 0) / min(rows, drawn), len(left_out)
     if not count:
         return float(mean), math.sqrt(variance) or 1 / rows, None
     digits = np.ones(count) if found.digits is None else np.asarray(found.digits).sum(axis=0)
@@ -321,11 +324,14 @@ def result(precision, recall, ceilings, *, membership, rows, extra, **facts) -> 
     precision, recall, ceilings, extra = jax.device_get((precision, recall, ceilings, extra))
     extra |= {"precision_ceiling": ceilings[0], "recall_ceiling": ceilings[1]}
     fields = {name: x and float(x[0]) / float(x[1]) for name, x in extra.items()} | facts
-    for name, found, count in (("precision", precision, m), ("recall", recall, n)):
+    for name, found, count, other in (("precision", precision, m, n), ("recall", recall, n, m)):
         if found is None:
             fields |= {name: None, f"{name}_stderr": None}
             continue
-        score, stderr, deviations = _statistics(found, count)
+        # A jackknife over tables counts the chance of single samples of the assessed set once more,
+        # in place of that of the other set, which is larger if this has fewer rows.
+        drawn = other if facts.get("num_tables") else count
+        score, stderr, deviations = _statistics(found, count, drawn)
         fields |= {name: score, f"{name}_stderr": stderr, f"{name}_deviations": deviations}
         if membership:  # cuts the padding off
             fields[f"{name}_membership"] = found.membership[:count]

@@ -18,13 +18,12 @@ of the first error:
 
     Σ (u_g − r v_g)² / mean(b)²
 
-For metrics by a hash, this leaves out the drawing of the other set. Their jackknife over tables
-counts the chance of single samples once more, which makes up for it.
-
 With S seeds, precision has N = S · m samples. Recall has N = n: every seed assesses the same
-reference, so that a_i and b_i are means over the seeds, as are u_g and v_g. Then the second count
-of single samples averages out, but the reference, which seeds share, does not. For precision by
-a hash, (1 − 1/S) var(a_i − r b_i) / (n mean(b)²) is added in place of the second count.
+reference, so that a_i and b_i are means over the seeds, as are u_g and v_g.
+
+For metrics by a hash, this leaves out the drawing of the other set. Their jackknife over tables
+counts the chance of single samples once more, which makes up for it if the reference has at least
+N rows. For precision with a smaller reference, N in the first error is n.
 
 Where the error of the mean of a_i − r b_i is 0, it becomes 1 / N, as for scores
 (`PrecisionRecall`): no hit, after 3 of 200 at full precision, is a change of −100 ± 33 %.
@@ -38,7 +37,7 @@ import numpy as np
 import pandas as pd
 
 from lsh_gan.metrics import PrecisionRecall
-from lsh_gan.results.labels import SCORES, TITLES, deciding, in_words, shorten
+from lsh_gan.results.labels import SCORES, TITLES, deciding, in_words, percent_error, shorten
 from lsh_gan.results.store import Row
 
 NOISE = 2  # standard errors; smaller differences are within noise
@@ -89,11 +88,9 @@ def paired_error(
     if not of_samples:
         return math.nan
     joined = np.concatenate(of_samples) if score == "precision" else np.mean(of_samples, axis=0)
-    deviations = [*np.mean(of_groups, axis=0)] if of_groups else []
-    if score == "precision" and f"{metric}_num_tables" in pairs[0][0]:  # by a hash
-        n = pairs[0][0]["n"]
-        deviations.append(math.sqrt((1 - 1 / len(pairs)) * joined.var() / n))
-    return error_of(joined, deviations)
+    deviations, row = np.mean(of_groups, axis=0) if of_groups else (), pairs[0][0]
+    by_hash = f"{metric}_num_tables" in row
+    return error_of(joined, deviations, row["n"] if by_hash and score == "precision" else math.inf)
 
 
 def mean_and_error(group: list[Row], field: str) -> tuple[float, float]:
@@ -119,12 +116,15 @@ def mean_and_error(group: list[Row], field: str) -> tuple[float, float]:
     return float(np.mean(values)), float(np.fmax(of_seeds, whole))  # `whole` may be NaN
 
 
-def error_of(hits: np.ndarray, deviations: Sequence[float] | np.ndarray) -> float:
+def error_of(
+    hits: np.ndarray, deviations: Sequence[float] | np.ndarray, drawn: float = math.inf
+) -> float:
     """Combines the standard error of the mean of hits `[N]` with deviations `[g]`, () for none.
 
-    A standard error of 0 becomes 1 / N.
+    The standard error is that of `drawn` hits if these are fewer. One of 0 becomes 1 / N.
     """
-    return math.sqrt(hits.var(ddof=1) / len(hits) + np.square(deviations).sum()) or 1 / len(hits)
+    variance = hits.var(ddof=1) / min(len(hits), drawn)
+    return math.sqrt(variance + np.square(deviations).sum()) or 1 / len(hits)
 
 
 def mark(line: Mapping[str, Any], metric: str, score: str) -> str:
@@ -255,8 +255,10 @@ def changes(line: Mapping[str, Any] | pd.Series, metric: str) -> str:
         if math.isnan(share):
             parts.append(f"{score} was 0")
             continue
-        change = f"{np.round(100 * (share - 1)) + 0:+.0f}".replace("-", "−")  # + 0 turns −0 into 0
-        parts.append(f"{score} {change}{'' if math.isnan(e) else f' ± {100 * e:.0f}'} %")
+        error = "" if math.isnan(e) else f" ± {percent_error(e)}"
+        digits = int("." in error)
+        change = np.round(100 * (share - 1), digits) + 0  # + 0 turns −0 into 0
+        parts.append(f"{score} {change:+.{digits}f}{error} %".replace("-", "−"))
     return ", ".join(parts)
 
 

@@ -123,6 +123,15 @@ def percent(share: float | None, stderr: float | None = None) -> str:
     return f"{100 * share:.{int(error < 2)}f}±{error:.{int(error < 1)}f}".replace("±0.", "±.")
 
 
+def percent_error(stderr: float) -> str:
+    """Formats a standard error in whole per cent, or to its first digit if that were 0.
+
+    >>> percent_error(0.012), percent_error(0.004), percent_error(0.0002)
+    ('1', '0.4', '0.02')
+    """
+    return f"{100 * stderr:{'.1g' if 100 * stderr <= 0.5 else '.0f'}}"
+
+
 def scores_line(row: Row, metrics: Iterable[str]) -> str:
     """Makes a line about a finished row: its name and its scores."""
     parts = [in_words(bits_label(row)), setting_of(row), row.get("layer"), f"seed {row['seed']}"]

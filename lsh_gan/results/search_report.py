@@ -74,7 +74,7 @@ def _cell(line: dict[str, Any], metric: str) -> str:
     shares = []
     for share, error in kept_of(line, metric).values():
         kept = "–" if math.isnan(share) else f"{share:.0%}".rstrip("%")
-        shares.append(kept + (f"±{100 * error:.0f}" if error > 0 else ""))
+        shares.append(kept + (f"±{labels.percent_error(error)}" if error > 0 else ""))
     scores = "/".join(f"{line[f'{metric}_{score}']:.3f}" for score in SCORES)
     return f"{scores} ({'/'.join(shares)} %)"
 
@@ -96,8 +96,9 @@ def verdict(name: str, roles: Roles, metrics: list[str], share: float) -> str:
     within = " within the error" if keeps and least < share else ""
     text = (
         f"{name}: mixed precision ({widths_of(mixed)} bits) keeps {'' if keeps else 'less than '}"
-        f"{asked}{within} on samples that the search has not seen ({changes(mixed, metric)}): "
-        f"{name}.packed, {mixed['bytes']:,} bytes, {mixed['ratio']:.1f}× smaller."
+        f"{asked}{within} on generated samples that the search has not seen "
+        f"({changes(mixed, metric)}): {name}.packed, {mixed['bytes']:,} bytes, "
+        f"{mixed['ratio']:.1f}× smaller."
     )
     for role in (WITHIN, SAME_SIZE):
         other = roles[role]

@@ -160,9 +160,8 @@ def test_compress_writes_the_smallest_width_that_keeps_the_share(tmp_path, capsy
     (tmp_path / "run").mkdir()
     store.append(tmp_path / "run", {"row_hash": "of another command"})  # is not reported
     said = search.compress(config, tmp_path / "run", output)
-    assert re.match(
-        r"dcgan: 6 bits keep .* ± .* %.* by KNN; 1 bits would keep .*; .*, 5.3× smaller$", said
-    )
+    kept = r"dcgan: 6 bits keep .* ± .* % \(standard error\) of .* by KNN"
+    assert re.match(kept + "; 1 bits would keep .*; .*, 5.3× smaller$", said)
     assert generators.load(output).packed_file == output
     report.write(tmp_path / "run")
     shown = capsys.readouterr().out

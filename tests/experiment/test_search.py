@@ -169,7 +169,7 @@ def test_nothing_is_kept_of_a_score_of_0(tmp_path, capsys):
     search_report.write(tmp_path, report.summarise(measured, ["lsh"]), ["lsh"], 0.9)
     printed = capsys.readouterr().out
     assert "0.800/0.000 (100/– %)" in printed
-    assert "keeps less than 90% of precision and recall by LSH on samples that the " in printed
+    assert "keeps less than 90% of precision and recall by LSH on generated samples " in printed
     assert "(precision +0 %, recall was 0): known.packed, " in printed
 
 

@@ -311,7 +311,7 @@ def test_deviations_are_the_part_of_the_hash_in_the_standard_error():
         deviations = np.array(getattr(scores, f"{name}_deviations"))
         hits = getattr(scores, f"{name}_membership")
         assert len(deviations) > 1
-        expected = (deviations @ deviations + hits.var() / len(hits)) ** 0.5
+        expected = (deviations @ deviations + hits.var() / min(N, M)) ** 0.5
         assert getattr(scores, f"{name}_stderr") == pytest.approx(expected)
 
 

@@ -74,6 +74,8 @@ def test_the_reference_that_seeds_share_does_not_average_out_of_precision_by_has
     full = [row | {"lsh_precision": 1.0, "hits": {"lsh_precision_hits": np.ones(400)}}
             for row in group]  # fmt: skip
     assert retention(group, full, "lsh", "precision") == pytest.approx((0.8, 0.02), rel=2e-3)
+    few = [group[0] | {"n": 100}], full[:1]  # so do more samples of one seed
+    assert retention(*few, "lsh", "precision") == pytest.approx((0.8, 0.04), rel=2e-3)
 
 
 def test_the_reference_that_seeds_share_does_not_average_out_of_distances():
@@ -145,6 +147,8 @@ def test_the_next_width_is_lost_under_the_best_of_its_settings():
     other = [line(4, 0.9, 0.9, setting="no"), line(3, 0.9, 0.8, setting="no")]
     (text,) = answers(pd.DataFrame([*SWEEP, *other]), ["knn"], 0.95)
     assert " 3 bits (no): 10.7× smaller, recall −20 ± 1 %, precision −10 ± 1 %: " in text
+    close = pd.DataFrame([SWEEP[0], line(4, 0.9926, 1, stderr=0.003)])
+    assert "(precision −0.7 ± 0.3 %, recall +0.0 ± 0.3 %)" in answers(close, ["knn"], 0.95)[0]
 
 
 @pytest.mark.parametrize(
