@@ -26,6 +26,7 @@ F = TypeVar("F", bound=Callable)
 START_SECONDS = 120  # time for all processes to start
 _IN_FLIGHT = 3  # steps that are dispatched at once
 _LOST_SECONDS = 20  # time without a heartbeat after which a process counts as lost
+_REPORT_SECONDS = 24 * 3600  # time for process 0 to write the report, while the others wait
 # XLA flags for CPUs: the older compiler of loops takes 3/5 of the time, and gives equal numbers.
 _COMPILE_FAST = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=2"
 # XLA option for programs that run long: it undoes a flag of `_COMPILE_FAST`. They compile longer,
@@ -269,6 +270,7 @@ def join_cluster(coordinator: str | None, processes: int | None, process: int | 
         process,
         initialization_timeout=2 * START_SECONDS,  # after which JAX aborts
         heartbeat_timeout_seconds=_LOST_SECONDS,
+        shutdown_timeout_seconds=_REPORT_SECONDS,
     )
     counts = Counter(device.process_index for device in find_devices())
     if len(set(counts.values())) > 1:

@@ -30,13 +30,15 @@ def test_a_device_that_is_not_there_is_one_line(monkeypatch):
         devices.find_devices()
 
 
-def test_processes_have_equally_many_devices(monkeypatch):
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *given, **options: None)
+def test_processes_have_equally_many_devices_and_wait_for_the_report(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *_, **options: asked.update(options))
     monkeypatch.setattr(
         jax, "devices", lambda: [SimpleNamespace(process_index=i) for i in (0, 1, 1)]
     )
     with pytest.raises(ValueError, match=r"^the processes have 1, 2 devices; expected as many"):
         devices.join_cluster("localhost:1", 2, 1)
+    assert asked["shutdown_timeout_seconds"] > 3600  # of process 0, after which JAX ends them all
 
 
 def test_damaged_programs_are_made_anew(tmp_path):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import pandas as pd
 
-from lsh_gan import datasets, features
+from lsh_gan import datasets, devices, features
 from lsh_gan.compression import GeneratorSpec
 from lsh_gan.compression.pipeline import packed_size
 from lsh_gan.experiment import recipes, settings
@@ -43,6 +43,8 @@ def run(config: Any) -> None:
         shape = opened.image_shape if opened else None
         settings.check_image_sizes(config, shape, [item.generator for item in sized], samples)
         choose_network(config, [opened, *samples] if opened else samples)
+    if not devices.is_first():
+        return
     if sized:
         lines = [_generator_line(config, item) for item in sized]
         print_table(make_rich(pd.DataFrame(lines), text=3, title="generators"))

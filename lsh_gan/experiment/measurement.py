@@ -208,9 +208,10 @@ def _compress(
     compressed tensor, with the median of α, and null for an SQNR without noise.
     """
     file = workdir / PACKED_FOLDER / f"{measurement.row_hash}.packed"
+    keep = measurement.keep and devices.is_first()
     fields: dict[str, Any]
     if generator.packed_file and measurement.spec.weights.bits is None:
-        if measurement.keep:
+        if keep:
             shutil.copyfile(generator.packed_file, file)
         size, params = generator.packed_file.stat().st_size, generator.params
         fields = {"packed": True, "tensors": []}
@@ -225,7 +226,7 @@ def _compress(
         packed, report = compression.pack_generator(
             generator.module, generator.params, measurement.spec, **options
         )
-        if measurement.keep:
+        if keep:
             size = compression.save_packed(file, packed)
         else:
             layouts = [tensor.layout for tensor in packed.tensors]

@@ -192,7 +192,7 @@ class Session:
             self._progress.update(self._images, description="reference", visible=True)
             start = time.perf_counter()
             self._scores = drawn.fit(config, self._setup.network, self._advance)
-            if "lsh" in self._scores and not drawn.sketch:
+            if "lsh" in self._scores and not drawn.sketch and devices.is_first():
                 fitted = evaluators.lsh_reference(self._scores)
                 metrics.save(self.workdir / evaluators.SKETCH_FILE, fitted)
             book(self.seconds, start, reference=1)

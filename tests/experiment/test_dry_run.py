@@ -24,7 +24,7 @@ from configs import (
     search,
     study,
 )
-from lsh_gan import compression, generators
+from lsh_gan import compression, devices, generators
 from lsh_gan.compression import CompressionSpec, GeneratorSpec, Rule
 from lsh_gan.compression.pipeline import packed_size
 from lsh_gan.experiment import dry_run, sweep
@@ -74,12 +74,15 @@ def test_every_recipe_runs_dry_without_its_file(recipe, capsys, monkeypatch, tmp
     assert f"rows: {15 * len(published)} =" in printed
 
 
-def test_files_that_are_there_are_used(capsys):
+def test_files_that_are_there_are_used(capsys, monkeypatch):
     dry_run.run(default.get_config())
     printed = capsys.readouterr().out
     assert "dcgan: found" in printed
     assert "is not there" not in printed
     assert "fashion_mnist: found" in printed
+    monkeypatch.setattr(devices, "is_first", lambda: False)  # another of several processes
+    dry_run.run(default.get_config())
+    assert not capsys.readouterr().out
     assert "rows: 30 = (15 + 15) settings × 1 seeds" in printed
 
 

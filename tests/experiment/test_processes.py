@@ -80,6 +80,10 @@ def test_a_lost_process_ends_the_run_which_can_be_continued(lost):
     rows = run_alone(workdir)
     assert rows[: len(kept)] == kept
     assert [row["bits"] for row in rows] == [None, 4, 3, 2]
+    # What the killed process left in its scratch folder has no generators.
+    scratch = list((workdir.parent / "said").glob("lsh-gan-*"))
+    assert scratch
+    assert not [file for each in scratch for file in each.rglob("*.packed")]
 
 
 def test_processes_that_do_not_hold_features_give_the_rows_of_one(tmp_path, monkeypatch):
