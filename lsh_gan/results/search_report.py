@@ -65,17 +65,19 @@ def make_table(found: dict[str, Roles], metrics: list[str], caption: str) -> Tab
             cells.append({"generator": name, "setting": role, "bits": "none"})
             if line is not None:
                 cells[-1] |= {"bits": widths_of(line), "bytes": f"{line['bytes']:,}"}
-                cells[-1] |= {TITLES[metric]: _cell(line, metric) for metric in metrics}
+                cells[-1] |= {TITLES[metric]: _cell(line, metric, role) for metric in metrics}
     title = "precision/recall (kept shares ± paired standard error)"
     return labels.make_rich(pd.DataFrame(cells).fillna(""), text=3, title=title, caption=caption)
 
 
-def _cell(line: dict[str, Any], metric: str) -> str:
+def _cell(line: dict[str, Any], metric: str, role: str) -> str:
+    scores = "/".join(f"{line[f'{metric}_{score}']:.3f}" for score in SCORES)
+    if role == FULL:
+        return scores
     shares = []
     for share, error in kept_of(line, metric).values():
         kept = "–" if math.isnan(share) else f"{share:.0%}".rstrip("%")
         shares.append(kept + (f"±{labels.percent_error(error)}" if error > 0 else ""))
-    scores = "/".join(f"{line[f'{metric}_{score}']:.3f}" for score in SCORES)
     return f"{scores} ({'/'.join(shares)} %)"
 
 
