@@ -1,5 +1,9 @@
 """Convolutions in the form that is fast on the current device, and folding of batch norms."""
 
+import math
+import operator
+from functools import partial
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -8,25 +12,18 @@ from jax import lax
 from lsh_gan.devices import on_cpu
 
 
-def _depthwise_by_shifts(x, kernel, strides: int, padding: list[tuple[int, int]]):
-    """Computes a depthwise convolution as a sum of shifted images times weights."""
+def _shifted(x, kernel_size: tuple[int, int], strides: int, padding: list[tuple[int, int]]):
+    """Returns the inputs `[n, out_h, out_w, c]` of each tap of a kernel, row by row."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    kernel_h, kernel_w, _ = kernel.shape
-    out_h = (x.shape[1] - kernel_h) // strides + 1
-    out_w = (x.shape[2] - kernel_w) // strides + 1
-    total = 0.0
-    for i, j in np.ndindex(kernel_h, kernel_w):
-        rows = slice(i, i + (out_h - 1) * strides + 1, strides)
-        columns = slice(j, j + (out_w - 1) * strides + 1, strides)
-        total += x[:, rows, columns] * kernel[i, j]
-    return total
+    h, w = (side - k + 1 for side, k in zip(x.shape[1:3], kernel_size, strict=True))
+    return [x[:, i : i + h : strides, j : j + w : strides] for i, j in np.ndindex(kernel_size)]
 
 
 class Conv(nn.Module):
     """Convolution with bias, at full precision.
 
-    On CPU, XLA's depthwise and 1×1 convolutions are several times slower than the equivalent
-    shifted multiply-adds and matrix product, which replace them there.
+    On CPU, XLA's depthwise, 1×1 and 3×3 convolutions of images with a stride are several times
+    slower than the equivalent shifted multiply-adds and matrix products, which replace them there.
     """
 
     features: int
@@ -46,10 +43,13 @@ class Conv(nn.Module):
         if self.padding == "SAME":
             padding = lax.padtype_to_pads(x.shape[1:3], self.kernel_size, strides, "SAME")
         precision = lax.Precision.HIGHEST
+        shifted = partial(_shifted, x, self.kernel_size, self.strides, padding)
+        few = math.prod(shape[:3]) <= 32 and self.strides > 1  # inputs of an output
         if on_cpu() and self.depthwise:
-            x = _depthwise_by_shifts(x, kernel[:, :, 0], self.strides, padding)
-        elif on_cpu() and self.kernel_size == strides == (1, 1) and not np.any(padding):
-            x = jnp.einsum("nhwi,io->nhwo", x, kernel[0, 0], precision=precision)
+            x = sum(map(operator.mul, shifted(), kernel.reshape(-1, self.features)))
+        elif on_cpu() and (few or self.kernel_size == (1, 1)):
+            taps = kernel.reshape(-1, self.features)
+            x = jnp.matmul(jnp.concatenate(shifted(), axis=-1), taps, precision=precision)
         else:
             x = lax.conv_general_dilated(
                 x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"),
