@@ -22,8 +22,9 @@ def _shifted(x, kernel_size: tuple[int, int], strides: int, padding: list[tuple[
 class Conv(nn.Module):
     """Convolution with bias, at full precision.
 
-    On CPU, XLA's depthwise, 1×1 and 3×3 convolutions of images with a stride are several times
-    slower than the equivalent shifted multiply-adds and matrix products, which replace them there.
+    On CPU, some of XLA's convolutions are several times slower than equivalent operations with
+    shifted inputs, which replace them there: depthwise ones than multiply-adds, and those with 1×1
+    kernels, or with strides and few inputs such as 3×3 pixels of an image, than a matrix product.
     """
 
     features: int
@@ -44,7 +45,7 @@ class Conv(nn.Module):
             padding = lax.padtype_to_pads(x.shape[1:3], self.kernel_size, strides, "SAME")
         precision = lax.Precision.HIGHEST
         shifted = partial(_shifted, x, self.kernel_size, self.strides, padding)
-        few = math.prod(shape[:3]) <= 32 and self.strides > 1  # inputs of an output
+        few = math.prod(shape[:3]) <= 32 and self.strides > 1  # inputs per output
         if on_cpu() and self.depthwise:
             x = sum(map(operator.mul, shifted(), kernel.reshape(-1, self.features)))
         elif on_cpu() and (few or self.kernel_size == (1, 1)):

@@ -48,6 +48,9 @@ from lsh_gan.metrics.inputs import Array, as_features, as_references, check_labe
 from lsh_gan.metrics.scores import GROUPS, PrecisionRecall, by_class, ceilings, result, summarise
 
 _SPARE = 3  # neighbours that are found beyond those that the radii need
+# Group of the jackknife of row i, by i mod 128, as one of eight columns: (i + i // 16) mod 8. The
+# rows of classes that take turns are spread over all groups. Tiles have multiples of 128 rows.
+_IN_GROUP = np.eye(GROUPS, dtype=np.float32)[(np.arange(128) + np.arange(128) // 16) % GROUPS]
 
 
 class Balls(NamedTuple):
@@ -332,8 +335,7 @@ def _find_balls(tiles: Tiles, bounds, near, *, k, density_k, inclusive) -> Balls
 class Compared(NamedTuple):
     """The comparison of two sets, padding included."""
 
-    # Per group of the other set. Its row i is in group (i + i // 16) mod 8, so that the groups of
-    # rows whose classes take turns have all classes:
+    # Per group of the other set (`_IN_GROUP`):
     precise: jax.Array  # rows of G in a ball of R, bool [m, 8]
     recalled: jax.Array  # rows of R in a ball of G, bool [n, 8]
     # Over the whole set:
@@ -411,11 +413,10 @@ def _find(of_r, of_g, dtype, extended: bool):
 
     def by_group(inside, axis):  # any along an axis in each group, `[w, 8]`
         if axis:
-            found = inside.reshape(len(inside), -1, GROUPS, 16).any(axis=1)
+            found = inside.reshape(len(inside), -1, 128).any(axis=1)
         else:
-            found = inside.reshape(-1, 128, inside.shape[1]).any(axis=0).T.reshape(-1, GROUPS, 16)
-        found = jnp.stack([jnp.roll(found[:, i], i, axis=1) for i in range(GROUPS)]).any(axis=0)
-        return found[:, :GROUPS] | found[:, GROUPS:]
+            found = inside.reshape(-1, 128, inside.shape[1]).any(axis=0).T
+        return found.astype(jnp.float32) @ _IN_GROUP > 0
 
     def compare_tiles(g, r):
         (x, x_sq, x_radii), (y, y_sq, y_radii) = g, r

@@ -80,10 +80,10 @@ def test_files_that_are_there_are_used(capsys, monkeypatch):
     assert "dcgan: found" in printed
     assert "is not there" not in printed
     assert "fashion_mnist: found" in printed
+    assert "rows: 30 = (15 + 15) settings × 1 seeds" in printed
     monkeypatch.setattr(devices, "is_first", lambda: False)  # another of several processes
     dry_run.run(default.get_config())
     assert not capsys.readouterr().out
-    assert "rows: 30 = (15 + 15) settings × 1 seeds" in printed
 
 
 def test_a_function_has_sizes_too(capsys, monkeypatch, tmp_path):
